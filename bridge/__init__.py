@@ -1,0 +1,1 @@
+"""Verified pharmacy webhooks into Kafka: never lost, forged or reordered."""

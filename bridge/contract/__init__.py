@@ -1,0 +1,1 @@
+"""The event contract as typed models."""

@@ -1,0 +1,53 @@
+"""Every deliberate failure; each class says by a stable code what it is and whether the same call may work later."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BridgeError(Exception):
+    """Base of the tree; anything outside it is a bug.
+
+    Attributes:
+        code: Stable word for logs, HTTP bodies and headers; never a value of a delivery.
+        retriable: True when the same call may work later with nothing changed.
+    """
+
+    code: str = "error"
+    retriable: ClassVar[bool] = False
+
+
+class ConfigError(BridgeError):
+    """The operator must change something; the message is one line that names it and says what to do. Exit 2."""
+
+    code = "config"
+
+
+class DeliveryRefusedError(BridgeError):
+    """Refused before verification; the answer is 4xx and carries only the code."""
+
+    def __init__(self, code: str, *, reason: str = "") -> None:
+        """Keep the constant `code` of the answer and the `reason` that only metrics and logs see."""
+        super().__init__(code)
+        self.code = code
+        self.reason = reason
+
+
+class NotDurableError(BridgeError):
+    """Nothing could make the delivery durable in time; the answer is 503 and the sender keeps it."""
+
+    retriable = True
+
+    def __init__(self, code: str = "not_durable") -> None:
+        """Keep the constant `code` of the answer."""
+        super().__init__(code)
+        self.code = code
+
+
+class DecodeError(BridgeError):
+    """Bytes are no record of ours: truncated, trailing bytes, or an unknown schema id."""
+
+    def __init__(self, code: str) -> None:
+        """Keep the constant `code` that says what is wrong."""
+        super().__init__(code)
+        self.code = code

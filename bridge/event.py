@@ -1,0 +1,88 @@
+"""The nouns that travel the whole way: a delivery, the events inside it, or why it holds none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+# A sender's clock may run ahead by this much before the receipt bounds the event's place in the order
+# (CONTRACT: a timestamp more than 5 min ahead is clamped for ordering only).
+AHEAD_MAX = timedelta(minutes=5)
+
+UNRECOGNIZED_TYPE = "drx.unrecognized"
+
+Reason = Literal["malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One verified HTTP POST.
+
+    Attributes:
+        source: Configured name of the sender.
+        environment: `production` or `sandbox`: what this source is configured to send.
+        id: The webhook id; the same on every retry.
+        received_at: Receipt of the complete body, aware UTC.
+        body: Exact bytes received.
+        body_sha256: Lower-case hex digest of `body`.
+        key_slot: Slot of the secret that verified it.
+        traceparent: W3C trace context for the records.
+        headers: Safe request headers, names in lower case, for a parked record.
+    """
+
+    source: str
+    environment: str
+    id: str
+    received_at: datetime
+    body: bytes = field(repr=False)
+    body_sha256: str
+    key_slot: str
+    traceparent: str
+    headers: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The fact inside a delivery, immutable, identified by (source, id).
+
+    Attributes:
+        id: Event id.
+        type: One of the twenty types, such as `prescription.sent`.
+        source: Configured name of the sender.
+        key: Record key; events of one key keep their order.
+        occurred_at: When it happened at the source, aware UTC, as the source said.
+        received_at: Receipt of its delivery, aware UTC.
+        value: The whole Avro record: names as in the schema; instants aware UTC, decimals `Decimal`, dates `date`.
+    """
+
+    id: str
+    type: str
+    source: str
+    key: str = field(repr=False)
+    occurred_at: datetime
+    received_at: datetime
+    value: Mapping[str, object] = field(repr=False)
+
+    @property
+    def ordering_time(self) -> datetime:
+        """`occurred_at`, but never more than `AHEAD_MAX` after the receipt: a wrong clock must not win for ever."""
+        return min(self.occurred_at, self.received_at + AHEAD_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class ParkReason:
+    """Why a verified delivery is set aside instead of becoming events.
+
+    Attributes:
+        reason: Word of the closed list; the only part that answers and metrics carry.
+        detail: Word of the reason's own closed list, or empty.
+        field: Path of the field at fault, array indexes as `*`, never a value; or empty.
+        key: Prescription id if it could be read and is valid; the webhook id is the key otherwise.
+    """
+
+    reason: Reason
+    detail: str = ""
+    field: str = ""
+    key: str | None = None

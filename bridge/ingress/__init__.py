@@ -1,0 +1,1 @@
+"""Prove and understand deliveries: bytes in, events out."""

@@ -1,0 +1,1 @@
+"""Write and read records: topics, keys, Avro, the client behind its door."""

@@ -1,0 +1,1 @@
+"""Schemas, their ids and their registry."""

@@ -1,0 +1,1 @@
+"""Independent consumer services on the topics that the bridge writes."""
