@@ -1,0 +1,221 @@
+"""Every knob an operator has: environment `BRIDGE_<SECTION>__<NAME>` over the TOML file that `BRIDGE_CONFIG` names."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from bridge.errors import ConfigError
+
+PREFIX = "BRIDGE_"
+CONFIG_VARIABLE = "BRIDGE_CONFIG"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+# RFC 7230 bounds nothing here; 64 keeps a name readable as a path segment, a metric label and a log field.
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+
+def _tolerance(value: object) -> object:
+    return None if value == "off" else value
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, closed, and silent about the values it was given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Http(Section):
+    """The public port."""
+
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a pod listens on its own address
+    port: Port = Field(8080, description="port to listen on")
+    body_max_bytes: int = Field(262_144, ge=1, le=16_777_216, description="larger bodies are refused with 413")
+    deadline_s: Seconds = Field(4.0, description="an answer is given within this time of the receipt")
+    read_timeout_s: Seconds = Field(10.0, description="a header or body that takes longer ends its connection")
+    keepalive_s: Seconds = Field(75.0, description="an idle connection is closed after this time")
+    inflight_max: int = Field(1024, ge=1, le=65_536, description="deliveries taken in at one time")
+    inflight_max_bytes: int = Field(67_108_864, ge=1024, description="bytes of bodies taken in at one time")
+
+
+class Management(Section):
+    """The port of probes and metrics."""
+
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a pod listens on its own address
+    port: Port = Field(9090, description="port to listen on")
+
+
+class Kafka(Section):
+    """The brokers and what is written to them."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="host:port, separated by commas")
+    partitions: int = Field(12, ge=1, le=10_000, description="partitions of every topic; part of the key order")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username_file: Path | None = None
+    sasl_password_file: Path | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
+
+    @model_validator(mode="after")
+    def _sasl_is_complete(self) -> Self:
+        given = [self.sasl_mechanism, self.sasl_username_file, self.sasl_password_file]
+        if self.security_protocol.startswith("SASL") and None in given:
+            msg = "SASL needs sasl_mechanism, sasl_username_file and sasl_password_file"
+            raise ValueError(msg)
+        if not self.security_protocol.startswith("SASL") and any(part is not None for part in given):
+            msg = "sasl_* is set but security_protocol is not SASL_SSL or SASL_PLAINTEXT"
+            raise ValueError(msg)
+        return self
+
+
+class Registry(Section):
+    """Where schema ids come from."""
+
+    url: str | None = Field(None, description="Confluent-compatible registry; unset: the ids of the bundled lock")
+    ids_file: Path | None = Field(None, description="ids of that registry, written by `schemas push` or at a start")
+    username_file: Path | None = None
+    password_file: Path | None = None
+
+
+class Source(Section):
+    """One sender of webhooks."""
+
+    profile: str = Field(min_length=1, description="dialect of the sender, such as drx_standard")
+    environment: Literal["production", "sandbox"] = Field(description="what this source sends; others are parked")
+    secrets_dir: Path = Field(description="directory with one file per secret slot")
+    scheme: Literal["standard_webhooks"] = Field("standard_webhooks", description="how deliveries are signed")
+    tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
+        300, description="seconds a delivery's timestamp may be off, or `off`"
+    )
+
+
+class Shutdown(Section):
+    """How long a stop may take; the parts nest inside the grace period of the pod."""
+
+    drain_s: Seconds = Field(15.0, description="time for requests in flight to be answered")
+    flush_s: Seconds = Field(10.0, description="time for the producer to close")
+    grace_s: Seconds = Field(45.0, description="terminationGracePeriodSeconds of the pod")
+
+
+class Log(Section):
+    """What goes to standard output."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
+
+
+class Settings(BaseSettings):
+    """The whole configuration of the bridge, immutable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        nested_model_default_partial_update=True,
+    )
+
+    instance: str = Field(
+        default_factory=socket.gethostname,
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        description="name of this process in drx_ordinal; distinct for each replica",
+    )
+    http: Http = Http()
+    management: Management = Management()
+    kafka: Kafka = Kafka()
+    registry: Registry = Registry()
+    sources: dict[SourceName, Source] = {}
+    shutdown: Shutdown = Shutdown()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _timeouts_nest(self) -> Self:
+        if not self.http.deadline_s < self.shutdown.drain_s:
+            msg = "http.deadline_s must be less than shutdown.drain_s, or a stop would cut answers off"
+            raise ValueError(msg)
+        if not self.shutdown.drain_s + self.shutdown.flush_s < self.shutdown.grace_s:
+            msg = "shutdown.drain_s + shutdown.flush_s must be less than shutdown.grace_s, or the pod is killed first"
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment wins over the TOML file."""
+        path = os.environ.get(CONFIG_VARIABLE)
+        toml = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+
+def load_settings() -> Settings:
+    """Read the configuration once.
+
+    Raises:
+        ConfigError: Unreadable file, unknown name or bad value; the message names the setting and never shows a value.
+    """
+    _refuse_unknown_sections(os.environ)
+    path = os.environ.get(CONFIG_VARIABLE)
+    try:
+        if path and not Path(path).is_file():
+            msg = f"{CONFIG_VARIABLE}: no such file: {path}"
+            raise ConfigError(msg)
+        return Settings()
+    except ValidationError as exc:
+        raise ConfigError("; ".join(_complaints(exc))) from None
+    except tomllib.TOMLDecodeError:
+        msg = f"{CONFIG_VARIABLE}: {path} is not valid TOML"
+        raise ConfigError(msg) from None
+    except (OSError, UnicodeDecodeError):
+        msg = f"{CONFIG_VARIABLE}: cannot read {path}"
+        raise ConfigError(msg) from None
+    except ValueError:
+        # pydantic-settings raises its own SettingsError when a whole section is given as text that is not JSON.
+        msg = f"a {PREFIX}<SECTION> variable is set as a whole and is not JSON; use {PREFIX}<SECTION>__<NAME>"
+        raise ConfigError(msg) from None
+
+
+def _refuse_unknown_sections(environ: Mapping[str, str]) -> None:
+    """pydantic-settings silently ignores `BRIDGE_KAFAK__X`; an operator must hear of it."""
+    for name in environ:
+        if not name.upper().startswith(PREFIX) or "__" not in name:
+            continue
+        section = name[len(PREFIX) :].split("__", 1)[0].lower()
+        if section not in Settings.model_fields:
+            known = ", ".join(sorted(Settings.model_fields))
+            msg = f"{name}: unknown section {section!r}; the sections are: {known}"
+            raise ConfigError(msg)
+
+
+def _complaints(exc: ValidationError) -> Iterator[str]:
+    for error in exc.errors(include_input=False, include_url=False, include_context=False):
+        text = "unknown setting" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+        name = "__".join(str(part) for part in error["loc"]).upper()
+        yield f"{PREFIX}{name}: {text}" if name else text
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """Effective values as JSON types; secrets are files here, so what is masked is a password inside a URL."""
+    shown = settings.model_dump(mode="json")
+    url = shown["registry"]["url"]
+    if url and "@" in url:
+        scheme, _, rest = url.partition("://")
+        shown["registry"]["url"] = f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
+    return shown
