@@ -1,0 +1,68 @@
+"""The management port: is the process alive, may it get traffic, what does it count."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from bridge.runtime.http import Answer, HardenedServer
+
+# A probe or a scrape is a GET with a small head; these only bound what a broken client can hold open.
+READ_TIMEOUT_S = 10.0
+KEEPALIVE_S = 75.0
+DRAIN_S = 1.0
+
+Check = Callable[[], str]
+"""Returns `ok` or a constant word that says what is wrong."""
+
+_NOT_FOUND = Answer(404, b'{"code":"not_found"}')
+_NOT_ALLOWED = Answer(405, b'{"code":"method_not_allowed"}', headers=(("Allow", "GET, HEAD"),))
+
+
+class Management:
+    """Answers `/livez`, `/readyz` and `/metrics`."""
+
+    def __init__(self, *, checks: Mapping[str, Check], registry: CollectorRegistry, host: str, port: int) -> None:
+        """Serve on `host:port`; readiness is that every check says `ok`."""
+        self._checks = checks
+        self._registry = registry
+        self._host = host
+        self._port = port
+        self._routes: dict[str, Callable[[Any], Awaitable[Answer]]] = {
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+        }
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        server = HardenedServer(self.handle, read_timeout_s=READ_TIMEOUT_S, keepalive_s=KEEPALIVE_S)
+        await server.serve(self._host, self._port, stop=stop, drain_s=DRAIN_S)
+
+    async def handle(self, request: Any) -> Answer:
+        """Route one request."""
+        route = self._routes.get(request.path)
+        if route is None:
+            return _NOT_FOUND
+        if request.method not in {"GET", "HEAD"}:
+            return _NOT_ALLOWED
+        return await route(request)
+
+    async def _livez(self, _request: Any) -> Answer:
+        # That this runs at all is the proof: the event loop ticks. Kafka has no part in it.
+        return Answer(200, b'{"status":"ok"}')
+
+    async def _readyz(self, _request: Any) -> Answer:
+        results = {name: check() for name, check in self._checks.items()}
+        ready = all(result == "ok" for result in results.values())
+        body = orjson.dumps({"status": "ok" if ready else "unavailable", "checks": results})
+        return Answer(200 if ready else 503, body)
+
+    async def _metrics(self, request: Any) -> Answer:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Answer(200, encode(self._registry), content_type=content_type)

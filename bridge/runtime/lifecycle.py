@@ -1,0 +1,82 @@
+"""Run the long-lived parts of a process together: the first to end, or a signal, stops all of them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+
+class Worker(Protocol):
+    """Something that works until it is told to stop."""
+
+    def run(self, stop: asyncio.Event) -> Coroutine[Any, Any, None]:
+        """Work until `stop` is set, drain, return; raise only what the process cannot outlive."""
+
+
+async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_timeout_s: float) -> None:
+    """Run all workers; when the first ends or `stop` is set, give the rest `drain_timeout_s` and then cancel them.
+
+    Raises:
+        ExceptionGroup: What workers raised.
+    """
+    tasks = {asyncio.create_task(worker.run(stop)) for worker in workers}
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.set()
+        stopped.cancel()
+        _, late = await asyncio.wait(tasks, timeout=drain_timeout_s)
+        for task in late:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, Exception)]
+    if failures:
+        msg = "workers failed"
+        raise ExceptionGroup(msg, failures)
+
+
+@asynccontextmanager
+async def background(worker: Worker, *, drain_timeout_s: float) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a worker that must outlive the others, such as the producer, for as long as the context is open."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait({task}, timeout=drain_timeout_s)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class EndOf:
+    """A worker that ends, and so stops the process, when a background task does."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        """Watch `task`."""
+        self._task = task
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set; raise what the task raised."""
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({self._task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if self._task.done():
+            self._task.result()
+
+
+def stop_on_signals(stop: asyncio.Event) -> list[signal.Signals]:
+    """Set `stop` at SIGTERM or SIGINT; the list returned holds what came, in order."""
+    seen: list[signal.Signals] = []
+
+    def arrived(number: signal.Signals) -> None:
+        seen.append(number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, arrived, number)
+    return seen

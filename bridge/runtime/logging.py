@@ -1,0 +1,56 @@
+"""One JSON line per outcome on standard output; what libraries log is reduced to constants, since it carries values."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class LibraryHandler(logging.Handler):
+    """Routes the stdlib loggers of aiohttp, aiokafka and asyncio into ours without a single value of theirs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log where it came from, the constant template, and the exception's type."""
+        failure = record.exc_info[0] if record.exc_info else None
+        # A message without arguments may have been formatted already, so only a template is known to be constant.
+        template = record.msg if record.args and isinstance(record.msg, str) else ""
+        structlog.get_logger().log(
+            record.levelno,
+            "worker.library",
+            logger=record.name,
+            where=f"{record.module}:{record.lineno}",
+            template=template,
+            code=failure.__name__ if failure else "",
+        )
+
+
+def configure_logging(*, level: str, style: Literal["auto", "json", "console"]) -> None:
+    """Set structlog and the stdlib loggers up; once per process."""
+    console = style == "console" or (style == "auto" and sys.stdout.isatty())
+    shared: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    factory: Any
+    if console:
+        shared.append(structlog.dev.ConsoleRenderer())
+        factory = structlog.PrintLoggerFactory(sys.stdout)
+    else:
+        shared.append(structlog.processors.JSONRenderer(serializer=_json_line))
+        factory = structlog.BytesLoggerFactory(sys.stdout.buffer)
+    structlog.configure(
+        processors=shared,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [LibraryHandler()]
+    root.setLevel(max(LEVELS[level], logging.WARNING))
+
+
+def _json_line(fields: Any, **_: Any) -> bytes:
+    return orjson.dumps(fields)

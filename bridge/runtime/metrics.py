@@ -1,0 +1,124 @@
+"""Every metric of the ingress, with closed label sets; one registry per process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+NAMESPACE = "drxbridge"
+# 0.25 and 2 are the edges of the latency objectives.
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
+BODY_BUCKETS = (256, 1024, 4096, 16_384, 65_536, 262_144)
+OFFSET_BUCKETS = (-300, -60, -30, -10, -5, -1, 0, 1, 5, 10, 30, 60, 300)
+FRESHNESS_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 3600, 86_400)
+# The loop is late by this much; above 100 ms answers suffer.
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+LAG_PERIOD_S = 1.0
+
+
+class IngressMetrics:
+    """The metrics of `drx-bridge serve`; attributes are named as the metrics are, without prefix and suffix."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register everything; call once per registry."""
+        disable_created_metrics()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.registry = registry
+        self._http()
+        self._signatures()
+        self._events()
+        self._producer()
+        self._process()
+
+    def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
+        return Counter(name, text, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
+        return Gauge(name, text, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Iterable[float], labels: Iterable[str] = ()) -> Histogram:
+        return Histogram(name, text, labels, namespace=NAMESPACE, registry=self.registry, buckets=tuple(buckets))
+
+    def _http(self) -> None:
+        self.http_requests = self._counter(
+            "http_requests", "Requests by what was answered", ("route", "method", "outcome", "code")
+        )
+        self.http_request_duration = self._histogram(
+            "http_request_duration_seconds", "Time from the head to the answer", DURATION_BUCKETS, ("route", "outcome")
+        )
+        self.http_inflight_requests = self._gauge("http_inflight_requests", "Deliveries taken in and not answered yet")
+        self.http_open_connections = self._gauge("http_open_connections", "Open client connections")
+        self.http_request_body_bytes = self._histogram("http_request_body_bytes", "Size of bodies read", BODY_BUCKETS)
+
+    def _signatures(self) -> None:
+        self.signature_failures = self._counter("signature_failures", "Deliveries refused by their proof", ("reason",))
+        self.signature_verified = self._counter("signature_verified", "Deliveries proved, by secret", ("key_slot",))
+        self.provider_clock_offset = self._histogram(
+            "provider_clock_offset_seconds", "Receipt minus the delivery's timestamp", OFFSET_BUCKETS
+        )
+        self.secret_reload = self._counter("secret_reload", "Readings of a secrets directory", ("source", "outcome"))
+        self.secret_expiry = self._gauge(
+            "secret_expiry_timestamp_seconds", "When the last secret of a source ends", ("source",)
+        )
+
+    def _events(self) -> None:
+        self.unrecognized = self._counter("unrecognized", "Verified deliveries parked", ("source", "reason"))
+        self.extension_fields = self._counter("extension_fields", "Fields outside the contract", ("event_type",))
+        self.lenient_fields = self._counter("lenient_fields", "Lossless leniencies applied", ("flag",))
+        self.source_last_event = self._gauge(
+            "source_last_event_timestamp_seconds", "Receipt of the newest event", ("source",)
+        )
+        self.freshness = self._histogram(
+            "freshness_seconds", "Age of an event along its way", FRESHNESS_BUCKETS, ("service", "segment")
+        )
+        self.freshness_negative = self._counter("freshness_negative", "Events from the future", ("service", "segment"))
+
+    def _producer(self) -> None:
+        self.produce_duration = self._histogram(
+            "produce_duration_seconds", "Time for Kafka to acknowledge a batch", DURATION_BUCKETS, ("topic",)
+        )
+        self.produce = self._counter("produce", "Records by what Kafka said", ("topic", "outcome"))
+        self.producer_state = self._gauge("producer_state", "1 for the state the producer is in", ("state",))
+        self.producer_generation = self._gauge("producer_generation", "Producers built since the start")
+        self.oldest_unacked = self._gauge("oldest_unacked_seconds", "Age of the oldest record not acknowledged")
+        self.partition_count_mismatch = self._gauge(
+            "partition_count_mismatch", "1 when a topic has another partition count than the setting", ("topic",)
+        )
+        self.schema_registry_requests = self._counter(
+            "schema_registry_requests", "Requests to the schema registry", ("outcome",)
+        )
+
+    def _process(self) -> None:
+        self.event_loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop is", LAG_BUCKETS)
+        build = self._gauge("build_info", "1, with the version of the package", ("version",))
+        build.labels(version=version("drx-bridge")).set(1)
+
+
+class LoopLag:
+    """A worker that measures how late a timer fires."""
+
+    def __init__(self, metrics: IngressMetrics) -> None:
+        """Observe into `metrics.event_loop_lag`."""
+        self._histogram = metrics.event_loop_lag
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Measure once a period until `stop` is set."""
+        while not stop.is_set():
+            due = time.monotonic() + LAG_PERIOD_S
+            try:
+                await asyncio.wait_for(stop.wait(), LAG_PERIOD_S)
+            except TimeoutError:
+                self._histogram.observe(max(0.0, time.monotonic() - due))
