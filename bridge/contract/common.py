@@ -1,0 +1,96 @@
+"""The records that many events share: patient, prescriber, pharmacy, medication, network status, address."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from bridge.contract.fields import Bits, Digits, Direct, Linked, Record
+
+Int = Annotated[int, Bits(32)]
+Long = Annotated[int, Bits(64)]
+Quantity = Annotated[Decimal, Digits(precision=12, scale=3)]
+Money = Annotated[Decimal, Digits(precision=10, scale=2)]
+
+DeaSchedule = Literal["II", "III", "IV", "V", "UNKNOWN"]
+
+
+class Address(Record):
+    """A postal address."""
+
+    line1: Direct[str | None] = None
+    line2: Direct[str | None] = None
+    city: Direct[str | None] = None
+    state: Direct[str | None] = None
+    postal_code: Direct[str | None] = None
+    country: Direct[str | None] = None
+
+
+class Patient(Record):
+    """The person the prescription is for."""
+
+    id: Direct[str | None] = None
+    mrn: Direct[str | None] = None
+    first_name: Direct[str]
+    last_name: Direct[str]
+    middle_name: Direct[str | None] = None
+    date_of_birth: Direct[date]
+    sex: Direct[Literal["F", "M", "U", "UNKNOWN"]]
+    raw_sex: Direct[str | None] = None
+    phone: Direct[str | None] = None
+    email: Direct[str | None] = None
+    address: Direct[Address | None] = None
+
+
+class Prescriber(Record):
+    """Who prescribes, or on whose behalf an agent acts."""
+
+    id: str
+    npi: str
+    spi: str | None = None
+    dea_number: str | None = None
+    first_name: str
+    last_name: str
+    agent_id: str | None = None
+    supervisor_npi: str | None = None
+
+
+class Pharmacy(Record):
+    """Where the prescription goes."""
+
+    ncpdp_id: str
+    npi: str | None = None
+    name: str
+    phone: str | None = None
+    fax: str | None = None
+    address: Address | None = None
+
+
+class Medication(Record):
+    """What is ordered, asked for or dispensed."""
+
+    description: Linked[str]
+    ndc: Linked[str | None] = None
+    rxcui: Linked[str | None] = None
+    dea_schedule: Linked[DeaSchedule | None] = None
+    raw_dea_schedule: Linked[str | None] = None
+    quantity: Linked[Quantity]
+    quantity_unit: Linked[str]
+    days_supply: Linked[Int | None] = None
+    refills: Linked[Int]
+    sig: Linked[str]
+    substitution_allowed: Linked[bool]
+    note: Linked[str | None] = None
+    written_date: Linked[date]
+    effective_date: Linked[date | None] = None
+
+
+class NetworkStatus(Record):
+    """SCRIPT Status, Verify or Error; the codes are open strings."""
+
+    kind: Literal["status", "verify", "error", "UNKNOWN"]
+    raw_kind: str | None = None
+    code: str
+    description_code: str | None = None
+    description: str | None = None

@@ -1,0 +1,51 @@
+"""The fields every event leads with, and those that every event about a prescription has next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import AwareDatetime
+
+from bridge.contract.common import Long, Medication, Patient, Pharmacy, Prescriber
+from bridge.contract.fields import Direct, Linked, Record
+
+# What the contract knows nothing about: JSON pointer from the root of the body -> JSON text.
+Extensions = Direct[dict[str, str]]
+
+VERSION = "1"
+
+
+class EventRecord(Record):
+    """What every event says about itself; each class ends with its `extensions`."""
+
+    event_id: str
+    event_type: str
+    contract_version: str
+    occurred_at: AwareDatetime
+    received_at: AwareDatetime
+    source: str
+    origin_source: str | None = None
+    environment: Literal["production", "sandbox", "UNKNOWN"]
+    account_id: str
+    prescription_id: Linked[str | None] = None
+    sequence: Long | None = None
+    correlation_id: str | None = None
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show which event it is and nothing of what it says."""
+        yield "event_id", self.event_id
+        yield "event_type", self.event_type
+
+
+class PrescriptionRecord(EventRecord):
+    """What every event about a prescription may say; thin deliveries leave out the records."""
+
+    prescriber_order_number: Linked[str | None] = None
+    rx_reference_number: Linked[str | None] = None
+    message_id: Linked[str | None] = None
+    relates_to_message_id: Linked[str | None] = None
+    patient: Direct[Patient | None] = None
+    prescriber: Prescriber | None = None
+    pharmacy: Pharmacy | None = None
+    medication: Linked[Medication | None] = None

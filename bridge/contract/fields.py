@@ -1,0 +1,64 @@
+"""What a field of the contract can be beyond its Python type: its PHI class, its width, its digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+T = TypeVar("T")
+
+# PHI classes (CONTRACT §7); a field without one holds provider data or nothing about a person.
+Direct = Annotated[T, Field(json_schema_extra={"phi": "D"})]
+Linked = Annotated[T, Field(json_schema_extra={"phi": "L"})]
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """Width of a signed integer: 32 is Avro's `int`, 64 its `long`."""
+
+    width: int
+
+    @property
+    def least(self) -> int:
+        """The smallest integer that fits."""
+        return -(1 << self.width - 1)
+
+    @property
+    def greatest(self) -> int:
+        """The greatest integer that fits."""
+        return (1 << self.width - 1) - 1
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Hold pydantic to the same bounds."""
+        return core_schema.int_schema(ge=self.least, le=self.greatest)
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Size of a fixed-point decimal, as in Avro's logical type.
+
+    Attributes:
+        precision: Digits in all.
+        scale: Digits after the point.
+    """
+
+    precision: int
+    scale: int
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Hold pydantic to the same size."""
+        return core_schema.decimal_schema(max_digits=self.precision, decimal_places=self.scale)
+
+
+class Record(BaseModel):
+    """A record of the contract: closed, immutable, never coerced, and silent about what it holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show no field: a record in a log line or an assertion must not show a patient."""
+        return ()
