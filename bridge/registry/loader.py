@@ -1,0 +1,87 @@
+"""Read the schemas and their lock from the package, or from the work tree it is installed from."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import ConfigError
+from bridge.registry.lock import Lock, Schema, format_lock, full_name, parse_lock, resolve
+
+LOCK_NAME = "schemas.lock.json"
+
+
+def schemas_root() -> Path:
+    """Return the folder that holds `events`, `common` and the lock: in the wheel, else beside the package."""
+    package = Path(str(files("bridge")))
+    shipped = package / "schemas"
+    return shipped if shipped.is_dir() else package.parent / "schemas"
+
+
+def read_files(root: Path) -> dict[str, Schema]:
+    """Return every type under `root` as written, by full name.
+
+    Raises:
+        ConfigError: A file is not JSON, or not named after its type.
+    """
+    named: dict[str, Schema] = {}
+    for path in sorted(root.glob("*/*.avsc")):
+        schema = _read_json(path)
+        if not isinstance(schema, dict) or schema.get("name") != path.stem:
+            message = f"{path}: must hold the type {path.stem}"
+            raise ConfigError(message)
+        named[full_name(schema)] = schema
+    return named
+
+
+def read_schemas(root: Path) -> dict[str, Schema]:
+    """Return the self-contained schema of every record in `events`, by full name.
+
+    Raises:
+        ConfigError: A file cannot be used, or names a type that is in none.
+    """
+    named = read_files(root)
+    records = {path.stem for path in (root / "events").glob("*.avsc")}
+    return {name: resolve(schema, named) for name, schema in named.items() if schema["name"] in records}
+
+
+def read_lock(root: Path) -> Lock:
+    """Return the lock under `root`; an empty one where there is no file yet.
+
+    Raises:
+        ConfigError: It was changed by hand.
+    """
+    path = root / LOCK_NAME
+    return parse_lock(_read_json(path)) if path.exists() else Lock()
+
+
+def write_lock(root: Path, lock: Lock) -> None:
+    """Replace the lock under `root` in one step."""
+    draft = root / f"{LOCK_NAME}.new"
+    draft.write_text(format_lock(lock), encoding="utf-8")
+    draft.replace(root / LOCK_NAME)
+
+
+@cache
+def bundled() -> Lock:
+    """Return the lock this package ships.
+
+    Raises:
+        ConfigError: There is none, or it was changed by hand.
+    """
+    lock = read_lock(schemas_root())
+    if not lock.entries:
+        message = f"{schemas_root() / LOCK_NAME}: no such file; install the package again"
+        raise ConfigError(message)
+    return lock
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        message = f"{path}: not JSON"
+        raise ConfigError(message) from exc

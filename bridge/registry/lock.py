@@ -1,0 +1,227 @@
+"""The schemas that were ever published, each with the id it keeps for ever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from fastavro.schema import fingerprint as avro_fingerprint  # noqa: TID251 -- a door
+from fastavro.schema import parse_schema, to_parsing_canonical_form  # noqa: TID251 -- a door
+
+from bridge.errors import ConfigError
+
+Schema = Mapping[str, Any]
+
+NAMESPACE = "drx.v1"
+
+# Where a record goes unless a site routes it elsewhere; the subject of a lock entry is named after it (CONTRACT §4).
+_TOPIC = "drx.prescriptions.v1"
+_TOPICS = {
+    f"{NAMESPACE}.PrescriberEnrollmentChanged": "drx.accounts.v1",
+    f"{NAMESPACE}.SystemPing": "drx.accounts.v1",
+    f"{NAMESPACE}.UnrecognizedDelivery": "drx.unrecognized.v1",
+}
+
+_FIRST_ID = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSchema:
+    """One version of one record.
+
+    Attributes:
+        subject: `<default topic>-<record>`.
+        version: From 1, per record.
+        id: Unique over all records; never given twice.
+        guid: Derived from `digest`, so that it is the same wherever the schema is.
+        fingerprint: SHA-256 of the parsing canonical form, as any Avro library computes it.
+        digest: SHA-256 of the whole schema; the canonical form leaves out logical types, defaults, docs and `phi`.
+        schema: Self-contained.
+    """
+
+    subject: str
+    version: int
+    id: int
+    guid: str
+    fingerprint: str
+    digest: str
+    schema: Schema = field(repr=False, hash=False)
+
+    @property
+    def record(self) -> str:
+        """Full name of the record."""
+        return full_name(self.schema)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Every locked schema, in the order of the ids."""
+
+    entries: tuple[LockedSchema, ...] = ()
+
+    def latest(self) -> dict[str, LockedSchema]:
+        """Return record full name -> its newest version."""
+        return {entry.record: entry for entry in self.entries}
+
+    def history(self, record: str) -> tuple[LockedSchema, ...]:
+        """Return every version of a record, oldest first."""
+        return tuple(entry for entry in self.entries if entry.record == record)
+
+    def schemas(self) -> dict[str, Schema]:
+        """Return record full name -> its newest schema."""
+        return {record: entry.schema for record, entry in self.latest().items()}
+
+    def ids(self) -> dict[str, int]:
+        """Return record full name -> id of its newest schema."""
+        return {record: entry.id for record, entry in self.latest().items()}
+
+    def drift(self, schemas: Mapping[str, Schema]) -> list[str]:
+        """Return the records whose newest locked schema is not the one in `schemas`, or that only one side has."""
+        locked = self.latest()
+        return sorted(
+            record
+            for record in locked.keys() | schemas.keys()
+            if record not in locked or record not in schemas or locked[record].digest != digest(schemas[record])
+        )
+
+    def extended(self, schemas: Mapping[str, Schema]) -> Lock:
+        """Return a lock that has a new version, and a new id, for each schema that is not the newest of its record.
+
+        Raises:
+            ConfigError: A schema equals an older version of its record; registries know a schema only once.
+        """
+        entries = list(self.entries)
+        latest = self.latest()
+        for record in self.drift(schemas):
+            if record not in schemas:
+                continue
+            entry = _entry(
+                schemas[record],
+                version=latest[record].version + 1 if record in latest else 1,
+                schema_id=max((each.id for each in entries), default=_FIRST_ID - 1) + 1,
+            )
+            if any(entry.digest == old.digest for old in self.history(record)):
+                message = f"{record}: equals an older version of itself; change its doc to tell the two apart"
+                raise ConfigError(message)
+            entries.append(entry)
+        return Lock(tuple(entries))
+
+
+def full_name(schema: Schema) -> str:
+    """Return namespace and name of a named type."""
+    return f"{schema['namespace']}.{schema['name']}" if "namespace" in schema else str(schema["name"])
+
+
+def subject(record: str, topic: str | None = None) -> str:
+    """Return the subject of a record on a topic, its default one if none is given (TopicRecordNameStrategy)."""
+    return f"{topic or default_topic(record)}-{record}"
+
+
+def default_topic(record: str) -> str:
+    """Return where a record goes unless a site routes it elsewhere."""
+    return _TOPICS.get(record, _TOPIC)
+
+
+def fingerprint(schema: Schema) -> str:
+    """Return the SHA-256 of the parsing canonical form (Avro 1.12, "Schema Fingerprints"), lower-case hex."""
+    return str(avro_fingerprint(to_parsing_canonical_form(parse_schema(dict(schema))), "SHA-256"))
+
+
+def digest(schema: Schema) -> str:
+    """Return the SHA-256 of everything a schema says, its attributes in any order, lower-case hex."""
+    return hashlib.sha256(json.dumps(schema, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
+    """Return the schema with each type it names written out where it first occurs.
+
+    Args:
+        schema: A record.
+        named: Full name -> type that `schema` may refer to.
+
+    Raises:
+        ConfigError: Names a type that is not there.
+    """
+    record: dict[str, Any] = _resolve(schema, named, set())
+    return record
+
+
+_PRIMITIVES = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}
+
+
+def _resolve(schema: Any, named: Mapping[str, Schema], seen: set[str]) -> Any:
+    if isinstance(schema, list):
+        return [_resolve(branch, named, seen) for branch in schema]
+    if isinstance(schema, str):
+        if schema in _PRIMITIVES or schema in seen:
+            return schema
+        if schema not in named:
+            message = f"schemas: no type {schema}"
+            raise ConfigError(message)
+        schema = named[schema]
+    resolved = dict(schema)
+    if "name" in schema:
+        seen.add(full_name(schema))
+    for part in ("items", "values"):
+        if part in schema:
+            resolved[part] = _resolve(schema[part], named, seen)
+    if "fields" in schema:
+        resolved["fields"] = [{**each, "type": _resolve(each["type"], named, seen)} for each in schema["fields"]]
+    return resolved
+
+
+def parse_lock(document: Mapping[str, Any]) -> Lock:
+    """Read what `format_lock` wrote.
+
+    Raises:
+        ConfigError: An entry is not what it was when it was locked, or two entries share an id.
+    """
+    try:
+        entries = tuple(LockedSchema(**each) for each in document["schemas"])
+        whole = all(entry == _entry(entry.schema, version=entry.version, schema_id=entry.id) for entry in entries)
+    except (KeyError, TypeError, ValueError) as exc:
+        message = "schemas.lock.json: not a lock; take it from version control again"
+        raise ConfigError(message) from exc
+    ordered = all(earlier.id < later.id for earlier, later in pairwise(entries))
+    versions: dict[str, int] = {}
+    for entry in entries:
+        versions[entry.record] = versions.get(entry.record, 0) + 1
+        whole = whole and entry.version == versions[entry.record]
+    if not (whole and ordered):
+        message = "schemas.lock.json: edited by hand; take it from version control again"
+        raise ConfigError(message)
+    return Lock(entries)
+
+
+def format_lock(lock: Lock) -> str:
+    """Return the lock as JSON, one attribute a line, so that a new version shows as an addition."""
+    entries = ",\n".join(f"{{\n{_attributes(entry)}\n}}" for entry in lock.entries)
+    return f'{{"schemas": [\n{entries}\n]}}\n'
+
+
+def _attributes(entry: LockedSchema) -> str:
+    names: Iterable[str] = LockedSchema.__slots__
+    return ",\n".join(f"  {json.dumps(name)}: {json.dumps(getattr(entry, name))}" for name in names)
+
+
+def _entry(schema: Schema, *, version: int, schema_id: int) -> LockedSchema:
+    full_digest = digest(schema)
+    return LockedSchema(
+        subject=subject(full_name(schema)),
+        version=version,
+        id=schema_id,
+        guid=str(guid(full_digest)),
+        fingerprint=fingerprint(schema),
+        digest=full_digest,
+        schema=schema,
+    )
+
+
+def guid(full_digest: str) -> UUID:
+    """Return the GUID of the schema with this digest."""
+    return uuid5(NAMESPACE_OID, full_digest)
