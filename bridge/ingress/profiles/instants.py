@@ -1,0 +1,101 @@
+"""Read the ways a source writes a moment or a day; everything comes out in UTC."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_DOWN, Context, Decimal
+
+from bridge.ingress.profiles.decimals import exact
+from bridge.ingress.profiles.profile import Flag
+
+# RFC 3339, section 5.6: date-time; the note there allows lower case and a space, the zone is ours to forgive.
+_INSTANT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]"
+    r"((?:[01][0-9]|2[0-3]):[0-5][0-9]):([0-5][0-9]|60)"
+    r"(?:\.([0-9]+))?"
+    r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])?"
+)
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MICROS_DIGITS = 6
+
+# CONTRACT §3: an epoch number is seconds below 1e11 (the year 5138) and milliseconds from there.
+_MILLISECONDS_FROM = Decimal("1e11")
+# A microsecond in either unit.
+_IN_SECONDS, _IN_MILLISECONDS = Decimal("1e-6"), Decimal("1e-3")
+# Year 9999 is 18 digits of microseconds; what needs more is no moment a datetime can hold.
+_MICROS = Context(prec=18, rounding=ROUND_DOWN, traps=[])
+
+
+def instant_of_text(text: str, flags: set[Flag]) -> datetime:
+    """Read RFC 3339, or the same without a zone as UTC.
+
+    Args:
+        text: As the source wrote it.
+        flags: Leniencies used are added.
+
+    Raises:
+        ValueError: It is no instant.
+        OverflowError: It is one that a datetime cannot hold.
+    """
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        raise ValueError
+    day, minute, second, fraction, zone = match.groups("")
+    if not zone:
+        flags.add("instant_naive")
+    if len(fraction) > _MICROS_DIGITS:
+        flags.add("instant_truncated")
+    _refuse_year_zero(day)
+    offset = zone if len(zone) > 1 else "+00:00"
+    micros = fraction[:_MICROS_DIGITS].ljust(_MICROS_DIGITS, "0")
+    leap = second == "60"
+    if leap:
+        flags.add("leap_second")
+        second = "59"
+    moment = datetime.fromisoformat(f"{day}T{minute}:{second}.{micros}{offset}")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment + timedelta(seconds=1) if leap else moment
+
+
+def instant_of_epoch(lexeme: str, flags: set[Flag]) -> datetime:
+    """Read a JSON number as seconds or milliseconds since 1970, whichever its size says.
+
+    Args:
+        lexeme: The number as written.
+        flags: Leniencies used are added.
+
+    Raises:
+        OverflowError: A datetime cannot hold it.
+    """
+    number = exact(lexeme)
+    unit = _IN_SECONDS if number.copy_abs() < _MILLISECONDS_FROM else _IN_MILLISECONDS
+    whole = number.quantize(unit, context=_MICROS)
+    if whole.is_nan():
+        raise OverflowError
+    flags.add("instant_epoch")
+    if whole != number:
+        flags.add("instant_truncated")
+    return _EPOCH + int(_MICROS.divide(whole, unit)) * _MICROSECOND
+
+
+def day_of_text(text: str) -> date:
+    """Read `YYYY-MM-DD` and nothing else.
+
+    Raises:
+        ValueError: It is no day.
+        OverflowError: It is one that a date cannot hold.
+    """
+    if _DAY.fullmatch(text) is None:
+        raise ValueError
+    _refuse_year_zero(text)
+    return date.fromisoformat(text)
+
+
+def _refuse_year_zero(text: str) -> None:
+    """Tell the year 0, which ISO 8601 has and Python has not, from a day that does not exist."""
+    if text.startswith("0000"):
+        raise OverflowError

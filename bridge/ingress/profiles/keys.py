@@ -1,0 +1,97 @@
+"""The key rule of native DRx: what an event's order belongs to.
+
+Source: CONTRACT §4, "Key rule".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from bridge.ingress.profiles.fields import text_of_id
+from bridge.ingress.profiles.passing import Detail, Pass
+
+# Finds the key in the whole body; empty, with the fault noted, if there is none.
+KeyRule = Callable[[Mapping[str, object], Pass], str]
+
+_KEY = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# The bridge's own prefixes: a prescription that bore one could share a key with something else.
+_OURS = ("req:", "q:")
+
+
+def prescription_key(document: Mapping[str, object], run: Pass) -> str:
+    """Take the prescription id."""
+    return _prescription(_member(document, "data", "prescription_id"), run)
+
+
+def request_key(document: Mapping[str, object], run: Pass) -> str:
+    """Take the prescription id, or the id of a request that no prescription could be matched to."""
+    prescription = _member(document, "data", "prescription_id")
+    if prescription is not None:
+        return _prescription(prescription, run)
+    request = _member(document, "data", "request_id")
+    if request is None:
+        run.fault(Detail.NO_KEY, "/data/prescription_id")
+        return ""
+    # An empty request id must not pass for a key on the strength of our prefix.
+    text = text_of_id(request)
+    return _checked(f"req:{text}" if text else None, "/data/request_id", run)
+
+
+def prescriber_key(document: Mapping[str, object], run: Pass) -> str:
+    """Take the prescriber id."""
+    return _present(_member(document, "data", "prescriber", "id"), "/data/prescriber/id", run)
+
+
+def account_key(document: Mapping[str, object], run: Pass) -> str:
+    """Take the account id."""
+    return _present(document.get("account_id"), "/account_id", run)
+
+
+# The types that do not simply take the prescription id.
+KEY_RULES: Mapping[str, KeyRule] = MappingProxyType(
+    {
+        "renewal.requested": request_key,
+        "change.requested": request_key,
+        "prescriber.enrollment_changed": prescriber_key,
+        "system.ping": account_key,
+    }
+)
+
+
+def readable_prescription(document: Mapping[str, object]) -> str | None:
+    """Give the prescription id if it is there and valid, whatever else is wrong: a parked record keeps by its key."""
+    return _prescription(_member(document, "data", "prescription_id"), Pass()) or None
+
+
+def _member(document: Mapping[str, object], *names: str) -> object:
+    """Walk down the objects; None where the way ends."""
+    found: object = document
+    for name in names:
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(name)
+    return found
+
+
+def _prescription(item: object, run: Pass) -> str:
+    key = _present(item, "/data/prescription_id", run)
+    if key.startswith(_OURS):
+        run.fault(Detail.BAD_KEY, "/data/prescription_id")
+        return ""
+    return key
+
+
+def _present(item: object, path: str, run: Pass) -> str:
+    if item is None:
+        run.fault(Detail.NO_KEY, path)
+        return ""
+    return _checked(text_of_id(item), path, run)
+
+
+def _checked(text: str | None, path: str, run: Pass) -> str:
+    if text is None or _KEY.fullmatch(text) is None:
+        run.fault(Detail.BAD_KEY, path)
+        return ""
+    return text
