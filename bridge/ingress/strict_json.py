@@ -1,0 +1,238 @@
+"""Read a body as one JSON object, with numbers exact, or say which rule it breaks; nothing of a parser escapes.
+
+A good body takes one pass of the C scanner and a few cheap proofs. Only a body in trouble is surveyed a second time,
+without recursion, to find the first rule of the list that it breaks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+from typing import Literal
+
+from bridge.event import ParkReason
+
+DEPTH_MAX = 32  # CONTRACT, "Delivery": the root is depth 1
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1  # the long of Avro
+INT_LEXEME_MAX = 20  # characters of INT_MIN; more cannot fit, and int() is quadratic
+
+Detail = Literal[
+    "empty",
+    "not_utf8",
+    "bom",
+    "syntax",
+    "trailing",
+    "nan",
+    "duplicate_key",
+    "surrogate",
+    "number_range",
+    "depth",
+    "not_object",
+]
+# Those that a body may break side by side, in the order in which they are told.
+_SIDE_BY_SIDE: tuple[Detail, ...] = ("nan", "duplicate_key", "surrogate", "number_range", "depth", "not_object")
+
+_SPACE = " \t\n\r"  # RFC 8259, section 2
+_skip_space = re.compile(f"[{_SPACE}]*").match
+# In well-formed text a backslash only ever starts an escape, so eating escapes from the left keeps step with them.
+_escapes = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+).finditer
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """A JSON number that is no integer, exactly as written; `-0`, which no integer can hold, is one too."""
+
+    lexeme: str
+
+
+class _TroubleError(ValueError):
+    """The body breaks a rule; which one comes first is for the survey to say."""
+
+
+def parse(body: bytes) -> dict[str, object] | ParkReason:
+    """Read one JSON object: strings, `int`, `Real`, booleans, None, lists and dicts, at most `DEPTH_MAX` deep.
+
+    Args:
+        body: Exact bytes received.
+
+    Returns:
+        The object, or `malformed_json` with the first `Detail` that applies.
+    """
+    try:
+        text = body.decode()
+        document = _read(text)
+    except (ValueError, RecursionError):
+        return ParkReason("malformed_json", _diagnosis(body))
+    if (
+        type(document) is not dict
+        or (body.count(b"{") + body.count(b"[") > DEPTH_MAX and _is_deep(document))
+        or (b"\\" in body and (b"\\ud" in body or b"\\uD" in body) and _has_lone_surrogate(text))
+    ):
+        return ParkReason("malformed_json", _diagnosis(body))
+    return document
+
+
+def to_json_text(value: object) -> str:
+    """Write a parsed value back as compact JSON text: numbers as they were written, characters unescaped."""
+    match value:
+        case str():
+            return encode_basestring(value)
+        case Real():
+            return value.lexeme
+        case bool() | None:
+            return "null" if value is None else "true" if value else "false"
+        case Mapping():
+            return "{" + ",".join(f"{encode_basestring(k)}:{to_json_text(v)}" for k, v in value.items()) + "}"
+        case Sequence():
+            return "[" + ",".join(map(to_json_text, value)) + "]"
+        case _:
+            return str(value)
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _TroubleError
+    return members
+
+
+def _integer(lexeme: str) -> int | Real:
+    if len(lexeme) > INT_LEXEME_MAX or not INT_MIN <= (number := int(lexeme)) <= INT_MAX:
+        raise _TroubleError
+    return number if number or lexeme == "0" else Real(lexeme)
+
+
+def _real(lexeme: str) -> Real:
+    if not math.isfinite(float(lexeme)):
+        raise _TroubleError
+    return Real(lexeme)
+
+
+def _constant(_: str) -> object:
+    raise _TroubleError
+
+
+_read = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_int=_integer, parse_float=_real, parse_constant=_constant
+).decode
+
+
+def _is_deep(document: dict[str, object]) -> bool:
+    level: list[dict[str, object] | list[object]] = [document]
+    for _ in range(DEPTH_MAX):
+        children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in children if isinstance(child, dict | list)]
+    return bool(level)
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    return any(escape["lone"] for escape in _escapes(text))
+
+
+def _diagnosis(body: bytes) -> Detail:
+    """Name the first rule that the body breaks."""
+    if not body.strip(_SPACE.encode()):
+        return "empty"
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return "not_utf8"
+    if text.startswith("\ufeff"):
+        return "bom"
+    survey = _Survey(text)
+    try:
+        survey.value()
+    except ValueError:
+        return "syntax"
+    if not survey.at_end():
+        return "trailing"
+    if _has_lone_surrogate(text):
+        survey.broken.add("surrogate")
+    # Nothing broken is left only if the first pass ran out of stack far below its usual height.
+    return next((detail for detail in _SIDE_BY_SIDE if detail in survey.broken), "depth")
+
+
+class _Survey:
+    """One value of any depth walked without recursion, collecting the rules it breaks besides its syntax."""
+
+    def __init__(self, text: str) -> None:
+        self.broken: set[Detail] = set()
+        self._text = text
+        self._at = 0
+        # The keys seen so far of each open object, None for an open array.
+        self._open: list[set[str] | None] = []
+        self._scalar = json.JSONDecoder(
+            parse_int=self._noting("number_range", _integer),
+            parse_float=self._noting("number_range", _real),
+            parse_constant=self._noting("nan", _constant),
+        ).raw_decode
+
+    def value(self) -> None:
+        """Walk the value; raise ValueError where it is no JSON."""
+        if self._next() != "{":
+            self.broken.add("not_object")
+        opened = self._begin()
+        while self._open:
+            keys = self._open[-1]
+            if self._next() == ("]" if keys is None else "}"):
+                self._at += 1
+                self._open.pop()
+                opened = False
+                continue
+            if not opened:
+                self._expect(",")
+            if keys is not None:
+                self._key(keys)
+            opened = self._begin()
+
+    def at_end(self) -> bool:
+        """Say whether nothing but space is left."""
+        return not self._next()
+
+    def _begin(self) -> bool:
+        """Open an object or array and return True, or pass a scalar."""
+        character = self._next()
+        if character not in ("{", "["):
+            _, self._at = self._scalar(self._text, self._at)
+            return False
+        self._at += 1
+        self._open.append(set() if character == "{" else None)
+        if len(self._open) > DEPTH_MAX:
+            self.broken.add("depth")
+        return True
+
+    def _key(self, seen: set[str]) -> None:
+        if self._next() != '"':
+            raise _TroubleError
+        key, self._at = self._scalar(self._text, self._at)
+        if key in seen:
+            self.broken.add("duplicate_key")
+        seen.add(key)
+        self._expect(":")
+
+    def _expect(self, character: str) -> None:
+        if self._next() != character:
+            raise _TroubleError
+        self._at += 1
+
+    def _next(self) -> str:
+        """Pass space and return the character there, empty at the end."""
+        match = _skip_space(self._text, self._at)
+        self._at = match.end() if match else self._at
+        return self._text[self._at : self._at + 1]
+
+    def _noting(self, detail: Detail, read: Callable[[str], object]) -> Callable[[str], object]:
+        def noting(lexeme: str) -> object:
+            try:
+                return read(lexeme)
+            except _TroubleError:
+                self.broken.add(detail)
+                return None
+
+        return noting
