@@ -64,7 +64,7 @@ class Pharmacy(Record):
     name: str
     phone: str | None = None
     fax: str | None = None
-    address: Address | None = None
+    address: Direct[Address | None] = None
 
 
 class Medication(Record):
