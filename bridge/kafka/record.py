@@ -1,0 +1,127 @@
+"""What is written to Kafka, free of client types: topic, key, value and the headers of the contract."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from bridge.event import UNRECOGNIZED_TYPE, Delivery, Event, ParkReason
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+
+Header = tuple[str, bytes]
+
+UNRECOGNIZED_SCHEMA = "drx.v1.UnrecognizedDelivery"
+
+_SPEC_VERSION: Header = ("ce_specversion", b"1.0")  # CloudEvents 1.0, "Kafka Protocol Binding", binary mode
+_CONTENT_TYPE: Header = ("content-type", b"application/avro")
+_UNRECOGNIZED: Header = ("ce_type", UNRECOGNIZED_TYPE.encode())
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+# Sources, slots and types are few and closed; the bound only guards against a mistake.
+_CONSTANTS_MAX = 1024
+
+
+class Record(NamedTuple):
+    """One record as a topic takes it; a tuple, since thousands are made a second.
+
+    Attributes:
+        timestamp_ms: Receipt of the delivery; Kafka's own time of the record.
+    """
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes | None
+    headers: list[Header]
+    timestamp_ms: int
+
+    def __repr__(self) -> str:
+        """Name the place only: key and value are health information."""
+        return f"Record({self.topic}/{self.partition})"
+
+
+def event_record(
+    event: Event, delivery: Delivery, *, topic: str, partition: int, value: bytes, schema: str, ordinal: bytes
+) -> Record:
+    """Return the record of an event: `value` in wire format, of the record named `schema` in full.
+
+    `ordinal` is `<instance>:<number>` and rises in the order of acceptance.
+    """
+    key = event.key.encode()
+    received_at = delivery.received_at
+    type_header, schema_header = _type_headers(event.type, schema)
+    headers = [
+        _SPEC_VERSION,
+        ("ce_id", event.id.encode()),
+        _text_header("ce_source", event.source),
+        type_header,
+        ("ce_subject", key),
+        ("ce_time", _rfc3339(event.occurred_at)),
+        _CONTENT_TYPE,
+        ("traceparent", delivery.traceparent.encode()),
+        ("drx_received_at", _rfc3339(received_at)),
+        _text_header("drx_key_slot", delivery.key_slot),
+        ("drx_body_sha256", delivery.body_sha256.encode()),
+        schema_header,
+        ("drx_ordinal", ordinal),
+    ]
+    return Record(topic, partition, key, value, headers, _milliseconds(received_at))
+
+
+def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int, value: bytes) -> Record:
+    """Return the record of a verified delivery that is no event; `value` is `unrecognized_value` in wire format."""
+    key = unrecognized_key(delivery, park)
+    received_at = _rfc3339(delivery.received_at)
+    headers = [
+        _SPEC_VERSION,
+        ("ce_id", delivery.id.encode()),
+        _UNRECOGNIZED,
+        _text_header("ce_source", delivery.source),
+        ("ce_subject", key),
+        ("ce_time", received_at),
+        _CONTENT_TYPE,
+        _text_header("drx_reason", park.reason),
+        ("drx_received_at", received_at),
+        _text_header("drx_key_slot", delivery.key_slot),
+        ("drx_body_sha256", delivery.body_sha256.encode()),
+        _text_header("drx_schema", UNRECOGNIZED_SCHEMA),
+    ]
+    return Record(UNRECOGNIZED_TOPIC, partition, key, value, headers, _milliseconds(delivery.received_at))
+
+
+def unrecognized_key(delivery: Delivery, park: ParkReason) -> bytes:
+    """Prescription id if it could be read and is valid, else the webhook id."""
+    return (delivery.id if park.key is None else park.key).encode()
+
+
+def unrecognized_value(delivery: Delivery, park: ParkReason) -> dict[str, Any]:
+    """Return the Avro value of a verified delivery that is no event: its exact bytes and why."""
+    return {
+        "webhook_id": delivery.id,
+        "source": delivery.source,
+        "received_at": delivery.received_at,
+        "reason": park.reason,
+        "detail": park.detail,
+        "field": park.field,
+        "headers": delivery.headers,
+        "body": delivery.body,
+    }
+
+
+@lru_cache(_CONSTANTS_MAX)
+def _type_headers(event_type: str, schema: str) -> tuple[Header, Header]:
+    return ("ce_type", event_type.encode()), ("drx_schema", schema.encode())
+
+
+@lru_cache(_CONSTANTS_MAX)
+def _text_header(name: str, value: str) -> Header:
+    return name, value.encode()
+
+
+def _rfc3339(moment: datetime) -> bytes:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MILLISECOND

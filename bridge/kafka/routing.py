@@ -1,0 +1,93 @@
+"""Which topic and partition an event belongs to, so that any client of any language finds the same place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from struct import unpack_from
+from types import MappingProxyType
+
+from bridge.errors import ConfigError
+
+PRESCRIPTIONS_TOPIC = "drx.prescriptions.v1"
+ACCOUNTS_TOPIC = "drx.accounts.v1"
+UNRECOGNIZED_TOPIC = "drx.unrecognized.v1"
+
+# CONTRACT 4: everything about a prescription keeps one order per key, so it shares one topic.
+DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
+    {
+        "prescriber.enrollment_changed": ACCOUNTS_TOPIC,
+        "system.ping": ACCOUNTS_TOPIC,
+        "*": PRESCRIPTIONS_TOPIC,
+    }
+)
+
+# Apache Kafka, `org.apache.kafka.common.utils.Utils.murmur2`: seed and mixing constant.
+_SEED = 0x9747B28C
+_MIX = 0x5BD1E995
+_UINT32 = 0xFFFFFFFF
+_POSITIVE = 0x7FFFFFFF  # `Utils.toPositive`
+# A hash of a typical key costs 3 µs; this many of the busiest keys cost a few MB.
+_HOT_KEYS_MAX = 16_384
+# Apache Kafka, `org.apache.kafka.common.internals.Topic`: legal characters and length.
+_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+
+
+class RoutingTable:
+    """Event type to topic: the operator's patterns first, then the built-in ones; the first match wins."""
+
+    def __init__(self, routes: Mapping[str, str] | None = None) -> None:
+        """Put `routes` (type pattern such as `epcs.*` to topic) before the built-in table.
+
+        Raises:
+            ConfigError: Not a topic name, or a topic that holds raw deliveries.
+        """
+        for pattern, topic in (routes or {}).items():
+            if not _TOPIC.fullmatch(topic) or topic == UNRECOGNIZED_TOPIC:
+                message = f"kafka.routes: {pattern!r} leads to {topic!r}, which cannot be a topic of events"
+                raise ConfigError(message)
+        self._routes = (*(routes or {}).items(), *DEFAULT_ROUTES.items())
+        self._known: dict[str, str] = {}
+
+    def topic(self, event_type: str) -> str:
+        """Return the topic of a type; types are a closed list, so each is matched once."""
+        topic = self._known.get(event_type)
+        if topic is None:
+            topic = next(topic for pattern, topic in self._routes if fnmatchcase(event_type, pattern))
+            self._known[event_type] = topic
+        return topic
+
+    @property
+    def event_topics(self) -> tuple[str, ...]:
+        """Every topic that may get events, each once."""
+        return tuple(dict.fromkeys(topic for _, topic in self._routes))
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Every topic that the bridge writes."""
+        return (*self.event_topics, UNRECOGNIZED_TOPIC)
+
+
+@lru_cache(_HOT_KEYS_MAX)
+def partition(key: bytes, partitions: int) -> int:
+    """Return the partition of a key among the *expected* number of partitions, as the Java client would.
+
+    Source: Apache Kafka, `BuiltInPartitioner.partitionForKey`: `toPositive(murmur2(key)) % partitions`.
+    """
+    return (murmur2(key) & _POSITIVE) % partitions
+
+
+def murmur2(key: bytes) -> int:
+    """Hash `key` as `Utils.murmur2` of the Java client does; the result is unsigned."""
+    size = len(key)
+    words, rest = divmod(size, 4)
+    value = _SEED ^ size
+    for word in unpack_from(f"<{words}I", key):
+        mixed = word * _MIX & _UINT32
+        value = (value * _MIX ^ (mixed ^ mixed >> 24) * _MIX) & _UINT32
+    if rest:
+        value = (value ^ int.from_bytes(key[-rest:], "little")) * _MIX & _UINT32
+    value = (value ^ value >> 13) * _MIX & _UINT32
+    return value ^ value >> 15
