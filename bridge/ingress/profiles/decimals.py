@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_HALF_EVEN, ROUND_UP, Context, Decimal
 
 from bridge.contract.fields import Digits
 
-# Wide enough to hold any lexeme unrounded, and silent: an exponent of a thousand digits underflows or becomes infinite
-# instead of raising. The width costs nothing until digits fill it.
-_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+# Wide enough to hold any lexeme as it is, and silent where even that ends: an exponent of a thousand digits becomes
+# infinite, or by rounding up the smallest number there is, so that it never passes for zero. Width that no digit fills
+# costs nothing.
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_UP, traps=[])
 
 
 def exact(lexeme: str) -> Decimal:

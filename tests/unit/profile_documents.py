@@ -1,0 +1,116 @@
+"""Bodies for the profile tests: the samples, and samples with one interesting member."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bridge.event import Delivery, Event, ParkReason
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.strict_json import parse
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+# Later than every sample.
+RECEIVED_AT = datetime(2027, 1, 1, tzinfo=UTC)
+
+SENT = "native/03_prescription_sent.json"
+RENEWAL_UNMATCHED = "native/08_renewal_requested_unmatched.json"
+CHANGE = "native/16_change_requested_generic.json"
+CHANGE_RESPONDED = "native/20_change_responded_validated.json"
+FILL = "native/24_fill_dispensed.json"
+FULFILLMENT = "native/28_fulfillment_on_hold.json"
+SHIPMENT = "native/31_shipment_delivered.json"
+EPCS = "native/32_epcs_signed.json"
+ENROLLMENT = "native/35_prescriber_enrollment_changed.json"
+PING = "native/36_system_ping.json"
+
+ABSENT = ""
+
+
+def a_delivery(body: bytes = b"", *, id: str = "evt_1", received_at: datetime = RECEIVED_AT) -> Delivery:  # noqa: A002 - the attribute's name
+    """Build a verified delivery of the sandbox source `drx`."""
+    return Delivery(
+        source="drx",
+        environment="sandbox",
+        id=id,
+        received_at=received_at,
+        body=body,
+        body_sha256="",
+        key_slot="current",
+        traceparent="",
+        headers={},
+    )
+
+
+def map_body(body: bytes, **delivery: Any) -> Mapped | ParkReason:
+    """Parse and map, as the route does; the webhook id is the body's unless one is given."""
+    document = parse(body)
+    if isinstance(document, ParkReason):
+        return document
+    body_id = document.get("id")
+    delivery.setdefault("id", body_id if isinstance(body_id, str) else "evt_1")
+    return drx_standard.map(a_delivery(body, **delivery), document)
+
+
+def edited(sample: str, edits: Mapping[str, str]) -> bytes:
+    """Give the sample's body with the members at some JSON pointers set to JSON texts, or taken out (`ABSENT`)."""
+    document = json.loads((SAMPLES / sample).read_bytes())
+    texts = {}
+    for number, (pointer, text) in enumerate(edits.items()):
+        *way, last = pointer.split("/")[1:]
+        holder = document
+        for step in way:
+            holder = holder[int(step)] if isinstance(holder, list) else holder[step]
+        if text == ABSENT:
+            del holder[last]
+        else:
+            place = f"\x01{number}\x01"
+            holder[int(last) if isinstance(holder, list) else last] = place
+            texts[json.dumps(place)] = text
+    body = json.dumps(document)
+    for place, text in texts.items():
+        body = body.replace(place, text)
+    return body.encode()
+
+
+def mapped(sample: str, edits: Mapping[str, str] | None = None, **delivery: Any) -> Mapped:
+    """Map an edited sample that must be accepted."""
+    outcome = map_body(edited(sample, edits or {}), **delivery)
+    assert isinstance(outcome, Mapped), outcome
+    return outcome
+
+
+def event_of(sample: str, edits: Mapping[str, str] | None = None, **delivery: Any) -> Event:
+    """Give the one event of an edited sample that must be accepted."""
+    (event,) = mapped(sample, edits, **delivery).events
+    return event
+
+
+def parked(sample: str, edits: Mapping[str, str], **delivery: Any) -> ParkReason:
+    """Map an edited sample that must be parked."""
+    outcome = map_body(edited(sample, edits), **delivery)
+    assert isinstance(outcome, ParkReason), outcome
+    return outcome
+
+
+def member(value: object, pointer: str) -> Any:
+    """Give the member of a record at a JSON pointer."""
+    for step in pointer.split("/")[1:]:
+        value = value[int(step)] if isinstance(value, list) else value[step]  # type: ignore[index] # records nest freely
+    return value
+
+
+def leaves(value: object, pointer: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every scalar or empty container of a parsed document with its JSON pointer."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from leaves(inner, f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}")
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from leaves(inner, f"{pointer}/{index}")
+    else:
+        yield pointer, value
