@@ -11,18 +11,18 @@ import binascii
 import hmac
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from typing import Literal, NamedTuple, NoReturn
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from bridge.errors import DeliveryRefusedError
-from bridge.ingress.keys import KeySlot
+from bridge.errors import ConfigError, DeliveryRefusedError
 
 Code = Literal[
     "signature_missing",
-    "header_duplicated",
     "id_malformed",
     "timestamp_malformed",
     "signature_malformed",
@@ -34,7 +34,6 @@ Code = Literal[
 # The whole closed list of answers, each with the word its metric carries.
 REASONS: Mapping[Code, str] = {
     "signature_missing": "missing",
-    "header_duplicated": "format",
     "id_malformed": "format",
     "timestamp_malformed": "format",
     "signature_malformed": "format",
@@ -42,25 +41,18 @@ REASONS: Mapping[Code, str] = {
     "timestamp_stale": "stale",
     "timestamp_future": "future",
 }
-UNKNOWN_KEY = "unknown_key"  # the metric's word for a source we do not know; its answer is a mismatch like any other
+UNKNOWN_KEY = "unknown_key"  # what the metric says of a mismatch when no key counts, as for a source we do not know
 
 # As the HTTP server bounds one header field. It also bounds the comparisons: some 170 elements of `v1` fit.
 SIGNATURE_MAX_BYTES = 8190
 # A check of ed25519 costs 60 times an HMAC and a forger chooses how many; a sender amid a rotation signs with two keys.
 PUBLIC_ELEMENTS_MAX = 4
+HMAC_KEY_BYTES = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
+PUBLIC_KEY_BYTES = 32  # RFC 8032
 PUBLIC_SIGNATURE_BYTES = 64  # RFC 8032
 
-_HEADERS: Mapping[bytes, int] = {b"webhook-id": 0, b"webhook-timestamp": 1, b"webhook-signature": 2}
 _is_id = re.compile(rb"[!-~]{1,200}").fullmatch
 _is_timestamp = re.compile(rb"[0-9]{1,12}").fullmatch
-
-
-class Proof(NamedTuple):
-    """The three signed headers of a delivery, verbatim."""
-
-    id: bytes
-    timestamp: bytes
-    signature: bytes
 
 
 class Verified(NamedTuple):
@@ -77,72 +69,116 @@ class Verified(NamedTuple):
     slot: str
 
 
-def read_proof(raw_headers: Iterable[tuple[bytes, bytes]]) -> Proof:
-    """Pick the signed headers out of all, which must be the raw ones: a merged view hides a duplicate.
+@dataclass(frozen=True, slots=True)
+class KeySlot:
+    """One key of a source, either a shared secret or a public key, and when it counts.
 
-    Args:
-        raw_headers: Names in any case, and values, as received.
-
-    Raises:
-        DeliveryRefusedError: One is missing, or there twice; the first is never taken for the true one.
+    Attributes:
+        name: Name of the slot, such as `current`.
+        hmac_key: Shared secret of `v1`.
+        public_key: Raw ed25519 key of `v1a`.
+        not_before: Unix seconds from which the key counts.
+        accept_until: Unix seconds up to and including which the key counts.
     """
-    found: list[bytes | None] = [None, None, None]
-    for name, value in raw_headers:
-        place = _HEADERS.get(name.lower())
-        if place is not None:
-            if found[place] is not None:
-                _refuse("header_duplicated")
-            found[place] = value
-    webhook_id, timestamp, signature = found
-    if webhook_id is None or timestamp is None or signature is None:
-        _refuse("signature_missing")
-    return Proof(webhook_id, timestamp, signature)
+
+    name: str
+    hmac_key: bytes | None = field(default=None, repr=False)
+    public_key: bytes | None = field(default=None, repr=False)
+    not_before: float = -math.inf
+    accept_until: float = math.inf
+    _hmac: hmac.HMAC | None = field(init=False, repr=False, compare=False)
+    _ed25519: Ed25519PublicKey | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Set the key up once; a copy of a keyed HMAC is cheaper than keying it for each delivery."""
+        keyed = None if self.hmac_key is None else hmac.new(self.hmac_key, digestmod="sha256")
+        public = None if self.public_key is None else Ed25519PublicKey.from_public_bytes(self.public_key)
+        object.__setattr__(self, "_hmac", keyed)
+        object.__setattr__(self, "_ed25519", public)
+
+    def counts_at(self, now: float) -> bool:
+        """Say whether `now`, in unix seconds, is in the window."""
+        return self.not_before <= now <= self.accept_until
+
+    def element(self, signed: bytes) -> bytes | None:
+        """Return the `v1` element a holder of the shared secret would send; None without one."""
+        if self._hmac is None:
+            return None
+        keyed = self._hmac.copy()
+        keyed.update(signed)
+        return b"v1," + binascii.b2a_base64(keyed.digest(), newline=False)
+
+    def signed_by(self, signature: bytes, signed: bytes) -> bool:
+        """Say whether `signature` is the ed25519 signature of `signed` by the owner of the public key."""
+        if self._ed25519 is None:
+            return False
+        try:
+            self._ed25519.verify(signature, signed)
+        except InvalidSignature:
+            return False
+        return True
 
 
-def verify(proof: Proof, body: bytes, *, keys: Sequence[KeySlot], tolerance_s: int | None, now: float) -> Verified:
+def verify(
+    heads: Mapping[bytes, bytes], body: bytes, *, keys: Sequence[KeySlot], tolerance_s: int | None, now: float
+) -> Verified:
     """Check that a holder of one of the keys signed these bytes, and did so just now.
 
     Args:
-        proof: The signed headers, verbatim.
+        heads: Headers as received, names in lower case; whoever collects them refuses a duplicate of the three.
         body: Exact bytes received.
         keys: All slots of the source, also those outside their window, which cost the same and never match.
         tolerance_s: How far the timestamp may be off in either direction, inclusive, in whole seconds; None: any.
         now: Unix seconds.
 
     Raises:
-        DeliveryRefusedError: With a code of `REASONS`.
+        DeliveryRefusedError: With a code and a reason of `REASONS`.
 
     Source: Standard Webhooks 1.0.0, "Verifying webhook authenticity".
     """
-    _check_form(proof)
-    signed = b".".join((proof.id, proof.timestamp, body))
-    slot = _matching_slot(proof.signature, signed, keys=keys, now=now)
+    webhook_id = heads.get(b"webhook-id")
+    sent_at = heads.get(b"webhook-timestamp")
+    signature = heads.get(b"webhook-signature")
+    if webhook_id is None or sent_at is None or signature is None:
+        _refuse("signature_missing")
+    if not _is_id(webhook_id):
+        _refuse("id_malformed")
+    if not _is_timestamp(sent_at):
+        _refuse("timestamp_malformed")
+    if len(signature) > SIGNATURE_MAX_BYTES or signature.count(b"v1a,") > PUBLIC_ELEMENTS_MAX:
+        _refuse("signature_malformed")
+    slot = _matching_slot(signature, b".".join((webhook_id, sent_at, body)), keys=keys, now=now)
     if slot is None:
-        _refuse("signature_mismatch")
-    timestamp = int(proof.timestamp)
+        known = any(key.counts_at(now) for key in keys)
+        _refuse("signature_mismatch", reason="" if known else UNKNOWN_KEY)
+    timestamp = int(sent_at)
     if tolerance_s is not None:
-        age_s = math.floor(now) - timestamp  # the sender counts whole seconds, so the edge is inclusive only in them
-        if age_s > tolerance_s:
-            _refuse("timestamp_stale")
-        if -age_s > tolerance_s:
-            _refuse("timestamp_future")
-    return Verified(proof.id.decode("ascii"), timestamp, slot.name)
+        _check_age(math.floor(now) - timestamp, tolerance_s)
+    return Verified(webhook_id.decode("ascii"), timestamp, slot.name)
 
 
-def refuse_unknown(proof: Proof, body: bytes, *, like: Sequence[KeySlot]) -> NoReturn:
-    """Refuse the delivery of an unknown source with the answer and the work of a bad signature.
+def decoys(keys: Sequence[KeySlot]) -> tuple[KeySlot, ...]:
+    """Return keys that cost what `keys` cost and never count: those of a source we do not know."""
+    return tuple(replace(slot, accept_until=-math.inf) for slot in keys)
 
-    Args:
-        proof: The signed headers, verbatim.
-        body: Exact bytes received.
-        like: Keys of any source that exists: trying them is the work to equal, and what they say is thrown away.
+
+def parse_secret(text: str) -> tuple[bytes | None, bytes | None]:
+    """Decode `whsec_…` or `whpk_…` into (shared secret, None) or (None, public key), strictly.
 
     Raises:
-        DeliveryRefusedError: Always.
+        ConfigError: Neither; the message holds nothing of the text.
     """
-    _check_form(proof)
-    _matching_slot(proof.signature, b".".join((proof.id, proof.timestamp, body)), keys=like, now=math.inf)
-    _refuse("signature_mismatch", reason=UNKNOWN_KEY)
+    prefix, underscore, encoded = text.partition("_")
+    try:
+        key = binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
+    except ValueError:  # not ASCII, or not base64
+        key = b""
+    if prefix + underscore == "whsec_" and len(key) in HMAC_KEY_BYTES:
+        return key, None
+    if prefix + underscore == "whpk_" and len(key) == PUBLIC_KEY_BYTES:
+        return None, key
+    msg = "a secret is whsec_ and the base64 of 24 to 64 bytes, or whpk_ and the base64 of 32 bytes"
+    raise ConfigError(msg)
 
 
 def sign(webhook_id: str, timestamp: int, body: bytes, *, key: bytes | Ed25519PrivateKey) -> str:
@@ -159,13 +195,12 @@ def _refuse(code: Code, *, reason: str = "") -> NoReturn:
     raise DeliveryRefusedError(code, reason=reason or REASONS[code])
 
 
-def _check_form(proof: Proof) -> None:
-    if not _is_id(proof.id):
-        _refuse("id_malformed")
-    if not _is_timestamp(proof.timestamp):
-        _refuse("timestamp_malformed")
-    if len(proof.signature) > SIGNATURE_MAX_BYTES or proof.signature.count(b"v1a,") > PUBLIC_ELEMENTS_MAX:
-        _refuse("signature_malformed")
+def _check_age(age_s: int, tolerance_s: int) -> None:
+    """Bound the age in whole seconds, as the sender counts: in fractions the inclusive edge could never be met."""
+    if age_s > tolerance_s:
+        _refuse("timestamp_stale")
+    if -age_s > tolerance_s:
+        _refuse("timestamp_future")
 
 
 def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], now: float) -> KeySlot | None:
@@ -182,7 +217,7 @@ def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], 
                 hit |= compare_digest(expected, element)
         for candidate in public:
             hit |= slot.signed_by(candidate, signed)
-        if hit and matched is None and slot.not_before <= now <= slot.accept_until:
+        if hit and matched is None and slot.counts_at(now):
             matched = slot
     return matched
 
