@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,14 @@ LINGER_S = 2.0
 BACKLOG = 1024
 
 
+@lru_cache(maxsize=1024)
+def _head(status: int, content_type: str, headers: tuple[tuple[str, str], ...], length: int) -> bytes:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {content_type}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    lines.append(f"Content-Length: {length}")
+    return "\r\n".join(lines).encode("ascii")
+
+
 class Answer:
     """A whole HTTP answer as prepared bytes, written in one piece.
 
@@ -33,7 +42,7 @@ class Answer:
 
     __slots__ = ("_body", "_head", "close", "status")
 
-    # One object serves many requests, so what ends one connection is said to that connection, never kept here.
+    # One object may serve many requests, so what ends one connection is said to that connection, never kept here.
     keep_alive = True
 
     def __init__(
@@ -46,10 +55,7 @@ class Answer:
         close: bool = False,
     ) -> None:
         """Prepare the head; `close` ends the connection after this answer."""
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {content_type}"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        lines.append(f"Content-Length: {len(body)}")
-        self._head = "\r\n".join(lines).encode("ascii")
+        self._head = _head(status, content_type, headers, len(body))
         self._body = body
         self.status = status
         self.close = close
@@ -98,6 +104,10 @@ class Connection(RequestHandler):
         """True between two requests."""
         return self._waiter is not None and not self._waiter.done() and self.reading_since is None
 
+    def clock(self) -> float:
+        """The loop's time in seconds, by which the guard judges."""
+        return self._loop.time()
+
     def data_received(self, data: bytes) -> None:
         """Feed the parser and note since when a head is incomplete."""
         before = self._request_count
@@ -105,7 +115,7 @@ class Connection(RequestHandler):
         if self._request_count != before:
             self.reading_since = None
         elif self.reading_since is None and self._waiter is not None and not self._waiter.done():
-            self.reading_since = self._loop.time()
+            self.reading_since = self.clock()
 
     def handle_error(
         self,

@@ -33,7 +33,7 @@ class IngressMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register everything; call once per registry."""
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.registry = registry

@@ -1,0 +1,83 @@
+"""What the head of a delivery says, read in one pass; anything doubtful is refused, never guessed."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping
+
+from bridge.errors import DeliveryRefusedError
+
+# Everything the ingress looks at; all other headers are passed over.
+_WANTED = frozenset(
+    {
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"expect",
+        b"traceparent",
+        b"transfer-encoding",
+        b"user-agent",
+        b"webhook-id",
+        b"webhook-signature",
+        b"webhook-timestamp",
+    }
+)
+# What the signature covers or is: of two of one of these, none must ever be taken for the true one (CONTRACT 1).
+_SINGLE = frozenset({b"webhook-id", b"webhook-signature", b"webhook-timestamp"})
+# Kept with a parked delivery; none of them can carry a credential.
+_SAFE = frozenset({b"content-type", b"content-length", b"user-agent", b"webhook-id", b"webhook-timestamp"})
+_COMMON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
+# `application/json`, any case, with no parameter but charset=utf-8 (CONTRACT 1).
+_JSON_TYPE = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
+# W3C Trace Context, version 00; all zeros is invalid there.
+_TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def read_heads(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Pick the headers that matter, names in lower case; a repeated one is joined, as RFC 9110 5.3 says.
+
+    Raises:
+        DeliveryRefusedError: The signature, the id or the timestamp is given twice.
+    """
+    heads: dict[bytes, bytes] = {}
+    for raw_name, value in raw_headers:
+        name = raw_name.lower()
+        if name in _WANTED:
+            if name not in heads:
+                heads[name] = value
+            elif name in _SINGLE:
+                raise DeliveryRefusedError("header_duplicated", reason="format")
+            else:
+                heads[name] += b"," + value
+    return heads
+
+
+def declared_size(heads: Mapping[bytes, bytes], *, size_max: int) -> int:
+    """Bytes that the body may have: the declared length, or the limit when none is declared.
+
+    Raises:
+        DeliveryRefusedError: The content is no plain JSON, or declared too large.
+    """
+    if heads.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        raise DeliveryRefusedError("content_encoding")
+    content_type = heads.get(b"content-type", b"")
+    if content_type not in _COMMON_TYPES and not _JSON_TYPE.fullmatch(content_type.strip()):
+        raise DeliveryRefusedError("content_type")
+    length = heads.get(b"content-length")
+    size = int(length) if length else size_max if b"transfer-encoding" in heads else 0
+    if size > size_max:
+        raise DeliveryRefusedError("body_too_large")
+    return size
+
+
+def trace_of(heads: Mapping[bytes, bytes]) -> str:
+    """Trace context for the records: the sender's trace, or a new one, and a span of our own."""
+    given = _TRACEPARENT.fullmatch(heads.get(b"traceparent", b""))
+    trace = given[1].decode() if given else f"{random.getrandbits(128) | 1:032x}"
+    return f"00-{trace}-{random.getrandbits(64) | 1:016x}-01"
+
+
+def safe_headers(heads: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Headers that a parked delivery keeps."""
+    return {name.decode(): value.decode("latin-1") for name, value in heads.items() if name in _SAFE}

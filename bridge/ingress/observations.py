@@ -1,0 +1,96 @@
+"""What the public port counts; every metric child is resolved once, so that counting costs an addition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from prometheus_client import Counter, Histogram
+
+from bridge.event import Delivery
+from bridge.ingress.profiles.profile import FLAGS, Mapped
+from bridge.runtime.metrics import IngressMetrics
+
+ROUTE = "/webhooks/{source}"
+OTHER = "other"
+SERVICE = "ingress"
+FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future", "replay")
+PARK_REASONS = ("malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected")
+KNOWN_SLOTS = ("current", "previous")
+
+
+class Routed(Protocol):
+    """What an answer is counted under; open words of the request never become labels."""
+
+    @property
+    def routed(self) -> bool:
+        """True when the path is that of webhooks."""
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+
+
+class Observations:
+    """Counters of the ingress, by meaning rather than by name."""
+
+    def __init__(self, metrics: IngressMetrics, *, sources: Iterable[str], event_types: Iterable[str]) -> None:
+        """Resolve the children for every label that can occur."""
+        self._metrics = metrics
+        names = tuple(sources)
+        self._verified = {slot: metrics.signature_verified.labels(slot) for slot in (*KNOWN_SLOTS, OTHER)}
+        self._failures = {reason: metrics.signature_failures.labels(reason) for reason in FAILURE_REASONS}
+        self._parked = {
+            (name, reason): metrics.unrecognized.labels(name, reason) for name in names for reason in PARK_REASONS
+        }
+        self._flags = {flag: metrics.lenient_fields.labels(flag) for flag in FLAGS}
+        self._extensions = {name: metrics.extension_fields.labels(name) for name in event_types}
+        self._last_event = {name: metrics.source_last_event.labels(name) for name in names}
+        self._age = metrics.freshness.labels(SERVICE, "provider_to_ingress")
+        self._written = metrics.freshness.labels(SERVICE, "ingress_to_kafka")
+        self._future = metrics.freshness_negative.labels(SERVICE, "provider_to_ingress")
+        self._answers: dict[tuple[bool, bool, str, str], tuple[Counter, Histogram]] = {}
+
+    def verified(self, *, slot: str, offset_s: float, size: int) -> None:
+        """A delivery was proved by the secret in `slot`; its clock is `offset_s` seconds behind ours."""
+        self._verified.get(slot, self._verified[OTHER]).inc()
+        self._metrics.provider_clock_offset.observe(offset_s)
+        self._metrics.http_request_body_bytes.observe(size)
+
+    def accepted(self, delivery: Delivery, mapped: Mapped, *, written_s: float) -> None:
+        """Every event of a delivery is in Kafka, `written_s` seconds after its receipt."""
+        self._written.observe(written_s)
+        self._last_event[delivery.source].set(delivery.received_at.timestamp())
+        for event in mapped.events:
+            age = (event.received_at - event.occurred_at).total_seconds()
+            self._age.observe(max(age, 0.0))
+            if age < 0:
+                self._future.inc()
+        for flag in mapped.flags:
+            self._flags[flag].inc()
+        if mapped.extensions:
+            self._extensions[mapped.events[0].type].inc(mapped.extensions)
+
+    def parked(self, source: str, reason: str) -> None:
+        """A verified delivery was set aside."""
+        self._parked[source, reason].inc()
+
+    def refused(self, reason: str) -> None:
+        """A delivery did not prove itself; other refusals have no reason."""
+        if reason:
+            self._failures[reason].inc()
+
+    def answered(self, outcome: str, code: str, duration_s: float, request: Routed) -> float:
+        """Count an answer and return its duration in milliseconds, for the log."""
+        key = (request.routed, request.method == "POST", outcome, code)
+        children = self._answers.get(key)
+        if children is None:
+            route, method = ROUTE if request.routed else OTHER, "POST" if request.method == "POST" else OTHER
+            children = self._answers[key] = (
+                self._metrics.http_requests.labels(route, method, outcome, code),
+                self._metrics.http_request_duration.labels(route, outcome),
+            )
+        counter, histogram = children
+        counter.inc()
+        histogram.observe(duration_s)
+        return round(duration_s * 1000, 2)

@@ -1,0 +1,269 @@
+"""The public port: admit, read, verify, map, publish, answer, in this order and nowhere else."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from bridge.errors import DeliveryRefusedError, NotDurableError
+from bridge.event import Delivery, Event, ParkReason
+from bridge.ingress.admission import Admission
+from bridge.ingress.heads import declared_size, read_heads, safe_headers, trace_of
+from bridge.ingress.observations import Observations
+from bridge.ingress.profiles.profile import Mapped, Profile
+from bridge.ingress.signatures import REASONS, KeySlot, verify
+from bridge.ingress.strict_json import parse
+from bridge.runtime.http import Answer
+
+log = structlog.get_logger()
+
+PREFIX = "/webhooks/"
+UNKNOWN = "unknown"
+# The one table of status codes (CONTRACT 2); a refusal's status hangs on its code.
+STATUS: Mapping[str, int] = {"accepted": 200, "parked": 202, "unavailable": 503}
+REFUSAL_STATUS: Mapping[str, int] = {
+    "malformed_http": 400,
+    **dict.fromkeys((*REASONS, "header_duplicated"), 401),
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "body_too_large": 413,
+    "content_type": 415,
+    "content_encoding": 415,
+}
+# Seconds; spread so that senders turned away together do not come back together.
+RETRY_AFTER_S = (1, 5)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_REFUSALS = {
+    code: Answer(
+        status,
+        orjson.dumps({"outcome": "refused", "code": code}),
+        headers=(("Allow", "POST"),) if code == "method_not_allowed" else (),
+    )
+    for code, status in REFUSAL_STATUS.items()
+}
+
+
+class Publisher(Protocol):
+    """Makes the outcome of a delivery durable."""
+
+    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[None]:
+        """Return when all in-sync replicas have every record.
+
+        Raises:
+            NotDurableError: Not within the deadline; the records may still appear.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One configured sender.
+
+    Attributes:
+        name: Last segment of its path.
+        environment: What it may send.
+        profile: Its dialect.
+        keys: Its key slots, asked for at each delivery since they are reloaded.
+        tolerance_s: How far a delivery's timestamp may be off, or None.
+    """
+
+    name: str
+    environment: str
+    profile: Profile
+    keys: Callable[[], Sequence[KeySlot]]
+    tolerance_s: int | None
+
+
+class Request:
+    """What is known of one request while it is answered; for its log line and its metrics."""
+
+    __slots__ = ("began", "event_id", "method", "routed", "source")
+
+    def __init__(self, method: str) -> None:
+        """Start the clock."""
+        self.began = time.perf_counter()
+        self.method = method
+        self.routed = False
+        self.source = UNKNOWN
+        self.event_id = ""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the head was read."""
+        return time.perf_counter() - self.began
+
+
+class Webhooks:
+    """Handles every request of the public port."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Source],
+        decoy: Source,
+        publisher: Publisher,
+        admission: Admission,
+        observations: Observations,
+        body_max_bytes: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Serve `sources`; a name that is none of them is verified against `decoy`, whose keys never count."""
+        self._sources = sources
+        self._decoy = decoy
+        self._publisher = publisher
+        self._admission = admission
+        self._observe = observations
+        self._body_max_bytes = body_max_bytes
+        self._now = now
+
+    async def handle(self, http: Any) -> Answer:
+        """Answer one request; nothing but the verified webhook id of it ever comes back.
+
+        Args:
+            http: aiohttp's `BaseRequest`, of which only the raw head and the payload are used.
+        """
+        head = http._message  # noqa: SLF001 - the public properties parse again what the parser has parsed
+        request = Request(head.method)
+        try:
+            source = self._route(head, request)
+            heads = read_heads(head.raw_headers)
+            size = declared_size(heads, size_max=self._body_max_bytes)
+            if not self._admission.enter(size):
+                return self._unavailable(request, "admission_full")
+            try:
+                body = await self._read(http, heads)
+                delivery = self._prove(source, heads, body)
+                request.event_id = delivery.id
+                return await self._take(request, delivery, source.profile, heads)
+            finally:
+                self._admission.leave(size)
+        except DeliveryRefusedError as exc:
+            return self._refuse(request, exc)
+        except NotDurableError as exc:
+            return self._unavailable(request, exc.code)
+
+    def _route(self, head: Any, request: Request) -> Source:
+        path = head.path.partition("?")[0]
+        name = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
+        if not name or "/" in name:
+            raise DeliveryRefusedError("not_found")
+        if head.method != "POST":
+            raise DeliveryRefusedError("method_not_allowed")
+        request.routed = True
+        # An unknown name costs what a bad signature costs and is answered alike, so names cannot be found out.
+        source = self._sources.get(name, self._decoy)
+        request.source = source.name
+        return source
+
+    async def _read(self, http: Any, heads: Mapping[bytes, bytes]) -> bytes:
+        """Read the body up to the limit; the connection guard ends one that comes too slowly."""
+        payload = http._payload  # noqa: SLF001 - `BaseRequest.read` copies the body twice
+        protocol = http.protocol
+        if heads.get(b"expect", b"").lower() == b"100-continue":
+            protocol.transport.write(_CONTINUE)
+        body: bytes = b""
+        try:
+            while not payload.at_eof():
+                if not payload.is_eof():
+                    protocol.reading_since = protocol.reading_since or protocol.clock()
+                body += await payload.readany()
+                if len(body) > self._body_max_bytes:
+                    raise DeliveryRefusedError("body_too_large")
+        finally:
+            protocol.reading_since = None
+        return body
+
+    def _prove(self, source: Source, heads: Mapping[bytes, bytes], body: bytes) -> Delivery:
+        """Verify on bytes, before anything is parsed."""
+        now = self._now()
+        proved = verify(heads, body, keys=source.keys(), tolerance_s=source.tolerance_s, now=now)
+        self._observe.verified(slot=proved.slot, offset_s=now - proved.timestamp, size=len(body))
+        return Delivery(
+            source=source.name,
+            environment=source.environment,
+            id=proved.id,
+            received_at=datetime.fromtimestamp(now, UTC),
+            body=body,
+            body_sha256=sha256(body).hexdigest(),
+            key_slot=proved.slot,
+            traceparent=trace_of(heads),
+            headers={},
+        )
+
+    async def _take(
+        self, request: Request, delivery: Delivery, profile: Profile, heads: Mapping[bytes, bytes]
+    ) -> Answer:
+        """Make what a verified delivery holds durable: its events, or the delivery itself with a reason."""
+        try:
+            outcome = self._understand(delivery, profile)
+            if isinstance(outcome, Mapped):
+                await self._publisher.publish(delivery, outcome.events)
+                return self._accept(request, delivery, outcome)
+        except NotDurableError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
+            log.error("worker.failed", source=request.source, event_id=delivery.id, code=type(exc).__name__)
+            outcome = ParkReason("unexpected")
+        await self._publisher.publish(replace(delivery, headers=safe_headers(heads)), outcome)
+        return self._park(request, outcome)
+
+    @staticmethod
+    def _understand(delivery: Delivery, profile: Profile) -> Mapped | ParkReason:
+        document = parse(delivery.body)
+        return document if isinstance(document, ParkReason) else profile.map(delivery, document)
+
+    def _accept(self, request: Request, delivery: Delivery, mapped: Mapped) -> Answer:
+        elapsed = request.elapsed_s
+        self._observe.accepted(delivery, mapped, written_s=elapsed)
+        log.info(
+            "delivery.accepted",
+            source=request.source,
+            event_id=request.event_id,
+            event_type=mapped.events[0].type,
+            duration_ms=self._observe.answered("accepted", "", elapsed, request),
+        )
+        return Answer(STATUS["accepted"], b'{"outcome":"accepted","id":' + orjson.dumps(delivery.id) + b"}")
+
+    def _park(self, request: Request, park: ParkReason) -> Answer:
+        self._observe.parked(request.source, park.reason)
+        log.warning(
+            "delivery.parked",
+            source=request.source,
+            event_id=request.event_id,
+            code=park.reason,
+            detail=park.detail,
+            field=park.field,
+            duration_ms=self._observe.answered("parked", "", request.elapsed_s, request),
+        )
+        body = {"outcome": "parked", "id": request.event_id, "reason": park.reason}
+        return Answer(STATUS["parked"], orjson.dumps(body))
+
+    def _refuse(self, request: Request, exc: DeliveryRefusedError) -> Answer:
+        self._observe.refused(exc.reason)
+        log.info(
+            "delivery.refused",
+            source=request.source,
+            code=exc.code,
+            reason=exc.reason,
+            duration_ms=self._observe.answered("refused", exc.code, request.elapsed_s, request),
+        )
+        return _REFUSALS[exc.code]
+
+    def _unavailable(self, request: Request, code: str) -> Answer:
+        log.warning(
+            "delivery.unavailable",
+            source=request.source,
+            event_id=request.event_id,
+            code=code,
+            duration_ms=self._observe.answered("unavailable", code, request.elapsed_s, request),
+        )
+        retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
+        body = orjson.dumps({"outcome": "unavailable", "code": code})
+        return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
