@@ -1,0 +1,138 @@
+"""Keep the jars of Apache Kafka, exactly those of the lock, in a cache that every data directory shares."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import ConfigError
+
+VARIABLE = "BRIDGE_DEV_CACHE"
+LOCK = Path(__file__).with_name("kafka.lock.toml")
+# Small files over one repository: latency counts, not bandwidth; as many as a browser opens to one host.
+_DOWNLOADS_AT_ONCE = 6
+# A jar of 12 MB on a slow line; the default of the resolver is 10 s for each read.
+_READ_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Jar:
+    """One line of the lock."""
+
+    group: str
+    artifact: str
+    version: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """Name in the cache; the group keeps two artifacts of one name apart."""
+        return f"{self.group}.{self.artifact}-{self.version}.jar"
+
+    @property
+    def coordinate(self) -> str:
+        """What a Maven user calls it."""
+        return f"{self.group}:{self.artifact}:{self.version}"
+
+
+def locked_jars(lock: Path = LOCK) -> tuple[Jar, ...]:
+    """Read the lock; the order is that of the class path."""
+    with lock.open("rb") as file:
+        entries = tomllib.load(file)["dependencies"]
+    return tuple(
+        Jar(group=entry["groupId"], artifact=entry["artifactId"], version=entry["version"], sha256=entry["sha256"])
+        for entry in entries
+    )
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """`BRIDGE_DEV_CACHE`, or the place that the XDG base directory specification gives."""
+    given = environ.get(VARIABLE)
+    if given:
+        return Path(given).absolute()
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "drx-bridge"
+
+
+class JarCache:
+    """Flat directory of jars; each file is there whole, with the sum of the lock, or counts as missing."""
+
+    def __init__(self, directory: Path, *, jars: tuple[Jar, ...]) -> None:
+        """Keep `jars` in `directory`, which need not exist yet."""
+        self._directory = directory
+        self._jars = jars
+
+    @property
+    def class_path(self) -> str:
+        """Value for `java -cp`."""
+        return os.pathsep.join(str(self._path(jar)) for jar in self._jars)
+
+    def missing(self) -> list[Jar]:
+        """Jars that are absent, cut short or changed: 45 MB are hashed, about 0.1 s."""
+        return [jar for jar in self._jars if not _is_intact(self._path(jar), sha256=jar.sha256)]
+
+    def fetch(self, jars: Iterable[Jar]) -> None:
+        """Download `jars`, check each against the lock, and only then give it its name.
+
+        Raises:
+            ConfigError: No network, another file than the lock says, or a cache that cannot be written.
+        """
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            # Inside the cache: a rename is atomic within one file system only.
+            with tempfile.TemporaryDirectory(prefix="fetch-", dir=self._directory) as scratch:
+                context = _context(Path(scratch))
+                with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+                    for jar, path in pool.map(lambda jar: (jar, _download(jar, context)), jars):
+                        path.replace(self._path(jar))
+        except OSError as exc:
+            msg = f"cannot write the cache {self._directory} ({exc.strerror}): set {VARIABLE} to another directory"
+            raise ConfigError(msg) from exc
+
+    def _path(self, jar: Jar) -> Path:
+        return self._directory / jar.file_name
+
+
+def _is_intact(path: Path, *, sha256: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _context(scratch: Path) -> Any:
+    try:
+        from jgo.config import GlobalSettings  # noqa: PLC0415 - 0.5 s of imports, needed once per machine
+        from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 - as above
+        from jgo.maven import MavenContext  # noqa: PLC0415 - as above
+    except ImportError as exc:
+        msg = "the Kafka jars are not in the cache and jgo is not installed: install the package with its extra `dev`"
+        raise ConfigError(msg) from exc
+    # A site with a repository of its own names it in jgo's configuration file; it is asked first.
+    repositories = dict(GlobalSettings.load().repositories)
+    repositories.setdefault("central", MAVEN_CENTRAL_URL)
+    return MavenContext(repo_cache=scratch, remote_repos=repositories, timeout=_READ_TIMEOUT_S)
+
+
+def _download(jar: Jar, context: Any) -> Path:
+    """Fetch one jar by its coordinate alone: the lock has resolved what it needs."""
+    import requests  # noqa: PLC0415 - comes with jgo; see `_context`
+
+    artifact = context.project(jar.group, jar.artifact).at_version(jar.version).artifact()
+    try:
+        path = Path(artifact.resolve())
+    except (requests.RequestException, RuntimeError) as exc:
+        msg = f"cannot fetch {jar.coordinate}: is the Maven repository reachable from here? ({type(exc).__name__})"
+        raise ConfigError(msg) from exc
+    if not _is_intact(path, sha256=jar.sha256):
+        msg = f"{jar.coordinate} is not the file of the lock (its SHA-256 differs); it was not kept"
+        raise ConfigError(msg)
+    return path

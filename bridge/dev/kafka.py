@@ -1,0 +1,189 @@
+"""Run Apache Kafka in KRaft mode on this machine: one broker for a demonstration, three for faults."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bridge.dev import admin
+from bridge.dev.files import read_json, write_json, write_text
+from bridge.dev.java import Java
+from bridge.dev.kafka_config import LOG4J, jvm_options, server_properties
+from bridge.dev.ports import HOST, stable_ports
+from bridge.dev.processes import Child
+from bridge.errors import ConfigError
+
+BROKER_COUNTS = (1, 3)
+# 5 s on an idle machine, several times that beside a busy test suite; the last resort against a hang.
+READY_TIMEOUT_S = 90.0
+# A broker alone in the quorum never finishes its controlled shutdown: its controller is gone with the others.
+STOP_GRACE_S = 10.0
+_FORMAT_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+
+
+class KafkaCluster:
+    """Brokers 1 to n under one directory; stop and start keep data, ports and cluster id."""
+
+    def __init__(self, directory: Path, *, brokers: int, java: Java, class_path: str, logs: Path) -> None:
+        """Describe the cluster below `directory`, which need not exist yet; `logs` must.
+
+        Raises:
+            ConfigError: The directory holds a cluster of another size.
+        """
+        if brokers not in BROKER_COUNTS:
+            msg = f"a cluster has 1 or 3 brokers, not {brokers}"
+            raise ConfigError(msg)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._cluster_id = _cluster_id(directory / "cluster.json", brokers=brokers)
+        self._java = java
+        self._jvm_options = jvm_options(brokers=brokers)
+        self._class_path = class_path
+        roles = [f"{role}-{number}" for role in ("broker", "controller") for number in range(1, brokers + 1)]
+        self._ports = stable_ports(directory / "ports.json", names=roles)
+        self.brokers: Mapping[int, Child] = {
+            number: Child(
+                f"broker-{number}",
+                command=self._command("kafka.Kafka", "server.properties"),
+                cwd=self._home(number),
+                log=logs / f"broker-{number}.log",
+            )
+            for number in range(1, brokers + 1)
+        }
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Every broker as host:port, separated by commas."""
+        return ",".join(self._address(number) for number in self.brokers)
+
+    def start(self, *, alive: Callable[[], None] = lambda: None) -> None:
+        """Start every broker and return when each answers and knows all the others.
+
+        Args:
+            alive: Called while waiting; may raise to give up.
+
+        Raises:
+            ConfigError: A broker ended, or did not answer in time.
+        """
+        self._prepare()
+        for broker in self.brokers.values():
+            broker.start()
+        for number in self.brokers:
+            self._wait_ready(number, expect=set(self.brokers), alive=alive)
+
+    def stop(self) -> None:
+        """Stop all brokers, orderly as far as the quorum allows."""
+        for broker in self.brokers.values():
+            broker.resume()
+            broker.terminate()
+        deadline = time.monotonic() + STOP_GRACE_S
+        for broker in self.brokers.values():
+            if not broker.wait(max(0.0, deadline - time.monotonic())):
+                broker.kill()
+
+    def kill(self) -> None:
+        """End all brokers at once, as a power cut would."""
+        for broker in self.brokers.values():
+            broker.kill()
+
+    def kill_broker(self, number: int) -> None:
+        """SIGKILL; clients see their connections reset."""
+        self.brokers[number].kill()
+
+    def stop_broker(self, number: int) -> None:
+        """SIGTERM; the broker hands its partitions over first."""
+        self.brokers[number].stop(STOP_GRACE_S)
+
+    def start_broker(self, number: int) -> None:
+        """Start one that was stopped or killed and return when it answers."""
+        self.brokers[number].start()
+        self._wait_ready(number, expect={number})
+
+    def pause_broker(self, number: int) -> None:
+        """SIGSTOP; connections stay open and nothing answers."""
+        self.brokers[number].pause()
+
+    def resume_broker(self, number: int) -> None:
+        """SIGCONT."""
+        self.brokers[number].resume()
+
+    def _address(self, number: int) -> str:
+        return f"{HOST}:{self._ports[f'broker-{number}']}"
+
+    def _home(self, number: int) -> Path:
+        return self._directory / f"broker-{number}"
+
+    def _command(self, main: str, *arguments: str) -> list[str]:
+        return [str(self._java.path), *self._jvm_options, "-cp", self._class_path, main, *arguments]
+
+    def _prepare(self) -> None:
+        for number in self.brokers:
+            home = self._home(number)
+            home.mkdir(exist_ok=True)
+            # Libraries that the JVM unpacks; a killed one leaves them.
+            shutil.rmtree(home / "tmp", ignore_errors=True)
+            (home / "tmp").mkdir()
+            write_text(home / "log4j2.properties", LOG4J)
+            write_text(
+                home / "server.properties", server_properties(number, brokers=len(self.brokers), ports=self._ports)
+            )
+        with ThreadPoolExecutor(len(self.brokers)) as pool:
+            list(pool.map(self._format, self.brokers))
+
+    def _format(self, number: int) -> None:
+        """Give the log directory its cluster id; the mark is ours, so that a format cut short is done again."""
+        home = self._home(number)
+        mark = home / "formatted"
+        if mark.exists():
+            return
+        shutil.rmtree(home / "log", ignore_errors=True)
+        command = self._command("kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", "server.properties")
+        done = subprocess.run(  # noqa: S603 - our own command line
+            command,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_FORMAT_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            lines: Sequence[str] = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+            msg = f"broker {number} could not be formatted in {home}: {lines[-1]}"
+            raise ConfigError(msg)
+        mark.touch()
+
+    def _wait_ready(self, number: int, *, expect: set[int], alive: Callable[[], None] = lambda: None) -> None:
+        broker = self.brokers[number]
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not expect <= admin.known_brokers(self._address(number)):
+            alive()
+            if broker.exit_code is not None:
+                msg = f"{broker.name} ended with {broker.exit_code} before it answered; see {broker.log}"
+                raise ConfigError(msg)
+            if time.monotonic() > deadline:
+                msg = f"{broker.name} did not answer within {READY_TIMEOUT_S:.0f} s; see {broker.log}"
+                raise ConfigError(msg)
+            time.sleep(_POLL_S)
+
+
+def _cluster_id(path: Path, *, brokers: int) -> str:
+    """Id of the cluster, made once for the directory and its number of brokers."""
+    known = read_json(path)
+    if not known:
+        # Kafka's own form: the 16 bytes of a UUID, URL-safe Base64 without padding.
+        known = {"cluster_id": urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode(), "brokers": brokers}
+        write_json(path, known)
+    if known["brokers"] != brokers:
+        msg = (
+            f"{path.parent} holds a cluster of {known['brokers']} broker(s), not {brokers}: use another data directory"
+        )
+        raise ConfigError(msg)
+    return str(known["cluster_id"])

@@ -1,0 +1,159 @@
+"""Start programs that end with us, watch them, stop them within a bound, and find those a crash left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+
+from bridge.dev.files import read_json, write_json
+
+_TETHER = Path(__file__).with_name("tether.py")
+# The kernel ties "the parent died" to the *thread* that forked. This one lives as long as we do, whoever asks.
+_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawn")
+# A log that has grown beyond this is set aside at the next start; one older log is kept.
+LOG_MAX_BYTES = 10_000_000
+# SIGKILL takes effect at once unless the process waits for a disk.
+_KILL_WAIT_S = 10.0
+# psutil computes a start time from the boot time, which the kernel corrects by fractions of a second.
+_SAME_START_S = 1.0
+
+
+class Child:
+    """One program: started again under the same name, logging to the same file, in a process group of its own."""
+
+    def __init__(
+        self, name: str, *, command: Sequence[str], cwd: Path, log: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Describe it; nothing runs yet. Without `env` it gets ours."""
+        self.name = name
+        self.log = log
+        self._command = list(command)
+        self._cwd = cwd
+        self._env = dict(env) if env is not None else None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process; None when there is none."""
+        return self._process.pid if self._process is not None and self.alive else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs (a paused one does)."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """As of `subprocess`: minus the signal; None while it runs or before the first start."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        """Run it; a running one is left alone."""
+        if self.alive:
+            return
+        if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
+            self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+        self._process = _SPAWNER.submit(self._spawn).result()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own command line
+                [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *self._command],
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # the terminal's Ctrl-C is for us; we stop them in order
+            )
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._signal(signal.SIGTERM)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended within the time."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self, grace_s: float) -> None:
+        """Ask it to end; make it end when it has not after `grace_s`."""
+        self.resume()
+        self.terminate()
+        if not self.wait(grace_s):
+            self.kill()
+
+    def kill(self) -> None:
+        """End its whole process group at once, as a crash would."""
+        self._signal(signal.SIGKILL)
+        self.wait(_KILL_WAIT_S)
+
+    def pause(self) -> None:
+        """Freeze it: its connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+class Ledger:
+    """File of the processes that run, so that the start after a crash can end what that crash left behind."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep it at `path`."""
+        self._path = path
+
+    def write(self, children: Iterable[Child]) -> None:
+        """Record those that run now."""
+        rows = {}
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                if child.pid is not None:
+                    rows[child.name] = [child.pid, psutil.Process(child.pid).create_time()]
+        write_json(self._path, rows)
+
+    def end_leftovers(self) -> list[str]:
+        """Kill what the file names and what still is the process it was; their names."""
+        ended = []
+        for name, row in read_json(self._path).items():
+            process = _same_process(row)
+            if process is None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.Error):
+                process.wait(_KILL_WAIT_S)
+            ended.append(name)
+        self._path.unlink(missing_ok=True)
+        return ended
+
+
+def _same_process(row: object) -> psutil.Process | None:
+    """The process, unless it ended and its number went to another one."""
+    match row:
+        case [int(pid), float(started)]:
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if abs(process.create_time() - started) <= _SAME_START_S:
+                    return process
+    return None

@@ -1,0 +1,111 @@
+"""The Kafka cluster that tests run on: embedded brokers or Docker, behind one interface."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import warnings
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from bridge.dev.admin import create_topics
+from bridge.dev.jars import JarCache, cache_dir, locked_jars
+from bridge.dev.java import find_java
+from bridge.dev.kafka import KafkaCluster
+
+# CONTRACT: all three topics have 12 partitions, in `dev` too.
+STANDARD_TOPICS = {"drx.prescriptions.v1": 12, "drx.accounts.v1": 12, "drx.unrecognized.v1": 12}
+
+
+class Cluster(Protocol):
+    """Brokers 1 to n. All calls block until done: from a running loop use `asyncio.to_thread`."""
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Every broker as host:port, separated by commas; the same after a restart."""
+
+    def start(self) -> None:
+        """Return when every broker answers."""
+
+    def stop(self) -> None:
+        """End every broker and remove what they kept."""
+
+    def kill_broker(self, number: int) -> None:
+        """SIGKILL."""
+
+    def start_broker(self, number: int) -> None:
+        """Start one that was killed; return when it answers."""
+
+    def pause_broker(self, number: int) -> None:
+        """Freeze it with its connections open."""
+
+    def resume_broker(self, number: int) -> None:
+        """Undo `pause_broker`."""
+
+
+class EmbeddedCluster(KafkaCluster):
+    """Brokers of `bridge.dev`; they die with the test process, however that ends."""
+
+    def __init__(self, directory: Path, *, brokers: int) -> None:
+        """Keep data and logs below `directory`."""
+        cache = JarCache(cache_dir(), jars=locked_jars())
+        cache.fetch(cache.missing())
+        self._data = directory / "kafka"
+        super().__init__(self._data, brokers=brokers, java=find_java(), class_path=cache.class_path, logs=directory)
+
+    def stop(self) -> None:
+        """End them at once: nobody reads the data again. The logs stay, as pytest keeps them, for a failed test."""
+        self.kill()
+        shutil.rmtree(self._data, ignore_errors=True)
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine can be used from here."""
+    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
+        return False
+    import docker  # noqa: PLC0415 - 0.3 s of imports, needed only where there may be an engine
+    from docker.errors import DockerException  # noqa: PLC0415 - as above
+
+    try:
+        with closing(docker.from_env(timeout=2)) as client:
+            return bool(client.ping())
+    except DockerException:
+        # The client leaves the socket of a refused connection to the collector, whose warning would fail a test.
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()
+        return False
+
+
+def open_cluster(kind: str, directory: Path, *, brokers: int) -> Cluster:
+    """Make a cluster of `kind` (`embedded` or `docker`); the caller starts and stops it."""
+    if kind == "docker":
+        from tests.docker.cluster import DockerCluster  # noqa: PLC0415 - testcontainers, needed only here
+
+        return DockerCluster(brokers)
+    return EmbeddedCluster(directory, brokers=brokers)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Makes topics on the shared cluster, under names that no other test has."""
+
+    bootstrap_servers: str
+
+    def fresh(self, *, partitions: int = 12, configs: dict[str, str] | None = None) -> str:
+        """Create an empty topic and return its name."""
+        name = f"test-{uuid4().hex}"
+        create_topics(self.bootstrap_servers, {name: partitions}, configs=configs)
+        return name
+
+    def standard(self) -> tuple[str, ...]:
+        """Create the topics of the contract where they are missing; tests share them, so use `unique_key`."""
+        create_topics(self.bootstrap_servers, STANDARD_TOPICS)
+        return tuple(STANDARD_TOPICS)
+
+    def unique_key(self, prefix: str = "rx") -> str:
+        """Invent a record key (and event id, and group id) that no other test has."""
+        return f"{prefix}-{uuid4().hex}"
