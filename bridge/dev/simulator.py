@@ -1,0 +1,199 @@
+"""A DRx on the wire: signs each delivery, pushes it over HTTP and keeps at it like a real sender."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import aiohttp
+import orjson
+
+from bridge.dev.generator import Outgoing
+
+# A sender that is told to wait longer than this has been told to give up.
+RETRY_AFTER_MAX_S = 300.0
+# The bridge answers in a few hundred bytes; more is somebody else's server.
+ANSWER_MAX_BYTES = 65_536
+
+Sign = Callable[[str, int, bytes], str]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How stubborn a sender is; exponential with full jitter, as the Standard Webhooks guidelines advise.
+
+    Attributes:
+        attempts: Most attempts for one delivery, the first included.
+        timeout_s: An attempt without an answer after this time has failed.
+        delay_first_s: Longest wait before the second attempt; doubles from there.
+        delay_max_s: Longest wait that is not asked for by `Retry-After`.
+    """
+
+    attempts: int = 8
+    timeout_s: float = 15.0
+    delay_first_s: float = 0.5
+    delay_max_s: float = 30.0
+
+    def delay_s(self, attempt: int, *, retry_after_s: float, rng: random.Random) -> float:
+        """Say how long to wait after the failure of `attempt`; never less than the receiver asked for."""
+        backoff_s = min(self.delay_max_s, self.delay_first_s * 2.0 ** (attempt - 1))
+        return min(retry_after_s, RETRY_AFTER_MAX_S) + rng.uniform(0, backoff_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one attempt came to; `status` is 0 when nobody answered, and `outcome` says why."""
+
+    status: int
+    outcome: str
+    reason: str
+    latency_s: float
+    retry_after_s: float = 0.0
+
+    @property
+    def retriable(self) -> bool:
+        """True when a sender tries again: no answer, too many, or the receiver's own fault."""
+        return self.status in {0, HTTPStatus.TOO_MANY_REQUESTS} or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one delivery ended: the last reply, and why each attempt before it was repeated."""
+
+    id: str
+    reply: Reply
+    retried: tuple[str, ...]
+
+    @property
+    def taken(self) -> bool:
+        """True for 2xx: the sender may forget the delivery."""
+        return HTTPStatus.OK <= self.reply.status < HTTPStatus.MULTIPLE_CHOICES
+
+
+class Sender:
+    """Delivers until it is answered, refused for good, or out of attempts.
+
+    Args:
+        session: Open client session; its owner closes it.
+        url: Address of the webhook.
+        sign: Webhook id, unix time and body to the value of `webhook-signature`.
+        policy: How often and how fast it tries again.
+        rng: Source of the jitter.
+        sleep: Waits between attempts.
+        now: Current time, aware UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        url: str,
+        sign: Sign,
+        policy: RetryPolicy,
+        rng: random.Random,
+        sleep: Sleep = asyncio.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Keep the parts; nothing is opened."""
+        self._session = session
+        self._url = url
+        self._sign = sign
+        self._policy = policy
+        self._rng = rng
+        self._sleep = sleep
+        self._now = now
+
+    async def deliver(self, outgoing: Outgoing) -> Answer:
+        """Make one delivery: the same id on every attempt, a fresh timestamp on each."""
+        retried: list[str] = []
+        while True:
+            reply = await self._attempt(outgoing)
+            if not reply.retriable or len(retried) + 1 >= self._policy.attempts:
+                return Answer(outgoing.id, reply, tuple(retried))
+            retried.append(str(reply.status or reply.outcome))
+            await self._sleep(self._policy.delay_s(len(retried), retry_after_s=reply.retry_after_s, rng=self._rng))
+
+    async def _attempt(self, outgoing: Outgoing) -> Reply:
+        loop = asyncio.get_running_loop()
+        timestamp = int(self._now().timestamp())
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": outgoing.id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": self._sign(outgoing.id, timestamp, outgoing.body),
+        }
+        started = loop.time()
+        try:
+            async with (
+                asyncio.timeout(self._policy.timeout_s),
+                self._session.post(self._url, data=outgoing.body, headers=headers, allow_redirects=False) as response,
+            ):
+                outcome, reason = _words(await response.content.read(ANSWER_MAX_BYTES))
+                wait_s = _retry_after_s(response.headers.get("retry-after", ""), now=self._now())
+                return Reply(response.status, outcome, reason, loop.time() - started, wait_s)
+        except TimeoutError:
+            return Reply(0, "timeout", "", loop.time() - started)
+        except (aiohttp.ClientError, OSError):
+            return Reply(0, "connection_error", "", loop.time() - started)
+
+
+async def play(
+    sender: Sender,
+    outgoings: Iterable[Outgoing],
+    *,
+    rate: float | None,
+    concurrency: int,
+    on_answer: Callable[[Answer], None],
+) -> float:
+    """Make all deliveries and say by how many seconds the latest one started behind its schedule.
+
+    With a `rate` the schedule is fixed beforehand (open loop): a slow answer delays no later delivery until
+    `concurrency` of them are under way. Without one, `concurrency` is the only brake; 1 keeps their order.
+    """
+    loop = asyncio.get_running_loop()
+    free = asyncio.Semaphore(concurrency)
+    started = loop.time()
+    behind_s = 0.0
+
+    async def run(outgoing: Outgoing) -> None:
+        try:
+            on_answer(await sender.deliver(outgoing))
+        finally:
+            free.release()
+
+    async with asyncio.TaskGroup() as group:
+        for number, outgoing in enumerate(outgoings):
+            if rate is not None:
+                await asyncio.sleep(started + number / rate - loop.time())
+            await free.acquire()
+            if rate is not None:
+                behind_s = max(behind_s, loop.time() - started - number / rate)
+            group.create_task(run(outgoing))
+    return behind_s
+
+
+def _words(body: bytes) -> tuple[str, str]:
+    """Take `outcome` and `reason` (or `code`) from an answer of the bridge; empty for anybody else's."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "", ""
+    if not isinstance(answer, dict):
+        return "", ""
+    return str(answer.get("outcome", "")), str(answer.get("reason") or answer.get("code") or "")
+
+
+def _retry_after_s(header: str, *, now: datetime) -> float:
+    """Read `Retry-After`, seconds or a date (RFC 9110, 10.2.3); 0 for anything else."""
+    if header.isascii() and header.isdigit():
+        return min(float(header[:9]), RETRY_AFTER_MAX_S)
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - now).total_seconds())
+    except (TypeError, ValueError):
+        return 0.0
