@@ -1,0 +1,89 @@
+"""`drx-bridge schemas`: hold the schema files to the rules, and lock what passes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from bridge.registry.audit import findings
+from bridge.registry.lint import Finding
+from bridge.registry.loader import read_lock, read_schemas, schemas_root, write_lock
+
+# Verbs that talk to a registry, imported only when they run.
+_ELSEWHERE = {"push": "bridge.commands.schemas_push:push", "serve": "bridge.commands.schemas_serve:serve"}
+
+
+class _Verbs(click.Group):
+    """The verbs of this module and, imported on use, those of `_ELSEWHERE`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_ELSEWHERE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=_Verbs)
+def schemas() -> None:
+    """Check, lock, push or serve the schemas."""
+
+
+_root_option = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=schemas_root,
+    show_default="those of this installation",
+    help="Folder that holds `events`, `common` and the lock.",
+)
+
+
+@schemas.command()
+@_root_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def check(ctx: click.Context, *, root: Path, as_json: bool) -> None:
+    """Refuse schemas that break a rule, a reader or the lock; exit 1 if one does."""
+    files, lock = read_schemas(root), read_lock(root)
+    found = findings(files, lock)
+    found += [_not_locked(record) for record in lock.drift(files) if record in files]
+    if as_json:
+        document = {"ok": not found, "records": len(files), "findings": [asdict(finding) for finding in found]}
+        click.echo(json.dumps(document))
+    else:
+        _tell(found)
+        if not found:
+            click.echo(f"{len(files)} records: all lawful and locked", err=True)
+    ctx.exit(1 if found else 0)
+
+
+@schemas.command()
+@_root_option
+@click.pass_context
+def lock(ctx: click.Context, *, root: Path) -> None:
+    """Give every new or changed schema a version and an id; exit 1, and lock nothing, if a rule is broken."""
+    files, before = read_schemas(root), read_lock(root)
+    found = findings(files, before)
+    if found:
+        _tell(found)
+        ctx.exit(1)
+    after = before.extended(files)
+    write_lock(root, after)
+    for entry in after.entries[len(before.entries) :]:
+        click.echo(f"{entry.record}: version {entry.version}, id {entry.id}", err=True)
+
+
+def _not_locked(record: str) -> Finding:
+    return Finding(record, "", "not_locked", "The file is not what the lock has; run `drx-bridge schemas lock`.")
+
+
+def _tell(found: list[Finding]) -> None:
+    for finding in found:
+        click.echo(str(finding), err=True)
