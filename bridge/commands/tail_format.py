@@ -1,0 +1,181 @@
+"""How a record is shown: health information masked unless asked for, as a JSON line or as lines for people."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from rich.text import Text
+
+Schema = Mapping[str, Any]
+
+JSON_MARK = "***"
+PEOPLE_MARK = "•••"
+# CONTRACT 7: direct identifiers and linked health information; providers (P) and the rest (N) are no secret.
+PHI_CLASSES = frozenset({"D", "L"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One record of a topic, decoded or not.
+
+    Attributes:
+        record: Full name of its Avro record; empty when it is not decoded.
+        value: Decoded and masked; None for a tombstone and for what cannot be decoded.
+        error: Why it cannot be decoded, a stable word; empty otherwise.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: datetime
+    key: bytes | None = field(repr=False)
+    headers: Sequence[tuple[str, bytes]] = field(repr=False)
+    record: str = ""
+    value: Mapping[str, Any] | None = field(default=None, repr=False)
+    error: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Everything as JSON types; `error` only where there is one."""
+        shown = {
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "timestamp": instant(self.timestamp),
+            "key": None if self.key is None else text(self.key),
+            "record": self.record or None,
+            "headers": {name: text(content) for name, content in self.headers},
+            "value": None if self.value is None else plain(self.value),
+        }
+        return shown | {"error": self.error} if self.error else shown
+
+    def lines(self) -> Text:
+        """Where it is and what it is on the first line, its fields without the empty ones on the next."""
+        title = Text()
+        title.append(instant(self.timestamp), "dim")
+        title.append(f"  {self.topic}/{self.partition}@{self.offset}", "cyan")
+        title.append(f"  {'-' if self.key is None else printable(text(self.key))}", "bold")
+        if self.error:
+            return title.append(f"  cannot be decoded: {self.error}", "red")
+        if self.value is None:
+            return title.append("  tombstone", "yellow")
+        title.append(f"  {self.record.rpartition('.')[2]}\n", "bold green")
+        return title.append("   ").append_text(_fields(self.value))
+
+
+class Masker:
+    """Replaces what the schemas class as health information; fails closed on a record it does not know."""
+
+    def __init__(self, schemas: Mapping[str, Schema], *, mark: str) -> None:
+        """Keep the self-contained `schemas` by full name and the `mark` that stands for a value."""
+        self._schemas = schemas
+        self._mark = mark
+
+    def mask(self, record: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the value with `mark` for each D or L field that holds something; an absent one stays null."""
+        schema = self._schemas.get(record)
+        if schema is None:
+            return dict.fromkeys(value, self._mark)
+        return self._record(schema, value, _named(schema))
+
+    def _record(self, schema: Schema, value: Mapping[str, Any], named: Mapping[str, Schema]) -> dict[str, Any]:
+        fields = {each["name"]: each for each in schema["fields"]}
+        return {
+            name: self._field(fields[name], inner, named) if name in fields else self._mark
+            for name, inner in value.items()
+        }
+
+    def _field(self, declared: Schema, value: Any, named: Mapping[str, Schema]) -> Any:
+        if value is None:
+            return None
+        return self._mark if declared.get("phi") in PHI_CLASSES else self._any(declared["type"], value, named)
+
+    def _any(self, schema: Any, value: Any, named: Mapping[str, Schema]) -> Any:
+        """Mask inside a field that is no secret itself but may hold records with fields that are."""
+        if not isinstance(value, Mapping | list):
+            return value
+        for branch in schema if isinstance(schema, list) else [schema]:
+            inner = named.get(branch, {}) if isinstance(branch, str) else branch
+            if isinstance(value, list) and "items" in inner:
+                return [self._any(inner["items"], item, named) for item in value]
+            if isinstance(value, Mapping) and "fields" in inner:
+                return self._record(inner, value, named)
+            if isinstance(value, Mapping) and "values" in inner:
+                return {name: self._any(inner["values"], item, named) for name, item in value.items()}
+        return self._mark
+
+
+def plain(value: Any) -> Any:
+    """Turn a decoded value into JSON types: instants in UTC with `Z`, decimals as text, bytes in base64."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    for kind, write in _SCALARS:
+        if isinstance(value, kind):
+            return write(value)
+    return value
+
+
+def instant(moment: datetime) -> str:
+    """Write a moment as ISO 8601 in UTC, with microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+# `datetime` before `date`: it is one.
+_SCALARS: tuple[tuple[type, Callable[[Any], str]], ...] = (
+    (datetime, instant),
+    (date, date.isoformat),
+    (Decimal, "{:f}".format),
+    (bytes, lambda content: base64.b64encode(content).decode("ascii")),
+)
+
+
+def text(content: bytes) -> str:
+    """Read bytes that should be UTF-8; whatever is not stays visible."""
+    return content.decode("utf-8", "backslashreplace")
+
+
+def printable(content: str) -> str:
+    """Escape what could move a terminal's cursor: a value comes from outside."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in content)
+
+
+def _fields(value: Mapping[str, Any]) -> Text:
+    line = Text()
+    for name, inner in value.items():
+        if inner is not None and inner not in ({}, []):
+            line.append(f" {name} ", "dim").append_text(_value(inner))
+    return line
+
+
+def _value(value: Any) -> Text:
+    if isinstance(value, Mapping):
+        return Text("{").append_text(_fields(value)).append(" }")
+    if isinstance(value, list):
+        return Text("[").append_text(Text(", ").join(_value(inner) for inner in value)).append("]")
+    if value == PEOPLE_MARK:
+        return Text(PEOPLE_MARK, "magenta")
+    return Text(printable(str(plain(value))))
+
+
+def _named(schema: Any) -> dict[str, Schema]:
+    """Collect the record types written out inside a self-contained schema, by full name."""
+    found: dict[str, Schema] = {}
+    for branch in schema if isinstance(schema, list) else [schema]:
+        if isinstance(branch, str):
+            continue
+        if "fields" in branch:
+            found[_full_name(branch)] = branch
+        parts = (branch.get("items"), branch.get("values"), *(each["type"] for each in branch.get("fields", ())))
+        for part in parts:
+            found |= {} if part is None else _named(part)
+    return found
+
+
+def _full_name(schema: Schema) -> str:
+    return f"{schema['namespace']}.{schema['name']}" if "namespace" in schema else str(schema["name"])

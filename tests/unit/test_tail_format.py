@@ -1,0 +1,185 @@
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown, plain
+from bridge.registry.loader import bundled
+
+MARKER = "PHI-MARKER"
+SCHEMAS = bundled().schemas()
+NOW = datetime(2026, 9, 14, 15, 9, 26, 535000, tzinfo=UTC)
+
+
+def filled(schema: Any, named: dict[str, Any], *, secret: bool = False) -> Any:
+    """Make a value of the schema with no field left empty; every leaf below a D or L field is the marker."""
+    if isinstance(schema, list):
+        return filled(next(branch for branch in schema if branch != "null"), named, secret=secret)
+    if isinstance(schema, str):
+        schema = named.get(schema, {"type": schema})
+    if "name" in schema and "namespace" in schema:
+        named[f"{schema['namespace']}.{schema['name']}"] = schema
+    if "fields" in schema:
+        return {
+            each["name"]: filled(each["type"], named, secret=secret or each.get("phi") in {"D", "L"})
+            for each in schema["fields"]
+        }
+    if "items" in schema:
+        return [filled(schema["items"], named, secret=secret)]
+    if "values" in schema:
+        return {MARKER if secret else "name": filled(schema["values"], named, secret=secret)}
+    return MARKER if secret else "open"
+
+
+def leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield name
+            yield from leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner)
+    else:
+        yield str(value)
+
+
+def a_record(value: Mapping[str, Any] | None, *, record: str = "drx.v1.PrescriptionSent", error: str = "") -> Shown:
+    return Shown(
+        topic="drx.prescriptions.v1",
+        partition=3,
+        offset=17,
+        timestamp=NOW,
+        key=b"rx_1",
+        headers=[("ce_type", b"prescription.sent")],
+        record=record,
+        value=value,
+        error=error,
+    )
+
+
+def for_people(shown: Shown) -> str:
+    console = Console(width=10_000, color_system=None)
+    with console.capture() as capture:
+        console.print(shown.lines(), soft_wrap=True)
+    return capture.get()
+
+
+@pytest.mark.parametrize("record", sorted(SCHEMAS))
+def test_no_direct_or_linked_field_of_any_record_is_shown(record: str) -> None:
+    value = filled(SCHEMAS[record], {})
+
+    as_json = json.dumps(a_record(Masker(SCHEMAS, mark=JSON_MARK).mask(record, value), record=record).document())
+    as_text = for_people(a_record(Masker(SCHEMAS, mark=PEOPLE_MARK).mask(record, value), record=record))
+
+    assert MARKER in list(leaves(value))
+    assert MARKER not in as_json
+    assert MARKER not in as_text
+    assert JSON_MARK in as_json
+    assert PEOPLE_MARK in as_text
+
+
+@pytest.mark.parametrize("record", sorted(SCHEMAS))
+def test_what_is_no_secret_stays_as_it_is(record: str) -> None:
+    value = filled(SCHEMAS[record], {})
+
+    masked = Masker(SCHEMAS, mark=JSON_MARK).mask(record, value)
+
+    assert list(masked) == list(value)
+    assert list(leaves(masked)).count("open") == list(leaves(value)).count("open")
+
+
+def test_an_absent_secret_shows_that_it_is_absent() -> None:
+    value = filled(SCHEMAS["drx.v1.PrescriptionSent"], {}) | {"patient": None}
+
+    assert Masker(SCHEMAS, mark=JSON_MARK).mask("drx.v1.PrescriptionSent", value)["patient"] is None
+
+
+def test_a_record_or_field_without_a_schema_is_masked_whole() -> None:
+    masker = Masker(SCHEMAS, mark=JSON_MARK)
+
+    assert masker.mask("drx.v9.Later", {"a": MARKER, "b": {"c": MARKER}}) == {"a": JSON_MARK, "b": JSON_MARK}
+    assert masker.mask("drx.v1.SystemPing", {"added_later": MARKER}) == {"added_later": JSON_MARK}
+
+
+def test_a_secret_is_found_inside_lists_and_maps_of_records() -> None:
+    inner = {"type": "record", "name": "I", "namespace": "x", "fields": [{"name": "s", "type": "string", "phi": "L"}]}
+    fields = [
+        {"name": "all", "type": {"type": "array", "items": inner}},
+        {"name": "by", "type": ["null", {"type": "map", "values": "x.I"}]},
+        {"name": "lost", "type": "x.Unheard"},
+    ]
+    masker = Masker({"x.R": {"type": "record", "name": "R", "namespace": "x", "fields": fields}}, mark=JSON_MARK)
+
+    masked = masker.mask("x.R", {"all": [{"s": MARKER}], "by": {"k": {"s": MARKER}}, "lost": {"s": MARKER}})
+
+    assert masked == {"all": [{"s": JSON_MARK}], "by": {"k": {"s": JSON_MARK}}, "lost": JSON_MARK}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (NOW, "2026-09-14T15:09:26.535000Z"),
+        (datetime(2026, 9, 14, 17, tzinfo=timezone(timedelta(hours=2))), "2026-09-14T15:00:00.000000Z"),
+        (date(2026, 9, 14), "2026-09-14"),
+        (Decimal("30.000"), "30.000"),
+        (Decimal("1E+3"), "1000"),
+        (b"\x00\xff", "AP8="),
+        ([Decimal("1.50"), {"at": NOW}], ["1.50", {"at": "2026-09-14T15:09:26.535000Z"}]),
+        (True, True),
+        (7, 7),
+        (None, None),
+    ],
+)
+def test_values_become_json_without_loss(value: object, shown: object) -> None:
+    assert plain(value) == shown
+
+
+def test_the_json_line_has_the_promised_names() -> None:
+    document = a_record({"sequence": 3}).document()
+
+    assert document == {
+        "topic": "drx.prescriptions.v1",
+        "partition": 3,
+        "offset": 17,
+        "timestamp": "2026-09-14T15:09:26.535000Z",
+        "key": "rx_1",
+        "record": "drx.v1.PrescriptionSent",
+        "headers": {"ce_type": "prescription.sent"},
+        "value": {"sequence": 3},
+    }
+
+
+def test_a_tombstone_is_a_null_value_and_no_error() -> None:
+    shown = a_record(None, record="")
+
+    assert shown.document()["value"] is None
+    assert "error" not in shown.document()
+    assert "tombstone" in for_people(shown)
+
+
+def test_what_cannot_be_decoded_says_why() -> None:
+    shown = a_record(None, record="", error="unknown_schema_id")
+
+    assert shown.document()["error"] == "unknown_schema_id"
+    assert "unknown_schema_id" in for_people(shown)
+
+
+def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
+    """A sender that puts an escape sequence into a field must not rewrite the operator's screen."""
+    shown = a_record({"account_id": "a\x1b[2J\x9b\r\nb [red]c[/red]"})
+
+    lines = for_people(shown)
+
+    assert not any(control in lines for control in "\x1b\x9b\r")
+    assert "a\\x1b[2J\\x9b\\r\\nb [red]c[/red]" in lines
+
+
+def test_a_key_that_is_no_text_stays_visible() -> None:
+    shown = Shown("t", 0, 0, NOW, b"\xff\x00", [("h", b"\xfe")])
+
+    assert shown.document()["key"] == "\\xff\x00"
+    assert shown.document()["headers"] == {"h": "\\xfe"}
