@@ -32,7 +32,7 @@ Outcome = Literal["reloaded", "failed"]
 # A change counts once two readings in a row agree, so it is in force after two periods: well within the promised 5 s.
 POLL_PERIOD_S = 1.0
 FILE_MAX_BYTES = 4096  # a 64-byte secret and two instants take 200
-READ_ATTEMPTS = 3  # a directory that changes under three quick readings is being written to: the next period will do
+READ_ATTEMPTS = 3  # a directory that changes between two readings may be amid an update; three times in a row it is not
 # The name travels in a record header, so it is bounded and plain.
 _is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _is_instant = re.compile(
@@ -44,7 +44,8 @@ _RANK = {"current": 0, "previous": 1}
 
 log = structlog.get_logger()
 
-Fingerprint = tuple[tuple[str, int, int, int, int], ...]
+# Name and content of every slot file. Contents, not times: two writes within one tick of the clock look alike in those.
+Snapshot = tuple[tuple[str, bytes], ...]
 
 
 class SecretsError(ConfigError):
@@ -62,7 +63,7 @@ def load(path: Path) -> tuple[KeySlot, ...]:
     Raises:
         SecretsError: Nothing there, or a file that is no slot.
     """
-    return _read(path)[0]
+    return _slots(path, _settled(path))
 
 
 def slot_word(name: str) -> Literal["current", "previous", "other"]:
@@ -79,6 +80,7 @@ class SecretDirectory:
         path: Path,
         source: str,
         observe: Callable[[Outcome], None],
+        period_s: float = POLL_PERIOD_S,
         wait: Callable[[asyncio.Event, float], Awaitable[None]] | None = None,
     ) -> None:
         """Read the directory once.
@@ -87,6 +89,7 @@ class SecretDirectory:
             path: Directory with one file per slot.
             source: Name of the sender, for the log.
             observe: Told of each change taken over and of each reading that could not be.
+            period_s: Time between readings.
             wait: Returns after so many seconds, or when the event is set.
 
         Raises:
@@ -95,9 +98,10 @@ class SecretDirectory:
         self._path = path
         self._source = source
         self._observe = observe
+        self._period_s = period_s
         self._wait = wait or _wait
-        self._keys, self._in_force = _read(path)
-        self._seen: Fingerprint | None = self._in_force
+        self._in_force = self._seen = _settled(path)
+        self._keys = _slots(path, self._in_force)
         self._failure = ""
 
     @property
@@ -113,29 +117,29 @@ class SecretDirectory:
     async def run(self, stop: asyncio.Event) -> None:
         """Look for changes once a period until `stop` is set."""
         while not stop.is_set():
-            await self._wait(stop, POLL_PERIOD_S)
+            await self._wait(stop, self._period_s)
             # A disk may hang, and the loop must not hang with it.
             await asyncio.to_thread(self.poll)
 
     def poll(self) -> None:
-        """Read the directory if it has changed, and take the new set over once it has stood still for a period."""
+        """Read the directory, and take a new set over once it has stood still for a period."""
         try:
-            if not self._failure and _fingerprint(self._path) == self._in_force:
-                self._seen = self._in_force
-                return
-            keys, fingerprint = _read(self._path)
+            snapshot = _snapshot(self._path)
+            stands_still = snapshot == self._seen  # a file may be half written and still look like a secret
+            self._seen = snapshot
+            if snapshot == self._in_force:
+                self._failure = ""
+            elif stands_still:
+                self._take_over(snapshot)
         except SecretsError as exc:
-            self._seen = None
             self._fail(exc.code)
-            return
-        if fingerprint != self._seen:
-            self._seen = fingerprint  # a file may be half written and still look like a secret
-            return
+
+    def _take_over(self, snapshot: Snapshot) -> None:
+        self._keys = _slots(self._path, snapshot)
+        self._in_force = snapshot
         self._failure = ""
-        if fingerprint != self._in_force:
-            self._keys, self._in_force = keys, fingerprint
-            self._observe("reloaded")
-            log.info("worker.secrets_reloaded", source=self._source)
+        self._observe("reloaded")
+        log.info("worker.secrets_reloaded", source=self._source)
 
     def _fail(self, code: str) -> None:
         self._observe("failed")
@@ -151,72 +155,68 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
         return
 
 
-def _read(path: Path) -> tuple[tuple[KeySlot, ...], Fingerprint]:
-    """Read all slots, and again if the directory changed meanwhile: half of one set and half of another is no set."""
+def _settled(path: Path) -> Snapshot:
+    """Read until two readings agree: half of one set and half of another is no set."""
+    snapshot = _snapshot(path)
     for _ in range(READ_ATTEMPTS):
-        before = _fingerprint(path)
-        if not before:
-            raise SecretsError("secrets_empty", f"{path}: no secret there; add a file `current` with one")
-        try:
-            slots = [_slot(path, name) for name, *_ in before]
-        except SecretsError:
-            if _fingerprint(path) == before:
-                raise
-            continue
-        if _fingerprint(path) == before:
-            return tuple(sorted(slots, key=lambda slot: (_RANK.get(slot.name, 2), slot.name))), before
+        before, snapshot = snapshot, _snapshot(path)
+        if snapshot == before:
+            return snapshot
     raise SecretsError("secrets_changing", f"{path}: changes while it is read; try again")
 
 
-def _fingerprint(path: Path) -> Fingerprint:
-    """Identify what stands behind the names, through symbolic links: Kubernetes swaps those, not the files.
+def _snapshot(path: Path) -> Snapshot:
+    """Read every slot file, through symbolic links.
 
     Dot files and directories are no slots: editors and Kubernetes (`..data`) keep their own things there.
     """
-    found = []
     try:
-        for entry in sorted(path.iterdir()):
-            if entry.name.startswith(".") or entry.is_dir():
-                continue
-            status = entry.stat()
-            found.append((entry.name, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
+        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        snapshot = tuple((name, _content(path / name)) for name in names if not (path / name).is_dir())
     except OSError:
         raise SecretsError("secrets_unreadable", f"{path}: cannot read this directory or a file of it") from None
-    return tuple(found)
+    if not snapshot:
+        raise SecretsError("secrets_empty", f"{path}: no secret there; add a file `current` that holds one")
+    return snapshot
 
 
-def _slot(path: Path, name: str) -> KeySlot:
-    where = path / name
-    if not _is_name(name):
-        raise SecretsError("secret_name", f"{path}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)")
-    first, *others = _lines(where)
+def _content(where: Path) -> bytes:
+    with where.open("rb") as file:
+        return file.read(FILE_MAX_BYTES + 1)
+
+
+def _slots(path: Path, snapshot: Snapshot) -> tuple[KeySlot, ...]:
+    slots = [_slot(path / name, content) for name, content in snapshot]
+    return tuple(sorted(slots, key=lambda slot: (_RANK.get(slot.name, 2), slot.name)))
+
+
+def _slot(where: Path, content: bytes) -> KeySlot:
+    if not _is_name(where.name):
+        message = f"{where.parent}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)"
+        raise SecretsError("secret_name", message)
+    if len(content) > FILE_MAX_BYTES:
+        raise SecretsError("secret_too_long", f"{where}: more than {FILE_MAX_BYTES} bytes is no slot file")
+    # What is not ASCII is replaced by a character that no rule admits.
+    first, *others = (line.strip() for line in content.decode("ascii", "replace").split("\n"))
     try:
         hmac_key, public_key = parse_secret(first)
     except ConfigError as exc:
         raise SecretsError("secret_malformed", f"{where}: {exc}") from None
-    window = {}
-    for line in filter(None, others):
-        word, equals, text = (part.strip() for part in line.partition("="))
-        if not equals or word not in _WINDOW or word in window:
-            message = f"{where}: after the secret come only `not_before = …` and `accept_until = …`, once each"
-            raise SecretsError("secret_line", message)
-        window[word] = _unix_seconds(text, where=where)
-    slot = KeySlot(name, hmac_key=hmac_key, public_key=public_key, **window)
+    slot = KeySlot(where.name, hmac_key=hmac_key, public_key=public_key, **_window(others, where=where))
     if slot.not_before > slot.accept_until:
         raise SecretsError("secret_window", f"{where}: not_before is later than accept_until")
     return slot
 
 
-def _lines(where: Path) -> list[str]:
-    try:
-        with where.open("rb") as file:
-            content = file.read(FILE_MAX_BYTES + 1)
-    except OSError:
-        raise SecretsError("secrets_unreadable", f"{where}: cannot read this file") from None
-    if len(content) > FILE_MAX_BYTES:
-        raise SecretsError("secret_too_long", f"{where}: more than {FILE_MAX_BYTES} bytes is no slot file")
-    # What is not ASCII is replaced by a character that no rule admits.
-    return [line.strip() for line in content.decode("ascii", "replace").split("\n")]
+def _window(lines: list[str], *, where: Path) -> dict[str, float]:
+    window: dict[str, float] = {}
+    for line in filter(None, lines):
+        word, equals, text = (part.strip() for part in line.partition("="))
+        if not equals or word not in _WINDOW or word in window:
+            message = f"{where}: after the secret come only `not_before = …` and `accept_until = …`, once each"
+            raise SecretsError("secret_line", message)
+        window[word] = _unix_seconds(text, where=where)
+    return window
 
 
 def _unix_seconds(text: str, *, where: Path) -> float:

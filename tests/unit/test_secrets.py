@@ -1,0 +1,302 @@
+"""A source's secrets as an operator handles them: swapped, half written, broken, gone."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import os
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import ConfigError
+from bridge.ingress.secrets import FILE_MAX_BYTES, SecretDirectory, SecretsError, load, slot_word
+
+
+def whsec(number: int, *, size: int = 32) -> str:
+    """Build the text of a secret of `size` equal bytes."""
+    return "whsec_" + base64.b64encode(bytes([number]) * size).decode()
+
+
+def unix(text: str) -> float:
+    """Convert an instant to unix seconds by another way than the code under test."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+
+
+class Watched:
+    """A directory with slot files, its watcher, and what the watcher told."""
+
+    def __init__(self, path: Path) -> None:
+        """Start watching `path`."""
+        self.path = path
+        self.outcomes: list[str] = []
+        self.directory = SecretDirectory(path=path, source="drx", observe=self.outcomes.append)
+
+    def after(self, periods: int) -> list[tuple[str, int]]:
+        """Let so many periods pass; return the slots in force, each with the number its key is made of."""
+        for _ in range(periods):
+            self.directory.poll()
+        return [(slot.name, (slot.hmac_key or b"?")[0]) for slot in self.directory.keys]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    (tmp_path / "current").write_text(whsec(1))
+    return Watched(tmp_path)
+
+
+def code_of(path: Path) -> str:
+    """Return the code with which the directory is refused, after checking that its message names it."""
+    with pytest.raises(SecretsError) as caught:
+        load(path)
+    assert isinstance(caught.value, ConfigError)
+    assert str(path) in str(caught.value)
+    return caught.value.code
+
+
+def test_each_file_is_a_slot_the_current_one_first(tmp_path: Path) -> None:
+    for number, name in enumerate(["a-third", "previous", "current"]):
+        (tmp_path / name).write_text(whsec(number) + "\n")
+
+    assert [slot.name for slot in load(tmp_path)] == ["current", "previous", "a-third"]
+
+
+def test_a_slot_has_a_window(tmp_path: Path) -> None:
+    lines = [whsec(1), "not_before = 2026-01-31T00:00:00Z", "", "accept_until=2026-02-01t01:00:00.5+01:00", ""]
+    (tmp_path / "current").write_text("\r\n".join(lines))
+
+    [slot] = load(tmp_path)
+
+    assert slot.not_before == unix("2026-01-31T00:00:00+0000")
+    assert slot.accept_until == unix("2026-02-01T00:00:00+0000") + 0.5
+
+
+def test_a_slot_without_window_always_counts(tmp_path: Path) -> None:
+    (tmp_path / "current").write_text("whpk_" + base64.b64encode(bytes(32)).decode())
+
+    [slot] = load(tmp_path)
+
+    assert (slot.hmac_key, slot.public_key) == (None, bytes(32))
+    assert slot.counts_at(0)
+    assert slot.counts_at(1e12)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "secret_malformed"),
+        (b"\n" + whsec(1).encode(), "secret_malformed"),
+        (b"hunter2", "secret_malformed"),
+        (b"\xef\xbb\xbf" + whsec(1).encode(), "secret_malformed"),
+        (b"\xff\x00" * 50, "secret_malformed"),
+        (whsec(1).encode() + b"\n" + b" " * FILE_MAX_BYTES, "secret_too_long"),
+        (whsec(1).encode() + b"\n" + whsec(2).encode(), "secret_line"),
+        (whsec(1).encode() + b"\nexpires = 2026-01-31T00:00:00Z", "secret_line"),
+        (whsec(1).encode() + b"\nnot_before", "secret_line"),
+        (whsec(1).encode() + b"\nnot_before = 2026-01-31T00:00:00Z" * 2, "secret_line"),
+        (whsec(1).encode() + b"\nnot_before = 2026-01-31", "secret_window"),
+        (whsec(1).encode() + b"\nnot_before = 2026-01-31T00:00:00", "secret_window"),
+        (whsec(1).encode() + b"\nnot_before = 2026-13-31T00:00:00Z", "secret_window"),
+        (whsec(1).encode() + b"\nnot_before = 1789398570", "secret_window"),
+        (
+            whsec(1).encode() + b"\nnot_before = 2026-01-31T00:00:01Z\naccept_until = 2026-01-31T00:00:00Z",
+            "secret_window",
+        ),
+    ],
+)
+def test_a_bad_file_is_named_and_never_shown(tmp_path: Path, content: bytes, code: str) -> None:
+    (tmp_path / "current").write_bytes(content)
+
+    assert code_of(tmp_path) == code
+    with pytest.raises(SecretsError) as caught:
+        load(tmp_path)
+    assert str(tmp_path / "current") in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert not [word for word in ("AQEB", "AgIC", "hunter2", "expires", "-13-", "17893") if word in str(caught.value)]
+
+
+def test_a_file_that_is_no_slot_by_its_name_is_refused(tmp_path: Path) -> None:
+    """An editor's backup would keep an old secret in force."""
+    (tmp_path / "current").write_text(whsec(1))
+    (tmp_path / "current~").write_text(whsec(2))
+
+    assert code_of(tmp_path) == "secret_name"
+
+
+def test_dot_files_and_directories_are_no_slots(tmp_path: Path) -> None:
+    (tmp_path / "current").write_text(whsec(1))
+    (tmp_path / ".current.swp").write_text("half")
+    (tmp_path / "lost+found").mkdir()
+
+    assert [slot.name for slot in load(tmp_path)] == ["current"]
+
+
+@pytest.mark.parametrize("name", [".", "none", "file"])
+def test_without_any_secret_nothing_starts(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "file").touch()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    path = empty if name == "." else tmp_path / "sub" / name
+
+    assert code_of(path) == ("secrets_empty" if name == "." else "secrets_unreadable")
+
+
+def test_a_dangling_link_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to(tmp_path / "gone")
+
+    assert code_of(tmp_path) == "secrets_unreadable"
+
+
+def test_a_new_slot_counts_once_it_stood_still_for_a_period(watched: Watched) -> None:
+    (watched.path / "next").write_text(whsec(2))
+
+    assert watched.after(1) == [("current", 1)]
+    assert watched.after(1) == [("current", 1), ("next", 2)]
+    assert watched.outcomes == ["reloaded"]
+
+
+def test_a_half_written_file_is_never_half_read(watched: Watched) -> None:
+    """Half of this secret is a well-formed secret itself."""
+    text = whsec(2, size=60)
+    (watched.path / "current").write_text(text[: len("whsec_") + 40])
+    assert load(watched.path)
+    assert watched.after(1) == [("current", 1)]
+    (watched.path / "current").write_text(text)
+
+    assert watched.after(1) == [("current", 1)]
+    assert watched.after(1) == [("current", 2)]
+    assert [len(slot.hmac_key or b"") for slot in watched.directory.keys] == [60]
+
+
+def test_a_removed_slot_no_longer_counts(watched: Watched) -> None:
+    (watched.path / "previous").write_text(whsec(2))
+    watched.after(2)
+    (watched.path / "previous").unlink()
+
+    assert watched.after(2) == [("current", 1)]
+    assert watched.outcomes == ["reloaded", "reloaded"]
+
+
+@pytest.mark.parametrize("damage", ["empty file", "garbage", "no file", "no directory", "bad window"])
+def test_the_last_good_set_is_kept_until_there_is_another(watched: Watched, damage: str) -> None:
+    path, current = watched.path, watched.path / "current"
+    match damage:
+        case "empty file":
+            current.write_text("")
+        case "garbage":
+            current.write_bytes(b"\x00\xff")
+        case "no file":
+            current.unlink()
+        case "no directory":
+            path.rename(path.with_name("aside"))
+        case _:
+            current.write_text(whsec(2) + "\naccept_until = soon")
+
+    assert watched.after(3) == [("current", 1)]
+    assert set(watched.outcomes) == {"failed"}
+
+    path.mkdir(exist_ok=True)
+    current.write_text(whsec(3))
+
+    assert watched.after(2) == [("current", 3)]
+    assert watched.outcomes[-1] == "reloaded"
+
+
+def test_an_undone_mistake_needs_no_reload(watched: Watched) -> None:
+    (watched.path / "next").write_text("oops")
+    watched.after(2)
+    (watched.path / "next").unlink()
+
+    assert watched.after(3) == [("current", 1)]
+    assert watched.outcomes == ["failed"]
+
+
+def test_a_file_amid_being_written_is_no_failure(watched: Watched) -> None:
+    """It would raise an alarm at each rotation."""
+    (watched.path / "next").write_text("whsec_")
+    watched.after(1)
+    (watched.path / "next").write_text(whsec(2))
+
+    assert watched.after(2) == [("current", 1), ("next", 2)]
+    assert watched.outcomes == ["reloaded"]
+
+
+def test_a_directory_at_rest_is_not_reported(watched: Watched) -> None:
+    watched.after(5)
+
+    assert watched.outcomes == []
+
+
+def kubernetes_writes(path: Path, revision: str, **slots: str) -> None:
+    """Write a volume's content as the kubelet does: a new directory, then one atomic rename of `..data`."""
+    (path / revision).mkdir()
+    for name, text in slots.items():
+        (path / revision / name).write_text(text)
+    (path / "..data_tmp").symlink_to(revision)
+    os.replace(path / "..data_tmp", path / "..data")  # noqa: PTH105 - as the kubelet does
+    for name in slots:
+        if not (path / name).is_symlink():
+            (path / name).symlink_to(Path("..data") / name)
+
+
+def test_a_kubernetes_volume_is_followed_through_its_links(tmp_path: Path) -> None:
+    kubernetes_writes(tmp_path, "..2026_01", current=whsec(1), previous=whsec(0))
+    watched = Watched(tmp_path)
+    assert watched.after(0) == [("current", 1), ("previous", 0)]
+
+    kubernetes_writes(tmp_path, "..2026_02", current=whsec(2), previous=whsec(1))
+
+    assert watched.after(2) == [("current", 2), ("previous", 1)]
+    assert watched.outcomes == ["reloaded"]
+
+
+def test_the_end_of_a_set_is_the_end_of_its_last_slot(watched: Watched) -> None:
+    (watched.path / "previous").write_text(whsec(2) + "\naccept_until = 2026-01-31T00:00:00Z")
+    watched.after(2)
+
+    assert watched.directory.expires_at == math.inf
+
+    (watched.path / "current").unlink()
+    watched.after(2)
+
+    assert watched.directory.expires_at == unix("2026-01-31T00:00:00+0000")
+
+
+def test_a_slot_has_one_of_three_words_in_metrics() -> None:
+    assert [slot_word(name) for name in ("current", "previous", "rx-2026")] == ["current", "previous", "other"]
+
+
+async def test_the_worker_polls_once_a_period_until_it_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "current").write_text(whsec(1))
+    stop = asyncio.Event()
+    waited: list[float] = []
+
+    async def wait(event: asyncio.Event, seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 1:
+            (tmp_path / "current").write_text(whsec(2))
+        if len(waited) == 3:
+            event.set()
+
+    directory = SecretDirectory(path=tmp_path, source="drx", observe=lambda _: None, wait=wait)
+
+    await directory.run(stop)
+
+    assert sum(waited) <= 5
+    assert directory.keys[0].hmac_key == bytes([2]) * 32
+
+
+async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "current").write_text(whsec(1))
+    directory = SecretDirectory(path=tmp_path, source="drx", observe=lambda _: None, period_s=3600)
+    stop = asyncio.Event()
+    running = asyncio.create_task(directory.run(stop))
+
+    stop.set()
+    await asyncio.wait_for(running, 60)
+
+    assert running.done()

@@ -1,0 +1,394 @@
+"""What proves a delivery, on real bytes: the vectors of the contract, and the attacks they leave out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from bridge.commands.verify import verify as verify_command
+from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.ingress.signatures import (
+    PUBLIC_ELEMENTS_MAX,
+    REASONS,
+    SIGNATURE_MAX_BYTES,
+    KeySlot,
+    Verified,
+    decoys,
+    parse_secret,
+    sign,
+    verify,
+)
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+VECTORS = json.loads((SAMPLES / "signature_vectors.json").read_text())
+ID = "evt_1"
+NOW = 1_789_398_570
+FULL_WIDTH = "\uff11\uff17\uff18\uff19"
+ARABIC = "\u0661\u0662\u0663"
+BODY = b'{"id":"evt_1"}'
+KEY = bytes(range(32))
+OTHER_KEY = bytes(range(1, 33))
+PRIVATE = Ed25519PrivateKey.from_private_bytes(KEY)
+PUBLIC_SLOT = KeySlot("current", public_key=PRIVATE.public_key().public_bytes_raw())
+SLOT = KeySlot("current", hmac_key=KEY)
+GOOD = sign(ID, NOW, BODY, key=KEY).encode()
+GOOD_PUBLIC = sign(ID, NOW, BODY, key=PRIVATE).encode()
+
+
+def the_heads(**changed: bytes | None) -> dict[bytes, bytes]:
+    """Build good headers but for `id`, `timestamp` or `signature`; None leaves one out."""
+    values = {"id": ID.encode(), "timestamp": str(NOW).encode(), "signature": GOOD, **changed}
+    return {f"webhook-{name}".encode(): value for name, value in values.items() if value is not None}
+
+
+def check(
+    *,
+    keys: Sequence[KeySlot] = (SLOT,),
+    body: bytes = BODY,
+    now: float = NOW,
+    tolerance_s: int | None = 300,
+    **heads: Any,
+) -> Verified:
+    """Verify the good delivery with what a test changes about it."""
+    return verify(the_heads(**heads), body, keys=keys, tolerance_s=tolerance_s, now=now)
+
+
+def refusal(**changed: Any) -> tuple[str, str]:
+    """Return the code and reason with which the changed delivery is refused."""
+    with pytest.raises(DeliveryRefusedError) as caught:
+        check(**changed)
+    return caught.value.code, caught.value.reason
+
+
+def slots_of(secrets: Sequence[str]) -> list[KeySlot]:
+    """Build one slot per secret text."""
+    slots = []
+    for number, text in enumerate(secrets):
+        hmac_key, public_key = parse_secret(text)
+        slots.append(KeySlot(f"slot-{number}", hmac_key=hmac_key, public_key=public_key))
+    return slots
+
+
+each_vector = pytest.mark.parametrize("vector", VECTORS, ids=[vector["name"] for vector in VECTORS])
+
+
+@each_vector
+def test_each_vector_is_decided_as_the_contract_says(vector: dict[str, Any]) -> None:
+    heads = {name.encode(): value.encode() for name, value in vector["headers"].items()}
+    body = (SAMPLES / vector["body_file"]).read_bytes()
+
+    try:
+        verify(heads, body, keys=slots_of(vector["secrets"]), tolerance_s=300, now=vector["now"])
+        accepted = True
+    except DeliveryRefusedError:
+        accepted = False
+
+    assert accepted is vector["accept"]
+
+
+@each_vector
+def test_each_vector_is_decided_so_by_the_command(vector: dict[str, Any], tmp_path: Path) -> None:
+    for number, text in enumerate(vector["secrets"]):
+        (tmp_path / f"slot-{number}").write_text(text)
+    options = [["--id", "id"], ["--timestamp", "timestamp"], ["--signature", "signature"]]
+    arguments = [part for option, name in options for part in (option, vector["headers"][f"webhook-{name}"])]
+    arguments += ["--secrets-dir", str(tmp_path), "--now", str(vector["now"]), str(SAMPLES / vector["body_file"])]
+
+    result = CliRunner().invoke(verify_command, [*arguments, "--json"], standalone_mode=False)
+
+    told = json.loads(result.stdout)
+    assert told["accept"] is vector["accept"]
+    assert told["code"] in ({"verified"} if vector["accept"] else REASONS)
+    assert result.return_value == (0 if vector["accept"] else 1)
+
+
+def test_command_tells_people_the_slot_on_stderr_and_keeps_stdout_for_json(tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(BODY)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "current").write_text("whsec_" + base64.b64encode(KEY).decode())
+    arguments = ["--id", ID, "--timestamp", str(NOW), "--signature", GOOD.decode(), "--now", str(NOW)]
+
+    result = CliRunner().invoke(
+        verify_command,
+        [*arguments, "--secrets-dir", str(tmp_path / "secrets"), str(tmp_path / "body")],
+        standalone_mode=False,
+    )
+
+    assert json.loads(result.stdout) == {"accept": True, "code": "verified"}
+    assert "slot current" in result.stderr
+
+
+def test_command_takes_no_missing_secrets_for_a_verdict(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        verify_command,
+        ["--id", ID, "--timestamp", "1", "--signature", "x", "--secrets-dir", str(tmp_path / "none"), str(tmp_path)],
+        standalone_mode=False,
+    )
+
+    assert isinstance(result.exception, ConfigError)
+
+
+@pytest.mark.parametrize(("key", "slot"), [(KEY, SLOT), (PRIVATE, PUBLIC_SLOT)], ids=["v1", "v1a"])
+def test_what_the_sender_signs_is_accepted(key: bytes | Ed25519PrivateKey, slot: KeySlot) -> None:
+    signature = sign(ID, NOW, BODY, key=key).encode()
+
+    assert check(signature=signature, keys=[slot]) == Verified(ID, NOW, "current")
+
+
+def test_v1_is_the_one_of_the_specification() -> None:
+    """Source: the worked example of the Standard Webhooks reference libraries."""
+    key, _ = parse_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    assert key is not None
+
+    signature = sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', key=key)
+
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("slot", [SLOT, PUBLIC_SLOT], ids=["v1", "v1a"])
+@pytest.mark.parametrize(
+    "changed", [{"id": b"evt_2"}, {"timestamp": b"1789398571"}, {"body": BODY + b" "}], ids=["id", "timestamp", "body"]
+)
+def test_nothing_that_is_signed_can_change(slot: KeySlot, changed: dict[str, bytes]) -> None:
+    signature = GOOD if slot is SLOT else GOOD_PUBLIC
+
+    assert refusal(signature=signature, keys=[slot], **changed) == ("signature_mismatch", "mismatch")
+
+
+def test_a_timestamp_of_twelve_digits_is_well_formed() -> None:
+    signature = sign(ID, 999_999_999_999, BODY, key=KEY).encode()
+
+    assert refusal(timestamp=b"999999999999", signature=signature) == ("timestamp_future", "future")
+
+
+@pytest.mark.parametrize("name", ["id", "timestamp", "signature"])
+def test_each_header_is_required(name: str) -> None:
+    assert refusal(**{name: None}) == ("signature_missing", "missing")
+
+
+@pytest.mark.parametrize(
+    "webhook_id", [b"", b"a b", b"a\x00", b"a\n", b"\xc3\xa9", b"\x7f", b"x" * 201], ids=lambda value: repr(value)[:12]
+)
+def test_an_id_is_printable_ascii_without_space(webhook_id: bytes) -> None:
+    assert refusal(id=webhook_id) == ("id_malformed", "format")
+
+
+def test_an_id_of_200_characters_is_accepted() -> None:
+    webhook_id = "~" * 200
+
+    verified = check(id=webhook_id.encode(), signature=sign(webhook_id, NOW, BODY, key=KEY).encode())
+
+    assert verified.id == webhook_id
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [b"", b"+1789398570", b"-1", b" 1789398570", b"1789398570\n", b"1_789_398_570", b"1789398570.0", b"1e9", b"nan",
+     b"0x6aa", FULL_WIDTH.encode(), ARABIC.encode(), b"\xff", b"1" * 13],
+)  # fmt: skip
+def test_a_timestamp_is_one_to_twelve_ascii_digits(timestamp: bytes) -> None:
+    """Python's int() would take half of these."""
+    assert refusal(timestamp=timestamp) == ("timestamp_malformed", "format")
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        b"", b" ", b"v1", b"v1,", b",", b"v1a,", b"v1a,!!!!", GOOD[3:], b"V1" + GOOD[2:], b"v2" + GOOD[2:],
+        b"v1 " + GOOD[3:], b"v1,," + GOOD[3:], GOOD[:-1], GOOD + b"=", GOOD[:-1] + b"%3D", GOOD[:9] + b"!" + GOOD[9:],
+        GOOD[:9] + b"\n" + GOOD[9:], GOOD + b"\t", b"\t" + GOOD, GOOD + b"," + GOOD, GOOD.replace(b"v1,", b"v1a,"),
+        GOOD + b"\xa0", "v1,é".encode(), b"\xff\xfe", b"x" * 4096, b"v1," + b"A" * 4096,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("slot", [SLOT, PUBLIC_SLOT], ids=["v1", "v1a"])
+def test_a_malformed_element_is_a_mismatch_and_never_an_exception(signature: bytes, slot: KeySlot) -> None:
+    assert refusal(signature=signature, keys=[slot]) == ("signature_mismatch", "mismatch")
+
+
+def test_base64_with_stray_low_bits_is_a_mismatch() -> None:
+    """A lax decoder reads the same 32 bytes out of four different texts."""
+    last = GOOD[-2:-1]
+    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    stray = alphabet[alphabet.index(last) | 1 : (alphabet.index(last) | 1) + 1]
+    twisted = GOOD[:-2] + stray + GOOD[-1:]
+    assert base64.b64decode(twisted[3:]) == base64.b64decode(GOOD[3:])
+
+    assert refusal(signature=twisted) == ("signature_mismatch", "mismatch")
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [b"  " + GOOD, GOOD + b"  ", b"garbage   " + GOOD, GOOD + b" v1,\xff", b"v2,x v9,y " + GOOD,
+     b"v1,%s " % base64.b64encode(bytes(32)) * 100 + GOOD, GOOD_PUBLIC + b" " + GOOD],
+)  # fmt: skip
+def test_any_element_may_be_the_good_one(signature: bytes) -> None:
+    assert check(signature=signature).slot == "current"
+
+
+def test_a_signature_header_longer_than_http_carries_is_refused_unread() -> None:
+    assert refusal(signature=GOOD + b" " * SIGNATURE_MAX_BYTES) == ("signature_malformed", "format")
+
+
+def test_ed25519_elements_are_few() -> None:
+    """Each costs a hundred microseconds per key before anything is proved."""
+    junk = b"v1a,%s" % base64.b64encode(bytes(64))
+
+    allowed = b" ".join([junk] * (PUBLIC_ELEMENTS_MAX - 1) + [GOOD_PUBLIC])
+
+    assert check(signature=allowed, keys=[PUBLIC_SLOT]).slot == "current"
+    assert refusal(signature=junk + b" " + allowed, keys=[PUBLIC_SLOT]) == ("signature_malformed", "format")
+
+
+def test_schemes_do_not_mix() -> None:
+    """A public key is public: it must never serve as the shared secret of an HMAC."""
+    public = PUBLIC_SLOT.public_key
+    assert public is not None
+
+    assert refusal(keys=[PUBLIC_SLOT], signature=sign(ID, NOW, BODY, key=public).encode())[0] == "signature_mismatch"
+    assert refusal(keys=[SLOT], signature=GOOD_PUBLIC)[0] == "signature_mismatch"
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER_KEY], ids=["current", "previous"])
+def test_the_slot_that_matched_is_named(key: bytes) -> None:
+    slots = [SLOT, KeySlot("previous", hmac_key=OTHER_KEY)]
+
+    verified = check(keys=slots, signature=sign(ID, NOW, BODY, key=key).encode())
+
+    assert verified.slot == ("current" if key == KEY else "previous")
+
+
+@pytest.mark.parametrize(("now", "accepted"), [(NOW - 1, False), (NOW, True), (NOW + 10, True), (NOW + 10.5, False)])
+def test_a_slot_counts_inside_its_window_only(now: float, *, accepted: bool) -> None:
+    slot = replace(SLOT, not_before=NOW, accept_until=NOW + 10)
+
+    try:
+        outcome = check(keys=[slot], now=now).slot
+    except DeliveryRefusedError as exc:
+        outcome = exc.code
+
+    assert outcome == ("current" if accepted else "signature_mismatch")
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "expected"),
+    [
+        (300, None),
+        (300.999, None),
+        (301, ("timestamp_stale", "stale")),
+        (-300, None),
+        (-300.001, ("timestamp_future", "future")),
+        (-301, ("timestamp_future", "future")),
+    ],
+)
+def test_the_tolerance_is_inclusive_in_whole_seconds(offset_s: float, expected: tuple[str, str] | None) -> None:
+    """A sender counts whole seconds; at 300.999 s its clock and ours still differ by 300 of them."""
+    if expected is None:
+        assert check(now=NOW + offset_s).timestamp == NOW
+    else:
+        assert refusal(now=NOW + offset_s) == expected
+
+
+def test_the_tolerance_can_be_off_or_another() -> None:
+    assert check(now=NOW + 1e9, tolerance_s=None).id == ID
+    assert refusal(now=NOW + 11, tolerance_s=10) == ("timestamp_stale", "stale")
+
+
+def test_a_forged_delivery_is_a_mismatch_however_old() -> None:
+    """`stale` and `future` must speak of a genuine sender's clock."""
+    assert refusal(now=NOW + 10_000, body=b"{}") == ("signature_mismatch", "mismatch")
+
+
+def test_an_unknown_source_looks_like_a_bad_signature_even_with_a_good_one() -> None:
+    bad = refusal(body=b"{}")
+
+    unknown = refusal(keys=decoys([SLOT]))
+
+    assert unknown[0] == bad[0]
+    assert unknown[1] == "unknown_key"
+
+
+@dataclass(frozen=True)
+class CountingSlot(KeySlot):
+    """Counts what is computed with it."""
+
+    work: list[str] = field(default_factory=list, compare=False)
+
+    def element(self, signed: bytes) -> bytes | None:
+        """Count an HMAC."""
+        self.work.append("element")
+        return super().element(signed)
+
+    def signed_by(self, signature: bytes, signed: bytes) -> bool:
+        """Count an ed25519 check."""
+        self.work.append("signed_by")
+        return super().signed_by(signature, signed)
+
+
+@pytest.mark.parametrize("keys", [(KEY, OTHER_KEY), (OTHER_KEY, KEY)], ids=["first matches", "last matches"])
+def test_the_work_does_not_depend_on_the_outcome(keys: tuple[bytes, ...]) -> None:
+    """Counted, not timed: match, mismatch, unknown source and closed window compute the same."""
+    work: list[str] = []
+    slots = [CountingSlot(str(number), hmac_key=key, work=work) for number, key in enumerate(keys)]
+    signature = b" ".join([GOOD, GOOD_PUBLIC, GOOD])
+    outcomes: list[tuple[str, list[str]]] = []
+
+    for chosen, body in [(slots, BODY), (slots, b"{}"), (decoys(slots), BODY), (decoys(slots), b"{}")]:
+        work.clear()
+        try:
+            code = check(keys=chosen, signature=signature, body=body).id
+        except DeliveryRefusedError as exc:
+            code = exc.code
+        outcomes.append((code, work.copy()))
+
+    mismatch = "signature_mismatch"
+    assert [code for code, _ in outcomes] == [ID, mismatch, mismatch, mismatch]
+    assert all(done == ["element", "signed_by"] * 2 for _, done in outcomes)
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+def test_a_shared_secret_has_24_to_64_bytes(size: int) -> None:
+    assert parse_secret("whsec_" + base64.b64encode(bytes(size)).decode()) == (bytes(size), None)
+
+
+def test_a_public_key_has_32_bytes() -> None:
+    assert parse_secret("whpk_" + base64.b64encode(KEY).decode()) == (None, KEY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "whsec_", "whpk_", "whsec", base64.b64encode(KEY).decode(),
+        "whsec_" + base64.b64encode(bytes(23)).decode(), "whsec_" + base64.b64encode(bytes(65)).decode(),
+        "whpk_" + base64.b64encode(bytes(31)).decode(), "whpk_" + base64.b64encode(bytes(33)).decode(),
+        "WHSEC_" + base64.b64encode(KEY).decode(), "whsec_ " + base64.b64encode(KEY).decode(),
+        "whsec_" + base64.b64encode(KEY).decode().rstrip("="), "whsec_" + base64.b64encode(KEY).decode() + "=",
+        "whsec_!" + base64.b64encode(KEY).decode(), "whsec_é" + base64.b64encode(KEY).decode(),
+        "whsec_" + base64.urlsafe_b64encode(b"\xff" * 32).decode(), "whsk_" + base64.b64encode(KEY).decode(),
+    ],
+)  # fmt: skip
+def test_any_other_secret_is_refused_without_being_shown(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_secret(text)
+
+    assert not text[6:] or text[6:] not in str(caught.value)
+
+
+def test_a_slot_does_not_show_its_key() -> None:
+    shown = repr(replace(SLOT, hmac_key=b"s3cret" * 5)) + repr(PUBLIC_SLOT)
+
+    assert "s3cret" not in shown
+    assert "key=" not in shown
+
+
+def test_slots_compare_by_value() -> None:
+    assert KeySlot("current", hmac_key=KEY, accept_until=math.inf) == SLOT
+    assert KeySlot("current", hmac_key=OTHER_KEY) != SLOT
