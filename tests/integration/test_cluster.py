@@ -1,0 +1,75 @@
+"""Either kind of cluster keeps the promises of `tests.cluster.Cluster`, on which the fault tests stand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # noqa: TID251 - the brokers themselves are under test
+
+from bridge.dev.admin import known_brokers
+from tests.cluster import Cluster, Topics
+
+pytestmark = pytest.mark.kafka
+
+# The last resort against a hang: three brokers on two busy cores.
+_PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def trio(make_cluster: Callable[[int], Cluster]) -> Iterator[Cluster]:
+    """Three brokers; who kills one starts it again."""
+    cluster = make_cluster(3)
+    yield cluster
+    cluster.stop()
+
+
+def a_producer(cluster: Cluster) -> AIOKafkaProducer:
+    return AIOKafkaProducer(bootstrap_servers=cluster.bootstrap_servers, acks="all", enable_idempotence=True)
+
+
+async def read(cluster: Cluster, topic: str, *, count: int) -> list[bytes]:
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest")
+    async with consumer:
+        return [(await consumer.getone()).value for _ in range(count)]
+
+
+async def test_each_of_three_brokers_is_reached_and_knows_the_others(trio: Cluster) -> None:
+    answers = [await asyncio.to_thread(known_brokers, address) for address in trio.bootstrap_servers.split(",")]
+
+    assert answers == [{1, 2, 3}] * 3
+
+
+async def test_a_killed_one_of_three_loses_nothing_and_returns_to_its_place(trio: Cluster) -> None:
+    topic = await asyncio.to_thread(Topics(trio.bootstrap_servers).fresh, partitions=1)
+    first = trio.bootstrap_servers.split(",")[0]
+
+    async with asyncio.timeout(_PATIENCE_S), a_producer(trio) as producer:
+        await producer.send_and_wait(topic, b"before")
+        await asyncio.to_thread(trio.kill_broker, 1)
+        assert await asyncio.to_thread(known_brokers, first) == set()
+        await producer.send_and_wait(topic, b"meanwhile")
+        await asyncio.to_thread(trio.start_broker, 1)
+        await producer.send_and_wait(topic, b"after")
+
+        assert 1 in await asyncio.to_thread(known_brokers, first)
+        assert await read(trio, topic, count=3) == [b"before", b"meanwhile", b"after"]
+
+
+async def test_a_paused_broker_answers_nothing_and_goes_on_when_resumed(cluster: Cluster, topics: Topics) -> None:
+    """A frozen broker is worse than a dead one: its connections stay open."""
+    topic = await asyncio.to_thread(topics.fresh, partitions=1)
+
+    async with asyncio.timeout(_PATIENCE_S), a_producer(cluster) as producer:
+        await producer.send_and_wait(topic, b"before")
+        await asyncio.to_thread(cluster.pause_broker, 1)
+        try:
+            waiting = asyncio.create_task(producer.send_and_wait(topic, b"meanwhile"))
+            assert await asyncio.to_thread(known_brokers, cluster.bootstrap_servers) == set()
+            assert not waiting.done()
+        finally:
+            await asyncio.to_thread(cluster.resume_broker, 1)
+        await waiting
+
+        assert await read(cluster, topic, count=2) == [b"before", b"meanwhile"]
