@@ -296,6 +296,7 @@ async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path:
     stop = asyncio.Event()
     running = asyncio.create_task(directory.run(stop))
 
+    await asyncio.sleep(0)  # the worker begins to wait
     stop.set()
     await asyncio.wait_for(running, 60)
 
