@@ -45,7 +45,7 @@ UNKNOWN_KEY = "unknown_key"  # what the metric says of a mismatch when no key co
 
 # As the HTTP server bounds one header field. It also bounds the comparisons: some 170 elements of `v1` fit.
 SIGNATURE_MAX_BYTES = 8190
-# A check of ed25519 costs 60 times an HMAC and a forger chooses how many; a sender amid a rotation signs with two keys.
+# A check of ed25519 costs 40 times an HMAC and a forger chooses how many; a sender amid a rotation signs with two keys.
 PUBLIC_ELEMENTS_MAX = 4
 HMAC_KEY_BYTES = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
 PUBLIC_KEY_BYTES = 32  # RFC 8032

@@ -223,9 +223,11 @@ class _Survey:
 
     def _next(self) -> str:
         """Pass space and return the character there, empty at the end."""
-        match = _skip_space(self._text, self._at)
-        self._at = match.end() if match else self._at
-        return self._text[self._at : self._at + 1]
+        character = self._text[self._at : self._at + 1]
+        if character in _SPACE and (space := _skip_space(self._text, self._at)):
+            self._at = space.end()
+            character = self._text[self._at : self._at + 1]
+        return character
 
     def _noting(self, detail: Detail, read: Callable[[str], object]) -> Callable[[str], object]:
         def noting(lexeme: str) -> object:
