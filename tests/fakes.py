@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from bridge.errors import NotDurableError
 from bridge.kafka.lanes import RecordRefusedError
@@ -37,7 +38,7 @@ class FakeProducer:
         self._writing = asyncio.Semaphore(0)
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._in_flight: set[asyncio.Future[bool]] = set()
+        self._in_flight: set[asyncio.Task[Literal[True]]] = set()
 
     @property
     def ready(self) -> bool:

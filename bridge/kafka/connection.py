@@ -1,0 +1,123 @@
+"""How every Kafka client of the bridge reaches the brokers, and as whom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import ConfigError
+
+DEFAULT_PORT = 9092
+PORT_MAX = 65_535
+# A host that is up answers a SYN in milliseconds, also across regions.
+PROBE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the brokers are and who we are to them; secrets stay in their files until a client is built.
+
+    Attributes:
+        bootstrap_servers: `host:port`, separated by commas.
+        security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+        sasl_mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+        ssl_cafile: Certificates to trust; the system's when None.
+    """
+
+    bootstrap_servers: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username_file: Path | None = None
+    sasl_password_file: Path | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+
+    @property
+    def servers(self) -> list[tuple[str, int]]:
+        """Hosts and ports.
+
+        Raises:
+            ConfigError: Not a list of `host:port`.
+        """
+        parts = [part.strip() for part in self.bootstrap_servers.split(",")]
+        return [_host_and_port(part) for part in parts if part] or [_host_and_port("")]
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of a client, read anew for each, so that a rotated password or certificate counts.
+
+        Raises:
+            ConfigError: A file cannot be used; the message names its setting.
+        """
+        options: dict[str, Any] = {
+            "bootstrap_servers": [_joined(host, port) for host, port in self.servers],
+            "security_protocol": self.security_protocol,
+        }
+        if self.security_protocol.endswith("SSL"):
+            options["ssl_context"] = self._ssl_context()
+        if self.security_protocol.startswith("SASL"):
+            options["sasl_mechanism"] = self.sasl_mechanism
+            options["sasl_plain_username"] = _read("sasl_username_file", self.sasl_username_file)
+            options["sasl_plain_password"] = _read("sasl_password_file", self.sasl_password_file)
+        return options
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_cafile)
+        except OSError:  # an SSLError is one
+            message = f"kafka.ssl_cafile: cannot use {self.ssl_cafile}: not a readable file of PEM certificates"
+            raise ConfigError(message) from None
+        if self.ssl_certfile is not None:
+            try:
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+            except OSError:
+                message = f"kafka.ssl_certfile, kafka.ssl_keyfile: cannot use {self.ssl_certfile} with its key"
+                raise ConfigError(message) from None
+        return context
+
+
+async def reachable(servers: list[tuple[str, int]]) -> list[str]:
+    """Return the servers that take a TCP connection now; a dead one would delay the others."""
+    answers = await asyncio.gather(*[_answers(host, port) for host, port in servers])
+    return [_joined(*server) for server, answered in zip(servers, answers, strict=True) if answered]
+
+
+async def _answers(host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+def _host_and_port(server: str) -> tuple[str, int]:
+    host, colon, port = server.rpartition(":")
+    if not colon or server.endswith("]"):
+        host, port = server, str(DEFAULT_PORT)
+    if not host.strip("[]") or not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
+        message = f"kafka.bootstrap_servers: {server!r} is not host:port"
+        raise ConfigError(message)
+    return host.strip("[]"), int(port)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _read(setting: str, path: Path | None) -> str:
+    try:
+        text = path.read_text().strip() if path is not None else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text:
+        message = f"kafka.{setting}: cannot read {path}, or it is empty"
+        raise ConfigError(message)
+    return text
