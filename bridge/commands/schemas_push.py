@@ -1,0 +1,124 @@
+"""`drx-bridge schemas push`: register our schemas in a foreign registry and record the ids it gives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+
+import click
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import ConfigError
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.registry.client import RegistryClient, open_client
+from bridge.registry.client_errors import RegistryRefusedError
+from bridge.registry.ids import Wanted, read_ids, wanted, write_ids
+from bridge.registry.loader import bundled
+from bridge.registry.lock import NAMESPACE
+from bridge.settings import Registry, load_settings
+
+REFUSED_EXIT = 1
+
+
+@click.command()
+@click.option("--url", help="The registry; without it BRIDGE_REGISTRY__URL.")
+@click.option(
+    "--ids-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to record the ids; without it BRIDGE_REGISTRY__IDS_FILE.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def push(*, url: str | None, ids_file: Path | None, as_json: bool) -> int:
+    """Register every locked schema under the topics of the routing, in lock order; exit 1 if one is refused."""
+    settings = load_settings()
+    url, ids_file = url or settings.registry.url, ids_file or settings.registry.ids_file
+    if url is None:
+        msg = "schemas push: no registry; give --url or set BRIDGE_REGISTRY__URL"
+        raise ConfigError(msg)
+    schemas = wanted(bundled().entries, topic_of(RoutingTable(settings.kafka.routes)))
+    try:
+        ids = asyncio.run(_push(schemas, url, credentials(settings.registry)))
+    except RegistryRefusedError as exc:
+        click.echo(f"refused: {exc}{_advice(exc)}", err=True)
+        return REFUSED_EXIT
+    if ids_file is not None:
+        _record(ids_file, url, {each.digest: ids[each.digest] for each in schemas})
+    _tell(schemas, ids, ids_file, as_json=as_json)
+    return 0
+
+
+def topic_of(routing: RoutingTable) -> Callable[[str], str]:
+    """Return what names the topic of a record by its full name; raw deliveries have one of their own."""
+    types = {f"{NAMESPACE}.{model.__name__}": event_type for event_type, model in EVENT_MODELS.items()}
+    return lambda record: routing.topic(types[record]) if record in types else UNRECOGNIZED_TOPIC
+
+
+def credentials(registry: Registry) -> tuple[str, str] | None:
+    """Read user and password from their files; ConfigError if only one is set, or one cannot be read."""
+    files = (registry.username_file, registry.password_file)
+    if files == (None, None):
+        return None
+    if None in files:
+        msg = "BRIDGE_REGISTRY__USERNAME_FILE and BRIDGE_REGISTRY__PASSWORD_FILE go together; one is not set"
+        raise ConfigError(msg)
+    user, password = (_first_line(path) for path in files if path is not None)
+    return user, password
+
+
+async def _push(schemas: list[Wanted], url: str, pair: tuple[str, str] | None) -> dict[str, int]:
+    """Return digest -> id; what is there already keeps its id, so that a push may be repeated."""
+    ids: dict[str, int] = {}
+    async with open_client(url, credentials=pair) as client:
+        read_only = await client.read_only()
+        for each in schemas:
+            ids[each.digest] = await _one(client, each, read_only=read_only)
+    return ids
+
+
+async def _one(client: RegistryClient, schema: Wanted, *, read_only: bool) -> int:
+    known = await client.look_up(schema.subject, schema.schema)
+    if known is not None:
+        return known
+    if read_only:
+        msg = f"{client.url} is read-only and does not hold {schema.subject}; ask its operator to register it"
+        raise ConfigError(msg)
+    return await client.register(schema.subject, schema.schema)
+
+
+def _record(path: Path, url: str, ids: dict[str, int]) -> None:
+    """Add to what the file has for this registry: older releases that still run know their ids from it."""
+    try:
+        write_ids(path, url, {**read_ids(path, url), **ids})
+    except OSError as exc:
+        msg = f"{path}: cannot be written (errno {exc.errno}); the ids are registered, push again to record them"
+        raise ConfigError(msg) from None
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
+    except (OSError, UnicodeDecodeError):
+        msg = f"{path}: cannot be read"
+        raise ConfigError(msg) from None
+
+
+def _advice(refused: RegistryRefusedError) -> str:
+    if refused.status == HTTPStatus.CONFLICT:
+        return "; its compatibility level forbids this version, nothing after it was registered"
+    if refused.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return "; set BRIDGE_REGISTRY__USERNAME_FILE and BRIDGE_REGISTRY__PASSWORD_FILE to an account that may write"
+    return ""
+
+
+def _tell(schemas: list[Wanted], ids: dict[str, int], ids_file: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        rows = [{"subject": each.subject, "record": each.record, "id": ids[each.digest]} for each in schemas]
+        click.echo(json.dumps({"schemas": rows, "ids_file": None if ids_file is None else str(ids_file)}))
+        return
+    for each in schemas:
+        click.echo(f"{ids[each.digest]:>10}  {each.subject}")
+    where = f"recorded in {ids_file}" if ids_file else "not recorded; give --ids-file to keep them for the bridge"
+    click.echo(f"{len(schemas)} schemas registered; ids {where}", err=True)

@@ -1,0 +1,118 @@
+"""The ids of our schemas in a foreign registry, kept in a file that is good for that registry alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bridge.registry.client_errors import IdsMissingError
+from bridge.registry.client_rest import plain_url
+from bridge.registry.lock import Lock, LockedSchema, subject
+from bridge.registry.store_file import DamagedFileError, read_document, write_document
+
+Schema = Mapping[str, Any]
+
+
+class Registry(Protocol):
+    """What is asked of a registry here; `RegistryClient` is one."""
+
+    url: str
+
+    async def look_up(self, subject: str, schema: Schema) -> int | None:
+        """Return the id of a schema, None if it is not registered."""
+
+    async def holds(self, schema_id: int, schema: Schema) -> bool:
+        """Say whether an id stands for a schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One of our schemas under the subject of the topic it is written to.
+
+    Attributes:
+        record: Full name.
+        subject: `<topic>-<record>`.
+        digest: Identifies the schema in the file.
+        schema: Self-contained.
+    """
+
+    record: str
+    subject: str
+    digest: str
+    schema: Schema = field(repr=False)
+
+
+def wanted(entries: Sequence[LockedSchema], topic_of: Callable[[str], str]) -> list[Wanted]:
+    """Name the subject of each entry by the topic that the routing gives its record."""
+    return [
+        Wanted(entry.record, subject(entry.record, topic_of(entry.record)), entry.digest, entry.schema)
+        for entry in entries
+    ]
+
+
+def newest(lock: Lock) -> list[LockedSchema]:
+    """Return the entries that records are written with, in lock order."""
+    return sorted(lock.latest().values(), key=lambda entry: entry.id)
+
+
+async def resolve_ids(schemas: Sequence[Wanted], *, registry: Registry, path: Path | None) -> dict[str, int]:
+    """Return record full name -> id in this registry, for every schema.
+
+    A file that has them all is enough: the registry is not asked, so that its outage never touches a bridge that has
+    once known its ids. What is missing is looked up, and kept.
+
+    Args:
+        schemas: What must be known, one per record.
+        registry: Asked by look-up only; nothing is ever registered here.
+        path: The file that `schemas push` or an earlier start wrote; None keeps nothing.
+
+    Raises:
+        RegistryUnavailableError, IdsMissingError: Not yet; the same call may work later.
+        RegistryRefusedError: The registry lets us not look.
+    """
+    known = read_ids(path, registry.url)
+    missing = [each for each in schemas if each.digest not in known]
+    for each in missing:
+        schema_id = await registry.look_up(each.subject, each.schema)
+        if schema_id is None:
+            msg = f"{registry.url} does not hold {each.subject}; run `drx-bridge schemas push`"
+            raise IdsMissingError(msg)
+        known[each.digest] = schema_id
+    if missing and path is not None:
+        await asyncio.to_thread(_keep, path, registry.url, known)
+    return {each.record: known[each.digest] for each in schemas}
+
+
+async def wrong_ids(schemas: Sequence[Wanted], ids: Mapping[str, int], *, registry: Registry) -> list[str]:
+    """Return the records whose id means something else in the registry now, as after a restore from elsewhere."""
+    return [each.record for each in schemas if not await registry.holds(ids[each.record], each.schema)]
+
+
+def read_ids(path: Path | None, url: str) -> dict[str, int]:
+    """Return digest -> id as recorded for the registry at `url`; nothing for another one, or if the file is damaged."""
+    if path is None:
+        return {}
+    try:
+        document = read_document(path)
+    except (DamagedFileError, OSError):
+        return {}
+    if not isinstance(document, dict) or document.get("registry") != plain_url(url):
+        return {}
+    ids = document.get("ids")
+    return dict(ids) if isinstance(ids, dict) else {}
+
+
+def write_ids(path: Path, url: str, ids: Mapping[str, int]) -> None:
+    """Replace the file by the ids (digest -> id) of the registry at `url`; OSError if it cannot be written."""
+    write_document(path, {"registry": plain_url(url), "ids": dict(ids)})
+
+
+def _keep(path: Path, url: str, ids: Mapping[str, int]) -> None:
+    """Write the file if that can be done; without it the next start looks up again."""
+    try:
+        write_ids(path, url, ids)
+    except OSError:
+        return
