@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from decimal import Decimal
 
 import pytest
 
-from bridge.event import AHEAD_MAX
 from tests.unit.profile_documents import (
     FILL,
     FULFILLMENT,
-    RECEIVED_AT,
     SENT,
-    SHIPMENT,
     event_of,
     mapped,
     member,
@@ -234,22 +231,3 @@ def test_a_day_is_written_in_one_way() -> None:
 )
 def test_another_day_parks(text: str, detail: str) -> None:
     assert detail_of(FILL, {"/data/fill_date": text}) == ("unusable", detail, "/data/fill_date")
-
-
-def test_an_instant_ahead_of_the_receipt_is_kept_and_clamped_for_order_only() -> None:
-    late, last = RECEIVED_AT + timedelta(days=400), RECEIVED_AT + AHEAD_MAX
-    outcome = mapped(SENT, {"/timestamp": f'"{late.isoformat()}"'})
-
-    (event,) = outcome.events
-    assert event.value["occurred_at"] == event.occurred_at == late
-    assert event.ordering_time == last
-    assert outcome.flags == ("timestamp_ahead",)
-    assert mapped(SENT, {"/timestamp": f'"{last.isoformat()}"'}).flags == ()
-
-
-def test_an_optional_instant_is_read_like_the_timestamp() -> None:
-    outcome = mapped(SHIPMENT, {"/data/delivered_at": '"2026-09-18 19:22:00+02:00"'})
-
-    assert outcome.events[0].value["delivered_at"] == datetime(2026, 9, 18, 17, 22, tzinfo=UTC)
-    assert detail_of(SHIPMENT, {"/data/delivered_at": '"soon"'}) == ("unusable", "wrong_type", "/data/delivered_at")
-    assert detail_of(SHIPMENT, {"/data/delivered_at": "1e30"}) == ("unusable", "out_of_range", "/data/delivered_at")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.unit.profile_documents import SENT, mapped, parked
+from bridge.event import AHEAD_MAX
+from tests.unit.profile_documents import RECEIVED_AT, SENT, SHIPMENT, mapped, parked
 
 
 def at(*parts: int) -> datetime:
@@ -105,3 +106,22 @@ def test_a_timestamp_that_is_none_or_that_nothing_can_hold_parks(text: str) -> N
     reason = parked(SENT, {"/timestamp": text})
 
     assert (reason.reason, reason.detail, reason.field) == ("unusable", "bad_time", "/timestamp")
+
+
+def test_an_instant_ahead_of_the_receipt_is_kept_and_clamped_for_order_only() -> None:
+    late, last = RECEIVED_AT + timedelta(days=400), RECEIVED_AT + AHEAD_MAX
+    outcome = mapped(SENT, {"/timestamp": f'"{late.isoformat()}"'})
+
+    (event,) = outcome.events
+    assert event.value["occurred_at"] == event.occurred_at == late
+    assert event.ordering_time == last
+    assert outcome.flags == ("timestamp_ahead",)
+    assert mapped(SENT, {"/timestamp": f'"{last.isoformat()}"'}).flags == ()
+
+
+def test_an_optional_instant_is_read_like_the_timestamp() -> None:
+    outcome = mapped(SHIPMENT, {"/data/delivered_at": '"2026-09-18 19:22:00+02:00"'})
+
+    assert outcome.events[0].value["delivered_at"] == datetime(2026, 9, 18, 17, 22, tzinfo=UTC)
+    assert parked(SHIPMENT, {"/data/delivered_at": '"soon"'}).detail == "wrong_type"
+    assert parked(SHIPMENT, {"/data/delivered_at": "1e30"}).detail == "out_of_range"
