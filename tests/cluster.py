@@ -13,7 +13,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from bridge.dev.admin import create_topics
-from bridge.dev.jars import JarCache, cache_dir, locked_jars
+from bridge.dev.jars import kafka_jars
 from bridge.dev.java import find_java
 from bridge.dev.kafka import KafkaCluster
 
@@ -52,8 +52,8 @@ class EmbeddedCluster(KafkaCluster):
 
     def __init__(self, directory: Path, *, brokers: int) -> None:
         """Keep data and logs below `directory`."""
-        cache = JarCache(cache_dir(), jars=locked_jars())
-        cache.fetch(cache.missing())
+        cache = kafka_jars()
+        cache.fetch(cache.missing(), check=lambda: None)
         self._data = directory / "kafka"
         super().__init__(self._data, brokers=brokers, java=find_java(), class_path=cache.class_path, logs=directory)
 

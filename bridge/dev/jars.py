@@ -6,8 +6,8 @@ import hashlib
 import os
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ LOCK = Path(__file__).with_name("kafka.lock.toml")
 _DOWNLOADS_AT_ONCE = 6
 # A jar of 12 MB on a slow line; the default of the resolver is 10 s for each read.
 _READ_TIMEOUT_S = 60
+# A signal is heeded within this time, apart from the downloads under way.
+_CHECK_PERIOD_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,25 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "drx-bridge"
 
 
+def kafka_jars() -> JarCache:
+    """Open the cache of this user."""
+    return JarCache(cache_dir(), jars=locked_jars(), repository=maven_repository)
+
+
 class JarCache:
     """Flat directory of jars; each file is there whole, with the sum of the lock, or counts as missing."""
 
-    def __init__(self, directory: Path, *, jars: tuple[Jar, ...]) -> None:
-        """Keep `jars` in `directory`, which need not exist yet."""
+    def __init__(self, directory: Path, *, jars: tuple[Jar, ...], repository: Callable[[Path], Any]) -> None:
+        """Keep `jars` in `directory`, which need not exist yet.
+
+        Args:
+            directory: Shared by every process of this user.
+            jars: All that Kafka needs.
+            repository: Opens a Maven repository that downloads into the directory it is given.
+        """
         self._directory = directory
         self._jars = jars
+        self._repository = repository
 
     @property
     def class_path(self) -> str:
@@ -78,8 +92,12 @@ class JarCache:
         """Jars that are absent, cut short or changed: 45 MB are hashed, about 0.1 s."""
         return [jar for jar in self._jars if not _is_intact(self._path(jar), sha256=jar.sha256)]
 
-    def fetch(self, jars: Iterable[Jar]) -> None:
-        """Download `jars`, check each against the lock, and only then give it its name.
+    def fetch(self, jars: Iterable[Jar], *, check: Callable[[], None]) -> None:
+        """Download `jars`, compare each with the lock, and only then give it its name.
+
+        Args:
+            jars: What `missing` found.
+            check: Called while waiting; may raise to give up.
 
         Raises:
             ConfigError: No network, another file than the lock says, or a cache that cannot be written.
@@ -88,13 +106,22 @@ class JarCache:
             self._directory.mkdir(parents=True, exist_ok=True)
             # Inside the cache: a rename is atomic within one file system only.
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=self._directory) as scratch:
-                context = _context(Path(scratch))
-                with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
-                    for jar, path in pool.map(lambda jar: (jar, _download(jar, context)), jars):
-                        path.replace(self._path(jar))
+                self._fetch(jars, context=self._repository(Path(scratch)), check=check)
         except OSError as exc:
             msg = f"cannot write the cache {self._directory} ({exc.strerror}): set {VARIABLE} to another directory"
             raise ConfigError(msg) from exc
+
+    def _fetch(self, jars: Iterable[Jar], *, context: Any, check: Callable[[], None]) -> None:
+        pool = ThreadPoolExecutor(_DOWNLOADS_AT_ONCE)
+        try:
+            pending = {pool.submit(_download, jar, context): jar for jar in jars}
+            while pending:
+                done, _ = wait(pending, timeout=_CHECK_PERIOD_S, return_when=FIRST_COMPLETED)
+                for download in done:
+                    download.result().replace(self._path(pending.pop(download)))
+                check()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _path(self, jar: Jar) -> Path:
         return self._directory / jar.file_name
@@ -108,7 +135,8 @@ def _is_intact(path: Path, *, sha256: str) -> bool:
         return False
 
 
-def _context(scratch: Path) -> Any:
+def maven_repository(scratch: Path) -> Any:
+    """Open the repositories that jgo is configured for, by default the public one."""
     try:
         from jgo.config import GlobalSettings  # noqa: PLC0415 - 0.5 s of imports, needed once per machine
         from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 - as above
@@ -124,7 +152,7 @@ def _context(scratch: Path) -> Any:
 
 def _download(jar: Jar, context: Any) -> Path:
     """Fetch one jar by its coordinate alone: the lock has resolved what it needs."""
-    import requests  # noqa: PLC0415 - comes with jgo; see `_context`
+    import requests  # noqa: PLC0415 - comes with jgo; see `maven_repository`
 
     artifact = context.project(jar.group, jar.artifact).at_version(jar.version).artifact()
     try:

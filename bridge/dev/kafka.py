@@ -28,6 +28,10 @@ _FORMAT_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 
 
+def _nothing() -> None:
+    pass
+
+
 class KafkaCluster:
     """Brokers 1 to n under one directory; stop and start keep data, ports and cluster id."""
 
@@ -63,11 +67,12 @@ class KafkaCluster:
         """Every broker as host:port, separated by commas."""
         return ",".join(self._address(number) for number in self.brokers)
 
-    def start(self, *, alive: Callable[[], None] = lambda: None) -> None:
+    def start(self, *, check: Callable[[], None] = _nothing, started: Callable[[], None] = _nothing) -> None:
         """Start every broker and return when each answers and knows all the others.
 
         Args:
-            alive: Called while waiting; may raise to give up.
+            check: Called while waiting; may raise to give up.
+            started: Called when every process has a pid.
 
         Raises:
             ConfigError: A broker ended, or did not answer in time.
@@ -75,8 +80,9 @@ class KafkaCluster:
         self._prepare()
         for broker in self.brokers.values():
             broker.start()
+        started()
         for number in self.brokers:
-            self._wait_ready(number, expect=set(self.brokers), alive=alive)
+            self._wait_ready(number, expect=set(self.brokers), check=check)
 
     def stop(self) -> None:
         """Stop all brokers, orderly as far as the quorum allows."""
@@ -160,11 +166,11 @@ class KafkaCluster:
             raise ConfigError(msg)
         mark.touch()
 
-    def _wait_ready(self, number: int, *, expect: set[int], alive: Callable[[], None] = lambda: None) -> None:
+    def _wait_ready(self, number: int, *, expect: set[int], check: Callable[[], None] = _nothing) -> None:
         broker = self.brokers[number]
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not expect <= admin.known_brokers(self._address(number)):
-            alive()
+            check()
             if broker.exit_code is not None:
                 msg = f"{broker.name} ended with {broker.exit_code} before it answered; see {broker.log}"
                 raise ConfigError(msg)

@@ -46,8 +46,10 @@ def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
     known = read_json(path)
     ports: dict[str, int] = {}
     for name in names:
-        port = known.get(name)
-        keep = isinstance(port, int) and port not in ports.values() and is_free(port)
-        ports[name] = port if keep else free_port(ports.values())
+        last = known.get(name)
+        if isinstance(last, int) and last not in ports.values() and is_free(last):
+            ports[name] = last
+        else:
+            ports[name] = free_port(ports.values())
     write_json(path, {**known, **ports})
     return ports

@@ -144,8 +144,12 @@ class Ledger:
             with contextlib.suppress(psutil.Error):
                 process.wait(_KILL_WAIT_S)
             ended.append(name)
-        self._path.unlink(missing_ok=True)
+        self.clear()
         return ended
+
+    def clear(self) -> None:
+        """Nothing runs any more."""
+        self._path.unlink(missing_ok=True)
 
 
 def _same_process(row: object) -> psutil.Process | None:

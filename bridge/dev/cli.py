@@ -1,0 +1,112 @@
+"""`drx-bridge dev`: the whole system on this machine until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from bridge.dev.kafka import BROKER_COUNTS
+from bridge.dev.stack import Options, Stack, open_stack, prepare_jars
+
+# A killed process is noticed within this time.
+_TEND_PERIOD_S = 0.2
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+
+class Stopped(BaseException):
+    """A signal ended the start; like KeyboardInterrupt it is no failure."""
+
+
+class Signals:
+    """Remembers the first signal that asks for the end; a second one ends everything at once."""
+
+    def __init__(self) -> None:
+        """Listen from now on, also where the shell had us ignore SIGINT."""
+        self.came: signal.Signals | None = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if self.came is not None:
+            # The kernel ends the children with us.
+            os._exit(INTERRUPTED)
+        self.came = signal.Signals(number)
+
+    def check(self) -> None:
+        """Raise `Stopped` once a signal has come."""
+        if self.came is not None:
+            raise Stopped
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of the whole stack; made if need be.")
+@click.option("--brokers", type=click.Choice([str(n) for n in BROKER_COUNTS]), default="1", show_default=True)
+@click.option("--ingress-port", type=click.IntRange(1, 65535), help="Port of the ingress; else a free one that stays.")
+@click.option("--console-port", type=click.IntRange(1, 65535), help="Port of the console (there is none yet).")
+@click.option("--no-consumers", is_flag=True, help="Start no consumers (there are none yet).")
+@click.option("--no-restart", is_flag=True, help="Leave dead what dies.")
+@click.option("--fetch-only", is_flag=True, help="Only fetch the Kafka jars into the cache of this machine.")
+def dev(
+    *,
+    data_dir: Path | None,
+    brokers: str,
+    ingress_port: int | None,
+    console_port: int | None,
+    no_consumers: bool,
+    no_restart: bool,
+    fetch_only: bool,
+) -> int:
+    """Run Kafka, the registry and the ingress on this machine until SIGINT or SIGTERM.
+
+    Everything lives under the data directory and survives a restart; endpoints.json in it says where each part is.
+    """
+    del console_port, no_consumers
+    signals = Signals()
+    if fetch_only:
+        return _fetch(signals)
+    if data_dir is None:
+        msg = "Missing option '--data-dir'."
+        raise click.UsageError(msg)
+    # Its complaints about brokers that are not up yet are the normal course of a start.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    options = Options(data_dir=data_dir, brokers=int(brokers), ingress_port=ingress_port, restart=not no_restart)
+    started = time.monotonic()
+    try:
+        with open_stack(options, say=_say, check=signals.check) as stack:
+            _tell(stack, took_s=time.monotonic() - started)
+            while signals.came is None:
+                stack.tend()
+                time.sleep(_TEND_PERIOD_S)
+            _say("stopping")
+    except Stopped:
+        _say("stopped while starting")
+    return _exit_code(signals)
+
+
+def _fetch(signals: Signals) -> int:
+    try:
+        prepare_jars(say=_say, check=signals.check)
+    except Stopped:
+        return _exit_code(signals)
+    return 0
+
+
+def _exit_code(signals: Signals) -> int:
+    return INTERRUPTED if signals.came is signal.SIGINT else 0
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _tell(stack: Stack, *, took_s: float) -> None:
+    _say(f"{took_s:6.1f} s  in all; Ctrl-C stops it")
+    for name, source in stack.endpoints["sources"].items():
+        _say(f"source {name}: POST {stack.endpoints['ingress']}{source['path']}, secret in {source['secret_file']}")
+    _say(f"everything else: {stack.endpoints_file}")

@@ -1,0 +1,202 @@
+"""Bring the embedded stack up in order, keep it up, publish where it is, and take it down in the opposite order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge.dev.admin import create_topics
+from bridge.dev.directory import DataDirectory, claim
+from bridge.dev.files import write_json
+from bridge.dev.jars import JarCache, kafka_jars
+from bridge.dev.java import find_java
+from bridge.dev.kafka import KafkaCluster
+from bridge.dev.ports import HOST, is_free, stable_ports
+from bridge.dev.processes import Child, Ledger
+from bridge.dev.services import PARTITIONS, SOURCES, answers, ingress_child, last_line, registry_child
+from bridge.dev.supervisor import Supervisor
+from bridge.errors import ConfigError
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
+
+TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
+# Two seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
+_READY_TIMEOUT_S = 60.0
+# Longer than its drain and flush take together (25 s by default).
+_INGRESS_GRACE_S = 30.0
+_REGISTRY_GRACE_S = 5.0
+_POLL_S = 0.1
+
+Say = Callable[[str], None]
+Check = Callable[[], None]
+"""Called while something is waited for; raises to give up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an operator chooses."""
+
+    data_dir: Path
+    brokers: int = 1
+    ingress_port: int | None = None
+    restart: bool = True
+
+
+def prepare_jars(*, say: Say, check: Check) -> JarCache:
+    """Fetch what the cache lacks of the Kafka jars."""
+    cache = kafka_jars()
+    missing = cache.missing()
+    if missing:
+        say(f"fetching {len(missing)} Kafka jars, once for this machine")
+        cache.fetch(missing, check=check)
+    return cache
+
+
+@contextmanager
+def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
+    """Start everything, hand over the running stack, and stop everything.
+
+    Args:
+        options: The operator's.
+        say: Gets each line for people.
+        check: Called while waiting for a part; what it raises ends the start, in order.
+
+    Raises:
+        ConfigError: Something of the machine or of the options stands in the way; one line says what.
+    """
+    with ExitStack() as cleanup:
+        directory = cleanup.enter_context(claim(options.data_dir, pid=os.getpid()))
+        directory.endpoints.unlink(missing_ok=True)
+        ledger = Ledger(directory.ledger)
+        for name in ledger.end_leftovers():
+            say(f"ended {name}, left over from a crash")
+        if options.ingress_port is not None and not is_free(options.ingress_port):
+            msg = f"--ingress-port {options.ingress_port}: in use"
+            raise ConfigError(msg)
+        stack = Stack(directory, options=options, ledger=ledger, say=say, check=check)
+        cleanup.callback(stack.stop)
+        stack.start()
+        yield stack
+
+
+class Stack:
+    """The parts of a running stack."""
+
+    def __init__(self, directory: DataDirectory, *, options: Options, ledger: Ledger, say: Say, check: Check) -> None:
+        """Plan the parts in a directory that this process holds."""
+        self._directory = directory
+        self._ledger = ledger
+        self._say = say
+        self._check = check
+        self._restart = options.restart
+        java = find_java()
+        jars = prepare_jars(say=say, check=check)
+        self._ports = stable_ports(directory.ports, names=("ingress", "management", "registry"))
+        if options.ingress_port is not None:
+            self._ports["ingress"] = options.ingress_port
+        self._cluster = KafkaCluster(
+            directory.kafka, brokers=options.brokers, java=java, class_path=jars.class_path, logs=directory.logs
+        )
+        self._registry = registry_child(directory, port=self._ports["registry"])
+        self._ingress = ingress_child(
+            directory,
+            port=self._ports["ingress"],
+            management_port=self._ports["management"],
+            bootstrap_servers=self._cluster.bootstrap_servers,
+        )
+        self._supervisor: Supervisor | None = None
+
+    @property
+    def endpoints(self) -> dict[str, Any]:
+        """What `endpoints.json` says: where each part that runs can be reached."""
+        ports = self._ports
+        found: dict[str, Any] = {}
+        if self._runs(self._ingress):
+            found["ingress"] = f"http://{HOST}:{ports['ingress']}"
+            found["management"] = f"http://{HOST}:{ports['management']}"
+        found["bootstrap_servers"] = self._cluster.bootstrap_servers
+        if self._runs(self._registry):
+            found["registry"] = f"http://{HOST}:{ports['registry']}"
+        found["sources"] = {
+            name: {
+                "path": f"/webhooks/{name}",
+                "profile": profile,
+                "secret_file": str(self._directory.secret_dir(name) / "current"),
+            }
+            for name, profile in SOURCES.items()
+        }
+        found["pids"] = {child.name: child.pid for child in self._children if child.pid is not None}
+        found["logs"] = str(self._directory.logs)
+        return found
+
+    def start(self) -> None:
+        """Start part after part, each when the one before answers, and publish the endpoints."""
+        with self._timed(f"Kafka, {len(self._cluster.brokers)} broker(s), {self._cluster.bootstrap_servers}"):
+            self._cluster.start(check=self._check, started=self._record)
+        with self._timed(f"{len(TOPICS)} topics of {PARTITIONS} partitions"):
+            create_topics(self._cluster.bootstrap_servers, dict.fromkeys(TOPICS, PARTITIONS))
+        with self._timed(f"registry, http://{HOST}:{self._ports['registry']}"):
+            self._start(self._registry, port=self._ports["registry"], path="/subjects")
+        with self._timed(f"ingress, http://{HOST}:{self._ports['ingress']}"):
+            self._start(self._ingress, port=self._ports["management"], path="/readyz")
+        self._supervisor = Supervisor(
+            self._children, restart=self._restart, now=time.monotonic, changed=self._publish, say=self._say
+        )
+        self._publish()
+
+    def tend(self) -> None:
+        """Start again what died; to be called several times a second."""
+        if self._supervisor is not None:
+            self._supervisor.tend()
+
+    def stop(self) -> None:
+        """Stop what runs: first who takes deliveries, last who keeps them."""
+        self._directory.endpoints.unlink(missing_ok=True)
+        self._ingress.stop(_INGRESS_GRACE_S)
+        self._registry.stop(_REGISTRY_GRACE_S)
+        self._cluster.stop()
+        self._ledger.clear()
+
+    @property
+    def endpoints_file(self) -> Path:
+        """File that holds `endpoints` while the stack runs."""
+        return self._directory.endpoints
+
+    @property
+    def _children(self) -> list[Child]:
+        return [*self._cluster.brokers.values(), self._registry, self._ingress]
+
+    def _runs(self, child: Child) -> bool:
+        # One that is about to be started again keeps its address.
+        return self._restart or child.alive
+
+    def _record(self) -> None:
+        self._ledger.write(self._children)
+
+    def _publish(self) -> None:
+        self._record()
+        write_json(self._directory.endpoints, self.endpoints)
+
+    def _start(self, child: Child, *, port: int, path: str) -> None:
+        child.start()
+        self._record()
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while not answers(port, path):
+            self._check()
+            if not child.alive:
+                msg = f"{child.name} ended with {child.exit_code}: {last_line(child.log)}; see {child.log}"
+                raise ConfigError(msg)
+            if time.monotonic() > deadline:
+                msg = f"{child.name} was not ready within {_READY_TIMEOUT_S:.0f} s; see {child.log}"
+                raise ConfigError(msg)
+            time.sleep(_POLL_S)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._say(f"{time.monotonic() - started:6.1f} s  {part}")

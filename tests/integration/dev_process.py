@@ -1,0 +1,107 @@
+"""A `drx-bridge dev` of its own for a test, seen from outside as an operator sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+# Several starts of a cold JVM beside the rest of the suite.
+PATIENCE_S = 120.0
+
+
+def until(found: Callable[[], T], *, what: str) -> T:
+    """Ask again and again until the answer is true; processes of other programs give us no event to wait for."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (answer := found()):
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.05)
+    return answer
+
+
+def run_dev(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, for the starts that must fail."""
+    return subprocess.run(  # noqa: S603 - our own command line
+        command(*arguments), env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def command(*arguments: str) -> list[str]:
+    """Command line of `dev`."""
+    return [sys.executable, "-m", "bridge", "dev", *arguments]
+
+
+class DevProcess:
+    """One run on `data_dir`; ends with the context, and takes its children with it."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        """Start it and do not wait."""
+        self.endpoints_file = data_dir / "endpoints.json"
+        self._ledger = data_dir / "processes.json"
+        self._process = subprocess.Popen(  # noqa: S603 - our own command line
+            command("--data-dir", str(data_dir), *arguments), stderr=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Self:
+        """Nothing more to do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it without waiting for an orderly stop."""
+        self._process.kill()
+        self._process.communicate()
+
+    @property
+    def pid(self) -> int:
+        """Of `dev` itself."""
+        return self._process.pid
+
+    def ready(self) -> dict[str, Any]:
+        """Wait for the endpoints and return them."""
+        until(lambda: self.endpoints_file.exists() or self._process.poll() is not None, what="endpoints.json")
+        assert self._process.poll() is None, self._process.communicate()[1]
+        return self.endpoints()
+
+    def endpoints(self) -> dict[str, Any]:
+        """As they are now."""
+        content: dict[str, Any] = json.loads(self.endpoints_file.read_bytes())
+        return content
+
+    def pids_of_children(self) -> list[int]:
+        """As noted for the time after a crash; empty before the first child."""
+        if not self._ledger.exists():
+            return []
+        return [pid for pid, _started in json.loads(self._ledger.read_bytes()).values()]
+
+    def new_pid(self, name: str, *, instead_of: int) -> int:
+        """Wait until the endpoints name another process."""
+        pid: int = until(
+            lambda: next((pid for n, pid in self.endpoints()["pids"].items() if n == name and pid != instead_of), 0),
+            what=f"another {name}",
+        )
+        return pid
+
+    def end(self, number: signal.Signals) -> int:
+        """Send the signal and return the exit code."""
+        self._process.send_signal(number)
+        self._process.communicate(timeout=PATIENCE_S)
+        return self._process.returncode
+
+
+def gone(pid: int) -> bool:
+    """Whether no such process runs; one that nobody has asked for its exit code runs no more."""
+    try:
+        dead: bool = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    return dead

@@ -1,0 +1,172 @@
+"""Children of a real process: they end with it, whoever started them, and a crash's leftovers are found."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bridge.dev.processes import LOG_MAX_BYTES, Child, Ledger
+from bridge.dev.supervisor import Supervisor
+from tests.integration.dev_process import gone, until
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def a_child(directory: Path, cleanup: ExitStack, *, command: tuple[str, ...] = ("sleep", "600")) -> Child:
+    child = Child("sleeper", command=command, cwd=directory, log=directory / "log")
+    cleanup.callback(child.kill)
+    return child
+
+
+def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+    program = f"""
+        import time
+        from pathlib import Path
+        from bridge.dev.processes import Child
+        here = Path({str(tmp_path)!r})
+        child = Child("sleeper", command=["sleep", "600"], cwd=here, log=here / "log")
+        child.start()
+        print(child.pid, flush=True)
+        time.sleep(600)
+    """
+    with subprocess.Popen(  # noqa: S603 - our own command line
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert not gone(pid)
+
+        parent.kill()
+
+    until(lambda: gone(pid), what="the child's end")
+
+
+def test_a_child_outlives_the_thread_that_started_it(tmp_path: Path, cleanup: ExitStack) -> None:
+    """The kernel ties it to a thread; the fixtures of tests start brokers from threads that end."""
+    child = a_child(tmp_path, cleanup)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(child.start).result()
+
+    assert not child.wait(0.3)
+
+
+def test_a_stop_is_bounded(tmp_path: Path, cleanup: ExitStack) -> None:
+    deaf = a_child(tmp_path, cleanup, command=("sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"))
+    deaf.start()
+    until(lambda: "deaf" in (tmp_path / "log").read_text(), what="its first line")
+
+    deaf.stop(grace_s=0.1)
+
+    assert deaf.exit_code == -signal.SIGKILL
+
+
+def test_a_frozen_child_is_stopped_all_the_same(tmp_path: Path, cleanup: ExitStack) -> None:
+    child = a_child(tmp_path, cleanup)
+    child.start()
+    child.pause()
+
+    child.stop(grace_s=30)
+
+    assert child.exit_code == -signal.SIGTERM
+
+
+def test_what_a_crash_left_behind_is_ended(tmp_path: Path, cleanup: ExitStack) -> None:
+    child = a_child(tmp_path, cleanup)
+    child.start()
+    Ledger(tmp_path / "ledger").write([child])
+
+    assert Ledger(tmp_path / "ledger").end_leftovers() == ["sleeper"]
+    assert child.wait(30)
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_another_process_under_the_old_number_is_left_alone(tmp_path: Path, cleanup: ExitStack) -> None:
+    child = a_child(tmp_path, cleanup)
+    child.start()
+    (tmp_path / "ledger").write_text(f'{{"broker-1": [{child.pid}, 1000.0]}}')
+
+    assert Ledger(tmp_path / "ledger").end_leftovers() == []
+    assert child.alive
+
+
+def test_a_log_that_has_grown_too_large_is_set_aside(tmp_path: Path, cleanup: ExitStack) -> None:
+    (tmp_path / "log").write_bytes(b"x" * (LOG_MAX_BYTES + 1))
+    a_child(tmp_path, cleanup).start()
+
+    assert (tmp_path / "log.1").stat().st_size == LOG_MAX_BYTES + 1
+    assert (tmp_path / "log").stat().st_size == 0
+
+
+class Clock:
+    """Monotonic seconds that a test turns on."""
+
+    def __init__(self) -> None:
+        """Begin anywhere."""
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+
+def a_supervisor(child: Child, clock: Clock, *, changes: list[int | None], restart: bool = True) -> Supervisor:
+    return Supervisor(
+        [child], restart=restart, now=clock, changed=lambda: changes.append(child.pid), say=lambda _line: None
+    )
+
+
+def test_what_was_well_is_started_again_at_once(tmp_path: Path, cleanup: ExitStack) -> None:
+    child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
+    child.start()
+    supervisor = a_supervisor(child, clock, changes=changes)
+    clock.now += 60
+    child.kill()
+
+    supervisor.tend()
+    supervisor.tend()
+    supervisor.tend()
+
+    assert changes == [None, child.pid]
+    assert child.alive
+
+
+def test_what_dies_again_and_again_waits_longer_each_time(tmp_path: Path, cleanup: ExitStack) -> None:
+    child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
+    child.start()
+    supervisor = a_supervisor(child, clock, changes=changes)
+    waited = []
+    for _ in range(7):
+        child.kill()
+        died = clock.now
+        while not child.alive:
+            supervisor.tend()
+            clock.now += 0 if child.alive else 0.5
+        waited.append(clock.now - died)
+
+    assert waited == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+def test_without_restart_a_death_is_told_once(tmp_path: Path, cleanup: ExitStack) -> None:
+    child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
+    child.start()
+    supervisor = a_supervisor(child, clock, changes=changes, restart=False)
+    child.kill()
+
+    for _ in range(3):
+        supervisor.tend()
+        clock.now += 60
+
+    assert changes == [None]
+    assert not child.alive

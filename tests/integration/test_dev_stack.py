@@ -1,0 +1,132 @@
+"""`drx-bridge dev` comes up, comes back after any kill, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # noqa: TID251 - asks the broker itself
+
+from bridge.dev.admin import known_brokers
+from tests.integration.dev_process import DevProcess, gone, run_dev, until
+
+pytestmark = pytest.mark.kafka
+
+TOPICS = ("drx.prescriptions.v1", "drx.accounts.v1", "drx.unrecognized.v1")
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevProcess]:
+    """One stack for the tests that leave it as they found it, under a path that has all that paths may have."""
+    data_dir = tmp_path_factory.mktemp("dev") / ("long" * 40) / "with space, comma and é"
+    with DevProcess(data_dir) as process:
+        process.ready()
+        yield process
+
+
+def status(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a loopback address of ours
+        code: int = answer.status
+        return code
+
+
+def is_up(url: str) -> bool:
+    try:
+        return status(url) == 200
+    except OSError:
+        return False
+
+
+async def partitions(bootstrap_servers: str) -> dict[str, int]:
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap_servers) as consumer:
+        await consumer.topics()
+        return {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in TOPICS}
+
+
+async def write(bootstrap_servers: str, value: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all") as producer:
+        await producer.send_and_wait(TOPICS[0], value, partition=0)
+
+
+async def read_first(bootstrap_servers: str) -> object:
+    async with asyncio.timeout(60), AIOKafkaConsumer(bootstrap_servers=bootstrap_servers) as consumer:
+        partition = TopicPartition(TOPICS[0], 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        return (await consumer.getone()).value
+
+
+def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) -> None:
+    endpoints = dev.endpoints()
+
+    source = endpoints["sources"]["drx"]
+    assert status(f"{endpoints['management']}/readyz") == 200
+    assert status(f"{endpoints['registry']}/subjects") == 200
+    assert set(endpoints["pids"]) == {"broker-1", "registry", "ingress"}
+    assert (source["path"], source["profile"]) == ("/webhooks/drx", "drx_standard")
+    assert Path(source["secret_file"]).name == "current"
+    assert Path(source["secret_file"]).read_text().startswith("whsec_")
+    assert Path(endpoints["logs"], "ingress.log").is_file()
+    assert "postgres" not in endpoints
+
+
+async def test_the_topics_have_the_partitions_of_the_contract(dev: DevProcess) -> None:
+    found = await partitions(dev.endpoints()["bootstrap_servers"])
+
+    assert found == dict.fromkeys(TOPICS, 12)
+
+
+def test_a_second_one_on_the_same_directory_names_the_first(dev: DevProcess) -> None:
+    done = run_dev("--data-dir", str(dev.endpoints_file.parent))
+
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(f"pid {dev.pid}")
+    assert is_up(f"{dev.endpoints()['management']}/readyz")
+
+
+@pytest.mark.parametrize("name", ["registry", "ingress", "broker-1"])
+def test_a_killed_part_comes_back_on_its_port_under_a_new_pid(dev: DevProcess, name: str) -> None:
+    before = dev.endpoints()
+
+    psutil.Process(before["pids"][name]).kill()
+    dev.new_pid(name, instead_of=before["pids"][name])
+
+    after = dev.endpoints()
+    assert {**after, "pids": {}} == {**before, "pids": {}}
+    until(lambda: known_brokers(after["bootstrap_servers"]), what="the broker's answer")
+    until(lambda: is_up(f"{after['registry']}/subjects"), what="the registry's answer")
+    until(lambda: is_up(f"{after['management']}/readyz"), what="the ingress to be ready")
+
+
+def test_its_own_death_takes_all_and_loses_nothing(tmp_path: Path) -> None:
+    with DevProcess(tmp_path) as first:
+        before = first.ready()
+        secret = Path(before["sources"]["drx"]["secret_file"]).read_text()
+        asyncio.run(write(before["bootstrap_servers"], b"kept"))
+        first.end(signal.SIGKILL)
+        until(lambda: all(map(gone, before["pids"].values())), what="the children's end")
+
+    with DevProcess(tmp_path) as second:
+        until(lambda: second.pids_of_children() and second.endpoints_file.exists(), what="the second start")
+        after = second.ready()
+        assert {**after, "pids": {}} == {**before, "pids": {}}
+        assert Path(after["sources"]["drx"]["secret_file"]).read_text() == secret
+        assert asyncio.run(read_first(after["bootstrap_servers"])) == b"kept"
+
+        assert second.end(signal.SIGTERM) == 0
+        assert all(map(gone, after["pids"].values()))
+        assert not second.endpoints_file.exists()
+
+
+def test_ctrl_c_while_starting_ends_what_runs_already(tmp_path: Path) -> None:
+    with DevProcess(tmp_path) as dev:
+        pids = until(dev.pids_of_children, what="a first child")
+
+        assert dev.end(signal.SIGINT) == 130
+        assert all(map(gone, pids))
+        assert not dev.endpoints_file.exists()

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from bridge.dev.services import child_environment, last_line
+
+
+def test_a_child_hears_nothing_of_another_system() -> None:
+    shell = {
+        "PATH": "/bin",
+        "BRIDGE_CONFIG": "/etc/production.toml",
+        "BRIDGE_KAFKA__SASL_MECHANISM": "PLAIN",
+        "bridge_sources__other__profile": "x",
+        "BRIDGE_REGISTRY__URL": "http://production",
+        "BRIDGE_HTTP__DEADLINE_S": "2",
+        "bridge_http__port": "80",
+    }
+
+    environment = child_environment(shell, {"BRIDGE_HTTP__PORT": "18080"})
+
+    assert environment == {
+        "PATH": "/bin",
+        "BRIDGE_HTTP__DEADLINE_S": "2",
+        "BRIDGE_HTTP__PORT": "18080",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def test_the_last_line_of_a_log_is_the_last_with_something_in_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("x" * 5000 + "\nfirst\nthe reason\n\n")
+
+    assert last_line(log) == "the reason"
+    assert last_line(tmp_path / "none") == ""
