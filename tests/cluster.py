@@ -74,10 +74,11 @@ def docker_answers() -> bool:
         with closing(docker.from_env(timeout=2)) as client:
             return bool(client.ping())
     except DockerException:
-        # The client leaves the socket of a refused connection to the collector, whose warning would fail a test.
-        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-            gc.collect()
-        return False
+        pass
+    # The client leaves the socket of a refused connection to the collector, whose warning would fail a test.
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
+    return False
 
 
 def open_cluster(kind: str, directory: Path, *, brokers: int) -> Cluster:
