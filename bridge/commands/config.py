@@ -1,0 +1,64 @@
+"""`drx-bridge config`: what the settings come to, secrets masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import orjson
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bridge.settings import PREFIX, Settings, load_settings, masked
+
+
+# Rows stay whole for grep.
+PIPED_WIDTH = 200
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, nested as in the TOML file.")
+def config(*, as_json: bool) -> int:
+    """Show the effective settings: the environment over the TOML file over the defaults."""
+    settings = load_settings()
+    if as_json:
+        click.echo(orjson.dumps(masked(settings)))
+        return 0
+    table = Table(box=None, header_style="bold")
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("meaning", style="dim")
+    for name, value, meaning, changed in rows(settings):
+        table.add_row(name, Text(value, "bold green" if changed else ""), meaning)
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(table)
+    return 0
+
+
+def rows(settings: Settings) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield variable, value, meaning, and whether the value was given rather than the default."""
+    yield from _section(settings, masked(settings), prefix=PREFIX)
+
+
+def _section(model: BaseModel, shown: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, str, str, bool]]:
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        variable = f"{prefix}{name.upper()}"
+        if isinstance(value, BaseModel):
+            yield from _section(value, shown[name], prefix=f"{variable}__")
+        elif isinstance(value, Mapping) and any(isinstance(each, BaseModel) for each in value.values()):
+            for key, each in value.items():
+                yield from _section(each, shown[name][key], prefix=f"{variable}__{key.upper()}__")
+        else:
+            yield variable, _word(shown[name]), field.description or "", name in model.model_fields_set
+
+
+def _word(value: object) -> str:
+    if value is None or value == {}:
+        return "-"
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,0 +1,173 @@
+"""What the doctor looks at: each check gives findings, one line each, with what to do about a bad one."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from bridge.errors import BridgeError, ConfigError
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.secrets import load
+from bridge.ingress.signatures import KeySlot
+from bridge.kafka.routing import RoutingTable
+from bridge.registry.client import open_client
+from bridge.registry.client_errors import IdsMissingError, RegistryUnavailableError
+from bridge.registry.ids import newest, resolve_ids, wanted, wrong_ids
+from bridge.registry.loader import bundled
+from bridge.registry.lock import default_topic
+from bridge.settings import Registry, Settings, Source
+
+Verdict = Literal["ok", "warning", "failed"]
+
+# Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
+EXPIRES_SOON_S = 14 * 86_400
+# Room for logs, and for a registry's ids when they are written anew; less is a disk about to be full.
+FREE_MIN_BYTES = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor.
+
+    Attributes:
+        check: What was looked at, such as `topics`.
+        verdict: `failed` means that the ingress cannot do its work.
+        says: What was found; never a secret.
+        advice: What to do; empty when there is nothing to do.
+    """
+
+    check: str
+    verdict: Verdict
+    says: str
+    advice: str = ""
+
+
+def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:
+    """Look at the profile and the secrets of each source."""
+    if not settings.sources:
+        says = "no source is configured: every delivery will be refused"
+        yield Finding("sources", "failed", says, "set BRIDGE_SOURCES__<name>__PROFILE, …__ENVIRONMENT, …__SECRETS_DIR")
+    for name, source in settings.sources.items():
+        yield _check_profile(name, source)
+        yield _check_secrets(name, source, now=now.timestamp())
+
+
+def _check_profile(name: str, source: Source) -> Finding:
+    check = f"source {name}"
+    try:
+        load_profile(source.profile)
+    except ConfigError as exc:
+        return Finding(check, "failed", str(exc), f"set BRIDGE_SOURCES__{name.upper()}__PROFILE to one of those")
+    tolerance = "any age" if source.tolerance_s is None else f"at most {source.tolerance_s} s old"
+    return Finding(check, "ok", f"profile {source.profile}, {source.environment}, {source.scheme}, {tolerance}")
+
+
+def _check_secrets(name: str, source: Source, *, now: float) -> Finding:
+    check = f"secrets {name}"
+    try:
+        slots = load(source.secrets_dir)
+    except ConfigError as exc:
+        return Finding(
+            check, "failed", str(exc), f"mend it, or point BRIDGE_SOURCES__{name.upper()}__SECRETS_DIR at one"
+        )
+    listed = "; ".join(_slot_words(slot, now=now) for slot in slots)
+    active = [slot.accept_until for slot in slots if slot.not_before <= now <= slot.accept_until]
+    if not active:
+        return Finding(
+            check, "failed", f"none counts now: {listed}", f"add a file with a secret to {source.secrets_dir}"
+        )
+    if max(active) < now + EXPIRES_SOON_S:
+        return Finding(check, "warning", f"the last one ends soon: {listed}", "agree on a new secret with the sender")
+    return Finding(check, "ok", listed)
+
+
+def _slot_words(slot: KeySlot, *, now: float) -> str:
+    kind = "v1a" if slot.hmac_key is None else "v1"
+    if slot.not_before > now:
+        return f"{slot.name} ({kind}, from {_day(slot.not_before)})"
+    if slot.accept_until < now:
+        return f"{slot.name} ({kind}, ended {_day(slot.accept_until)})"
+    return f"{slot.name} ({kind}, {'no end' if math.isinf(slot.accept_until) else f'until {_day(slot.accept_until)}'})"
+
+
+def _day(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIterator[Finding]:
+    """Compare the registry's ids with our schemas; without a URL, see that the bundled lock can be read."""
+    try:
+        lock = bundled()
+    except ConfigError as exc:
+        yield Finding("registry", "failed", str(exc), "install the package again")
+        return
+    if registry.url is None:
+        yield Finding(
+            "registry", "ok", f"none configured; {len(lock.latest())} schemas with the ids of the bundled lock"
+        )
+        return
+    del routes
+    needed = wanted(newest(lock), default_topic)
+    try:
+        async with open_client(registry.url, credentials=credentials(registry)) as client:
+            ids = await resolve_ids(needed, registry=client, path=registry.ids_file)
+            wrong = await wrong_ids(needed, ids, registry=client)
+    except IdsMissingError as exc:
+        yield Finding("registry", "failed", str(exc), "run `drx-bridge schemas push`")
+    except RegistryUnavailableError as exc:
+        known = "the ids of an earlier start still serve" if registry.ids_file else "a first start would not be ready"
+        yield Finding("registry", "failed", f"{exc}; {known}", "check BRIDGE_REGISTRY__URL and the way to it")
+    except BridgeError as exc:
+        yield Finding("registry", "failed", str(exc), "check BRIDGE_REGISTRY__URL and its credentials")
+    else:
+        if wrong:
+            says = f"{len(wrong)} ids mean something else there, such as that of {wrong[0]}"
+            yield Finding(
+                "registry", "failed", says, "delete BRIDGE_REGISTRY__IDS_FILE and run `drx-bridge schemas push`"
+            )
+        else:
+            yield Finding("registry", "ok", f"{client.url} holds all {len(ids)} schemas under the ids in use")
+
+
+def credentials(registry: Registry) -> tuple[str, str] | None:
+    """Read user and password of the registry from their files.
+
+    Raises:
+        ConfigError: One of the two is missing or cannot be read.
+    """
+    if registry.username_file is None and registry.password_file is None:
+        return None
+    return _line("username_file", registry.username_file), _line("password_file", registry.password_file)
+
+
+def _line(setting: str, path: Path | None) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip() if path is not None else ""
+    except (OSError, UnicodeDecodeError):
+        msg = f"registry.{setting}: cannot read {path}"
+        raise ConfigError(msg) from None
+
+
+def check_disk(settings: Settings) -> Iterator[Finding]:
+    """Look at the file systems that the ingress writes to."""
+    ids_file = settings.registry.ids_file
+    places = [Path.cwd()] if ids_file is None else [Path.cwd(), ids_file.parent]
+    for place in dict.fromkeys(places):
+        try:
+            free_bytes = shutil.disk_usage(place).free
+        except OSError as exc:
+            yield Finding("disk", "failed", f"{place}: {exc.strerror}", "make the directory, or set another one")
+            continue
+        says = f"{free_bytes / 1e9:,.1f} GB free at {place}"
+        if free_bytes < FREE_MIN_BYTES:
+            yield Finding("disk", "failed", says, "free some space")
+        elif place != Path.cwd() and not os.access(place, os.W_OK):
+            yield Finding("disk", "failed", f"{place} cannot be written to", "let the bridge's user write there")
+        else:
+            yield Finding("disk", "ok", says)

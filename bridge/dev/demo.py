@@ -1,0 +1,230 @@
+"""The guided tour: one prescription's life, one forged and one broken delivery, checked at every hop."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from bridge.dev.demo_compare import differences
+from bridge.dev.demo_screen import Screen
+from bridge.dev.demo_witness import Seen, Witness, holding, with_id
+from bridge.dev.generator import Outgoing
+from bridge.dev.simulator import Answer, Sender
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
+
+# Lines of a body that are shown; the rest is like them.
+BODY_LINES = 12
+SOURCE = "drx"
+
+# What the events of `story_plots.mail_order` mean, by type and by the state they report.
+MEANINGS = {
+    "prescription.created": "A draft waits in the prescriber's queue.",
+    "prescription.sent": "Signed; the order has left for the pharmacy.",
+    "prescription.processed": "The pharmacy's system has confirmed it.",
+    "received": "It stands in the mail-order pharmacy's queue.",
+    "packed": "Counted, labelled, billed and packed.",
+    "dispensed": "The pharmacist gives it out.",
+    "label_created": "The carrier knows of a parcel.",
+    "in_transit": "The parcel is on its way.",
+    "delivered": "The parcel is at the patient's door.",
+}
+
+
+class Tour:
+    """Plays each part of the story and looks for it in Kafka; what is not as it should be ends up on the screen."""
+
+    def __init__(self, *, screen: Screen, sender: Sender, forger: Sender, witness: Witness, partitions: int) -> None:
+        """Keep the parts.
+
+        Args:
+            screen: Where the story is told and the checks are counted.
+            sender: A DRx that knows the secret.
+            forger: The same, with another secret.
+            witness: Reads Kafka.
+            partitions: Count that every topic has.
+        """
+        self._screen = screen
+        self._sender = sender
+        self._forger = forger
+        self._witness = witness
+        self._partitions = partitions
+
+    async def life(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Play a whole life: its first event hop by hop, the others in short, and then their order."""
+        key = str(events[0]["data"]["prescription_id"])
+        self._screen.chapter(
+            "1  The life of one prescription",
+            f"DRx pushes one signed delivery for each thing that happens to {key}. Here is the first one, hop by hop.",
+        )
+        places = [await self._first(events[0])]
+        self._screen.note("")
+        self._screen.note("The rest of its life, checked in the same way:")
+        places += [await self._next(event) for event in events[1:]]
+        found = [seen for seen in places if seen is not None]
+        self._screen.check(
+            f"all {len(events)} events are in one partition, in the order in which they were sent",
+            order_faults(found, expected=len(events)),
+        )
+
+    async def forged(self, event: Mapping[str, Any], *, marker: str) -> None:
+        """Send what looks like an event but is signed with another secret."""
+        self._screen.chapter(
+            "2  A forged delivery",
+            "Somebody who does not know the secret claims that the prescription was cancelled.",
+        )
+        outgoing = _outgoing(event)
+        before = len(await self._witness.look())
+        answer = await self._forger.deliver(outgoing)
+        self._screen.hop(1, f"POST, signed with another secret  →  {_reply_words(answer)}")
+        self._screen.check(
+            "refused: 401, with nothing but a constant code",
+            _unequal(status=(answer.reply.status, 401), outcome=(answer.reply.outcome, "refused")),
+        )
+        seen = await self._witness.look()
+        self._screen.hop(2, "Kafka")
+        faults = [f"found in {each.place}" for each in holding(seen, marker) + with_id(seen, outgoing.id)]
+        faults += [] if len(seen) == before else [f"{len(seen) - before} new records"]
+        self._screen.check("nothing of it is in any topic", faults)
+
+    async def broken(self, outgoing: Outgoing) -> None:
+        """Send a signed body that is no JSON: DRx's own fault, and still not lost."""
+        self._screen.chapter(
+            "3  A broken delivery",
+            "DRx signs a body that was cut off on the way out. It is genuine, so it is kept, byte for byte.",
+        )
+        answer = await self._sender.deliver(outgoing)
+        self._screen.hop(1, f"POST, signed, {len(outgoing.body)} bytes that end too early  →  {_reply_words(answer)}")
+        wanted = {
+            "status": (answer.reply.status, 202),
+            "outcome": (answer.reply.outcome, "parked"),
+            "reason": (answer.reply.reason, "malformed_json"),
+        }
+        self._screen.check("parked: 202, DRx need not send it again", _unequal(**wanted))
+        seen = with_id(await self._witness.look(), outgoing.id)
+        self._screen.hop(2, f"Kafka: {UNRECOGNIZED_TOPIC}, apart from the events")
+        if len(seen) != 1:
+            self._screen.check("it is there once", [f"{len(seen)} records"])
+            return
+        (parked,) = seen
+        shown = {name: value for name, value in parked.value.items() if name != "headers"}
+        self._screen.pairs({"record": parked.place, "key": parked.key, **shown})
+        self._screen.check(
+            "its key is the webhook id",
+            _unequal(topic=(parked.topic, UNRECOGNIZED_TOPIC), key=(parked.key, outgoing.id)),
+        )
+        self._screen.check(
+            "its body is what was sent, byte for byte", _unequal(body=(parked.value.get("body"), outgoing.body))
+        )
+
+    async def _first(self, event: Mapping[str, Any]) -> Seen | None:
+        screen, outgoing = self._screen, _outgoing(event)
+        answer = await self._sender.deliver(outgoing)
+        screen.hop(1, f"DRx signs and pushes {event['type']}")
+        screen.pairs({"POST": f"/webhooks/{SOURCE}", "webhook-id": outgoing.id, "body": outgoing.body.decode()})
+        screen.hop(2, f"The bridge verifies, maps and waits for Kafka  →  {_reply_words(answer)}")
+        screen.check("200 accepted, after all in-sync replicas have it", answer_faults(answer))
+        seen = with_id(await self._witness.look(), outgoing.id)
+        screen.hop(3, "Kafka, read back by another client")
+        screen.check("the event is there once", [] if len(seen) == 1 else [f"{len(seen)} records"])
+        if len(seen) != 1:
+            return None
+        (record,) = seen
+        screen.pairs({"record": record.place, "key": record.key, **record.headers})
+        screen.check("topic, key and partition are those of the prescription", self._place_faults(record, event))
+        screen.check("the headers say what is inside without opening it", header_faults(record, outgoing, event))
+        screen.hop(4, f"The Avro value, {len(record.payload)} bytes, decoded as {record.record}")
+        screen.pairs(dict(list(record.value.items())[:BODY_LINES]))
+        screen.note("… and so on")
+        screen.check("every field is what was sent, and none was added", differences(event, record.value))
+        return record
+
+    async def _next(self, event: Mapping[str, Any]) -> Seen | None:
+        outgoing = _outgoing(event)
+        answer = await self._sender.deliver(outgoing)
+        seen = with_id(await self._witness.look(), outgoing.id)
+        faults = answer_faults(answer)
+        record = seen[0] if len(seen) == 1 else None
+        if record is None:
+            faults.append(f"{len(seen)} records in Kafka")
+        else:
+            faults += self._place_faults(record, event)
+            faults += header_faults(record, outgoing, event)
+            faults += [f"value differs at {path}" for path in differences(event, record.value)]
+        place = "nowhere" if record is None else record.place
+        told = _meaning(event)
+        self._screen.step(event["type"], told, hops=f"{_reply_words(answer)}  →  {place}", checks=5, faults=faults)
+        return record
+
+    def _place_faults(self, record: Seen, event: Mapping[str, Any]) -> list[str]:
+        key = str(event["data"]["prescription_id"])
+        return _unequal(
+            topic=(record.topic, PRESCRIPTIONS_TOPIC),
+            key=(record.key, key),
+            partition=(record.partition, partition(key.encode(), self._partitions)),
+        )
+
+
+def answer_faults(answer: Answer) -> list[str]:
+    """Say how an answer differs from `200 accepted` at the first attempt."""
+    return _unequal(status=(answer.reply.status, 200), outcome=(answer.reply.outcome, "accepted"))
+
+
+def header_faults(record: Seen, outgoing: Outgoing, event: Mapping[str, Any]) -> list[str]:
+    """Compare the headers with what the contract promises about them."""
+    headers = record.headers
+    faults = _unequal(
+        ce_specversion=(headers.get("ce_specversion"), "1.0"),
+        ce_type=(headers.get("ce_type"), event["type"]),
+        ce_source=(headers.get("ce_source"), SOURCE),
+        ce_subject=(headers.get("ce_subject"), record.key),
+        drx_schema=(headers.get("drx_schema"), record.record),
+        drx_body_sha256=(headers.get("drx_body_sha256"), hashlib.sha256(outgoing.body).hexdigest()),
+    )
+    try:
+        same_time = datetime.fromisoformat(headers.get("ce_time", "")) == datetime.fromisoformat(event["timestamp"])
+    except ValueError:
+        same_time = False
+    return faults if same_time else [*faults, "ce_time is not the event's own time"]
+
+
+def order_faults(found: Sequence[Seen], *, expected: int) -> list[str]:
+    """Say whether records lie in one partition at rising offsets."""
+    faults = [] if len(found) == expected else [f"{len(found)} of {expected} found"]
+    if len({(each.topic, each.partition) for each in found}) > 1:
+        faults.append("they lie in several partitions")
+    offsets = [each.offset for each in found]
+    if offsets != sorted(offsets):
+        faults.append(f"their offsets are {offsets}")
+    return faults
+
+
+def _outgoing(event: Mapping[str, Any]) -> Outgoing:
+    return Outgoing(str(event["id"]), orjson.dumps(event))
+
+
+def _meaning(event: Mapping[str, Any]) -> str:
+    fields = event["data"]
+    state = next((fields[name] for name in fields if name in _STATES), event["type"])
+    return MEANINGS.get(state, "")
+
+
+_STATES = frozenset({"fulfillment_status", "fill_status", "shipment_status"})
+
+
+def _reply_words(answer: Answer) -> str:
+    reply = answer.reply
+    words = " ".join(filter(None, (str(reply.status or "no answer"), reply.outcome, reply.reason)))
+    return f"{words} in {reply.latency_s * 1000:.1f} ms"
+
+
+def _unequal(**pairs: tuple[object, object]) -> list[str]:
+    """Name each pair (found, expected) that is none; values stay out, they may be long."""
+    return [
+        f"{name} is {found!r}, expected {expected!r}" if isinstance(expected, str | int) else f"{name} differs"
+        for name, (found, expected) in pairs.items()
+        if found != expected
+    ]
