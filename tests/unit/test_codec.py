@@ -1,0 +1,386 @@
+"""What the codec writes, any Avro reader reads; what is not exactly a value, or not exactly a record, it refuses."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import fastavro  # noqa: TID251 -- the other implementation that ours is held to
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.errors import DecodeError
+from bridge.kafka.codec import SCHEMA_HEADER, Codec, Decoded, Writer, unknown_schema
+from bridge.kafka.encoder import compile_encoder
+from bridge.kafka.scalars import EncodeError, varint
+from bridge.registry.lint import expand
+from bridge.registry.loader import bundled
+from tests.unit.schema_corpus import values
+
+LOCK = bundled()
+SCHEMAS = LOCK.schemas()
+PARSED = {record: fastavro.parse_schema(dict(schema)) for record, schema in SCHEMAS.items()}
+CODEC = Codec(schemas=SCHEMAS, ids=LOCK.ids(), writers=[Writer(e.id, UUID(e.guid), e.schema) for e in LOCK.entries])
+RECORDS = sorted(SCHEMAS)
+
+PING = "drx.v1.SystemPing"
+PING_ID = LOCK.ids()[PING]
+PING_GUID = UUID(LOCK.latest()[PING].guid)
+MARKER = "Quintero"
+
+
+def a_ping(**fields: object) -> dict[str, object]:
+    return {
+        "event_id": "evt_1",
+        "event_type": "system.ping",
+        "contract_version": "1",
+        "occurred_at": datetime(2026, 9, 14, 15, 9, 26, 535000, UTC),
+        "received_at": datetime(2026, 9, 14, 15, 9, 27, tzinfo=UTC),
+        "source": "drx",
+        "origin_source": None,
+        "environment": "sandbox",
+        "account_id": "acct_4021",
+        "prescription_id": None,
+        "sequence": None,
+        "correlation_id": None,
+        "message": "hello",
+        "extensions": {},
+        **fields,
+    }
+
+
+def fastavro_bytes(record: str, value: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, PARSED[record], value, strict_allow_default=True)
+    return out.getvalue()
+
+
+def encoded_field(schema: Any, value: object) -> bytes:
+    """Encode one value as the only field of a record."""
+    record = {"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]}
+    return compile_encoder(expand(record))({"f": value})
+
+
+@pytest.mark.parametrize("record", RECORDS)
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_what_is_written_is_read_again_and_is_what_fastavro_writes(record: str, data: st.DataObject) -> None:
+    value = data.draw(values(expand(SCHEMAS[record])))
+
+    payload = CODEC.encode(record, value)
+    assert payload[5:] == fastavro_bytes(record, value)
+    assert CODEC.decode(payload) == Decoded(record, LOCK.ids()[record], value)
+
+
+def test_a_payload_leads_with_a_zero_and_the_id_of_the_schema() -> None:
+    """Confluent, "Wire format"."""
+    assert CODEC.encode(PING, a_ping())[:5] == b"\x00" + PING_ID.to_bytes(4, "big")
+
+
+def test_the_header_form_is_read_and_counts_before_the_payload() -> None:
+    body = CODEC.encode(PING, a_ping())[5:]
+
+    decoded = CODEC.decode(body, [("ce_id", b"evt_1"), (SCHEMA_HEADER, b"\x01" + PING_GUID.bytes)])
+    assert decoded == Decoded(PING, PING_ID, a_ping())
+
+
+def test_fields_with_a_default_may_be_left_out() -> None:
+    short = {name: value for name, value in a_ping().items() if value is not None and value != {}}
+
+    assert CODEC.encode(PING, short) == CODEC.encode(PING, a_ping())
+
+
+def test_any_mapping_is_a_record() -> None:
+    assert CODEC.encode(PING, MappingProxyType(a_ping())) == CODEC.encode(PING, a_ping())
+
+
+def test_an_instant_is_the_same_in_every_zone() -> None:
+    there = datetime(2026, 9, 14, 10, 9, 26, 535000, timezone(timedelta(hours=-5)))
+
+    assert CODEC.encode(PING, a_ping(occurred_at=there)) == CODEC.encode(PING, a_ping())
+
+
+DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+DATE = {"type": "int", "logicalType": "date"}
+ENUM = {"type": "enum", "name": "E", "symbols": ["UNKNOWN", "a"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ("string", b"bytes"),
+        ("string", 1),
+        ("string", None),
+        ("string", "\ud800"),
+        ("bytes", "text"),
+        ("bytes", bytearray(b"x")),
+        ("boolean", 1),
+        ("boolean", None),
+        ("int", True),
+        ("int", 1.0),
+        ("int", "1"),
+        ("int", 2**31),
+        ("int", -(2**31) - 1),
+        ("long", 1.9),
+        ("long", True),
+        ("long", 2**63),
+        ("long", -(2**63) - 1),
+        ("long", Decimal(1)),
+        (["null", "long"], False),
+        (["null", "string"], 0),
+        (["null", "string"], "\udfff"),
+        (MICROS, datetime(2026, 1, 1)),  # noqa: DTZ001 -- the naive one is the case
+        (MICROS, date(2026, 1, 1)),
+        (MICROS, 1),
+        (MICROS, "2026-01-01T00:00:00Z"),
+        (DATE, datetime(2026, 1, 1, tzinfo=UTC)),
+        (DATE, "2026-01-01"),
+        (DATE, 1),
+        (DECIMAL, 1),
+        (DECIMAL, "1.00"),
+        (DECIMAL, 1.5),
+        (DECIMAL, Decimal("1.005")),
+        (DECIMAL, Decimal("1.000")),
+        (DECIMAL, Decimal("100.00")),
+        (DECIMAL, Decimal(-100)),
+        (DECIMAL, Decimal("1E+3")),
+        (DECIMAL, Decimal("1E+999999")),
+        (DECIMAL, Decimal("NaN")),
+        (DECIMAL, Decimal("Infinity")),
+        (ENUM, "b"),
+        (ENUM, 0),
+        (ENUM, ["a"]),
+        ({"type": "array", "items": "string"}, "text"),
+        ({"type": "array", "items": "string"}, {"a": 1}),
+        ({"type": "array", "items": "string"}, ["a", 1]),
+        ({"type": "array", "items": "string"}, None),
+        ({"type": "map", "values": "string"}, ["a"]),
+        ({"type": "map", "values": "string"}, {"a": 1}),
+        ({"type": "map", "values": "string"}, {1: "a"}),
+        ({"type": "record", "name": "S", "fields": []}, []),
+        ({"type": "record", "name": "S", "fields": []}, {"a": 1}),
+    ],
+)
+def test_a_value_of_any_other_type_is_refused(schema: Any, value: object) -> None:
+    """The library below would write half of these as something else."""
+    with pytest.raises(EncodeError, match=r"^not what the schema says: f(\.\*)?$"):
+        encoded_field(schema, value)
+
+
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        (Decimal("99.99"), b"\x04\x27\x0f"),
+        (Decimal("-99.99"), b"\x04\xd8\xf1"),
+        (Decimal("1.28"), b"\x04\x00\x80"),
+        (Decimal("-1.28"), b"\x02\x80"),
+        (Decimal("1E+1"), b"\x04\x03\xe8"),
+        (Decimal(0), b"\x02\x00"),
+        (Decimal("-0.00"), b"\x02\x00"),
+    ],
+)
+def test_a_decimal_is_the_shortest_twos_complement(value: Decimal, body: bytes) -> None:
+    """Avro 1.12, "Decimal": the unscaled integer, big-endian; 1000 stands for 10.00 here."""
+    assert encoded_field(DECIMAL, value) == body
+
+
+@pytest.mark.parametrize(
+    ("number", "body"), [(0, b"\x00"), (-1, b"\x01"), (1, b"\x02"), (-64, b"\x7f"), (64, b"\x80\x01")]
+)
+def test_numbers_are_zigzag(number: int, body: bytes) -> None:
+    """Avro 1.12, the table in "Primitive types encoded as Binary"."""
+    assert varint(number) == body
+
+
+@pytest.mark.parametrize("size", [0, 63, 64, 255, 256, 20_000])
+def test_strings_of_any_length_survive(size: int) -> None:
+    value = a_ping(message="é" * size, account_id="é" * size)
+
+    assert CODEC.decode(CODEC.encode(PING, value)).value == value
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"attempt": True}, "attempt"),
+        ({"network_status": {"kind": "status", "raw_kind": None, "code": 0}}, "network_status.code"),
+        ({"network_status": {"kind": "status"}}, "network_status.code"),
+        ({"network_status": {"kind": "status", "code": "000", MARKER: "x"}}, "network_status"),
+        ({MARKER: "x"}, "the record itself"),
+        ({"attempt": ...}, "attempt"),
+        ({"attempt": ..., MARKER: "x"}, "attempt"),
+        ({"patient": {"first_name": MARKER}}, "patient.date_of_birth"),
+        ({"extensions": {"/a": MARKER.encode()}}, r"extensions\.\*"),
+    ],
+)
+def test_a_refusal_names_the_field_and_never_a_value(change: dict[str, object], field: str) -> None:
+    """`...` stands for a field that is missing."""
+    sent = {
+        **a_ping(event_type="prescription.sent"),
+        "delivery_mode": "erx",
+        "attempt": 1,
+        "network_status": {"kind": "status", "code": "000"},
+        **change,
+    }
+    del sent["message"]
+
+    with pytest.raises(EncodeError, match=rf"^not what the schema says: {field}$") as raised:
+        CODEC.encode("drx.v1.PrescriptionSent", {name: each for name, each in sent.items() if each is not ...})
+    assert MARKER not in repr(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+
+
+def test_a_record_without_an_id_is_not_written() -> None:
+    codec = Codec(schemas=SCHEMAS, ids={PING: 7})
+
+    with pytest.raises(EncodeError):
+        codec.encode("drx.v1.EpcsSigned", {})
+    assert codec.decode(codec.encode(PING, a_ping())).schema_id == 7
+
+
+@pytest.mark.parametrize(
+    "schema",
+    ["double", ["string", "null"], ["null", "string", "int"], {"type": "long", "logicalType": "timestamp-millis"}],
+)
+def test_a_schema_beyond_the_house_rules_is_not_compiled(schema: Any) -> None:
+    with pytest.raises(ValueError, match=r"^f: "):
+        encoded_field(schema, None)
+
+
+@pytest.mark.parametrize("record", ["drx.v1.UnrecognizedDelivery", PING])
+def test_a_record_cut_anywhere_is_refused(record: str) -> None:
+    parked = {
+        "webhook_id": "msg_1",
+        "source": "drx",
+        "received_at": datetime(2026, 9, 14, tzinfo=UTC),
+        "reason": "malformed_json",
+        "headers": {"content-type": "application/json"},
+        "body": MARKER.encode(),
+    }
+    payload = CODEC.encode(record, parked if record != PING else a_ping(extensions={"/a": "1"}))
+
+    codes = [refusal(payload[:length]) for length in range(len(payload))]
+    assert codes == ["truncated"] * 5 + ["malformed"] * (len(payload) - 5)
+
+
+def refusal(payload: bytes, headers: list[tuple[str, bytes]] | None = None) -> str:
+    with pytest.raises(DecodeError) as raised:
+        CODEC.decode(payload, headers or [])
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+    return raised.value.code
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"", "truncated"),
+        (b"\x00\x00\x00\x00", "truncated"),
+        (b"\x01" + CODEC.encode(PING, a_ping())[1:], "bad_magic"),
+        (b'{"event_id": "evt_1"}', "bad_magic"),
+        (b"\x00\x00\x00\x10\x00" + CODEC.encode(PING, a_ping())[5:], "unknown_schema_id"),
+        (CODEC.encode(PING, a_ping()) + b"\x00", "trailing_bytes"),
+        (CODEC.encode(PING, a_ping()) * 2, "trailing_bytes"),
+        (CODEC.encode(PING, a_ping())[:5] + b"\x01" * 80, "malformed"),
+        (CODEC.encode(PING, a_ping())[:5] + b"\xff" * 80, "malformed"),
+        (CODEC.encode(PING, a_ping())[:5] + b"\x04\xff\xff" + CODEC.encode(PING, a_ping())[5:], "malformed"),
+    ],
+)
+def test_bytes_that_are_no_record_of_ours_are_refused(payload: bytes, code: str) -> None:
+    assert refusal(payload) == code
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        (b"", "bad_schema_header"),
+        (b"\x00" + PING_GUID.bytes, "bad_schema_header"),
+        (b"\x01" + PING_GUID.bytes[:15], "bad_schema_header"),
+        (b"\x01" + bytes(16), "unknown_schema_id"),
+    ],
+)
+def test_a_schema_header_that_names_no_schema_is_refused(header: bytes, code: str) -> None:
+    assert refusal(CODEC.encode(PING, a_ping())[5:], [(SCHEMA_HEADER, header)]) == code
+
+
+@pytest.mark.parametrize("record", RECORDS)
+@settings(max_examples=10, deadline=None)
+@given(noise=st.binary(max_size=200))
+def test_noise_is_refused_or_decoded_and_nothing_else_ever_comes_out(record: str, noise: bytes) -> None:
+    """Any other exception would end a consumer on one bad record."""
+    payload = CODEC.encode(PING, a_ping())[:1] + LOCK.ids()[record].to_bytes(4, "big") + noise
+    try:
+        CODEC.decode(payload)
+    except DecodeError as exc:
+        assert exc.code in {"malformed", "trailing_bytes"}  # noqa: PT017 -- either outcome is right, a third is not
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_flipped_byte_never_raises_anything_else(data: st.DataObject) -> None:
+    record = data.draw(st.sampled_from(RECORDS))
+    payload = bytearray(CODEC.encode(record, data.draw(values(expand(SCHEMAS[record])))))
+    payload[data.draw(st.integers(5, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        CODEC.decode(bytes(payload))
+    except DecodeError as exc:
+        assert exc.code in {"malformed", "trailing_bytes"}  # noqa: PT017 -- either outcome is right, a third is not
+
+
+@pytest.mark.parametrize(
+    ("payload", "headers", "named"),
+    [
+        (b"\x00\x00\x00\x10\x00rest", [], 4096),
+        (b"rest", [(SCHEMA_HEADER, b"\x01" + PING_GUID.bytes)], PING_GUID),
+        (b"\x00\x00\x00\x10\x00rest", [(SCHEMA_HEADER, b"short")], None),
+        (b"\x00\x00", [], None),
+        (b"\x01\x00\x00\x10\x00rest", [], None),
+    ],
+)
+def test_an_unknown_schema_is_named_for_a_registry_to_be_asked(
+    payload: bytes, headers: list[tuple[str, bytes]], named: int | UUID | None
+) -> None:
+    assert unknown_schema(payload, headers) == named
+
+
+def test_a_learned_schema_is_readable_at_once_even_if_no_record_of_ours() -> None:
+    foreign = {"type": "record", "name": "Foreign", "namespace": "x", "fields": [{"name": "a", "type": "long"}]}
+    codec = Codec(schemas=SCHEMAS, ids={})
+    codec.learn(Writer(4096, None, foreign))
+
+    assert codec.decode(b"\x00\x00\x00\x10\x00\x06") == Decoded("x.Foreign", 4096, {"a": 3})
+
+
+def test_a_foreign_record_of_our_name_is_refused() -> None:
+    """The id alone says how to read it, and what comes out must still be one of ours."""
+    foreign = {"type": "record", "name": "SystemPing", "namespace": "drx.v1", "fields": []}
+    codec = Codec(schemas=SCHEMAS, ids={})
+    codec.learn(Writer(4096, None, foreign))
+
+    with pytest.raises(DecodeError) as raised:
+        codec.decode(b"\x00\x00\x00\x10\x00")
+    assert raised.value.code == "schema_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("schema", "number"),
+    [(MICROS, 2**63 - 1), (MICROS, -(2**63)), (DATE, 2**31 - 1), (DATE, -(2**31)), (ENUM, 2), (ENUM, 2**40)],
+)
+def test_numbers_that_stand_for_nothing_are_malformed(schema: Any, number: int) -> None:
+    codec = Codec(schemas={}, ids={})
+    codec.learn(Writer(1, None, {"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]}))
+
+    with pytest.raises(DecodeError) as raised:
+        codec.decode(b"\x00\x00\x00\x00\x01" + varint(number))
+    assert raised.value.code == "malformed"
+
+
+def test_a_decoded_record_shows_no_value() -> None:
+    """It may end in a log line or in an assertion's message."""
+    assert MARKER not in repr(CODEC.decode(CODEC.encode(PING, a_ping(message=MARKER))))
