@@ -15,10 +15,10 @@ from bridge.kafka.record import (
     unrecognized_record,
     unrecognized_value,
 )
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
+from bridge.kafka.routing import RoutingTable, partition
 
-# Topic, full record name and value to wire format.
-Encode = Callable[[str, str, Mapping[str, object]], bytes]
+# Full record name and value to wire format.
+Encode = Callable[[str, Mapping[str, object]], bytes]
 
 
 class Publisher:
@@ -86,12 +86,12 @@ class Publisher:
             delivery,
             topic=topic,
             partition=partition(event.key.encode(), self._partitions),
-            value=self._encode(topic, schema, event.value),
+            value=self._encode(schema, event.value),
             schema=schema,
             ordinal=f"{self._instance}:{next(self._ordinals)}".encode(),
         )
 
     def _unrecognized(self, delivery: Delivery, park: ParkReason) -> Record:
-        value = self._encode(UNRECOGNIZED_TOPIC, UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
+        value = self._encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
         number = partition(unrecognized_key(delivery, park), self._partitions)
         return unrecognized_record(delivery, park, partition=number, value=value)

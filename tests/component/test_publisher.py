@@ -24,10 +24,10 @@ class UnfitError(Exception):
     """Stands for the codec's refusal of a value."""
 
 
-def encode(topic: str, record: str, value: Mapping[str, object]) -> bytes:
+def encode(record: str, value: Mapping[str, object]) -> bytes:
     if "unfit" in value:
         raise UnfitError
-    return f"{topic} {record} {value.get('n', '')}".encode()
+    return f"{record} {value.get('n', '')}".encode()
 
 
 def a_publisher(producer: FakeProducer, *, deadline_s: float = LONG_S, queue_max: int = 1000) -> Publisher:
@@ -106,7 +106,7 @@ async def test_an_event_lands_on_the_topic_and_partition_of_its_type_and_key(pro
 
     (record,) = producer.log["drx.prescriptions.v1", partition(b"rx_7", 12)]
     assert record.key == b"rx_7"
-    assert record.value == b"drx.prescriptions.v1 drx.v1.PrescriptionSent 1"
+    assert record.value == b"drx.v1.PrescriptionSent 1"
 
 
 async def test_events_of_one_partition_are_written_in_the_order_of_acceptance(producer: FakeProducer) -> None:

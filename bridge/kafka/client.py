@@ -1,0 +1,152 @@
+"""The door to aiokafka's consumer for those who only look: bytes out of topics, without a group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
+from aiokafka.errors import KafkaError  # noqa: TID251 - as above
+
+from bridge.errors import BridgeError
+from bridge.kafka.connection import Connection, reachable
+from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
+
+# One look waits this long for records.
+POLL_MS = 500
+# A fetch is answered within `POLL_MS`; one request that times out and its retry fit in here.
+SILENT_S = 15.0
+
+
+class ReadError(BridgeError):
+    """Kafka cannot be read now; the message is one line for an operator."""
+
+    retriable = True
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the constant `code` and what to tell an operator."""
+        super().__init__(message)
+        self.code = code
+
+
+class ConsumedRecord(NamedTuple):
+    """A record as it lies in a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+    def __repr__(self) -> str:
+        """Name the place only: key and value are health information."""
+        return f"ConsumedRecord({self.topic}/{self.partition}@{self.offset})"
+
+
+@asynccontextmanager
+async def open_reader(
+    connection: Connection, topics: Sequence[str], *, from_beginning: bool
+) -> AsyncIterator[TopicReader]:
+    """Open a reader of `topics` that stands at their beginning or their end.
+
+    Raises:
+        ConfigError: A file of the connection cannot be used.
+        ReadError: No broker answers, or there is no such topic.
+    """
+    options = connection.options()
+    options["bootstrap_servers"] = await reachable(connection.servers)
+    if not options["bootstrap_servers"]:
+        raise ReadError("unreachable", f"no broker answers at {connection.bootstrap_servers}")
+    consumer = AIOKafkaConsumer(
+        **options,
+        client_id="drx-bridge-reader",
+        enable_auto_commit=False,
+        auto_offset_reset="none",  # the others skip or repeat silently
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
+    )
+    try:
+        try:
+            async with asyncio.timeout(START_S):
+                await consumer.start()
+                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer names no topics
+                places = _places(consumer, topics)
+                consumer.assign(places)
+                ends = await consumer.end_offsets(places)
+                starts = await consumer.beginning_offsets(places) if from_beginning else ends
+        except (KafkaError, OSError, TimeoutError) as exc:
+            message = f"{connection.bootstrap_servers} takes connections but gives no session; TLS, SASL or ACL?"
+            raise ReadError("handshake_failed", message) from exc
+        for place, offset in starts.items():
+            consumer.seek(place, offset)
+        yield TopicReader(consumer, ends)
+    finally:
+        await _end(consumer)
+
+
+class TopicReader:
+    """Records of all partitions, each partition in order."""
+
+    def __init__(self, consumer: Any, ends: Mapping[Any, int]) -> None:
+        """Read from where `consumer` stands; `ends` are the offsets after the last records at the opening."""
+        self._consumer = consumer
+        self._ends = ends
+
+    async def until_end(self) -> AsyncIterator[ConsumedRecord]:
+        """Yield what was there when the reader was opened.
+
+        Raises:
+            ReadError: Nothing came for `SILENT_S` although there is more.
+        """
+        loop = asyncio.get_running_loop()
+        heard_at = loop.time()
+        while left := [place for place, end in self._ends.items() if await self._consumer.position(place) < end]:
+            # Without arguments `getmany` would mean all partitions, those that are done too.
+            for record in await self._poll(left):
+                heard_at = loop.time()
+                if record.offset < self._ends[TopicPartition(record.topic, record.partition)]:
+                    yield record
+            if loop.time() - heard_at > SILENT_S:
+                raise ReadError("no_answer", "the brokers have stopped answering")
+
+    async def forever(self) -> AsyncIterator[ConsumedRecord]:
+        """Yield records as they come; an outage is waited for."""
+        while True:
+            for record in await self._poll(list(self._ends)):
+                yield record
+
+    async def _poll(self, places: list[Any]) -> list[ConsumedRecord]:
+        try:
+            found = await self._consumer.getmany(*places, timeout_ms=POLL_MS)
+        except KafkaError as exc:
+            raise ReadError("read_failed", "the brokers refuse to be read; offsets out of range, or ACL?") from exc
+        return [
+            ConsumedRecord(each.topic, each.partition, each.offset, each.timestamp, each.key, each.value, each.headers)
+            for records in found.values()
+            for each in records
+        ]
+
+
+def _places(consumer: Any, topics: Sequence[str]) -> list[Any]:
+    places = []
+    for topic in topics:
+        partitions = consumer.partitions_for_topic(topic)
+        if not partitions:
+            raise ReadError(
+                "topic_missing", f"no such topic: {topic}; `drx-bridge topics create` makes the standard ones"
+            )
+        places += [TopicPartition(topic, partition) for partition in sorted(partitions)]
+    return places
+
+
+async def _end(consumer: Any) -> None:
+    """End within a bound; `stop()` alone may hang, or raise and leave connections open."""
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait({stopping}, timeout=END_S)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    await end_client(consumer._client)  # noqa: SLF001 - there is no other way to its connections

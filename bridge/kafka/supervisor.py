@@ -1,0 +1,229 @@
+"""Keep a working producer at hand: connect in the background, watch it, and replace it when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from bridge.errors import ConfigError, NotDurableError
+from bridge.kafka.connection import Connection, reachable
+from bridge.kafka.producer import END_S, Generation
+from bridge.kafka.record import Record
+
+log = structlog.get_logger()
+
+State = Literal["connecting", "ready", "stalled", "failed", "closed"]
+
+
+class ProducerMetrics(Protocol):
+    """What the producer reports."""
+
+    produce_duration: Histogram
+    produce: Counter
+    producer_state: Gauge
+    producer_generation: Gauge
+    oldest_unacked: Gauge
+    partition_count_mismatch: Gauge
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the supervisor waits for what.
+
+    Attributes:
+        tick_s: Between two looks.
+        stalled_s: Without any answer, new deliveries are turned away at once; a little over the answer deadline.
+        silent_s: Without any answer, the producer is replaced; above the 11 s that a lost leader was seen to cost.
+        stuck_s: The same for one partition while others answer.
+        retry_first_s: Before the second attempt to connect; doubles from there.
+        retry_max_s: Most between two attempts.
+        close_s: For the end, when `run` ends it.
+    """
+
+    tick_s: float = 0.25
+    stalled_s: float = 5.0
+    silent_s: float = 20.0
+    stuck_s: float = 120.0
+    retry_first_s: float = 0.25
+    retry_max_s: float = 5.0
+    close_s: float = 10.0
+
+
+class KafkaProducer:
+    """The producer of the bridge: there from the start, ready when Kafka is."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        topics: Sequence[str],
+        partitions: int,
+        metrics: ProducerMetrics,
+        patience: Patience = Patience(),
+    ) -> None:
+        """Write to `topics`, each of which must have `partitions`."""
+        self._connection = connection
+        self._topics = topics
+        self._partitions = partitions
+        self._metrics = metrics
+        self._patience = patience
+        self._generation: Generation | None = None
+        self._generations = 0
+        self._work: asyncio.Task[None] | None = None
+        self._closed = False
+        self._durations = {topic: metrics.produce_duration.labels(topic) for topic in topics}
+        self._acknowledged = {topic: metrics.produce.labels(topic, "acknowledged") for topic in topics}
+        self._counts: dict[str, int | None] = {}
+        self.code = ""
+        self._enter("connecting")
+
+    @property
+    def ready(self) -> bool:
+        """True when a write may succeed now."""
+        return self.state == "ready"
+
+    @property
+    def wrong_counts(self) -> dict[str, int | None]:
+        """Topics that have another partition count than expected, or None where there is no such topic."""
+        return {topic: seen for topic, seen in self._counts.items() if seen != self._partitions}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set or `close` is called; then nothing is sent any more."""
+        self._work = asyncio.create_task(self._keep())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({self._work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            await self.close(self._patience.close_s)
+        if not self._work.cancelled():
+            self._work.result()
+
+    async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
+        """Write as many `records`, from the first, as one batch holds; return how many all in-sync replicas have.
+
+        Raises:
+            RecordRefusedError: One of the records is at fault.
+            NotDurableError: Not written, or not known to be.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        generation = self._generation
+        if generation is None:
+            raise NotDurableError("kafka_unavailable")
+        try:
+            written = await generation.write(topic, partition, records)
+        except NotDurableError as exc:
+            self._metrics.produce.labels(topic, exc.code).inc(len(records))
+            raise
+        self._durations[topic].observe(loop.time() - began)
+        self._acknowledged[topic].inc(written)
+        return written
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish what is in flight within `timeout_s`, then end every connection; with Kafka away it is as quick."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._generation is not None:
+            await self._generation.settle(max(0.0, timeout_s - 2 * END_S))
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait({self._work})
+        await self._retire()
+        self._enter("closed")
+
+    async def _keep(self) -> None:
+        attempt = 0
+        while True:
+            if await self._connect():
+                attempt = 0
+                reason = await self._watch()
+                self._enter("connecting", reason)
+                log.warning("worker.producer_replaced", code=reason, generation=self._generations)
+                await self._retire()
+            else:
+                await asyncio.sleep(self._backoff_s(attempt))
+                attempt += 1
+
+    async def _connect(self) -> bool:
+        try:
+            self._generation = await self._open()
+        except (ConfigError, NotDurableError) as exc:
+            self._enter("connecting" if exc.code == "unreachable" else "failed", exc.code)
+            return False
+        self._generations += 1
+        self._metrics.producer_generation.set(self._generations)
+        self._enter("ready")
+        return True
+
+    async def _open(self) -> Generation:
+        options = self._connection.options()
+        options["bootstrap_servers"] = await reachable(self._connection.servers)
+        if not options["bootstrap_servers"]:
+            raise NotDurableError("unreachable")
+        generation = Generation(options)
+        try:
+            await generation.start()
+        except BaseException:
+            await generation.end()
+            raise
+        return generation
+
+    async def _watch(self) -> str:
+        """Return why the generation must be replaced, when it must."""
+        generation, patience = self._generation, self._patience
+        if generation is None:
+            return "ended"
+        loop = asyncio.get_running_loop()
+        while True:
+            self._look_at_topics(generation)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience.tick_s):
+                    await generation.broken.wait()
+            now = loop.time()
+            oldest, silent = generation.oldest_s(now), generation.silent_s(now)
+            self._metrics.oldest_unacked.set(oldest)
+            if generation.broken.is_set() or generation.dead:
+                return "broken"
+            if silent > patience.silent_s or oldest > patience.stuck_s:
+                return "no_answer"
+            self._enter("stalled" if silent > patience.stalled_s else "ready")
+
+    def _look_at_topics(self, generation: Generation) -> None:
+        """Raise the alarm for another partition count; the expected one stays in use, so that no key moves."""
+        for topic in self._topics:
+            seen = generation.partitions(topic)
+            if seen == self._counts.get(topic, self._partitions):
+                continue
+            self._counts[topic] = seen
+            self._metrics.partition_count_mismatch.labels(topic).set(seen != self._partitions)
+            if seen != self._partitions:
+                log.error("worker.partition_count", topic=topic, seen=seen, expected=self._partitions)
+
+    async def _retire(self) -> None:
+        generation, self._generation = self._generation, None
+        if generation is not None:
+            await generation.end()
+
+    def _enter(self, state: State, code: str = "") -> None:
+        if (getattr(self, "state", None), self.code) == (state, code):
+            return
+        if state in {"failed", "connecting"} and code:
+            log.warning("worker.producer_unavailable", code=code)
+        self.state: State = state
+        self.code = code
+        for each in get_args(State):
+            self._metrics.producer_state.labels(each).set(each == state)
+
+    def _backoff_s(self, attempt: int) -> float:
+        """Double up to the most, and spread: many bridges must not come back in step."""
+        most = min(self._patience.retry_max_s, self._patience.retry_first_s * 2 ** min(attempt, 16))
+        return random.uniform(most / 2, most)  # noqa: S311 - spreads load, guards nothing

@@ -1,0 +1,147 @@
+"""One suite for the fake producer and the real one, so that the fake does not lie."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from bridge.errors import NotDurableError
+from bridge.kafka.lanes import Producer, RecordRefusedError
+from bridge.kafka.record import Record
+from tests.fakes import FakeProducer
+from tests.kafka import read_all, ready_producer
+
+PARTITIONS = 3
+MESSAGE_MAX = 20_000
+
+
+@dataclass
+class Subject:
+    """A producer, a topic that takes no large records, one that does, and a way to see what they hold."""
+
+    producer: Producer
+    topic: str
+    wide_topic: str
+    fake: FakeProducer | None
+    bootstrap_servers: str = ""
+
+    async def values(self, partition: int, *, topic: str = "") -> list[bytes | None]:
+        """Values of one partition, in order."""
+        if self.fake is not None:
+            return [record.value for record in self.fake.log[topic or self.topic, partition]]
+        records = await read_all(self.bootstrap_servers, topic or self.topic)
+        return [record.value for record in records if record.partition == partition]
+
+    def record(self, value: bytes, *, partition: int = 0, topic: str = "") -> Record:
+        """Build a record."""
+        return Record(topic or self.topic, partition, b"rx_1", value, [("ce_id", value[:8])], 1_772_366_400_000)
+
+
+@pytest.fixture(params=["fake", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    if request.param == "fake":
+        fake = FakeProducer({"narrow": PARTITIONS, "wide": PARTITIONS}, batch_max=100)
+        fake.too_large = lambda record: record.topic == "narrow" and len(record.value or b"") > MESSAGE_MAX
+        yield Subject(fake, "narrow", "wide", fake)
+        return
+    topics = request.getfixturevalue("topics")
+    topic = await asyncio.to_thread(
+        topics.fresh, partitions=PARTITIONS, configs={"max.message.bytes": str(MESSAGE_MAX + 1000)}
+    )
+    wide_topic = await asyncio.to_thread(topics.fresh, partitions=PARTITIONS)
+    async with ready_producer(topics.bootstrap_servers, topic, wide_topic, partitions=PARTITIONS) as producer:
+        yield Subject(producer, topic, wide_topic, None, topics.bootstrap_servers)
+
+
+async def write_all(producer: Producer, records: Sequence[Record]) -> int:
+    """Write every record by as many batches as it takes; return their number."""
+    batches = 0
+    while records:
+        records = records[await producer.write(records[0].topic, records[0].partition, records) :]
+        batches += 1
+    return batches
+
+
+async def test_a_written_record_is_there_when_write_returns(subject: Subject) -> None:
+    assert await subject.producer.write(subject.topic, 1, [subject.record(b"a", partition=1)]) == 1
+
+    assert await subject.values(1) == [b"a"]
+
+
+async def test_records_of_a_batch_keep_their_order(subject: Subject) -> None:
+    records = [subject.record(str(n).encode()) for n in range(50)]
+
+    await write_all(subject.producer, records)
+
+    assert await subject.values(0) == [record.value for record in records]
+
+
+async def test_what_does_not_fit_a_batch_is_left_to_the_next(subject: Subject) -> None:
+    records = [subject.record(f"{n:04}".encode() * 2048, topic=subject.wide_topic) for n in range(120)]
+
+    assert await write_all(subject.producer, records) > 1
+
+    assert await subject.values(0, topic=subject.wide_topic) == [record.value for record in records]
+
+
+async def test_a_record_that_is_too_large_is_refused_and_nothing_of_its_batch_is_written(subject: Subject) -> None:
+    large = subject.record(b"x" * (MESSAGE_MAX + 5000))
+
+    with pytest.raises(RecordRefusedError) as caught:
+        await subject.producer.write(subject.topic, 0, [subject.record(b"a"), large])
+
+    assert caught.value.code == "record_too_large"
+    assert await subject.values(0) == []
+
+
+async def test_a_partition_takes_records_after_a_refusal(subject: Subject) -> None:
+    """A refused batch leaves a hole in the sequence numbers unless they are given back."""
+    await subject.producer.write(subject.topic, 0, [subject.record(b"a")])
+    with pytest.raises(RecordRefusedError):
+        await subject.producer.write(subject.topic, 0, [subject.record(b"x" * (MESSAGE_MAX + 5000))] * 2)
+
+    await subject.producer.write(subject.topic, 0, [subject.record(b"b")])
+    await subject.producer.write(subject.topic, 0, [subject.record(b"c")])
+
+    assert await subject.values(0) == [b"a", b"b", b"c"]
+    assert subject.producer.ready
+
+
+async def test_a_missing_topic_is_told_and_not_created(subject: Subject) -> None:
+    with pytest.raises(NotDurableError) as caught:
+        await subject.producer.write("no-such-topic", 0, [subject.record(b"a")])
+
+    assert caught.value.code == "topic_missing"
+    with pytest.raises(NotDurableError):
+        await subject.producer.write("no-such-topic", 0, [subject.record(b"a")])
+
+
+async def test_a_partition_outside_the_topic_is_told(subject: Subject) -> None:
+    with pytest.raises(NotDurableError) as caught:
+        await subject.producer.write(subject.topic, PARTITIONS, [subject.record(b"a")])
+
+    assert caught.value.code == "topic_missing"
+
+
+async def test_a_closed_producer_refuses_at_once(subject: Subject) -> None:
+    await subject.producer.close(5)
+    assert not subject.producer.ready
+
+    with pytest.raises(NotDurableError) as caught:
+        await subject.producer.write(subject.topic, 0, [subject.record(b"a")])
+
+    assert caught.value.code == "kafka_unavailable"
+
+
+async def test_partitions_are_written_side_by_side(subject: Subject) -> None:
+    await asyncio.gather(
+        *[
+            subject.producer.write(subject.topic, n, [subject.record(str(n).encode(), partition=n)])
+            for n in range(PARTITIONS)
+        ]
+    )
+
+    assert [await subject.values(n) for n in range(PARTITIONS)] == [[b"0"], [b"1"], [b"2"]]

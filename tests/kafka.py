@@ -1,0 +1,63 @@
+"""What tests on a real broker share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prometheus_client import CollectorRegistry
+
+from bridge.kafka.client import ConsumedRecord, open_reader
+from bridge.kafka.connection import Connection
+from bridge.kafka.supervisor import KafkaProducer, Patience
+from bridge.runtime.metrics import IngressMetrics
+
+# Bound of anything that must happen; generous, since the machine may be busy.
+HANG_S = 60.0
+
+
+def a_producer(
+    bootstrap_servers: str, *topics: str, partitions: int = 12, patience: Patience | None = None
+) -> KafkaProducer:
+    """Build a producer that `run` will connect."""
+    return KafkaProducer(
+        connection=Connection(bootstrap_servers),
+        topics=topics,
+        partitions=partitions,
+        metrics=IngressMetrics(CollectorRegistry()),
+        patience=patience or Patience(),
+    )
+
+
+@asynccontextmanager
+async def running(producer: KafkaProducer) -> AsyncIterator[KafkaProducer]:
+    """Run a producer in the background; at the end it is closed."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(producer.run(stop))
+    try:
+        yield producer
+    finally:
+        stop.set()
+        await task
+
+
+@asynccontextmanager
+async def ready_producer(bootstrap_servers: str, *topics: str, partitions: int = 12) -> AsyncIterator[KafkaProducer]:
+    """Run a producer and wait until it is ready."""
+    async with running(a_producer(bootstrap_servers, *topics, partitions=partitions)) as producer:
+        await until_ready(producer)
+        yield producer
+
+
+async def until_ready(producer: KafkaProducer, *, ready: bool = True) -> None:
+    """Wait until `producer.ready` is as given."""
+    async with asyncio.timeout(HANG_S):
+        while producer.ready is not ready:  # noqa: ASYNC110 - the production code has no use for an event here
+            await asyncio.sleep(0.02)
+
+
+async def read_all(bootstrap_servers: str, topic: str) -> list[ConsumedRecord]:
+    """Everything a topic holds now."""
+    async with open_reader(Connection(bootstrap_servers), [topic], from_beginning=True) as reader:
+        return [record async for record in reader.until_end()]
