@@ -1,0 +1,532 @@
+"""Every row of what a schema may become: what the lint says, and what a reader of the other age really reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.errors import DecodeError
+from bridge.kafka.codec import Codec, Writer
+from bridge.kafka.scalars import EncodeError
+from bridge.registry.lint import compatibility, expand
+from bridge.registry.loader import read_schemas, schemas_root
+from tests.unit.schema_corpus import values
+
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+DATE = {"type": "int", "logicalType": "date"}
+NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
+
+
+def money(precision: int = 10, scale: int = 2) -> dict[str, Any]:
+    return {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}
+
+
+def enum(*symbols: str, name: str = "Kind", default: str = "UNKNOWN") -> dict[str, Any]:
+    return {"type": "enum", "name": name, "symbols": ["UNKNOWN", *symbols], "default": default}
+
+
+def field(name: str, declared: Any, **attributes: object) -> dict[str, Any]:
+    return {"name": name, "type": declared, **attributes}
+
+
+def optional(name: str, declared: Any, **attributes: object) -> dict[str, Any]:
+    return field(name, ["null", declared], default=None, **attributes)
+
+
+def record(*fields: dict[str, Any], name: str = "Thing", **attributes: object) -> dict[str, Any]:
+    return {"type": "record", "name": name, "namespace": "t", "fields": list(fields), **attributes}
+
+
+ID = field("id", "string")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One change, and what comes of it.
+
+    Attributes:
+        old: Fields before.
+        new: Fields after.
+        before: A value of `old`.
+        after: A value of `new`.
+        backward: What a reader of `new` makes of `before`: a value, or the code it refuses it with.
+        forward: What a reader of `old` makes of `after`.
+    """
+
+    old: list[dict[str, Any]]
+    new: list[dict[str, Any]]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    backward: dict[str, Any] | str
+    forward: dict[str, Any] | str
+
+
+def read(
+    value: dict[str, Any], *, written_with: dict[str, Any], by_a_reader_of: dict[str, Any]
+) -> dict[str, Any] | str:
+    """Send a value through the wire from one age to the other."""
+    writer = Codec(schemas={"t.Thing": written_with}, ids={"t.Thing": 1})
+    reader = Codec(schemas={"t.Thing": by_a_reader_of}, ids={}, writers=[Writer(1, None, written_with)])
+    payload = writer.encode("t.Thing", value)
+    try:
+        return reader.decode(payload).value
+    except DecodeError as exc:
+        return exc.code
+
+
+ALLOWED = {
+    "add a field with a default": Row(
+        old=[ID],
+        new=[ID, optional("note", "string")],
+        before={"id": "1"},
+        after={"id": "1", "note": "n"},
+        backward={"id": "1", "note": None},
+        forward={"id": "1"},
+    ),
+    "add a field with a default in the middle": Row(
+        old=[ID, field("count", "int")],
+        new=[ID, field("tags", {"type": "array", "items": "string"}, default=[]), field("count", "int")],
+        before={"id": "1", "count": 2},
+        after={"id": "1", "tags": ["a"], "count": 2},
+        backward={"id": "1", "tags": [], "count": 2},
+        forward={"id": "1", "count": 2},
+    ),
+    "remove a field that had a default": Row(
+        old=[ID, optional("note", "string")],
+        new=[ID],
+        before={"id": "1", "note": "n"},
+        after={"id": "1"},
+        backward={"id": "1"},
+        forward={"id": "1", "note": None},
+    ),
+    "add an enum symbol": Row(
+        old=[field("kind", enum("a"))],
+        new=[field("kind", enum("a", "b"))],
+        before={"kind": "a"},
+        after={"kind": "b"},
+        backward={"kind": "a"},
+        forward={"kind": "UNKNOWN"},
+    ),
+    "add an enum symbol before others": Row(
+        old=[field("kind", enum("a", "c"))],
+        new=[field("kind", enum("a", "b", "c"))],
+        before={"kind": "c"},
+        after={"kind": "c"},
+        backward={"kind": "c"},
+        forward={"kind": "c"},
+    ),
+    "add a symbol to an enum that may be null": Row(
+        old=[optional("kind", enum("a"))],
+        new=[optional("kind", enum("a", "b"))],
+        before={"kind": "a"},
+        after={"kind": "b"},
+        backward={"kind": "a"},
+        forward={"kind": "UNKNOWN"},
+    ),
+    "add a symbol to an enum in an array": Row(
+        old=[field("kinds", {"type": "array", "items": enum("a")})],
+        new=[field("kinds", {"type": "array", "items": enum("a", "b")})],
+        before={"kinds": ["a"]},
+        after={"kinds": ["a", "b"]},
+        backward={"kinds": ["a"]},
+        forward={"kinds": ["a", "UNKNOWN"]},
+    ),
+    "add a field with a default to a record within": Row(
+        old=[optional("inner", record(ID, name="Inner"))],
+        new=[optional("inner", record(ID, optional("note", "string"), name="Inner"))],
+        before={"inner": {"id": "1"}},
+        after={"inner": {"id": "1", "note": "n"}},
+        backward={"inner": {"id": "1", "note": None}},
+        forward={"inner": {"id": "1"}},
+    ),
+    "change docs": Row(
+        old=[field("id", "string", doc="Old.")],
+        new=[field("id", "string", doc="New.")],
+        before={"id": "1"},
+        after={"id": "1"},
+        backward={"id": "1"},
+        forward={"id": "1"},
+    ),
+    "raise a PHI class": Row(
+        old=[field("id", "string", phi="L"), ID | {"name": "other"}],
+        new=[field("id", "string", phi="D"), field("other", "string", phi="L")],
+        before={"id": "1", "other": "2"},
+        after={"id": "1", "other": "2"},
+        backward={"id": "1", "other": "2"},
+        forward={"id": "1", "other": "2"},
+    ),
+}
+
+# Rule and path that the lint gives, then the change. Where both readers get the value right, somebody else does not:
+# our reader goes by the writer's logical type and scale, those of other languages go by their own, and no reader
+# of Avro looks at units, PHI classes or another version's default.
+REFUSED: dict[str, tuple[str, str, Row]] = {
+    "add a field without a default": (
+        "added_without_default",
+        "note",
+        Row([ID], [ID, field("note", "string")], {"id": "1"}, {"id": "1", "note": "n"}, "schema_mismatch", {"id": "1"}),
+    ),
+    "remove a field that had no default": (
+        "required_removed",
+        "note",
+        Row([ID, field("note", "string")], [ID], {"id": "1", "note": "n"}, {"id": "1"}, {"id": "1"}, "schema_mismatch"),
+    ),
+    "give a field up for null": (
+        "union_changed",
+        "id",
+        Row([ID], [field("id", ["null", "string"])], {"id": "1"}, {"id": None}, {"id": "1"}, "schema_mismatch"),
+    ),
+    "int to long": (
+        "type_changed",
+        "n",
+        Row([field("n", "int")], [field("n", "long")], {"n": 1}, {"n": 2**40}, {"n": 1}, "schema_mismatch"),
+    ),
+    "string to bytes": (
+        "type_changed",
+        "n",
+        # Avro promotes each to the other, so nobody notices until somebody calls a method of str.
+        Row([field("n", "string")], [field("n", "bytes")], {"n": "é"}, {"n": b"\xff"}, {"n": b"\xc3\xa9"}, "malformed"),
+    ),
+    "string to int": (
+        "type_changed",
+        "n",
+        Row([field("n", "string")], [field("n", "int")], {"n": "1"}, {"n": 1}, "schema_mismatch", "schema_mismatch"),
+    ),
+    "items of an array": (
+        "type_changed",
+        "n.*",
+        Row(
+            [field("n", {"type": "array", "items": "int"})],
+            [field("n", {"type": "array", "items": "string"})],
+            {"n": [1]},
+            {"n": ["1"]},
+            "schema_mismatch",
+            "schema_mismatch",
+        ),
+    ),
+    "take a logical type away": (
+        "attribute_changed",
+        "at",
+        Row(
+            [field("at", MICROS)],
+            [field("at", "long")],
+            {"at": NOON},
+            {"at": 1},
+            {"at": NOON},
+            {"at": 1},
+        ),
+    ),
+    "change a logical type": (
+        "attribute_changed",
+        "at",
+        Row(
+            [field("at", {**MICROS})],
+            [field("at", {**MICROS, "unit": "ms"})],
+            {"at": NOON},
+            {"at": NOON},
+            {"at": NOON},
+            {"at": NOON},
+        ),
+    ),
+    "change a scale": (
+        "attribute_changed",
+        "n",
+        Row(
+            [field("n", money(scale=2))],
+            [field("n", money(scale=3))],
+            {"n": Decimal("1.50")},
+            {"n": Decimal("1.500")},
+            {"n": Decimal("1.50")},
+            {"n": Decimal("1.500")},
+        ),
+    ),
+    "change a precision": (
+        "attribute_changed",
+        "n",
+        Row(
+            [field("n", money(precision=4))],
+            [field("n", money(precision=9))],
+            {"n": Decimal("12.34")},
+            {"n": Decimal("1234567.89")},
+            {"n": Decimal("12.34")},
+            {"n": Decimal("1234567.89")},
+        ),
+    ),
+    "change a unit": (
+        "attribute_changed",
+        "n",
+        Row(
+            [field("n", "int", unit="mg")],
+            [field("n", "int", unit="g")],
+            {"n": 500},
+            {"n": 1},
+            {"n": 500},
+            {"n": 1},
+        ),
+    ),
+    "remove an enum symbol": (
+        "symbol_removed",
+        "kind",
+        Row(
+            [field("kind", enum("a", "b"))],
+            [field("kind", enum("a"))],
+            {"kind": "b"},
+            {"kind": "a"},
+            {"kind": "UNKNOWN"},
+            {"kind": "a"},
+        ),
+    ),
+    "change an enum's default": (
+        "default_changed",
+        "kind",
+        Row(
+            [field("kind", enum("a"))],
+            [field("kind", enum("a", default="a"))],
+            {"kind": "a"},
+            {"kind": "a"},
+            {"kind": "a"},
+            {"kind": "a"},
+        ),
+    ),
+    "rename an enum symbol": (
+        "symbol_removed",
+        "kind",
+        Row(
+            [field("kind", enum("a"))],
+            [field("kind", enum("b"))],
+            {"kind": "a"},
+            {"kind": "b"},
+            {"kind": "UNKNOWN"},
+            {"kind": "UNKNOWN"},
+        ),
+    ),
+    "swap enum symbols": (
+        "order_changed",
+        "kind",
+        Row(
+            [field("kind", enum("a", "b"))],
+            [field("kind", enum("b", "a"))],
+            {"kind": "a"},
+            {"kind": "a"},
+            {"kind": "a"},
+            {"kind": "a"},
+        ),
+    ),
+    "swap fields": (
+        "order_changed",
+        "",
+        Row(
+            [ID, field("n", "int")],
+            [field("n", "int"), ID],
+            {"id": "1", "n": 1},
+            {"id": "1", "n": 1},
+            {"id": "1", "n": 1},
+            {"id": "1", "n": 1},
+        ),
+    ),
+    "change a default": (
+        "default_changed",
+        "n",
+        Row(
+            [field("n", "int", default=0)],
+            [field("n", "int", default=1)],
+            {"n": 5},
+            {"n": 5},
+            {"n": 5},
+            {"n": 5},
+        ),
+    ),
+    "give a required field a default": (
+        "default_changed",
+        "n",
+        Row([field("n", "int")], [field("n", "int", default=1)], {"n": 5}, {"n": 5}, {"n": 5}, {"n": 5}),
+    ),
+    "rename a field by alias": (
+        "alias",
+        "name",
+        Row(
+            [field("id", "string", default="")],
+            [field("name", "string", default="", aliases=["id"])],
+            {"id": "1"},
+            {"name": "1"},
+            {"name": "1"},
+            {"id": ""},
+        ),
+    ),
+    "rename a record within": (
+        "renamed",
+        "inner",
+        Row(
+            [field("inner", record(ID, name="Inner"))],
+            [field("inner", record(ID, name="Outer"))],
+            {"inner": {"id": "1"}},
+            {"inner": {"id": "1"}},
+            "schema_mismatch",
+            "schema_mismatch",
+        ),
+    ),
+    "add a branch to a union": (
+        "union_changed",
+        "n",
+        Row(
+            [optional("n", "string")],
+            [optional("n", "string") | {"type": ["null", "string", "int"]}],
+            {"n": "1"},
+            {},
+            {"n": "1"},
+            "",
+        ),
+    ),
+    "lower a PHI class": (
+        "phi_lowered",
+        "id",
+        Row(
+            [field("id", "string", phi="D")],
+            [field("id", "string", phi="L")],
+            {"id": "1"},
+            {"id": "1"},
+            {"id": "1"},
+            {"id": "1"},
+        ),
+    ),
+    "take a PHI class away": (
+        "phi_lowered",
+        "id",
+        Row([ID | {"phi": "L"}], [ID], {"id": "1"}, {"id": "1"}, {"id": "1"}, {"id": "1"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ALLOWED.values(), ids=ALLOWED)
+def test_a_lawful_change_is_let_through_and_readers_of_both_ages_read_the_other(row: Row) -> None:
+    old, new = record(*row.old), record(*row.new)
+
+    assert compatibility(new, [old]) == []
+    assert read(row.before, written_with=old, by_a_reader_of=new) == row.backward
+    assert read(row.after, written_with=new, by_a_reader_of=old) == row.forward
+
+
+@pytest.mark.parametrize(("rule", "path", "row"), REFUSED.values(), ids=REFUSED)
+def test_an_unlawful_change_is_refused_and_this_is_what_readers_would_get(rule: str, path: str, row: Row) -> None:
+    old, new = record(*row.old), record(*row.new)
+
+    found = compatibility(new, [old])
+    assert [(finding.record, finding.path, finding.rule) for finding in found] == [("t.Thing", path, rule)]
+    assert found[0].reason.endswith(".")
+    assert str(found[0]) == f"t.Thing {path}".rstrip() + f": {found[0].reason} [{rule}]"
+    if row.after:  # a union of three is beyond what our own encoder writes
+        assert read(row.before, written_with=old, by_a_reader_of=new) == row.backward
+        assert read(row.after, written_with=new, by_a_reader_of=old) == row.forward
+
+
+SWAPPED = {
+    "add a field with a default": None,
+    "add a field with a default in the middle": None,
+    "remove a field that had a default": None,
+    "add an enum symbol": "symbol_removed",
+    "add an enum symbol before others": "symbol_removed",
+    "add a symbol to an enum that may be null": "symbol_removed",
+    "add a symbol to an enum in an array": "symbol_removed",
+    "add a field with a default to a record within": None,
+    "change docs": None,
+    "raise a PHI class": "phi_lowered",
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_the_lint_knows_which_way_a_lawful_change_goes(name: str) -> None:
+    row = ALLOWED[name]
+
+    found = compatibility(record(*row.old), [record(*row.new)])
+    assert {finding.rule for finding in found} == ({SWAPPED[name]} if SWAPPED[name] else set())
+
+
+def test_a_record_cannot_be_renamed_nor_become_something_else() -> None:
+    assert [each.rule for each in compatibility(record(ID, name="Other"), [record(ID)])] == ["renamed"]
+    assert [each.rule for each in compatibility(record(ID, namespace="u"), [record(ID)])] == ["renamed"]
+    assert [each.rule for each in compatibility("string", [record(ID)])] == ["type_changed"]
+    assert [each.rule for each in compatibility(record(ID, aliases=["t.Old"]), [record(ID)])] == ["alias"]
+
+
+def test_every_earlier_version_counts_and_not_only_the_last() -> None:
+    """What the second version could follow the third may not: readers of the first are still there."""
+    first = record(ID)
+    second = record(ID, optional("n", "int"))
+    third = record(optional("n", "int"), optional("m", "int"))
+
+    assert [each.rule for each in compatibility(third, [first, second])] == ["required_removed"]
+
+
+@pytest.mark.parametrize("declared", ["string", "int"])
+def test_the_name_of_a_removed_field_stays_reserved(declared: str) -> None:
+    """Records that hold the old meaning are in the log for ever."""
+    olds = [record(ID, optional("note", "string")), record(ID)]
+
+    rules = {(each.path, each.rule) for each in compatibility(record(ID, optional("note", declared)), olds)}
+    assert ("note", "name_reserved") in rules
+
+
+def test_a_name_in_a_record_within_is_reserved_too_while_the_record_itself_may_come_back_elsewhere() -> None:
+    inner, smaller = record(ID, optional("note", "string"), name="Inner"), record(ID, name="Inner")
+    olds = [record(optional("a", inner)), record(optional("a", smaller)), record()]
+
+    assert compatibility(record(optional("b", smaller)), olds) == []
+    assert [(each.path, each.rule) for each in compatibility(record(optional("b", inner)), olds)] == [
+        ("b.note", "name_reserved")
+    ]
+
+
+def test_a_reason_is_given_once_however_many_versions_give_it() -> None:
+    old = record(ID)
+
+    assert len(compatibility(record(ID, field("n", "int")), [old, old, old])) == 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        1,
+        "nothing",
+        {},
+        {"type": "record"},
+        {"type": "record", "name": "A", "fields": [{"name": "b"}]},
+        {"type": {}},
+    ],
+)
+def test_what_is_no_schema_is_said_and_not_raised(schema: Any) -> None:
+    assert [each.rule for each in compatibility(schema, [record(ID)])] == ["not_avro"]
+
+
+def test_a_first_version_may_be_anything() -> None:
+    assert compatibility(record(ID), []) == []
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_records_of_ours_that_grew_are_read_by_readers_of_both_ages(data: st.DataObject) -> None:
+    """The real schemas, with every lawful change at once."""
+    old = data.draw(st.sampled_from(sorted(read_schemas(schemas_root()).items())))[1]
+    name = f"{old['namespace']}.{old['name']}"
+    new = {**old, "doc": "Grown.", "fields": [optional("added", "string", doc="New."), *old["fields"]]}
+    value = data.draw(values(expand(new)))
+    old_codec = Codec(schemas={name: old}, ids={name: 1}, writers=[Writer(2, None, new)])
+    new_codec = Codec(schemas={name: new}, ids={name: 2}, writers=[Writer(1, None, old)])
+    known = {key: each for key, each in value.items() if key != "added"}
+
+    assert compatibility(new, [old]) == []
+    assert old_codec.decode(new_codec.encode(name, value)).value == known
+    assert new_codec.decode(old_codec.encode(name, known)).value == {"added": None, **known}
+
+
+def test_what_the_newer_writer_knows_the_older_one_refuses_to_write() -> None:
+    codec = Codec(schemas={"t.Thing": record(ID)}, ids={"t.Thing": 1})
+
+    with pytest.raises(EncodeError):
+        codec.encode("t.Thing", {"id": "1", "note": None})
