@@ -302,7 +302,7 @@ async def test_a_body_over_one_mebibyte_is_413(registry: Client) -> None:
 
 
 async def test_empty_extras_of_a_body_are_ignored(registry: Client) -> None:
-    extras = {"schemaType": None, "references": [], "metadata": None, "ruleSet": None, "id": -1, "unheard-of": 1}
+    extras: dict[str, Any] = {"schemaType": None, "references": [], "metadata": None, "ruleSet": None, "id": -1, "unheard-of": 1}
     registered = await post(registry, f"{THEIRS}/versions", ORDER, **extras)
     named = await post(registry, f"{THEIRS}/versions", ORDER, schemaType="AVRO")
 
