@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - the stack asks its own brokers
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code  # noqa: TID251 - as above
 
+from bridge.errors import ConfigError
+
 T = TypeVar("T")
 
 # A loopback answer takes milliseconds; a broker that is still starting accepts the connection and says nothing.
@@ -38,9 +40,13 @@ def create_topics(
     """Create those of `topics` (partitions by name) that are missing, on as many brokers as there are, three at most.
 
     Raises:
-        KafkaError: A broker refused.
+        ConfigError: The brokers refused, or did not answer in time.
     """
-    _run(_create_topics(bootstrap_servers, topics, configs=dict(configs or {})))
+    try:
+        _run(_create_topics(bootstrap_servers, topics, configs=dict(configs or {})))
+    except (KafkaError, TimeoutError) as exc:
+        msg = f"the topics could not be created at {bootstrap_servers} ({type(exc).__name__})"
+        raise ConfigError(msg) from exc
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

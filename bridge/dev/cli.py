@@ -13,6 +13,7 @@ import click
 
 from bridge.dev.kafka import BROKER_COUNTS
 from bridge.dev.stack import Options, Stack, open_stack, prepare_jars
+from bridge.errors import ConfigError
 
 # A killed process is noticed within this time.
 _TEND_PERIOD_S = 0.2
@@ -29,8 +30,11 @@ class Signals:
     def __init__(self) -> None:
         """Listen from now on, also where the shell had us ignore SIGINT."""
         self.came: signal.Signals | None = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
+        # Ignored under nohup, which is how an operator says that the terminal's end is not ours.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._take)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self.came is not None:
@@ -86,6 +90,10 @@ def dev(
             _say("stopping")
     except Stopped:
         _say("stopped while starting")
+    except OSError as exc:
+        # A full disk, or files of a directory that another user made.
+        msg = f"{exc.filename or data_dir}: {exc.strerror or type(exc).__name__}"
+        raise ConfigError(msg) from exc
     return _exit_code(signals)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -58,6 +59,7 @@ class KafkaCluster:
                 command=self._command("kafka.Kafka", "server.properties"),
                 cwd=self._home(number),
                 log=logs / f"broker-{number}.log",
+                env=_environment(),
             )
             for number in range(1, brokers + 1)
         }
@@ -154,6 +156,7 @@ class KafkaCluster:
         done = subprocess.run(  # noqa: S603 - our own command line
             command,
             cwd=home,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -178,6 +181,11 @@ class KafkaCluster:
                 msg = f"{broker.name} did not answer within {READY_TIMEOUT_S:.0f} s; see {broker.log}"
                 raise ConfigError(msg)
             time.sleep(_POLL_S)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with a locale in which the JVM can name any directory: in the plain C locale it knows ASCII only."""
+    return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def _cluster_id(path: Path, *, brokers: int) -> str:
