@@ -1,0 +1,145 @@
+"""`drx-bridge tail`: what a topic holds, decoded, for people or as JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+import orjson
+from rich.console import Console
+
+from bridge.commands.decoder import Decoder, open_decoder
+from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown
+from bridge.errors import DecodeError
+from bridge.kafka.client import ConsumedRecord, open_reader
+from bridge.kafka.connection import Connection
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
+from bridge.registry.loader import bundled
+from bridge.settings import Kafka, Registry, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What to show of which topic."""
+
+    topic: str
+    key: bytes | None
+    count: int | None
+    from_beginning: bool
+    until_end: bool
+
+
+@click.command()
+@click.argument("topic", default=PRESCRIPTIONS_TOPIC)
+@click.option("--from-beginning", is_flag=True, help="Start with the oldest record instead of the next one.")
+@click.option("--until-end", is_flag=True, help="Stop at what is the end now; implies --from-beginning.")
+@click.option("--count", type=click.IntRange(1), help="Stop after this many records.")
+@click.option("--key", help="Only records with this key, such as a prescription id.")
+@click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per record.")
+@click.option("--bootstrap-servers", help="host:port,…; without it BRIDGE_KAFKA__BOOTSTRAP_SERVERS.")
+def tail(
+    *,
+    topic: str,
+    from_beginning: bool,
+    until_end: bool,
+    count: int | None,
+    key: str | None,
+    show_phi: bool,
+    as_json: bool,
+    bootstrap_servers: str | None,
+) -> int:
+    """Show the records of TOPIC as they come (drx.prescriptions.v1 unless said), until --count or Ctrl-C.
+
+    Health information is masked. A record that cannot be decoded is said to be so, and the next one is shown.
+    """
+    settings = load_settings()
+    # Its complaints about a broker that is away are not ours to show.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    want = Want(
+        topic=topic,
+        key=None if key is None else os.fsencode(key),
+        count=count,
+        from_beginning=from_beginning or until_end,
+        until_end=until_end,
+    )
+    connection = connection_of(settings.kafka, bootstrap_servers=bootstrap_servers)
+    mark = JSON_MARK if as_json else PEOPLE_MARK
+    masker = None if show_phi else Masker(bundled().schemas(), mark=mark)
+    show = _json_line if as_json else _people_lines(Console(soft_wrap=True))
+    try:
+        asyncio.run(_follow(want, connection=connection, registry=settings.registry, masker=masker, show=show))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has seen enough; at exit Python would flush into the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def connection_of(kafka: Kafka, *, bootstrap_servers: str | None = None) -> Connection:
+    """Say how the settings reach the brokers, or others that are given by hand."""
+    return Connection(
+        bootstrap_servers=bootstrap_servers or kafka.bootstrap_servers,
+        security_protocol=kafka.security_protocol,
+        sasl_mechanism=kafka.sasl_mechanism,
+        sasl_username_file=kafka.sasl_username_file,
+        sasl_password_file=kafka.sasl_password_file,
+        ssl_cafile=kafka.ssl_cafile,
+        ssl_certfile=kafka.ssl_certfile,
+        ssl_keyfile=kafka.ssl_keyfile,
+    )
+
+
+async def _follow(
+    want: Want, *, connection: Connection, registry: Registry, masker: Masker | None, show: Callable[[Shown], None]
+) -> None:
+    shown = 0
+    async with (
+        open_decoder(registry) as decoder,
+        open_reader(connection, [want.topic], from_beginning=want.from_beginning) as reader,
+    ):
+        async for record in reader.until_end() if want.until_end else reader.forever():
+            if want.key is not None and record.key != want.key:
+                continue
+            show(await _decoded(record, decoder=decoder, masker=masker))
+            shown += 1
+            if shown == want.count:
+                return
+
+
+async def _decoded(record: ConsumedRecord, *, decoder: Decoder, masker: Masker | None) -> Shown:
+    name, value, error = "", None, ""
+    if record.value is not None:
+        try:
+            decoded = await decoder.decode(record.value, record.headers)
+        except DecodeError as exc:
+            error = exc.code
+        else:
+            name = decoded.record
+            value = decoded.value if masker is None else masker.mask(decoded.record, decoded.value)
+    return Shown(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=datetime.fromtimestamp(record.timestamp_ms / 1000, UTC),
+        key=record.key,
+        headers=record.headers,
+        record=name,
+        value=value,
+        error=error,
+    )
+
+
+def _json_line(shown: Shown) -> None:
+    sys.stdout.buffer.write(orjson.dumps(shown.document(), option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.flush()
+
+
+def _people_lines(console: Console) -> Callable[[Shown], None]:
+    return lambda shown: console.print(shown.lines())

@@ -1,0 +1,163 @@
+"""`drx-bridge tail` as a process, on records that another client wrote to a real broker."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from bridge.kafka.codec import Codec
+from bridge.registry.loader import bundled
+from tests.builders import an_event
+from tests.cluster import Cluster, Topics
+
+pytestmark = pytest.mark.kafka
+
+RECORD = "drx.v1.PrescriptionProcessed"
+HEADERS: dict[str, str | bytes | None] = {"ce_type": b"prescription.processed", "ce_id": b"evt_1"}
+LOCK = bundled()
+PAYLOAD = Codec(schemas=LOCK.schemas(), ids=LOCK.ids()).encode(RECORD, an_event().value)
+# Starting Python and joining a topic take a second; a busy machine may need many of them.
+TIMEOUT_S = 60.0
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "bridge", "tail", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings; a narrow terminal must not cut lines."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")} | {"COLUMNS": "40"}
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own command line
+        command(*arguments), capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment()
+    )
+
+
+def lines(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def write(cluster: Cluster, topic: str, records: Sequence[tuple[str, bytes | None]]) -> None:
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
+    for key, value in records:
+        producer.produce(topic, value=value, key=key, headers=HEADERS, partition=0, timestamp=1_789_398_566_535)
+    assert producer.flush(TIMEOUT_S) == 0
+
+
+@pytest.fixture
+def topic(cluster: Cluster, topics: Topics) -> str:
+    """Hold an event, a tombstone, and three kinds of what is not ours, of two keys."""
+    name = topics.fresh()
+    write(
+        cluster,
+        name,
+        [
+            ("rx_1", PAYLOAD),
+            ("rx_2", None),
+            ("rx_1", b"no avro"),
+            ("rx_1", struct.pack(">bI", 0, 4_000_000)),
+            ("rx_1", PAYLOAD + b"\0"),
+            ("rx_2", PAYLOAD),
+        ],
+    )
+    return name
+
+
+def test_a_record_is_one_json_line_with_health_information_masked(cluster: Cluster, topic: str) -> None:
+    shown = lines(
+        run(topic, "--bootstrap-servers", cluster.bootstrap_servers, "--from-beginning", "--count", "1", "--json")
+    )
+
+    (line,) = shown
+    value = line.pop("value")
+    assert line == {
+        "topic": topic,
+        "partition": 0,
+        "offset": 0,
+        "timestamp": "2026-09-14T15:09:26.535000Z",
+        "key": "rx_1",
+        "record": RECORD,
+        "headers": {"ce_type": "prescription.processed", "ce_id": "evt_1"},
+    }
+    assert value["event_id"] == "evt_1"
+    assert value["occurred_at"] == "2026-09-14T15:09:26.535000Z"
+    assert value["prescription_id"] == "***"
+    assert value["extensions"] == "***"
+
+
+def test_what_is_not_ours_is_said_and_the_next_record_is_shown(cluster: Cluster, topic: str) -> None:
+    shown = lines(run(topic, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--json"))
+
+    assert [line["offset"] for line in shown] == [0, 1, 2, 3, 4, 5]
+    errors = [None, None, "bad_magic", "unknown_schema_id", "trailing_bytes", None]
+    assert [line.get("error") for line in shown] == errors
+    assert [line["value"] is None for line in shown] == [False, True, True, True, True, False]
+
+
+def test_people_read_one_record_in_two_lines(cluster: Cluster, topic: str) -> None:
+    result = run(topic, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--key", "rx_2")
+
+    first, second, third = result.stdout.splitlines()
+    assert first.endswith("rx_2  tombstone")
+    assert second.endswith("rx_2  PrescriptionProcessed")
+    assert "prescription_id •••" in third
+
+
+def test_health_information_is_shown_to_who_asks_for_it(cluster: Cluster, topic: str) -> None:
+    arguments = (topic, "--bootstrap-servers", cluster.bootstrap_servers, "--from-beginning", "--show-phi", "--json")
+
+    (line,) = lines(run(*arguments, "--key", "rx_2", "--until-end"))[1:]
+
+    assert line["value"]["prescription_id"] == "rx_1"
+
+
+def test_a_missing_topic_is_one_line_and_exit_2(cluster: Cluster) -> None:
+    result = run("drx.absent.v1", "--bootstrap-servers", cluster.bootstrap_servers)
+
+    assert result.returncode == 2
+    assert "no such topic: drx.absent.v1" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_no_broker_is_one_line_and_exit_2() -> None:
+    result = run("--bootstrap-servers", "127.0.0.1:9")
+
+    assert result.returncode == 2
+    assert "127.0.0.1:9" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_it_follows_until_it_is_interrupted(cluster: Cluster, topics: Topics) -> None:
+    """A record that is written later appears; Ctrl-C ends it without a traceback."""
+    name = topics.fresh()
+    following = subprocess.Popen(  # noqa: S603 - our own command line
+        command(name, "--bootstrap-servers", cluster.bootstrap_servers, "--json", "--from-beginning"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    with following:
+        assert following.stdout is not None
+        write(cluster, name, [("rx_9", PAYLOAD)])
+        first = json.loads(following.stdout.readline())
+        write(cluster, name, [("rx_8", PAYLOAD)])
+        second = json.loads(following.stdout.readline())
+
+        following.send_signal(signal.SIGINT)
+        _, complaints = following.communicate(timeout=TIMEOUT_S)
+
+    assert (first["key"], second["key"]) == ("rx_9", "rx_8")
+    assert following.returncode == 130
+    # The one line ends the echo of ^C.
+    assert complaints == "\n"
