@@ -11,6 +11,7 @@ from uuid import UUID
 
 import fastavro  # noqa: TID251 -- this is the door
 from fastavro.read import SchemaResolutionError  # noqa: TID251 -- as above
+from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
 from bridge.errors import DecodeError
 from bridge.kafka.encoder import compile_encoder
@@ -178,4 +179,11 @@ def unknown_schema(payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) ->
 
 def _parse(schema: Schema) -> dict[str, Any]:
     """Parse for fastavro and for the encoder; afterwards every name is a full name."""
-    return cast("dict[str, Any]", fastavro.parse_schema(dict(schema)))
+    try:
+        parsed = fastavro.parse_schema(dict(schema))
+    except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError):
+        parsed = {}
+    if not isinstance(parsed, dict) or parsed.get("type") != "record":
+        message = "not a self-contained Avro record"
+        raise ValueError(message)
+    return parsed

@@ -357,6 +357,27 @@ def test_a_learned_schema_is_readable_at_once_even_if_no_record_of_ours() -> Non
     assert codec.decode(b"\x00\x00\x00\x10\x00\x06") == Decoded("x.Foreign", 4096, {"a": 3})
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "string",
+        {},
+        [],
+        {"type": "string"},
+        {"type": "enum", "name": "E", "symbols": ["a"]},
+        {"type": "record", "name": "R"} | {"fields": ["a"]},
+        {"type": "record", "name": "R", "fields": [{"name": "a", "type": "x.Elsewhere"}]},
+        {"type": "record", "name": "R", "fields": [{"name": "a", "type": "string", "default": 1}]},
+    ],
+)
+def test_what_is_no_record_schema_is_not_learned(schema: Any) -> None:
+    """Registries hold anything."""
+    codec = Codec(schemas=SCHEMAS, ids={})
+
+    with pytest.raises(ValueError, match=r"^not a self-contained Avro record$"):
+        codec.learn(Writer(4096, None, schema))
+
+
 def test_a_foreign_record_of_our_name_is_refused() -> None:
     """The id alone says how to read it, and what comes out must still be one of ours."""
     foreign = {"type": "record", "name": "SystemPing", "namespace": "drx.v1", "fields": []}
