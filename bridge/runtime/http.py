@@ -67,7 +67,7 @@ class Answer:
         if transport is None:
             raise ConnectionResetError
         message = request._message  # noqa: SLF001 - as above
-        keep = not (self.close or message.should_close or protocol.draining or message.version < (1, 1))
+        keep = not (self.close or message.should_close or protocol.ending or message.version < (1, 1))
         if not keep:
             protocol.close()
         body = b"" if message.method == "HEAD" else self._body
@@ -84,25 +84,32 @@ FAILED = Answer(500, b'{"outcome":"unavailable","code":"internal_error"}', close
 class Connection(RequestHandler):
     """One client connection; never puts a byte of a request into an answer or a log line."""
 
-    __slots__ = ("reading_since",)
+    __slots__ = ("half_closed", "reading_since")
 
+    half_closed: bool
     reading_since: float | None
 
     def __init__(self, manager: HardenedServer, **kwargs: Any) -> None:
         """Start with nothing half read."""
+        self.half_closed = False
         self.reading_since = None
         super().__init__(manager, **kwargs)
 
     @property
-    def draining(self) -> bool:
-        """True when every further answer must end its connection."""
+    def ending(self) -> bool:
+        """True when the next answer is the last of this connection."""
         manager: Any = self._manager
-        return manager is None or bool(manager.draining)
+        return self.half_closed or manager is None or bool(manager.draining)
+
+    @property
+    def waiting(self) -> bool:
+        """True while no complete head is there to be answered."""
+        return self._waiter is not None and not self._waiter.done()
 
     @property
     def idle(self) -> bool:
         """True between two requests."""
-        return self._waiter is not None and not self._waiter.done() and self.reading_since is None
+        return self.waiting and self.reading_since is None
 
     def clock(self) -> float:
         """The loop's time in seconds, by which the guard judges."""
@@ -114,8 +121,13 @@ class Connection(RequestHandler):
         super().data_received(data)
         if self._request_count != before:
             self.reading_since = None
-        elif self.reading_since is None and self._waiter is not None and not self._waiter.done():
+        elif self.reading_since is None and self.waiting:
             self.reading_since = self.clock()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for a truth value; aiohttp gives None
+        """Keep a connection open for its answer when the client has only finished sending."""
+        self.half_closed = True
+        return self.reading_since is None and not self.waiting
 
     def handle_error(
         self,
@@ -164,8 +176,8 @@ class HardenedServer(web.Server):
 
     @property
     def open_connections(self) -> int:
-        """Connections that are open now."""
-        return len(self._connections)
+        """Connections that are open now; a lost one may still have a delivery under way."""
+        return sum(connection.transport is not None for connection in self._connections)
 
     async def serve(self, host: str, port: int, *, stop: asyncio.Event, drain_s: float) -> None:
         """Accept until `stop` is set, then answer what is in flight and close.
@@ -205,6 +217,6 @@ class HardenedServer(web.Server):
         while self._connections and self._loop.time() < deadline:
             for connection in self.connections:
                 if isinstance(connection, Connection) and connection.idle:
-                    connection.close()
+                    connection.force_close()
             await asyncio.sleep(0.02)  # connections end by callbacks of the loop; there is no event to wait for
         await self.shutdown(timeout=TICK_S)

@@ -1,0 +1,431 @@
+"""The public port over a real socket, with a publisher that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import NotDurableError
+from bridge.event import Delivery, Event, ParkReason
+from bridge.ingress.admission import Admission
+from bridge.ingress.observations import Observations
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.routes import REFUSAL_STATUS, Source, Webhooks
+from bridge.ingress.signatures import decoys
+from bridge.runtime.http import HardenedServer
+from bridge.runtime.metrics import IngressMetrics
+from tests.builders import KEY, a_body, a_slot, signed_headers
+
+Outcome = tuple[Event, ...] | ParkReason
+
+
+@dataclass
+class ScriptedPublisher:
+    """Keeps what it is given; waits for `gate` and fails as `failures` say."""
+
+    published: list[tuple[Delivery, Outcome]] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def publish(self, delivery: Delivery, outcome: Outcome) -> None:
+        self.waiting.set()
+        await self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.published.append((delivery, outcome))
+
+
+@dataclass
+class Ingress:
+    """One running ingress and the means to talk to it."""
+
+    port: int
+    publisher: ScriptedPublisher
+    metrics: IngressMetrics
+    admission: Admission
+    server: HardenedServer
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+    session: aiohttp.ClientSession
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def post(
+        self, body: bytes | None = None, *, path: str = "/webhooks/drx", headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        given = a_body() if body is None else body
+        sent = signed_headers(given) if headers is None else headers
+        async with self.session.post(self.url + path, data=given, headers=sent) as answer:
+            return answer.status, await answer.json()
+
+    async def raw(self, request: bytes, *, eof: bool = True) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(request)
+        if eof:
+            writer.write_eof()
+        try:
+            return await asyncio.wait_for(reader.read(), 30)  # a bound on a hang, not a claim about time
+        finally:
+            writer.close()
+
+
+class Exploding:
+    """A profile with a bug whose text holds a value of the delivery."""
+
+    def map(self, delivery: Delivery, document: dict[str, object], /) -> Any:
+        del delivery
+        raise KeyError(document)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *, body_max: int = 262_144, count_max: int = 64, read_timeout_s: float = 10, profile: Any = None
+) -> AsyncIterator[Ingress]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    metrics = IngressMetrics(CollectorRegistry())
+    publisher = ScriptedPublisher()
+    publisher.gate.set()
+    keys = (a_slot(),)
+    source = Source("drx", "sandbox", profile or load_profile("drx_standard"), lambda: keys, 300)
+    decoy = Source("unknown", "sandbox", source.profile, lambda: decoys(keys), 300)
+    admission = Admission(count_max=count_max, bytes_max=1 << 20)
+    webhooks = Webhooks(
+        sources={"drx": source},
+        decoy=decoy,
+        publisher=publisher,
+        admission=admission,
+        observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS),
+        body_max_bytes=body_max,
+    )
+    server = HardenedServer(webhooks.handle, read_timeout_s=read_timeout_s, keepalive_s=75)
+    stop = asyncio.Event()
+    task = asyncio.create_task(server.serve("127.0.0.1", port, stop=stop, drain_s=5))
+    await until(lambda: _listens(port))
+    async with aiohttp.ClientSession() as session:
+        try:
+            yield Ingress(port, publisher, metrics, admission, server, stop, task, session)
+        finally:
+            stop.set()
+            publisher.gate.set()
+            await task
+
+
+def request_bytes(body: bytes, headers: Iterable[tuple[str, str]]) -> bytes:
+    """A whole request as a client that is no library would send it."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the loop run until something has come true that no event announces."""
+    while not true():  # noqa: ASYNC110 - as the docstring says
+        await asyncio.sleep(0.005)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+async def ingress() -> AsyncIterator[Ingress]:
+    async with running() as one:
+        yield one
+
+
+async def test_answers_200_only_after_the_publisher_is_done(ingress: Ingress) -> None:
+    ingress.publisher.gate.clear()
+    answer = asyncio.create_task(ingress.post())
+    await ingress.publisher.waiting.wait()
+    assert not answer.done()
+
+    ingress.publisher.gate.set()
+
+    assert await answer == (200, {"outcome": "accepted", "id": "evt_1"})
+    delivery, events = ingress.publisher.published[0]
+    assert delivery.body == a_body()
+    assert isinstance(events, tuple)
+    assert [event.key for event in events] == ["rx_1"]
+
+
+async def test_answers_503_with_retry_after_when_nothing_is_durable(ingress: Ingress) -> None:
+    ingress.publisher.failures.append(NotDurableError("deadline"))
+    body = a_body()
+
+    async with ingress.session.post(f"{ingress.url}/webhooks/drx", data=body, headers=signed_headers(body)) as answer:
+        assert answer.status == 503
+        assert 1 <= int(answer.headers["Retry-After"]) <= 5
+        assert await answer.json() == {"outcome": "unavailable", "code": "deadline"}
+
+
+async def test_parks_the_exact_bytes_of_what_is_no_event(ingress: Ingress) -> None:
+    body = b'\xef\xbb\xbf{"id": 1}'
+
+    assert await ingress.post(body) == (202, {"outcome": "parked", "id": "evt_1", "reason": "malformed_json"})
+
+    delivery, park = ingress.publisher.published[0]
+    assert delivery.body == body
+    assert isinstance(park, ParkReason)
+    assert park.detail == "bom"
+    assert delivery.headers["webhook-id"] == "evt_1"
+    assert "webhook-signature" not in delivery.headers
+
+
+async def test_parks_what_a_bug_of_ours_cannot_map() -> None:
+    async with running(profile=Exploding()) as ingress:
+        status, answer = await ingress.post()
+
+        assert (status, answer["reason"]) == (202, "unexpected")
+        assert len(ingress.publisher.published) == 1
+
+
+async def test_an_unavailable_publisher_is_no_bug_and_parks_nothing(ingress: Ingress) -> None:
+    ingress.publisher.failures.append(NotDurableError("kafka_unavailable"))
+
+    assert (await ingress.post())[0] == 503
+    assert ingress.publisher.published == []
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "status", "code"),
+    [
+        ("/webhooks/nobody", {}, 401, "signature_mismatch"),
+        ("/webhooks/drx", {"webhook-signature": "v1,AAAA"}, 401, "signature_mismatch"),
+        ("/webhooks/drx", {"webhook-timestamp": "+1"}, 401, "timestamp_malformed"),
+        ("/webhooks/drx", {"content-type": "application/x-www-form-urlencoded"}, 415, "content_type"),
+        ("/webhooks/drx", {"content-type": "application/json; charset=latin-1"}, 415, "content_type"),
+        ("/webhooks/drx", {"content-encoding": "gzip"}, 415, "content_encoding"),
+        ("/", {}, 404, "not_found"),
+        ("/webhooks/", {}, 404, "not_found"),
+        ("/webhooks/drx/more", {}, 404, "not_found"),
+    ],
+)
+async def test_refuses_before_verification_with_a_constant_body(
+    ingress: Ingress, path: str, change: dict[str, str], status: int, code: str
+) -> None:
+    body = a_body()
+
+    answer = await ingress.post(body, path=path, headers=signed_headers(body) | change)
+
+    assert answer == (status, {"outcome": "refused", "code": code})
+    assert ingress.publisher.published == []
+
+
+@pytest.mark.parametrize("content_type", ["Application/JSON", "application/json;charset=UTF-8", " application/json "])
+async def test_takes_json_in_every_spelling(ingress: Ingress, content_type: str) -> None:
+    body = a_body()
+
+    assert (await ingress.post(body, headers=signed_headers(body) | {"content-type": content_type}))[0] == 200
+
+
+async def test_refuses_a_missing_content_type(ingress: Ingress) -> None:
+    body = a_body()
+    pairs = [pair for pair in signed_headers(body).items() if pair[0] != "content-type"]
+
+    answer = await ingress.raw(request_bytes(body, pairs))
+
+    assert answer.startswith(b"HTTP/1.1 415 ")
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+async def test_refuses_a_doubled_signed_header(ingress: Ingress, name: str) -> None:
+    body = a_body()
+    pairs = [*signed_headers(body).items(), (name.title(), signed_headers(body)[name])]
+
+    answer = await ingress.raw(request_bytes(body, pairs))
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"header_duplicated" in answer
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
+async def test_other_methods_are_405(ingress: Ingress, method: str) -> None:
+    async with ingress.session.request(method, f"{ingress.url}/webhooks/drx") as answer:
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "POST"
+
+
+async def test_refuses_a_declared_length_over_the_limit_before_reading(ingress: Ingress) -> None:
+    head = b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 262145\r\n\r\n"
+
+    assert (await ingress.raw(head)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_refuses_a_chunked_body_over_the_limit() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield b" " * 512
+
+    async with running(body_max=1024) as ingress:
+        sent = signed_headers(b"")
+        async with ingress.session.post(f"{ingress.url}/webhooks/drx", data=chunks(), headers=sent) as answer:
+            assert answer.status == 413
+
+
+async def test_takes_a_body_of_exactly_the_limit(ingress: Ingress) -> None:
+    body = a_body()
+    body = body[:-1] + b" " * (262_144 - len(body)) + body[-1:]
+
+    assert (await ingress.post(body))[0] == 200
+
+
+async def test_is_full_when_the_bound_is_in_flight_and_recovers() -> None:
+    async with running(count_max=1) as ingress:
+        ingress.publisher.gate.clear()
+        first = asyncio.create_task(ingress.post())
+        await ingress.publisher.waiting.wait()
+
+        assert await ingress.post() == (503, {"outcome": "unavailable", "code": "admission_full"})
+
+        ingress.publisher.gate.set()
+        assert (await first)[0] == 200
+        assert (await ingress.post())[0] == 200
+        assert (ingress.admission.count, ingress.admission.bytes) == (0, 0)
+
+
+async def test_never_echoes_a_malformed_request(ingress: Ingress, capfd: pytest.CaptureFixture[str]) -> None:
+    marker = b"PHI-MARKER-77"
+
+    for request in (
+        b"POST /webhooks/drx HTTP/1.1\r\nBad Header " + marker + b"\r\n\r\n",
+        b"POST /webhooks/drx HTTP/1.1\r\nX: " + marker * 900 + b"\r\n\r\n",
+        b"POST /webhooks/drx HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + marker + b"\r\n",
+        b"POST /" + marker * 900 + b" HTTP/1.1\r\n\r\n",
+        marker + b"\r\n\r\n",
+        b"POST /webhooks/drx HTTP/1.1\r\nContent-Length: " + marker + b"\r\n\r\n",
+    ):
+        answer = await ingress.raw(request)
+        assert answer.startswith(b"HTTP/1.1 4")
+        assert marker not in answer
+
+    assert marker.decode() not in "".join(capfd.readouterr())
+
+
+async def test_answers_expect_100_continue(ingress: Ingress) -> None:
+    body = a_body()
+    reader, writer = await asyncio.open_connection("127.0.0.1", ingress.port)
+    whole = request_bytes(body, [("Expect", "100-continue"), *signed_headers(body).items()])
+    writer.write(whole.removesuffix(body))
+
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_pipelined_requests_are_answered_in_order(ingress: Ingress) -> None:
+    requests = b""
+    for number in range(3):
+        body = a_body(id=f"evt_{number}")
+        head = "".join(f"{k}: {v}\r\n" for k, v in signed_headers(body, webhook_id=f"evt_{number}").items())
+        requests += (
+            f"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        )
+    reader, writer = await asyncio.open_connection("127.0.0.1", ingress.port)
+    writer.write(requests)
+
+    answers = [await reader.readuntil(b"}") for _ in range(3)]
+
+    assert [f'"id":"evt_{number}"'.encode() in answer for number, answer in enumerate(answers)] == [True] * 3
+    assert [delivery.id for delivery, _ in ingress.publisher.published] == ["evt_0", "evt_1", "evt_2"]
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"POST /webhooks/drx HTTP/1.1\r\nHost:",
+        b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+    ],
+)
+async def test_ends_a_connection_whose_head_or_body_does_not_come(half: bytes) -> None:
+    async with running(read_timeout_s=0.1) as ingress:
+        with contextlib.suppress(ConnectionResetError):
+            assert await ingress.raw(half, eof=False) == b""
+
+        assert (ingress.admission.count, ingress.admission.bytes) == (0, 0)
+        assert (await ingress.post())[0] == 200
+
+
+async def test_a_sender_that_hangs_up_does_not_undo_the_delivery(ingress: Ingress) -> None:
+    body = a_body()
+    ingress.publisher.gate.clear()
+    _, writer = await asyncio.open_connection("127.0.0.1", ingress.port)
+    writer.write(request_bytes(body, signed_headers(body).items()))
+    await ingress.publisher.waiting.wait()
+    # Linger 0 sends a reset; a mere end of sending keeps the connection open for its answer.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+    await until(lambda: not ingress.server.open_connections)
+
+    ingress.publisher.gate.set()
+    await until(lambda: bool(ingress.publisher.published))
+
+    assert ingress.publisher.published[0][0].id == "evt_1"
+
+
+async def test_a_stop_answers_what_is_in_flight_and_says_close(ingress: Ingress) -> None:
+    ingress.publisher.gate.clear()
+    body = a_body()
+
+    async def deliver() -> tuple[int, str | None]:
+        async with ingress.session.post(
+            f"{ingress.url}/webhooks/drx", data=body, headers=signed_headers(body)
+        ) as answer:
+            return answer.status, answer.headers.get("Connection")
+
+    answer = asyncio.create_task(deliver())
+    await ingress.publisher.waiting.wait()
+    ingress.stop.set()
+    await until(lambda: ingress.server.draining)
+    ingress.publisher.gate.set()
+
+    assert await answer == (200, "close")
+    await ingress.task
+    assert ingress.server.open_connections == 0
+
+
+async def test_series_stay_constant_whatever_is_sent(ingress: Ingress) -> None:
+    body = a_body()
+    sent = signed_headers(body)
+    await ingress.post()
+    await ingress.post(body, path="/webhooks/nobody")
+    await ingress.post(body, path="/first")
+    await ingress.post(body, headers=sent | {"webhook-signature": "v1,AAAA"})
+    await ingress.post(a_body(type="no.such_type"))
+    before = _series(ingress)
+
+    for number in range(300):
+        await ingress.post(body, path=f"/p{number}")
+        await ingress.post(body, path=f"/webhooks/source{number}")
+        await ingress.post(a_body(type=f"type.{number}"))
+
+    assert _series(ingress) == before
+
+
+def _series(ingress: Ingress) -> list[bytes]:
+    lines = generate_latest(ingress.metrics.registry).splitlines()
+    return [line.rpartition(b" ")[0] for line in lines if not line.startswith(b"#")]
+
+
+def test_every_refusal_has_a_status() -> None:
+    assert set(REFUSAL_STATUS.values()) == {400, 401, 404, 405, 413, 415}
+
+
+def test_the_key_of_these_tests_is_long_enough() -> None:
+    assert len(KEY) >= 24
