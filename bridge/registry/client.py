@@ -18,7 +18,7 @@ import aiohttp
 from bridge.registry.client_cache import DiskCache, Fetched
 from bridge.registry.client_errors import RegistryUnavailableError, SchemaPendingError, SchemaUnknownError
 from bridge.registry.client_missing import Missing
-from bridge.registry.client_rest import Reply, Rest
+from bridge.registry.client_rest import NO_REGISTRY, Reply, Rest
 from bridge.registry.store_form import meaning
 
 Schema = Mapping[str, Any]
@@ -104,7 +104,7 @@ class RegistryClient:
             raise reply.refusal(subject)
         schema_id = reply.fields().get("id")
         if not isinstance(schema_id, int):
-            raise RegistryUnavailableError(self.url, "what answers there is no schema registry")
+            raise RegistryUnavailableError(self.url, NO_REGISTRY)
         text = await self._text(schema_id)
         if text is not None and not _means(text, schema):
             raise RegistryUnavailableError(self.url, f"id {schema_id} was given for {subject} but is another schema")
@@ -198,12 +198,14 @@ def _means(text: str, schema: Schema) -> bool:
 
 def _fetched(key: int | UUID, reply: Reply) -> Fetched:
     said = reply.fields()
+    if (said.get("schemaType") or "AVRO") != "AVRO" or said.get("references"):
+        raise SchemaUnknownError("schema_not_avro")
     try:
         schema = json.loads(said.get("schema", ""))
         guid = UUID(said["guid"]) if said.get("guid") else None
     except (ValueError, TypeError, AttributeError, RecursionError):
-        raise RegistryUnavailableError(reply.url, "what answers there is no schema registry") from None
-    if said.get("schemaType", "AVRO") not in ("AVRO", None) or said.get("references") or not isinstance(schema, dict):
+        raise RegistryUnavailableError(reply.url, NO_REGISTRY) from None
+    if not isinstance(schema, dict):
         raise SchemaUnknownError("schema_not_avro")
     given = said.get("id")
     return Fetched(key if isinstance(key, int) else given if isinstance(given, int) else None, guid, schema)

@@ -23,6 +23,7 @@ DELAY_FIRST_S: Final = 0.1
 DELAY_MAX_S: Final = 1.0
 
 _DETAIL_MAX: Final = 500
+NO_REGISTRY: Final = "what answers there is no schema registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Reply:
     def fields(self) -> Mapping[str, Any]:
         """The document if it is an object; RegistryUnavailableError otherwise, for then no registry has answered."""
         if not isinstance(self.document, dict):
-            raise RegistryUnavailableError(self.url, "what answers there is no schema registry")
+            raise RegistryUnavailableError(self.url, NO_REGISTRY)
         return self.document
 
     def refusal(self, what: str) -> RegistryRefusedError:
@@ -78,6 +79,7 @@ class Rest:
         credentials: tuple[str, str] | None,
         sleep: Callable[[float], Awaitable[None]],
         jitter: Callable[[], float],
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Take a session that stays its owner's.
 
@@ -87,6 +89,7 @@ class Rest:
             credentials: User and password of basic authentication; they win over those in `url`.
             sleep: Pauses between tries.
             jitter: Uniform in [0, 1); many clients must not come back at one moment.
+            timeout_s: For one try, from connecting to the last byte.
         """
         self.url = plain_url(url)
         self._session = session
@@ -97,6 +100,7 @@ class Rest:
             self._headers["Authorization"] = f"Basic {base64.b64encode(':'.join(pair).encode()).decode()}"
         self._sleep = sleep
         self._jitter = jitter
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def call(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> Reply:
         """Ask until there is an answer that says something.
@@ -122,7 +126,7 @@ class Rest:
                 URL(f"{self.url}/{path}", encoded=True),
                 data=None if body is None else json.dumps(body),
                 headers=headers,
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+                timeout=self._timeout,
             ) as response:
                 text = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError):

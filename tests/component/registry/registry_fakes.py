@@ -1,0 +1,125 @@
+"""Foreign registries for the client's tests: one that misbehaves as told, and a clock that a test moves."""
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from bridge.registry.client import RegistryClient
+from bridge.registry.client_cache import DiskCache
+from bridge.registry.client_rest import TIMEOUT_S, Rest
+
+Answer = tuple[int, object]
+
+
+class Clock:
+    """A steady clock that only moves when it is told to; `sleep` moves it too."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Pass the time at once."""
+        self.now += seconds
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+
+class FakeRegistry:
+    """Answers what it is told to: per path the given answers in turn, the last one for ever, else Apicurio's 404."""
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self.answers: dict[str, list[Answer]] = {}
+        self.asked: Counter[str] = Counter()
+        self.authorizations: set[str | None] = set()
+        self.arrived = asyncio.Event()
+        self.release = asyncio.Event()
+        self.hangs = False
+        self.content_type = "application/json"
+
+    def app(self) -> web.Application:
+        """Return what a server runs."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        return app
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        key = f"{request.method} {request.raw_path}"
+        self.asked[key] += 1
+        self.authorizations.add(request.headers.get("Authorization"))
+        self.arrived.set()
+        if self.hangs:
+            await self.release.wait()
+        answers = self.answers.get(key, [(404, {"error_code": 0, "message": "No artifact"})])
+        status, body = answers.pop(0) if len(answers) > 1 else answers[0]
+        text = body if isinstance(body, str) else json.dumps(body)
+        return web.Response(status=status, text=text, content_type=self.content_type)
+
+
+class Connector:
+    """Serves applications on ports of their own and makes clients of them."""
+
+    def __init__(self, session: aiohttp.ClientSession, clock: Clock) -> None:
+        """Use one session and one clock for all."""
+        self._session = session
+        self._clock = clock
+        self._servers: list[TestServer] = []
+        self._clients: list[RegistryClient] = []
+
+    async def __call__(
+        self,
+        app: web.Application,
+        *,
+        cache_dir: Path | None = None,
+        credentials: tuple[str, str] | None = None,
+        path: str = "",
+        timeout_s: float = TIMEOUT_S,
+    ) -> RegistryClient:
+        """Serve `app` and return a client whose base address ends with `path`."""
+        server = TestServer(app)
+        await server.start_server()
+        self._servers.append(server)
+        return self.client(
+            f"{server.make_url('/')}{path}", cache_dir=cache_dir, credentials=credentials, timeout_s=timeout_s
+        )
+
+    def client(
+        self,
+        url: str,
+        *,
+        cache_dir: Path | None = None,
+        credentials: tuple[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> RegistryClient:
+        """Return one more client of what is served at `url`, with no memory of the first."""
+        rest = Rest(
+            self._session,
+            url,
+            credentials=credentials,
+            sleep=self._clock.sleep,
+            jitter=lambda: 0.5,
+            timeout_s=timeout_s,
+        )
+        cache = None if cache_dir is None else DiskCache(cache_dir, rest.url)
+        client = RegistryClient(rest, cache=cache, now=lambda: self._clock.now)
+        self._clients.append(client)
+        return client
+
+    async def close(self) -> None:
+        """Close clients, then servers."""
+        for client in self._clients:
+            await client.close()
+        for server in self._servers:
+            await server.close()
+
+
+def shown(schema: object, **more: object) -> Answer:
+    """Answer with a schema."""
+    return 200, {"schema": json.dumps(schema), **more}

@@ -1,0 +1,123 @@
+"""The ids of a start: from the file of that registry alone, else looked up, else not yet."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.registry.client import RegistryClient
+from bridge.registry.client_errors import (
+    IdsMissingError,
+    RegistryUnavailableError,
+)
+from bridge.registry.ids import newest, read_ids, resolve_ids, wanted, write_ids, wrong_ids
+from bridge.registry.loader import bundled
+from bridge.registry.lock import default_topic
+
+LOCKED = bundled().entries[0]
+OURS = wanted(newest(bundled()), default_topic)
+
+
+class Answers:
+    """A registry that holds some records under some ids, and counts what it is asked."""
+
+    def __init__(self, ids: dict[str, int], url: str = "http://registry.example") -> None:
+        """Hold records (full name -> id)."""
+        self.url = url
+        self.ids = ids
+        self.asked = 0
+
+    async def look_up(self, subject: str, schema: Any) -> int | None:
+        """Return the id it holds."""
+        del subject
+        self.asked += 1
+        return self.ids.get(f"{schema['namespace']}.{schema['name']}")
+
+    async def holds(self, schema_id: int, schema: Any) -> bool:
+        """Say whether it is that id."""
+        return self.ids.get(f"{schema['namespace']}.{schema['name']}") == schema_id
+
+
+class Away(Answers):
+    """A registry that is not there."""
+
+    async def look_up(self, subject: str, schema: Any) -> int | None:
+        """Fail."""
+        del subject, schema
+        self.asked += 1
+        raise RegistryUnavailableError(self.url)
+
+
+def ids_from(first: int, records: Iterable[str] | None = None) -> dict[str, int]:
+    return {record: first + index for index, record in enumerate(records or [each.record for each in OURS])}
+
+
+@pytest.fixture
+def ids_file(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ids.json"
+
+
+async def test_a_first_start_looks_up_and_keeps_and_the_next_asks_nobody(ids_file: Path) -> None:
+    first = await resolve_ids(OURS, registry=Answers(ids_from(100)), path=ids_file)
+    away = Away({})
+    second = await resolve_ids(OURS, registry=away, path=ids_file)
+
+    assert first == second == ids_from(100)
+    assert away.asked == 0
+
+
+@pytest.mark.parametrize(("registry", "error"), [(Away({}), RegistryUnavailableError), (Answers({}), IdsMissingError)])
+async def test_a_first_start_without_file_and_ids_may_be_tried_again(
+    ids_file: Path, registry: Answers, error: type[IdsMissingError | RegistryUnavailableError]
+) -> None:
+    with pytest.raises(error) as not_yet:
+        await resolve_ids(OURS, registry=registry, path=ids_file)
+
+    assert not_yet.value.retriable
+    assert read_ids(ids_file, registry.url) == {}
+
+
+async def test_a_file_of_another_registry_is_not_used(ids_file: Path) -> None:
+    await resolve_ids(OURS, registry=Answers(ids_from(100)), path=ids_file)
+    with pytest.raises(RegistryUnavailableError):
+        await resolve_ids(OURS, registry=Away({}, "http://other.example"), path=ids_file)
+
+    assert await resolve_ids(OURS, registry=Answers(ids_from(500), "http://other.example"), path=ids_file) == ids_from(
+        500
+    )
+
+
+async def test_a_new_release_asks_only_for_what_is_new(ids_file: Path) -> None:
+    await resolve_ids(OURS[:-1], registry=Answers(ids_from(100)), path=ids_file)
+    registry = Answers({OURS[-1].record: 900})
+    ids = await resolve_ids(OURS, registry=registry, path=ids_file)
+
+    assert ids[OURS[-1].record] == 900
+    assert ids[OURS[0].record] == 100
+    assert registry.asked == 1
+
+
+def test_a_damaged_ids_file_counts_as_none(ids_file: Path) -> None:
+    write_ids(ids_file, "http://registry.example/", {LOCKED.digest: 7})
+    assert read_ids(ids_file, "http://ann:pw@registry.example") == {LOCKED.digest: 7}
+    ids_file.write_bytes(ids_file.read_bytes().replace(b": 7", b": 8"))
+
+    assert read_ids(ids_file, "http://registry.example") == {}
+
+
+async def test_without_a_file_or_with_an_unwritable_one_every_start_looks_up(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    for path in (None, in_the_way / "ids.json"):
+        assert await resolve_ids(OURS, registry=Answers(ids_from(100)), path=path) == ids_from(100)
+
+
+async def test_ids_that_mean_something_else_now_are_named() -> None:
+    moved = Answers({**ids_from(100), OURS[3].record: 7})
+
+    assert await wrong_ids(OURS, ids_from(100), registry=moved) == [OURS[3].record]
+
+
+async def test_ids_are_resolved_over_http(embedded: RegistryClient, ids_file: Path) -> None:
+    assert await resolve_ids(OURS, registry=embedded, path=ids_file) == bundled().ids()

@@ -1,0 +1,150 @@
+"""What the embedded registry shows, over a real socket, whatever real clients put into their requests."""
+
+import asyncio
+import json
+
+import pytest
+
+from bridge.registry.loader import bundled
+from tests.component.registry.registry_calls import CONTENT_TYPE, LOCKED, OURS, Client, get, refused
+
+
+async def test_every_locked_schema_has_its_subject_version_id_and_guid(registry: Client) -> None:
+    subjects = await get(registry, "/subjects")
+    shown = [await get(registry, f"/subjects/{subject}/versions/latest") for subject in subjects]
+
+    newest = bundled().latest().values()
+    assert {(row["subject"], row["version"], row["id"], row["guid"]) for row in shown} == {
+        (entry.subject, entry.version, entry.id, entry.guid) for entry in newest
+    }
+    assert all("schemaType" not in row and "references" not in row for row in shown)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/", {}),
+        ("/schemas/types", ["AVRO"]),
+        ("/contexts", ["."]),
+        ("/contexts?offset=0&limit=-1", ["."]),
+        ("/config", {"compatibilityLevel": "FULL_TRANSITIVE"}),
+        (f"/config/{LOCKED.subject}", {"compatibilityLevel": "FULL_TRANSITIVE"}),
+        ("/config/nobody?defaultToGlobal=True", {"compatibilityLevel": "FULL_TRANSITIVE"}),
+        ("/mode", {"mode": "READWRITE"}),
+        (f"/mode/{LOCKED.subject}?defaultToGlobal=", {"mode": "READWRITE"}),
+        (f"{OURS}/versions", [1]),
+        (f"{OURS}/versions?deleted=True&offset=0&limit=-1", [1]),
+        (f"{OURS}/versions/1/schema", LOCKED.schema),
+        (f"{OURS}/versions/1/referencedby", []),
+        ("/subjects?subjectPrefix=nobody&deleted=False", []),
+        (f"/subjects?subjectPrefix={LOCKED.subject}&deleted=", [LOCKED.subject]),
+        (f"/subjects?subjectPrefix=:*:{LOCKED.subject}", [LOCKED.subject]),
+        (f"/schemas/ids/{LOCKED.id}/schema", LOCKED.schema),
+        (f"/schemas/ids/{LOCKED.id}/subjects?deleted=False", [LOCKED.subject]),
+        (f"/schemas/ids/{LOCKED.id}/subjects?offset=1&limit=10", []),
+        (f"/schemas/ids/{LOCKED.id}/versions?limit=nonsense", [{"subject": LOCKED.subject, "version": 1}]),
+    ],
+)
+async def test_reads(registry: Client, path: str, expected: object) -> None:
+    assert await get(registry, path) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{OURS}/versions/1",
+        f"{OURS}/versions/latest?deleted=false",
+        f"{OURS}/versions/-1?format=",
+        f"/schemas/ids/{LOCKED.id}",
+        f"/schemas/ids/{LOCKED.id}?subject=",
+        f"/schemas/ids/{LOCKED.id}?subject=of-another&fetchMaxId=False",
+        f"/schemas/ids/{LOCKED.id}?subject={LOCKED.subject}",
+        f"/schemas/guids/{LOCKED.guid}",
+        f"/schemas/guids/{LOCKED.guid.upper()}?format=",
+    ],
+)
+async def test_a_schema_is_found_by_version_id_and_guid(registry: Client, path: str) -> None:
+    shown = await get(registry, path)
+
+    assert (shown["id"], shown["guid"], shown["subject"], shown["version"]) == (
+        LOCKED.id,
+        LOCKED.guid,
+        LOCKED.subject,
+        1,
+    )
+    assert json.loads(shown["schema"]) == LOCKED.schema
+
+
+async def test_lists_are_paged_to_their_end(registry: Client) -> None:
+    whole = await get(registry, "/subjects")
+    pages = [await get(registry, f"/subjects?offset={start}&limit=10") for start in (0, 10, 20, 30)]
+
+    assert [subject for page in pages for subject in page] == whole
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/associations/resources/-/drx.prescriptions.v1", (404, 404)),
+        ("GET", "/associations/resources/-/a%2Fb?resourceType=topic&associationType=value", (404, 404)),
+        ("POST", "/associations", (404, 404)),
+        ("DELETE", "/associations/resources/-", (404, 404)),
+        ("GET", "/nowhere", (404, 404)),
+        ("GET", "/schemas/ids/abc", (404, 404)),
+        ("GET", "/schemas/ids/99999999999999999999", (404, 404)),
+        ("GET", "/schemas/ids/%D9%A1", (404, 404)),
+        ("GET", "/schemas/ids/999", (404, 40403)),
+        ("GET", "/schemas/ids/999/schema", (404, 40403)),
+        ("GET", "/schemas/ids/999/subjects", (404, 40403)),
+        ("GET", "/schemas/ids/999/versions", (404, 40403)),
+        ("GET", "/schemas/guids/00000000-0000-0000-0000-000000000000", (404, 40403)),
+        ("GET", "/schemas/guids/nonsense", (404, 40403)),
+        ("GET", "/subjects/nobody/versions", (404, 40401)),
+        ("GET", "/subjects/nobody/versions/1", (404, 40401)),
+        ("GET", "/subjects/nobody/versions/latest/schema", (404, 40401)),
+        ("GET", f"{OURS}/versions/2", (404, 40402)),
+        ("GET", f"{OURS}/versions/2/referencedby", (404, 40402)),
+        ("GET", f"{OURS}/versions/0", (422, 42202)),
+        ("GET", f"{OURS}/versions/-2", (422, 42202)),
+        ("GET", f"{OURS}/versions/one", (422, 42202)),
+        ("GET", f"{OURS}/versions/2147483648", (422, 42202)),
+        ("GET", "/config/nobody", (404, 40408)),
+        ("DELETE", f"{OURS}", (405, 405)),
+        ("DELETE", f"{OURS}/versions/1", (405, 405)),
+        ("PUT", "/mode", (405, 405)),
+        ("PATCH", "/subjects", (405, 405)),
+    ],
+)
+async def test_what_is_not_there_is_refused_as_json(
+    registry: Client, method: str, path: str, expected: tuple[int, int]
+) -> None:
+    assert await refused(await registry.request(method, path)) == expected
+
+
+@pytest.mark.parametrize(("path", "status"), [("/subjects", 200), (OURS, 405), ("/nowhere", 404)])
+async def test_head_has_the_heads_of_get_and_no_body(registry: Client, path: str, status: int) -> None:
+    response = await registry.head(path)
+
+    assert (response.status, await response.read()) == (status, b"")
+    assert response.headers["Content-Type"].startswith(CONTENT_TYPE)
+
+
+async def test_an_anonymous_client_and_odd_heads_are_welcome(registry: Client) -> None:
+    heads = {"Authorization": "Basic Og==", "Content-Length": "0", "Accept": "text/html", "Expect": ""}
+
+    assert await get(registry, "/schemas/types", **heads) == ["AVRO"]
+
+
+async def test_an_offer_to_speak_http_2_is_passed_over(registry: Client) -> None:
+    """Java's client offers it with every first request, and goes on in HTTP/1.1 on the same connection."""
+    body = json.dumps({"schema": json.dumps(LOCKED.schema)}).encode()
+    offer = b"Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    reader, writer = await asyncio.open_connection(registry.host, registry.port)
+    writer.write(b"GET /schemas/types HTTP/1.1\r\n" + offer + b"Content-Length: 0\r\n\r\n")
+    first = await reader.readuntil(b'["AVRO"]')
+    writer.write(f"POST {OURS} HTTP/1.1\r\n".encode() + offer + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    second = await reader.readuntil(b"\r\n")
+    writer.close()
+
+    assert first.startswith(b"HTTP/1.1 200")
+    assert second.startswith(b"HTTP/1.1 200")
