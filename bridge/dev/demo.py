@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from bridge.dev.demo_compare import differences
 from bridge.dev.demo_screen import Screen
-from bridge.dev.demo_witness import Seen, Witness, holding, with_id
+from bridge.dev.demo_witness import Seen, holding, with_id
 from bridge.dev.generator import Outgoing
 from bridge.dev.simulator import Answer, Sender
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
@@ -32,6 +32,16 @@ MEANINGS = {
     "in_transit": "The parcel is on its way.",
     "delivered": "The parcel is at the patient's door.",
 }
+
+
+class Witness(Protocol):
+    """Reads the topics of the contract."""
+
+    async def find(self, delivery_id: str) -> list[Seen]:
+        """Return the records of one delivery, waiting a while for the first."""
+
+    async def everything(self) -> list[Seen]:
+        """Return all records of all topics, in the order of each partition."""
 
 
 class Tour:
@@ -60,14 +70,16 @@ class Tour:
             "1  The life of one prescription",
             f"DRx pushes one signed delivery for each thing that happens to {key}. Here is the first one, hop by hop.",
         )
-        places = [await self._first(events[0])]
+        await self._first(events[0])
         self._screen.note("")
         self._screen.note("The rest of its life, checked in the same way:")
-        places += [await self._next(event) for event in events[1:]]
-        found = [seen for seen in places if seen is not None]
+        for event in events[1:]:
+            await self._next(event)
+        with self._screen.waiting("reading all topics from the beginning"):
+            seen = await self._witness.everything()
         self._screen.check(
-            f"all {len(events)} events are in one partition, in the order in which they were sent",
-            order_faults(found, expected=len(events)),
+            f"all {len(events)} events are in one partition, each once, in the order in which they were sent",
+            order_faults([str(event["id"]) for event in events], [each for each in seen if each.key == key]),
         )
 
     async def forged(self, event: Mapping[str, Any], *, marker: str) -> None:
@@ -77,17 +89,17 @@ class Tour:
             "Somebody who does not know the secret claims that the prescription was cancelled.",
         )
         outgoing = _outgoing(event)
-        before = len(await self._witness.look())
+        before = await self._witness.everything()
         answer = await self._forger.deliver(outgoing)
         self._screen.hop(1, f"POST, signed with another secret  →  {_reply_words(answer)}")
         self._screen.check(
             "refused: 401, with nothing but a constant code",
             _unequal(status=(answer.reply.status, 401), outcome=(answer.reply.outcome, "refused")),
         )
-        seen = await self._witness.look()
-        self._screen.hop(2, "Kafka")
+        seen = await self._witness.everything()
+        self._screen.hop(2, "Kafka, every topic read from its first record to its last")
         faults = [f"found in {each.place}" for each in holding(seen, marker) + with_id(seen, outgoing.id)]
-        faults += [] if len(seen) == before else [f"{len(seen) - before} new records"]
+        faults += [] if len(seen) == len(before) else [f"{len(seen) - len(before)} new records"]
         self._screen.check("nothing of it is in any topic", faults)
 
     async def broken(self, outgoing: Outgoing) -> None:
@@ -104,7 +116,7 @@ class Tour:
             "reason": (answer.reply.reason, "malformed_json"),
         }
         self._screen.check("parked: 202, DRx need not send it again", _unequal(**wanted))
-        seen = with_id(await self._witness.look(), outgoing.id)
+        seen = await self._witness.find(outgoing.id)
         self._screen.hop(2, f"Kafka: {UNRECOGNIZED_TOPIC}, apart from the events")
         if len(seen) != 1:
             self._screen.check("it is there once", [f"{len(seen)} records"])
@@ -120,18 +132,18 @@ class Tour:
             "its body is what was sent, byte for byte", _unequal(body=(parked.value.get("body"), outgoing.body))
         )
 
-    async def _first(self, event: Mapping[str, Any]) -> Seen | None:
+    async def _first(self, event: Mapping[str, Any]) -> None:
         screen, outgoing = self._screen, _outgoing(event)
         answer = await self._sender.deliver(outgoing)
         screen.hop(1, f"DRx signs and pushes {event['type']}")
         screen.pairs({"POST": f"/webhooks/{SOURCE}", "webhook-id": outgoing.id, "body": outgoing.body.decode()})
         screen.hop(2, f"The bridge verifies, maps and waits for Kafka  →  {_reply_words(answer)}")
         screen.check("200 accepted, after all in-sync replicas have it", answer_faults(answer))
-        seen = with_id(await self._witness.look(), outgoing.id)
+        seen = await self._witness.find(outgoing.id)
         screen.hop(3, "Kafka, read back by another client")
         screen.check("the event is there once", [] if len(seen) == 1 else [f"{len(seen)} records"])
         if len(seen) != 1:
-            return None
+            return
         (record,) = seen
         screen.pairs({"record": record.place, "key": record.key, **record.headers})
         screen.check("topic, key and partition are those of the prescription", self._place_faults(record, event))
@@ -140,12 +152,11 @@ class Tour:
         screen.pairs(dict(list(record.value.items())[:BODY_LINES]))
         screen.note("… and so on")
         screen.check("every field is what was sent, and none was added", differences(event, record.value))
-        return record
 
-    async def _next(self, event: Mapping[str, Any]) -> Seen | None:
+    async def _next(self, event: Mapping[str, Any]) -> None:
         outgoing = _outgoing(event)
         answer = await self._sender.deliver(outgoing)
-        seen = with_id(await self._witness.look(), outgoing.id)
+        seen = await self._witness.find(outgoing.id)
         faults = answer_faults(answer)
         record = seen[0] if len(seen) == 1 else None
         if record is None:
@@ -157,7 +168,6 @@ class Tour:
         place = "nowhere" if record is None else record.place
         told = _meaning(event)
         self._screen.step(event["type"], told, hops=f"{_reply_words(answer)}  →  {place}", checks=5, faults=faults)
-        return record
 
     def _place_faults(self, record: Seen, event: Mapping[str, Any]) -> list[str]:
         key = str(event["data"]["prescription_id"])
@@ -191,14 +201,15 @@ def header_faults(record: Seen, outgoing: Outgoing, event: Mapping[str, Any]) ->
     return faults if same_time else [*faults, "ce_time is not the event's own time"]
 
 
-def order_faults(found: Sequence[Seen], *, expected: int) -> list[str]:
-    """Say whether records lie in one partition at rising offsets."""
-    faults = [] if len(found) == expected else [f"{len(found)} of {expected} found"]
+def order_faults(sent: Sequence[str], found: Sequence[Seen]) -> list[str]:
+    """Compare the ids that were sent with the records of their key, in the order of the partition."""
+    faults = []
     if len({(each.topic, each.partition) for each in found}) > 1:
         faults.append("they lie in several partitions")
-    offsets = [each.offset for each in found]
-    if offsets != sorted(offsets):
-        faults.append(f"their offsets are {offsets}")
+    if len(found) != len(sent):
+        faults.append(f"{len(found)} records for {len(sent)} events")
+    if [each.headers.get("ce_id") for each in found] != list(sent):
+        faults.append(f"their places are {', '.join(each.place for each in found)}")
     return faults
 
 

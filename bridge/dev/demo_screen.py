@@ -104,13 +104,11 @@ class Screen:
             text = Text(f"{self.checked} checks, no difference: what was sent is what Kafka holds.", "bold green")
             self._console.print(Panel(text, box=box.ROUNDED, border_style="green", padding=(0, 2)))
 
-    def commands(self, title: str, lines: Sequence[tuple[str, str]]) -> None:
+    def commands(self, lines: Sequence[tuple[str, str]]) -> None:
         """Show commands to copy, each with what it does; never wrapped."""
-        self._console.print()
-        self._console.print(Text(title, "bold"))
         for text, command in lines:
             self._console.print(Text(f"  {text}", "dim"))
-            self._console.print(Text(f"    {command}"), soft_wrap=True)
+            self._console.print(Text(f"    {command}\n"), soft_wrap=True)
 
 
 def _short(value: object) -> str:

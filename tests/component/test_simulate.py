@@ -5,7 +5,7 @@ import base64
 import hashlib
 import hmac
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,78 +18,13 @@ from aiohttp import web
 from bridge.dev.generator import Outgoing
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play
 from bridge.ingress.signatures import sign
+from tests.receiver import Seen, answers, receiving, resets
 
 KEY = b"the quick brown fox jumps"
 NOW = datetime(2026, 9, 14, 15, 0, tzinfo=UTC)
 POLICY = RetryPolicy(attempts=4, timeout_s=5.0, delay_first_s=0.5, delay_max_s=30.0)
 
-Act = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One attempt as the receiver saw it."""
-
-    id: str
-    timestamp: int
-    signature: str
-    body: bytes
-
-
-@dataclass
-class Receiver:
-    """Acts by script, one act for each attempt; the last one stands for all that follow."""
-
-    script: list[Act]
-    seen: list[Seen] = field(default_factory=list)
-    url: str = ""
-
-    async def take(self, request: web.Request) -> web.StreamResponse:
-        """Note the attempt and act as the script says."""
-        headers = request.headers
-        self.seen.append(
-            Seen(
-                headers["webhook-id"],
-                int(headers["webhook-timestamp"]),
-                headers["webhook-signature"],
-                await request.read(),
-            )
-        )
-        act = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        return await act(request)
-
-
-def answers(status: int, body: object = None, **headers: str) -> Act:
-    async def act(_: web.Request) -> web.StreamResponse:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return web.json_response(body or {}, status=status, headers=sent)
-
-    return act
-
-
-async def resets(request: web.Request) -> web.StreamResponse:
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
-
-
 ACCEPTED = answers(200, {"outcome": "accepted", "id": "evt_1"})
-
-
-@asynccontextmanager
-async def receiving(*script: Act) -> AsyncIterator[Receiver]:
-    receiver = Receiver(list(script))
-    app = web.Application()
-    app.router.add_post("/webhooks/drx", receiver.take)
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/webhooks/drx"
-    try:
-        yield receiver
-    finally:
-        await runner.cleanup()
 
 
 @dataclass

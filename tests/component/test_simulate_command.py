@@ -1,7 +1,6 @@
 """`drx-bridge simulate` as an operator types it, against a small real server."""
 
 import asyncio
-import itertools
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bridge.dev.generator import deliveries
 from bridge.dev.simulate_cli import simulate
 from bridge.dev.simulator_target import webhook_url
 from bridge.errors import ConfigError
@@ -193,22 +191,3 @@ def test_what_excludes_each_other_is_said(secret_file: Path) -> None:
 
     with pytest.raises(ConfigError, match="exclude"):
         simulate.main(arguments, standalone_mode=False)
-
-
-def test_generated_deliveries_are_all_twenty_types_with_ids_of_their_own() -> None:
-    for seed in range(5):
-        events = [json.loads(each.body) for each in itertools.islice(deliveries(seed), 200)]
-
-        assert len({event["type"] for event in events}) == 20
-        assert len({event["id"] for event in events}) == 200
-
-
-def test_generated_events_of_one_prescription_come_in_their_order() -> None:
-    latest: dict[str, tuple[str, int]] = {}
-    for each in itertools.islice(deliveries(3), 2000):
-        event = json.loads(each.body)
-        if "sequence" in event:
-            key = event["data"]["prescription_id"]
-            place = (event["timestamp"], event["sequence"])
-            assert place > latest.get(key, ("", 0))
-            latest[key] = place

@@ -1,0 +1,191 @@
+"""`drx-bridge demo`: start the stack, take the tour, and stay up for those who want to look around."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import click
+import orjson
+from rich.console import Console
+
+from bridge.commands.decoder import open_decoder
+from bridge.dev.cli import INTERRUPTED, Signals, Stopped
+from bridge.dev.demo import SOURCE, Tour
+from bridge.dev.demo_screen import Screen
+from bridge.dev.demo_witness import open_witness
+from bridge.dev.generator import Outgoing, a_cast
+from bridge.dev.services import PARTITIONS
+from bridge.dev.simulator import RetryPolicy, Sender, Sign
+from bridge.dev.simulator_target import signer
+from bridge.dev.stack import Options, Stack, open_stack
+from bridge.dev.story import MINUTE, Life, token
+from bridge.dev.story_plots import mail_order
+from bridge.ingress.signatures import sign
+from bridge.kafka.connection import Connection
+from bridge.settings import Registry
+
+# A signal is noticed, and a dead process started again, within this time.
+_TEND_PERIOD_S = 0.2
+# The life that is told took four days; it ends before now.
+_BEGAN_AGO = timedelta(days=5)
+# Enough is missing for no parser to take the body for whole.
+_CUT_BYTES = 40
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Keep the data there; else it goes with the demo.")
+@click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, also without a terminal.")
+def demo(*, data_dir: Path | None, keep: bool) -> int:
+    """Watch one prescription go all the way: signed, verified, written to Kafka, read back and compared.
+
+    A forged and a broken delivery follow. Exit 1 if anything is not as it should be. On a terminal, or with --keep,
+    everything stays up until Ctrl-C.
+    """
+    signals = Signals()
+    # Its complaints about brokers that are not up yet are the normal course of a start.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    screen = Screen(Console())
+    screen.title(
+        "drx-bridge: verified pharmacy webhooks into Kafka",
+        "Everything here is real - HTTP, signatures, Kafka, Avro - except the people: nobody in this story exists.",
+    )
+    finished = False
+    try:
+        with ExitStack() as cleanup:
+            directory = data_dir or Path(cleanup.enter_context(_temporary_directory()))
+            stack = cleanup.enter_context(_starting(directory, screen=screen, signals=signals))
+            key = asyncio.run(_until(signals.check, _tour(stack.endpoints, screen)))
+            screen.close()
+            finished = True
+            if keep or sys.stdin.isatty():
+                _invite(stack.endpoints, screen, key=key, kept=data_dir)
+                while signals.came is None:
+                    stack.tend()
+                    time.sleep(_TEND_PERIOD_S)
+            with screen.waiting("stopping everything"):
+                cleanup.close()
+    except Stopped:
+        screen.note("stopped")
+    if finished and screen.differences:
+        return 1
+    interrupted = signals.came is signal.SIGINT or not finished
+    return INTERRUPTED if interrupted else 0
+
+
+@contextmanager
+def _starting(directory: Path, *, screen: Screen, signals: Signals) -> Iterator[Stack]:
+    """Start the stack with a sign of life; hand it over when everything answers."""
+    screen.chapter("0  The stack", "Kafka, a schema registry and the bridge start on this machine; nothing leaves it.")
+    with ExitStack() as cleanup:
+        with screen.waiting("starting; the first time fetches Kafka, which takes a minute"):
+            options = Options(data_dir=directory)
+            stack = cleanup.enter_context(open_stack(options, say=screen.note, check=signals.check))
+        yield stack
+
+
+async def _tour(endpoints: Mapping[str, Any], screen: Screen) -> str:
+    """Take the whole tour; the key of the prescription it was about."""
+    source = endpoints["sources"][SOURCE]
+    rng = random.Random()  # noqa: S311 - a story, not keys
+    life = Life(a_cast(rng), rng=rng, starts_at=datetime.now(UTC) - _BEGAN_AGO)
+    mail_order(life)
+    events = list(life.events)
+    marker = f"forged-{token(rng, 10)}"
+    life.tell("cancel.responded", MINUTE, request_id=life.request_id("cx"), decision="approved", note=marker)
+    life.tell("alert.raised", MINUTE, alert_id="al_1", category="other", workflow="new_rx", severity="info")
+    forged, broken = life.events[-2:]
+    connection = Connection(bootstrap_servers=endpoints["bootstrap_servers"])
+    async with (
+        aiohttp.ClientSession() as session,
+        open_decoder(Registry()) as decoder,
+        open_witness(connection, decoder) as witness,
+    ):
+        url = f"{endpoints['ingress']}{source['path']}"
+        tour = Tour(
+            screen=screen,
+            sender=_sender(session, url, signer(Path(source["secret_file"])), rng=rng),
+            forger=_sender(session, url, _forged_signature(), rng=rng),
+            witness=witness,
+            partitions=PARTITIONS,
+        )
+        await tour.life(events)
+        await tour.forged(forged, marker=marker)
+        await tour.broken(Outgoing(broken["id"], orjson.dumps(broken)[:-_CUT_BYTES]))
+    return life.prescription_id
+
+
+def _sender(session: aiohttp.ClientSession, url: str, signature: Sign, *, rng: random.Random) -> Sender:
+    return Sender(session=session, url=url, sign=signature, policy=RetryPolicy(), rng=rng)
+
+
+def _forged_signature() -> Sign:
+    key = secrets.token_bytes(32)
+    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key)
+
+
+async def _until(check: Callable[[], None], work: Coroutine[Any, Any, str]) -> str:
+    """Do the work, but give up as soon as `check` raises."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_TEND_PERIOD_S)
+            check()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return task.result()
+
+
+def _invite(endpoints: Mapping[str, Any], screen: Screen, *, key: str, kept: Path | None) -> None:
+    """Say where everything is, and what to try."""
+    program = shlex.quote(_program())
+    url = f"{endpoints['ingress']}{endpoints['sources'][SOURCE]['path']}"
+    tail = f"{program} tail --bootstrap-servers {endpoints['bootstrap_servers']}"
+    send = f"{program} simulate --url {url} --secret-file {shlex.quote(endpoints['sources'][SOURCE]['secret_file'])}"
+    screen.chapter("It is all still running; Ctrl-C ends it", "Open a second terminal here and try:")
+    screen.commands(
+        [
+            ("Watch events as they come, health information masked:", tail),
+            ("Look at the life you have just seen, unmasked:", f"{tail} --until-end --show-phi --key {key}"),
+            (
+                "Send a hundred events of other people, some twice:",
+                f"{send} --count 100 --duplicates 0.1",
+            ),
+            ("See what the bridge measures:", f"curl -s {endpoints['management']}/metrics"),
+        ]
+    )
+    places = {"ingress": url, "management": endpoints["management"], "registry": endpoints.get("registry")}
+    screen.pairs({**places, "kafka": endpoints["bootstrap_servers"], "logs": endpoints["logs"]})
+    screen.note("The data goes when the demo ends." if kept is None else f"The data stays in {kept}.")
+
+
+def _program() -> str:
+    """How this program is called from here."""
+    called = Path(sys.argv[0])
+    if called.name != "drx-bridge":
+        return "drx-bridge"
+    found = shutil.which("drx-bridge")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "drx-bridge"
+    return os.path.relpath(called)
+
+
+def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    # A broker that was killed may leave a file behind a moment later; that is no failure of the demo.
+    return tempfile.TemporaryDirectory(prefix="drx-demo-", ignore_cleanup_errors=True)
