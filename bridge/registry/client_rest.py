@@ -12,6 +12,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
+from bridge.errors import ConfigError
 from bridge.registry.client_errors import RegistryRefusedError, RegistryUnavailableError
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
@@ -116,7 +117,7 @@ class Rest:
             reply = await self._once(method, path, body)
             if reply is not None:
                 return reply
-        raise RegistryUnavailableError(self.url, f"no answer in {TRIES} tries")
+        raise RegistryUnavailableError(self.url, f"no answer in {TRIES} tries; is it up, and is the URL right?")
 
     async def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Reply | None:
         headers = self._headers if body is None else {**self._headers, "Content-Type": CONTENT_TYPE}
@@ -140,5 +141,16 @@ class Rest:
 
 
 def plain_url(url: str) -> str:
-    """Return the address that names a registry: without credentials, query or closing slash."""
-    return str(URL(url).with_user(None).with_query(None).with_fragment(None)).rstrip("/")
+    """Return the address that names a registry: without credentials, query or closing slash.
+
+    Raises:
+        ConfigError: No address that can be asked; the message does not show it, for it may hold a password.
+    """
+    try:
+        parts = URL(url)
+    except ValueError:
+        parts = URL()
+    if parts.scheme not in ("http", "https") or not parts.host:
+        msg = "the registry's URL is not an http address with a host, such as https://registry.example:8081"
+        raise ConfigError(msg)
+    return str(parts.with_user(None).with_query(None).with_fragment(None)).rstrip("/")

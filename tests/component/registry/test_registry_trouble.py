@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
+from bridge.errors import ConfigError
 from bridge.registry import client_rest
 from bridge.registry.client_errors import (
     RegistryRefusedError,
     RegistryUnavailableError,
     SchemaUnknownError,
 )
+from bridge.registry.client_rest import plain_url
 from tests.component.registry.registry_fakes import Answer, Clock, Connector, FakeRegistry, shown
 
 ORDER: dict[str, Any] = {
@@ -68,7 +70,15 @@ async def test_nobody_listening_is_unavailable(connect: Connector) -> None:
     with pytest.raises(RegistryUnavailableError) as unavailable:
         await client.fetch(7)
 
-    assert str(unavailable.value) == "registry http://127.0.0.1:9: no answer in 4 tries"
+    assert str(unavailable.value).startswith("registry http://127.0.0.1:9: no answer in 4 tries;")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "not an address", "registry:8081", "http://", "http://:8081", "http://a:port", "ftp://a"]
+)
+def test_an_address_that_cannot_be_asked_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigError, match="not an http address"):
+        plain_url(url)
 
 
 @pytest.mark.parametrize(

@@ -9,38 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.codec import Codec
 from bridge.registry.loader import bundled
+from tests.integration.registry.registry_parts import Sample, Served
 from tests.unit.profile_documents import SAMPLES, map_body
 
 ROOT = Path(__file__).parents[3]
 NPM_FILES = Path(__file__).parent / "npm"
 INSTALL_TIMEOUT_S = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One native sample as the ingress maps it and the codec writes it."""
-
-    name: str
-    record: str
-    value: dict[str, Any]
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A running `drx-bridge schemas serve`."""
-
-    url: str
-    process: "subprocess.Popen[str]"
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +60,7 @@ def serve() -> Iterator[Callable[..., Served]]:
         yield start
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     process.wait(timeout=10)

@@ -16,7 +16,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from bridge.kafka.codec import Codec, Writer
 from bridge.registry.loader import bundled
-from tests.integration.registry.conftest import Sample, Served
+from tests.integration.registry.registry_parts import Sample, Served
 
 PRESCRIPTIONS = SerializationContext("drx.prescriptions.v1", MessageField.VALUE, [])
 ORDER: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 
 from bridge.registry.lint import expand
 from bridge.registry.loader import bundled
-from tests.integration.registry.conftest import Sample, Served
+from tests.integration.registry.registry_parts import Sample, Served
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FOREIGN = {"type": "record", "name": "Order", "namespace": "shop", "fields": [{"name": "id", "type": "long"}]}

@@ -1,0 +1,191 @@
+"""`drx-bridge schemas push` and `serve` as processes: what they register, record and say, and how they end."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from bridge.registry.ids import newest, read_ids, resolve_ids, wanted
+from bridge.registry.loader import bundled
+from bridge.registry.lock import default_topic
+from bridge.registry.server import registry_app
+from bridge.registry.store import Store
+from bridge.registry.store_rules import AvroRules
+from tests.integration.registry.registry_parts import Served
+
+RECORDS = len(bundled().latest())
+SENT = "drx.v1.PrescriptionSent"
+SUBJECT = f"drx.prescriptions.v1-{SENT}"
+OTHERWISE = {"type": "record", "name": "PrescriptionSent", "namespace": "drx.v1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+async def run(*words: str, **environment: str) -> Outcome:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "bridge", "schemas", *words),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Outcome(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def store() -> Store:
+    """A registry that has never heard of us."""
+    return Store([], rules=AvroRules())
+
+
+@pytest.fixture
+async def url(store: Store) -> AsyncIterator[str]:
+    async with TestServer(registry_app(store)) as server:
+        yield str(server.make_url("")).rstrip("/")
+
+
+@pytest.fixture
+def ids_file(tmp_path: Path) -> Path:
+    return tmp_path / "ids.json"
+
+
+class Nobody:
+    """A registry that must not be asked."""
+
+    def __init__(self, url: str) -> None:
+        """Have an address."""
+        self.url = url
+
+    async def look_up(self, subject: str, schema: object) -> int | None:
+        """Fail."""
+        raise AssertionError(subject, schema)
+
+    async def holds(self, schema_id: int, schema: object) -> bool:
+        """Fail."""
+        raise AssertionError(schema_id, schema)
+
+
+async def test_push_registers_every_schema_and_records_ids_that_need_no_registry(
+    store: Store, url: str, ids_file: Path
+) -> None:
+    pushed = await run("push", "--url", url, "--ids-file", str(ids_file), "--json")
+    rows = json.loads(pushed.out)["schemas"]
+    ids = await resolve_ids(wanted(newest(bundled()), default_topic), registry=Nobody(url), path=ids_file)
+
+    assert (pushed.code, pushed.err) == (0, "")
+    assert [row["record"] for row in rows] == [entry.record for entry in bundled().entries]
+    assert store.subjects() == sorted(entry.subject for entry in bundled().latest().values())
+    assert {row["record"]: row["id"] for row in rows} == ids
+    assert all(json.loads(store.by_id(ids[record]).schema) == schema for record, schema in bundled().schemas().items())
+    assert min(ids.values()) >= 2**30
+
+
+async def test_push_again_changes_nothing(store: Store, url: str, ids_file: Path) -> None:
+    first = await run("push", "--url", url, "--ids-file", str(ids_file))
+    before = read_ids(ids_file, url)
+    store.read_only = True
+    again = await run("push", BRIDGE_REGISTRY__URL=url, BRIDGE_REGISTRY__IDS_FILE=str(ids_file))
+
+    assert (first.code, again.code) == (0, 0)
+    assert first.out == again.out
+    assert len(again.out.splitlines()) == RECORDS
+    assert read_ids(ids_file, url) == before
+    assert len(before) == RECORDS
+
+
+async def test_push_follows_the_routing(store: Store, url: str) -> None:
+    routes = json.dumps({"prescription.*": "clinic.rx"})
+    pushed = await run("push", "--url", url, BRIDGE_KAFKA__ROUTES=routes)
+
+    assert pushed.code == 0
+    assert f"clinic.rx-{SENT}" in store.subjects()
+    assert "drx.prescriptions.v1-drx.v1.AlertRaised" in store.subjects()
+    assert "not recorded" in pushed.err
+
+
+async def test_push_says_what_is_incompatible_and_records_nothing(store: Store, url: str, ids_file: Path) -> None:
+    store.register(SUBJECT, json.dumps({**OTHERWISE, "fields": [{"name": "event_id", "type": "long"}]}))
+    pushed = await run("push", "--url", url, "--ids-file", str(ids_file))
+
+    assert pushed.code == 1
+    assert pushed.err.startswith(f"refused: {SUBJECT}: the registry answered 409 (error_code 40901)")
+    assert "event_id" in pushed.err
+    assert len(pushed.err.splitlines()) == 1
+    assert read_ids(ids_file, url) == {}
+
+
+async def test_push_to_a_read_only_registry_says_so(store: Store, url: str) -> None:
+    store.read_only = True
+    pushed = await run("push", "--url", url)
+
+    assert (pushed.code, len(pushed.err.splitlines())) == (2, 1)
+    assert "read-only" in pushed.err
+
+
+async def test_push_to_nobody_is_one_line(ids_file: Path) -> None:
+    pushed = await run("push", "--url", "http://127.0.0.1:9", "--ids-file", str(ids_file))
+
+    assert (pushed.code, len(pushed.err.splitlines())) == (2, 1)
+    assert pushed.err.startswith("drx-bridge: registry http://127.0.0.1:9: no answer in 4 tries;")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        ((), {}, "--url"),
+        (("--url", "not an address"), {}, "not an http address"),
+        (("--url", "http://127.0.0.1:9"), {"BRIDGE_REGISTRY__USERNAME_FILE": "/nowhere"}, "PASSWORD_FILE"),
+        (
+            ("--url", "http://127.0.0.1:9"),
+            {"BRIDGE_REGISTRY__USERNAME_FILE": "/nowhere", "BRIDGE_REGISTRY__PASSWORD_FILE": "/nowhere"},
+            "/nowhere",
+        ),
+    ],
+)
+async def test_what_an_operator_got_wrong_is_one_line_and_exit_2(
+    words: tuple[str, ...], environment: dict[str, str], said: str
+) -> None:
+    pushed = await run("push", *words, **environment)
+
+    assert (pushed.code, len(pushed.err.splitlines())) == (2, 1)
+    assert said in pushed.err
+
+
+async def test_serve_on_a_taken_port_is_one_line_and_exit_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        served = await run("serve", "--port", str(port))
+
+    assert (served.code, len(served.err.splitlines())) == (2, 1)
+    assert f"127.0.0.1:{port}" in served.err
+
+
+async def test_serve_with_a_damaged_file_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    file = tmp_path / "registry.json"
+    file.write_bytes(b"{")
+    served = await run("serve", "--port", "0", "--file", str(file))
+
+    assert (served.code, len(served.err.splitlines())) == (2, 1)
+    assert str(file) in served.err
+
+
+def test_serve_ends_at_ctrl_c_with_130(serve: Callable[..., Served]) -> None:
+    served = serve()
+    served.process.send_signal(signal.SIGINT)
+
+    assert served.process.wait(timeout=10) == 130
