@@ -1,0 +1,225 @@
+"""Composition root: the one file that knows every concrete class of the ingress and how they fit together."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from prometheus_client import CollectorRegistry
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import ConfigError
+from bridge.ingress.admission import Admission
+from bridge.ingress.observations import Observations
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.routes import UNKNOWN, Source, Webhooks
+from bridge.ingress.secrets import SecretDirectory
+from bridge.ingress.signatures import decoys
+from bridge.kafka.connection import Connection
+from bridge.kafka.publisher import Publisher
+from bridge.kafka.routing import RoutingTable
+from bridge.kafka.supervisor import KafkaProducer
+from bridge.runtime.health import Check, Management
+from bridge.runtime.http import HardenedServer
+from bridge.runtime.lifecycle import EndOf, Worker, background, run_workers, stop_on_signals
+from bridge.runtime.metrics import IngressMetrics, LoopLag
+from bridge.schema_ids import RECORDS, SchemaIds
+from bridge.settings import Http, Kafka, Settings
+
+# For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
+CLOSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    """A built ingress: what to run until the stop, and what must outlive that."""
+
+    workers: list[Worker]
+    publisher: Publisher
+
+
+class PublicPort:
+    """The worker behind the public port."""
+
+    def __init__(self, server: HardenedServer, http: Http, *, drain_s: float) -> None:
+        """Serve as `http` says."""
+        self._server = server
+        self._http = http
+        self._drain_s = drain_s
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then answer what is in flight."""
+        await self._server.serve(self._http.host, self._http.port, stop=stop, drain_s=self._drain_s)
+
+
+def connection(kafka: Kafka) -> Connection:
+    """Return how the clients of these settings reach Kafka."""
+    return Connection(
+        bootstrap_servers=kafka.bootstrap_servers,
+        security_protocol=kafka.security_protocol,
+        sasl_mechanism=kafka.sasl_mechanism,
+        sasl_username_file=kafka.sasl_username_file,
+        sasl_password_file=kafka.sasl_password_file,
+        ssl_cafile=kafka.ssl_cafile,
+        ssl_certfile=kafka.ssl_certfile,
+        ssl_keyfile=kafka.ssl_keyfile,
+    )
+
+
+async def run_ingress(settings: Settings) -> list[signal.Signals]:
+    """Run the ingress until SIGTERM or SIGINT; return the signals that came.
+
+    Raises:
+        ConfigError: The operator must change something; nothing was started that is not ended again.
+    """
+    stop = asyncio.Event()
+    signals = stop_on_signals(stop)
+    try:
+        async with open_ingress(settings) as ingress:
+            await run_workers(ingress.workers, stop=stop, drain_timeout_s=settings.shutdown.drain_s + CLOSE_S)
+    except ExceptionGroup as group:
+        faults = group.subgroup(ConfigError)
+        if faults is None:
+            raise
+        raise faults.exceptions[0] from None
+    return signals
+
+
+@asynccontextmanager
+async def open_ingress(settings: Settings) -> AsyncIterator[Ingress]:
+    """Build from leaf to root; end in reverse: public port, then publisher, then producer.
+
+    Raises:
+        ConfigError: No source, or a profile, secret, route or address that cannot be used.
+    """
+    if not settings.sources:
+        msg = "no source is configured; set BRIDGE_SOURCES__<NAME>__PROFILE, __ENVIRONMENT and __SECRETS_DIR"
+        raise ConfigError(msg)
+    async with AsyncExitStack() as stack:
+        metrics = IngressMetrics(CollectorRegistry())
+        secrets = _open_secrets(settings, metrics)
+        sources = _sources(settings, secrets)
+        routing = RoutingTable(settings.kafka.routes)
+        ids = SchemaIds(settings.registry, routing=routing, requests=metrics.schema_registry_requests)
+        producer = KafkaProducer(
+            connection=connection(settings.kafka),
+            topics=routing.topics,
+            partitions=settings.kafka.partitions,
+            metrics=metrics,
+        )
+        flush_s = settings.shutdown.flush_s
+        producing = await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))
+        publisher = Publisher(
+            producer=producer,
+            encode=ids.encode,
+            schemas=RECORDS,
+            routing=routing,
+            partitions=settings.kafka.partitions,
+            instance=settings.instance,
+            first_ordinal=time.time_ns() // 1000,
+            deadline_s=settings.http.deadline_s,
+        )
+        stack.push_async_callback(publisher.close, flush_s)
+        server = _server(settings, sources, publisher, metrics)
+        checks = _checks(server, producer, ids, secrets)
+        yield Ingress(
+            workers=[
+                PublicPort(server, settings.http, drain_s=settings.shutdown.drain_s),
+                Management(
+                    checks=checks,
+                    registry=metrics.registry,
+                    host=settings.management.host,
+                    port=settings.management.port,
+                ),
+                EndOf(producing),
+                ids,
+                LoopLag(metrics),
+                *secrets.values(),
+            ],
+            publisher=publisher,
+        )
+
+
+def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:
+    opened = {}
+    for name, source in settings.sources.items():
+        opened[name] = SecretDirectory(
+            path=source.secrets_dir,
+            source=name,
+            observe=partial(_count_reload, metrics, name),
+        )
+        metrics.secret_expiry.labels(name).set_function(partial(getattr, opened[name], "expires_at"))
+    return opened
+
+
+def _count_reload(metrics: IngressMetrics, source: str, outcome: str) -> None:
+    metrics.secret_reload.labels(source, outcome).inc()
+
+
+def _check_secrets(slots: SecretDirectory) -> str:
+    return "ok" if any(slot.counts_at(time.time()) for slot in slots.keys) else "no_active_secret"
+
+
+def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict[str, Source]:
+    return {
+        name: Source(
+            name=name,
+            environment=source.environment,
+            profile=load_profile(source.profile),
+            keys=partial(getattr, secrets[name], "keys"),
+            tolerance_s=source.tolerance_s,
+        )
+        for name, source in settings.sources.items()
+    }
+
+
+def _server(
+    settings: Settings, sources: Mapping[str, Source], publisher: Publisher, metrics: IngressMetrics
+) -> HardenedServer:
+    http = settings.http
+    example = next(iter(sources.values()))
+    decoy = Source(
+        name=UNKNOWN,
+        environment=example.environment,
+        profile=example.profile,
+        keys=lambda: decoys(example.keys()),
+        tolerance_s=example.tolerance_s,
+    )
+    admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)
+    webhooks = Webhooks(
+        sources=sources,
+        decoy=decoy,
+        publisher=publisher,
+        admission=admission,
+        observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS),
+        body_max_bytes=http.body_max_bytes,
+    )
+    server = HardenedServer(webhooks.handle, read_timeout_s=http.read_timeout_s, keepalive_s=http.keepalive_s)
+    metrics.http_inflight_requests.set_function(lambda: admission.count)
+    metrics.http_open_connections.set_function(lambda: server.open_connections)
+    return server
+
+
+def _checks(
+    server: HardenedServer, producer: KafkaProducer, ids: SchemaIds, secrets: Mapping[str, SecretDirectory]
+) -> dict[str, Check]:
+    """Ready means: an event can be made durable now, and this process is not draining."""
+
+    def topic_check() -> str:
+        # Another partition count raises an alarm but takes nothing away: the expected one stays in use.
+        return "topic_missing" if None in producer.wrong_counts.values() else "ok"
+
+    checks: dict[str, Check] = {
+        "draining": lambda: "draining" if server.draining else "ok",
+        "kafka": lambda: "ok" if producer.ready else producer.code or producer.state,
+        "topics": topic_check,
+        "schema_ids": lambda: "ok" if ids.known else "unknown",
+    }
+    for name, slots in secrets.items():
+        checks[f"secrets_{name}"] = partial(_check_secrets, slots)
+    return checks

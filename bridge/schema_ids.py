@@ -1,0 +1,90 @@
+"""The ids that records are written with: those of the bundled lock, or those of the registry that is configured."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+import structlog
+from prometheus_client import Counter
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import BridgeError, ConfigError, NotDurableError
+from bridge.kafka.codec import Codec
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.registry.client import open_client
+from bridge.registry.client_credentials import read_credentials
+from bridge.registry.ids import newest, resolve_ids, wanted
+from bridge.registry.loader import bundled
+from bridge.registry.lock import NAMESPACE
+from bridge.settings import Registry
+
+log = structlog.get_logger()
+
+# Between two attempts to learn the ids; nothing can be published before, so it is short.
+RETRY_S = 2.0
+
+RECORDS: Mapping[str, str] = {kind: f"{NAMESPACE}.{model.__name__}" for kind, model in EVENT_MODELS.items()}
+"""Event type to full record name."""
+
+
+def topic_of(routing: RoutingTable) -> Callable[[str], str]:
+    """Return what names the topic of a record by its full name; raw deliveries have one of their own."""
+    types = {record: kind for kind, record in RECORDS.items()}
+    return lambda record: routing.topic(types[record]) if record in types else UNRECOGNIZED_TOPIC
+
+
+class SchemaIds:
+    """A worker that learns the ids once; the registry has no part in a request (ARCHITECTURE, ruling 5)."""
+
+    def __init__(self, registry: Registry, *, routing: RoutingTable, requests: Counter) -> None:
+        """Use the lock at once when no registry is configured."""
+        self._registry = registry
+        self._lock = bundled()
+        self._topic_of = topic_of(routing)
+        self._credentials = read_credentials(registry.username_file, registry.password_file)
+        self._requests = requests
+        self._codec: Codec | None = None
+        if registry.url is None:
+            self._codec = Codec(schemas=self._lock.schemas(), ids=self._lock.ids())
+
+    @property
+    def known(self) -> bool:
+        """True when records can be written."""
+        return self._codec is not None
+
+    def encode(self, record: str, value: Mapping[str, object]) -> bytes:
+        """Return the payload of one record.
+
+        Raises:
+            NotDurableError: The ids are not known yet.
+            EncodeError: The value does not fit.
+        """
+        if self._codec is None:
+            raise NotDurableError("schema_ids_unknown")
+        return self._codec.encode(record, value)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Learn the ids, trying again until they are known, then wait for `stop`."""
+        while not self.known and not stop.is_set():
+            try:
+                await self._learn()
+            except BridgeError as exc:
+                if isinstance(exc, ConfigError):
+                    raise
+                self._requests.labels("failed").inc()
+                log.warning("worker.schema_ids_unknown", code=exc.code)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RETRY_S)
+        await stop.wait()
+
+    async def _learn(self) -> None:
+        if self._registry.url is None:
+            return
+        schemas = wanted(newest(self._lock), self._topic_of)
+        async with open_client(self._registry.url, credentials=self._credentials) as client:
+            ids = await resolve_ids(schemas, registry=client, path=self._registry.ids_file)
+        self._requests.labels("ok").inc()
+        self._codec = Codec(schemas=self._lock.schemas(), ids=ids)
+        log.info("worker.schema_ids_known")
