@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,8 +49,10 @@ class DevProcess:
         """Start it and do not wait."""
         self.endpoints_file = data_dir / "endpoints.json"
         self._ledger = data_dir / "processes.json"
+        # A file, not a pipe: nobody reads along, and a full pipe would stop it.
+        self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `__exit__`
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            command("--data-dir", str(data_dir), *arguments), stderr=subprocess.PIPE, text=True
+            command("--data-dir", str(data_dir), *arguments), stderr=self._told
         )
 
     def __enter__(self) -> Self:
@@ -59,7 +62,8 @@ class DevProcess:
     def __exit__(self, *_: object) -> None:
         """End it without waiting for an orderly stop."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        self._told.close()
 
     @property
     def pid(self) -> int:
@@ -69,8 +73,13 @@ class DevProcess:
     def ready(self) -> dict[str, Any]:
         """Wait for the endpoints and return them."""
         until(lambda: self.endpoints_file.exists() or self._process.poll() is not None, what="endpoints.json")
-        assert self._process.poll() is None, self._process.communicate()[1]
+        assert self._process.poll() is None, self.told()
         return self.endpoints()
+
+    def told(self) -> str:
+        """What it has written for people."""
+        self._told.seek(0)
+        return self._told.read()
 
     def endpoints(self) -> dict[str, Any]:
         """As they are now."""
@@ -94,8 +103,7 @@ class DevProcess:
     def end(self, number: signal.Signals) -> int:
         """Send the signal and return the exit code."""
         self._process.send_signal(number)
-        self._process.communicate(timeout=PATIENCE_S)
-        return self._process.returncode
+        return self._process.wait(PATIENCE_S)
 
 
 def gone(pid: int) -> bool:
