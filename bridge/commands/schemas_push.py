@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
 import click
 
-from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryClient, open_client
+from bridge.registry.client_credentials import read_credentials
 from bridge.registry.client_errors import RegistryRefusedError
 from bridge.registry.ids import Wanted, read_ids, wanted, write_ids
 from bridge.registry.loader import bundled
-from bridge.registry.lock import NAMESPACE
-from bridge.settings import Registry, load_settings
+from bridge.settings import load_settings
 
 REFUSED_EXIT = 1
 
@@ -38,9 +36,10 @@ def push(*, url: str | None, ids_file: Path | None, as_json: bool) -> int:
     if url is None:
         msg = "schemas push: no registry; give --url or set BRIDGE_REGISTRY__URL"
         raise ConfigError(msg)
-    schemas = wanted(bundled().entries, topic_of(RoutingTable(settings.kafka.routes)))
+    schemas = wanted(bundled().entries, RoutingTable(settings.kafka.routes).topic)
+    credentials = read_credentials(settings.registry.username_file, settings.registry.password_file)
     try:
-        ids = asyncio.run(_push(schemas, url, credentials(settings.registry)))
+        ids = asyncio.run(_push(schemas, url, credentials))
     except RegistryRefusedError as exc:
         click.echo(f"refused: {exc}{_advice(exc)}", err=True)
         return REFUSED_EXIT
@@ -50,28 +49,10 @@ def push(*, url: str | None, ids_file: Path | None, as_json: bool) -> int:
     return 0
 
 
-def topic_of(routing: RoutingTable) -> Callable[[str], str]:
-    """Return what names the topic of a record by its full name; raw deliveries have one of their own."""
-    types = {f"{NAMESPACE}.{model.__name__}": event_type for event_type, model in EVENT_MODELS.items()}
-    return lambda record: routing.topic(types[record]) if record in types else UNRECOGNIZED_TOPIC
-
-
-def credentials(registry: Registry) -> tuple[str, str] | None:
-    """Read user and password from their files; ConfigError if only one is set, or one cannot be read."""
-    files = (registry.username_file, registry.password_file)
-    if files == (None, None):
-        return None
-    if None in files:
-        msg = "BRIDGE_REGISTRY__USERNAME_FILE and BRIDGE_REGISTRY__PASSWORD_FILE go together; one is not set"
-        raise ConfigError(msg)
-    user, password = (_first_line(path) for path in files if path is not None)
-    return user, password
-
-
-async def _push(schemas: list[Wanted], url: str, pair: tuple[str, str] | None) -> dict[str, int]:
+async def _push(schemas: list[Wanted], url: str, credentials: tuple[str, str] | None) -> dict[str, int]:
     """Return digest -> id; what is there already keeps its id, so that a push may be repeated."""
     ids: dict[str, int] = {}
-    async with open_client(url, credentials=pair) as client:
+    async with open_client(url, credentials=credentials) as client:
         read_only = await client.read_only()
         for each in schemas:
             ids[each.digest] = await _one(client, each, read_only=read_only)
@@ -94,14 +75,6 @@ def _record(path: Path, url: str, ids: dict[str, int]) -> None:
         write_ids(path, url, {**read_ids(path, url), **ids})
     except OSError as exc:
         msg = f"{path}: cannot be written (errno {exc.errno}); the ids are registered, push again to record them"
-        raise ConfigError(msg) from None
-
-
-def _first_line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
-    except (OSError, UnicodeDecodeError):
-        msg = f"{path}: cannot be read"
         raise ConfigError(msg) from None
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bridge.contract.events import EVENT_MODELS
 from bridge.registry.client_errors import IdsMissingError
 from bridge.registry.client_rest import plain_url
-from bridge.registry.lock import Lock, LockedSchema, subject
+from bridge.registry.lock import NAMESPACE, Lock, LockedSchema, subject
 from bridge.registry.store_file import DamagedFileError, read_document, write_document
 
 Schema = Mapping[str, Any]
@@ -45,10 +46,21 @@ class Wanted:
     schema: Schema = field(repr=False)
 
 
-def wanted(entries: Sequence[LockedSchema], topic_of: Callable[[str], str]) -> list[Wanted]:
-    """Name the subject of each entry by the topic that the routing gives its record."""
+def wanted(entries: Sequence[LockedSchema], topic_of_type: Callable[[str], str]) -> list[Wanted]:
+    """Name the subject of each entry by the topic that the routing gives its event type.
+
+    Args:
+        entries: Of the lock.
+        topic_of_type: Event type -> topic; a record that is no event has a topic that no routing changes.
+    """
+    types = {f"{NAMESPACE}.{model.__name__}": event_type for event_type, model in EVENT_MODELS.items()}
     return [
-        Wanted(entry.record, subject(entry.record, topic_of(entry.record)), entry.digest, entry.schema)
+        Wanted(
+            entry.record,
+            subject(entry.record, topic_of_type(types[entry.record]) if entry.record in types else None),
+            entry.digest,
+            entry.schema,
+        )
         for entry in entries
     ]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryClient
 from bridge.registry.client_errors import (
     RegistryRefusedError,
@@ -13,11 +14,10 @@ from bridge.registry.client_errors import (
 from bridge.registry.client_rest import plain_url
 from bridge.registry.ids import newest, wanted
 from bridge.registry.loader import bundled
-from bridge.registry.lock import default_topic
 from tests.component.registry.registry_fakes import Answer, Connector, FakeRegistry, shown
 
 LOCKED = bundled().entries[0]
-OURS = wanted(newest(bundled()), default_topic)
+OURS = wanted(newest(bundled()), RoutingTable().topic)
 ORDER: dict[str, Any] = {
     "type": "record",
     "name": "Order",

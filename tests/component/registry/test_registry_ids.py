@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryClient
 from bridge.registry.client_errors import (
     IdsMissingError,
@@ -13,10 +14,9 @@ from bridge.registry.client_errors import (
 )
 from bridge.registry.ids import newest, read_ids, resolve_ids, wanted, write_ids, wrong_ids
 from bridge.registry.loader import bundled
-from bridge.registry.lock import default_topic
 
 LOCKED = bundled().entries[0]
-OURS = wanted(newest(bundled()), default_topic)
+OURS = wanted(newest(bundled()), RoutingTable().topic)
 
 
 class Answers:

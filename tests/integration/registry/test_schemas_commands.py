@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestServer
 
+from bridge.kafka.routing import RoutingTable
 from bridge.registry.ids import newest, read_ids, resolve_ids, wanted
 from bridge.registry.loader import bundled
-from bridge.registry.lock import default_topic
 from bridge.registry.server import registry_app
 from bridge.registry.store import Store
 from bridge.registry.store_rules import AvroRules
@@ -85,7 +85,7 @@ async def test_push_registers_every_schema_and_records_ids_that_need_no_registry
 ) -> None:
     pushed = await run("push", "--url", url, "--ids-file", str(ids_file), "--json")
     rows = json.loads(pushed.out)["schemas"]
-    ids = await resolve_ids(wanted(newest(bundled()), default_topic), registry=Nobody(url), path=ids_file)
+    ids = await resolve_ids(wanted(newest(bundled()), RoutingTable().topic), registry=Nobody(url), path=ids_file)
 
     assert (pushed.code, pushed.err) == (0, "")
     assert [row["record"] for row in rows] == [entry.record for entry in bundled().entries]
@@ -149,7 +149,7 @@ async def test_push_to_nobody_is_one_line(ids_file: Path) -> None:
     [
         ((), {}, "--url"),
         (("--url", "not an address"), {}, "not an http address"),
-        (("--url", "http://127.0.0.1:9"), {"BRIDGE_REGISTRY__USERNAME_FILE": "/nowhere"}, "PASSWORD_FILE"),
+        (("--url", "http://127.0.0.1:9"), {"BRIDGE_REGISTRY__USERNAME_FILE": "/nowhere"}, "password_file"),
         (
             ("--url", "http://127.0.0.1:9"),
             {"BRIDGE_REGISTRY__USERNAME_FILE": "/nowhere", "BRIDGE_REGISTRY__PASSWORD_FILE": "/nowhere"},
