@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
@@ -44,16 +44,16 @@ async def running(producer: KafkaProducer) -> AsyncIterator[KafkaProducer]:
 
 @asynccontextmanager
 async def ready_producer(bootstrap_servers: str, *topics: str, partitions: int = 12) -> AsyncIterator[KafkaProducer]:
-    """Run a producer and wait until it is ready."""
+    """Run a producer and wait until it is ready and knows its topics."""
     async with running(a_producer(bootstrap_servers, *topics, partitions=partitions)) as producer:
-        await until_ready(producer)
+        await until(lambda: producer.ready and not producer.wrong_counts)
         yield producer
 
 
-async def until_ready(producer: KafkaProducer, *, ready: bool = True) -> None:
-    """Wait until `producer.ready` is as given."""
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something outside this process, which has no event to wait for, has made `condition` true."""
     async with asyncio.timeout(HANG_S):
-        while producer.ready is not ready:  # noqa: ASYNC110 - the production code has no use for an event here
+        while not condition():  # noqa: ASYNC110 - as the docstring says
             await asyncio.sleep(0.02)
 
 

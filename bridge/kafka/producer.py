@@ -8,7 +8,6 @@ What is private to aiokafka is touched in this module only; its version range is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -126,6 +125,10 @@ class Generation:
         known = self._metadata.partitions_for_topic(topic)
         return None if known is None else len(known)
 
+    def look_again(self) -> None:
+        """Have the metadata renewed in the background."""
+        self._client.client.force_metadata_update()
+
     def oldest_s(self, now: float) -> float:
         """Age of the oldest write without an answer."""
         return now - min(self._writes.values()) if self._writes else 0.0
@@ -159,13 +162,19 @@ class Generation:
             return
         now = asyncio.get_running_loop().time()
         if now - self._missing.get(topic, -MISSING_S) >= MISSING_S:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(METADATA_S):
-                    await self._client.client.force_metadata_update()
+            if not await self._refresh():
+                raise NotDurableError("kafka_unavailable")
             if partition < (self.partitions(topic) or 0):
                 return
             self._missing[topic] = now
         raise NotDurableError("topic_missing")
+
+    async def _refresh(self) -> bool:
+        try:
+            async with asyncio.timeout(METADATA_S):
+                return bool(await self._client.client.force_metadata_update())
+        except TimeoutError:
+            return False
 
     def _failure(self, exc: Exception, place: Any, batch: Any) -> NotDurableError:
         """Translate what became of a batch."""

@@ -39,6 +39,7 @@ class Patience:
 
     Attributes:
         tick_s: Between two looks.
+        missing_s: Between two questions for a topic that is not there yet.
         stalled_s: Without any answer, new deliveries are turned away at once; a little over the answer deadline.
         silent_s: Without any answer, the producer is replaced; above the 11 s that a lost leader was seen to cost.
         stuck_s: The same for one partition while others answer.
@@ -48,6 +49,7 @@ class Patience:
     """
 
     tick_s: float = 0.25
+    missing_s: float = 1.0
     stalled_s: float = 5.0
     silent_s: float = 20.0
     stuck_s: float = 120.0
@@ -157,6 +159,8 @@ class KafkaProducer:
         try:
             self._generation = await self._open()
         except (ConfigError, NotDurableError) as exc:
+            if exc.code != self.code:
+                log.warning("worker.producer_unavailable", code=exc.code)
             self._enter("connecting" if exc.code == "unreachable" else "failed", exc.code)
             return False
         self._generations += 1
@@ -183,8 +187,12 @@ class KafkaProducer:
         if generation is None:
             return "ended"
         loop = asyncio.get_running_loop()
+        looked_at = loop.time()
         while True:
             self._look_at_topics(generation)
+            if None in self._counts.values() and loop.time() - looked_at > patience.missing_s:
+                looked_at = loop.time()
+                generation.look_again()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience.tick_s):
                     await generation.broken.wait()
@@ -216,8 +224,6 @@ class KafkaProducer:
     def _enter(self, state: State, code: str = "") -> None:
         if (getattr(self, "state", None), self.code) == (state, code):
             return
-        if state in {"failed", "connecting"} and code:
-            log.warning("worker.producer_unavailable", code=code)
         self.state: State = state
         self.code = code
         for each in get_args(State):

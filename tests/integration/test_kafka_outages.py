@@ -1,0 +1,209 @@
+"""What aiokafka does when brokers vanish (it hangs), and that the supervised producer does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bridge.errors import NotDurableError
+from bridge.kafka.record import Record
+from bridge.kafka.supervisor import KafkaProducer, Patience
+from tests.cluster import Cluster, Topics
+from tests.kafka import a_producer, read_all, ready_producer, running, until
+
+pytestmark = pytest.mark.kafka
+
+# So that a test sees in a second what production sees in many.
+HASTY = Patience(tick_s=0.05, stalled_s=0.5, silent_s=60.0, retry_max_s=0.5)
+REPLACING = Patience(tick_s=0.05, stalled_s=0.5, silent_s=1.0, retry_max_s=0.5)
+
+
+@asynccontextmanager
+async def paused(cluster: Cluster) -> AsyncIterator[None]:
+    """Freeze the broker for the block."""
+    await asyncio.to_thread(cluster.pause_broker, 1)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(cluster.resume_broker, 1)
+
+
+@asynccontextmanager
+async def killed(cluster: Cluster) -> AsyncIterator[None]:
+    """Kill the broker and start it again after the block."""
+    await asyncio.to_thread(cluster.kill_broker, 1)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(cluster.start_broker, 1)
+
+
+@pytest.fixture
+def topic(topics: Topics) -> str:
+    return topics.fresh()
+
+
+def a_record(topic: str, value: bytes = b"v", partition: int = 0) -> Record:
+    return Record(topic, partition, b"rx_1", value, [], 1_772_366_400_000)
+
+
+async def code_of_write(producer: KafkaProducer, topic: str) -> str:
+    with pytest.raises(NotDurableError) as caught:
+        await producer.write(topic, 0, [a_record(topic)])
+    return caught.value.code
+
+
+async def until_working(producer: KafkaProducer, topic: str) -> None:
+    """Wait until a first record is there: a topic that is just made is not known everywhere yet."""
+    await until(lambda: producer.ready and not producer.wrong_counts)
+    await producer.write(topic, 0, [a_record(topic, b"first")])
+
+
+async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take a connection and read until the other side gives up."""
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    writer.close()
+
+
+async def until_gone() -> None:
+    """Wait until no task but the caller's is left: a replaced producer must not go on sending."""
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+async def test_it_starts_without_kafka_and_recovers_by_itself(cluster: Cluster, topic: str) -> None:
+    producer = a_producer(cluster.bootstrap_servers, topic, patience=HASTY)
+    async with killed(cluster):
+        stop = asyncio.Event()
+        task = asyncio.create_task(producer.run(stop))
+        await until(lambda: producer.code == "unreachable")
+        assert not producer.ready
+        assert await code_of_write(producer, topic) == "kafka_unavailable"
+
+    await until_working(producer, topic)
+    stop.set()
+    await task
+
+
+async def test_a_frozen_broker_makes_it_unready_and_a_late_answer_ready_again(cluster: Cluster, topic: str) -> None:
+    async with running(a_producer(cluster.bootstrap_servers, topic, patience=HASTY)) as producer:
+        await until_working(producer, topic)
+        async with paused(cluster):
+            writing = asyncio.create_task(producer.write(topic, 0, [a_record(topic)]))
+            await until(lambda: not producer.ready)
+            assert producer.state == "stalled"
+
+        assert await writing == 1
+        await until(lambda: producer.ready)
+
+
+async def test_a_producer_without_answers_is_replaced_and_its_writes_are_unknown(cluster: Cluster, topic: str) -> None:
+    async with running(a_producer(cluster.bootstrap_servers, topic, patience=REPLACING)) as producer:
+        await until_working(producer, topic)
+        async with paused(cluster):
+            assert await code_of_write(producer, topic) == "outcome_unknown"
+
+        await until(lambda: producer.ready)
+        assert await producer.write(topic, 0, [a_record(topic, b"after")]) == 1
+    assert (await read_all(cluster.bootstrap_servers, topic))[-1].value == b"after"
+    await until_gone()
+
+
+async def test_a_stop_with_a_frozen_broker_and_a_write_in_flight_is_bounded(cluster: Cluster, topic: str) -> None:
+    """Aiokafka's own `stop()` was seen to hang for more than 20 s."""
+    async with running(a_producer(cluster.bootstrap_servers, topic, patience=HASTY)) as producer:
+        await until_working(producer, topic)
+        async with paused(cluster):
+            writing = asyncio.create_task(code_of_write(producer, topic))
+            await until(lambda: not producer.ready)
+            async with asyncio.timeout(10):
+                await producer.close(3)
+
+            assert await writing == "outcome_unknown"
+            assert producer.state == "closed"
+    await until_gone()
+
+
+async def test_a_stop_while_the_broker_is_dead_is_bounded(cluster: Cluster, topic: str) -> None:
+    async with running(a_producer(cluster.bootstrap_servers, topic, patience=HASTY)) as producer:
+        await until_working(producer, topic)
+        async with killed(cluster):
+            writing = asyncio.create_task(code_of_write(producer, topic))
+            await until(lambda: not producer.ready)
+            async with asyncio.timeout(10):
+                await producer.close(3)
+
+            assert await writing == "outcome_unknown"
+    await until_gone()
+
+
+async def test_a_stop_while_connecting_to_a_frozen_broker_is_bounded(cluster: Cluster, topic: str) -> None:
+    producer = a_producer(cluster.bootstrap_servers, topic, patience=HASTY)
+    async with paused(cluster):
+        task = asyncio.create_task(producer.run(asyncio.Event()))
+        await asyncio.sleep(0.3)  # it is bootstrapping now: the broker's port answers, the broker does not
+
+        async with asyncio.timeout(10):
+            await producer.close(3)
+        await task
+    await until_gone()
+
+
+async def test_a_broker_that_dies_and_comes_back_costs_no_acknowledged_record(cluster: Cluster, topic: str) -> None:
+    acknowledged: list[bytes] = []
+    async with ready_producer(cluster.bootstrap_servers, topic) as producer:
+        await until_working(producer, topic)
+        acknowledged.append(b"first")
+
+        async def write(n: int) -> None:
+            value = str(n).encode()
+            await producer.write(topic, n % 12, [a_record(topic, value, n % 12)])
+            acknowledged.append(value)
+
+        await asyncio.gather(*[write(n) for n in range(24)])
+        async with killed(cluster):
+            writes = [asyncio.create_task(write(n)) for n in range(24, 36)]
+        await asyncio.gather(*writes)
+
+    records = await read_all(cluster.bootstrap_servers, topic)
+    assert sorted(record.value or b"" for record in records) == sorted(acknowledged)
+
+
+async def test_a_sequence_error_ends_the_producer_and_a_new_one_takes_over(cluster: Cluster, topic: str) -> None:
+    """Aiokafka's producer stays dead after one."""
+    async with running(a_producer(cluster.bootstrap_servers, topic, patience=HASTY)) as producer:
+        await until_working(producer, topic)
+        assert producer._generation is not None
+        producer._generation._client._txn_manager._sequence_numbers.clear()
+        producer._generation._client._txn_manager._sequence_numbers.default_factory = lambda: 7
+
+        assert await code_of_write(producer, topic) == "outcome_unknown"
+
+        await until(lambda: producer.ready and producer._generations == 2)
+        await producer.write(topic, 0, [a_record(topic, b"b")])
+    assert [record.value for record in await read_all(cluster.bootstrap_servers, topic)] == [b"first", b"b"]
+
+
+async def test_an_address_that_takes_connections_and_says_nothing_does_not_stand_in_the_way(
+    cluster: Cluster, topic: str
+) -> None:
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    addresses = f"127.0.0.1:1,127.0.0.1:{port},{cluster.bootstrap_servers}"
+
+    async with silent, running(a_producer(addresses, topic, patience=HASTY)) as producer:
+        await until_working(producer, topic)
+
+
+async def test_another_partition_count_is_an_alarm_and_the_expected_one_stays_in_use(
+    cluster: Cluster, topics: Topics
+) -> None:
+    narrow, wide = topics.fresh(partitions=3), topics.fresh(partitions=16)
+
+    async with running(a_producer(cluster.bootstrap_servers, narrow, wide, "absent", partitions=12)) as producer:
+        await until(lambda: producer.wrong_counts == {narrow: 3, wide: 16, "absent": None})
+        assert await producer.write(wide, 11, [a_record(wide, partition=11)]) == 1
