@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from bridge.commands.schemas_push import credentials
 from bridge.errors import BridgeError, DecodeError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, Writer, unknown_schema
 from bridge.registry.client import RegistryClient, open_client
+from bridge.registry.client_credentials import read_credentials
 from bridge.registry.loader import bundled
 from bridge.settings import Registry
 
@@ -58,5 +58,7 @@ async def open_decoder(registry: Registry) -> AsyncIterator[Decoder]:
         writers = [Writer(entry.id, UUID(entry.guid), entry.schema) for entry in lock.entries]
         yield Decoder(Codec(schemas=lock.schemas(), ids={}, writers=writers), registry=None)
         return
-    async with open_client(registry.url, credentials=credentials(registry)) as client:
+    async with open_client(
+        registry.url, credentials=read_credentials(registry.username_file, registry.password_file)
+    ) as client:
         yield Decoder(Codec(schemas=lock.schemas(), ids={}), registry=client)
