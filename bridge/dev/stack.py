@@ -52,8 +52,17 @@ def prepare_jars(*, say: Say, check: Check) -> JarCache:
     missing = cache.missing()
     if missing:
         say(f"fetching {len(missing)} Kafka jars, once for this machine")
-        cache.fetch(missing, check=check)
+        with timed(f"{len(missing)} Kafka jars", say=say):
+            cache.fetch(missing, check=check)
     return cache
+
+
+@contextmanager
+def timed(part: str, *, say: Say) -> Iterator[None]:
+    """Say how long a part took, once it is there."""
+    started = time.monotonic()
+    yield
+    say(f"{time.monotonic() - started:6.1f} s  {part}")
 
 
 @contextmanager
@@ -135,13 +144,13 @@ class Stack:
 
     def start(self) -> None:
         """Start part after part, each when the one before answers, and publish the endpoints."""
-        with self._timed(f"Kafka, {len(self._cluster.brokers)} broker(s), {self._cluster.bootstrap_servers}"):
+        with timed(f"Kafka, {len(self._cluster.brokers)} broker(s), {self._cluster.bootstrap_servers}", say=self._say):
             self._cluster.start(check=self._check, started=self._record)
-        with self._timed(f"{len(TOPICS)} topics of {PARTITIONS} partitions"):
+        with timed(f"{len(TOPICS)} topics of {PARTITIONS} partitions", say=self._say):
             create_topics(self._cluster.bootstrap_servers, dict.fromkeys(TOPICS, PARTITIONS))
-        with self._timed(f"registry, http://{HOST}:{self._ports['registry']}"):
+        with timed(f"registry, http://{HOST}:{self._ports['registry']}", say=self._say):
             self._start(self._registry, port=self._ports["registry"], path="/subjects")
-        with self._timed(f"ingress, http://{HOST}:{self._ports['ingress']}"):
+        with timed(f"ingress, http://{HOST}:{self._ports['ingress']}", say=self._say):
             self._start(self._ingress, port=self._ports["management"], path="/readyz")
         self._supervisor = Supervisor(
             self._children, restart=self._restart, now=time.monotonic, changed=self._publish, say=self._say
@@ -194,9 +203,3 @@ class Stack:
                 msg = f"{child.name} was not ready within {_READY_TIMEOUT_S:.0f} s; see {child.log}"
                 raise ConfigError(msg)
             time.sleep(_POLL_S)
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self._say(f"{time.monotonic() - started:6.1f} s  {part}")
