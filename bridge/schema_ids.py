@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 from prometheus_client import Counter
@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, ConfigError, NotDurableError
 from bridge.kafka.codec import Codec
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import open_client
 from bridge.registry.client_credentials import read_credentials
 from bridge.registry.ids import newest, resolve_ids, wanted
@@ -29,12 +29,6 @@ RECORDS: Mapping[str, str] = {kind: f"{NAMESPACE}.{model.__name__}" for kind, mo
 """Event type to full record name."""
 
 
-def topic_of(routing: RoutingTable) -> Callable[[str], str]:
-    """Return what names the topic of a record by its full name; raw deliveries have one of their own."""
-    types = {record: kind for kind, record in RECORDS.items()}
-    return lambda record: routing.topic(types[record]) if record in types else UNRECOGNIZED_TOPIC
-
-
 class SchemaIds:
     """A worker that learns the ids once; the registry has no part in a request (ARCHITECTURE, ruling 5)."""
 
@@ -42,7 +36,7 @@ class SchemaIds:
         """Use the lock at once when no registry is configured."""
         self._registry = registry
         self._lock = bundled()
-        self._topic_of = topic_of(routing)
+        self._routing = routing
         self._credentials = read_credentials(registry.username_file, registry.password_file)
         self._requests = requests
         self._codec: Codec | None = None
@@ -82,7 +76,7 @@ class SchemaIds:
     async def _learn(self) -> None:
         if self._registry.url is None:
             return
-        schemas = wanted(newest(self._lock), self._topic_of)
+        schemas = wanted(newest(self._lock), self._routing.topic)
         async with open_client(self._registry.url, credentials=self._credentials) as client:
             ids = await resolve_ids(schemas, registry=client, path=self._registry.ids_file)
         self._requests.labels("ok").inc()
