@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes --requirement requirements-dev.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
@@ -38,4 +38,4 @@ bench: setup
 
 # Needs root and Debian: installs an engine and builds the images; nothing is pulled.
 test-docker: setup
-	bash tests/docker/run.sh
+	$(BIN)/python -m tests.docker.run
