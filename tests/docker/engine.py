@@ -45,6 +45,7 @@ def open_engine(work_dir: Path) -> Iterator[str | None]:
         return
     # Not below `work_dir`: a socket's path has 107 characters at most, and the engine makes some of its own.
     runtime_dir = Path(tempfile.mkdtemp(prefix="drx-docker-"))
+    # What a killed run left in it is not removed first: the engine takes it over, and can then undo its network.
     store = work_dir / "engine"
     try:
         process = _start(runtime_dir, store=store, log=work_dir / "dockerd.log")
