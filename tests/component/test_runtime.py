@@ -1,0 +1,155 @@
+"""Lifecycle, health and logging with parts that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Iterator
+
+import aiohttp
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from bridge.runtime.health import Management
+from bridge.runtime.lifecycle import EndOf, background, run_workers
+from bridge.runtime.logging import configure_logging
+from bridge.runtime.metrics import IngressMetrics
+
+
+class Part:
+    """Works until it is stopped, or ends or fails at once."""
+
+    def __init__(self, *, ends: bool = False, fails: Exception | None = None, ignores_stop: bool = False) -> None:
+        """Do as the flags say."""
+        self.ends = ends
+        self.fails = fails
+        self.ignores_stop = ignores_stop
+        self.drained = False
+        self.cancelled = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        if self.fails:
+            raise self.fails
+        if self.ends:
+            return
+        try:
+            await (asyncio.Event().wait() if self.ignores_stop else stop.wait())
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        self.drained = True
+
+
+async def test_the_first_worker_to_end_stops_the_others_in_order() -> None:
+    other = Part()
+
+    await run_workers([Part(ends=True), other], stop=asyncio.Event(), drain_timeout_s=30)
+
+    assert other.drained
+
+
+async def test_a_failure_comes_out_after_the_others_have_drained() -> None:
+    other = Part()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await run_workers([Part(fails=OSError()), other], stop=asyncio.Event(), drain_timeout_s=30)
+
+    assert [type(failure) for failure in caught.value.exceptions] == [OSError]
+    assert other.drained
+
+
+async def test_a_worker_that_does_not_stop_is_cancelled() -> None:
+    stuck = Part(ignores_stop=True)
+
+    await run_workers([Part(ends=True), stuck], stop=asyncio.Event(), drain_timeout_s=0.01)
+
+    assert stuck.cancelled
+
+
+async def test_a_background_worker_outlives_the_others_and_is_drained() -> None:
+    part = Part()
+
+    async with background(part, drain_timeout_s=30):
+        await run_workers([Part(ends=True)], stop=asyncio.Event(), drain_timeout_s=30)
+        assert not part.drained
+
+    assert part.drained
+
+
+async def test_a_background_worker_that_fails_ends_the_process() -> None:
+    async with background(Part(fails=OSError()), drain_timeout_s=30) as task:
+        with pytest.raises(ExceptionGroup):
+            await run_workers([EndOf(task), Part()], stop=asyncio.Event(), drain_timeout_s=30)
+
+
+async def test_ready_is_what_every_check_says_and_live_needs_none() -> None:
+    said = {"kafka": "ok", "draining": "ok"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    registry = CollectorRegistry()
+    IngressMetrics(registry)
+    management = Management(
+        checks={name: lambda name=name: said[name] for name in said},  # type: ignore[misc]  # a default binds the name
+        registry=registry,
+        host="127.0.0.1",
+        port=port,
+    )
+    stop = asyncio.Event()
+    task = asyncio.create_task(management.run(stop))
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+
+        async def ask(path: str, **headers: str) -> tuple[int, str, str]:
+            async with session.get(path, headers=headers) as answer:
+                return answer.status, answer.headers["Content-Type"], await answer.text()
+
+        status = 0
+        while not status:
+            with contextlib.suppress(aiohttp.ClientConnectorError):
+                status = (await ask("/readyz"))[0]
+        assert status == 200
+
+        said["kafka"] = "connecting"
+
+        assert (await ask("/livez"))[0] == 200
+        status, _, text = await ask("/readyz")
+        assert status == 503
+        assert json.loads(text) == {"status": "unavailable", "checks": {"kafka": "connecting", "draining": "ok"}}
+        assert (await ask("/metrics"))[1].startswith("text/plain")
+        assert (await ask("/metrics", Accept="application/openmetrics-text"))[1].startswith("application/openmetrics")
+        assert (await ask("/other"))[0] == 404
+    stop.set()
+    await task
+
+
+@pytest.fixture
+def json_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    configure_logging(level="debug", style="json")
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("json_logging")
+def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    configure_logging(level="debug", style="json")  # again: the stream that is captured now
+    library = logging.getLogger("aiokafka.conn")
+    try:
+        raise KeyError("Marisol")  # noqa: TRY301 - stands for a library's own text
+    except KeyError:
+        library.exception("Unable to parse %s", "Marisol Quintero")
+    library.error("Unable to parse Marisol Quintero")
+
+    out, err = capfdbinary.readouterr()
+
+    assert b"Marisol" not in out + err
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert (first["template"], first["code"]) == ("Unable to parse %s", "KeyError")
+    assert second["template"] == ""

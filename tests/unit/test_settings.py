@@ -1,0 +1,108 @@
+"""An operator's mistakes are named, and no value is ever shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import ConfigError
+from bridge.settings import load_settings, masked
+
+SOURCE = {
+    "BRIDGE_SOURCES__drx__PROFILE": "drx_standard",
+    "BRIDGE_SOURCES__drx__ENVIRONMENT": "sandbox",
+    "BRIDGE_SOURCES__drx__SECRETS_DIR": "/run/secrets/drx",
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os  # noqa: PLC0415 - only here is the environment looked at
+
+    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
+        monkeypatch.delenv(name)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_sources_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, **SOURCE)
+
+    source = load_settings().sources["drx"]
+
+    assert (source.profile, source.environment, source.tolerance_s) == ("drx_standard", "sandbox", 300)
+
+
+def test_a_tolerance_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, **SOURCE, BRIDGE_SOURCES__drx__TOLERANCE_S="off")
+
+    assert load_settings().sources["drx"].tolerance_s is None
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text('[http]\nport = 8001\n[kafka]\npartitions = 6\n[kafka.routes]\n"epcs.*" = "drx.epcs.v1"\n')
+    given(monkeypatch, BRIDGE_CONFIG=str(file), BRIDGE_HTTP__PORT="8002")
+
+    settings = load_settings()
+
+    assert (settings.http.port, settings.kafka.partitions) == (8002, 6)
+    assert settings.kafka.routes == {"epcs.*": "drx.epcs.v1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"BRIDGE_KAFAK__PARTITIONS": "s3cret"}, "BRIDGE_KAFAK__PARTITIONS: unknown section 'kafak'"),
+        ({"BRIDGE_HTTP__PROT": "s3cret"}, "BRIDGE_HTTP__PROT: unknown setting"),
+        ({"BRIDGE_HTTP__PORT": "s3cret"}, "BRIDGE_HTTP__PORT: "),
+        ({"BRIDGE_HTTP": "s3cret"}, "BRIDGE_<SECTION>__<NAME>"),
+        ({"BRIDGE_HTTP__PORT": "0"}, "BRIDGE_HTTP__PORT: "),
+        ({"BRIDGE_SOURCES__drx__PROFILE": "s3cret"}, "BRIDGE_SOURCES__DRX__ENVIRONMENT: Field required"),
+        ({**SOURCE, "BRIDGE_SOURCES__drx__ENVIRONMENT": "s3cret"}, "BRIDGE_SOURCES__DRX__ENVIRONMENT: "),
+        ({"BRIDGE_HTTP__DEADLINE_S": "20"}, "http.deadline_s must be less than shutdown.drain_s"),
+        ({"BRIDGE_SHUTDOWN__GRACE_S": "20"}, "must be less than shutdown.grace_s"),
+        ({"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "SASL needs sasl_mechanism"),
+        ({"BRIDGE_KAFKA__SASL_MECHANISM": "PLAIN"}, "security_protocol is not SASL"),
+        ({"BRIDGE_CONFIG": "/nowhere/bridge.toml"}, "BRIDGE_CONFIG: no such file"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
+) -> None:
+    given(monkeypatch, **variables)
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_toml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text("[http\nport = s3cret")
+    given(monkeypatch, BRIDGE_CONFIG=str(file))
+
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        load_settings()
+
+
+def test_what_kubernetes_injects_for_a_service_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`BRIDGE_PORT=tcp://…` comes from a Service named bridge; it has no `__` and must not stop a start."""
+    given(monkeypatch, BRIDGE_PORT="tcp://10.0.0.1:80", BRIDGE_SERVICE_HOST="10.0.0.1")
+
+    assert load_settings().http.port == 8080
+
+
+def test_a_password_in_a_url_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, BRIDGE_REGISTRY__URL="https://user:s3cret@registry.internal:8081")
+
+    shown = masked(load_settings())
+
+    assert shown["registry"]["url"] == "https://***@registry.internal:8081"
