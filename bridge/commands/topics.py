@@ -1,0 +1,124 @@
+"""`drx-bridge topics`: create what is missing, and check that what is there is what the contract says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import click
+import orjson
+
+from bridge.app import connection
+from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
+from bridge.kafka.routing import RoutingTable
+from bridge.settings import Settings, load_settings
+
+ADVICE = {
+    "missing": "run `drx-bridge topics create`",
+    "partitions": "set BRIDGE_KAFKA__PARTITIONS to what the log was begun with; a change breaks the order of keys",
+    "replication_factor": "add replicas with kafka-reassign-partitions",
+    "min.insync.replicas": "kafka-configs --alter; lower, an acknowledged record may be on one disk only",
+    "retention.ms": "kafka-configs --alter; the log of events is the record",
+    "cleanup.policy": "kafka-configs --alter; compaction would drop all but the last event of a key",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """What was asked for; None: as many replicas as there are brokers, three at most, and one of them may fail."""
+
+    factor: int | None
+    min_insync: int | None
+
+
+@click.group()
+def topics() -> None:
+    """Create or check the topics that the bridge writes."""
+
+
+def _options(command: Callable[..., int]) -> Callable[..., int]:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON line per topic."),
+        click.option("--min-insync-replicas", type=click.IntRange(1), help="Default: one replica may fail."),
+        click.option("--replication-factor", type=click.IntRange(1), help="Default: the brokers, three at most."),
+    ):
+        command = option(command)
+    return command
+
+
+@topics.command()
+@_options
+def create(*, replication_factor: int | None, min_insync_replicas: int | None, as_json: bool) -> int:
+    """Create the topics that are missing; nothing that exists is changed."""
+    settings = _settings()
+
+    async def order() -> int:
+        async with open_admin(connection(settings.kafka)) as admin:
+            specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
+            outcomes = await admin.create(specs)
+        for spec in specs:
+            outcome = outcomes[spec.name]
+            _say(
+                {"topic": spec.name, "outcome": outcome},
+                f"{spec.name}: {outcome}" + (f", {_words(spec)}" if outcome == "created" else ""),
+                as_json=as_json,
+            )
+        return 0
+
+    return asyncio.run(order())
+
+
+@topics.command()
+@_options
+def check(*, replication_factor: int | None, min_insync_replicas: int | None, as_json: bool) -> int:
+    """Compare the topics with the contract; exit 1 on a difference."""
+    settings = _settings()
+
+    async def ask() -> int:
+        async with open_admin(connection(settings.kafka)) as admin:
+            specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
+            deviations = await admin.check(specs)
+        for spec in specs:
+            mine = [deviation for deviation in deviations if deviation.topic == spec.name]
+            line = "; ".join(map(_complaint, mine)) or f"ok, {_words(spec)}"
+            found = [{k: v for k, v in asdict(deviation).items() if k != "topic"} for deviation in mine]
+            _say({"topic": spec.name, "ok": not mine, "deviations": found}, f"{spec.name}: {line}", as_json=as_json)
+        return int(bool(deviations))
+
+    return asyncio.run(ask())
+
+
+def _settings() -> Settings:
+    # Its complaints about a broker that is away are said better here.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return load_settings()
+
+
+async def _specs(admin: Admin, settings: Settings, replication: Replication) -> list[TopicSpec]:
+    return topic_specs(
+        RoutingTable(settings.kafka.routes),
+        partitions=settings.kafka.partitions,
+        replication_factor=replication.factor or await admin.default_replication_factor(),
+        min_insync_replicas=replication.min_insync,
+    )
+
+
+def _words(spec: TopicSpec) -> str:
+    keeps = "for ever" if spec.retention_ms < 0 else f"for {spec.retention_ms // 86_400_000} days"
+    return (
+        f"{spec.partitions} partitions, {spec.replication_factor} replicas of which {spec.min_insync_replicas} in sync,"
+        f" kept {keeps}"
+    )
+
+
+def _complaint(deviation: Deviation) -> str:
+    what = (
+        "missing" if deviation.what == "missing" else f"{deviation.what} is {deviation.found}, not {deviation.expected}"
+    )
+    return f"{what} → {ADVICE[deviation.what]}"
+
+
+def _say(document: dict[str, object], line: str, *, as_json: bool) -> None:
+    click.echo(orjson.dumps(document) if as_json else line)

@@ -1,0 +1,224 @@
+"""The door to aiokafka's admin client: make the topics of the contract, and see that they are still what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aiokafka import errors as kafka_errors  # noqa: TID251 - this is the door
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - as above
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: TID251 - as above
+
+from bridge.errors import BridgeError
+from bridge.kafka.connection import Connection, reachable
+from bridge.kafka.producer import REQUEST_TIMEOUT_MS, end_client
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
+
+# Everything together; making a topic on a busy cluster takes seconds.
+ADMIN_S = 30.0
+REPLICAS_MAX = 3
+# CONTRACT 4: the log of events is the record; raw deliveries are kept for 30 days.
+FOREVER_MS = -1
+UNRECOGNIZED_RETENTION_MS = 30 * 86_400_000
+
+_REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
+    kafka_errors.InvalidReplicationFactorError: ("too_few_brokers", "more replicas than there are brokers"),
+    kafka_errors.TopicAuthorizationFailedError: ("not_authorized", "our user may not do this (ACL)"),
+    kafka_errors.ClusterAuthorizationFailedError: ("not_authorized", "our user may not do this (ACL)"),
+    kafka_errors.PolicyViolationError: ("policy", "a policy of the cluster forbids it"),
+}
+
+
+class AdminError(BridgeError):
+    """The cluster cannot be asked, or refuses; the message is one line for an operator."""
+
+    retriable = True
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the constant `code` and what to tell an operator."""
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """What a topic must be.
+
+    Attributes:
+        replication_factor: At least.
+        min_insync_replicas: At least; writes need that many.
+        retention_ms: Exactly; -1 keeps records for ever.
+    """
+
+    name: str
+    partitions: int
+    replication_factor: int
+    min_insync_replicas: int
+    retention_ms: int
+
+    @property
+    def configs(self) -> dict[str, str]:
+        """Settings of the topic as Kafka names them."""
+        return {
+            "cleanup.policy": "delete",
+            "retention.ms": str(self.retention_ms),
+            "min.insync.replicas": str(self.min_insync_replicas),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """In what a topic is not what it must be.
+
+    Attributes:
+        what: `missing`, `partitions`, `replication_factor`, or the name of a setting.
+    """
+
+    topic: str
+    what: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    partitions: int
+    replication_factor: int
+    configs: Mapping[str, str]
+
+
+def topic_specs(
+    routing: RoutingTable, *, partitions: int, replication_factor: int, min_insync_replicas: int | None = None
+) -> list[TopicSpec]:
+    """Return what each topic must be; one replica may fail unless `min_insync_replicas` says otherwise."""
+    in_sync = max(1, replication_factor - 1) if min_insync_replicas is None else min_insync_replicas
+    return [
+        TopicSpec(
+            name=name,
+            partitions=partitions,
+            replication_factor=replication_factor,
+            min_insync_replicas=in_sync,
+            retention_ms=UNRECOGNIZED_RETENTION_MS if name == UNRECOGNIZED_TOPIC else FOREVER_MS,
+        )
+        for name in routing.topics
+    ]
+
+
+@asynccontextmanager
+async def open_admin(connection: Connection) -> AsyncIterator[Admin]:
+    """Open an admin client; the block and its opening together have `ADMIN_S`.
+
+    Raises:
+        ConfigError: A file of the connection cannot be used.
+        AdminError: No broker answers, or one refuses.
+    """
+    options = connection.options()
+    options["bootstrap_servers"] = await reachable(connection.servers)
+    if not options["bootstrap_servers"]:
+        raise AdminError("unreachable", f"no broker answers at {connection.bootstrap_servers}")
+    client = AIOKafkaAdminClient(**options, client_id="drx-bridge-admin", request_timeout_ms=REQUEST_TIMEOUT_MS)
+    try:
+        async with asyncio.timeout(ADMIN_S):
+            await client.start()
+            yield Admin(client)
+    except (kafka_errors.KafkaError, OSError, TimeoutError) as exc:
+        message = f"{connection.bootstrap_servers} takes connections but does not answer; TLS, SASL or ACL?"
+        raise AdminError("no_answer", message) from exc
+    finally:
+        await end_client(client._client)  # noqa: SLF001 - `close()` may hang
+
+
+class Admin:
+    """Questions and orders to a cluster."""
+
+    def __init__(self, client: Any) -> None:
+        """Use a started `client`."""
+        self._client = client
+
+    async def default_replication_factor(self) -> int:
+        """As many replicas as there are brokers, three at most."""
+        return min(REPLICAS_MAX, len((await self._client.describe_cluster())["brokers"]))
+
+    async def create(self, specs: Sequence[TopicSpec]) -> dict[str, Literal["created", "exists"]]:
+        """Create the topics that are missing; what exists is not changed.
+
+        Raises:
+            AdminError: The cluster refuses one; others may have been created.
+        """
+        wanted = [
+            NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=spec.configs) for spec in specs
+        ]
+        answer = await self._client.create_topics(wanted, timeout_ms=REQUEST_TIMEOUT_MS)
+        outcomes: dict[str, Literal["created", "exists"]] = {}
+        for name, error_code, *_ in answer.topic_errors:
+            error = kafka_errors.for_code(error_code)
+            if error not in {kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError}:
+                raise _refusal(name, error)
+            outcomes[name] = "created" if error is kafka_errors.NoError else "exists"
+        await self._until_known(outcomes)
+        return outcomes
+
+    async def check(self, specs: Sequence[TopicSpec]) -> list[Deviation]:
+        """Compare the cluster with `specs`."""
+        found = await self._describe([spec.name for spec in specs])
+        return [deviation for spec in specs for deviation in _deviations(spec, found.get(spec.name))]
+
+    async def _until_known(self, names: Mapping[str, str]) -> None:
+        """Wait until every broker can say where the topics are; the answer to a creation comes before that."""
+        while len(await self._partitions(names)) < len(names):  # noqa: ASYNC110 - a broker sends no event
+            await asyncio.sleep(0.05)
+
+    async def _partitions(self, names: Mapping[str, str] | Sequence[str]) -> dict[str, list[Any]]:
+        # Asked by name, a topic that is missing might be created with the settings of the broker.
+        topics = await self._client.describe_topics()
+        return {
+            topic["topic"]: topic["partitions"]
+            for topic in topics
+            if topic["topic"] in names and not topic["error_code"]
+        }
+
+    async def _describe(self, names: Sequence[str]) -> dict[str, _Found]:
+        partitions = await self._partitions(names)
+        if not partitions:
+            return {}
+        asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions]
+        configs: dict[str, dict[str, str]] = {}
+        for answer in await self._client.describe_configs(asked):
+            for error_code, _message, _kind, name, entries in answer.resources:
+                if error_code:
+                    error = kafka_errors.for_code(error_code)
+                    raise AdminError("refused", f"{name}: its settings cannot be read: {error.__name__} (ACL?)")
+                configs[name] = {entry[0]: entry[1] for entry in entries}
+        return {
+            name: _Found(
+                partitions=len(each),
+                replication_factor=min(len(partition["replicas"]) for partition in each),
+                configs=configs.get(name, {}),
+            )
+            for name, each in partitions.items()
+        }
+
+
+def _deviations(spec: TopicSpec, found: _Found | None) -> list[Deviation]:
+    if found is None:
+        return [Deviation(spec.name, "missing", expected="a topic", found="none")]
+    deviations = []
+    if found.partitions != spec.partitions:
+        deviations.append(Deviation(spec.name, "partitions", str(spec.partitions), str(found.partitions)))
+    if found.replication_factor < spec.replication_factor:
+        expected = f"at least {spec.replication_factor}"
+        deviations.append(Deviation(spec.name, "replication_factor", expected, str(found.replication_factor)))
+    for name, expected in spec.configs.items():
+        value = found.configs.get(name, "unknown")
+        enough = name == "min.insync.replicas" and value.isdigit() and int(value) >= int(expected)
+        if value != expected and not enough:
+            deviations.append(Deviation(spec.name, name, expected, value))
+    return deviations
+
+
+def _refusal(topic: str, error: type[Exception]) -> AdminError:
+    code, why = _REFUSALS.get(error, ("refused", f"the broker answers {error.__name__}"))
+    return AdminError(code, f"{topic} cannot be created: {why}")

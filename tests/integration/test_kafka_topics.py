@@ -1,0 +1,84 @@
+"""`topics create` and `topics check`, on a cluster of their own: the shared one has its topics from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bridge.commands.topics import topics
+from bridge.errors import BridgeError
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
+from tests.cluster import Cluster
+
+pytestmark = pytest.mark.kafka
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def own_cluster(make_cluster: Callable[[int], Cluster]) -> Iterator[Cluster]:
+    cluster = make_cluster(1)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def run(own_cluster: Cluster) -> Run:
+    def run(*arguments: str, **settings: str) -> Result:
+        environment = {"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": own_cluster.bootstrap_servers} | settings
+        return CliRunner().invoke(topics, [*arguments, "--json"], env=environment, standalone_mode=False)
+
+    return run
+
+
+def lines(result: Result) -> dict[str, dict[str, object]]:
+    return {line.pop("topic"): line for line in map(json.loads, result.stdout.splitlines())}
+
+
+def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run) -> None:
+    """One story, since each step stands on the one before."""
+    missing = run("check")
+    assert missing.return_value == 1
+    assert [line["deviations"][0]["what"] for line in lines(missing).values()] == ["missing"] * 3  # type: ignore[index]
+
+    created = run("create")
+    assert created.return_value == 0
+    assert lines(created) == {
+        PRESCRIPTIONS_TOPIC: {"outcome": "created"},
+        ACCOUNTS_TOPIC: {"outcome": "created"},
+        UNRECOGNIZED_TOPIC: {"outcome": "created"},
+    }
+
+    checked = run("check")
+    assert checked.return_value == 0
+    assert all(line["ok"] for line in lines(checked).values())
+
+    assert {line["outcome"] for line in lines(run("create")).values()} == {"exists"}
+
+    other_count = run("check", BRIDGE_KAFKA__PARTITIONS="24")
+    assert other_count.return_value == 1
+    assert lines(other_count)[ACCOUNTS_TOPIC]["deviations"] == [{"what": "partitions", "expected": "24", "found": "12"}]
+
+    more_replicas = run("check", "--replication-factor", "3")
+    assert more_replicas.return_value == 1
+    assert lines(more_replicas)[ACCOUNTS_TOPIC]["deviations"] == [
+        {"what": "replication_factor", "expected": "at least 3", "found": "1"},
+        {"what": "min.insync.replicas", "expected": "2", "found": "1"},
+    ]
+
+
+def test_more_replicas_than_brokers_is_one_clear_line(run: Run) -> None:
+    result = run("create", "--replication-factor", "3", BRIDGE_KAFKA__ROUTES='{"epcs.*": "site.epcs"}')
+
+    assert isinstance(result.exception, BridgeError)
+    assert str(result.exception).endswith("cannot be created: more replicas than there are brokers")
+
+
+def test_without_a_broker_it_says_where_it_looked(run: Run) -> None:
+    result = run("check", BRIDGE_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
+
+    assert isinstance(result.exception, BridgeError)
+    assert str(result.exception) == "no broker answers at 127.0.0.1:1"
