@@ -22,6 +22,7 @@ from bridge.ingress.profiles.profile import Mapped, Profile
 from bridge.ingress.signatures import REASONS, KeySlot, verify
 from bridge.ingress.strict_json import parse
 from bridge.runtime.http import Answer
+from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
 
@@ -209,7 +210,7 @@ class Webhooks:
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
-            log.error("worker.failed", source=request.source, event_id=delivery.id, code=type(exc).__name__)
+            log.error("worker.failed", source=request.source, event_id=delivery.id, where=trail(exc))
             outcome = ParkReason("unexpected")
         await self._publisher.publish(replace(delivery, headers=safe_headers(heads)), outcome)
         return self._park(request, outcome)

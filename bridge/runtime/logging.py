@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 import structlog
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+# Innermost places that are logged; a line stays well under 8 KiB.
+TRAIL_MAX = 20
 
 
 class LibraryHandler(logging.Handler):
@@ -28,6 +32,15 @@ class LibraryHandler(logging.Handler):
             template=template,
             code=failure.__name__ if failure else "",
         )
+
+
+def trail(exc: BaseException) -> list[str]:
+    """Return where a bug happened, outermost call first: places in code only, since texts and locals carry values."""
+    if isinstance(exc, BaseExceptionGroup):
+        return [place for each in exc.exceptions for place in trail(each)]
+    frames = traceback.extract_tb(exc.__traceback__)
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-TRAIL_MAX:]]
+    return [*places, type(exc).__name__]
 
 
 def configure_logging(*, level: str, style: Literal["auto", "json", "console"]) -> None:
