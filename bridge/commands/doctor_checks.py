@@ -17,10 +17,10 @@ from bridge.ingress.secrets import load
 from bridge.ingress.signatures import KeySlot
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import open_client
+from bridge.registry.client_credentials import read_credentials
 from bridge.registry.client_errors import IdsMissingError, RegistryUnavailableError
 from bridge.registry.ids import newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
-from bridge.registry.lock import default_topic
 from bridge.settings import Registry, Settings, Source
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -112,10 +112,10 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
             "registry", "ok", f"none configured; {len(lock.latest())} schemas with the ids of the bundled lock"
         )
         return
-    del routes
-    needed = wanted(newest(lock), default_topic)
+    needed = wanted(newest(lock), routes.topic)
     try:
-        async with open_client(registry.url, credentials=credentials(registry)) as client:
+        credentials = read_credentials(registry.username_file, registry.password_file)
+        async with open_client(registry.url, credentials=credentials) as client:
             ids = await resolve_ids(needed, registry=client, path=registry.ids_file)
             wrong = await wrong_ids(needed, ids, registry=client)
     except IdsMissingError as exc:
@@ -133,25 +133,6 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
             )
         else:
             yield Finding("registry", "ok", f"{client.url} holds all {len(ids)} schemas under the ids in use")
-
-
-def credentials(registry: Registry) -> tuple[str, str] | None:
-    """Read user and password of the registry from their files.
-
-    Raises:
-        ConfigError: One of the two is missing or cannot be read.
-    """
-    if registry.username_file is None and registry.password_file is None:
-        return None
-    return _line("username_file", registry.username_file), _line("password_file", registry.password_file)
-
-
-def _line(setting: str, path: Path | None) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip() if path is not None else ""
-    except (OSError, UnicodeDecodeError):
-        msg = f"registry.{setting}: cannot read {path}"
-        raise ConfigError(msg) from None
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:

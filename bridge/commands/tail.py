@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import click
 import orjson
 from rich.console import Console
 
+from bridge.app import connection
 from bridge.commands.decoder import Decoder, open_decoder
 from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown
 from bridge.errors import DecodeError
@@ -21,7 +22,7 @@ from bridge.kafka.client import ConsumedRecord, open_reader
 from bridge.kafka.connection import Connection
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.registry.loader import bundled
-from bridge.settings import Kafka, Registry, load_settings
+from bridge.settings import Registry, load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,14 @@ def tail(
         from_beginning=from_beginning or until_end,
         until_end=until_end,
     )
-    connection = connection_of(settings.kafka, bootstrap_servers=bootstrap_servers)
+    reach = connection(settings.kafka)
+    if bootstrap_servers is not None:
+        reach = replace(reach, bootstrap_servers=bootstrap_servers)
     mark = JSON_MARK if as_json else PEOPLE_MARK
     masker = None if show_phi else Masker(bundled().schemas(), mark=mark)
     show = _json_line if as_json else _people_lines(Console(soft_wrap=True))
     try:
-        asyncio.run(_follow(want, connection=connection, registry=settings.registry, masker=masker, show=show))
+        asyncio.run(_follow(want, reach=reach, registry=settings.registry, masker=masker, show=show))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has seen enough; at exit Python would flush into the closed pipe again.
@@ -82,27 +85,13 @@ def tail(
     return 0
 
 
-def connection_of(kafka: Kafka, *, bootstrap_servers: str | None = None) -> Connection:
-    """Say how the settings reach the brokers, or others that are given by hand."""
-    return Connection(
-        bootstrap_servers=bootstrap_servers or kafka.bootstrap_servers,
-        security_protocol=kafka.security_protocol,
-        sasl_mechanism=kafka.sasl_mechanism,
-        sasl_username_file=kafka.sasl_username_file,
-        sasl_password_file=kafka.sasl_password_file,
-        ssl_cafile=kafka.ssl_cafile,
-        ssl_certfile=kafka.ssl_certfile,
-        ssl_keyfile=kafka.ssl_keyfile,
-    )
-
-
 async def _follow(
-    want: Want, *, connection: Connection, registry: Registry, masker: Masker | None, show: Callable[[Shown], None]
+    want: Want, *, reach: Connection, registry: Registry, masker: Masker | None, show: Callable[[Shown], None]
 ) -> None:
     shown = 0
     async with (
         open_decoder(registry) as decoder,
-        open_reader(connection, [want.topic], from_beginning=want.from_beginning) as reader,
+        open_reader(reach, [want.topic], from_beginning=want.from_beginning) as reader,
     ):
         async for record in reader.until_end() if want.until_end else reader.forever():
             if want.key is not None and record.key != want.key:

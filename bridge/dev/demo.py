@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
 
 from bridge.dev.demo_compare import differences
+from bridge.dev.demo_faults import answer_faults, header_faults, order_faults, unequal
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import Seen, holding, with_id
 from bridge.dev.generator import Outgoing
-from bridge.dev.simulator import Answer, Sender
+from bridge.dev.simulator import Answer
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 
-# Lines of a body that are shown; the rest is like them.
-BODY_LINES = 12
+# Fields of a value that are shown of the first event; the others are like them.
+SHOWN = (
+    "event_id",
+    "occurred_at",
+    "received_at",
+    "source",
+    "environment",
+    "prescription_id",
+    "sequence",
+    "patient",
+    "pharmacy",
+    "medication",
+    "origin",
+    "awaiting",
+)
+# Of a broken body, this much of the end is shown.
+END_BYTES = 40
 SOURCE = "drx"
 
 # What the events of `story_plots.mail_order` mean, by type and by the state they report.
@@ -34,6 +48,13 @@ MEANINGS = {
 }
 
 
+class Sends(Protocol):
+    """Makes deliveries; `Sender` does."""
+
+    async def deliver(self, outgoing: Outgoing) -> Answer:
+        """Make one delivery and say how it ended."""
+
+
 class Witness(Protocol):
     """Reads the topics of the contract."""
 
@@ -47,7 +68,7 @@ class Witness(Protocol):
 class Tour:
     """Plays each part of the story and looks for it in Kafka; what is not as it should be ends up on the screen."""
 
-    def __init__(self, *, screen: Screen, sender: Sender, forger: Sender, witness: Witness, partitions: int) -> None:
+    def __init__(self, *, screen: Screen, sender: Sends, forger: Sends, witness: Witness, partitions: int) -> None:
         """Keep the parts.
 
         Args:
@@ -94,7 +115,7 @@ class Tour:
         self._screen.hop(1, f"POST, signed with another secret  →  {_reply_words(answer)}")
         self._screen.check(
             "refused: 401, with nothing but a constant code",
-            _unequal(status=(answer.reply.status, 401), outcome=(answer.reply.outcome, "refused")),
+            unequal(status=(answer.reply.status, 401), outcome=(answer.reply.outcome, "refused")),
         )
         seen = await self._witness.everything()
         self._screen.hop(2, "Kafka, every topic read from its first record to its last")
@@ -115,28 +136,28 @@ class Tour:
             "outcome": (answer.reply.outcome, "parked"),
             "reason": (answer.reply.reason, "malformed_json"),
         }
-        self._screen.check("parked: 202, DRx need not send it again", _unequal(**wanted))
+        self._screen.check("parked: 202, DRx need not send it again", unequal(**wanted))
         seen = await self._witness.find(outgoing.id)
         self._screen.hop(2, f"Kafka: {UNRECOGNIZED_TOPIC}, apart from the events")
         if len(seen) != 1:
             self._screen.check("it is there once", [f"{len(seen)} records"])
             return
         (parked,) = seen
-        shown = {name: value for name, value in parked.value.items() if name != "headers"}
-        self._screen.pairs({"record": parked.place, "key": parked.key, **shown})
+        shown = {name: parked.value.get(name) for name in ("webhook_id", "source", "received_at", "reason", "detail")}
+        body = bytes(parked.value.get("body", b""))
+        end = f"{len(body)} bytes, the last of them {body[-END_BYTES:].decode(errors='backslashreplace')}"
+        self._screen.pairs({"record": parked.place, "key": parked.key, **shown, "body": end})
         self._screen.check(
             "its key is the webhook id",
-            _unequal(topic=(parked.topic, UNRECOGNIZED_TOPIC), key=(parked.key, outgoing.id)),
+            unequal(topic=(parked.topic, UNRECOGNIZED_TOPIC), key=(parked.key, outgoing.id)),
         )
-        self._screen.check(
-            "its body is what was sent, byte for byte", _unequal(body=(parked.value.get("body"), outgoing.body))
-        )
+        self._screen.check("its body is what was sent, byte for byte", unequal(body=(body, outgoing.body)))
 
     async def _first(self, event: Mapping[str, Any]) -> None:
         screen, outgoing = self._screen, _outgoing(event)
         answer = await self._sender.deliver(outgoing)
         screen.hop(1, f"DRx signs and pushes {event['type']}")
-        screen.pairs({"POST": f"/webhooks/{SOURCE}", "webhook-id": outgoing.id, "body": outgoing.body.decode()})
+        screen.pairs({"POST": f"/webhooks/{SOURCE}", **answer.headers, "body": outgoing.body.decode()})
         screen.hop(2, f"The bridge verifies, maps and waits for Kafka  →  {_reply_words(answer)}")
         screen.check("200 accepted, after all in-sync replicas have it", answer_faults(answer))
         seen = await self._witness.find(outgoing.id)
@@ -147,10 +168,12 @@ class Tour:
         (record,) = seen
         screen.pairs({"record": record.place, "key": record.key, **record.headers})
         screen.check("topic, key and partition are those of the prescription", self._place_faults(record, event))
-        screen.check("the headers say what is inside without opening it", header_faults(record, outgoing, event))
+        screen.check(
+            "the headers say what is inside without opening it", header_faults(record, outgoing, event, source=SOURCE)
+        )
         screen.hop(4, f"The Avro value, {len(record.payload)} bytes, decoded as {record.record}")
-        screen.pairs(dict(list(record.value.items())[:BODY_LINES]))
-        screen.note("… and so on")
+        screen.pairs({name: record.value.get(name) for name in SHOWN})
+        screen.note(f"… and {len(record.value) - len(SHOWN)} more")
         screen.check("every field is what was sent, and none was added", differences(event, record.value))
 
     async def _next(self, event: Mapping[str, Any]) -> None:
@@ -163,7 +186,7 @@ class Tour:
             faults.append(f"{len(seen)} records in Kafka")
         else:
             faults += self._place_faults(record, event)
-            faults += header_faults(record, outgoing, event)
+            faults += header_faults(record, outgoing, event, source=SOURCE)
             faults += [f"value differs at {path}" for path in differences(event, record.value)]
         place = "nowhere" if record is None else record.place
         told = _meaning(event)
@@ -171,46 +194,11 @@ class Tour:
 
     def _place_faults(self, record: Seen, event: Mapping[str, Any]) -> list[str]:
         key = str(event["data"]["prescription_id"])
-        return _unequal(
+        return unequal(
             topic=(record.topic, PRESCRIPTIONS_TOPIC),
             key=(record.key, key),
             partition=(record.partition, partition(key.encode(), self._partitions)),
         )
-
-
-def answer_faults(answer: Answer) -> list[str]:
-    """Say how an answer differs from `200 accepted` at the first attempt."""
-    return _unequal(status=(answer.reply.status, 200), outcome=(answer.reply.outcome, "accepted"))
-
-
-def header_faults(record: Seen, outgoing: Outgoing, event: Mapping[str, Any]) -> list[str]:
-    """Compare the headers with what the contract promises about them."""
-    headers = record.headers
-    faults = _unequal(
-        ce_specversion=(headers.get("ce_specversion"), "1.0"),
-        ce_type=(headers.get("ce_type"), event["type"]),
-        ce_source=(headers.get("ce_source"), SOURCE),
-        ce_subject=(headers.get("ce_subject"), record.key),
-        drx_schema=(headers.get("drx_schema"), record.record),
-        drx_body_sha256=(headers.get("drx_body_sha256"), hashlib.sha256(outgoing.body).hexdigest()),
-    )
-    try:
-        same_time = datetime.fromisoformat(headers.get("ce_time", "")) == datetime.fromisoformat(event["timestamp"])
-    except ValueError:
-        same_time = False
-    return faults if same_time else [*faults, "ce_time is not the event's own time"]
-
-
-def order_faults(sent: Sequence[str], found: Sequence[Seen]) -> list[str]:
-    """Compare the ids that were sent with the records of their key, in the order of the partition."""
-    faults = []
-    if len({(each.topic, each.partition) for each in found}) > 1:
-        faults.append("they lie in several partitions")
-    if len(found) != len(sent):
-        faults.append(f"{len(found)} records for {len(sent)} events")
-    if [each.headers.get("ce_id") for each in found] != list(sent):
-        faults.append(f"their places are {', '.join(each.place for each in found)}")
-    return faults
 
 
 def _outgoing(event: Mapping[str, Any]) -> Outgoing:
@@ -230,12 +218,3 @@ def _reply_words(answer: Answer) -> str:
     reply = answer.reply
     words = " ".join(filter(None, (str(reply.status or "no answer"), reply.outcome, reply.reason)))
     return f"{words} in {reply.latency_s * 1000:.1f} ms"
-
-
-def _unequal(**pairs: tuple[object, object]) -> list[str]:
-    """Name each pair (found, expected) that is none; values stay out, they may be long."""
-    return [
-        f"{name} is {found!r}, expected {expected!r}" if isinstance(expected, str | int) else f"{name} differs"
-        for name, (found, expected) in pairs.items()
-        if found != expected
-    ]

@@ -41,7 +41,7 @@ class Screen:
         """Begin a part of the story."""
         self._console.print()
         self._console.rule(Text(title, "bold cyan"), align="left", style="cyan")
-        self._console.print(Text(text), "")
+        self._console.print(Text(text))
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -64,11 +64,19 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one delivery ended: the last reply, and why each attempt before it was repeated."""
+    """How one delivery ended.
+
+    Attributes:
+        id: Webhook id.
+        reply: To the last attempt.
+        retried: Why each attempt before it was repeated: a status, or why there was none.
+        headers: Sent with the last attempt.
+    """
 
     id: str
     reply: Reply
     retried: tuple[str, ...]
+    headers: Mapping[str, str]
 
     @property
     def taken(self) -> bool:
@@ -113,21 +121,24 @@ class Sender:
         """Make one delivery: the same id on every attempt, a fresh timestamp on each."""
         retried: list[str] = []
         while True:
-            reply = await self._attempt(outgoing)
+            headers = self._headers(outgoing)
+            reply = await self._attempt(outgoing, headers)
             if not reply.retriable or len(retried) + 1 >= self._policy.attempts:
-                return Answer(outgoing.id, reply, tuple(retried))
+                return Answer(outgoing.id, reply, tuple(retried), headers)
             retried.append(str(reply.status or reply.outcome))
             await self._sleep(self._policy.delay_s(len(retried), retry_after_s=reply.retry_after_s, rng=self._rng))
 
-    async def _attempt(self, outgoing: Outgoing) -> Reply:
-        loop = asyncio.get_running_loop()
+    def _headers(self, outgoing: Outgoing) -> dict[str, str]:
         timestamp = int(self._now().timestamp())
-        headers = {
+        return {
             "content-type": "application/json",
             "webhook-id": outgoing.id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": self._sign(outgoing.id, timestamp, outgoing.body),
         }
+
+    async def _attempt(self, outgoing: Outgoing, headers: Mapping[str, str]) -> Reply:
+        loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with (

@@ -1,0 +1,54 @@
+"""`drx-bridge demo` as a newcomer runs it, once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.kafka
+
+# Starting everything on a busy machine; it takes six seconds on an idle one.
+TIMEOUT_S = 120.0
+
+
+def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    mark = f"demo-test-{os.getpid()}"
+    result = subprocess.run(
+        [sys.executable, "-m", "bridge", "demo"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path), "DEMO_TEST_MARK": mark},
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "✗" not in result.stdout
+    for hop in (
+        "200 accepted",
+        "drx.prescriptions.v1/",
+        "drx.v1.PrescriptionCreated",
+        "every field is what was sent",
+        "in the order in which they were sent",
+        "401 refused signature_mismatch",
+        "nothing of it is in any topic",
+        "202 parked malformed_json",
+        "drx.unrecognized.v1/",
+        "byte for byte",
+        "checks, no difference",
+    ):
+        assert hop in result.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert [process for process in psutil.process_iter() if marked(process, mark)] == []
+
+
+def marked(process: psutil.Process, mark: str) -> bool:
+    """Say whether a process was started by the demo: its children have its environment."""
+    try:
+        return bool(process.environ().get("DEMO_TEST_MARK") == mark)
+    except psutil.Error:
+        return False
