@@ -1,0 +1,286 @@
+"""Every sample through the whole ingress: a real socket, a real process, a real broker, and the record read back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+import aiohttp
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.schema_registry import dual_schema_id_deserializer
+from confluent_kafka.schema_registry.serde import SchemaId
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+from bridge.kafka.client import ConsumedRecord
+from bridge.kafka.codec import Codec, Decoded
+from bridge.registry.loader import bundled
+from tests.builders import SAMPLES
+from tests.cluster import STANDARD_TOPICS, Cluster, Topics
+from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, deliver, header
+
+pytestmark = pytest.mark.kafka
+
+LOCK = bundled()
+CODEC = Codec(schemas=LOCK.schemas(), ids=LOCK.ids())
+PRESCRIPTIONS, ACCOUNTS, UNRECOGNIZED = STANDARD_TOPICS
+
+# CONTRACT 4, in its order.
+EVENT_HEADERS = (
+    *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "content-type"),
+    *("traceparent", "drx_received_at", "drx_key_slot", "drx_body_sha256", "drx_schema", "drx_ordinal"),
+)
+UNRECOGNIZED_HEADERS = (
+    *("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_subject", "ce_time", "content-type"),
+    *("drx_reason", "drx_received_at", "drx_key_slot", "drx_body_sha256", "drx_schema"),
+)
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """Rows of the manifest for this profile, but for the two outcomes that need a memory of ids."""
+    for row in json.loads((SAMPLES / "manifest.json").read_bytes()):
+        needs_memory = row["outcome"] == "duplicate" or row.get("reason") == "id_conflict"
+        if row["profile"] == "drx_standard" and not needs_memory:
+            yield row
+
+
+ROWS = {row["file"]: row for row in rows()}
+PUBLISHED = [file for file, row in ROWS.items() if row["topic"] is not None]
+ACCEPTED = [file for file, row in ROWS.items() if row["outcome"] == "accepted"]
+PARKED = [file for file, row in ROWS.items() if row["outcome"] == "parked"]
+SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A delivery, its answer, and the records that it left."""
+
+    id: str
+    body: bytes
+    reply: Reply
+    records: Sequence[ConsumedRecord] = ()
+
+    @property
+    def record(self) -> ConsumedRecord:
+        """Its only record."""
+        (record,) = self.records
+        return record
+
+    @property
+    def decoded(self) -> Decoded:
+        """What our codec makes of it."""
+        assert self.record.value is not None
+        return CODEC.decode(self.record.value, self.record.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """Everything sent by one sender, one after the other, to one process, and everything it wrote."""
+
+    samples: Mapping[str, Sent]
+    scenarios: Mapping[str, Sequence[Sent]]
+    records: Sequence[ConsumedRecord]
+    ingress: IngressProcess
+
+
+@pytest.fixture(scope="module")
+def played(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    """Send all samples and scenarios once."""
+    Topics(cluster.bootstrap_servers).standard()
+    with IngressProcess(tmp_path_factory.mktemp("ingress"), cluster.bootstrap_servers) as ingress:
+        ingress.ready()
+        yield asyncio.run(_play(ingress))
+
+
+async def _play(ingress: IngressProcess) -> Played:
+    async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
+        samples = {file: await _send_sample(session, ingress, file) for file in ROWS}
+        scenarios = {name: [await _send(session, ingress, *each) for each in lines(name)] for name in SCENARIOS}
+        records = await ingress.records()
+    found: dict[tuple[str, str], list[ConsumedRecord]] = {}
+    for record in records:
+        found.setdefault((header(record, "ce_id"), header(record, "drx_body_sha256")), []).append(record)
+    for file, sent in samples.items():
+        mine = found.get((sent.id, sha256(sent.body).hexdigest()), ())
+        samples[file] = Sent(sent.id, sent.body, sent.reply, mine)
+    return Played(samples, scenarios, records, ingress)
+
+
+async def _send_sample(session: aiohttp.ClientSession, ingress: IngressProcess, file: str) -> Sent:
+    body = (SAMPLES / file).read_bytes()
+    if "form_encoded" in file:
+        return await _send(session, ingress, f"dlv_{file}", body, content_type="application/x-www-form-urlencoded")
+    return await _send(session, ingress, body_id(body) or f"dlv_{file}", body)
+
+
+async def _send(
+    session: aiohttp.ClientSession, ingress: IngressProcess, webhook_id: str, body: bytes, **headers: str
+) -> Sent:
+    return Sent(webhook_id, body, await deliver(session, ingress, body, webhook_id=webhook_id, **headers))
+
+
+def body_id(body: bytes) -> str | None:
+    """Id that the body gives itself, as DRx would put it into `webhook-id`."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    found = document.get("id") if isinstance(document, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+def lines(scenario: str) -> Iterator[tuple[str, bytes]]:
+    """Webhook id and body of each line; scenarios share ids and prescriptions, so each gets its own."""
+    for line in (SAMPLES / "scenarios" / f"{scenario}.ndjson").read_text().splitlines():
+        document = json.loads(line)
+        document["id"] += f"-{scenario}"
+        document["data"]["prescription_id"] += f"-{scenario}"
+        yield document["id"], json.dumps(document).encode()
+
+
+@pytest.mark.parametrize("file", ROWS)
+def test_a_sample_is_answered_as_the_contract_says(played: Played, file: str) -> None:
+    row, sent = ROWS[file], played.samples[file]
+
+    answer = sent.reply.json
+
+    assert (sent.reply.status, answer["outcome"]) == (row["http"], row["outcome"])
+    expected = {"accepted": {"outcome", "id"}, "parked": {"outcome", "id", "reason"}, "refused": {"outcome", "code"}}
+    assert set(answer) == expected[row["outcome"]]
+    assert answer.get("reason") == row.get("reason")
+    assert answer.get("id", sent.id) == sent.id
+
+
+@pytest.mark.parametrize("file", ROWS)
+def test_a_sample_leaves_one_record_where_the_contract_says_or_none(played: Played, file: str) -> None:
+    row, sent = ROWS[file], played.samples[file]
+    key = sent.id if row["kafka_key"] == "<webhook-id>" else row["kafka_key"]
+
+    places = [(record.topic, record.key) for record in sent.records]
+
+    assert places == ([] if row["topic"] is None else [(row["topic"], key.encode())])
+
+
+@pytest.mark.parametrize("file", ACCEPTED)
+def test_the_headers_of_an_event_are_those_of_the_contract(played: Played, file: str) -> None:
+    sent = played.samples[file]
+    value = sent.decoded.value
+
+    headers = {name: content.decode() for name, content in sent.record.headers}
+
+    assert tuple(name for name, _ in sent.record.headers) == EVENT_HEADERS
+    trace, ordinal = headers.pop("traceparent"), headers.pop("drx_ordinal")
+    assert [len(part) for part in trace.split("-")] == [2, 32, 16, 2]
+    assert ordinal.startswith(f"{played.ingress.instance}:")
+    assert sent.record.key is not None
+    assert headers == {
+        "ce_specversion": "1.0",
+        "ce_id": sent.id,
+        "ce_source": played.ingress.source,
+        "ce_type": json.loads(sent.body)["type"],
+        "ce_subject": sent.record.key.decode(),
+        "ce_time": rfc3339(value["occurred_at"]),
+        "content-type": "application/avro",
+        "drx_received_at": rfc3339(value["received_at"]),
+        "drx_key_slot": "current",
+        "drx_body_sha256": sha256(sent.body).hexdigest(),
+        "drx_schema": sent.decoded.record,
+    }
+
+
+@pytest.mark.parametrize("file", PARKED)
+def test_a_parked_delivery_is_kept_byte_for_byte_with_its_reason(played: Played, file: str) -> None:
+    sent = played.samples[file]
+    value = sent.decoded.value
+
+    headers = {name: content.decode() for name, content in sent.record.headers}
+
+    assert tuple(name for name, _ in sent.record.headers) == UNRECOGNIZED_HEADERS
+    assert sent.record.key is not None
+    assert headers == {
+        "ce_specversion": "1.0",
+        "ce_id": sent.id,
+        "ce_type": "drx.unrecognized",
+        "ce_source": played.ingress.source,
+        "ce_subject": sent.record.key.decode(),
+        "ce_time": rfc3339(value["received_at"]),
+        "content-type": "application/avro",
+        "drx_reason": ROWS[file]["reason"],
+        "drx_received_at": rfc3339(value["received_at"]),
+        "drx_key_slot": "current",
+        "drx_body_sha256": sha256(sent.body).hexdigest(),
+        "drx_schema": "drx.v1.UnrecognizedDelivery",
+    }
+    assert (value["body"], value["webhook_id"], value["reason"]) == (sent.body, sent.id, ROWS[file]["reason"])
+    assert "webhook-signature" not in value["headers"]
+
+
+@pytest.mark.parametrize("file", PUBLISHED)
+def test_confluents_reader_finds_the_schema_that_ours_finds(played: Played, file: str) -> None:
+    record, decoded = played.samples[file].record, played.samples[file].decoded
+    assert record.value is not None
+    context = SerializationContext(record.topic, MessageField.VALUE, list(record.headers))
+    found = SchemaId("AVRO")
+
+    body = dual_schema_id_deserializer(record.value, context, found)
+
+    assert found.id == decoded.schema_id == LOCK.ids()[decoded.record]
+    assert body.read() == record.value[5:]
+
+
+def test_every_key_lies_where_confluents_murmur2_puts_it(played: Played, topics: Topics) -> None:
+    """The `murmur2_random` of librdkafka is the partitioner of the Java client."""
+    topic = topics.fresh()
+    placed: dict[bytes | None, int] = {}
+    producer = Producer({"bootstrap.servers": topics.bootstrap_servers, "partitioner": "murmur2_random"})
+    for key in {record.key for record in played.records}:
+        producer.produce(
+            topic, key=key, on_delivery=lambda _, record: placed.update({record.key(): record.partition()})
+        )
+    assert producer.flush(HANG_S) == 0
+
+    assert {record.key: record.partition for record in played.records} == placed
+
+
+def test_ordinals_rise_in_the_order_of_acceptance(played: Played) -> None:
+    ordinals = [int(header(played.samples[file].record, "drx_ordinal").rpartition(":")[2]) for file in ACCEPTED]
+
+    assert all(earlier < later for earlier, later in itertools.pairwise(ordinals))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_scenario_lies_in_the_topic_in_the_order_it_was_sent(played: Played, scenario: str) -> None:
+    """Only first occurrences count: a delivery that is sent again may lie there again."""
+    sent = played.scenarios[scenario]
+    ids = [each.id for each in sent]
+
+    found: dict[bytes | None, list[str]] = {}
+    for record in played.records:
+        if header(record, "ce_id") in ids:
+            found.setdefault(record.key, []).append(header(record, "ce_id"))
+
+    assert {each.reply.status for each in sent} == {200}
+    wanted: dict[bytes | None, list[str]] = {}
+    for each in sent:
+        wanted.setdefault(json.loads(each.body)["data"]["prescription_id"].encode(), []).append(each.id)
+    assert {key: list(dict.fromkeys(ids)) for key, ids in found.items()} == {
+        key: list(dict.fromkeys(ids)) for key, ids in wanted.items()
+    }
+
+
+def test_nothing_was_written_that_was_not_sent(played: Played) -> None:
+    sent = {each.id for each in played.samples.values()} | {
+        each.id for scenario in played.scenarios.values() for each in scenario
+    }
+
+    assert {header(record, "ce_id") for record in played.records} <= sent
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
