@@ -58,13 +58,17 @@ class Kafka(Section):
 
     bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="host:port, separated by commas")
     partitions: int = Field(12, ge=1, le=10_000, description="partitions of every topic; part of the key order")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username_file: Path | None = None
-    sasl_password_file: Path | None = None
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how connections to the brokers are protected"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="how we say who we are; with SASL only"
+    )
+    sasl_username_file: Path | None = Field(None, description="file that holds the user; with SASL only")
+    sasl_password_file: Path | None = Field(None, description="file that holds the password; with SASL only")
+    ssl_cafile: Path | None = Field(None, description="certificates to trust; unset: the system's")
+    ssl_certfile: Path | None = Field(None, description="our certificate, where brokers ask for one")
+    ssl_keyfile: Path | None = Field(None, description="its private key")
     routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
 
     @model_validator(mode="after")
@@ -84,8 +88,8 @@ class Registry(Section):
 
     url: str | None = Field(None, description="Confluent-compatible registry; unset: the ids of the bundled lock")
     ids_file: Path | None = Field(None, description="ids of that registry, written by `schemas push` or at a start")
-    username_file: Path | None = None
-    password_file: Path | None = None
+    username_file: Path | None = Field(None, description="file whose first line is the user")
+    password_file: Path | None = Field(None, description="file whose first line is the password")
 
 
 class Source(Section):
@@ -111,7 +115,7 @@ class Shutdown(Section):
 class Log(Section):
     """What goes to standard output."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is less is left out")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
