@@ -96,10 +96,10 @@ class Topics:
 
     bootstrap_servers: str
 
-    def fresh(self, *, partitions: int = 12, configs: dict[str, str] | None = None) -> str:
+    def fresh(self, *, partitions: int = 12) -> str:
         """Create an empty topic and return its name."""
         name = f"test-{uuid4().hex}"
-        create_topics(self.bootstrap_servers, {name: partitions}, configs=configs)
+        create_topics(self.bootstrap_servers, {name: partitions})
         return name
 
     def standard(self) -> tuple[str, ...]:

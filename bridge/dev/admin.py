@@ -9,18 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - the stack asks its own brokers
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code  # noqa: TID251 - as above
+from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - the stack asks one of its own brokers
+from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
-from bridge.errors import ConfigError
+from bridge.kafka.admin import FOREVER_MS, UNRECOGNIZED_RETENTION_MS, TopicSpec, open_admin
+from bridge.kafka.connection import Connection
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 T = TypeVar("T")
 
 # A loopback answer takes milliseconds; a broker that is still starting accepts the connection and says nothing.
 _PROBE_TIMEOUT_S = 3.0
-_REQUEST_TIMEOUT_S = 30.0
-# As in production.
-_REPLICAS_MAX = 3
 
 
 def known_brokers(address: str) -> set[int]:
@@ -34,19 +33,13 @@ def known_brokers(address: str) -> set[int]:
         return set()
 
 
-def create_topics(
-    bootstrap_servers: str, topics: Mapping[str, int], *, configs: Mapping[str, str] | None = None
-) -> None:
+def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
     """Create those of `topics` (partitions by name) that are missing, on as many brokers as there are, three at most.
 
     Raises:
-        ConfigError: The brokers refused, or did not answer in time.
+        AdminError: The brokers refused, or did not answer in time.
     """
-    try:
-        _run(_create_topics(bootstrap_servers, topics, configs=dict(configs or {})))
-    except (KafkaError, TimeoutError) as exc:
-        msg = f"the topics could not be created at {bootstrap_servers} ({type(exc).__name__})"
-        raise ConfigError(msg) from exc
+    _run(_create_topics(bootstrap_servers, topics))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -71,12 +64,17 @@ async def _known_brokers(address: str) -> set[int]:
         return {broker["node_id"] for broker in cluster["brokers"]}
 
 
-async def _create_topics(bootstrap_servers: str, topics: Mapping[str, int], *, configs: dict[str, str]) -> None:
-    async with asyncio.timeout(_REQUEST_TIMEOUT_S), _client(bootstrap_servers) as client:
-        # aiokafka has no word for "the broker's default".
-        replicas = min(_REPLICAS_MAX, len((await client.describe_cluster())["brokers"]))
-        wanted = [NewTopic(name, partitions, replicas, topic_configs=configs) for name, partitions in topics.items()]
-        answer = await client.create_topics(wanted)
-    for _name, code, *_message in answer.topic_errors:
-        if code and for_code(code) is not TopicAlreadyExistsError:
-            raise for_code(code)
+async def _create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
+    async with open_admin(Connection(bootstrap_servers)) as admin:
+        replicas = await admin.default_replication_factor()
+        specs = [
+            TopicSpec(
+                name=name,
+                partitions=partitions,
+                replication_factor=replicas,
+                min_insync_replicas=max(1, replicas - 1),
+                retention_ms=UNRECOGNIZED_RETENTION_MS if name == UNRECOGNIZED_TOPIC else FOREVER_MS,
+            )
+            for name, partitions in topics.items()
+        ]
+        await admin.create(specs)
