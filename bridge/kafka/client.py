@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -96,7 +96,7 @@ class TopicReader:
         self._consumer = consumer
         self._ends = ends
 
-    async def until_end(self) -> AsyncIterator[ConsumedRecord]:
+    async def until_end(self) -> AsyncGenerator[ConsumedRecord, None]:
         """Yield what was there when the reader was opened.
 
         Raises:
@@ -113,7 +113,7 @@ class TopicReader:
             if loop.time() - heard_at > SILENT_S:
                 raise ReadError("no_answer", "the brokers have stopped answering")
 
-    async def forever(self) -> AsyncIterator[ConsumedRecord]:
+    async def forever(self) -> AsyncGenerator[ConsumedRecord, None]:
         """Yield records as they come; an outage is waited for."""
         while True:
             for record in await self._poll(list(self._ends)):

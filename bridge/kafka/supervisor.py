@@ -19,6 +19,9 @@ from bridge.kafka.record import Record
 
 log = structlog.get_logger()
 
+# One partition's trouble must not leave the writes of the others unknown: they are answered in milliseconds.
+SETTLE_S = 1.0
+
 State = Literal["connecting", "ready", "stalled", "failed", "closed"]
 
 
@@ -139,7 +142,7 @@ class KafkaProducer:
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait({self._work})
-        await self._retire()
+        await self._retire(settle_s=0.0)
         self._enter("closed")
 
     async def _keep(self) -> None:
@@ -150,7 +153,7 @@ class KafkaProducer:
                 reason = await self._watch()
                 self._enter("connecting", reason)
                 log.warning("worker.producer_replaced", code=reason, generation=self._generations)
-                await self._retire()
+                await self._retire(settle_s=SETTLE_S)
             else:
                 await asyncio.sleep(self._backoff_s(attempt))
                 attempt += 1
@@ -216,9 +219,10 @@ class KafkaProducer:
             if seen != self._partitions:
                 log.error("worker.partition_count", topic=topic, seen=seen, expected=self._partitions)
 
-    async def _retire(self) -> None:
+    async def _retire(self, *, settle_s: float) -> None:
         generation, self._generation = self._generation, None
         if generation is not None:
+            await generation.settle(settle_s)
             await generation.end()
 
     def _enter(self, state: State, code: str = "") -> None:

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - no part of the bridge ever deletes a topic
 
 from bridge.errors import NotDurableError
 from bridge.kafka.record import Record
 from bridge.kafka.supervisor import KafkaProducer, Patience
 from tests.cluster import Cluster, Topics
-from tests.kafka import a_producer, read_all, ready_producer, running, until
+from tests.kafka import HANG_S, a_producer, read_all, ready_producer, running, until
 
 pytestmark = pytest.mark.kafka
 
@@ -61,6 +62,14 @@ async def until_working(producer: KafkaProducer, topic: str) -> None:
     """Wait until a first record is there: a topic that is just made is not known everywhere yet."""
     await until(lambda: producer.ready and not producer.wrong_counts)
     await producer.write(topic, 0, [a_record(topic, b"first")])
+
+
+async def delete(cluster: Cluster, topic: str) -> None:
+    """Delete a topic behind the producer's back."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers)
+    await admin.start()
+    await admin.delete_topics([topic])
+    await admin.close()
 
 
 async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,11 +150,20 @@ async def test_a_stop_while_the_broker_is_dead_is_bounded(cluster: Cluster, topi
     await until_gone()
 
 
-async def test_a_stop_while_connecting_to_a_frozen_broker_is_bounded(cluster: Cluster, topic: str) -> None:
-    producer = a_producer(cluster.bootstrap_servers, topic, patience=HASTY)
-    async with paused(cluster):
+async def test_a_stop_while_a_broker_leaves_us_waiting_for_a_session_is_bounded() -> None:
+    asked = asyncio.Event()
+
+    async def leave_waiting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            if await reader.read(1):
+                asked.set()
+        await say_nothing(reader, writer)
+
+    async with await asyncio.start_server(leave_waiting, "127.0.0.1", 0) as server:
+        producer = a_producer(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "t", patience=HASTY)
         task = asyncio.create_task(producer.run(asyncio.Event()))
-        await asyncio.sleep(0.3)  # it is bootstrapping now: the broker's port answers, the broker does not
+        async with asyncio.timeout(HANG_S):
+            await asked.wait()
 
         async with asyncio.timeout(10):
             await producer.close(3)
@@ -207,3 +225,20 @@ async def test_another_partition_count_is_an_alarm_and_the_expected_one_stays_in
     async with running(a_producer(cluster.bootstrap_servers, narrow, wide, "absent", partitions=12)) as producer:
         await until(lambda: producer.wrong_counts == {narrow: 3, wide: 16, "absent": None})
         assert await producer.write(wide, 11, [a_record(wide, partition=11)]) == 1
+
+
+async def test_a_topic_that_is_deleted_is_told_and_the_others_go_on(
+    cluster: Cluster, topics: Topics, topic: str
+) -> None:
+    gone = await asyncio.to_thread(topics.fresh)
+    async with running(a_producer(cluster.bootstrap_servers, topic, gone, patience=HASTY)) as producer:
+        await until_working(producer, topic)
+        await until_working(producer, gone)
+        await delete(cluster, gone)
+
+        async with asyncio.timeout(HANG_S):
+            while await code_of_write(producer, gone) != "topic_missing":
+                await until(lambda: producer.ready)
+
+        await until(lambda: producer.ready)
+        assert await producer.write(topic, 0, [a_record(topic)]) == 1
