@@ -66,7 +66,7 @@ async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[
     tell(Finding("config", "ok", f"every setting is known and within its bounds; this instance is {settings.instance}"))
     for finding in check_sources(settings, now=datetime.now(UTC)):
         tell(finding)
-    async for finding in check_kafka(settings.kafka, topics=routes.topics):
+    async for finding in check_kafka(settings.kafka, routes=routes):
         tell(finding)
     async for finding in check_registry(settings.registry, routes=routes):
         tell(finding)

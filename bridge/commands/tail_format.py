@@ -19,6 +19,10 @@ PEOPLE_MARK = "•••"
 PHI_CLASSES = frozenset({"D", "L"})
 
 
+# Nothing that could be a secret; that it is empty may be known.
+_NOTHING: tuple[object, ...] = (None, {}, [])
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """One record of a topic, decoded or not.
@@ -76,7 +80,7 @@ class Masker:
         self._mark = mark
 
     def mask(self, record: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the value with `mark` for each D or L field that holds something; an absent one stays null."""
+        """Return the value with `mark` for each D or L field that holds something; what is empty stays so."""
         schema = self._schemas.get(record)
         if schema is None:
             return dict.fromkeys(value, self._mark)
@@ -90,8 +94,8 @@ class Masker:
         }
 
     def _field(self, declared: Schema, value: Any, named: Mapping[str, Schema]) -> Any:
-        if value is None:
-            return None
+        if value in _NOTHING:
+            return value
         return self._mark if declared.get("phi") in PHI_CLASSES else self._any(declared["type"], value, named)
 
     def _any(self, schema: Any, value: Any, named: Mapping[str, Schema]) -> Any:
@@ -148,7 +152,7 @@ def printable(content: str) -> str:
 def _fields(value: Mapping[str, Any]) -> Text:
     line = Text()
     for name, inner in value.items():
-        if inner is not None and inner not in ({}, []):
+        if inner not in (*_NOTHING, ""):
             line.append(f" {name} ", "dim").append_text(_value(inner))
     return line
 

@@ -159,11 +159,13 @@ def _report(run: Run, *, seed: int, as_json: bool) -> int:
         click.echo(orjson.dumps(figures | tally.document()))
     else:
         people.print(tally.rendered())
+        noun = "delivery" if tally.total == 1 else "deliveries"
         people.print(
-            f"{tally.total:,} deliveries in {duration_s:.1f} s ({tally.total / duration_s:,.1f}/s) to {run.url}; "
-            f"repeat them with --seed {seed}",
+            f"{tally.total:,} {noun} in {duration_s:.1f} s ({tally.total / duration_s:,.1f}/s) to {run.url}",
             highlight=False,
+            soft_wrap=True,
         )
+        people.print(f"The same again: --seed {seed}", highlight=False, style="dim")
         if behind_s > 1:
             people.print(f"[yellow]Up to {behind_s:.1f} s behind the schedule: the rate was not reached.[/]")
     return INTERRUPTED if interrupted else int(tally.failed > 0)

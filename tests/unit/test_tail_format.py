@@ -93,9 +93,12 @@ def test_what_is_no_secret_stays_as_it_is(record: str) -> None:
 
 
 def test_an_absent_secret_shows_that_it_is_absent() -> None:
-    value = filled(SCHEMAS["drx.v1.PrescriptionSent"], {}) | {"patient": None}
+    value = filled(SCHEMAS["drx.v1.PrescriptionSent"], {}) | {"patient": None, "extensions": {}}
 
-    assert Masker(SCHEMAS, mark=JSON_MARK).mask("drx.v1.PrescriptionSent", value)["patient"] is None
+    masked = Masker(SCHEMAS, mark=JSON_MARK).mask("drx.v1.PrescriptionSent", value)
+
+    assert masked["patient"] is None
+    assert masked["extensions"] == {}
 
 
 def test_a_record_or_field_without_a_schema_is_masked_whole() -> None:

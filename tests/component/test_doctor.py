@@ -1,0 +1,152 @@
+"""What the doctor finds without a broker; each finding says what to do."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.commands.doctor import doctor
+from bridge.commands.doctor_checks import Finding, check_disk, check_registry, check_sources
+from bridge.dev.ports import free_port
+from bridge.kafka.routing import RoutingTable
+from bridge.settings import Registry, Settings, Source
+
+SECRET = "whsec_ZHJ4LWJyaWRnZS10ZXN0LWtleS1ub3Qtc2VjcmV0ISE="
+NOW = datetime(2026, 9, 14, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own settings out."""
+    for name in list(os.environ):
+        if name.startswith("BRIDGE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+
+
+def a_source(secrets_dir: Path, **changes: Any) -> Source:
+    return Source(**{"profile": "drx_standard", "environment": "sandbox", "secrets_dir": secrets_dir} | changes)
+
+
+def a_secret(directory: Path, name: str = "current", *lines: str) -> None:
+    (directory / name).write_text("\n".join([SECRET, *lines]) + "\n")
+
+
+def found(source: Source) -> list[Finding]:
+    return list(check_sources(Settings(sources={"drx": source}), now=NOW))
+
+
+def instant(after: timedelta) -> str:
+    return (NOW + after).isoformat()
+
+
+def test_a_source_with_a_secret_is_fine(tmp_path: Path) -> None:
+    a_secret(tmp_path)
+
+    findings = found(a_source(tmp_path))
+
+    assert [(each.check, each.verdict) for each in findings] == [("source drx", "ok"), ("secrets drx", "ok")]
+    assert "current (v1, no end)" in findings[1].says
+
+
+def test_without_sources_nothing_would_be_accepted() -> None:
+    (finding,) = check_sources(Settings(), now=NOW)
+
+    assert finding.verdict == "failed"
+    assert "BRIDGE_SOURCES__" in finding.advice
+
+
+def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> None:
+    a_secret(tmp_path)
+
+    finding = found(a_source(tmp_path, profile="drx_standar"))[0]
+
+    assert finding.verdict == "failed"
+    assert "'drx_standar'" in finding.says
+    assert "drx_standard" in finding.says
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict", "words"),
+    [
+        ([f"accept_until = {instant(timedelta(days=-1))}"], "failed", "ended 2026-09-13"),
+        ([f"not_before = {instant(timedelta(days=1))}"], "failed", "from 2026-09-15"),
+        ([f"accept_until = {instant(timedelta(days=3))}"], "warning", "until 2026-09-17"),
+        ([f"accept_until = {instant(timedelta(days=90))}"], "ok", "until 2026-12-13"),
+    ],
+)
+def test_when_a_secret_counts_is_said(tmp_path: Path, lines: list[str], verdict: str, words: str) -> None:
+    a_secret(tmp_path, "current", *lines)
+
+    finding = found(a_source(tmp_path))[1]
+
+    assert finding.verdict == verdict
+    assert words in finding.says
+    assert bool(finding.advice) == (verdict != "ok")
+
+
+def test_a_bad_secret_file_is_named_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "current").write_text("hunter2\n")
+
+    finding = found(a_source(tmp_path))[1]
+
+    assert finding.verdict == "failed"
+    assert "current" in finding.says
+    assert "hunter2" not in finding.says
+
+
+def test_a_missing_secrets_directory_is_named(tmp_path: Path) -> None:
+    finding = found(a_source(tmp_path / "absent"))[1]
+
+    assert finding.verdict == "failed"
+    assert "absent" in finding.says
+
+
+async def test_a_registry_that_is_away_is_said_without_its_password() -> None:
+    registry = Registry(url=f"http://user:hunter2@127.0.0.1:{free_port()}")
+
+    (finding,) = [each async for each in check_registry(registry, routes=RoutingTable())]
+
+    assert finding.verdict == "failed"
+    assert "hunter2" not in finding.says
+
+
+async def test_no_registry_means_the_bundled_lock() -> None:
+    (finding,) = [each async for each in check_registry(Registry(), routes=RoutingTable())]
+
+    assert finding.verdict == "ok"
+    assert "21 schemas" in finding.says
+
+
+def test_a_directory_for_the_ids_that_is_missing_is_said(tmp_path: Path) -> None:
+    settings = Settings(registry=Registry(ids_file=tmp_path / "absent" / "ids.json"))
+
+    *_, finding = check_disk(settings)
+
+    assert finding.verdict == "failed"
+    assert "absent" in finding.says
+
+
+def test_a_configuration_that_cannot_be_read_is_exit_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BRIDGE_KAFKA__PARTITION", "6")
+
+    code = doctor.main(["--json"], standalone_mode=False)
+
+    document = json.loads(capsys.readouterr().out)
+    assert code == 2
+    assert document["ok"] is False
+    assert "BRIDGE_KAFKA__PARTITION" in document["checks"][0]["says"]
+
+
+def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    code = doctor.main([], standalone_mode=False)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 1
+    assert [line.split()[1] for line in lines] == ["config", "sources", "kafka", "registry", "disk"]
+    assert all(("→" in line) == line.startswith("✗") for line in lines)

@@ -1,0 +1,43 @@
+"""The doctor on a real broker."""
+
+import pytest
+
+from bridge.commands.doctor_kafka import check_kafka
+from bridge.dev.ports import free_port
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, RoutingTable
+from bridge.settings import Kafka
+from tests.cluster import Cluster, Topics
+
+pytestmark = pytest.mark.kafka
+
+
+async def findings(kafka: Kafka) -> list[tuple[str, str, str]]:
+    found = [each async for each in check_kafka(kafka, routes=RoutingTable(kafka.routes))]
+    return [(each.check, each.verdict, each.says + each.advice) for each in found]
+
+
+async def test_another_partition_count_than_the_log_was_begun_with_is_found(cluster: Cluster, topics: Topics) -> None:
+    topics.standard()
+
+    found = await findings(Kafka(bootstrap_servers=cluster.bootstrap_servers, partitions=7))
+
+    said = [says for check, verdict, says in found if (check, verdict) == ("topics", "failed")]
+    assert any(f"{PRESCRIPTIONS_TOPIC}: partitions is 12, expected 7" in each for each in said)
+    assert all("BRIDGE_KAFKA__PARTITIONS" in each for each in said if "partitions is" in each)
+
+
+async def test_a_missing_topic_is_found(cluster: Cluster) -> None:
+    absent = "drx.absent.v1"
+
+    found = await findings(Kafka(bootstrap_servers=cluster.bootstrap_servers, routes={"epcs.*": absent}))
+
+    assert [says for _, verdict, says in found if absent in says and verdict == "failed" and "topics create" in says]
+
+
+async def test_a_bootstrap_server_that_is_away_is_a_warning_while_another_answers(cluster: Cluster) -> None:
+    servers = f"127.0.0.1:{free_port()},{cluster.bootstrap_servers}"
+
+    found = await findings(Kafka(bootstrap_servers=servers))
+
+    assert found[0][:2] == ("kafka", "warning")
+    assert "1 of 2" in found[0][2]
