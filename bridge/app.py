@@ -33,6 +33,8 @@ from bridge.settings import Http, Kafka, Settings
 
 # For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
 CLOSE_S = 1.0
+# The management port drains for a second, and has a second to close what is left.
+MANAGEMENT_CLOSE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +108,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[Ingress]:
         sources = _sources(settings, secrets)
         routing = RoutingTable(settings.kafka.routes)
         ids = SchemaIds(settings.registry, routing=routing, requests=metrics.schema_registry_requests)
-        producer = KafkaProducer(
-            connection=connection(settings.kafka),
-            topics=routing.topics,
-            partitions=settings.kafka.partitions,
-            metrics=metrics,
-        )
-        flush_s = settings.shutdown.flush_s
-        producing = await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))
+        producer = _producer(settings.kafka, routing, metrics)
         publisher = Publisher(
             producer=producer,
             encode=ids.encode,
@@ -124,18 +119,22 @@ async def open_ingress(settings: Settings) -> AsyncIterator[Ingress]:
             first_ordinal=time.time_ns() // 1000,
             deadline_s=settings.http.deadline_s,
         )
-        stack.push_async_callback(publisher.close, flush_s)
         server = _server(settings, sources, publisher, metrics)
-        checks = _checks(server, producer, ids, secrets)
+        management = Management(
+            checks=_checks(server, producer, ids, secrets, partitions=settings.kafka.partitions),
+            registry=metrics.registry,
+            host=settings.management.host,
+            port=settings.management.port,
+        )
+        # Outlives all others, so that a stop can be watched to its end.
+        managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
+        flush_s = settings.shutdown.flush_s
+        producing = await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))
+        stack.push_async_callback(publisher.close, flush_s)
         yield Ingress(
             workers=[
                 PublicPort(server, settings.http, drain_s=settings.shutdown.drain_s),
-                Management(
-                    checks=checks,
-                    registry=metrics.registry,
-                    host=settings.management.host,
-                    port=settings.management.port,
-                ),
+                EndOf(managing),
                 EndOf(producing),
                 ids,
                 LoopLag(metrics),
@@ -143,6 +142,12 @@ async def open_ingress(settings: Settings) -> AsyncIterator[Ingress]:
             ],
             publisher=publisher,
         )
+
+
+def _producer(kafka: Kafka, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
+    reach = connection(kafka)
+    reach.options()  # said at the start; later the producer could only be not ready
+    return KafkaProducer(connection=reach, topics=routing.topics, partitions=kafka.partitions, metrics=metrics)
 
 
 def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:
@@ -206,13 +211,22 @@ def _server(
 
 
 def _checks(
-    server: HardenedServer, producer: KafkaProducer, ids: SchemaIds, secrets: Mapping[str, SecretDirectory]
+    server: HardenedServer,
+    producer: KafkaProducer,
+    ids: SchemaIds,
+    secrets: Mapping[str, SecretDirectory],
+    *,
+    partitions: int,
 ) -> dict[str, Check]:
     """Ready means: an event can be made durable now, and this process is not draining."""
 
     def topic_check() -> str:
-        # Another partition count raises an alarm but takes nothing away: the expected one stays in use.
-        return "topic_missing" if None in producer.wrong_counts.values() else "ok"
+        counts = producer.wrong_counts.values()
+        if None in counts:
+            return "topic_missing"
+        # More than expected raises an alarm but takes nothing away, as the expected count stays in use; of fewer, the
+        # ones that are not there are wanted by some keys.
+        return "too_few_partitions" if any(seen < partitions for seen in counts if seen is not None) else "ok"
 
     checks: dict[str, Check] = {
         "draining": lambda: "draining" if server.draining else "ok",

@@ -22,6 +22,8 @@ JSON_TYPE = "application/json"
 TICK_S = 1.0
 # After a refusal that leaves a body unread, read on this long so that the sender sees the answer, not a reset.
 LINGER_S = 2.0
+# At a stop, what the kernel has taken for us by then is still read and answered: a few turns of the loop.
+SETTLE_S = 0.02
 # Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
 BACKLOG = 1024
 
@@ -193,6 +195,8 @@ class HardenedServer(web.Server):
         try:
             await self._guard(stop)
         finally:
+            self.draining = True
+            await asyncio.sleep(SETTLE_S)  # closing at once would reset connections that nobody has accepted yet
             listener.close()
             await self._drain(drain_s)
 
@@ -212,11 +216,11 @@ class HardenedServer(web.Server):
 
     async def _drain(self, drain_s: float) -> None:
         """Close idle connections, let the others give their answer, then close those too."""
-        self.draining = True
         deadline = self._loop.time() + drain_s
+        idle: set[Connection] = set()
         while self._connections and self._loop.time() < deadline:
-            for connection in self.connections:
-                if isinstance(connection, Connection) and connection.idle:
-                    connection.force_close()
+            before, idle = idle, {each for each in self.connections if isinstance(each, Connection) and each.idle}
+            for connection in idle & before:  # at first sight its request may have come and not been read yet
+                connection.force_close()
             await asyncio.sleep(0.02)  # connections end by callbacks of the loop; there is no event to wait for
         await self.shutdown(timeout=TICK_S)

@@ -110,7 +110,7 @@ class IngressProcess:
         until(lambda: self._asked(f"{self.management_url}/readyz") == 200, what="readiness")
         return self
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
 
@@ -120,7 +120,7 @@ class IngressProcess:
 
     async def end(self, number: signal.Signals) -> int:
         """Send it a signal and wait for its end."""
-        self.signal(number)
+        self.send_signal(number)
         return await asyncio.to_thread(self.ended)
 
     async def records(self) -> list[ConsumedRecord]:

@@ -237,7 +237,7 @@ def test_confluents_reader_finds_the_schema_that_ours_finds(played: Played, file
 def test_every_key_lies_where_confluents_murmur2_puts_it(played: Played, topics: Topics) -> None:
     """The `murmur2_random` of librdkafka is the partitioner of the Java client."""
     topic = topics.fresh()
-    placed: dict[bytes | None, int] = {}
+    placed: dict[bytes | None, int | None] = {}
     producer = Producer({"bootstrap.servers": topics.bootstrap_servers, "partitioner": "murmur2_random"})
     for key in {record.key for record in played.records}:
         producer.produce(
