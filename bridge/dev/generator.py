@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -42,20 +42,9 @@ def a_cast(rng: random.Random) -> Cast:
     description, ndc, rxcui, quantity, days, sig = rng.choice(MEDICATIONS)
     number = rng.randrange(1, 10_000)
     address = {"line1": f"{number} Birch Ln", "city": city, "state": "MI", "postal_code": postal_code, "country": "US"}
-    first_name = rng.choice(FIRST_NAMES)
     return Cast(
         account_id=f"acct_{4000 + number % 50}",
-        patient={
-            "id": f"pat_{number}",
-            "mrn": f"MRN-{number:07d}",
-            "first_name": first_name,
-            "last_name": rng.choice(LAST_NAMES),
-            "date_of_birth": f"{rng.randrange(1935, 2015)}-{rng.randrange(1, 13):02d}-{rng.randrange(1, 29):02d}",
-            "sex": rng.choice("FMU"),
-            "phone": _phone(rng),
-            "email": f"patient.{number}@example.test",
-            "address": address,
-        },
+        patient=_a_patient(rng, number, address=address),
         prescriber={
             "id": f"prv_{300 + number % 40}",
             "npi": f"19999999{number % 40:02d}",
@@ -112,6 +101,20 @@ def _lives(rng: random.Random, environment: Environment) -> Iterator[Iterator[Ou
         PLOTS[number % len(PLOTS)](life)
         yield iter([Outgoing(event["id"], orjson.dumps(event)) for event in life.events])
         number += 1
+
+
+def _a_patient(rng: random.Random, number: int, *, address: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "id": f"pat_{number}",
+        "mrn": f"MRN-{number:07d}",
+        "first_name": rng.choice(FIRST_NAMES),
+        "last_name": rng.choice(LAST_NAMES),
+        "date_of_birth": f"{rng.randrange(1935, 2015)}-{rng.randrange(1, 13):02d}-{rng.randrange(1, 29):02d}",
+        "sex": rng.choice("FMU"),
+        "phone": _phone(rng),
+        "email": f"patient.{number}@example.test",
+        "address": address,
+    }
 
 
 def _phone(rng: random.Random) -> str:

@@ -105,29 +105,39 @@ def simulate(
     2xx, 1 if one was not.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
-    rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
-    if sum(given is not None for given in (scenario, sample, count)) > 1:
-        msg = "--scenario, --sample and --count exclude each other"
-        raise ConfigError(msg)
-    if sample is not None:
-        chosen, total = iter([read_sample(sample, rng=rng)]), 1
-    elif scenario is not None:
-        lines = read_scenario(scenario, rng=rng)
-        chosen, total = iter(lines), len(lines)
-    else:
-        total = count or DEFAULT_COUNT
-        chosen = itertools.islice(deliveries(seed, environment=environment), total)
+    chosen, total = _choose(scenario, sample, count, seed=seed, environment=environment)
     run = Run(
         url=webhook_url(url),
         sign=signer(secret_file),
-        outgoings=arrange(chosen, rng=rng, duplicates=duplicates, shuffle=shuffle),
+        outgoings=arrange(chosen, rng=_rng(seed), duplicates=duplicates, shuffle=shuffle),
         total=total if not duplicates else None,
         rate=rate,
         concurrency=1 if rate is None else concurrency,
         policy=RetryPolicy(attempts=attempts, timeout_s=timeout_s),
-        rng=random.Random(seed),  # noqa: S311 - jitter; apart from the other, or a retry would change what is sent
+        rng=_rng(seed),
     )
     return _report(run, seed=seed, as_json=as_json)
+
+
+def _choose(
+    scenario: Path | None, sample: Path | None, count: int | None, *, seed: int, environment: Environment
+) -> tuple[Iterator[Outgoing], int]:
+    """Return what to send and how much it is, before repetitions."""
+    if sum(given is not None for given in (scenario, sample, count)) > 1:
+        msg = "--scenario, --sample and --count exclude each other"
+        raise ConfigError(msg)
+    if sample is not None:
+        return iter([read_sample(sample, rng=_rng(seed))]), 1
+    if scenario is not None:
+        lines = read_scenario(scenario, rng=_rng(seed))
+        return iter(lines), len(lines)
+    total = count or DEFAULT_COUNT
+    return itertools.islice(deliveries(seed, environment=environment), total), total
+
+
+def _rng(seed: int) -> random.Random:
+    """One for each use, or the jitter of a retry would change what is sent next."""
+    return random.Random(seed)  # noqa: S311 - test traffic, not keys
 
 
 def _report(run: Run, *, seed: int, as_json: bool) -> int:
