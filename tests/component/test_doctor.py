@@ -1,7 +1,9 @@
 """What the doctor finds without a broker; each finding says what to do."""
 
 import json
+import logging
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,16 @@ NOW = datetime(2026, 9, 14, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's own settings out."""
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the developer's own settings out, and the silence that the command orders in."""
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
     for name in list(os.environ):
         if name.startswith("BRIDGE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    yield
+    logger.setLevel(level)
 
 
 def a_source(secrets_dir: Path, **changes: Any) -> Source:
