@@ -1,0 +1,281 @@
+"""The ingress as a process: its start without Kafka, its stop, and what is left of its promises when it or Kafka dies.
+
+Nothing here says how fast anything is; one bound ends a test that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.builders import a_body, signed_headers
+from tests.cluster import Cluster, Topics
+from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver, header
+from tests.integration.load import Senders, first_occurrences
+
+pytestmark = pytest.mark.kafka
+
+# An answer waits as long as any test of this module holds Kafka back; the stop is as patient.
+PATIENT = {"HTTP__DEADLINE_S": "60", "SHUTDOWN__DRAIN_S": "90", "SHUTDOWN__GRACE_S": "110"}
+# The shortest stop that still obeys every wait.
+HASTY = {"HTTP__DEADLINE_S": "1", "SHUTDOWN__DRAIN_S": "2", "SHUTDOWN__FLUSH_S": "3"}
+
+
+@pytest.fixture(autouse=True)
+def standard_topics(topics: Topics) -> None:
+    topics.standard()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with asyncio.timeout(HANG_S), aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def paused(cluster: Cluster) -> AsyncIterator[None]:
+    """Freeze the broker for the block: its connections stay open and say nothing."""
+    await asyncio.to_thread(cluster.pause_broker, 1)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(cluster.resume_broker, 1)
+
+
+@asynccontextmanager
+async def killed(cluster: Cluster) -> AsyncIterator[None]:
+    """Kill the broker, and start it again after the block."""
+    await asyncio.to_thread(cluster.kill_broker, 1)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(cluster.start_broker, 1)
+
+
+@asynccontextmanager
+async def serving(directory: Path, cluster: Cluster, **settings: str) -> AsyncIterator[IngressProcess]:
+    """Run an ingress that is ready."""
+    with IngressProcess(directory, cluster.bootstrap_servers, **settings) as ingress:
+        await asyncio.to_thread(ingress.ready)
+        yield ingress
+
+
+async def an_answer(session: aiohttp.ClientSession, ingress: IngressProcess, webhook_id: str) -> Reply:
+    body = a_body(id=webhook_id, data_prescription_id=f"rx-{ingress.source}")
+    return await deliver(session, ingress, body, webhook_id=webhook_id)
+
+
+async def in_flight(session: aiohttp.ClientSession, ingress: IngressProcess) -> float:
+    """Deliveries that it has taken in and not answered, by its own account."""
+    families = text_string_to_metric_families((await ask(session, f"{ingress.management_url}/metrics")).body.decode())
+    (found,) = (each for each in families if each.name == "drxbridge_http_inflight_requests")
+    return float(found.samples[0].value)
+
+
+async def until_in_flight(session: aiohttp.ClientSession, ingress: IngressProcess, wanted: int) -> None:
+    while await in_flight(session, ingress) != wanted:  # noqa: ASYNC110 - another process gives us no event
+        await asyncio.sleep(0.02)
+
+
+async def until_draining(session: aiohttp.ClientSession, ingress: IngressProcess) -> Reply:
+    """Return what readiness says once the stop has begun."""
+    while True:
+        reply = await ask(session, f"{ingress.management_url}/readyz")
+        if reply.json["checks"]["draining"] != "ok":
+            return reply
+        await asyncio.sleep(0.02)
+
+
+async def ids_in_topic(ingress: IngressProcess) -> list[str]:
+    return [header(record, "ce_id") for record in await ingress.records()]
+
+
+async def test_without_kafka_it_lives_turns_deliveries_away_and_recovers_by_itself(
+    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as outage:
+        await outage.enter_async_context(killed(cluster))
+        with IngressProcess(tmp_path, cluster.bootstrap_servers) as ingress:
+            await asyncio.to_thread(ingress.live)
+            alive = await ask(session, f"{ingress.management_url}/livez")
+            readiness = await ask(session, f"{ingress.management_url}/readyz")
+            away = await an_answer(session, ingress, "evt_early")
+
+            await outage.aclose()
+            await asyncio.to_thread(ingress.ready)
+            back = await an_answer(session, ingress, "evt_early")
+
+            assert alive.status == 200
+            assert (readiness.status, readiness.json["checks"]["kafka"]) == (503, "unreachable")
+            assert {"draining", "kafka", "topics", "schema_ids", f"secrets_{ingress.source}"} == set(
+                readiness.json["checks"]
+            )
+            assert (away.status, away.json) == (503, {"outcome": "unavailable", "code": "kafka_unavailable"})
+            assert int(away.headers["Retry-After"]) >= 1
+            assert (back.status, back.json) == (200, {"outcome": "accepted", "id": "evt_early"})
+            assert await ids_in_topic(ingress) == ["evt_early"]
+            assert await ingress.end(signal.SIGTERM) == 0
+
+
+async def test_a_stop_answers_what_waits_for_kafka_and_is_not_ready_meanwhile(
+    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    ids = [f"evt_{number}" for number in range(20)]
+    async with serving(tmp_path, cluster, **PATIENT) as ingress:
+        async with paused(cluster):
+            waiting = [asyncio.create_task(an_answer(session, ingress, each)) for each in ids]
+            await until_in_flight(session, ingress, len(ids))
+            ingress.send_signal(signal.SIGTERM)
+            readiness = await until_draining(session, ingress)
+        replies = await asyncio.gather(*waiting)
+
+        assert readiness.status == 503
+        assert [(reply.status, reply.headers.get("Connection")) for reply in replies] == [(200, "close")] * len(ids)
+        assert await asyncio.to_thread(ingress.ended) == 0
+        assert sorted(await ids_in_topic(ingress)) == sorted(ids)
+
+
+async def test_a_stop_ends_although_kafka_says_nothing_and_requests_wait(
+    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """The library's own `stop()` hangs here."""
+    async with serving(tmp_path, cluster, **HASTY) as ingress, paused(cluster):
+        waiting = [asyncio.create_task(an_answer(session, ingress, f"evt_{number}")) for number in range(20)]
+        await until_in_flight(session, ingress, len(waiting))
+
+        assert await ingress.end(signal.SIGTERM) == 0
+
+        replies = await asyncio.gather(*waiting)
+        assert {(reply.status, reply.json["outcome"]) for reply in replies} == {(503, "unavailable")}
+
+
+async def test_a_stop_ends_although_kafka_has_died_under_it(
+    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, cluster, **HASTY) as ingress:
+        await an_answer(session, ingress, "evt_1")
+        async with killed(cluster):
+            assert (await an_answer(session, ingress, "evt_2")).status == 503
+            assert await ingress.end(signal.SIGTERM) == 0
+
+
+async def test_an_interrupt_ends_it_with_130(cluster: Cluster, tmp_path: Path) -> None:
+    async with serving(tmp_path, cluster) as ingress:
+        assert await ingress.end(signal.SIGINT) == 130
+        assert "Traceback" not in ingress.output()
+
+
+async def test_whatever_has_arrived_when_the_stop_comes_is_answered(cluster: Cluster, tmp_path: Path) -> None:
+    """Senders that do not wait for each other go on through the stop; only what they send after it may fail."""
+    async with serving(tmp_path, cluster) as ingress, asyncio.timeout(HANG_S):
+        traffic = Traffic(ingress)
+        running = asyncio.create_task(traffic.run())
+        await traffic.flowing.wait()
+        owed = set(traffic.sent)
+        ingress.send_signal(signal.SIGTERM)
+        await running
+
+        assert await asyncio.to_thread(ingress.ended) == 0
+        assert {traffic.statuses.get(each) for each in owed} == {200}
+        promised = {each for each, status in traffic.statuses.items() if status == 200}
+        assert promised <= set(await ids_in_topic(ingress))
+
+
+async def test_a_killed_process_has_lost_nothing_that_it_promised(cluster: Cluster, tmp_path: Path) -> None:
+    async with serving(tmp_path, cluster) as ingress, asyncio.timeout(HANG_S):
+        senders = Senders(ingress, keys=8)
+        running = asyncio.create_task(senders.run())
+        await senders.more(200)
+
+        await ingress.end(signal.SIGKILL)
+        await running
+
+        assert senders.refused == []
+        found = first_occurrences(await ingress.records(), senders.promised)
+        assert {key: found[key][: len(ids)] for key, ids in senders.promised.items()} == senders.promised
+
+
+async def test_a_killed_broker_costs_no_promise_and_no_order(cluster: Cluster, tmp_path: Path) -> None:
+    async with serving(tmp_path, cluster) as ingress, asyncio.timeout(HANG_S):
+        senders = Senders(ingress, keys=8)
+        running = asyncio.create_task(senders.run())
+        await senders.more(200)
+
+        async with killed(cluster):
+            pass
+        await senders.more(200)
+        senders.end()
+        await running
+
+        assert senders.refused == []
+        found = first_occurrences(await ingress.records(), senders.promised)
+        assert {key: found[key][: len(ids)] for key, ids in senders.promised.items()} == senders.promised
+
+
+class Traffic:
+    """Open-loop traffic on kept-alive connections, by a client that knows when a request has left it.
+
+    Attributes:
+        sent: Ids whose every byte the kernel has taken.
+        statuses: Id to the status answered; no entry where the connection ended instead.
+        flowing: Set when enough has been answered for all connections to be in use.
+    """
+
+    def __init__(self, ingress: IngressProcess) -> None:
+        """Open nothing yet."""
+        self._ingress = ingress
+        self._address = ingress.url.removeprefix("http://").split(":")
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._closed = False
+        self._numbers = count()
+        self.sent: list[str] = []
+        self.statuses: dict[str, int] = {}
+        self.flowing = asyncio.Event()
+
+    async def run(self) -> None:
+        """Send until nobody takes connections any more."""
+        async with asyncio.TaskGroup() as group:
+            while not self._closed:
+                group.create_task(self._deliver(f"evt_{next(self._numbers)}"))
+                await asyncio.sleep(0.002)  # an arrival rate, not a wait for anything
+        for _, writer in self._idle:
+            writer.close()
+
+    async def _deliver(self, webhook_id: str) -> None:
+        try:
+            reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
+        except ConnectionError:
+            self._closed = True
+            return
+        try:
+            await self._exchange(webhook_id, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            writer.close()
+
+    async def _exchange(self, webhook_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self._request(webhook_id))
+        if not writer.transport.get_write_buffer_size() and not writer.is_closing():
+            self.sent.append(webhook_id)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readuntil(b"}")
+        self.statuses[webhook_id] = int(head.split()[1])
+        if len(self.statuses) >= 300:
+            self.flowing.set()
+        if b"connection: close" in head:
+            writer.close()
+        else:
+            self._idle.append((reader, writer))
+
+    def _request(self, webhook_id: str) -> bytes:
+        body = a_body(id=webhook_id, data_prescription_id=f"rx-{len(self.sent) % 50}")
+        headers = signed_headers(body, webhook_id=webhook_id) | {"content-length": str(len(body))}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"POST /webhooks/{self._ingress.source} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode() + body
