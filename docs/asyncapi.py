@@ -1,0 +1,165 @@
+"""AsyncAPI of the topics, from the routing, the schema lock and the records that are really made."""
+# ruff: noqa: INP001 - a script beside its pages, no package
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from bridge.event import UNRECOGNIZED_TYPE, Delivery, Event, ParkReason
+from bridge.kafka.admin import REPLICAS_MAX, TopicSpec, topic_specs
+from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Header, event_record, unrecognized_record
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.registry.loader import LOCK_NAME, bundled
+from bridge.schema_ids import RECORDS
+from bridge.settings import Kafka
+
+Document = dict[str, Any]
+
+AVRO = "application/vnd.apache.avro;version=1.12.0"
+# AsyncAPI bindings, "Kafka": the version these objects are written by.
+BINDING = "0.5.0"
+HEADERS: Mapping[str, str] = {
+    "ce_specversion": "CloudEvents 1.0, binary mode",
+    "ce_id": "id of the event; with ce_source it identifies the event, so that a repeated record can be told",
+    "ce_source": "configured name of the sender",
+    "ce_type": "type of the event",
+    "ce_subject": "the record's key",
+    "ce_time": "when it happened at the source, RFC 3339 with Z; of an unrecognized delivery, its receipt",
+    "content-type": "of the value",
+    "traceparent": "W3C Trace Context",
+    "drx_received_at": "receipt of the delivery, RFC 3339 with Z",
+    "drx_key_slot": "slot of the secret that verified the delivery",
+    "drx_body_sha256": "SHA-256 of the received body, lower-case hex",
+    "drx_schema": "full name of the record in the value",
+    "drx_ordinal": "<instance>:<number>; the number rises in the order of acceptance by that instance",
+    "drx_reason": "why the delivery is no event",
+}
+CHANNELS: Mapping[str, tuple[str, str]] = {
+    PRESCRIPTIONS_TOPIC: (
+        "Every event about a prescription, all types, in one order per key.",
+        "Prescription id; req:<request id> of a renewal or change request that names no prescription.",
+    ),
+    ACCOUNTS_TOPIC: ("News of prescribers and accounts.", "Prescriber id; account id of a system.ping."),
+    UNRECOGNIZED_TOPIC: (
+        "Genuine deliveries that are no event: exact bytes and why. They may say anything: keep it under its own ACL.",
+        "Prescription id if it could be read, else the webhook id.",
+    ),
+}
+
+
+def asyncapi() -> Document:
+    """Return the document."""
+    routing = RoutingTable()
+    topics = {kind: routing.topic(kind) for kind in RECORDS} | {UNRECOGNIZED_TYPE: UNRECOGNIZED_TOPIC}
+    specs = topic_specs(routing, partitions=Kafka().partitions, replication_factor=REPLICAS_MAX)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "drx-bridge",
+            "version": version("drx-bridge"),
+            "description": "What the bridge writes to Kafka. Values are Avro in Confluent's wire format: a byte 0, the "
+            "schema id in four bytes, big-endian, then the Avro body. Subjects are <topic>-<record>. Keys are UTF-8. "
+            f"The schemas are those of {LOCK_NAME}.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/avro",
+        "channels": {spec.name: _channel(spec, topics) for spec in specs},
+        "operations": {f"write_{spec.name}": _operation(spec.name) for spec in specs},
+        "components": {
+            "messages": {kind: _message(kind, topic) for kind, topic in topics.items()},
+            "messageTraits": {"event": _trait(_event_headers()), "unrecognized": _trait(_unrecognized_headers())},
+        },
+    }
+
+
+def _channel(spec: TopicSpec, topics: Mapping[str, str]) -> Document:
+    text, _ = CHANNELS[spec.name]
+    configuration = {
+        "cleanup.policy": [spec.configs["cleanup.policy"]],
+        "retention.ms": spec.retention_ms,
+    }
+    return {
+        "address": spec.name,
+        "description": text,
+        "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind, to in topics.items() if to == spec.name},
+        "bindings": {
+            "kafka": {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "replicas": spec.replication_factor,
+                "topicConfiguration": configuration,
+                "bindingVersion": BINDING,
+            }
+        },
+    }
+
+
+def _operation(topic: str) -> Document:
+    return {"action": "send", "channel": {"$ref": f"#/channels/{topic}"}, "summary": "The bridge writes these records."}
+
+
+def _message(kind: str, topic: str) -> Document:
+    record = RECORDS.get(kind, UNRECOGNIZED_SCHEMA)
+    entries = bundled().entries
+    (place,) = (number for number, entry in enumerate(entries) if entry is bundled().latest()[record])
+    text = str(entries[place].schema["doc"])
+    trait = "unrecognized" if kind == UNRECOGNIZED_TYPE else "event"
+    _, key = CHANNELS[topic]
+    return {
+        "name": record,
+        "title": kind,
+        "summary": text,
+        "payload": {
+            "schemaFormat": AVRO,
+            "schema": {"$ref": f"../schemas/{LOCK_NAME}#/schemas/{place}/schema"},
+        },
+        "traits": [{"$ref": f"#/components/messageTraits/{trait}"}],
+        "bindings": {
+            "kafka": {
+                "key": {"type": "string", "description": key},
+                "schemaIdLocation": "payload",
+                "schemaIdPayloadEncoding": "confluent",
+                "schemaLookupStrategy": "TopicRecordNameStrategy",
+                "bindingVersion": BINDING,
+            }
+        },
+    }
+
+
+def _trait(headers: list[Header]) -> Document:
+    names = [name for name, _ in headers]
+    properties = {name: {"type": "string", "description": HEADERS[name]} for name in names}
+    constants = {
+        name: {"const": content.decode()} for name, content in headers if name in {"ce_specversion", "content-type"}
+    }
+    for name, constant in constants.items():
+        properties[name] |= constant
+    return {"headers": {"type": "object", "required": names, "properties": properties}}
+
+
+def _event_headers() -> list[Header]:
+    delivery = _delivery()
+    moment = delivery.received_at
+    event = Event(id="", type="", source="", key="", occurred_at=moment, received_at=moment, value={})
+    return event_record(event, delivery, topic="", partition=0, value=b"", schema="", ordinal=b"").headers
+
+
+def _unrecognized_headers() -> list[Header]:
+    return unrecognized_record(_delivery(), ParkReason("unexpected"), partition=0, value=b"").headers
+
+
+def _delivery() -> Delivery:
+    return Delivery(
+        source="",
+        environment="",
+        id="",
+        received_at=datetime(2026, 1, 1, tzinfo=UTC),
+        body=b"",
+        body_sha256="",
+        key_slot="",
+        traceparent="",
+        headers={},
+    )

@@ -1,0 +1,134 @@
+"""JSON Schema of what native DRx sends (contract v1), from the records that it becomes."""
+# ruff: noqa: INP001 - a script beside its pages, no package
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from datetime import date
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import AwareDatetime
+from pydantic.fields import FieldInfo
+
+from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.fields import Bits, Digits, Record
+from bridge.ingress.profiles.keys import KEY_RULES
+
+Schema = dict[str, Any]
+
+REFERENCE = "#/components/schemas/"
+UNKNOWN = "UNKNOWN"
+INSTANT: Schema = {"type": "string", "format": "date-time"}
+_SIMPLE: Mapping[object, Schema] = {
+    bool: {"type": "boolean"},
+    str: {"type": "string"},
+    date: {"type": "string", "format": "date"},
+    AwareDatetime: INSTANT,
+}
+# What the bridge itself knows of a delivery, and what the body says under another name.
+_OURS = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correlation_id"}
+
+
+def body_schemas() -> dict[str, Schema]:
+    """Return `Event`, the envelope, each of the twenty types and every record they share."""
+    records: dict[str, Schema] = {}
+    types = {model.__name__: _event(kind, model, records) for kind, model in EVENT_MODELS.items()}
+    event: Schema = {
+        "description": "One event of native DRx, contract v1.",
+        "oneOf": [{"$ref": REFERENCE + name} for name in types],
+        "discriminator": {
+            "propertyName": "type",
+            "mapping": {kind: REFERENCE + model.__name__ for kind, model in EVENT_MODELS.items()},
+        },
+    }
+    return {"Event": event, "Envelope": _envelope(records), **types, **dict(sorted(records.items()))}
+
+
+def _envelope(records: dict[str, Schema]) -> Schema:
+    own: dict[str, Schema] = {
+        "id": {"type": ["string", "null"], "description": "As webhook-id; that one wins if they differ."},
+        "type": {"type": "string", "enum": list(EVENT_MODELS)},
+        "version": {"const": VERSION},
+        "timestamp": {**INSTANT, "description": "When it happened."},
+        "environment": {"type": "string", "enum": ["production", "sandbox"], "description": "That of the source."},
+        "source": {"type": ["string", "null"], "description": "Which platform instance speaks."},
+    }
+    fields = EventRecord.model_fields
+    rest = {name: _member(fields[name], records) for name in ("account_id", "sequence", "correlation_id")}
+    required = ["type", "version", "timestamp", "environment", "account_id", "data"]
+    return {"type": "object", "required": required, "properties": {**own, **rest, "data": {"type": "object"}}}
+
+
+def _event(kind: str, model: type[EventRecord], records: dict[str, Schema]) -> Schema:
+    without = _OURS | {"account_id", "sequence", "correlation_id", "extensions"}
+    about_prescription = issubclass(model, PrescriptionRecord)
+    body = _object(model, records, without=without - {"prescription_id"} if about_prescription else without)
+    if about_prescription and kind not in KEY_RULES:
+        body["required"] = ["prescription_id", *body["required"]]
+        body["properties"]["prescription_id"]["type"] = "string"
+    return {
+        "description": inspect.getdoc(model),
+        "allOf": [{"$ref": f"{REFERENCE}Envelope"}],
+        "properties": {"type": {"const": kind}, "data": body},
+    }
+
+
+def _object(model: type[Record], records: dict[str, Schema], *, without: frozenset[str] = frozenset()) -> Schema:
+    fields = {name: field for name, field in model.model_fields.items() if name not in without}
+    # The words that are in no list are kept there by the bridge; nobody sends them.
+    kept = {name for name in fields if name.startswith("raw_") and name.removeprefix("raw_") in fields}
+    names = [name for name in fields if name not in kept]
+    return {
+        "type": "object",
+        "required": [name for name in names if fields[name].is_required()],
+        "properties": {name: _member(fields[name], records) for name in names},
+    }
+
+
+def _member(field: FieldInfo, records: dict[str, Schema]) -> Schema:
+    plain: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    nullable = get_origin(plain) in {Union, UnionType}
+    if nullable:
+        (plain,) = (one for one in get_args(plain) if one is not type(None))
+    schema = _type(plain, records)
+    if nullable or not field.is_required():
+        schema = _or_null(schema)
+    extra = field.json_schema_extra
+    return {**schema, "x-phi": extra["phi"]} if isinstance(extra, dict) else schema
+
+
+def _or_null(schema: Schema) -> Schema:
+    if "$ref" in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
+    nullable = {**schema, "type": [schema["type"], "null"]}
+    return nullable | ({"enum": [*schema["enum"], None]} if "enum" in schema else {})
+
+
+def _type(plain: Any, records: dict[str, Schema]) -> Schema:
+    origin, inner = get_origin(plain), get_args(plain)
+    if plain in _SIMPLE:
+        return dict(_SIMPLE[plain])
+    if origin is Literal:
+        return {"type": "string", "enum": [word for word in inner if word != UNKNOWN]}
+    if origin is list:
+        return {"type": "array", "items": _type(inner[0], records)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _type(inner[1], records)}
+    if origin is Annotated:
+        return _sized(inner[1])
+    if plain.__name__ not in records:
+        records[plain.__name__] = {"description": inspect.getdoc(plain), **_object(plain, records)}
+    return {"$ref": REFERENCE + plain.__name__}
+
+
+def _sized(mark: object) -> Schema:
+    if isinstance(mark, Bits):
+        return {"type": "integer", "format": f"int{mark.width}"}
+    if isinstance(mark, Digits):
+        whole = mark.precision - mark.scale
+        said = f"A decimal with at most {whole} digits before the point; more than {mark.scale} after it are rounded."
+        return {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$", "description": said}
+    raise TypeError(mark)

@@ -1,0 +1,81 @@
+"""Write the reference pages from the code: `python docs/generate.py`; with `--check`, only say which differ."""
+# ruff: noqa: INP001 - a script beside its pages, no package
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+HERE = Path(__file__).parent
+if str(HERE.parent) not in sys.path:  # run as a script, only this folder is on the path
+    sys.path.insert(0, str(HERE.parent))
+
+from docs.asyncapi import asyncapi  # noqa: E402 - after the path
+from docs.openapi import openapi  # noqa: E402 - as above
+from docs.settings_page import settings_page  # noqa: E402 - as above
+
+COMMAND = "python docs/generate.py"
+NOTE = f"Generated from the code by `{COMMAND}`; do not edit."
+WIDTH = 116  # of the YAML, so that a diff fits a screen
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # as above
+    """Writes a text of several lines as one reads it, and nothing as an anchor."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
+
+
+def _text(dumper: Any, text: str) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH)
+    return f"# {NOTE}\n{text}"
+
+
+PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
+    {
+        "settings.md": lambda: f"<!-- {NOTE} -->\n{settings_page()}",
+        "openapi.yaml": lambda: _yaml(openapi()),
+        "asyncapi.yaml": lambda: _yaml(asyncapi()),
+    }
+)
+"""File name to what must stand in it."""
+
+
+def outdated() -> list[str]:
+    """Return the pages that are not what the code says."""
+    return [name for name, page in PAGES.items() if not _stands(HERE / name, page())]
+
+
+def _stands(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the pages; exit 1 if a checked page differs."""
+    if arguments == ["--check"]:
+        found = outdated()
+        for name in found:
+            sys.stderr.write(f"docs/{name} is not what the code says; run `{COMMAND}`\n")
+        return int(bool(found))
+    if arguments:
+        sys.stderr.write(f"usage: {COMMAND} [--check]\n")
+        return 2
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,195 @@
+"""OpenAPI of the public and the management port, from the tables that answer."""
+# ruff: noqa: INP001 - a script beside its pages, no package
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from bridge.ingress import signatures
+from bridge.ingress.observations import PARK_REASONS, ROUTE
+from bridge.ingress.routes import REFUSAL_STATUS, RETRY_AFTER_S, STATUS
+from bridge.settings import Http, Management
+from docs.body_schema import body_schemas
+
+Document = dict[str, Any]
+
+REFERENCE = "#/components/schemas/"
+# What each refusal means to the sender that gets it.
+REFUSALS: Mapping[str, str] = {
+    "malformed_http": "the bytes are no HTTP request",
+    "signature_missing": "webhook-id, webhook-timestamp or webhook-signature is missing",
+    "header_duplicated": "one of these three is there twice",
+    "id_malformed": "webhook-id is not 1 to 200 printable ASCII characters without space",
+    "timestamp_malformed": "webhook-timestamp is not 1 to 12 digits",
+    "signature_malformed": "webhook-signature is too long or holds too many elements",
+    "signature_mismatch": "no element is the signature of these bytes by a secret in force; also for an unknown source",
+    "timestamp_stale": "genuine, but the timestamp is older than the tolerance",
+    "timestamp_future": "genuine, but the timestamp is ahead of ours by more than the tolerance",
+    "not_found": "there is nothing at this path",
+    "method_not_allowed": "deliveries are POSTed",
+    "body_too_large": "the body is over the limit",
+    "content_type": "the content type is not application/json (charset=utf-8 may be said)",
+    "content_encoding": "the body is compressed; the signed bytes must be the received bytes",
+}
+# Why a delivery was set aside.
+REASONS: Mapping[str, str] = {
+    "malformed_json": "not one JSON object that every reader reads alike",
+    "unknown_type": "not one of the types of the contract",
+    "environment_mismatch": "not the environment of the source",
+    "unusable": "a required field is missing, a field has the wrong type, or no key can be made",
+    "id_conflict": "the id was used before with another body; not given by this release",
+    "unexpected": "a fault of the bridge",
+}
+# Why nothing could be made durable; the sender keeps the delivery and tries again.
+UNAVAILABLE: Mapping[str, str] = {
+    "admission_full": "too many deliveries are under way",
+    "deadline": "Kafka did not acknowledge in time; the record may still appear",
+    "handshake_failed": "a broker takes connections but gives no session",
+    "kafka_unavailable": "no broker can be written to",
+    "not_authorized": "the brokers refuse our user",
+    "outcome_unknown": "the connection ended amid a write; the record may have been written",
+    "queue_full": "too many records wait for Kafka",
+    "record_refused": "Kafka refuses this record",
+    "record_too_large": "the record is larger than the topic takes",
+    "schema_ids_unknown": "no schema registry has been reached since the start",
+    "shutting_down": "this process is ending",
+    "topic_missing": "the topic does not exist",
+    "unexpected": "a fault of the bridge",
+    "unreachable": "no broker takes a connection",
+}
+_META: Document = {
+    "title": "drx-bridge",
+    "version": version("drx-bridge"),
+    "description": "Signed webhooks in, Kafka records out. Signatures are those of Standard Webhooks 1.0.0.\n\n"
+    "The body schemas say what native DRx sends. The bridge is lenient where nothing is lost: an unknown member is "
+    "kept in `extensions`, a word outside an enum becomes `UNKNOWN` and is kept beside it. What does not fit otherwise "
+    "is parked, never refused. `x-phi` is the class of health information: D identifies a person, L is linked to one.",
+    "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+}
+
+
+def openapi() -> Document:
+    """Return the document."""
+    return {
+        "openapi": "3.1.0",
+        "info": _META,
+        "servers": [_server("public port", Http().port)],
+        "paths": {
+            ROUTE: {"post": _delivery()},
+            **{path: _probe(*said) for path, said in _probes().items()},
+        },
+        "components": {"schemas": {**_answers(), **body_schemas()}},
+    }
+
+
+def _server(text: str, port: int) -> Document:
+    variables = {"host": {"default": "localhost"}, "port": {"default": str(port)}}
+    return {"url": "http://{host}:{port}", "description": f"The {text}.", "variables": variables}
+
+
+def _delivery() -> Document:
+    accepted = _answer("Every event of the delivery is in Kafka, on all in-sync replicas.", "Accepted")
+    parked = _answer("Genuine and durable, but no event; it is kept byte for byte. Do not send it again.", "Parked")
+    again = f"Nothing is durable yet. Send the same delivery again after `Retry-After`. Codes:{_codes(UNAVAILABLE)}"
+    wait = {"description": "Seconds.", "schema": {"type": "integer", "minimum": RETRY_AFTER_S[0]}}
+    return {
+        "summary": "Deliver one event",
+        "operationId": "deliver",
+        "parameters": _parameters(),
+        "requestBody": {
+            "required": True,
+            "description": f"At most {Http().body_max_bytes} bytes unless configured otherwise.",
+            "content": {"application/json": {"schema": {"$ref": f"{REFERENCE}Event"}}},
+        },
+        "responses": {
+            str(STATUS["accepted"]): accepted,
+            str(STATUS["parked"]): parked,
+            **_refusals(),
+            "500": _answer("A fault of the bridge before anything was durable. Send it again.", "Unavailable"),
+            str(STATUS["unavailable"]): {**_answer(again, "Unavailable"), "headers": {"Retry-After": wait}},
+        },
+    }
+
+
+def _parameters() -> list[Document]:
+    def header(name: str, text: str, pattern: str = "", *, required: bool = True) -> Document:
+        schema = {"type": "string", **({"pattern": f"^{pattern}$"} if pattern else {})}
+        return {"name": name, "in": "header", "required": required, "description": text, "schema": schema}
+
+    return [
+        {"name": "source", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Its name."},
+        header("webhook-id", "The same on every attempt.", _pattern(signatures._is_id)),  # noqa: SLF001 - the one truth
+        header("webhook-timestamp", "Unix seconds of this attempt.", _pattern(signatures._is_timestamp)),  # noqa: SLF001 - as above
+        header("webhook-signature", "`v1,<base64>` (HMAC-SHA256) or `v1a,<base64>` (ed25519); several by a space."),
+        header("traceparent", "W3C Trace Context; goes on in the records.", required=False),
+    ]
+
+
+def _pattern(fullmatch: Any) -> str:
+    text: bytes = fullmatch.__self__.pattern
+    return text.decode()
+
+
+def _refusals() -> Document:
+    by_status: dict[int, dict[str, str]] = {}
+    for code, status in REFUSAL_STATUS.items():
+        by_status.setdefault(status, {})[code] = REFUSALS[code]
+    return {
+        str(status): _answer(f"Refused before anything was parsed. Codes:{_codes(codes)}", "Refused")
+        for status, codes in sorted(by_status.items())
+    }
+
+
+def _codes(meanings: Mapping[str, str]) -> str:
+    return "\n\n" + "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings.items())
+
+
+def _answer(text: str, schema: str) -> Document:
+    return {"description": text, "content": {"application/json": {"schema": {"$ref": REFERENCE + schema}}}}
+
+
+def _answers() -> Document:
+    def body(outcome: str, **others: Document) -> Document:
+        return {
+            "type": "object",
+            "required": ["outcome", *others],
+            "properties": {"outcome": {"const": outcome}, **others},
+        }
+
+    webhook_id = {"type": "string", "description": "The verified webhook-id."}
+    reason = {"type": "string", "enum": list(PARK_REASONS), "description": _codes(REASONS).strip()}
+    checks = {"type": "object", "additionalProperties": {"type": "string"}, "description": "`ok`, or what is wrong."}
+    return {
+        "Accepted": body("accepted", id=webhook_id),
+        "Parked": body("parked", id=webhook_id, reason=reason),
+        "Refused": body("refused", code={"type": "string", "enum": list(REFUSAL_STATUS)}),
+        "Unavailable": body("unavailable", code={"type": "string"}),
+        "Alive": {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}},
+        "Readiness": {
+            "type": "object",
+            "required": ["status", "checks"],
+            "properties": {"status": {"enum": ["ok", "unavailable"]}, "checks": checks},
+        },
+    }
+
+
+def _probes() -> dict[str, tuple[str, Document]]:
+    ready = "An event can be made durable now, and the process is not ending."
+    text = {"schema": {"type": "string"}}
+    metrics = {"description": "The metrics.", "content": {"text/plain": text, "application/openmetrics-text": text}}
+    return {
+        "/livez": ("Is the process alive", {"200": _answer("It is. Kafka has no part in this.", "Alive")}),
+        "/readyz": (
+            "May it get traffic",
+            {"200": _answer(ready, "Readiness"), "503": _answer("Not now; the checks say why.", "Readiness")},
+        ),
+        "/metrics": ("What it counts, for Prometheus", {"200": metrics}),
+    }
+
+
+def _probe(summary: str, responses: Document) -> Document:
+    operation = summary.lower().replace(",", "").replace(" ", "_")
+    get = {"summary": summary, "operationId": operation, "responses": responses}
+    return {"servers": [_server("management port", Management().port)], "get": get}

@@ -1,0 +1,214 @@
+"""The reference pages under `docs` are what the code says, and hold together."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import ConfigError
+from bridge.ingress.observations import PARK_REASONS
+from bridge.ingress.routes import REFUSAL_STATUS
+from bridge.kafka.routing import RoutingTable
+from bridge.registry.loader import bundled
+from bridge.settings import Settings, load_settings
+from docs.generate import COMMAND, HERE, PAGES, main
+from docs.openapi import REASONS, REFUSALS, UNAVAILABLE
+
+ROOT = HERE.parent
+SAMPLES = ROOT / "tests" / "data" / "samples"
+ROWS = json.loads((SAMPLES / "manifest.json").read_bytes())
+NATIVE = [row["file"] for row in ROWS if row["profile"] == "drx_standard" and row["file"].startswith("native/")]
+
+
+@cache
+def document(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load((HERE / name).read_text(), Loader=yaml.CSafeLoader)
+    return loaded
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for each in part.values():
+            yield from references(each)
+    elif isinstance(part, list):
+        for each in part:
+            yield from references(each)
+
+
+def resolve(reference: str, whole: Any) -> Any:
+    """Follow a reference within `whole`, or into a file beside it."""
+    file, _, pointer = reference.partition("#")
+    found = json.loads((HERE / file).read_bytes()) if file else whole
+    for step in pointer.removeprefix("/").split("/"):
+        name = step.replace("~1", "/").replace("~0", "~")
+        found = found[int(name)] if isinstance(found, list) else found[name]
+    return found
+
+
+_PYTHON = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None)}
+
+
+def fits(value: Any, schema: dict[str, Any], whole: Any) -> bool:
+    """Hold a body to the part of JSON Schema that the page uses."""
+    if "$ref" in schema:
+        return fits(value, resolve(schema["$ref"], whole), whole)
+    if "anyOf" in schema:
+        return any(fits(value, each, whole) for each in schema["anyOf"])
+    kinds = schema.get("type", [])
+    return (
+        (not kinds or type(value) in [_PYTHON[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)])
+        and value in schema.get("enum", [value])
+        and value == schema.get("const", value)
+        and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)
+        and all(fits(value, each, whole) for each in schema.get("allOf", []))
+        and (type(value) is not list or all(fits(each, schema["items"], whole) for each in value))
+        and (type(value) is not dict or members_fit(value, schema, whole))
+    )
+
+
+def members_fit(value: dict[str, Any], schema: dict[str, Any], whole: Any) -> bool:
+    members = schema.get("properties", {})
+    return set(schema.get("required", [])) <= set(value) and all(
+        fits(value[name], members[name], whole) for name in value.keys() & members.keys()
+    )
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_what_the_code_says(name: str) -> None:
+    assert (HERE / name).read_text(encoding="utf-8") == PAGES[name](), f"run `{COMMAND}` and commit docs/{name}"
+
+
+def test_an_unknown_argument_writes_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--chekc"]) == 2
+    assert COMMAND in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["openapi.yaml", "asyncapi.yaml"])
+def test_every_reference_leads_somewhere(name: str) -> None:
+    whole = document(name)
+
+    found = set(references(whole))
+    assert found
+    for reference in found:
+        assert isinstance(resolve(reference, whole), dict), reference
+
+
+def test_every_setting_says_what_it_means() -> None:
+    rows = [line.split(" | ") for line in (HERE / "settings.md").read_text().splitlines() if line.startswith("| `")]
+
+    assert len(rows) > len(Settings.model_fields)
+    assert [row[0] for row in rows if row[-1].strip(" |") == ""] == []
+
+
+def test_the_example_of_a_settings_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = (HERE / "settings.md").read_text().split("```toml\n")[1].split("```")[0]
+    file = tmp_path / "bridge.toml"
+    file.write_text(example)
+    monkeypatch.setenv("BRIDGE_CONFIG", str(file))
+
+    assert load_settings().sources["drx"].environment == "production"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"BRIDGE_HTTP__DEADLINE_S": "15"},
+        {"BRIDGE_SHUTDOWN__GRACE_S": "25"},
+        {"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"},
+        {"BRIDGE_KAFKA__SASL_MECHANISM": "PLAIN"},
+    ],
+)
+def test_settings_that_depend_on_each_other_are_held_to_it(
+    settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page says so in words; this is what the words stand for."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigError):
+        load_settings()
+
+
+def test_openapi_has_what_a_document_of_its_version_needs() -> None:
+    whole = document("openapi.yaml")
+
+    assert whole["openapi"].startswith("3.1.")
+    assert {"title", "version"} <= whole["info"].keys()
+    operations = [each for path in whole["paths"].values() for verb, each in path.items() if verb in {"get", "post"}]
+    assert len({each["operationId"] for each in operations}) == len(operations) == 4
+    for operation in operations:
+        assert all("description" in answer for answer in operation["responses"].values())
+
+
+def test_openapi_tells_every_answer_and_code() -> None:
+    answers = document("openapi.yaml")["paths"]["/webhooks/{source}"]["post"]["responses"]
+
+    assert set(answers) == {"200", "202", "500", "503", *map(str, REFUSAL_STATUS.values())}
+    for code, status in REFUSAL_STATUS.items():
+        assert f"`{code}`" in answers[str(status)]["description"]
+    assert set(REFUSALS) == set(REFUSAL_STATUS)
+    assert set(REASONS) == set(PARK_REASONS)
+
+
+def test_openapi_knows_every_code_that_the_source_can_answer_with_503() -> None:
+    """They are raised in many places and never listed in one, so the source itself is looked through."""
+    source = "".join(path.read_text() for path in (ROOT / "bridge").rglob("*.py"))
+    raised = re.findall(r'(?:NotDurableError\(|_unavailable\(request, |_fail\(batch, |Error: )"(\w+)"', source)
+
+    assert {"deadline", "admission_full", "unexpected", "record_too_large"} <= set(raised) <= set(UNAVAILABLE)
+
+
+@pytest.mark.parametrize("file", NATIVE)
+def test_openapi_describes_what_drx_sends(file: str) -> None:
+    whole = document("openapi.yaml")
+    body = json.loads((SAMPLES / file).read_bytes())
+    reference = whole["components"]["schemas"]["Event"]["discriminator"]["mapping"][body["type"]]
+
+    assert fits(body, {"$ref": reference}, whole)
+
+
+def test_openapi_does_not_describe_just_anything() -> None:
+    """Keep `fits` honest."""
+    whole = document("openapi.yaml")
+    reference = {"$ref": "#/components/schemas/PrescriptionSent"}
+    body = json.loads((SAMPLES / "native" / "03_prescription_sent.json").read_bytes())
+
+    assert fits(body, reference, whole)
+    assert not fits({**body, "type": "prescription.created"}, reference, whole)
+    assert not fits({**body, "account_id": 7}, reference, whole)
+    assert not fits({**body, "data": {**body["data"], "delivery_mode": "pigeon"}}, reference, whole)
+    assert not fits({**body, "data": {**body["data"], "attempt": True}}, reference, whole)
+
+
+def test_asyncapi_has_what_a_document_of_its_version_needs() -> None:
+    whole = document("asyncapi.yaml")
+
+    assert whole["asyncapi"] == "3.0.0"
+    assert {"title", "version"} <= whole["info"].keys()
+    assert set(whole["channels"]) == set(RoutingTable().topics)
+    for name, channel in whole["channels"].items():
+        assert channel["address"] == channel["bindings"]["kafka"]["topic"] == name
+    assert {each["channel"]["$ref"] for each in whole["operations"].values()} == {
+        f"#/channels/{name}" for name in whole["channels"]
+    }
+
+
+def test_asyncapi_puts_every_message_on_one_channel_with_its_newest_schema() -> None:
+    whole = document("asyncapi.yaml")
+    messages = whole["components"]["messages"]
+
+    placed = [kind for channel in whole["channels"].values() for kind in channel["messages"]]
+    assert sorted(placed) == sorted(messages) == sorted([*EVENT_MODELS, "drx.unrecognized"])
+    for message in messages.values():
+        assert message["payload"]["schemaFormat"].startswith("application/vnd.apache.avro")
+        assert resolve(message["payload"]["schema"]["$ref"], whole) == bundled().schemas()[message["name"]]
