@@ -17,6 +17,8 @@ _PROMOTED: Final = {
     "bytes": ("string",),
 }
 _NAMED: Final = ("record", "error", "enum", "fixed")
+_FIELDED: Final = ("record", "error")
+_INNER: Final = {"array": "items", "map": "values"}
 
 
 def unreadable(reader: Any, writer: Any) -> list[str]:
@@ -105,8 +107,15 @@ def _definitions(schema: Any) -> dict[str, Any]:
         if isinstance(part, list):
             left += part
         elif isinstance(part, Mapping):
-            if part.get("type") in _NAMED:
+            kind = part["type"]
+            if not isinstance(kind, str):
+                left.append(kind)
+                continue
+            # Under any other type these words are attributes of the author's own, and may hold anything.
+            if kind in _NAMED:
                 found[part["name"]] = part
-            left += [field["type"] for field in part.get("fields", ())]
-            left += [part[name] for name in ("type", "items", "values") if not isinstance(part.get(name, ""), str)]
+            if kind in _FIELDED:
+                left += [field["type"] for field in part["fields"]]
+            if kind in _INNER:
+                left.append(part[_INNER[kind]])
     return found
