@@ -7,8 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.cluster import Cluster, Topics, docker_answers, open_cluster
+
+# A change is judged by the same examples each time; `--hypothesis-profile=default` goes looking for others.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 _KIND = pytest.StashKey[str]()
 
