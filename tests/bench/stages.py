@@ -1,2 +1,237 @@
-"""x."""
-def run(console): ...
+"""What each stage of a delivery costs alone, so that a change shows where it was made."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+import timeit
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.table import Table
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.event import Delivery
+from bridge.ingress.admission import Admission
+from bridge.ingress.heads import declared_size, read_heads, trace_of
+from bridge.ingress.observations import Observations
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.routes import Request, Source, Webhooks
+from bridge.ingress.signatures import KeySlot, verify
+from bridge.ingress.strict_json import parse
+from bridge.kafka.codec import Codec
+from bridge.kafka.publisher import Publisher
+from bridge.kafka.record import Record
+from bridge.kafka.routing import RoutingTable
+from bridge.registry.loader import bundled
+from bridge.runtime.http import Answer
+from bridge.runtime.logging import configure_logging
+from bridge.runtime.metrics import IngressMetrics
+from bridge.schema_ids import RECORDS
+from tests.bench.traffic import HMAC_KEY, requests
+
+# Divisible by the number of types, so that each has its share.
+DELIVERIES = 150
+REPEATS = 20
+PARTITIONS = 12
+
+
+class Instant:
+    """A producer whose acknowledgement costs nothing."""
+
+    ready = True
+
+    async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
+        """Acknowledge everything."""
+        del topic, partition
+        return len(records)
+
+    async def close(self, timeout_s: float) -> None:
+        """Nothing is open."""
+
+
+class Head:
+    """The parsed head of a request, as aiohttp's parser gives it."""
+
+    def __init__(self, raw: bytes) -> None:
+        """Split a request's head."""
+        first, *lines = raw.split(b"\r\n")
+        self.method, self.path, _ = first.decode().split(" ")
+        self.raw_headers = tuple(tuple(line.split(b": ", 1)) for line in lines)
+        self.should_close = False
+        self.version = (1, 1)
+
+
+class Payload:
+    """A body that has arrived whole."""
+
+    def __init__(self, body: bytes) -> None:
+        """Hold it."""
+        self._body = body
+
+    def at_eof(self) -> bool:
+        """True when it has been read."""
+        return not self._body
+
+    def is_eof(self) -> bool:
+        """True, since nothing more comes."""
+        return True
+
+    async def readany(self) -> bytes:
+        """Give all."""
+        body, self._body = self._body, b""
+        return body
+
+
+class Http:
+    """What the handler uses of aiohttp's request."""
+
+    class Protocol:
+        """A connection without a guard."""
+
+        reading_since: float | None = None
+
+    protocol = Protocol()
+
+    def __init__(self, raw: bytes) -> None:
+        """Parse a whole request."""
+        head, body = raw.split(b"\r\n\r\n", 1)
+        self.body = body
+        self._message = Head(head)
+        self._payload = Payload(body)
+
+    def again(self) -> None:
+        """Have the body arrive once more."""
+        self._payload = Payload(self.body)
+
+
+class Bench:
+    """One of everything, with real deliveries."""
+
+    def __init__(self) -> None:
+        """Build as `app` does."""
+        self.http = [Http(raw) for raw in requests(0, DELIVERIES)]
+        self.keys = (KeySlot("current", hmac_key=HMAC_KEY),)
+        self.now = time.time()
+        self.metrics = IngressMetrics(CollectorRegistry())
+        self.observe = Observations(self.metrics, sources=["drx"], event_types=EVENT_MODELS)
+        lock = bundled()
+        self.codec = Codec(schemas=lock.schemas(), ids=lock.ids())
+        self.publisher = Publisher(
+            producer=Instant(),
+            encode=self.codec.encode,
+            schemas=RECORDS,
+            routing=RoutingTable(),
+            partitions=PARTITIONS,
+            instance="bench",
+            first_ordinal=1,
+        )
+        source = Source("drx", "sandbox", drx_standard, keys=lambda: self.keys, tolerance_s=300)  # type: ignore[arg-type]
+        self.webhooks = Webhooks(
+            sources={"drx": source},
+            decoy=source,
+            publisher=self.publisher,
+            admission=Admission(count_max=1024, bytes_max=2**26),
+            observations=self.observe,
+            body_max_bytes=2**18,
+        )
+        self.source = source
+        self.heads = [read_heads(each._message.raw_headers) for each in self.http]
+        self.deliveries: list[Delivery] = [
+            self.webhooks._prove(source, heads, each.body) for heads, each in zip(self.heads, self.http, strict=True)
+        ]
+        self.documents: list[Any] = [parse(each.body) for each in self.deliveries]
+        self.mapped: list[Any] = [
+            drx_standard.map(each, document) for each, document in zip(self.deliveries, self.documents, strict=True)
+        ]
+        self.records = [
+            self.publisher._event(mapped.events[0], each)
+            for mapped, each in zip(self.mapped, self.deliveries, strict=True)
+        ]
+
+    def stages(self) -> dict[str, Callable[[int], object]]:
+        """Name to what is done for delivery number so and so."""
+        http, heads, deliveries, mapped = self.http, self.heads, self.deliveries, self.mapped
+        request = Request("POST")
+        request.routed, request.source, request.event_id = True, "drx", "evt_1"
+        return {
+            "head": lambda n: declared_size(read_heads(http[n]._message.raw_headers), size_max=2**18),
+            "verify": lambda n: verify(heads[n], http[n].body, keys=self.keys, tolerance_s=300, now=self.now),
+            "sha256": lambda n: sha256(http[n].body).hexdigest(),
+            "trace": lambda n: trace_of(heads[n]),
+            "prove (verify, sha256, trace, delivery)": lambda n: self.webhooks._prove(
+                self.source, heads[n], http[n].body
+            ),
+            "parse": lambda n: parse(http[n].body),
+            "map": lambda n: drx_standard.map(deliveries[n], self.documents[n]),
+            "encode": lambda n: self.codec.encode(RECORDS[mapped[n].events[0].type], mapped[n].events[0].value),
+            "record (with encode)": lambda n: self.publisher._event(mapped[n].events[0], deliveries[n]),
+            "metrics": lambda n: self._count(n, request),
+            "log line": lambda n: structlog.get_logger().info(
+                "delivery.accepted",
+                source="drx",
+                event_id=deliveries[n].id,
+                event_type=mapped[n].events[0].type,
+                duration_ms=1.23,
+            ),
+            "accept (metrics, log line, answer)": lambda n: self.webhooks._accept(request, deliveries[n], mapped[n]),
+            "answer": lambda n: Answer(200, b'{"outcome":"accepted","id":"%b"}' % deliveries[n].id.encode()),
+        }
+
+    def _count(self, number: int, request: Request) -> None:
+        mapped: Mapped = self.mapped[number]
+        self.observe.verified(slot="current", offset_s=0.1, size=1000)
+        self.observe.accepted(self.deliveries[number], mapped, written_s=0.01)
+        self.observe.answered("accepted", "", 0.01, request)
+
+    async def enqueue(self) -> None:
+        """Publish all as one burst to a producer that costs nothing."""
+        futures = [self.publisher._lanes.enqueue([record]) for record in self.records]
+        for each in futures:
+            await each
+
+    async def handle(self) -> None:
+        """Answer all as one burst."""
+        for each in self.http:
+            each.again()
+        await asyncio.gather(*(self.webhooks.handle(each) for each in self.http))
+
+
+def run(console: Console) -> None:
+    """Print the least of several repeats for each stage, in microseconds per delivery."""
+    shown = Table("stage", "µs per delivery", title="one delivery, each stage alone, without HTTP and without Kafka")
+    with tempfile.TemporaryFile("w") as file:
+        # The log goes to a file, as in the other bench.
+        stdout, sys.stdout = sys.stdout, file
+        try:
+            configure_logging(level="info", style="json")
+            bench = Bench()
+            rows = {name: _least_us(stage) for name, stage in bench.stages().items()}
+            with asyncio.Runner() as runner:
+                rows["enqueue and settle"] = _burst_us(runner, bench.enqueue)
+                rows["handle, everything"] = _burst_us(runner, bench.handle)
+        finally:
+            sys.stdout = stdout
+    for name, cost in rows.items():
+        shown.add_row(name, f"{cost:.1f}")
+    console.print(shown)
+
+
+def _least_us(stage: Callable[[int], object]) -> float:
+    def all_of_them() -> None:
+        for number in range(DELIVERIES):
+            stage(number)
+
+    return min(timeit.repeat(all_of_them, number=1, repeat=REPEATS)) / DELIVERIES * 1e6
+
+
+def _burst_us(runner: asyncio.Runner, burst: Callable[[], Any]) -> float:
+    return min(timeit.repeat(partial(lambda: runner.run(burst())), number=1, repeat=REPEATS)) / DELIVERIES * 1e6
