@@ -1,0 +1,287 @@
+"""Health information reaches record values and nothing else: whatever becomes of a delivery, at the most talkative log.
+
+Each document carries a marker of its own in every field of class D and L, in words outside enums, and in names and
+values that the contract does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.kafka.client import ConsumedRecord
+from bridge.kafka.codec import Codec
+from bridge.registry.loader import bundled
+from tests.builders import signed_headers
+from tests.cluster import Cluster, Topics
+from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver, header
+from tests.integration.phi_documents import Marked, Marker, texts
+
+pytestmark = pytest.mark.kafka
+
+LOCK = bundled()
+CODEC = Codec(schemas=LOCK.schemas(), ids=LOCK.ids())
+DEBUG = {"LOG__LEVEL": "debug"}
+# Nobody listens on it.
+NO_KAFKA = "127.0.0.1:9"
+
+# Reason and detail of a park, and the edit of a marked document that leads to it; `…` stands for another marker.
+PARKED: Mapping[str, tuple[str, str, str]] = {
+    "duplicate_key": ("malformed_json", '"version": "1"', '"version": "…", "version": "…"'),
+    "syntax": ("malformed_json", '"version": "1"', '"version": …'),
+    "trailing": ("malformed_json", '"id":', '"trailing": true, "id":'),
+    "number_range": ("malformed_json", '"version": "1"', '"version": 1e999'),
+    "": ("unknown_type", '"type": "prescription.created"', '"type": "…"'),
+    "elsewhere": ("environment_mismatch", '"environment": "sandbox"', '"environment": "…"'),
+    "bad_id": ("unusable", '"id": "evt_bad_id"', '"id": {"…": "…"}'),
+    "bad_time": ("unusable", '"timestamp": "2026-09-14T15:10:03Z"', '"timestamp": "…"'),
+    "bad_version": ("unusable", '"version": "1"', '"version": "…"'),
+    "bad_key": ("unusable", '"prescription_id": "', '"prescription_id": "…, …'),
+    "no_key": ("unusable", '"prescription_id": "', '"prescription": "'),
+    "missing_field": ("unusable", '"last_name": "', '"family_name": "'),
+    "wrong_type": ("unusable", '"date_of_birth": "', '"date_of_birth": "… '),
+    "out_of_range": ("unusable", '"refills": 1', '"refills": 111111'),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """All that the ingress has shown to anybody.
+
+    Attributes:
+        markers: What must not be seen.
+        seen: Name of a place to all that was seen there.
+        records: Webhook id to its record.
+        replies: Webhook id to its answer.
+        accepted: Webhook id to the document.
+        parked: Webhook id to the exact body.
+    """
+
+    markers: set[str]
+    seen: dict[str, str]
+    records: dict[str, ConsumedRecord]
+    replies: dict[str, Reply]
+    accepted: dict[str, Marked]
+    parked: dict[str, bytes]
+
+
+class Narrator:
+    """Sends marked deliveries and takes down all that is answered."""
+
+    def __init__(self, session: aiohttp.ClientSession, ingress: IngressProcess, marker: Marker) -> None:
+        """Speak to one ingress."""
+        self.session = session
+        self.ingress = ingress
+        self.marker = marker
+        self.markers: set[str] = set()
+        self.answers: list[str] = []
+        self.replies: dict[str, Reply] = {}
+
+    def marked(self, event_type: str, event_id: str) -> Marked:
+        """Make a document and remember its markers."""
+        made = self.marker.document(event_type, event_id=event_id)
+        self.markers |= set(made.markers.values())
+        return made
+
+    def text(self) -> str:
+        """Make one more marker."""
+        text = self.marker.text()
+        self.markers.add(text)
+        return text
+
+    async def deliver(self, webhook_id: str, body: bytes, **headers: str) -> None:
+        """Deliver, and note the answer under its id."""
+        reply = await deliver(self.session, self.ingress, body, webhook_id=webhook_id, **headers)
+        self.replies[webhook_id] = reply
+        self.note(reply)
+
+    def note(self, reply: Reply) -> None:
+        """Take an answer down."""
+        self.answers.append(f"{reply.body!r} {reply.headers}")
+
+    async def raw(self, url: str, request: bytes) -> bytes:
+        """Send bytes that no client library would, and note what comes back."""
+        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(request)
+        writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+        self.answers.append(repr(answer))
+        return answer
+
+
+@pytest.fixture(scope="module")
+def aftermath(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
+    """Play everything once, with Kafka and without."""
+    Topics(cluster.bootstrap_servers).standard()
+    with (
+        IngressProcess(tmp_path_factory.mktemp("with_kafka"), cluster.bootstrap_servers, **DEBUG) as ingress,
+        IngressProcess(tmp_path_factory.mktemp("without_kafka"), NO_KAFKA, **DEBUG) as stranded,
+    ):
+        ingress.ready()
+        stranded.live()
+        yield asyncio.run(_play(ingress, stranded))
+
+
+async def _play(ingress: IngressProcess, stranded: IngressProcess) -> Aftermath:
+    async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
+        told = Narrator(session, ingress, Marker())
+        accepted = await _succeed(told)
+        parked = await _park(told)
+        await _be_refused(told)
+        await _be_malformed(told)
+        away = Narrator(session, stranded, told.marker)
+        for event_type in EVENT_MODELS:
+            document = away.marked(event_type, f"evt_away_{event_type}").document
+            await away.deliver(f"evt_away_{event_type}", json.dumps(document).encode())
+        records = await ingress.records()
+        seen = {"answers": "\n".join(told.answers + away.answers)}
+        for name, one in (("with kafka", ingress), ("without kafka", stranded)):
+            seen[f"output {name}"] = one.output()
+            for path in ("metrics", "readyz", "livez"):
+                reply = await ask(session, f"{one.management_url}/{path}")
+                seen[f"{path} {name}"] = f"{reply.body.decode()} {reply.headers}"
+    return Aftermath(
+        told.markers | away.markers,
+        seen,
+        {header(record, "ce_id"): record for record in records},
+        told.replies | away.replies,
+        accepted,
+        parked,
+    )
+
+
+async def _succeed(told: Narrator) -> dict[str, Marked]:
+    accepted = {}
+    for event_type in EVENT_MODELS:
+        marked = accepted[f"evt_{event_type}"] = told.marked(event_type, f"evt_{event_type}")
+        await told.deliver(f"evt_{event_type}", json.dumps(marked.document).encode(), user_agent=told.text())
+    return accepted
+
+
+async def _park(told: Narrator) -> dict[str, bytes]:
+    parked = {}
+    for detail, (_, old, new) in PARKED.items():
+        event_id = f"evt_{detail}"
+        text = json.dumps(told.marked("prescription.created", event_id).document)
+        assert old in text
+        while "…" in new:
+            new = new.replace("…", told.text(), 1)  # noqa: PLW2901 - one marker after the other
+        text = text.replace(old, new)
+        body = parked[event_id] = (text + told.text() if detail == "trailing" else text).encode()
+        await told.deliver(event_id, body, user_agent=told.text())
+    return parked
+
+
+async def _be_refused(told: Narrator) -> None:
+    """What nobody has proved is nobody's to repeat: its id and its path neither."""
+    body = json.dumps(told.marked("prescription.created", "evt_forged").document).encode()
+    await told.deliver(told.text(), body, webhook_signature=f"v1,{told.text()}")
+    await told.deliver(told.text(), body, webhook_timestamp=told.text())
+    await told.deliver(told.text(), body, content_type=f"text/{told.text()}")
+    await told.deliver(told.text(), body, content_encoding=told.text())
+    await told.deliver(told.text(), body + b" " * 300_000)
+    genuine = signed_headers(body) | {"authorization": told.text(), "cookie": told.text(), "x-patient": told.text()}
+    for path in (f"/webhooks/{told.text()}", f"/{told.text()}", f"{told.text()}?{told.text()}={told.text()}"):
+        url = f"{told.ingress.url}/{path.lstrip('/')}"
+        told.note(await ask(told.session, url, method="POST", data=body, headers=genuine))
+    told.note(await ask(told.session, told.ingress.webhook_url, method=told.text(), params={told.text(): told.text()}))
+
+
+async def _be_malformed(told: Narrator) -> None:
+    text = told.text().encode()
+    path = b"POST /webhooks/" + told.ingress.source.encode()
+    for request in (
+        path + b" HTTP/1.1\r\nBad Header " + text + b"\r\n\r\n",
+        path + b" HTTP/1.1\r\nHost: x\r\nX: " + text * 900 + b"\r\n\r\n",
+        path + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + text + b"\r\n",
+        path + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: " + text + b"\r\n\r\n",
+        path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: " + text + b"\r\n\r\n",
+        path + b" " + text + b"\r\n\r\n",
+        b"POST /" + text * 900 + b" HTTP/1.1\r\n\r\n",
+        b"POST http://[" + text + b" HTTP/1.1\r\nHost: " + text + b"\r\n\r\n",
+        text + b"\r\n\r\n",
+        b"\x16\x03\x01" + text,
+    ):
+        for url in (told.ingress.url, told.ingress.management_url):
+            await told.raw(url, request)
+
+
+def test_every_document_met_the_end_that_was_meant_for_it(aftermath: Aftermath) -> None:
+    """Else the other tests of this module would prove less than they say."""
+    outcomes = {each: (reply.status, reply.json.get("reason", "")) for each, reply in aftermath.replies.items()}
+
+    assert {each: outcomes[each] for each in aftermath.accepted} == dict.fromkeys(aftermath.accepted, (200, ""))
+    assert {each: outcomes[each] for each in aftermath.parked} == {
+        f"evt_{detail}": (202, reason) for detail, (reason, _, _) in PARKED.items()
+    }
+    details = {each: decoded(aftermath.records[each])["detail"] for each in aftermath.parked}
+    assert {f"evt_{detail}": detail for detail in PARKED if detail != "elsewhere"} | {"evt_elsewhere": ""} == details
+    assert {status for each, (status, _) in outcomes.items() if each.startswith("evt_away_")} == {503}
+    refused = {status for each, (status, _) in outcomes.items() if each.startswith("PHI")}
+    assert refused == {401, 413, 415}
+
+
+def test_no_marker_is_seen_in_output_metrics_probes_or_answers(aftermath: Aftermath) -> None:
+    leaks = {place: found for place, text in aftermath.seen.items() if (found := markers_in(text, aftermath))}
+
+    assert leaks == {}
+
+
+def test_no_marker_is_in_a_key_or_a_header_but_the_prescription_id_as_the_key(aftermath: Aftermath) -> None:
+    leaks = {}
+    for webhook_id, record in aftermath.records.items():
+        key = (record.key or b"").decode()
+        others = [
+            name + value.decode() for name, value in record.headers if (name, value) != ("ce_subject", record.key)
+        ]
+        if found := markers_in("\n".join(others), aftermath):
+            leaks[webhook_id] = found
+        marked = aftermath.accepted.get(webhook_id)
+        allowed = {marked.key} if marked else prescription_ids(aftermath.parked[webhook_id])
+        if (found := markers_in(key, aftermath)) and not found <= allowed:
+            leaks[webhook_id] = found
+
+    assert leaks == {}
+
+
+@pytest.mark.parametrize("event_type", EVENT_MODELS)
+def test_every_marker_is_in_the_value_of_its_record(aftermath: Aftermath, event_type: str) -> None:
+    marked = aftermath.accepted[f"evt_{event_type}"]
+
+    value = "\n".join(texts(decoded(aftermath.records[f"evt_{event_type}"])))
+
+    assert {path: text for path, text in marked.markers.items() if text not in value} == {}
+
+
+def test_what_is_parked_is_whole_in_the_value_of_its_record(aftermath: Aftermath) -> None:
+    bodies = {each: decoded(aftermath.records[each])["body"] for each in aftermath.parked}
+
+    assert bodies == aftermath.parked
+
+
+def test_a_marker_that_leaks_would_be_found(aftermath: Aftermath) -> None:
+    one = min(aftermath.markers)
+
+    assert markers_in(f"id={one}.", aftermath) == {one}
+
+
+def markers_in(text: str, aftermath: Aftermath) -> set[str]:
+    return {marker for marker in aftermath.markers if marker in text}
+
+
+def prescription_ids(body: bytes) -> set[str]:
+    """What a parked delivery may have as its key, when its JSON is well formed."""
+    return {part.split('"')[0] for part in body.decode().split('"prescription_id": "')[1:]}
+
+
+def decoded(record: ConsumedRecord) -> dict[str, Any]:
+    assert record.value is not None
+    return CODEC.decode(record.value, record.headers).value
