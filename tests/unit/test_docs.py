@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+from prometheus_client import CollectorRegistry
 
+from bridge.cli import COMMANDS
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
 from bridge.ingress.observations import PARK_REASONS
 from bridge.ingress.routes import REFUSAL_STATUS
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
+from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings
 from docs.generate import COMMAND, HERE, PAGES, main
 from docs.openapi import REASONS, REFUSALS, UNAVAILABLE
@@ -25,6 +28,8 @@ from docs.openapi import REASONS, REFUSALS, UNAVAILABLE
 ROOT = HERE.parent
 SAMPLES = ROOT / "tests" / "data" / "samples"
 ROWS = json.loads((SAMPLES / "manifest.json").read_bytes())
+PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(HERE.glob("adr/*.md"))
+METRICS = set(vars(IngressMetrics(CollectorRegistry())))
 NATIVE = [row["file"] for row in ROWS if row["profile"] == "drx_standard" and row["file"].startswith("native/")]
 
 
@@ -86,6 +91,17 @@ def members_fit(value: dict[str, Any], schema: dict[str, Any], whole: Any) -> bo
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_what_the_code_says(name: str) -> None:
     assert (HERE / name).read_text(encoding="utf-8") == PAGES[name](), f"run `{COMMAND}` and commit docs/{name}"
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+def test_a_page_for_people_points_to_what_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    links = [link.partition("#")[0] for link in re.findall(r"\]\((?!https:)([^)]+)\)", text)]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert set(re.findall(r"drx-bridge ([a-z]+)(?= |`|$)", text, re.MULTILINE)) <= set(COMMANDS)
+    assert set(re.findall(r"BRIDGE_([A-Z]+)__", text)) <= {name.upper() for name in Settings.model_fields}
+    assert set(re.findall(r"drxbridge_(\w+?)(?:_total)?\b", text)) <= METRICS
 
 
 def test_an_unknown_argument_writes_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:

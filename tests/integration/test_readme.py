@@ -1,0 +1,122 @@
+"""What the README tells people to run does run, on a real stack, in its order."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.dev_process import PATIENCE_S, DevProcess
+
+pytestmark = pytest.mark.kafka
+
+README = Path(__file__).parents[2] / "README.md"
+# A comment before a fenced block says that it runs, and under which name it is kept if another block calls it.
+BLOCK = re.compile(r"<!-- runs(?:: (?P<name>[\w.]+))? -->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+BLOCKS = list(BLOCK.finditer(README.read_text(encoding="utf-8")))
+PROGRAMS = {block["name"]: block["text"] for block in BLOCKS if block["name"]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder as the README assumes it: the stack in `stack`, the programs beside it."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name, text in PROGRAMS.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    with DevProcess(folder / "stack") as stack:
+        stack.ready()
+        yield folder
+
+
+def environment() -> dict[str, str]:
+    """Ours without settings, with the commands of this installation on the path."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+
+
+def shell(place: Path, command: str) -> tuple[str, str]:
+    """Run what its block says and return what it told on both streams."""
+    done = subprocess.run(  # noqa: S603 - the README is ours
+        ["bash", "-euc", command],  # noqa: S607 - as a reader has it
+        cwd=place,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def the_block_with(words: str) -> str:
+    """Find the one runnable shell block that holds `words`."""
+    (text,) = (block["text"] for block in BLOCKS if block["language"] == "sh" and words in block["text"])
+    return text
+
+
+def first_line(place: Path, program: str) -> str:
+    """Start a reader, which never ends by itself, and take what it tells first."""
+    reader = subprocess.Popen(  # noqa: S603 - the README is ours
+        [sys.executable, program], cwd=place, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    with reader:
+        assert reader.stdout is not None
+        try:
+            return reader.stdout.readline()
+        finally:
+            reader.kill()
+
+
+def test_every_block_is_run_by_a_test_here() -> None:
+    assert sorted(PROGRAMS) == ["confluent.py", "ours.py", "sign.py"]
+    shells = [block["text"] for block in BLOCKS if block["language"] == "sh"]
+    assert [sum(word in text for text in shells) for word in ("simulate", "verify", "tail")] == [1, 1, 1]
+    assert len(shells) == 3
+
+
+def test_the_simulator_is_answered(place: Path) -> None:
+    _, told = shell(place, the_block_with("simulate"))
+
+    assert re.search(r"200 │ accepted │ +│ +50 ", told)
+
+
+def test_a_delivery_signed_in_a_few_lines_is_accepted(place: Path) -> None:
+    signed, answer = shell(place, "python sign.py")[0].splitlines()
+
+    assert re.fullmatch(r"evt_\d+ \d+ v1,[A-Za-z0-9+/]{43}=", signed)
+    assert answer.startswith('200 {"outcome":"accepted","id":"evt_')
+
+
+def test_verify_agrees_with_that_signature(place: Path) -> None:
+    assert shell(place, the_block_with("verify")) == (
+        '{"accept": true, "code": "verified"}\n',
+        "accepted: signed with the key in slot current\n",
+    )
+
+
+def test_tail_shows_the_event_masked(place: Path) -> None:
+    shell(place, "python sign.py")
+
+    told, _ = shell(place, the_block_with("tail"))
+    assert "rx_readme  PrescriptionProcessed\n" in told
+    assert "prescription_id •••" in told
+
+
+@pytest.mark.parametrize(
+    ("program", "shape"),
+    [
+        ("confluent.py", r"[a-z_]+\.[a-z_]+ evt_\w+ \d{4}-\d\d-\d\d \S+\+00:00\n"),
+        ("ours.py", r"drx\.v1\.\w+ evt_\w+ \d{4}-\d\d-\d\d \S+\+00:00\n"),
+    ],
+)
+def test_a_reader_of_a_few_lines_gets_events(place: Path, program: str, shape: str) -> None:
+    shell(place, "python sign.py")
+
+    assert re.fullmatch(shape, first_line(place, program))
