@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import orjson
 import structlog
@@ -14,6 +16,23 @@ import structlog
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # Innermost places that are logged; a line stays well under 8 KiB.
 TRAIL_MAX = 20
+_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+
+
+class LineLogger:
+    """Writes whole lines, each at once; one call of a buffered stream is not divided among threads."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Write to `stream`."""
+        self._write = stream.write
+        self._flush = stream.flush
+
+    def msg(self, line: bytes) -> None:
+        """Write one line."""
+        self._write(line)
+        self._flush()
+
+    debug = info = warning = error = critical = msg
 
 
 class LibraryHandler(logging.Handler):
@@ -46,16 +65,17 @@ def trail(exc: BaseException) -> list[str]:
 def configure_logging(*, level: str, style: Literal["auto", "json", "console"]) -> None:
     """Set structlog and the stdlib loggers up; once per process."""
     console = style == "console" or (style == "auto" and sys.stdout.isatty())
-    shared: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    processors: list[Any]
     factory: Any
     if console:
-        shared.append(structlog.dev.ConsoleRenderer())
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        processors = [structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer()]
         factory = structlog.PrintLoggerFactory(sys.stdout)
     else:
-        shared.append(structlog.processors.JSONRenderer(serializer=_json_line))
-        factory = structlog.BytesLoggerFactory(sys.stdout.buffer)
+        processors = [_json_line]
+        factory = partial(LineLogger, sys.stdout.buffer)
     structlog.configure(
-        processors=shared,
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=factory,
         cache_logger_on_first_use=True,
@@ -65,5 +85,8 @@ def configure_logging(*, level: str, style: Literal["auto", "json", "console"]) 
     root.setLevel(max(LEVELS[level], logging.WARNING))
 
 
-def _json_line(fields: Any, **_: Any) -> bytes:
-    return orjson.dumps(fields)
+def _json_line(_: Any, level: str, fields: dict[str, Any]) -> bytes:
+    """Add the level and the time and render, in one step: there is a line for every delivery."""
+    fields["level"] = level
+    fields["timestamp"] = datetime.now(UTC)
+    return orjson.dumps(fields, option=_LINE)
