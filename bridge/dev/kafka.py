@@ -152,7 +152,9 @@ class KafkaCluster:
         if mark.exists():
             return
         shutil.rmtree(home / "log", ignore_errors=True)
-        command = self._command("kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", "server.properties")
+        # One argument, or an id that starts with a dash, as one in 64 does, would be taken for an option.
+        identity = f"--cluster-id={self._cluster_id}"
+        command = self._command("kafka.tools.StorageTool", "format", identity, "-c", "server.properties")
         done = subprocess.run(  # noqa: S603 - our own command line
             command,
             cwd=home,
