@@ -32,12 +32,12 @@ def serve() -> int:
     """Run the ingress until SIGTERM or SIGINT, configured by BRIDGE_… variables and BRIDGE_CONFIG."""
     settings = load_settings()
     configure_logging(level=settings.log.level, style=settings.log.format)
-    try:
-        # What is loaded by now is never garbage: not looking through it again saves 3 % of the CPU, the threshold 4 %.
+    # What is loaded by now is never garbage: not looking through it again saves 3 % of the CPU, the threshold 4 %.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             came = runner.run(run_ingress(settings))
     except BridgeError:
         raise
