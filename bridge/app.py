@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 from prometheus_client import CollectorRegistry
 
@@ -18,7 +19,7 @@ from bridge.ingress.admission import Admission
 from bridge.ingress.observations import Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.routes import UNKNOWN, Source, Webhooks
-from bridge.ingress.secrets import SecretDirectory
+from bridge.ingress.secrets import Outcome, SecretDirectory
 from bridge.ingress.signatures import decoys
 from bridge.kafka.connection import Connection
 from bridge.kafka.publisher import Publisher
@@ -158,6 +159,8 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Secr
             source=name,
             observe=partial(_count_reload, metrics, name),
         )
+        for outcome in get_args(Outcome):
+            metrics.secret_reload.labels(name, outcome)
         metrics.secret_expiry.labels(name).set_function(partial(getattr, opened[name], "expires_at"))
     return opened
 
@@ -204,7 +207,12 @@ def _server(
         observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS),
         body_max_bytes=http.body_max_bytes,
     )
-    server = HardenedServer(webhooks.handle, read_timeout_s=http.read_timeout_s, keepalive_s=http.keepalive_s)
+    server = HardenedServer(
+        webhooks.handle,
+        read_timeout_s=http.read_timeout_s,
+        keepalive_s=http.keepalive_s,
+        on_malformed=webhooks.malformed,
+    )
     metrics.http_inflight_requests.set_function(lambda: admission.count)
     metrics.http_open_connections.set_function(lambda: server.open_connections)
     return server

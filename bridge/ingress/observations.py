@@ -13,9 +13,12 @@ from bridge.runtime.metrics import IngressMetrics
 
 ROUTE = "/webhooks/{source}"
 OTHER = "other"
+POST = "POST"
 SERVICE = "ingress"
 FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future", "replay")
 PARK_REASONS = ("malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected")
+# Refusals of what was never sent to a source.
+UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 KNOWN_SLOTS = ("current", "previous")
 
 
@@ -49,12 +52,23 @@ class Observations:
         self._age = metrics.freshness.labels(SERVICE, "provider_to_ingress")
         self._written = metrics.freshness.labels(SERVICE, "ingress_to_kafka")
         self._future = metrics.freshness_negative.labels(SERVICE, "provider_to_ingress")
-        self._answers: dict[tuple[bool, bool, str, str], tuple[Counter, Histogram]] = {}
+        self._answers: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
+
+    def expect(self, refusals: Iterable[str]) -> None:
+        """Have the series of every usual answer there from the start, so that a rate sees the first of each."""
+        for code in refusals:
+            if code in UNROUTED:
+                self._answer(OTHER, OTHER, "refused", code)
+                self._answer(OTHER, POST, "refused", code)
+            else:
+                self._answer(ROUTE, POST, "refused", code)
+        for outcome, code in (("accepted", ""), ("parked", ""), ("unavailable", "admission_full")):
+            self._answer(ROUTE, POST, outcome, code)
 
     def verified(self, *, slot: str, offset_s: float, size: int) -> None:
         """A delivery was proved by the secret in `slot`; its clock is `offset_s` seconds behind ours."""
         self._verified.get(slot, self._verified[OTHER]).inc()
-        self._metrics.provider_clock_offset.observe(offset_s)
+        self._metrics.provider_clock_offset.observe(abs(offset_s))
         self._metrics.http_request_body_bytes.observe(size)
 
     def accepted(self, delivery: Delivery, mapped: Mapped, *, written_s: float) -> None:
@@ -82,15 +96,19 @@ class Observations:
 
     def answered(self, outcome: str, code: str, duration_s: float, request: Routed) -> float:
         """Count an answer and return its duration in milliseconds, for the log."""
-        key = (request.routed, request.method == "POST", outcome, code)
+        route, method = ROUTE if request.routed else OTHER, POST if request.method == POST else OTHER
+        counter, histogram = self._answer(route, method, outcome, code)
+        counter.inc()
+        histogram.observe(duration_s)
+        return round(duration_s * 1000, 2)
+
+    def _answer(self, *key: str) -> tuple[Counter, Histogram]:
+        """Return the children for a route, a method, an outcome and a code."""
         children = self._answers.get(key)
         if children is None:
-            route, method = ROUTE if request.routed else OTHER, "POST" if request.method == "POST" else OTHER
+            route, method, outcome, code = key
             children = self._answers[key] = (
                 self._metrics.http_requests.labels(route, method, outcome, code),
                 self._metrics.http_request_duration.labels(route, outcome),
             )
-        counter, histogram = children
-        counter.inc()
-        histogram.observe(duration_s)
-        return round(duration_s * 1000, 2)
+        return children

@@ -121,6 +121,7 @@ class Webhooks:
         self._publisher = publisher
         self._admission = admission
         self._observe = observations
+        observations.expect(REFUSAL_STATUS)
         self._body_max_bytes = body_max_bytes
         self._now = now
 
@@ -149,6 +150,10 @@ class Webhooks:
             return self._refuse(request, exc)
         except NotDurableError as exc:
             return self._unavailable(request, exc.code)
+
+    def malformed(self) -> None:
+        """Account for what was no HTTP and has been answered 400."""
+        self._refuse(Request(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _route(self, head: Any, request: Request) -> Source:
         path = head.path.partition("?")[0]

@@ -141,6 +141,9 @@ class Connection(RequestHandler):
         """Answer with a constant body: aiohttp would echo the malformed header."""
         del request, message
         if isinstance(exc, HttpProcessingError) or status == HTTPStatus.BAD_REQUEST:
+            manager: Any = self._manager
+            if manager is not None:
+                manager.on_malformed()
             return MALFORMED
         self.log_exception(exc_info=exc)
         return FAILED
@@ -160,8 +163,9 @@ class HardenedServer(web.Server):
         *,
         read_timeout_s: float,
         keepalive_s: float,
+        on_malformed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Serve every request with `handler`."""
+        """Serve every request with `handler`, and tell `on_malformed` of what is none."""
         super().__init__(
             handler,  # type: ignore[arg-type]  # aiohttp asks for a StreamResponse, but calls only what Answer has
             keepalive_timeout=keepalive_s,
@@ -170,6 +174,7 @@ class HardenedServer(web.Server):
             access_log=None,
         )
         self.draining = False
+        self.on_malformed = on_malformed
         self._read_timeout_s = read_timeout_s
 
     def __call__(self) -> RequestHandler:

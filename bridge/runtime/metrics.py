@@ -21,7 +21,8 @@ NAMESPACE = "drxbridge"
 # 0.25 and 2 are the edges of the latency objectives.
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 BODY_BUCKETS = (256, 1024, 4096, 16_384, 65_536, 262_144)
-OFFSET_BUCKETS = (-300, -60, -30, -10, -5, -1, 0, 1, 5, 10, 30, 60, 300)
+# How far, not which way: OpenMetrics has no sum and no count for a histogram with buckets below zero.
+OFFSET_BUCKETS = (1, 5, 10, 30, 60, 300)
 FRESHNESS_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 3600, 86_400)
 # The loop is late by this much; above 100 ms answers suffer.
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
@@ -67,7 +68,7 @@ class IngressMetrics:
         self.signature_failures = self._counter("signature_failures", "Deliveries refused by their proof", ("reason",))
         self.signature_verified = self._counter("signature_verified", "Deliveries proved, by secret", ("key_slot",))
         self.provider_clock_offset = self._histogram(
-            "provider_clock_offset_seconds", "Receipt minus the delivery's timestamp", OFFSET_BUCKETS
+            "provider_clock_offset_seconds", "Receipt against the delivery's timestamp, either way", OFFSET_BUCKETS
         )
         self.secret_reload = self._counter("secret_reload", "Readings of a secrets directory", ("source", "outcome"))
         self.secret_expiry = self._gauge(
