@@ -13,6 +13,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from bridge.dev.admin import create_topics
+from bridge.dev.files import write_json
 from bridge.dev.jars import kafka_jars
 from bridge.dev.java import find_java
 from bridge.dev.kafka import KafkaCluster
@@ -55,6 +56,9 @@ class EmbeddedCluster(KafkaCluster):
         cache = kafka_jars()
         cache.fetch(cache.missing(), check=lambda: None)
         self._data = directory / "kafka"
+        self._data.mkdir(parents=True)
+        # One id in 64 starts with a dash, which a command line may take for an option; here every one does.
+        write_json(self._data / "cluster.json", {"cluster_id": "-" + "A" * 21, "brokers": brokers})
         super().__init__(self._data, brokers=brokers, java=find_java(), class_path=cache.class_path, logs=directory)
 
     def stop(self) -> None:
