@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
@@ -18,6 +17,7 @@ from bridge.errors import ConfigError
 from bridge.ingress.admission import Admission
 from bridge.ingress.observations import Observations
 from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.profile import Profile
 from bridge.ingress.routes import UNKNOWN, Source, Webhooks
 from bridge.ingress.secrets import Outcome, SecretDirectory
 from bridge.ingress.signatures import decoys
@@ -36,14 +36,6 @@ from bridge.settings import Http, Kafka, Settings
 CLOSE_S = 1.0
 # The management port drains for a second, and has a second to close what is left.
 MANAGEMENT_CLOSE_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ingress:
-    """A built ingress: what to run until the stop, and what must outlive that."""
-
-    workers: list[Worker]
-    publisher: Publisher
 
 
 class PublicPort:
@@ -83,8 +75,8 @@ async def run_ingress(settings: Settings) -> list[signal.Signals]:
     stop = asyncio.Event()
     signals = stop_on_signals(stop)
     try:
-        async with open_ingress(settings) as ingress:
-            await run_workers(ingress.workers, stop=stop, drain_timeout_s=settings.shutdown.drain_s + CLOSE_S)
+        async with open_ingress(settings) as workers:
+            await run_workers(workers, stop=stop, drain_timeout_s=settings.shutdown.drain_s + CLOSE_S)
     except ExceptionGroup as group:
         faults = group.subgroup(ConfigError)
         if faults is None:
@@ -94,8 +86,8 @@ async def run_ingress(settings: Settings) -> list[signal.Signals]:
 
 
 @asynccontextmanager
-async def open_ingress(settings: Settings) -> AsyncIterator[Ingress]:
-    """Build from leaf to root; end in reverse: public port, then publisher, then producer.
+async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
+    """Build from leaf to root and yield what to run until the stop; then end publisher, producer, management port.
 
     Raises:
         ConfigError: No source, or a profile, secret, route or address that cannot be used.
@@ -132,17 +124,14 @@ async def open_ingress(settings: Settings) -> AsyncIterator[Ingress]:
         flush_s = settings.shutdown.flush_s
         producing = await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))
         stack.push_async_callback(publisher.close, flush_s)
-        yield Ingress(
-            workers=[
-                PublicPort(server, settings.http, drain_s=settings.shutdown.drain_s),
-                EndOf(managing),
-                EndOf(producing),
-                ids,
-                LoopLag(metrics),
-                *secrets.values(),
-            ],
-            publisher=publisher,
-        )
+        yield [
+            PublicPort(server, settings.http, drain_s=settings.shutdown.drain_s),
+            EndOf(managing),
+            EndOf(producing),
+            ids,
+            LoopLag(metrics),
+            *secrets.values(),
+        ]
 
 
 def _producer(kafka: Kafka, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
@@ -178,12 +167,20 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
         name: Source(
             name=name,
             environment=source.environment,
-            profile=load_profile(source.profile),
+            profile=_profile(name, source.profile),
             keys=partial(getattr, secrets[name], "keys"),
             tolerance_s=source.tolerance_s,
         )
         for name, source in settings.sources.items()
     }
+
+
+def _profile(source: str, name: str) -> Profile:
+    try:
+        return load_profile(name)
+    except ConfigError as exc:
+        msg = f"sources.{source}.profile: {exc}"
+        raise ConfigError(msg) from None
 
 
 def _server(

@@ -42,7 +42,7 @@ class Management:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
         server = HardenedServer(self.handle, read_timeout_s=READ_TIMEOUT_S, keepalive_s=KEEPALIVE_S)
-        await server.serve(self._host, self._port, stop=stop, drain_s=DRAIN_S)
+        await server.serve(self._host, self._port, stop=stop, drain_s=DRAIN_S, section="management")
 
     async def handle(self, request: Any) -> Answer:
         """Route one request."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
@@ -186,8 +188,8 @@ class HardenedServer(web.Server):
         """Connections that are open now; a lost one may still have a delivery under way."""
         return sum(connection.transport is not None for connection in self._connections)
 
-    async def serve(self, host: str, port: int, *, stop: asyncio.Event, drain_s: float) -> None:
-        """Accept until `stop` is set, then answer what is in flight and close.
+    async def serve(self, host: str, port: int, *, stop: asyncio.Event, drain_s: float, section: str = "http") -> None:
+        """Accept until `stop` is set, then answer what is in flight and close; the address is from `section`.
 
         Raises:
             ConfigError: The address cannot be listened on.
@@ -195,7 +197,8 @@ class HardenedServer(web.Server):
         try:
             listener = await self._loop.create_server(self, host, port, backlog=BACKLOG)
         except OSError as exc:
-            msg = f"cannot listen on {host}:{port} ({type(exc).__name__}, errno {exc.errno}); choose another port"
+            why = "no such host" if isinstance(exc, socket.gaierror) else os.strerror(exc.errno or 0)
+            msg = f"{section}.host, {section}.port: cannot listen on {host}:{port} ({why}); choose another"
             raise ConfigError(msg) from None
         try:
             await self._guard(stop)

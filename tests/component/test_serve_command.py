@@ -1,0 +1,244 @@
+"""What an operator who made a mistake is told: one line that names it, and exit 2."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bridge.cli import COMMANDS, main
+from tests.builders import SECRET
+
+# A start that goes well never ends by itself; this only bounds a test that has gone wrong.
+HANG_S = 60.0
+# Stands for whatever must not be repeated, as a secret given in the wrong place.
+VALUE = "hunter2hunter2hunter2"
+SOURCE = "BRIDGE_SOURCES__DRX__"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command line ended."""
+
+    code: object
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Outcome]
+
+
+def run_process(*arguments: str, env: Mapping[str, str]) -> Outcome:
+    """Run the command line as an operator does, with no other settings than `env`."""
+    done = subprocess.run(  # noqa: S603 - our own command line
+        [sys.executable, "-m", "bridge", *arguments],
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process: for what ends before anything of a process is set up, such as logging."""
+
+    def run_here(*arguments: str, env: Mapping[str, str] | None = None) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["drx-bridge", *arguments])
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Outcome(ended.value.code, *capsys.readouterr())
+
+    return run_here
+
+
+def complaint(outcome: Outcome) -> str:
+    """The one line on stderr of a start that was refused."""
+    assert outcome.code == 2, outcome
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("drx-bridge: ")
+    assert VALUE not in outcome.stdout + outcome.stderr
+    return line
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Listen on a port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def good(tmp_path: Path, taken: int) -> dict[str, str]:
+    """Give settings without a fault, but for a public port that is taken: no start may go well here."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "current").write_text(SECRET)
+    return {
+        "BRIDGE_HTTP__HOST": "127.0.0.1",
+        "BRIDGE_HTTP__PORT": str(taken),
+        "BRIDGE_MANAGEMENT__HOST": "127.0.0.1",
+        "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        f"{SOURCE}PROFILE": "drx_standard",
+        f"{SOURCE}ENVIRONMENT": "sandbox",
+        f"{SOURCE}SECRETS_DIR": str(secrets),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "said"),
+    [
+        ({"BRIDGE_KAFAK__X": VALUE}, "BRIDGE_KAFAK__X", "unknown section"),
+        ({"BRIDGE_HTTP__PROT": VALUE}, "BRIDGE_HTTP__PROT", "unknown setting"),
+        ({"BRIDGE_HTTP__PORT": VALUE}, "BRIDGE_HTTP__PORT", "valid integer"),
+        ({"BRIDGE_HTTP__PORT": "0"}, "BRIDGE_HTTP__PORT", "greater than or equal to 1"),
+        ({"BRIDGE_HTTP": VALUE}, "BRIDGE_<SECTION>", "use BRIDGE_<SECTION>__<NAME>"),
+        ({"BRIDGE_HTTP__DEADLINE_S": "20"}, "http.deadline_s", "less than shutdown.drain_s"),
+        ({"BRIDGE_LOG__LEVEL": VALUE}, "BRIDGE_LOG__LEVEL", "'debug', 'info'"),
+        ({f"{SOURCE}ENVIRONMENT": VALUE}, f"{SOURCE}ENVIRONMENT", "'production' or 'sandbox'"),
+        ({"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "BRIDGE_KAFKA", "sasl_mechanism"),
+    ],
+)
+def test_a_bad_setting_is_named_with_what_to_do(
+    run: Run, good: dict[str, str], change: dict[str, str], named: str, said: str
+) -> None:
+    line = complaint(run("serve", env=good | change))
+
+    assert named in line
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "said"),
+    [
+        ({f"{SOURCE}PROFILE": "absent"}, "sources.drx.profile", "known: drx_standard"),
+        ({f"{SOURCE}SECRETS_DIR": "/absent"}, "/absent", "cannot read"),
+        ({"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "kafka:port"}, "kafka.bootstrap_servers", "is not host:port"),
+        ({"BRIDGE_KAFKA__ROUTES": '{"*": "two words"}'}, "kafka.routes", "cannot be a topic"),
+        (
+            {"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SSL", "BRIDGE_KAFKA__SSL_CAFILE": "/absent.pem"},
+            "kafka.ssl_cafile",
+            "/absent.pem",
+        ),
+        ({"BRIDGE_HTTP__HOST": "host.invalid"}, "http.host", "no such host"),
+        ({"BRIDGE_KAFAK__X": VALUE}, "BRIDGE_KAFAK__X", "unknown section"),
+    ],
+)
+def test_a_process_that_cannot_work_ends_before_it_answers(
+    good: dict[str, str], change: dict[str, str], named: str, said: str
+) -> None:
+    line = complaint(run_process("serve", env=good | change))
+
+    assert named in line
+    assert said in line
+
+
+def test_without_a_source_there_is_nothing_to_serve(good: dict[str, str]) -> None:
+    line = complaint(run_process("serve", env={name: value for name, value in good.items() if SOURCE not in name}))
+
+    assert "BRIDGE_SOURCES__<NAME>__PROFILE" in line
+
+
+@pytest.mark.parametrize("section", ["HTTP", "MANAGEMENT"])
+def test_a_port_that_is_taken_is_named(good: dict[str, str], taken: int, section: str) -> None:
+    line = complaint(run_process("serve", env=good | {f"BRIDGE_{section}__PORT": str(taken)}))
+
+    assert f"127.0.0.1:{taken} (Address already in use)" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[http\nport = 1", "is not valid TOML"),
+        (b'[http]\nhost = "\xff"', "cannot read"),
+        (b"[kafak]\nport = 1", "BRIDGE_KAFAK: unknown setting"),
+        (f'[http]\nport = "{VALUE}"'.encode(), "BRIDGE_HTTP__PORT"),
+        (b"[http]\nprot = 1", "BRIDGE_HTTP__PROT: unknown setting"),
+        (None, "no such file"),
+    ],
+)
+def test_a_bad_file_is_named(run: Run, good: dict[str, str], tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "bridge.toml"
+    if content is not None:
+        file.write_bytes(content)
+    del good["BRIDGE_HTTP__PORT"]  # the environment would win
+
+    line = complaint(run("serve", env=good | {"BRIDGE_CONFIG": str(file)}))
+
+    assert said in line
+    assert str(file) in line or "BRIDGE_" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (VALUE, "whsec_"),
+        (f"{SECRET}\naccept_until = {VALUE}", "instants like"),
+        (f"{SECRET}\n{VALUE}", "accept_until = …"),
+        ("", "whsec_"),
+    ],
+)
+def test_a_bad_secret_file_is_named_and_not_shown(good: dict[str, str], content: str, said: str) -> None:
+    file = Path(good[f"{SOURCE}SECRETS_DIR"]) / "current"
+    file.write_text(content)
+
+    line = complaint(run_process("serve", env=good))
+
+    assert str(file) in line
+    assert said in line
+    assert SECRET not in line
+
+
+def test_an_empty_secrets_directory_is_named(good: dict[str, str]) -> None:
+    directory = Path(good[f"{SOURCE}SECRETS_DIR"])
+    (directory / "current").unlink()
+
+    line = complaint(run_process("serve", env=good))
+
+    assert f"{directory}: no secret there" in line
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_every_command(run: Run, flag: str) -> None:
+    outcome = run(flag)
+
+    assert outcome.code == 0
+    assert outcome.stderr == ""
+    listed = {line.split()[0] for line in outcome.stdout.splitlines() if line.startswith("  ")}
+    assert set(COMMANDS) <= listed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    outcome = run(command, "--help")
+
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.startswith("Usage: ")
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    outcome = run("--version")
+
+    assert outcome.code == 0
+    assert outcome.stdout.startswith("drx-bridge, version ")
+
+
+@pytest.mark.parametrize("arguments", [("absent",), ("--absent",), ("serve", "--absent"), ("serve", "absent"), ()])
+def test_a_wrong_command_line_is_exit_2_with_the_usage(run: Run, arguments: tuple[str, ...]) -> None:
+    outcome = run(*arguments)
+
+    assert outcome.code == 2
+    assert outcome.stdout == ""
+    assert outcome.stderr.startswith("Usage: ")
+    assert "Traceback" not in outcome.stderr
