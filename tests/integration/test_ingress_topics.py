@@ -1,0 +1,102 @@
+"""The ingress on a cluster whose topics are not as the contract wants them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest
+
+from bridge.dev.admin import create_topics
+from tests.builders import a_body
+from tests.cluster import Cluster, Topics
+from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture(autouse=True)
+def standard_topics(topics: Topics) -> None:
+    topics.standard()
+
+
+@asynccontextmanager
+async def routed(directory: Path, cluster: Cluster, topic: str) -> AsyncIterator[IngressProcess]:
+    """Run an ingress that sends `prescription.processed` to `topic`."""
+    routes = orjson.dumps({"prescription.processed": topic}).decode()
+    with IngressProcess(directory, cluster.bootstrap_servers, KAFKA__ROUTES=routes) as ingress:
+        await asyncio.to_thread(ingress.live)
+        yield ingress
+
+
+async def until_said(session: aiohttp.ClientSession, ingress: IngressProcess, check: str, word: str) -> Reply:
+    """Return readiness once a check says `word`."""
+    while True:
+        reply = await ask(session, f"{ingress.management_url}/readyz")
+        if reply.json["checks"][check] == word:
+            return reply
+        await asyncio.sleep(0.05)
+
+
+async def metrics(session: aiohttp.ClientSession, ingress: IngressProcess) -> list[str]:
+    return (await ask(session, f"{ingress.management_url}/metrics")).body.decode().splitlines()
+
+
+async def test_a_missing_topic_is_not_ready_until_it_is_created(
+    cluster: Cluster, topics: Topics, tmp_path: Path
+) -> None:
+    topic = topics.unique_key("test")
+    body = a_body()
+    async with (
+        asyncio.timeout(HANG_S),
+        aiohttp.ClientSession() as session,
+        routed(tmp_path, cluster, topic) as ingress,
+    ):
+        missing = await until_said(session, ingress, "topics", "topic_missing")
+        away = await deliver(session, ingress, body, webhook_id="evt_1")
+        await asyncio.to_thread(create_topics, cluster.bootstrap_servers, {topic: 12})
+        await asyncio.to_thread(ingress.ready)
+        back = await deliver(session, ingress, body, webhook_id="evt_1")
+
+        assert missing.status == 503
+        assert (away.status, away.json["code"]) == (503, "topic_missing")
+        assert int(away.headers["Retry-After"]) >= 1
+        assert back.status == 200
+        assert f'"topic":"{topic}","seen":null,"expected":12' in ingress.output()
+        assert await ingress.end(signal.SIGTERM) == 0
+
+
+async def test_too_few_partitions_are_not_ready(cluster: Cluster, topics: Topics, tmp_path: Path) -> None:
+    """Some keys would have no place, and to move them would break their order."""
+    topic = await asyncio.to_thread(topics.fresh, partitions=3)
+    async with (
+        asyncio.timeout(HANG_S),
+        aiohttp.ClientSession() as session,
+        routed(tmp_path, cluster, topic) as ingress,
+    ):
+        few = await until_said(session, ingress, "topics", "too_few_partitions")
+
+        assert few.status == 503
+        assert f'drxbridge_partition_count_mismatch{{topic="{topic}"}} 1.0' in await metrics(session, ingress)
+        assert f'"topic":"{topic}","seen":3,"expected":12' in ingress.output()
+
+
+async def test_too_many_partitions_are_an_alarm_and_nothing_moves(
+    cluster: Cluster, topics: Topics, tmp_path: Path
+) -> None:
+    topic = await asyncio.to_thread(topics.fresh, partitions=16)
+    async with (
+        asyncio.timeout(HANG_S),
+        aiohttp.ClientSession() as session,
+        routed(tmp_path, cluster, topic) as ingress,
+    ):
+        await asyncio.to_thread(ingress.ready)
+        reply = await deliver(session, ingress, a_body(), webhook_id="evt_1")
+
+        assert reply.status == 200
+        assert f'drxbridge_partition_count_mismatch{{topic="{topic}"}} 1.0' in await metrics(session, ingress)
