@@ -1,0 +1,30 @@
+"""The histogram without locks counts as the library's does."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from bridge.runtime.metrics import LoopHistogram
+
+BOUNDS = (0.5, 1.0, 10.0)
+
+
+def exposed(kind: type[Histogram], amounts: list[float]) -> bytes:
+    registry = CollectorRegistry()
+    child = kind("x", "Text", ("route",), registry=registry, buckets=BOUNDS).labels("a")
+    for amount in amounts:
+        child.observe(amount)
+    return generate_latest(registry)
+
+
+@given(st.lists(st.sampled_from(BOUNDS) | st.floats(0, 20)))
+def test_it_exposes_what_the_library_would(amounts: list[float]) -> None:
+    """A value on a bound belongs to that bound's bucket."""
+    ours, theirs = (  # the time of creation is another one
+        [line for line in exposed(kind, amounts).splitlines() if b"_created" not in line]
+        for kind in (LoopHistogram, Histogram)
+    )
+
+    assert ours == theirs
