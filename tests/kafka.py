@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
 
+from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin
 from bridge.kafka.client import ConsumedRecord, open_reader
 from bridge.kafka.connection import Connection
 from bridge.kafka.supervisor import KafkaProducer, Patience
@@ -61,3 +63,24 @@ async def read_all(bootstrap_servers: str, topic: str) -> list[ConsumedRecord]:
     """Everything a topic holds now."""
     async with open_reader(Connection(bootstrap_servers), [topic], from_beginning=True) as reader:
         return [record async for record in reader.until_end()]
+
+
+class NarrowTopic(TopicSpec):
+    """A topic that takes no record larger than this."""
+
+    __slots__ = ()
+    message_max_bytes = 21_000
+
+    @property
+    def configs(self) -> dict[str, str]:
+        """Settings of the topic as Kafka names them."""
+        return {**super().configs, "max.message.bytes": str(self.message_max_bytes)}
+
+
+async def narrow_topic(bootstrap_servers: str, *, partitions: int) -> str:
+    """Create an empty topic for small records only and return its name."""
+    name = f"test-{uuid4().hex}"
+    spec = NarrowTopic(name, partitions, replication_factor=1, min_insync_replicas=1, retention_ms=FOREVER_MS)
+    async with open_admin(Connection(bootstrap_servers)) as admin:
+        await admin.create([spec])
+    return name

@@ -12,10 +12,10 @@ from bridge.errors import NotDurableError
 from bridge.kafka.lanes import Producer, RecordRefusedError
 from bridge.kafka.record import Record
 from tests.fakes import FakeProducer
-from tests.kafka import read_all, ready_producer
+from tests.kafka import NarrowTopic, narrow_topic, read_all, ready_producer
 
 PARTITIONS = 3
-MESSAGE_MAX = 20_000
+MESSAGE_MAX = NarrowTopic.message_max_bytes - 1000  # a batch has a head, too
 
 
 @dataclass
@@ -48,9 +48,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(fake, "narrow", "wide", fake)
         return
     topics = request.getfixturevalue("topics")
-    topic = await asyncio.to_thread(
-        topics.fresh, partitions=PARTITIONS, configs={"max.message.bytes": str(MESSAGE_MAX + 1000)}
-    )
+    topic = await narrow_topic(topics.bootstrap_servers, partitions=PARTITIONS)
     wide_topic = await asyncio.to_thread(topics.fresh, partitions=PARTITIONS)
     async with ready_producer(topics.bootstrap_servers, topic, wide_topic, partitions=PARTITIONS) as producer:
         yield Subject(producer, topic, wide_topic, None, topics.bootstrap_servers)
