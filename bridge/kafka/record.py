@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import orjson
+
 from bridge.event import UNRECOGNIZED_TYPE, Delivery, Event, ParkReason
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
@@ -120,6 +122,8 @@ def _text_header(name: str, value: str) -> Header:
 
 
 def _rfc3339(moment: datetime) -> bytes:
+    if moment.microsecond:  # orjson takes a fifth of the time, but leaves a fraction of zero out
+        return orjson.dumps(moment, option=orjson.OPT_UTC_Z)[1:-1]
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 
 
