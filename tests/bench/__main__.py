@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: the ingress against a naive control. `python -m tests.bench stages`: what each stage costs."""
+"""`python -m tests.bench`: the ingress against a naive control; with `stages`: what each stage of a delivery costs."""
 
 from __future__ import annotations
 

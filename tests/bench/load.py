@@ -1,6 +1,7 @@
 """The load generator, a process of its own: raw sockets, requests signed beforehand, every answer timed.
 
-Run as `python -m tests.bench.load PORT FIRST COUNT CONNECTIONS RATE`; a rate of 0 is a closed loop. Prints one JSON line.
+Run as `python -m tests.bench.load PORT FIRST COUNT CONNECTIONS RATE`; a rate of 0 is a closed
+loop. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Connection(asyncio.Protocol):
 async def generate(*, port: int, first: int, count: int, connections: int, rate: float) -> Load:
     """Make `count` requests and return what was seen."""
     run = Run(first=first, count=count)
-    # The requests live as long as the process; looking through them again and again would be our cost, not the server's.
+    # The requests live as long as the process; looking through them again and again would cost the server its core.
     gc.freeze()
     gc.disable()
     loop = asyncio.get_running_loop()
@@ -161,9 +162,7 @@ async def _at_rate(run: Run, opened: list[Connection], rate: float) -> None:
 
 def main(port: str, first: str, count: str, connections: str, rate: str) -> None:
     """Generate and print."""
-    work = generate(
-        port=int(port), first=int(first), count=int(count), connections=int(connections), rate=float(rate)
-    )
+    work = generate(port=int(port), first=int(first), count=int(count), connections=int(connections), rate=float(rate))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(orjson.dumps(asdict(runner.run(work))).decode())  # noqa: T201 - the answer to whoever started us
 

@@ -65,7 +65,7 @@ class Head:
         """Split a request's head."""
         first, *lines = raw.split(b"\r\n")
         self.method, self.path, _ = first.decode().split(" ")
-        self.raw_headers = tuple(tuple(line.split(b": ", 1)) for line in lines)
+        self.raw_headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
         self.should_close = False
         self.version = (1, 1)
 
@@ -134,7 +134,7 @@ class Bench:
             instance="bench",
             first_ordinal=1,
         )
-        source = Source("drx", "sandbox", drx_standard, keys=lambda: self.keys, tolerance_s=300)  # type: ignore[arg-type]
+        source = Source("drx", "sandbox", drx_standard, keys=lambda: self.keys, tolerance_s=300)
         self.webhooks = Webhooks(
             sources={"drx": source},
             decoy=source,
