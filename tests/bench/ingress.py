@@ -135,7 +135,7 @@ async def _count(candidate: Candidate, bootstrap_servers: str) -> None:
 def _number(record: ConsumedRecord) -> int:
     if record.topic == NAIVE_TOPIC:
         return number_in(record.value or b"")
-    return number_of(dict(record.headers)["ce_id"])
+    return number_of(dict(record.headers)["ce_id"] or b"")
 
 
 def result(control: Candidate, ours: Candidate) -> dict[str, Any]:
