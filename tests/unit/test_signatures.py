@@ -248,6 +248,15 @@ def test_ed25519_elements_are_few() -> None:
     assert refusal(signature=junk + b" " + allowed, keys=[PUBLIC_SLOT]) == ("signature_malformed", "format")
 
 
+def test_only_what_an_ed25519_key_would_be_tried_on_counts_as_an_ed25519_element() -> None:
+    """Without a public key `v1a` is an unknown scheme, and what cannot be a signature costs nothing."""
+    many = PUBLIC_ELEMENTS_MAX + 1
+    junk = b"v1a,%s " % base64.b64encode(bytes(64))
+
+    assert check(signature=junk * many + GOOD, keys=[SLOT]).slot == "current"
+    assert check(signature=b"v1a,AAAA " * many + GOOD_PUBLIC, keys=[PUBLIC_SLOT]).slot == "current"
+
+
 def test_schemes_do_not_mix() -> None:
     """A public key is public: it must never serve as the shared secret of an HMAC."""
     public = PUBLIC_SLOT.public_key
