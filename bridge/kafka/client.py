@@ -32,7 +32,7 @@ class ReadError(BridgeError):
 
 
 class ConsumedRecord(NamedTuple):
-    """A record as it lies in a topic."""
+    """A record as it lies in a topic; a header without a value, which Kafka allows, counts as an empty one."""
 
     topic: str
     partition: int
@@ -125,7 +125,10 @@ class TopicReader:
         except KafkaError as exc:
             raise ReadError("read_failed", "the brokers refuse to be read; offsets out of range, or ACL?") from exc
         return [
-            ConsumedRecord(each.topic, each.partition, each.offset, each.timestamp, each.key, each.value, each.headers)
+            ConsumedRecord(
+                *(each.topic, each.partition, each.offset, each.timestamp, each.key, each.value),
+                [(name, content or b"") for name, content in each.headers],
+            )
             for records in found.values()
             for each in records
         ]

@@ -104,6 +104,18 @@ def test_what_is_not_ours_is_said_and_the_next_record_is_shown(cluster: Cluster,
     assert [line["value"] is None for line in shown] == [False, True, True, True, True, False]
 
 
+def test_a_header_that_another_client_left_without_a_value_is_empty(cluster: Cluster, topics: Topics) -> None:
+    name = topics.fresh()
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
+    producer.produce(name, key="rx_1", value=PAYLOAD, headers=[("trace", None)])
+    producer.flush()
+
+    (line,) = lines(run(name, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--json"))
+
+    assert line["headers"] == {"trace": ""}
+    assert line["record"] == RECORD
+
+
 def test_people_read_one_record_in_two_lines(cluster: Cluster, topic: str) -> None:
     result = run(topic, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--key", "rx_2")
 
