@@ -64,9 +64,19 @@ def main() -> None:
     except BridgeError as exc:
         click.echo(f"drx-bridge: {exc}", err=True)
         sys.exit(2)
-    except click.exceptions.ClickException as exc:
+    except click.exceptions.NoArgsIsHelpError as exc:
         exc.show()
+        sys.exit(2)
+    except click.exceptions.ClickException as exc:
+        click.echo(_complaint(exc), err=True)
         sys.exit(2)
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complaint(exc: click.exceptions.ClickException) -> str:
+    """Say in one line what is wrong with the command line, and where to read how it should be."""
+    context = exc.ctx if isinstance(exc, click.exceptions.UsageError) else None
+    line = " ".join(exc.format_message().split()).rstrip(".")
+    return f"{context.command_path}: {line}; see `{context.command_path} --help`" if context else f"drx-bridge: {line}"

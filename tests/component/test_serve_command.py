@@ -234,11 +234,20 @@ def test_the_version_is_that_of_the_package(run: Run) -> None:
     assert outcome.stdout.startswith("drx-bridge, version ")
 
 
-@pytest.mark.parametrize("arguments", [("absent",), ("--absent",), ("serve", "--absent"), ("serve", "absent"), ()])
-def test_a_wrong_command_line_is_exit_2_with_the_usage(run: Run, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("absent",), ("--absent",), ("serve", "--absent"), ("serve", "absent")])
+def test_a_wrong_command_line_is_one_line_and_exit_2(run: Run, arguments: tuple[str, ...]) -> None:
     outcome = run(*arguments)
 
     assert outcome.code == 2
     assert outcome.stdout == ""
+    (line,) = outcome.stderr.splitlines()
+    assert "absent" in line
+    assert "--help" in line
+
+
+def test_no_command_is_exit_2_with_the_help(run: Run) -> None:
+    outcome = run()
+
+    assert outcome.code == 2
+    assert outcome.stdout == ""
     assert outcome.stderr.startswith("Usage: ")
-    assert "Traceback" not in outcome.stderr
