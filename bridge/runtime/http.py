@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -24,8 +25,6 @@ JSON_TYPE = "application/json"
 TICK_S = 1.0
 # After a refusal that leaves a body unread, read on this long so that the sender sees the answer, not a reset.
 LINGER_S = 2.0
-# At a stop, what the kernel has taken for us by then is still read and answered: a few turns of the loop.
-SETTLE_S = 0.02
 # Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
 BACKLOG = 1024
 
@@ -204,8 +203,11 @@ class HardenedServer(web.Server):
             await self._guard(stop)
         finally:
             self.draining = True
-            await asyncio.sleep(SETTLE_S)  # closing at once would reset connections that nobody has accepted yet
+            waiting = _accept_all(listener.sockets)
             listener.close()
+            for accepted in waiting:
+                with contextlib.suppress(OSError):  # gone by itself meanwhile
+                    await self._loop.connect_accepted_socket(self, accepted)
             await self._drain(drain_s)
 
     async def _guard(self, stop: asyncio.Event) -> None:
@@ -232,3 +234,16 @@ class HardenedServer(web.Server):
                 connection.force_close()
             await asyncio.sleep(0.02)  # connections end by callbacks of the loop; there is no event to wait for
         await self.shutdown(timeout=TICK_S)
+
+
+def _accept_all(listeners: Iterable[Any]) -> list[socket.socket]:
+    """Take the connections that the kernel holds for us: it would reset them when the listeners close."""
+    accepted: list[socket.socket] = []
+    for listener in listeners:
+        with socket.socket(fileno=os.dup(listener.fileno())) as own, contextlib.suppress(OSError):
+            own.settimeout(0)
+            while len(accepted) < BACKLOG:
+                accepted.append(own.accept()[0])
+    for each in accepted:
+        each.settimeout(0)
+    return accepted

@@ -97,6 +97,12 @@ class Traffic:
         self.statuses: dict[str, int] = {}
         self.flowing = asyncio.Event()
 
+    async def more(self, number: int) -> None:
+        """Return when so many more requests have left, answered or not."""
+        wanted = len(self.sent) + number
+        while len(self.sent) < wanted:  # noqa: ASYNC110 - a hundred events would be one each
+            await asyncio.sleep(0)
+
     async def run(self) -> None:
         """Send until nobody takes connections any more."""
         async with asyncio.TaskGroup() as group:

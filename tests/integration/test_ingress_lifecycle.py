@@ -173,13 +173,19 @@ async def test_an_interrupt_ends_it_with_130(cluster: Cluster, tmp_path: Path) -
 
 
 async def test_whatever_has_arrived_when_the_stop_comes_is_answered(cluster: Cluster, tmp_path: Path) -> None:
-    """Senders that do not wait for each other go on through the stop; only what they send after it may fail."""
+    """Senders that do not wait for each other go on through the stop; only what they send after it may fail.
+
+    The process is frozen for a moment, so that it finds the signal, new connections and new requests all at once.
+    """
     async with serving(tmp_path, cluster) as ingress, asyncio.timeout(HANG_S):
         traffic = Traffic(ingress)
         running = asyncio.create_task(traffic.run())
         await traffic.flowing.wait()
+        ingress.send_signal(signal.SIGSTOP)
+        await traffic.more(100)
         owed = set(traffic.sent)
         ingress.send_signal(signal.SIGTERM)
+        ingress.send_signal(signal.SIGCONT)
         await running
 
         assert await asyncio.to_thread(ingress.ended) == 0
