@@ -14,7 +14,6 @@ from rich.text import Text
 
 from bridge.settings import PREFIX, Settings, load_settings, masked
 
-
 # Rows stay whole for grep.
 PIPED_WIDTH = 200
 
