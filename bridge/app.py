@@ -19,8 +19,7 @@ from bridge.ingress.observations import Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Profile
 from bridge.ingress.routes import UNKNOWN, Source, Webhooks
-from bridge.ingress.secrets import Outcome, SecretDirectory
-from bridge.ingress.signatures import decoys
+from bridge.ingress.secrets import DecoyKeys, Outcome, SecretDirectory
 from bridge.kafka.connection import Connection
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.routing import RoutingTable
@@ -192,7 +191,7 @@ def _server(
         name=UNKNOWN,
         environment=example.environment,
         profile=example.profile,
-        keys=lambda: decoys(example.keys()),
+        keys=DecoyKeys(example.keys),
         tolerance_s=example.tolerance_s,
     )
     admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)

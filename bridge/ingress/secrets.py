@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 import structlog
 
 from bridge.errors import ConfigError
-from bridge.ingress.signatures import KeySlot, parse_secret
+from bridge.ingress.signatures import KeySlot, decoys, parse_secret
 
 Code = Literal[
     "secrets_unreadable",
@@ -146,6 +146,23 @@ class SecretDirectory:
         if code != self._failure:
             log.warning("worker.secrets_kept", source=self._source, code=code)
         self._failure = code
+
+
+class DecoyKeys:
+    """What an unknown name is verified against: keys like those of a source that exists, which never count."""
+
+    def __init__(self, like: Callable[[], Sequence[KeySlot]]) -> None:
+        """Be like the keys that `like` returns."""
+        self._like = like
+        self._of: Sequence[KeySlot] | None = None
+        self._keys: tuple[KeySlot, ...] = ()
+
+    def __call__(self) -> tuple[KeySlot, ...]:
+        """Return them; they are made when the originals change, since making them at each delivery could be timed."""
+        current = self._like()
+        if current is not self._of:
+            self._of, self._keys = current, decoys(current)
+        return self._keys
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -86,6 +86,8 @@ class KafkaProducer:
         self._durations = {topic: metrics.produce_duration.labels(topic) for topic in topics}
         self._acknowledged = {topic: metrics.produce.labels(topic, "acknowledged") for topic in topics}
         self._counts: dict[str, int | None] = {}
+        for topic in topics:
+            metrics.partition_count_mismatch.labels(topic).set(0)
         self.code = ""
         self._enter("connecting")
 

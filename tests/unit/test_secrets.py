@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.ingress.secrets import FILE_MAX_BYTES, SecretDirectory, SecretsError, load, slot_word
+from bridge.ingress.secrets import FILE_MAX_BYTES, DecoyKeys, SecretDirectory, SecretsError, load, slot_word
+from bridge.ingress.signatures import KeySlot
 
 
 def whsec(number: int, *, size: int = 32) -> str:
@@ -301,3 +302,17 @@ async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path:
     await asyncio.wait_for(running, 60)
 
     assert running.done()
+
+
+def test_decoys_are_made_once_for_each_set_of_keys() -> None:
+    """Making them at each delivery could be timed, and would tell an unknown name from a known one."""
+    sets = [(KeySlot(name="current", hmac_key=b"k" * 32),), (KeySlot(name="current", hmac_key=b"n" * 32),)]
+    in_force = sets[0]
+    keys = DecoyKeys(lambda: in_force)
+
+    first = keys()
+    assert keys() is first
+    assert not first[0].counts_at(0)
+
+    in_force = sets[1]
+    assert keys()[0].hmac_key == b"n" * 32
