@@ -15,11 +15,12 @@ from prometheus_client import CollectorRegistry
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
 from bridge.ingress.admission import Admission
-from bridge.ingress.observations import Observations
+from bridge.ingress.observations import UNKNOWN, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Profile
-from bridge.ingress.routes import UNKNOWN, Source, Webhooks
+from bridge.ingress.routes import Webhooks
 from bridge.ingress.secrets import DecoyKeys, Outcome, SecretDirectory
+from bridge.ingress.source import Source
 from bridge.kafka.connection import Connection
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.routing import RoutingTable

@@ -125,6 +125,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,  # a chart that leaves a value out still sets the variable
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,

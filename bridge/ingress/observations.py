@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from typing import Protocol
 
 from prometheus_client import Counter, Histogram
 
@@ -13,6 +13,7 @@ from bridge.runtime.metrics import IngressMetrics
 
 ROUTE = "/webhooks/{source}"
 OTHER = "other"
+UNKNOWN = "unknown"
 POST = "POST"
 SERVICE = "ingress"
 FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future", "replay")
@@ -22,16 +23,23 @@ UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 KNOWN_SLOTS = ("current", "previous")
 
 
-class Routed(Protocol):
-    """What an answer is counted under; open words of the request never become labels."""
+class Request:
+    """What is known of one request while it is answered; for its log line and its metrics."""
+
+    __slots__ = ("began", "event_id", "method", "routed", "source")
+
+    def __init__(self, method: str) -> None:
+        """Start the clock."""
+        self.began = time.perf_counter()
+        self.method = method
+        self.routed = False
+        self.source = UNKNOWN
+        self.event_id = ""
 
     @property
-    def routed(self) -> bool:
-        """True when the path is that of webhooks."""
-
-    @property
-    def method(self) -> str:
-        """The request's method."""
+    def elapsed_s(self) -> float:
+        """Seconds since the head was read."""
+        return time.perf_counter() - self.began
 
 
 class Observations:
@@ -94,7 +102,7 @@ class Observations:
         if reason:
             self._failures[reason].inc()
 
-    def answered(self, outcome: str, code: str, duration_s: float, request: Routed) -> float:
+    def answered(self, outcome: str, code: str, duration_s: float, request: Request) -> float:
         """Count an answer and return its duration in milliseconds, for the log."""
         route, method = ROUTE if request.routed else OTHER, POST if request.method == POST else OTHER
         counter, histogram = self._answer(route, method, outcome, code)

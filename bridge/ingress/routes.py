@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Protocol
@@ -17,9 +17,10 @@ from bridge.errors import DeliveryRefusedError, NotDurableError
 from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.admission import Admission
 from bridge.ingress.heads import declared_size, read_heads, safe_headers, trace_of
-from bridge.ingress.observations import Observations
+from bridge.ingress.observations import UNKNOWN, Observations, Request
 from bridge.ingress.profiles.profile import Mapped, Profile
-from bridge.ingress.signatures import REASONS, KeySlot, verify
+from bridge.ingress.signatures import REASONS, verify
+from bridge.ingress.source import Source
 from bridge.ingress.strict_json import parse
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail
@@ -27,7 +28,6 @@ from bridge.runtime.logging import trail
 log = structlog.get_logger()
 
 PREFIX = "/webhooks/"
-UNKNOWN = "unknown"
 # The one table of status codes (CONTRACT 2); a refusal's status hangs on its code.
 STATUS: Mapping[str, int] = {"accepted": 200, "parked": 202, "unavailable": 503}
 REFUSAL_STATUS: Mapping[str, int] = {
@@ -61,44 +61,6 @@ class Publisher(Protocol):
         Raises:
             NotDurableError: Not within the deadline; the records may still appear.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One configured sender.
-
-    Attributes:
-        name: Last segment of its path.
-        environment: What it may send.
-        profile: Its dialect.
-        keys: Its key slots, asked for at each delivery since they are reloaded.
-        tolerance_s: How far a delivery's timestamp may be off, or None.
-    """
-
-    name: str
-    environment: str
-    profile: Profile
-    keys: Callable[[], Sequence[KeySlot]]
-    tolerance_s: int | None
-
-
-class Request:
-    """What is known of one request while it is answered; for its log line and its metrics."""
-
-    __slots__ = ("began", "event_id", "method", "routed", "source")
-
-    def __init__(self, method: str) -> None:
-        """Start the clock."""
-        self.began = time.perf_counter()
-        self.method = method
-        self.routed = False
-        self.source = UNKNOWN
-        self.event_id = ""
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the head was read."""
-        return time.perf_counter() - self.began
 
 
 class Webhooks:
@@ -156,7 +118,8 @@ class Webhooks:
         self._refuse(Request(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _route(self, head: Any, request: Request) -> Source:
-        path = head.path.partition("?")[0]
+        # The absolute form, which RFC 9112 3.2.2 has every server accept, starts with a scheme.
+        path = head.path.partition("?")[0] if head.path.startswith("/") else head.url.raw_path
         name = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         if not name or "/" in name:
             raise DeliveryRefusedError("not_found")
@@ -243,6 +206,7 @@ class Webhooks:
             "delivery.parked",
             source=request.source,
             event_id=request.event_id,
+            event_type=UNKNOWN if park.reason == "unknown_type" else "",
             code=park.reason,
             detail=park.detail,
             field=park.field,

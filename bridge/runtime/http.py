@@ -70,6 +70,7 @@ class Answer:
         if transport is None:
             raise ConnectionResetError
         message = request._message  # noqa: SLF001 - as above
+        protocol.reading_since = None
         keep = not (self.close or message.should_close or protocol.ending or message.version < (1, 1))
         if not keep:
             protocol.close()
@@ -124,7 +125,8 @@ class Connection(RequestHandler):
         super().data_received(data)
         if self._request_count != before:
             self.reading_since = None
-        elif self.reading_since is None and self.waiting:
+        elif self.reading_since is None and self._current_request is None and not self._messages:
+            # Not `waiting`: a head that comes with the connect is here before aiohttp's task has begun to wait.
             self.reading_since = self.clock()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for a truth value; aiohttp gives None

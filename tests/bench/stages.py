@@ -21,11 +21,12 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.event import Delivery
 from bridge.ingress.admission import Admission
 from bridge.ingress.heads import declared_size, read_heads, trace_of
-from bridge.ingress.observations import Observations
+from bridge.ingress.observations import Observations, Request
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.routes import Request, Source, Webhooks
+from bridge.ingress.routes import Webhooks
 from bridge.ingress.signatures import KeySlot, verify
+from bridge.ingress.source import Source
 from bridge.ingress.strict_json import parse
 from bridge.kafka.codec import Codec
 from bridge.kafka.publisher import Publisher

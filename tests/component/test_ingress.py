@@ -20,8 +20,9 @@ from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.admission import Admission
 from bridge.ingress.observations import Observations
 from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.routes import REFUSAL_STATUS, Source, Webhooks
+from bridge.ingress.routes import REFUSAL_STATUS, Webhooks
 from bridge.ingress.signatures import decoys
+from bridge.ingress.source import Source
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
@@ -90,6 +91,24 @@ class Exploding:
         raise KeyError(document)
 
 
+class StubTransport(asyncio.Transport):
+    """A connection whose other end has just spoken."""
+
+    def __init__(self) -> None:
+        """Start open."""
+        super().__init__()
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+
 @contextlib.asynccontextmanager
 async def running(
     *, body_max: int = 262_144, count_max: int = 64, read_timeout_s: float = 10, profile: Any = None
@@ -133,8 +152,9 @@ def request_bytes(body: bytes, headers: Iterable[tuple[str, str]]) -> bytes:
 
 async def until(true: Callable[[], bool]) -> None:
     """Let the loop run until something has come true that no event announces."""
-    while not true():  # noqa: ASYNC110 - as the docstring says
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(60):  # a bound on a hang, not a claim about time
+        while not true():  # noqa: ASYNC110 - as the docstring says
+            await asyncio.sleep(0.005)
 
 
 def _listens(port: int) -> bool:
@@ -314,6 +334,28 @@ async def test_never_echoes_a_malformed_request(ingress: Ingress, capfd: pytest.
         assert marker not in answer
 
     assert marker.decode() not in "".join(capfd.readouterr())
+
+
+async def test_takes_the_absolute_form_of_an_address(ingress: Ingress) -> None:
+    body = a_body()
+    whole = request_bytes(body, [("Connection", "close"), *signed_headers(body).items()])
+
+    answer = await ingress.raw(whole.replace(b"POST /webhooks", b"POST http://bridge.test/webhooks", 1))
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_head_that_comes_with_the_connect_is_bounded_too() -> None:
+    """Aiohttp's own task has not begun to wait then, and its idle timeout is the much longer one."""
+    async with running(read_timeout_s=0.1) as ingress:
+        manager: Any = ingress.server
+        connection = manager()
+        connection.connection_made(a_transport := StubTransport())
+        connection.data_received(b"POST /webhooks/drx HTTP/1.1\r\nHost:")
+
+        await until(lambda: a_transport.aborted)
+
+        connection.connection_lost(None)
 
 
 async def test_answers_expect_100_continue(ingress: Ingress) -> None:

@@ -100,6 +100,14 @@ def test_what_kubernetes_injects_for_a_service_is_not_ours(monkeypatch: pytest.M
     assert load_settings().http.port == 8080
 
 
+def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, BRIDGE_REGISTRY__URL="", BRIDGE_HTTP__PORT="")
+
+    settings = load_settings()
+
+    assert (settings.registry.url, settings.http.port) == (None, 8080)
+
+
 def test_a_password_in_a_url_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, BRIDGE_REGISTRY__URL="https://user:s3cret@registry.internal:8081")
 
