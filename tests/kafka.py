@@ -14,6 +14,7 @@ from bridge.kafka.client import ConsumedRecord, open_reader
 from bridge.kafka.connection import Connection
 from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.runtime.metrics import IngressMetrics
+from tests.cluster import Cluster
 
 # Bound of anything that must happen; generous, since the machine may be busy.
 HANG_S = 60.0
@@ -84,3 +85,23 @@ async def narrow_topic(bootstrap_servers: str, *, partitions: int) -> str:
     async with open_admin(Connection(bootstrap_servers)) as admin:
         await admin.create([spec])
     return name
+
+
+@asynccontextmanager
+async def paused(cluster: Cluster) -> AsyncIterator[None]:
+    """Freeze the broker for the block: its connections stay open and say nothing."""
+    await asyncio.to_thread(cluster.pause_broker, 1)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(cluster.resume_broker, 1)
+
+
+@asynccontextmanager
+async def killed(cluster: Cluster) -> AsyncIterator[None]:
+    """Kill the broker, and start it again after the block."""
+    await asyncio.to_thread(cluster.kill_broker, 1)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(cluster.start_broker, 1)

@@ -19,6 +19,7 @@ from tests.builders import a_body
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver, header
 from tests.integration.load import Senders, Traffic, first_occurrences
+from tests.kafka import killed, paused
 
 pytestmark = pytest.mark.kafka
 
@@ -37,26 +38,6 @@ def standard_topics(topics: Topics) -> None:
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as opened:
         yield opened
-
-
-@asynccontextmanager
-async def paused(cluster: Cluster) -> AsyncIterator[None]:
-    """Freeze the broker for the block: its connections stay open and say nothing."""
-    await asyncio.to_thread(cluster.pause_broker, 1)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(cluster.resume_broker, 1)
-
-
-@asynccontextmanager
-async def killed(cluster: Cluster) -> AsyncIterator[None]:
-    """Kill the broker, and start it again after the block."""
-    await asyncio.to_thread(cluster.kill_broker, 1)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(cluster.start_broker, 1)
 
 
 @asynccontextmanager

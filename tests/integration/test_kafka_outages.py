@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - no part of the bridge ever deletes a topic
@@ -14,33 +12,13 @@ from bridge.errors import NotDurableError
 from bridge.kafka.record import Record
 from bridge.kafka.supervisor import KafkaProducer, Patience
 from tests.cluster import Cluster, Topics
-from tests.kafka import HANG_S, a_producer, read_all, ready_producer, running, until
+from tests.kafka import HANG_S, a_producer, killed, paused, read_all, ready_producer, running, until
 
 pytestmark = pytest.mark.kafka
 
 # So that a test sees in a second what production sees in many.
 HASTY = Patience(tick_s=0.05, stalled_s=0.5, silent_s=60.0, retry_max_s=0.5)
 REPLACING = Patience(tick_s=0.05, stalled_s=0.5, silent_s=1.0, retry_max_s=0.5)
-
-
-@asynccontextmanager
-async def paused(cluster: Cluster) -> AsyncIterator[None]:
-    """Freeze the broker for the block."""
-    await asyncio.to_thread(cluster.pause_broker, 1)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(cluster.resume_broker, 1)
-
-
-@asynccontextmanager
-async def killed(cluster: Cluster) -> AsyncIterator[None]:
-    """Kill the broker and start it again after the block."""
-    await asyncio.to_thread(cluster.kill_broker, 1)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(cluster.start_broker, 1)
 
 
 @pytest.fixture
