@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import entry_points
 
 import click
+
+from bridge.errors import BridgeError, ConfigError
 
 GROUP = "drx_bridge.consumers"
 
@@ -23,10 +26,14 @@ def run(name: str) -> None:
     if name not in found:
         known = ", ".join(sorted(found)) or "none is installed"
         msg = f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}"
-        raise click.UsageError(msg)
+        raise ConfigError(msg)
     found[name].load()()
 
 
 def main() -> None:
-    """Run the command line."""
-    cli()
+    """Run the command line; exit 2 with one line for what the operator can mend."""
+    try:
+        cli()
+    except BridgeError as exc:
+        click.echo(f"drx-consumer: {exc}", err=True)
+        sys.exit(2)
