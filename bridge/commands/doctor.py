@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -16,6 +15,7 @@ from bridge.commands.doctor_checks import Finding, Verdict, check_disk, check_re
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
+from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Settings, load_settings
 
 MARKS: dict[Verdict, tuple[str, str]] = {
@@ -34,8 +34,7 @@ def doctor(*, as_json: bool) -> int:
 
     Exit 0 if the ingress can do its work, 1 if it cannot, 2 if the configuration cannot be read.
     """
-    # Its complaints are said better here.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     findings: list[Finding] = []
     console = Console(soft_wrap=True)
 

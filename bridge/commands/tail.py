@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from bridge.kafka.client import ConsumedRecord, open_reader
 from bridge.kafka.connection import Connection
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.registry.loader import bundled
+from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Registry, load_settings
 
 
@@ -61,8 +61,7 @@ def tail(
     Health information is masked. A record that cannot be decoded is said to be so, and the next one is shown.
     """
     settings = load_settings()
-    # Its complaints about a broker that is away are not ours to show.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     want = Want(
         topic=topic,
         key=None if key is None else os.fsencode(key),

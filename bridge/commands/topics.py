@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -13,6 +12,7 @@ import orjson
 from bridge.app import connection
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
+from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Settings, load_settings
 
 ADVICE = {
@@ -91,8 +91,7 @@ def check(*, replication_factor: int | None, min_insync_replicas: int | None, as
 
 
 def _settings() -> Settings:
-    # Its complaints about a broker that is away are said better here.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     return load_settings()
 
 

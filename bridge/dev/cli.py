@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ import click
 from bridge.dev.kafka import BROKER_COUNTS
 from bridge.dev.stack import Options, Stack, open_stack, prepare_jars
 from bridge.errors import ConfigError
+from bridge.runtime.logging import silence_kafka_client
 
 # A killed process is noticed within this time.
 _TEND_PERIOD_S = 0.2
@@ -77,8 +77,7 @@ def dev(
     if data_dir is None:
         msg = "Missing option '--data-dir'."
         raise click.UsageError(msg)
-    # Its complaints about brokers that are not up yet are the normal course of a start.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     options = Options(data_dir=data_dir, brokers=int(brokers), ingress_port=ingress_port, restart=not no_restart)
     started = time.monotonic()
     try:

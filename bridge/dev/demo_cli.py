@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import secrets
@@ -38,6 +37,7 @@ from bridge.dev.story import MINUTE, Life, token
 from bridge.dev.story_plots import mail_order
 from bridge.ingress.signatures import sign
 from bridge.kafka.connection import Connection
+from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Registry
 
 # A signal is noticed, and a dead process started again, within this time.
@@ -58,8 +58,7 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
     everything stays up until Ctrl-C.
     """
     signals = Signals()
-    # Its complaints about brokers that are not up yet are the normal course of a start.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     screen = Screen(Console())
     screen.title(
         "drx-bridge: verified pharmacy webhooks into Kafka",

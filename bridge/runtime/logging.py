@@ -85,6 +85,11 @@ def configure_logging(*, level: str, style: Literal["auto", "json", "console"]) 
     root.setLevel(max(LEVELS[level], logging.WARNING))
 
 
+def silence_kafka_client() -> None:
+    """Keep the client's complaints off an operator's screen: a command says in its own words what is away."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
 def _json_line(_: Any, level: str, fields: dict[str, Any]) -> bytes:
     """Add the level and the time and render, in one step: there is a line for every delivery."""
     fields["level"] = level
