@@ -8,6 +8,7 @@ import sys
 import click
 
 from bridge.errors import BridgeError
+from bridge.runtime.lifecycle import INTERRUPTED
 
 # Name, where it lives, and its line in `--help`; a command's module is imported only when it runs.
 COMMANDS = {
@@ -22,7 +23,6 @@ COMMANDS = {
     "doctor": ("bridge.commands.doctor:doctor", "Check everything the ingress needs."),
     "config": ("bridge.commands.config:config", "Show the effective settings."),
 }
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
 class LazyGroup(click.Group):

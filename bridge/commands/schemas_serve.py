@@ -14,9 +14,8 @@ from bridge.registry.loader import bundled
 from bridge.registry.server import registry_app
 from bridge.registry.store import Store
 from bridge.registry.store_open import open_store
-from bridge.runtime.lifecycle import stop_on_signals
+from bridge.runtime.lifecycle import INTERRUPTED, stop_on_signals
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 # Requests take milliseconds; a client that stalls must not hold up a stop.
 DRAIN_S = 2.0
 

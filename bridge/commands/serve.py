@@ -12,6 +12,7 @@ import structlog
 
 from bridge.app import run_ingress
 from bridge.errors import BridgeError
+from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import configure_logging, trail
 from bridge.settings import load_settings
 
@@ -22,7 +23,6 @@ else:
     from uvloop import new_event_loop
 
 FAILED = 1
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 # A delivery leaves no cycles behind, yet at Python's 700 new objects its garbage was looked for every few deliveries.
 GC_THRESHOLD = 10_000
 

@@ -13,11 +13,11 @@ import click
 from bridge.dev.kafka import BROKER_COUNTS
 from bridge.dev.stack import Options, Stack, open_stack, prepare_jars
 from bridge.errors import ConfigError
+from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import silence_kafka_client
 
 # A killed process is noticed within this time.
 _TEND_PERIOD_S = 0.2
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
 class Stopped(BaseException):

@@ -24,7 +24,7 @@ import orjson
 from rich.console import Console
 
 from bridge.commands.decoder import open_decoder
-from bridge.dev.cli import INTERRUPTED, Signals, Stopped
+from bridge.dev.cli import Signals, Stopped
 from bridge.dev.demo import SOURCE, Tour
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import open_witness
@@ -37,6 +37,7 @@ from bridge.dev.story import MINUTE, Life, token
 from bridge.dev.story_plots import mail_order
 from bridge.ingress.signatures import sign
 from bridge.kafka.connection import Connection
+from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Registry
 

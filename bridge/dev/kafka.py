@@ -105,12 +105,8 @@ class KafkaCluster:
         """SIGKILL; clients see their connections reset."""
         self.brokers[number].kill()
 
-    def stop_broker(self, number: int) -> None:
-        """SIGTERM; the broker hands its partitions over first."""
-        self.brokers[number].stop(STOP_GRACE_S)
-
     def start_broker(self, number: int) -> None:
-        """Start one that was stopped or killed and return when it answers."""
+        """Start one that was killed and return when it answers."""
         self.brokers[number].start()
         self._wait_ready(number, expect={number})
 

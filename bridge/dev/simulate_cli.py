@@ -24,8 +24,8 @@ from bridge.dev.simulator_report import Tally
 from bridge.dev.simulator_target import signer, webhook_url
 from bridge.dev.story import Environment
 from bridge.errors import ConfigError
+from bridge.runtime.lifecycle import INTERRUPTED
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 DEFAULT_COUNT = 100
 # Fewer deliveries are over before a bar could tell anything.
 BAR_FROM = 20

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import get_args
 
 from prometheus_client import Counter, Histogram
 
 from bridge.event import Delivery
 from bridge.ingress.profiles.profile import FLAGS, Mapped
+from bridge.ingress.secrets import SlotWord, slot_word
 from bridge.runtime.metrics import IngressMetrics
 
 ROUTE = "/webhooks/{source}"
@@ -20,7 +22,6 @@ FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "fut
 PARK_REASONS = ("malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected")
 # Refusals of what was never sent to a source.
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
-KNOWN_SLOTS = ("current", "previous")
 
 
 class Request:
@@ -49,7 +50,7 @@ class Observations:
         """Resolve the children for every label that can occur."""
         self._metrics = metrics
         names = tuple(sources)
-        self._verified = {slot: metrics.signature_verified.labels(slot) for slot in (*KNOWN_SLOTS, OTHER)}
+        self._verified = {slot: metrics.signature_verified.labels(slot) for slot in get_args(SlotWord)}
         self._failures = {reason: metrics.signature_failures.labels(reason) for reason in FAILURE_REASONS}
         self._parked = {
             (name, reason): metrics.unrecognized.labels(name, reason) for name in names for reason in PARK_REASONS
@@ -75,7 +76,7 @@ class Observations:
 
     def verified(self, *, slot: str, offset_s: float, size: int) -> None:
         """A delivery was proved by the secret in `slot`; its clock is `offset_s` seconds behind ours."""
-        self._verified.get(slot, self._verified[OTHER]).inc()
+        self._verified[slot_word(slot)].inc()
         self._metrics.provider_clock_offset.observe(abs(offset_s))
         self._metrics.http_request_body_bytes.observe(size)
 

@@ -28,6 +28,7 @@ Code = Literal[
     "secret_window",
 ]
 Outcome = Literal["reloaded", "failed"]
+SlotWord = Literal["current", "previous", "other"]
 
 # A change counts once two readings in a row agree, so it is in force after two periods: well within the promised 5 s.
 POLL_PERIOD_S = 1.0
@@ -66,7 +67,7 @@ def load(path: Path) -> tuple[KeySlot, ...]:
     return _slots(path, _settled(path))
 
 
-def slot_word(name: str) -> Literal["current", "previous", "other"]:
+def slot_word(name: str) -> SlotWord:
     """Name a slot in a metric, where words must be few."""
     return "current" if name == "current" else "previous" if name == "previous" else "other"
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+INTERRUPTED = 130  # exit code after SIGINT: 128 + its number, as shells say it
+
 
 class Worker(Protocol):
     """Something that works until it is told to stop."""
