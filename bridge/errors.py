@@ -51,3 +51,28 @@ class DecodeError(BridgeError):
         """Keep the constant `code` that says what is wrong."""
         super().__init__(code)
         self.code = code
+
+
+class PermanentError(BridgeError):
+    """A handler's word: this event can never be applied; its key is parked at once."""
+
+    def __init__(self, code: str) -> None:
+        """Keep a constant `code`; never a value of the event."""
+        super().__init__(code)
+        self.code = code
+
+
+class TransientError(BridgeError):
+    """A handler's word: not now; tried again in place, then parked, or waited for if the whole sink is away.
+
+    Attributes:
+        systemic: True when no other event would fare better (the sink is down, or refuses us): uses up no attempts.
+    """
+
+    retriable = True
+
+    def __init__(self, code: str, *, systemic: bool = False) -> None:
+        """Keep a constant `code`; never a value of the event."""
+        super().__init__(code)
+        self.code = code
+        self.systemic = systemic

@@ -10,9 +10,10 @@ from uuid import uuid4
 from prometheus_client import CollectorRegistry
 
 from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin
-from bridge.kafka.client import ConsumedRecord, open_reader
 from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
 from bridge.kafka.supervisor import KafkaProducer, Patience
+from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.metrics import IngressMetrics
 from tests.cluster import Cluster
 

@@ -17,9 +17,10 @@ from bridge.app import connection
 from bridge.commands.decoder import Decoder, open_decoder
 from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown
 from bridge.errors import DecodeError
-from bridge.kafka.client import ConsumedRecord, open_reader
 from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
+from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Registry, load_settings

@@ -11,8 +11,9 @@ from typing import Any
 from bridge.commands.decoder import Decoder
 from bridge.dev.stack import TOPICS
 from bridge.errors import DecodeError
-from bridge.kafka.client import ConsumedRecord, TopicReader, open_reader
 from bridge.kafka.connection import Connection
+from bridge.kafka.reader import TopicReader, open_reader
+from bridge.kafka.transport import ConsumedRecord
 
 # A record is there before its delivery is answered; beyond this it is lost.
 FIND_S = 10.0

@@ -15,8 +15,9 @@ import psutil
 from rich.console import Console
 
 from bridge.dev.admin import create_topics
-from bridge.kafka.client import ConsumedRecord, open_reader
 from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
+from bridge.kafka.transport import ConsumedRecord
 from tests.bench.load import Load
 from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive
 from tests.bench.traffic import number_in, number_of

@@ -20,8 +20,9 @@ import aiohttp
 import orjson
 
 from bridge.dev.ports import free_port
-from bridge.kafka.client import ConsumedRecord, open_reader
 from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
+from bridge.kafka.transport import ConsumedRecord
 from tests.builders import SECRET, signed_headers
 from tests.cluster import STANDARD_TOPICS
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from bridge.kafka.client import ConsumedRecord
+from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_body, signed_headers
 from tests.integration.ingress_process import IngressProcess, deliver, header
 

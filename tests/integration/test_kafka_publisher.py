@@ -10,9 +10,9 @@ import confluent_kafka
 import pytest
 
 from bridge.event import ParkReason
-from bridge.kafka.client import ConsumedRecord
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event
 from tests.cluster import Cluster, Topics
 from tests.kafka import read_all, ready_producer

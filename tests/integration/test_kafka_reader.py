@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 import pytest
 
-from bridge.kafka.client import ReadError, open_reader
 from bridge.kafka.connection import Connection
+from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.record import Record
 from tests.cluster import Topics
 from tests.kafka import HANG_S, ready_producer

@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.kafka.client import ConsumedRecord
 from bridge.kafka.codec import Codec
+from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import signed_headers
 from tests.cluster import Cluster, Topics

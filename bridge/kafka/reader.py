@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 from bridge.errors import BridgeError
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
+from bridge.kafka.transport import ConsumedRecord
 
 # One look waits this long for records.
 POLL_MS = 500
@@ -29,22 +30,6 @@ class ReadError(BridgeError):
         """Keep the constant `code` and what to tell an operator."""
         super().__init__(message)
         self.code = code
-
-
-class ConsumedRecord(NamedTuple):
-    """A record as it lies in a topic; a header without a value, which Kafka allows, counts as an empty one."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-    def __repr__(self) -> str:
-        """Name the place only: key and value are health information."""
-        return f"ConsumedRecord({self.topic}/{self.partition}@{self.offset})"
 
 
 @asynccontextmanager

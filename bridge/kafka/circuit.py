@@ -1,0 +1,1 @@
+"""Whether a sink may be called: closed, open, or half open for a probe."""

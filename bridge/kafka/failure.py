@@ -1,0 +1,1 @@
+"""The one place that decides what becomes of a record that could not be applied."""

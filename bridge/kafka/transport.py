@@ -1,0 +1,127 @@
+"""What a member of a consumer group needs of a Kafka client, free of client types."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from bridge.errors import BridgeError
+
+
+class Place(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class ConsumedRecord(NamedTuple):
+    """A record as it lies in a topic; a header without a value, which Kafka allows, counts as an empty one."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+    def __repr__(self) -> str:
+        """Name the place only: key and value are health information."""
+        return f"ConsumedRecord({self.topic}/{self.partition}@{self.offset})"
+
+    def header(self, name: str) -> str:
+        """Return the first header of that name as text, or an empty string."""
+        for each, content in self.headers:
+            if each == name:
+                return content.decode("utf-8", "replace")
+        return ""
+
+
+class Bounds(NamedTuple):
+    """Offset of the first record that is still there, and the one after the last."""
+
+    start: int
+    end: int
+
+
+class TransportError(BridgeError):
+    """The client cannot go on; `code` says why.
+
+    Codes: `offset_missing` (the group has no offset for a partition), `offset_out_of_range` (the log no longer, or
+    not yet, has it), `refused` (ACL), `no_answer`, `not_member` (a commit by a member that lost the partition).
+    """
+
+    retriable = True
+
+    def __init__(self, code: str, places: Iterable[Place] = ()) -> None:
+        """Keep the constant `code` and the partitions at fault."""
+        super().__init__(code)
+        self.code = code
+        self.places = frozenset(places)
+
+
+class Rebalances(Protocol):
+    """Hears of rebalances, in the client's own task: while `revoked` runs, the partitions are still ours."""
+
+    async def revoked(self, places: frozenset[Place]) -> None:
+        """Drain and commit; within the rebalance timeout."""
+
+    def assigned(self, places: frozenset[Place]) -> None:
+        """Note what is ours from now on; records may be polled before this returns, so nothing is sought here."""
+
+
+class Transport(Protocol):
+    """A member of a group; one task alone calls `poll`, `seek`, `pause` and `resume`, and is never cancelled there."""
+
+    async def start(self, rebalances: Rebalances) -> None:
+        """Join the group.
+
+        Raises:
+            TransportError: `no_answer`, `refused`.
+        """
+
+    async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
+        """Return records of `places`, and of no other partition: of none at all when `places` is empty.
+
+        Calling it, also with no place, is what keeps this member in the group.
+
+        Raises:
+            TransportError: `offset_missing`, `offset_out_of_range`, `refused`.
+        """
+
+    def assigned(self) -> frozenset[Place]:
+        """Return what the group has given to this member."""
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Read `place` from `offset` on."""
+
+    def pause(self, places: Collection[Place]) -> None:
+        """Stop fetching; what was fetched and not polled is dropped and comes again."""
+
+    def resume(self, places: Collection[Place]) -> None:
+        """Undo `pause`."""
+
+    async def commit(self, offsets: Mapping[Place, int]) -> None:
+        """Keep the next offsets in the group, within a bound.
+
+        Raises:
+            TransportError: `not_member`, `no_answer`.
+        """
+
+    async def committed(self, places: Collection[Place]) -> Mapping[Place, int | None]:
+        """Return the group's offsets.
+
+        Raises:
+            TransportError: `no_answer`.
+        """
+
+    async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
+        """Return where the logs start and end.
+
+        Raises:
+            TransportError: `no_answer`.
+        """
+
+    async def stop(self) -> None:
+        """Leave the group and close every connection, within a bound, also in an outage."""
