@@ -53,6 +53,14 @@ class DecodeError(BridgeError):
         self.code = code
 
 
+class UnknownRecordError(DecodeError):
+    """A sound record of a type that this release does not know; a consumer says what becomes of it."""
+
+    def __init__(self) -> None:
+        """Need no other code."""
+        super().__init__("unknown_record")
+
+
 class PermanentError(BridgeError):
     """A handler's word: this event can never be applied; its key is parked at once."""
 
