@@ -21,7 +21,6 @@ from bridge.ingress.profiles.profile import Profile
 from bridge.ingress.routes import Webhooks
 from bridge.ingress.secrets import DecoyKeys, Outcome, SecretDirectory
 from bridge.ingress.source import Source
-from bridge.kafka.connection import Connection
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.supervisor import KafkaProducer
@@ -50,20 +49,6 @@ class PublicPort:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then answer what is in flight."""
         await self._server.serve(self._http.host, self._http.port, stop=stop, drain_s=self._drain_s)
-
-
-def connection(kafka: Kafka) -> Connection:
-    """Return how the clients of these settings reach Kafka."""
-    return Connection(
-        bootstrap_servers=kafka.bootstrap_servers,
-        security_protocol=kafka.security_protocol,
-        sasl_mechanism=kafka.sasl_mechanism,
-        sasl_username_file=kafka.sasl_username_file,
-        sasl_password_file=kafka.sasl_password_file,
-        ssl_cafile=kafka.ssl_cafile,
-        ssl_certfile=kafka.ssl_certfile,
-        ssl_keyfile=kafka.ssl_keyfile,
-    )
 
 
 async def run_ingress(settings: Settings) -> list[signal.Signals]:
@@ -135,7 +120,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
 
 
 def _producer(kafka: Kafka, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
-    reach = connection(kafka)
+    reach = kafka.connection
     reach.options()  # said at the start; later the producer could only be not ready
     return KafkaProducer(connection=reach, topics=routing.topics, partitions=kafka.partitions, metrics=metrics)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import tomllib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from bridge.errors import ConfigError
+from bridge.kafka.connection import Connection
+from bridge.runtime.configuration import FileSettings, Section, read_settings
 
 PREFIX = "BRIDGE_"
-CONFIG_VARIABLE = "BRIDGE_CONFIG"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -25,12 +22,6 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 def _tolerance(value: object) -> object:
     return None if value == "off" else value
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, closed, and silent about the values it was given."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Http(Section):
@@ -53,11 +44,10 @@ class Management(Section):
     port: Port = Field(9090, description="port to listen on")
 
 
-class Kafka(Section):
-    """The brokers and what is written to them."""
+class Brokers(Section):
+    """How Kafka is reached, and as whom."""
 
     bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="host:port, separated by commas")
-    partitions: int = Field(12, ge=1, le=10_000, description="partitions of every topic; part of the key order")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="how connections to the brokers are protected"
     )
@@ -69,7 +59,11 @@ class Kafka(Section):
     ssl_cafile: Path | None = Field(None, description="certificates to trust; unset: the system's")
     ssl_certfile: Path | None = Field(None, description="our certificate, where brokers ask for one")
     ssl_keyfile: Path | None = Field(None, description="its private key")
-    routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
+
+    @property
+    def connection(self) -> Connection:
+        """How clients reach these brokers."""
+        return Connection(**{name: getattr(self, name) for name in Brokers.model_fields})
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> Self:
@@ -83,13 +77,25 @@ class Kafka(Section):
         return self
 
 
-class Registry(Section):
-    """Where schema ids come from."""
+class Kafka(Brokers):
+    """The brokers and what is written to them."""
+
+    partitions: int = Field(12, ge=1, le=10_000, description="partitions of every topic; part of the key order")
+    routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
+
+
+class RegistryAddress(Section):
+    """Where schemas come from."""
 
     url: str | None = Field(None, description="Confluent-compatible registry; unset: the ids of the bundled lock")
-    ids_file: Path | None = Field(None, description="ids of that registry, written by `schemas push` or at a start")
     username_file: Path | None = Field(None, description="file whose first line is the user")
     password_file: Path | None = Field(None, description="file whose first line is the password")
+
+
+class Registry(RegistryAddress):
+    """Where schema ids come from."""
+
+    ids_file: Path | None = Field(None, description="ids of that registry, written by `schemas push` or at a start")
 
 
 class Source(Section):
@@ -119,18 +125,10 @@ class Log(Section):
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
-class Settings(BaseSettings):
+class Settings(FileSettings):
     """The whole configuration of the bridge, immutable."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        env_ignore_empty=True,  # a chart that leaves a value out still sets the variable
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        nested_model_default_partial_update=True,
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     instance: str = Field(
         default_factory=socket.gethostname,
@@ -141,7 +139,7 @@ class Settings(BaseSettings):
     management: Management = Management()
     kafka: Kafka = Kafka()
     registry: Registry = Registry()
-    sources: dict[SourceName, Source] = {}
+    sources: dict[SourceName, Source] = Field({})
     shutdown: Shutdown = Shutdown()
     log: Log = Log()
 
@@ -155,72 +153,11 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment wins over the TOML file."""
-        path = os.environ.get(CONFIG_VARIABLE)
-        toml = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
-        return (init_settings, env_settings, *toml)
-
 
 def load_settings() -> Settings:
-    """Read the configuration once.
+    """Read the configuration of the bridge once.
 
     Raises:
-        ConfigError: Unreadable file, unknown name or bad value; the message names the setting and never shows a value.
+        ConfigError: As `read_settings`.
     """
-    _refuse_unknown_sections(os.environ)
-    path = os.environ.get(CONFIG_VARIABLE)
-    try:
-        if path and not Path(path).is_file():
-            msg = f"{CONFIG_VARIABLE}: no such file: {path}"
-            raise ConfigError(msg)
-        return Settings()
-    except ValidationError as exc:
-        raise ConfigError("; ".join(_complaints(exc))) from None
-    except tomllib.TOMLDecodeError:
-        msg = f"{CONFIG_VARIABLE}: {path} is not valid TOML"
-        raise ConfigError(msg) from None
-    except (OSError, UnicodeDecodeError):
-        msg = f"{CONFIG_VARIABLE}: cannot read {path}"
-        raise ConfigError(msg) from None
-    except ValueError:
-        # pydantic-settings raises its own SettingsError when a whole section is given as text that is not JSON.
-        msg = f"a {PREFIX}<SECTION> variable is set as a whole and is not JSON; use {PREFIX}<SECTION>__<NAME>"
-        raise ConfigError(msg) from None
-
-
-def _refuse_unknown_sections(environ: Mapping[str, str]) -> None:
-    """pydantic-settings silently ignores `BRIDGE_KAFAK__X`; an operator must hear of it."""
-    for name in environ:
-        if not name.upper().startswith(PREFIX) or "__" not in name:
-            continue
-        section = name[len(PREFIX) :].split("__", 1)[0].lower()
-        if section not in Settings.model_fields:
-            known = ", ".join(sorted(Settings.model_fields))
-            msg = f"{name}: unknown section {section!r}; the sections are: {known}"
-            raise ConfigError(msg)
-
-
-def _complaints(exc: ValidationError) -> Iterator[str]:
-    for error in exc.errors(include_input=False, include_url=False, include_context=False):
-        text = "unknown setting" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
-        name = "__".join(str(part) for part in error["loc"]).upper()
-        yield f"{PREFIX}{name}: {text}" if name else text
-
-
-def masked(settings: Settings) -> dict[str, Any]:
-    """Effective values as JSON types; secrets are files here, so what is masked is a password inside a URL."""
-    shown = settings.model_dump(mode="json")
-    url = shown["registry"]["url"]
-    if url and "@" in url:
-        scheme, _, rest = url.partition("://")
-        shown["registry"]["url"] = f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
-    return shown
+    return read_settings(Settings)

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bridge.settings import CONFIG_VARIABLE, PREFIX, Settings
+from bridge.runtime.configuration import config_variable
+from bridge.settings import PREFIX, Settings
 
 # A source is named by the operator, so its settings have a place for the name.
 NAME = "<NAME>"
+FILE = config_variable(Settings)
 INTRO = f"""# Settings
 
-`drx-bridge` reads its settings once, at the start. The environment wins over the TOML file that `{CONFIG_VARIABLE}`
+`drx-bridge` reads its settings once, at the start. The environment wins over the TOML file that `{FILE}`
 names, and the file over the defaults. `__` separates the levels; the same names in lower case are the keys in TOML:
 
 ```toml

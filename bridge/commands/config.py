@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge.settings import PREFIX, Settings, load_settings, masked
+from bridge.runtime.configuration import masked
+from bridge.settings import PREFIX, Settings, load_settings
 
 # Rows stay whole for grep.
 PIPED_WIDTH = 200

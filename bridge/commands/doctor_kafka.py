@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from bridge.app import connection
 from bridge.commands.doctor_checks import Finding
 from bridge.commands.topics import ADVICE
 from bridge.errors import BridgeError
@@ -16,7 +15,7 @@ from bridge.settings import Kafka
 
 async def check_kafka(kafka: Kafka, *, routes: RoutingTable) -> AsyncIterator[Finding]:
     """Look at the brokers, and at the topics if one answers."""
-    reach = connection(kafka)
+    reach = kafka.connection
     try:
         servers = reach.servers
         alive = await reachable(servers)

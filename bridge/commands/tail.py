@@ -13,7 +13,6 @@ import click
 import orjson
 from rich.console import Console
 
-from bridge.app import connection
 from bridge.commands.decoder import Decoder, open_decoder
 from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown
 from bridge.errors import DecodeError
@@ -70,7 +69,7 @@ def tail(
         from_beginning=from_beginning or until_end,
         until_end=until_end,
     )
-    reach = connection(settings.kafka)
+    reach = settings.kafka.connection
     if bootstrap_servers is not None:
         reach = replace(reach, bootstrap_servers=bootstrap_servers)
     mark = JSON_MARK if as_json else PEOPLE_MARK

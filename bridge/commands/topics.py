@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 import click
 import orjson
 
-from bridge.app import connection
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.logging import silence_kafka_client
@@ -55,7 +54,7 @@ def create(*, replication_factor: int | None, min_insync_replicas: int | None, a
     settings = _settings()
 
     async def order() -> int:
-        async with open_admin(connection(settings.kafka)) as admin:
+        async with open_admin(settings.kafka.connection) as admin:
             specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
             outcomes = await admin.create(specs)
         for spec in specs:
@@ -77,7 +76,7 @@ def check(*, replication_factor: int | None, min_insync_replicas: int | None, as
     settings = _settings()
 
     async def ask() -> int:
-        async with open_admin(connection(settings.kafka)) as admin:
+        async with open_admin(settings.kafka.connection) as admin:
             specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
             deviations = await admin.check(specs)
         for spec in specs:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.settings import load_settings, masked
+from bridge.runtime.configuration import masked
+from bridge.settings import load_settings
 
 SOURCE = {
     "BRIDGE_SOURCES__drx__PROFILE": "drx_standard",

@@ -1,0 +1,116 @@
+"""Read settings, the environment over a TOML file; a mistake is named in one line, and no value is ever shown."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from bridge.errors import ConfigError
+
+AnySettings = TypeVar("AnySettings", bound="FileSettings")
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, closed, and silent about the values it was given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class FileSettings(BaseSettings):
+    """A whole configuration, immutable: `<PREFIX><SECTION>__<NAME>`, and the file that `<PREFIX>CONFIG` names."""
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="__",
+        env_ignore_empty=True,  # a chart that leaves a value out still sets the variable
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        nested_model_default_partial_update=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment wins over the TOML file."""
+        path = os.environ.get(config_variable(cls))
+        toml = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+
+def prefix_of(model: type[FileSettings]) -> str:
+    """Return what the variables of a configuration begin with."""
+    return model.model_config["env_prefix"]
+
+
+def config_variable(model: type[FileSettings]) -> str:
+    """Return the variable that names the TOML file."""
+    return f"{prefix_of(model)}CONFIG"
+
+
+def read_settings(model: type[AnySettings]) -> AnySettings:
+    """Read a configuration once.
+
+    Raises:
+        ConfigError: Unreadable file, unknown name or bad value; the message names the setting and never shows a value.
+    """
+    prefix, variable = prefix_of(model), config_variable(model)
+    _refuse_unknown_sections(os.environ, model, prefix)
+    path = os.environ.get(variable)
+    try:
+        if path and not Path(path).is_file():
+            msg = f"{variable}: no such file: {path}"
+            raise ConfigError(msg)
+        return model()
+    except ValidationError as exc:
+        raise ConfigError("; ".join(_complaints(exc, prefix))) from None
+    except tomllib.TOMLDecodeError:
+        msg = f"{variable}: {path} is not valid TOML"
+        raise ConfigError(msg) from None
+    except (OSError, UnicodeDecodeError):
+        msg = f"{variable}: cannot read {path}"
+        raise ConfigError(msg) from None
+    except ValueError:
+        # pydantic-settings raises its own SettingsError when a whole section is given as text that is not JSON.
+        msg = f"a {prefix}<SECTION> variable is set as a whole and is not JSON; use {prefix}<SECTION>__<NAME>"
+        raise ConfigError(msg) from None
+
+
+def masked(settings: FileSettings) -> dict[str, Any]:
+    """Effective values as JSON types, secrets masked: what is declared one, and a password inside a URL."""
+    shown: dict[str, Any] = settings.model_dump(mode="json")
+    url = shown["registry"]["url"]
+    if url and "@" in url:
+        scheme, _, rest = url.partition("://")
+        shown["registry"]["url"] = f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
+    return shown
+
+
+def _refuse_unknown_sections(environ: Mapping[str, str], model: type[FileSettings], prefix: str) -> None:
+    """pydantic-settings silently ignores `BRIDGE_KAFAK__X`; an operator must hear of it."""
+    for name in environ:
+        if not name.upper().startswith(prefix) or "__" not in name:
+            continue
+        section = name[len(prefix) :].split("__", 1)[0].lower()
+        if section not in model.model_fields:
+            known = ", ".join(sorted(model.model_fields))
+            msg = f"{name}: unknown section {section!r}; the sections are: {known}"
+            raise ConfigError(msg)
+
+
+def _complaints(exc: ValidationError, prefix: str) -> Iterator[str]:
+    for error in exc.errors(include_input=False, include_url=False, include_context=False):
+        text = "unknown setting" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+        name = "__".join(str(part) for part in error["loc"]).upper()
+        yield f"{prefix}{name}: {text}" if name else text
