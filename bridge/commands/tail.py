@@ -13,8 +13,8 @@ import click
 import orjson
 from rich.console import Console
 
-from bridge.commands.decoder import Decoder, open_decoder
 from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown
+from bridge.decoding import Decoder, open_decoder
 from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
@@ -105,7 +105,7 @@ async def _decoded(record: ConsumedRecord, *, decoder: Decoder, masker: Masker |
     name, value, error = "", None, ""
     if record.value is not None:
         try:
-            decoded = await decoder.decode(record.value, record.headers)
+            decoded = await decoder.inspect(record)
         except DecodeError as exc:
             error = exc.code
         else:

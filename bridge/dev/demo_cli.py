@@ -23,7 +23,7 @@ import click
 import orjson
 from rich.console import Console
 
-from bridge.commands.decoder import open_decoder
+from bridge.decoding import open_decoder
 from bridge.dev.cli import Signals, Stopped
 from bridge.dev.demo import SOURCE, Tour
 from bridge.dev.demo_screen import Screen

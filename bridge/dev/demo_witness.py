@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.commands.decoder import Decoder
+from bridge.decoding import Decoder
 from bridge.dev.stack import TOPICS
 from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
@@ -78,7 +78,7 @@ class KafkaWitness:
     async def _decoded(self, record: ConsumedRecord) -> Seen:
         payload = record.value or b""
         try:
-            decoded = await self._decoder.decode(payload, record.headers)
+            decoded = await self._decoder.inspect(record)
             name, value = decoded.record, decoded.value
         except DecodeError:
             name, value = "", {}

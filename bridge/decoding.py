@@ -1,0 +1,133 @@
+"""Records to events, by the bundled lock or by the registry that is configured; for people, whatever a topic holds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
+from bridge.event import UNRECOGNIZED_TYPE, Event
+from bridge.kafka.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, Writer, unknown_schema
+from bridge.kafka.record import UNRECOGNIZED_SCHEMA
+from bridge.kafka.transport import ConsumedRecord
+from bridge.registry.client import RegistryClient, open_client
+from bridge.registry.client_credentials import read_credentials
+from bridge.registry.client_errors import RegistryRefusedError, RegistryUnavailableError
+from bridge.registry.loader import bundled
+from bridge.registry.lock import NAMESPACE
+from bridge.settings import RegistryAddress
+
+# Codes of `DecodeError` beside those of the codec.
+TOMBSTONE = "tombstone"
+NO_KEY = "no_key"
+BAD_KEY = "bad_key"
+# The registry has the id, but what it means is no self-contained Avro record.
+SCHEMA_INVALID = "schema_invalid"
+
+_EVENT_RECORDS = frozenset(f"{NAMESPACE}.{model.__name__}" for model in EVENT_MODELS.values())
+
+
+class Decoder:
+    """A codec that asks the registry for what it does not know, if there is one."""
+
+    def __init__(self, codec: Codec, *, registry: RegistryClient | None) -> None:
+        """Take a codec and, for its unknown ids, a registry."""
+        self._codec = codec
+        self._registry = registry
+
+    def decode(self, record: ConsumedRecord) -> Event:
+        """Return the event in a record; a delivery that was none is one of type `drx.unrecognized`.
+
+        Raises:
+            UnknownRecordError: Of a type that this release does not know.
+            DecodeError: `tombstone`, `no_key`, `bad_key`, or a code of `Codec.decode`; after `unknown_schema_id`,
+                `learn` may help.
+        """
+        if record.value is None:
+            raise DecodeError(TOMBSTONE)
+        if record.key is None:
+            raise DecodeError(NO_KEY)
+        try:
+            key = record.key.decode()
+        except UnicodeDecodeError:
+            raise DecodeError(BAD_KEY) from None
+        decoded = self._codec.decode(record.value, record.headers)
+        return _event(decoded.record, decoded.value, key)
+
+    async def learn(self, record: ConsumedRecord) -> None:
+        """Learn the schema that a record was written with; returns when `decode` knows it.
+
+        Raises:
+            DecodeError: `unknown_schema_id`: no registry, or a healthy one, knows it (yet); or `schema_invalid`.
+            TransientError: `registry_unreachable` or `registry_refused`, systemic: nothing is known about the record.
+        """
+        key = None if record.value is None else unknown_schema(record.value, record.headers)
+        if key is None or self._registry is None:
+            raise DecodeError(UNKNOWN_SCHEMA_ID)
+        try:
+            fetched = await self._registry.fetch(key)
+        except RegistryUnavailableError:
+            raise TransientError("registry_unreachable", systemic=True) from None
+        except RegistryRefusedError as exc:
+            raise TransientError(exc.code, systemic=True) from None
+        except BridgeError:  # pending or unknown: the registry has answered
+            raise DecodeError(UNKNOWN_SCHEMA_ID) from None
+        if fetched.id is None:
+            raise DecodeError(UNKNOWN_SCHEMA_ID)
+        try:
+            self._codec.learn(Writer(fetched.id, fetched.guid, fetched.schema))
+        except ValueError:
+            raise DecodeError(SCHEMA_INVALID) from None
+
+    async def inspect(self, record: ConsumedRecord) -> Decoded:
+        """Decode for people: any record with a value, ours or not.
+
+        Raises:
+            DecodeError: With the code that says why, also if it is the registry that does not help.
+        """
+        payload: bytes = record.value or b""
+        try:
+            return self._codec.decode(payload, record.headers)
+        except DecodeError as exc:
+            if exc.code != UNKNOWN_SCHEMA_ID:
+                raise
+        try:
+            await self.learn(record)
+        except TransientError as exc:
+            raise DecodeError(exc.code) from None
+        return self._codec.decode(payload, record.headers)
+
+
+def _event(record: str, value: dict[str, Any], key: str) -> Event:
+    """Take the fields that every event record leads with."""
+    if record in _EVENT_RECORDS:
+        return Event(
+            value["event_id"],
+            value["event_type"],
+            value["source"],
+            key,
+            value["occurred_at"],
+            value["received_at"],
+            value,
+        )
+    if record == UNRECOGNIZED_SCHEMA:
+        received_at = value["received_at"]
+        return Event(value["webhook_id"], UNRECOGNIZED_TYPE, value["source"], key, received_at, received_at, value)
+    raise UnknownRecordError
+
+
+@asynccontextmanager
+async def open_decoder(registry: RegistryAddress, *, cache_dir: Path | None = None) -> AsyncIterator[Decoder]:
+    """Open a decoder; with a registry URL the ids are that registry's and the lock's mean nothing."""
+    lock = bundled()
+    if registry.url is None:
+        writers = [Writer(entry.id, UUID(entry.guid), entry.schema) for entry in lock.entries]
+        yield Decoder(Codec(schemas=lock.schemas(), ids={}, writers=writers), registry=None)
+        return
+    credentials = read_credentials(registry.username_file, registry.password_file)
+    async with open_client(registry.url, credentials=credentials, cache_dir=cache_dir) as client:
+        yield Decoder(Codec(schemas=lock.schemas(), ids={}), registry=client)
