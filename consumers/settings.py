@@ -1,0 +1,157 @@
+"""Every knob of a consumer process: environment `CONSUMER_<SECTION>__<NAME>` over the file `CONSUMER_CONFIG` names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, create_model, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from bridge.errors import ConfigError
+from bridge.runtime.configuration import FileSettings, Section, read_settings
+from bridge.settings import Brokers, Log, Management, RegistryAddress, Seconds
+
+PREFIX = "CONSUMER_"
+# A name is a group id, a metric label and, in capitals, part of a variable's name.
+NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+# What the end of a process may take beside its waits: `grace_s` less this is the hard deadline of a stop.
+MARGIN_S = 5.0
+
+
+def _text(value: object) -> object:
+    """Take TOML's numbers and switches as the text that a variable would hold."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+Options = dict[str, Annotated[str, BeforeValidator(_text)]]
+
+
+class Kafka(Brokers):
+    """The brokers, and this process as a member of its group."""
+
+    session_s: Annotated[float, Field(ge=6, le=1800)] = Field(
+        45.0, description="a member that is silent for this long has left"
+    )
+    rebalance_s: Seconds = Field(90.0, description="time for members to hand their partitions over")
+    max_poll_s: Seconds = Field(600.0, description="a member that does not poll for this long has left")
+    offset_reset: Literal["none", "earliest", "latest"] = Field(
+        "none", description="where a group without offsets begins; none: where `drx-consumer init` says"
+    )
+
+
+class Registry(RegistryAddress):
+    """Where the schemas of records come from."""
+
+    cache_dir: Path | None = Field(None, description="directory that keeps fetched schemas over a restart")
+
+
+class Postgres(Section):
+    """The database of progress, parked records and transactional effects."""
+
+    dsn: SecretStr | None = Field(None, description="postgresql://user@host:port/database; may hold a password")
+    dsn_file: Path | None = Field(None, description="file whose first line is the DSN")
+    pool_size: int = Field(8, ge=2, le=100, description="connections of this process at most")
+
+    @model_validator(mode="after")
+    def _one_dsn(self) -> Self:
+        if self.dsn is not None and self.dsn_file is not None:
+            msg = "postgres.dsn and postgres.dsn_file are both set; one of them is enough"
+            raise ValueError(msg)
+        return self
+
+    def address(self) -> str:
+        """Return the DSN.
+
+        Raises:
+            ConfigError: There is none, or its file cannot be used.
+        """
+        if self.dsn is not None:
+            return self.dsn.get_secret_value()
+        if self.dsn_file is None:
+            msg = "no database is configured; set CONSUMER_POSTGRES__DSN or CONSUMER_POSTGRES__DSN_FILE"
+            raise ConfigError(msg)
+        try:
+            first = self.dsn_file.read_text().partition("\n")[0].strip()
+        except (OSError, UnicodeDecodeError):
+            first = ""
+        if not first:
+            msg = f"postgres.dsn_file: cannot read {self.dsn_file}, or its first line is empty"
+            raise ConfigError(msg)
+        return first
+
+
+class Accept(Section):
+    """What a start would refuse, and the operator has looked at; to be taken out again afterwards."""
+
+    cluster_id: str | None = Field(None, description="the Kafka cluster that stored offsets are now to be of")
+
+
+class Shutdown(Section):
+    """How long a stop may take; the parts nest inside the grace period of the pod."""
+
+    drain_s: Seconds = Field(30.0, description="time for records in flight to be settled")
+    commit_s: Seconds = Field(5.0, description="time for the last commit")
+    grace_s: Seconds = Field(45.0, description="terminationGracePeriodSeconds of the pod")
+
+
+class ConsumerSettings(FileSettings):
+    """The whole configuration of a consumer process, immutable; each installed consumer has a section besides."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
+
+    kafka: Kafka = Kafka()
+    registry: Registry = Registry()
+    postgres: Postgres = Postgres()
+    management: Management = Management()
+    accept: Accept = Accept()
+    shutdown: Shutdown = Shutdown()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _timeouts_nest(self) -> Self:
+        if not self.kafka.session_s < self.kafka.max_poll_s:
+            msg = "kafka.session_s must be less than kafka.max_poll_s"
+            raise ValueError(msg)
+        if not self.shutdown.drain_s + self.shutdown.commit_s < self.kafka.rebalance_s:
+            msg = "shutdown.drain_s + shutdown.commit_s must be less than kafka.rebalance_s: a rebalance drains as well"
+            raise ValueError(msg)
+        if not self.shutdown.drain_s + self.shutdown.commit_s + MARGIN_S <= self.shutdown.grace_s:
+            msg = f"shutdown.drain_s + commit_s + {MARGIN_S:g} must not exceed grace_s, or the pod is killed first"
+            raise ValueError(msg)
+        return self
+
+    def options(self, consumer: str) -> Mapping[str, str]:
+        """Return the consumer's own settings, keys in lower case."""
+        own: Mapping[str, str] = getattr(self, section(consumer))
+        return own
+
+
+def section(consumer: str) -> str:
+    """Return the section of a consumer's own settings.
+
+    Raises:
+        ConfigError: The name cannot be one.
+    """
+    named = consumer.replace("-", "_")
+    if NAME.fullmatch(consumer) is None or named in ConsumerSettings.model_fields or hasattr(ConsumerSettings, named):
+        msg = f"a consumer cannot be named {consumer!r}: letters, digits, - and _, and not the name of a section"
+        raise ConfigError(msg)
+    return named
+
+
+def load_settings(consumers: Iterable[str]) -> ConsumerSettings:
+    """Read the configuration once; every one of the installed `consumers` may have its section in it.
+
+    Raises:
+        ConfigError: As `read_settings`.
+    """
+    sections: dict[str, Any] = {section(name): (Options, Field({})) for name in consumers}
+    model: type[ConsumerSettings] = create_model(  # type: ignore[call-overload]  # pydantic types no dictionary of fields
+        "InstalledSettings", __base__=ConsumerSettings, **sections
+    )
+    return read_settings(model)
