@@ -1,1 +1,94 @@
 """Whether a sink may be called: closed, open, or half open for a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Literal
+
+from bridge.kafka.failure import DELAY_MAX_S, Spread, delay_s
+
+State = Literal["closed", "open", "half_open"]
+
+# Before the first probe: long enough for a lost connection to be seen as such, short enough to go unnoticed.
+PROBE_FIRST_S = 0.5
+# Keys remembered for having failed; a window holds this many records at most.
+SUSPECTS_MAX = 1024
+
+
+class Circuit:
+    """The circuit of one sink; it probes for ever, since nothing is lost by waiting.
+
+    A key that fails systemically, and fails so again after other keys have passed, is no sign of a sink that is away:
+    its record is at fault, and the circuit takes no notice of it any more.
+    """
+
+    def __init__(self, *, spread: Spread, first_s: float = PROBE_FIRST_S, max_s: float = DELAY_MAX_S) -> None:
+        """Start closed; `spread` draws the delays between probes."""
+        self._spread = spread
+        self._first_s = first_s
+        self._max_s = max_s
+        self._suspects: dict[Hashable, int] = {}
+        self._passed = 0
+        self._failures = 0
+        self._probe_at = 0.0
+        self._probing = False
+        self.state: State = "closed"
+
+    @property
+    def closed(self) -> bool:
+        """True while the sink may be called freely."""
+        return self.state == "closed"
+
+    def suspects(self, key: Hashable) -> bool:
+        """Whether this key failed and has not passed since: another one makes the better probe."""
+        return key in self._suspects
+
+    def wait_s(self, now: float) -> float:
+        """Return how long until a probe may start; 0 when it may."""
+        return 0.0 if self.closed else max(0.0, self._probe_at - now)
+
+    def probe(self, now: float) -> bool:
+        """Ask for the one probe; True: call the sink once and tell how it went."""
+        if self.closed or self._probing or now < self._probe_at:
+            return False
+        self._probing = True
+        self.state = "half_open"
+        return True
+
+    def passed(self, key: Hashable = None) -> None:
+        """Note that the sink answered for a record of `key`: it is there."""
+        self._passed += 1
+        self._suspects.pop(key, None)
+        self._failures = 0
+        self._probing = False
+        self.state = "closed"
+
+    def failed(self, key: Hashable = None, *, now: float) -> bool:
+        """Note a systemic failure; True when it is the record's own, and the circuit is as it was before the call."""
+        if key is not None:
+            before = self._suspects.get(key)
+            if before is not None and before < self._passed:
+                self.stopped(now=now)
+                return True
+            self._remember(key)
+        probed, self._probing = self._probing, False
+        if self.closed or probed:
+            self._failures += 1
+            self._open(now)
+        return False
+
+    def stopped(self, *, now: float) -> None:
+        """Note that a probe ended without word from the sink; another may start."""
+        if self._probing:
+            self._probing = False
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self.state = "open"
+        attempt = max(1, self._failures)
+        self._probe_at = now + delay_s(attempt, spread=self._spread, first_s=self._first_s, max_s=self._max_s)
+
+    def _remember(self, key: Hashable) -> None:
+        if key not in self._suspects and len(self._suspects) >= SUSPECTS_MAX:
+            del self._suspects[next(iter(self._suspects))]
+        self._suspects.setdefault(key, self._passed)
