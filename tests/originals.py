@@ -1,0 +1,153 @@
+"""Prescription lives told, mapped and encoded the long way, and copies of them made by joining bytes."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from hashlib import sha256
+from typing import NamedTuple
+
+import orjson
+
+from bridge.dev.generator import EPOCH, a_cast
+from bridge.dev.story import Life
+from bridge.dev.story_plots import PLOTS, account_news
+from bridge.event import Delivery, Event
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.profile import Mapped
+from bridge.kafka.codec import Codec
+from bridge.kafka.record import Record, _milliseconds, _rfc3339, event_record
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
+from bridge.kafka.scalars import varint
+from bridge.registry.loader import bundled
+from bridge.schema_ids import RECORDS
+
+SOURCE = "drx"
+# In equal parts of the seven plots about a prescription.
+ORIGINALS = 700
+_LATENCY = timedelta(milliseconds=350)
+_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+_UNIX = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Original(NamedTuple):
+    """One event told the long way.
+
+    Attributes:
+        pieces: Its value, cut so that every second piece differs in a copy.
+        fills: What each of those is: `id`, `token`, or microseconds since 1970.
+    """
+
+    event: Event
+    record: Record
+    pieces: tuple[bytes, ...]
+    fills: tuple[str | int, ...]
+
+
+@cache
+def codec() -> Codec:
+    """Writes and reads records under the ids of the bundled lock."""
+    lock = bundled()
+    return Codec(schemas=lock.schemas(), ids=lock.ids())
+
+
+def decoded(record: Record) -> Event:
+    """Read an event record back."""
+    value = codec().decode(record.value or b"").value
+    return Event(
+        id=value["event_id"],
+        type=value["event_type"],
+        source=value["source"],
+        key=record.key.decode(),
+        occurred_at=value["occurred_at"],
+        received_at=value["received_at"],
+        value=value,
+    )
+
+
+@cache
+def originals(seed: int) -> list[tuple[Original, ...]]:
+    """Whole lives, the plots taking turns."""
+    rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
+    plots = [plot for plot in PLOTS if plot is not account_news]
+    lives = []
+    for number in range(ORIGINALS):
+        life = Life(a_cast(rng), rng=rng, starts_at=EPOCH + timedelta(minutes=number))
+        plots[number % len(plots)](life)
+        lives.append(tuple(_original(body, life.prescription_id) for body in life.events))
+    return lives
+
+
+def _original(document: dict[str, object], prescription_id: str) -> Original:
+    """Map and encode one body as the ingress does."""
+    body = orjson.dumps(document)
+    received_at = datetime.fromisoformat(str(document["timestamp"])) + _LATENCY
+    delivery = Delivery(
+        source=SOURCE,
+        environment="sandbox",
+        id=str(document["id"]),
+        received_at=received_at,
+        body=body,
+        body_sha256=sha256(body).hexdigest(),
+        key_slot="current",
+        traceparent=_TRACE,
+        headers={},
+    )
+    mapped = drx_standard.map(delivery, orjson.loads(body))
+    assert isinstance(mapped, Mapped)
+    (event,) = mapped.events
+    schema = RECORDS[event.type]
+    record = event_record(
+        *(event, delivery),
+        topic=PRESCRIPTIONS_TOPIC,
+        partition=0,
+        value=codec().encode(schema, event.value),
+        schema=schema,
+        ordinal=b"filler:0",
+    )
+    fills: dict[bytes, str | int] = {event.id.encode(): "id", prescription_id.removeprefix("rx_").encode(): "token"}
+    fills |= {varint(each): each for each in _instants(event.value)}
+    pieces = re.split(b"(" + b"|".join(map(re.escape, fills)) + b")", record.value or b"")
+    return Original(event, record, tuple(pieces), tuple(fills[each] for each in pieces[1::2]))
+
+
+def _instants(item: object) -> Iterator[int]:
+    """Every instant inside a value, in microseconds."""
+    if isinstance(item, datetime):
+        yield (item - _UNIX) // _MICROSECOND
+    elif isinstance(item, Mapping):
+        for each in item.values():
+            yield from _instants(each)
+    elif isinstance(item, list):
+        for each in item:
+            yield from _instants(each)
+
+
+def copy(original: Original, event_id: bytes, token: bytes, shift: timedelta) -> Record:
+    """Make the record of the same event under other ids, `shift` later."""
+    shift_us = shift // _MICROSECOND
+    pieces = list(original.pieces)
+    pieces[1::2] = [
+        event_id if each == "id" else token if each == "token" else varint(each + shift_us)  # type: ignore[operator]
+        for each in original.fills
+    ]
+    event = original.event
+    received_at = event.received_at + shift
+    changed = {
+        "ce_id": event_id,
+        "ce_subject": b"rx_" + token,
+        "ce_time": _rfc3339(event.occurred_at + shift),
+        "drx_received_at": _rfc3339(received_at),
+        # Of no body, since there is none; but each its own, and the same again.
+        "drx_body_sha256": sha256(event_id).hexdigest().encode(),
+    }
+    return original.record._replace(
+        key=b"rx_" + token,
+        value=b"".join(pieces),
+        headers=[(name, changed.get(name, content)) for name, content in original.record.headers],
+        timestamp_ms=_milliseconds(received_at),
+    )

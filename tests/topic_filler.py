@@ -1,0 +1,165 @@
+"""Fills a topic with many whole prescription lives, fast: records exactly as the ingress writes them.
+
+A few lives are told, mapped and encoded the long way; every further one is a copy of one of them under its own ids and
+at its own times, made by joining bytes. What was written is computed again, never kept: an oracle gets the events of
+one prescription at a time.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import accumulate, count, islice
+from typing import cast
+
+from confluent_kafka import Producer
+
+from bridge.event import Event
+from bridge.kafka.record import Record
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
+from tests.originals import ORIGINALS, Original, copy, decoded, originals
+
+PARTITIONS = 12
+# Prescriptions told at one time: a batch of one partition (200 records) holds few events of the same one, as in a real
+# stream, where a life takes weeks.
+AT_ONCE = 5_000
+# Copies of one life lie this far apart; the microsecond keeps their instants distinct.
+_APART = timedelta(seconds=37, microseconds=1)
+# Lives of one prescription lie this far apart, all before the one that the generator dates; longer than any life.
+_BETWEEN = timedelta(days=60)
+# The last of the headers; it tells the order of acceptance.
+_ORDINAL = "drx_ordinal"
+# librdkafka's queue is full: let it send.
+_FULL_S = 0.5
+_FLUSH_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """The whole lives of `prescriptions` prescriptions; equal arguments, equal bytes.
+
+    Attributes:
+        prescriptions: Numbered from 0.
+        lives_each: Lives that each of them goes through, one after the other.
+        seed: Of people and medicines, and of the order in which prescriptions take turns.
+    """
+
+    prescriptions: int
+    lives_each: int = 1
+    seed: int = 1
+
+    @classmethod
+    def of_records(cls, least: int, *, seed: int = 1) -> Lives:
+        """Return as many lives as make `least` records or a few more."""
+        ends = list(accumulate(map(len, originals(seed))))
+        rounds, rest = divmod(least, ends[-1])
+        return cls(rounds * ORIGINALS + (bisect_left(ends, rest) + 1 if rest else 0), seed=seed)
+
+    @property
+    def count(self) -> int:
+        """Records of all lives together."""
+        lengths = [len(life) for life in originals(self.seed)]
+        rounds, rest = divmod(self.prescriptions * self.lives_each, ORIGINALS)
+        return rounds * sum(lengths) + sum(lengths[:rest])
+
+    def records(self, topic: str = PRESCRIPTIONS_TOPIC, *, partitions: int = PARTITIONS) -> Iterator[Record]:
+        """Yield every record in the order of writing: many prescriptions take turns, each in its own order."""
+        rng = random.Random(self.seed)  # noqa: S311 - test traffic, not keys
+        waiting = (self._told(number, topic, partitions) for number in range(self.prescriptions))
+        running = list(islice(waiting, AT_ONCE))
+        ordinals = count(1)
+        while running:
+            place = rng.randrange(len(running))
+            record = next(running[place], None)
+            if record is not None:
+                record.headers[-1] = (_ORDINAL, b"filler:%d" % next(ordinals))
+                yield record
+            elif (following := next(waiting, None)) is not None:
+                running[place] = following
+            else:
+                running[place] = running[-1]
+                running.pop()
+
+    def prescription_id(self, prescription: int) -> str:
+        """Id and record key of a prescription."""
+        return f"rx_{_token(prescription)}"
+
+    def event_ids(self, prescription: int) -> list[str]:
+        """Ids of the events of one prescription, in order."""
+        return [
+            _event_id(life, index) for life, original, _ in self._lives(prescription) for index in range(len(original))
+        ]
+
+    def events(self, prescription: int) -> list[Event]:
+        """Events of one prescription in order, as a consumer decodes them."""
+        return [decoded(record) for record in self._told(prescription, PRESCRIPTIONS_TOPIC, PARTITIONS)]
+
+    def _lives(self, prescription: int) -> Iterator[tuple[int, tuple[Original, ...], timedelta]]:
+        """Number of each life, what it is a copy of, and how much later it happens."""
+        told = originals(self.seed)
+        for turn in range(self.lives_each):
+            life = turn * self.prescriptions + prescription
+            copies, original = divmod(life, ORIGINALS)
+            yield life, told[original], copies * _APART - (self.lives_each - 1 - turn) * _BETWEEN
+
+    def _told(self, prescription: int, topic: str, partitions: int) -> Iterator[Record]:
+        token = _token(prescription).encode()
+        place = partition(b"rx_" + token, partitions)
+        for life, told, shift in self._lives(prescription):
+            for index, original in enumerate(told):
+                yield copy(original, _event_id(life, index).encode(), token, shift)._replace(
+                    topic=topic, partition=place
+                )
+
+
+def fill(bootstrap_servers: str, records: Iterable[Record]) -> int:
+    """Write records, each to the partition it names; return how many, all of them acknowledged."""
+    failed: list[str] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 20,
+            "delivery.report.only.error": True,
+        },
+        on_delivery=lambda error, _: failed.append(error.name()),
+    )
+    written = 0
+    for record in records:
+        _produce(producer, record)
+        written += 1
+    left = producer.flush(_FLUSH_S)
+    if failed or left:
+        msg = f"{len(failed)} records refused ({set(failed)}), {left} not acknowledged"
+        raise RuntimeError(msg)
+    return written
+
+
+def _produce(producer: Producer, record: Record) -> None:
+    while True:
+        try:
+            producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                record.partition,
+                timestamp=record.timestamp_ms,
+                headers=cast("list[tuple[str, str | bytes | None]]", record.headers),
+            )
+        except BufferError:
+            producer.poll(_FULL_S)
+        else:
+            producer.poll(0)
+            return
+
+
+def _token(prescription: int) -> str:
+    return f"{prescription:010d}"
+
+
+def _event_id(life: int, index: int) -> str:
+    return f"evt_{life:020d}{index:06d}"
