@@ -59,7 +59,7 @@ async def open_reader(
             async with asyncio.timeout(START_S):
                 await consumer.start()
                 await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer names no topics
-                places = _places(consumer, topics)
+                places = places_of(consumer, topics)
                 consumer.assign(places)
                 ends = await consumer.end_offsets(places)
                 starts = await consumer.beginning_offsets(places) if from_beginning else ends
@@ -70,7 +70,7 @@ async def open_reader(
             consumer.seek(place, offset)
         yield TopicReader(consumer, ends)
     finally:
-        await _end(consumer)
+        await end_consumer(consumer)
 
 
 class TopicReader:
@@ -119,7 +119,12 @@ class TopicReader:
         ]
 
 
-def _places(consumer: Any, topics: Sequence[str]) -> list[Any]:
+def places_of(consumer: Any, topics: Sequence[str]) -> list[Any]:
+    """Return every partition of the topics, as the client names them.
+
+    Raises:
+        ReadError: There is no such topic.
+    """
     places = []
     for topic in topics:
         partitions = consumer.partitions_for_topic(topic)
@@ -131,7 +136,7 @@ def _places(consumer: Any, topics: Sequence[str]) -> list[Any]:
     return places
 
 
-async def _end(consumer: Any) -> None:
+async def end_consumer(consumer: Any) -> None:
     """End within a bound; `stop()` alone may hang, or raise and leave connections open."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping}, timeout=END_S)

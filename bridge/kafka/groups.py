@@ -1,0 +1,140 @@
+"""The door to aiokafka for those who look at a consumer group from outside, dead or alive, and set where it stands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
+from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
+from aiokafka.errors import KafkaError, for_code  # noqa: TID251 - as above
+
+from bridge.kafka.connection import Connection, reachable
+from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
+from bridge.kafka.reader import ReadError, end_consumer, places_of
+from bridge.kafka.transport import Bounds, Place
+
+# Everything together; each request has a bound of its own.
+GROUPS_S = 60.0
+# One record of each partition comes within this time, or is said not to.
+RECORDS_S = 15.0
+POLL_MS = 500
+
+# What Kafka says of a group in which nobody is: `Dead` also stands for one that it has never heard of.
+_WITHOUT_MEMBERS = {"Empty", "Dead"}
+
+
+class GroupState(NamedTuple):
+    """State as Kafka names it, and how many members there are."""
+
+    state: str
+    members: int
+
+    @property
+    def live(self) -> bool:
+        """True while a process is, or is about to be, a member."""
+        return self.state not in _WITHOUT_MEMBERS
+
+
+@asynccontextmanager
+async def open_group(connection: Connection, group: str, topics: Sequence[str]) -> AsyncIterator[GroupView]:
+    """Open a view of `group` on `topics`, for a while: the block has `GROUPS_S`. It does not join.
+
+    Raises:
+        ConfigError: A file of the connection cannot be used.
+        ReadError: No broker answers, one refuses, or there is no such topic.
+    """
+    options = connection.options()
+    options["bootstrap_servers"] = await reachable(connection.servers)
+    if not options["bootstrap_servers"]:
+        raise ReadError("unreachable", f"no broker answers at {connection.bootstrap_servers}")
+    options |= {"client_id": "drx-bridge-groups", "request_timeout_ms": REQUEST_TIMEOUT_MS}
+    async with AsyncExitStack() as stack:
+        admin = AIOKafkaAdminClient(**options)
+        stack.push_async_callback(end_client, admin._client)  # noqa: SLF001 - `close()` may hang
+        consumer = AIOKafkaConsumer(
+            **options,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # the others skip or repeat silently
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        )
+        stack.push_async_callback(end_consumer, consumer)
+        try:
+            async with asyncio.timeout(GROUPS_S):
+                await admin.start()
+                await consumer.start()
+                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer names no topics
+                places = places_of(consumer, topics)
+                consumer.assign(places)
+                yield GroupView(consumer, admin, group, [Place(*place) for place in places])
+        except (KafkaError, OSError, TimeoutError) as exc:
+            message = f"{connection.bootstrap_servers} takes connections but does not answer; TLS, SASL or ACL?"
+            raise ReadError("no_answer", message) from exc
+
+
+class GroupView:
+    """Questions and orders about one group; all partitions of its topics are `places`."""
+
+    def __init__(self, consumer: Any, admin: Any, group: str, places: Sequence[Place]) -> None:
+        """Use started clients; the consumer is assigned `places` and is no member."""
+        self._consumer = consumer
+        self._admin = admin
+        self._group = group
+        self.places = places
+
+    async def cluster_id(self) -> str:
+        """Return the id that the cluster was given when it was made."""
+        return str((await self._admin.describe_cluster())["cluster_id"])
+
+    async def state(self) -> GroupState:
+        """Return whether anybody is in the group."""
+        (answer,) = await self._admin.describe_consumer_groups([self._group])
+        (group,) = answer.groups
+        error_code, _, state, _, _, members, *_ = group
+        if error_code:
+            raise for_code(error_code)
+        return GroupState(state, len(members))
+
+    async def bounds(self) -> dict[Place, Bounds]:
+        """Return where the logs start and end."""
+        asked = list(map(_partition, self.places))
+        starts = await self._consumer.beginning_offsets(asked)
+        ends = await self._consumer.end_offsets(asked)
+        return {place: Bounds(starts[place], ends[place]) for place in self.places}
+
+    async def committed(self) -> dict[Place, int | None]:
+        """Return the group's offsets in Kafka."""
+        return {place: await self._consumer.committed(_partition(place)) for place in self.places}
+
+    async def offsets_at(self, timestamp_ms: int) -> dict[Place, int | None]:
+        """Return the first offset whose record is of that time or later; None where there is none."""
+        found = await self._consumer.offsets_for_times({_partition(place): timestamp_ms for place in self.places})
+        return {Place(*place): None if at is None else int(at.offset) for place, at in found.items()}
+
+    async def commit(self, offsets: Mapping[Place, int]) -> None:
+        """Keep offsets for a group without members; Kafka refuses it for one with members."""
+        await self._consumer.commit({_partition(place): offset for place, offset in offsets.items()})
+
+    async def timestamps(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
+        """Return the time, in ms, of the first record at or after each offset, where one comes within `RECORDS_S`."""
+        found: dict[Place, int] = {}
+        for place, offset in offsets.items():
+            self._consumer.seek(_partition(place), offset)
+        deadline = asyncio.get_running_loop().time() + RECORDS_S
+        while left := [place for place in offsets if place not in found]:
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            found |= await self._first(left)
+        return found
+
+    async def _first(self, places: Collection[Place]) -> dict[Place, int]:
+        # Without arguments `getmany` would mean all partitions.
+        fetched = await self._consumer.getmany(*map(_partition, places), timeout_ms=POLL_MS)
+        return {Place(*place): records[0].timestamp for place, records in fetched.items() if records}
+
+
+def _partition(place: Place) -> Any:
+    return TopicPartition(*place)
