@@ -18,7 +18,8 @@ KEEPALIVE_S = 75.0
 DRAIN_S = 1.0
 
 Check = Callable[[], str]
-"""Returns `ok` or a constant word that says what is wrong."""
+"""Returns `ok`, `degraded` (less than all works, but no restart and no other replica would help), or another constant
+word that says what is wrong."""
 
 _NOT_FOUND = Answer(404, b'{"code":"not_found"}')
 _NOT_ALLOWED = Answer(405, b'{"code":"method_not_allowed"}', headers=(("Allow", "GET, HEAD"),))
@@ -27,8 +28,17 @@ _NOT_ALLOWED = Answer(405, b'{"code":"method_not_allowed"}', headers=(("Allow", 
 class Management:
     """Answers `/livez`, `/readyz` and `/metrics`."""
 
-    def __init__(self, *, checks: Mapping[str, Check], registry: CollectorRegistry, host: str, port: int) -> None:
-        """Serve on `host:port`; readiness is that every check says `ok`."""
+    def __init__(
+        self,
+        *,
+        checks: Mapping[str, Check],
+        registry: CollectorRegistry,
+        host: str,
+        port: int,
+        live: Check = lambda: "ok",
+    ) -> None:
+        """Serve on `host:port`; readiness is that no check says worse than `degraded`, and `live` bounds a life."""
+        self._live = live
         self._checks = checks
         self._registry = registry
         self._host = host
@@ -54,14 +64,17 @@ class Management:
         return await route(request)
 
     async def _livez(self, _request: Any) -> Answer:
-        # That this runs at all is the proof: the event loop ticks. Kafka has no part in it.
-        return Answer(200, b'{"status":"ok"}')
+        # That this runs at all proves that the event loop ticks. An outage of Kafka must have no part in it.
+        result = self._live()
+        if result == "ok":
+            return Answer(200, b'{"status":"ok"}')
+        return Answer(503, orjson.dumps({"status": "unavailable", "code": result}))
 
     async def _readyz(self, _request: Any) -> Answer:
         results = {name: check() for name, check in self._checks.items()}
-        ready = all(result == "ok" for result in results.values())
-        body = orjson.dumps({"status": "ok" if ready else "unavailable", "checks": results})
-        return Answer(200 if ready else 503, body)
+        found = set(results.values()) - {"ok"}
+        status = "unavailable" if found - {"degraded"} else "degraded" if found else "ok"
+        return Answer(503 if status == "unavailable" else 200, orjson.dumps({"status": status, "checks": results}))
 
     async def _metrics(self, request: Any) -> Answer:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

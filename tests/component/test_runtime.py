@@ -7,17 +7,21 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from bridge.runtime.health import Management
+from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import EndOf, background, run_workers
 from bridge.runtime.logging import configure_logging
 from bridge.runtime.metrics import IngressMetrics
+
+Ask = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 class Part:
@@ -86,19 +90,15 @@ async def test_a_background_worker_that_fails_ends_the_process() -> None:
             await run_workers([EndOf(task), Part()], stop=asyncio.Event(), drain_timeout_s=30)
 
 
-async def test_ready_is_what_every_check_says_and_live_needs_none() -> None:
-    said = {"kafka": "ok", "draining": "ok"}
+@asynccontextmanager
+async def managed(checks: Mapping[str, Check], live: Check) -> AsyncIterator[Ask]:
+    """Serve the port, and give what asks it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     registry = CollectorRegistry()
     IngressMetrics(registry)
-    management = Management(
-        checks={name: lambda name=name: said[name] for name in said},  # type: ignore[misc]  # a default binds the name
-        registry=registry,
-        host="127.0.0.1",
-        port=port,
-    )
+    management = Management(checks=checks, registry=registry, host="127.0.0.1", port=port, live=live)
     stop = asyncio.Event()
     task = asyncio.create_task(management.run(stop))
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
@@ -111,7 +111,15 @@ async def test_ready_is_what_every_check_says_and_live_needs_none() -> None:
         while not status:
             with contextlib.suppress(aiohttp.ClientConnectorError):
                 status = (await ask("/readyz"))[0]
-        assert status == 200
+        yield ask
+    stop.set()
+    await task
+
+
+async def test_ready_is_what_every_check_says_and_live_needs_none() -> None:
+    said = {"kafka": "ok", "draining": "ok"}
+    async with managed({name: partial(said.__getitem__, name) for name in said}, live=lambda: "ok") as ask:
+        assert (await ask("/readyz"))[0] == 200
 
         said["kafka"] = "connecting"
 
@@ -122,8 +130,21 @@ async def test_ready_is_what_every_check_says_and_live_needs_none() -> None:
         assert (await ask("/metrics"))[1].startswith("text/plain")
         assert (await ask("/metrics", Accept="application/openmetrics-text"))[1].startswith("application/openmetrics")
         assert (await ask("/other"))[0] == 404
-    stop.set()
-    await task
+
+
+async def test_degraded_is_ready_still() -> None:
+    async with managed({"sink": lambda: "degraded", "kafka": lambda: "ok"}, live=lambda: "ok") as ask:
+        status, _, text = await ask("/readyz")
+
+        assert status == 200
+        assert json.loads(text) == {"status": "degraded", "checks": {"sink": "degraded", "kafka": "ok"}}
+
+
+async def test_a_part_that_is_stuck_ends_the_life() -> None:
+    async with managed({}, live=lambda: "poll_stuck") as ask:
+        status, _, text = await ask("/livez")
+
+        assert (status, json.loads(text)) == (503, {"status": "unavailable", "code": "poll_stuck"})
 
 
 @pytest.fixture
