@@ -151,7 +151,4 @@ def load_settings(consumers: Iterable[str]) -> ConsumerSettings:
         ConfigError: As `read_settings`.
     """
     sections: dict[str, Any] = {section(name): (Options, Field({})) for name in consumers}
-    model: type[ConsumerSettings] = create_model(  # type: ignore[call-overload]  # pydantic types no dictionary of fields
-        "InstalledSettings", __base__=ConsumerSettings, **sections
-    )
-    return read_settings(model)
+    return read_settings(create_model("InstalledSettings", __base__=ConsumerSettings, **sections))
