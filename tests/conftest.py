@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: the broker, started once and only when a test asks for it."""
+"""Fixtures of the whole suite: the broker and the database, started once and only when a test asks for them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.cluster import Cluster, Topics, docker_answers, open_cluster
+from tests.postgres import EmbeddedPostgres, fresh_database
 
 # A change is judged by the same examples each time; `--hypothesis-profile=default` goes looking for others.
 settings.register_profile("steady", derandomize=True, deadline=None)
@@ -19,12 +20,17 @@ _KIND = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--kafka`."""
+    """Add `--kafka` and `--postgres`."""
     parser.addoption(
         "--kafka",
         choices=("auto", "embedded", "docker"),
         default="auto",
         help="where the brokers run; auto: Docker when an engine answers, else embedded",
+    )
+    parser.addoption(
+        "--postgres",
+        metavar="DSN",
+        help="superuser's address of the server that tests make their databases on; else an embedded one is started",
     )
 
 
@@ -37,8 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say which brokers the suite runs on."""
-    return f"kafka: {config.stash[_KIND]}"
+    """Say which servers the suite runs on."""
+    postgres = "given" if config.getoption("--postgres") else "embedded"
+    return f"kafka: {config.stash[_KIND]}, postgres: {postgres}"
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +75,39 @@ def cluster(make_cluster: Callable[[int], Cluster]) -> Cluster:
 def topics(cluster: Cluster) -> Topics:
     """Give topics on the shared cluster."""
     return Topics(cluster.bootstrap_servers)
+
+
+@pytest.fixture(scope="session")
+def make_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], EmbeddedPostgres]]:
+    """Start an embedded server of its own, to be stopped, killed or paused; it ends with the session."""
+    with ExitStack() as stack:
+
+        def make() -> EmbeddedPostgres:
+            server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+            stack.callback(server.close)
+            server.start()
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def postgres_server(pytestconfig: pytest.Config, make_postgres: Callable[[], EmbeddedPostgres]) -> str:
+    """Give the superuser's DSN of the server that all tests share; nobody stops it."""
+    given: str | None = pytestconfig.getoption("--postgres")
+    return given or make_postgres().dsn
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """Give the DSN of an empty database of the test's own, as superuser; it is dropped afterwards."""
+    with fresh_database(postgres_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def own_postgres(make_postgres: Callable[[], EmbeddedPostgres]) -> Iterator[EmbeddedPostgres]:
+    """Give a server of the test's own, running; it ends with the test."""
+    server = make_postgres()
+    yield server
+    server.close()

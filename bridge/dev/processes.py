@@ -20,6 +20,8 @@ _TETHER = Path(__file__).with_name("tether.py")
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawn")
 # A log that has grown beyond this is set aside at the next start; one older log is kept.
 LOG_MAX_BYTES = 10_000_000
+# A line of ours is far shorter.
+_LAST_LINE_BYTES = 2000
 # SIGKILL takes effect at once unless the process waits for a disk.
 _KILL_WAIT_S = 10.0
 # psutil computes a start time from the boot time, which the kernel corrects by fractions of a second.
@@ -54,6 +56,17 @@ class Child:
     def exit_code(self) -> int | None:
         """As of `subprocess`: minus the signal; None while it runs or before the first start."""
         return None if self._process is None else self._process.poll()
+
+    @property
+    def last_line(self) -> str:
+        """What it said last, for the one line that tells why it ended."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - _LAST_LINE_BYTES))
+                lines = file.read().decode("utf-8", "replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def start(self) -> None:
         """Run it; a running one is left alone."""

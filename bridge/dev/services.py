@@ -7,7 +7,6 @@ import http.client
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from bridge.dev.directory import DataDirectory
 from bridge.dev.ports import HOST
@@ -75,19 +74,6 @@ def answers(port: int, path: str) -> bool:
             return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
-
-
-def last_line(log: Path) -> str:
-    """What a program said last, for the one line that tells why it ended."""
-    # A line of ours is far shorter.
-    tail_bytes = 2000
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - tail_bytes))
-            lines = file.read().decode("utf-8", "replace").split("\n")
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _child(name: str, arguments: list[str], *, directory: DataDirectory, env: Mapping[str, str]) -> Child:

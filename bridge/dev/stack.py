@@ -18,7 +18,7 @@ from bridge.dev.java import find_java
 from bridge.dev.kafka import KafkaCluster
 from bridge.dev.ports import HOST, is_free, stable_ports
 from bridge.dev.processes import Child, Ledger
-from bridge.dev.services import PARTITIONS, SOURCES, answers, ingress_child, last_line, registry_child
+from bridge.dev.services import PARTITIONS, SOURCES, answers, ingress_child, registry_child
 from bridge.dev.supervisor import Supervisor
 from bridge.errors import ConfigError
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
@@ -197,7 +197,7 @@ class Stack:
         while not answers(port, path):
             self._check()
             if not child.alive:
-                msg = f"{child.name} ended with {child.exit_code}: {last_line(child.log)}; see {child.log}"
+                msg = f"{child.name} ended with {child.exit_code}: {child.last_line}; see {child.log}"
                 raise ConfigError(msg)
             if time.monotonic() > deadline:
                 msg = f"{child.name} was not ready within {_READY_TIMEOUT_S:.0f} s; see {child.log}"

@@ -1,0 +1,229 @@
+"""Run PostgreSQL on this machine, below a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from bridge.dev.files import write_text
+from bridge.dev.ports import HOST
+from bridge.dev.postgres_programs import Programs, command_for, environment, hint
+from bridge.dev.processes import Child
+from bridge.errors import ConfigError
+
+# 0.2 s on an idle machine, longer when it first has to read what a killed one wrote; the last resort against a hang.
+READY_TIMEOUT_S = 60.0
+# It ends all sessions at once and writes what only memory holds.
+STOP_GRACE_S = 20.0
+# 0.5 s on an idle machine.
+_INITDB_TIMEOUT_S = 60.0
+# SIGKILL takes effect at once unless the process waits for a disk.
+_KILL_WAIT_S = 10.0
+_POLL_S = 0.05
+_PASSWORD_BYTES = 24
+# Source: utils/pidfile.h, LOCK_FILE_LINE_PM_STATUS and PM_STATUS_READY.
+_STATUS_LINE, _READY = 8, "ready"
+_ALL_PROCESSES = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
+_SETTINGS = {
+    "listen_addresses": HOST,
+    # The path of a socket has at most 107 bytes, and that of a data directory may have more.
+    "unix_socket_directories": "",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # Statements, their parameters and the text of an ERROR ("invalid input syntax …") hold values. `log`: what the
+    # server says of itself, and FATAL and PANIC.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
+# What a killed server wrote is in the page cache all the same.
+_UNTIL_THE_MACHINE_CRASHES = {"fsync": "off", "full_page_writes": "off"}
+
+
+class PostgresServer(Child):
+    """One server; stop and start keep its port, its password and what it stores."""
+
+    def __init__(self, directory: Path, *, programs: Programs, port: int, log: Path, durable: bool = True) -> None:
+        """Make the files, where there are none yet; nothing runs yet.
+
+        Args:
+            directory: Absolute; made if need be.
+            programs: Of the same major version each time.
+            port: Of loopback.
+            log: File that it writes to.
+            durable: False: a crash of the machine may lose everything, a kill of the server still nothing.
+
+        Raises:
+            ConfigError: The files are of another version, or cannot be made.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._port = port
+        self._password = _password(directory / "password")
+        self._files = directory / "pgdata"
+        if not self._files.exists():
+            _make_files(self._files, programs=programs, password=self._password, durable=durable)
+        _require_major(self._files, programs.major)
+        settings = {**_SETTINGS, "port": str(port), **({} if durable else _UNTIL_THE_MACHINE_CRASHES)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        super().__init__(
+            "postgres",
+            command=command_for(self._files, [programs.path("postgres"), "-D", str(self._files), *options]),
+            cwd=directory,
+            log=log,
+            env=environment(os.environ),
+        )
+
+    @property
+    def dsn(self) -> str:
+        """Address of its first database as its superuser, with the password."""
+        return f"postgresql://postgres:{self._password}@{HOST}:{self._port}/postgres"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes connections, by its own word."""
+        lines = self._lock_lines()
+        return len(lines) >= _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE - 1].strip() == _READY
+
+    def start(self) -> None:
+        """Run it, once nothing of a killed one is left; a running one is left alone.
+
+        Raises:
+            ConfigError: Another server runs on the files.
+        """
+        if not self.alive:
+            self._end_leftovers()
+            super().start()
+
+    def wait_ready(self, *, check: Callable[[], None] = lambda: None) -> None:
+        """Return when it takes connections.
+
+        Args:
+            check: Called while waiting; may raise to give up.
+
+        Raises:
+            ConfigError: It ended, or was not ready in time.
+        """
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not self.ready:
+            check()
+            if not self.alive:
+                msg = f"postgres ended with {self.exit_code}: {self.last_line}; see {self.log}{hint()}"
+                raise ConfigError(msg)
+            if time.monotonic() > deadline:
+                msg = f"postgres was not ready within {READY_TIMEOUT_S:.0f} s; see {self.log}"
+                raise ConfigError(msg)
+            time.sleep(_POLL_S)
+
+    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Ask it to end; make it end when it has not after `grace_s`."""
+        super().stop(grace_s)
+
+    def terminate(self) -> None:
+        """Ask it to end now; after SIGTERM it would wait for its clients to leave."""
+        self._signal(signal.SIGINT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Reach every process where that is meant: each of them is in a group of its own."""
+        if number in _ALL_PROCESSES and self.pid is not None:
+            # So that it starts no other one meanwhile.
+            super()._signal(signal.SIGSTOP)
+            with contextlib.suppress(psutil.Error):
+                for process in psutil.Process(self.pid).children():
+                    with contextlib.suppress(psutil.Error):
+                        process.send_signal(number)
+        super()._signal(number)
+
+    def _end_leftovers(self) -> None:
+        """End what outlived a killed server: its backends, until their statement is done, and its lock file.
+
+        The file names a process, and another one may have its number by now: then the new server would not start.
+        """
+        first = next(iter(self._lock_lines()), "")
+        deadline = time.monotonic() + _KILL_WAIT_S
+        while left := list(_servers_on(self._files)):
+            for process in left:
+                if str(process.pid) == first or time.monotonic() > deadline:
+                    msg = f"{self._files}: in use by another PostgreSQL, pid {process.pid}"
+                    raise ConfigError(msg)
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            time.sleep(_POLL_S)
+        (self._files / "postmaster.pid").unlink(missing_ok=True)
+
+    def _lock_lines(self) -> list[str]:
+        try:
+            return (self._files / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:
+            return []
+
+
+def _servers_on(files: Path) -> Iterator[psutil.Process]:
+    """Processes of PostgreSQL that work there: each has the directory as its own."""
+    place = str(files.resolve())
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "postgres" and process.cwd() == place:
+                yield process
+
+
+def _password(path: Path) -> str:
+    """Password of the superuser, made once."""
+    if not path.exists():
+        write_text(path, secrets.token_urlsafe(_PASSWORD_BYTES) + "\n", mode=0o600)
+    return path.read_text(encoding="ascii").strip()
+
+
+def _require_major(files: Path, major: int) -> None:
+    found = (files / "PG_VERSION").read_text(encoding="ascii").strip()
+    if found != str(major):
+        msg = f"{files.parent} holds data of PostgreSQL {found}, and this is {major}: use another data directory"
+        raise ConfigError(msg)
+
+
+def _make_files(files: Path, *, programs: Programs, password: str, durable: bool) -> None:
+    """Run initdb beside the place, so that one cut short is done again."""
+    scratch = files.with_name("new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700)
+    made, told = scratch / "pgdata", scratch / "password"
+    write_text(told, f"{password}\n", mode=0o600)
+    command = [
+        programs.path("initdb"),
+        f"--pgdata={made}",
+        f"--pwfile={told}",
+        "--username=postgres",
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        *programs.locale_options,
+        "--no-instructions",
+        *([] if durable else ["--no-sync"]),
+    ]
+    done = subprocess.run(  # noqa: S603 - our own command line
+        command_for(scratch, command),
+        cwd=files.parent,
+        env=environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=_INITDB_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+        msg = f"no database could be made in {files.parent}: {lines[-1]}{hint()}"
+        raise ConfigError(msg)
+    made.rename(files)
+    shutil.rmtree(scratch)

