@@ -1,0 +1,127 @@
+"""The six machines of a prescription: what each type of event adds to the facts.
+
+Source: CONTRACT §6. A word outside the contract's lists (`UNKNOWN`) goes to the history and moves no machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from bridge.event import Event
+from consumers.read_model.facts import NO_ID, Document, Stamp, earlier, later, newest, part, stamp_of
+from consumers.read_model.summary import note_summary
+
+Value = Mapping[str, Any]
+Machine = Callable[[Document, Value, Stamp], None]
+
+UNKNOWN = "UNKNOWN"
+DELIVERED = "delivered"
+REJECTED = "rejected"
+
+
+def apply(document: Document, event: Event) -> None:
+    """Add an event's facts to the document, in place; commutative and idempotent."""
+    stamp = stamp_of(event)
+    value = event.value
+    earlier(document, "first", stamp)
+    note_summary(document, event, stamp)
+    machine = _MACHINES.get(event.type)
+    if machine is not None:
+        machine(document, value, stamp)
+
+
+def _created(document: Document, _value: Value, _stamp: Stamp) -> None:
+    document["known"] = True
+
+
+def _sent(document: Document, value: Value, stamp: Stamp) -> None:
+    document["known"] = True
+    later(part(document, "messages", value.get("message_id") or NO_ID), "sent", stamp)
+
+
+def _processed(document: Document, value: Value, stamp: Stamp) -> None:
+    later(part(document, "messages", value.get("relates_to_message_id") or NO_ID), "processed", stamp)
+
+
+def _failed(document: Document, value: Value, stamp: Stamp) -> None:
+    message = part(document, "messages", value.get("relates_to_message_id") or NO_ID)
+    later(message, "failed", stamp)
+    if value.get("retryable") is False:
+        earlier(message, "failed_finally", stamp)
+
+
+def _asked(kind: str) -> Machine:
+    def apply_question(document: Document, value: Value, stamp: Stamp) -> None:
+        earlier(part(document, kind, value["request_id"]), "asked", stamp)
+
+    return apply_question
+
+
+def _answered(kind: str) -> Machine:
+    def apply_answer(document: Document, value: Value, stamp: Stamp) -> None:
+        decision = value["decision"]
+        if decision != UNKNOWN:
+            request = part(document, kind, value["request_id"])
+            newest(request, "answer", stamp, decision, value.get("replacement_prescription_id"))
+
+    return apply_answer
+
+
+def _cancel_answered(document: Document, value: Value, stamp: Stamp) -> None:
+    decision = value["decision"]
+    if decision == UNKNOWN:
+        return
+    newest(part(document, "cancel", value["request_id"]), "answer", stamp, decision)
+    if decision == "approved":
+        earlier(document, "first_approval", stamp)
+
+
+def _closed(document: Document, value: Value, stamp: Stamp) -> None:
+    if value["reason"] != UNKNOWN:
+        newest(part(document, "renewal", value["request_id"]), "closed", stamp, value["reason"])
+
+
+def _filled(document: Document, value: Value, stamp: Stamp) -> None:
+    word = value["fill_status"]
+    if word != UNKNOWN:
+        newest(document["fills"], str(value["fill_number"]), stamp, word)
+
+
+def _worked_on(document: Document, value: Value, stamp: Stamp) -> None:
+    word = value["fulfillment_status"]
+    if word == UNKNOWN or (word == REJECTED and value.get("active") is not False):
+        return  # a reject of a line that is alive is transient: no fact at all
+    newest(document["lines"], value["queue_id"], stamp, word)
+
+
+def _shipped(document: Document, value: Value, stamp: Stamp) -> None:
+    word = value["shipment_status"]
+    if word == UNKNOWN:
+        return
+    shipments = document["shipments"]
+    known = shipments.get(value["tracking_number"])
+    # Delivered is sticky: it outranks every other word, whatever their times.
+    if known is None or (word == DELIVERED, stamp) > (known[1] == DELIVERED, known[0]):
+        shipments[value["tracking_number"]] = [stamp, word]
+
+
+_MACHINES: Mapping[str, Machine] = MappingProxyType(
+    {
+        "prescription.created": _created,
+        "prescription.sent": _sent,
+        "prescription.processed": _processed,
+        "prescription.transmission_failed": _failed,
+        "renewal.requested": _asked("renewal"),
+        "renewal.responded": _answered("renewal"),
+        "renewal.closed": _closed,
+        "change.requested": _asked("change"),
+        "change.responded": _answered("change"),
+        "cancel.requested": _asked("cancel"),
+        "cancel.responded": _cancel_answered,
+        "fill.status_changed": _filled,
+        "fulfillment.status_changed": _worked_on,
+        "shipment.status_changed": _shipped,
+    }
+)

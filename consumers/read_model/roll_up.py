@@ -1,0 +1,166 @@
+"""What the facts of a prescription come to: one word per machine, one word to display, what is open.
+
+Source: CONTRACT §6, "Roll-up" and "Display word".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from consumers.read_model.facts import Document, Fact, Stamp
+from consumers.read_model.machines import DELIVERED, REJECTED
+from consumers.read_model.safety import HANDED_OUT, anomalies, safety_signals
+
+NONE = "none"
+# First that applies, over all fills.
+_DISPENSE = ("dispensed", "partially_dispensed", "transferred", "not_dispensed")
+# Words that outrank the rest of the display, in this order of machines.
+_ORDER_SHOWN = frozenset({"cancelled", "replaced", "rejected"})
+_DISPENSE_SHOWN = frozenset({"dispensed", "partially_dispensed", "transferred"})
+
+
+class State(NamedTuple):
+    """What a prescription's row says; times are ISO 8601 with `Z`, or None.
+
+    Attributes:
+        safety: Kinds of safety signals that stand, sorted.
+        anomalies: How many contradictions without danger the facts hold.
+        stub: Nothing has told yet that the order exists: neither its draft nor its sending.
+        replaced_by: The replacement's prescription id, where an answer names one.
+        transmission_at: When the message became what `transmission` says; None where no message is known.
+        cancel_pending_since: The earliest cancel request without any answer.
+        open_since: The earliest open renewal or change request.
+        cancelled_at: The first approved cancel answer, also when a later answer took it back.
+        dispensed_at: The newest of the fills that are dispensed, in whole or in part.
+    """
+
+    transmission: str
+    order_status: str
+    dispense: str
+    fulfillment: str
+    shipment: str
+    display: str
+    open_requests: list[str]
+    safety: list[str]
+    anomalies: int
+    stub: bool
+    replaced_by: str | None
+    transmission_at: str | None
+    cancel_pending_since: str | None
+    open_since: str | None
+    cancelled_at: str | None
+    dispensed_at: str | None
+
+
+def roll_up(document: Document) -> State:
+    """Return the state that the facts add up to."""
+    fills: dict[str, Fact] = document["fills"]
+    transmission, transmission_at = _transmission(document)
+    order, replaced_by = _order(document)
+    dispense = _dispense(fills)
+    fulfillment = max(document["lines"].values())[1] if document["lines"] else NONE
+    shipment = _shipment(document["shipments"])
+    opened = [(identity, asked) for kind in ("renewal", "change") for identity, asked in _unanswered(document[kind])]
+    approval = document.get("first_approval")
+    return State(
+        transmission=transmission,
+        order_status=order,
+        dispense=dispense,
+        fulfillment=fulfillment,
+        shipment=shipment,
+        display=_display(transmission, order, dispense=dispense, fulfillment=fulfillment, shipment=shipment),
+        open_requests=sorted({identity for identity, _ in opened}),
+        safety=sorted(safety_signals(document)),
+        anomalies=sum(map(len, anomalies(document).values())),
+        stub=not document["known"],
+        replaced_by=replaced_by,
+        transmission_at=transmission_at,
+        cancel_pending_since=_least(asked for _, asked in _unanswered(document["cancel"])),
+        open_since=_least(asked for _, asked in opened),
+        cancelled_at=None if approval is None else approval[0],
+        dispensed_at=_greatest(stamp for stamp, word in fills.values() if word in HANDED_OUT),
+    )
+
+
+def _transmission(document: Document) -> tuple[str, str | None]:
+    """Any confirmation counts; else the newest attempt; news from a pharmacy only where no message is known."""
+    said: list[tuple[bool, Stamp, str]] = [
+        (word == "processed", message[word], word)
+        for message in document["messages"].values()
+        for word in ("sent", "processed", "failed")
+        if word in message
+    ]
+    if said:
+        _, stamp, word = max(said)
+        return word, stamp[0]
+    return ("processed" if document["fills"] or document["lines"] else "draft"), None
+
+
+def _order(document: Document) -> tuple[str, str | None]:
+    """Return the order's status, and the id of its replacement if an answer names one."""
+    replacements = [
+        request["answer"]
+        for kind in ("renewal", "change")
+        for request in document[kind].values()
+        if "answer" in request and (request["answer"][1] == "replace" or request["answer"][2])
+    ]
+    replaced_by = max(replacements)[2] if replacements else None
+    cancels = document["cancel"].values()
+    if any("answer" in request and request["answer"][1] == "approved" for request in cancels):
+        return "cancelled", replaced_by
+    if replacements:
+        return "replaced", replaced_by
+    if any("answer" not in request for request in cancels):
+        return "cancel_pending", None
+    lines = document["lines"].values()
+    return ("rejected" if lines and all(line[1] == REJECTED for line in lines) else "active"), None
+
+
+def _dispense(fills: dict[str, Fact]) -> str:
+    words = {fact[1] for fact in fills.values()}
+    return next((word for word in _DISPENSE if word in words), NONE)
+
+
+def _shipment(shipments: dict[str, Fact]) -> str:
+    if not shipments:
+        return NONE
+    if any(fact[1] == DELIVERED for fact in shipments.values()):
+        return DELIVERED
+    word: str = max(shipments.values())[1]
+    return word
+
+
+def _unanswered(requests: Document) -> list[tuple[str, Stamp]]:
+    """Return the requests that were asked and neither answered nor closed; an answer counts before its question."""
+    return [
+        (identity, request["asked"])
+        for identity, request in requests.items()
+        if "asked" in request and "answer" not in request and "closed" not in request
+    ]
+
+
+def _display(transmission: str, order: str, *, dispense: str, fulfillment: str, shipment: str) -> str:  # noqa: PLR0911 -- a ladder: the first that applies
+    if order in _ORDER_SHOWN:
+        return order
+    if shipment == DELIVERED:
+        return shipment
+    if dispense in _DISPENSE_SHOWN:
+        return dispense
+    if shipment != NONE:
+        return shipment
+    if fulfillment != NONE:
+        return fulfillment
+    if dispense != NONE:
+        return dispense
+    return order if order == "cancel_pending" else transmission
+
+
+def _least(stamps: Iterable[Stamp]) -> str | None:
+    least = min(stamps, default=None)
+    return None if least is None else least[0]
+
+
+def _greatest(stamps: Iterable[Stamp]) -> str | None:
+    greatest = max(stamps, default=None)
+    return None if greatest is None else greatest[0]
