@@ -21,7 +21,7 @@ class ParkBreaker:
     """Counts how many of the last records were parked; what is appended behind a parked key does not count."""
 
     def __init__(self, *, last: int = LAST_RECORDS, percent: float = PARKED_MAX_PERCENT) -> None:
-        """Open when more than `percent` % of the `last` records were parked; the first ones count as if it were full."""
+        """Open when more than `percent` % of the `last` records were parked; fewer count as if they were all."""
         self._last: deque[bool] = deque(maxlen=last)
         self._parked = 0
         self._max = int(last * percent / 100)

@@ -1,0 +1,66 @@
+"""Named points at which a test makes a process die, stop or fail: an instrument of tests, inert in production.
+
+`DRX_FAILPOINT=after_effect_before_commit:kill@3` kills the process (SIGKILL) the third time it gets there; `stop`
+freezes it (SIGSTOP) until someone sends SIGCONT, and `error` raises. The variable is read once, at import.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+
+VARIABLE = "DRX_FAILPOINT"
+
+AFTER_EFFECT = "after_effect_before_commit"
+BATCH_BEFORE_OFFSET = "batch_before_offset"
+WHILE_PARKING = "while_parking"
+WHILE_RELEASING = "while_releasing"
+BETWEEN_CLAIM_AND_SEEK = "between_claim_and_seek"
+
+_FORM = re.compile(r"(?P<name>[a-z_]+):(?P<action>kill|stop|error)(?:@(?P<nth>[1-9][0-9]{0,8}))?")
+
+
+class FailpointError(Exception):
+    """What `error` raises: outside the tree of errors on purpose, as a bug would be."""
+
+
+class Failpoint:
+    """The one point that is armed, or none."""
+
+    def __init__(self, text: str) -> None:
+        """Arm what `text` says: nothing when it is empty.
+
+        Raises:
+            ValueError: Not `name:kill|stop|error[@n]`.
+        """
+        form = _FORM.fullmatch(text)
+        if text and form is None:
+            raise ValueError(text)
+        self.name = form["name"] if form else ""
+        self._action = form["action"] if form else ""
+        self._left = int(form["nth"] or 1) if form else 0
+
+    def reached(self) -> None:
+        """Act on the nth visit, and only then."""
+        self._left -= 1
+        if self._left != 0:
+            return
+        if self._action == "error":
+            raise FailpointError(self.name)
+        os.kill(os.getpid(), signal.SIGKILL if self._action == "kill" else signal.SIGSTOP)
+
+
+def armed(environment: Mapping[str, str]) -> Failpoint:
+    """Return the point that an environment names."""
+    return Failpoint(environment.get(VARIABLE, ""))
+
+
+_armed = armed(os.environ)
+
+
+def hit(name: str) -> None:
+    """Pass a named point."""
+    if _armed.name == name:
+        _armed.reached()
