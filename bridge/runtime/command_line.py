@@ -1,0 +1,69 @@
+"""What our command lines share: commands imported on use, and deliberate failures in one line with exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from bridge.errors import BridgeError
+from bridge.runtime.lifecycle import INTERRUPTED
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on use, so that a quick one does not wait for aiohttp."""
+
+    def __init__(self, *args: Any, modules: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        """Take what each command is: `module:attribute`, and its line in `--help`."""
+        super().__init__(*args, **options)
+        self._modules = modules
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order given."""
+        del ctx
+        return list(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command `cmd_name`."""
+        del ctx
+        if cmd_name not in self._modules:
+            return None
+        module, _, attribute = self._modules[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(module)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self._modules.items()])
+
+
+def run_command_line(cli: click.Group, *, program: str) -> None:
+    """Run `cli` and end the process: 2 with one line for what the operator can mend, 130 when interrupted."""
+    try:
+        code = cli.main(standalone_mode=False, prog_name=program)
+    except BridgeError as exc:
+        click.echo(f"{program}: {exc}", err=True)
+        sys.exit(2)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        exc.show()
+        sys.exit(2)
+    except click.exceptions.ClickException as exc:
+        click.echo(_complaint(exc, program), err=True)
+        sys.exit(2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complaint(exc: click.exceptions.ClickException, program: str) -> str:
+    """Say in one line what is wrong with the command line, and where to read how it should be."""
+    context = exc.ctx if isinstance(exc, click.exceptions.UsageError) else None
+    line = " ".join(exc.format_message().split()).rstrip(".")
+    return f"{context.command_path}: {line}; see `{context.command_path} --help`" if context else f"{program}: {line}"
