@@ -1,0 +1,126 @@
+"""A consumer's settings: its own section, what depends on what, and no value in a complaint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import ConfigError
+from bridge.runtime.configuration import masked
+from consumers.settings import Postgres, load_settings
+
+INSTALLED = ["read_model", "refill-desk"]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CONSUMER_")]:
+        monkeypatch.delenv(name)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings = load_settings(INSTALLED)
+
+    kafka, shutdown = settings.kafka, settings.shutdown
+    assert (kafka.session_s, kafka.rebalance_s, kafka.max_poll_s, kafka.offset_reset) == (45, 90, 600, "none")
+    assert (shutdown.drain_s, shutdown.commit_s, shutdown.grace_s) == (30, 5, 45)
+
+
+def test_each_installed_consumer_has_a_section_of_plain_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a text could be taken for JSON."""
+    given(monkeypatch, CONSUMER_READ_MODEL__SCHEMA="next", CONSUMER_READ_MODEL__LIMITS='{"a": 1}')
+    given(monkeypatch, CONSUMER_REFILL_DESK__URL="http://desk")
+
+    settings = load_settings(INSTALLED)
+
+    assert settings.options("read_model") == {"schema": "next", "limits": '{"a": 1}'}
+    assert settings.options("refill-desk") == {"url": "http://desk"}
+
+
+def test_the_environment_wins_over_the_file_whose_numbers_and_switches_become_texts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "consumer.toml"
+    file.write_text('[kafka]\nsession_s = 10\n[read_model]\nschema = "old"\nrows = 3\nloud = true\n')
+    given(monkeypatch, CONSUMER_CONFIG=str(file), CONSUMER_READ_MODEL__SCHEMA="new")
+
+    settings = load_settings(INSTALLED)
+
+    assert settings.kafka.session_s == 10
+    assert settings.options("read_model") == {"schema": "new", "rows": "3", "loud": "true"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"CONSUMER_FHIR__URL": "s3cret"}, "CONSUMER_FHIR__URL: unknown section 'fhir'"),
+        ({"CONSUMER_POSTGRES__DNS": "s3cret"}, "CONSUMER_POSTGRES__DNS: unknown setting"),
+        ({"CONSUMER_POSTGRES": "s3cret"}, "CONSUMER_<SECTION>__<NAME>"),
+        ({"CONSUMER_READ_MODEL": "s3cret"}, "CONSUMER_<SECTION>__<NAME>"),
+        ({"CONSUMER_READ_MODEL__A__B": "s3cret"}, "CONSUMER_READ_MODEL__A: "),
+        ({"CONSUMER_KAFKA__OFFSET_RESET": "s3cret"}, "CONSUMER_KAFKA__OFFSET_RESET: "),
+        ({"CONSUMER_KAFKA__SESSION_S": "5"}, "CONSUMER_KAFKA__SESSION_S: "),
+        ({"CONSUMER_KAFKA__MAX_POLL_S": "45"}, "kafka.session_s must be less than kafka.max_poll_s"),
+        ({"CONSUMER_KAFKA__REBALANCE_S": "35"}, "must be less than kafka.rebalance_s"),
+        ({"CONSUMER_SHUTDOWN__GRACE_S": "39"}, "must not exceed grace_s"),
+        ({"CONSUMER_POSTGRES__DSN": "s3cret", "CONSUMER_POSTGRES__DSN_FILE": "/s3cret"}, "are both set"),
+        ({"CONSUMER_CONFIG": "/nowhere/consumer.toml"}, "CONSUMER_CONFIG: no such file"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
+) -> None:
+    given(monkeypatch, **variables)
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings(INSTALLED)
+
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["kafka", "Desk", "a b", "-x", "", "options", "model_dump"])
+def test_a_consumer_is_not_named_like_something_else(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be named"):
+        load_settings([name])
+
+
+def test_the_dsn_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, CONSUMER_POSTGRES__DSN="postgresql://u:s3cret@db/drx")
+
+    settings = load_settings(INSTALLED)
+
+    assert settings.postgres.address() == "postgresql://u:s3cret@db/drx"
+    assert "s3cret" not in f"{masked(settings)} {settings!r} {settings}"
+
+
+def test_a_dsn_can_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "dsn"
+    file.write_text("postgresql://u:s3cret@db/drx\n# rotated in May\n")
+
+    assert Postgres(dsn_file=file).address() == "postgresql://u:s3cret@db/drx"
+
+
+@pytest.mark.parametrize("content", [None, "", "\npostgresql://u:s3cret@db/drx\n"])
+def test_a_file_without_a_dsn_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "dsn"
+    if content is not None:
+        file.write_text(content)
+
+    with pytest.raises(ConfigError, match=r"postgres\.dsn_file: cannot read .*/dsn") as caught:
+        Postgres(dsn_file=file).address()
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_no_database_is_a_mistake_that_says_what_to_set() -> None:
+    with pytest.raises(ConfigError, match="CONSUMER_POSTGRES__DSN or CONSUMER_POSTGRES__DSN_FILE"):
+        Postgres().address()
