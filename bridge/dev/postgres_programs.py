@@ -26,8 +26,8 @@ _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 # `postgres --version` takes 10 ms; the rest is room for a cold disk.
 _VERSION_TIMEOUT_S = 30.0
 _UNPRIVILEGED = Path(__file__).with_name("unprivileged.py")
-# Who keeps databases on a machine that has PostgreSQL, and who is on every machine.
-_USERS = ("postgres", "nobody")
+# initdb wants one with a name, and this one is on every machine.
+_USER = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def command_for(place: Path, command: Sequence[str]) -> list[str]:
         command: Starts with an absolute path.
 
     Raises:
-        ConfigError: We are root on a machine without any user to be instead.
+        ConfigError: We are root, and there is nobody that we could be instead.
     """
     if os.geteuid() != 0:
         return list(command)
@@ -112,17 +112,17 @@ def command_for(place: Path, command: Sequence[str]) -> list[str]:
 
 
 def _give_away(place: Path) -> None:
-    for name in _USERS:
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        # The top last: an owner there says that all below is done.
+    try:
+        user = pwd.getpwnam(_USER)
+        # The top last: its owner says that all below is done.
         for path in (*place.rglob("*"), place):
             os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-        return
-    msg = f"PostgreSQL refuses to run as root, and there is no user {' or '.join(_USERS)}: start it as an ordinary user"
-    raise ConfigError(msg)
+    except KeyError as exc:
+        msg = f"PostgreSQL refuses to run as root, and there is no user {_USER} to run it as"
+        raise ConfigError(msg) from exc
+    except OSError as exc:
+        msg = f"{place} cannot be given to user {_USER}: {exc.strerror}{hint()}"
+        raise ConfigError(msg) from exc
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
@@ -134,5 +134,5 @@ def hint() -> str:
     """What may be wrong when a program of PostgreSQL failed as root; empty for other users."""
     if os.geteuid() != 0:
         return ""
-    needed = "CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN and CAP_DAC_OVERRIDE"
+    needed = "CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN, CAP_KILL and CAP_DAC_OVERRIDE"
     return f" (root needs {needed} to run PostgreSQL as another user; an ordinary user needs nothing)"

@@ -21,6 +21,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_OVERRIDE = 1
 # As a shell says "found, but cannot be run".
 _CANNOT_RUN = 126
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main(argv: list[str]) -> None:
@@ -38,18 +39,17 @@ def _become(uid: int, gid: int) -> None:
     if sys.platform != "linux":
         _change_user(uid, gid)
         return
-    libc = ctypes.CDLL(None)
     parent, tether = os.getppid(), ctypes.c_int()
-    libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(tether))
-    libc.prctl(_PR_SET_KEEPCAPS, 1)
-    # Else access(2), by which PostgreSQL finds its own programs, leaves capabilities out of account.
-    libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
+    _prctl(_PR_GET_PDEATHSIG, ctypes.byref(tether))
+    _prctl(_PR_SET_KEEPCAPS, 1)
+    # Else access(2), by which PostgreSQL looks for its own programs, leaves capabilities out of account.
+    _prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
     _change_user(uid, gid)
-    # Root in a container may lack it. Then the permissions decide, and exec or the program tells what they refuse.
-    if _keep_only(libc, _CAP_DAC_OVERRIDE):
-        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
+    _keep_only(_CAP_DAC_OVERRIDE)
+    # What is ambient outlives an exec.
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
     # The kernel forgets it at a change of user.
-    libc.prctl(_PR_SET_PDEATHSIG, tether.value)
+    _prctl(_PR_SET_PDEATHSIG, tether.value)
     if tether.value and os.getppid() != parent:
         # It died before the kernel knew again.
         os._exit(1)
@@ -61,15 +61,22 @@ def _change_user(uid: int, gid: int) -> None:
     os.setuid(uid)
 
 
-def _keep_only(libc: ctypes.CDLL, capability: int) -> bool:
-    """Drop every other capability and make this one inheritable; whether it was there."""
+def _keep_only(capability: int) -> None:
+    """Drop every other capability, and make this one inheritable, without which none is ambient."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     bit = 1 << capability
     # Effective, permitted, inheritable: of capabilities 0 to 31, then of the others.
-    kept = bool(libc.capset(header, (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)) == 0)
-    if not kept:
-        libc.capset(header, (ctypes.c_uint32 * 6)())
-    return kept
+    _check(_LIBC.capset(header, (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)))
+
+
+def _prctl(*arguments: object) -> None:
+    _check(_LIBC.prctl(*arguments))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 if __name__ == "__main__":
