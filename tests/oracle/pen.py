@@ -1,0 +1,84 @@
+"""Writes events of one prescription in every way that the ingress accepts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+Body = dict[str, Any]
+
+# Past for any clock this runs under: no event is ahead of its receipt, so none is clamped.
+STARTS_AT = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
+# Seconds over which a history is spread: all at one moment, a few moments with ties, hardly a tie.
+SPANS_S = (1, 4, 100_000)
+EASTERN = timezone(timedelta(hours=-5))
+# Mixed case and punctuation: an order by locale would not be the order of code points.
+ID_LETTERS = "0123456789abcXYZ-_."
+
+
+class Pen:
+    """Writes events of one prescription, at any time and in any valid spelling."""
+
+    def __init__(self, rng: random.Random) -> None:
+        """Begin an empty history."""
+        self.rng = rng
+        self.prescription_id = f"rx_{self._token(12)}"
+        self.bodies: list[Body] = []
+        self._span_s = rng.choice(SPANS_S)
+        self._sequences: Sequence[Any] = rng.choice(((None,), (None, 0, 1, "2"), range(1, 1000)))
+        self.choose_vocabulary()
+
+    def choose_vocabulary(self) -> None:
+        """Let some words be used more than others, so that states in which all agree come up too."""
+        self._narrow = self.rng.choice((1, 2, None))
+        self._unknown = self.rng.choice((0.0, 0.2))
+        self._chosen: dict[tuple[str, ...], Sequence[str]] = {}
+
+    def word(self, catalogued: tuple[str, ...]) -> str:
+        """Choose a word of a list, or now and then one that is in no list."""
+        if self.rng.random() < self._unknown:
+            return self.rng.choice(("UNKNOWN", "not_in_the_list", "Dispensed", ""))
+        count = self._narrow or len(catalogued)
+        few = self._chosen.setdefault(catalogued, self.rng.sample(catalogued, min(count, len(catalogued))))
+        return self.rng.choice(few)
+
+    def spelled(self, name: str | None) -> object:
+        """Write an id as text or, where that loses nothing, as a number."""
+        return int(name) if name is not None and name.isdigit() and self.rng.random() < 0.5 else name
+
+    def coin(self) -> bool:
+        """Decide something of no weight."""
+        return self.rng.random() < 0.5
+
+    def tell(self, event_type: str, **fields: Any) -> None:
+        """Add one event; a field that is None is left out or null."""
+        given = {name: value for name, value in fields.items() if value is not None or self.coin()}
+        body = {
+            "id": f"evt_{self._token(20)}",
+            "type": event_type,
+            "version": "1",
+            "timestamp": self._timestamp(),
+            "source": "h2h-drx",
+            "environment": "sandbox",
+            "account_id": "acct_4021",
+            "sequence": self.rng.choice(self._sequences),
+            "data": {"prescription_id": self.prescription_id, **given},
+        }
+        self.bodies.append(body)
+
+    def _timestamp(self) -> object:
+        moment = STARTS_AT + timedelta(seconds=self.rng.randrange(self._span_s))
+        spellings: tuple[Callable[[], object], ...] = (
+            lambda: moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            lambda: moment.strftime("%Y-%m-%dT%H:%M:%S.000000900Z"),
+            lambda: moment.astimezone(EASTERN).isoformat(),
+            lambda: moment.replace(tzinfo=None).isoformat(),
+            lambda: int(moment.timestamp()),
+            lambda: int(moment.timestamp()) * 1000,
+        )
+        return self.rng.choice(spellings)()
+
+    def _token(self, length: int) -> str:
+        return "".join(self.rng.choices(ID_LETTERS, k=length))

@@ -1,0 +1,155 @@
+"""The oracle knows no order of arrival, and its histories reach every state that CONTRACT §6 names."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+
+from bridge.ingress.profiles.profile import Mapped
+from tests.builders import SAMPLES
+from tests.oracle import words
+from tests.oracle.facts import facts_of
+from tests.oracle.histories import History, history, journeys
+from tests.oracle.model import cancels, expected, fills, lines, messages, parcels, requests
+from tests.oracle.telling import STARTS_AT, fill
+from tests.unit.profile_documents import RECEIVED_AT, map_body
+
+SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"))
+SEEDS = range(600)
+ENOUGH = 3
+
+Bodies = list[dict[str, Any]]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_scenario_ends_as_it_says(scenario: str) -> None:
+    folder = SAMPLES / "scenarios"
+    told = [json.loads(text) for text in (folder / f"{scenario}.ndjson").read_text().splitlines()]
+    end = json.loads((folder / f"{scenario}.expect.json").read_text())["expect"]
+
+    state = expected(told)
+
+    assert {name: state[name] for name in end} == end
+
+
+def test_at_one_moment_the_sequence_decides_and_then_the_id() -> None:
+    def at(event_id: str, status: str, sequence: int | None) -> dict[str, Any]:
+        _, fields = fill(status)
+        moment = STARTS_AT.isoformat()
+        return {
+            "id": event_id,
+            "type": "fill.status_changed",
+            "timestamp": moment,
+            "sequence": sequence,
+            "data": fields,
+        }
+
+    assert expected([at("b", "dispensed", None), at("a", "transferred", 1)])["dispense"] == "transferred"
+    assert expected([at("b", "dispensed", 0), at("a", "transferred", None)])["dispense"] == "dispensed"
+    assert expected([at("B", "dispensed", 3), at("a", "transferred", 3)])["dispense"] == "transferred"
+
+
+def test_a_clock_far_ahead_counts_as_five_minutes_after_the_receipt() -> None:
+    def at(event_id: str, status: str, occurred_at: datetime, received_at: datetime) -> dict[str, Any]:
+        _, fields = fill(status)
+        leading = {"event_id": event_id, "event_type": "fill.status_changed", "source": "drx", "sequence": None}
+        return leading | {"occurred_at": occurred_at, "received_at": received_at} | fields
+
+    wrong = at("a", "transferred", STARTS_AT + timedelta(days=9), STARTS_AT)
+    later = STARTS_AT + timedelta(minutes=5, seconds=1)
+
+    assert expected([wrong, at("b", "dispensed", later, later)])["dispense"] == "dispensed"
+    assert expected([wrong, at("b", "dispensed", STARTS_AT, later)])["dispense"] == "transferred"
+
+
+@cache
+def written() -> tuple[History, ...]:
+    return tuple(map(history, SEEDS))
+
+
+def test_the_ingress_accepts_every_body_of_the_histories() -> None:
+    for body in itertools.chain.from_iterable(each.bodies for each in written()[:100]):
+        outcome = map_body(orjson.dumps(body))
+
+        assert isinstance(outcome, Mapped), (body, outcome)
+
+
+def test_the_histories_are_of_all_types_about_prescriptions() -> None:
+    types = {body["type"] for each in written() for body in each.bodies}
+
+    assert len(types) == 18
+
+
+def reached(each: History) -> Iterator[tuple[str, object]]:
+    facts = facts_of(each.bodies)
+    machines: Mapping[str, Iterable[object]] = {
+        "message": messages(facts).values(),
+        "cancel": cancels(facts).values(),
+        "fill": fills(facts).values(),
+        "line": lines(facts).values(),
+        "parcel": parcels(facts).values(),
+        "request": requests(facts).values(),
+    }
+    for name, states in machines.items():
+        yield from ((name, state) for state in set(states))
+    columns = expected(each.bodies)
+    for column in ("transmission", "order", "dispense", "fulfillment", "shipment", "display", "anomalies"):
+        yield column, columns[column]
+    yield from (("safety", signal) for signal in columns["safety"])
+    yield "open_requests", min(len(columns["open_requests"]), 2)
+
+
+TRANSMISSION = ("sent", "processed", "failed", "draft")
+ORDER = ("active", "cancelled", "replaced", "cancel_pending", "rejected")
+GIVEN = ("dispensed", "partially_dispensed", "transferred", "not_dispensed")
+STATES: dict[str, tuple[object, ...]] = {
+    "message": TRANSMISSION[:3],
+    "cancel": ("asked", *words.CANCEL_DECISIONS),
+    "fill": words.FILL_WORDS,
+    "line": words.LINE_WORDS,
+    "parcel": words.PARCEL_WORDS,
+    "request": tuple({"open", *words.RENEWAL_DECISIONS, *words.CHANGE_DECISIONS, *words.CLOSE_REASONS}),
+    "transmission": TRANSMISSION,
+    "order": ORDER,
+    "dispense": (*GIVEN, "none"),
+    "fulfillment": (*words.LINE_WORDS, "none"),
+    "shipment": (*words.PARCEL_WORDS, "none"),
+    "display": tuple({*ORDER[1:], *GIVEN, *words.PARCEL_WORDS, *words.LINE_WORDS, *TRANSMISSION}),
+    "safety": ("dispensed_after_cancel",),
+    "anomalies": (0, 1),
+    "open_requests": (0, 1, 2),
+}
+
+
+def test_the_histories_reach_every_state_of_every_machine() -> None:
+    counts = Counter(itertools.chain.from_iterable(map(reached, written())))
+
+    few = [(name, state) for name, states in STATES.items() for state in states if counts[name, state] < ENOUGH]
+    assert few == []
+
+
+@given(journeys())
+def test_no_order_and_no_repetition_changes_what_the_oracle_says(journey: tuple[History, list[Bodies]]) -> None:
+    told, batches = journey
+
+    assert expected(itertools.chain.from_iterable(batches)) == expected(told.bodies)
+
+
+def test_a_record_says_what_its_body_says() -> None:
+    for each in written()[:100]:
+        records = []
+        for body in each.bodies:
+            outcome = map_body(orjson.dumps(body), received_at=RECEIVED_AT)
+            assert isinstance(outcome, Mapped)
+            records.append(outcome.events[0].value)
+
+        assert expected(records) == expected(each.bodies)
