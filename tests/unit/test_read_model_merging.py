@@ -1,0 +1,98 @@
+"""Any order, any repetition, any batch split of the same events: the same document, byte for byte."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, get_args
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.event import Event
+from consumers.read_model.facts import Document, blank
+from consumers.read_model.machines import apply
+from consumers.read_model.roll_up import roll_up
+from tests.prescriptions import SCENARIOS, a_fact, document_bytes, document_of, scenario
+
+TYPES = sorted(kind for kind in EVENT_MODELS if kind not in {"prescriber.enrollment_changed", "system.ping"})
+
+
+def words(event_type: str, field: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(get_args(EVENT_MODELS[event_type].model_fields[field].annotation))
+
+
+IDS = st.sampled_from(["a", "b", "c"])
+MAYBE = st.one_of(st.none(), IDS)
+PATIENT = st.fixed_dictionaries(
+    {"first_name": IDS, "last_name": IDS, "date_of_birth": st.dates(date(1950, 1, 1), date(1950, 1, 9))}
+)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "message_id": MAYBE,
+    "relates_to_message_id": MAYBE,
+    "replacement_prescription_id": MAYBE,
+    "prescriber_order_number": MAYBE,
+    "patient": st.one_of(st.none(), PATIENT),
+    "request_id": IDS,
+    "queue_id": IDS,
+    "tracking_number": IDS,
+    "retryable": st.booleans(),
+    "active": st.one_of(st.none(), st.booleans()),
+    "fill_number": st.integers(0, 2),
+}
+WORDS = ("decision", "reason", "fill_status", "fulfillment_status", "shipment_status")
+
+
+@st.composite
+def facts(draw: st.DrawFn, identity: int) -> Event:
+    """One event of a type that says something of a prescription; times collide often, ids never do."""
+    kind = draw(st.sampled_from(TYPES))
+    fields = {name: draw(said) for name, said in FIELDS.items() if name in EVENT_MODELS[kind].model_fields}
+    for name in WORDS:
+        if name in EVENT_MODELS[kind].model_fields and kind.partition(".")[2] != "requested":
+            fields[name] = draw(words(kind, name)) if name != "reason" or kind == "renewal.closed" else None
+    sequence = draw(st.one_of(st.none(), st.integers(1, 3)))
+    source = draw(st.sampled_from(["drx", "other"]))
+    return a_fact(kind, draw(st.integers(0, 6)), id=f"evt_{identity}", source=source, sequence=sequence, **fields)
+
+
+HISTORIES = st.integers(0, 14).flatmap(lambda count: st.tuples(*(facts(identity) for identity in range(count))))
+
+
+@given(events=HISTORIES, draws=st.data())
+def test_order_and_repetition_leave_no_trace(events: tuple[Event, ...], draws: st.DataObject) -> None:
+    shuffled = draws.draw(st.permutations([*events, *events]))
+
+    assert document_bytes(shuffled) == document_bytes(events)
+
+
+@given(events=HISTORIES, cuts=st.sets(st.integers(0, 14)))
+def test_a_batch_split_leaves_no_trace(events: tuple[Event, ...], cuts: set[int]) -> None:
+    """Between two batches the document is JSON, and its keys come back in the order of the database."""
+    document: Document = blank()
+    for place, event in enumerate(events):
+        if place in cuts:
+            document = orjson.loads(orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
+        apply(document, event)
+
+    assert orjson.dumps(document, option=orjson.OPT_SORT_KEYS) == document_bytes(events)
+
+
+@given(events=HISTORIES, draws=st.data())
+def test_the_state_is_a_function_of_the_facts_alone(events: tuple[Event, ...], draws: st.DataObject) -> None:
+    shuffled = draws.draw(st.permutations(events))
+
+    assert roll_up(document_of(shuffled)) == roll_up(orjson.loads(document_bytes(events)))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@given(draws=st.data())
+def test_a_scenario_reversed_and_shuffled_with_repetitions_is_the_same_prescription(
+    name: str, draws: st.DataObject
+) -> None:
+    events, _ = scenario(name)
+    shuffled = draws.draw(st.permutations([*events, *events]))
+
+    assert document_bytes(shuffled) == document_bytes(reversed(events)) == document_bytes(events)
