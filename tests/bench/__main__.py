@@ -1,31 +1,49 @@
-"""`python -m tests.bench`: the ingress against a naive control; with `stages`: what each stage of a delivery costs."""
+"""`python -m tests.bench`: the ingress against a naive control, then the read model against two controls.
+
+With `ingress` or `consumers` only that part, with `quick` fewer rounds, and with `stages` instead of all this what each
+stage of a delivery costs.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.table import Table
 
-from tests.bench import ingress, report, stages
+from tests.bench import ingress, read_model, report, report_read_model, stages
 
-RESULT = Path("build/bench/ingress.json")
+RESULTS = Path("build/bench")
+PARTS = ("ingress", "consumers")
 
 
 def main(arguments: list[str]) -> None:
     """Run, print, and keep the figures."""
-    console = Console()
+    console, progress = Console(), Console(stderr=True)
     if arguments == ["stages"]:
         stages.run(console)
         return
-    if arguments not in ([], ["quick"]):
-        sys.exit("usage: python -m tests.bench [quick|stages]")
-    figures = ingress.run(Console(stderr=True), rounds=1 if arguments else ingress.ROUNDS)
-    console.print(report.table(figures))
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
-    console.print(f"figures: {RESULT}")
+    wanted = [each for each in arguments if each != "quick"]
+    if set(wanted) - set(PARTS):
+        sys.exit(f"usage: python -m tests.bench [{'|'.join(PARTS)}] [quick] | stages")
+    quick = "quick" in arguments
+    if "ingress" in (wanted or PARTS):
+        figures = ingress.run(progress, rounds=1 if quick else ingress.ROUNDS)
+        _keep(console, "ingress", figures, report.table(figures))
+    if "consumers" in (wanted or PARTS):
+        figures = read_model.run(progress, quick=quick)
+        _keep(console, "consumers", figures, report_read_model.table(figures))
+
+
+def _keep(console: Console, part: str, figures: dict[str, Any], table: Table) -> None:
+    result = RESULTS / f"{part}.json"
+    console.print(table)
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+    console.print(f"figures: {result}")
 
 
 if __name__ == "__main__":

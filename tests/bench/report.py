@@ -14,7 +14,8 @@ FLAT_MIB = 5.0
 LARGE = 100
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """Median, least and most."""
     median, least, most = (
         f"{value:,.0f}" if value >= LARGE else f"{value:.2f}"
         for value in (statistics.median(values), min(values), max(values))
@@ -29,13 +30,13 @@ def _memory(of: dict[str, Any]) -> str:
 
 
 _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
-    ("req/s", lambda of: _spread(of["req_per_s"])),
-    ("CPU µs per request", lambda of: _spread(of["cpu_us"])),
-    ("p50 ms", lambda of: _spread(of["p50_ms"])),
-    ("p99 ms", lambda of: _spread(of["p99_ms"])),
-    ("at 2,000 req/s: p50 ms", lambda of: _spread(of["rate_p50_ms"])),
-    ("at 2,000 req/s: p99 ms", lambda of: _spread(of["rate_p99_ms"])),
-    ("at 2,000 req/s: CPU µs per request", lambda of: _spread(of["rate_cpu_us"])),
+    ("req/s", lambda of: spread(of["req_per_s"])),
+    ("CPU µs per request", lambda of: spread(of["cpu_us"])),
+    ("p50 ms", lambda of: spread(of["p50_ms"])),
+    ("p99 ms", lambda of: spread(of["p99_ms"])),
+    ("at 2,000 req/s: p50 ms", lambda of: spread(of["rate_p50_ms"])),
+    ("at 2,000 req/s: p99 ms", lambda of: spread(of["rate_p99_ms"])),
+    ("at 2,000 req/s: CPU µs per request", lambda of: spread(of["rate_cpu_us"])),
     ("peak RSS MiB", lambda of: f"{of['rss_peak_mib']}"),
     ("RSS MiB, median of first and last half", _memory),
     ("acknowledged", lambda of: f"{of['acknowledged']:,}"),

@@ -1,0 +1,156 @@
+"""A `drx-consumer run` as a process, and what it has settled and used, seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import asyncpg  # noqa: TID251 - looks at what the consumer has committed
+import psutil
+
+from bridge.dev.ports import HOST, free_port
+from bridge.dev.processes import Child
+from bridge.dev.services import answers, child_environment
+from tests.installed import ROOT
+
+START_S = 60.0
+STOP_S = 60.0
+# Between two looks: each costs the database a query on a dozen rows.
+SAMPLE_S = 0.2
+# Nothing settled for this long means that it hangs.
+SILENT_S = 60.0
+MIB = 2**20
+_SETTLED = "select coalesce(sum(next_offset), 0)::bigint from drx_consumer.progress where grp = $1"
+
+
+class Sample(NamedTuple):
+    """One look: when, records settled so far, CPU seconds used so far, resident bytes."""
+
+    at: float
+    settled: int
+    cpu_s: float
+    rss: int
+
+
+@dataclass
+class Consuming:
+    """One consumer process of a group that began with nothing."""
+
+    child: Child
+    group: str
+    management_port: int
+    samples: list[Sample] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Return when it runs, before it has joined its group."""
+        self.child.start()
+
+    def wait_ready(self) -> None:
+        """Return when it has joined its group."""
+        deadline = time.monotonic() + START_S
+        while not answers(self.management_port, "/readyz"):
+            if not self.child.alive or time.monotonic() > deadline:
+                sys.exit(f"{self.child.name} does not get ready; see {self.child.log}")
+            time.sleep(0.1)
+
+    def stop(self) -> int | None:
+        """End it in order; return its exit code."""
+        self.child.stop(STOP_S)
+        return self.child.exit_code
+
+    def watch(self, dsn: str, wanted: int) -> list[Sample]:
+        """Sample it until it has settled `wanted` records."""
+        asyncio.run(self._watch(dsn, wanted))
+        return self.samples
+
+    async def _watch(self, dsn: str, wanted: int) -> None:
+        connection = await asyncpg.connect(dsn)
+        moved_at = time.monotonic()
+        try:
+            while not self.samples or self.samples[-1].settled < wanted:
+                await asyncio.sleep(SAMPLE_S)
+                before = self.samples[-1].settled if self.samples else -1
+                self.samples.append(await self._sample(connection))
+                if self.samples[-1].settled > before:
+                    moved_at = time.monotonic()
+                if not self.child.alive or time.monotonic() - moved_at > SILENT_S:
+                    sys.exit(f"{self.child.name} has stopped at {before} records; see {self.child.log}")
+        finally:
+            await connection.close()
+
+    async def _sample(self, connection: Any) -> Sample:
+        try:
+            settled = await connection.fetchval(_SETTLED, self.group)
+        except asyncpg.UndefinedTableError:  # it has not made them yet
+            settled = 0
+        process = psutil.Process(self.child.pid)
+        times = process.cpu_times()
+        return Sample(time.perf_counter(), settled, times.user + times.system, process.memory_info().rss)
+
+
+class Pace(NamedTuple):
+    """What a run of samples says; the first records, which wait for the group to form, are not counted."""
+
+    per_s: float
+    cpu_us: float
+
+
+def pace(samples: Sequence[Sample]) -> Pace:
+    """Records a second and CPU time of one record, from the first look that saw any."""
+    first, last = next(each for each in samples if each.settled), samples[-1]
+    records = last.settled - first.settled
+    return Pace(records / (last.at - first.at), (last.cpu_s - first.cpu_s) / records * 1e6)
+
+
+def memory(samples: Sequence[Sample]) -> dict[str, float]:
+    """Peak, and the medians of both halves of the records, in MiB."""
+    half = samples[-1].settled / 2
+    parts = {
+        "rss_first_half_mib": [each.rss for each in samples if 0 < each.settled <= half],
+        "rss_last_half_mib": [each.rss for each in samples if each.settled > half],
+    }
+    peak = max(each.rss for each in samples)
+    return {
+        "rss_peak_mib": round(peak / MIB, 1),
+        **{name: round(statistics.median(each) / MIB, 1) for name, each in parts.items()},
+    }
+
+
+def consumer(
+    directory: Path,
+    name: str,
+    *,
+    bootstrap_servers: str,
+    dsn: str,
+    group: str | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Consuming:
+    """Describe the process; `settings` are further variables of its environment."""
+    port = free_port()
+    environment = {
+        "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
+        "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
+        "CONSUMER_KAFKA__SESSION_S": "10",
+        "CONSUMER_POSTGRES__DSN": dsn,
+        "CONSUMER_MANAGEMENT__HOST": HOST,
+        "CONSUMER_MANAGEMENT__PORT": str(port),
+        "CONSUMER_LOG__FORMAT": "json",
+        "CONSUMER_LOG__LEVEL": "info",
+        "PYTHONPATH": str(ROOT),
+        **(settings or {}),
+    }
+    child = Child(
+        name,
+        command=[sys.executable, "-m", "consumers", "run", name],
+        cwd=directory,
+        log=directory / f"{group or name}.log",
+        env=child_environment(os.environ, environment),
+    )
+    return Consuming(child, group or name, port)

@@ -1,0 +1,26 @@
+"""Make consumers of the tests known to `drx-consumer` as an installed package would: by entry points on the path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GROUP = "drx_bridge.consumers"
+
+
+def install(directory: Path, consumers: Mapping[str, str]) -> dict[str, str]:
+    """Lay out a package below `directory`; return what the environment of a process needs to find it.
+
+    Args:
+        directory: May exist.
+        consumers: Name to `module:object`.
+    """
+    home = directory / "drx_test_consumers-0.dist-info"
+    home.mkdir(parents=True)
+    (home / "METADATA").write_text("Metadata-Version: 2.1\nName: drx-test-consumers\nVersion: 0\n")
+    lines = [f"{name} = {where}" for name, where in consumers.items()]
+    (home / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]))
+    path = [str(directory), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, path))}
