@@ -57,7 +57,7 @@ class PostgresServer(Child):
     """One server; stop and start keep its port, its password and what it stores."""
 
     def __init__(self, directory: Path, *, programs: Programs, port: int, log: Path, durable: bool = True) -> None:
-        """Make the files, where there are none yet; nothing runs yet.
+        """Describe it; there is nothing but a password yet.
 
         Args:
             directory: Absolute; made if need be.
@@ -65,26 +65,14 @@ class PostgresServer(Child):
             port: Of loopback.
             log: File that it writes to.
             durable: False: a crash of the machine may lose everything, a kill of the server still nothing.
-
-        Raises:
-            ConfigError: The files are of another version, or cannot be made.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._port = port
         self._password = _password(directory / "password")
         self._files = directory / "pgdata"
-        if not self._files.exists():
-            _make_files(self._files, programs=programs, password=self._password, durable=durable)
-        _require_major(self._files, programs.major)
-        settings = {**_SETTINGS, "port": str(port), **({} if durable else _UNTIL_THE_MACHINE_CRASHES)}
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        super().__init__(
-            "postgres",
-            command=command_for(self._files, [programs.path("postgres"), "-D", str(self._files), *options]),
-            cwd=directory,
-            log=log,
-            env=environment(os.environ),
-        )
+        self._programs = programs
+        self._durable = durable
+        super().__init__("postgres", command=(), cwd=directory, log=log, env=environment(os.environ))
 
     @property
     def dsn(self) -> str:
@@ -98,14 +86,22 @@ class PostgresServer(Child):
         return len(lines) >= _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE - 1].strip() == _READY
 
     def start(self) -> None:
-        """Run it, once nothing of a killed one is left; a running one is left alone.
+        """Run it, on files that are made at the first time; a running one is left alone.
 
         Raises:
-            ConfigError: Another server runs on the files.
+            ConfigError: The files cannot be made, are of another version, or another server runs on them.
         """
-        if not self.alive:
-            self._end_leftovers()
-            super().start()
+        if self.alive:
+            return
+        if not self._files.exists():
+            self._make_files()
+        self._require_version()
+        self._end_leftovers()
+        settings = {**_SETTINGS, "port": str(self._port), **({} if self._durable else _UNTIL_THE_MACHINE_CRASHES)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        program = [self._programs.path("postgres"), "-D", str(self._files), *options]
+        self._command = command_for(self._files, program)
+        super().start()
 
     def wait_ready(self, *, check: Callable[[], None] = lambda: None) -> None:
         """Return when it takes connections.
@@ -163,6 +159,48 @@ class PostgresServer(Child):
             time.sleep(_POLL_S)
         (self._files / "postmaster.pid").unlink(missing_ok=True)
 
+    def _require_version(self) -> None:
+        found, wanted = (self._files / "PG_VERSION").read_text(encoding="ascii").strip(), str(self._programs.major)
+        if found != wanted:
+            msg = f"{self._files} is of PostgreSQL {found}, and this is {wanted}: use another data directory"
+            raise ConfigError(msg)
+
+    def _make_files(self) -> None:
+        """Run initdb beside the place, so that one cut short is done again."""
+        scratch = self._files.with_name("new")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700)
+        made, told = scratch / "pgdata", scratch / "password"
+        write_text(told, f"{self._password}\n", mode=0o600)
+        command = [
+            self._programs.path("initdb"),
+            f"--pgdata={made}",
+            f"--pwfile={told}",
+            "--username=postgres",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            *self._programs.locale_options,
+            "--no-instructions",
+            *([] if self._durable else ["--no-sync"]),
+        ]
+        done = subprocess.run(  # noqa: S603 - our own command line
+            command_for(scratch, command),
+            cwd=self._files.parent,
+            env=environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_INITDB_TIMEOUT_S,
+            check=False,
+            start_new_session=True,  # the terminal's Ctrl-C is for us
+        )
+        if done.returncode != 0:
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+            msg = f"no database could be made in {self._files.parent}: {lines[-1]}{hint()}"
+            raise ConfigError(msg)
+        made.rename(self._files)
+        shutil.rmtree(scratch)
+
     def _lock_lines(self) -> list[str]:
         try:
             return (self._files / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")
@@ -184,46 +222,3 @@ def _password(path: Path) -> str:
     if not path.exists():
         write_text(path, secrets.token_urlsafe(_PASSWORD_BYTES) + "\n", mode=0o600)
     return path.read_text(encoding="ascii").strip()
-
-
-def _require_major(files: Path, major: int) -> None:
-    found = (files / "PG_VERSION").read_text(encoding="ascii").strip()
-    if found != str(major):
-        msg = f"{files.parent} holds data of PostgreSQL {found}, and this is {major}: use another data directory"
-        raise ConfigError(msg)
-
-
-def _make_files(files: Path, *, programs: Programs, password: str, durable: bool) -> None:
-    """Run initdb beside the place, so that one cut short is done again."""
-    scratch = files.with_name("new")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(mode=0o700)
-    made, told = scratch / "pgdata", scratch / "password"
-    write_text(told, f"{password}\n", mode=0o600)
-    command = [
-        programs.path("initdb"),
-        f"--pgdata={made}",
-        f"--pwfile={told}",
-        "--username=postgres",
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        *programs.locale_options,
-        "--no-instructions",
-        *([] if durable else ["--no-sync"]),
-    ]
-    done = subprocess.run(  # noqa: S603 - our own command line
-        command_for(scratch, command),
-        cwd=files.parent,
-        env=environment(os.environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=_INITDB_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-        msg = f"no database could be made in {files.parent}: {lines[-1]}{hint()}"
-        raise ConfigError(msg)
-    made.rename(files)
-    shutil.rmtree(scratch)
