@@ -137,9 +137,15 @@ def places_of(consumer: Any, topics: Sequence[str]) -> list[Any]:
 
 
 async def end_consumer(consumer: Any) -> None:
-    """End within a bound; `stop()` alone may hang, or raise and leave connections open."""
+    """End within a bound; `stop()` alone may hang, or raise `CancelledError` and leave connections and tasks."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping}, timeout=END_S)
     stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)
-    await end_client(consumer._client)  # noqa: SLF001 - there is no other way to its connections
+    await asyncio.wait({stopping}, timeout=END_S)
+    if stopping.done() and not stopping.cancelled():
+        stopping.exception()  # seen, and of no use
+    parts = [part for part in (consumer._coordinator, consumer._fetcher) if part is not None]  # noqa: SLF001 - their tasks have no other handle
+    tasks = [task for part in parts for task in vars(part).values() if isinstance(task, asyncio.Task)]
+    if consumer._fetcher is not None:  # noqa: SLF001 - as above
+        tasks += consumer._fetcher._pending_tasks  # noqa: SLF001 - as above
+    await end_client(consumer._client, tasks)  # noqa: SLF001 - there is no other way to its connections
