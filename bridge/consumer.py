@@ -90,6 +90,18 @@ class PeriodicJob(NamedTuple):
     every_s: float
 
 
+class Tables(NamedTuple):
+    """Tables of a consumer's own, made and kept up to date by `drx-consumer init`.
+
+    Attributes:
+        migrations: Directory or package resource with files `0001_words.sql`, in which `{schema}` stands for `schema`.
+        schema: Name of the schema; no other consumer's.
+    """
+
+    migrations: Any
+    schema: str
+
+
 @dataclass(slots=True)
 class Consumer:
     """One independent subscriber: its name is its group id and the `service` label of its metrics.
@@ -102,6 +114,7 @@ class Consumer:
         order_free: Declares that events of a key need no order: failures go to the dead-letter topic, not parked.
         handler_timeout_s: A handler that takes longer has failed, and may be tried again.
         group: Group id if it is not the name.
+        tables: Tables of its own in the database that settles its records.
     """
 
     name: str
@@ -112,6 +125,7 @@ class Consumer:
     order_free: bool = False
     handler_timeout_s: float = HANDLER_TIMEOUT_S
     group: str = ""
+    tables: Tables | None = None
     handle: EventHandler | BatchHandler | None = field(default=None, repr=False)
     jobs: list[PeriodicJob] = field(default_factory=list, repr=False)
 
