@@ -1,0 +1,316 @@
+"""One suite for the fake member of a group and the real one, so that the fake does not lie."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from bridge.kafka.client import Timing, open_transport
+from bridge.kafka.connection import Connection
+from bridge.kafka.record import Record
+from bridge.kafka.supervisor import KafkaProducer
+from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
+from tests.cluster import Topics
+from tests.fake_transport import FakeKafka, FakeTransport
+from tests.kafka import HANG_S, ready_producer, until
+
+PARTITIONS = 2
+HASTY = Timing(session_s=10, rebalance_s=10, max_poll_s=60)
+SHORT_S = 0.2
+
+
+@dataclass
+class Listener:
+    """Hears of rebalances and keeps them."""
+
+    heard: list[tuple[str, frozenset[Place]]] = field(default_factory=list)
+    joined: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def revoked(self, places: frozenset[Place]) -> None:
+        self.heard.append(("revoked", places))
+
+    def assigned(self, places: frozenset[Place]) -> None:
+        self.heard.append(("assigned", places))
+        self.joined.set()
+
+
+@dataclass
+class Subject:
+    """A group, its topic, and ways to fill that and to become a member."""
+
+    topic: str
+    stack: AsyncExitStack
+    fake: FakeKafka | None = None
+    producer: KafkaProducer | None = None
+    topics: Topics | None = None
+    group: str = ""
+    members: list[Transport] = field(default_factory=list)
+
+    @property
+    def places(self) -> list[Place]:
+        return [Place(self.topic, number) for number in range(PARTITIONS)]
+
+    async def write(self, place: Place, *ids: str) -> None:
+        if self.fake is not None:
+            self.fake.add(place, *ids)
+            return
+        assert self.producer is not None
+        for each in ids:
+            record = Record(*place, b"rx_1", each.encode(), [("ce_id", each.encode())], 1_772_366_400_000)
+            await self.producer.write(*place, [record])
+
+    async def member(self) -> tuple[Transport, Listener]:
+        """Return a member that was given all partitions."""
+        listener = Listener()
+        transport = self._new()
+        await transport.start(listener)
+        self.stack.push_async_callback(transport.stop)
+        async with asyncio.timeout(HANG_S):
+            await listener.joined.wait()
+        self.members.append(transport)
+        return transport, listener
+
+    def _new(self) -> Transport:
+        if self.fake is not None:
+            return FakeTransport(self.fake)
+        assert self.topics is not None
+        connection = Connection(self.topics.bootstrap_servers)
+        return open_transport(connection, group=self.group, topics=[self.topic], timing=HASTY)
+
+    async def share(self, transport: Transport, listener: Listener) -> None:
+        """Have another member join, so that `transport` keeps one partition."""
+        listener.joined.clear()
+        if isinstance(transport, FakeTransport):
+            await transport.rebalance([Place(self.topic, 0)])
+            return
+        other = self._new()
+        await other.start(Listener())
+        self.stack.push_async_callback(other.stop)
+        async with asyncio.timeout(HANG_S):
+            await listener.joined.wait()
+
+
+@pytest.fixture(params=["fake", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    async with AsyncExitStack() as stack:
+        if request.param == "fake":
+            yield Subject("t", stack, fake=FakeKafka({"t": PARTITIONS}))
+            return
+        topics: Topics = request.getfixturevalue("topics")
+        topic = await asyncio.to_thread(topics.fresh, partitions=PARTITIONS)
+        producer = await stack.enter_async_context(
+            ready_producer(topics.bootstrap_servers, topic, partitions=PARTITIONS)
+        )
+        yield Subject(topic, stack, producer=producer, topics=topics, group=topics.unique_key("group"))
+
+
+async def poll_for(transport: Transport, places: Collection[Place], count: int) -> list[ConsumedRecord]:
+    """Poll until `count` records have come."""
+    found: list[ConsumedRecord] = []
+    async with asyncio.timeout(HANG_S):
+        while len(found) < count:
+            for records in (await transport.poll(places, timeout_s=SHORT_S)).values():
+                found += records
+    return found
+
+
+def ids(records: Sequence[ConsumedRecord]) -> list[str]:
+    return [record.header("ce_id") for record in records]
+
+
+async def test_a_member_alone_is_given_every_partition(subject: Subject) -> None:
+    transport, listener = await subject.member()
+
+    assert transport.assigned() == frozenset(subject.places)
+    assert listener.heard[-1] == ("assigned", frozenset(subject.places))
+
+
+async def test_records_come_in_order_from_where_it_was_sought(subject: Subject) -> None:
+    first, _ = subject.places
+    await subject.write(first, "a", "b", "c")
+    transport, _ = await subject.member()
+
+    transport.seek(first, 1)
+
+    records = await poll_for(transport, [first], 2)
+    assert [(record.offset, record.header("ce_id"), record.key) for record in records] == [
+        (1, "b", b"rx_1"),
+        (2, "c", b"rx_1"),
+    ]
+
+
+async def test_only_the_partitions_asked_for_are_returned_and_none_means_none(subject: Subject) -> None:
+    """For aiokafka an empty list means all."""
+    first, second = subject.places
+    await subject.write(first, "a")
+    await subject.write(second, "b")
+    transport, _ = await subject.member()
+    for place in subject.places:
+        transport.seek(place, 0)
+
+    assert ids(await poll_for(transport, [second], 1)) == ["b"]
+    for _ in range(3):
+        assert await transport.poll([], timeout_s=SHORT_S) == {}
+    assert ids(await poll_for(transport, [first], 1)) == ["a"]
+
+
+async def test_a_partition_without_any_offset_is_told_and_only_when_it_is_asked_for(subject: Subject) -> None:
+    first, second = subject.places
+    await subject.write(first, "a")
+    transport, _ = await subject.member()
+    transport.seek(first, 0)
+    assert ids(await poll_for(transport, [first], 1)) == ["a"]
+
+    with pytest.raises(TransportError) as caught:
+        await poll_for(transport, [second], 1)
+
+    assert (caught.value.code, caught.value.places) == ("offset_missing", frozenset([second]))
+
+
+async def test_an_offset_outside_the_log_is_told(subject: Subject) -> None:
+    """With another setting aiokafka would skip or repeat silently."""
+    first, _ = subject.places
+    transport, _ = await subject.member()
+    transport.seek(first, 7)
+
+    with pytest.raises(TransportError) as caught:
+        await poll_for(transport, [first], 1)
+
+    assert (caught.value.code, caught.value.places) == ("offset_out_of_range", frozenset([first]))
+
+
+async def test_it_goes_on_from_the_committed_offset(subject: Subject) -> None:
+    first, _ = subject.places
+    await subject.write(first, "a", "b")
+    transport, _ = await subject.member()
+    await transport.commit({first: 1})
+    await transport.stop()
+
+    transport, _ = await subject.member()
+
+    assert ids(await poll_for(transport, [first], 1)) == ["b"]
+
+
+async def test_committed_offsets_are_told_and_missing_ones_too(subject: Subject) -> None:
+    first, second = subject.places
+    transport, _ = await subject.member()
+
+    await transport.commit({first: 5})
+
+    assert await transport.committed([first, second]) == {first: 5, second: None}
+
+
+async def test_bounds_are_where_a_log_starts_and_ends(subject: Subject) -> None:
+    first, second = subject.places
+    await subject.write(first, "a", "b")
+    transport, _ = await subject.member()
+
+    assert await transport.bounds([first, second]) == {first: Bounds(0, 2), second: Bounds(0, 0)}
+
+
+async def test_what_is_paused_is_not_returned_and_comes_after_it_is_resumed(subject: Subject) -> None:
+    first, second = subject.places
+    await subject.write(first, "a")
+    transport, _ = await subject.member()
+    for place in subject.places:
+        transport.seek(place, 0)
+    transport.pause([first])
+    await subject.write(second, "b")
+
+    assert ids(await poll_for(transport, subject.places, 1)) == ["b"]
+    transport.resume([first])
+
+    assert ids(await poll_for(transport, subject.places, 1)) == ["a"]
+
+
+async def test_a_rebalance_takes_everything_and_gives_some_back(subject: Subject) -> None:
+    """The protocol is the eager one; and an offset that was sought is not kept over it, nor a pause."""
+    transport, listener = await subject.member()
+    for place in subject.places:
+        transport.seek(place, 0)
+    transport.pause(subject.places)
+
+    await subject.share(transport, listener)
+
+    (kept,) = transport.assigned()
+    assert listener.heard[-2:] == [("revoked", frozenset(subject.places)), ("assigned", frozenset([kept]))]
+    with pytest.raises(TransportError) as caught:
+        await poll_for(transport, [kept], 1)
+    assert caught.value.code == "offset_missing"
+
+
+async def test_a_commit_for_a_partition_that_was_lost_is_refused(subject: Subject) -> None:
+    transport, listener = await subject.member()
+    await subject.share(transport, listener)
+    (lost,) = set(subject.places) - transport.assigned()
+
+    with pytest.raises(TransportError) as caught:
+        await transport.commit({lost: 1})
+
+    assert caught.value.code == "not_member"
+    assert await transport.committed([lost]) == {lost: None}
+
+
+async def test_seek_pause_and_resume_of_what_is_not_ours_do_nothing(subject: Subject) -> None:
+    """A rebalance may have taken it in this moment."""
+    transport, listener = await subject.member()
+    await subject.share(transport, listener)
+    (lost,) = set(subject.places) - transport.assigned()
+
+    transport.seek(lost, 0)
+    transport.pause([lost])
+    transport.resume([lost])
+
+    assert await transport.poll([lost], timeout_s=SHORT_S) == {}
+
+
+async def test_a_poll_without_records_waits_for_what_comes(subject: Subject) -> None:
+    first, _ = subject.places
+    transport, _ = await subject.member()
+    transport.seek(first, 0)
+    polling = asyncio.create_task(poll_for(transport, [first], 1))
+
+    await subject.write(first, "a")
+
+    assert ids(await polling) == ["a"]
+
+
+async def test_a_stopped_member_can_be_stopped_again(subject: Subject) -> None:
+    transport, _ = await subject.member()
+
+    await transport.stop()
+    await transport.stop()
+
+
+async def test_a_member_that_was_never_started_can_be_stopped(subject: Subject) -> None:
+    await subject._new().stop()
+
+
+async def test_without_a_broker_a_start_says_so() -> None:
+    """On the fake: see below for the real one."""
+    kafka = FakeKafka({"t": 1})
+    kafka.go_away()
+    for transport in (FakeTransport(kafka), open_transport(Connection("127.0.0.1:1"), group="g", topics=["t"])):
+        with pytest.raises(TransportError) as caught:
+            await transport.start(Listener())
+
+        assert caught.value.code == "no_answer"
+
+
+@pytest.mark.kafka
+async def test_a_member_that_has_ended_leaves_no_task(topics: Topics) -> None:
+    topic = await asyncio.to_thread(topics.fresh, partitions=PARTITIONS)
+    transport = open_transport(
+        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
+    )
+    listener = Listener()
+    await transport.start(listener)
+    await listener.joined.wait()
+
+    await transport.stop()
+
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})

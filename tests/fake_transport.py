@@ -1,0 +1,198 @@
+"""Kafka and a member of its group in memory; tests/contract holds them to what the real client does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, TransportError
+
+
+class FakeKafka:
+    """Logs and the offsets of one group, which outlive the members.
+
+    Attributes:
+        logs: What each partition holds, from offset 0; `starts` says what of it is still there.
+        offsets: The group's offsets.
+        reachable: False while no broker answers.
+        refuses: Codes of `TransportError` that the next commits meet, in order.
+    """
+
+    def __init__(self, topics: Mapping[str, int]) -> None:
+        """Hold empty partitions."""
+        self.logs: dict[Place, list[ConsumedRecord]] = {
+            Place(topic, number): [] for topic, partitions in topics.items() for number in range(partitions)
+        }
+        self.starts = dict.fromkeys(self.logs, 0)
+        self.offsets: dict[Place, int] = {}
+        self.commits: list[dict[Place, int]] = []
+        self.reachable = True
+        self.refuses: list[str] = []
+        self.news = asyncio.Event()
+        self._back = asyncio.Event()
+        self._back.set()
+
+    def add(self, place: Place, *ids: str, key: bytes = b"rx_1") -> None:
+        """Append a record for each event id."""
+        log = self.logs[place]
+        for each in ids:
+            headers = [("ce_id", each.encode())]
+            log.append(ConsumedRecord(*place, len(log), 1_772_366_400_000 + len(log), key, each.encode(), headers))
+        self.news.set()
+
+    def expire(self, place: Place, start: int) -> None:
+        """Forget what lies below `start`."""
+        self.starts[place] = start
+
+    def recreate(self, place: Place, *ids: str) -> None:
+        """Delete the topic and make it anew, with other records."""
+        self.logs[place] = []
+        self.starts[place] = 0
+        self.add(place, *ids)
+
+    def go_away(self) -> None:
+        """Answer nothing until `come_back`."""
+        self.reachable = False
+        self._back.clear()
+
+    def come_back(self) -> None:
+        """Answer again."""
+        self.reachable = True
+        self._back.set()
+        self.news.set()
+
+    async def answer(self, timeout_s: float) -> None:
+        """Return when a broker answers."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._back.wait()
+        except TimeoutError as exc:
+            raise TransportError("no_answer") from exc
+
+    def bounds(self, place: Place) -> Bounds:
+        """Where a log starts and ends."""
+        return Bounds(self.starts[place], len(self.logs[place]))
+
+
+class FakeTransport:
+    """A member that gets what a test gives it; at the start, everything.
+
+    Attributes:
+        polled: What each poll asked for.
+        paused: What is paused now.
+        failure: Code that the next poll fails with, or None.
+        before_return: Runs when a poll has taken its records and not returned them yet.
+        answer_s: Bound of a question, of a commit.
+    """
+
+    def __init__(self, kafka: FakeKafka, *, gives: Iterable[Place] | None = None) -> None:
+        """Belong to the group of `kafka`; `gives` is the first assignment, all partitions when None."""
+        self.kafka = kafka
+        self.polled: list[frozenset[Place]] = []
+        self.paused: set[Place] = set()
+        self.positions: dict[Place, int] = {}
+        self.failure: str | None = None
+        self.answer_s = 0.05
+        self.stopped = False
+        self.hooks: list[asyncio.Task[None]] = []
+        self._gives = frozenset(kafka.logs if gives is None else gives)
+        self._assigned: frozenset[Place] = frozenset()
+        self._rebalances: Rebalances | None = None
+        self._rebalancing = False
+
+    async def start(self, rebalances: Rebalances) -> None:
+        """Join, and be given the first assignment soon after, as by the real group."""
+        if not self.kafka.reachable:
+            raise TransportError("no_answer")
+        self._rebalances = rebalances
+        self.hooks.append(asyncio.create_task(self.rebalance(self._gives)))
+
+    async def rebalance(self, places: Iterable[Place]) -> None:
+        """Take everything and give `places`, as the eager protocol does."""
+        assert self._rebalances is not None
+        self._rebalancing = True
+        await self._rebalances.revoked(self._assigned)
+        self._assigned = frozenset(places)
+        self.positions.clear()
+        self.paused.clear()
+        self._rebalancing = False
+        self._rebalances.assigned(self._assigned)
+
+    async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
+        """Return what is there for `places`, or wait for anything to come."""
+        asked = frozenset(places)
+        self.polled.append(asked)
+        found = self._take(asked)
+        if not found and timeout_s > 0:
+            self.kafka.news.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self.kafka.news.wait()
+            except TimeoutError:
+                return {}
+            found = self._take(asked)
+        return found
+
+    def _take(self, asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
+        if self.failure is not None:
+            code, self.failure = self.failure, None
+            raise TransportError(code)
+        if self._rebalancing or not self.kafka.reachable:
+            return {}
+        found = {}
+        for place in sorted(asked & self._assigned - self.paused):
+            position = self.positions.get(place, self.kafka.offsets.get(place))
+            if position is None:
+                raise TransportError("offset_missing", [place])
+            start, end = self.kafka.bounds(place)
+            if not start <= position <= end:
+                raise TransportError("offset_out_of_range", [place])
+            if position < end:
+                found[place] = self.kafka.logs[place][position:]
+                self.positions[place] = end
+        return found
+
+    def assigned(self) -> frozenset[Place]:
+        """Return the assignment."""
+        return self._assigned
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Set the position."""
+        if place in self._assigned:
+            self.positions[place] = offset
+
+    def pause(self, places: Collection[Place]) -> None:
+        """Leave out of the polls."""
+        self.paused |= self._assigned.intersection(places)
+
+    def resume(self, places: Collection[Place]) -> None:
+        """Take in again."""
+        self.paused -= set(places)
+        self.kafka.news.set()
+
+    async def commit(self, offsets: Mapping[Place, int]) -> None:
+        """Keep offsets, unless told to fail."""
+        await self.kafka.answer(self.answer_s)
+        if self.kafka.refuses:
+            raise TransportError(self.kafka.refuses.pop(0))
+        lost = offsets.keys() - self._assigned
+        if lost:
+            raise TransportError("not_member", lost)
+        self.kafka.offsets.update(offsets)
+        self.kafka.commits.append(dict(offsets))
+
+    async def committed(self, places: Collection[Place]) -> Mapping[Place, int | None]:
+        """Return what the group has kept."""
+        await self.kafka.answer(self.answer_s)
+        return {place: self.kafka.offsets.get(place) for place in places}
+
+    async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
+        """Return where the logs start and end."""
+        await self.kafka.answer(self.answer_s)
+        return {place: self.kafka.bounds(place) for place in places}
+
+    async def stop(self) -> None:
+        """Leave."""
+        self.stopped = True
+        self._assigned = frozenset()
+        await asyncio.gather(*self.hooks)
