@@ -53,7 +53,7 @@ class Signals:
 @click.option("--brokers", type=click.Choice([str(n) for n in BROKER_COUNTS]), default="1", show_default=True)
 @click.option("--ingress-port", type=click.IntRange(1, 65535), help="Port of the ingress; else a free one that stays.")
 @click.option("--console-port", type=click.IntRange(1, 65535), help="Port of the console (there is none yet).")
-@click.option("--no-consumers", is_flag=True, help="Start no consumers (there are none yet).")
+@click.option("--no-consumers", is_flag=True, help="Start no consumers.")
 @click.option("--no-restart", is_flag=True, help="Leave dead what dies.")
 @click.option("--fetch-only", is_flag=True, help="Only fetch the Kafka jars into the cache of this machine.")
 def dev(
@@ -66,11 +66,11 @@ def dev(
     no_restart: bool,
     fetch_only: bool,
 ) -> int:
-    """Run Kafka, the registry and the ingress on this machine until SIGINT or SIGTERM.
+    """Run Kafka, PostgreSQL, registry, ingress and consumers on this machine until SIGINT or SIGTERM.
 
     Everything lives under the data directory and survives a restart; endpoints.json in it says where each part is.
     """
-    del console_port, no_consumers
+    del console_port
     signals = Signals()
     if fetch_only:
         return _fetch(signals)
@@ -78,7 +78,13 @@ def dev(
         msg = "Missing option '--data-dir'."
         raise click.UsageError(msg)
     silence_kafka_client()
-    options = Options(data_dir=data_dir, brokers=int(brokers), ingress_port=ingress_port, restart=not no_restart)
+    options = Options(
+        data_dir=data_dir,
+        brokers=int(brokers),
+        ingress_port=ingress_port,
+        consumers=not no_consumers,
+        restart=not no_restart,
+    )
     started = time.monotonic()
     try:
         with open_stack(options, say=_say, check=signals.check) as stack:

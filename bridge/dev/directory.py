@@ -27,6 +27,7 @@ class DataDirectory:
         """Name the places below `path`; it must be absolute, as children run elsewhere."""
         self.path = path
         self.kafka = path / "kafka"
+        self.postgres = path / "postgres"
         self.registry = path / "registry"
         self.logs = path / "logs"
         self.secrets = path / "secrets"

@@ -20,9 +20,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, mode: int = 0o644) -> None:
     """Put `content` in place of the file at once."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n", mode=mode)
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:

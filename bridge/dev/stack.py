@@ -17,8 +17,19 @@ from bridge.dev.jars import JarCache, kafka_jars
 from bridge.dev.java import find_java
 from bridge.dev.kafka import KafkaCluster
 from bridge.dev.ports import HOST, is_free, stable_ports
+from bridge.dev.postgres import PostgresServer
+from bridge.dev.postgres_programs import find_programs
 from bridge.dev.processes import Child, Ledger
-from bridge.dev.services import PARTITIONS, SOURCES, answers, ingress_child, registry_child
+from bridge.dev.services import (
+    CONSUMERS,
+    PARTITIONS,
+    SOURCES,
+    Service,
+    answers,
+    consumer_service,
+    ingress_service,
+    registry_service,
+)
 from bridge.dev.supervisor import Supervisor
 from bridge.errors import ConfigError
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
@@ -26,9 +37,6 @@ from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZ
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
 # Two seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
 _READY_TIMEOUT_S = 60.0
-# Longer than its drain and flush take together (25 s by default).
-_INGRESS_GRACE_S = 30.0
-_REGISTRY_GRACE_S = 5.0
 _POLL_S = 0.1
 
 Say = Callable[[str], None]
@@ -43,6 +51,7 @@ class Options:
     data_dir: Path
     brokers: int = 1
     ingress_port: int | None = None
+    consumers: bool = True
     restart: bool = True
 
 
@@ -102,34 +111,54 @@ class Stack:
         self._say = say
         self._check = check
         self._restart = options.restart
-        java = find_java()
+        java, programs = find_java(), find_programs()
         jars = prepare_jars(say=say, check=check)
-        self._ports = stable_ports(directory.ports, names=("ingress", "management", "registry"))
+        self._ports = stable_ports(directory.ports, names=("ingress", "management", "registry", "postgres", *CONSUMERS))
         if options.ingress_port is not None:
             self._ports["ingress"] = options.ingress_port
         self._cluster = KafkaCluster(
             directory.kafka, brokers=options.brokers, java=java, class_path=jars.class_path, logs=directory.logs
         )
-        self._registry = registry_child(directory, port=self._ports["registry"])
-        self._ingress = ingress_child(
+        self._postgres = PostgresServer(
+            directory.postgres,
+            programs=programs,
+            port=self._ports["postgres"],
+            log=directory.logs / "postgres.log",
+        )
+        self._registry = registry_service(directory, port=self._ports["registry"])
+        self._ingress = ingress_service(
             directory,
             port=self._ports["ingress"],
             management_port=self._ports["management"],
             bootstrap_servers=self._cluster.bootstrap_servers,
         )
+        self._consumers = [
+            consumer_service(
+                name,
+                directory=directory,
+                management_port=self._ports[name],
+                bootstrap_servers=self._cluster.bootstrap_servers,
+                postgres=self._postgres.dsn,
+            )
+            for name in (CONSUMERS if options.consumers else ())
+        ]
         self._supervisor: Supervisor | None = None
 
     @property
     def endpoints(self) -> dict[str, Any]:
         """What `endpoints.json` says: where each part that runs can be reached."""
-        ports = self._ports
         found: dict[str, Any] = {}
-        if self._runs(self._ingress):
-            found["ingress"] = f"http://{HOST}:{ports['ingress']}"
-            found["management"] = f"http://{HOST}:{ports['management']}"
+        if self._runs(self._ingress.child):
+            found["ingress"] = f"http://{HOST}:{self._ports['ingress']}"
+            found["management"] = self._ingress.url
+        consumers = {consumer.child.name: consumer.url for consumer in self._consumers if self._runs(consumer.child)}
+        if consumers:
+            found["consumers"] = consumers
         found["bootstrap_servers"] = self._cluster.bootstrap_servers
-        if self._runs(self._registry):
-            found["registry"] = f"http://{HOST}:{ports['registry']}"
+        if self._runs(self._registry.child):
+            found["registry"] = self._registry.url
+        if self._runs(self._postgres):
+            found["postgres"] = self._postgres.dsn
         found["sources"] = {
             name: {
                 "path": f"/webhooks/{name}",
@@ -143,15 +172,21 @@ class Stack:
         return found
 
     def start(self) -> None:
-        """Start part after part, each when the one before answers, and publish the endpoints."""
+        """Start part after part, each when those that it needs answer, and publish the endpoints."""
+        with timed(f"PostgreSQL, {HOST}:{self._ports['postgres']}", say=self._say):
+            self._postgres.start()
+            self._record()
+            self._postgres.wait_ready(check=self._check)
         with timed(f"Kafka, {len(self._cluster.brokers)} broker(s), {self._cluster.bootstrap_servers}", say=self._say):
             self._cluster.start(check=self._check, started=self._record)
         with timed(f"{len(TOPICS)} topics of {PARTITIONS} partitions", say=self._say):
             create_topics(self._cluster.bootstrap_servers, dict.fromkeys(TOPICS, PARTITIONS))
-        with timed(f"registry, http://{HOST}:{self._ports['registry']}", say=self._say):
-            self._start(self._registry, port=self._ports["registry"], path="/subjects")
-        with timed(f"ingress, http://{HOST}:{self._ports['ingress']}", say=self._say):
-            self._start(self._ingress, port=self._ports["management"], path="/readyz")
+        with timed(", ".join(service.child.name for service in self._services), say=self._say):
+            for service in self._services:
+                service.child.start()
+            self._record()
+            for service in self._services:
+                self._wait_ready(service)
         self._supervisor = Supervisor(
             self._children, restart=self._restart, now=time.monotonic, changed=self._publish, say=self._say
         )
@@ -165,9 +200,10 @@ class Stack:
     def stop(self) -> None:
         """Stop what runs: first who takes deliveries, last who keeps them."""
         self._directory.endpoints.unlink(missing_ok=True)
-        self._ingress.stop(_INGRESS_GRACE_S)
-        self._registry.stop(_REGISTRY_GRACE_S)
+        for service in reversed(self._services):
+            service.child.stop(service.grace_s)
         self._cluster.stop()
+        self._postgres.stop()
         self._ledger.clear()
 
     @property
@@ -176,8 +212,12 @@ class Stack:
         return self._directory.endpoints
 
     @property
+    def _services(self) -> list[Service]:
+        return [self._registry, *self._consumers, self._ingress]
+
+    @property
     def _children(self) -> list[Child]:
-        return [*self._cluster.brokers.values(), self._registry, self._ingress]
+        return [*self._cluster.brokers.values(), self._postgres, *(service.child for service in self._services)]
 
     def _runs(self, child: Child) -> bool:
         # One that is about to be started again keeps its address.
@@ -188,13 +228,13 @@ class Stack:
 
     def _publish(self) -> None:
         self._record()
-        write_json(self._directory.endpoints, self.endpoints)
+        # It holds the password of the database.
+        write_json(self._directory.endpoints, self.endpoints, mode=0o600)
 
-    def _start(self, child: Child, *, port: int, path: str) -> None:
-        child.start()
-        self._record()
+    def _wait_ready(self, service: Service) -> None:
+        child = service.child
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        while not answers(port, path):
+        while not answers(service.port, service.ready_path):
             self._check()
             if not child.alive:
                 msg = f"{child.name} ended with {child.exit_code}: {child.last_line}; see {child.log}"
