@@ -1,0 +1,244 @@
+"""What a group has settled, kept in PostgreSQL together with the effects of the handlers: the exactly-once part.
+
+One transaction settles records: `fence` (is the partition still ours?), `admit` (which events are new?), the effects,
+`settle` (up to where is everything done?). It needs READ COMMITTED, where a statement that waited for another
+transaction looks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal, NamedTuple
+
+from bridge.errors import BridgeError
+from bridge.kafka.transport import Place
+from bridge.postgres.pool import Connection, Database, savepoint
+
+Verdict = Literal["fresh", "duplicate", "conflict"]
+
+# A row of a PostgreSQL index holds about 2,700 bytes, and three such texts are in one; our own ids and keys are short.
+TEXT_MAX_BYTES = 512
+
+_CLAIM = """
+insert into drx_consumer.progress as p (grp, topic, part, epoch, cluster_id, adoptions) values ($1, $2, $3, 1, $4, 1)
+on conflict (grp, topic, part) do update
+  set epoch = p.epoch + 1, adoptions = p.adoptions + 1, updated_at = clock_timestamp()
+returning epoch, next_offset, last_event_id, cluster_id, adoptions, attempt_offset, attempts
+"""
+_STANDING = """
+select
+  array(select "offset" from drx_consumer.settled where grp = $1 and topic = $2 and part = $3) as settled,
+  array(select key from drx_consumer.parked_key where grp = $1 and topic = $2 and part = $3) as parked
+"""
+_ATTEMPT = """
+update drx_consumer.progress
+set attempts = case when attempt_offset = $5 then attempts + 1 else 1 end,
+  attempt_offset = $5, updated_at = clock_timestamp()
+where grp = $1 and topic = $2 and part = $3 and epoch = $4
+returning attempts
+"""
+# Locks the row until the end of the transaction, so that a claim waits for it; writes nothing.
+_FENCE = """
+select from drx_consumer.progress
+where grp = $1 and topic = $2 and part = $3 and epoch = $4 and coalesce(next_offset <= $5, true)
+for no key update
+"""
+# In the order of the index: two partitions that meet in several ids wait for each other instead of locking up.
+_ADMIT = """
+insert into drx_consumer.inbox (grp, source, event_id, body_sha256)
+select $1, source, event_id, body_sha256
+from unnest($2::text[], $3::text[], $4::text[]) as given (source, event_id, body_sha256)
+order by source collate "C", event_id collate "C"
+on conflict do nothing
+returning source, event_id
+"""
+_ADMITTED_BEFORE = """
+select source, event_id, body_sha256 from drx_consumer.inbox
+join unnest($2::text[], $3::text[]) as given (source, event_id) using (source, event_id)
+where grp = $1
+"""
+_SETTLE = """
+with moved as (
+  update drx_consumer.progress as p set
+    next_offset = greatest($5, p.next_offset),
+    last_event_id = case when $5 <= p.next_offset then p.last_event_id else $6 end,
+    adoptions = case when $5 <= p.next_offset then p.adoptions else 0 end,
+    attempts = case when $5 > p.attempt_offset then 0 else p.attempts end,
+    attempt_offset = case when $5 > p.attempt_offset then null else p.attempt_offset end,
+    updated_at = clock_timestamp()
+  where grp = $1 and topic = $2 and part = $3 and epoch = $4
+  returning p.next_offset
+), pruned as (
+  delete from drx_consumer.settled as s using moved
+  where grp = $1 and topic = $2 and part = $3 and s."offset" < moved.next_offset
+), noted as (
+  insert into drx_consumer.settled (grp, topic, part, "offset")
+  select $1, $2, $3, above from unnest($7::bigint[]) as above, moved where above >= moved.next_offset
+  on conflict do nothing
+)
+select next_offset from moved
+"""
+
+
+class Inbox(NamedTuple):
+    """Who an event is: its body's digest tells a repetition from another event with the same id."""
+
+    source: str
+    event_id: str
+    body_sha256: str
+
+
+class Claim(NamedTuple):
+    """Where a partition stands at the moment it becomes ours.
+
+    Attributes:
+        next_offset: Everything below is settled; None when nothing is known of the partition.
+        last_event_id: `stored_text` of the `ce_id` of the record before `next_offset`, if there was one.
+        cluster_id: The Kafka cluster that the offsets belong to.
+        settled: Offsets at or above `next_offset` that are settled.
+        parked: Keys set aside, in text form.
+        adoptions: Claims since `next_offset` last moved, this one included.
+        attempt_offset: Record that was marked by `mark_attempt`, and `attempts` how often.
+    """
+
+    epoch: int
+    next_offset: int | None
+    last_event_id: str | None
+    cluster_id: str | None
+    settled: frozenset[int]
+    parked: frozenset[str]
+    adoptions: int
+    attempt_offset: int | None
+    attempts: int
+
+
+class FencedError(BridgeError):
+    """The partition was claimed by another, or stands elsewhere than we think: nothing of this transaction holds."""
+
+    code = "fenced"
+
+
+class Settlement:
+    """One transaction that settles records of a partition.
+
+    Attributes:
+        connection: Inside the transaction; handed to handlers.
+    """
+
+    def __init__(self, connection: Connection, *, group: str, place: Place, epoch: int) -> None:
+        """Take a connection inside a transaction, and the epoch of our claim."""
+        self.connection = connection
+        self.group = group
+        self.place = place
+        self._where = (group, place.topic, place.partition, epoch)
+
+    async def fence(self, first: int) -> None:
+        """Make sure that the partition is ours and that no record from `first` on is below the mark.
+
+        Raises:
+            FencedError: It is not so.
+        """
+        if await self.connection.fetchrow(_FENCE, *self._where, first) is None:
+            raise FencedError
+
+    async def admit(self, entries: Sequence[Inbox]) -> list[Verdict]:
+        """Put events into the inbox and return for each whether its effects are still to be done.
+
+        Waits for another transaction that is about to admit the same event. Rolled back to a savepoint, the events
+        leave the inbox again.
+        """
+        if not entries:
+            return []
+        wanted = [Inbox(*map(stored_text, entry)) for entry in entries]
+        first: dict[tuple[str, str], Inbox] = {}
+        for entry in wanted:
+            first.setdefault(entry[:2], entry)
+        columns = [list(column) for column in zip(*first.values(), strict=True)]
+        fresh = {tuple(row) for row in await self.connection.fetch(_ADMIT, self.group, *columns)}
+        known = {event: entry.body_sha256 for event, entry in first.items()}
+        if len(fresh) < len(first):
+            # A statement of its own: it sees what another transaction has committed while the first one waited.
+            for row in await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2]):
+                known[row["source"], row["event_id"]] = row["body_sha256"]
+        return [_verdict(entry, fresh, known[entry[:2]]) for entry in wanted]
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Open a savepoint; its errors come out as those of `Database.transaction` do."""
+        return savepoint(self.connection)
+
+    async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> None:
+        """Move the mark up to `next_offset`, never back, and keep what is settled `above` it.
+
+        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record.
+
+        Raises:
+            FencedError: The partition is not ours.
+        """
+        last = None if last_event_id is None else stored_text(last_event_id)
+        if await self.connection.fetchrow(_SETTLE, *self._where, next_offset, last, list(above)) is None:
+            raise FencedError
+
+
+class Ledger:
+    """Claims the partitions of one group and opens the transactions that settle their records."""
+
+    def __init__(self, database: Database, *, group: str, cluster_id: str) -> None:
+        """Take the cluster that new partitions are noted to belong to."""
+        self._database = database
+        self._group = group
+        self._cluster_id = cluster_id
+
+    async def claim(self, place: Place) -> Claim:
+        """Take a partition: transactions of whoever had it fail from now on.
+
+        Raises:
+            TransientError: The database is away, or the owner before us still holds the row.
+        """
+        where = (self._group, place.topic, place.partition)
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_CLAIM, *where, self._cluster_id)
+            # A statement of its own: it sees what the owner before us has committed while the claim waited.
+            standing = await connection.fetchrow(_STANDING, *where)
+        return Claim(settled=frozenset(standing["settled"]), parked=frozenset(standing["parked"]), **dict(row))
+
+    @asynccontextmanager
+    async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
+        """Open the transaction that settles records of `place`; see `Database.transaction` for its errors."""
+        async with self._database.transaction() as connection:
+            yield Settlement(connection, group=self._group, place=place, epoch=epoch)
+
+    async def mark_attempt(self, place: Place, epoch: int, offset: int) -> int:
+        """Note, committed, that this record is about to be handled on its own; return how often it was.
+
+        Raises:
+            FencedError: The partition is not ours.
+        """
+        async with self._database.transaction() as connection:
+            attempts = await connection.fetchval(_ATTEMPT, self._group, place.topic, place.partition, epoch, offset)
+        if attempts is None:
+            raise FencedError
+        return int(attempts)
+
+
+def stored_text(text: str) -> str:
+    r"""Return a text of a foreign record as PostgreSQL can hold and index it; texts of our own come back unchanged.
+
+    U+0000, which PostgreSQL refuses, becomes U+FFFD; a very long one becomes `\h` and its SHA-256.
+    """
+    if len(text) * 4 > TEXT_MAX_BYTES:  # no UTF-8 character is longer than 4 bytes
+        encoded = text.encode()
+        if len(encoded) > TEXT_MAX_BYTES:
+            return "\\h" + hashlib.sha256(encoded).hexdigest()
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _verdict(entry: Inbox, fresh: set[tuple[str, ...]], body_sha256: str) -> Verdict:
+    """Judge one event; the first of a call uses up its freshness."""
+    if entry[:2] in fresh:
+        fresh.discard(entry[:2])
+        return "fresh"
+    if entry.body_sha256 and body_sha256 and entry.body_sha256 != body_sha256:
+        return "conflict"
+    return "duplicate"

@@ -1,0 +1,100 @@
+"""Says what a failure of the database means to us, by SQLSTATE and never by the driver's text, which holds values."""
+
+from __future__ import annotations
+
+import ssl
+
+import asyncpg  # noqa: TID251 - part of the door
+
+from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
+
+# PostgreSQL 18, appendix A "Error Codes". What no other event would meet differently: the sink itself is away, full,
+# refuses us, or lacks what a migration would bring.
+_SYSTEMIC = {
+    "25006": "read_only",  # read_only_sql_transaction: we talk to what has become a standby
+    "3D000": "no_database",
+    "3F000": "no_schema",
+    "42P01": "no_table",
+    "42501": "not_permitted",
+    "53100": "disk_full",
+    "53300": "too_many_connections",
+    "57P01": "shutting_down",
+    "57P02": "shutting_down",
+    "57P03": "cannot_connect_now",
+    "57P04": "no_database",
+    "57P05": "connection_lost",  # idle_session_timeout
+}
+_SYSTEMIC_CLASSES = {
+    "08": "connection_lost",
+    "28": "authentication_failed",
+    "53": "no_resources",
+    "58": "database_fault",  # system_error: input/output
+    "F0": "database_fault",  # config_file_error
+    "XX": "database_fault",  # internal_error, corruption
+}
+# What the same statements may not meet again.
+_TRANSIENT = {
+    "0A000": "stale_plan",  # only as InvalidCachedStatementError: a table has changed under a prepared statement
+    "25P03": "idle_in_transaction",
+    "25P04": "transaction_timeout",
+    "40P01": "deadlock",
+    "55006": "object_in_use",
+    "55P03": "lock_timeout",
+    "57014": "statement_timeout",
+}
+_TRANSIENT_CLASSES = {"40": "serialization_failure"}
+# The first that fits.
+_CONNECT: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, "no_connection"),
+    (ssl.SSLError, "tls"),
+    (ConnectionRefusedError, "connection_refused"),
+    (OSError, "unreachable"),
+    (asyncpg.InterfaceError, "unreachable"),
+    (asyncpg.InternalClientError, "unreachable"),
+)
+
+
+def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
+    """Return what a failure inside a transaction is in our tree, or None if it is not the database's.
+
+    A time-out or an operating system's error does not say whose it is (a handler may call other services): it is the
+    database's when the connection is `broken`: closed, or unable to roll back.
+    """
+    if isinstance(failure, BridgeError):
+        return None
+    if isinstance(failure, asyncpg.PostgresError):
+        return _of_server(failure)
+    if isinstance(failure, asyncpg.DataError):
+        return PermanentError("invalid_argument")
+    if isinstance(failure, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
+        return TransientError("connection_lost", systemic=True) if broken else PermanentError("driver_misused")
+    if broken and isinstance(failure, OSError):
+        return TransientError("no_answer" if isinstance(failure, TimeoutError) else "connection_lost", systemic=True)
+    return None
+
+
+def translated_connect(failure: BaseException) -> BridgeError | None:
+    """Return what a failure to get a connection is in our tree, or None if it is a bug."""
+    if isinstance(failure, asyncpg.ClientConfigurationError):
+        # Its text may quote the password.
+        return ConfigError("the DSN of the database is not usable: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    if isinstance(failure, asyncpg.PostgresError):
+        known = _of_server(failure)
+        return known if isinstance(known, TransientError) else TransientError("cannot_connect", systemic=True)
+    for kind, code in _CONNECT:
+        if isinstance(failure, kind):
+            return TransientError(code, systemic=True)
+    return None
+
+
+def _of_server(failure: asyncpg.PostgresError) -> BridgeError:
+    state = failure.sqlstate or ""
+    if isinstance(failure.__cause__, asyncpg.PostgresError):
+        state = failure.__cause__.sqlstate or state  # why the server closed the connection
+    systemic = _SYSTEMIC.get(state) or _SYSTEMIC_CLASSES.get(state[:2])
+    if systemic:
+        return TransientError(systemic, systemic=True)
+    if state == "0A000" and not isinstance(failure, asyncpg.InvalidCachedStatementError):
+        return PermanentError(state)
+    transient = _TRANSIENT.get(state) or _TRANSIENT_CLASSES.get(state[:2])
+    return TransientError(transient) if transient else PermanentError(state or "unknown")
