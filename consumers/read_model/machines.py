@@ -52,35 +52,34 @@ def _failed(document: Document, value: Value, stamp: Stamp) -> None:
         earlier(message, "failed_finally", stamp)
 
 
-def _asked(kind: str) -> Machine:
-    def apply_question(document: Document, value: Value, stamp: Stamp) -> None:
-        earlier(part(document, kind, value["request_id"]), "asked", stamp)
-
-    return apply_question
+def _asked(document: Document, value: Value, stamp: Stamp) -> None:
+    earlier(part(document, "requests", value["request_id"]), "asked", stamp)
 
 
-def _answered(kind: str) -> Machine:
-    def apply_answer(document: Document, value: Value, stamp: Stamp) -> None:
-        decision = value["decision"]
-        if decision != UNKNOWN:
-            request = part(document, kind, value["request_id"])
-            newest(request, "answer", stamp, decision, value.get("replacement_prescription_id"))
+def _answered(document: Document, value: Value, stamp: Stamp) -> None:
+    decision = value["decision"]
+    if decision != UNKNOWN:
+        request = part(document, "requests", value["request_id"])
+        newest(request, "answer", stamp, decision, value.get("replacement_prescription_id"))
 
-    return apply_answer
+
+def _closed(document: Document, value: Value, stamp: Stamp) -> None:
+    reason = value["reason"]
+    if reason != UNKNOWN:
+        newest(part(document, "requests", value["request_id"]), "closed", stamp, reason)
+
+
+def _cancel_asked(document: Document, value: Value, stamp: Stamp) -> None:
+    earlier(part(document, "cancels", value["request_id"]), "asked", stamp)
 
 
 def _cancel_answered(document: Document, value: Value, stamp: Stamp) -> None:
     decision = value["decision"]
     if decision == UNKNOWN:
         return
-    newest(part(document, "cancel", value["request_id"]), "answer", stamp, decision)
+    newest(part(document, "cancels", value["request_id"]), "answer", stamp, decision)
     if decision == "approved":
         earlier(document, "first_approval", stamp)
-
-
-def _closed(document: Document, value: Value, stamp: Stamp) -> None:
-    if value["reason"] != UNKNOWN:
-        newest(part(document, "renewal", value["request_id"]), "closed", stamp, value["reason"])
 
 
 def _filled(document: Document, value: Value, stamp: Stamp) -> None:
@@ -113,12 +112,12 @@ _MACHINES: Mapping[str, Machine] = MappingProxyType(
         "prescription.sent": _sent,
         "prescription.processed": _processed,
         "prescription.transmission_failed": _failed,
-        "renewal.requested": _asked("renewal"),
-        "renewal.responded": _answered("renewal"),
+        "renewal.requested": _asked,
+        "renewal.responded": _answered,
         "renewal.closed": _closed,
-        "change.requested": _asked("change"),
-        "change.responded": _answered("change"),
-        "cancel.requested": _asked("cancel"),
+        "change.requested": _asked,
+        "change.responded": _answered,
+        "cancel.requested": _cancel_asked,
         "cancel.responded": _cancel_answered,
         "fill.status_changed": _filled,
         "fulfillment.status_changed": _worked_on,

@@ -61,7 +61,7 @@ def roll_up(document: Document) -> State:
     dispense = _dispense(fills)
     fulfillment = max(document["lines"].values())[1] if document["lines"] else NONE
     shipment = _shipment(document["shipments"])
-    opened = [(identity, asked) for kind in ("renewal", "change") for identity, asked in _unanswered(document[kind])]
+    opened = _unanswered(document["requests"])
     approval = document.get("first_approval")
     return State(
         transmission=transmission,
@@ -70,14 +70,14 @@ def roll_up(document: Document) -> State:
         fulfillment=fulfillment,
         shipment=shipment,
         display=_display(transmission, order, dispense=dispense, fulfillment=fulfillment, shipment=shipment),
-        open_requests=sorted({identity for identity, _ in opened}),
+        open_requests=sorted(opened),
         safety=sorted(safety_signals(document)),
         anomalies=sum(map(len, anomalies(document).values())),
         stub=not document["known"],
         replaced_by=replaced_by,
         transmission_at=transmission_at,
-        cancel_pending_since=_least(asked for _, asked in _unanswered(document["cancel"])),
-        open_since=_least(asked for _, asked in opened),
+        cancel_pending_since=_least(_unanswered(document["cancels"]).values()),
+        open_since=_least(opened.values()),
         cancelled_at=None if approval is None else approval[0],
         dispensed_at=_greatest(stamp for stamp, word in fills.values() if word in HANDED_OUT),
     )
@@ -101,12 +101,11 @@ def _order(document: Document) -> tuple[str, str | None]:
     """Return the order's status, and the id of its replacement if an answer names one."""
     replacements = [
         request["answer"]
-        for kind in ("renewal", "change")
-        for request in document[kind].values()
+        for request in document["requests"].values()
         if "answer" in request and (request["answer"][1] == "replace" or request["answer"][2])
     ]
-    replaced_by = max(replacements)[2] if replacements else None
-    cancels = document["cancel"].values()
+    replaced_by = (max(replacements)[2] or None) if replacements else None
+    cancels = document["cancels"].values()
     if any("answer" in request and request["answer"][1] == "approved" for request in cancels):
         return "cancelled", replaced_by
     if replacements:
@@ -131,13 +130,13 @@ def _shipment(shipments: dict[str, Fact]) -> str:
     return word
 
 
-def _unanswered(requests: Document) -> list[tuple[str, Stamp]]:
-    """Return the requests that were asked and neither answered nor closed; an answer counts before its question."""
-    return [
-        (identity, request["asked"])
+def _unanswered(requests: Document) -> dict[str, Stamp]:
+    """Return what was asked and neither answered nor closed; an answer counts before its question too."""
+    return {
+        identity: request["asked"]
         for identity, request in requests.items()
         if "asked" in request and "answer" not in request and "closed" not in request
-    ]
+    }
 
 
 def _display(transmission: str, order: str, *, dispense: str, fulfillment: str, shipment: str) -> str:  # noqa: PLR0911 -- a ladder: the first that applies

@@ -85,9 +85,9 @@ OPEN: dict[str, tuple[list[Event], list[str]]] = {
         [renewal_asked(0, request_id="r1"), renewal_closed(1, request_id="r1", reason="UNKNOWN")],
         ["r1"],
     ),
-    "an answer to a change answers no renewal": (
+    "an id is one request, whatever kind of answer names it": (
         [renewal_asked(0, request_id="r1"), change_answered(1, request_id="r1", decision="denied")],
-        ["r1"],
+        [],
     ),
 }
 
