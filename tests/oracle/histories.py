@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tests.oracle import words
 from tests.oracle.pen import Body, Pen
 
-MESSAGES = (None, "m1", "m2", "4711", "M1")
+MESSAGES = (None, "", "m1", "m2", "4711", "M1")
 # Ids that break a text array, a statement or a sort that is not by code point.
 REQUESTS = ("rr_1", "19302", "RR_1", "o'clock", '{"a",b}', "NULL", "Ünïcode ✓", "\\x00")
 CANCELS = ("cx1", "cx2", "501")
-FILLS = (0, 1, 2)
+FILLS = (0, 1, 2, 2**31 - 1)
 QUEUES = ("q1", "q2", "9000471")
 TRACKS = ("1ZA", "1za", "94001")
 NETWORK_STATUS = {"kind": "status", "code": "000"}
@@ -147,7 +147,7 @@ def _write_answer(pen: Pen, kind: str, request: Mapping[str, Any]) -> None:
         **request,
         **fields,
         decision=pen.word(decisions),
-        replacement_prescription_id=pen.rng.choice((None, None, None, "rx_new")),
+        replacement_prescription_id=pen.rng.choice((None, None, None, "", "rx_new")),
         network_status=NETWORK_STATUS,
     )
 

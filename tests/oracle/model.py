@@ -220,7 +220,7 @@ def _message_state(news: Sequence[Fact]) -> str:
 
 
 def _replaces(answer: Fact) -> bool:
-    return answer.fields["decision"] == "replace" or answer.fields.get("replacement_prescription_id") is not None
+    return answer.fields["decision"] == "replace" or _text(answer.fields.get("replacement_prescription_id")) is not None
 
 
 def _standing_answers(facts: Sequence[Fact]) -> list[Fact]:
@@ -246,4 +246,5 @@ def _by(facts: Sequence[Fact], field: str, *types: str) -> dict[str, list[Fact]]
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    """Read an id that may be missing; an empty one is none."""
+    return None if value is None or value == "" else str(value)

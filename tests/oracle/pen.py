@@ -13,6 +13,10 @@ Body = dict[str, Any]
 STARTS_AT = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 # Seconds over which a history is spread: all at one moment, a few moments with ties, hardly a tie.
 SPANS_S = (1, 4, 100_000)
+# Moments before any other, in spellings of their own: the first that a datetime can hold, and before the epoch.
+ANCIENT = ("0001-01-01T00:00:00Z", -1, "1969-12-31T23:59:59Z")
+# Counters as senders write them: none at all, too few to tell facts apart, or one that hardly ever repeats.
+SEQUENCES: Sequence[Sequence[Any]] = ((None,), (None, 0, 1, "2", -3, 2**63 - 1), range(1, 1000))
 EASTERN = timezone(timedelta(hours=-5))
 # Mixed case and punctuation: an order by locale would not be the order of code points.
 ID_LETTERS = "0123456789abcXYZ-_."
@@ -27,7 +31,7 @@ class Pen:
         self.prescription_id = f"rx_{self._token(12)}"
         self.bodies: list[Body] = []
         self._span_s = rng.choice(SPANS_S)
-        self._sequences: Sequence[Any] = rng.choice(((None,), (None, 0, 1, "2"), range(1, 1000)))
+        self._sequences = rng.choice(SEQUENCES)
         self.choose_vocabulary()
 
     def choose_vocabulary(self) -> None:
@@ -56,7 +60,7 @@ class Pen:
         """Add one event; a field that is None is left out or null."""
         given = {name: value for name, value in fields.items() if value is not None or self.coin()}
         body = {
-            "id": f"evt_{self._token(20)}",
+            "id": f"evt_{self._token(20)}-{len(self.bodies)}",
             "type": event_type,
             "version": "1",
             "timestamp": self._timestamp(),
@@ -69,7 +73,11 @@ class Pen:
         self.bodies.append(body)
 
     def _timestamp(self) -> object:
+        if self.rng.random() < 0.02:
+            return self.rng.choice(ANCIENT)
         moment = STARTS_AT + timedelta(seconds=self.rng.randrange(self._span_s))
+        if self.rng.random() < 0.2:
+            return moment.strftime(f"%Y-%m-%dT%H:%M:%S.{self.rng.choice(('000001', '0000019', '9'))}Z")
         spellings: tuple[Callable[[], object], ...] = (
             lambda: moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
             lambda: moment.strftime("%Y-%m-%dT%H:%M:%S.000000900Z"),
