@@ -122,10 +122,9 @@ def write_transmission(pen: Pen) -> None:
 
 
 def write_request(pen: Pen) -> None:
-    """Add a pharmacy's question, an answer or a closing; renewals and changes never share an id."""
-    place = pen.rng.randrange(len(REQUESTS))
-    kind = "renewal" if place % 2 else "change"
-    request: Body = {"request_id": pen.spelled(REQUESTS[place])}
+    """Add a pharmacy's question, an answer or a closing."""
+    kind = "renewal" if pen.coin() else "change"
+    request: Body = {"request_id": pen.spelled(pen.rng.choice(REQUESTS))}
     step = pen.word(("requested", "responded", "closed"))
     if step == "responded":
         _write_answer(pen, kind, request)

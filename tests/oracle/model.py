@@ -93,7 +93,7 @@ def order(facts: Sequence[Fact]) -> str:
         return "replaced"
     if "asked" in cancels(facts).values():
         return "cancel_pending"
-    if lines(facts) and set(lines(facts).values()) == {"rejected"}:
+    if set(lines(facts).values()) == {"rejected"}:
         return "rejected"
     return "active"
 

@@ -20,7 +20,7 @@ from tests.oracle import words
 from tests.oracle.facts import facts_of
 from tests.oracle.histories import History, history, journeys
 from tests.oracle.model import cancels, expected, fills, lines, messages, parcels, requests
-from tests.oracle.telling import STARTS_AT, fill
+from tests.oracle.telling import STARTS_AT, bodies, failed, fill, processed, sent
 from tests.unit.profile_documents import RECEIVED_AT, map_body
 
 SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"))
@@ -56,6 +56,19 @@ def test_at_one_moment_the_sequence_decides_and_then_the_id() -> None:
     assert expected([at("b", "dispensed", None), at("a", "transferred", 1)])["dispense"] == "transferred"
     assert expected([at("b", "dispensed", 0), at("a", "transferred", None)])["dispense"] == "dispensed"
     assert expected([at("B", "dispensed", 3), at("a", "transferred", 3)])["dispense"] == "transferred"
+
+
+def test_of_two_records_with_one_id_the_first_counts() -> None:
+    one, other = bodies([fill("dispensed"), fill("transferred")])
+
+    assert expected([one, other | {"id": one["id"]}])["dispense"] == "dispensed"
+    assert expected([other, one | {"id": other["id"]}])["dispense"] == "transferred"
+
+
+def test_each_message_has_the_news_of_its_own() -> None:
+    told = bodies([sent("m1"), sent("m2"), failed("m2"), processed("m3"), sent(None), failed("m4"), sent("m4")])
+
+    assert messages(facts_of(told)) == {"m1": "sent", "m2": "failed", "m3": "processed", None: "sent", "m4": "sent"}
 
 
 def test_a_clock_far_ahead_counts_as_five_minutes_after_the_receipt() -> None:

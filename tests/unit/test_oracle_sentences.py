@@ -75,6 +75,7 @@ SENTENCES = [
     case(
         "news without an id is of the message without one", failed(None, retryable=False), processed(None), anomalies=1
     ),
+    case("an empty id is none", failed("", retryable=False), processed(None), anomalies=1),
     case("and of no other", failed("m1", retryable=False), processed(None), anomalies=0),
     case("a fill implies processed", fill("not_dispensed"), transmission="processed"),
     case("a line implies processed", line("received"), transmission="processed"),
@@ -267,6 +268,16 @@ SENTENCES = [
     ),
     case("processed after a failure that may be tried again", failed("m1"), processed("m1"), anomalies=0),
     case("processed before a final failure", processed("m1"), failed("m1", retryable=False), anomalies=0),
+    case(
+        "processed both before and after", processed("m1"), failed("m1", retryable=False), processed("m1"), anomalies=1
+    ),
+    case(
+        "failed both before and after",
+        failed("m", retryable=False),
+        processed("m"),
+        failed("m", retryable=False),
+        anomalies=1,
+    ),
     case("another message may be processed", failed("m1", retryable=False), sent("m2"), processed("m2"), anomalies=0),
     case("a stub of an unknown prescription", parcel("picked_up"), order="active", display="picked_up"),
 ]
