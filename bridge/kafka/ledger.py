@@ -151,17 +151,26 @@ class Settlement:
         """
         if not entries:
             return []
-        wanted = [Inbox(*map(stored_text, entry)) for entry in entries]
-        first: dict[tuple[str, str], Inbox] = {}
-        for entry in wanted:
-            first.setdefault(entry[:2], entry)
-        columns = [list(column) for column in zip(*first.values(), strict=True)]
+        wanted, first, columns = _distinct(entries)
         fresh = {tuple(row) for row in await self.connection.fetch(_ADMIT, self.group, *columns)}
         known = {event: entry.body_sha256 for event, entry in first.items()}
         if len(fresh) < len(first):
             # A statement of its own: it sees what another transaction has committed while the first one waited.
             for row in await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2]):
                 known[row["source"], row["event_id"]] = row["body_sha256"]
+        return [_verdict(entry, fresh, known[entry[:2]]) for entry in wanted]
+
+    async def look(self, entries: Sequence[Inbox]) -> list[Verdict]:
+        """Return what `admit` would say now, and write nothing: another transaction may admit them meanwhile."""
+        if not entries:
+            return []
+        wanted, first, columns = _distinct(entries)
+        known = {event: entry.body_sha256 for event, entry in first.items()}
+        fresh: set[tuple[str, ...]] = set(first)
+        for row in await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2]):
+            event = row["source"], row["event_id"]
+            known[event] = row["body_sha256"]
+            fresh.discard(event)
         return [_verdict(entry, fresh, known[entry[:2]]) for entry in wanted]
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
@@ -232,6 +241,17 @@ def stored_text(text: str) -> str:
         if len(encoded) > TEXT_MAX_BYTES:
             return "\\h" + hashlib.sha256(encoded).hexdigest()
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _distinct(
+    entries: Sequence[Inbox],
+) -> tuple[list[Inbox], dict[tuple[str, str], Inbox], list[list[str]]]:
+    """Return the entries as they are stored, the first of each event, and the columns of those."""
+    wanted = [Inbox(*map(stored_text, entry)) for entry in entries]
+    first: dict[tuple[str, str], Inbox] = {}
+    for entry in wanted:
+        first.setdefault(entry[:2], entry)
+    return wanted, first, [list(column) for column in zip(*first.values(), strict=True)]
 
 
 def _verdict(entry: Inbox, fresh: set[tuple[str, ...]], body_sha256: str) -> Verdict:

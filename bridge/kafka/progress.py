@@ -14,7 +14,7 @@ from bridge.postgres.pool import Connection, Database
 # Rows deleted at a time: a second at most, far below the limit of a statement.
 FORGET_ROWS = 10_000
 
-_STANDINGS = """
+_PROGRESS = """
 select topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions, updated_at,
   (select count(*) from drx_consumer.settled as s
    where (s.grp, s.topic, s.part) = (p.grp, p.topic, p.part) and s."offset" >= coalesce(p.next_offset, 0)) as above,
@@ -22,7 +22,7 @@ select topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions, up
    where (k.grp, k.topic, k.part) = (p.grp, p.topic, p.part)) as parked_keys,
   (select count(*) from drx_consumer.parked_event as e
    where (e.grp, e.topic, e.part) = (p.grp, p.topic, p.part)) as parked_events
-from drx_consumer.progress as p where grp = $1 and topic = any($2::text[])
+from drx_consumer.progress as p where grp = $1 order by topic, part
 """
 _LOCK = "select from drx_consumer.progress where grp = $1 and topic = any($2::text[]) order by topic, part for update"
 # The epoch is raised: a process that nobody knew of is fenced, claims again and goes on from here. What was settled
@@ -63,7 +63,7 @@ with gone as (
 """
 
 
-class Standing(NamedTuple):
+class Progress(NamedTuple):
     """Where a group stands in a partition; see `Claim`.
 
     Attributes:
@@ -72,6 +72,7 @@ class Standing(NamedTuple):
         parked_keys: Keys of the partition that are set aside, with `parked_events` records.
     """
 
+    place: Place
     next_offset: int | None
     last_event_id: str | None
     epoch: int
@@ -81,6 +82,9 @@ class Standing(NamedTuple):
     above: int
     parked_keys: int
     parked_events: int
+
+
+Standing = Progress
 
 
 class Forgotten(NamedTuple):
@@ -93,11 +97,16 @@ class Forgotten(NamedTuple):
     parked_events: int
 
 
-async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Standing]:
-    """Return where a group stands in each partition that it has claimed or been placed in."""
+async def progress(database: Database, group: str) -> list[Progress]:
+    """Return where a group stands in each partition that it has claimed or been placed in, in order."""
     async with database.transaction() as connection:
-        rows = await connection.fetch(_STANDINGS, group, list(topics))
-    return {Place(row["topic"], row["part"]): Standing(*tuple(row)[2:]) for row in rows}
+        rows = await connection.fetch(_PROGRESS, group)
+    return [Progress(Place(row["topic"], row["part"]), *tuple(row)[2:]) for row in rows]
+
+
+async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Progress]:
+    """Return where a group stands in each partition of these topics that it has claimed or been placed in."""
+    return {each.place: each for each in await progress(database, group) if each.place.topic in topics}
 
 
 async def lock(connection: Connection, group: str, topics: Collection[str]) -> None:
