@@ -7,7 +7,6 @@ transaction looks again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, NamedTuple
@@ -15,11 +14,9 @@ from typing import Literal, NamedTuple
 from bridge.errors import BridgeError
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Connection, Database, savepoint
+from bridge.postgres.text import stored_text
 
 Verdict = Literal["fresh", "duplicate", "conflict"]
-
-# A row of a PostgreSQL index holds about 2,700 bytes, and three such texts are in one; our own ids and keys are short.
-TEXT_MAX_BYTES = 512
 
 _CLAIM = """
 insert into drx_consumer.progress as p (grp, topic, part, epoch, cluster_id, adoptions) values ($1, $2, $3, 1, $4, 1)
@@ -229,18 +226,6 @@ class Ledger:
         if attempts is None:
             raise FencedError
         return int(attempts)
-
-
-def stored_text(text: str) -> str:
-    r"""Return a text of a foreign record as PostgreSQL can hold and index it; texts of our own come back unchanged.
-
-    U+0000, which PostgreSQL refuses, becomes U+FFFD; a very long one becomes `\h` and its SHA-256.
-    """
-    if len(text) * 4 > TEXT_MAX_BYTES:  # no UTF-8 character is longer than 4 bytes
-        encoded = text.encode()
-        if len(encoded) > TEXT_MAX_BYTES:
-            return "\\h" + hashlib.sha256(encoded).hexdigest()
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _distinct(
