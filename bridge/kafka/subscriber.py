@@ -1,59 +1,159 @@
-"""Keep a working member of the group at hand: join, watch it, replace its client when that fails, stop in order."""
+"""Keep a working member of the group at hand: join, replace the client when it fails, and stop in order."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+import itertools
+import random
+from collections.abc import Callable
+from typing import Protocol
 
-from bridge.kafka.transport import ConsumedRecord, Place
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from bridge.kafka.adoption import Adopter, StartPolicy
+from bridge.kafka.committer import Committer
+from bridge.kafka.membership import Membership
+from bridge.kafka.settles import Adoption, Settles
+from bridge.kafka.transport import Transport, TransportError
+from bridge.kafka.watchdog import LIMITS, Limits, Watchdog
+
+__all__ = ["Adoption", "Settles", "Subscriber"]
+
+log = structlog.get_logger()
+
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 10.0
 
 
-class Adoption(NamedTuple):
-    """Where a claimed partition goes on; both None when nothing was ever settled there.
+class SubscriberMetrics(Protocol):
+    """What is reported."""
 
-    Attributes:
-        next_offset: Everything below is settled.
-        last_event_id: `ce_id` of the record before `next_offset`; None when it is not known.
-    """
+    service: str
+    consumer_lag_records: Gauge
+    consumer_lag_seconds: Gauge
+    consumer_rebalances: Counter
+    consumer_assigned_partitions: Gauge
+    consumer_paused_partitions: Gauge
+    commit: Histogram
+    client_rebuilds: Counter
+    poll_age: Gauge
 
-    next_offset: int | None
-    last_event_id: str | None
 
+class Subscriber:
+    """The worker that reads topics for `settles`, whatever becomes of the client."""
 
-class Settles(Protocol):
-    """What becomes of records; a place is adopted, started, offered records, and at last forgotten."""
+    def __init__(
+        self,
+        *,
+        open_transport: Callable[[], Transport],
+        settles: Settles,
+        metrics: SubscriberMetrics,
+        group: str,
+        policy: StartPolicy,
+        drain_s: float = 30.0,
+        limits: Limits = LIMITS,
+    ) -> None:
+        """Join `group` by new transports; `policy` says where a partition begins that nobody has read yet.
 
-    async def adopt(self, place: Place, generation: int) -> Adoption:
-        """Claim a partition and whatever was known of it before is void, also its being `fenced`.
-
-        Raises:
-            TransientError: Not now; it is asked again.
+        `drain_s` is for what is in flight at a stop and at a rebalance, so well below the rebalance time-out.
         """
+        self._open_transport = open_transport
+        self._settles = settles
+        self._metrics = metrics
+        self._group = group
+        self._policy = policy
+        self._drain_s = drain_s
+        self._limits = limits
+        self._generations = itertools.count(1)
+        self._stopping = False
+        self._membership: Membership | None = None
+        self._watchdog: Watchdog | None = None
+        metrics.client_rebuilds.labels(metrics.service)
 
-    def start(self, place: Place, offset: int) -> None:
-        """Expect records from `offset` on."""
+    def live(self) -> str:
+        """Return `ok`, or a word for why only a restart can help; an outage of Kafka is no reason."""
+        return "ok" if self._watchdog is None else self._watchdog.live()
 
-    def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
-        """Take them all, in order."""
+    def ready(self) -> str:
+        """Return `ok` once joined, also without a partition; the code of a partition that was stopped."""
+        if self._stopping:
+            return "stopping"
+        if self._membership is None or self._watchdog is None or not self._watchdog.joined:
+            return "joining"
+        if self._membership.refused:
+            return "refused"
+        return next((each.stopped for each in self._membership.tenures if each.stopped), "ok")
 
-    def room(self, place: Place) -> bool:
-        """Whether more may be offered now."""
-
-    def halted(self, place: Place) -> bool:
-        """Whether nothing of it can be settled for long; its records are not even fetched then."""
-
-    def fenced(self, place: Place) -> bool:
-        """Whether a late claim of another overtook ours: it is forgotten and adopted again under a new generation."""
-
-    async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
-        """Start no new record and return when those in flight are settled, or given up; may be asked twice at once."""
-
-    def forget(self, places: Collection[Place]) -> None:
-        """Drop all that is known of partitions that are not ours any more; unknown ones are no fault."""
-
-    def mark(self, place: Place) -> int | None:
-        """Return the offset below which everything is settled; None before `start`."""
+    def degraded(self) -> str:
+        """Return `ok`, or `degraded` while Kafka does not answer or a partition is not read."""
+        if self._membership is None or self._watchdog is None or not self._watchdog.joined or self._watchdog.silent:
+            return "degraded"
+        return "ok" if all(each.reading and not each.halted for each in self._membership.tenures) else "degraded"
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Settle what is offered until `stop` is set; raise only what the process cannot outlive."""
+        """Read until `stop` is set; then drain, commit and leave the group.
+
+        Raises:
+            ConfigError: Nothing says where the group begins.
+        """
+        delay_s = RETRY_FIRST_S
+        while not stop.is_set():
+            failure, joined = await self._be_member(stop)
+            if failure is None:
+                return
+            log.warning("worker.client_failed", group=self._group, code=failure.code)
+            self._metrics.client_rebuilds.labels(self._metrics.service).inc()
+            delay_s = RETRY_FIRST_S if joined else min(delay_s * 2, RETRY_MAX_S)
+            try:
+                async with asyncio.timeout(random.uniform(delay_s / 2, delay_s)):  # noqa: S311 - spreads load
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _be_member(self, stop: asyncio.Event) -> tuple[TransportError | None, bool]:
+        """Use one client until it fails or `stop` is set; return its failure, and whether it had joined."""
+        membership, watchdog = self._join()
+        self._membership, self._watchdog = membership, watchdog
+        reading = asyncio.create_task(membership.run())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._stopping = stop.is_set()
+            self._watchdog = None  # its word counts while it is fed
+            stopped.cancel()
+            membership.finish()
+            if not membership.started:
+                reading.cancel()  # which harms a poll only
+            await asyncio.wait({reading})
+            await membership.leave()
+            self._membership = None
+        if reading.cancelled():
+            return None, False
+        try:
+            reading.result()
+        except TransportError as exc:
+            return exc, watchdog.joined
+        return None, True
+
+    def _join(self) -> tuple[Membership, Watchdog]:
+        transport = self._open_transport()
+        watchdog = Watchdog(transport=transport, settles=self._settles, metrics=self._metrics, limits=self._limits)
+        membership = Membership(
+            transport=transport,
+            settles=self._settles,
+            adopter=Adopter(transport=transport, settles=self._settles, policy=self._policy),
+            committer=Committer(
+                transport=transport,
+                mark=self._settles.mark,
+                group=self._group,
+                duration=self._metrics.commit.labels(self._metrics.service),
+            ),
+            watchdog=watchdog,
+            metrics=self._metrics,
+            group=self._group,
+            generations=self._generations,
+            drain_s=self._drain_s,
+        )
+        return membership, watchdog
