@@ -18,9 +18,6 @@ Stamp = list[Any]
 Fact = list[Any]
 """`[stamp, word, ...]`: what was said, and when."""
 
-# Kept in every document: the reader of an older form must know it.
-FORM = 1
-
 # Messages without an id count as one; an empty id is none.
 NO_ID = ""
 
@@ -28,7 +25,6 @@ NO_ID = ""
 def blank() -> Document:
     """Return the document of a prescription that nothing is known of."""
     return {
-        "form": FORM,
         "known": False,
         "messages": {},
         "cancels": {},

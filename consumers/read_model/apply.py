@@ -1,0 +1,106 @@
+"""Applies a batch of events inside the transaction that settles them: history first, then each prescription once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from bridge.consumer import Placed
+from bridge.errors import TransientError
+from bridge.event import Event
+from consumers.read_model.alarms import Alarms, contradictions
+from consumers.read_model.facts import Document, blank
+from consumers.read_model.history import prescription_of, storable
+from consumers.read_model.machines import apply
+from consumers.read_model.metrics import ReadModelMetrics
+from consumers.read_model.rows import row, statements
+
+
+class _Known(NamedTuple):
+    """A prescription as the transaction found it; `events` is None where it has no row yet."""
+
+    document: Document
+    events: int | None
+
+
+class Applier:
+    """The handler of the read model; one per process."""
+
+    def __init__(self, *, schema: str, metrics: ReadModelMetrics) -> None:
+        """Write to the tables of `schema`, whose name is checked."""
+        self._sql = statements(schema)
+        self._metrics = metrics
+        self._alarms = Alarms(metrics)
+
+    async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
+        """Apply events that were never applied before, in any number, of any number of prescriptions.
+
+        Raises:
+            TransientError: Another transaction wrote one of the rows meanwhile, which takes a key whose events come
+                through more than one partition; nothing is lost, the same batch may work at once.
+        """
+        events, added = await self._write_history(batch, connection)
+        told = [(key, event) for event in events if (key := prescription_of(event)) is not None]
+        known = await self._load({key for key, _ in told}, connection)
+        before = {key: contradictions(found.document) for key, found in known.items()}
+        for key, event in told:
+            apply(known[key].document, event)
+        await self._write_rows(known, added, connection)
+        for key, found in known.items():
+            self._alarms.note(key, before[key], contradictions(found.document))
+
+    async def _write_history(self, batch: Sequence[Placed], connection: Any) -> tuple[list[Event], Mapping[str, int]]:
+        """Return the events as they were stored, and how many rows each prescription got."""
+        events, rows = [], []
+        for given, context in batch:
+            event, body, replaced = storable(given)
+            self._metrics.nul_replaced.inc(replaced)
+            events.append(event)
+            rows.append(
+                (
+                    event.source,
+                    event.id,
+                    prescription_of(event),
+                    event.type,
+                    event.occurred_at,
+                    event.received_at,
+                    context.topic,
+                    context.partition,
+                    context.offset,
+                    body.decode(),
+                )
+            )
+        new = await connection.fetch(self._sql.history, *zip(*rows, strict=True))
+        return events, Counter(each[0] for each in new)
+
+    async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
+        """Return what is known of each prescription, by their ids in order: everybody locks rows in one order."""
+        if not keys:
+            return {}
+        found = {
+            key: _Known(orjson.loads(facts), events)
+            for key, events, facts in await connection.fetch(self._sql.load, list(keys))
+        }
+        return {key: found.get(key) or _Known(blank(), None) for key in sorted(keys)}
+
+    async def _write_rows(self, known: Mapping[str, _Known], added: Mapping[str, int], connection: Any) -> None:
+        new, old = [], []
+        for key, (document, events) in known.items():
+            values = row(key, document, events=(events or 0) + added.get(key, 0))
+            if events is None:
+                new.append(values)
+            else:
+                old.append((*values, events))
+        for statement, rows in ((self._sql.insert, new), (self._sql.update, old)):
+            if rows:
+                tag = await connection.execute(statement, *zip(*rows, strict=True))
+                if _touched(tag) != len(rows):
+                    raise TransientError("row_changed")
+
+
+def _touched(tag: str) -> int:
+    """Read the number of rows from a command tag such as `INSERT 0 200`."""
+    return int(tag.rpartition(" ")[2])

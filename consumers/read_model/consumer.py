@@ -1,0 +1,35 @@
+"""Builds the consumer `read_model` of group `drx_bridge.consumers`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from bridge.consumer import Batches, Consumer, Setup, Tables
+from consumers.read_model.apply import Applier
+from consumers.read_model.metrics import ReadModelMetrics
+from consumers.read_model.options import NAME, read_options
+from consumers.read_model.timers import Timers
+
+MIGRATIONS = files("consumers.read_model") / "migrations"
+
+
+def open_read_model(setup: Setup) -> Consumer:
+    """Build it from its settings.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    options = read_options(setup.options)
+    metrics = ReadModelMetrics(setup.registry)
+    consumer = Consumer(
+        NAME,
+        options.topics,
+        mode=Batches(records=options.batch_records),
+        # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
+        unknown="park",
+        group=options.group,
+        tables=Tables(migrations=MIGRATIONS, schema=options.schema),
+    )
+    consumer.handler(Applier(schema=options.schema, metrics=metrics))
+    consumer.job(every_s=options.timers_every_s)(Timers(options, metrics=metrics))
+    return consumer

@@ -1,0 +1,85 @@
+"""An event as the history keeps it: the whole record as JSON that PostgreSQL takes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from bridge.event import Event
+
+# PostgreSQL's text and jsonb take every character but this one, which JSON and Avro allow.
+NUL, REPLACEMENT = "\x00", "\ufffd"
+_NUL_IN_JSON = rb"\u0000"
+# Their key is no prescription's: a prescriber, an account, a request that matches none.
+_ACCOUNT_TYPES = frozenset({"prescriber.enrollment_changed", "system.ping"})
+_REQUEST_PREFIX = "req:"
+
+
+def prescription_of(event: Event) -> str | None:
+    """Return the id of the row that the event belongs to, or None if it is about no prescription.
+
+    It is the record's key, so that one partition, and thus one transaction at a time, writes a row.
+    """
+    if event.type in _ACCOUNT_TYPES:
+        return None
+    if event.value.get("prescription_id") is None and event.key.startswith(_REQUEST_PREFIX):
+        return None
+    return event.key
+
+
+def body_of(event: Event) -> bytes:
+    """Return the record as JSON: instants ISO 8601 with `Z`, dates, decimals as text, bytes in base64."""
+    return orjson.dumps(event.value, default=_plain, option=orjson.OPT_UTC_Z)
+
+
+def storable(event: Event) -> tuple[Event, bytes, int]:
+    """Return the event without U+0000, its body, and how many strings had to be changed."""
+    body = body_of(event)
+    if _NUL_IN_JSON not in body:
+        return event, body, 0
+    value, changed = _cleaned(event.value)
+    clean = replace(event, id=_clean(event.id), source=_clean(event.source), key=_clean(event.key), value=value)
+    return clean, body_of(clean), changed
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(type(value).__name__)
+
+
+def _clean(text: str) -> str:
+    return text.replace(NUL, REPLACEMENT)
+
+
+def _cleaned(value: Any) -> tuple[Any, int]:
+    """Return a value without U+0000 at any depth, and how many strings had one."""
+    if isinstance(value, str):
+        return _clean(value), int(NUL in value)
+    if isinstance(value, Mapping):
+        return _cleaned_members(value)
+    if isinstance(value, list):
+        items = [_cleaned(item) for item in value]
+        return [item for item, _ in items], sum(changed for _, changed in items)
+    return value, 0
+
+
+def _cleaned_members(members: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    cleaned: dict[str, Any] = {}
+    total = 0
+    for name, member in members.items():
+        new = _clean(name)
+        while new != name and (new in members or new in cleaned):
+            new += REPLACEMENT  # two names that differ in this character only stay two
+        cleaned[new], changed = _cleaned(member)
+        total += changed + (new != name)
+    return cleaned, total

@@ -1,0 +1,258 @@
+"""The handler of the read model on a real database: history, rows, and what becomes of them under hard batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from random import Random
+
+import pytest
+
+from bridge.errors import TransientError
+from tests.builders import SAMPLES
+from tests.prescriptions import (
+    SCENARIOS,
+    START,
+    a_fact,
+    cancel_answered,
+    cancel_asked,
+    created,
+    failed,
+    filled,
+    native,
+    processed,
+    renewal_asked,
+    scenario,
+    sent,
+    worked_on,
+)
+from tests.read_model import Interleaved, ReadModel, open_model
+
+# Everything but the time of processing.
+ROWS = "select to_jsonb(p) - 'updated_at' as row from {schema}.prescription p order by prescription_id"
+HISTORY = "select to_jsonb(e) - 'offset' as row from {schema}.event e order by source, event_id"
+
+
+@pytest.fixture
+async def model(postgres: str) -> AsyncIterator[ReadModel]:
+    async with open_model(postgres) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_a_scenario_ends_as_it_expects(model: ReadModel, name: str) -> None:
+    events, expected = scenario(name)
+
+    await model.apply(*events)
+
+    row = await model.prescription(events[0].key)
+    assert {word: row["order_status" if word == "order" else word] for word in expected} == expected
+
+
+async def test_batches_single_records_and_any_order_end_in_the_same_rows(postgres: str) -> None:
+    """The pure merging is proved elsewhere; this is the way through jsonb and the two statements."""
+    events = [event for name in SCENARIOS for event in scenario(name)[0]]
+    events = list({(event.source, event.id, event.key): event for event in events}.values())
+    shuffled = list(events)
+    Random(7).shuffle(shuffled)  # noqa: S311 -- a fixed order that is none
+    found = []
+    for schema, batches in (
+        ("whole", [events]),
+        ("single", [[event] for event in reversed(events)]),
+        ("shuffled", [shuffled[:9], shuffled[9:10], shuffled[10:]]),
+    ):
+        async with open_model(postgres, schema=schema) as model:
+            for batch in batches:
+                await model.apply(*batch)
+            found.append((await model.rows(ROWS), await model.rows(HISTORY)))
+
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][0]) == len({event.key for event in events})
+
+
+async def test_an_event_that_is_there_already_changes_nothing(model: ReadModel) -> None:
+    """The inbox keeps repetitions out; without it they would still do no harm."""
+    await model.apply(created(0), filled(1, "dispensed"))
+    before = await model.rows(ROWS), await model.rows(HISTORY)
+
+    await model.apply(filled(1, "dispensed"), filled(1, "dispensed"), created(0))
+
+    assert (await model.rows(ROWS), await model.rows(HISTORY)) == before
+    assert (await model.prescription())["events"] == 2
+
+
+async def test_the_row_says_who_and_what_from_the_newest_event_that_does(model: ReadModel) -> None:
+    full = native((SAMPLES / "native" / "03_prescription_sent.json").read_bytes())
+    thin = filled(60 * 24, "dispensed", key=full.key)
+
+    await model.apply(thin, full)
+
+    row = await model.prescription(full.key)
+    assert {
+        name: row[name] for name in row if name.startswith(("patient", "prescriber", "pharmacy", "medication"))
+    } == {
+        "patient_id": "pat_9001",
+        "patient_mrn": "MRN-0009001",
+        "patient_name": "Marisol Quintero",
+        "patient_birth_date": date(1979, 2, 28),
+        "prescriber_order_number": "PON-5KX0A1",
+        "prescriber_id": "prv_310",
+        "prescriber_npi": "1999999901",
+        "prescriber_name": "Adaeze Okafor",
+        "pharmacy_ncpdp_id": "9999012",
+        "pharmacy_name": "Maple Street Pharmacy #012",
+        "medication": "lisinopril 10 mg oral tablet",
+        "medication_ndc": "00591040701",
+    }
+    assert (row["account_id"], row["environment"], row["source"], row["events"]) == ("acct_4021", "sandbox", "drx", 2)
+    assert row["last_event_type"] == "fill.status_changed"
+
+
+async def test_the_history_holds_the_whole_record(model: ReadModel) -> None:
+    event = filled(
+        1,
+        "dispensed",
+        quantity_dispensed=Decimal("30.000"),
+        fill_date=date(2026, 9, 14),
+        occurred_at=datetime(2026, 9, 14, 15, 1, 0, 250, UTC),
+    )
+
+    await model.apply(event)
+
+    (row,) = await model.rows("select * from {schema}.event")
+    body = json.loads(row.pop("body"))
+    assert row == {
+        "source": "drx",
+        "event_id": event.id,
+        "prescription_id": "rx_1",
+        "event_type": "fill.status_changed",
+        "occurred_at": START + timedelta(minutes=1),
+        "received_at": START + timedelta(minutes=1),
+        "topic": "drx.prescriptions.v1",
+        "partition": 0,
+        "offset": 0,
+    }
+    assert sorted(body) == sorted(event.value)
+    assert (body["quantity_dispensed"], body["fill_date"], body["occurred_at"], body["received_at"]) == (
+        "30.000",
+        "2026-09-14",
+        "2026-09-14T15:01:00.000250Z",
+        "2026-09-14T15:01:00Z",
+    )
+
+
+async def test_u_0000_is_stored_as_u_fffd_and_counted(model: ReadModel) -> None:
+    """Legal in JSON and Avro, refused by PostgreSQL: nothing is parked for it."""
+    await model.apply(
+        renewal_asked(0, request_id="r\x001", extensions={"/a\x00": '"x"', "/a\ufffd": '"y"'}),
+        a_fact("alert.raised", 1, message="literally \\u0000"),
+    )
+
+    row = await model.prescription()
+    bodies = [
+        json.loads(each["body"]) for each in await model.rows("select body from {schema}.event order by event_id")
+    ]
+    assert row["open_requests"] == ["r\ufffd1"]
+    assert bodies[0]["message"] == "literally \\u0000"
+    assert bodies[1]["request_id"] == "r\ufffd1"
+    assert bodies[1]["extensions"] == {"/a\ufffd\ufffd": '"x"', "/a\ufffd": '"y"'}
+    assert model.metric("read_model_nul_replaced_total") == 2
+
+
+async def test_ids_may_hold_what_an_array_quotes(model: ReadModel) -> None:
+    ids = ['"', "\\", ",", "{}", "null", " x ", "", "ü"]
+
+    await model.apply(*(renewal_asked(place, request_id=each) for place, each in enumerate(ids)))
+
+    assert (await model.prescription())["open_requests"] == sorted(ids)
+
+
+async def test_ids_of_any_length_are_stored(model: ReadModel) -> None:
+    """A B-tree refuses rows beyond 2,704 bytes; none of the ids that others choose is in one."""
+    long = "".join(Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=200_000))  # noqa: S311 -- must not compress
+    patient = {"id": long, "first_name": "A", "last_name": "B", "date_of_birth": date(1979, 2, 28)}
+
+    await model.apply(
+        renewal_asked(0, request_id=long, prescriber_order_number=long, patient=patient, account_id=long),
+        renewal_asked(1, request_id=long, key=f"req:{long[:100]}", prescription_id=None),
+        a_fact("renewal.responded", 2, request_id=long, decision="pending"),
+    )
+
+    assert (await model.prescription())["patient_id"] == long
+
+
+async def test_what_is_about_no_prescription_has_history_and_no_row(model: ReadModel) -> None:
+    await model.apply(
+        renewal_asked(0, request_id="r1", key="req:r1", prescription_id=None),
+        a_fact("prescriber.enrollment_changed", 1, key="prv_1", prescription_id=None),
+        a_fact("system.ping", 2, key="acct_4021", prescription_id=None),
+    )
+
+    assert await model.rows("select 1 from {schema}.prescription") == []
+    assert await model.rows("select distinct prescription_id from {schema}.event") == [{"prescription_id": None}]
+
+
+async def test_a_key_of_a_source_without_prescription_ids_is_a_prescription(model: ReadModel) -> None:
+    await model.apply(worked_on(0, "packed", key="q:7:12", prescription_id=None))
+
+    assert (await model.prescription("q:7:12"))["display"] == "packed"
+
+
+async def test_a_safety_signal_is_counted_when_it_comes_up(model: ReadModel) -> None:
+    await model.apply(cancel_answered(0, request_id="c1", decision="approved"))
+    assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 0
+
+    await model.apply(filled(2, "dispensed"))
+    await model.apply(filled(1, "dispensed", 1), filled(3, "dispensed", 2))
+
+    assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 1
+    assert (await model.prescription())["safety"] == ["dispensed_after_cancel"]
+
+
+async def test_an_anomaly_is_counted_when_it_comes_up(model: ReadModel) -> None:
+    await model.apply(failed(0, relates_to_message_id="m1", retryable=False), processed(1, relates_to_message_id="m1"))
+    await model.apply(processed(2, relates_to_message_id="m1"))
+
+    assert model.metric("read_model_anomalies_total", kind="processed_after_final_failure") == 1
+    assert (await model.prescription())["anomalies"] == 1
+
+
+async def test_a_batch_that_was_rolled_back_counts_its_signals_once(model: ReadModel) -> None:
+    batch = [cancel_answered(0, request_id="c1", decision="approved"), filled(1, "dispensed")]
+    await model.roll_back(*batch)
+
+    await model.apply(*batch)
+
+    assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 1
+    assert (await model.prescription())["events"] == 2
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["changed", "appeared"])
+async def test_a_row_that_another_transaction_wrote_meanwhile_is_not_overwritten(model: ReadModel, known: bool) -> None:  # noqa: FBT001 -- a case
+    """Possible where a key's events come through two topics: the fence is of one partition."""
+    if known:
+        await model.apply(created(0))
+
+    async def another() -> None:
+        await model.apply(cancel_asked(1, request_id="c1"))
+
+    with pytest.raises(TransientError, match="row_changed"):
+        async with model.database.transaction() as connection:
+            await model.apply_within(Interleaved(connection, another), filled(2, "dispensed"))
+
+    await model.apply(filled(2, "dispensed"))
+    row = await model.prescription()
+    assert (row["order_status"], row["dispense"], row["events"]) == ("cancel_pending", "dispensed", 3 if known else 2)
+
+
+async def test_the_times_of_a_row_are_times_of_its_facts(model: ReadModel) -> None:
+    await model.apply(sent(5, message_id="m1"), created(0))
+
+    row = await model.prescription()
+    assert (row["transmission_at"], row["first_event_at"], row["last_event_at"]) == (
+        START + timedelta(minutes=5),
+        START,
+        START + timedelta(minutes=5),
+    )

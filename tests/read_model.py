@@ -1,0 +1,108 @@
+"""A read model on a database of a test's own, without Kafka: batches go straight to its handler."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry
+
+from bridge.consumer import BatchHandler, Consumer, Context, Placed, Setup
+from bridge.event import Event
+from bridge.postgres.migrate import migrate
+from bridge.postgres.pool import Connection, Database, open_database
+from consumers.read_model.consumer import MIGRATIONS, open_read_model
+
+TOPIC = "drx.prescriptions.v1"
+
+
+class _FailedLater(Exception):  # noqa: N818 -- no error of ours
+    pass
+
+
+async def _fail() -> None:
+    raise _FailedLater
+
+
+@dataclass
+class ReadModel:
+    """One read model; `apply` does what the runtime does with a batch: a transaction around the handler."""
+
+    consumer: Consumer
+    database: Database
+    schema: str
+    registry: CollectorRegistry
+    _offsets: Iterator[int] = field(default_factory=count)
+
+    async def apply(self, *events: Event, topic: str = TOPIC) -> None:
+        """Apply one batch."""
+        async with self.database.transaction() as connection:
+            await self.apply_within(connection, *events, topic=topic)
+
+    async def apply_within(self, connection: Any, *events: Event, topic: str = TOPIC) -> None:
+        """Apply one batch inside a transaction of the caller."""
+        batch = [Placed(event, self._context(topic)) for event in events]
+        handle = cast("BatchHandler", self.consumer.handle)
+        await handle(batch, connection)
+
+    async def roll_back(self, *events: Event) -> None:
+        """Apply one batch in a transaction that fails afterwards."""
+        with suppress(_FailedLater):
+            async with self.database.transaction() as connection:
+                await self.apply_within(connection, *events)
+                await _fail()
+
+    async def tick(self) -> None:
+        """Run its jobs once."""
+        for job in self.consumer.jobs:
+            async with self.database.transaction() as connection:
+                await job.run(connection)
+
+    async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        """Return what a query finds; `{schema}` in it is ours."""
+        async with self.database.transaction() as connection:
+            found: Sequence[Mapping[str, Any]] = await connection.fetch(query.replace("{schema}", self.schema), *args)
+        return [dict(row) for row in found]
+
+    async def prescription(self, prescription_id: str = "rx_1") -> dict[str, Any]:
+        """Return the row of a prescription."""
+        (row,) = await self.rows("select * from {schema}.prescription where prescription_id = $1", prescription_id)
+        return row
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """Return a sample of the registry."""
+        return self.registry.get_sample_value(f"drxbridge_{name}", labels)
+
+    def _context(self, topic: str) -> Context:
+        return Context(self.consumer.group, topic, 0, next(self._offsets), "", 1)
+
+
+class Interleaved:
+    """A connection on which something else happens between the reading and the writing of rows."""
+
+    def __init__(self, connection: Connection, between: Callable[[], Awaitable[None]]) -> None:
+        """Let `between` happen."""
+        self._connection = connection
+        self._between = between
+        self.execute = connection.execute
+
+    async def fetch(self, query: str, *args: object) -> list[Any]:
+        """Read, and let it happen if rows were read."""
+        found: list[Any] = await self._connection.fetch(query, *args)
+        if "facts::text" in query:
+            await self._between()
+        return found
+
+
+@asynccontextmanager
+async def open_model(dsn: str, **options: str) -> AsyncIterator[ReadModel]:
+    """Make its tables and hand it over."""
+    registry = CollectorRegistry()
+    consumer = open_read_model(Setup(options, registry))
+    assert consumer.tables is not None
+    async with open_database(dsn, size=4, application_name="test") as database:
+        await migrate(database, directory=MIGRATIONS, schema=consumer.tables.schema)
+        yield ReadModel(consumer, database, consumer.tables.schema, registry)
