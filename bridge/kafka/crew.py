@@ -1,0 +1,50 @@
+"""The tasks of one worker: each is owned, the first that fails is heard, and all of them end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+
+class Crew:
+    """Starts tasks and keeps them."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failure: BaseException | None = None
+        self._failed = asyncio.Event()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def failed(self) -> None:
+        """Return when a task has failed."""
+        await self._failed.wait()
+
+    def check(self) -> None:
+        """Raise what the first failed task raised."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def end(self, timeout_s: float) -> None:
+        """Cancel all and wait for them a while."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        failure = task.exception()
+        if failure is not None and self._failure is None:
+            self._failure = failure
+            self._failed.set()

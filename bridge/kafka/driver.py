@@ -1,0 +1,174 @@
+"""Carry the records of one partition on: in batches, or one at a time while the process keeps dying."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge.consumer import Batches
+from bridge.errors import TransientError
+from bridge.kafka.batches import Batch, FastPath, Former, NotAppendedError
+from bridge.kafka.failure import ATTEMPTS_MAX, DIED, delay_s
+from bridge.kafka.key_lanes import KeyLanes
+from bridge.kafka.ledger import FencedError
+from bridge.kafka.parker import Parker
+from bridge.kafka.parking import ParkingFullError, key_text
+from bridge.kafka.parts import Parts
+from bridge.kafka.replay import Replay
+from bridge.kafka.share import Share
+
+# Batches in hand at a time: while one waits for the database, another is decoded.
+BATCHES_MAX = 4
+
+
+class Careful:
+    """Hands on one record at a time, each marked before: the one that kills the process is known, and parked unseen."""
+
+    def __init__(self, parts: Parts, *, parker: Parker, lanes: KeyLanes) -> None:
+        """Take the shared parts."""
+        self._parts = parts
+        self._parker = parker
+        self._lanes = lanes
+
+    async def drive(self, share: Share) -> None:
+        """Return when the records in question are behind us, or the share is closed."""
+        while share.careful_left and not share.closed:
+            if not share.queue or share.lanes:
+                await _woken(share)
+                continue
+            record = share.queue.popleft()
+            share.careful_left -= 1
+            if self._parts.sorter.skips(record):
+                share.settle((record.offset,))
+                continue
+            attempts = 0
+
+            async def mark(offset: int = record.offset) -> None:
+                nonlocal attempts
+                attempts = await self._parts.ledger.mark_attempt(share.place, share.epoch, offset)
+
+            if not await self._parts.persist(share, mark):
+                return
+            if attempts > ATTEMPTS_MAX:
+                await self._parker.set_aside(share, record, DIED, attempts=ATTEMPTS_MAX)
+            else:
+                self._lanes.put(share, record)
+
+
+class BatchDriver:
+    """Drives shares in batches; what goes wrong goes through the slow path or a lane."""
+
+    def __init__(
+        self, parts: Parts, *, former: Former, fast: FastPath, replay: Replay, lanes: KeyLanes, mode: Batches
+    ) -> None:
+        """Take the shared parts."""
+        self._parts = parts
+        self._former = former
+        self._fast = fast
+        self._replay = replay
+        self._lanes = lanes
+        self._mode = mode
+        self._slots = asyncio.Semaphore(BATCHES_MAX)
+
+    async def drive(self, share: Share) -> None:
+        """Settle what is offered until the share is closed."""
+        attempt = 0
+        while not share.closed:
+            self._install_releases(share)
+            if not share.queue:
+                await _woken(share)
+            elif not self._parts.gate.closed:
+                self._lend(share)
+                await _woken(share)
+            else:
+                await self._fill(share)
+                async with self._slots:
+                    settled = await self._turn(share)
+                attempt = 0 if settled else attempt + 1
+                if attempt:
+                    await self._again(share, attempt)
+
+    def _install_releases(self, share: Share) -> None:
+        """Between two batches, since none that is under way may hold a record of the key."""
+        for key in share.releases:
+            if key in share.parked:
+                self._lanes.release(share, key)
+        share.releases.clear()
+
+    def _lend(self, share: Share) -> None:
+        """Give a record to a lane to probe the sink with, of a key that has not failed if there is one."""
+        if any(not self._parts.gate.suspects(lane.name) for lane in share.lanes.values()):
+            return
+        found = None
+        for number, record in enumerate(share.queue):
+            key = key_text(record.key)
+            if self._parts.gate.suspects((share.place, key)) or key in share.lanes:
+                continue
+            if not self._parts.sorter.skips(record):
+                found = number
+                break
+        if found is None and share.lanes:
+            return
+        record = share.queue[found or 0]
+        del share.queue[found or 0]
+        self._lanes.put(share, record)
+
+    async def _fill(self, share: Share) -> None:
+        """Wait a little for a batch to be full."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._mode.wait_s
+        while len(share.queue) < self._mode.records and not share.closed:
+            try:
+                async with asyncio.timeout_at(until):
+                    await _woken(share)
+            except TimeoutError:
+                return
+
+    async def _turn(self, share: Share) -> bool:
+        """Settle one batch; False when it is to be tried again after a while."""
+        if share.closed:
+            return True
+        batch = self._former.form(share)
+        if not len(batch):
+            return True
+        share.begin()
+        try:
+            return await self._settle(share, batch)
+        finally:
+            share.end()
+
+    async def _settle(self, share: Share, batch: Batch) -> bool:
+        try:
+            if share.replay or not batch.sound or not await self._fast_path(share, batch):
+                share.replay = not await self._replay.apply(share, batch)
+        except TransientError as exc:
+            if not exc.systemic:
+                return False
+            # Should the sink fail for one record alone, that is found out record by record.
+            share.replay = True
+            self._parts.gate.failed(code=exc.code)
+        return True
+
+    async def _fast_path(self, share: Share, batch: Batch) -> bool:
+        """Settle a batch whole; False when one of its records is at fault."""
+        try:
+            await self._fast.apply(share, batch)
+        except NotAppendedError:
+            self._former.back(share, batch.records)
+        except TransientError:
+            self._former.back(share, batch.records)
+            raise
+        except (FencedError, ParkingFullError):
+            raise
+        except Exception:  # noqa: BLE001 - the replay finds the record, and judges what it raises
+            return share.gone
+        return True
+
+    async def _again(self, share: Share, attempt: int) -> None:
+        """Wait before a transaction that met a deadlock, or the like, is tried again."""
+        share.replay = share.replay or attempt >= ATTEMPTS_MAX
+        await asyncio.sleep(delay_s(attempt, spread=self._parts.spread))
+
+
+async def _woken(share: Share) -> None:
+    share.wake.clear()
+    await share.wake.wait()

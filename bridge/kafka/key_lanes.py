@@ -1,0 +1,179 @@
+"""Handle keys side by side and the records of each in order; a key that waits for a retry holds no worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from bridge.kafka.gate import Gate
+from bridge.kafka.ledger import FencedError
+from bridge.kafka.parking import ParkingFullError, key_text
+from bridge.kafka.share import Lane, Share
+from bridge.kafka.transport import ConsumedRecord
+
+
+class Next(Enum):
+    """What follows a step of a lane."""
+
+    DONE = auto()
+    """Its first record is settled."""
+    AGAIN = auto()
+    """It goes on without having settled its first record."""
+    HANDED = auto()
+    """Its first record is handled, and `finish` is called when it is settled too."""
+    BLOCKED = auto()
+    """The sink is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The step is to be taken again after a while."""
+
+    delay_s: float
+
+
+Step = Callable[[Lane], Awaitable[Next | After]]
+
+
+class KeyLanes:
+    """The keys of all partitions; `work` is run by as many tasks as keys may be in hand at a time."""
+
+    def __init__(
+        self,
+        step: Step,
+        *,
+        gate: Gate,
+        fenced: Callable[[Share], None],
+        stopped: Callable[[Share, str], None],
+    ) -> None:
+        """Take one `step` of a lane at a time while `gate` allows; tell who must know of what ends a share."""
+        self._step = step
+        self._gate = gate
+        self._fenced = fenced
+        self._stopped = stopped
+        self._ready: deque[Lane] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        gate.listen(self.wake_all)
+
+    def put(self, share: Share, record: ConsumedRecord) -> None:
+        """Let a record wait behind those of its key."""
+        lane = self._lane(share, key_text(record.key))
+        lane.records.append(record)
+        if lane.state == "idle":
+            self._make_ready(lane)
+
+    def hold(self, share: Share, record: ConsumedRecord, *, attempt: int, delay_s: float) -> None:
+        """Start the lane of a key with a record that was tried already."""
+        lane = self._lane(share, key_text(record.key))
+        lane.records.append(record)
+        lane.attempt = attempt
+        self._wait(lane, delay_s)
+
+    def release(self, share: Share, key: str) -> None:
+        """Let the parked records of a key go first."""
+        lane = self._lane(share, key)
+        lane.releasing = True
+        if lane.state == "idle":
+            self._make_ready(lane)
+
+    def finish(self, lane: Lane) -> None:
+        """Go on with a lane whose first record is settled since it was handed on."""
+        lane.share.end()
+        if not lane.share.gone:
+            self._follow(lane, Next.DONE)
+        lane.share.wake.set()
+
+    async def work(self) -> None:
+        """Take steps until cancelled; raises what the process cannot outlive."""
+        while True:
+            lane, probing = await self._take()
+            share = lane.share
+            share.begin()
+            following: Next | After | None = None
+            try:
+                following = await self._step(lane)
+            except FencedError:
+                self._fenced(share)
+            except ParkingFullError as exc:
+                self._stopped(share, exc.code)
+            finally:
+                if following is not Next.HANDED:
+                    share.end()
+                if probing:
+                    self._gate.stopped()
+            if following is not None and following is not Next.HANDED and not share.gone:
+                self._follow(lane, following)
+            share.wake.set()
+
+    def wake_all(self) -> None:
+        """Let every idle worker look again."""
+        while self._waiters:
+            self._wake()
+
+    def _lane(self, share: Share, key: str) -> Lane:
+        lane = share.lanes.get(key)
+        if lane is None:
+            lane = share.lanes[key] = Lane(share, key)
+        return lane
+
+    def _follow(self, lane: Lane, following: Next | After) -> None:
+        if isinstance(following, After):
+            self._wait(lane, following.delay_s)
+            return
+        if following is Next.DONE:
+            lane.records.popleft()
+            lane.attempt = 0
+            lane.first_at = None
+        if lane.records or lane.releasing:
+            self._make_ready(lane)
+        else:
+            lane.state = "idle"
+            lane.share.lanes.pop(lane.key, None)
+            lane.share.away.discard(lane.key)
+
+    def _wait(self, lane: Lane, delay_s: float) -> None:
+        lane.state = "waiting"
+        lane.timer = asyncio.get_running_loop().call_later(delay_s, self._make_ready, lane)
+
+    def _make_ready(self, lane: Lane) -> None:
+        lane.state = "ready"
+        lane.timer = None
+        self._ready.append(lane)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _take(self) -> tuple[Lane, bool]:
+        while True:
+            probing = not self._gate.closed
+            lane = self._pick()
+            if lane is not None:
+                lane.state = "busy"
+                return lane, probing
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def _pick(self) -> Lane | None:
+        """Choose the lane that has waited longest; for a probe, one whose key has not failed, if there is one."""
+        ready = self._ready
+        while ready and ready[0].share.closed:
+            ready.popleft()
+        if not ready:
+            return None
+        if self._gate.closed:
+            return ready.popleft()
+        if not self._gate.probe():
+            return None
+        usable = [lane for lane in ready if not lane.share.closed]
+        lane = next((each for each in usable if not self._gate.suspects(each.name)), usable[0])
+        ready.remove(lane)
+        return lane

@@ -1,0 +1,109 @@
+"""Set a record aside for good: its key is parked, or a copy goes to the dead-letter topic."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from bridge.kafka import parking
+from bridge.kafka.breaker import ParkBreakerOpenError
+from bridge.kafka.failure import Failure
+from bridge.kafka.ledger import Settlement
+from bridge.kafka.parking import key_text
+from bridge.kafka.parts import Parts
+from bridge.kafka.share import Share
+from bridge.kafka.transport import ConsumedRecord
+from bridge.runtime.failpoints import WHILE_PARKING, hit
+
+
+class Parker:
+    """Carries out what `failure` has decided."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Take the shared parts."""
+        self._parts = parts
+
+    def check(self) -> None:
+        """Raise `ParkBreakerOpenError` instead of parking one more than the breaker allows."""
+        if not self._parts.breaker.left:
+            self._parts.breaker.note(parked=1)
+            raise ParkBreakerOpenError
+
+    async def set_aside(
+        self, share: Share, record: ConsumedRecord, failure: Failure, *, attempts: int, first_at: datetime | None = None
+    ) -> None:
+        """Settle a record that was not applied, in a transaction of its own, however long the database is away.
+
+        Raises:
+            ParkBreakerOpenError: Too much was parked already; nothing was written.
+            ParkingFullError: The lot is full; nothing was written.
+            FencedError: The partition is not ours.
+        """
+        self.check()
+        if self._parts.dead_letters is not None:
+            await self._dead_letter(share, record, failure, attempts=attempts, first_at=first_at)
+            return
+
+        async def write() -> None:
+            async with self._parts.settling(share, frozenset((record.offset,))) as settlement:
+                await self.park(settlement, record, failure, attempts=attempts)
+
+        if await self._parts.persist(share, write):
+            self.parked(share, record, failure, attempts=attempts)
+
+    async def park(self, settlement: Settlement, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
+        """Park inside a transaction; `parked` is called once that is committed."""
+        await parking.park(settlement, record, cls=failure.cls, code=failure.code, attempts=attempts)
+        hit(WHILE_PARKING)
+
+    def parked(self, share: Share, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
+        """Note what is parked now."""
+        share.parked.add(key_text(record.key))
+        self._parts.breaker.note(parked=1)
+        self._parts.tally.parked(record, failure, attempts=attempts)
+
+    async def dead_letter(
+        self, record: ConsumedRecord, failure: Failure, *, attempts: int, first_at: datetime | None = None
+    ) -> None:
+        """Copy a record to the dead-letter topic; on return Kafka has it."""
+        if self._parts.dead_letters is not None:
+            now = datetime.now(UTC)
+            await self._parts.dead_letters.write(record, failure, attempts=attempts, first_at=first_at or now)
+            self._parts.breaker.note(parked=1)
+            self._parts.tally.dead_lettered(record, failure, attempts=attempts)
+
+    async def append(self, share: Share, record: ConsumedRecord) -> bool:
+        """Append a record behind its parked key and settle it; False when the key is parked no more."""
+        appended = False
+
+        async def write() -> None:
+            nonlocal appended
+            appended = False
+            async with self._parts.settling(share, frozenset((record.offset,))) as settlement:
+                appended = await parking.append(settlement, record)
+                if not appended:
+                    raise _LiveError
+
+        try:
+            await self._parts.persist(share, write)
+        except _LiveError:
+            return False
+        if appended:
+            self._parts.tally.appended(record.topic)
+        return True
+
+    async def _dead_letter(
+        self, share: Share, record: ConsumedRecord, failure: Failure, *, attempts: int, first_at: datetime | None
+    ) -> None:
+        async def copy() -> None:
+            await self.dead_letter(record, failure, attempts=attempts, first_at=first_at)
+
+        async def settle() -> None:
+            async with self._parts.settling(share, frozenset((record.offset,))):
+                pass
+
+        if await self._parts.persist(share, copy):
+            await self._parts.persist(share, settle)
+
+
+class _LiveError(Exception):
+    """Nothing is to be written: an operator has dropped the key, or released it."""

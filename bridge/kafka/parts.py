@@ -1,0 +1,111 @@
+"""What every part of settling works with, put together once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from bridge.consumer import BatchHandler, Consumer, EventHandler, Lanes, Placed
+from bridge.errors import ConfigError, TransientError
+from bridge.kafka.breaker import ParkBreaker
+from bridge.kafka.calls import bounded
+from bridge.kafka.dead_letters import DeadLetters
+from bridge.kafka.failure import Spread, Verdict, alone, classify, delay_s, judge
+from bridge.kafka.gate import Gate
+from bridge.kafka.learning import Learner
+from bridge.kafka.ledger import Ledger, Settlement
+from bridge.kafka.share import Share
+from bridge.kafka.sorting import Sorter
+from bridge.kafka.tally import Tally
+
+# Between attempts at what must be written whatever it takes; the database is asked often enough to be noticed back.
+PERSIST_MAX_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts that are shared.
+
+    Attributes:
+        spread: Draws delays; `random.uniform` but in tests.
+        dead_letters: Only for consumers that are order-free.
+    """
+
+    consumer: Consumer
+    ledger: Ledger
+    sorter: Sorter
+    learner: Learner
+    gate: Gate
+    tally: Tally
+    breaker: ParkBreaker
+    dead_letters: DeadLetters | None = None
+    spread: Spread = random.uniform
+
+    @property
+    def transactional(self) -> bool:
+        """Whether the handler works inside the settling transaction."""
+        mode = self.consumer.mode
+        return not isinstance(mode, Lanes) or mode.transactional
+
+    async def call(self, share: Share, placed: Sequence[Placed], connection: Any) -> None:
+        """Run the handler within its bound."""
+        handle = self.consumer.handle
+        if handle is None:
+            message = f"consumer {self.consumer.name!r} has no handler"
+            raise ConfigError(message)
+        timeout_s = self.consumer.handler_timeout_s
+        if isinstance(self.consumer.mode, Lanes):
+            (one,) = placed
+            call = cast("EventHandler", handle)(one.event, one.context)
+        else:
+            call = cast("BatchHandler", handle)(placed, connection)
+        await bounded(share, _ended(call), timeout_s=timeout_s)
+
+    def verdict(self, lane_name: object, exc: Exception, *, attempt: int) -> Verdict:
+        """Judge what came of a record, and tell the circuit what it says of the sink."""
+        failure = classify(exc)
+        if failure.cls == "systemic":
+            if self.gate.failed(lane_name, code=failure.code):
+                failure = alone(failure)
+        elif failure.cls == "permanent":
+            self.gate.passed(lane_name)
+        elif failure.cls == "bug":
+            self.tally.bug(exc)
+        return judge(failure, attempt=attempt, spread=self.spread)
+
+    async def persist(self, share: Share, write: Callable[[], Awaitable[None]]) -> bool:
+        """Write what is decided, for as long as it takes; False when the share was lost meanwhile.
+
+        A decision outlives an outage of the database: the handler is not asked a second time for it.
+        """
+        attempt = 0
+        while not share.gone:
+            try:
+                await write()
+            except TransientError as exc:
+                attempt += 1
+                if exc.systemic:
+                    self.gate.failed(code=exc.code)
+                await asyncio.sleep(delay_s(attempt, spread=self.spread, max_s=PERSIST_MAX_S))
+            else:
+                if attempt:
+                    self.gate.passed()
+                return True
+        return False
+
+    @asynccontextmanager
+    async def settling(self, share: Share, offsets: frozenset[int]) -> AsyncIterator[Settlement]:
+        """Open a transaction that settles `offsets` at its end, and settle them in the window once it is committed."""
+        async with self.ledger.begin(share.place, share.epoch) as settlement:
+            yield settlement
+            mark = share.window.preview(offsets)
+            await settlement.settle(next_offset=mark.next_offset, last_event_id=mark.last_event_id, above=mark.above)
+        share.settle(offsets, mark=mark)
+
+
+async def _ended(call: Awaitable[None]) -> None:
+    await call

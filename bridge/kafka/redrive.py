@@ -1,0 +1,166 @@
+"""Release parked keys inside the owner's own apply loop: their records in order, then the key is live again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+from bridge.errors import DecodeError, PermanentError, TransientError
+from bridge.kafka import parking
+from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
+from bridge.kafka.failure import ID_CONFLICT, Failure, OpenCircuit, Park, Retry
+from bridge.kafka.key_lanes import After, Next
+from bridge.kafka.ledger import FencedError, Settlement
+from bridge.kafka.parking import ParkedEvent
+from bridge.kafka.parts import Parts
+from bridge.kafka.share import Lane, Share
+from bridge.kafka.sorting import Sorted
+from bridge.kafka.transport import Place
+from bridge.postgres.pool import Database
+from bridge.runtime.failpoints import WHILE_RELEASING, hit
+
+# How soon an operator sees that a release has begun.
+POLL_S = 1.0
+
+
+class Redrive:
+    """Asks for releases, and takes the steps of a lane that releases its key."""
+
+    def __init__(self, parts: Parts, *, database: Database, poll_s: float = POLL_S) -> None:
+        """Take the shared parts; ask once in `poll_s`."""
+        self._parts = parts
+        self._database = database
+        self._poll_s = poll_s
+
+    async def work(self, shares: Callable[[], Collection[Share]], release: Callable[[Share, str], None]) -> None:
+        """Call `release` for every key that an operator wants released, until cancelled."""
+        while True:
+            await asyncio.sleep(self._poll_s)
+            places = {share.place: share for share in shares() if share.parked and not share.closed}
+            if not places or not self._parts.gate.closed:
+                continue
+            with suppress(TransientError):  # what settles records will find out the same, and says so
+                for topic, key in await parking.requested(self._database, self._parts.consumer.group, places.keys()):
+                    share = _owner(places, topic, key)
+                    if share is not None:
+                        release(share, key)
+
+    async def step(self, lane: Lane) -> Next | After:
+        """Release the first parked record of a lane's key, in one transaction.
+
+        Raises:
+            FencedError: The partition is not ours.
+        """
+        lane.attempt += 1
+        try:
+            if self._parts.transactional:
+                return await self._inside(lane)
+            return await self._outside(lane)
+        except FencedError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
+            return await self._failed(lane, exc)
+
+    async def _inside(self, lane: Lane) -> Next:
+        share = lane.share
+        async with self._parts.settling(share, frozenset()) as settlement:
+            waiting = await parking.head(settlement, share.place.topic, lane.key)
+            if waiting is not None:
+                event = self._sorted(waiting)
+                if event is not None and await self._fresh(settlement, event):
+                    await self._call(lane, event, settlement.connection)
+                live = await parking.release(settlement, waiting)
+                hit(WHILE_RELEASING)
+        return self._released(lane, live=waiting is None or live)
+
+    async def _outside(self, lane: Lane) -> Next:
+        """Call the handler between two transactions: its effects are idempotent, and its time is not theirs."""
+        share, topic = lane.share, lane.share.place.topic
+        async with self._parts.settling(share, frozenset()) as settlement:
+            waiting = await parking.head(settlement, topic, lane.key)
+            if waiting is None:
+                return self._released(lane, live=True)
+            event = self._sorted(waiting)
+            (verdict,) = await settlement.look([event.inbox]) if event is not None else ("duplicate",)
+        if verdict == "conflict":
+            raise PermanentError(ID_CONFLICT)
+        if event is not None and verdict == "fresh":
+            await self._call(lane, event, None)
+        async with self._parts.settling(share, frozenset()) as settlement:
+            now = await parking.head(settlement, topic, lane.key)
+            live = now is None
+            if now is not None and now.record.offset == waiting.record.offset:
+                if event is not None:
+                    await settlement.admit((event.inbox,))
+                live = await parking.release(settlement, now)
+                hit(WHILE_RELEASING)
+        return self._released(lane, live=live)
+
+    def _sorted(self, waiting: ParkedEvent) -> Sorted | None:
+        ready = self._parts.sorter.sort(waiting.record)
+        if isinstance(ready, Failure):
+            if ready.code == UNKNOWN_SCHEMA_ID:
+                answer = self._parts.learner.ask(waiting.record)
+                if not isinstance(answer, Failure):
+                    raise _LearningError(answer)
+            raise DecodeError(ready.code)
+        return ready
+
+    async def _fresh(self, settlement: Settlement, event: Sorted) -> bool:
+        (verdict,) = await settlement.admit((event.inbox,))
+        if verdict == "conflict":
+            raise PermanentError(ID_CONFLICT)
+        return verdict == "fresh"
+
+    async def _call(self, lane: Lane, event: Sorted, connection: object) -> None:
+        placed = event.placed(self._parts.consumer.group, attempt=lane.attempt, connection=connection)
+        await self._parts.call(lane.share, (placed,), connection)
+        self._parts.gate.passed(lane.name)
+        self._parts.tally.applied((event,))
+
+    def _released(self, lane: Lane, *, live: bool) -> Next:
+        lane.attempt = 0
+        if live:
+            lane.share.parked.discard(lane.key)
+            lane.releasing = False
+        return Next.AGAIN
+
+    async def _failed(self, lane: Lane, exc: Exception) -> Next | After:
+        if isinstance(exc, _LearningError):
+            lane.attempt -= 1
+            return After(exc.delay_s)
+        verdict = self._parts.verdict(lane.name, exc, attempt=lane.attempt)
+        if isinstance(verdict, OpenCircuit):
+            lane.attempt -= 1
+            return Next.BLOCKED
+        if isinstance(verdict, Retry):
+            return After(verdict.delay_s)
+        await self._parts.persist(lane.share, lambda: self._refuse(lane, verdict))
+        lane.attempt = 0
+        lane.releasing = False
+        return Next.AGAIN
+
+    async def _refuse(self, lane: Lane, verdict: Park) -> None:
+        """Leave the key parked, with what is wrong with it now."""
+        failure = verdict.failure
+        async with self._parts.settling(lane.share, frozenset()) as settlement:
+            waiting = await parking.head(settlement, lane.share.place.topic, lane.key)
+            if waiting is not None:
+                await parking.park_again(
+                    settlement, waiting, cls=failure.cls, code=failure.code, attempts=verdict.attempts
+                )
+
+
+class _LearningError(Exception):
+    """The schema of the record is being asked for."""
+
+    def __init__(self, delay_s: float) -> None:
+        """Keep when to come again."""
+        super().__init__()
+        self.delay_s = delay_s
+
+
+def _owner(shares: dict[Place, Share], topic: str, key: str) -> Share | None:
+    """Return whose key it is; one that was parked by an owner before us is known from the claim."""
+    return next((each for place, each in shares.items() if place.topic == topic and key in each.parked), None)

@@ -1,0 +1,140 @@
+"""Write what lanes have finished, one transaction per partition and round, and marks that moved without one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from bridge.errors import TransientError
+from bridge.kafka.failure import ID_CONFLICT, Failure, classify
+from bridge.kafka.ledger import FencedError, Inbox, Verdict
+from bridge.kafka.parker import Parker
+from bridge.kafka.parking import ParkingFullError
+from bridge.kafka.parts import Parts
+from bridge.kafka.share import Lane, Share
+from bridge.kafka.sorting import Sorted
+from bridge.kafka.transport import ConsumedRecord
+
+# A mark that moved over records nobody wanted is written this often; it costs a repeated skip to lose it.
+MARK_S = 1.0
+
+
+class _Finished(NamedTuple):
+    lane: Lane
+    event: Sorted
+    applied: bool
+
+
+class Rounds:
+    """The settling task of one process."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        parker: Parker,
+        settled: Callable[[Lane], None],
+        fenced: Callable[[Share], None],
+        stopped: Callable[[Share, str], None],
+    ) -> None:
+        """Tell `settled` of each lane that may go on, and the others of what ends a share."""
+        self._parts = parts
+        self._parker = parker
+        self._settled = settled
+        self._fenced = fenced
+        self._stopped = stopped
+        self._finished: defaultdict[Share, list[_Finished]] = defaultdict(list)
+        self._wake = asyncio.Event()
+
+    async def look(self, share: Share, entry: Inbox) -> Verdict:
+        """Return whether an event was settled before; writes nothing."""
+        async with self._parts.ledger.begin(share.place, share.epoch) as settlement:
+            (verdict,) = await settlement.look((entry,))
+        return verdict
+
+    def finish(self, lane: Lane, event: Sorted, *, applied: bool) -> None:
+        """Take a record whose handler is done; its key goes on when it is settled."""
+        self._finished[lane.share].append(_Finished(lane, event, applied))
+        self._wake.set()
+
+    def skip(self, share: Share, record: ConsumedRecord) -> None:
+        """Settle a record that the consumer has no use for: nothing needs to be written for it at once."""
+        share.settle((record.offset,))
+
+    async def work(self, shares: Callable[[], Iterable[Share]]) -> None:
+        """Write rounds until cancelled; `shares` are those whose marks are written too."""
+        loop = asyncio.get_running_loop()
+        marks_at = loop.time() + MARK_S
+        while True:
+            try:
+                async with asyncio.timeout_at(marks_at):
+                    await self._wake.wait()
+            except TimeoutError:
+                marks_at = loop.time() + MARK_S
+                await self.write_marks(shares())
+            self._wake.clear()
+            while self._finished:
+                await asyncio.gather(*[self._write(*each) for each in self._taken()])
+
+    async def write_marks(self, shares: Iterable[Share]) -> None:
+        """Bring what is written of each share up to its mark."""
+        for share in list(shares):
+            if share.gone or not share.opened or share.written == share.window.mark:
+                continue
+            if not self._parts.gate.closed:
+                return
+            try:
+                async with self._parts.settling(share, frozenset()):
+                    pass
+            except FencedError:
+                self._fenced(share)
+            except TransientError:
+                return  # what settles records will find out the same, and says so
+
+    def _taken(self) -> list[tuple[Share, list[_Finished]]]:
+        taken = list(self._finished.items())
+        self._finished.clear()
+        return taken
+
+    async def _write(self, share: Share, finished: Sequence[_Finished]) -> None:
+        """Settle records of one share; when one of them is at fault, each by itself."""
+        try:
+            await self._parts.persist(share, lambda: self._settle(share, finished))
+        except FencedError:
+            self._fenced(share)
+        except Exception as exc:
+            if len(finished) > 1:
+                for each in finished:
+                    await self._write(share, (each,))
+                return
+            failure = classify(exc)
+            if failure.cls == "bug":
+                raise
+            await self._set_aside(share, finished[0], failure)
+        for each in finished:
+            self._settled(each.lane)
+
+    async def _settle(self, share: Share, finished: Sequence[_Finished]) -> None:
+        offsets = frozenset(each.event.record.offset for each in finished)
+        async with self._parts.settling(share, offsets) as settlement:
+            verdicts = await settlement.admit([each.event.inbox for each in finished])
+        for each, verdict in zip(finished, verdicts, strict=True):
+            if verdict == "conflict":  # of another key, and at the same moment: both were handled
+                self._parts.tally.conflicted(each.event)
+        applied = [each.event for each in finished if each.applied]
+        self._parts.tally.applied(applied)
+        if len(applied) < len(finished):
+            self._parts.tally.count(share.place.topic, "duplicate", len(finished) - len(applied))
+        self._parts.breaker.note(other=len(finished))
+
+    async def _set_aside(self, share: Share, one: _Finished, failure: Failure) -> None:
+        if failure.code == ID_CONFLICT:
+            self._parts.tally.conflicted(one.event)
+        try:
+            await self._parker.set_aside(share, one.event.record, failure, attempts=1)
+        except FencedError:
+            self._fenced(share)
+        except ParkingFullError as exc:
+            self._stopped(share, exc.code)

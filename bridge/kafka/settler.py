@@ -1,0 +1,285 @@
+"""What becomes of the records of this member's partitions: adopted, offered, settled, forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Collection, Sequence
+
+import structlog
+
+from bridge.consumer import Batches, Consumer, Lanes
+from bridge.kafka.batches import FastPath, Former
+from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
+from bridge.kafka.circuit import Circuit
+from bridge.kafka.crew import Crew
+from bridge.kafka.dead_letters import DeadLetters
+from bridge.kafka.driver import BatchDriver, Careful
+from bridge.kafka.failure import Spread
+from bridge.kafka.gate import Gate
+from bridge.kafka.key_lanes import KeyLanes
+from bridge.kafka.learning import Learner
+from bridge.kafka.ledger import FencedError, Ledger
+from bridge.kafka.observing import observe
+from bridge.kafka.parker import Parker
+from bridge.kafka.parking import ParkingFullError
+from bridge.kafka.parts import Parts
+from bridge.kafka.redrive import POLL_S, Redrive
+from bridge.kafka.replay import Replay
+from bridge.kafka.rounds import Rounds
+from bridge.kafka.share import Lane, Share
+from bridge.kafka.single import Single
+from bridge.kafka.sorting import Decoder, Sorter
+from bridge.kafka.subscriber import Adoption
+from bridge.kafka.tally import Tally
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.postgres.pool import Database
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+
+log = structlog.get_logger()
+
+# CONSUMERS, "Runtime": what is taken in and not settled is bounded per partition and per process.
+WINDOW_RECORDS = 1_024
+WINDOW_BYTES = 32 * 1024 * 1024
+# Headers and our own objects around key and value, as `sys.getsizeof` counts them for a record of the contract.
+OVERHEAD_BYTES = 2_048
+# Batches hand what needs more than one attempt to this many lanes.
+RETRY_LANES = 4
+# What is cancelled at the end gets this long to let go of its connections.
+END_S = 10.0
+
+
+class Settler:
+    """Implements `subscriber.Settles` for one consumer; a worker of its process."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Consumer,
+        database: Database,
+        ledger: Ledger,
+        decoder: Decoder,
+        metrics: ConsumerMetrics,
+        dead_letters: DeadLetters | None = None,
+        breaker: ParkBreaker | None = None,
+        learner: Learner | None = None,
+        spread: Spread = random.uniform,
+        release_poll_s: float = POLL_S,
+    ) -> None:
+        """Put the parts together; `dead_letters` is for a consumer that is order-free, and only for one.
+
+        `breaker`, `learner` (whose grace is long) and `spread` (which draws delays) have usual ones; operators'
+        requests for release are looked for every `release_poll_s`.
+        """
+        self._consumer = consumer
+        self._database = database
+        self._ledger = ledger
+        self._metrics = metrics
+        self._crew = Crew()
+        self._shares: dict[Place, Share] = {}
+        self._fenced: set[Place] = set()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+        self._sorter = Sorter(consumer, decoder)
+        self._gate = Gate(Circuit(spread=spread), states=metrics.circuit_state, service=metrics.service)
+        self._tally = Tally(metrics, group=consumer.group)
+        self._parts = parts = Parts(
+            consumer=consumer,
+            ledger=ledger,
+            sorter=self._sorter,
+            learner=learner or Learner(decoder),
+            gate=self._gate,
+            tally=self._tally,
+            breaker=breaker or ParkBreaker(),
+            dead_letters=dead_letters,
+            spread=spread,
+        )
+        parker = Parker(parts)
+        self._redrive = Redrive(parts, database=database, poll_s=release_poll_s)
+        self._rounds = Rounds(parts, parker=parker, settled=self._settled, fenced=self._fence, stopped=self._stop)
+        single = Single(parts, parker=parker, rounds=self._rounds, release=self._redrive.step)
+        self._lanes = lanes = KeyLanes(single.step, gate=self._gate, fenced=self._fence, stopped=self._stop)
+        self._careful = Careful(parts, parker=parker, lanes=lanes)
+        self._batches: BatchDriver | None = None
+        if isinstance(consumer.mode, Batches):
+            former = Former(parts, lanes=lanes, records_max=consumer.mode.records)
+            replay = Replay(parts, parker=parker, former=former, lanes=lanes)
+            fast = FastPath(parts)
+            self._batches = BatchDriver(parts, former=former, fast=fast, replay=replay, lanes=lanes, mode=consumer.mode)
+        self._gate.listen(self._wake_all)
+
+    async def adopt(self, place: Place, generation: int) -> Adoption:
+        """Claim a partition; what was held of it counts for nothing.
+
+        Raises:
+            TransientError: The database is away, or the owner before us is in the middle of a transaction.
+        """
+        del generation  # the reader's: it asks again when it has moved
+        claim = await self._ledger.claim(place)
+        self.forget((place,))
+        self._shares[place] = Share(place, claim)
+        self._none_left.clear()
+        return Adoption(claim.next_offset, claim.last_event_id)
+
+    def start(self, place: Place, offset: int) -> None:
+        """Expect records from `offset` on."""
+        share = self._shares[place]
+        share.open(offset)
+        if share.careful_left:
+            log.warning("worker.careful", topic=place.topic, partition=place.partition, group=self._consumer.group)
+        if self._batches is not None or share.careful_left:
+            share.driver = self._crew.start(self._drive(share))
+
+    def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
+        """Take records in; what was settled in an earlier life, and what nobody wants, is settled at once."""
+        share = self._shares.get(place)
+        if share is None or share.closed:
+            return
+        now = asyncio.get_running_loop().time()
+        window, queue = share.window, share.queue
+        direct = self._batches is None and not share.careful_left
+        for record in records:
+            size = OVERHEAD_BYTES + len(record.value or b"")
+            if not window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now):
+                continue
+            if not direct:
+                queue.append(record)
+            elif self._sorter.skips(record):
+                share.settle((record.offset,))
+            else:
+                self._lanes.put(share, record)
+        share.wake.set()
+
+    def room(self, place: Place) -> bool:
+        """Whether more may be offered now."""
+        share = self._shares.get(place)
+        if share is None or share.window.count >= WINDOW_RECORDS:
+            return False
+        return sum(each.window.size for each in self._shares.values()) < WINDOW_BYTES
+
+    def halted(self, place: Place) -> bool:
+        """Whether nothing of a partition can be settled for long."""
+        share = self._shares.get(place)
+        return share is not None and (bool(share.stopped) or bool(share.away) or not self._gate.closed)
+
+    def fenced(self, place: Place) -> bool:
+        """Whether a transaction found that the partition was claimed since; to be forgotten and adopted again."""
+        return place in self._fenced
+
+    def mark(self, place: Place) -> int | None:
+        """Return the offset below which everything is settled."""
+        share = self._shares.get(place)
+        return share.window.mark if share is not None and share.opened else None
+
+    async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
+        """Start no new record of these; return when those in flight are settled, or given up at the end of the time."""
+        shares = [self._shares[place] for place in places if place in self._shares]
+        for share in shares:
+            share.draining = True
+            share.wake.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                for share in shares:
+                    if not share.gone:
+                        await share.idle.wait()
+                await self._rounds.write_marks(shares)
+        except TimeoutError:
+            for share in shares:
+                if share.active:
+                    log.warning("worker.given_up", topic=share.place.topic, partition=share.place.partition)
+                    share.close()
+
+    def forget(self, places: Collection[Place]) -> None:
+        """Drop all that is known of these."""
+        for place in places:
+            self._fenced.discard(place)
+            share = self._shares.pop(place, None)
+            if share is not None:
+                share.close()
+        if not self._shares:
+            self._none_left.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Settle what is offered; after `stop` until every partition is forgotten.
+
+        Raises:
+            ParkBreakerOpenError: Too much is parked.
+            UnknownTypeError: The consumer fails for a type that this release does not know.
+        """
+        mode = self._consumer.mode
+        for _ in range(mode.count if isinstance(mode, Lanes) else RETRY_LANES):
+            self._crew.start(self._lanes.work())
+        self._crew.start(self._rounds.work(self._open_shares))
+        self._crew.start(self._redrive.work(self._open_shares, self._release))
+        group = self._consumer.group
+        self._crew.start(observe(self._metrics, self._open_shares, database=self._database, group=group))
+        failed = asyncio.create_task(self._crew.failed())
+        ending = asyncio.create_task(self._until_forgotten(stop))
+        try:
+            await asyncio.wait((failed, ending), return_when=asyncio.FIRST_COMPLETED)
+            self._crew.check()
+        except ParkBreakerOpenError as exc:
+            self._metrics.park_breaker.labels(self._metrics.service).set(1)
+            log.error("worker.park_breaker", code=exc.code, group=self._consumer.group)
+            raise
+        finally:
+            failed.cancel()
+            ending.cancel()
+            for share in self._shares.values():
+                share.close()
+            self._gate.end()
+            await self._parts.learner.end()
+            await self._crew.end(END_S)
+
+    async def _until_forgotten(self, stop: asyncio.Event) -> None:
+        """Wait for the reader, which drains and commits after `stop`; what it holds is needed for that."""
+        await stop.wait()
+        await self._none_left.wait()
+
+    async def _drive(self, share: Share) -> None:
+        try:
+            await self._careful.drive(share)
+            if self._batches is not None:
+                await self._batches.drive(share)
+            else:
+                while share.queue and not share.closed:
+                    self._lanes.put(share, share.queue.popleft())
+        except FencedError:
+            self._fence(share)
+        except ParkingFullError as exc:
+            self._stop(share, exc.code)
+
+    def _settled(self, lane: Lane) -> None:
+        self._lanes.finish(lane)
+
+    def _fence(self, share: Share) -> None:
+        """Let go of what another has claimed, or what stands elsewhere than we thought; the reader adopts it again."""
+        self._tally.fenced()
+        if share.gone:
+            return
+        log.warning("worker.fenced", topic=share.place.topic, partition=share.place.partition)
+        share.close()
+        if self._shares.get(share.place) is share:
+            self._fenced.add(share.place)
+
+    def _stop(self, share: Share, code: str) -> None:
+        """Settle nothing of a partition any more: an operator must look."""
+        if share.stopped:
+            return
+        share.stopped = code
+        place = {"topic": share.place.topic, "partition": share.place.partition}
+        log.error("worker.partition_stopped", code=code, group=self._consumer.group, **place)
+
+    def _open_shares(self) -> list[Share]:
+        return [share for share in self._shares.values() if share.opened and not share.gone]
+
+    def _release(self, share: Share, key: str) -> None:
+        if self._batches is None:
+            self._lanes.release(share, key)
+        else:
+            share.releases.add(key)
+            share.wake.set()
+
+    def _wake_all(self) -> None:
+        for share in self._shares.values():
+            share.wake.set()

@@ -1,0 +1,134 @@
+"""What this process holds of one partition: its window, the records waiting, and the keys handled one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, Literal
+
+from bridge.kafka.ledger import Claim
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.window import Mark, Window
+
+# Adoptions without progress after which a record is suspected of killing the process: two deaths may be anything.
+ADOPTIONS_SUSPECT = 3
+# As long as a window may hold: one of the records in hand at the time of death is at fault.
+CAREFUL_RECORDS = 1024
+
+
+class Lane:
+    """The records of one key that is handled alone, oldest first; one of them is in hand at a time.
+
+    Attributes:
+        key: In text form.
+        attempt: Attempts made at the first record, the first of them at `first_at`.
+        releasing: True while the parked records of the key go first.
+    """
+
+    __slots__ = ("attempt", "first_at", "key", "records", "releasing", "share", "state", "timer")
+
+    def __init__(self, share: Share, key: str) -> None:
+        """Start empty."""
+        self.share = share
+        self.key = key
+        self.records: deque[ConsumedRecord] = deque()
+        self.attempt = 0
+        self.first_at: datetime | None = None
+        self.releasing = False
+        self.state: Literal["idle", "ready", "busy", "waiting"] = "idle"
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> tuple[Place, str]:
+        """What the circuit knows the key by."""
+        return self.share.place, self.key
+
+
+class Share:
+    """A partition as it was claimed; a new claim makes a new one.
+
+    Attributes:
+        parked: Keys set aside, in text form.
+        queue: Taken in, and given to nobody yet.
+        lanes: Keys handled one by one; what comes of them waits there.
+        releases: Keys, in text form, whose release was asked for.
+        away: Keys that wait for a registry that does not answer.
+        calls: Handlers that run.
+        careful_left: Records still to be handled one at a time, because the process keeps dying.
+        replay: The next batch goes record by record, to find the one at fault.
+        written: The mark as it is in the ledger.
+        stopped: Why nothing of it is settled any more; empty while things go on.
+    """
+
+    def __init__(self, place: Place, claim: Claim) -> None:
+        """Hold nothing until `open`."""
+        self.place = place
+        self.claim = claim
+        self.epoch = claim.epoch
+        self.parked = set(claim.parked)
+        self.window = Window(claim.next_offset or 0)
+        self.opened = False
+        self.queue: deque[ConsumedRecord] = deque()
+        self.lanes: dict[str, Lane] = {}
+        self.releases: set[str] = set()
+        self.away: set[str] = set()
+        self.calls: set[asyncio.Task[Any]] = set()
+        self.driver: asyncio.Task[None] | None = None
+        self.wake = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.active = 0
+        self.draining = self.gone = self.replay = False
+        self.stopped = ""
+        died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
+        suspect = claim.adoptions >= ADOPTIONS_SUSPECT or (died_on_one and claim.attempts > 0)
+        self.careful_left = CAREFUL_RECORDS if suspect else 0
+        self.written = 0
+
+    @property
+    def closed(self) -> bool:
+        """True when no record may be started any more."""
+        return self.draining or self.gone or bool(self.stopped)
+
+    def open(self, offset: int) -> None:
+        """Expect records from `offset` on."""
+        known = offset == self.claim.next_offset
+        self.window = Window(
+            offset, last_event_id=self.claim.last_event_id if known else None, settled=self.claim.settled
+        )
+        self.written = offset
+        self.opened = True
+
+    def begin(self) -> None:
+        """Note that something is in flight."""
+        self.active += 1
+        self.idle.clear()
+
+    def end(self) -> None:
+        """Undo one `begin`."""
+        self.active -= 1
+        if not self.active:
+            self.idle.set()
+
+    def settle(self, offsets: Collection[int], *, mark: Mark | None = None) -> None:
+        """Settle records in the window; `mark` is what was written of it with them."""
+        if self.gone:
+            return
+        self.window.settle(offsets)
+        if mark is not None:
+            self.written = max(self.written, mark.next_offset)
+
+    def close(self) -> None:
+        """Let go of everything: nothing of it counts any more."""
+        self.gone = True
+        for call in self.calls:
+            call.cancel()
+        for lane in self.lanes.values():
+            if lane.timer is not None:
+                lane.timer.cancel()
+        self.queue.clear()
+        self.wake.set()
+        if self.driver is not None:
+            self.driver.cancel()

@@ -1,0 +1,130 @@
+"""Take one step of a lane: settle its first record, or say when to come again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from bridge.errors import PermanentError
+from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
+from bridge.kafka.failure import ID_CONFLICT, Failure, OpenCircuit, Retry
+from bridge.kafka.key_lanes import After, Next
+from bridge.kafka.ledger import FencedError
+from bridge.kafka.parker import Parker
+from bridge.kafka.parking import ParkingFullError
+from bridge.kafka.parts import Parts
+from bridge.kafka.rounds import Rounds
+from bridge.kafka.share import Lane
+from bridge.kafka.sorting import Sorted
+from bridge.runtime.failpoints import AFTER_EFFECT, hit
+
+
+class Single:
+    """Handles records one by one, with or without the settling transaction around the handler."""
+
+    def __init__(
+        self, parts: Parts, *, parker: Parker, rounds: Rounds, release: Callable[[Lane], Awaitable[Next | After]]
+    ) -> None:
+        """Take the shared parts; `release` takes the steps of a lane whose parked records go first."""
+        self._parts = parts
+        self._parker = parker
+        self._rounds = rounds
+        self._release = release
+
+    async def step(self, lane: Lane) -> Next | After:
+        """Settle the first record of a lane.
+
+        Raises:
+            FencedError: The partition is not ours.
+            ParkingFullError: The lot is full.
+            BridgeError: What the process cannot outlive.
+        """
+        if lane.releasing:
+            return await self._release(lane)
+        share, record = lane.share, lane.records[0]
+        if lane.key in share.parked:
+            if await self._parker.append(share, record):
+                return Next.DONE
+            share.parked.discard(lane.key)
+        ready = self._parts.sorter.sort(record)
+        if ready is None:
+            self._rounds.skip(share, record)
+            return Next.DONE
+        if isinstance(ready, Failure):
+            return await self._unreadable(lane, ready)
+        return await self._attempt(lane, ready)
+
+    async def _unreadable(self, lane: Lane, failure: Failure) -> Next | After:
+        record, share = lane.records[0], lane.share
+        share.away.discard(lane.key)
+        if failure.code == UNKNOWN_SCHEMA_ID:
+            answer = self._parts.learner.ask(record)
+            if not isinstance(answer, Failure):
+                if self._parts.learner.away(record):
+                    share.away.add(lane.key)
+                return After(answer)
+            failure = answer
+        await self._parker.set_aside(share, record, failure, attempts=1)
+        return Next.DONE
+
+    async def _attempt(self, lane: Lane, event: Sorted) -> Next | After:
+        lane.first_at = lane.first_at or datetime.now(UTC)
+        lane.attempt += 1
+        lane.share.away.discard(lane.key)
+        try:
+            if self._parts.transactional:
+                await self._apply_inside(lane, event)
+                return Next.DONE
+            await self._apply_outside(lane, event)
+        except (FencedError, ParkingFullError):
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
+            return await self._failed(lane, event, exc)
+        return Next.HANDED
+
+    async def _apply_inside(self, lane: Lane, event: Sorted) -> None:
+        share, offset = lane.share, event.record.offset
+        async with self._parts.settling(share, frozenset((offset,))) as settlement:
+            (verdict,) = await settlement.admit((event.inbox,))
+            if verdict == "conflict":
+                raise PermanentError(ID_CONFLICT)
+            if verdict == "fresh":
+                placed = event.placed(
+                    self._parts.consumer.group, attempt=lane.attempt, connection=settlement.connection
+                )
+                await self._parts.call(share, (placed,), settlement.connection)
+                hit(AFTER_EFFECT)
+        self._parts.gate.passed(lane.name)
+        self._parts.breaker.note(other=1)
+        if verdict == "fresh":
+            self._parts.tally.applied((event,))
+        else:
+            self._parts.tally.count(event.record.topic, "duplicate")
+
+    async def _apply_outside(self, lane: Lane, event: Sorted) -> None:
+        verdict = await self._rounds.look(lane.share, event.inbox)
+        if verdict == "conflict":
+            raise PermanentError(ID_CONFLICT)
+        if verdict == "fresh":
+            placed = event.placed(self._parts.consumer.group, attempt=lane.attempt, connection=None)
+            await self._parts.call(lane.share, (placed,), None)
+            self._parts.gate.passed(lane.name)
+            hit(AFTER_EFFECT)
+        self._rounds.finish(lane, event, applied=verdict == "fresh")
+
+    async def _failed(self, lane: Lane, event: Sorted, exc: Exception) -> Next | After:
+        if lane.share.gone:
+            return Next.BLOCKED  # nobody is left to whom it matters
+        verdict = self._parts.verdict(lane.name, exc, attempt=lane.attempt)
+        if isinstance(verdict, OpenCircuit):
+            lane.attempt -= 1
+            return Next.BLOCKED
+        if isinstance(verdict, Retry):
+            self._parts.tally.retried(event.record, verdict.failure, attempt=lane.attempt)
+            return After(verdict.delay_s)
+        if verdict.failure.code == ID_CONFLICT:
+            self._parts.tally.conflicted(event)
+        await self._parker.set_aside(
+            lane.share, event.record, verdict.failure, attempts=verdict.attempts, first_at=lane.first_at
+        )
+        return Next.DONE
