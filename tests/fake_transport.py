@@ -14,7 +14,9 @@ class FakeKafka:
     Attributes:
         logs: What each partition holds, from offset 0; `starts` says what of it is still there.
         offsets: The group's offsets.
+        commits: Those that were kept, in order.
         reachable: False while no broker answers.
+        waiting: Questions without an answer now.
         refuses: Codes of `TransportError` that the next commits meet, in order.
     """
 
@@ -27,6 +29,7 @@ class FakeKafka:
         self.offsets: dict[Place, int] = {}
         self.commits: list[dict[Place, int]] = []
         self.reachable = True
+        self.waiting = 0
         self.refuses: list[str] = []
         self.news = asyncio.Event()
         self._back = asyncio.Event()
@@ -63,11 +66,14 @@ class FakeKafka:
 
     async def answer(self, timeout_s: float) -> None:
         """Return when a broker answers."""
+        self.waiting += 1
         try:
             async with asyncio.timeout(timeout_s):
                 await self._back.wait()
         except TimeoutError as exc:
             raise TransportError("no_answer") from exc
+        finally:
+            self.waiting -= 1
 
     def bounds(self, place: Place) -> Bounds:
         """Where a log starts and ends."""
@@ -81,7 +87,6 @@ class FakeTransport:
         polled: What each poll asked for.
         paused: What is paused now.
         failure: Code that the next poll fails with, or None.
-        before_return: Runs when a poll has taken its records and not returned them yet.
         answer_s: Bound of a question, of a commit.
     """
 

@@ -1,0 +1,108 @@
+"""A fake of what becomes of records, to test reading without settling."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+from bridge.errors import TransientError
+from bridge.kafka.settles import Adoption
+from bridge.kafka.transport import ConsumedRecord, Place
+
+
+class FakeSettles:
+    """Settles everything at once, unless told otherwise; PostgreSQL is a dictionary, which members may share.
+
+    Attributes:
+        adoptions: What was claimed, and under which generation.
+        away: Whether the database is.
+        claiming: Cleared, claims are not answered.
+        holding: Whether what is offered stays unsettled until `settle` or a drain.
+        full: Partitions without room.
+        stopped_for_long: Those that are halted.
+        overtaken: Those whose fence fails, until they are adopted again.
+    """
+
+    def __init__(self, stored: dict[Place, Adoption] | None = None) -> None:
+        """Know what is `stored`."""
+        self.stored = {} if stored is None else stored
+        self.adoptions: list[tuple[Place, int]] = []
+        self.away = False
+        self.claiming = asyncio.Event()
+        self.claiming.set()
+        self.holding = False
+        self.full: set[Place] = set()
+        self.stopped_for_long: set[Place] = set()
+        self.overtaken: set[Place] = set()
+        self.drain_hangs = False
+        self.drained: list[frozenset[Place]] = []
+        self.forgotten: list[Place] = []
+        self.offered: defaultdict[Place, list[ConsumedRecord]] = defaultdict(list)
+        self.marks: dict[Place, int] = {}
+
+    def ids(self, place: Place) -> list[str]:
+        """Event ids of what was offered."""
+        return [record.header("ce_id") for record in self.offered[place]]
+
+    async def adopt(self, place: Place, generation: int) -> Adoption:
+        """Return what is stored."""
+        self.adoptions.append((place, generation))
+        await self.claiming.wait()
+        if self.away:
+            raise TransientError("database_away", systemic=True)
+        self.overtaken.discard(place)
+        return self.stored.get(place, Adoption(None, None))
+
+    def start(self, place: Place, offset: int) -> None:
+        """Begin."""
+        self.marks[place] = offset
+
+    def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
+        """Take them."""
+        assert place in self.marks
+        self.offered[place] += records
+        if not self.holding:
+            self.settle(place)
+
+    def settle(self, place: Place) -> None:
+        """Settle all that was offered."""
+        last = self.offered[place][-1]
+        self.marks[place] = last.offset + 1
+        self.stored[place] = Adoption(last.offset + 1, last.header("ce_id"))
+
+    def room(self, place: Place) -> bool:
+        """Whether it is not full."""
+        return place not in self.full
+
+    def halted(self, place: Place) -> bool:
+        """Whether a test has halted it."""
+        return place in self.stopped_for_long
+
+    def fenced(self, place: Place) -> bool:
+        """Whether a test has overtaken it."""
+        return place in self.overtaken
+
+    async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
+        """Settle what is held."""
+        del timeout_s
+        self.drained.append(frozenset(places))
+        if self.drain_hangs:
+            await asyncio.Event().wait()
+        for place in places:
+            if self.offered[place]:
+                self.settle(place)
+
+    def forget(self, places: Collection[Place]) -> None:
+        """Drop marks."""
+        for place in places:
+            self.marks.pop(place, None)
+            self.forgotten.append(place)
+
+    def mark(self, place: Place) -> int | None:
+        """Return the offset after what is settled."""
+        return self.marks.get(place)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Do nothing beside."""
+        await stop.wait()
