@@ -62,9 +62,11 @@ class Connection(Protocol):
 class Database:
     """Hands out transactions; made by `open_database`."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, acquire_timeout_s: float, rollback_timeout_s: float) -> None:
         """Take a pool that is ready and may hold no connection yet."""
         self._pool = pool
+        self._acquire_timeout_s = acquire_timeout_s
+        self._rollback_timeout_s = rollback_timeout_s
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -84,7 +86,7 @@ class Database:
             yield connection
             await transaction.commit()
         except BaseException as failure:
-            broken = not await _rolled_back(connection, transaction)
+            broken = not await self._rolled_back(connection, transaction)
             ours = translated(failure, broken=broken)
             if isinstance(ours, TransientError) and ours.systemic:
                 _terminate(connection)
@@ -96,7 +98,7 @@ class Database:
 
     async def _acquire(self) -> Any:
         try:
-            return await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            return await self._pool.acquire(timeout=self._acquire_timeout_s)
         except Exception as failure:
             ours = translated_connect(failure)
             if ours is None:
@@ -106,7 +108,20 @@ class Database:
     async def _release(self, connection: Any) -> None:
         # The transaction has ended by now: a connection that fails here is closed by the pool, and nothing is lost.
         with suppress(*_DRIVER_ERRORS):
-            await self._pool.release(connection, timeout=ROLLBACK_TIMEOUT_S)
+            await self._pool.release(connection, timeout=self._rollback_timeout_s)
+
+    async def _rolled_back(self, connection: Any, transaction: Any) -> bool:
+        """Roll back within a bound; False when that failed and the connection was closed, which rolls back as well."""
+        try:
+            async with asyncio.timeout(self._rollback_timeout_s):
+                await transaction.rollback()
+        except _DRIVER_ERRORS:  # TimeoutError is an OSError
+            _terminate(connection)
+            return False
+        except BaseException:  # cancelled once more
+            _terminate(connection)
+            raise
+        return True
 
 
 @asynccontextmanager
@@ -134,6 +149,7 @@ async def open_database(
     size: int,
     application_name: str,
     command_timeout_s: float = COMMAND_TIMEOUT_S,
+    acquire_timeout_s: float = ACQUIRE_TIMEOUT_S,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     idle_in_transaction_timeout_s: float = IDLE_IN_TRANSACTION_TIMEOUT_S,
 ) -> AsyncIterator[Database]:
@@ -145,6 +161,7 @@ async def open_database(
         application_name: What the server's own views call us.
         command_timeout_s: For one statement and its answer; the server gives up a little earlier, so that it
             normally is the server that says so and the connection goes on.
+        acquire_timeout_s: For a connection, a new one included.
         lock_timeout_s: For one lock.
         idle_in_transaction_timeout_s: For a pause between two statements of a transaction.
     """
@@ -167,27 +184,17 @@ async def open_database(
     )
     await pool
     try:
-        yield Database(pool)
+        yield Database(
+            pool,
+            acquire_timeout_s=acquire_timeout_s,
+            rollback_timeout_s=min(ROLLBACK_TIMEOUT_S, command_timeout_s),
+        )
     finally:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await pool.close()
         except _DRIVER_ERRORS:
             pool.terminate()
-
-
-async def _rolled_back(connection: Any, transaction: Any) -> bool:
-    """Roll back within a bound; False when that failed and the connection was closed, which rolls back as well."""
-    try:
-        async with asyncio.timeout(ROLLBACK_TIMEOUT_S):
-            await transaction.rollback()
-    except _DRIVER_ERRORS:  # TimeoutError is an OSError
-        _terminate(connection)
-        return False
-    except BaseException:  # cancelled once more
-        _terminate(connection)
-        raise
-    return True
 
 
 def _terminate(connection: Any) -> None:

@@ -1,0 +1,391 @@
+"""What a consumer has settled: who owns a partition, which events are new, and how far everything is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+
+from bridge.errors import PermanentError, TransientError
+from bridge.kafka.ledger import Claim, FencedError, Ledger
+from bridge.kafka.transport import Place
+from bridge.postgres.pool import Database, open_database
+from tests.ledger import GROUP, PLACE, an_entry, effects_table, ledger_database, rows, until_waiting
+
+OTHER = Place(PLACE.topic, 4)
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with ledger_database(postgres) as database:
+        yield database
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database, group=GROUP, cluster_id="cluster-a")
+
+
+async def settled(
+    ledger: Ledger, epoch: int, *, next_offset: int, last: str | None = None, above: tuple[int, ...] = ()
+) -> None:
+    async with ledger.begin(PLACE, epoch) as settlement:
+        await settlement.settle(next_offset=next_offset, last_event_id=last, above=above)
+
+
+async def test_the_first_claim_finds_nothing(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+
+    assert claim == Claim(1, None, None, "cluster-a", frozenset(), frozenset(), 1, None, 0)
+
+
+async def test_a_claim_finds_what_was_settled(ledger: Ledger) -> None:
+    first = await ledger.claim(PLACE)
+    await settled(ledger, first.epoch, next_offset=10, last="evt-9", above=(12, 14))
+
+    claim = await ledger.claim(PLACE)
+
+    assert claim.epoch == first.epoch + 1
+    assert (claim.next_offset, claim.last_event_id, claim.settled) == (10, "evt-9", {12, 14})
+
+
+async def test_a_claim_keeps_the_cluster_that_the_offsets_are_of(ledger: Ledger, database: Database) -> None:
+    await ledger.claim(PLACE)
+
+    claim = await Ledger(database, group=GROUP, cluster_id="cluster-b").claim(PLACE)
+
+    assert claim.cluster_id == "cluster-a"
+
+
+async def test_groups_and_partitions_are_strangers(ledger: Ledger, database: Database) -> None:
+    mine = await ledger.claim(PLACE)
+    await settled(ledger, mine.epoch, next_offset=10, above=(12,))
+
+    neighbour = await ledger.claim(OTHER)
+    stranger = await Ledger(database, group="other", cluster_id="cluster-a").claim(PLACE)
+
+    assert (neighbour.next_offset, neighbour.settled, stranger.next_offset, stranger.settled) == (
+        None,
+        set(),
+        None,
+        set(),
+    )
+
+
+async def test_the_mark_never_goes_back(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
+    await settled(ledger, claim.epoch, next_offset=7, last="evt-6", above=(8, 11))
+
+    claim = await ledger.claim(PLACE)
+
+    assert (claim.next_offset, claim.last_event_id, claim.settled) == (10, "evt-9", {11})
+
+
+async def test_what_is_settled_above_the_mark_goes_when_the_mark_has_passed(ledger: Ledger, database: Database) -> None:
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=0, above=(1, 2, 5))
+    await settled(ledger, claim.epoch, next_offset=3, last="evt-2")
+
+    assert await rows(database, 'select "offset" from drx_consumer.settled') == [(5,)]
+
+
+async def test_a_mark_that_moves_past_no_record_of_ours_forgets_the_last_event(ledger: Ledger) -> None:
+    """The record before the mark may be one that a client never sees: nothing is to be compared then."""
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
+    await settled(ledger, claim.epoch, next_offset=12, last=None)
+
+    assert (await ledger.claim(PLACE)).last_event_id is None
+
+
+async def test_adoptions_are_counted_until_the_mark_moves(ledger: Ledger) -> None:
+    counts = [(await ledger.claim(PLACE)).adoptions for _ in range(3)]
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=1, last="evt-0")
+    after = (await ledger.claim(PLACE)).adoptions
+
+    assert (counts, after) == ([1, 2, 3], 1)
+
+
+async def test_settling_above_the_mark_is_no_progress(ledger: Ledger) -> None:
+    """Otherwise a process that dies on one record, while the lanes settle others, would never be suspected."""
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=5)
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=5, above=(7,))
+
+    assert (await ledger.claim(PLACE)).adoptions == 2
+
+
+async def test_attempts_outlive_the_process_until_the_record_is_settled(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    attempts = [await ledger.mark_attempt(PLACE, claim.epoch, 5), await ledger.mark_attempt(PLACE, claim.epoch, 5)]
+    claim = await ledger.claim(PLACE)
+    seen = claim.attempt_offset, claim.attempts
+    await settled(ledger, claim.epoch, next_offset=6, last="evt-5")
+    after = await ledger.claim(PLACE)
+
+    assert attempts == [1, 2]
+    assert seen == (5, 2)
+    assert (after.attempt_offset, after.attempts) == (None, 0)
+
+
+async def test_an_attempt_at_another_record_counts_from_one(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    await ledger.mark_attempt(PLACE, claim.epoch, 5)
+
+    assert await ledger.mark_attempt(PLACE, claim.epoch, 6) == 1
+
+
+async def test_the_fence_lets_the_owner_through(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
+
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.fence(10)
+        await settlement.settle(next_offset=12, last_event_id="evt-11", above=())
+
+    assert (await ledger.claim(PLACE)).next_offset == 12
+
+
+@pytest.mark.parametrize("step", ["fence", "settle", "mark_attempt"])
+async def test_a_zombie_fails_at_the_fence(ledger: Ledger, step: str) -> None:
+    old = await ledger.claim(PLACE)
+    await ledger.claim(PLACE)
+
+    with pytest.raises(FencedError):  # noqa: PT012 - a context manager and its first statement
+        if step == "mark_attempt":
+            await ledger.mark_attempt(PLACE, old.epoch, 0)
+        async with ledger.begin(PLACE, old.epoch) as settlement:
+            if step == "fence":
+                await settlement.fence(0)
+            await settlement.settle(next_offset=1, last_event_id="evt-0", above=())
+
+
+async def test_records_below_the_mark_fail_at_the_fence(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
+
+    with pytest.raises(FencedError):
+        async with ledger.begin(PLACE, claim.epoch) as settlement:
+            await settlement.fence(9)
+
+
+async def test_a_zombies_effects_are_rolled_back(ledger: Ledger, database: Database) -> None:
+    """It was stopped before its first statement, lost the partition, and woke up."""
+    async with database.transaction() as connection:
+        await effects_table(connection)
+    old = await ledger.claim(PLACE)
+    with suppress(FencedError):
+        async with ledger.begin(PLACE, old.epoch) as settlement:
+            await settlement.admit([an_entry()])
+            await settlement.connection.execute("insert into effect values ('zombie')")
+            await ledger.claim(PLACE)
+            await settlement.settle(next_offset=1, last_event_id="evt-1", above=())
+
+    assert await rows(database, "select note from effect") == []
+    assert await rows(database, "select event_id from drx_consumer.inbox") == []
+
+
+async def test_a_late_claim_that_overtook_the_owners_is_answered_by_another_claim(ledger: Ledger) -> None:
+    """A member that has lost the partition claims it late: the rightful owner is fenced, and simply claims again."""
+    owner = await ledger.claim(PLACE)
+    late = await ledger.claim(PLACE)
+    with pytest.raises(FencedError):
+        await settled(ledger, owner.epoch, next_offset=1, last="evt-0")
+
+    again = await ledger.claim(PLACE)
+    await settled(ledger, again.epoch, next_offset=1, last="evt-0")
+
+    with pytest.raises(FencedError):
+        await settled(ledger, late.epoch, next_offset=1, last="evt-0")
+
+
+async def test_a_claim_waits_for_the_owners_transaction_and_sees_what_it_settled(
+    ledger: Ledger, database: Database
+) -> None:
+    """What was settled and parked while the claim waited is not in the snapshot that the claim began with."""
+    old = await ledger.claim(PLACE)
+    async with asyncio.TaskGroup() as tasks:
+        async with ledger.begin(PLACE, old.epoch) as settlement:
+            await settlement.fence(0)
+            claiming = tasks.create_task(ledger.claim(PLACE))
+            await until_waiting(database)
+            await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12,))
+        new = await claiming
+
+    assert (new.epoch, new.next_offset, new.settled) == (old.epoch + 1, 10, {12})
+
+
+async def test_a_fence_that_waited_for_a_claim_fails(ledger: Ledger, database: Database) -> None:
+    old = await ledger.claim(PLACE)
+
+    async def settle_as_old() -> None:
+        async with ledger.begin(PLACE, old.epoch) as settlement:
+            await settlement.fence(0)
+
+    async with database.transaction() as connection:
+        await connection.execute("update drx_consumer.progress set epoch = epoch + 1")
+        zombie = asyncio.create_task(settle_as_old())
+        await until_waiting(database)
+
+    with pytest.raises(FencedError):
+        await zombie
+
+
+async def test_a_zombie_stopped_inside_its_transaction_does_not_hold_the_partition_for_ever(
+    postgres: str, ledger: Ledger
+) -> None:
+    async with open_database(postgres, size=1, application_name="zombie", idle_in_transaction_timeout_s=0.5) as other:
+        zombies = Ledger(other, group=GROUP, cluster_id="cluster-a")
+        old = await zombies.claim(PLACE)
+        with pytest.raises(TransientError) as caught:  # noqa: PT012 - the zombie wakes up in the block
+            async with zombies.begin(PLACE, old.epoch) as settlement:
+                await settlement.fence(0)
+                new = await ledger.claim(PLACE)  # waits until the server ends the zombie's session
+                await settlement.settle(next_offset=1, last_event_id="evt-0", above=())
+
+    assert caught.value.systemic
+    assert (await ledger.claim(PLACE)).epoch == new.epoch + 1
+
+
+async def test_an_event_is_fresh_once(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    verdicts = []
+    for _ in range(2):
+        async with ledger.begin(PLACE, claim.epoch) as settlement:
+            verdicts += await settlement.admit([an_entry("evt-1"), an_entry("evt-2")])
+
+    assert verdicts == ["fresh", "fresh", "duplicate", "duplicate"]
+
+
+async def test_verdicts_keep_the_order_of_the_events(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.admit([an_entry("evt-2")])
+        verdicts = await settlement.admit(
+            [an_entry("evt-3"), an_entry("evt-2", body="b2"), an_entry("evt-2"), an_entry("evt-1")]
+        )
+
+    assert verdicts == ["fresh", "conflict", "duplicate", "fresh"]
+
+
+async def test_repetitions_inside_one_call_are_told_apart(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        verdicts = await settlement.admit([an_entry(), an_entry(), an_entry(body="b2"), an_entry(source="other")])
+
+    assert verdicts == ["fresh", "duplicate", "conflict", "fresh"]
+
+
+async def test_a_foreign_record_without_a_digest_equals_any_with_its_id(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.admit([an_entry("evt-1"), an_entry("evt-2", body="")])
+        verdicts = await settlement.admit([an_entry("evt-1", body=""), an_entry("evt-2")])
+
+    assert verdicts == ["duplicate", "duplicate"]
+
+
+async def test_looking_writes_nothing(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.admit([an_entry("evt-1")])
+        seen = await settlement.look(
+            [an_entry("evt-1"), an_entry("evt-1", body="b2"), an_entry("evt-2"), an_entry("evt-2")]
+        )
+        then = await settlement.admit([an_entry("evt-2")])
+
+    assert seen == ["duplicate", "conflict", "fresh", "duplicate"]
+    assert then == ["fresh"]
+
+
+async def test_no_events_need_no_verdict(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        assert await settlement.admit([]) == await settlement.look([]) == []
+
+
+@pytest.mark.parametrize("event_id", ["evt\0-1", "x" * 100_000])
+async def test_a_foreign_id_that_postgresql_cannot_hold_is_still_an_id(ledger: Ledger, event_id: str) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        verdicts = await settlement.admit([an_entry(event_id), an_entry(event_id), an_entry(event_id + "y")])
+        await settlement.settle(next_offset=1, last_event_id=event_id, above=())
+
+    assert verdicts == ["fresh", "duplicate", "fresh"]
+
+
+async def test_an_effect_that_is_rolled_back_takes_its_inbox_row_along(ledger: Ledger, database: Database) -> None:
+    """Else the record that is parked now would count as applied when it is released."""
+    async with database.transaction() as connection:
+        await effects_table(connection)
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        async with settlement.savepoint():
+            await settlement.admit([an_entry("good")])
+            await settlement.connection.execute("insert into effect values ('good')")
+        with pytest.raises(PermanentError) as caught:  # noqa: PT012 - the record's two statements
+            async with settlement.savepoint():
+                await settlement.admit([an_entry("bad")])
+                await settlement.connection.execute("insert into effect values ('bad'), ('good')")
+        again = await settlement.admit([an_entry("bad")])
+        await settlement.settle(next_offset=2, last_event_id=None, above=())
+
+    assert caught.value.code == "23505"
+    assert again == ["fresh"]
+    assert await rows(database, "select note from effect") == [("good",)]
+
+
+async def test_an_equal_id_with_another_body_from_two_ingresses_at_the_same_moment_is_a_conflict(
+    ledger: Ledger, database: Database
+) -> None:
+    """Two partitions admit it at once: the second waits for the first, and judges what that one committed."""
+    first, second = await ledger.claim(PLACE), await ledger.claim(OTHER)
+
+    async def admit_second() -> list[str]:
+        async with ledger.begin(OTHER, second.epoch) as settlement:
+            return [*await settlement.admit([an_entry("evt-1", body="b2"), an_entry("evt-2")])]
+
+    async with ledger.begin(PLACE, first.epoch) as settlement:
+        verdicts = await settlement.admit([an_entry("evt-1")])
+        waiting = asyncio.create_task(admit_second())
+        await until_waiting(database)
+
+    assert (verdicts, await waiting) == (["fresh"], ["conflict", "fresh"])
+
+
+async def test_an_event_whose_first_admission_is_rolled_back_is_fresh_for_the_second(
+    ledger: Ledger, database: Database
+) -> None:
+    first, second = await ledger.claim(PLACE), await ledger.claim(OTHER)
+
+    async def admit_second() -> list[str]:
+        async with ledger.begin(OTHER, second.epoch) as settlement:
+            return [*await settlement.admit([an_entry("evt-1", body="b2")])]
+
+    with pytest.raises(LookupError):  # noqa: PT012 - the other transaction is inside
+        async with ledger.begin(PLACE, first.epoch) as settlement:
+            await settlement.admit([an_entry("evt-1")])
+            waiting = asyncio.create_task(admit_second())
+            await until_waiting(database)
+            raise LookupError
+
+    assert await waiting == ["fresh"]
+
+
+async def test_partitions_that_share_events_in_opposite_orders_do_not_lock_up(ledger: Ledger) -> None:
+    """Each call admits in one order, whatever the order of its events; both hold a first event when the other comes."""
+    entries = [an_entry(f"evt-{number}") for number in range(200)]
+    first, second = await ledger.claim(PLACE), await ledger.claim(OTHER)
+
+    async def admit(place: Place, epoch: int, *, reverse: bool) -> list[str]:
+        async with ledger.begin(place, epoch) as settlement:
+            return [*await settlement.admit(entries[::-1] if reverse else entries)]
+
+    verdicts = await asyncio.gather(admit(PLACE, first.epoch, reverse=False), admit(OTHER, second.epoch, reverse=True))
+
+    assert sorted(verdict for each in verdicts for verdict in each) == ["duplicate"] * 200 + ["fresh"] * 200

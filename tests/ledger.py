@@ -1,0 +1,67 @@
+"""Parts of tests on the tables of consumers: a database that has them, records, and a wait for a session that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bridge.kafka.ledger import Inbox
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from bridge.postgres.pool import Connection, Database, open_database
+
+GROUP = "desk"
+PLACE = Place("drx.prescriptions.v1", 3)
+KEY = "rx-1"
+
+_WAITING = """
+select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
+
+
+@asynccontextmanager
+async def ledger_database(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
+    """Open a database and make the tables of schema `drx_consumer` there."""
+    async with open_database(dsn, size=size, application_name="test") as database:
+        await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+        yield database
+
+
+def an_entry(event_id: str = "evt-1", *, body: str = "a1", source: str = "acme") -> Inbox:
+    """Build who an event is."""
+    return Inbox(source, event_id, body)
+
+
+def a_consumed_record(
+    offset: int, *, key: bytes | None = KEY.encode(), event_id: str = "", body: str = "a1"
+) -> ConsumedRecord:
+    """Build a record of `PLACE`; its event id follows its offset unless said."""
+    headers = [
+        ("ce_source", b"acme"),
+        ("ce_id", (event_id or f"evt-{offset}").encode()),
+        ("ce_type", b"prescription.sent"),
+        ("drx_body_sha256", body.encode()),
+        ("x-binary", b"\xff\x00"),
+    ]
+    return ConsumedRecord(PLACE.topic, PLACE.partition, offset, 1_700_000_000_000 + offset, key, b"\x00v", headers)
+
+
+async def until_waiting(database: Database, sessions: int = 1) -> None:
+    """Return when so many sessions wait for a lock: the interleaving that a test wants has come about."""
+    async with asyncio.timeout(20):
+        while True:
+            async with database.transaction() as connection:
+                if await connection.fetchval(_WAITING) >= sessions:
+                    return
+
+
+async def rows(database: Database, query: str) -> list[tuple[object, ...]]:
+    """Return the rows of a query."""
+    async with database.transaction() as connection:
+        return [tuple(row) for row in await connection.fetch(query)]
+
+
+async def effects_table(connection: Connection) -> None:
+    """Make a table for effects of a handler."""
+    await connection.execute("create table if not exists effect (note text primary key)")
