@@ -1,0 +1,249 @@
+"""Batches on a real database: one transaction, the record at fault isolated, order per key through failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.consumer import Batches, Consumer
+from bridge.errors import PermanentError, TransientError
+from bridge.event import Event
+from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
+from bridge.kafka.sorting import UnknownTypeError
+from bridge.postgres.pool import Database
+from tests.kafka import until
+from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with a_database(postgres) as opened:
+        yield opened
+
+
+def a_consumer(effects: Effects, **changes: object) -> Consumer:
+    fields = {"name": GROUP, "topics": [PLACE.topic], "mode": Batches(records=50, wait_s=0.005)} | changes
+    consumer = Consumer(**fields)  # type: ignore[arg-type]  # fields by name
+    consumer.handler(effects.batch)
+    return consumer
+
+
+async def test_a_batch_is_applied_once_and_in_order(database: Database) -> None:
+    effects = Effects()
+    log = [a_record(offset, f"rx_{offset % 7}") for offset in range(120)]
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed(log)
+        await bench.settled(120)
+
+        assert await bench.effects() == [f"evt_{offset}" for offset in range(120)]
+        assert await bench.rows("select next_offset, last_event_id from drx_consumer.progress") == [(120, "evt_119")]
+        assert bench.outcome("applied") == 120
+
+
+async def test_a_second_life_repeats_nothing(database: Database) -> None:
+    log = [a_record(offset, f"rx_{offset % 3}") for offset in range(30)]
+    async with at_work(a_consumer(Effects()), database) as bench:
+        await bench.feed(log[:20])
+        await bench.settled(20)
+    again = Effects()
+
+    async with at_work(a_consumer(again), database) as bench:
+        await bench.feed(log)
+        await bench.settled(30)
+
+    assert again.applied == [f"evt_{offset}" for offset in range(20, 30)]
+
+
+async def test_a_repeated_event_is_a_duplicate(database: Database) -> None:
+    effects = Effects()
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(0), a_record(1, id="evt_0"), a_record(2)])
+        await bench.settled(3)
+
+        assert (await bench.effects(), bench.outcome("duplicate")) == (["evt_0", "evt_2"], 1)
+
+
+async def test_an_equal_id_with_another_body_is_parked(database: Database) -> None:
+    effects = Effects()
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(0), a_record(1, "rx_2", id="evt_0", body="other"), a_record(2)])
+        await bench.settled(3)
+
+        assert await bench.parked() == [("rx_2", 1, "id_conflict")]
+        assert await bench.effects() == ["evt_0", "evt_2"]
+        assert bench.count("id_conflicts_total", source="drx") == 1
+
+
+async def test_unwanted_types_are_settled_without_being_decoded(database: Database) -> None:
+    effects = Effects()
+    log = [a_record(0, value=POISON, type="renewal.requested"), a_record(1), a_record(2, type="made.up")]
+
+    async with at_work(a_consumer(effects, types=["prescription.*"]), database) as bench:
+        await bench.feed(log)
+        await bench.settled(3)
+
+        assert (await bench.effects(), await bench.parked()) == (["evt_1"], [])
+
+
+async def test_poison_parks_its_key_and_the_others_go_on(database: Database) -> None:
+    effects = Effects()
+    log = [a_record(0), a_record(1, "rx_2", value=POISON), a_record(2), a_record(3, "rx_2"), a_record(4, "rx_3")]
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed(log)
+        await bench.settled(5)
+
+        assert await bench.parked() == [("rx_2", 1, "malformed"), ("rx_2", 3, "key_parked")]
+        assert await bench.effects() == ["evt_0", "evt_2", "evt_4"]
+        assert bench.count("park_total", **{"class": "poison"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "cls"),
+    [(PermanentError("refused"), "refused", "permanent"), (ValueError("rx_1"), "unexpected", "bug")],
+)
+async def test_a_record_that_never_succeeds_parks_its_key_alone(
+    database: Database, failure: Exception, code: str, cls: str
+) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: failure if event.id == "evt_1" else None
+    log = [a_record(0), a_record(1), a_record(2, "rx_2"), a_record(3)]
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed(log)
+        await bench.settled(4)
+
+        assert await bench.parked() == [("rx_1", 1, code), ("rx_1", 3, "key_parked")]
+        assert await bench.effects() == ["evt_0", "evt_2"]
+        assert bench.count("park_total", **{"class": cls}) == 1
+        assert bench.count("consumer_bugs_total") == (cls == "bug")
+
+
+async def test_an_effect_rolled_back_takes_its_inbox_row_along(database: Database) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_1" else None
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(0), a_record(1, "rx_2")])
+        await bench.settled(2)
+
+        assert await bench.rows("select event_id from drx_consumer.inbox") == [("evt_0",)]
+
+
+async def test_a_transient_failure_holds_its_key_only(database: Database) -> None:
+    """What lies above the held record is settled and kept as such, while the mark stays below it."""
+    effects = Effects()
+    held = asyncio.Event()
+    effects.fail = lambda event, _: None if event.id != "evt_1" or held.is_set() else TransientError("conflict")
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(0), a_record(1), a_record(2, "rx_2"), a_record(3)])
+        await until(lambda: bench.outcome("applied") == 2)
+        standing = await bench.rows(
+            'select next_offset from drx_consumer.progress union all select "offset" from drx_consumer.settled'
+        )
+        held.set()
+        await bench.settled(4)
+
+        assert standing == [(1,), (2,)]
+        assert await bench.effects() == ["evt_0", "evt_2", "evt_1", "evt_3"]
+        assert await bench.rows('select "offset" from drx_consumer.settled') == []
+
+
+async def test_five_attempts_then_the_key_is_parked(database: Database) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: TransientError("conflict") if event.id == "evt_1" else None
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(0, "rx_2"), a_record(1), a_record(2)])
+        await bench.settled(3)
+
+        assert await bench.parked() == [("rx_1", 1, "conflict"), ("rx_1", 2, "key_parked")]
+        assert bench.outcome("retry") == 4
+
+
+async def test_a_handler_that_never_ends_parks_its_key_and_others_go_on(database: Database) -> None:
+    effects = Effects()
+
+    async def hang(event: Event) -> None:
+        if event.id == "evt_1":
+            await asyncio.Event().wait()
+
+    effects.before = hang
+
+    async with at_work(a_consumer(effects, handler_timeout_s=0.05), database) as bench:
+        await bench.feed([a_record(0, "rx_2"), a_record(1), a_record(2, "rx_3")])
+        await bench.settled(3)
+
+        assert await bench.parked() == [("rx_1", 1, "handler_timeout")]
+        assert await bench.effects() == ["evt_0", "evt_2"]
+
+
+async def test_a_sink_that_is_away_parks_nothing_and_uses_up_no_attempts(database: Database) -> None:
+    effects = Effects()
+    away = asyncio.Event()
+    effects.fail = lambda event, _: None if away.is_set() else TransientError("down", systemic=True)  # noqa: ARG005
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(10)])
+        await until(lambda: len(effects.attempts) > 12)
+        halted = bench.settler.halted(PLACE)
+        away.set()
+        await bench.settled(10)
+
+        assert (halted, bench.settler.halted(PLACE), await bench.parked()) == (True, False, [])
+        assert sorted(await bench.effects()) == sorted(f"evt_{offset}" for offset in range(10))
+
+
+async def test_a_record_that_fails_systemically_while_others_pass_is_parked(database: Database) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: TransientError("down", systemic=True) if event.id == "evt_3" else None
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(10)])
+        await bench.settled(10)
+
+        assert await bench.parked() == [("rx_3", 3, "down")]
+        assert bench.settler.halted(PLACE) is False
+
+
+async def test_a_flood_of_bad_records_stops_the_consumer_instead_of_filling_the_lot(database: Database) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: ValueError(event.id) if int(event.id[4:]) % 2 else None
+    breaker = ParkBreaker(last=100, percent=10)
+
+    async with at_work(a_consumer(effects), database, breaker=breaker) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(200)])
+        await until(lambda: bench.failed)
+
+        with pytest.raises(ParkBreakerOpenError):
+            bench.task.result()  # type: ignore[union-attr]  # it has failed
+        assert len(await bench.parked()) == 10
+        assert bench.count("park_breaker_open") == 1
+
+
+@pytest.mark.parametrize(("unknown", "parked"), [("skip", []), ("park", [("rx_1", 0, "unknown_record")])])
+async def test_a_type_this_release_does_not_know(
+    database: Database, unknown: str, parked: list[tuple[str, int, str]]
+) -> None:
+    async with at_work(a_consumer(Effects(), unknown=unknown), database) as bench:
+        bench.decoder.unknown.add("made.up")
+        await bench.feed([a_record(0, type="made.up"), a_record(1, "rx_2")])
+        await bench.settled(2)
+
+        assert await bench.parked() == parked
+
+
+async def test_a_consumer_may_fail_for_a_type_it_does_not_know(database: Database) -> None:
+    async with at_work(a_consumer(Effects(), unknown="fail"), database) as bench:
+        bench.decoder.unknown.add("made.up")
+        await bench.feed([a_record(0, type="made.up")])
+        await until(lambda: bench.failed)
+
+        with pytest.raises(UnknownTypeError):
+            bench.task.result()  # type: ignore[union-attr]  # it has failed

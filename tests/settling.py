@@ -1,0 +1,245 @@
+"""What tests of the settling share: a log in memory, a decoder without Avro, a settler on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from bridge.consumer import Consumer, Context, Placed
+from bridge.errors import DecodeError, UnknownRecordError
+from bridge.event import Event
+from bridge.kafka.ledger import Ledger
+from bridge.kafka.settler import Settler
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from bridge.postgres.pool import Database, open_database
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+from tests.kafka import until
+
+PLACE = Place("drx.prescriptions.v1", 0)
+GROUP = "tests"
+WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
+POISON = b"\xffpoison"
+
+EFFECTS = """
+create table effect (number bigint generated always as identity, event_id text unique, key text, "offset" bigint)
+"""
+
+
+def a_record(  # noqa: PLR0913 - each is an interesting field of some test
+    offset: int,
+    key: str | None = "rx_1",
+    *,
+    id: str = "",  # noqa: A002 - the header's name
+    type: str = "prescription.sent",  # noqa: A002 - as above
+    body: str = "",
+    value: bytes | None = None,
+    place: Place = PLACE,
+) -> ConsumedRecord:
+    """A record whose event id is `evt_<offset>` unless it is given."""
+    event_id = id or f"evt_{offset}"
+    given = json.dumps({"id": event_id, "type": type, "body": body}).encode() if value is None else value
+    headers = [
+        ("ce_id", event_id.encode()),
+        ("ce_source", b"drx"),
+        ("ce_type", type.encode()),
+        ("drx_body_sha256", sha256((body or event_id).encode()).hexdigest().encode()),
+        ("drx_ordinal", b"one:%d" % offset),
+    ]
+    return ConsumedRecord(*place, offset, 1_789_000_000_000, None if key is None else key.encode(), given, headers)
+
+
+class PlainDecoder:
+    """Reads what `a_record` writes.
+
+    Attributes:
+        unknown: Types that this release does not know.
+        learned: How often a schema was asked for.
+        answer: What the registry says: an exception, or None when it knows the schema.
+        known: Whether schema 7 is known.
+    """
+
+    def __init__(self) -> None:
+        """Know everything but schema 7."""
+        self.unknown: set[str] = set()
+        self.learned = 0
+        self.answer: Exception | None = None
+        self.known = False
+
+    def decode(self, record: ConsumedRecord) -> Event:
+        """Return the event of a record; a value of Confluent's form names schema 7."""
+        if record.value == POISON or record.value is None:
+            raise DecodeError("malformed")
+        if record.value[0] == 0 and not self.known:
+            raise DecodeError("unknown_schema_id")
+        fields = json.loads(record.value[5:] if record.value[0] == 0 else record.value)
+        if fields["type"] in self.unknown:
+            raise UnknownRecordError
+        key = (record.key or b"").decode()
+        return Event(fields["id"], fields["type"], "drx", key, WHEN, WHEN, fields)
+
+    async def learn(self, record: ConsumedRecord) -> None:
+        """Do as told."""
+        del record
+        self.learned += 1
+        await asyncio.sleep(0)
+        if self.answer is not None:
+            raise self.answer
+        self.known = True
+
+
+class Effects:
+    """A handler that writes down what it applies, and fails where it is told to.
+
+    Attributes:
+        attempts: Event ids in the order in which they were tried.
+        applied: Those whose handler returned, in order; of effects that were rolled back too.
+        fail: What to raise for an event, given how often it was tried before; None to apply it.
+    """
+
+    def __init__(self) -> None:
+        """Apply everything."""
+        self.attempts: list[str] = []
+        self.applied: list[str] = []
+        self.fail: Callable[[Event, int], Exception | None] = lambda event, tried: None  # noqa: ARG005 - a hook
+        self.before: Callable[[Event], Awaitable[None]] | None = None
+
+    async def batch(self, placed: Sequence[Placed], connection: Any) -> None:
+        """Handle a batch."""
+        for event, context in placed:
+            await self._apply(event, context, connection)
+
+    async def one(self, event: Event, context: Context) -> None:
+        """Handle one event."""
+        await self._apply(event, context, context.connection)
+
+    async def _apply(self, event: Event, context: Context, connection: Any) -> None:
+        tried = self.attempts.count(event.id)
+        self.attempts.append(event.id)
+        if self.before is not None:
+            await self.before(event)
+        if connection is not None:
+            await connection.execute(
+                'insert into effect (event_id, key, "offset") values ($1, $2, $3)',
+                *(event.id, event.key, context.offset),
+            )
+        failure = self.fail(event, tried)
+        if failure is not None:
+            raise failure
+        self.applied.append(event.id)
+
+
+class Bench:
+    """A settler at work on a log in memory."""
+
+    def __init__(self, consumer: Consumer, database: Database, decoder: PlainDecoder, **options: Any) -> None:
+        """Build it; `options` go to the settler."""
+        self.consumer = consumer
+        self.database = database
+        self.decoder = decoder
+        self.registry = CollectorRegistry()
+        self.metrics = ConsumerMetrics(self.registry, service=consumer.name)
+        self.ledger = options.pop("ledger", None) or Ledger(database, group=consumer.group, cluster_id="here")
+        self.settler = Settler(
+            consumer=consumer,
+            database=database,
+            ledger=self.ledger,
+            decoder=decoder,
+            metrics=self.metrics,
+            spread=lambda low, high: low / 20,  # noqa: ARG005 - as little as a delay may be
+            release_poll_s=0.02,
+            **options,
+        )
+        self.stop = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def adopt(self, place: Place = PLACE) -> int:
+        """Claim a partition and expect its records; return the first offset."""
+        adoption = await self.settler.adopt(place, 1)
+        offset = adoption.next_offset or 0
+        self.settler.start(place, offset)
+        return offset
+
+    async def feed(self, records: Sequence[ConsumedRecord], place: Place = PLACE) -> None:
+        """Claim a partition and offer what it holds from there on."""
+        offset = await self.adopt(place)
+        self.settler.offer(place, [each for each in records if each.offset >= offset])
+
+    async def settled(self, mark: int, place: Place = PLACE) -> None:
+        """Wait until everything below `mark` is settled."""
+        await until(lambda: self.failed or self.settler.mark(place) == mark)
+        if self.task is not None and self.task.done():
+            self.task.result()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the worker has ended."""
+        return self.task is not None and self.task.done()
+
+    async def rows(self, query: str, *args: Any) -> list[tuple[Any, ...]]:
+        """Read from the database."""
+        async with self.database.transaction() as connection:
+            return [tuple(row) for row in await connection.fetch(query, *args)]
+
+    async def effects(self) -> list[str]:
+        """Event ids whose effects are there, in the order in which they came."""
+        return [row[0] for row in await self.rows("select event_id from effect order by number")]
+
+    async def parked(self) -> list[tuple[str, int, str]]:
+        """Key, offset and code of everything that is parked."""
+        return [
+            (*row,)
+            for row in await self.rows(  # type: ignore[misc]  # three columns
+                'select key, "offset", code from drx_consumer.parked_event order by "offset"'
+            )
+        ]
+
+    async def request_release(self, key: str) -> None:
+        """Ask as an operator does."""
+        await self.rows(
+            "update drx_consumer.parked_key set release_requested_at = clock_timestamp() where key = $1 returning 1",
+            key,
+        )
+
+    def count(self, name: str, **labels: str) -> float:
+        """Value of a metric."""
+        return self.registry.get_sample_value(f"drxbridge_{name}", {"service": self.consumer.name, **labels}) or 0.0
+
+    def outcome(self, outcome: str) -> float:
+        """How many records ended so."""
+        return self.count("consumer_records_total", topic=PLACE.topic, outcome=outcome)
+
+
+@asynccontextmanager
+async def a_database(dsn: str, *, size: int = 12) -> AsyncIterator[Database]:
+    """Open a database with the ledger and a table for effects."""
+    async with open_database(dsn, size=size, application_name="tests") as database:
+        await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+        async with database.transaction() as connection:
+            await connection.execute(EFFECTS.replace("create table", "create table if not exists"))
+        yield database
+
+
+@asynccontextmanager
+async def at_work(consumer: Consumer, database: Database, **options: Any) -> AsyncIterator[Bench]:
+    """Run a settler for the block; at the end it is stopped as a reader would."""
+    decoder = options.pop("decoder", None) or PlainDecoder()
+    bench = Bench(consumer, database, decoder, **options)
+    bench.task = asyncio.create_task(bench.settler.run(bench.stop))
+    try:
+        yield bench
+    finally:
+        places = list(bench.settler._shares)
+        await bench.settler.drain(places, timeout_s=0.5)
+        bench.settler.forget(places)
+        bench.stop.set()
+        await asyncio.wait({bench.task}, timeout=30)
+        if bench.task.done() and not bench.task.cancelled():
+            bench.task.exception()
