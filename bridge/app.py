@@ -114,7 +114,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             EndOf(managing),
             EndOf(producing),
             ids,
-            LoopLag(metrics),
+            LoopLag(metrics.event_loop_lag),
             *secrets.values(),
         ]
 

@@ -21,6 +21,10 @@ GROUPS_S = 60.0
 # One record of each partition comes within this time, or is said not to.
 RECORDS_S = 15.0
 POLL_MS = 500
+# Between two questions that a broker cannot answer yet.
+RETRY_S = 0.2
+# Between two questions to a coordinator that is being made or moved.
+AGAIN_S = 0.2
 
 # What Kafka says of a group in which nobody is: `Dead` also stands for one that it has never heard of.
 _WITHOUT_MEMBERS = {"Empty", "Dead"}
@@ -91,6 +95,16 @@ class GroupView:
 
     async def state(self) -> GroupState:
         """Return whether anybody is in the group."""
+        while True:
+            try:
+                return await self._state()
+            except KafkaError as exc:
+                # The first group of a cluster waits for the topic of offsets; the block has its bound.
+                if not exc.retriable:
+                    raise
+            await asyncio.sleep(AGAIN_S)
+
+    async def _state(self) -> GroupState:
         (answer,) = await self._admin.describe_consumer_groups([self._group])
         (group,) = answer.groups
         error_code, _, state, _, _, members, *_ = group

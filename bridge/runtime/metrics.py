@@ -122,9 +122,9 @@ class IngressMetrics:
 class LoopLag:
     """A worker that measures how late a timer fires."""
 
-    def __init__(self, metrics: IngressMetrics) -> None:
-        """Observe into `metrics.event_loop_lag`."""
-        self._histogram = metrics.event_loop_lag
+    def __init__(self, histogram: Histogram) -> None:
+        """Observe into `histogram`, `event_loop_lag` of the process."""
+        self._histogram = histogram
 
     async def run(self, stop: asyncio.Event) -> None:
         """Measure once a period until `stop` is set."""

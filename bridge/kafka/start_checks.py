@@ -1,0 +1,120 @@
+"""Before a process joins its group: are its tables there, and are the offsets it stands at still what they were?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from bridge.consumer import Consumer
+from bridge.errors import ConfigError
+from bridge.kafka.connection import Connection
+from bridge.kafka.groups import open_group
+from bridge.kafka.progress import Progress, standings
+from bridge.kafka.transport import Bounds, Place
+from bridge.postgres.pool import Database
+from bridge.postgres.tables import migrate_tables, pending_tables
+
+_ACCEPT = """
+update drx_consumer.progress set cluster_id = $2, updated_at = clock_timestamp()
+where grp = $1 and cluster_id is distinct from $2
+"""
+
+
+class Ground(NamedTuple):
+    """What a process stands on: the cluster's id, and how many partitions each topic has."""
+
+    cluster_id: str
+    partitions: Mapping[str, int]
+
+
+async def check_start(
+    consumer: Consumer,
+    *,
+    database: Database,
+    connection: Connection,
+    accepted_cluster: str | None,
+    begins_by_itself: bool,
+) -> Ground:
+    """Return what there is, once everything is as it must be.
+
+    `accepted_cluster` is the cluster that, as the operator says, the stored offsets are of. A consumer that
+    `begins_by_itself` makes its tables, and needs nobody to say where it begins.
+
+    Raises:
+        ConfigError: The operator must decide; the message names what overrides the refusal.
+        ReadError: Kafka is away, or has not got the topics.
+        TransientError: The database is away.
+    """
+    if begins_by_itself:
+        await migrate_tables(database, consumer)
+    elif missing := await pending_tables(database, consumer):
+        msg = f"the tables of {consumer.name} lack {', '.join(missing)}: run `drx-consumer init {consumer.name}`"
+        raise ConfigError(msg)
+    stored = await standings(database, consumer.group, consumer.topics)
+    async with open_group(connection, consumer.group, consumer.topics) as view:
+        cluster_id, bounds = await view.cluster_id(), await view.bounds()
+    judge_start(
+        consumer.name,
+        stored.values(),
+        bounds,
+        cluster_id=cluster_id,
+        accepted=accepted_cluster,
+        begins_by_itself=begins_by_itself,
+    )
+    if accepted_cluster is not None:
+        async with database.transaction() as session:
+            await session.execute(_ACCEPT, consumer.group, cluster_id)
+    return Ground(cluster_id, Counter(place.topic for place in bounds))
+
+
+def judge_start(
+    consumer: str,
+    stored: Iterable[Progress],
+    bounds: Mapping[Place, Bounds],
+    *,
+    cluster_id: str,
+    accepted: str | None,
+    begins_by_itself: bool,
+) -> None:
+    """Refuse to go on from offsets that cannot be what they were; decided from values alone.
+
+    Args:
+        consumer: Its name, for the message.
+        stored: Where the group stands.
+        bounds: What the logs of its topics hold.
+        cluster_id: Of the cluster that the logs are of.
+        accepted: The cluster that, as the operator says, the offsets are of.
+        begins_by_itself: A group that stands nowhere needs no `init`.
+
+    Raises:
+        ConfigError: The message names what overrides the refusal.
+    """
+    stored = list(stored)
+    offsets = {each.place: each.next_offset for each in stored if each.next_offset is not None and each.place in bounds}
+    if not offsets and not begins_by_itself:
+        msg = f"{consumer} was never told where to begin: `drx-consumer init {consumer} --from earliest|latest|TIME`"
+        raise ConfigError(msg)
+    foreign = sorted({each.cluster_id for each in stored if each.cluster_id not in {None, cluster_id}}, key=str)
+    if foreign and accepted != cluster_id:
+        msg = (
+            f"{consumer} stands in Kafka cluster {foreign[0]}, and this is {cluster_id}: if its offsets are the same,"
+            f" set CONSUMER_ACCEPT__CLUSTER_ID={cluster_id}; else {_again(consumer)}"
+        )
+        raise ConfigError(msg)
+    for place, offset in sorted(offsets.items()):
+        _judge_offset(consumer, place, offset, bounds[place])
+
+
+def _judge_offset(consumer: str, place: Place, offset: int, bounds: Bounds) -> None:
+    stands = f"{consumer} stands at {offset} of {place.topic}/{place.partition}, which"
+    if offset > bounds.end:
+        msg = f"{stands} ends at {bounds.end}: the topic was made anew or cut; {_again(consumer)}"
+        raise ConfigError(msg)
+    if offset < bounds.start:
+        msg = f"{stands} begins at {bounds.start}: what lies between has expired; {_again(consumer)}"
+        raise ConfigError(msg)
+
+
+def _again(consumer: str) -> str:
+    return f"`drx-consumer init {consumer} --from … --force --reason …` says where to go on"

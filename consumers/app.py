@@ -1,0 +1,235 @@
+"""Composition root: the one file that knows every concrete class of a consumer process and how they fit together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from bridge.consumer import Consumer
+from bridge.decoding import Decoder, open_decoder
+from bridge.errors import BridgeError, ConfigError
+from bridge.kafka.client import Timing, open_transport
+from bridge.kafka.dead_letters import DeadLetters, dead_letter_topic
+from bridge.kafka.ledger import Ledger
+from bridge.kafka.settler import Settler
+from bridge.kafka.start_checks import Ground, check_start
+from bridge.kafka.subscriber import Subscriber
+from bridge.kafka.supervisor import KafkaProducer
+from bridge.kafka.watchdog import Limits
+from bridge.postgres.jobs import Jobs
+from bridge.postgres.pool import Database, open_database
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.runtime.health import Check, Management
+from bridge.runtime.lifecycle import EndOf, Worker, background, run_workers, stop_on_signals
+from bridge.runtime.metrics import IngressMetrics, LoopLag
+from consumers.settings import ConsumerSettings
+
+log = structlog.get_logger()
+
+# Between two attempts to start while Kafka or PostgreSQL is away.
+RETRY_S = 2.0
+# For what follows the drain and the commit: leaving the group, closing connections.
+CLOSE_S = 3.0
+# The management port drains for a second, and has a second to close what is left.
+MANAGEMENT_CLOSE_S = 3.0
+# Above the session, since a client that was silent for that long has lost its partitions anyway.
+SILENT_MARGIN_S = 15.0
+# A record is tried five times, with pauses of 30 s at most; twice that without any progress is no patience any more.
+TRIES = 5
+PAUSE_MAX_S = 30.0
+
+
+async def run_consumer(
+    settings: ConsumerSettings, consumer: Consumer, registry: CollectorRegistry
+) -> list[signal.Signals]:
+    """Run a consumer until SIGTERM or SIGINT; return the signals that came.
+
+    Raises:
+        ConfigError: The operator must change something; nothing was started that is not ended again.
+        ExceptionGroup: A part failed that the process cannot do without, or too much was parked to go on.
+    """
+    stop = asyncio.Event()
+    signals = stop_on_signals(stop)
+    try:
+        async with open_consumer(settings, consumer, registry) as workers:
+            await run_workers(workers, stop=stop, drain_timeout_s=_drain_s(settings) + CLOSE_S)
+    except ExceptionGroup as group:
+        faults = group.subgroup(ConfigError)
+        if faults is None:
+            raise
+        raise _first(faults) from None
+    return signals
+
+
+@asynccontextmanager
+async def open_consumer(
+    settings: ConsumerSettings, consumer: Consumer, registry: CollectorRegistry
+) -> AsyncIterator[list[Worker]]:
+    """Build what outlives a member of the group, and yield what to run until the stop.
+
+    Raises:
+        ConfigError: No database, or a file or an address that cannot be used.
+    """
+    settings.kafka.connection.options()  # said at the start; later it could only be not ready
+    metrics = ConsumerMetrics(registry, service=consumer.name)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            open_database(
+                settings.postgres.address(),
+                size=settings.postgres.pool_size,
+                application_name=f"drx-consumer {consumer.name}",
+            )
+        )
+        decoder = await stack.enter_async_context(
+            open_decoder(settings.registry, cache_dir=settings.registry.cache_dir)
+        )
+        member = Member(settings, consumer, database=database, decoder=decoder, metrics=metrics)
+        management = Management(
+            checks=member.checks,
+            live=member.live,
+            registry=registry,
+            host=settings.management.host,
+            port=settings.management.port,
+        )
+        # Outlives all others, so that a stop can be watched to its end.
+        managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
+        yield [member, EndOf(managing), LoopLag(metrics.event_loop_lag)]
+
+
+class Member:
+    """A worker that checks what it stands on, then joins its group, and settles what it reads."""
+
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        consumer: Consumer,
+        *,
+        database: Database,
+        decoder: Decoder,
+        metrics: ConsumerMetrics,
+    ) -> None:
+        """Say what it is made of; nothing is asked before `run`."""
+        self._settings = settings
+        self._consumer = consumer
+        self._database = database
+        self._decoder = decoder
+        self._metrics = metrics
+        self._start = "starting"
+        self._subscriber: Subscriber | None = None
+
+    @property
+    def checks(self) -> dict[str, Check]:
+        """What readiness is made of."""
+        return {
+            "start": lambda: self._start,
+            "group": lambda: "ok" if self._subscriber is None else self._subscriber.ready(),
+            "reading": lambda: "ok" if self._subscriber is None else self._subscriber.degraded(),
+        }
+
+    def live(self) -> str:
+        """Return `ok`, or a word for why only a restart can help."""
+        return "ok" if self._subscriber is None else self._subscriber.live()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start, for as long as it takes, and consume until `stop` is set.
+
+        Raises:
+            ConfigError: A check says that the operator must decide.
+            ExceptionGroup: What a part raised.
+        """
+        ground = await self._started(stop)
+        if ground is None:
+            return
+        consumer, drain_s = self._consumer, _drain_s(self._settings)
+        async with AsyncExitStack() as stack:
+            settler = await self._open_settler(stack, ground)
+            # Outlives the subscriber, which drains it.
+            settling = await stack.enter_async_context(background(settler, drain_timeout_s=CLOSE_S))
+            subscriber = self._subscribe(settler)
+            jobs = Jobs(
+                consumer.jobs, group=consumer.group, database=self._database, timeout_s=consumer.handler_timeout_s
+            )
+            self._subscriber, self._start = subscriber, "ok"
+            log.info("worker.started", group=consumer.group)
+            await run_workers([subscriber, EndOf(settling), jobs], stop=stop, drain_timeout_s=drain_s)
+
+    async def _started(self, stop: asyncio.Event) -> Ground | None:
+        """Ask until Kafka and PostgreSQL answer; None when `stop` was set before."""
+        kafka = self._settings.kafka
+        while not stop.is_set():
+            try:
+                return await check_start(
+                    self._consumer,
+                    database=self._database,
+                    connection=kafka.connection,
+                    accepted_cluster=self._settings.accept.cluster_id,
+                    begins_by_itself=kafka.offset_reset != "none",
+                )
+            except BridgeError as exc:
+                if isinstance(exc, ConfigError):
+                    raise
+                if exc.code != self._start:
+                    log.warning("worker.start_waits", group=self._consumer.group, code=exc.code)
+                self._start = exc.code
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RETRY_S)
+        return None
+
+    async def _open_settler(self, stack: AsyncExitStack, ground: Ground) -> Settler:
+        consumer = self._consumer
+        return Settler(
+            consumer=consumer,
+            database=self._database,
+            ledger=Ledger(self._database, group=consumer.group, cluster_id=ground.cluster_id),
+            decoder=self._decoder,
+            metrics=self._metrics,
+            dead_letters=await self._open_dead_letters(stack, ground) if consumer.order_free else None,
+        )
+
+    async def _open_dead_letters(self, stack: AsyncExitStack, ground: Ground) -> DeadLetters:
+        group = self._consumer.group
+        producer = KafkaProducer(
+            connection=self._settings.kafka.connection,
+            topics=[dead_letter_topic(topic, group) for topic in self._consumer.topics],
+            partitions=max(ground.partitions.values()),
+            metrics=IngressMetrics(CollectorRegistry()),  # an ingress's; a consumer counts its dead letters itself
+        )
+        await stack.enter_async_context(background(producer, drain_timeout_s=CLOSE_S))
+        return DeadLetters(producer, group=group)
+
+    def _subscribe(self, settler: Settler) -> Subscriber:
+        settings, consumer = self._settings, self._consumer
+        kafka = settings.kafka
+        timing = Timing(session_s=kafka.session_s, rebalance_s=kafka.rebalance_s, max_poll_s=kafka.max_poll_s)
+        return Subscriber(
+            open_transport=partial(
+                open_transport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing
+            ),
+            settles=settler,
+            metrics=self._metrics,
+            group=consumer.group,
+            policy=kafka.offset_reset,
+            drain_s=settings.shutdown.drain_s,
+            limits=Limits(
+                silent_s=kafka.session_s + SILENT_MARGIN_S,
+                join_s=2 * kafka.rebalance_s,
+                stuck_s=2 * TRIES * (consumer.handler_timeout_s + PAUSE_MAX_S),
+            ),
+        )
+
+
+def _drain_s(settings: ConsumerSettings) -> float:
+    return settings.shutdown.drain_s + settings.shutdown.commit_s
+
+
+def _first(faults: ExceptionGroup[ConfigError]) -> ConfigError:
+    """Return one of the faults, which lie as deep as the parts do."""
+    each = faults.exceptions[0]
+    return _first(each) if isinstance(each, ExceptionGroup) else each

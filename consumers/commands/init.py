@@ -1,0 +1,172 @@
+"""`drx-consumer init`: make the tables of a consumer, and say where it begins, in PostgreSQL and in Kafka alike."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import orjson
+
+from bridge.errors import ConfigError
+from bridge.kafka.decisions import import_decisions
+from bridge.kafka.groups import GroupView, open_group
+from bridge.kafka.progress import audit_placing, lock, place, standings
+from bridge.kafka.transport import Place
+from bridge.postgres.pool import Database
+from bridge.postgres.tables import migrate_tables, pending_tables
+from bridge.runtime.logging import silence_kafka_client
+from consumers.commands.database import open_for_operator
+from consumers.commands.installed import Chosen, choose
+
+EARLIEST, LATEST = "earliest", "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What was asked for.
+
+    Attributes:
+        begin: `earliest`, `latest`, an instant, or None: only the tables.
+        force: Also move partitions that stand somewhere.
+        decisions: Rows of `parked export` whose skips and drops hold here too.
+    """
+
+    begin: str | datetime | None
+    force: bool
+    decisions: list[Mapping[str, Any]]
+    actor: str
+    reason: str
+    dry_run: bool
+
+
+class Start(NamedTuple):
+    """Where a partition stood, and where it goes on."""
+
+    place: Place
+    before: int | None
+    offset: int
+
+
+def _begin(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | datetime | None:
+    if value is None or value in {EARLIEST, LATEST}:
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        msg = "earliest, latest, or an instant with its zone such as 2026-09-14T15:00:00Z"
+        raise click.BadParameter(msg)
+    return moment
+
+
+@click.command()
+@click.argument("name")
+@click.option("--from", "begin", callback=_begin, metavar="earliest|latest|TIME", help="Without it only the tables.")
+@click.option("--schema", help="Build beside the live one, in a schema (and group) of its own.")
+@click.option("--decisions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="From `parked export`.")
+@click.option("--force", is_flag=True, help="Move a group that stands somewhere; what its inbox knows is not redone.")
+@click.option("--reason", default="", help="Why; required with --force, and kept.")
+@click.option("--actor", default=getpass.getuser, help="Who; the user name unless said.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
+def init(
+    *,
+    name: str,
+    begin: str | datetime | None,
+    schema: str | None,
+    decisions: Path | None,
+    force: bool,
+    reason: str,
+    actor: str,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Make or upgrade the tables of the consumer NAME, and say where it begins.
+
+    Partitions that have progress stay where they are, unless --force moves them too. Nobody may be in the group.
+    """
+    if force and not reason.strip():
+        msg = "--force needs --reason: it is kept with what was done"
+        raise click.UsageError(msg)
+    chosen = choose(name, schema=schema)
+    silence_kafka_client()
+    want = Want(begin, force, _rows(decisions), actor, reason, dry_run)
+    for (topic, partition), before, offset in asyncio.run(_init(chosen, want)):
+        document = {"topic": topic, "partition": partition, "before": before, "next_offset": offset}
+        line = f"{topic}/{partition}: {offset}" + ("" if before is None else f", before {before}")
+        click.echo(orjson.dumps(document) if as_json else line)
+    return 0
+
+
+def _rows(path: Path | None) -> list[Mapping[str, Any]]:
+    if path is None:
+        return []
+    try:
+        rows = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except (OSError, ValueError):
+        rows = [None]
+    if not all(isinstance(row, dict) for row in rows):
+        msg = f"{path} is not what `drx-consumer parked export` writes"
+        raise ConfigError(msg)
+    return rows
+
+
+async def _init(chosen: Chosen, want: Want) -> list[Start]:
+    consumer = chosen.consumer
+    async with open_for_operator(chosen, "init") as database:
+        missing = await pending_tables(database, consumer)
+        if missing:
+            click.echo(f"tables to make or upgrade: {', '.join(missing)}", err=True)
+        if not want.dry_run:
+            await migrate_tables(database, consumer, notice=lambda text: click.echo(text, err=True))
+        usable = not (want.dry_run and missing)
+        starts: list[Start] = []
+        if want.begin is not None:
+            async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.topics) as view:
+                starts = await _place(database if usable else None, view, chosen, want)
+        if want.decisions and usable:
+            carried = await import_decisions(database, want.decisions, group=consumer.group, dry_run=want.dry_run)
+            click.echo(f"decisions carried over: {len(carried)}", err=True)
+        return starts
+
+
+async def _place(database: Database | None, view: GroupView, chosen: Chosen, want: Want) -> list[Start]:
+    """Place what may be placed; without a database there is no progress yet, and it is a dry run."""
+    consumer = chosen.consumer
+    state = await view.state()
+    if state.live:
+        msg = (
+            f"group {consumer.group} has {state.members} members: stop them first; one that was killed counts for"
+            f" another {chosen.settings.kafka.session_s:g} s"
+        )
+        raise ConfigError(msg)
+    stored = {} if database is None else await standings(database, consumer.group, consumer.topics)
+    before = {at: each.next_offset for at, each in stored.items() if each.next_offset is not None}
+    wanted = await _offsets(view, want.begin)
+    offsets = wanted if want.force else {at: offset for at, offset in wanted.items() if at not in before}
+    if not offsets:
+        msg = f"{consumer.name} has progress in every partition; --force --reason … moves it all the same"
+        raise ConfigError(msg)
+    if database is not None and not want.dry_run:
+        async with database.transaction() as connection:
+            await lock(connection, consumer.group, consumer.topics)
+            await place(connection, consumer.group, offsets, cluster_id=await view.cluster_id())
+            await audit_placing(connection, consumer.group, offsets, actor=want.actor, reason=want.reason)
+            # Inside the transaction: Kafka refuses it if somebody has joined meanwhile.
+            await view.commit(offsets)
+    return [Start(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
+
+
+async def _offsets(view: GroupView, begin: str | datetime | None) -> dict[Place, int]:
+    bounds = await view.bounds()
+    if isinstance(begin, datetime):
+        found = await view.offsets_at(int(begin.timestamp() * 1000))
+        return {place: end if (offset := found[place]) is None else offset for place, (_, end) in bounds.items()}
+    return {place: each.start if begin == EARLIEST else each.end for place, each in bounds.items()}

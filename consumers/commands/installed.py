@@ -1,0 +1,66 @@
+"""The consumers that are installed beside us: entry points of one group, each a `Consumer` or what builds one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from prometheus_client import CollectorRegistry
+
+from bridge.consumer import Consumer, Setup
+from bridge.errors import BridgeError, ConfigError
+from consumers.settings import ConsumerSettings, load_settings
+
+GROUP = "drx_bridge.consumers"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A consumer with the settings of its process and the registry of its metrics."""
+
+    settings: ConsumerSettings
+    consumer: Consumer
+    registry: CollectorRegistry
+
+
+def choose(name: str, **options: str | None) -> Chosen:
+    """Read the settings and build the consumer; `options` that are given win over its section.
+
+    Raises:
+        ConfigError: A setting is at fault, there is no such consumer, or it is none that can be run.
+    """
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none is installed"
+        msg = f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}"
+        raise ConfigError(msg)
+    settings = load_settings(found)
+    registry = CollectorRegistry()
+    own = {**settings.options(name), **{key: value for key, value in options.items() if value is not None}}
+    return Chosen(settings, _checked(_built(found[name], own, registry), name), registry)
+
+
+def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorRegistry) -> Consumer:
+    try:
+        made = point.load()
+        consumer = made if isinstance(made, Consumer) else made(Setup(options, registry))
+    except BridgeError:
+        raise
+    except Exception as exc:  # a package of another team: anything may happen
+        msg = f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}"
+        raise ConfigError(msg) from exc
+    if not isinstance(consumer, Consumer):
+        msg = f"consumer {point.name!r}: {point.value} is neither a Consumer nor a function that returns one"
+        raise ConfigError(msg)
+    return consumer
+
+
+def _checked(consumer: Consumer, name: str) -> Consumer:
+    if consumer.handle is None:
+        msg = f"consumer {name!r} has no handler: decorate one function with @consumer.handler"
+        raise ConfigError(msg)
+    if not consumer.topics:
+        msg = f"consumer {name!r} subscribes to no topic"
+        raise ConfigError(msg)
+    return consumer

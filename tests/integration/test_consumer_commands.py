@@ -1,0 +1,134 @@
+"""`drx-consumer init|lag|parked` on a real broker and database, each command a process of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.kafka.record import Record
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import consumer_environment, drx_consumer, install
+from tests.kafka import ready_producer
+from tests.postgres import execute
+
+pytestmark = pytest.mark.kafka
+
+CODE = """
+from bridge.consumer import Consumer
+consumer = Consumer(name="desk", group="{group}", topics=["{topic}"])
+@consumer.handler
+async def handle(event, context): ...
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A consumer of a topic of its own, that nobody runs."""
+
+    topic: str
+    group: str
+    dsn: str
+    env: Mapping[str, str]
+
+    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Run `drx-consumer` for it."""
+        command, *rest = arguments
+        return await drx_consumer(self.env, command, "desk", *rest)
+
+    async def lines(self, *arguments: str) -> list[dict[str, Any]]:
+        """Run a command that succeeds with `--json`."""
+        code, out, err = await self(*arguments, "--json")
+        assert code == 0, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    def progress(self) -> list[Any]:
+        """What is stored of its partitions."""
+        (rows,) = execute(self.dsn, "select part, next_offset, cluster_id, grp from drx_consumer.progress order by 1")
+        return rows
+
+
+@pytest.fixture
+def desk(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Desk:
+    topic, group = topics.fresh(partitions=2), topics.unique_key("group")
+    package = install(tmp_path / "package", "desk", CODE.format(topic=topic, group=group))
+    env = consumer_environment(
+        bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, package=package, KAFKA__OFFSET_RESET="none"
+    )
+    return Desk(topic, group, postgres, env)
+
+
+async def fill(cluster: Cluster, topic: str, counts: Mapping[int, int], *, timestamp_ms: int = 0) -> None:
+    """Write so many records to each partition."""
+    async with ready_producer(cluster.bootstrap_servers, topic, partitions=2) as producer:
+        for partition, count in counts.items():
+            left = [Record(topic, partition, b"rx_1", b"v", [], timestamp_ms or 1) for _ in range(count)]
+            while left:
+                left = left[await producer.write(topic, partition, left) :]
+
+
+async def test_init_says_where_to_begin_in_both_places(desk: Desk, cluster: Cluster) -> None:
+    await fill(cluster, desk.topic, {0: 3, 1: 1})
+
+    placed = await desk.lines("init", "--from", "latest")
+
+    assert [(line["partition"], line["next_offset"], line["before"]) for line in placed] == [(0, 3, None), (1, 1, None)]
+    rows = desk.progress()
+    assert [(part, offset, group) for part, offset, _, group in rows] == [(0, 3, desk.group), (1, 1, desk.group)]
+    assert all(cluster_id for _, _, cluster_id, _ in rows)
+    assert [line["committed"] for line in await desk.lines("lag")] == [3, 1]
+
+
+async def test_init_begins_at_an_instant(desk: Desk, cluster: Cluster) -> None:
+    await fill(cluster, desk.topic, {0: 2}, timestamp_ms=1_000_000)
+    await fill(cluster, desk.topic, {0: 2}, timestamp_ms=2_000_000)
+
+    placed = await desk.lines("init", "--from", "1970-01-01T00:30:00Z")
+
+    assert [line["next_offset"] for line in placed] == [2, 0]
+
+
+async def test_a_dry_run_changes_nothing(desk: Desk, cluster: Cluster) -> None:
+    await fill(cluster, desk.topic, {0: 3})
+
+    code, out, err = await desk("init", "--from", "earliest", "--dry-run")
+
+    assert code == 0
+    assert "tables to make or upgrade: drx_consumer 1" in err
+    assert f"{desk.topic}/0: 0" in out
+    assert execute(desk.dsn, "select from pg_namespace where nspname = 'drx_consumer'") == [[]]
+
+
+async def test_progress_is_moved_by_force_and_for_a_reason_only(desk: Desk, cluster: Cluster) -> None:
+    await fill(cluster, desk.topic, {0: 3})
+    await desk.lines("init", "--from", "latest")
+
+    refused = await desk("init", "--from", "earliest")
+    unexplained = await desk("init", "--from", "earliest", "--force")
+    moved = await desk.lines("init", "--from", "earliest", "--force", "--reason", "a drill", "--actor", "ann")
+
+    assert refused[:2] == (2, "")
+    assert refused[2].startswith("drx-consumer: desk has progress in every partition; --force --reason …")
+    assert (unexplained[0], "--force needs --reason" in unexplained[2]) == (2, True)
+    assert [(line["before"], line["next_offset"]) for line in moved] == [(3, 0), (0, 0)]
+    (audit,) = execute(desk.dsn, 'select actor, verb, part, "offset", reason from drx_consumer.audit order by number')
+    assert audit[2:] == [("ann", "init", 0, 0, "a drill"), ("ann", "init", 1, 0, "a drill")]
+
+
+async def test_lag_is_known_of_a_group_that_nobody_is_in(desk: Desk, cluster: Cluster) -> None:
+    await desk.lines("init", "--from", "earliest")
+    await fill(cluster, desk.topic, {0: 3}, timestamp_ms=1_000)
+
+    first, second = await desk.lines("lag")
+
+    assert (first["records"], first["next_offset"], first["log_end"], first["state"]) == (3, 0, 3, "Empty")
+    assert first["seconds"] > 1_000_000
+    assert (second["records"], second["seconds"]) == (0, 0.0)
+
+
+async def test_a_database_without_tables_is_one_line(desk: Desk) -> None:
+    assert await desk("lag") == (2, "", "drx-consumer: PostgreSQL: no_table → run `drx-consumer init`\n")
