@@ -21,8 +21,6 @@ GROUPS_S = 60.0
 # One record of each partition comes within this time, or is said not to.
 RECORDS_S = 15.0
 POLL_MS = 500
-# Between two questions that a broker cannot answer yet.
-RETRY_S = 0.2
 # Between two questions to a coordinator that is being made or moved.
 AGAIN_S = 0.2
 
