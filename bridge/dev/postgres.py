@@ -16,7 +16,7 @@ import psutil
 
 from bridge.dev.files import write_text
 from bridge.dev.ports import HOST
-from bridge.dev.postgres_programs import Programs, command_for, environment, hint
+from bridge.dev.postgres_programs import Programs, advice, command_for, environment
 from bridge.dev.processes import Child
 from bridge.errors import ConfigError
 
@@ -116,7 +116,7 @@ class PostgresServer(Child):
         while not self.ready:
             check()
             if not self.alive:
-                msg = f"postgres ended with {self.exit_code}: {self.last_line}; see {self.log}{hint()}"
+                msg = f"postgres ended with {self.exit_code}: {self.last_line}; see {self.log}{advice(self.exit_code)}"
                 raise ConfigError(msg)
             if time.monotonic() > deadline:
                 msg = f"postgres was not ready within {READY_TIMEOUT_S:.0f} s; see {self.log}"
@@ -196,7 +196,7 @@ class PostgresServer(Child):
         )
         if done.returncode != 0:
             lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-            msg = f"no database could be made in {self._files.parent}: {lines[-1]}{hint()}"
+            msg = f"no database could be made in {self._files.parent}: {lines[-1]}{advice(done.returncode)}"
             raise ConfigError(msg)
         made.rename(self._files)
         shutil.rmtree(scratch)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.dev.unprivileged import CANNOT_RUN
 from bridge.errors import ConfigError
 
 VARIABLE = "BRIDGE_DEV_POSTGRES"
@@ -26,6 +27,11 @@ _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 # `postgres --version` takes 10 ms; the rest is room for a cold disk.
 _VERSION_TIMEOUT_S = 30.0
 _UNPRIVILEGED = Path(__file__).with_name("unprivileged.py")
+# All are in what Docker gives root by default.
+_NEEDED = (
+    "root needs CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN, CAP_KILL and CAP_DAC_OVERRIDE to run PostgreSQL as"
+    " another user, an ordinary user needs nothing"
+)
 # initdb wants one with a name, and this one is on every machine.
 _USER = "nobody"
 
@@ -121,7 +127,7 @@ def _give_away(place: Path) -> None:
         msg = f"PostgreSQL refuses to run as root, and there is no user {_USER} to run it as"
         raise ConfigError(msg) from exc
     except OSError as exc:
-        msg = f"{place} cannot be given to user {_USER}: {exc.strerror}{hint()}"
+        msg = f"{place} cannot be given to user {_USER}: {exc.strerror}; {_NEEDED}"
         raise ConfigError(msg) from exc
 
 
@@ -130,9 +136,6 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {**{name: value for name, value in ours.items() if not name.startswith("PG")}, "LC_ALL": "C"}
 
 
-def hint() -> str:
-    """What may be wrong when a program of PostgreSQL failed as root; empty for other users."""
-    if os.geteuid() != 0:
-        return ""
-    needed = "CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN, CAP_KILL and CAP_DAC_OVERRIDE"
-    return f" (root needs {needed} to run PostgreSQL as another user; an ordinary user needs nothing)"
+def advice(exit_code: int | None) -> str:
+    """What to do about the end of a command of `command_for`; empty when it was the program itself that ended."""
+    return f"; {_NEEDED}" if exit_code == CANNOT_RUN else ""

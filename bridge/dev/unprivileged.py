@@ -20,7 +20,7 @@ _SECBIT_NO_SETUID_FIXUP = 1 << 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_OVERRIDE = 1
 # As a shell says "found, but cannot be run".
-_CANNOT_RUN = 126
+CANNOT_RUN = 126
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
         os.execv(program[0], program)  # noqa: S606 - no shell is the point
     except OSError as exc:
         sys.stderr.write(f"{program[0]}: cannot run as user {uid}: {exc.strerror}\n")
-        sys.exit(_CANNOT_RUN)
+        sys.exit(CANNOT_RUN)
 
 
 def _become(uid: int, gid: int) -> None:

@@ -156,14 +156,17 @@ def test_a_number_in_the_lock_file_that_another_process_has_by_now(own_postgres:
     lock = files_of(own_postgres) / "postmaster.pid"
     lines = lock.read_text().split("\n")
     own_postgres.kill()
-    with subprocess.Popen(command_for(files_of(own_postgres), ["/bin/sleep", "600"])) as other:  # noqa: S603 - ours
+    other = subprocess.Popen(command_for(files_of(own_postgres), ["/bin/sleep", "600"]))  # noqa: S603 - ours
+    try:
         lock.write_text("\n".join([str(other.pid), *lines[1:]]))
 
         own_postgres.start()
 
         assert execute(own_postgres.dsn, "select 1") == [[(1,)]]
         assert other.poll() is None
+    finally:
         other.kill()
+        other.wait()
 
 
 async def test_a_backend_that_outlives_its_server_does_not_keep_the_next_one_from_starting(
