@@ -1,0 +1,326 @@
+"""What aiokafka's consumer does that nobody expects, each beside what our member of a group does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition  # noqa: TID251 - the bare library
+
+from bridge.kafka.client import Timing, open_transport
+from bridge.kafka.connection import Connection
+from bridge.kafka.record import Record
+from bridge.kafka.transport import Place, TransportError
+from tests.cluster import Cluster, Topics
+from tests.kafka import HANG_S, killed, paused, ready_producer, until
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 2
+HASTY = Timing(session_s=10, rebalance_s=10, max_poll_s=60)
+# Nobody who is asked to stop may take longer: what a stop has for leaving the group, with some margin.
+STOP_S = 10.0
+
+
+class Listener:
+    """Hears when the group has given us our part."""
+
+    def __init__(self) -> None:
+        """Expect the first."""
+        self.joined = asyncio.Event()
+
+    async def revoked(self, places: frozenset[Place]) -> None:
+        """Give it back."""
+
+    def assigned(self, places: frozenset[Place]) -> None:
+        """Note it."""
+        del places
+        self.joined.set()
+
+
+@pytest.fixture
+def topic(topics: Topics) -> str:
+    return topics.fresh(partitions=PARTITIONS)
+
+
+@pytest.fixture
+def group(topics: Topics) -> str:
+    return topics.unique_key("group")
+
+
+async def write(topics: Topics, topic: str, *values: bytes) -> None:
+    """Write into both partitions."""
+    async with ready_producer(topics.bootstrap_servers, topic, partitions=PARTITIONS) as producer:
+        for partition in range(PARTITIONS):
+            records = [Record(topic, partition, b"rx_1", value, [], 1_772_366_400_000) for value in values]
+            await producer.write(topic, partition, records)
+
+
+@asynccontextmanager
+async def bare(topics: Topics, topic: str, group: str, listener: Any = None) -> AsyncIterator[Any]:
+    """Give aiokafka's own consumer, as a member of the group."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=topics.bootstrap_servers,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    await consumer.start()
+    try:
+        consumer.subscribe([topic], listener=listener)
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+@asynccontextmanager
+async def ours(topics: Topics, topic: str, group: str, timing: Timing = HASTY) -> AsyncIterator[Any]:
+    """Give our member of the group, once it has joined."""
+    transport = open_transport(Connection(topics.bootstrap_servers), group=group, topics=[topic], timing=timing)
+    listener = Listener()
+    await transport.start(listener)
+    try:
+        async with asyncio.timeout(HANG_S):
+            await listener.joined.wait()
+        yield transport
+    finally:
+        await transport.stop()
+
+
+async def cancel(task: asyncio.Task[Any]) -> None:
+    """Cancel a task that has begun to wait."""
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def poll_until_it_fails(transport: Any, place: Place) -> None:
+    """Poll a partition that has no offset; the client has to find that out first."""
+    async with asyncio.timeout(HANG_S):
+        while True:
+            await transport.poll([place], timeout_s=0.1)
+
+
+# A cancelled poll
+
+
+async def test_a_cancelled_poll_switches_the_max_poll_check_of_the_library_off(
+    topics: Topics, topic: str, group: str
+) -> None:
+    async with bare(topics, topic, group) as consumer:
+        await until(lambda: len(consumer.assignment()) == PARTITIONS)
+        await cancel(asyncio.create_task(consumer.getmany(timeout_ms=60_000)))
+        await consumer.getmany(timeout_ms=0)
+
+        assert consumer._subscription._fetch_count == 1  # it counts as polling for good
+        assert consumer._subscription.fetcher_idle_time == 0
+
+
+async def test_a_member_of_ours_that_polls_no_more_is_put_out_even_after_a_cancelled_and_a_failed_poll(
+    topics: Topics, topic: str, group: str
+) -> None:
+    first = Place(topic, 0)
+    async with ours(topics, topic, group, Timing(session_s=10, rebalance_s=10, max_poll_s=2)) as transport:
+        transport.seek(first, 0)
+        await cancel(asyncio.create_task(transport.poll([first], timeout_s=60)))
+        with pytest.raises(TransportError):
+            await poll_until_it_fails(transport, Place(topic, 1))
+
+        async with ours(topics, topic, group) as other:
+            async with asyncio.timeout(HANG_S):
+                while len(other.assigned()) < PARTITIONS:
+                    await other.poll([], timeout_s=0.1)
+
+
+async def test_a_poll_of_no_partition_is_enough_to_stay(topics: Topics, topic: str, group: str) -> None:
+    async with ours(topics, topic, group) as transport:
+        subscription = transport._consumer._subscription
+        subscription._last_fetch_ended -= 1_000
+
+        await transport.poll([], timeout_s=0)
+
+        assert subscription.fetcher_idle_time < 1_000
+
+
+async def test_the_library_is_never_waited_for_inside_of_a_poll(topics: Topics, topic: str, group: str) -> None:
+    """So there is nothing in it that could be cancelled."""
+    await write(topics, topic, b"a")
+    async with ours(topics, topic, group) as transport:
+        first = Place(topic, 0)
+        transport.seek(first, 0)
+        for places in ([first], [first], []):
+            looking = transport._take(places)
+            with pytest.raises(StopIteration):
+                looking.send(None)
+
+
+# A seek in the listener
+
+
+async def test_the_library_hands_records_out_before_its_listener_has_sought(
+    topics: Topics, topic: str, group: str
+) -> None:
+    """So a partition is adopted by the task that polls; see the component and integration tests of the subscriber."""
+    await write(topics, topic, b"a", b"b")
+    polled = asyncio.Event()
+
+    class Seeks(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+        def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+            """Nothing."""
+
+        async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+            await polled.wait()
+            for place in assigned:
+                consumer.seek(place, 1)
+
+    async with bare(topics, topic, group, Seeks()) as consumer:
+        async with asyncio.timeout(HANG_S):
+            while not (found := await consumer.getmany(timeout_ms=100)):
+                pass
+        polled.set()
+
+        assert {record.offset for records in found.values() for record in records} == {0, 1}
+
+
+# The commit of an old owner
+
+
+async def test_the_library_has_a_commit_accepted_for_a_partition_that_was_lost_meanwhile(
+    topics: Topics, topic: str, group: str
+) -> None:
+    both = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    async with AsyncExitStack() as stack:
+        old = await stack.enter_async_context(bare(topics, topic, group))
+        await until(lambda: len(old.assignment()) == PARTITIONS)
+        async with old._coordinator._commit_lock:  # another commit is out
+            committing = asyncio.create_task(old.commit(dict.fromkeys(both, 1)))
+            new = await stack.enter_async_context(bare(topics, topic, group))
+            await until(lambda: len(new.assignment()) == 1 and len(old.assignment()) == 1)
+            (moved,) = new.assignment()
+            await new.commit({moved: 77})
+
+        await committing
+
+        assert await new.committed(moved) == 1
+
+
+async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
+    topics: Topics, topic: str, group: str
+) -> None:
+    both = [Place(topic, number) for number in range(PARTITIONS)]
+    async with AsyncExitStack() as stack:
+        old = await stack.enter_async_context(ours(topics, topic, group))
+        coordinator, going_on = old._consumer._coordinator, asyncio.Event()
+        looking = coordinator.ensure_coordinator_known
+
+        async def slow() -> None:
+            if asyncio.current_task() is committing:
+                await going_on.wait()
+            await looking()
+
+        coordinator.ensure_coordinator_known = slow
+        old_answer = asyncio.get_running_loop().create_future()
+
+        async def commit() -> None:
+            try:
+                await old.commit(dict.fromkeys(both, 1))
+            except TransportError as exc:
+                old_answer.set_result(exc.code)
+
+        committing = asyncio.create_task(commit())
+        new = await stack.enter_async_context(ours(topics, topic, group))
+        await until(lambda: len(new.assigned()) == 1)
+        (moved,) = new.assigned()
+        await new.commit({moved: 77})
+        going_on.set()
+        await committing
+
+        assert old_answer.result() in {"not_member", "no_answer"}
+        assert await new.committed([moved]) == {moved: 77}
+
+
+# No partition means every partition
+
+
+async def test_the_library_takes_no_partition_for_every_partition(topics: Topics, topic: str, group: str) -> None:
+    """Ours does not: see the contract of a transport."""
+    await write(topics, topic, b"a")
+    async with bare(topics, topic, group) as consumer:
+        nothing: list[Any] = []
+        async with asyncio.timeout(HANG_S):
+            while not (found := await consumer.getmany(*nothing, timeout_ms=100)):
+                pass
+
+        assert found
+
+
+# A stop in an outage
+
+
+async def stopped_in_time(transport: Any) -> None:
+    """Stop, and see that nothing is left."""
+    async with asyncio.timeout(STOP_S):
+        await transport.stop()
+    assert not any(connection.connected() for connection in transport._consumer._client._conns.values())
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+async def test_a_stop_with_a_frozen_broker_ends_and_leaves_nothing(
+    cluster: Cluster, topics: Topics, topic: str, group: str
+) -> None:
+    async with ours(topics, topic, group) as transport:
+        transport.seek(Place(topic, 0), 0)
+        async with paused(cluster):
+            await transport.poll([Place(topic, 0)], timeout_s=0.5)
+
+            await stopped_in_time(transport)
+
+
+async def test_a_stop_with_a_dead_broker_ends_and_leaves_nothing(
+    cluster: Cluster, topics: Topics, topic: str, group: str
+) -> None:
+    async with ours(topics, topic, group) as transport:
+        transport.seek(Place(topic, 0), 0)
+        async with killed(cluster):
+            await transport.poll([Place(topic, 0)], timeout_s=0.5)
+
+            await stopped_in_time(transport)
+
+
+async def test_a_stop_whose_caller_gives_up_goes_on_to_its_end(
+    cluster: Cluster, topics: Topics, topic: str, group: str
+) -> None:
+    async with ours(topics, topic, group) as transport, paused(cluster):
+        await cancel(asyncio.create_task(transport.stop()))
+
+        await stopped_in_time(transport)
+
+
+async def test_questions_to_a_frozen_broker_end_with_no_answer(
+    cluster: Cluster, topics: Topics, topic: str, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's commit has no end, nor has its question for offsets."""
+    monkeypatch.setattr("bridge.kafka.client.ANSWER_S", 0.5)
+    first = Place(topic, 0)
+    async with ours(topics, topic, group) as transport, paused(cluster):
+        for ask in (transport.commit({first: 1}), transport.committed([first]), transport.bounds([first])):
+            with pytest.raises(TransportError) as caught:
+                async with asyncio.timeout(HANG_S):
+                    await ask
+
+            assert caught.value.code == "no_answer"
+
+
+async def test_a_client_that_fetches_no_more_says_so(topics: Topics, topic: str, group: str) -> None:
+    """The library returns nothing for ever."""
+    async with ours(topics, topic, group) as transport:
+        transport._consumer._fetcher._fetch_task.cancel()
+        await asyncio.gather(transport._consumer._fetcher._fetch_task, return_exceptions=True)
+
+        with pytest.raises(TransportError) as caught:
+            await transport.poll([Place(topic, 0)], timeout_s=0)
+
+        assert caught.value.code == "no_answer"
