@@ -33,7 +33,7 @@ create table effect (number bigint generated always as identity, event_id text u
 """
 
 
-def a_record(  # noqa: PLR0913 - each is an interesting field of some test
+def a_record(
     offset: int,
     key: str | None = "rx_1",
     *,
@@ -196,7 +196,7 @@ class Bench:
         """Key, offset and code of everything that is parked."""
         return [
             (*row,)
-            for row in await self.rows(  # type: ignore[misc]  # three columns
+            for row in await self.rows(
                 'select key, "offset", code from drx_consumer.parked_event order by "offset"'
             )
         ]

@@ -1,0 +1,227 @@
+"""Key lanes on a real database: keys side by side, each in order, with and without the settling transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.consumer import Consumer, Context, Lanes
+from bridge.errors import DecodeError, PermanentError, TransientError
+from bridge.event import Event
+from bridge.kafka.learning import Learner
+from bridge.postgres.pool import Database
+from tests.kafka import until
+from tests.settling import GROUP, PLACE, POISON, Bench, Effects, PlainDecoder, a_database, a_record, at_work
+
+MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with a_database(postgres) as opened:
+        yield opened
+
+
+def a_consumer(effects: Effects, mode: Lanes | None = None, **changes: object) -> Consumer:
+    fields = {"name": GROUP, "topics": [PLACE.topic], "mode": mode or Lanes(8)} | changes
+    consumer = Consumer(**fields)  # type: ignore[arg-type]  # fields by name
+    consumer.handler(effects.one)
+    return consumer
+
+
+def schema_7(offset: int, key: str) -> bytes:
+    """A value whose schema has to be learned."""
+    return b"\0\0\0\0\7" + (a_record(offset, key).value or b"")
+
+
+@MODES
+async def test_each_key_is_applied_once_and_in_order(database: Database, mode: Lanes) -> None:
+    effects = Effects()
+    log = [a_record(offset, f"rx_{offset % 7}") for offset in range(100)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log)
+        await bench.settled(100)
+        await until_written(bench, 100)
+
+    for key in range(7):
+        of_key = [event for event in effects.applied if int(event[4:]) % 7 == key]
+        assert of_key == [f"evt_{offset}" for offset in range(key, 100, 7)]
+
+
+@MODES
+async def test_a_second_life_repeats_nothing_that_was_settled(database: Database, mode: Lanes) -> None:
+    log = [a_record(offset, f"rx_{offset % 3}") for offset in range(30)]
+    async with at_work(a_consumer(Effects(), mode), database) as bench:
+        await bench.feed(log[:20])
+        await bench.settled(20)
+    again = Effects()
+
+    async with at_work(a_consumer(again, mode), database) as bench:
+        await bench.feed(log)
+        await bench.settled(30)
+
+    assert sorted(again.applied) == [f"evt_{offset}" for offset in range(20, 30)]
+
+
+@MODES
+async def test_a_repeated_event_is_a_duplicate_and_another_body_a_conflict(database: Database, mode: Lanes) -> None:
+    effects = Effects()
+    log = [a_record(0), a_record(1, id="evt_0"), a_record(2, id="evt_0", body="other"), a_record(3)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log)
+        await bench.settled(4)
+
+        assert (effects.applied, bench.outcome("duplicate")) == (["evt_0"], 1)
+        assert await bench.parked() == [("rx_1", 2, "id_conflict"), ("rx_1", 3, "key_parked")]
+
+
+@MODES
+async def test_a_hung_key_delays_no_other(database: Database, mode: Lanes) -> None:
+    effects = Effects()
+    release = asyncio.Event()
+
+    async def hang(event: Event) -> None:
+        if event.key == "rx_0":
+            await release.wait()
+
+    effects.before = hang
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset % 5}") for offset in range(50)])
+        await until(lambda: bench.outcome("applied") == 40)
+        release.set()
+        await bench.settled(50)
+
+        assert [event for event in effects.applied[40:]] == [f"evt_{offset}" for offset in range(0, 50, 5)]
+
+
+async def test_keys_in_back_off_hold_no_worker(database: Database) -> None:
+    effects = Effects()
+    healed = asyncio.Event()
+    effects.fail = lambda event, _: (
+        TransientError("conflict") if event.key.startswith("bad") and not healed.is_set() else None
+    )
+    log = [a_record(offset, f"bad_{offset}") for offset in range(4)] + [a_record(4, "rx_1"), a_record(5, "rx_2")]
+
+    async with at_work(a_consumer(effects, Lanes(1)), database) as bench:
+        await bench.feed(log)
+        await until(lambda: bench.outcome("applied") == 2)
+        healed.set()
+        await bench.settled(6)
+
+        assert effects.applied[:2] == ["evt_4", "evt_5"]
+
+
+@MODES
+async def test_failures_park_the_key_and_later_records_wait_behind(database: Database, mode: Lanes) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_1" else None
+    log = [a_record(0), a_record(1), a_record(2), a_record(3, "rx_2"), a_record(4, "rx_3", value=POISON)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log)
+        await bench.settled(5)
+
+        assert await bench.parked() == [
+            ("rx_1", 1, "refused"),
+            ("rx_1", 2, "key_parked"),
+            ("rx_3", 4, "malformed"),
+        ]
+        assert sorted(effects.applied) == ["evt_0", "evt_3"]
+
+
+@MODES
+async def test_a_sink_that_is_away_is_waited_for(database: Database, mode: Lanes) -> None:
+    effects = Effects()
+    there = asyncio.Event()
+    effects.fail = lambda event, _: None if there.is_set() else TransientError("http_503", systemic=True)  # noqa: ARG005
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
+        await until(lambda: len(effects.attempts) > 14)
+        probed = len(set(effects.attempts))
+        halted = bench.settler.halted(PLACE)
+        there.set()
+        await bench.settled(20)
+
+        assert (halted, await bench.parked(), probed > 8) == (True, [], True)
+
+
+async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.kafka.calls.bounded.__kwdefaults__", {"grace_s": 0.01})
+    effects = Effects()
+    end = asyncio.Event()
+
+    async def stubborn(event: Event, context: Context) -> None:
+        if event.id == "evt_0":
+            while not end.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await end.wait()
+        await effects.one(event, context)
+
+    consumer = Consumer(GROUP, [PLACE.topic], mode=Lanes(2, transactional=True), handler_timeout_s=0.05)
+    consumer.handler(stubborn)
+
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(0), a_record(1, "rx_2"), a_record(2, "rx_3")])
+        await bench.settled(3)
+
+        assert await bench.parked() == [("rx_1", 0, "handler_timeout")]
+        assert await bench.effects() == ["evt_1", "evt_2"]
+        end.set()
+
+
+async def test_an_unknown_schema_is_learned_once_while_its_keys_wait(database: Database) -> None:
+    effects = Effects()
+    log = [a_record(0, "rx_1", value=schema_7(0, "rx_1")), a_record(1), a_record(2, "rx_2", value=schema_7(2, "rx_2"))]
+    decoder = PlainDecoder()
+
+    async with at_work(a_consumer(effects), database, decoder=decoder, learner=Learner(decoder, again_s=0.01)) as bench:
+        await bench.feed(log)
+        await bench.settled(3)
+
+        assert decoder.learned == 1
+        assert [event for event in effects.applied if event != "evt_2"] == ["evt_0", "evt_1"]
+
+
+async def test_a_healthy_registrys_no_is_poison_only_after_a_grace(database: Database) -> None:
+    decoder = PlainDecoder()
+    decoder.answer = DecodeError("unknown_schema_id")
+    moment = 0.0
+    learner = Learner(decoder, again_s=0.01, clock=lambda: moment)
+
+    async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
+        await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
+        await until(lambda: bench.outcome("applied") == 1 and decoder.learned == 1)
+        before = await bench.parked()
+        moment = 61.0
+        await bench.settled(2)
+
+        assert (before, await bench.parked()) == ([], [("rx_1", 0, "unknown_schema_id")])
+
+
+async def test_a_registry_that_does_not_answer_halts_the_partition(database: Database) -> None:
+    decoder = PlainDecoder()
+    decoder.answer = TransientError("registry_unreachable", systemic=True)
+    learner = Learner(decoder, again_s=0.01)
+
+    async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
+        await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
+        await until(lambda: bench.settler.halted(PLACE))
+        decoder.answer = None
+        await bench.settled(2)
+
+        assert (bench.settler.halted(PLACE), await bench.parked()) == (False, [])
+
+
+async def until_written(bench: Bench, mark: int) -> None:
+    """Wait for the mark in the ledger."""
+    while await bench.rows("select next_offset from drx_consumer.progress") != [(mark,)]:
+        await asyncio.sleep(0.02)
