@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeVar
 from bridge.errors import TransientError
 from bridge.kafka.settles import Adoption, Settles
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
+from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
 
 StartPolicy = Literal["none", "earliest", "latest"]
 
@@ -131,6 +132,7 @@ class Adopter:
             return await self._settles.adopt(place, generation)
 
         adoption = await self._until_answered(claim)
+        hit(BETWEEN_CLAIM_AND_SEEK)
         for _ in range(BEYOND_END_LOOKS):
             bounds, committed = await self._until_answered(lambda: self._look(place))
             verdict = judge(adoption, committed=committed, bounds=bounds, policy=self._policy)
