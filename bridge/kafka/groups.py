@@ -13,8 +13,8 @@ from aiokafka.errors import KafkaError, for_code  # noqa: TID251 - as above
 
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
-from bridge.kafka.reader import ReadError, end_consumer, places_of
-from bridge.kafka.transport import Bounds, Place
+from bridge.kafka.reader import ReadError, consumed, end_consumer, places_of
+from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 
 # Everything together; each request has a bound of its own.
 GROUPS_S = 60.0
@@ -130,9 +130,9 @@ class GroupView:
         """Keep offsets for a group without members; Kafka refuses it for one with members."""
         await self._consumer.commit({_partition(place): offset for place, offset in offsets.items()})
 
-    async def timestamps(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
-        """Return the time, in ms, of the first record at or after each offset, where one comes within `RECORDS_S`."""
-        found: dict[Place, int] = {}
+    async def first_records(self, offsets: Mapping[Place, int]) -> dict[Place, ConsumedRecord]:
+        """Return the first record at or after each offset, where one comes within `RECORDS_S`."""
+        found: dict[Place, ConsumedRecord] = {}
         for place, offset in offsets.items():
             self._consumer.seek(_partition(place), offset)
         deadline = asyncio.get_running_loop().time() + RECORDS_S
@@ -142,10 +142,10 @@ class GroupView:
             found |= await self._first(left)
         return found
 
-    async def _first(self, places: Collection[Place]) -> dict[Place, int]:
+    async def _first(self, places: Collection[Place]) -> dict[Place, ConsumedRecord]:
         # Without arguments `getmany` would mean all partitions.
         fetched = await self._consumer.getmany(*map(_partition, places), timeout_ms=POLL_MS)
-        return {Place(*place): records[0].timestamp for place, records in fetched.items() if records}
+        return {Place(*place): consumed(records[0]) for place, records in fetched.items() if records}
 
 
 def _partition(place: Place) -> Any:

@@ -109,14 +109,15 @@ class TopicReader:
             found = await self._consumer.getmany(*places, timeout_ms=POLL_MS)
         except KafkaError as exc:
             raise ReadError("read_failed", "the brokers refuse to be read; offsets out of range, or ACL?") from exc
-        return [
-            ConsumedRecord(
-                *(each.topic, each.partition, each.offset, each.timestamp, each.key, each.value),
-                [(name, content or b"") for name, content in each.headers],
-            )
-            for records in found.values()
-            for each in records
-        ]
+        return [consumed(each) for records in found.values() for each in records]
+
+
+def consumed(record: Any) -> ConsumedRecord:
+    """Return a record of the client's as ours."""
+    return ConsumedRecord(
+        *(record.topic, record.partition, record.offset, record.timestamp, record.key, record.value),
+        [(name, content or b"") for name, content in record.headers],
+    )
 
 
 def places_of(consumer: Any, topics: Sequence[str]) -> list[Any]:

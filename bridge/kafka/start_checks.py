@@ -11,14 +11,19 @@ from bridge.errors import ConfigError
 from bridge.kafka.connection import Connection
 from bridge.kafka.groups import open_group
 from bridge.kafka.progress import Progress, standings
-from bridge.kafka.transport import Bounds, Place
+from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 from bridge.postgres.pool import Database
 from bridge.postgres.tables import migrate_tables, pending_tables
+from bridge.postgres.text import stored_text
 
 _ACCEPT = """
 update drx_consumer.progress set cluster_id = $2, updated_at = clock_timestamp()
 where grp = $1 and cluster_id is distinct from $2
 """
+
+
+# A partition that is not there any more: its topic was made anew with fewer.
+_GONE = Bounds(0, 0)
 
 
 class Ground(NamedTuple):
@@ -54,14 +59,17 @@ async def check_start(
     stored = await standings(database, consumer.group, consumer.topics)
     async with open_group(connection, consumer.group, consumer.topics) as view:
         cluster_id, bounds = await view.cluster_id(), await view.bounds()
-    judge_start(
-        consumer.name,
-        stored.values(),
-        bounds,
-        cluster_id=cluster_id,
-        accepted=accepted_cluster,
-        begins_by_itself=begins_by_itself,
-    )
+        judge_start(
+            consumer.name,
+            stored.values(),
+            bounds,
+            cluster_id=cluster_id,
+            accepted=accepted_cluster,
+            begins_by_itself=begins_by_itself,
+        )
+        known = {at: each.next_offset for at, each in stored.items() if each.next_offset and each.last_event_id}
+        last = {at: offset - 1 for at, offset in known.items() if offset > bounds[at].start}
+        judge_last_records(consumer.name, stored, await view.first_records(last))
     if accepted_cluster is not None:
         async with database.transaction() as session:
             await session.execute(_ACCEPT, consumer.group, cluster_id)
@@ -91,7 +99,7 @@ def judge_start(
         ConfigError: The message names what overrides the refusal.
     """
     stored = list(stored)
-    offsets = {each.place: each.next_offset for each in stored if each.next_offset is not None and each.place in bounds}
+    offsets = {each.place: each.next_offset for each in stored if each.next_offset is not None}
     if not offsets and not begins_by_itself:
         msg = f"{consumer} was never told where to begin: `drx-consumer init {consumer} --from earliest|latest|TIME`"
         raise ConfigError(msg)
@@ -103,17 +111,41 @@ def judge_start(
         )
         raise ConfigError(msg)
     for place, offset in sorted(offsets.items()):
-        _judge_offset(consumer, place, offset, bounds[place])
+        _judge_offset(consumer, place, offset, bounds.get(place, _GONE))
+
+
+def judge_last_records(
+    consumer: str, stored: Mapping[Place, Progress], records: Mapping[Place, ConsumedRecord]
+) -> None:
+    """Refuse a topic in which other records lie where those were that were settled last.
+
+    Args:
+        consumer: Its name, for the message.
+        stored: Where the group stands.
+        records: The first of each partition from the one before that offset on; a gap there proves nothing.
+
+    Raises:
+        ConfigError: As `judge_start`.
+    """
+    for place, record in sorted(records.items()):
+        offset, last_event_id = stored[place].next_offset, stored[place].last_event_id
+        if record.offset + 1 == offset and stored_text(record.header("ce_id")) != last_event_id:
+            msg = f"{_stands(consumer, place, offset)} holds other records: the topic was made anew; {_again(consumer)}"
+            raise ConfigError(msg)
 
 
 def _judge_offset(consumer: str, place: Place, offset: int, bounds: Bounds) -> None:
-    stands = f"{consumer} stands at {offset} of {place.topic}/{place.partition}, which"
+    stands = _stands(consumer, place, offset)
     if offset > bounds.end:
         msg = f"{stands} ends at {bounds.end}: the topic was made anew or cut; {_again(consumer)}"
         raise ConfigError(msg)
     if offset < bounds.start:
         msg = f"{stands} begins at {bounds.start}: what lies between has expired; {_again(consumer)}"
         raise ConfigError(msg)
+
+
+def _stands(consumer: str, place: Place, offset: int) -> str:
+    return f"{consumer} stands at {offset} of {place.topic}/{place.partition}, which"
 
 
 def _again(consumer: str) -> str:

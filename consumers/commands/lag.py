@@ -81,13 +81,13 @@ async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:
             first = start if mark is None else max(mark, start)
             if first < end:
                 behind[at] = first
-        times = await view.timestamps(behind)
+        oldest = await view.first_records(behind)
     now = time.time()
     lags = []
     for at in sorted(bounds):
         above = stored[at].above if at in stored else 0
         records = bounds[at].end - behind[at] - above if at in behind else 0
-        age = max(0.0, now - times[at] / 1000) if at in times else None
+        age = max(0.0, now - oldest[at].timestamp_ms / 1000) if at in oldest else None
         seconds = age if at in behind else 0.0
         lags.append(Lag(*at, marks[at], above, committed[at], *bounds[at], records, seconds))
     return state, lags

@@ -18,6 +18,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.dev.ports import free_port
+from tests.installed import install
 from tests.integration.ingress_process import HANG_S, PROBE_S, until
 
 # A group notices a member that was killed after its session, which brokers let nobody make shorter than 6 s.
@@ -34,7 +35,6 @@ class ConsumerProcess:
         *,
         bootstrap_servers: str,
         dsn: str,
-        package: Path | None = None,
         env: Mapping[str, str] | None = None,
         **settings: str,
     ) -> None:
@@ -45,8 +45,7 @@ class ConsumerProcess:
             name: Entry point of the consumer.
             bootstrap_servers: Kafka.
             dsn: PostgreSQL.
-            package: Directory made by `install`, if the consumer is not one of ours.
-            env: Further variables, such as a fail point.
+            env: Further variables: what `install_code` returns, or a fail point.
             settings: Variables without their prefix, such as `READ_MODEL__SCHEMA`.
         """
         directory.mkdir(parents=True, exist_ok=True)
@@ -54,8 +53,8 @@ class ConsumerProcess:
         port = free_port()
         self.management_url = f"http://127.0.0.1:{port}"
         self._outputs = [directory / f"{name}-{port}.stdout", directory / f"{name}-{port}.stderr"]
-        self.env = consumer_environment(bootstrap_servers=bootstrap_servers, dsn=dsn, package=package, **settings)
-        self.env |= {"CONSUMER_MANAGEMENT__HOST": "127.0.0.1", "CONSUMER_MANAGEMENT__PORT": str(port)} | dict(env or {})
+        self.env = consumer_environment(bootstrap_servers=bootstrap_servers, dsn=dsn, env=env, **settings)
+        self.env |= {"CONSUMER_MANAGEMENT__HOST": "127.0.0.1", "CONSUMER_MANAGEMENT__PORT": str(port)}
         self._process = self._spawn()
 
     def __enter__(self) -> Self:
@@ -158,7 +157,7 @@ class ConsumerProcess:
 
 
 def consumer_environment(
-    *, bootstrap_servers: str, dsn: str, package: Path | None = None, **settings: str
+    *, bootstrap_servers: str, dsn: str, env: Mapping[str, str] | None = None, **settings: str
 ) -> dict[str, str]:
     """Our environment with only these settings; a group without offsets begins with the first record."""
     clean = {name: value for name, value in os.environ.items() if not name.upper().startswith(("BRIDGE_", "CONSUMER_"))}
@@ -170,7 +169,7 @@ def consumer_environment(
             "CONSUMER_KAFKA__SESSION_S": SESSION_S,
             "CONSUMER_POSTGRES__DSN": dsn,
         }
-        | ({} if package is None else {"PYTHONPATH": str(package)})
+        | dict(env or {})
         | {f"CONSUMER_{name}": value for name, value in settings.items()}
     )
 
@@ -189,12 +188,9 @@ async def drx_consumer(env: Mapping[str, str], *arguments: str) -> tuple[int, st
     return process.returncode, out.decode(), err.decode()
 
 
-def install(directory: Path, name: str, code: str) -> Path:
-    """Make a package whose module defines `consumer`, found as the entry point `name`; return its directory."""
-    module = name.replace("-", "_")
-    info = directory / f"{module}-1.0.dist-info"
-    info.mkdir(parents=True)
+def install_code(directory: Path, name: str, code: str) -> dict[str, str]:
+    """Make a package whose module defines `consumer`, found by that name; return what finds it in an environment."""
+    module = f"{name.replace('-', '_')}_consumer"
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{module}.py").write_text(dedent(code))
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[drx_bridge.consumers]\n{name} = {module}:consumer\n")
-    return directory
+    return install(directory, {name: f"{module}:consumer"})

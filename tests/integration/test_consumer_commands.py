@@ -12,7 +12,7 @@ import pytest
 
 from bridge.kafka.record import Record
 from tests.cluster import Cluster, Topics
-from tests.integration.consumer_process import consumer_environment, drx_consumer, install
+from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
 from tests.kafka import ready_producer
 from tests.postgres import execute
 
@@ -55,9 +55,9 @@ class Desk:
 @pytest.fixture
 def desk(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Desk:
     topic, group = topics.fresh(partitions=2), topics.unique_key("group")
-    package = install(tmp_path / "package", "desk", CODE.format(topic=topic, group=group))
+    package = install_code(tmp_path, "desk", CODE.format(topic=topic, group=group))
     env = consumer_environment(
-        bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, package=package, KAFKA__OFFSET_RESET="none"
+        bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=package, KAFKA__OFFSET_RESET="none"
     )
     return Desk(topic, group, postgres, env)
 
