@@ -16,10 +16,11 @@ NAME = "bench_slow"
 def slow(setup: Setup) -> Consumer:
     """Build it.
 
-    Options: `topic`, `group`, `lanes`, `timeout_s`, `hanging` (a key, may be empty) and `times` (a file that gets a
+    Options: `topic`, `group`, `lanes`, `timeout_s`, `hanging` (a key, or none) and `times` (a file that gets a
     line for each event: its id and when it was handled).
     """
     options = setup.options
+    hanging = options.get("hanging")
     consumer = Consumer(
         NAME,
         topics=[options["topic"]],
@@ -33,7 +34,7 @@ def slow(setup: Setup) -> Consumer:
     @consumer.handler
     async def handle(event: Event, context: Context) -> None:
         del context
-        if event.key == options["hanging"]:
+        if event.key == hanging:
             await asyncio.Event().wait()
         await asyncio.sleep(SINK_S)
         times.write(f"{event.id} {time.time()}\n")

@@ -1,0 +1,64 @@
+"""Consumers whose effects are not idempotent: applied twice, or out of order, an event can be told apart for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from bridge.consumer import Batches, Consumer, Context, Lanes, Placed, Setup
+from bridge.errors import PermanentError
+from bridge.event import Event
+from bridge.postgres.pool import Connection
+
+NAME = "appender"
+# Without any constraint that would hide a second time.
+TABLES = (
+    "create table appended (number bigserial, prescription_id text, event_id text)",
+    "create table counted (prescription_id text primary key, events bigint not null)",
+    "create table healed ()",
+    "create table shared (id int primary key, touched bigint not null)",
+    "insert into shared values (1, 0)",
+)
+APPEND = "insert into appended (prescription_id, event_id) values ($1, $2)"
+COUNT = """
+    insert into counted as c values ($1, 1) on conflict (prescription_id) do update set events = c.events + 1
+"""
+# Small, so that there are many transactions to be killed in.
+BATCH_RECORDS = 20
+LANES = 4
+
+
+def appender(setup: Setup) -> Consumer:
+    """Build it.
+
+    Options: `topic`, `group`, `mode` (`batches` or `lanes`), `pause_s` (of each call of the handler, inside its
+    transaction), `refused` (a key that is refused until `healed` holds a row) and `shared` (none, or a key whose events
+    touch the one row of `shared` after their own).
+    """
+    options = setup.options
+    mode = Batches(BATCH_RECORDS) if options["mode"] == "batches" else Lanes(LANES, transactional=True)
+    consumer = Consumer(NAME, topics=[options["topic"]], mode=mode, group=options["group"])
+    pause_s, refused, shared = float(options["pause_s"]), options["refused"], options.get("shared")
+
+    async def append(event: Event, connection: Connection) -> None:
+        if event.key == refused and not await connection.fetchval("select exists (select from healed)"):
+            raise PermanentError("refused")
+        await connection.execute(APPEND, event.key, event.id)
+        await connection.execute(COUNT, event.key)
+        if event.key == shared:
+            await connection.execute("update shared set touched = touched + 1")
+
+    async def append_batch(batch: Sequence[Placed], connection: Connection) -> None:
+        for event, _ in batch:
+            await append(event, connection)
+        await asyncio.sleep(pause_s)
+
+    async def append_one(event: Event, context: Context) -> None:
+        await append(event, context.connection)
+        await asyncio.sleep(pause_s)
+
+    if options["mode"] == "batches":
+        consumer.handler(append_batch)
+    else:
+        consumer.handler(append_one)
+    return consumer

@@ -1,0 +1,82 @@
+"""Looks at the offsets of a group all the time: neither those in the database nor those in Kafka may go back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import asyncpg  # noqa: TID251 - looks at what was committed
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.faults.scene import Scene
+
+# As often as it is cheap: most steps back would be undone by the next commit.
+LOOK_S = 0.02
+ANSWER_S = 30.0
+_PROGRESS = "select part, next_offset from drx_consumer.progress where grp = $1 and next_offset is not null"
+
+
+class StepBack(NamedTuple):
+    """An offset that was lower than one seen before."""
+
+    where: str
+    partition: int
+    before: int
+    after: int
+
+
+class Offsets:
+    """The latest offset of each partition in both places.
+
+    Attributes:
+        looks: How often they were looked at.
+        steps_back: What must be empty.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was seen yet."""
+        self.looks = 0
+        self.steps_back: list[StepBack] = []
+        self._latest: dict[tuple[str, int], int] = {}
+
+    def see(self, where: str, partition: int, offset: int) -> None:
+        """Compare with the one before."""
+        before = self._latest.get((where, partition), offset)
+        if offset < before:
+            self.steps_back.append(StepBack(where, partition, before, offset))
+        self._latest[where, partition] = offset
+
+
+@contextmanager
+def watched(scene: Scene) -> Iterator[Offsets]:
+    """Look until the block ends; what a scene's first process makes must be there."""
+    offsets, stop = Offsets(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(asyncio.run, _look(scene, offsets, stop))
+        try:
+            yield offsets
+        finally:
+            stop.set()
+        looking.result()
+
+
+async def _look(scene: Scene, offsets: Offsets, stop: threading.Event) -> None:
+    connection = await asyncpg.connect(scene.dsn)
+    # Never joins, so it disturbs nobody.
+    consumer = Consumer({"bootstrap.servers": scene.ground.bootstrap_servers, "group.id": scene.group})
+    places = [TopicPartition(scene.topic, number) for number in range(scene.partitions)]
+    try:
+        while not stop.wait(LOOK_S):
+            for part, offset in await connection.fetch(_PROGRESS, scene.group):
+                offsets.see("postgres", part, offset)
+            for place in consumer.committed(places, timeout=ANSWER_S):
+                if place.offset >= 0:
+                    offsets.see("kafka", place.partition, place.offset)
+            offsets.looks += 1
+    finally:
+        consumer.close()
+        await connection.close()
