@@ -73,7 +73,7 @@ class Applier:
                     body.decode(),
                 )
             )
-        new = await connection.fetch(self._sql.history, *zip(*rows, strict=True))
+        new = await connection.fetch(self._sql.history, rows)
         return events, Counter(each[0] for each in new)
 
     async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
@@ -87,18 +87,14 @@ class Applier:
         return {key: found.get(key) or _Known(blank(), None) for key in sorted(keys)}
 
     async def _write_rows(self, known: Mapping[str, _Known], added: Mapping[str, int], connection: Any) -> None:
-        new, old = [], []
+        new: list[tuple[Any, ...]] = []
+        old: list[tuple[Any, ...]] = []
         for key, (document, events) in known.items():
-            values = row(key, document, events=(events or 0) + added.get(key, 0))
-            if events is None:
-                new.append(values)
-            else:
-                old.append((*values, events))
+            rows = new if events is None else old
+            rows.append(row(key, document, before=events, added=added.get(key, 0)))
         for statement, rows in ((self._sql.insert, new), (self._sql.update, old)):
-            if rows:
-                tag = await connection.execute(statement, *zip(*rows, strict=True))
-                if _touched(tag) != len(rows):
-                    raise TransientError("row_changed")
+            if rows and _touched(await connection.execute(statement, rows)) != len(rows):
+                raise TransientError("row_changed")
 
 
 def _touched(tag: str) -> int:

@@ -7,49 +7,49 @@ from typing import Any, NamedTuple
 import orjson
 
 from consumers.read_model.facts import Document
-from consumers.read_model.roll_up import State, roll_up
+from consumers.read_model.roll_up import roll_up
 
-# Columns and the types they are sent as; what is sent as text and is none is cast by the server.
-_COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("prescription_id", "text", ""),
-    ("source", "text", ""),
-    ("environment", "text", ""),
-    ("account_id", "text", ""),
-    ("transmission", "text", ""),
-    ("order_status", "text", ""),
-    ("dispense", "text", ""),
-    ("fulfillment", "text", ""),
-    ("shipment", "text", ""),
-    ("display", "text", ""),
-    ("open_requests", "text", "text[]"),
-    ("safety", "text", "text[]"),
-    ("anomalies", "int", ""),
-    ("stub", "boolean", ""),
-    ("replaced_by", "text", ""),
-    ("prescriber_order_number", "text", ""),
-    ("rx_reference_number", "text", ""),
-    ("patient_id", "text", ""),
-    ("patient_mrn", "text", ""),
-    ("patient_name", "text", ""),
-    ("patient_birth_date", "text", "date"),
-    ("prescriber_id", "text", ""),
-    ("prescriber_npi", "text", ""),
-    ("prescriber_name", "text", ""),
-    ("pharmacy_ncpdp_id", "text", ""),
-    ("pharmacy_name", "text", ""),
-    ("medication", "text", ""),
-    ("medication_ndc", "text", ""),
-    ("dea_schedule", "text", ""),
-    ("transmission_at", "text", "timestamptz"),
-    ("cancel_pending_since", "text", "timestamptz"),
-    ("open_since", "text", "timestamptz"),
-    ("cancelled_at", "text", "timestamptz"),
-    ("dispensed_at", "text", "timestamptz"),
-    ("first_event_at", "text", "timestamptz"),
-    ("last_event_at", "text", "timestamptz"),
-    ("last_event_type", "text", ""),
-    ("events", "bigint", ""),
-    ("facts", "text", "jsonb"),
+# Columns in the order of the type `prescription_row`, and what the server makes of those that are sent as text.
+COLUMNS: tuple[tuple[str, str], ...] = (
+    ("prescription_id", ""),
+    ("source", ""),
+    ("environment", ""),
+    ("account_id", ""),
+    ("transmission", ""),
+    ("order_status", ""),
+    ("dispense", ""),
+    ("fulfillment", ""),
+    ("shipment", ""),
+    ("display", ""),
+    ("open_requests", ""),
+    ("safety", ""),
+    ("anomalies", ""),
+    ("stub", ""),
+    ("replaced_by", ""),
+    ("prescriber_order_number", ""),
+    ("rx_reference_number", ""),
+    ("patient_id", ""),
+    ("patient_mrn", ""),
+    ("patient_name", ""),
+    ("patient_birth_date", "date"),
+    ("prescriber_id", ""),
+    ("prescriber_npi", ""),
+    ("prescriber_name", ""),
+    ("pharmacy_ncpdp_id", ""),
+    ("pharmacy_name", ""),
+    ("medication", ""),
+    ("medication_ndc", ""),
+    ("dea_schedule", ""),
+    ("transmission_at", "timestamptz"),
+    ("cancel_pending_since", "timestamptz"),
+    ("open_since", "timestamptz"),
+    ("cancelled_at", "timestamptz"),
+    ("dispensed_at", "timestamptz"),
+    ("first_event_at", "timestamptz"),
+    ("last_event_at", "timestamptz"),
+    ("last_event_type", ""),
+    ("events", ""),
+    ("facts", "jsonb"),
 )
 _NOBODY: Document = {}
 _UNSAID = [None, _NOBODY]
@@ -57,13 +57,13 @@ _UNSAID_TEXT = [None, None]
 
 
 class Statements(NamedTuple):
-    """The statements of one schema.
+    """The statements of one schema; each takes an array of rows, which the driver writes faster than one per column.
 
     Attributes:
-        history: Arrays of the columns of `event`; returns the prescription ids of the rows that are new.
+        history: Rows of `event`; returns the prescription ids of those that are new.
         load: Prescription ids; returns what is known of them.
-        insert: Arrays of the columns of `prescription`; leaves a row that has appeared alone.
-        update: The same and the number of events before; leaves a row that has changed alone.
+        insert: Rows of `prescription`; leaves one that has appeared meanwhile alone.
+        update: The same; leaves one that has changed meanwhile alone.
     """
 
     history: str
@@ -74,19 +74,16 @@ class Statements(NamedTuple):
 
 def statements(schema: str) -> Statements:
     """Write the statements for a schema whose name is checked."""
-    names = ", ".join(name for name, _, _ in _COLUMNS)
-    arrays = ", ".join(f"${place}::{sent}[]" for place, (_, sent, _) in enumerate(_COLUMNS, 1))
-    values = ", ".join(f"u.{name}::{cast}" if cast else f"u.{name}" for name, _, cast in _COLUMNS)
-    settings = ", ".join(f"{name} = u.{name}" + (f"::{cast}" if cast else "") for name, _, cast in _COLUMNS[1:])
+    names = ", ".join(name for name, _ in COLUMNS)
+    values = {name: f"u.{name}::{cast}" if cast else f"u.{name}" for name, cast in COLUMNS}
+    settings = ", ".join(f"{name} = {value}" for name, value in values.items() if name != "prescription_id")
     return Statements(
         history=f"""
             insert into "{schema}".event (source, event_id, prescription_id, event_type, occurred_at, received_at,
               topic, partition, "offset", body)
-            select source, event_id, prescription_id, event_type, occurred_at, received_at, topic, part, place,
-              body::jsonb
-            from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
-              $7::text[], $8::int[], $9::bigint[], $10::text[]) as u
-              (source, event_id, prescription_id, event_type, occurred_at, received_at, topic, part, place, body)
+            select source, event_id, prescription_id, event_type, occurred_at, received_at,
+              topic, partition, "offset", body::jsonb
+            from unnest($1::"{schema}".event_row[])
             on conflict (source, event_id) do nothing
             returning prescription_id
             """,  # noqa: S608 -- as below
@@ -95,20 +92,21 @@ def statements(schema: str) -> Statements:
             where prescription_id = any ($1::text[])
             """,  # noqa: S608 -- as below
         insert=f"""
-            insert into "{schema}".prescription ({names}) select {values} from unnest({arrays}) as u ({names})
+            insert into "{schema}".prescription ({names})
+            select {", ".join(values.values())} from unnest($1::"{schema}".prescription_row[]) u
             on conflict (prescription_id) do nothing
             """,  # noqa: S608 -- as below
         update=f"""
             update "{schema}".prescription p set {settings}, updated_at = clock_timestamp()
-            from unnest({arrays}, ${len(_COLUMNS) + 1}::bigint[]) as u ({names}, events_before)
+            from unnest($1::"{schema}".prescription_row[]) u
             where p.prescription_id = u.prescription_id and p.events = u.events_before
             """,  # noqa: S608 -- the schema's name is checked where it is read, the columns are ours
     )
 
 
-def row(prescription_id: str, document: Document, *, events: int) -> tuple[Any, ...]:
-    """Return the values of a row, in the order of the statements."""
-    state: State = roll_up(document)
+def row(prescription_id: str, document: Document, *, before: int | None, added: int) -> tuple[Any, ...]:
+    """Return a `prescription_row`: `COLUMNS`, and how many events it had `before`, None if there was no row."""
+    state = roll_up(document)
     last_stamp, last_type, account_id, environment = document["last"]
     patient = document.get("patient", _UNSAID)[1]
     prescriber = document.get("prescriber", _UNSAID)[1]
@@ -125,8 +123,8 @@ def row(prescription_id: str, document: Document, *, events: int) -> tuple[Any, 
         state.fulfillment,
         state.shipment,
         state.display,
-        array_literal(state.open_requests),
-        array_literal(state.safety),
+        state.open_requests,
+        state.safety,
         state.anomalies,
         state.stub,
         state.replaced_by,
@@ -152,14 +150,7 @@ def row(prescription_id: str, document: Document, *, events: int) -> tuple[Any, 
         document["first"][0],
         last_stamp[0],
         last_type,
-        events,
+        (before or 0) + added,
         orjson.dumps(document, option=orjson.OPT_SORT_KEYS).decode(),
+        before,
     )
-
-
-def array_literal(words: list[str]) -> str:
-    """Write a PostgreSQL array: one text per row, since arrays of arrays would have to be of one length."""
-    if not words:
-        return "{}"
-    quoted = (word.replace("\\", "\\\\").replace('"', '\\"') for word in words)
-    return '{"' + '","'.join(quoted) + '"}'
