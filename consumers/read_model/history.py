@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from bridge.event import Event
+from bridge.postgres.text import stored_text
 
 # PostgreSQL's text and jsonb take every character but this one, which JSON and Avro allow.
 NUL, REPLACEMENT = "\x00", "\ufffd"
@@ -18,6 +19,8 @@ _NUL_IN_JSON = rb"\u0000"
 # Their key is no prescription's: a prescriber, an account, a request that matches none.
 _ACCOUNT_TYPES = frozenset({"prescriber.enrollment_changed", "system.ping"})
 _REQUEST_PREFIX = "req:"
+# Longer than any id or key that the ingress lets through (CONTRACT §1, §4).
+_ID_MAX = 256
 
 
 def prescription_of(event: Event) -> str | None:
@@ -38,12 +41,21 @@ def body_of(event: Event) -> bytes:
 
 
 def storable(event: Event) -> tuple[Event, bytes, int]:
-    """Return the event without U+0000, its body, and how many strings had to be changed."""
+    """Return the event without U+0000, its body, and how many strings had to be changed.
+
+    Ids and keys of foreign records may also be too long for an index.
+    """
     body = body_of(event)
-    if _NUL_IN_JSON not in body:
+    if _NUL_IN_JSON not in body and len(event.id) <= _ID_MAX and len(event.key) <= _ID_MAX:
         return event, body, 0
     value, changed = _cleaned(event.value)
-    clean = replace(event, id=_clean(event.id), source=_clean(event.source), key=_clean(event.key), value=value)
+    clean = replace(
+        event,
+        id=stored_text(event.id),
+        source=stored_text(event.source),
+        key=stored_text(event.key),
+        value=value,
+    )
     return clean, body_of(clean), changed
 
 

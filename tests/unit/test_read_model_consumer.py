@@ -1,0 +1,98 @@
+"""How the read model is set up, and what its settings refuse."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bridge.consumer import Batches, Consumer, Setup
+from bridge.errors import ConfigError
+from consumers.read_model.alarms import Alarms, Contradictions
+from consumers.read_model.consumer import MIGRATIONS, open_read_model
+from consumers.read_model.metrics import ReadModelMetrics
+
+
+def a_read_model(**options: str) -> Consumer:
+    return open_read_model(Setup(options, CollectorRegistry()))
+
+
+def test_by_default_it_reads_both_event_topics_into_the_schema_of_its_name() -> None:
+    consumer = a_read_model()
+
+    assert (consumer.name, consumer.group, consumer.topics) == (
+        "read_model",
+        "read_model",
+        ("drx.prescriptions.v1", "drx.accounts.v1"),
+    )
+    assert consumer.tables is not None
+    assert (consumer.tables.schema, consumer.tables.migrations) == ("read_model", MIGRATIONS)
+    assert consumer.mode == Batches()
+    assert consumer.handle is not None
+    assert [job.every_s for job in consumer.jobs] == [60.0]
+
+
+def test_another_schema_is_a_group_of_its_own() -> None:
+    consumer = a_read_model(schema="read_model_2")
+
+    assert consumer.tables is not None
+    assert (consumer.group, consumer.tables.schema) == ("read_model.read_model_2", "read_model_2")
+
+
+def test_a_type_that_only_a_newer_release_knows_waits() -> None:
+    """Skipped, it would be missing from the history for ever."""
+    assert a_read_model().unknown == "park"
+
+
+def test_topics_and_batches_can_be_set() -> None:
+    consumer = a_read_model(topics="drx.prescriptions.v1, epcs", batch_records="50", timers_every_s="5")
+
+    assert consumer.topics == ("drx.prescriptions.v1", "epcs")
+    assert consumer.mode == Batches(records=50)
+    assert consumer.jobs[0].every_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("schema", "Read Model"),
+        ("schema", 'x"; drop'),
+        ("schema", "pg_x"),
+        ("schema", "drx_consumer"),
+        ("schema", "x" * 64),
+        ("schema", ""),
+        ("topics", " , "),
+        ("batch_records", "0"),
+        ("batch_records", "many"),
+        ("unconfirmed_h", "-1"),
+        ("unconfirmed_h", "nan"),
+        ("silence_gaps", "inf"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(option: str, given: str) -> None:
+    with pytest.raises(ConfigError, match=f"read_model.{option}"):
+        a_read_model(**{option: given})
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(ConfigError, match="no setting 'shema'"):
+        a_read_model(shema="x")
+
+
+def test_it_is_installed_under_its_name() -> None:
+    (point,) = entry_points(group="drx_bridge.consumers", name="read_model")
+
+    assert point.load() is open_read_model
+
+
+def test_what_was_counted_is_remembered_within_a_bound() -> None:
+    registry = CollectorRegistry()
+    alarms = Alarms(ReadModelMetrics(registry))
+    nothing, signal = Contradictions({}, {}), Contradictions({"dispensed_after_cancel": ["t", 0, "e", "drx"]}, {})
+
+    for number in (*range(10_001), 10_000, 0):
+        alarms.note(f"rx_{number}", nothing, signal)
+
+    counted = registry.get_sample_value("drxbridge_safety_signals_total", {"kind": "dispensed_after_cancel"})
+    assert counted == 10_002  # the first was forgotten, the last was not

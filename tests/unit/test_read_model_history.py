@@ -1,0 +1,97 @@
+"""What the history keeps of an event, and which prescription an event belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+
+from bridge.registry.lint import expand
+from bridge.registry.loader import bundled
+from consumers.read_model.history import body_of, prescription_of, storable
+from tests.prescriptions import a_fact, created, renewal_asked, worked_on
+from tests.unit.schema_corpus import values
+
+SENT = bundled().schemas()["drx.v1.PrescriptionSent"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (Decimal("1E+3"), "1000"),
+        (Decimal("0.500"), "0.500"),
+        (date(2026, 2, 3), "2026-02-03"),
+        (datetime(2026, 2, 3, 4, 5, 6, 7, UTC), "2026-02-03T04:05:06.000007Z"),
+        (datetime(2026, 2, 3, 4, 5, 6, 0, UTC), "2026-02-03T04:05:06Z"),
+        (2**63 - 1, 2**63 - 1),
+        (b"\x00\xff", "AP8="),
+        ({"a": [None, True]}, {"a": [None, True]}),
+    ],
+)
+def test_values_are_kept_as_json_that_loses_nothing(said: Any, kept: Any) -> None:
+    assert orjson.loads(body_of(created(0, extensions=said)))["extensions"] == kept
+
+
+def test_an_event_without_u_0000_is_kept_as_it_is() -> None:
+    event = created(0, prescriber_order_number="\\u0000")
+
+    clean, _, changed = storable(event)
+
+    assert (clean, changed) == (event, 0)
+
+
+def test_u_0000_becomes_u_fffd_wherever_it_is() -> None:
+    event = a_fact(
+        "epcs.signed", 0, id="e\x00", key="k\x00", factors=["a\x00", "b"], extensions={"/\x00": "\x00\x00", "/b": "b"}
+    )
+
+    clean, body, changed = storable(event)
+
+    assert (clean.id, clean.key) == ("e\ufffd", "k\ufffd")
+    assert clean.value["factors"] == ["a\ufffd", "b"]
+    assert clean.value["extensions"] == {"/\ufffd": "\ufffd\ufffd", "/b": "b"}
+    assert orjson.loads(body)["event_id"] == "e\ufffd"
+    assert changed == 5  # event id, prescription id, factor, name and text of the extension
+
+
+def test_names_that_differ_in_u_0000_only_stay_two() -> None:
+    event = created(0, extensions={"a\x00": "1", "a\ufffd": "2", "a\ufffd\ufffd": "3"})
+
+    assert storable(event)[0].value["extensions"] == {"a\ufffd\ufffd\ufffd": "1", "a\ufffd": "2", "a\ufffd\ufffd": "3"}
+
+
+def test_a_foreign_id_too_long_for_an_index_is_kept_as_its_digest() -> None:
+    clean, _, changed = storable(created(0, id="x" * 3000, key="rx_1"))
+
+    assert clean.id.startswith("\\h")
+    assert (len(clean.id), clean.key, changed) == (66, "rx_1", 0)
+
+
+@given(value=values(expand(SENT)))
+def test_any_record_of_the_contract_can_be_kept(value: dict[str, Any]) -> None:
+    event = replace(created(0), value=value)
+
+    _, body, _ = storable(event)
+
+    assert b"\\u0000" not in body.replace(b"\\\\", b"")
+    assert set(orjson.loads(body)) == set(event.value)
+
+
+@pytest.mark.parametrize(
+    ("event", "row"),
+    [
+        (created(0, key="rx_1"), "rx_1"),
+        (worked_on(0, "packed", key="q:7:12", prescription_id=None), "q:7:12"),
+        (renewal_asked(0, request_id="r1", key="req:r1", prescription_id=None), None),
+        (a_fact("prescriber.enrollment_changed", 0, key="prv_1", prescription_id=None), None),
+        (a_fact("system.ping", 0, key="acct_1", prescription_id=None), None),
+    ],
+    ids=["prescription", "other source", "unmatched request", "prescriber", "account"],
+)
+def test_only_an_event_about_a_prescription_has_a_row(event: Any, row: str | None) -> None:
+    assert prescription_of(event) == row
