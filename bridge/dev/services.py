@@ -14,7 +14,7 @@ from bridge.dev.ports import HOST
 from bridge.dev.processes import Child
 
 # The consumers that `dev` runs.
-CONSUMERS: tuple[str, ...] = ()
+CONSUMERS = ("read_model",)
 # The sources that `dev` configures: name to shipped profile.
 SOURCES = {"drx": "drx_standard"}
 # CONTRACT 4.

@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
 
 from bridge.dev.admin import known_brokers
 from tests.integration.dev_process import DevProcess, gone, run_dev, until
+from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
 
@@ -71,12 +72,15 @@ def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) ->
     source = endpoints["sources"]["drx"]
     assert status(f"{endpoints['management']}/readyz") == 200
     assert status(f"{endpoints['registry']}/subjects") == 200
-    assert set(endpoints["pids"]) == {"broker-1", "registry", "ingress"}
+    assert set(endpoints["consumers"]) == {"read_model"}
+    assert status(f"{endpoints['consumers']['read_model']}/readyz") == 200
+    assert execute(endpoints["postgres"], "select to_regclass('read_model.prescription') is not null") == [[(True,)]]
+    assert set(endpoints["pids"]) == {"broker-1", "postgres", "registry", "ingress", "read_model"}
     assert (source["path"], source["profile"]) == ("/webhooks/drx", "drx_standard")
     assert Path(source["secret_file"]).name == "current"
     assert Path(source["secret_file"]).read_text().startswith("whsec_")
     assert Path(endpoints["logs"], "ingress.log").is_file()
-    assert "postgres" not in endpoints
+    assert dev.endpoints_file.stat().st_mode & 0o777 == 0o600, "it holds a password"
 
 
 async def test_the_topics_have_the_partitions_of_the_contract(dev: DevProcess) -> None:
@@ -93,7 +97,7 @@ def test_a_second_one_on_the_same_directory_names_the_first(dev: DevProcess) -> 
     assert is_up(f"{dev.endpoints()['management']}/readyz")
 
 
-@pytest.mark.parametrize("name", ["registry", "ingress", "broker-1"])
+@pytest.mark.parametrize("name", ["registry", "ingress", "postgres", "read_model", "broker-1"])
 def test_a_killed_part_comes_back_on_its_port_under_a_new_pid(dev: DevProcess, name: str) -> None:
     before = dev.endpoints()
 
@@ -105,6 +109,7 @@ def test_a_killed_part_comes_back_on_its_port_under_a_new_pid(dev: DevProcess, n
     until(lambda: known_brokers(after["bootstrap_servers"]), what="the broker's answer")
     until(lambda: is_up(f"{after['registry']}/subjects"), what="the registry's answer")
     until(lambda: is_up(f"{after['management']}/readyz"), what="the ingress to be ready")
+    until(lambda: is_up(f"{after['consumers']['read_model']}/readyz"), what="the consumer to be ready")
 
 
 def test_its_own_death_takes_all_and_loses_nothing(tmp_path: Path) -> None:
@@ -112,6 +117,7 @@ def test_its_own_death_takes_all_and_loses_nothing(tmp_path: Path) -> None:
         before = first.ready()
         secret = Path(before["sources"]["drx"]["secret_file"]).read_text()
         asyncio.run(write(before["bootstrap_servers"], b"kept"))
+        execute(before["postgres"], "create table kept as select 1")
         first.end(signal.SIGKILL)
         until(lambda: all(map(gone, before["pids"].values())), what="the children's end")
 
@@ -121,10 +127,23 @@ def test_its_own_death_takes_all_and_loses_nothing(tmp_path: Path) -> None:
         assert {**after, "pids": {}} == {**before, "pids": {}}
         assert Path(after["sources"]["drx"]["secret_file"]).read_text() == secret
         assert asyncio.run(read_first(after["bootstrap_servers"])) == b"kept"
+        assert execute(after["postgres"], "select * from kept") == [[(1,)]]
 
         assert second.end(signal.SIGTERM) == 0
         assert all(map(gone, after["pids"].values()))
         assert not second.endpoints_file.exists()
+
+
+def test_parts_that_do_not_run_are_left_out(tmp_path: Path) -> None:
+    with DevProcess(tmp_path, "--no-consumers", "--no-restart") as dev:
+        before = dev.ready()
+        assert "consumers" not in before
+        assert set(before["pids"]) == {"broker-1", "postgres", "registry", "ingress"}
+
+        psutil.Process(before["pids"]["postgres"]).kill()
+        until(lambda: "postgres" not in dev.endpoints(), what="its absence")
+
+        assert set(dev.endpoints()["pids"]) == {"broker-1", "registry", "ingress"}
 
 
 def test_ctrl_c_while_starting_ends_what_runs_already(tmp_path: Path) -> None:

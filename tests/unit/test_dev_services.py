@@ -19,6 +19,12 @@ def test_a_child_hears_nothing_of_another_system() -> None:
         "BRIDGE_REGISTRY__URL": "http://production",
         "BRIDGE_HTTP__DEADLINE_S": "2",
         "bridge_http__port": "80",
+        "CONSUMER_CONFIG": "/etc/production.toml",
+        "CONSUMER_POSTGRES__DSN_FILE": "/etc/production",
+        "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": "production:9092",
+        "CONSUMER_REGISTRY__URL": "http://production",
+        "CONSUMER_ACCEPT__CLUSTER_ID": "production",
+        "CONSUMER_LOG__LEVEL": "debug",
     }
 
     environment = child_environment(shell, {"BRIDGE_HTTP__PORT": "18080"})
@@ -27,6 +33,7 @@ def test_a_child_hears_nothing_of_another_system() -> None:
         "PATH": "/bin",
         "BRIDGE_HTTP__DEADLINE_S": "2",
         "BRIDGE_HTTP__PORT": "18080",
+        "CONSUMER_LOG__LEVEL": "debug",
         "PYTHONUNBUFFERED": "1",
     }
 
