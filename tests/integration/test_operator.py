@@ -1,0 +1,435 @@
+"""What operators decide about parked keys and groups: done whole, kept with who and why, and nothing in a dry run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from bridge.errors import ConfigError
+from bridge.kafka import parking
+from bridge.kafka.decisions import export, import_decisions
+from bridge.kafka.ledger import FencedError, Ledger
+from bridge.kafka.operator import Decision, drop_key, retry, skip
+from bridge.kafka.parked import Filters, list_parked, show
+from bridge.kafka.progress import audit_placing, forget_group, lock, place, progress
+from bridge.kafka.transport import Place
+from bridge.postgres.pool import Database
+from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
+
+TOPIC = PLACE.topic
+REBUILD = "desk-rebuild"
+
+_TABLES = ("progress", "inbox", "settled", "parked_key", "parked_event", "audit")
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with ledger_database(postgres) as database:
+        yield database
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database, group=GROUP, cluster_id="cluster-a")
+
+
+async def parked(ledger: Ledger, *offsets: int, key: str = KEY, cls: str = "bug", code: str = "unexpected") -> None:
+    async with ledger.begin(PLACE, 1) as settlement:
+        first, *behind = (a_consumed_record(offset, key=key.encode()) for offset in offsets)
+        await parking.park(settlement, first, cls=cls, code=code, attempts=1)
+        for record in behind:
+            await parking.append(settlement, record)
+
+
+async def everything(database: Database) -> dict[str, list[tuple[object, ...]]]:
+    return {table: await rows(database, f"select * from drx_consumer.{table} order by 1, 2, 3") for table in _TABLES}  # noqa: S608 - constants
+
+
+async def test_the_list_shows_the_oldest_first_with_what_waits(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7, 9)
+    await parked(ledger, 8, key="rx-2", cls="poison", code="not_avro")
+
+    listed = await list_parked(database, GROUP)
+
+    assert [(each.key, each.cls, each.code, each.events, each.first_offset) for each in listed] == [
+        ("rx-1", "bug", "unexpected", 2, 7),
+        ("rx-2", "poison", "not_avro", 1, 8),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "keys"),
+    [
+        (Filters(), ["rx-1", "rx-2"]),
+        (Filters(cls="poison"), ["rx-2"]),
+        (Filters(code="unexpected"), ["rx-1"]),
+        (Filters(topic="other"), []),
+        (Filters(cls="bug", code="not_avro"), []),
+        (Filters(older_s=3600), ["rx-1"]),
+    ],
+)
+async def test_filters_choose_for_the_list_and_for_retry_alike(
+    ledger: Ledger, database: Database, filters: Filters, keys: list[str]
+) -> None:
+    await parked(ledger, 7)
+    await parked(ledger, 8, key="rx-2", cls="poison", code="not_avro")
+    async with database.transaction() as connection:
+        await connection.execute(
+            "update drx_consumer.parked_key set parked_at = parked_at - interval '2 hours' where key = 'rx-1'"
+        )
+
+    assert [each.key for each in await list_parked(database, GROUP, filters)] == keys
+    assert [each.key for each in await retry(database, GROUP, filters=filters, actor="ann")] == keys
+
+
+async def test_values_are_shown_only_when_asked_for(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+
+    (without,) = await show(database, GROUP, TOPIC, KEY)
+    (whole,) = await show(database, GROUP, TOPIC, KEY, values=True)
+
+    assert (without.offset, without.event_id, without.value, without.raw_key, without.headers) == (
+        7,
+        "evt-7",
+        None,
+        None,
+        None,
+    )
+    assert (whole.value, whole.raw_key) == (b"\x00v", KEY.encode())
+    assert ["x-binary", "/wA="] in json.loads(whole.headers or "")
+
+
+async def test_a_retry_asks_for_these_keys_only(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    await parked(ledger, 8, key="rx-2")
+
+    decisions = await retry(database, GROUP, [(TOPIC, "rx-2"), (TOPIC, "gone")], actor="ann")
+
+    assert [each.key for each in decisions] == ["rx-2"]
+    assert await parking.requested(database, GROUP, [PLACE]) == [(TOPIC, "rx-2")]
+
+
+async def test_a_retry_of_no_keys_is_not_a_retry_of_all(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+
+    assert await retry(database, GROUP, [], actor="ann") == []
+    assert await parking.requested(database, GROUP, [PLACE]) == []
+
+
+async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -> None:
+    """The first is due at once, each other a while later: the owners need no limiter of their own."""
+    for number, key in enumerate(("rx-1", "rx-2", "rx-3")):
+        await parked(ledger, number, key=key)
+    await retry(database, GROUP, per_second=0.01, actor="ann")
+
+    gaps = """
+    select key, round(extract(epoch from release_requested_at - min(release_requested_at) over ()) / 100)::int
+    from drx_consumer.parked_key order by 1
+    """
+    assert await rows(database, gaps) == [("rx-1", 0), ("rx-2", 1), ("rx-3", 2)]
+    assert await parking.requested(database, GROUP, [PLACE]) == [(TOPIC, "rx-1")]
+
+
+async def test_a_skip_gives_up_one_record_and_leaves_those_behind_it(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7, 9)
+
+    decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+
+    assert decision == Decision(TOPIC, 3, KEY, 7, "acme", "evt-7", "a1", "unexpected", inbox_written=True)
+    assert [each.offset for each in await show(database, GROUP, TOPIC, KEY)] == [9]
+    assert await rows(database, "select source, event_id from drx_consumer.inbox") == [("acme", "evt-7")]
+
+
+async def test_a_skip_of_the_last_record_makes_the_key_live(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+
+    assert await list_parked(database, GROUP) == []
+    async with ledger.begin(PLACE, 1) as settlement:
+        assert not await parking.append(settlement, a_consumed_record(9))
+
+
+async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger, database: Database) -> None:
+    async with ledger.begin(PLACE, 1) as settlement:
+        await settlement.admit([an_entry("evt-7", body="first")])
+    await parked(ledger, 7, code="id_conflict")
+
+    decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+
+    assert decision.inbox_written is False
+    assert await rows(database, "select body_sha256 from drx_consumer.inbox") == [("first",)]
+
+
+async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledger, database: Database) -> None:
+    async with ledger.begin(PLACE, 1) as settlement:
+        bare = a_consumed_record(7)._replace(headers=[])
+        await parking.park(settlement, bare, cls="poison", code="not_avro", attempts=0)
+
+    decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="not ours")
+
+    assert decision.inbox_written is False
+    assert await rows(database, "select * from drx_consumer.inbox") == []
+
+
+async def test_a_drop_gives_up_every_record_of_the_key(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7, 9)
+    await parked(ledger, 8, key="rx-2")
+
+    decisions = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
+
+    assert [(each.offset, each.inbox_written) for each in decisions] == [(7, True), (9, True)]
+    assert [each.key for each in await list_parked(database, GROUP)] == ["rx-2"]
+
+
+async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledger, database: Database) -> None:
+    async with ledger.begin(PLACE, 1) as settlement:
+        await parking.park(settlement, a_consumed_record(7, event_id="evt"), cls="bug", code="unexpected", attempts=1)
+        await parking.append(settlement, a_consumed_record(9, event_id="evt", body="b2"))
+    would = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient", dry_run=True)
+
+    decisions = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
+
+    assert [each.inbox_written for each in decisions] == [True, False]
+    assert would == decisions
+
+
+async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7, 9)
+    await parked(ledger, 8, key="rx-2")
+    await retry(database, GROUP, [(TOPIC, KEY)], actor="ann", reason="fixed in 1.2")
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="bob", reason="entered twice")
+    await drop_key(database, GROUP, TOPIC, "rx-2", actor="ann", reason="test patient")
+
+    kept = 'select actor, verb, topic, part, key, "offset", event_id, reason from drx_consumer.audit order by number'
+    assert await rows(database, kept) == [
+        ("ann", "retry", TOPIC, 3, KEY, None, None, "fixed in 1.2"),
+        ("bob", "skip", TOPIC, 3, KEY, 7, "evt-7", "entered twice"),
+        ("ann", "drop_key", TOPIC, 3, "rx-2", 8, "evt-8", "test patient"),
+    ]
+
+
+_VERBS: dict[str, Callable[..., Awaitable[Any]]] = {
+    "retry": lambda database, dry: retry(database, GROUP, actor="ann", dry_run=dry),
+    "skip": lambda database, dry: skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void", dry_run=dry),
+    "drop_key": lambda database, dry: drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="void", dry_run=dry),
+    "forget": lambda database, dry: forget_group(database, GROUP, actor="ann", reason="gone", dry_run=dry),
+}
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    ledger: Ledger, database: Database, verb: str
+) -> None:
+    await ledger.claim(PLACE)
+    await parked(ledger, 7, 9)
+    before = await everything(database)
+    would = await _VERBS[verb](database, dry=True)
+    after = await everything(database)
+
+    assert after == before
+    assert await _VERBS[verb](database, dry=False) == would
+    assert await everything(database) != before
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_giving_up_needs_a_reason(ledger: Ledger, database: Database, reason: str, dry_run: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    await parked(ledger, 7)
+    with pytest.raises(ConfigError):
+        await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason=reason, dry_run=dry_run)
+    with pytest.raises(ConfigError):
+        await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason=reason, dry_run=dry_run)
+    with pytest.raises(ConfigError):
+        await forget_group(database, GROUP, actor="ann", reason=reason, dry_run=dry_run)
+
+    assert len(await show(database, GROUP, TOPIC, KEY)) == 1
+
+
+async def test_what_is_not_parked_cannot_be_given_up(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    with pytest.raises(ConfigError) as caught:
+        await skip(database, GROUP, TOPIC, KEY, offset=8, actor="ann", reason="void")
+    with pytest.raises(ConfigError):
+        await drop_key(database, "other", TOPIC, KEY, actor="ann", reason="void")
+
+    assert KEY not in str(caught.value)  # health information
+
+
+async def test_two_operators_give_a_record_up_once(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    async with database.transaction() as connection:
+        await connection.execute("select from drx_consumer.parked_key for update")
+        both = [
+            asyncio.create_task(skip(database, GROUP, TOPIC, KEY, offset=7, actor=actor, reason="void"))
+            for actor in ("ann", "bob")
+        ]
+        await until_waiting(database, 2)
+    outcomes = await asyncio.gather(*both, return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} == {Decision, ConfigError}
+    assert len(await rows(database, "select from drx_consumer.audit")) == 1
+
+
+async def exported(database: Database, group: str = GROUP, *, values: bool = False) -> list[dict[str, Any]]:
+    """Export as a file of JSON lines would carry it."""
+    return [orjson.loads(orjson.dumps(row)) async for row in export(database, group, values=values)]
+
+
+async def test_an_export_holds_decisions_and_what_waits(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7, 9)
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+
+    first, second = await exported(database)
+    (_, whole) = await exported(database, values=True)
+
+    assert (first["kind"], first["verb"], first["offset"], first["reason"]) == ("decision", "skip", 7, "entered twice")
+    assert (second["kind"], second["offset"], second["class"], second["value"]) == ("parked", 9, "behind", None)
+    assert (whole["value"], whole["headers"][0]) == ("AHY=", ["ce_source", "YWNtZQ=="])
+
+
+async def test_a_rebuilt_group_neither_applies_nor_parks_what_was_given_up(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7, 9)
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
+
+    decisions = await import_decisions(database, await exported(database), group=REBUILD)
+
+    rebuilt = Ledger(database, group=REBUILD, cluster_id="cluster-a")
+    claim = await rebuilt.claim(PLACE)
+    async with rebuilt.begin(PLACE, claim.epoch) as settlement:
+        repeated = await settlement.admit([an_entry("evt-7"), an_entry("evt-9"), an_entry("evt-8")])
+    assert [each.offset for each in decisions] == [7, 9]
+    assert claim.settled == {7, 9}
+    assert repeated == ["duplicate", "duplicate", "fresh"]
+
+
+async def test_a_rebuilt_group_applies_the_first_of_two_equal_ids_of_which_the_second_was_skipped(
+    ledger: Ledger, database: Database
+) -> None:
+    """The live group had the first in its inbox; the second one's digest, carried over, would make it a conflict."""
+    async with ledger.begin(PLACE, 1) as settlement:
+        await settlement.admit([an_entry("evt-7", body="first")])
+    await parked(ledger, 7, code="id_conflict")
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    await import_decisions(database, await exported(database), group=REBUILD)
+
+    async with Ledger(database, group=REBUILD, cluster_id="cluster-a").begin(PLACE, 1) as settlement:
+        verdicts = await settlement.admit([an_entry("evt-7", body="first")])
+
+    assert verdicts == ["fresh"]
+
+
+async def test_decisions_are_carried_on_by_the_group_that_took_them_over(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    first = await exported(database)
+    for _ in range(2):
+        await import_decisions(database, first, group=REBUILD)
+
+    assert await exported(database, REBUILD) == first
+
+
+async def test_a_dry_import_changes_nothing(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    before = await everything(database)
+
+    decisions = await import_decisions(database, await exported(database), group=REBUILD, dry_run=True)
+
+    assert [each.offset for each in decisions] == [7]
+    assert await everything(database) == before
+
+
+@pytest.mark.parametrize("broken", [{"verb": "skip"}, {"verb": "skip", "topic": "t", "part": "secret"}])
+async def test_a_row_that_is_not_of_an_export_is_refused_by_its_number(
+    database: Database, broken: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="row 2") as caught:
+        await import_decisions(database, [{"kind": "parked"}, broken], group=REBUILD)
+
+    assert "secret" not in str(caught.value)
+
+
+async def placed(database: Database, offsets: dict[Place, int], *, cluster_id: str = "cluster-a") -> None:
+    async with database.transaction() as connection:
+        await lock(connection, GROUP, [TOPIC])
+        await place(connection, GROUP, offsets, cluster_id=cluster_id)
+        await audit_placing(connection, GROUP, offsets, actor="ann", reason="new cluster")
+
+
+async def test_a_group_starts_where_it_was_placed(ledger: Ledger, database: Database) -> None:
+    await placed(database, {PLACE: 40, Place(TOPIC, 0): 0})
+
+    claim = await ledger.claim(PLACE)
+
+    assert (claim.next_offset, claim.last_event_id) == (40, None)
+    assert [(each.place.partition, each.next_offset) for each in await progress(database, GROUP)] == [(0, 0), (3, 40)]
+    audit = 'select verb, part, "offset", actor, reason from drx_consumer.audit order by part'
+    assert await rows(database, audit) == [("init", 0, 0, "ann", "new cluster"), ("init", 3, 40, "ann", "new cluster")]
+
+
+async def test_a_group_placed_anew_reads_again_and_a_process_left_over_is_fenced(
+    ledger: Ledger, database: Database
+) -> None:
+    old = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, old.epoch) as settlement:
+        await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12,))
+    await ledger.mark_attempt(PLACE, old.epoch, 11)
+
+    await placed(database, {PLACE: 5}, cluster_id="cluster-b")
+
+    with pytest.raises(FencedError):
+        async with ledger.begin(PLACE, old.epoch) as settlement:
+            await settlement.fence(10)
+    new = await ledger.claim(PLACE)
+    assert (new.next_offset, new.last_event_id, new.cluster_id, new.adoptions) == (5, None, "cluster-b", 1)
+    assert (new.settled, new.attempt_offset) == (frozenset(), None)
+
+
+async def test_placing_a_group_keeps_the_decisions_carried_over_for_it(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
+    await import_decisions(database, await exported(database), group=REBUILD)
+
+    async with database.transaction() as connection:
+        await place(connection, REBUILD, {PLACE: 0}, cluster_id="cluster-a")
+
+    assert (await Ledger(database, group=REBUILD, cluster_id="cluster-a").claim(PLACE)).settled == {7}
+
+
+async def test_progress_counts_what_is_settled_above_and_what_waits(ledger: Ledger, database: Database) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12, 14))
+    await parked(ledger, 12, 14)
+
+    (standing,) = await progress(database, GROUP)
+
+    assert (standing.place, standing.next_offset, standing.cluster_id) == (PLACE, 10, "cluster-a")
+    assert (standing.above, standing.parked_keys, standing.parked_events) == (2, 1, 2)
+
+
+async def test_a_forgotten_group_leaves_only_the_trace_of_it(ledger: Ledger, database: Database) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.admit([an_entry("evt-1"), an_entry("evt-2")])
+        await settlement.settle(next_offset=2, last_event_id="evt-1", above=(7, 9))
+    await parked(ledger, 7, 9)
+    stranger = Ledger(database, group="other", cluster_id="cluster-a")
+    await stranger.claim(PLACE)
+
+    forgotten = await forget_group(database, GROUP, actor="ann", reason="rebuilt as desk-2")
+
+    assert forgotten == (1, 2, 2, 1, 2)
+    tables = await everything(database)
+    assert {table for table, content in tables.items() if any(GROUP in row for row in content)} == {"audit"}
+    assert len(tables["progress"]) == 1
+    with pytest.raises(FencedError):
+        async with ledger.begin(PLACE, claim.epoch) as settlement:
+            await settlement.settle(next_offset=3, last_event_id="evt-2", above=())

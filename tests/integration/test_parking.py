@@ -1,0 +1,362 @@
+"""Keys set aside: records of a key wait in order, and every meeting of owner and operator ends in one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+
+import pytest
+
+from bridge.kafka import parking
+from bridge.kafka.ledger import Ledger, Settlement
+from bridge.kafka.operator import drop_key, retry, skip
+from bridge.kafka.parking import Census, ParkingFullError, append, census, head, key_text, park, park_again, release
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.postgres.pool import Database
+from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
+
+TOPIC = PLACE.topic
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with ledger_database(postgres) as database:
+        yield database
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database, group=GROUP, cluster_id="cluster-a")
+
+
+@asynccontextmanager
+async def settling(ledger: Ledger) -> AsyncIterator[Settlement]:
+    """Open a transaction whose epoch nothing asks for."""
+    async with ledger.begin(PLACE, 1) as settlement:
+        yield settlement
+
+
+async def parked(ledger: Ledger, *offsets: int, key: bytes = KEY.encode()) -> None:
+    """Park the first and append the others."""
+    async with settling(ledger) as settlement:
+        await park(settlement, a_consumed_record(offsets[0], key=key), cls="bug", code="unexpected", attempts=1)
+        for offset in offsets[1:]:
+            assert await append(settlement, a_consumed_record(offset, key=key))
+
+
+async def waiting_offsets(database: Database) -> list[object]:
+    return [offset for (offset,) in await rows(database, 'select "offset" from drx_consumer.parked_event order by 1')]
+
+
+async def test_a_parked_record_comes_back_whole(ledger: Ledger) -> None:
+    record = a_consumed_record(7)
+    async with settling(ledger) as settlement:
+        await park(settlement, record, cls="permanent", code="refused", attempts=3)
+
+    async with settling(ledger) as settlement:
+        waiting = await head(settlement, TOPIC, KEY)
+
+    assert waiting is not None
+    assert tuple(waiting.record) == tuple(record)
+    assert waiting[1:] == (KEY, an_entry("evt-7"), "permanent", "refused", 3)
+
+
+async def test_a_record_without_key_or_value_comes_back_whole(ledger: Ledger) -> None:
+    record = ConsumedRecord(TOPIC, PLACE.partition, 7, 1, None, None, [])
+    async with settling(ledger) as settlement:
+        await park(settlement, record, cls="poison", code="not_avro", attempts=0)
+
+    async with settling(ledger) as settlement:
+        waiting = await head(settlement, TOPIC, "\\null")
+
+    assert waiting is not None
+    assert tuple(waiting.record) == tuple(record)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        (b"rx-1", "rx-1"),
+        ("Rezept ü".encode(), "Rezept ü"),
+        (b"", ""),
+        (None, "\\null"),
+        (b"\\null", "\\x5c6e756c6c"),
+        (b"a\0b", "\\x610062"),
+        (b"\xff\xfe", "\\xfffe"),
+        (b"k" * 513, "\\h" + sha256(b"k" * 513).hexdigest()),
+    ],
+)
+def test_every_key_has_a_text_form_of_its_own(key: bytes | None, text: str) -> None:
+    assert key_text(key) == text
+
+
+async def test_parking_writes_no_inbox_row(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+
+    assert await rows(database, "select * from drx_consumer.inbox") == []
+
+
+async def test_the_next_owner_knows_the_parked_keys_of_its_partition(ledger: Ledger) -> None:
+    await parked(ledger, 7)
+    await parked(ledger, 8, key=b"rx-2")
+
+    mine, other = await ledger.claim(PLACE), await ledger.claim(Place(TOPIC, 4))
+
+    assert (mine.parked, other.parked) == (frozenset({"rx-1", "rx-2"}), frozenset())
+
+
+async def test_the_offset_advances_with_the_parking_or_not_at_all(ledger: Ledger, database: Database) -> None:
+    claim = await ledger.claim(PLACE)
+    with pytest.raises(LookupError):  # noqa: PT012 - what a crash between park and commit leaves
+        async with ledger.begin(PLACE, claim.epoch) as settlement:
+            await park(settlement, a_consumed_record(7), cls="bug", code="unexpected", attempts=1)
+            await settlement.settle(next_offset=8, last_event_id="evt-7", above=())
+            raise LookupError
+
+    assert (await ledger.claim(PLACE)).next_offset is None
+    assert await waiting_offsets(database) == []
+
+
+async def test_records_are_released_in_the_order_of_their_offsets(ledger: Ledger) -> None:
+    await parked(ledger, 7, 9, 12)
+    released, live = [], False
+    while not live:
+        async with settling(ledger) as settlement:
+            waiting = await head(settlement, TOPIC, KEY)
+            assert waiting is not None
+            live = await release(settlement, waiting)
+            released.append(waiting.record.offset)
+
+    async with settling(ledger) as settlement:
+        assert await head(settlement, TOPIC, KEY) is None
+    assert released == [7, 9, 12]
+
+
+async def test_a_key_that_is_live_takes_no_more_records(ledger: Ledger, database: Database) -> None:
+    async with settling(ledger) as settlement:
+        assert not await append(settlement, a_consumed_record(9))
+
+    assert await waiting_offsets(database) == []
+
+
+async def test_a_release_that_is_rolled_back_leaves_the_record_parked(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    with pytest.raises(LookupError):  # noqa: PT012 - what a crash between release and commit leaves
+        async with settling(ledger) as settlement:
+            waiting = await head(settlement, TOPIC, KEY)
+            assert waiting is not None
+            await release(settlement, waiting)
+            raise LookupError
+
+    assert await waiting_offsets(database) == [7]
+
+
+async def test_a_record_that_fails_its_release_waits_for_another_request(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7, 9)
+    await retry(database, GROUP, actor="ann")
+    before = await parking.requested(database, GROUP, [PLACE])
+    async with settling(ledger) as settlement:
+        waiting = await head(settlement, TOPIC, KEY)
+        assert waiting is not None
+        await park_again(settlement, waiting, cls="permanent", code="refused", attempts=5)
+
+    assert (before, await parking.requested(database, GROUP, [PLACE])) == ([(TOPIC, KEY)], [])
+    events = 'select "offset", class, code, attempts from drx_consumer.parked_event order by 1'
+    assert await rows(database, events) == [(7, "permanent", "refused", 6), (9, "behind", "key_parked", 0)]
+    assert await rows(database, "select class, code, attempts from drx_consumer.parked_key") == [
+        ("permanent", "refused", 6)
+    ]
+
+
+async def test_only_the_owner_of_the_partition_hears_of_a_request(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    await retry(database, GROUP, actor="ann")
+
+    assert await parking.requested(database, GROUP, [Place(TOPIC, 4), Place("other", 3)]) == []
+    assert await parking.requested(database, "other", [PLACE]) == []
+    assert await parking.requested(database, GROUP, [PLACE]) == [(TOPIC, KEY)]
+
+
+async def test_parking_the_same_record_twice_keeps_one(ledger: Ledger, database: Database) -> None:
+    """A group that was placed anew meets records that still wait."""
+    await parked(ledger, 7, 9)
+    await parked(ledger, 7, 9)
+
+    assert await waiting_offsets(database) == [7, 9]
+
+
+async def test_the_census_counts_keys_events_and_the_oldest_age(ledger: Ledger, database: Database) -> None:
+    empty = await census(database, GROUP)
+    await parked(ledger, 7, 9)
+    async with database.transaction() as connection:
+        await connection.execute("update drx_consumer.parked_key set parked_at = parked_at - interval '1 hour'")
+
+    full = await census(database, GROUP)
+
+    assert empty == Census(0, 0, 0.0)
+    assert (full.keys, full.events, full.oldest_age_s // 3600) == (1, 2, 1)
+
+
+async def test_one_key_too_many_is_refused_and_leaves_nothing(ledger: Ledger, database: Database) -> None:
+    await fill(database, keys=parking.KEYS_MAX)
+    with pytest.raises(ParkingFullError) as caught:
+        await parked(ledger, 7)
+
+    assert caught.value.limit == "keys"
+    assert await rows(database, "select count(*) from drx_consumer.parked_key") == [(parking.KEYS_MAX,)]
+
+
+async def test_a_full_lot_still_takes_records_of_its_keys(ledger: Ledger, database: Database) -> None:
+    await fill(database, keys=parking.KEYS_MAX - 1)
+    await parked(ledger, 7, 8)
+
+    assert await waiting_offsets(database) == [7, 8]
+
+
+async def test_one_record_of_a_key_too_many_is_refused(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 5)
+    async with database.transaction() as connection:
+        await connection.execute(
+            """
+            insert into drx_consumer.parked_event (grp, topic, part, "offset", key, timestamp_ms, headers, source,
+              event_id, event_type, body_sha256, class, code, attempts)
+            select grp, topic, part, "offset" + n, key, 0, '[]', '', '', '', '', '', '', 0
+            from drx_consumer.parked_event, generate_series(1, $1) as n
+            """,
+            parking.EVENTS_OF_KEY_MAX - 1,
+        )
+    with pytest.raises(ParkingFullError) as caught:
+        async with settling(ledger) as settlement:
+            await append(settlement, a_consumed_record(5000))
+
+    assert caught.value.limit == "events"
+
+
+async def test_parking_waits_for_the_release_of_the_same_key_and_parks_it_anew(
+    ledger: Ledger, database: Database
+) -> None:
+    """The release makes the key live; the record that fails at that moment must not be lost with the old key."""
+    await parked(ledger, 7)
+    async with settling(ledger) as settlement:
+        waiting = await head(settlement, TOPIC, KEY)
+        assert waiting is not None
+        assert await release(settlement, waiting)
+        parking_again = asyncio.create_task(parked(ledger, 9))
+        await until_waiting(database)
+    await parking_again
+
+    assert await waiting_offsets(database) == [9]
+    assert await rows(database, "select count(*) from drx_consumer.parked_key") == [(1,)]
+
+
+async def test_a_release_that_waited_for_a_parking_finds_the_record(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+
+    async def release_head() -> bool:
+        async with settling(ledger) as settlement:
+            waiting = await head(settlement, TOPIC, KEY)
+            assert waiting is not None
+            return await release(settlement, waiting)
+
+    async with settling(ledger) as settlement:
+        assert await append(settlement, a_consumed_record(9))
+        releasing = asyncio.create_task(release_head())
+        await until_waiting(database)
+
+    assert not await releasing
+    assert await waiting_offsets(database) == [9]
+
+
+async def test_an_append_that_waited_for_a_drop_is_refused(ledger: Ledger, database: Database) -> None:
+    """The owner believes the key parked; the record is then handled as one of a live key."""
+    await parked(ledger, 7)
+
+    async def append_next() -> bool:
+        async with settling(ledger) as settlement:
+            return await append(settlement, a_consumed_record(9))
+
+    async with database.transaction() as connection:
+        await connection.execute("select from drx_consumer.parked_key for update")
+        appending = asyncio.create_task(append_next())
+        await until_waiting(database)
+        await connection.execute("delete from drx_consumer.parked_event")
+        await connection.execute("delete from drx_consumer.parked_key")
+
+    assert not await appending
+    assert await waiting_offsets(database) == []
+
+
+async def test_a_drop_that_waited_for_an_append_drops_that_record_too(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    async with settling(ledger) as settlement:
+        assert await append(settlement, a_consumed_record(9))
+        dropping = asyncio.create_task(drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient"))
+        await until_waiting(database)
+
+    assert [decision.offset for decision in await dropping] == [7, 9]
+    assert await waiting_offsets(database) == []
+
+
+async def test_a_skip_that_waited_for_an_append_leaves_the_key_parked(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    async with settling(ledger) as settlement:
+        assert await append(settlement, a_consumed_record(9))
+        skipping = asyncio.create_task(skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void"))
+        await until_waiting(database)
+    await skipping
+
+    assert await waiting_offsets(database) == [9]
+    assert (await ledger.claim(PLACE)).parked == {KEY}
+
+
+async def test_two_releases_at_once_release_each_record_once(ledger: Ledger, database: Database) -> None:
+    """A zombie and the owner: the second waits for the first, and goes on with the next record."""
+    await parked(ledger, 7, 9)
+
+    async def release_head() -> tuple[int, bool]:
+        async with settling(ledger) as settlement:
+            waiting = await head(settlement, TOPIC, KEY)
+            assert waiting is not None
+            return waiting.record.offset, await release(settlement, waiting)
+
+    async with settling(ledger) as settlement:
+        waiting = await head(settlement, TOPIC, KEY)
+        assert waiting is not None
+        second = asyncio.create_task(release_head())
+        await until_waiting(database)
+        live = await release(settlement, waiting)
+
+    assert (waiting.record.offset, live) == (7, False)
+    assert await second == (9, True)
+
+
+async def test_a_record_skipped_before_a_crash_is_not_applied_when_read_again(
+    ledger: Ledger, database: Database
+) -> None:
+    """Its offset is settled, and a repetition of its event at another offset is a duplicate."""
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await park(settlement, a_consumed_record(7), cls="bug", code="unexpected", attempts=1)
+        await settlement.settle(next_offset=5, last_event_id="evt-4", above=(7,))
+    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
+
+    claim = await ledger.claim(PLACE)  # the process was killed, another reads from offset 5 on
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        verdicts = await settlement.admit([an_entry("evt-7")])
+
+    assert (claim.next_offset, claim.settled, claim.parked) == (5, frozenset({7}), frozenset())
+    assert verdicts == ["duplicate"]
+
+
+async def fill(database: Database, *, keys: int) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(
+            """
+            insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempts)
+            select $1, 'other', n::text, 0, 'bug', 'unexpected', 1 from generate_series(1, $2) as n
+            """,
+            GROUP,
+            keys,
+        )
