@@ -20,7 +20,10 @@ def standing(next_offset: int | None, *, cluster_id: str | None = "A", last_even
     return Progress(PLACE, next_offset, last_event_id, 1, cluster_id, 0, datetime(2026, 9, 14, tzinfo=UTC), 0, 0, 0)
 
 
-def judged(*stored: Progress, bounds: Bounds = Bounds(0, 100), **changes: Any) -> str:
+LOG = Bounds(0, 100)
+
+
+def judged(*stored: Progress, bounds: Bounds = LOG, **changes: Any) -> str:
     """Return the complaint, or an empty text."""
     options: dict[str, Any] = {"cluster_id": "A", "accepted": None, "begins_by_itself": False} | changes
     try:

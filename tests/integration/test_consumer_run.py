@@ -1,0 +1,160 @@
+"""`drx-consumer run` as a process: starts when it may, applies, waits for what is away, and ends as it is told."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.dev.ports import free_port
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess, install_code
+from tests.integration.ingress_process import until
+from tests.postgres import execute
+from tests.topic_filler import Lives, fill
+
+pytestmark = pytest.mark.kafka
+
+# Twice the keys that the breaker lets be parked.
+LIVES = Lives(40)
+# Applies in the settling transaction, and has a job beside the events.
+CODE = """
+from bridge.consumer import Consumer, Lanes
+from bridge.errors import PermanentError
+consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}")
+@consumer.handler
+async def handle(event, context):
+    if {refuses}:
+        raise PermanentError("refused")
+    await context.connection.execute("insert into applied values ($1)", event.id)
+@consumer.job(every_s=0.1)
+async def count(connection):
+    await connection.execute("update jobs set runs = runs + 1")
+"""
+TABLES = (
+    "create table applied (event_id text primary key)",
+    "create table jobs (runs int)",
+    "insert into jobs values (0)",
+)
+
+Start = Callable[..., ConsumerProcess]
+
+
+@pytest.fixture
+def topic(topics: Topics) -> str:
+    return topics.fresh(partitions=2)
+
+
+@pytest.fixture
+def group(topics: Topics) -> str:
+    return topics.unique_key("group")
+
+
+@pytest.fixture
+def start(cluster: Cluster, topic: str, group: str, postgres: str, tmp_path: Path) -> Start:
+    """Start the consumer with these settings over the usual ones."""
+    execute(postgres, *TABLES)
+
+    def started(
+        *, bootstrap_servers: str = "", dsn: str = "", refuses: bool = False, **settings: str
+    ) -> ConsumerProcess:
+        env = install_code(tmp_path / "package", "desk", CODE.format(topic=topic, group=group, refuses=refuses))
+        return ConsumerProcess(
+            tmp_path,
+            "desk",
+            bootstrap_servers=bootstrap_servers or cluster.bootstrap_servers,
+            dsn=dsn or postgres,
+            env=env,
+            **settings,
+        )
+
+    return started
+
+
+def write(cluster: Cluster, topic: str, count: int) -> int:
+    return fill(cluster.bootstrap_servers, islice(LIVES.records(topic, partitions=2), count))
+
+
+def rows(dsn: str, query: str) -> list[Any]:
+    return execute(dsn, query)[0]
+
+
+def progress(dsn: str) -> int:
+    return int(rows(dsn, "select coalesce(sum(next_offset), 0) from drx_consumer.progress")[0][0])
+
+
+async def test_what_is_written_is_applied_and_a_stop_settles_and_leaves(
+    start: Start, cluster: Cluster, topic: str, postgres: str
+) -> None:
+    written = write(cluster, topic, 60)
+    with start() as desk:
+        desk.ready()
+        until(lambda: progress(postgres) == written, what="everything settled")
+        until(lambda: rows(postgres, "select runs from jobs")[0][0] > 1, what="a job that ran again")
+        applied = desk.metric("drxbridge_consumer_records_total", outcome="applied")
+        code = await desk.end()
+
+    assert rows(postgres, "select count(*) from applied") == [(written,)]
+    assert applied == written
+    assert code == 0, desk.output()
+
+
+async def test_an_interrupt_has_its_exit_code(start: Start) -> None:
+    with start() as desk:
+        desk.ready()
+
+        assert await desk.end(signal.SIGINT) == 130
+
+
+@pytest.mark.parametrize("away", ["kafka", "postgres"])
+async def test_what_is_away_at_the_start_is_waited_for(start: Start, away: str) -> None:
+    port = free_port()
+    gone = {
+        "kafka": {"bootstrap_servers": f"127.0.0.1:{port}"},
+        "postgres": {"dsn": f"postgresql://u:p@127.0.0.1:{port}/d"},
+    }
+    with start(**gone[away]) as desk:
+        desk.live()
+        until(lambda: desk.checks().get("start") not in {"starting", None}, what="a check that says what is away")
+        said = desk.checks()["start"]
+        code = await desk.end()
+
+    assert said == {"kafka": "unreachable", "postgres": "connection_refused"}[away]
+    assert code == 0
+
+
+async def test_a_group_that_was_never_told_where_to_begin_does_not_start(start: Start) -> None:
+    with start(KAFKA__OFFSET_RESET="none") as desk:
+        assert desk.ended() == 2
+    assert "the tables of desk lack drx_consumer 1, drx_consumer 2: run `drx-consumer init desk`" in desk.output()
+
+
+async def test_progress_of_another_cluster_is_refused_until_it_is_accepted(
+    start: Start, cluster: Cluster, topic: str, postgres: str
+) -> None:
+    written = write(cluster, topic, 10)
+    with start() as desk:
+        until(lambda: desk.checks() and progress(postgres) == written, what="everything settled")
+        await desk.end()
+        ((cluster_id,),) = rows(postgres, "select distinct cluster_id from drx_consumer.progress")
+        execute(postgres, "update drx_consumer.progress set cluster_id = 'elsewhere'")
+
+        assert desk.start().ended() == 2
+        assert f"set CONSUMER_ACCEPT__CLUSTER_ID={cluster_id}" in desk.output()
+
+        desk.start(CONSUMER_ACCEPT__CLUSTER_ID=cluster_id).ready()
+
+        assert rows(postgres, "select distinct cluster_id from drx_consumer.progress") == [(cluster_id,)]
+
+
+async def test_a_release_that_parks_everything_ends_the_process(start: Start, cluster: Cluster, topic: str) -> None:
+    write(cluster, topic, 200)
+    with start(refuses=True) as desk:
+        assert desk.ended() == 1
+
+    failed = desk.lines("worker.process_failed")
+    assert [line["code"] for line in failed] == ["park_breaker_open"]
