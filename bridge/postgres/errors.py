@@ -64,8 +64,6 @@ def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
         return None
     if isinstance(failure, asyncpg.PostgresError):
         return _of_server(failure)
-    if isinstance(failure, asyncpg.DataError):
-        return PermanentError("invalid_argument")
     if isinstance(failure, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
         return TransientError("connection_lost", systemic=True) if broken else PermanentError("driver_misused")
     if broken and isinstance(failure, OSError):
@@ -75,8 +73,7 @@ def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
 
 def translated_connect(failure: BaseException) -> BridgeError | None:
     """Return what a failure to get a connection is in our tree, or None if it is a bug."""
-    if isinstance(failure, asyncpg.ClientConfigurationError):
-        # Its text may quote the password.
+    if isinstance(failure, ValueError):  # ClientConfigurationError is one; a port that is no number is a bare one
         return ConfigError("the DSN of the database is not usable: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     if isinstance(failure, asyncpg.PostgresError):
         known = _of_server(failure)

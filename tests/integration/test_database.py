@@ -1,0 +1,376 @@
+"""Whatever happens to a connection or a statement comes out as our own error, and the next transaction works."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.dev.ports import free_port
+from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
+from bridge.postgres.pool import Connection, Database, open_database, savepoint
+from tests.ledger import rows, until_waiting
+from tests.postgres import EmbeddedPostgres
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with open_database(postgres, size=4, application_name="test") as database:
+        async with database.transaction() as connection:
+            await connection.execute("create table note (id int primary key, content text)")
+            await connection.execute("insert into note values (1, 'a'), (2, 'b')")
+        yield database
+
+
+async def failure_of(database: Database, *statements: str) -> BridgeError:
+    """Return what a transaction of these statements fails with."""
+    with pytest.raises(BridgeError) as caught:  # noqa: PT012 - one of the statements
+        async with database.transaction() as connection:
+            for statement in statements:
+                await connection.execute(statement)
+    return caught.value
+
+
+async def end_session_of(database: Database, connection: Connection) -> None:
+    """End another session, and return when it is gone."""
+    pid = await connection.fetchval("select pg_backend_pid()")
+    async with database.transaction() as other:
+        assert await other.fetchval("select pg_terminate_backend($1, 10000)", pid)
+
+
+async def test_a_database_that_is_away_is_met_at_the_first_transaction() -> None:
+    dsn = f"postgresql://nobody:nothing@127.0.0.1:{free_port()}/none"
+    async with open_database(dsn, size=1, application_name="test") as database:
+        failure = await failure_of(database)
+
+    assert (type(failure), failure.code) == (TransientError, "connection_refused")
+    assert isinstance(failure, TransientError)
+    assert failure.systemic
+
+
+@pytest.mark.parametrize("dsn", ["mysql://u:hunter2@h/d", "postgresql://u:hunter2@h:port/d"])
+async def test_a_dsn_that_is_none_is_the_operators_to_mend(dsn: str) -> None:
+    async with open_database(dsn, size=1, application_name="test") as database:
+        failure = await failure_of(database)
+
+    assert isinstance(failure, ConfigError)
+    assert "hunter2" not in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "code"), [("netloc", "nobody:wrong@", "authentication_failed"), ("path", "/none", "no_database")]
+)
+async def test_a_door_that_stays_shut_is_systemic(postgres: str, part: str, wrong: str, code: str) -> None:
+    address = urlsplit(postgres)
+    if part == "netloc":
+        wrong += address.netloc.rpartition("@")[2]
+    dsn = address._replace(**{part: wrong}).geturl()
+    async with open_database(dsn, size=1, application_name="test") as database:
+        failure = await failure_of(database)
+
+    assert isinstance(failure, TransientError)
+    assert (failure.code, failure.systemic) == (code, True)
+
+
+async def test_every_session_has_its_limits(postgres: str) -> None:
+    async with (
+        open_database(
+            postgres,
+            size=1,
+            application_name="drx-consumer desk",
+            command_timeout_s=10,
+            lock_timeout_s=2,
+            idle_in_transaction_timeout_s=7,
+        ) as database,
+        database.transaction() as connection,
+    ):
+        limits = {
+            name: await connection.fetchval("select current_setting($1)", name)
+            for name in (
+                "application_name",
+                "default_transaction_isolation",
+                "idle_in_transaction_session_timeout",
+                "lock_timeout",
+                "statement_timeout",
+                "TimeZone",
+            )
+        }
+
+    assert list(limits.values()) == ["drx-consumer desk", "read committed", "7s", "2s", "9s", "UTC"]
+
+
+async def test_what_a_handler_sets_does_not_outlive_its_transaction(postgres: str) -> None:
+    async with open_database(postgres, size=1, application_name="test") as database:
+        async with database.transaction() as connection:
+            await connection.execute("set search_path to nowhere; set statement_timeout to 1")
+
+        async with database.transaction() as connection:
+            assert await connection.fetchval("show search_path") != "nowhere"
+            assert await connection.fetchval("show statement_timeout") == "27s"
+
+
+async def test_a_block_that_raises_is_rolled_back_and_its_own_error_comes_out(database: Database) -> None:
+    with pytest.raises(LookupError):  # noqa: PT012 - a statement and then the error
+        async with database.transaction() as connection:
+            await connection.execute("delete from note")
+            raise LookupError
+
+    assert len(await rows(database, "select from note")) == 2
+
+
+async def test_a_row_that_is_refused_is_permanent_and_its_values_are_not_told(database: Database) -> None:
+    failure = await failure_of(database, "insert into note values (1, 'Jane Doe')")
+
+    assert isinstance(failure, PermanentError)
+    assert failure.code == "23505"
+    told = "".join(traceback.format_exception(failure))
+    assert "Key (id)" not in told
+    assert "UniqueViolation" not in told
+
+
+@pytest.mark.parametrize(
+    ("statement", "argument", "code"),
+    [
+        ("insert into note values (9, $1)", "a\0b", "22021"),
+        ("select $1::int", "Jane Doe", "22000"),  # refused by the driver
+        ("select 1 / $1::int", 0, "22012"),
+    ],
+)
+async def test_a_value_that_cannot_be_stored_is_permanent(
+    database: Database, statement: str, argument: object, code: str
+) -> None:
+    with pytest.raises(PermanentError) as caught:
+        async with database.transaction() as connection:
+            await connection.fetch(statement, argument)
+
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("statements", "code"),
+    [
+        (["select from missing"], "no_table"),
+        (["create role limited", "set local role limited", "delete from note"], "not_permitted"),
+        (["set transaction read only", "delete from note"], "read_only"),
+    ],
+)
+async def test_what_no_other_event_would_meet_differently_is_systemic(
+    database: Database, statements: list[str], code: str
+) -> None:
+    failure = await failure_of(database, *statements)
+
+    assert isinstance(failure, TransientError)
+    assert (failure.code, failure.systemic) == (code, True)
+
+
+async def test_a_deadlock_is_transient_for_one_of_two(database: Database) -> None:
+    both_hold = asyncio.Barrier(2)
+
+    async def swap(first: int, second: int) -> None:
+        async with database.transaction() as connection:
+            await connection.execute("update note set content = 'x' where id = $1", first)
+            await both_hold.wait()
+            await connection.execute("update note set content = 'x' where id = $1", second)
+
+    outcomes = await asyncio.gather(swap(1, 2), swap(2, 1), return_exceptions=True)
+
+    (failure,) = [outcome for outcome in outcomes if outcome is not None]
+    assert isinstance(failure, TransientError)
+    assert (failure.code, failure.systemic) == ("deadlock", False)
+
+
+async def test_a_serialization_failure_is_transient(database: Database) -> None:
+    with pytest.raises(TransientError) as caught:  # noqa: PT012 - two transactions
+        async with database.transaction() as connection:
+            await connection.execute("set transaction isolation level repeatable read")
+            await connection.fetch("select from note")
+            async with database.transaction() as other:
+                await other.execute("update note set content = 'x'")
+            await connection.execute("update note set content = 'y'")
+
+    assert (caught.value.code, caught.value.systemic) == ("serialization_failure", False)
+
+
+async def test_a_lock_that_does_not_come_is_transient(postgres: str, database: Database) -> None:
+    async with (
+        open_database(postgres, size=1, application_name="test", lock_timeout_s=0.1) as hasty,
+        database.transaction() as connection,
+    ):
+        await connection.execute("delete from note")
+        failure = await failure_of(hasty, "delete from note")
+
+    assert isinstance(failure, TransientError)
+    assert (failure.code, failure.systemic) == ("lock_timeout", False)
+
+
+async def test_a_statement_that_takes_too_long_is_transient_and_the_connection_goes_on(postgres: str) -> None:
+    async with open_database(postgres, size=1, application_name="test", command_timeout_s=2) as database:
+        ((before,),) = await rows(database, "select pg_backend_pid()")
+        failure = await failure_of(database, "select pg_sleep(60)")
+        ((after,),) = await rows(database, "select pg_backend_pid()")
+
+    assert isinstance(failure, TransientError)
+    assert (failure.code, failure.systemic) == ("statement_timeout", False)
+    assert before == after
+
+
+async def test_a_session_that_is_ended_in_a_statement_is_systemic(postgres: str, database: Database) -> None:
+    async with open_database(postgres, size=1, application_name="test") as other:
+        async with database.transaction() as holder:
+            await holder.execute("delete from note")
+            deleting = asyncio.create_task(failure_of(other, "delete from note"))
+            await until_waiting(database)
+            await holder.execute(
+                "select pg_terminate_backend(pid, 10000) from pg_stat_activity where wait_event_type = 'Lock'"
+            )
+            failure = await deleting
+        after = await rows(other, "select 1")
+
+    assert isinstance(failure, TransientError)
+    assert (failure.code, failure.systemic) == ("shutting_down", True)
+    assert after == [(1,)]
+
+
+async def test_a_session_that_is_ended_between_two_statements_is_systemic(postgres: str, database: Database) -> None:
+    async with open_database(postgres, size=1, application_name="test") as other:
+        with pytest.raises(TransientError) as caught:  # noqa: PT012 - the session ends in the block
+            async with other.transaction() as connection:
+                await connection.execute("delete from note")
+                await end_session_of(database, connection)
+                await connection.execute("delete from note")
+        after = await rows(other, "select count(*) from note")
+
+    assert caught.value.systemic
+    assert after == [(2,)]
+
+
+async def test_a_session_that_is_ended_before_the_commit_is_systemic(postgres: str, database: Database) -> None:
+    async with open_database(postgres, size=1, application_name="test") as other:
+        with pytest.raises(TransientError) as caught:  # noqa: PT012 - the session ends in the block
+            async with other.transaction() as connection:
+                await connection.execute("delete from note")
+                await end_session_of(database, connection)
+
+    assert caught.value.systemic
+    assert len(await rows(database, "select from note")) == 2
+
+
+async def test_a_session_that_is_ended_while_nobody_uses_it_is_not_noticed(postgres: str, database: Database) -> None:
+    async with open_database(postgres, size=1, application_name="test") as other:
+        async with other.transaction() as connection:
+            pid = await connection.fetchval("select pg_backend_pid()")
+        async with database.transaction() as connection:
+            await connection.fetchval("select pg_terminate_backend($1, 10000)", pid)
+        with suppress(TransientError):  # the news may be on its way
+            await rows(other, "select 1")
+
+        assert await rows(other, "select 1") == [(1,)]
+
+
+async def test_a_stopped_server_is_systemic_and_the_same_database_works_when_it_is_back(
+    own_postgres: EmbeddedPostgres,
+) -> None:
+    async with open_database(own_postgres.dsn, size=2, application_name="test", command_timeout_s=5) as database:
+        with pytest.raises(TransientError) as inside:  # noqa: PT012 - the server stops in the block
+            async with database.transaction() as connection:
+                await connection.execute("create table note ()")
+                await asyncio.to_thread(own_postgres.stop)
+                await connection.execute("select from note")
+        outside = await failure_of(database)
+        await asyncio.to_thread(own_postgres.start)
+        after = await rows(database, "select to_regclass('note')")
+
+    assert inside.value.systemic
+    assert isinstance(outside, TransientError)
+    assert (outside.code, outside.systemic) == ("connection_refused", True)
+    assert after == [(None,)]
+
+
+async def test_a_frozen_server_is_systemic_within_the_bound(own_postgres: EmbeddedPostgres) -> None:
+    async with open_database(
+        own_postgres.dsn, size=1, application_name="test", command_timeout_s=1, acquire_timeout_s=1
+    ) as database:
+        await rows(database, "select 1")
+        await asyncio.to_thread(own_postgres.pause)
+        async with asyncio.timeout(30):
+            inside = await failure_of(database, "select 1")
+            outside = await failure_of(database, "select 1")
+        await asyncio.to_thread(own_postgres.resume)
+        after = await rows(database, "select 1")
+
+    assert isinstance(inside, TransientError)
+    assert isinstance(outside, TransientError)
+    assert (inside.systemic, outside.systemic) == (True, True)
+    assert after == [(1,)]
+
+
+async def test_a_time_out_of_the_handlers_own_stays_its_own(postgres: str) -> None:
+    """It called another service from inside the transaction: the database is well, and its connection goes on."""
+    async with open_database(postgres, size=1, application_name="test") as database:
+        ((before,),) = await rows(database, "select pg_backend_pid()")
+        with pytest.raises(TimeoutError):  # noqa: PT012 - the error of another service
+            async with database.transaction() as connection:
+                await connection.execute("create table half ()")
+                raise TimeoutError
+        after = await rows(database, "select pg_backend_pid(), to_regclass('half')")
+
+    assert after == [(before, None)]
+
+
+async def test_a_cancelled_statement_leaves_a_connection_that_works(database: Database, postgres: str) -> None:
+    async with open_database(postgres, size=1, application_name="test") as other:
+
+        async def delete() -> None:
+            async with other.transaction() as connection:
+                await connection.execute("delete from note")
+
+        async with database.transaction() as connection:
+            await connection.execute("select from note for update")
+            deleting = asyncio.create_task(delete())
+            await until_waiting(database)
+            deleting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await deleting
+
+        assert await rows(other, "select count(*) from note") == [(2,)]
+
+
+async def test_a_connection_that_does_not_get_free_is_waited_for_within_a_bound(postgres: str) -> None:
+    async with (
+        open_database(postgres, size=1, application_name="test", acquire_timeout_s=2) as database,
+        database.transaction(),
+    ):
+        failure = await failure_of(database)
+
+    assert isinstance(failure, TransientError)
+    assert failure.code == "no_connection"
+
+
+async def test_a_savepoint_undoes_its_own_block_only(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute("delete from note where id = 2")
+        with pytest.raises(PermanentError) as caught:
+            async with savepoint(connection):
+                await connection.execute("insert into note values (3, 'c'), (1, 'again')")
+
+    assert caught.value.code == "23505"
+    assert await rows(database, "select id from note") == [(1,)]
+
+
+async def test_a_savepoint_on_a_lost_connection_is_systemic(postgres: str, database: Database) -> None:
+    async with open_database(postgres, size=1, application_name="test") as other:
+        with pytest.raises(TransientError) as caught:  # noqa: PT012 - the session ends in the block
+            async with other.transaction() as connection:
+                try:
+                    async with savepoint(connection):
+                        await end_session_of(database, connection)
+                        await connection.execute("select 1")
+                except TransientError as inner:
+                    assert inner.systemic  # noqa: PT017 - seen where a batch would see it
+                    raise
+
+    assert caught.value.systemic

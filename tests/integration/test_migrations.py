@@ -1,0 +1,211 @@
+"""Tables are made and upgraded in place, once, by whoever comes first; and roles may do what they must and no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.errors import ConfigError, PermanentError, TransientError
+from bridge.kafka.ledger import Ledger
+from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate, pending, read_migrations
+from bridge.postgres.pool import Database, open_database
+from tests.ledger import GROUP, PLACE, ledger_database, rows, until_waiting
+from tests.postgres import EmbeddedPostgres, execute
+
+ALL = [migration.number for migration in read_migrations(LEDGER_MIGRATIONS)]
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with open_database(postgres, size=4, application_name="test") as database:
+        yield database
+
+
+def files(directory: Path, *contents: str) -> Path:
+    """Write one migration for each content."""
+    directory.mkdir(exist_ok=True)
+    for number, content in enumerate(contents, 1):
+        (directory / f"{number:04}_step.sql").write_text(content)
+    return directory
+
+
+async def test_an_empty_database_gets_every_migration_once(database: Database) -> None:
+    before = await pending(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+    first = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+    second = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+    after = await pending(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+
+    assert (before, first, second, after) == (ALL, ALL, [], [])
+
+
+@pytest.mark.parametrize("number", ALL[:-1])
+async def test_an_upgrade_in_place_keeps_what_was_there(database: Database, tmp_path: Path, number: int) -> None:
+    old = files(tmp_path / "old", *(each.sql for each in read_migrations(LEDGER_MIGRATIONS)[:number]))
+    for path, migration in zip(sorted(old.iterdir()), read_migrations(LEDGER_MIGRATIONS), strict=False):
+        path.rename(old / migration.name)
+    assert await migrate(database, directory=old, schema=LEDGER_SCHEMA) == ALL[:number]
+    ledger = Ledger(database, group=GROUP, cluster_id="cluster-a")
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12,))
+
+    applied = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+
+    claim = await ledger.claim(PLACE)
+    assert applied == ALL[number:]
+    assert (claim.next_offset, claim.settled) == (10, frozenset({12}))
+
+
+async def test_two_processes_at_once_apply_each_migration_once(database: Database, tmp_path: Path) -> None:
+    """The second waits at the lock while the first is in the middle of a migration."""
+    directory = files(tmp_path / "steps", "select pg_advisory_xact_lock(7); create table {schema}.note (id int)")
+    async with database.transaction() as connection:
+        await connection.execute("select pg_advisory_xact_lock(7)")
+        both = [asyncio.create_task(migrate(database, directory=directory, schema="own")) for _ in range(2)]
+        await until_waiting(database, 2)
+    applied = await asyncio.gather(*both)
+
+    assert sorted(applied) == [[], [1]]
+
+
+async def test_the_schemas_name_is_filled_in(database: Database, tmp_path: Path) -> None:
+    directory = files(tmp_path / "steps", "create table {schema}.note (content jsonb default '{}')")
+    for schema in ("read_model", "read_model_2"):
+        await migrate(database, directory=directory, schema=schema)
+
+    assert await rows(database, "select schemaname from pg_tables where tablename = 'note' order by 1") == [
+        ("read_model",),
+        ("read_model_2",),
+    ]
+
+
+async def test_a_migration_that_fails_leaves_nothing_and_keeps_the_ones_before(
+    database: Database, tmp_path: Path
+) -> None:
+    directory = files(
+        tmp_path / "steps", "create table {schema}.one ()", "create table {schema}.two (); create table {schema}.one ()"
+    )
+    with pytest.raises(PermanentError) as caught:
+        await migrate(database, directory=directory, schema="own")
+
+    assert caught.value.code == "42P07"
+    assert await rows(database, "select number from own.schema_migration") == [(1,)]
+    assert await rows(database, "select from pg_tables where tablename = 'two'") == []
+
+
+async def test_a_file_that_was_changed_is_refused(database: Database, tmp_path: Path) -> None:
+    await migrate(database, directory=files(tmp_path / "steps", "create table {schema}.one ()"), schema="own")
+    changed = files(tmp_path / "steps", "create table {schema}.uno ()", "create table {schema}.two ()")
+
+    with pytest.raises(ConfigError, match="0001_step"):
+        await migrate(database, directory=changed, schema="own")
+    with pytest.raises(ConfigError, match="0001_step"):
+        await pending(database, directory=changed, schema="own")
+    assert await rows(database, "select from pg_tables where tablename = 'two'") == []
+
+
+async def test_a_schema_of_a_newer_release_is_refused(database: Database, tmp_path: Path) -> None:
+    steps = "create table {schema}.one ()", "create table {schema}.two ()"
+    await migrate(database, directory=files(tmp_path / "new", *steps), schema="own")
+
+    with pytest.raises(ConfigError, match="newer release"):
+        await migrate(database, directory=files(tmp_path / "old", steps[0]), schema="own")
+
+
+def test_a_gap_in_the_numbers_is_refused(tmp_path: Path) -> None:
+    (files(tmp_path / "steps", "select 1", "select 2") / "0001_step.sql").unlink()
+
+    with pytest.raises(ConfigError):
+        read_migrations(tmp_path / "steps")
+
+
+@pytest.mark.parametrize("schema", ["", "Desk", "pg_desk", "desk-2", 'x"; drop schema public; --', "d" * 64])
+async def test_a_name_that_is_no_plain_identifier_is_refused(database: Database, schema: str) -> None:
+    with pytest.raises(ConfigError):
+        await migrate(database, directory=LEDGER_MIGRATIONS, schema=schema)
+
+
+async def allowed(database: Database, role: str, statement: str) -> bool:
+    """Run a statement as a role; undoing it is the fresh database's part."""
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(f"set local role {role}")
+            await connection.execute(statement)
+    except TransientError as refusal:
+        assert refusal.code == "not_permitted"  # noqa: PT017 - anything else would be a broken statement
+        return False
+    return True
+
+
+_MAY = [
+    ("drx_consumer", "insert into drx_consumer.inbox values ('g', 's', 'i', '')"),
+    ("drx_consumer", "select from drx_consumer.parked_key for update"),
+    ("drx_consumer", "delete from drx_consumer.parked_event"),
+    ("drx_consumer", "delete from drx_consumer.settled"),
+    ("drx_operator", "select from drx_consumer.parked_key for update"),
+    ("drx_operator", "update drx_consumer.parked_key set release_requested_at = now(), release_requested_by = 'ann'"),
+    ("drx_operator", "delete from drx_consumer.parked_event"),
+    ("drx_operator", "insert into drx_consumer.audit (actor, grp, verb, reason) values ('ann', 'g', 'skip', 'void')"),
+    ("drx_reader", "select next_offset from drx_consumer.progress"),
+    ("drx_reader", 'select class, code, "offset", event_id from drx_consumer.parked_event'),
+    ("drx_reader", "select actor, verb, reason from drx_consumer.audit"),
+]
+_MAY_NOT = [
+    ("drx_consumer", "create table drx_consumer.own ()"),
+    ("drx_consumer", "drop table drx_consumer.settled"),
+    ("drx_consumer", "delete from drx_consumer.progress"),
+    ("drx_consumer", "delete from drx_consumer.inbox"),
+    ("drx_consumer", "update drx_consumer.inbox set body_sha256 = ''"),
+    ("drx_consumer", "delete from drx_consumer.audit"),
+    ("drx_consumer", "insert into drx_consumer.audit (actor, grp, verb, reason) values ('ann', 'g', 'skip', 'void')"),
+    ("drx_consumer", "insert into drx_consumer.schema_migration values (99, 'x', 'x')"),
+    ("drx_operator", "delete from drx_consumer.audit"),
+    ("drx_operator", "update drx_consumer.audit set actor = 'bob'"),
+    ("drx_operator", "insert into drx_consumer.parked_event default values"),
+    ("drx_operator", "update drx_consumer.parked_key set code = ''"),
+    ("drx_operator", "create table drx_consumer.own ()"),
+    ("drx_reader", "select value from drx_consumer.parked_event"),
+    ("drx_reader", "select headers from drx_consumer.parked_event"),
+    ("drx_reader", "select key from drx_consumer.parked_key"),
+    ("drx_reader", "select key from drx_consumer.audit"),
+    ("drx_reader", "update drx_consumer.progress set next_offset = 0"),
+]
+
+
+async def test_roles_may_do_what_they_must(postgres: str) -> None:
+    async with ledger_database(postgres) as database:
+        refused = [(role, statement) for role, statement in _MAY if not await allowed(database, role, statement)]
+
+    assert refused == []
+
+
+async def test_roles_may_do_no_more(postgres: str) -> None:
+    async with ledger_database(postgres) as database:
+        granted = [(role, statement) for role, statement in _MAY_NOT if await allowed(database, role, statement)]
+
+    assert granted == []
+
+
+async def test_a_user_who_may_not_make_roles_still_makes_the_tables_and_is_told(own_postgres: EmbeddedPostgres) -> None:
+    """Roles that an administrator has made before are granted to; the others are named."""
+    await asyncio.to_thread(
+        execute,
+        own_postgres.dsn,
+        "create role plain login password 'plain'",
+        "create role drx_reader nologin",
+        "create database plain owner plain",
+    )
+    address = urlsplit(own_postgres.dsn)
+    dsn = address._replace(netloc=f"plain:plain@{address.netloc.rpartition('@')[2]}", path="/plain").geturl()
+    notices: list[str] = []
+    async with open_database(dsn, size=1, application_name="test") as database:
+        applied = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA, notice=notices.append)
+        readable = await rows(database, "select has_table_privilege('drx_reader', 'drx_consumer.progress', 'select')")
+
+    assert applied == ALL
+    assert [notice.split()[1] for notice in notices] == ["drx_consumer", "drx_operator"]
+    assert readable == [(True,)]
