@@ -63,7 +63,7 @@ class Tenure:
     Attributes:
         generation: Another one each time, so that what belongs to an earlier tenure can be told.
         claim: The task that finds out where to go on, once it was asked for.
-        expected: What must be true of the record before the first one, until that was seen.
+        expected: What the record before the first one must be, until that was seen.
         reading: True from then on.
         halted: True while it is paused because nothing of it can be settled.
         stopped: Code, once it is certain that it cannot be read.

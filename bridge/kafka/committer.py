@@ -14,6 +14,8 @@ log = structlog.get_logger()
 
 # Others see our lag by these commits, and nothing is lost by one that is late: PostgreSQL knows what is settled.
 PERIOD_S = 1.0
+# CONSUMERS, "Stop": for the last commit, also when another has to end first.
+COMMIT_S = 5.0
 
 
 class Committer:
@@ -56,11 +58,12 @@ class Committer:
         An old owner's commit is accepted by the broker and would rewind the new one's, so marks and holdings are looked
         at in the step that sends.
         """
-        async with self._lock:
-            offsets = {place: mark for place in places if (mark := self._news(place)) is not None}
-            if not offsets:
-                return "ok"
-            outcome = await self._send(offsets)
+        try:
+            async with asyncio.timeout(COMMIT_S), self._lock:
+                offsets = {place: mark for place in places if (mark := self._news(place)) is not None}
+                outcome = await self._send(offsets) if offsets else "ok"
+        except TimeoutError:
+            outcome = "no_answer"
         if outcome not in {"ok", self._outcome}:  # once, not once a period
             log.warning("worker.commit_failed", group=self._group, code=outcome)
         self._outcome = outcome

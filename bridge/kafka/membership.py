@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Coroutine, Iterator, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from bridge.errors import ConfigError
-from bridge.kafka.adoption import HINTS, Adopter, Stopped, Tenure, is_same_log
+from bridge.kafka.adoption import HINTS, Adopter, Start, Stopped, Tenure, is_same_log
 from bridge.kafka.committer import Committer
 from bridge.kafka.settles import Settles
 from bridge.kafka.transport import ConsumedRecord, Place, Transport, TransportError
-from bridge.kafka.watchdog import Watchdog
+from bridge.kafka.watchdog import SubscriberMetrics, Watchdog
 
 log = structlog.get_logger()
 
@@ -34,19 +34,11 @@ FAILED_S = 0.25
 CLOSE_S = 1.0
 
 
-class MembershipMetrics(Protocol):
-    """What is reported."""
-
-    service: str
-    consumer_rebalances: Counter
-    consumer_assigned_partitions: Gauge
-    consumer_paused_partitions: Gauge
-
-
 class Membership:
     """One client from joining to leaving.
 
     Attributes:
+        tenures: What is ours now.
         started: True once the client has found the cluster.
         refused: True while the cluster does not let us read (ACL).
     """
@@ -59,7 +51,7 @@ class Membership:
         adopter: Adopter,
         committer: Committer,
         watchdog: Watchdog,
-        metrics: MembershipMetrics,
+        metrics: SubscriberMetrics,
         group: str,
         generations: Iterator[int],
         drain_s: float,
@@ -72,19 +64,16 @@ class Membership:
         self._adopter = adopter
         self._committer = committer
         self._watchdog = watchdog
-        self._metrics = metrics
+        self._rebalances = partial(metrics.consumer_rebalances.labels, metrics.service)
+        self._assigned_partitions = metrics.consumer_assigned_partitions.labels(metrics.service)
+        self._paused_partitions = metrics.consumer_paused_partitions.labels(metrics.service)
         self._group = group
         self._generations = generations
         self._drain_s = drain_s
-        self._tenures: dict[Place, Tenure] = {}
+        self.tenures: dict[Place, Tenure] = {}
         self._finishing = asyncio.Event()
         self._beside: list[asyncio.Task[None]] = []
         self._failure: Exception | None = None
-
-    @property
-    def tenures(self) -> Collection[Tenure]:
-        """What is ours now."""
-        return self._tenures.values()
 
     async def run(self) -> None:
         """Join and read until `finish`.
@@ -107,10 +96,11 @@ class Membership:
 
     async def leave(self) -> None:
         """Drain, commit, leave the group; after `run` has ended, however it did."""
-        self._finishing.set()
+        for each in self._beside:
+            each.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
         try:
-            await self._give_back(list(self._tenures))
-            await asyncio.gather(*self._beside)
+            await self._give_back(list(self.tenures))
         finally:
             await self._transport.stop()
 
@@ -123,8 +113,9 @@ class Membership:
     def assigned(self, places: frozenset[Place]) -> None:
         """Begin a new tenure of each; the poll task does the rest."""
         self._watchdog.given()
-        self._tenures = {place: Tenure(place, next(self._generations)) for place in places}
-        self._metrics.consumer_rebalances.labels(self._metrics.service, "assigned").inc()
+        self._let_go(self._take_away(list(self.tenures)))  # nothing, unless the client has left `revoked` out
+        self.tenures = {place: Tenure(place, next(self._generations)) for place in places}
+        self._rebalances("assigned").inc()
         log.info("worker.assigned", group=self._group, partitions=len(places))
 
     async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
@@ -134,10 +125,7 @@ class Membership:
             self._failure = exc
 
     async def _give_back(self, places: Collection[Place]) -> None:
-        # From here on a batch that is being fetched is dropped.
-        ours = [place for place in places if place in self._tenures]
-        for place in ours:
-            self._tenures.pop(place).end()
+        ours = self._take_away(places)
         outcome = "ok"
         try:
             with contextlib.suppress(TimeoutError):  # what it still holds fails at its fence
@@ -147,9 +135,15 @@ class Membership:
         finally:
             self._let_go(ours)
         if ours:
-            kind = "lost" if outcome == "not_member" else "revoked"
-            self._metrics.consumer_rebalances.labels(self._metrics.service, kind).inc()
+            self._rebalances("lost" if outcome == "not_member" else "revoked").inc()
             log.info("worker.revoked", group=self._group, partitions=len(ours), code=outcome)
+
+    def _take_away(self, places: Collection[Place]) -> list[Place]:
+        """End the tenures, so that a batch which is being fetched is dropped; return those there were."""
+        ours = [place for place in places if place in self.tenures]
+        for place in ours:
+            self.tenures.pop(place).end()
+        return ours
 
     def _let_go(self, places: Collection[Place]) -> None:
         self._committer.let_go(places)
@@ -159,9 +153,9 @@ class Membership:
     async def _read(self) -> None:
         """Poll once; what belongs to another tenure than the one it was asked for is dropped."""
         self._arrange()
-        reading = [each for each in self._tenures.values() if (each.reading or each.expected) and not each.halted]
+        reading = [each for each in self.tenures.values() if (each.reading or each.expected) and not each.halted]
         asked = {each.place: each for each in reading if not each.reading or self._settles.room(each.place)}
-        adopting = any(not each.reading and not each.stopped for each in self._tenures.values())
+        adopting = any(not each.reading and not each.stopped for each in self.tenures.values())
         crowded = adopting or len(asked) < len(reading)
         try:
             found = await self._transport.poll(asked, timeout_s=CROWDED_S if crowded else POLL_S)
@@ -172,24 +166,22 @@ class Membership:
         finally:
             self._watchdog.polled()
         for place, records in found.items():
-            if self._tenures.get(place) is asked[place]:
+            if self.tenures.get(place) is asked[place]:
                 self._take(asked[place], records)
 
     def _arrange(self) -> None:
-        for tenure in list(self._tenures.values()):
-            place = tenure.place
+        for tenure in list(self.tenures.values()):
             if tenure.claim is None:
-                self._transport.pause([place])
-                tenure.claim = asyncio.create_task(self._adopter.adopt(place, tenure.generation))
+                self._transport.pause([tenure.place])
+                tenure.claim = asyncio.create_task(self._adopter.adopt(tenure.place, tenure.generation))
             elif tenure.reading:
-                self._settle_down(tenure)
+                self._follow(tenure)
             elif tenure.claim.done() and tenure.expected is None and not tenure.stopped:
-                self._adopted(tenure)
-        paused = sum(not each.reading or each.halted for each in self._tenures.values())
-        self._metrics.consumer_paused_partitions.labels(self._metrics.service).set(paused)
-        self._metrics.consumer_assigned_partitions.labels(self._metrics.service).set(len(self._tenures))
+                self._adopted(tenure, tenure.claim.result())
+        self._assigned_partitions.set(len(self.tenures))
+        self._paused_partitions.set(sum(not each.reading or each.halted for each in self.tenures.values()))
 
-    def _settle_down(self, tenure: Tenure) -> None:
+    def _follow(self, tenure: Tenure) -> None:
         if self._settles.fenced(tenure.place):
             self._renew(tenure.place)
         elif tenure.halted != self._settles.halted(tenure.place):
@@ -198,37 +190,35 @@ class Membership:
 
     def _renew(self, place: Place) -> None:
         """Adopt it again: what is in hand of it counts for nothing."""
-        self._let_go([place])
-        self._tenures[place] = Tenure(place, next(self._generations))
+        self._let_go(self._take_away([place]))
+        self.tenures[place] = Tenure(place, next(self._generations))
 
-    def _adopted(self, tenure: Tenure) -> None:
-        assert tenure.claim is not None  # noqa: S101 - for the type checker
-        verdict = tenure.claim.result()
+    def _adopted(self, tenure: Tenure, verdict: Start | Stopped) -> None:
         if isinstance(verdict, Stopped):
             self._stop(tenure, verdict.code)
             return
-        check = verdict.expected_id is not None
-        self._transport.seek(tenure.place, verdict.offset - check)
+        compares = verdict.expected_id is not None
+        self._transport.seek(tenure.place, verdict.offset - compares)
         self._transport.resume([tenure.place])
-        tenure.expected = verdict
-        if not check:
-            self._begin(tenure)
+        if compares:
+            tenure.expected = verdict
+        else:
+            self._begin(tenure, verdict)
 
-    def _begin(self, tenure: Tenure) -> None:
-        assert tenure.expected is not None  # noqa: S101 - as above
-        offset = tenure.expected.offset
-        self._settles.start(tenure.place, offset)
-        self._committer.hold(tenure.place, tenure.expected.committed)
-        self._watchdog.begin(tenure.place, offset)
-        tenure.reading = True
+    def _begin(self, tenure: Tenure, start: Start) -> None:
+        tenure.expected, tenure.reading = None, True
+        self._settles.start(tenure.place, start.offset)
+        self._committer.hold(tenure.place, start.committed)
+        self._watchdog.begin(tenure.place, start.offset)
 
     def _take(self, tenure: Tenure, records: Sequence[ConsumedRecord]) -> None:
-        if not tenure.reading and tenure.expected is not None:
-            if not is_same_log(tenure.expected, records):
+        start = tenure.expected
+        if start is not None:
+            if not is_same_log(start, records):
                 self._stop(tenure, "topic_recreated")
                 return
-            self._begin(tenure)
-            records = [each for each in records if each.offset >= tenure.expected.offset]
+            self._begin(tenure, start)
+            records = [each for each in records if each.offset >= start.offset]
         if records:
             self._watchdog.offered(tenure.place, records)
             self._settles.offer(tenure.place, records)
@@ -240,14 +230,14 @@ class Membership:
         self._transport.pause([tenure.place])
         place = {"topic": tenure.place.topic, "partition": tenure.place.partition}
         log.error("worker.partition_stopped", group=self._group, **place, code=code, hint=HINTS[code])
-        if code == "not_initialized" and all(each.stopped == code for each in self._tenures.values()):
+        if code == "not_initialized" and all(each.stopped == code for each in self.tenures.values()):
             msg = f"nothing says where group {self._group!r} begins; {HINTS[code]}"
             raise ConfigError(msg)
 
     async def _bear(self, exc: TransportError) -> None:
         """Mend what a failed poll tells, or raise."""
         if exc.code == "offset_out_of_range":  # expired or cut off while we read: the adoption says which
-            for place in exc.places & self._tenures.keys():
+            for place in exc.places & self.tenures.keys():
                 self._renew(place)
         elif exc.code == "refused":
             self.refused = True

@@ -6,17 +6,15 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.kafka.adoption import Adopter, StartPolicy
 from bridge.kafka.committer import Committer
 from bridge.kafka.membership import Membership
 from bridge.kafka.settles import Adoption, Settles
 from bridge.kafka.transport import Transport, TransportError
-from bridge.kafka.watchdog import LIMITS, Limits, Watchdog
+from bridge.kafka.watchdog import LIMITS, Limits, SubscriberMetrics, Watchdog
 
 __all__ = ["Adoption", "Settles", "Subscriber"]
 
@@ -24,20 +22,8 @@ log = structlog.get_logger()
 
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 10.0
-
-
-class SubscriberMetrics(Protocol):
-    """What is reported."""
-
-    service: str
-    consumer_lag_records: Gauge
-    consumer_lag_seconds: Gauge
-    consumer_rebalances: Counter
-    consumer_assigned_partitions: Gauge
-    consumer_paused_partitions: Gauge
-    commit: Histogram
-    client_rebuilds: Counter
-    poll_age: Gauge
+# A client that failed sooner has not recovered: the next one waits longer, since each costs the group a rebalance.
+STEADY_S = 60.0
 
 
 class Subscriber:
@@ -83,13 +69,15 @@ class Subscriber:
             return "joining"
         if self._membership.refused:
             return "refused"
-        return next((each.stopped for each in self._membership.tenures if each.stopped), "ok")
+        return next((each.stopped for each in self._membership.tenures.values() if each.stopped), "ok")
 
     def degraded(self) -> str:
         """Return `ok`, or `degraded` while Kafka does not answer or a partition is not read."""
         if self._membership is None or self._watchdog is None or not self._watchdog.joined or self._watchdog.silent:
             return "degraded"
-        return "ok" if all(each.reading and not each.halted for each in self._membership.tenures) else "degraded"
+        return (
+            "ok" if all(each.reading and not each.halted for each in self._membership.tenures.values()) else "degraded"
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set; then drain, commit and leave the group.
@@ -98,21 +86,23 @@ class Subscriber:
             ConfigError: Nothing says where the group begins.
         """
         delay_s = RETRY_FIRST_S
+        now = asyncio.get_running_loop().time
         while not stop.is_set():
-            failure, joined = await self._be_member(stop)
+            begun_at = now()
+            failure = await self._be_member(stop)
             if failure is None:
                 return
             log.warning("worker.client_failed", group=self._group, code=failure.code)
             self._metrics.client_rebuilds.labels(self._metrics.service).inc()
-            delay_s = RETRY_FIRST_S if joined else min(delay_s * 2, RETRY_MAX_S)
+            delay_s = RETRY_FIRST_S if now() - begun_at > STEADY_S else min(delay_s * 2, RETRY_MAX_S)
             try:
                 async with asyncio.timeout(random.uniform(delay_s / 2, delay_s)):  # noqa: S311 - spreads load
                     await stop.wait()
             except TimeoutError:
                 continue
 
-    async def _be_member(self, stop: asyncio.Event) -> tuple[TransportError | None, bool]:
-        """Use one client until it fails or `stop` is set; return its failure, and whether it had joined."""
+    async def _be_member(self, stop: asyncio.Event) -> TransportError | None:
+        """Use one client until it fails or `stop` is set; return its failure."""
         membership, watchdog = self._join()
         self._membership, self._watchdog = membership, watchdog
         reading = asyncio.create_task(membership.run())
@@ -127,15 +117,12 @@ class Subscriber:
             if not membership.started:
                 reading.cancel()  # which harms a poll only
             await asyncio.wait({reading})
+            failure = None if reading.cancelled() else reading.exception()
             await membership.leave()
             self._membership = None
-        if reading.cancelled():
-            return None, False
-        try:
-            reading.result()
-        except TransportError as exc:
-            return exc, watchdog.joined
-        return None, True
+        if failure is None or isinstance(failure, TransportError):
+            return failure
+        raise failure
 
     def _join(self) -> tuple[Membership, Watchdog]:
         transport = self._open_transport()

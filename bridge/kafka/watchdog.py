@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.kafka.settles import Settles
 from bridge.kafka.transport import ConsumedRecord, Place, Transport, TransportError
@@ -42,12 +42,17 @@ class Limits:
 LIMITS = Limits()
 
 
-class LagMetrics(Protocol):
-    """What is reported."""
+class SubscriberMetrics(Protocol):
+    """What is reported about reading."""
 
     service: str
     consumer_lag_records: Gauge
     consumer_lag_seconds: Gauge
+    consumer_rebalances: Counter
+    consumer_assigned_partitions: Gauge
+    consumer_paused_partitions: Gauge
+    commit: Histogram
+    client_rebuilds: Counter
     poll_age: Gauge
 
 
@@ -106,7 +111,7 @@ class Watchdog:
         *,
         transport: Transport,
         settles: Settles,
-        metrics: LagMetrics,
+        metrics: SubscriberMetrics,
         limits: Limits = LIMITS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:

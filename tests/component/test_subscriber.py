@@ -537,6 +537,28 @@ async def test_a_client_that_fails_is_left_in_order_and_another_takes_over(group
         await until(lambda: group.settles.ids(A) == ["a", "b"])
 
 
+async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs the whole group a rebalance."""
+    delays: list[float] = []
+
+    def shortest(_: float, most: float) -> float:
+        delays.append(most)
+        return 0.0
+
+    monkeypatch.setattr(subscriber, "RETRY_MAX_S", 0.08)
+    monkeypatch.setattr("bridge.kafka.subscriber.random.uniform", shortest)
+    async with group.running():
+        while len(delays) < 5:
+            await until(lambda: len(group.transports) > len(delays) and set(group.settles.marks) == {A, B})
+            group.transport.failure = "no_answer"
+            await until(lambda: group.transport.failure is None)
+            await until(lambda: group.transports[len(delays) - 1].stopped)
+
+    assert delays == [0.02, 0.04, 0.08, 0.08, 0.08]
+
+
 async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(group: Group) -> None:
     """It never looks for brokers that all have new addresses."""
     group.limits = Limits(look_s=0.01, silent_s=0.1)

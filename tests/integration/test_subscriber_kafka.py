@@ -1,0 +1,232 @@
+"""The subscriber on real brokers: nothing is missed and offsets never go back, whatever members and brokers do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition  # noqa: TID251 - no part of the bridge ever deletes records
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # noqa: TID251 - as above
+from prometheus_client import CollectorRegistry
+
+from bridge.kafka.adoption import StartPolicy
+from bridge.kafka.client import Timing, open_transport
+from bridge.kafka.connection import Connection
+from bridge.kafka.record import Record
+from bridge.kafka.settles import Adoption
+from bridge.kafka.subscriber import Subscriber
+from bridge.kafka.supervisor import KafkaProducer
+from bridge.kafka.transport import Place, Transport
+from bridge.kafka.watchdog import Limits
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+from tests.cluster import Cluster, Topics
+from tests.fake_settles import FakeSettles
+from tests.kafka import HANG_S, killed, ready_producer, until
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 4
+HASTY = Timing(session_s=10, rebalance_s=10, max_poll_s=60)
+
+
+@dataclass
+class Group:
+    """A topic, the members that read it, and what became known of them."""
+
+    topics: Topics
+    topic: str
+    name: str
+    producer: KafkaProducer
+    stored: dict[Place, Adoption] = field(default_factory=dict)
+    commits: list[Mapping[Place, int]] = field(default_factory=list)
+    settles: list[FakeSettles] = field(default_factory=list)
+    written: int = 0
+
+    @property
+    def places(self) -> list[Place]:
+        return [Place(self.topic, number) for number in range(PARTITIONS)]
+
+    def open(self) -> Transport:
+        """Return a member whose commits are seen."""
+        transport: Any = open_transport(
+            Connection(self.topics.bootstrap_servers), group=self.name, topics=[self.topic], timing=HASTY
+        )
+        commit = transport.commit
+
+        async def seen(offsets: Mapping[Place, int]) -> None:
+            await commit(offsets)
+            self.commits.append(dict(offsets))
+
+        transport.commit = seen
+        opened: Transport = transport
+        return opened
+
+    @asynccontextmanager
+    async def running(self, policy: StartPolicy = "earliest") -> AsyncIterator[tuple[Subscriber, FakeSettles]]:
+        """Run one member."""
+        settles = FakeSettles(self.stored)
+        self.settles.append(settles)
+        subscriber = Subscriber(
+            open_transport=self.open,
+            settles=settles,
+            metrics=ConsumerMetrics(CollectorRegistry(), service="desk"),
+            group=self.name,
+            policy=policy,
+            limits=Limits(look_s=0.5),
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(subscriber.run(stop))
+        try:
+            yield subscriber, settles
+        finally:
+            stop.set()
+            async with asyncio.timeout(HANG_S):
+                await task
+
+    async def write(self, count: int) -> None:
+        """Write events, numbered on, evenly into the partitions."""
+        for number in range(self.written, self.written + count):
+            place = self.places[number % PARTITIONS]
+            event = str(number).encode()
+            record = Record(*place, b"rx_1", event, [("ce_id", event)], 1_772_366_400_000)
+            await self.producer.write(*place, [record])
+        self.written += count
+
+    def seen(self) -> list[int]:
+        """Numbers of all events that any member was offered."""
+        return [int(each) for settles in self.settles for place in self.places for each in settles.ids(place)]
+
+    async def until_all_seen(self) -> None:
+        """Wait until nothing is missing."""
+        await until(lambda: set(self.seen()) == set(range(self.written)))
+
+
+@pytest.fixture
+async def group(topics: Topics) -> AsyncIterator[Group]:
+    topic = await asyncio.to_thread(topics.fresh, partitions=PARTITIONS)
+    async with ready_producer(topics.bootstrap_servers, topic, partitions=PARTITIONS) as producer:
+        yield Group(topics, topic, topics.unique_key("group"), producer)
+
+
+def offsets_only_rise(commits: list[Mapping[Place, int]]) -> bool:
+    """Whether no commit, of any member, went back."""
+    last: dict[Place, int] = {}
+    for each in commits:
+        if any(offset < last.get(place, 0) for place, offset in each.items()):
+            return False
+        last.update(each)
+    return True
+
+
+async def test_members_come_and_go_and_every_event_is_settled_once_and_in_order(group: Group) -> None:
+    await group.write(40)
+    async with group.running() as (first, one):
+        await group.until_all_seen()
+        async with group.running() as (second, two):
+            await until(lambda: len(two.marks) == PARTITIONS // 2 and len(one.marks) == PARTITIONS // 2)
+            await group.write(40)
+            await group.until_all_seen()
+            assert (first.ready(), second.ready()) == ("ok", "ok")
+        await until(lambda: len(one.marks) == PARTITIONS)
+        await group.write(40)
+        await group.until_all_seen()
+
+    assert len(group.seen()) == group.written
+    for settles in group.settles:
+        for place in group.places:
+            offsets = [record.offset for record in settles.offered[place]]
+            assert offsets == sorted(offsets)
+    assert offsets_only_rise(group.commits)
+    assert {place: group.stored[place].next_offset for place in group.places} == dict.fromkeys(group.places, 30)
+
+
+async def test_a_claim_that_is_late_delivers_exactly_from_the_sought_offset(group: Group) -> None:
+    """Kafka's own offset is behind, and the client fetches from there while the claim is out."""
+    await group.write(4 * PARTITIONS)
+    async with group.running() as (_, settles):
+        await group.until_all_seen()
+    group.stored |= {place: Adoption(2, str(PARTITIONS + place.partition)) for place in group.places}
+
+    async with group.running() as (_, settles):
+        await until(lambda: len(settles.marks) == PARTITIONS and all(settles.offered[each] for each in group.places))
+
+    assert {place: [each.offset for each in settles.offered[place]] for place in group.places} == {
+        place: [2, 3] for place in group.places
+    }
+
+
+async def test_an_offset_that_kafka_never_had_is_committed_from_what_is_stored(group: Group) -> None:
+    """No policy decides when PostgreSQL knows; and the client raises nothing for want of an offset of Kafka's."""
+    await group.write(2 * PARTITIONS)
+    group.stored = {place: Adoption(1, str(place.partition)) for place in group.places}
+
+    async with group.running("none") as (subscriber, settles):
+        await until(lambda: all(settles.ids(each) for each in group.places))
+        assert subscriber.ready() == "ok"
+
+    assert {each.offset for place in group.places for each in settles.offered[place]} == {1}
+    assert group.commits[-1] == dict.fromkeys(group.places, 2) or offsets_only_rise(group.commits)
+
+
+async def test_a_topic_with_other_records_than_were_settled_stops_its_partition(group: Group) -> None:
+    await group.write(3 * PARTITIONS)
+    changed, *others = group.places
+    group.stored = {each: Adoption(2, str(PARTITIONS + each.partition)) for each in others}
+    group.stored[changed] = Adoption(2, "another")
+
+    async with group.running() as (subscriber, settles):
+        await until(lambda: subscriber.ready() == "topic_recreated")
+        await until(lambda: all(settles.ids(each) for each in others))
+
+    assert settles.ids(changed) == []
+
+
+async def test_records_that_were_deleted_before_they_were_settled_stop_their_partition(group: Group) -> None:
+    await group.write(4 * PARTITIONS)
+    cut_in_time, cut_too_far, *_ = group.places
+    group.stored = {each: Adoption(2, str(PARTITIONS + each.partition)) for each in group.places}
+    admin = AIOKafkaAdminClient(bootstrap_servers=group.topics.bootstrap_servers)
+    await admin.start()
+    await admin.delete_records(
+        {
+            TopicPartition(*cut_in_time): RecordsToDelete(before_offset=2),
+            TopicPartition(*cut_too_far): RecordsToDelete(before_offset=3),
+        }
+    )
+    await admin.close()
+
+    async with group.running() as (subscriber, settles):
+        await until(lambda: subscriber.ready() == "offset_expired")
+        await until(lambda: all(settles.ids(each) for each in group.places if each != cut_too_far))
+
+    assert [each.offset for each in settles.offered[cut_in_time]] == [2, 3]
+    assert settles.ids(cut_too_far) == []
+
+
+async def test_a_broker_that_dies_and_comes_back_is_waited_for(cluster: Cluster, group: Group) -> None:
+    await group.write(PARTITIONS)
+    async with group.running() as (subscriber, settles):
+        await group.until_all_seen()
+        async with killed(cluster):
+            await until(lambda: subscriber.degraded() == "degraded")
+            assert subscriber.live() == "ok"
+        await group.write(PARTITIONS)
+        await group.until_all_seen()
+        await until(lambda: subscriber.degraded() == "ok")
+
+    assert len(settles.adoptions) >= PARTITIONS
+    assert offsets_only_rise(group.commits)
+
+
+async def test_a_stop_in_an_outage_ends_and_leaves_no_task(cluster: Cluster, group: Group) -> None:
+    await group.write(PARTITIONS)
+    before = asyncio.all_tasks()
+    async with group.running():
+        await group.until_all_seen()
+        await asyncio.to_thread(cluster.kill_broker, 1)
+    assert asyncio.all_tasks() <= before
+    await asyncio.to_thread(cluster.start_broker, 1)
