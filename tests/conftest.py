@@ -40,6 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if kind == "auto":
         kind = "docker" if docker_answers() else "embedded"
     config.stash[_KIND] = kind
+    config.addinivalue_line("markers", "postgres: needs a real database (set for whoever asks for one)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ask for a database, so that they can be run on each version of it."""
+    for item in items:
+        if "make_postgres" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgres")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

