@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -12,6 +14,7 @@ from bridge.errors import ConfigError
 from consumers.read_model.alarms import Alarms, Contradictions
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
 from consumers.read_model.metrics import ReadModelMetrics
+from consumers.read_model.options import Options
 
 
 def a_read_model(**options: str) -> Consumer:
@@ -84,6 +87,30 @@ def test_it_is_installed_under_its_name() -> None:
     (point,) = entry_points(group="drx_bridge.consumers", name="read_model")
 
     assert point.load() is open_read_model
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "read-model.md").read_text()
+
+
+@pytest.mark.parametrize("option", Options.__dataclass_fields__)
+def test_the_page_names_every_setting(option: str) -> None:
+    assert f"`{option.upper()}`" in PAGE
+
+
+def test_the_page_names_every_metric() -> None:
+    registry = CollectorRegistry()
+    ReadModelMetrics(registry)
+
+    families = [(family.name, family.type) for family in registry.collect()]
+    names = [f"drxbridge_{name.removeprefix('drxbridge_')}{'_total' * (kind == 'counter')}" for name, kind in families]
+    assert [name for name in names if f"`{name}" not in PAGE] == []
+
+
+def test_the_page_names_every_view_and_role() -> None:
+    made = re.findall(r"create view \{schema\}\.(\w+)", (MIGRATIONS / "0002_views.sql").read_text())
+    roles = set(re.findall(r"'(drx_\w+)'", (MIGRATIONS / "0003_roles.sql").read_text()))
+
+    assert [name for name in (*made, *roles) if f"`{name}`" not in PAGE] == []
 
 
 def test_what_was_counted_is_remembered_within_a_bound() -> None:

@@ -1,0 +1,83 @@
+"""Each role may do what it is for and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.errors import TransientError
+from tests.prescriptions import cancel_answered, created, filled
+from tests.read_model import ReadModel, open_model
+
+
+@pytest.fixture
+async def model(postgres: str) -> AsyncIterator[ReadModel]:
+    async with open_model(postgres) as opened:
+        await opened.apply(created(0))
+        yield opened
+
+
+async def attempt(model: ReadModel, role: str, statement: str) -> None:
+    async with model.database.transaction() as connection:
+        await connection.execute(f"set local role {role}")
+        await connection.execute(statement.format(schema=model.schema))
+
+
+async def test_a_consumer_may_apply_events_and_look_at_the_timers(model: ReadModel) -> None:
+    async with model.database.transaction() as connection:
+        await connection.execute("set local role drx_consumer")
+        await model.apply_within(
+            connection, cancel_answered(1, request_id="c1", decision="approved"), filled(2, "dispensed")
+        )
+        for job in model.consumer.jobs:
+            await job.run(connection)
+
+    assert (await model.prescription())["events"] == 3
+
+
+READ = ("select 1 from {schema}.prescription", "select 1 from {schema}.event", "select 1 from {schema}.safety_signal")
+WRITE = (
+    "insert into {schema}.event select * from {schema}.event",
+    "update {schema}.event set topic = ''",
+    "update {schema}.prescription set display = ''",
+    "update {schema}.timer set gaps = 1",
+)
+DESTROY = (
+    "delete from {schema}.event",
+    "delete from {schema}.prescription",
+    "truncate {schema}.event",
+    "alter table {schema}.event add x int",
+    "create table {schema}.x ()",
+    "drop table {schema}.event",
+)
+FIGURES = tuple(
+    "select * from {schema}." + view
+    for view in ("overdue_count", "source_silence", "status_count", "daily_event", "daily_fill", "daily_transmission")
+)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        *(("drx_consumer", each) for each in ("update {schema}.event set topic = ''", *DESTROY)),
+        *(("drx_phi_reader", each) for each in (*WRITE, *DESTROY)),
+        *(("drx_reader", each) for each in (*READ, *WRITE, *DESTROY)),
+    ],
+)
+async def test_what_a_role_is_not_for_is_refused(model: ReadModel, role: str, statement: str) -> None:
+    with pytest.raises(TransientError, match="not_permitted"):
+        await attempt(model, role, statement)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        *(("drx_phi_reader", each) for each in (*READ, *FIGURES, "select * from {schema}.timeline")),
+        *(("drx_reader", each) for each in FIGURES),
+    ],
+)
+async def test_what_a_reader_is_for_is_allowed(model: ReadModel, role: str, statement: str) -> None:
+    await attempt(model, role, statement)
+
+    assert (await model.prescription())["events"] == 1
