@@ -21,7 +21,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from bridge.postgres.pool import Database, open_database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
-from tests.kafka import until
+from tests.kafka import HANG_S, until
 
 PLACE = Place("drx.prescriptions.v1", 0)
 GROUP = "tests"
@@ -111,6 +111,11 @@ class Effects:
         self.fail: Callable[[Event, int], Exception | None] = lambda event, tried: None  # noqa: ARG005 - a hook
         self.before: Callable[[Event], Awaitable[None]] | None = None
 
+    @property
+    def kept(self) -> list[str]:
+        """Those applied, each where it was applied last: what came before was rolled back, or came to nothing."""
+        return list(dict.fromkeys(reversed(self.applied)))[::-1]
+
     async def batch(self, placed: Sequence[Placed], connection: Any) -> None:
         """Handle a batch."""
         for event, context in placed:
@@ -188,6 +193,12 @@ class Bench:
         async with self.database.transaction() as connection:
             return [tuple(row) for row in await connection.fetch(query, *args)]
 
+    async def until_rows(self, query: str, expected: list[tuple[Any, ...]]) -> None:
+        """Wait until the database answers so."""
+        async with asyncio.timeout(HANG_S):
+            while await self.rows(query) != expected:  # noqa: ASYNC110 - the database has no event to wait for
+                await asyncio.sleep(0.02)
+
     async def effects(self) -> list[str]:
         """Event ids whose effects are there, in the order in which they came."""
         return [row[0] for row in await self.rows("select event_id from effect order by number")]
@@ -196,9 +207,7 @@ class Bench:
         """Key, offset and code of everything that is parked."""
         return [
             (*row,)
-            for row in await self.rows(
-                'select key, "offset", code from drx_consumer.parked_event order by "offset"'
-            )
+            for row in await self.rows('select key, "offset", code from drx_consumer.parked_event order by "offset"')
         ]
 
     async def request_release(self, key: str) -> None:

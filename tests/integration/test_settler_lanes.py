@@ -14,7 +14,7 @@ from bridge.event import Event
 from bridge.kafka.learning import Learner
 from bridge.postgres.pool import Database
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, POISON, Bench, Effects, PlainDecoder, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
 
@@ -45,7 +45,7 @@ async def test_each_key_is_applied_once_and_in_order(database: Database, mode: L
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed(log)
         await bench.settled(100)
-        await until_written(bench, 100)
+        await bench.until_rows("select next_offset from drx_consumer.progress", [(100,)])
 
     for key in range(7):
         of_key = [event for event in effects.applied if int(event[4:]) % 7 == key]
@@ -97,7 +97,7 @@ async def test_a_hung_key_delays_no_other(database: Database, mode: Lanes) -> No
         release.set()
         await bench.settled(50)
 
-        assert [event for event in effects.applied[40:]] == [f"evt_{offset}" for offset in range(0, 50, 5)]
+        assert effects.applied[40:] == [f"evt_{offset}" for offset in range(0, 50, 5)]
 
 
 async def test_keys_in_back_off_hold_no_worker(database: Database) -> None:
@@ -219,9 +219,3 @@ async def test_a_registry_that_does_not_answer_halts_the_partition(database: Dat
         await bench.settled(2)
 
         assert (bench.settler.halted(PLACE), await bench.parked()) == (False, [])
-
-
-async def until_written(bench: Bench, mark: int) -> None:
-    """Wait for the mark in the ledger."""
-    while await bench.rows("select next_offset from drx_consumer.progress") != [(mark,)]:
-        await asyncio.sleep(0.02)

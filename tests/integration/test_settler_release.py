@@ -1,0 +1,200 @@
+"""Release inside the owner's loop: in order, one transaction per record, and new records of the key wait behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.consumer import Batches, Consumer, Lanes
+from bridge.errors import PermanentError, TransientError
+from bridge.event import Event
+from bridge.kafka import parking
+from bridge.postgres.pool import Database
+from tests.kafka import until
+from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
+
+MODES = pytest.mark.parametrize(
+    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
+)
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with a_database(postgres) as opened:
+        yield opened
+
+
+def a_consumer(effects: Effects, mode: Lanes | Batches) -> Consumer:
+    consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
+    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
+    return consumer
+
+
+@MODES
+async def test_a_released_key_catches_up_in_order_and_is_live_again(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    refusing = True
+    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_1" else None
+    log = [a_record(0, "rx_2"), *(a_record(offset) for offset in range(1, 5))]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log)
+        await bench.settled(5)
+        refusing = False
+        await bench.request_release("rx_1")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+        bench.settler.offer(PLACE, [a_record(5)])
+        await bench.settled(6)
+
+        assert effects.kept == [f"evt_{offset}" for offset in range(6)]
+        assert await bench.rows("select count(*) from drx_consumer.inbox") == [(6,)]
+
+
+@MODES
+async def test_a_record_that_fails_again_stays_with_its_new_code(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    code = "first"
+    effects.fail = lambda event, _: PermanentError(code) if event.id == "evt_1" else None
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0), a_record(1), a_record(2)])
+        await bench.settled(3)
+        code = "second"
+        await bench.request_release("rx_1")
+        await bench.until_rows(
+            "select code from drx_consumer.parked_key where release_requested_at is null", [("second",)]
+        )
+        bench.settler.offer(PLACE, [a_record(3)])
+        await bench.settled(4)
+
+        assert await bench.parked() == [("rx_1", 1, "second"), ("rx_1", 2, "key_parked"), ("rx_1", 3, "key_parked")]
+        assert effects.kept == ["evt_0"]
+
+
+@MODES
+async def test_new_records_of_a_key_never_overtake_its_release(database: Database, mode: Lanes | Batches) -> None:
+    """The interleaving is forced: the release stands in the middle of its first record when new ones come."""
+    effects = Effects()
+    refusing = True
+    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_0" else None
+    releasing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still(event: Event) -> None:
+        if event.id == "evt_0" and not refusing:
+            releasing.set()
+            await go_on.wait()
+
+    effects.before = stand_still
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0), a_record(1)])
+        await bench.settled(2)
+        refusing = False
+        await bench.request_release("rx_1")
+        await releasing.wait()
+        bench.settler.offer(PLACE, [a_record(2), a_record(3, "rx_2"), a_record(4)])
+        await until(lambda: "evt_3" in effects.applied)
+        go_on.set()
+        await bench.settled(5)
+
+        assert [event for event in effects.kept if event != "evt_3"] == ["evt_0", "evt_1", "evt_2", "evt_4"]
+        assert await bench.parked() == []
+
+
+async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database: Database) -> None:
+    """A record that a batch has in hand as parked must not be overtaken by one that came after the release."""
+    effects = Effects()
+    refusing = True
+    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_0" else None
+    in_batch, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still(event: Event) -> None:
+        if event.id == "evt_2":
+            in_batch.set()
+            await go_on.wait()
+
+    effects.before = stand_still
+
+    async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
+        await bench.feed([a_record(0)])
+        await bench.settled(1)
+        refusing = False
+        bench.settler.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
+        await in_batch.wait()
+        bench.settler._release(bench.settler._shares[PLACE], "rx_1")
+        bench.settler.offer(PLACE, [a_record(3)])
+        go_on.set()
+        await bench.settled(4)
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+        assert [event for event in effects.kept if event != "evt_2"] == ["evt_0", "evt_1", "evt_3"]
+
+
+@MODES
+async def test_an_operator_drops_the_key_while_records_come(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0), a_record(1)])
+        await bench.settled(2)
+        await bench.rows("delete from drx_consumer.parked_event returning 1")
+        await bench.rows("delete from drx_consumer.parked_key returning 1")
+        bench.settler.offer(PLACE, [a_record(2), a_record(3)])
+        await bench.settled(4)
+
+        assert effects.kept == ["evt_2", "evt_3"]
+
+
+@MODES
+async def test_a_transient_failure_of_a_release_is_tried_again(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    answers = [PermanentError("refused"), TransientError("conflict"), None]
+    effects.fail = lambda _, tried: answers[min(tried, 2)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0)])
+        await bench.settled(1)
+        await bench.request_release("rx_1")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+        assert effects.attempts[-2:] == ["evt_0", "evt_0"]
+        assert effects.kept == ["evt_0"]
+
+
+@MODES
+async def test_a_full_lot_stops_the_partition_and_drops_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch, mode: Lanes | Batches
+) -> None:
+    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(offset) for offset in range(4)])
+        await until(lambda: bench.settler.halted(PLACE))
+
+        assert bench.settler.mark(PLACE) in {0, 2}
+        assert effects.kept == []
+
+
+async def test_the_next_owner_knows_what_is_parked(database: Database) -> None:
+    effects = Effects()
+    effects.fail = lambda _, tried: PermanentError("refused") if not tried else None
+    log = [a_record(0), a_record(1), a_record(2)]
+    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
+        await bench.feed(log[:2])
+        await bench.settled(2)
+    again = Effects()
+
+    async with at_work(a_consumer(again, Lanes(4)), database) as bench:
+        await bench.feed(log)
+        await bench.settled(3)
+        waiting = await bench.parked()
+        await bench.request_release("rx_1")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+        assert [offset for _, offset, _ in waiting] == [0, 1, 2]
+        assert again.kept == ["evt_0", "evt_1", "evt_2"]
