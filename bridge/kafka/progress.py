@@ -22,7 +22,7 @@ select topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions, up
    where (k.grp, k.topic, k.part) = (p.grp, p.topic, p.part)) as parked_keys,
   (select count(*) from drx_consumer.parked_event as e
    where (e.grp, e.topic, e.part) = (p.grp, p.topic, p.part)) as parked_events
-from drx_consumer.progress as p where grp = $1 order by topic, part
+from drx_consumer.progress as p where grp = $1 and topic = any($2::text[]) order by topic, part
 """
 _LOCK = "select from drx_consumer.progress where grp = $1 and topic = any($2::text[]) order by topic, part for update"
 # The epoch is raised: a process that nobody knew of is fenced, claims again and goes on from here. What was settled
@@ -84,9 +84,6 @@ class Progress(NamedTuple):
     parked_events: int
 
 
-Standing = Progress
-
-
 class Forgotten(NamedTuple):
     """Rows that a group had."""
 
@@ -97,16 +94,12 @@ class Forgotten(NamedTuple):
     parked_events: int
 
 
-async def progress(database: Database, group: str) -> list[Progress]:
-    """Return where a group stands in each partition that it has claimed or been placed in, in order."""
-    async with database.transaction() as connection:
-        rows = await connection.fetch(_PROGRESS, group)
-    return [Progress(Place(row["topic"], row["part"]), *tuple(row)[2:]) for row in rows]
-
-
 async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Progress]:
     """Return where a group stands in each partition of these topics that it has claimed or been placed in."""
-    return {each.place: each for each in await progress(database, group) if each.place.topic in topics}
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_PROGRESS, group, list(topics))
+    found = [Progress(Place(row["topic"], row["part"]), *tuple(row)[2:]) for row in rows]
+    return {each.place: each for each in found}
 
 
 async def lock(connection: Connection, group: str, topics: Collection[str]) -> None:

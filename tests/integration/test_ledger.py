@@ -373,15 +373,21 @@ async def test_an_event_whose_first_admission_is_rolled_back_is_fresh_for_the_se
     assert await waiting == ["fresh"]
 
 
-async def test_partitions_that_share_events_in_opposite_orders_do_not_lock_up(ledger: Ledger) -> None:
-    """Each call admits in one order, whatever the order of its events; both hold a first event when the other comes."""
-    entries = [an_entry(f"evt-{number}") for number in range(200)]
-    first, second = await ledger.claim(PLACE), await ledger.claim(OTHER)
+async def test_partitions_that_share_events_in_opposite_orders_do_not_lock_up(
+    ledger: Ledger, database: Database
+) -> None:
+    """A third keeps both waiting in the middle: in the order of their records, each would hold what the other wants."""
+    entries = [an_entry("evt-1"), an_entry("evt-2"), an_entry("evt-3")]
+    third, epochs = Place(PLACE.topic, 5), {place: (await ledger.claim(place)).epoch for place in (PLACE, OTHER)}
 
-    async def admit(place: Place, epoch: int, *, reverse: bool) -> list[str]:
-        async with ledger.begin(place, epoch) as settlement:
+    async def admit(place: Place, *, reverse: bool) -> list[str]:
+        async with ledger.begin(place, epochs[place]) as settlement:
             return [*await settlement.admit(entries[::-1] if reverse else entries)]
 
-    verdicts = await asyncio.gather(admit(PLACE, first.epoch, reverse=False), admit(OTHER, second.epoch, reverse=True))
+    async with ledger.begin(third, 1) as settlement:
+        await settlement.admit([an_entry("evt-2")])
+        both = [asyncio.create_task(admit(PLACE, reverse=False)), asyncio.create_task(admit(OTHER, reverse=True))]
+        await until_waiting(database, 2)
+    verdicts = await asyncio.gather(*both)
 
-    assert sorted(verdict for each in verdicts for verdict in each) == ["duplicate"] * 200 + ["fresh"] * 200
+    assert sorted(verdict for each in verdicts for verdict in each) == ["duplicate"] * 4 + ["fresh"] * 2

@@ -10,10 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.errors import ConfigError, PermanentError, TransientError
+from bridge.kafka import parking
+from bridge.kafka.decisions import export, import_decisions
 from bridge.kafka.ledger import Ledger
+from bridge.kafka.operator import drop_key, retry, skip
+from bridge.kafka.progress import forget_group, lock, place
 from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate, pending, read_migrations
 from bridge.postgres.pool import Database, open_database
-from tests.ledger import GROUP, PLACE, ledger_database, rows, until_waiting
+from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 from tests.postgres import EmbeddedPostgres, execute
 
 ALL = [migration.number for migration in read_migrations(LEDGER_MIGRATIONS)]
@@ -188,6 +192,46 @@ async def test_roles_may_do_no_more(postgres: str) -> None:
         granted = [(role, statement) for role, statement in _MAY_NOT if await allowed(database, role, statement)]
 
     assert granted == []
+
+
+async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres: str) -> None:
+    topic, key = PLACE.topic, KEY
+    async with (
+        ledger_database(postgres),
+        open_database(f"{postgres}?role=drx_consumer", size=1, application_name="consumer") as consumer,
+        open_database(f"{postgres}?role=drx_operator", size=1, application_name="operator") as operator,
+    ):
+        assert await pending(consumer, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA) == []
+        async with operator.transaction() as connection:
+            await lock(connection, GROUP, [topic])
+            await place(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a")
+        ledger = Ledger(consumer, group=GROUP, cluster_id="cluster-a")
+        epoch = (await ledger.claim(PLACE)).epoch
+        await ledger.mark_attempt(PLACE, epoch, 0)
+        async with ledger.begin(PLACE, epoch) as settlement:
+            await settlement.fence(0)
+            await settlement.admit([an_entry()])
+            await parking.park(settlement, a_consumed_record(5), cls="bug", code="unexpected", attempts=1)
+            for offset in (6, 7, 8):
+                await parking.append(settlement, a_consumed_record(offset))
+            await settlement.settle(next_offset=1, last_event_id="evt-0", above=(5, 6, 7, 8))
+        await retry(operator, GROUP, actor="ann")
+        assert await parking.requested(consumer, GROUP, [PLACE]) == [(topic, key)]
+        async with ledger.begin(PLACE, epoch) as settlement:
+            waiting = await parking.head(settlement, topic, key)
+            assert waiting is not None
+            await parking.release(settlement, waiting)
+            waiting = await parking.head(settlement, topic, key)
+            assert waiting is not None
+            await parking.park_again(settlement, waiting, cls="bug", code="unexpected", attempts=1)
+        await skip(operator, GROUP, topic, key, offset=6, actor="ann", reason="void")
+        await drop_key(operator, GROUP, topic, key, actor="ann", reason="void")
+        exported = [row async for row in export(operator, GROUP)]
+        await import_decisions(operator, exported, group="rebuild")
+        for group in (GROUP, "rebuild"):
+            await forget_group(operator, group, actor="ann", reason="void")
+
+        assert await parking.census(consumer, GROUP) == (0, 0, 0.0)
 
 
 async def test_a_user_who_may_not_make_roles_still_makes_the_tables_and_is_told(own_postgres: EmbeddedPostgres) -> None:

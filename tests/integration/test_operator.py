@@ -16,7 +16,7 @@ from bridge.kafka.decisions import export, import_decisions
 from bridge.kafka.ledger import FencedError, Ledger
 from bridge.kafka.operator import Decision, drop_key, retry, skip
 from bridge.kafka.parked import Filters, list_parked, show
-from bridge.kafka.progress import audit_placing, forget_group, lock, place, progress
+from bridge.kafka.progress import audit_placing, forget_group, lock, place, standings
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
@@ -369,7 +369,9 @@ async def test_a_group_starts_where_it_was_placed(ledger: Ledger, database: Data
     claim = await ledger.claim(PLACE)
 
     assert (claim.next_offset, claim.last_event_id) == (40, None)
-    assert [(each.place.partition, each.next_offset) for each in await progress(database, GROUP)] == [(0, 0), (3, 40)]
+    assert [
+        (each.place.partition, each.next_offset) for each in (await standings(database, GROUP, [TOPIC])).values()
+    ] == [(0, 0), (3, 40)]
     audit = 'select verb, part, "offset", actor, reason from drx_consumer.audit order by part'
     assert await rows(database, audit) == [("init", 0, 0, "ann", "new cluster"), ("init", 3, 40, "ann", "new cluster")]
 
@@ -409,7 +411,7 @@ async def test_progress_counts_what_is_settled_above_and_what_waits(ledger: Ledg
         await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12, 14))
     await parked(ledger, 12, 14)
 
-    (standing,) = await progress(database, GROUP)
+    (standing,) = (await standings(database, GROUP, [TOPIC, "other"])).values()
 
     assert (standing.place, standing.next_offset, standing.cluster_id) == (PLACE, 10, "cluster-a")
     assert (standing.above, standing.parked_keys, standing.parked_events) == (2, 1, 2)
