@@ -1,12 +1,16 @@
-"""Each role may do what it is for and nothing else."""
+"""Each role may do what it is for and nothing else; tables are brought up to date where they stand."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from bridge.errors import TransientError
+from bridge.postgres.migrate import migrate
+from bridge.postgres.pool import open_database
+from consumers.read_model.consumer import MIGRATIONS
 from tests.prescriptions import cancel_answered, created, filled
 from tests.read_model import ReadModel, open_model
 
@@ -51,9 +55,13 @@ DESTROY = (
     "create table {schema}.x ()",
     "drop table {schema}.event",
 )
-FIGURES = tuple(
-    "select * from {schema}." + view
-    for view in ("overdue_count", "source_silence", "status_count", "daily_event", "daily_fill", "daily_transmission")
+FIGURES = (
+    "select * from {schema}.overdue_count",
+    "select * from {schema}.source_silence",
+    "select * from {schema}.status_count",
+    "select * from {schema}.daily_event",
+    "select * from {schema}.daily_fill",
+    "select * from {schema}.daily_transmission",
 )
 
 
@@ -81,3 +89,21 @@ async def test_what_a_reader_is_for_is_allowed(model: ReadModel, role: str, stat
     await attempt(model, role, statement)
 
     assert (await model.prescription())["events"] == 1
+
+
+async def test_tables_of_an_earlier_release_are_brought_up_to_date_with_what_is_in_them(
+    postgres: str, tmp_path: Path
+) -> None:
+    first = MIGRATIONS / "0001_tables.sql"
+    (tmp_path / first.name).write_text(first.read_text())
+    async with open_database(postgres, size=1, application_name="test") as database:
+        await migrate(database, directory=tmp_path, schema="read_model")
+        async with database.transaction() as connection:
+            await connection.execute(
+                "insert into read_model.event values ('drx', 'e', 'rx_1', 'alert.raised', now(), now(), 't', 0, 0, '{}')"
+            )
+
+    async with open_model(postgres) as model:
+        await model.apply(created(0))
+
+        assert len(await model.rows("select * from {schema}.timeline")) == 2
