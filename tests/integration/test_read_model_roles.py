@@ -100,7 +100,7 @@ async def test_tables_of_an_earlier_release_are_brought_up_to_date_with_what_is_
         await migrate(database, directory=tmp_path, schema="read_model")
         async with database.transaction() as connection:
             await connection.execute(
-                "insert into read_model.event values ('drx', 'e', 'rx_1', 'alert.raised', now(), now(), 't', 0, 0, '{}')"
+                "insert into read_model.event values ('drx', 'e', 'rx_1', 'x.y', now(), now(), 't', 0, 0, '{}')"
             )
 
     async with open_model(postgres) as model:
