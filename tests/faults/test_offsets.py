@@ -25,7 +25,8 @@ PRODUCTION = {"KAFKA__OFFSET_RESET": "none"}
 def test_a_lost_group_offset_is_taken_from_the_database(ground: Ground) -> None:
     with appending(ground, "batches", LIVES) as scene:
         _apply_some_and_end(scene)
-        (deleted,) = _admin(ground).delete_consumer_groups([scene.group]).values()
+        admin = _admin(ground)
+        (deleted,) = admin.delete_consumer_groups([scene.group]).values()
         deleted.result(HANG_S)
         scene.write()
         member = scene.member(**PRODUCTION)
@@ -58,7 +59,8 @@ def test_an_offset_that_the_log_no_longer_has_is_refused(ground: Ground) -> None
         before = scene.ask("select * from appended")
         scene.write()
         ends = [TopicPartition(scene.topic, part, offset + 1) for part, offset in scene.progress().items()]
-        for deleted in _admin(ground).delete_records(ends).values():
+        admin = _admin(ground)
+        for deleted in admin.delete_records(ends).values():
             deleted.result(HANG_S)
         code = scene.member(**PRODUCTION).ended()
         after = scene.ask("select * from appended")
@@ -76,6 +78,7 @@ def _apply_some_and_end(scene: Scene) -> None:
 
 
 def _admin(ground: Ground) -> AdminClient:
+    """Must be held as long as an answer of it is waited for."""
     return AdminClient({"bootstrap.servers": ground.bootstrap_servers})
 
 
