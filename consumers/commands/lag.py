@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
 
 from bridge.kafka.groups import GroupState, open_group
 from bridge.kafka.progress import standings
@@ -17,6 +15,7 @@ from bridge.kafka.transport import Place
 from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
+from consumers.commands.screen import print_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +54,15 @@ def lag(*, name: str, schema: str | None, as_json: bool) -> int:
         for each in lags:
             click.echo(orjson.dumps({"group": chosen.consumer.group, "state": state.state, **asdict(each)}))
         return 0
-    table = Table(box=None, header_style="bold")
-    for heading in ("partition", "next", "end", "behind", "seconds"):
-        table.add_column(heading, justify="left" if heading == "partition" else "right")
-    for each in lags:
-        cells = (each.next_offset, each.log_end, each.records, None if each.seconds is None else round(each.seconds, 1))
-        table.add_row(f"{each.topic}/{each.partition}", *("-" if cell is None else str(cell) for cell in cells))
-    console = Console()
-    console.print(table)
+    print_table(("partition", "next", "end", "behind", "seconds"), (_row(each) for each in lags))
     total = sum(each.records for each in lags)
-    console.print(f"group {chosen.consumer.group}: {state.state}, {state.members} members, {total} records behind")
+    click.echo(f"group {chosen.consumer.group}: {state.state}, {state.members} members, {total} records behind")
     return 0
+
+
+def _row(lag: Lag) -> tuple[object, ...]:
+    seconds = None if lag.seconds is None else round(lag.seconds, 1)
+    return f"{lag.topic}/{lag.partition}", lag.next_offset, lag.log_end, lag.records, seconds
 
 
 async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:

@@ -1,0 +1,86 @@
+"""What the verbs of `drx-consumer parked` take alike."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from bridge.errors import ConfigError
+from bridge.kafka.parked import Filters
+from consumers.commands.installed import Chosen
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# What `--where` can ask for, and the name of the filter.
+_WHERE = {"class": "cls", "code": "code", "topic": "topic", "older": "older_s"}
+
+
+def name_argument(command: Command) -> Command:
+    """Add NAME and the schema that makes a group of its own."""
+    command = click.option("--schema", help="Of the one that is being built beside the live one.")(command)
+    return click.argument("name")(command)
+
+
+def topic_option(command: Command) -> Command:
+    """Add the topic of a key."""
+    return click.option("--topic", help="Needed where the consumer subscribes to several.")(command)
+
+
+def where_option(command: Command) -> Command:
+    """Add filters."""
+    text = "class=…, code=…, topic=… or older=SECONDS; all that are given must hold."
+    return click.option("--where", multiple=True, metavar="NAME=VALUE", help=text)(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON line per item.")(command)
+
+
+def decision_options(command: Command) -> Command:
+    """Add who decides and why, and the trial."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="Only say what would be done."),
+        click.option("--actor", default=getpass.getuser, help="Who; the user name unless said."),
+        click.option("--reason", default="", help="Why; kept with the decision."),
+    ):
+        command = option(command)
+    return command
+
+
+def filters_of(where: tuple[str, ...]) -> Filters:
+    """Return what `--where` asks for.
+
+    Raises:
+        UsageError: No such filter.
+    """
+    given: dict[str, Any] = {}
+    for each in where:
+        name, equals, value = each.partition("=")
+        if not equals or name not in _WHERE:
+            msg = f"--where {each}: the filters are {', '.join(f'{known}=…' for known in _WHERE)}"
+            raise click.UsageError(msg)
+        given[_WHERE[name]] = value
+    try:
+        return Filters(**given | {"older_s": float(given.get("older_s", 0))})
+    except ValueError:
+        msg = "--where older=… takes seconds"
+        raise click.UsageError(msg) from None
+
+
+def topic_of(chosen: Chosen, topic: str | None) -> str:
+    """Return the topic that is meant.
+
+    Raises:
+        ConfigError: It could be one of several, or is none of the consumer's.
+    """
+    topics = chosen.consumer.topics
+    if topic is None and len(topics) == 1:
+        return topics[0]
+    if topic is None or topic not in topics:
+        msg = f"--topic: one of {', '.join(topics)}"
+        raise ConfigError(msg)
+    return topic

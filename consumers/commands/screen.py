@@ -1,0 +1,26 @@
+"""Tables for people, whose rows stay whole for grep where nobody looks at a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPED_WIDTH = 200
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows; None is a dash, and numbers stand to the right."""
+    table = Table(box=None, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        cells = ["-" if cell is None else str(cell) for cell in row]
+        justified = ["right" if isinstance(cell, int | float) else "left" for cell in row]
+        table.add_row(*(Text(cell, justify=side) for cell, side in zip(cells, justified, strict=True)))  # type: ignore[arg-type]  # one of the two words
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(table)

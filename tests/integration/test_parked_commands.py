@@ -1,0 +1,173 @@
+"""`drx-consumer parked` beside a running consumer: what was set aside is seen, given up, or released in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
+from tests.integration.ingress_process import until
+from tests.postgres import execute
+from tests.topic_filler import Lives, fill
+
+pytestmark = pytest.mark.kafka
+
+LIVES = Lives(4)
+KEY, OTHER = LIVES.prescription_id(1), LIVES.prescription_id(2)
+IDS = LIVES.event_ids(1)
+# Refuses two prescriptions until they are healed.
+CODE = """
+from bridge.consumer import Consumer, Lanes
+from bridge.errors import PermanentError
+consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}")
+@consumer.handler
+async def handle(event, context):
+    if event.key in {refused!r} and not await context.connection.fetchval("select exists (select from healed)"):
+        raise PermanentError("refused")
+    await context.connection.execute("insert into applied (key, event_id) values ($1, $2)", event.key, event.id)
+"""
+TABLES = ("create table healed ()", "create table applied (number bigserial, key text, event_id text)")
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """A consumer with two parked keys."""
+
+    process: ConsumerProcess
+    topic: str
+    dsn: str
+
+    async def __call__(self, verb: str, *arguments: str) -> tuple[int, str, str]:
+        """Run `drx-consumer parked`."""
+        return await drx_consumer(self.process.env, "parked", verb, "desk", *arguments)
+
+    async def lines(self, verb: str, *arguments: str) -> list[dict[str, Any]]:
+        """Run a command that succeeds and writes JSON lines."""
+        code, out, err = await self(verb, *arguments)
+        assert code == 0, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    def rows(self, query: str) -> list[Any]:
+        """Ask the database."""
+        return execute(self.dsn, query)[0]
+
+    def applied(self, key: str) -> list[str]:
+        """Events of a key whose effects are there, in order."""
+        return [
+            event_id for each, event_id in self.rows("select key, event_id from applied order by number") if each == key
+        ]
+
+
+@pytest.fixture
+def lot(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Iterator[Lot]:
+    topic, group = topics.fresh(partitions=2), topics.unique_key("group")
+    execute(postgres, *TABLES)
+    written = fill(cluster.bootstrap_servers, LIVES.records(topic, partitions=2))
+    env = install_code(tmp_path / "package", "desk", CODE.format(topic=topic, group=group, refused=(KEY, OTHER)))
+    with ConsumerProcess(tmp_path, "desk", bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=env) as desk:
+        desk.ready()
+        settled = "select coalesce(sum(next_offset), 0) from drx_consumer.progress"
+        until(lambda: execute(postgres, settled) == [[(written,)]], what="everything settled")
+        yield Lot(desk, topic, postgres)
+
+
+async def test_what_is_parked_is_seen_without_what_it_holds(lot: Lot) -> None:
+    keys = await lot.lines("list", "--json")
+    waiting = await lot.lines("show", KEY, "--json")
+    code, table, _ = await lot("list")
+
+    assert {each["key"] for each in keys} == {KEY, OTHER}
+    assert {(each["class"], each["code"]) for each in keys} == {("permanent", "refused")}
+    assert [each["event_id"] for each in waiting] == IDS
+    assert [each["class"] for each in waiting] == ["permanent"] + ["behind"] * (len(IDS) - 1)
+    assert "value" not in waiting[0]
+    assert (code, KEY in table) == (0, True)
+
+
+async def test_what_a_parked_record_holds_is_shown_when_asked_for(lot: Lot) -> None:
+    first, *_ = await lot.lines("show", KEY, "--show-phi", "--json")
+
+    assert first["value"]["prescription_id"] == KEY
+    assert first["headers"]["ce_id"] == first["event_id"] == first["value"]["event_id"]
+
+
+async def test_a_key_is_released_in_order(lot: Lot) -> None:
+    execute(lot.dsn, "insert into healed default values")
+
+    asked = await lot.lines("retry", KEY, "--actor", "ann", "--json")
+    until(lambda: lot.applied(KEY) == IDS, what="the release")
+
+    assert [(each["key"], each["verb"]) for each in asked] == [(KEY, "retry")]
+    assert [each["key"] for each in await lot.lines("list", "--json")] == [OTHER]
+    assert lot.rows("select actor, verb, key from drx_consumer.audit") == [("ann", "retry", KEY)]
+
+
+async def test_all_of_a_class_are_released_at_a_rate(lot: Lot) -> None:
+    execute(lot.dsn, "insert into healed default values")
+
+    none = await lot.lines("retry", "--all", "--where", "class=poison", "--json")
+    both = await lot.lines(
+        "retry", "--all", "--where", "class=permanent", "--where", "code=refused", "--rate", "5", "--json"
+    )
+    until(lambda: lot.applied(OTHER) == LIVES.event_ids(2), what="the release")
+
+    assert (none, len(both)) == ([], 2)
+
+
+async def test_a_dry_run_decides_nothing(lot: Lot) -> None:
+    would = await lot.lines("drop-key", KEY, "--reason", "a drill", "--dry-run", "--json")
+
+    assert [each["event_id"] for each in would] == IDS
+    assert len(await lot.lines("show", KEY, "--json")) == len(IDS)
+    assert lot.rows("select from drx_consumer.audit") == []
+
+
+async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> None:
+    first, *behind = await lot.lines("show", KEY, "--json")
+
+    unexplained = await lot("skip", KEY, "--offset", str(first["offset"]))
+    await lot.lines("skip", KEY, "--offset", str(first["offset"]), "--reason", "seen to by hand", "--json")
+    left = await lot.lines("show", KEY, "--json")
+    await lot.lines("drop-key", KEY, "--reason", "told twice", "--json")
+
+    assert unexplained[0] == 2
+    assert [each["event_id"] for each in left] == [each["event_id"] for each in behind]
+    assert [each["key"] for each in await lot.lines("list", "--json")] == [OTHER]
+    assert lot.rows("select verb, reason from drx_consumer.audit order by number limit 2") == [
+        ("skip", "seen to by hand"),
+        ("drop_key", "told twice"),
+    ]
+
+
+async def test_what_was_given_up_is_exported_and_carried_over(lot: Lot, tmp_path: Path) -> None:
+    """To a group that is to read the same log from its beginning, here the same one after it has forgotten."""
+    await lot.lines("drop-key", KEY, "--reason", "told twice", "--json")
+    exported = await lot.lines("export")
+    file = tmp_path / "decisions.ndjson"
+    file.write_text("".join(json.dumps(row) + "\n" for row in exported))
+    await lot.process.end()
+    execute(
+        lot.dsn,
+        "delete from drx_consumer.progress",
+        "delete from drx_consumer.inbox",
+        "delete from drx_consumer.settled",
+    )
+
+    code, _, err = await drx_consumer(lot.process.env, "init", "desk", "--from", "earliest", "--decisions", str(file))
+
+    assert [row["kind"] for row in exported].count("decision") == len(IDS)
+    assert (code, f"decisions carried over: {len(IDS)}" in err) == (0, True)
+    assert sorted(lot.rows("select event_id from drx_consumer.inbox")) == sorted((each,) for each in IDS)
+
+
+async def test_a_key_that_is_not_parked_is_one_line(lot: Lot) -> None:
+    code, out, err = await lot("drop-key", "rx_unheard_of", "--reason", "a drill")
+
+    assert (code, out) == (2, "")
+    assert err == "drx-consumer: nothing of that topic, key and offset is parked\n"
