@@ -234,17 +234,21 @@ async def test_one_record_of_a_key_too_many_is_refused(ledger: Ledger, database:
     assert caught.value.limit == "events"
 
 
+@pytest.mark.parametrize("begins", ["before", "after"])
 async def test_parking_waits_for_the_release_of_the_same_key_and_parks_it_anew(
-    ledger: Ledger, database: Database
+    ledger: Ledger, database: Database, begins: str
 ) -> None:
     """The release makes the key live; the record that fails at that moment must not be lost with the old key."""
     await parked(ledger, 7)
     async with settling(ledger) as settlement:
         waiting = await head(settlement, TOPIC, KEY)
         assert waiting is not None
-        assert await release(settlement, waiting)
+        if begins == "after":
+            assert await release(settlement, waiting)
         parking_again = asyncio.create_task(parked(ledger, 9))
         await until_waiting(database)
+        if begins == "before":
+            assert await release(settlement, waiting)
     await parking_again
 
     assert await waiting_offsets(database) == [9]
