@@ -17,7 +17,7 @@ if str(HERE.parent) not in sys.path:  # run as a script, only this folder is on 
 
 from docs.asyncapi import asyncapi  # noqa: E402 - after the path
 from docs.openapi import openapi  # noqa: E402 - as above
-from docs.settings_page import settings_page  # noqa: E402 - as above
+from docs.settings_page import consumer_settings_page, settings_page  # noqa: E402 - as above
 
 COMMAND = "python docs/generate.py"
 NOTE = f"Generated from the code by `{COMMAND}`; do not edit."
@@ -46,6 +46,7 @@ def _yaml(document: Mapping[str, Any]) -> str:
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "settings.md": lambda: f"<!-- {NOTE} -->\n{settings_page()}",
+        "consumer-settings.md": lambda: f"<!-- {NOTE} -->\n{consumer_settings_page()}",
         "openapi.yaml": lambda: _yaml(openapi()),
         "asyncapi.yaml": lambda: _yaml(asyncapi()),
     }

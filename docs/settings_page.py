@@ -1,4 +1,4 @@
-"""The reference of every setting, from the model that reads them."""
+"""The reference of every setting, from the models that read them."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
 from __future__ import annotations
@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bridge.runtime.configuration import config_variable
+from bridge.runtime.configuration import FileSettings, config_variable, prefix_of
 from bridge.settings import PREFIX, Settings
+from consumers.settings import PREFIX as CONSUMER
+from consumers.settings import ConsumerSettings
 
 # A source is named by the operator, so its settings have a place for the name.
 NAME = "<NAME>"
@@ -39,24 +41,66 @@ Names that depend on each other:
 - with `SASL_…` as `{PREFIX}KAFKA__SECURITY_PROTOCOL`, the mechanism and both files; with another, none of them;
 - `{PREFIX}REGISTRY__USERNAME_FILE` and `{PREFIX}REGISTRY__PASSWORD_FILE`: both or none.
 """
+CONSUMER_INTRO = f"""# Settings of a consumer
+
+`drx-consumer` reads its settings once, at the start. The environment wins over the TOML file that
+`{config_variable(ConsumerSettings)}` names, and the file over the defaults. `__` separates the levels; the same names
+in lower case are the keys in TOML. Every installed consumer has a section of its own beside these, whose values are
+plain texts: `CONSUMER_READ_MODEL__SCHEMA` in the environment is
+
+```toml
+[kafka]
+bootstrap_servers = "broker-1:9092,broker-2:9092"
+
+[postgres]
+dsn_file = "/etc/drx-consumer/dsn"
+
+[read_model]
+schema = "read_model"
+```
+
+An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting. A DSN may
+hold a password and is never shown; better give the file that holds it. The operator's commands (`init`, `lag`,
+`parked`) read the same settings.
+
+Names that depend on each other:
+
+- `{CONSUMER}KAFKA__SESSION_S` < `{CONSUMER}KAFKA__MAX_POLL_S`;
+- `{CONSUMER}SHUTDOWN__DRAIN_S` + `{CONSUMER}SHUTDOWN__COMMIT_S` < `{CONSUMER}KAFKA__REBALANCE_S`: partitions that are
+  handed over are drained as well;
+- `{CONSUMER}SHUTDOWN__DRAIN_S` + `{CONSUMER}SHUTDOWN__COMMIT_S` + 5 s ≤ `{CONSUMER}SHUTDOWN__GRACE_S`: 5 s before the
+  pod would be killed the process ends by itself, whatever hangs;
+- one of `{CONSUMER}POSTGRES__DSN` and `{CONSUMER}POSTGRES__DSN_FILE`;
+- SASL, and the registry's files, as for `drx-bridge` ([settings](settings.md)).
+"""
 _HEADER = "| variable | type | default | bounds | meaning |\n|---|---|---|---|---|"
 _BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "minLength": "at least {} character"}
 
 
 def settings_page() -> str:
-    """Return the page: one table per section."""
-    schema = Settings.model_json_schema()
+    """Return the page of the bridge."""
+    return INTRO + _tables(Settings)
+
+
+def consumer_settings_page() -> str:
+    """Return the page of a consumer."""
+    return CONSUMER_INTRO + _tables(ConsumerSettings)
+
+
+def _tables(model: type[FileSettings]) -> str:
+    """Return one table per section."""
+    schema, prefix = model.model_json_schema(), prefix_of(model)
     tables: list[tuple[str, str, list[str]]] = [("Process", "This process among its replicas.", [])]
     for name, member in schema["properties"].items():
-        target, path = _section(member, f"{PREFIX}{name.upper()}")
+        target, path = _section(member, f"{prefix}{name.upper()}")
         if target is None:
-            tables[0][2].append(_row(f"{PREFIX}{name.upper()}", member, required=False))
+            tables[0][2].append(_row(f"{prefix}{name.upper()}", member, required=False))
             continue
         section = schema["$defs"][target]
         rows = list(_rows(section, path))
         tables.append((name.capitalize(), section["description"], rows))
-    parts = [f"\n## {title}\n\n{text}\n\n{_HEADER}\n" + "\n".join(rows) + "\n" for title, text, rows in tables]
-    return INTRO + "".join(parts)
+    parts = [f"\n## {title}\n\n{text}\n\n{_HEADER}\n" + "\n".join(rows) + "\n" for title, text, rows in tables if rows]
+    return "".join(parts)
 
 
 def _section(member: Mapping[str, Any], path: str) -> tuple[str | None, str]:
