@@ -77,7 +77,6 @@ async def open_consumer(
     Raises:
         ConfigError: No database, or a file or an address that cannot be used.
     """
-    settings.kafka.connection.options()  # said at the start; later it could only be not ready
     metrics = ConsumerMetrics(registry, service=consumer.name)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(

@@ -31,6 +31,9 @@ GC_THRESHOLD = 10_000
 def run(name: str) -> int:
     """Run the consumer NAME until SIGTERM or SIGINT, configured by CONSUMER_… variables and CONSUMER_CONFIG."""
     chosen = choose(name)
+    # Said before anything is set up; later it could only be not ready.
+    chosen.settings.postgres.address()
+    chosen.settings.kafka.connection.options()
     configure_logging(level=chosen.settings.log.level, style=chosen.settings.log.format)
     gc.collect()
     gc.freeze()

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.consumer_process import consumer_environment, install_code
+from consumers.cli import main
+from tests.integration.consumer_process import install_code
+
+Said = Callable[..., tuple[int | str | None, str]]
 
 NO_HANDLER = "from bridge.consumer import Consumer\nconsumer = Consumer(name='desk', topics=['t'])"
 
 
-def nowhere(env: Mapping[str, str] | None = None, **settings: str) -> dict[str, str]:
-    """Settings under which nothing answers, and `settings` over them."""
-    dsn = "postgresql://u:s3cret@127.0.0.1:1/d"
-    return consumer_environment(bootstrap_servers="127.0.0.1:1", dsn=dsn, env=env, **settings)
+@pytest.fixture(autouse=True)
+def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings under which nothing answers."""
+    for name in os.environ:
+        if name.startswith("CONSUMER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CONSUMER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("CONSUMER_POSTGRES__DSN", "postgresql://u:s3cret@127.0.0.1:1/d")
 
 
-def said(*arguments: str, env: Mapping[str, str]) -> tuple[int, str]:
-    """Run `drx-consumer`; return its exit code and complaint."""
-    command = [sys.executable, "-m", "consumers", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(env))  # noqa: S603 - our own
-    assert done.stdout == ""
-    return done.returncode, done.stderr
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Run `drx-consumer`; give its exit code and complaint."""
+
+    def run(*arguments: str) -> tuple[int | str | None, str]:
+        monkeypatch.setattr(sys, "argv", ["drx-consumer", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert out == ""
+        return ended.value.code, err
+
+    return run
 
 
-def test_a_consumer_that_is_not_installed_is_named() -> None:
-    code, complaint = said("run", "nobody", env=nowhere())
-
-    assert code == 2
-    assert complaint == (
-        "drx-consumer: no consumer named 'nobody' (read_model); the entry-point group is drx_bridge.consumers\n"
+def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
+    assert said("run", "nobody") == (
+        2,
+        "drx-consumer: no consumer named 'nobody' (read_model); the entry-point group is drx_bridge.consumers\n",
     )
 
 
@@ -49,10 +61,14 @@ def test_a_consumer_that_is_not_installed_is_named() -> None:
     ],
     ids=["no handler", "an import that fails", "no consumer"],
 )
-def test_a_package_that_is_no_consumer_is_named(tmp_path: Path, code: str, complaint: str) -> None:
-    env = nowhere(install_code(tmp_path, "desk", code))
+def test_a_package_that_is_no_consumer_is_named(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, complaint: str
+) -> None:
+    install_code(tmp_path, "desk", code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "desk_consumer", raising=False)
 
-    assert said("run", "desk", env=env) == (2, f"drx-consumer: {complaint}\n")
+    assert said("run", "desk") == (2, f"drx-consumer: {complaint}\n")
 
 
 @pytest.mark.parametrize(
@@ -60,14 +76,19 @@ def test_a_package_that_is_no_consumer_is_named(tmp_path: Path, code: str, compl
     [
         ({"KAFAK__X": "1"}, "CONSUMER_KAFAK__X: unknown section 'kafak'"),
         ({"POSTGRES__DSN": ""}, "no database is configured; set CONSUMER_POSTGRES__DSN or CONSUMER_POSTGRES__DSN_FILE"),
-        ({"POSTGRES__DSN": "mysql://u:s3cret@h/d"}, "the DSN of the database is not usable"),
+        ({"POSTGRES__DSN_FILE": "/s3cret"}, "CONSUMER_POSTGRES: postgres.dsn and postgres.dsn_file are both set"),
         ({"KAFKA__BOOTSTRAP_SERVERS": "a:b:c"}, "kafka.bootstrap_servers: 'a:b:c' is not host:port"),
         ({"KAFKA__SECURITY_PROTOCOL": "SSL", "KAFKA__SSL_CAFILE": "/nowhere"}, "kafka.ssl_cafile: cannot use /nowhere"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_setting_at_fault_is_named_without_its_secret(settings: dict[str, str], complaint: str) -> None:
-    code, said_so = said("run", "read_model", env=nowhere(**settings))
+def test_a_setting_at_fault_is_named_without_its_secret(
+    said: Said, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], complaint: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"CONSUMER_{name}", value)
+
+    code, said_so = said("run", "read_model")
 
     assert code == 2
     assert said_so.startswith(f"drx-consumer: {complaint}")
@@ -89,7 +110,7 @@ def test_a_setting_at_fault_is_named_without_its_secret(settings: dict[str, str]
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_command_line_is_one_line(arguments: list[str], complaint: str) -> None:
-    code, said_so = said(*arguments, env=nowhere())
+def test_a_wrong_command_line_is_one_line(said: Said, arguments: list[str], complaint: str) -> None:
+    code, said_so = said(*arguments)
 
     assert (code, complaint in said_so, said_so.count("\n")) == (2, True, 1), said_so
