@@ -167,6 +167,16 @@ async def test_what_no_other_event_would_meet_differently_is_systemic(
     assert (failure.code, failure.systemic) == (code, True)
 
 
+async def test_a_connection_to_what_has_become_a_standby_is_not_used_again(postgres: str) -> None:
+    """The next one may find the new primary, behind the same name or another host of the DSN."""
+    async with open_database(postgres, size=1, application_name="test") as database:
+        ((before,),) = await rows(database, "select pg_backend_pid()")
+        await failure_of(database, "set transaction read only", "create table note ()")
+        ((after,),) = await rows(database, "select pg_backend_pid()")
+
+    assert before != after
+
+
 async def test_a_deadlock_is_transient_for_one_of_two(database: Database) -> None:
     both_hold = asyncio.Barrier(2)
 
