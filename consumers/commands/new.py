@@ -1,0 +1,57 @@
+"""`drx-consumer new`: a package to begin a consumer from, which works as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import click
+
+from bridge.errors import ConfigError
+from consumers.settings import section
+
+TEMPLATE = files("consumers") / "template"
+SUFFIX = ".tmpl"
+
+
+@click.command()
+@click.argument("name")
+@click.option("--dir", "parent", type=click.Path(file_okay=False, path_type=Path), default=".", help="Where to put it.")
+def new(*, name: str, parent: Path) -> int:
+    """Begin a consumer of your own: a package NAME that can be installed, tested and run."""
+    home = parent / name
+    documents = render(name)
+    if home.exists():
+        msg = f"{home} is there already"
+        raise ConfigError(msg)
+    for path, text in documents.items():
+        target = home / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    click.echo(f"{home} is ready; next: pip install -e {home}, drx-consumer init {name} --from latest, run {name}")
+    return 0
+
+
+def render(name: str) -> dict[str, str]:
+    """Return the files of a package by their paths.
+
+    Raises:
+        ConfigError: No consumer can be named so.
+    """
+    module = section(name)
+    return {
+        path.replace("package/", f"{module}/").removesuffix(SUFFIX): text.replace("{{name}}", name).replace(
+            "{{module}}", module
+        )
+        for path, text in _texts(TEMPLATE, "")
+    }
+
+
+def _texts(directory: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    for each in sorted(directory.iterdir(), key=lambda item: item.name):
+        if each.is_dir():
+            yield from _texts(each, f"{prefix}{each.name}/")
+        elif each.name.endswith(SUFFIX):
+            yield f"{prefix}{each.name}", each.read_text(encoding="utf-8")
