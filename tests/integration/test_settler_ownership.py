@@ -1,0 +1,255 @@
+"""Who owns a partition settles it: fences, drains, deaths, and what the next owner finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.consumer import Batches, Consumer, Lanes
+from bridge.errors import NotDurableError, TransientError
+from bridge.event import Event
+from bridge.kafka.dead_letters import DeadLetters
+from bridge.kafka.ledger import Ledger
+from bridge.kafka.settler import WINDOW_RECORDS
+from bridge.postgres.pool import Database
+from tests.fakes import FakeProducer
+from tests.kafka import until
+from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work
+
+MODES = pytest.mark.parametrize(
+    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
+)
+DLQ = f"{PLACE.topic}.{GROUP}.dlq"
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with a_database(postgres) as opened:
+        yield opened
+
+
+def a_consumer(effects: Effects, mode: Lanes | Batches, **changes: object) -> Consumer:
+    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, **changes)  # type: ignore[arg-type]  # fields by name
+    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
+    return consumer
+
+
+@MODES
+async def test_a_late_claim_of_another_fences_the_owner_who_claims_again(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    log = [a_record(offset, f"rx_{offset}") for offset in range(8)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log[:4])
+        await bench.settled(4)
+        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
+        bench.settler.offer(PLACE, log[4:])
+        await until(lambda: bench.settler.fenced(PLACE))
+        bench.settler.forget([PLACE])
+        await bench.feed(log)
+        await bench.settled(8)
+
+        assert bench.settler.fenced(PLACE) is False
+        assert bench.count("fence_rejected_total") >= 1
+        assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
+
+
+async def test_a_zombie_leaves_no_effect_behind(database: Database) -> None:
+    """Another claims the partition while the handler is in the middle of the owner's transaction."""
+    effects = Effects()
+
+    async def be_late(event: Event) -> None:
+        del event
+        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
+
+    effects.before = be_late
+
+    async with at_work(a_consumer(effects, Lanes(4, transactional=True)), database) as bench:
+        await bench.feed([a_record(0)])
+        await until(lambda: bench.settler.fenced(PLACE))
+
+        assert (await bench.effects(), bench.settler.mark(PLACE)) == ([], 0)
+
+
+@MODES
+async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still(event: Event) -> None:
+        del event
+        entered.set()
+        await go_on.wait()
+
+    effects.before = stand_still
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0)])
+        await entered.wait()
+        draining = asyncio.create_task(bench.settler.drain([PLACE], timeout_s=30))
+        await asyncio.sleep(0)
+        bench.settler.offer(PLACE, [a_record(1)])
+        go_on.set()
+        await draining
+
+        assert (bench.settler.mark(PLACE), effects.applied) == (1, ["evt_0"])
+
+
+@MODES
+async def test_a_drain_gives_up_at_its_end(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    entered = asyncio.Event()
+
+    async def hang(event: Event) -> None:
+        del event
+        entered.set()
+        await asyncio.Event().wait()
+
+    effects.before = hang
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0)])
+        await entered.wait()
+        await bench.settler.drain([PLACE], timeout_s=0.05)
+
+        assert bench.settler.mark(PLACE) == 0
+        assert await bench.effects() == []
+
+
+@MODES
+async def test_skip_then_crash_then_read_again(database: Database, mode: Lanes | Batches) -> None:
+    """A skip is written with the next mark only; to lose it costs a second skip, never an effect."""
+    effects = Effects()
+    log = [a_record(0), a_record(1, type="renewal.requested"), a_record(2), a_record(3, type="renewal.requested")]
+    consumer = a_consumer(effects, mode, types=["prescription.*"])
+    async with at_work(consumer, database) as bench:
+        await bench.feed(log)
+        await bench.settled(4)
+        bench.settler.forget([PLACE])
+        await bench.rows("update drx_consumer.progress set next_offset = 1 returning 1")
+
+    async with at_work(consumer, database) as bench:
+        await bench.feed(log)
+        await bench.settled(4)
+
+    assert effects.kept == ["evt_0", "evt_2"]
+
+
+@MODES
+async def test_a_record_that_kills_the_process_is_parked_unseen(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    ledger = Ledger(database, group=GROUP, cluster_id="here")
+    for _ in range(4):
+        claim = await ledger.claim(PLACE)
+    for _ in range(5):
+        await ledger.mark_attempt(PLACE, claim.epoch, 0)
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0), a_record(1, "rx_2"), a_record(2)])
+        await bench.settled(3)
+
+        assert await bench.parked() == [("rx_1", 0, "process_died"), ("rx_1", 2, "key_parked")]
+        assert effects.attempts == ["evt_1"]
+
+
+@MODES
+async def test_after_deaths_without_progress_records_are_handled_one_at_a_time(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    marks: list[tuple[str, int]] = []
+    for _ in range(3):
+        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+
+        async def look(event: Event) -> None:
+            [(offset,)] = await bench.rows("select attempt_offset from drx_consumer.progress")
+            marks.append((event.id, offset))
+
+        effects.before = look
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(5)])
+        await bench.settled(5)
+
+        assert marks == [(f"evt_{offset}", offset) for offset in range(5)]
+
+
+async def test_deadlocks_and_the_like_are_retried(database: Database) -> None:
+    """The error is the database's own: raised by a statement of the handler, it is no word of the handler."""
+    effects = Effects()
+    tried = 0
+
+    async def collide(placed: object, connection: object) -> None:
+        nonlocal tried
+        tried += 1
+        if tried < 3:
+            await connection.execute("do $$ begin raise exception using errcode = '40P01'; end $$")  # type: ignore[attr-defined]
+        await effects.batch(placed, connection)  # type: ignore[arg-type]
+
+    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.005))
+    consumer.handler(collide)
+
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(5)])
+        await bench.settled(5)
+
+        assert (tried, await bench.parked(), len(effects.applied)) == (3, [], 5)
+
+
+async def test_the_window_is_bounded(database: Database) -> None:
+    effects = Effects()
+    effects.fail = lambda *_: TransientError("down", systemic=True)
+
+    async with at_work(a_consumer(effects, Lanes(1)), database) as bench:
+        await bench.feed([a_record(offset) for offset in range(WINDOW_RECORDS - 1)])
+        before = bench.settler.room(PLACE)
+        bench.settler.offer(PLACE, [a_record(WINDOW_RECORDS - 1)])
+
+        assert (before, bench.settler.room(PLACE)) == (True, False)
+
+
+@MODES
+async def test_order_free_failures_go_to_the_dead_letter_topic(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: ValueError("Mary Smith") if event.id == "evt_0" else None
+    producer = FakeProducer({DLQ: 12})
+    letters = DeadLetters(producer, group=GROUP)
+
+    async with at_work(a_consumer(effects, mode, order_free=True), database, dead_letters=letters) as bench:
+        await bench.feed([a_record(0), a_record(1), a_record(2, "rx_2", value=POISON)])
+        await bench.settled(3)
+
+        assert sorted((each.topic, each.partition, each.key, each.value) for each in producer.records) == [
+            (DLQ, 0, b"rx_1", a_record(0).value),
+            (DLQ, 0, b"rx_2", POISON),
+        ]
+        assert (effects.kept, await bench.parked(), bench.outcome("dlq")) == (["evt_1"], [], 2)
+        [headers] = [dict(each.headers) for each in producer.records if each.key == b"rx_1"]
+        assert headers["drx_dlq_class"] == b"bug"
+        assert headers["drx_dlq_code"] == b"unexpected"
+        assert headers["drx_dlq_offset"] == b"0"
+        assert b"Mary" not in b"".join(headers.values())
+
+
+@MODES
+async def test_nothing_is_settled_before_its_dead_letter_is_acknowledged(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: ValueError(event.id) if event.id == "evt_0" else None
+    producer = FakeProducer({DLQ: 12})
+    producer.failure = NotDurableError().code
+
+    letters = DeadLetters(producer, group=GROUP)
+    async with at_work(a_consumer(effects, mode, order_free=True), database, dead_letters=letters) as bench:
+        await bench.feed([a_record(0)])
+        await until(lambda: bench.settler.halted(PLACE))
+        before = bench.settler.mark(PLACE)
+        producer.failure = None
+        await bench.settled(1)
+
+        assert (before, len(producer.records)) == (0, 1)
