@@ -21,6 +21,7 @@ from bridge.kafka.ledger import Ledger, Settlement
 from bridge.kafka.share import Share
 from bridge.kafka.sorting import Sorter
 from bridge.kafka.tally import Tally
+from bridge.runtime.failpoints import BEFORE_FENCE, hit
 
 # Between attempts at what must be written whatever it takes; the database is asked often enough to be noticed back.
 PERSIST_MAX_S = 5.0
@@ -100,6 +101,7 @@ class Parts:
     @asynccontextmanager
     async def settling(self, share: Share, offsets: frozenset[int]) -> AsyncIterator[Settlement]:
         """Open a transaction that settles `offsets` at its end, and settle them in the window once it is committed."""
+        hit(BEFORE_FENCE)
         async with self.ledger.begin(share.place, share.epoch) as settlement:
             yield settlement
             mark = share.window.preview(offsets)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 VARIABLE = "DRX_FAILPOINT"
 
+BEFORE_FENCE = "before_fence"
 AFTER_EFFECT = "after_effect_before_commit"
 BATCH_BEFORE_OFFSET = "batch_before_offset"
 WHILE_PARKING = "while_parking"
