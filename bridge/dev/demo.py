@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
 
+from bridge.dev.demo_acts import ACTS
 from bridge.dev.demo_compare import differences
 from bridge.dev.demo_faults import answer_faults, header_faults, order_faults, unequal
+from bridge.dev.demo_model import Row
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import Seen, holding, with_id
 from bridge.dev.generator import Outgoing
@@ -34,18 +37,15 @@ SHOWN = (
 END_BYTES = 40
 SOURCE = "drx"
 
-# What the events of `story_plots.mail_order` mean, by type and by the state they report.
-MEANINGS = {
-    "prescription.created": "A draft waits in the prescriber's queue.",
-    "prescription.sent": "Signed; the order has left for the pharmacy.",
-    "prescription.processed": "The pharmacy's system has confirmed it.",
-    "received": "It stands in the mail-order pharmacy's queue.",
-    "packed": "Counted, labelled, billed and packed.",
-    "dispensed": "The pharmacist gives it out.",
-    "label_created": "The carrier knows of a parcel.",
-    "in_transit": "The parcel is on its way.",
-    "delivered": "The parcel is at the patient's door.",
-}
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """A life that was played: its events, and what Kafka and the read model had right after each."""
+
+    key: str
+    events: Sequence[Mapping[str, Any]]
+    records: Sequence[Seen | None]
+    rows: Sequence[Row | None]
 
 
 class Sends(Protocol):
@@ -65,10 +65,19 @@ class Witness(Protocol):
         """Return all records of all topics, in the order of each partition."""
 
 
+class Follows(Protocol):
+    """Reads the read model; `PostgresWitness` does."""
+
+    async def row(self, key: str, *, events: int) -> Row | None:
+        """Return the row of a prescription, waiting a while until it has so many events."""
+
+
 class Tour:
     """Plays each part of the story and looks for it in Kafka; what is not as it should be ends up on the screen."""
 
-    def __init__(self, *, screen: Screen, sender: Sends, forger: Sends, witness: Witness, partitions: int) -> None:
+    def __init__(
+        self, *, screen: Screen, sender: Sends, forger: Sends, witness: Witness, model: Follows, partitions: int
+    ) -> None:
         """Keep the parts.
 
         Args:
@@ -76,32 +85,37 @@ class Tour:
             sender: A DRx that knows the secret.
             forger: The same, with another secret.
             witness: Reads Kafka.
+            model: Reads what the read model makes of it, to be shown later.
             partitions: Count that every topic has.
         """
         self._screen = screen
         self._sender = sender
         self._forger = forger
         self._witness = witness
+        self._model = model
         self._partitions = partitions
 
-    async def life(self, events: Sequence[Mapping[str, Any]]) -> None:
+    async def life(self, events: Sequence[Mapping[str, Any]]) -> Lived:
         """Play a whole life: its first event hop by hop, the others in short, and then their order."""
         key = str(events[0]["data"]["prescription_id"])
         self._screen.chapter(
             "1  The life of one prescription",
-            f"DRx pushes one signed delivery for each thing that happens to {key}. Here is the first one, hop by hop.",
+            f"DRx pushes a signed delivery for each thing that happens to {key}. Here is the first one, hop by hop.",
         )
-        await self._first(events[0])
+        records = [await self._first(events[0])]
+        rows = [await self._model.row(key, events=1)]
         self._screen.note("")
         self._screen.note("The rest of its life, checked in the same way:")
-        for event in events[1:]:
-            await self._next(event)
+        for event, act in zip(events[1:], ACTS[1:], strict=False):
+            records.append(await self._next(event, act.told))
+            rows.append(await self._model.row(key, events=len(records)))
         with self._screen.waiting("reading all topics from the beginning"):
             seen = await self._witness.everything()
         self._screen.check(
             f"all {len(events)} events are in one partition, each once, in the order in which they were sent",
             order_faults([str(event["id"]) for event in events], [each for each in seen if each.key == key]),
         )
+        return Lived(key, events, records, rows)
 
     async def forged(self, event: Mapping[str, Any], *, marker: str) -> None:
         """Send what looks like an event but is signed with another secret."""
@@ -109,7 +123,7 @@ class Tour:
             "2  A forged delivery",
             "Somebody who does not know the secret claims that the prescription was cancelled.",
         )
-        outgoing = _outgoing(event)
+        outgoing = outgoing_of(event)
         before = await self._witness.everything()
         answer = await self._forger.deliver(outgoing)
         self._screen.hop(1, f"POST, signed with another secret  →  {_reply_words(answer)}")
@@ -153,8 +167,8 @@ class Tour:
         )
         self._screen.check("its body is what was sent, byte for byte", unequal(body=(body, outgoing.body)))
 
-    async def _first(self, event: Mapping[str, Any]) -> None:
-        screen, outgoing = self._screen, _outgoing(event)
+    async def _first(self, event: Mapping[str, Any]) -> Seen | None:
+        screen, outgoing = self._screen, outgoing_of(event)
         answer = await self._sender.deliver(outgoing)
         screen.hop(1, f"DRx signs and pushes {event['type']}")
         screen.pairs({"POST": f"/webhooks/{SOURCE}", **answer.headers, "body": outgoing.body.decode()})
@@ -164,7 +178,7 @@ class Tour:
         screen.hop(3, "Kafka, read back by another client")
         screen.check("the event is there once", [] if len(seen) == 1 else [f"{len(seen)} records"])
         if len(seen) != 1:
-            return
+            return None
         (record,) = seen
         screen.pairs({"record": record.place, "key": record.key, **record.headers})
         screen.check("topic, key and partition are those of the prescription", self._place_faults(record, event))
@@ -175,9 +189,10 @@ class Tour:
         screen.pairs({name: record.value.get(name) for name in SHOWN})
         screen.note(f"… and {len(record.value) - len(SHOWN)} more")
         screen.check("every field is what was sent, and none was added", differences(event, record.value))
+        return record
 
-    async def _next(self, event: Mapping[str, Any]) -> None:
-        outgoing = _outgoing(event)
+    async def _next(self, event: Mapping[str, Any], told: str) -> Seen | None:
+        outgoing = outgoing_of(event)
         answer = await self._sender.deliver(outgoing)
         seen = await self._witness.find(outgoing.id)
         faults = answer_faults(answer)
@@ -189,8 +204,8 @@ class Tour:
             faults += header_faults(record, outgoing, event, source=SOURCE)
             faults += [f"value differs at {path}" for path in differences(event, record.value)]
         place = "nowhere" if record is None else record.place
-        told = _meaning(event)
         self._screen.step(event["type"], told, hops=f"{_reply_words(answer)}  →  {place}", checks=5, faults=faults)
+        return record
 
     def _place_faults(self, record: Seen, event: Mapping[str, Any]) -> list[str]:
         key = str(event["data"]["prescription_id"])
@@ -201,17 +216,9 @@ class Tour:
         )
 
 
-def _outgoing(event: Mapping[str, Any]) -> Outgoing:
+def outgoing_of(event: Mapping[str, Any]) -> Outgoing:
+    """Write an event as DRx pushes it."""
     return Outgoing(str(event["id"]), orjson.dumps(event))
-
-
-def _meaning(event: Mapping[str, Any]) -> str:
-    fields = event["data"]
-    state = next((fields[name] for name in fields if name in _STATES), event["type"])
-    return MEANINGS.get(state, "")
-
-
-_STATES = frozenset({"fulfillment_status", "fill_status", "shipment_status"})
 
 
 def _reply_words(answer: Answer) -> str:

@@ -26,6 +26,10 @@ from rich.console import Console
 from bridge.decoding import open_decoder
 from bridge.dev.cli import Signals, Stopped
 from bridge.dev.demo import SOURCE, Tour
+from bridge.dev.demo_hands import Intruder, Operator
+from bridge.dev.demo_model import PostgresWitness
+from bridge.dev.demo_poison import PoisonTour
+from bridge.dev.demo_read_model import tour_timeline
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import open_witness
 from bridge.dev.generator import Outgoing, a_cast
@@ -37,6 +41,8 @@ from bridge.dev.story import MINUTE, Life, token
 from bridge.dev.story_plots import mail_order
 from bridge.ingress.signatures import sign
 from bridge.kafka.connection import Connection
+from bridge.kafka.routing import partition
+from bridge.postgres.pool import open_database
 from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Registry
@@ -53,17 +59,17 @@ _CUT_BYTES = 40
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Keep the data there; else it goes with the demo.")
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, also without a terminal.")
 def demo(*, data_dir: Path | None, keep: bool) -> int:
-    """Watch one prescription go all the way: signed, verified, written to Kafka, read back and compared.
+    """Watch one prescription go all the way: signed, verified, written to Kafka, and from there into PostgreSQL.
 
-    A forged and a broken delivery follow. Exit 1 if anything is not as it should be. On a terminal, or with --keep,
-    everything stays up until Ctrl-C.
+    A forged and a broken delivery follow, and a record that nobody can decode. Each hop is read back and compared: exit
+    1 if anything is not as it should be. On a terminal, or with --keep, everything stays up until Ctrl-C.
     """
     signals = Signals()
     silence_kafka_client()
     screen = Screen(Console())
     screen.title(
-        "drx-bridge: verified pharmacy webhooks into Kafka",
-        "Everything here is real - HTTP, signatures, Kafka, Avro - except the people: nobody in this story exists.",
+        "drx-bridge: verified pharmacy webhooks into Kafka, and on to PostgreSQL",
+        "Everything here is real - HTTP, signatures, Kafka, Avro, PostgreSQL - but the people: nobody here exists.",
     )
     finished = False
     try:
@@ -74,7 +80,7 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
             screen.close()
             finished = True
             if keep or sys.stdin.isatty():
-                _invite(stack.endpoints, screen, key=key, kept=data_dir)
+                _invite(stack, screen, key=key, kept=data_dir)
                 while signals.came is None:
                     stack.tend()
                     time.sleep(_TEND_PERIOD_S)
@@ -91,7 +97,10 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
 @contextmanager
 def _starting(directory: Path, *, screen: Screen, signals: Signals) -> Iterator[Stack]:
     """Start the stack with a sign of life; hand it over when everything answers."""
-    screen.chapter("0  The stack", "Kafka, a schema registry and the bridge start on this machine; nothing leaves it.")
+    screen.chapter(
+        "0  The stack",
+        "PostgreSQL, Kafka, a registry, the bridge and a consumer start here; nothing leaves this machine.",
+    )
     with ExitStack() as cleanup:
         with screen.waiting("starting; the first time fetches Kafka, which takes a minute"):
             options = Options(data_dir=directory)
@@ -103,8 +112,7 @@ async def _tour(endpoints: Mapping[str, Any], screen: Screen) -> str:
     """Take the whole tour; the key of the prescription it was about."""
     source = endpoints["sources"][SOURCE]
     rng = random.Random()  # noqa: S311 - a story, not keys
-    life = Life(a_cast(rng), rng=rng, starts_at=datetime.now(UTC) - _BEGAN_AGO)
-    mail_order(life)
+    life = _a_life(rng)
     events = list(life.events)
     marker = f"forged-{token(rng, 10)}"
     life.tell("cancel.responded", MINUTE, request_id=life.request_id("cx"), decision="approved", note=marker)
@@ -115,19 +123,48 @@ async def _tour(endpoints: Mapping[str, Any], screen: Screen) -> str:
         aiohttp.ClientSession() as session,
         open_decoder(Registry()) as decoder,
         open_witness(connection, decoder) as witness,
+        open_database(endpoints["postgres"], size=1, application_name="drx-bridge demo") as database,
     ):
-        url = f"{endpoints['ingress']}{source['path']}"
-        tour = Tour(
-            screen=screen,
-            sender=_sender(session, url, signer(Path(source["secret_file"])), rng=rng),
-            forger=_sender(session, url, _forged_signature(), rng=rng),
-            witness=witness,
-            partitions=PARTITIONS,
-        )
-        await tour.life(events)
+        url, model = f"{endpoints['ingress']}{source['path']}", PostgresWitness(database)
+        sender = _sender(session, url, signer(Path(source["secret_file"])), rng=rng)
+        forger = _sender(session, url, _forged_signature(), rng=rng)
+        tour = Tour(screen=screen, sender=sender, forger=forger, witness=witness, model=model, partitions=PARTITIONS)
+        lived = await tour.life(events)
         await tour.forged(forged, marker=marker)
         await tour.broken(Outgoing(broken["id"], orjson.dumps(broken)[:-_CUT_BYTES]))
+        await tour_timeline(lived, screen=screen, model=model)
+        await _poison(endpoints, screen=screen, sender=sender, model=model, rng=rng)
     return life.prescription_id
+
+
+async def _poison(
+    endpoints: Mapping[str, Any], *, screen: Screen, sender: Sender, model: PostgresWitness, rng: random.Random
+) -> None:
+    sick = _a_life(rng)
+    tour = PoisonTour(
+        screen=screen,
+        sender=sender,
+        model=model,
+        intruder=Intruder(endpoints["bootstrap_servers"]),
+        operator=Operator(endpoints),
+        sick=sick.events,
+        well=_a_life(rng, beside=sick).events,
+        partitions=PARTITIONS,
+    )
+    await tour.put_right(await tour.poisoned())
+
+
+def _a_life(rng: random.Random, *, beside: Life | None = None) -> Life:
+    """Draw a life; one `beside` another has its key in the same partition."""
+    while True:
+        life = Life(a_cast(rng), rng=rng, starts_at=datetime.now(UTC) - _BEGAN_AGO)
+        if beside is None or _partition(life) == _partition(beside):
+            mail_order(life)
+            return life
+
+
+def _partition(life: Life) -> int:
+    return partition(life.prescription_id.encode(), PARTITIONS)
 
 
 def _sender(session: aiohttp.ClientSession, url: str, signature: Sign, *, rng: random.Random) -> Sender:
@@ -152,38 +189,49 @@ async def _until(check: Callable[[], None], work: Coroutine[Any, Any, str]) -> s
     return task.result()
 
 
-def _invite(endpoints: Mapping[str, Any], screen: Screen, *, key: str, kept: Path | None) -> None:
+def _invite(stack: Stack, screen: Screen, *, key: str, kept: Path | None) -> None:
     """Say where everything is, and what to try."""
-    program = shlex.quote(_program())
+    endpoints = stack.endpoints
+    bridge, consumer = _program("drx-bridge"), _program("drx-consumer")
     url = f"{endpoints['ingress']}{endpoints['sources'][SOURCE]['path']}"
-    tail = f"{program} tail --bootstrap-servers {endpoints['bootstrap_servers']}"
-    send = f"{program} simulate --url {url} --secret-file {shlex.quote(endpoints['sources'][SOURCE]['secret_file'])}"
+    tail = f"{bridge} tail --bootstrap-servers {endpoints['bootstrap_servers']}"
+    send = f"{bridge} simulate --url {url} --secret-file {shlex.quote(endpoints['sources'][SOURCE]['secret_file'])}"
     screen.chapter("It is all still running; Ctrl-C ends it", "Open a second terminal here and try:")
     screen.commands(
         [
             ("Watch events as they come, health information masked:", tail),
             ("Look at the life you have just seen, unmasked:", f"{tail} --until-end --show-phi --key {key}"),
-            (
-                "Send a hundred events of other people, some twice:",
-                f"{send} --count 100 --duplicates 0.1",
-            ),
+            ("Send a hundred events of other people, some twice:", f"{send} --count 100 --duplicates 0.1"),
             ("See what the bridge measures:", f"curl -s {endpoints['management']}/metrics"),
+            ("Let the commands of the consumers know where all this is:", _export(stack)),
+            ("How far is the read model?", f"{consumer} lag read_model"),
+            ("What has it set aside?", f"{consumer} parked list read_model"),
         ]
     )
     places = {"ingress": url, "management": endpoints["management"], "registry": endpoints.get("registry")}
-    screen.pairs({**places, "kafka": endpoints["bootstrap_servers"], "logs": endpoints["logs"]})
+    places |= {"kafka": endpoints["bootstrap_servers"], "endpoints": stack.endpoints_file, "logs": endpoints["logs"]}
+    screen.pairs(places)
     screen.note("The data goes when the demo ends." if kept is None else f"The data stays in {kept}.")
 
 
-def _program() -> str:
-    """How this program is called from here."""
+def _export(stack: Stack) -> str:
+    """Write the settings of a shell; the file, which holds a password, is read by the shell and not shown."""
+    read = f'import json; print(json.load(open("{stack.endpoints_file}"))["postgres"])'
+    servers = stack.endpoints["bootstrap_servers"]
+    settings = f'CONSUMER_KAFKA__BOOTSTRAP_SERVERS={servers} CONSUMER_POSTGRES__DSN="$(python3 -c {shlex.quote(read)})"'
+    return f"export {settings}"
+
+
+def _program(name: str) -> str:
+    """How the program `name`, which is installed beside this one, is called from here."""
     called = Path(sys.argv[0])
     if called.name != "drx-bridge":
-        return "drx-bridge"
-    found = shutil.which("drx-bridge")
-    if found is not None and Path(found).resolve() == called.resolve():
-        return "drx-bridge"
-    return os.path.relpath(called)
+        return name
+    installed = called.with_name(name)
+    found = shutil.which(name)
+    if found is not None and Path(found).resolve() == installed.resolve():
+        return name
+    return shlex.quote(os.path.relpath(installed))
 
 
 def _temporary_directory() -> tempfile.TemporaryDirectory[str]:

@@ -1,4 +1,4 @@
-"""What is wrong about an answer, a record or an order: nothing, or one line for each fault."""
+"""What is wrong about an answer, a record, an order or a row: nothing, or one line for each fault."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import orjson
+
+from bridge.commands.tail_format import plain
+from bridge.dev.demo_acts import DISPLAY, MACHINES, state_after
+from bridge.dev.demo_model import Row, Told
 from bridge.dev.demo_witness import Seen
 from bridge.dev.generator import Outgoing
 from bridge.dev.simulator import Answer
@@ -44,6 +49,27 @@ def order_faults(sent: Sequence[str], found: Sequence[Seen]) -> list[str]:
         faults.append(f"{len(found)} records for {len(sent)} events")
     if [each.headers.get("ce_id") for each in found] != list(sent):
         faults.append(f"their places are {', '.join(each.place for each in found)}")
+    return faults
+
+
+def state_faults(row: Row | None, acts: int) -> list[str]:
+    """Compare a row with what the first `acts` events of the story mean."""
+    if row is None:
+        return ["there is no row"]
+    wanted = state_after(acts)
+    words = {name: (row.state[name], wanted[name]) for name in (*MACHINES, DISPLAY)}
+    return unequal(events=(row.events, acts), **words)
+
+
+def history_faults(sent: Sequence[str], found: Sequence[Seen | None], history: Sequence[Told]) -> list[str]:
+    """Compare the history with the ids that were sent, and each of its rows with the record that Kafka has."""
+    faults = unequal(order=([told.event_id for told in history], list(sent)))
+    for record, told in zip(found, history, strict=False):
+        if record is not None:
+            # As the history is written: instants with `Z`, decimals as text.
+            body = orjson.loads(orjson.dumps(record.value, default=plain, option=orjson.OPT_UTC_Z))
+            wrong = unequal(place=(told.place, record.place), body=(told.body, body))
+            faults += [f"{told.event_type}: {fault}" for fault in wrong]
     return faults
 
 

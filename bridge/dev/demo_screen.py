@@ -71,6 +71,21 @@ class Screen:
                 table.add_row(INDENT + name, Text(_short(value)))
         self._console.print(table)
 
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Show rows of cells, the last one cut where the screen ends."""
+        table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
+        for place in range(max(map(len, rows), default=0)):
+            table.add_column(style="" if place else "dim", no_wrap=True, overflow="ellipsis")
+        for first, *others in rows:
+            table.add_row(INDENT + first, *others)
+        self._console.print(table)
+
+    def output(self, command: str, text: str) -> None:
+        """Show what a command said to whoever ran it; never wrapped."""
+        self._console.print(Text(f"{INDENT}$ {command}", "bold"), soft_wrap=True)
+        for line in text.splitlines():
+            self._console.print(Text(f"{INDENT}{line.rstrip()}", "cyan"), soft_wrap=True)
+
     def check(self, text: str, faults: Sequence[str] = ()) -> None:
         """Mark one thing as checked: fine, or with what is wrong about it."""
         self.checked += 1
@@ -82,13 +97,14 @@ class Screen:
         for fault in faults:
             self._console.print(Text(f"{INDENT}  {fault}", "red"))
 
-    def step(self, title: str, told: str, *, hops: str, checks: int, faults: Sequence[str]) -> None:
-        """Show a whole delivery in two lines: what happened, and where it went."""
+    def step(self, title: str, told: str, *, hops: str = "", checks: int, faults: Sequence[str]) -> None:
+        """Show a whole delivery in two lines: what happened, and where it went if that is to be told."""
         self.checked += checks
         self.differences += [f"{title}: {fault}" for fault in faults]
         mark = ("✗ ", "bold red") if faults else ("✓ ", "bold green")
         self._console.print(Text.assemble("  ", mark, (f"{title:<28}", "bold"), told))
-        self._console.print(Text(f"{INDENT}{hops}", "dim"))
+        if hops:
+            self._console.print(Text(f"{INDENT}{hops}", "dim"))
         for fault in faults:
             self._console.print(Text(f"{INDENT}  {fault}", "red"))
 
@@ -101,7 +117,9 @@ class Screen:
                 text.append(f"\n{difference}", "red")
             self._console.print(Panel(text, box=box.ROUNDED, border_style="red", padding=(0, 2)))
         else:
-            text = Text(f"{self.checked} checks, no difference: what was sent is what Kafka holds.", "bold green")
+            text = Text(
+                f"{self.checked} checks, no difference: what was sent is what Kafka and PostgreSQL hold.", "bold green"
+            )
             self._console.print(Panel(text, box=box.ROUNDED, border_style="green", padding=(0, 2)))
 
     def commands(self, lines: Sequence[tuple[str, str]]) -> None:

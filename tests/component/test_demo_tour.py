@@ -1,105 +1,87 @@
 """The tour notices what is not as it should be: a demo that cannot fail shows nothing."""
 
 import io
-import json
-import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from bridge.dev.demo import Tour
+from bridge.dev.demo_acts import ACTS
+from bridge.dev.demo_poison import PoisonTour
+from bridge.dev.demo_read_model import tour_timeline
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import Seen
-from bridge.dev.generator import Outgoing, a_cast
-from bridge.dev.simulator import Answer, Reply
-from bridge.dev.story import Life
-from bridge.dev.story_plots import mail_order
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.strict_json import parse
-from bridge.kafka.routing import partition
-from tests.builders import a_delivery
-
-PARTITIONS = 12
-Change = Callable[[Seen], Seen | None]
-
-
-def a_life() -> list[dict[str, Any]]:
-    rng = random.Random(5)  # noqa: S311 - a story
-    life = Life(a_cast(rng), rng=rng, starts_at=datetime(2026, 9, 1, tzinfo=UTC))
-    mail_order(life)
-    return life.events
+from bridge.dev.generator import Outgoing
+from bridge.dev.simulator import Reply
+from tests.demo_world import PARTITIONS, Bridge, Change, ReadModel, a_life
 
 
 @dataclass
-class Bridge:
-    """Answers and writes as the real one would; `spoil` changes, or loses, each record on its way."""
+class Spoiled:
+    """A part whose answers to one question are changed."""
 
-    spoil: Change = lambda seen: seen
-    accepts: Callable[[Reply], Reply] = lambda reply: reply
-    genuine: bool = True
-    log: list[Seen] = field(default_factory=list)
+    part: Any
+    question: str
+    change: Callable[[Any], Any]
 
-    async def deliver(self, outgoing: Outgoing) -> Answer:
-        """Take one delivery."""
-        reply, seen = self._taken(outgoing) if self.genuine else (Reply(401, "refused", "signature_mismatch", 0), None)
-        if seen is not None and (kept := self.spoil(seen)) is not None:
-            self.log.append(kept)
-        return Answer(outgoing.id, self.accepts(reply), (), {})
+    def __getattr__(self, name: str) -> Any:
+        """Give what the part has, but spoiled."""
+        found = getattr(self.part, name)
+        if name != self.question:
+            return found
 
-    async def find(self, delivery_id: str) -> list[Seen]:
-        """Find the records of one delivery."""
-        return [seen for seen in self.log if seen.headers["ce_id"] == delivery_id]
+        async def ask(*arguments: Any, **named: Any) -> Any:
+            return self.change(await found(*arguments, **named))
 
-    async def everything(self) -> list[Seen]:
-        """Read it all."""
-        return list(self.log)
-
-    def _taken(self, outgoing: Outgoing) -> tuple[Reply, Seen]:
-        delivery = a_delivery(outgoing.body, id=outgoing.id)
-        document = parse(outgoing.body)
-        if not isinstance(document, dict):
-            topic = "drx.unrecognized.v1"
-            value: dict[str, Any] = {"body": outgoing.body}
-            return Reply(202, "parked", "malformed_json", 0), self._seen(topic, outgoing.id, outgoing, value, "")
-        mapped = drx_standard.map(delivery, document)
-        assert isinstance(mapped, Mapped)
-        (event,) = mapped.events
-        seen = self._seen("drx.prescriptions.v1", event.key, outgoing, dict(event.value), event.type)
-        return Reply(200, "accepted", "", 0), seen
-
-    def _seen(self, topic: str, key: str, outgoing: Outgoing, value: dict[str, Any], event_type: str) -> Seen:
-        time = json.loads(outgoing.body)["timestamp"] if event_type else ""
-        headers = {
-            "ce_specversion": "1.0",
-            "ce_id": outgoing.id,
-            "ce_type": event_type,
-            "ce_source": "drx",
-            "ce_subject": key,
-            "ce_time": time,
-            "drx_schema": "drx.v1.X",
-            "drx_body_sha256": sha256(outgoing.body).hexdigest(),
-        }
-        place = partition(key.encode(), PARTITIONS)
-        return Seen(topic, place, len(self.log), key, headers, outgoing.body, "drx.v1.X", value)
+        return ask
 
 
 async def toured(bridge: Bridge, *, forger: Bridge | None = None) -> list[str]:
-    """Take the whole tour; the differences it found."""
+    """Take the tour to Kafka; the differences it found."""
     events = a_life()
     screen = Screen(Console(file=io.StringIO()))
     forger = forger or Bridge(genuine=False)
-    tour = Tour(screen=screen, sender=bridge, forger=forger, witness=bridge, partitions=PARTITIONS)
+    tour = Tour(
+        screen=screen,
+        sender=bridge,
+        forger=forger,
+        witness=bridge,
+        model=ReadModel(Bridge()),
+        partitions=PARTITIONS,
+    )
     await tour.life(events[:-1])
     await tour.forged(events[-1] | {"id": "evt_forged"}, marker="evt_forged")
     await tour.broken(Outgoing("evt_broken", b'{"id": "evt_bro'))
     screen.close()
     assert screen.checked > 40
+    return screen.differences
+
+
+async def toured_on(bridge: Bridge, model: Any, *, forge: bool = False) -> list[str]:
+    """Take the tour through PostgreSQL, whose differences are told."""
+    screen, unseen = (Screen(Console(file=io.StringIO())) for _ in range(2))
+    life, sick, well = a_life(1), a_life(2), a_life(3)
+    tour = Tour(screen=unseen, sender=bridge, forger=bridge, witness=bridge, model=model, partitions=PARTITIONS)
+    lived = await tour.life(life)
+    if forge:
+        await tour.forged(life[-1] | {"id": "evt_forged"}, marker="evt_forged")
+    await tour_timeline(lived, screen=screen, model=model)
+    poison = PoisonTour(
+        screen=screen,
+        sender=bridge,
+        model=model,
+        intruder=bridge,
+        operator=model,
+        sick=sick,
+        well=well,
+        partitions=PARTITIONS,
+    )
+    await poison.put_right(await poison.poisoned())
+    screen.close()
+    assert screen.checked > 20
     return screen.differences
 
 
@@ -164,3 +146,77 @@ async def test_a_forged_delivery_that_gets_through_is_a_difference() -> None:
     bridge = Bridge()
 
     assert await toured(bridge, forger=Bridge(log=bridge.log)) != []
+
+
+def test_every_event_of_the_story_has_its_meaning() -> None:
+    assert len(ACTS) == len(a_life())
+
+
+async def test_a_tour_of_a_good_read_model_finds_no_difference() -> None:
+    bridge = Bridge()
+
+    assert await toured_on(bridge, ReadModel(bridge)) == []
+
+
+async def test_a_forged_event_in_the_read_model_is_a_difference() -> None:
+    bridge = Bridge()
+
+    assert "the row is what the story ends with; the forged cancel has left no trace: events is 10, expected 9" in (
+        await toured_on(bridge, ReadModel(bridge), forge=True)
+    )
+
+
+def words(**changes: str) -> Callable[[Any], Any]:
+    return lambda row: row if row is None else row._replace(state={**row.state, **changes})
+
+
+@pytest.mark.parametrize(
+    ("question", "change", "difference"),
+    [
+        ("row", lambda _: None, "after each of the 9 events"),
+        ("row", lambda row: row and row._replace(events=row.events - 1), "after each of the 9 events"),
+        ("row", words(open_requests="rr_1"), "after event 1: open_requests"),
+        ("row", words(display="sent"), "the row is what the story ends with"),
+        ("history", lambda told: told[:-1], "the history has every event once"),
+        ("history", lambda told: [*told, told[-1]], "the history has every event once"),
+        ("history", lambda told: told[::-1], "the history has every event once"),
+        ("history", lambda told: [told[0]._replace(place="x/0@0"), *told[1:]], "place is 'x/0@0'"),
+        ("history", lambda told: [told[0]._replace(body={}), *told[1:]], "body differs"),
+        ("applied", lambda ids: ids[::-1], "in the order in which it was sent"),
+        ("applied", lambda ids: ids[:-1], "in the order in which it was sent"),
+        ("parked", lambda _: [], "its key is parked"),
+        ("parked", lambda waiting: waiting[::-1], "behind the poison its events wait in the order"),
+        ("parked", lambda waiting: waiting[:2], "fulfillment.status_changed: waiting is 2, expected 3"),
+        ("parked", lambda waiting: [each._replace(cls="bug") for each in waiting], "classes differs"),
+        ("parked", lambda waiting: waiting or [None], "nothing of the prescription is parked any more"),
+        ("decisions", lambda decided: decided[:1], "the audit has both decisions"),
+        ("decisions", lambda decided: [each._replace(reason="") for each in decided], "the audit has both decisions"),
+        ("run", lambda told: told._replace(code=2), "drx-consumer parked skip does as it should: exit code 2"),
+        ("run", lambda told: told._replace(text="-"), "drx-consumer parked list does as it should"),
+    ],
+)
+async def test_a_read_model_that_is_not_as_it_should_be_is_a_difference(
+    question: str, change: Callable[[Any], Any], difference: str
+) -> None:
+    bridge = Bridge()
+
+    found = await toured_on(bridge, Spoiled(ReadModel(bridge), question, change))
+
+    assert [each for each in found if difference in each] != []
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "difference"),
+    [
+        ({"parks": False}, "its key is parked"),
+        ({"neighbours_wait": True}, "prescription.created: there is no row"),
+        ({"releases": lambda waiting: waiting[::-1]}, "in the order in which it was sent: order differs"),
+        ({"releases": lambda waiting: waiting[1:]}, "what waited is applied"),
+    ],
+)
+async def test_a_consumer_that_does_otherwise_is_a_difference(behaviour: dict[str, Any], difference: str) -> None:
+    bridge = Bridge()
+
+    found = await toured_on(bridge, ReadModel(bridge, **behaviour))
+
+    assert [each for each in found if difference in each] != []
