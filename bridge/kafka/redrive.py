@@ -38,7 +38,7 @@ class Redrive:
         while True:
             await asyncio.sleep(self._poll_s)
             places = {share.place: share for share in shares() if share.parked and not share.closed}
-            if not places or not self._parts.gate.closed:
+            if not places:
                 continue
             with suppress(TransientError):  # what settles records will find out the same, and says so
                 for topic, key in await parking.requested(self._database, self._parts.consumer.group, places.keys()):

@@ -158,9 +158,12 @@ class Settler:
         return sum(each.window.size for each in self._shares.values()) < WINDOW_BYTES
 
     def halted(self, place: Place) -> bool:
-        """Whether nothing of a partition can be settled for long."""
+        """Whether nothing of a partition can be settled for long; one without a record is read, to have a probe."""
         share = self._shares.get(place)
-        return share is not None and (bool(share.stopped) or bool(share.away) or not self._gate.closed)
+        if share is None:
+            return False
+        waits = not self._gate.closed and share.window.unsettled > 0
+        return bool(share.stopped) or bool(share.away) or waits
 
     def fenced(self, place: Place) -> bool:
         """Whether a transaction found that the partition was claimed since; to be forgotten and adopted again."""

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.kafka.breaker import ParkBreaker
+
+
+def test_it_opens_when_more_than_its_share_was_parked() -> None:
+    breaker = ParkBreaker(last=20, percent=10)
+
+    breaker.note(parked=2)
+    before = breaker.open
+    breaker.note(parked=1)
+
+    assert (before, breaker.open) == (False, True)
+
+
+def test_what_was_parked_long_ago_counts_no_more() -> None:
+    breaker = ParkBreaker(last=20, percent=10)
+    breaker.note(parked=2)
+    breaker.note(other=20)
+
+    breaker.note(parked=2)
+
+    assert (breaker.open, breaker.left) == (False, 0)
+
+
+@given(st.lists(st.booleans(), max_size=200), st.integers(1, 50), st.integers(0, 100))
+def test_it_counts_the_last_records(parked: list[bool], last: int, percent: int) -> None:
+    breaker = ParkBreaker(last=last, percent=percent)
+    for each in parked:
+        breaker.note(parked=each, other=not each)
+
+    assert breaker.open == (sum(parked[-last:]) > last * percent // 100)
