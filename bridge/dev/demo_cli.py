@@ -69,7 +69,7 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
     screen = Screen(Console())
     screen.title(
         "drx-bridge: verified pharmacy webhooks into Kafka, and on to PostgreSQL",
-        "Everything here is real - HTTP, signatures, Kafka, Avro, PostgreSQL - but the people: nobody here exists.",
+        "Everything is real here - HTTP, signatures, Kafka, Avro, PostgreSQL - but nobody in this story exists.",
     )
     finished = False
     try:

@@ -115,10 +115,8 @@ class PoisonTour:
         topic = ("--topic", PRESCRIPTIONS_TOPIC)
         await self._parked("skip", key, *topic, "--offset", str(offset), "--reason", REASON, shows=key)
         await self._parked("retry", key, *topic, shows=key)
-        asked = monotonic()
         row = await self._model.row(key, events=released)
-        took_s = monotonic() - asked
-        screen.check(f"what waited is applied {took_s:.1f} s later: {_shown(row)}", state_faults(row, released))
+        screen.check(f"all that waited is applied: {_shown(row)}", state_faults(row, released))
         ids = [str(event["id"]) for event in self._sick[:released]]
         screen.check("in the order in which it was sent", unequal(order=(await self._model.applied(key), ids)))
         left = await self._model.parked(key, events=0)

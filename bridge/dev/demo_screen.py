@@ -72,10 +72,11 @@ class Screen:
         self._console.print(table)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Show rows of cells, the last one cut where the screen ends."""
+        """Show rows of cells; what does not fit on a narrow screen goes on below in the last column."""
         table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
-        for place in range(max(map(len, rows), default=0)):
-            table.add_column(style="" if place else "dim", no_wrap=True, overflow="ellipsis")
+        columns = max(map(len, rows), default=0)
+        for place in range(columns):
+            table.add_column(style="" if place else "dim", no_wrap=place < columns - 1)
         for first, *others in rows:
             table.add_row(INDENT + first, *others)
         self._console.print(table)

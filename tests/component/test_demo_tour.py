@@ -211,7 +211,7 @@ async def test_a_read_model_that_is_not_as_it_should_be_is_a_difference(
         ({"parks": False}, "its key is parked"),
         ({"neighbours_wait": True}, "prescription.created: there is no row"),
         ({"releases": lambda waiting: waiting[::-1]}, "in the order in which it was sent: order differs"),
-        ({"releases": lambda waiting: waiting[1:]}, "what waited is applied"),
+        ({"releases": lambda waiting: waiting[1:]}, "all that waited is applied"),
     ],
 )
 async def test_a_consumer_that_does_otherwise_is_a_difference(behaviour: dict[str, Any], difference: str) -> None:
