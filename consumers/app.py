@@ -27,9 +27,9 @@ from bridge.postgres.jobs import Jobs
 from bridge.postgres.pool import Database, open_database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.health import Check, Management
-from bridge.runtime.lifecycle import EndOf, Worker, background, run_workers, stop_on_signals
+from bridge.runtime.lifecycle import EndOf, Overdue, Worker, background, run_workers, stop_on_signals
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from consumers.settings import ConsumerSettings
+from consumers.settings import MARGIN_S, ConsumerSettings
 
 log = structlog.get_logger()
 
@@ -99,7 +99,8 @@ async def open_consumer(
         )
         # Outlives all others, so that a stop can be watched to its end.
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
-        yield [member, EndOf(managing), LoopLag(metrics.event_loop_lag)]
+        overdue = Overdue(settings.shutdown.grace_s - MARGIN_S)
+        yield [member, EndOf(managing), LoopLag(metrics.event_loop_lag), overdue]
 
 
 class Member:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bridge.consumer import Consumer
 from bridge.errors import ConfigError
 from bridge.kafka.connection import Connection
+from bridge.kafka.dead_letter_topics import provide_dead_letter_topics
 from bridge.kafka.groups import open_group
 from bridge.kafka.progress import Progress, standings
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
@@ -48,7 +49,7 @@ async def check_start(
 
     Raises:
         ConfigError: The operator must decide; the message names what overrides the refusal.
-        ReadError: Kafka is away, or has not got the topics.
+        ReadError, AdminError: Kafka is away, or has not got the topics.
         TransientError: The database is away.
     """
     if begins_by_itself:
@@ -70,10 +71,12 @@ async def check_start(
         known = {at: each.next_offset for at, each in stored.items() if each.next_offset and each.last_event_id}
         last = {at: offset - 1 for at, offset in known.items() if offset > bounds[at].start}
         judge_last_records(consumer.name, stored, await view.first_records(last))
+    partitions = Counter(place.topic for place in bounds)
+    await provide_dead_letter_topics(consumer, connection=connection, partitions=partitions, create=begins_by_itself)
     if accepted_cluster is not None:
         async with database.transaction() as session:
             await session.execute(_ACCEPT, consumer.group, cluster_id)
-    return Ground(cluster_id, Counter(place.topic for place in bounds))
+    return Ground(cluster_id, partitions)
 
 
 def judge_start(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+import structlog
+
+FAILED = 1
 INTERRUPTED = 130  # exit code after SIGINT: 128 + its number, as shells say it
 
 
@@ -69,6 +74,26 @@ class EndOf:
         stopped.cancel()
         if self._task.done():
             self._task.result()
+
+
+class Overdue:
+    """A worker that ends the process when a stop takes too long; by a thread, since the loop may hang as well."""
+
+    def __init__(self, seconds: float) -> None:
+        """Give a stop so many seconds."""
+        self._seconds = seconds
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Begin to count when `stop` is set; the count goes on when everything of the process has ended but itself."""
+        await stop.wait()
+        timer = threading.Timer(self._seconds, _give_up)
+        timer.daemon = True
+        timer.start()
+
+
+def _give_up() -> None:
+    structlog.get_logger().error("worker.stop_overdue")
+    os._exit(FAILED)
 
 
 def stop_on_signals(stop: asyncio.Event) -> list[signal.Signals]:

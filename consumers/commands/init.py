@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ import click
 import orjson
 
 from bridge.errors import ConfigError
+from bridge.kafka.dead_letter_topics import provide_dead_letter_topics
 from bridge.kafka.decisions import import_decisions
 from bridge.kafka.groups import GroupView, open_group
 from bridge.kafka.progress import audit_placing, lock, place, standings
@@ -129,8 +131,12 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
         usable = not (want.dry_run and missing)
         starts: list[Start] = []
         if want.begin is not None:
-            async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.topics) as view:
+            connection = chosen.settings.kafka.connection
+            async with open_group(connection, consumer.group, consumer.topics) as view:
                 starts = await _place(database if usable else None, view, chosen, want)
+                partitions = Counter(place.topic for place in view.places)
+            if not want.dry_run:
+                await provide_dead_letter_topics(consumer, connection=connection, partitions=partitions, create=True)
         if want.decisions and usable:
             carried = await import_decisions(database, want.decisions, group=consumer.group, dry_run=want.dry_run)
             click.echo(f"decisions carried over: {len(carried)}", err=True)

@@ -11,7 +11,7 @@ import click
 import structlog
 
 from bridge.errors import BridgeError, ConfigError
-from bridge.runtime.lifecycle import INTERRUPTED
+from bridge.runtime.lifecycle import FAILED, INTERRUPTED
 from bridge.runtime.logging import configure_logging, trail
 from consumers.app import run_consumer
 from consumers.commands.installed import choose
@@ -21,7 +21,6 @@ if sys.platform == "win32":
 else:
     from uvloop import new_event_loop
 
-FAILED = 1
 # As for the ingress: what is loaded by now is never garbage, and records leave no cycles behind.
 GC_THRESHOLD = 10_000
 

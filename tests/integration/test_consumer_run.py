@@ -14,6 +14,7 @@ from bridge.dev.ports import free_port
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.ingress_process import until
+from tests.kafka import read_all
 from tests.postgres import execute
 from tests.topic_filler import Lives, fill
 
@@ -21,11 +22,22 @@ pytestmark = pytest.mark.kafka
 
 # Twice the keys that the breaker lets be parked.
 LIVES = Lives(40)
+# Holds a thread for longer than any test lasts.
+HANGING = """
+import asyncio, time
+from bridge.consumer import Consumer
+consumer = Consumer(name="desk", topics=["{topic}"], group="{group}")
+@consumer.handler
+async def handle(event, context):
+    await asyncio.to_thread(time.sleep, 3600)
+"""
 # Applies in the settling transaction, and has a job beside the events.
 CODE = """
 from bridge.consumer import Consumer, Lanes
 from bridge.errors import PermanentError
-consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}")
+consumer = Consumer(
+    name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}", order_free={order_free}
+)
 @consumer.handler
 async def handle(event, context):
     if {refuses}:
@@ -60,9 +72,16 @@ def start(cluster: Cluster, topic: str, group: str, postgres: str, tmp_path: Pat
     execute(postgres, *TABLES)
 
     def started(
-        *, bootstrap_servers: str = "", dsn: str = "", refuses: bool = False, **settings: str
+        *,
+        bootstrap_servers: str = "",
+        dsn: str = "",
+        code: str = CODE,
+        refuses: bool = False,
+        order_free: bool = False,
+        **settings: str,
     ) -> ConsumerProcess:
-        env = install_code(tmp_path / "package", "desk", CODE.format(topic=topic, group=group, refuses=refuses))
+        module = code.format(topic=topic, group=group, refuses=refuses, order_free=order_free)
+        env = install_code(tmp_path / "package", "desk", module)
         return ConsumerProcess(
             tmp_path,
             "desk",
@@ -101,6 +120,17 @@ async def test_what_is_written_is_applied_and_a_stop_settles_and_leaves(
     assert rows(postgres, "select count(*) from applied") == [(written,)]
     assert applied == written
     assert code == 0, desk.output()
+
+
+async def test_a_stop_that_hangs_ends_before_the_pod_is_killed(start: Start, cluster: Cluster, topic: str) -> None:
+    write(cluster, topic, 1)
+    with start(code=HANGING, SHUTDOWN__DRAIN_S="0.5", SHUTDOWN__COMMIT_S="0.5", SHUTDOWN__GRACE_S="8") as desk:
+        desk.ready()
+        until(lambda: desk.metric("drxbridge_inflight_records") == 1, what="a record in hand")
+        code = await desk.end()
+
+    assert code == 1
+    assert len(desk.lines("worker.stop_overdue")) == 1
 
 
 async def test_an_interrupt_has_its_exit_code(start: Start) -> None:
@@ -158,3 +188,23 @@ async def test_a_release_that_parks_everything_ends_the_process(start: Start, cl
 
     failed = desk.lines("worker.process_failed")
     assert [line["code"] for line in failed] == ["park_breaker_open"]
+
+
+async def test_what_an_order_free_consumer_cannot_apply_goes_to_its_dead_letter_topic(
+    start: Start, cluster: Cluster, topic: str, group: str, postgres: str
+) -> None:
+    written = write(cluster, topic, 10)
+    with start(refuses=True, order_free=True) as desk:
+        desk.ready()
+        until(lambda: progress(postgres) == written, what="everything settled")
+        code = await desk.end()
+    originals = await read_all(cluster.bootstrap_servers, topic)
+    letters = await read_all(cluster.bootstrap_servers, f"{topic}.{group}.dlq")
+
+    assert code == 0
+    assert {(each.partition, each.key, each.value) for each in letters} == {
+        (each.partition, each.key, each.value) for each in originals
+    }
+    assert {(each.header("drx_dlq_class"), each.header("drx_dlq_code")) for each in letters} == {
+        ("permanent", "refused")
+    }
