@@ -1,0 +1,165 @@
+"""What a consumer makes of a record: an event, one more thing to ask the registry, or the word for why not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from bridge.decoding import Decoder
+from bridge.errors import DecodeError, TransientError, UnknownRecordError
+from bridge.event import UNRECOGNIZED_TYPE, Event
+from bridge.kafka.codec import Codec, Writer
+from bridge.kafka.record import UNRECOGNIZED_SCHEMA
+from bridge.kafka.transport import ConsumedRecord
+from bridge.registry.loader import bundled
+from tests.component.registry.registry_fakes import Answer, Connector, FakeRegistry, shown
+
+LOCK = bundled()
+SCHEMAS = LOCK.schemas()
+WRITER = Codec(schemas=SCHEMAS, ids=LOCK.ids())
+PING = "drx.v1.SystemPing"
+ID = LOCK.ids()[PING]
+WHEN = datetime(2026, 9, 14, 15, 9, 26, 535000, UTC)
+VALUE: dict[str, Any] = {
+    "event_id": "evt_1",
+    "event_type": "system.ping",
+    "contract_version": "1",
+    "occurred_at": WHEN,
+    "received_at": WHEN + timedelta(seconds=1),
+    "source": "drx",
+    "origin_source": None,
+    "environment": "sandbox",
+    "account_id": "acct_4021",
+    "prescription_id": None,
+    "sequence": None,
+    "correlation_id": None,
+    "message": "hello",
+    "extensions": {},
+}
+PAYLOAD = WRITER.encode(PING, VALUE)
+ORDER: dict[str, Any] = {
+    "type": "record",
+    "name": "Order",
+    "namespace": "shop",
+    "fields": [{"name": "id", "type": "long"}],
+}
+
+
+def a_record(value: bytes | None = PAYLOAD, *, key: bytes | None = b"rx_1") -> ConsumedRecord:
+    return ConsumedRecord("drx.prescriptions.v1", 0, 0, 0, key, value, [])
+
+
+def by_the_lock() -> Decoder:
+    writers = [Writer(entry.id, UUID(entry.guid), entry.schema) for entry in LOCK.entries]
+    return Decoder(Codec(schemas=SCHEMAS, ids={}, writers=writers), registry=None)
+
+
+def code_of(record: ConsumedRecord) -> str:
+    with pytest.raises(DecodeError) as caught:
+        by_the_lock().decode(record)
+    return caught.value.code
+
+
+def test_an_event_comes_back_as_it_was_written() -> None:
+    event = by_the_lock().decode(a_record())
+
+    assert event == Event("evt_1", "system.ping", "drx", "rx_1", WHEN, WHEN + timedelta(seconds=1), VALUE)
+
+
+def test_a_delivery_that_was_no_event_is_one_of_its_own_type() -> None:
+    value = {
+        "webhook_id": "msg_1",
+        "source": "drx",
+        "received_at": WHEN,
+        "reason": "malformed_json",
+        "detail": "",
+        "field": "",
+        "headers": {},
+        "body": b"{",
+    }
+
+    event = by_the_lock().decode(a_record(WRITER.encode(UNRECOGNIZED_SCHEMA, value)))
+
+    assert (event.id, event.type, event.source) == ("msg_1", UNRECOGNIZED_TYPE, "drx")
+    assert (event.occurred_at, event.received_at, event.value["body"]) == (WHEN, WHEN, b"{")
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        (a_record(None), "tombstone"),
+        (a_record(key=None), "no_key"),
+        (a_record(key=b"\xff"), "bad_key"),
+        (a_record(b""), "truncated"),
+        (a_record(PAYLOAD + b"\0"), "trailing_bytes"),
+        (a_record(b"\0\0\xff\xff\xff\0"), "unknown_schema_id"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_record_that_is_none_of_ours_says_why(record: ConsumedRecord, code: str) -> None:
+    assert code_of(record) == code
+
+
+def test_a_sound_record_of_another_type_is_told_from_a_broken_one() -> None:
+    decoder = Decoder(Codec(schemas=SCHEMAS, ids={}, writers=[Writer(7, None, ORDER)]), registry=None)
+
+    with pytest.raises(UnknownRecordError):
+        decoder.decode(a_record(b"\0\0\0\0\x07\x02"))
+
+
+async def test_without_a_registry_there_is_nothing_to_learn() -> None:
+    with pytest.raises(DecodeError, match="unknown_schema_id"):
+        await by_the_lock().learn(a_record(b"\0\0\0\0\x07\x02"))
+
+
+@pytest.fixture
+async def decoder(connect: Connector, fake: FakeRegistry) -> Decoder:
+    """Know nothing yet, and ask `fake`."""
+    return Decoder(Codec(schemas=SCHEMAS, ids={}), registry=await connect(fake.app()))
+
+
+def answering(fake: FakeRegistry, *answers: Answer) -> None:
+    fake.answers[f"GET /schemas/ids/{ID}"] = list(answers)
+
+
+async def test_what_the_registry_knows_is_learned_once(decoder: Decoder, fake: FakeRegistry) -> None:
+    answering(fake, shown(dict(LOCK.latest()[PING].schema)))
+
+    with pytest.raises(DecodeError, match="unknown_schema_id"):
+        decoder.decode(a_record())
+    await decoder.learn(a_record())
+    await decoder.learn(a_record())
+
+    assert decoder.decode(a_record()).id == "evt_1"
+    assert fake.asked.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "registry_unreachable"), (401, "registry_refused"), (403, "registry_refused")]
+)
+async def test_a_registry_that_does_not_help_says_nothing_about_the_record(
+    decoder: Decoder, fake: FakeRegistry, status: int, code: str
+) -> None:
+    answering(fake, (status, {"error_code": 0, "message": ""}))
+
+    with pytest.raises(TransientError) as caught:
+        await decoder.learn(a_record())
+
+    assert (caught.value.code, caught.value.systemic) == (code, True)
+
+
+async def test_a_healthy_registry_that_does_not_know_it_says_so(decoder: Decoder) -> None:
+    with pytest.raises(DecodeError, match="unknown_schema_id"):
+        await decoder.learn(a_record())
+
+
+async def test_people_see_any_record(decoder: Decoder, fake: FakeRegistry) -> None:
+    """`inspect` learns by itself, and takes records that are no events."""
+    fake.answers["GET /schemas/ids/7"] = [shown(ORDER)]
+
+    decoded = await decoder.inspect(a_record(b"\0\0\0\0\x07\x02", key=None))
+
+    assert (decoded.record, decoded.value) == ("shop.Order", {"id": 1})
