@@ -1,0 +1,108 @@
+"""Work beside the events: one process of a group at a time, and a failure is not the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from structlog.testing import capture_logs
+
+from bridge.consumer import Job, PeriodicJob
+from bridge.errors import TransientError
+from bridge.postgres.jobs import Jobs
+from bridge.postgres.pool import Connection, Database, open_database
+from tests.kafka import HANG_S, until
+
+# Due again at once.
+SOON_S = 0.01
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with open_database(postgres, size=4, application_name="test") as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def running(database: Database, job: Job, *, timeout_s: float = HANG_S) -> AsyncIterator[None]:
+    """Run one job of the group `desk`, as one process of it does."""
+    stop = asyncio.Event()
+    jobs = Jobs([PeriodicJob(job, SOON_S)], group="desk", database=database, timeout_s=timeout_s)
+    task = asyncio.create_task(jobs.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def test_one_process_of_a_group_runs_a_job_at_a_time(database: Database) -> None:
+    started, finish = asyncio.Event(), asyncio.Event()
+    runs: list[str] = []
+
+    async def slow(_: Connection) -> None:
+        runs.append("slow")
+        started.set()
+        await finish.wait()
+
+    async def quick(_: Connection) -> None:
+        runs.append("quick")
+
+    async def tried(_: Connection) -> None:
+        runs.append("other group")
+
+    async with running(database, slow):
+        await started.wait()
+        async with running(database, quick):
+            other = Jobs([PeriodicJob(tried, SOON_S)], group="another", database=database, timeout_s=HANG_S)
+            stop = asyncio.Event()
+            task = asyncio.create_task(other.run(stop))
+            await until(lambda: runs.count("other group") > 1)
+            assert "quick" not in runs
+            finish.set()
+            await until(lambda: "quick" in runs)
+            stop.set()
+            await task
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"), [(TransientError("away"), "away"), (KeyError("Marisol"), "bug")], ids=["ours", "a bug"]
+)
+async def test_a_job_that_fails_is_tried_again_and_leaves_nothing(
+    database: Database, failure: Exception, code: str
+) -> None:
+    runs = 0
+
+    async def work(connection: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            await connection.execute("create table half (id int)")
+            raise failure
+        await connection.execute("create table if not exists whole (id int)")
+
+    with capture_logs() as lines:
+        async with running(database, work):
+            await until(lambda: runs > 2)
+
+    async with database.transaction() as connection:
+        assert await connection.fetchval("select to_regclass('half') is null and to_regclass('whole') is not null")
+    assert [line["code"] for line in lines] == [code]
+    assert "Marisol" not in str(lines)
+
+
+async def test_a_job_that_takes_too_long_is_ended(database: Database) -> None:
+    runs = 0
+
+    async def hang(_: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        await asyncio.Event().wait()
+
+    with capture_logs() as lines:
+        async with running(database, hang, timeout_s=SOON_S):
+            await until(lambda: runs > 1)
+
+    assert {line["code"] for line in lines} == {"timeout"}
