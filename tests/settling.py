@@ -245,7 +245,7 @@ async def at_work(consumer: Consumer, database: Database, **options: Any) -> Asy
     try:
         yield bench
     finally:
-        places = list(bench.settler._shares)
+        places = [share.place for share in bench.settler._shares.all()]
         await bench.settler.drain(places, timeout_s=0.5)
         bench.settler.forget(places)
         bench.stop.set()

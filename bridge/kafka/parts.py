@@ -18,7 +18,7 @@ from bridge.kafka.failure import Spread, Verdict, alone, classify, delay_s, judg
 from bridge.kafka.gate import Gate
 from bridge.kafka.learning import Learner
 from bridge.kafka.ledger import Ledger, Settlement
-from bridge.kafka.share import Share
+from bridge.kafka.share import Lane, Share
 from bridge.kafka.sorting import Sorter
 from bridge.kafka.tally import Tally
 from bridge.runtime.failpoints import BEFORE_FENCE, hit
@@ -65,6 +65,16 @@ class Parts:
         else:
             call = cast("BatchHandler", handle)(placed, connection)
         await bounded(share, _ended(call), timeout_s=timeout_s)
+
+    def again_s(self, lane: Lane, exc: Exception) -> float | None:
+        """Return when to try again what failed after its handler had returned, or None when it is to be judged.
+
+        A deadlock at the mark, or a batch that holds the partition's row for long, uses up no attempt of the record.
+        """
+        if not lane.handled or not isinstance(exc, TransientError) or exc.systemic:
+            return None
+        lane.attempt -= 1
+        return delay_s(1, spread=self.spread, first_s=PERSIST_MAX_S / 10)
 
     def verdict(self, lane_name: object, exc: Exception, *, attempt: int) -> Verdict:
         """Judge what came of a record, and tell the circuit what it says of the sink."""

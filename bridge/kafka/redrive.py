@@ -53,6 +53,7 @@ class Redrive:
             FencedError: The partition is not ours.
         """
         lane.attempt += 1
+        lane.handled = False
         try:
             if self._parts.transactional:
                 return await self._inside(lane)
@@ -116,6 +117,7 @@ class Redrive:
     async def _call(self, lane: Lane, event: Sorted, connection: object) -> None:
         placed = event.placed(self._parts.consumer.group, attempt=lane.attempt, connection=connection)
         await self._parts.call(lane.share, (placed,), connection)
+        lane.handled = True
         self._parts.gate.passed(lane.name)
         self._parts.tally.applied((event,))
 
@@ -130,6 +132,9 @@ class Redrive:
         if isinstance(exc, _LearningError):
             lane.attempt -= 1
             return After(exc.delay_s)
+        again_s = self._parts.again_s(lane, exc)
+        if again_s is not None:
+            return After(again_s)
         verdict = self._parts.verdict(lane.name, exc, attempt=lane.attempt)
         if isinstance(verdict, OpenCircuit):
             lane.attempt -= 1

@@ -1,11 +1,11 @@
-"""Write what lanes have finished, one transaction per partition and round, and marks that moved without one."""
+"""Write what lanes have finished, many records to a transaction, and marks that moved without one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from bridge.errors import TransientError
 from bridge.kafka.failure import ID_CONFLICT, Failure, classify
@@ -28,25 +28,27 @@ class _Finished(NamedTuple):
 
 
 class Rounds:
-    """The settling task of one process."""
+    """Settles in rounds, one at a time for each share: what is finished meanwhile makes the next one."""
 
     def __init__(
         self,
         parts: Parts,
         *,
         parker: Parker,
+        start: Callable[[Coroutine[Any, Any, None]], object],
         settled: Callable[[Lane], None],
         fenced: Callable[[Share], None],
         stopped: Callable[[Share, str], None],
     ) -> None:
-        """Tell `settled` of each lane that may go on, and the others of what ends a share."""
+        """Run rounds as tasks by `start`; tell `settled` of each lane that may go on, the others of a share's end."""
         self._parts = parts
         self._parker = parker
+        self._start = start
         self._settled = settled
         self._fenced = fenced
         self._stopped = stopped
         self._finished: defaultdict[Share, list[_Finished]] = defaultdict(list)
-        self._wake = asyncio.Event()
+        self._writing: set[Share] = set()
 
     async def look(self, share: Share, entry: Inbox) -> Verdict:
         """Return whether an event was settled before; writes nothing."""
@@ -56,27 +58,21 @@ class Rounds:
 
     def finish(self, lane: Lane, event: Sorted, *, applied: bool) -> None:
         """Take a record whose handler is done; its key goes on when it is settled."""
-        self._finished[lane.share].append(_Finished(lane, event, applied))
-        self._wake.set()
+        share = lane.share
+        self._finished[share].append(_Finished(lane, event, applied))
+        if share not in self._writing:
+            self._writing.add(share)
+            self._start(self._write_rounds(share))
 
     def skip(self, share: Share, record: ConsumedRecord) -> None:
         """Settle a record that the consumer has no use for: nothing needs to be written for it at once."""
         share.settle((record.offset,))
 
     async def work(self, shares: Callable[[], Iterable[Share]]) -> None:
-        """Write rounds until cancelled; `shares` are those whose marks are written too."""
-        loop = asyncio.get_running_loop()
-        marks_at = loop.time() + MARK_S
+        """Write the marks of `shares` once in a while, until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout_at(marks_at):
-                    await self._wake.wait()
-            except TimeoutError:
-                marks_at = loop.time() + MARK_S
-                await self.write_marks(shares())
-            self._wake.clear()
-            while self._finished:
-                await asyncio.gather(*[self._write(*each) for each in self._taken()])
+            await asyncio.sleep(MARK_S)
+            await self.write_marks(shares())
 
     async def write_marks(self, shares: Iterable[Share]) -> None:
         """Bring what is written of each share up to its mark."""
@@ -93,10 +89,12 @@ class Rounds:
             except TransientError:
                 return  # what settles records will find out the same, and says so
 
-    def _taken(self) -> list[tuple[Share, list[_Finished]]]:
-        taken = list(self._finished.items())
-        self._finished.clear()
-        return taken
+    async def _write_rounds(self, share: Share) -> None:
+        try:
+            while finished := self._finished.pop(share, None):
+                await self._write(share, finished)
+        finally:
+            self._writing.discard(share)
 
     async def _write(self, share: Share, finished: Sequence[_Finished]) -> None:
         """Settle records of one share; when one of them is at fault, each by itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Collection, Sequence
 
@@ -28,6 +29,7 @@ from bridge.kafka.redrive import POLL_S, Redrive
 from bridge.kafka.replay import Replay
 from bridge.kafka.rounds import Rounds
 from bridge.kafka.share import Lane, Share
+from bridge.kafka.shares import Shares
 from bridge.kafka.single import Single
 from bridge.kafka.sorting import Decoder, Sorter
 from bridge.kafka.subscriber import Adoption
@@ -45,6 +47,8 @@ WINDOW_BYTES = 32 * 1024 * 1024
 OVERHEAD_BYTES = 2_048
 # Batches hand what needs more than one attempt to this many lanes.
 RETRY_LANES = 4
+# For the marks of partitions that are given back; a row is written in milliseconds.
+MARKS_S = 1.0
 # What is cancelled at the end gets this long to let go of its connections.
 END_S = 10.0
 
@@ -76,29 +80,33 @@ class Settler:
         self._ledger = ledger
         self._metrics = metrics
         self._crew = Crew()
-        self._shares: dict[Place, Share] = {}
-        self._fenced: set[Place] = set()
-        self._none_left = asyncio.Event()
-        self._none_left.set()
         self._sorter = Sorter(consumer, decoder)
         self._gate = Gate(Circuit(spread=spread), states=metrics.circuit_state, service=metrics.service)
-        self._tally = Tally(metrics, group=consumer.group)
+        tally = Tally(metrics, group=consumer.group)
+        self._shares = shares = Shares(group=consumer.group, tally=tally)
         self._parts = parts = Parts(
             consumer=consumer,
             ledger=ledger,
             sorter=self._sorter,
             learner=learner or Learner(decoder),
             gate=self._gate,
-            tally=self._tally,
+            tally=tally,
             breaker=breaker or ParkBreaker(),
             dead_letters=dead_letters,
             spread=spread,
         )
         parker = Parker(parts)
         self._redrive = Redrive(parts, database=database, poll_s=release_poll_s)
-        self._rounds = Rounds(parts, parker=parker, settled=self._settled, fenced=self._fence, stopped=self._stop)
+        self._rounds = Rounds(
+            parts,
+            parker=parker,
+            settled=self._settled,
+            start=self._crew.start,
+            fenced=shares.fence,
+            stopped=shares.stop,
+        )
         single = Single(parts, parker=parker, rounds=self._rounds, release=self._redrive.step)
-        self._lanes = lanes = KeyLanes(single.step, gate=self._gate, fenced=self._fence, stopped=self._stop)
+        self._lanes = lanes = KeyLanes(single.step, gate=self._gate, fenced=shares.fence, stopped=shares.stop)
         self._careful = Careful(parts, parker=parker, lanes=lanes)
         self._batches: BatchDriver | None = None
         if isinstance(consumer.mode, Batches):
@@ -106,7 +114,7 @@ class Settler:
             replay = Replay(parts, parker=parker, former=former, lanes=lanes)
             fast = FastPath(parts)
             self._batches = BatchDriver(parts, former=former, fast=fast, replay=replay, lanes=lanes, mode=consumer.mode)
-        self._gate.listen(self._wake_all)
+        self._gate.listen(shares.wake)
 
     async def adopt(self, place: Place, generation: int) -> Adoption:
         """Claim a partition; what was held of it counts for nothing.
@@ -116,9 +124,7 @@ class Settler:
         """
         del generation  # the reader's: it asks again when it has moved
         claim = await self._ledger.claim(place)
-        self.forget((place,))
-        self._shares[place] = Share(place, claim)
-        self._none_left.clear()
+        self._shares.adopt(place, claim)
         return Adoption(claim.next_offset, claim.last_event_id)
 
     def start(self, place: Place, offset: int) -> None:
@@ -127,22 +133,22 @@ class Settler:
         share.open(offset)
         if share.careful_left:
             log.warning("worker.careful", topic=place.topic, partition=place.partition, group=self._consumer.group)
-        if self._batches is not None or share.careful_left:
+        share.direct = self._batches is None and not share.careful_left
+        if not share.direct:
             share.driver = self._crew.start(self._drive(share))
 
     def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
         """Take records in; what was settled in an earlier life, and what nobody wants, is settled at once."""
-        share = self._shares.get(place)
+        share = self._shares.find(place)
         if share is None or share.closed:
             return
         now = asyncio.get_running_loop().time()
         window, queue = share.window, share.queue
-        direct = self._batches is None and not share.careful_left
         for record in records:
             size = OVERHEAD_BYTES + len(record.value or b"")
             if not window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now):
                 continue
-            if not direct:
+            if not share.direct:
                 queue.append(record)
             elif self._sorter.skips(record):
                 share.settle((record.offset,))
@@ -152,14 +158,14 @@ class Settler:
 
     def room(self, place: Place) -> bool:
         """Whether more may be offered now."""
-        share = self._shares.get(place)
+        share = self._shares.find(place)
         if share is None or share.window.count >= WINDOW_RECORDS:
             return False
-        return sum(each.window.size for each in self._shares.values()) < WINDOW_BYTES
+        return sum(each.window.size for each in self._shares.all()) < WINDOW_BYTES
 
     def halted(self, place: Place) -> bool:
         """Whether nothing of a partition can be settled for long; one without a record is read, to have a probe."""
-        share = self._shares.get(place)
+        share = self._shares.find(place)
         if share is None:
             return False
         waits = not self._gate.closed and share.window.unsettled > 0
@@ -167,40 +173,23 @@ class Settler:
 
     def fenced(self, place: Place) -> bool:
         """Whether a transaction found that the partition was claimed since; to be forgotten and adopted again."""
-        return place in self._fenced
+        return self._shares.is_fenced(place)
 
     def mark(self, place: Place) -> int | None:
         """Return the offset below which everything is settled."""
-        share = self._shares.get(place)
+        share = self._shares.find(place)
         return share.window.mark if share is not None and share.opened else None
 
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
         """Start no new record of these; return when those in flight are settled, or given up at the end of the time."""
-        shares = [self._shares[place] for place in places if place in self._shares]
-        for share in shares:
-            share.draining = True
-            share.wake.set()
-        try:
-            async with asyncio.timeout(timeout_s):
-                for share in shares:
-                    if not share.gone:
-                        await share.idle.wait()
-                await self._rounds.write_marks(shares)
-        except TimeoutError:
-            for share in shares:
-                if share.active:
-                    log.warning("worker.given_up", topic=share.place.topic, partition=share.place.partition)
-                    share.close()
+        settled = await self._shares.drain(places, timeout_s=timeout_s)
+        with contextlib.suppress(TimeoutError):  # costs the next owner a second look at what was skipped
+            async with asyncio.timeout(MARKS_S):
+                await self._rounds.write_marks(settled)
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop all that is known of these."""
-        for place in places:
-            self._fenced.discard(place)
-            share = self._shares.pop(place, None)
-            if share is not None:
-                share.close()
-        if not self._shares:
-            self._none_left.set()
+        self._shares.forget(places)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Settle what is offered; after `stop` until every partition is forgotten.
@@ -212,10 +201,10 @@ class Settler:
         mode = self._consumer.mode
         for _ in range(mode.count if isinstance(mode, Lanes) else RETRY_LANES):
             self._crew.start(self._lanes.work())
-        self._crew.start(self._rounds.work(self._open_shares))
-        self._crew.start(self._redrive.work(self._open_shares, self._release))
+        self._crew.start(self._rounds.work(self._shares.open))
+        self._crew.start(self._redrive.work(self._shares.open, self._release))
         group = self._consumer.group
-        self._crew.start(observe(self._metrics, self._open_shares, database=self._database, group=group))
+        self._crew.start(observe(self._metrics, self._shares.open, database=self._database, group=group))
         failed = asyncio.create_task(self._crew.failed())
         ending = asyncio.create_task(self._until_forgotten(stop))
         try:
@@ -228,7 +217,7 @@ class Settler:
         finally:
             failed.cancel()
             ending.cancel()
-            for share in self._shares.values():
+            for share in self._shares.all():
                 share.close()
             self._gate.end()
             await self._parts.learner.end()
@@ -237,7 +226,7 @@ class Settler:
     async def _until_forgotten(self, stop: asyncio.Event) -> None:
         """Wait for the reader, which drains and commits after `stop`; what it holds is needed for that."""
         await stop.wait()
-        await self._none_left.wait()
+        await self._shares.none_left.wait()
 
     async def _drive(self, share: Share) -> None:
         try:
@@ -245,44 +234,20 @@ class Settler:
             if self._batches is not None:
                 await self._batches.drive(share)
             else:
-                while share.queue and not share.closed:
+                while share.queue:
                     self._lanes.put(share, share.queue.popleft())
+                share.direct = True
         except FencedError:
-            self._fence(share)
+            self._shares.fence(share)
         except ParkingFullError as exc:
-            self._stop(share, exc.code)
+            self._shares.stop(share, exc.code)
 
     def _settled(self, lane: Lane) -> None:
         self._lanes.finish(lane)
-
-    def _fence(self, share: Share) -> None:
-        """Let go of what another has claimed, or what stands elsewhere than we thought; the reader adopts it again."""
-        self._tally.fenced()
-        if share.gone:
-            return
-        log.warning("worker.fenced", topic=share.place.topic, partition=share.place.partition)
-        share.close()
-        if self._shares.get(share.place) is share:
-            self._fenced.add(share.place)
-
-    def _stop(self, share: Share, code: str) -> None:
-        """Settle nothing of a partition any more: an operator must look."""
-        if share.stopped:
-            return
-        share.stopped = code
-        place = {"topic": share.place.topic, "partition": share.place.partition}
-        log.error("worker.partition_stopped", code=code, group=self._consumer.group, **place)
-
-    def _open_shares(self) -> list[Share]:
-        return [share for share in self._shares.values() if share.opened and not share.gone]
 
     def _release(self, share: Share, key: str) -> None:
         if self._batches is None:
             self._lanes.release(share, key)
         else:
             share.releases.add(key)
-            share.wake.set()
-
-    def _wake_all(self) -> None:
-        for share in self._shares.values():
             share.wake.set()

@@ -24,10 +24,11 @@ class Lane:
     Attributes:
         key: In text form.
         attempt: Attempts made at the first record, the first of them at `first_at`.
+        handled: The handler of the last attempt has returned, so what failed afterwards is not the record's fault.
         releasing: True while the parked records of the key go first.
     """
 
-    __slots__ = ("attempt", "first_at", "key", "records", "releasing", "share", "state", "timer")
+    __slots__ = ("attempt", "first_at", "handled", "key", "records", "releasing", "share", "state", "timer")
 
     def __init__(self, share: Share, key: str) -> None:
         """Start empty."""
@@ -36,6 +37,7 @@ class Lane:
         self.records: deque[ConsumedRecord] = deque()
         self.attempt = 0
         self.first_at: datetime | None = None
+        self.handled = False
         self.releasing = False
         self.state: Literal["idle", "ready", "busy", "waiting"] = "idle"
         self.timer: asyncio.TimerHandle | None = None
@@ -57,6 +59,7 @@ class Share:
         away: Keys that wait for a registry that does not answer.
         calls: Handlers that run.
         careful_left: Records still to be handled one at a time, because the process keeps dying.
+        direct: What comes goes to its lane, since nothing waits in the queue.
         replay: The next batch goes record by record, to find the one at fault.
         written: The mark as it is in the ledger.
         stopped: Why nothing of it is settled any more; empty while things go on.
@@ -80,7 +83,7 @@ class Share:
         self.idle = asyncio.Event()
         self.idle.set()
         self.active = 0
-        self.draining = self.gone = self.replay = False
+        self.draining = self.gone = self.replay = self.direct = False
         self.stopped = ""
         died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
         suspect = claim.adoptions >= ADOPTIONS_SUSPECT or (died_on_one and claim.attempts > 0)

@@ -70,6 +70,7 @@ class Single:
     async def _attempt(self, lane: Lane, event: Sorted) -> Next | After:
         lane.first_at = lane.first_at or datetime.now(UTC)
         lane.attempt += 1
+        lane.handled = False
         lane.share.away.discard(lane.key)
         try:
             if self._parts.transactional:
@@ -93,6 +94,7 @@ class Single:
                     self._parts.consumer.group, attempt=lane.attempt, connection=settlement.connection
                 )
                 await self._parts.call(share, (placed,), settlement.connection)
+                lane.handled = True
                 hit(AFTER_EFFECT)
         self._parts.gate.passed(lane.name)
         self._parts.breaker.note(other=1)
@@ -115,6 +117,9 @@ class Single:
     async def _failed(self, lane: Lane, event: Sorted, exc: Exception) -> Next | After:
         if lane.share.gone:
             return Next.BLOCKED  # nobody is left to whom it matters
+        again_s = self._parts.again_s(lane, exc)
+        if again_s is not None:
+            return After(again_s)
         verdict = self._parts.verdict(lane.name, exc, attempt=lane.attempt)
         if isinstance(verdict, OpenCircuit):
             lane.attempt -= 1

@@ -1,0 +1,105 @@
+"""The partitions that this member holds: adopted, drained, fenced, forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+
+import structlog
+
+from bridge.kafka.ledger import Claim
+from bridge.kafka.share import Share
+from bridge.kafka.tally import Tally
+from bridge.kafka.transport import Place
+
+log = structlog.get_logger()
+
+
+class Shares:
+    """Keeps one share for each place."""
+
+    def __init__(self, *, group: str, tally: Tally) -> None:
+        """Start with none."""
+        self._group = group
+        self._tally = tally
+        self._shares: dict[Place, Share] = {}
+        self._fenced: set[Place] = set()
+        self.none_left = asyncio.Event()
+        self.none_left.set()
+
+    def __getitem__(self, place: Place) -> Share:
+        return self._shares[place]
+
+    def find(self, place: Place) -> Share | None:
+        """Return what is held of a place."""
+        return self._shares.get(place)
+
+    def all(self) -> list[Share]:
+        """Return every share."""
+        return list(self._shares.values())
+
+    def open(self) -> list[Share]:
+        """Return the shares that records are settled of."""
+        return [share for share in self._shares.values() if share.opened and not share.gone]
+
+    def adopt(self, place: Place, claim: Claim) -> None:
+        """Hold a place as it was claimed; what was held of it counts for nothing."""
+        self.forget((place,))
+        self._shares[place] = Share(place, claim)
+        self.none_left.clear()
+
+    def forget(self, places: Collection[Place]) -> None:
+        """Drop all that is known of these."""
+        for place in places:
+            self._fenced.discard(place)
+            share = self._shares.pop(place, None)
+            if share is not None:
+                share.close()
+        if not self._shares:
+            self.none_left.set()
+
+    def is_fenced(self, place: Place) -> bool:
+        """Whether a transaction found that the place was claimed since."""
+        return place in self._fenced
+
+    def fence(self, share: Share) -> None:
+        """Let go of what another has claimed, or what stands elsewhere than we thought; it is to be adopted again."""
+        self._tally.fenced()
+        if share.gone:
+            return
+        log.warning("worker.fenced", group=self._group, topic=share.place.topic, partition=share.place.partition)
+        share.close()
+        if self._shares.get(share.place) is share:
+            self._fenced.add(share.place)
+
+    def stop(self, share: Share, code: str) -> None:
+        """Settle nothing of a place any more: an operator must look."""
+        if share.stopped:
+            return
+        share.stopped = code
+        place = {"topic": share.place.topic, "partition": share.place.partition}
+        log.error("worker.partition_stopped", group=self._group, code=code, **place)
+
+    def wake(self) -> None:
+        """Let the driver of each look again."""
+        for share in self._shares.values():
+            share.wake.set()
+
+    async def drain(self, places: Iterable[Place], *, timeout_s: float) -> list[Share]:
+        """Start no new record of these; return those whose records in flight are settled, and give up the others."""
+        shares = [self._shares[place] for place in places if place in self._shares]
+        for share in shares:
+            share.draining = True
+            share.wake.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                for share in shares:
+                    if not share.gone:
+                        await share.idle.wait()
+        except TimeoutError:
+            for share in shares:
+                if share.active and not share.gone:
+                    place = {"topic": share.place.topic, "partition": share.place.partition}
+                    log.warning("worker.given_up", group=self._group, **place)
+                    share.close()
+        return [share for share in shares if not share.gone]
