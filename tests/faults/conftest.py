@@ -1,11 +1,11 @@
-"""Fixtures of the faults: a broker and a database of their own, so that nothing else waits for what is killed here."""
+"""Fixtures of the faults: servers of their own, and all cases played at the same time."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +13,10 @@ from tests.cluster import Cluster
 from tests.faults.scene import Ground
 
 SEED_VARIABLE = "DRX_FAULTS_SEED"
+# Each case is a process or two, on a machine that may have two cores.
+TOGETHER = 12
+# Begun first, so that the others fit beside them.
+LONGEST = ("test_random_kills", "test_postgres_outages", "test_rebalances")
 _SEED = pytest.StashKey[int]()
 
 
@@ -20,7 +24,7 @@ _SEED = pytest.StashKey[int]()
 def ground(
     make_cluster: Callable[[int], Cluster], postgres_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Ground:
-    """Give servers that no other test uses, but for the database server, which nobody stops."""
+    """Give a broker that no other test uses, and the database server that all use; neither is stopped."""
     return Ground(make_cluster(1).bootstrap_servers, postgres_server, tmp_path_factory.mktemp("faults"))
 
 
@@ -38,25 +42,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"faults: {SEED_VARIABLE}={config.stash[_SEED]}")
 
 
-@pytest.fixture(scope="module")
-def together(request: pytest.FixtureRequest, ground: Ground, seed: int) -> Iterator[Callable[[object], None]]:
-    """Run the cases of a module at the same time: nearly all of their time they wait for a session to run out.
+@pytest.fixture(scope="session")
+def playing(request: pytest.FixtureRequest, ground: Ground, seed: int) -> Iterator[Mapping[str, Future[None]]]:
+    """Play all cases at the same time, since nearly all of their time they wait for a session to run out.
 
-    The module has a function `play(ground, case, seed)`; a test asks for the outcome of its parameter `case`.
+    A module has a function `play(ground, case, seed)`, and its tests are parametrized by `case`.
     """
-    cases = [
-        item.callspec.params["case"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.module is request.module and "case" in item.fixturenames
+    items = [
+        each for each in request.session.items if isinstance(each, pytest.Function) and "played" in each.fixturenames
     ]
+    items.sort(key=lambda item: item.module.__name__.rpartition(".")[2] not in LONGEST)
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        yield {item.nodeid: pool.submit(item.module.play, ground, item.callspec.params["case"], seed) for item in items}
 
-    def outcome(case: object) -> None:
+
+@pytest.fixture
+def played(
+    request: pytest.FixtureRequest, case: object, playing: Mapping[str, Future[None]], seed: int
+) -> Callable[[], None]:
+    """Wait until the case of this test has been played; raise what it raised."""
+    del case
+
+    def outcome() -> None:
+        node: str = request.node.nodeid
         try:
-            played[case].result()
+            playing[node].result()
         except BaseException as exc:
-            exc.add_note(f"again: {SEED_VARIABLE}={seed} pytest {request.module.__file__}")
+            exc.add_note(f"again: {SEED_VARIABLE}={seed} pytest '{node}'")
             raise
 
-    with ThreadPoolExecutor(max(1, len(cases))) as pool:
-        played = {case: pool.submit(request.module.play, ground, case, seed) for case in cases}
-        yield outcome
+    return outcome

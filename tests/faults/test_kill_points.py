@@ -15,7 +15,8 @@ from bridge.runtime.failpoints import (
     WHILE_PARKING,
     WHILE_RELEASING,
 )
-from tests.faults.scene import Ground, Mode, appending
+from tests.faults.appending import Mode, appending, ask_release
+from tests.faults.scene import Ground
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -48,18 +49,14 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         first = scene.member(f"{case.point}:kill@{POINTS[case.mode][case.point]}")
         if case.point == WHILE_RELEASING:
             scene.wait_settled()
-            scene.ask_release()
+            ask_release(scene)
         assert first.ended() == -signal.SIGKILL, first.output()
         scene.member()
-        scene.wait_settled()
-        scene.release()
-        scene.check_effects()
+        scene.finish()
 
 
 @pytest.mark.parametrize(
     "case", [Case(mode, point) for mode, points in POINTS.items() for point in points], ids="-".join
 )
-def test_a_process_killed_there_has_no_effect_twice_and_none_out_of_order(
-    case: Case, together: Callable[[object], None]
-) -> None:
-    together(case)
+def test_a_process_killed_there_has_no_effect_twice_and_none_out_of_order(played: Callable[[], None]) -> None:
+    played()

@@ -9,37 +9,34 @@ from typing import NamedTuple, get_args
 
 import pytest
 
-from tests.faults.scene import Ground, Mode, Scene, appending
+from tests.faults.scene import Ground, Scene
+from tests.faults.subjects import Kind, scene_with
 from tests.faults.watch import watched
-from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
 SESSION_S = "10"
-# Of each call of the handler; bounds what a process can do between two kills, whatever the machine.
-PAUSE_S = {"batches": 0.1, "lanes": 0.005}
-# More than is settled between two kills: four partitions at 200 records/s, for less than 1.5 s.
-RECORDS_PER_KILL = 1_200
+# Between two kills, at most: the time until something is seen to be settled, and the time until the kill.
+WORK_S = 1.5
 
 
 class Case(NamedTuple):
-    """How records are handled, and how often the process is killed."""
+    """What is killed, and how often."""
 
-    mode: Mode
+    kind: Kind
     kills: int
 
 
 CASES = [
-    *(Case(mode, 3) for mode in get_args(Mode)),
-    *(pytest.param(Case(mode, 20), marks=pytest.mark.faults) for mode in get_args(Mode)),
+    *(Case(kind, 3) for kind in get_args(Kind)),
+    *(pytest.param(Case(kind, 20), marks=pytest.mark.faults) for kind in get_args(Kind)),
 ]
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
     """Kill so often, then have one more process finish."""
     rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
-    lives = Lives.of_records(case.kills * RECORDS_PER_KILL, seed=seed)
-    with appending(ground, case.mode, lives, pause_s=PAUSE_S[case.mode], session_s=SESSION_S) as scene:
+    with scene_with(ground, case.kind, busy_s=case.kills * WORK_S, seed=seed, session_s=SESSION_S) as scene:
         scene.write()
         _kill_at_random(scene, rng)
         with watched(scene) as offsets:
@@ -47,9 +44,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
                 _kill_at_random(scene, rng)
             unsettled = scene.written - scene.settled()
             scene.member()
-            scene.wait_settled()
-            scene.release()
-        scene.check_effects()
+            scene.finish()
         assert offsets.steps_back == []
         assert unsettled > 0, "the last kill came when nothing was left to do"
 
@@ -68,5 +63,5 @@ def _kill_at_random(scene: Scene, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-def test_random_kills_repeat_no_effect_and_leave_none_out(case: Case, together: Callable[[object], None]) -> None:
-    together(case)
+def test_random_kills_repeat_no_effect_and_leave_none_out(played: Callable[[], None]) -> None:
+    played()

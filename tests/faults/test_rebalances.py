@@ -10,30 +10,29 @@ from typing import NamedTuple, get_args
 
 import pytest
 
-from tests.faults.scene import Ground, Mode, Scene, appending
+from tests.faults.scene import Ground, Scene
+from tests.faults.subjects import Kind, scene_with
 from tests.faults.watch import watched
 from tests.integration.consumer_process import ConsumerProcess
-from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
 MEMBERS_MAX = 3
-# Each call of the handler takes at least this long, so that every rebalance meets records in flight.
-PAUSE_S = {"batches": 0.1, "lanes": 0.01}
-RECORDS_PER_CHANGE = 500
+# Between two changes, at most.
+PAUSE_S = 1.5
 
 
 class Case(NamedTuple):
-    """How records are handled, how often a member comes or goes, and how often one is killed."""
+    """Who is disturbed, how often a member comes or goes, and how often one is killed."""
 
-    mode: Mode
+    kind: Kind
     changes: int
     kills: int
 
 
 CASES = [
-    *(Case(mode, 3, 1) for mode in get_args(Mode)),
-    *(pytest.param(Case(mode, 10, 3), marks=pytest.mark.faults) for mode in get_args(Mode)),
+    *(Case(kind, 3, 1) for kind in get_args(Kind)),
+    *(pytest.param(Case(kind, 10, 3), marks=pytest.mark.faults) for kind in get_args(Kind)),
 ]
 
 
@@ -42,17 +41,14 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
     steps = ["change"] * case.changes + ["kill"] * case.kills
     rng.shuffle(steps)
-    lives = Lives.of_records(len(steps) * RECORDS_PER_CHANGE, seed=seed)
-    with appending(ground, case.mode, lives, pause_s=PAUSE_S[case.mode]) as scene:
+    with scene_with(ground, case.kind, busy_s=len(steps) * PAUSE_S, seed=seed) as scene:
         scene.write()
         staying = [scene.member().ready()]
         with watched(scene) as offsets:
             for step in steps:
-                time.sleep(rng.uniform(0, 1.5))
+                time.sleep(rng.uniform(0, PAUSE_S))
                 _take(step, scene, staying, rng)
-            scene.wait_settled()
-            scene.release()
-        scene.check_effects()
+            scene.finish()
         assert offsets.steps_back == []
 
 
@@ -69,5 +65,5 @@ def _take(step: str, scene: Scene, staying: list[ConsumerProcess], rng: random.R
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-def test_rebalances_repeat_no_effect_and_take_no_offset_back(case: Case, together: Callable[[object], None]) -> None:
-    together(case)
+def test_rebalances_repeat_no_effect_and_take_no_offset_back(played: Callable[[], None]) -> None:
+    played()

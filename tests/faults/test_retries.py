@@ -1,25 +1,32 @@
-"""What PostgreSQL refuses only this time is tried again: real errors, made by a second connection."""
+"""What PostgreSQL refuses only this time is tried again: real errors, of transactions that meet another one."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
-import asyncpg  # noqa: TID251 - the second connection
+import asyncpg  # noqa: TID251 - the other one
 import pytest
 
-from tests.faults.scene import Ground, Mode, appending
-from tests.integration.ingress_process import until
+from tests.faults.appending import Mode, appending
+from tests.faults.scene import Ground, Scene
+from tests.integration.ingress_process import HANG_S, until
 from tests.postgres import execute
 from tests.topic_filler import Lives
 
-pytestmark = [pytest.mark.kafka, pytest.mark.parametrize("mode", ["batches", "lanes"])]
+pytestmark = pytest.mark.kafka
 
+Refusal = Literal["deadlock", "serialization_failure"]
 LIVES = Lives(20)
 SHARED = LIVES.prescription_id(7)
-# Nothing else waits for a lock there.
-_WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-# The first two events of a prescription meet what a serializable transaction would; a sequence forgets nothing.
-_SERIALIZATION = (
+# Ours looks for a deadlock after a second; we must wait for it before.
+LOOK_S = 0.02
+_WAITS_FOR_US = "select exists (select from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid)))"
+_DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
+_TRIES = "select last_value from tries"
+# Of one prescription, the first two attempts; a sequence does not forget what is rolled back.
+_REFUSE_TWICE = (
     "create sequence tries",
     """
     create function refuse_twice() returns trigger language plpgsql as $$ begin
@@ -34,37 +41,51 @@ _SERIALIZATION = (
 )
 
 
-_DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
+class Case(NamedTuple):
+    """How records are handled, and what PostgreSQL says."""
+
+    mode: Mode
+    refusal: Refusal
 
 
-async def test_a_deadlock_is_tried_again(mode: Mode, ground: Ground) -> None:
-    """The other one waits longer before it looks for a deadlock, so ours is the one that is refused."""
-    with appending(ground, mode, LIVES, shared=SHARED) as scene:
-        other: Any = await asyncpg.connect(scene.dsn)
-        await other.execute("set deadlock_timeout = '60s'")
-        async with other.transaction():
-            await other.execute("update shared set touched = touched")
-            scene.write()
+def play(ground: Ground, case: Case, seed: int) -> None:
+    """Have it refused, and see that it was."""
+    del seed
+    with appending(ground, case.mode, LIVES, shared=SHARED) as scene:
+        if case.refusal == "deadlock":
+            asyncio.run(_deadlock(scene))
+            scene.finish()
+            # The server counts once a session is idle.
+            until(lambda: scene.ask(_DEADLOCKS)[0][0] > 0, what="a counted deadlock")
+        else:
+            execute(scene.dsn, *_REFUSE_TWICE)
             scene.member()
-            until(lambda: scene.ask(_WAITING) == [(1,)], what="a handler that waits for the shared row")
-            await other.execute("insert into counted values ($1, 0) on conflict do nothing", SHARED)
-            await other.execute("delete from counted where prescription_id = $1", SHARED)
-        await other.close()
-        scene.wait_settled()
-        scene.release()
-        scene.check_effects()
-        # The server tells its counts once a session is idle.
-        until(lambda: scene.ask(_DEADLOCKS)[0][0] == 1, what="a counted deadlock")
+            scene.finish()
+            assert scene.ask(_TRIES)[0][0] > 2
 
 
-def test_a_serialization_failure_is_tried_again(mode: Mode, ground: Ground) -> None:
-    with appending(ground, mode, LIVES) as scene:
-        execute(scene.dsn, *_SERIALIZATION)
-        scene.write()
-        scene.member()
-        scene.wait_settled()
-        scene.release()
-        scene.check_effects()
-        tries = scene.ask("select last_value from tries")[0][0]
+async def _deadlock(scene: Scene) -> None:
+    """Wait for what a handler holds while it waits for what we hold.
 
-    assert tries > 2
+    We wait longer before we look for a deadlock, so it is the handler that is refused.
+    """
+    other: Any = await asyncpg.connect(scene.dsn)
+    await other.execute("set deadlock_timeout = '60s'")
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("update shared set touched = touched")
+    scene.write()
+    scene.member()
+    async with asyncio.timeout(HANG_S):
+        while not await other.fetchval(_WAITS_FOR_US):
+            await asyncio.sleep(LOOK_S)
+    await other.execute("insert into counted values ($1, 0) on conflict do nothing", SHARED)
+    await transaction.rollback()
+    await other.close()
+
+
+@pytest.mark.parametrize(
+    "case", [Case(mode, refusal) for mode in get_args(Mode) for refusal in get_args(Refusal)], ids="-".join
+)
+def test_what_is_refused_only_this_time_is_tried_again(played: Callable[[], None]) -> None:
+    played()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, get_args
 
 import psutil
 import pytest
 
-from bridge.runtime.failpoints import AFTER_EFFECT, BETWEEN_CLAIM_AND_SEEK
-from tests.faults.scene import Ground, Mode, appending
+from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, BETWEEN_CLAIM_AND_SEEK
+from tests.faults.appending import Mode, appending
+from tests.faults.scene import Ground
 from tests.faults.watch import watched
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.ingress_process import until
@@ -20,9 +21,14 @@ pytestmark = pytest.mark.kafka
 RECORDS = 900
 # A member that does not poll for this long has left, by its own client's word; longer than the session of 6 s.
 MAX_POLL_S = "8"
-# It has applied all there is and waits for more: what is written then reaches the frozen process, and is its to apply
-# when it thaws, since it knows nothing of what happened meanwhile.
+# It has applied all there is and waits for more: what is written then reaches the frozen process.
 IDLE = "idle"
+# Which visit of a point freezes it: the first where lanes run side by side, since none of them may have a transaction
+# open: PostgreSQL lets go of that after 30 s only.
+POINTS: Mapping[Mode, Mapping[str, int]] = {
+    "batches": {BEFORE_FENCE: 3, BETWEEN_CLAIM_AND_SEEK: 1},
+    "lanes": {BEFORE_FENCE: 1, BETWEEN_CLAIM_AND_SEEK: 1, AFTER_EFFECT: 20},
+}
 
 
 class Case(NamedTuple):
@@ -33,9 +39,8 @@ class Case(NamedTuple):
 
 
 CASES = [
-    *(Case(mode, where) for mode in get_args(Mode) for where in (IDLE, BETWEEN_CLAIM_AND_SEEK)),
-    # PostgreSQL ends the transaction that it holds open, after 30 s.
-    *(pytest.param(Case("lanes", AFTER_EFFECT), marks=pytest.mark.faults),),
+    *(Case(mode, where) for mode in get_args(Mode) for where in (IDLE, BEFORE_FENCE, BETWEEN_CLAIM_AND_SEEK)),
+    pytest.param(Case("lanes", AFTER_EFFECT), marks=pytest.mark.faults),
 ]
 
 
@@ -43,7 +48,8 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     """Freeze one, have another take over and finish, thaw the first and see what it does."""
     with appending(ground, case.mode, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
         scene.write(RECORDS // 3)
-        zombie = scene.member("" if case.where == IDLE else f"{case.where}:stop", KAFKA__MAX_POLL_S=MAX_POLL_S)
+        point = "" if case.where == IDLE else f"{case.where}:stop@{POINTS[case.mode][case.where]}"
+        zombie = scene.member(point, KAFKA__MAX_POLL_S=MAX_POLL_S)
         if case.where == IDLE:
             scene.wait_settled()
             zombie.freeze()
@@ -54,11 +60,10 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.wait_settled()
             zombie.thaw()
             until(lambda: _knows(zombie), what="a member that knows that it was away")
-            scene.write()
-            scene.wait_settled()
-            scene.release()
-        scene.check_effects()
+            fenced = zombie.metric("drxbridge_fence_rejected_total")
+            scene.finish()
         assert offsets.steps_back == []
+        assert fenced > 0 or case.where != BEFORE_FENCE
 
 
 def _frozen(process: ConsumerProcess) -> bool:
@@ -66,11 +71,10 @@ def _frozen(process: ConsumerProcess) -> bool:
 
 
 def _knows(process: ConsumerProcess) -> bool:
-    """Whether its transaction met the fence, or its client told it first."""
-    fenced = process.metric("drxbridge_fence_rejected_total")
-    return fenced + process.metric("drxbridge_consumer_rebalances_total", kind="lost") > 0
+    """Whether its client has told it that it was put out of the group."""
+    return any(process.metric("drxbridge_consumer_rebalances_total", kind=kind) for kind in ("revoked", "lost"))
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_what_a_thawed_member_still_holds_has_no_effect(case: Case, together: Callable[[object], None]) -> None:
-    together(case)
+def test_what_a_thawed_member_still_holds_has_no_effect(played: Callable[[], None]) -> None:
+    played()

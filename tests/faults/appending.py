@@ -1,0 +1,86 @@
+"""Scenes of the appender: effects that are not idempotent, and one prescription that is refused until it is healed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+from uuid import uuid4
+
+from tests.faults.consumers import NAME, TABLES
+from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.installed import install
+from tests.integration.ingress_process import until
+from tests.postgres import execute
+from tests.topic_filler import Lives
+
+Mode = Literal["batches", "lanes"]
+# The prescription whose events the handler refuses until it is healed.
+REFUSED = 3
+_APPENDED = "select prescription_id, array_agg(event_id order by number) from appended group by 1"
+_MISCOUNTED = """
+    select prescription_id from counted c full join (
+        select prescription_id, count(*) events from appended group by 1
+    ) a using (prescription_id) where c.events is distinct from a.events
+"""
+
+
+@contextmanager
+def appending(
+    ground: Ground,
+    mode: Mode,
+    lives: Lives,
+    *,
+    partitions: int = PARTITIONS,
+    session_s: str = SESSION_S,
+    pause_s: float = 0.0,
+    shared: str = "",
+) -> Iterator[Scene]:
+    """Set a scene: each call of the handler pauses for so long, and events of `shared` touch a row others may hold."""
+    group = f"{mode}-{uuid4().hex[:12]}"
+    topic = f"faults.{group}"
+    options = {
+        "TOPIC": topic,
+        "GROUP": group,
+        "MODE": mode,
+        "PAUSE_S": str(pause_s),
+        "REFUSED": lives.prescription_id(REFUSED),
+        "SHARED": shared,
+    }
+    subject = Subject(
+        NAME,
+        group,
+        {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
+        install(ground.directory / group / "package", {NAME: "tests.faults.consumers:appender"}),
+        TABLES,
+        check,
+    )
+    with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
+        yield scene
+
+
+def ask_release(scene: Scene) -> None:
+    """Heal what was refused, and ask for the release of every parked key as the operator's verb does."""
+    execute(
+        scene.dsn,
+        "insert into healed default values",
+        "update drx_consumer.parked_key set release_requested_at = now(), release_requested_by = 'test'",
+    )
+
+
+def check(scene: Scene) -> None:
+    """Each event had its effect once, and those of a prescription had theirs in order; of the refused one too."""
+    lives = scene.lives
+    parked = {key for (key,) in scene.ask("select key from drx_consumer.parked_key")}
+    assert parked <= {lives.prescription_id(REFUSED)}
+    ask_release(scene)
+    until(lambda: scene.parked() == 0, what=f"the release of what {scene.group} has parked")
+    found = dict(scene.ask(_APPENDED))
+    wrong = [
+        prescription
+        for number in range(lives.prescriptions)
+        if found.get(prescription := lives.prescription_id(number), []) != lives.event_ids(number)
+    ]
+    assert wrong == []
+    assert sum(map(len, found.values())) == scene.written == lives.count
+    assert scene.ask(_MISCOUNTED) == []

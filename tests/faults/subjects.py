@@ -1,0 +1,28 @@
+"""The three consumers that chance is let loose on, and how much they do between two faults."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+from tests.faults.appending import appending
+from tests.faults.reading import reading
+from tests.faults.scene import SESSION_S, Ground, Scene
+from tests.topic_filler import Lives
+
+Kind = Literal["batches", "lanes", "read_model"]
+# More than each settles in a second: the appender pauses in every call of its handler, and the read model has never
+# been seen to be faster, on any machine.
+RECORDS_PER_S = {"batches": 800, "lanes": 800, "read_model": 12_000}
+# Batches of 20 of 4 partitions, and 4 lanes of a process.
+_PAUSE_S = {"batches": 0.1, "lanes": 0.01}
+
+
+def scene_with(
+    ground: Ground, kind: Kind, *, busy_s: float, seed: int, session_s: str = SESSION_S
+) -> AbstractContextManager[Scene]:
+    """Set a scene with enough records to keep the consumer busy for that long."""
+    lives = Lives.of_records(int(busy_s * RECORDS_PER_S[kind]), seed=seed)
+    if kind == "read_model":
+        return reading(ground, lives, session_s=session_s)
+    return appending(ground, kind, lives, pause_s=_PAUSE_S[kind], session_s=session_s)
