@@ -24,8 +24,8 @@ class Chosen:
     registry: CollectorRegistry
 
 
-def choose(name: str, **options: str | None) -> Chosen:
-    """Read the settings and build the consumer; `options` that are given win over its section.
+def choose(name: str, *, schema: str | None = None) -> Chosen:
+    """Read the settings and build the consumer; a `schema` that is given wins over its section.
 
     Raises:
         ConfigError: A setting is at fault, there is no such consumer, or it is none that can be run.
@@ -37,8 +37,12 @@ def choose(name: str, **options: str | None) -> Chosen:
         raise ConfigError(msg)
     settings = load_settings(found)
     registry = CollectorRegistry()
-    own = {**settings.options(name), **{key: value for key, value in options.items() if value is not None}}
-    return Chosen(settings, _checked(_built(found[name], own, registry), name), registry)
+    own = {**settings.options(name), **({} if schema is None else {"schema": schema})}
+    consumer = _checked(_built(found[name], own, registry), name)
+    if schema is not None and (consumer.tables is None or consumer.tables.schema != schema):
+        msg = f"consumer {name!r} has no setting for its schema, so there is none beside the live one"
+        raise ConfigError(msg)
+    return Chosen(settings, consumer, registry)
 
 
 def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorRegistry) -> Consumer:

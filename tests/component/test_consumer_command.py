@@ -71,6 +71,19 @@ def test_a_package_that_is_no_consumer_is_named(
     assert said("run", "desk") == (2, f"drx-consumer: {complaint}\n")
 
 
+def test_a_consumer_that_has_no_schema_of_its_own_is_not_taken_for_another(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the live one would be set where a second one was to begin."""
+    install_code(tmp_path, "desk", NO_HANDLER + "\n@consumer.handler\nasync def handle(event, context): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "desk_consumer", raising=False)
+
+    code, complaint = said("init", "desk", "--schema", "next", "--from", "earliest")
+
+    assert (code, "'desk' has no setting for its schema" in complaint) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [

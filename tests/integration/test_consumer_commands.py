@@ -132,3 +132,19 @@ async def test_lag_is_known_of_a_group_that_nobody_is_in(desk: Desk, cluster: Cl
 
 async def test_a_database_without_tables_is_one_line(desk: Desk) -> None:
     assert await desk("lag") == (2, "", "drx-consumer: PostgreSQL: no_table → run `drx-consumer init`\n")
+
+
+async def test_a_second_read_model_is_begun_beside_the_live_one(
+    cluster: Cluster, topics: Topics, postgres: str
+) -> None:
+    topics.standard()
+    env = consumer_environment(bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, KAFKA__OFFSET_RESET="none")
+
+    live = await drx_consumer(env, "init", "read_model", "--from", "latest")
+    beside = await drx_consumer(env, "init", "read_model", "--schema", "next", "--from", "earliest")
+
+    assert (live[0], beside[0]) == (0, 0)
+    (groups,) = execute(postgres, "select distinct grp from drx_consumer.progress order by 1")
+    assert groups == [("read_model",), ("read_model.next",)]
+    (schemas,) = execute(postgres, "select to_regclass('read_model.event'), to_regclass('next.event')")
+    assert None not in schemas[0]
