@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo test check lint bench test-docker
+.PHONY: setup demo test check lint bench faults test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -33,9 +33,17 @@ check: lint
 test: setup lint
 	$(BIN)/pytest tests
 
+# The whole fault matrix; its short tier is part of `test`.
+faults: setup
+	$(BIN)/pytest tests/faults -m "faults or not faults"
+
 bench: setup
 	$(BIN)/python -m tests.bench
 
 # Needs root and Debian: installs an engine and builds the images; nothing is pulled.
 test-docker: setup
 	$(BIN)/python -m tests.docker.run
+
+# The tests of the database on PostgreSQL 16, 17 and 18.
+test-postgres: setup
+	$(BIN)/python -m tests.postgres_versions
