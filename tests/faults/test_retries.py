@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
-from tests.integration.ingress_process import HANG_S, until
+from tests.integration.ingress_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives
 
@@ -20,9 +20,7 @@ pytestmark = pytest.mark.kafka
 Refusal = Literal["deadlock", "serialization_failure"]
 LIVES = Lives(20)
 SHARED = LIVES.prescription_id(7)
-# Ours looks for a deadlock after a second; we must wait for it before.
-LOOK_S = 0.02
-_WAITS_FOR_US = "select exists (select from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid)))"
+_WAITING_FOR = "select pid from pg_stat_activity where {} = any (pg_blocking_pids(pid))"
 _DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
 _TRIES = "select last_value from tries"
 # Of one prescription, the first two attempts; a sequence does not forget what is rolled back.
@@ -70,18 +68,20 @@ async def _deadlock(scene: Scene) -> None:
     We wait longer before we look for a deadlock, so it is the handler that is refused.
     """
     other: Any = await asyncpg.connect(scene.dsn)
-    await other.execute("set deadlock_timeout = '60s'")
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute("update shared set touched = touched")
-    scene.write()
-    scene.member()
-    async with asyncio.timeout(HANG_S):
-        while not await other.fetchval(_WAITS_FOR_US):
-            await asyncio.sleep(LOOK_S)
-    await other.execute("insert into counted values ($1, 0) on conflict do nothing", SHARED)
-    await transaction.rollback()
-    await other.close()
+    try:
+        await other.execute("set deadlock_timeout = '60s'")
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("update shared set touched = touched")
+        scene.write()
+        scene.member()
+        # Asked by another one still: within a transaction the view does not change.
+        waiting = _WAITING_FOR.format(other.get_server_pid())
+        until(lambda: scene.ask(waiting), what="a handler that waits for the shared row")
+        await other.execute("insert into counted values ($1, 0) on conflict do nothing", SHARED)
+        await transaction.rollback()
+    finally:
+        await other.close()
 
 
 @pytest.mark.parametrize(
