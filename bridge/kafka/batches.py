@@ -128,7 +128,7 @@ class FastPath:
         if not events and not batch.behind:
             share.settle(offsets)
             return
-        async with self._parts.settling(share, offsets) as settlement:
+        async with self._parts.settling(share, offsets, effects=True) as settlement:
             await settlement.fence(min(offsets))
             await self._append(share, settlement, batch.behind)
             fresh = await self._fresh(settlement, events)

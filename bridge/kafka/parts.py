@@ -21,7 +21,7 @@ from bridge.kafka.ledger import Ledger, Settlement
 from bridge.kafka.share import Lane, Share
 from bridge.kafka.sorting import Sorter
 from bridge.kafka.tally import Tally
-from bridge.runtime.failpoints import BEFORE_FENCE, hit
+from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, hit
 
 # Between attempts at what must be written whatever it takes; the database is asked often enough to be noticed back.
 PERSIST_MAX_S = 5.0
@@ -109,13 +109,20 @@ class Parts:
         return False
 
     @asynccontextmanager
-    async def settling(self, share: Share, offsets: frozenset[int]) -> AsyncIterator[Settlement]:
-        """Open a transaction that settles `offsets` at its end, and settle them in the window once it is committed."""
+    async def settling(
+        self, share: Share, offsets: frozenset[int], *, effects: bool = False
+    ) -> AsyncIterator[Settlement]:
+        """Open a transaction that settles `offsets` at its end, and settle them in the window once it is committed.
+
+        `effects` says that handlers work inside it.
+        """
         hit(BEFORE_FENCE)
         async with self.ledger.begin(share.place, share.epoch) as settlement:
             yield settlement
             mark = share.window.preview(offsets)
             await settlement.settle(next_offset=mark.next_offset, last_event_id=mark.last_event_id, above=mark.above)
+            if effects:
+                hit(AFTER_EFFECT)
         share.settle(offsets, mark=mark)
 
 

@@ -28,7 +28,7 @@ from bridge.kafka.parts import Parts
 from bridge.kafka.redrive import POLL_S, Redrive
 from bridge.kafka.replay import Replay
 from bridge.kafka.rounds import Rounds
-from bridge.kafka.share import Lane, Share
+from bridge.kafka.share import Share
 from bridge.kafka.shares import Shares
 from bridge.kafka.single import Single
 from bridge.kafka.sorting import Decoder, Sorter
@@ -100,7 +100,7 @@ class Settler:
         self._rounds = Rounds(
             parts,
             parker=parker,
-            settled=self._settled,
+            settled=lambda lane: self._lanes.finish(lane),
             start=self._crew.start,
             fenced=shares.fence,
             stopped=shares.stop,
@@ -217,8 +217,7 @@ class Settler:
         finally:
             failed.cancel()
             ending.cancel()
-            for share in self._shares.all():
-                share.close()
+            self._shares.close()
             self._gate.end()
             await self._parts.learner.end()
             await self._crew.end(END_S)
@@ -241,9 +240,6 @@ class Settler:
             self._shares.fence(share)
         except ParkingFullError as exc:
             self._shares.stop(share, exc.code)
-
-    def _settled(self, lane: Lane) -> None:
-        self._lanes.finish(lane)
 
     def _release(self, share: Share, key: str) -> None:
         if self._batches is None:

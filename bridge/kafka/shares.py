@@ -58,6 +58,11 @@ class Shares:
         if not self._shares:
             self.none_left.set()
 
+    def close(self) -> None:
+        """Settle nothing any more; the marks stay known until their places are forgotten."""
+        for share in self._shares.values():
+            share.close()
+
     def is_fenced(self, place: Place) -> bool:
         """Whether a transaction found that the place was claimed since."""
         return place in self._fenced

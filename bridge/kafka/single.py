@@ -85,7 +85,7 @@ class Single:
 
     async def _apply_inside(self, lane: Lane, event: Sorted) -> None:
         share, offset = lane.share, event.record.offset
-        async with self._parts.settling(share, frozenset((offset,))) as settlement:
+        async with self._parts.settling(share, frozenset((offset,)), effects=True) as settlement:
             (verdict,) = await settlement.admit((event.inbox,))
             if verdict == "conflict":
                 raise PermanentError(ID_CONFLICT)
@@ -95,7 +95,6 @@ class Single:
                 )
                 await self._parts.call(share, (placed,), settlement.connection)
                 lane.handled = True
-                hit(AFTER_EFFECT)
         self._parts.gate.passed(lane.name)
         self._parts.breaker.note(other=1)
         if verdict == "fresh":

@@ -1,0 +1,111 @@
+"""A database that is away, or busy: nothing is parked for it, nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bridge.consumer import Batches, Consumer, Lanes
+from bridge.errors import PermanentError, TransientError
+from bridge.event import Event
+from tests.kafka import until
+from tests.postgres import EmbeddedPostgres, fresh_database
+from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
+
+MODES = pytest.mark.parametrize(
+    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
+)
+
+
+@pytest.fixture(scope="module")
+def server(make_postgres: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
+    return make_postgres()
+
+
+@pytest.fixture
+def dsn(server: EmbeddedPostgres) -> Iterator[str]:
+    with fresh_database(server.dsn) as given:
+        yield given
+
+
+def a_consumer(effects: Effects, mode: Lanes | Batches) -> Consumer:
+    consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
+    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
+    return consumer
+
+
+@MODES
+async def test_a_database_that_goes_away_is_waited_for(
+    server: EmbeddedPostgres, dsn: str, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_7" else None
+    log = [a_record(offset, f"rx_{offset}") for offset in range(20)]
+
+    async with a_database(dsn) as database, at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log[:5])
+        await bench.settled(5)
+        await asyncio.to_thread(server.kill)
+        bench.settler.offer(PLACE, log[5:])
+        await until(lambda: bench.settler.halted(PLACE))
+        await asyncio.to_thread(server.start)
+        await bench.settled(20)
+
+        assert await bench.parked() == [("rx_7", 7, "refused")]
+        assert len(await bench.rows("select 1 from drx_consumer.inbox")) == 19
+        if not isinstance(mode, Lanes) or mode.transactional:
+            assert len(await bench.effects()) == 19
+
+
+async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: str) -> None:
+    """The batch holds the partition's row, so that the record's own transaction cannot write the mark meanwhile."""
+    effects = Effects()
+    hanging, go_on = asyncio.Event(), asyncio.Event()
+    effects.fail = lambda event, tried: TransientError("conflict") if event.id == "evt_0" and tried < 2 else None
+
+    async def hang(event: Event) -> None:
+        if event.id == "evt_1":
+            hanging.set()
+            await go_on.wait()
+        elif effects.attempts.count("evt_0") > 2:  # alone, after the batch and its replay
+            await hanging.wait()
+
+    effects.before = hang
+
+    async with (
+        a_database(dsn, lock_timeout_s=0.02) as database,
+        at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench,
+    ):
+        await bench.feed([a_record(0)])
+        await until(lambda: bench.outcome("retry") == 1)
+        bench.settler.offer(PLACE, [a_record(1, "rx_2")])
+        await hanging.wait()
+        await until(lambda: effects.attempts.count("evt_0") > 8)
+        go_on.set()
+        await bench.settled(2)
+
+        assert await bench.parked() == []
+        assert sorted(await bench.effects()) == ["evt_0", "evt_1"]
+
+
+async def test_what_is_in_flight_and_how_old_it_gets_is_reported(dsn: str) -> None:
+    effects = Effects()
+    go_on = asyncio.Event()
+
+    async def wait(event: Event) -> None:
+        del event
+        await go_on.wait()
+
+    effects.before = wait
+
+    async with a_database(dsn) as database, at_work(a_consumer(effects, Lanes(1)), database) as bench:
+        await bench.feed([a_record(0), a_record(1)])
+        await until(lambda: bench.count("inflight_records") == 2 and bench.count("oldest_inflight_age_seconds") > 0)
+        go_on.set()
+        await bench.settled(2)
+
+        assert bench.count("freshness_seconds_count", segment="end_to_end") == 2
+        assert bench.count("freshness_seconds_count", segment="kafka_to_applied") == 2
+        assert bench.count("circuit_state", state="closed") == 1
