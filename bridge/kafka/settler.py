@@ -100,7 +100,7 @@ class Settler:
         self._rounds = Rounds(
             parts,
             parker=parker,
-            settled=lambda lane: self._lanes.finish(lane),
+            settled=lambda lane: self._lanes.finish(lane),  # noqa: PLW0108 - the lanes come after the rounds
             start=self._crew.start,
             fenced=shares.fence,
             stopped=shares.stop,
