@@ -36,7 +36,7 @@ def appending(
     pause_s: float = 0.0,
     shared: str = "",
 ) -> Iterator[Scene]:
-    """Set a scene: each call of the handler pauses for so long, and events of `shared` touch a row others may hold."""
+    """Set a scene: the handler pauses for so long at each event, and events of `shared` touch a row others may hold."""
     group = f"{mode}-{uuid4().hex[:12]}"
     topic = f"faults.{group}"
     options = {

@@ -31,7 +31,7 @@ LANES = 4
 def appender(setup: Setup) -> Consumer:
     """Build it.
 
-    Options: `topic`, `group`, `mode` (`batches` or `lanes`), `pause_s` (of each call of the handler, inside its
+    Options: `topic`, `group`, `mode` (`batches` or `lanes`), `pause_s` (for each event, inside its
     transaction), `refused` (a key that is refused until `healed` holds a row) and `shared` (none, or a key whose events
     touch the one row of `shared` after their own).
     """
@@ -51,7 +51,7 @@ def appender(setup: Setup) -> Consumer:
     async def append_batch(batch: Sequence[Placed], connection: Connection) -> None:
         for event, _ in batch:
             await append(event, connection)
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(pause_s * len(batch))
 
     async def append_one(event: Event, context: Context) -> None:
         await append(event, context.connection)
