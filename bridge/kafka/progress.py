@@ -40,6 +40,11 @@ on conflict (grp, topic, part) do update set next_offset = excluded.next_offset,
   epoch = p.epoch + 1, cluster_id = excluded.cluster_id, adoptions = 0, attempt_offset = null, attempts = 0,
   updated_at = clock_timestamp()
 """
+_PARKED_FROM = """
+select count(*) from drx_consumer.parked_event as e
+join unnest($2::text[], $3::int[], $4::bigint[]) as start (topic, part, next_offset) using (topic, part)
+where e.grp = $1 and e."offset" >= start.next_offset
+"""
 _COUNT = """
 select
   (select count(*) from drx_consumer.progress where grp = $1) as progress,
@@ -105,6 +110,13 @@ async def standings(database: Database, group: str, topics: Collection[str]) -> 
 async def lock(connection: Connection, group: str, topics: Collection[str]) -> None:
     """Let whoever settles or claims partitions of the group wait until the transaction ends."""
     await connection.fetch(_LOCK, group, list(topics))
+
+
+async def parked_from(connection: Connection, group: str, offsets: Mapping[Place, int]) -> int:
+    """Return how many parked events lie at or above these offsets, where the group would meet their offsets again."""
+    places = sorted(offsets)
+    columns = [at.topic for at in places], [at.partition for at in places], [offsets[at] for at in places]
+    return int(await connection.fetchval(_PARKED_FROM, group, *columns))
 
 
 async def place(connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str) -> None:

@@ -18,7 +18,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.dead_letter_topics import provide_dead_letter_topics
 from bridge.kafka.decisions import import_decisions
 from bridge.kafka.groups import GroupView, open_group
-from bridge.kafka.progress import audit_placing, lock, place, standings
+from bridge.kafka.progress import audit_placing, lock, parked_from, place, standings
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.postgres.tables import migrate_tables, pending_tables
@@ -163,6 +163,10 @@ async def _place(database: Database | None, view: GroupView, chosen: Chosen, wan
     if database is not None and not want.dry_run:
         async with database.transaction() as connection:
             await lock(connection, consumer.group, consumer.topics)
+            if parked := await parked_from(connection, consumer.group, offsets):
+                # In a topic that was made anew the offsets are other records', which would be taken for parked ones.
+                msg = f"{parked} parked events lie beyond that start; release, skip or drop them first"
+                raise ConfigError(msg)
             await place(connection, consumer.group, offsets, cluster_id=await view.cluster_id())
             await audit_placing(connection, consumer.group, offsets, actor=want.actor, reason=want.reason)
             # Inside the transaction: Kafka refuses it if somebody has joined meanwhile.

@@ -148,3 +148,26 @@ async def test_a_second_read_model_is_begun_beside_the_live_one(
     assert groups == [("read_model",), ("read_model.next",)]
     (schemas,) = execute(postgres, "select to_regclass('read_model.event'), to_regclass('next.event')")
     assert None not in schemas[0]
+
+
+async def test_a_start_below_what_is_parked_is_refused(desk: Desk, cluster: Cluster) -> None:
+    """The offset of a parked event would be met again, in a topic made anew by another record, and that one lost."""
+    await fill(cluster, desk.topic, {0: 3})
+    await desk.lines("init", "--from", "latest")
+    in_lot = f"'{desk.group}', '{desk.topic}', 'rx_1', 0"
+    execute(
+        desk.dsn,
+        "insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempts)"  # noqa: S608 - our words
+        f" values ({in_lot}, 'bug', 'unexpected', 1)",
+        "insert into drx_consumer.parked_event"  # noqa: S608 - as above
+        ' (grp, topic, key, part, "offset", timestamp_ms, headers, class, code, attempts, source, event_id, event_type,'
+        f" body_sha256) values ({in_lot}, 2, 1, '[]', 'bug', 'unexpected', 1, '', '', '', '')",
+    )
+
+    below = await desk("init", "--from", "earliest", "--force", "--reason", "a drill")
+    beyond = await desk("init", "--from", "latest", "--force", "--reason", "a drill")
+
+    assert below[0] == 2
+    assert below[2].startswith("drx-consumer: 1 parked events lie beyond that start; release, skip or drop them first")
+    assert [offset for _, offset, _, _ in desk.progress()] == [3, 0]
+    assert beyond[0] == 0
