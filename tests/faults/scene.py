@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+import asyncpg  # noqa: TID251 - looks at what was committed
 
 from bridge.dev.admin import create_topics
 from bridge.kafka.record import Record
@@ -47,6 +50,38 @@ class Subject(NamedTuple):
     check: Callable[[Scene], None]
 
 
+class Questions:
+    """One connection to a database for all questions, since a connect costs more than an answer; of one thread only."""
+
+    def __init__(self, dsn: str) -> None:
+        """Connect at the first question."""
+        self._dsn = dsn
+        self._runner = asyncio.Runner()
+        self._connection: Any = None
+
+    def __enter__(self) -> Self:
+        """Nothing is open yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close whatever is open."""
+        if self._connection is not None:
+            self._connection.terminate()
+        self._runner.close()
+
+    def ask(self, query: str) -> list[Any]:
+        """Rows of a query; a server that was away meanwhile is connected to again."""
+        try:
+            return self._runner.run(self._ask(query))
+        except (asyncpg.PostgresConnectionError, OSError):
+            return self._runner.run(self._ask(query))
+
+    async def _ask(self, query: str) -> list[Any]:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._dsn)
+        return [tuple(row) for row in await self._connection.fetch(query)]
+
+
 @dataclass
 class Scene:
     """What a test does its faults to.
@@ -64,6 +99,7 @@ class Scene:
     lives: Lives
     stack: ExitStack
     records: Iterator[Record]
+    questions: Questions
     written: int = 0
     members: list[ConsumerProcess] = field(default_factory=list)
 
@@ -92,7 +128,7 @@ class Scene:
 
     def ask(self, query: str) -> list[Any]:
         """Rows of a query on the database."""
-        return execute(self.dsn, query)[0]
+        return self.questions.ask(query)
 
     def progress(self) -> dict[int, int]:
         """Next offset of each partition of which something is settled."""
@@ -138,4 +174,5 @@ def scene_of(
             lives=lives,
             stack=stack,
             records=lives.records(topic, partitions=partitions),
+            questions=stack.enter_context(Questions(dsn)),
         )

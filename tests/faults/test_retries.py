@@ -77,7 +77,7 @@ async def _deadlock(scene: Scene) -> None:
         scene.member()
         # Asked by another one still: within a transaction the view does not change.
         waiting = _WAITING_FOR.format(other.get_server_pid())
-        until(lambda: scene.ask(waiting), what="a handler that waits for the shared row")
+        until(lambda: execute(scene.dsn, waiting) != [[]], what="a handler that waits for the shared row")
         await other.execute("insert into counted values ($1, 0) on conflict do nothing", SHARED)
         await transaction.rollback()
     finally:

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from tests.faults.scene import Scene
 
 # As often as it is cheap: most steps back would be undone by the next commit.
-LOOK_S = 0.02
+LOOK_S = 0.05
 ANSWER_S = 30.0
 _PROGRESS = "select part, next_offset from drx_consumer.progress where grp = $1 and next_offset is not null"
 
