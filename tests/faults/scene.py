@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,15 @@ import asyncpg  # noqa: TID251 - looks at what was committed
 from bridge.dev.admin import create_topics
 from bridge.kafka.record import Record
 from tests.integration.consumer_process import ConsumerProcess
-from tests.integration.ingress_process import until
+from tests.integration.ingress_process import HANG_S
 from tests.postgres import execute, fresh_database
 from tests.topic_filler import Lives, fill
 
 PARTITIONS = 4
 # The least that brokers allow: a group waits this long for a member that was killed.
 SESSION_S = "6"
+# Between two looks at what is settled: a dozen scenes look at the same time.
+LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +135,10 @@ class Scene:
 
     def progress(self) -> dict[int, int]:
         """Next offset of each partition of which something is settled."""
-        if self.ask("select to_regclass('drx_consumer.progress')") == [(None,)]:
+        try:
+            rows = self.ask(f"select part, next_offset from drx_consumer.progress where grp = '{self.group}'")  # noqa: S608 - ours
+        except asyncpg.UndefinedTableError:  # the first process has not made it yet
             return {}
-        rows = self.ask(f"select part, next_offset from drx_consumer.progress where grp = '{self.group}'")  # noqa: S608 - ours
         return {part: offset for part, offset in rows if offset is not None}
 
     def settled(self) -> int:
@@ -144,7 +148,10 @@ class Scene:
     def wait_settled(self, least: int | None = None) -> None:
         """Wait until so many records are settled, or all that were written."""
         wanted = self.written if least is None else least
-        until(lambda: self.settled() >= wanted, what=f"{wanted} settled records of {self.group}")
+        deadline = time.monotonic() + HANG_S
+        while (settled := self.settled()) < wanted:
+            assert time.monotonic() < deadline, f"{settled} of {wanted} records of {self.group} are settled"
+            time.sleep(LOOK_S)
 
     def parked(self) -> int:
         """Number of parked events."""

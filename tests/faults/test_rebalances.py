@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
 
 CASES = [
-    *(Case(kind, 3, 1) for kind in get_args(Kind)),
+    *(Case(kind, 3, 1) for kind in ("batches", "read_model")),
     *(pytest.param(Case(kind, 10, 3), marks=pytest.mark.faults) for kind in get_args(Kind)),
 ]
 

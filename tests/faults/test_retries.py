@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
+from urllib.parse import urlsplit
 
 import asyncpg  # noqa: TID251 - the other one
 import pytest
 
+from bridge.postgres.pool import LOCK_TIMEOUT_S
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
 from tests.integration.ingress_process import until
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.kafka
 Refusal = Literal["deadlock", "serialization_failure"]
 LIVES = Lives(20)
 SHARED = LIVES.prescription_id(7)
+# Less than the time after which a consumer waits for no lock any more.
+LOOK_S = LOCK_TIMEOUT_S - 1
 _WAITING_FOR = "select pid from pg_stat_activity where {} = any (pg_blocking_pids(pid))"
 _DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
 _TRIES = "select last_value from tries"
@@ -65,8 +69,10 @@ def play(ground: Ground, case: Case, seed: int) -> None:
 async def _deadlock(scene: Scene) -> None:
     """Wait for what a handler holds while it waits for what we hold.
 
-    We wait longer before we look for a deadlock, so it is the handler that is refused.
+    We wait longer before we look for a deadlock, so it is the handler that is refused. It looks once, some time after
+    it has begun to wait: by then we must wait too.
     """
+    execute(scene.dsn, f"alter database {urlsplit(scene.dsn).path[1:]} set deadlock_timeout = '{LOOK_S}s'")
     other: Any = await asyncpg.connect(scene.dsn)
     try:
         await other.execute("set deadlock_timeout = '60s'")
