@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeVar
 from bridge.errors import TransientError
 from bridge.kafka.settles import Adoption, Settles
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
+from bridge.postgres.text import stored_text
 from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
 
 StartPolicy = Literal["none", "earliest", "latest"]
@@ -37,7 +38,8 @@ class Start(NamedTuple):
     """Where to go on.
 
     Attributes:
-        expected_id: `ce_id` that the record before `offset` must have; None when there is nothing to compare.
+        expected_id: `stored_text` of the `ce_id` that the record before `offset` must have; None when there is nothing
+            to compare.
         committed: The group's offset in Kafka, below which no commit may go.
     """
 
@@ -110,7 +112,7 @@ def is_same_log(start: Start, records: Sequence[ConsumedRecord]) -> bool:
     A gap there proves nothing: compaction and the markers of transactions leave some.
     """
     first = records[0]
-    return first.offset != start.offset - 1 or first.header("ce_id") == start.expected_id
+    return first.offset != start.offset - 1 or stored_text(first.header("ce_id")) == start.expected_id
 
 
 class Adopter:

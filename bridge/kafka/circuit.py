@@ -77,11 +77,13 @@ class Circuit:
             self._open(now)
         return False
 
-    def stopped(self, *, now: float) -> None:
-        """Note that a probe ended without word from the sink; another may start."""
+    def stopped(self, *, now: float, called: bool = True) -> None:
+        """Note that a probe ended without word from the sink; another may start, at once if it was not `called`."""
         if self._probing:
             self._probing = False
             self._open(now)
+            if not called:
+                self._probe_at = now
 
     def _open(self, now: float) -> None:
         self.state = "open"

@@ -32,6 +32,8 @@ class Careful:
     async def drive(self, share: Share) -> None:
         """Return when the records in question are behind us, or the share is closed."""
         while share.careful_left and not share.closed:
+            if not share.lanes:
+                install_releases(share, self._lanes)
             if not share.queue or share.lanes:
                 await _woken(share)
                 continue
@@ -73,7 +75,7 @@ class BatchDriver:
         """Settle what is offered until the share is closed."""
         attempt = 0
         while not share.closed:
-            self._install_releases(share)
+            install_releases(share, self._lanes)
             if not share.queue:
                 await _woken(share)
             elif not self._parts.gate.closed:
@@ -87,16 +89,10 @@ class BatchDriver:
                 if attempt:
                     await self._again(share, attempt)
 
-    def _install_releases(self, share: Share) -> None:
-        """Between two batches, since none that is under way may hold a record of the key."""
-        for key in share.releases:
-            if key in share.parked:
-                self._lanes.release(share, key)
-        share.releases.clear()
-
     def _lend(self, share: Share) -> None:
         """Give a record to a lane to probe the sink with, of a key that has not failed if there is one."""
-        if any(not self._parts.gate.suspects(lane.name) for lane in share.lanes.values()):
+        able = (lane for lane in share.lanes.values() if lane.state != "waiting")
+        if any(not self._parts.gate.suspects(lane.name) for lane in able):
             return
         found = None
         for number, record in enumerate(share.queue):
@@ -167,6 +163,13 @@ class BatchDriver:
         """Wait before a transaction that met a deadlock, or the like, is tried again."""
         share.replay = share.replay or attempt >= ATTEMPTS_MAX
         await asyncio.sleep(delay_s(attempt, spread=self._parts.spread))
+
+
+def install_releases(share: Share, lanes: KeyLanes) -> None:
+    """Let keys be released whose turn it is; not while a batch is under way, which may hold a record of one."""
+    for key in share.releases & share.parked:
+        lanes.release(share, key)
+    share.releases.clear()
 
 
 async def _woken(share: Share) -> None:

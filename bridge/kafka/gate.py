@@ -58,10 +58,10 @@ class Gate:
         self._changed(before, code)
         return own
 
-    def stopped(self) -> None:
-        """Note that a probe, if there is one, ended without word from the sink."""
+    def stopped(self, *, called: bool = True) -> None:
+        """Note that a probe, if there is one, ended without word from the sink, which perhaps was not even `called`."""
         before = self._circuit.state
-        self._circuit.stopped(now=_now())
+        self._circuit.stopped(now=_now(), called=called)
         self._changed(before)
 
     def end(self) -> None:

@@ -103,7 +103,7 @@ class KeyLanes:
                 if following is not Next.HANDED:
                     share.end()
                 if probing:
-                    self._gate.stopped()
+                    self._gate.stopped(called=lane.attempt > 0)
             if following is not None and following is not Next.HANDED and not share.gone:
                 self._follow(lane, following)
             share.wake.set()

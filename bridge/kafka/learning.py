@@ -16,6 +16,8 @@ from bridge.kafka.transport import ConsumedRecord
 GRACE_S = 60.0
 # Between two questions for one schema.
 AGAIN_S = 1.0
+# How long a no counts after the grace: whoever asks later has it asked again, since a key may be released by then.
+REFUSED_S = 5.0
 # Questions remembered; a flood of made-up ids must not grow without a bound.
 QUESTIONS_MAX = 1024
 
@@ -60,7 +62,7 @@ class Learner:
         if question.failure is not None:
             return question.failure
         now = self._clock()
-        if question.refused_at is not None and now - question.refused_at >= self._grace_s:
+        if self._refused(question, now):
             return Failure("poison", UNKNOWN_SCHEMA_ID)
         if question.task is None or (question.task.done() and now - question.asked_at >= self._again_s):
             question.asked_at = now
@@ -78,6 +80,12 @@ class Learner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _refused(self, question: _Question, now: float) -> bool:
+        """Whether the registry says no, now and all through the grace."""
+        if question.refused_at is None or question.away or question.task is None or not question.task.done():
+            return False
+        return now - question.refused_at >= self._grace_s and now - question.asked_at < REFUSED_S
 
     async def _learn(self, key: Hashable, question: _Question, record: ConsumedRecord) -> None:
         try:

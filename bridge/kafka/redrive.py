@@ -37,7 +37,7 @@ class Redrive:
         """Call `release` for every key that an operator wants released, until cancelled."""
         while True:
             await asyncio.sleep(self._poll_s)
-            places = {share.place: share for share in shares() if share.parked and not share.closed}
+            places = {share.place: share for share in shares() if share.parked and not share.draining}
             if not places:
                 continue
             with suppress(TransientError):  # what settles records will find out the same, and says so
@@ -45,6 +45,16 @@ class Redrive:
                     share = _owner(places, topic, key)
                     if share is not None:
                         release(share, key)
+
+    async def due(self, share: Share) -> None:
+        """Note what is to be released before the first record: in a full lot one more would stop the partition again.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        if share.parked:
+            rows = await parking.requested(self._database, self._parts.consumer.group, [share.place])
+            share.releases.update(key for _, key in rows)
 
     async def step(self, lane: Lane) -> Next | After:
         """Release the first parked record of a lane's key, in one transaction.

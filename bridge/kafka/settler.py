@@ -15,7 +15,7 @@ from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
 from bridge.kafka.circuit import Circuit
 from bridge.kafka.crew import Crew
 from bridge.kafka.dead_letters import DeadLetters
-from bridge.kafka.driver import BatchDriver, Careful
+from bridge.kafka.driver import BatchDriver, Careful, install_releases
 from bridge.kafka.failure import Spread
 from bridge.kafka.gate import Gate
 from bridge.kafka.key_lanes import KeyLanes
@@ -124,7 +124,7 @@ class Settler:
         """
         del generation  # the reader's: it asks again when it has moved
         claim = await self._ledger.claim(place)
-        self._shares.adopt(place, claim)
+        await self._redrive.due(self._shares.adopt(place, claim))
         return Adoption(claim.next_offset, claim.last_event_id)
 
     def start(self, place: Place, offset: int) -> None:
@@ -133,6 +133,7 @@ class Settler:
         share.open(offset)
         if share.careful_left:
             log.warning("worker.careful", topic=place.topic, partition=place.partition, group=self._consumer.group)
+        install_releases(share, self._lanes)
         share.direct = self._batches is None and not share.careful_left
         if not share.direct:
             share.driver = self._crew.start(self._drive(share))
@@ -168,8 +169,7 @@ class Settler:
         share = self._shares.find(place)
         if share is None:
             return False
-        waits = not self._gate.closed and share.window.unsettled > 0
-        return bool(share.stopped) or bool(share.away) or waits
+        return bool(share.stopped or share.away) or (not self._gate.closed and share.window.unsettled > 0)
 
     def fenced(self, place: Place) -> bool:
         """Whether a transaction found that the partition was claimed since; to be forgotten and adopted again."""
@@ -203,8 +203,7 @@ class Settler:
             self._crew.start(self._lanes.work())
         self._crew.start(self._rounds.work(self._shares.open))
         self._crew.start(self._redrive.work(self._shares.open, self._release))
-        group = self._consumer.group
-        self._crew.start(observe(self._metrics, self._shares.open, database=self._database, group=group))
+        self._crew.start(observe(self._metrics, self._shares.open, database=self._database, group=self._consumer.group))
         failed = asyncio.create_task(self._crew.failed())
         ending = asyncio.create_task(self._until_forgotten(stop))
         try:
@@ -242,7 +241,9 @@ class Settler:
             self._shares.stop(share, exc.code)
 
     def _release(self, share: Share, key: str) -> None:
-        if self._batches is None:
+        if share.stopped:
+            self._shares.renew(share)
+        elif self._batches is None:
             self._lanes.release(share, key)
         else:
             share.releases.add(key)

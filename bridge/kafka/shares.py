@@ -42,11 +42,12 @@ class Shares:
         """Return the shares that records are settled of."""
         return [share for share in self._shares.values() if share.opened and not share.gone]
 
-    def adopt(self, place: Place, claim: Claim) -> None:
+    def adopt(self, place: Place, claim: Claim) -> Share:
         """Hold a place as it was claimed; what was held of it counts for nothing."""
         self.forget((place,))
-        self._shares[place] = Share(place, claim)
+        share = self._shares[place] = Share(place, claim)
         self.none_left.clear()
+        return share
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop all that is known of these."""
@@ -73,6 +74,10 @@ class Shares:
         if share.gone:
             return
         log.warning("worker.fenced", group=self._group, topic=share.place.topic, partition=share.place.partition)
+        self.renew(share)
+
+    def renew(self, share: Share) -> None:
+        """Let go of a place, which is to be adopted again."""
         share.close()
         if self._shares.get(share.place) is share:
             self._fenced.add(share.place)

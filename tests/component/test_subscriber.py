@@ -17,6 +17,7 @@ from bridge.kafka.settles import Adoption
 from bridge.kafka.subscriber import Subscriber
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.kafka.watchdog import Limits
+from bridge.postgres.text import TEXT_MAX_BYTES, stored_text
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from tests.fake_settles import FakeSettles
 from tests.fake_transport import FakeKafka, FakeTransport
@@ -241,6 +242,15 @@ async def test_a_log_that_is_what_it_was_goes_on_from_the_mark(group: Group, sta
     group.kafka.add(A, "a", "b", "c")
     group.kafka.expire(A, start)
     group.settles.stored[A] = stored
+
+    async with group.running():
+        await until(lambda: group.settles.ids(A) == ["c"])
+
+
+async def test_an_id_that_the_ledger_keeps_shortened_is_known_again(group: Group) -> None:
+    foreign = "x" * (TEXT_MAX_BYTES + 1)
+    group.kafka.add(A, "a", foreign, "c")
+    group.settles.stored[A] = Adoption(2, stored_text(foreign))
 
     async with group.running():
         await until(lambda: group.settles.ids(A) == ["c"])

@@ -1,0 +1,117 @@
+"""Nothing stands still for ever: what waits for one thing never waits for another that has come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.consumer import Batches, Consumer, Lanes
+from bridge.errors import DecodeError, PermanentError, TransientError
+from bridge.kafka import parking
+from bridge.kafka.learning import Learner
+from bridge.postgres.pool import Database
+from tests.kafka import until
+from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_database, a_record, at_work
+
+MODES = pytest.mark.parametrize(
+    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
+)
+UNKNOWN = b'\0\0\0\0\x07{"id": "evt_0", "type": "prescription.sent"}'
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with a_database(postgres) as opened:
+        yield opened
+
+
+def a_consumer(effects: Effects, mode: Lanes | Batches, *, timeout_s: float = 30.0) -> Consumer:
+    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, handler_timeout_s=timeout_s)
+    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
+    return consumer
+
+
+@MODES
+async def test_a_key_is_released_on_a_quiet_partition_that_was_adopted_many_times(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    refusing = True
+    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_0" else None
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0), a_record(1)])
+        await bench.settled(2)
+        for _ in range(4):
+            await bench.feed([])
+        refusing = False
+        await bench.request_release("rx_1")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+        assert effects.kept == ["evt_0", "evt_1"]
+
+
+@MODES
+async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    down = True
+    effects.fail = lambda event, _: TransientError("away", systemic=True) if down and event.id != "evt_0" else None
+    decoder = PlainDecoder()
+    decoder.answer = TransientError("registry_unreachable", systemic=True)
+    learner = Learner(decoder, again_s=0.02)
+
+    async with at_work(a_consumer(effects, mode), database, decoder=decoder, learner=learner) as bench:
+        await bench.feed([a_record(0, "rx_0", value=UNKNOWN)])
+        await until(lambda: decoder.learned > 1)
+        bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}") for offset in (1, 2)])
+        await until(lambda: bench.count("circuit_state", state="open") == 1)
+        down = False
+        await until(lambda: bench.count("circuit_state", state="closed") == 1)
+        await until(lambda: sorted(effects.kept) == ["evt_1", "evt_2"])
+
+
+async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database: Database) -> None:
+    effects = Effects()
+    decoder = PlainDecoder()
+    decoder.answer = DecodeError("unknown_schema_id")
+    now = 0.0
+    learner = Learner(decoder, clock=lambda: now, again_s=0.01)
+
+    async with at_work(a_consumer(effects, Lanes(4)), database, decoder=decoder, learner=learner) as bench:
+        await bench.feed([a_record(0, value=UNKNOWN)])
+        await until(lambda: decoder.learned == 1)
+        now = 61.0
+        await bench.settled(1)
+        assert await bench.parked() == [("rx_1", 0, "unknown_schema_id")]
+        decoder.answer, now = None, 70.0
+        await bench.request_release("rx_1")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+        assert effects.kept == ["evt_0"]
+
+
+@MODES
+async def test_a_full_key_can_be_released_and_its_partition_goes_on(
+    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
+    effects = Effects()
+    refusing = True
+    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_0" else None
+    log = [a_record(offset) for offset in range(4)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log[:2])
+        await bench.settled(2)
+        bench.settler.offer(PLACE, log[2:])
+        await until(lambda: bench.settler.halted(PLACE))
+        refusing = False
+        await bench.request_release("rx_1")
+        await until(lambda: bench.settler.fenced(PLACE))  # the reader's sign to adopt it anew
+        bench.settler.forget([PLACE])
+        await bench.feed(log)
+        await bench.settled(4)
+
+        assert effects.kept == [f"evt_{offset}" for offset in range(4)]
+        assert await bench.parked() == []
