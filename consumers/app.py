@@ -41,6 +41,9 @@ CLOSE_S = 3.0
 MANAGEMENT_CLOSE_S = 3.0
 # Above the session, since a client that was silent for that long has lost its partitions anyway.
 SILENT_MARGIN_S = 15.0
+# Above a handler's own bound and the time it gets to end once cancelled: a transaction that the server ends before
+# looks like a database that is away, and opens the circuit for one slow record.
+IDLE_MARGIN_S = 10.0
 # A record is tried five times, with pauses of 30 s at most; twice that without any progress is no patience any more.
 TRIES = 5
 PAUSE_MAX_S = 30.0
@@ -84,6 +87,7 @@ async def open_consumer(
                 settings.postgres.address(),
                 size=settings.postgres.pool_size,
                 application_name=f"drx-consumer {consumer.name}",
+                idle_in_transaction_timeout_s=consumer.handler_timeout_s + IDLE_MARGIN_S,
             )
         )
         decoder = await stack.enter_async_context(

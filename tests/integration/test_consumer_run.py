@@ -122,6 +122,20 @@ async def test_what_is_written_is_applied_and_a_stop_settles_and_leaves(
     assert code == 0, desk.output()
 
 
+async def test_the_server_ends_no_transaction_before_the_handlers_own_bound(
+    start: Start, cluster: Cluster, topic: str, postgres: str
+) -> None:
+    """It would look like a database that is away, and open the circuit for one slow record."""
+    written = write(cluster, topic, 1)
+    shown = "values (current_setting('idle_in_transaction_session_timeout'))\""
+    code = CODE.replace('values ($1)", event.id', shown).replace("order_free=", "handler_timeout_s=90, order_free=")
+    with start(code=code) as desk:
+        desk.ready()
+        until(lambda: progress(postgres) == written, what="everything settled")
+
+    assert rows(postgres, "select * from applied") == [("100s",)]
+
+
 async def test_a_stop_that_hangs_ends_before_the_pod_is_killed(start: Start, cluster: Cluster, topic: str) -> None:
     write(cluster, topic, 1)
     with start(code=HANGING, SHUTDOWN__DRAIN_S="0.5", SHUTDOWN__COMMIT_S="0.5", SHUTDOWN__GRACE_S="8") as desk:
