@@ -24,7 +24,7 @@ MAX_POLL_S = "8"
 # It has applied all there is and waits for more: what is written then reaches the frozen process.
 IDLE = "idle"
 # Which visit of a point freezes it: the first where lanes run side by side, since none of them may have a transaction
-# open: PostgreSQL lets go of that after 30 s only.
+# open: PostgreSQL lets go of that only when a handler would be out of time.
 POINTS: Mapping[Mode, Mapping[str, int]] = {
     "batches": {BEFORE_FENCE: 3, BETWEEN_CLAIM_AND_SEEK: 1},
     "lanes": {BEFORE_FENCE: 1, BETWEEN_CLAIM_AND_SEEK: 1, AFTER_EFFECT: 20},
@@ -47,7 +47,7 @@ CASES = [
         for case in (
             Case("lanes", IDLE),
             Case("batches", BETWEEN_CLAIM_AND_SEEK),
-            # PostgreSQL ends the transaction that it holds open, after 30 s.
+            # PostgreSQL ends the transaction that it holds open, after 40 s.
             Case("lanes", AFTER_EFFECT),
         )
     ),
