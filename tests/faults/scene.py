@@ -148,10 +148,13 @@ class Scene:
     def wait_settled(self, least: int | None = None) -> None:
         """Wait until so many records are settled, or all that were written."""
         wanted = self.written if least is None else least
-        deadline = time.monotonic() + HANG_S
-        while (settled := self.settled()) < wanted:
-            assert time.monotonic() < deadline, f"{settled} of {wanted} records of {self.group} are settled"
+        settled, moved_at = self.settled(), time.monotonic()
+        while settled < wanted:
+            assert time.monotonic() - moved_at < HANG_S, f"{self.group} stands still at {settled} of {wanted} records"
             time.sleep(LOOK_S)
+            before, settled = settled, self.settled()
+            if settled > before:
+                moved_at = time.monotonic()
 
     def parked(self) -> int:
         """Number of parked events."""

@@ -13,7 +13,7 @@ from tests.topic_filler import Lives
 Kind = Literal["batches", "lanes", "read_model"]
 # More than each settles in a second: the appender pauses at every event, and the read model has never
 # been seen to be faster, on any machine.
-RECORDS_PER_S = {"batches": 800, "lanes": 800, "read_model": 12_000}
+RECORDS_PER_S = {"batches": 800, "lanes": 500, "read_model": 12_000}
 # Batches of 4 partitions at a time, and 4 lanes of a process.
 _PAUSE_S = {"batches": 0.005, "lanes": 0.01}
 
