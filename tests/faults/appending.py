@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Literal
 from uuid import uuid4
 
-from tests.faults.consumers import NAME, TABLES
+from tests.faults.appender import NAME, TABLES
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
 from tests.installed import install
 from tests.integration.ingress_process import until
@@ -51,7 +51,7 @@ def appending(
         NAME,
         group,
         {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
-        install(ground.directory / group / "package", {NAME: "tests.faults.consumers:appender"}),
+        install(ground.directory / group / "package", {NAME: "tests.faults.appender:appender"}),
         TABLES,
         check,
     )
