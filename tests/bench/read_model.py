@@ -72,12 +72,16 @@ class Bench:
 
     def samples(self, records: int) -> list[Sample]:
         """Run ours until so many records are settled."""
-        number = next(self._numbers)
-        directory = self.place.directory / f"run-{number}"
-        directory.mkdir()
+        # A schema is a read model of its own, with its own group.
+        schema = f"bench_{next(self._numbers)}"
         with fresh_database(self.place.dsn) as dsn:
             ours = consumer(
-                directory, NAME, bootstrap_servers=self.place.bootstrap_servers, dsn=dsn, group=f"{NAME}-{number}"
+                self.place.directory,
+                NAME,
+                bootstrap_servers=self.place.bootstrap_servers,
+                dsn=dsn,
+                group=f"{NAME}.{schema}",
+                settings={"CONSUMER_READ_MODEL__SCHEMA": schema},
             )
             ours.start()
             try:
