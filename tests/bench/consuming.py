@@ -17,7 +17,7 @@ import psutil
 
 from bridge.dev.ports import HOST, free_port
 from bridge.dev.processes import Child
-from bridge.dev.services import answers, child_environment, last_line
+from bridge.dev.services import answers, child_environment
 from tests.installed import ROOT
 
 START_S = 60.0
@@ -57,7 +57,7 @@ class Consuming:
         deadline = time.monotonic() + START_S
         while not answers(self.management_port, "/readyz"):
             if not self.child.alive or time.monotonic() > deadline:
-                sys.exit(f"{self.child.name} does not get ready: {last_line(self.child.log)}")
+                sys.exit(f"{self.child.name} does not get ready: {self.child.last_line}")
             time.sleep(0.1)
 
     def stop(self) -> int | None:
@@ -81,7 +81,7 @@ class Consuming:
                 if self.samples[-1].settled > before:
                     moved_at = time.monotonic()
                 if not self.child.alive or time.monotonic() - moved_at > SILENT_S:
-                    sys.exit(f"{self.child.name} has stopped at {before} records: {last_line(self.child.log)}")
+                    sys.exit(f"{self.child.name} has stopped at {before} records: {self.child.last_line}")
         finally:
             await connection.close()
 

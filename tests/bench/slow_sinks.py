@@ -14,7 +14,6 @@ from confluent_kafka import Producer
 from rich.console import Console
 
 from bridge.dev.admin import create_topics
-from bridge.dev.services import last_line
 from bridge.kafka.record import Record
 from tests.bench.consuming import START_S, Consuming, consumer
 from tests.bench.sinks import NAME
@@ -106,7 +105,7 @@ class Sink:
         deadline = time.monotonic() + START_S
         while not enough(found := self.handled()):
             if time.monotonic() > deadline:
-                msg = f"only {len(found)} records were handled: {last_line(self.process.child.log)}"
+                msg = f"only {len(found)} records were handled: {self.process.child.last_line}"
                 raise RuntimeError(msg)
             time.sleep(0.2)
         return found
