@@ -49,7 +49,9 @@ def playing(request: pytest.FixtureRequest, ground: Ground, seed: int) -> Iterat
     A module has a function `play(ground, case, seed)`, and its tests are parametrized by `case`.
     """
     items = [
-        each for each in request.session.items if isinstance(each, pytest.Function) and "played" in each.fixturenames
+        each
+        for each in request.session.items
+        if isinstance(each, pytest.Function) and hasattr(each.module, "play") and "played" in each.fixturenames
     ]
     items.sort(key=lambda item: item.module.__name__.rpartition(".")[2] not in LONGEST)
     with ThreadPoolExecutor(TOGETHER) as pool:
