@@ -7,10 +7,9 @@ import asyncio
 from bridge.consumer import Batches
 from bridge.errors import TransientError
 from bridge.kafka.batches import Batch, FastPath, Former, NotAppendedError
-from bridge.kafka.failure import ATTEMPTS_MAX, DIED, delay_s
+from bridge.kafka.failure import ATTEMPTS_MAX, delay_s
 from bridge.kafka.key_lanes import KeyLanes
 from bridge.kafka.ledger import FencedError
-from bridge.kafka.parker import Parker
 from bridge.kafka.parking import ParkingFullError, key_text
 from bridge.kafka.parts import Parts
 from bridge.kafka.replay import Replay
@@ -21,13 +20,14 @@ BATCHES_MAX = 4
 
 
 class Careful:
-    """Hands on one record at a time, each marked before: the one that kills the process is known, and parked unseen."""
+    """Hands on one record at a time of all partitions: the one that kills the process is known, and parked unseen."""
 
-    def __init__(self, parts: Parts, *, parker: Parker, lanes: KeyLanes) -> None:
+    def __init__(self, parts: Parts, *, lanes: KeyLanes) -> None:
         """Take the shared parts."""
         self._parts = parts
-        self._parker = parker
         self._lanes = lanes
+        # Two in hand, and the innocent one would be charged with each death too.
+        self._hand = asyncio.Lock()
 
     async def drive(self, share: Share) -> None:
         """Return when the records in question are behind us, or the share is closed."""
@@ -37,23 +37,22 @@ class Careful:
             if not share.queue or share.lanes:
                 await _woken(share)
                 continue
-            record = share.queue.popleft()
-            share.careful_left -= 1
-            if self._parts.sorter.skips(record):
-                share.settle((record.offset,))
-                continue
-            attempts = 0
+            async with self._hand:
+                await self._next(share)
 
-            async def mark(offset: int = record.offset) -> None:
-                nonlocal attempts
-                attempts = await self._parts.ledger.mark_attempt(share.place, share.epoch, offset)
-
-            if not await self._parts.persist(share, mark):
-                return
-            if attempts > ATTEMPTS_MAX:
-                await self._parker.set_aside(share, record, DIED, attempts=ATTEMPTS_MAX)
-            else:
-                self._lanes.put(share, record)
+    async def _next(self, share: Share) -> None:
+        """Hand one record on, and wait until it is settled or waits for another attempt."""
+        if share.closed or share.lanes:
+            return
+        record = share.queue.popleft()
+        share.careful_left -= 1
+        if self._parts.sorter.skips(record):
+            share.settle((record.offset,))
+            return
+        share.suspect = record.offset
+        self._lanes.put(share, record)
+        while not share.closed and any(lane.state != "waiting" for lane in share.lanes.values()):
+            await _woken(share)
 
 
 class BatchDriver:

@@ -107,7 +107,7 @@ class Settler:
         )
         single = Single(parts, parker=parker, rounds=self._rounds, release=self._redrive.step)
         self._lanes = lanes = KeyLanes(single.step, gate=self._gate, fenced=shares.fence, stopped=shares.stop)
-        self._careful = Careful(parts, parker=parker, lanes=lanes)
+        self._careful = Careful(parts, lanes=lanes)
         self._batches: BatchDriver | None = None
         if isinstance(consumer.mode, Batches):
             former = Former(parts, lanes=lanes, records_max=consumer.mode.records)

@@ -59,6 +59,7 @@ class Share:
         away: Keys that wait for a registry that does not answer.
         calls: Handlers that run.
         careful_left: Records still to be handled one at a time, because the process keeps dying.
+        suspect: Offset of the record that is marked before it is handled, lest it kills the process.
         direct: What comes goes to its lane, since nothing waits in the queue.
         replay: The next batch goes record by record, to find the one at fault.
         written: The mark as it is in the ledger.
@@ -88,6 +89,7 @@ class Share:
         died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
         suspect = claim.adoptions >= ADOPTIONS_SUSPECT or (died_on_one and claim.attempts > 0)
         self.careful_left = CAREFUL_RECORDS if suspect else 0
+        self.suspect: int | None = None
         self.written = 0
 
     @property

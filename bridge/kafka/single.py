@@ -7,15 +7,16 @@ from datetime import UTC, datetime
 
 from bridge.errors import PermanentError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
-from bridge.kafka.failure import ID_CONFLICT, Failure, OpenCircuit, Retry
+from bridge.kafka.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Retry
 from bridge.kafka.key_lanes import After, Next
 from bridge.kafka.ledger import FencedError
 from bridge.kafka.parker import Parker
 from bridge.kafka.parking import ParkingFullError
 from bridge.kafka.parts import Parts
 from bridge.kafka.rounds import Rounds
-from bridge.kafka.share import Lane
+from bridge.kafka.share import Lane, Share
 from bridge.kafka.sorting import Sorted
+from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import AFTER_EFFECT, hit
 
 
@@ -46,6 +47,8 @@ class Single:
             if await self._parker.append(share, record):
                 return Next.DONE
             share.parked.discard(lane.key)
+        if share.suspect == record.offset and not await self._harmless(share, record):
+            return Next.DONE
         ready = self._parts.sorter.sort(record)
         if ready is None:
             self._rounds.skip(share, record)
@@ -53,6 +56,21 @@ class Single:
         if isinstance(ready, Failure):
             return await self._unreadable(lane, ready)
         return await self._attempt(lane, ready)
+
+    async def _harmless(self, share: Share, record: ConsumedRecord) -> bool:
+        """Mark a record that is about to be handled; False when it killed the process too often, and is set aside."""
+        attempts = 0
+
+        async def mark() -> None:
+            nonlocal attempts
+            attempts = await self._parts.ledger.mark_attempt(share.place, share.epoch, record.offset)
+
+        if not await self._parts.persist(share, mark):
+            return False  # nor is anything of the partition left to be settled here
+        share.suspect = None  # once a life, however often it is tried
+        if attempts > ATTEMPTS_MAX:
+            await self._parker.set_aside(share, record, DIED, attempts=ATTEMPTS_MAX)
+        return attempts <= ATTEMPTS_MAX
 
     async def _unreadable(self, lane: Lane, failure: Failure) -> Next | After:
         record, share = lane.records[0], lane.share

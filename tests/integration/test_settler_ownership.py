@@ -13,6 +13,7 @@ from bridge.event import Event
 from bridge.kafka.dead_letters import DeadLetters
 from bridge.kafka.ledger import Ledger
 from bridge.kafka.settler import WINDOW_RECORDS
+from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from tests.fakes import FakeProducer
 from tests.kafka import until
@@ -176,6 +177,32 @@ async def test_after_deaths_without_progress_records_are_handled_one_at_a_time(
         await bench.settled(5)
 
         assert marks == [(f"evt_{offset}", offset) for offset in range(5)]
+
+
+@MODES
+async def test_only_a_record_whose_handler_runs_is_charged_with_a_death(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    """One of another partition that merely waits its turn is innocent, and would be parked after five deaths."""
+    effects = Effects()
+    charged: list[int] = []
+    places = [Place(PLACE.topic, number) for number in range(3)]
+    for place in places * 3:
+        await Ledger(database, group=GROUP, cluster_id="here").claim(place)
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+
+        async def look(_event: Event) -> None:
+            rows = await bench.rows("select attempt_offset from drx_consumer.progress where attempt_offset is not null")
+            charged.append(len(rows))
+
+        effects.before = look
+        for place in places:
+            await bench.feed([a_record(0, f"rx_{place.partition}", id=f"evt_{place.partition}", place=place)], place)
+        for place in places:
+            await bench.settled(1, place)
+
+        assert charged == [1, 1, 1]
 
 
 async def test_deadlocks_and_the_like_are_retried(database: Database) -> None:
