@@ -157,6 +157,8 @@ async def test_what_was_given_up_is_exported_and_carried_over(lot: Lot, tmp_path
         "delete from drx_consumer.progress",
         "delete from drx_consumer.inbox",
         "delete from drx_consumer.settled",
+        "delete from drx_consumer.parked_event",
+        "delete from drx_consumer.parked_key",
     )
 
     code, _, err = await drx_consumer(lot.process.env, "init", "desk", "--from", "earliest", "--decisions", str(file))
