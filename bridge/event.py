@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 # A sender's clock may run ahead by this much before the receipt bounds the event's place in the order
 # (CONTRACT: a timestamp more than 5 min ahead is clamped for ordering only).
@@ -41,6 +41,22 @@ class Delivery:
     key_slot: str
     traceparent: str
     headers: Mapping[str, str] = field(repr=False)
+
+
+class Identity(NamedTuple):
+    """What makes two deliveries of the same thing one: of an event, or of a delivery that holds none.
+
+    Attributes:
+        source: Configured name of the sender.
+        id: Event id; of a parked delivery the webhook id.
+        body_sha256: Lower-case hex digest of the body it came in.
+        reason: Empty for an event; else why the delivery is parked.
+    """
+
+    source: str
+    id: str
+    body_sha256: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
