@@ -13,6 +13,11 @@ AHEAD_MAX = timedelta(minutes=5)
 
 UNRECOGNIZED_TYPE = "drx.unrecognized"
 
+# How something is durable: acknowledged by all in-sync replicas, or on this host's disk.
+Durable = Literal["committed", "spooled"]
+# What became of something accepted; `failed` means that it is not durable, and nothing more is done about it.
+Settled = Literal["committed", "spooled", "failed"]
+
 Reason = Literal["malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected"]
 
 
