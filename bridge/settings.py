@@ -108,6 +108,16 @@ class Source(Section):
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
+    # The bounds are those of a profile's own window.
+    dedupe_window_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
+        None, description="ids are remembered so long; unset: as the profile says, else 86,400"
+    )
+
+
+class Dedupe(Section):
+    """Memory for ids of events that are already in Kafka or in the spool, so that a retry is not written again."""
+
+    capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="ids held at most; a million take 36 MiB")
 
 
 class Shutdown(Section):
@@ -139,6 +149,7 @@ class Settings(FileSettings):
     management: Management = Management()
     kafka: Kafka = Kafka()
     registry: Registry = Registry()
+    dedupe: Dedupe = Dedupe()
     sources: dict[SourceName, Source] = Field({})
     shutdown: Shutdown = Shutdown()
     log: Log = Log()

@@ -52,6 +52,7 @@ class IngressMetrics:
         self._http()
         self._signatures()
         self._events()
+        self._dedupe()
         self._producer()
         self._process()
 
@@ -97,6 +98,14 @@ class IngressMetrics:
             "freshness_seconds", "Age of an event along its way", FRESHNESS_BUCKETS, ("service", "segment")
         )
         self.freshness_negative = self._counter("freshness_negative", "Events from the future", ("service", "segment"))
+
+    def _dedupe(self) -> None:
+        self.dedupe_ready = self._gauge("dedupe_ready", "1 when the ids in the tail of our topics have been read")
+        self.dedupe_ids = self._gauge("dedupe_ids", "Ids of committed and spooled events that are remembered")
+        self.dedupe_evicted_early = self._counter(
+            "dedupe_evicted_early", "Ids forgotten for lack of capacity before their window was over"
+        )
+        self.id_conflicts = self._counter("id_conflicts", "Events whose id was known with another body", ("source",))
 
     def _producer(self) -> None:
         self.produce_duration = self._histogram(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bridge.errors import ConfigError
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import GROUP, load_profile
+from bridge.ingress.profiles.profile import dedupe_window_s
 
 OF_A_SITE = EntryPoint("site", "bridge.ingress.profiles.drx_standard", GROUP)
 
@@ -45,3 +49,20 @@ def test_a_broken_profile_is_told_by_name(value: str, why: str) -> None:
         load_profile("bad", registered=[EntryPoint("bad", value, GROUP)])
 
     assert str(caught.value).startswith(f"profile 'bad' ({value}) {why}")
+
+
+def a_profile(monkeypatch: pytest.MonkeyPatch, **attributes: Any) -> EntryPoint:
+    monkeypatch.setitem(sys.modules, "a_site", SimpleNamespace(map=drx_standard.map, **attributes))
+    return EntryPoint("site", "a_site", GROUP)
+
+
+def test_a_profile_may_say_how_long_its_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = load_profile("site", registered=[a_profile(monkeypatch, DEDUPE_WINDOW_S=600)])
+
+    assert (dedupe_window_s(profile), dedupe_window_s(drx_standard)) == (600, 86_400)
+
+
+@pytest.mark.parametrize("seconds", [59, 2_592_001, 600.5, "600", True, None])
+def test_a_window_out_of_bounds_is_told_by_name(monkeypatch: pytest.MonkeyPatch, seconds: object) -> None:
+    with pytest.raises(ConfigError, match=r"^profile 'site' \(a_site\): DEDUPE_WINDOW_S is no whole number"):
+        load_profile("site", registered=[a_profile(monkeypatch, DEDUPE_WINDOW_S=seconds)])

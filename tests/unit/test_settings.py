@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
+from bridge.ingress.profiles.profile import DEDUPE_WINDOW_MAX_S, DEDUPE_WINDOW_MIN_S
 from bridge.runtime.configuration import masked
 from bridge.settings import load_settings
 
@@ -42,6 +43,13 @@ def test_a_tolerance_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, **SOURCE, BRIDGE_SOURCES__drx__TOLERANCE_S="off")
 
     assert load_settings().sources["drx"].tolerance_s is None
+
+
+@pytest.mark.parametrize("seconds", [DEDUPE_WINDOW_MIN_S, DEDUPE_WINDOW_MAX_S])
+def test_a_source_remembers_ids_as_long_as_a_profile_could_say(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    given(monkeypatch, **SOURCE, BRIDGE_SOURCES__drx__DEDUPE_WINDOW_S=str(seconds))
+
+    assert load_settings().sources["drx"].dedupe_window_s == seconds
 
 
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

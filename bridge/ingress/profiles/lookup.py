@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from bridge.errors import ConfigError
 from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import Profile
+from bridge.ingress.profiles.profile import DEDUPE_WINDOW_MAX_S, DEDUPE_WINDOW_MIN_S, Profile, dedupe_window_s
 
 # Fixed by the contract: packages of a site register theirs under it, `name = package.module`.
 GROUP = "drx_bridge.profiles"
@@ -43,4 +43,9 @@ def load_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
         msg = f"profile {name!r} ({found[name].value}) has no function 'map(delivery, document)'"
         raise ConfigError(msg)
     checked: Profile = profile
+    window_s: object = dedupe_window_s(checked)
+    if type(window_s) is not int or not DEDUPE_WINDOW_MIN_S <= window_s <= DEDUPE_WINDOW_MAX_S:
+        bounds = f"{DEDUPE_WINDOW_MIN_S} to {DEDUPE_WINDOW_MAX_S}"
+        msg = f"profile {name!r} ({found[name].value}): DEDUPE_WINDOW_S is no whole number of seconds, {bounds}"
+        raise ConfigError(msg)
     return checked

@@ -21,6 +21,12 @@ Flag = Literal[
     "timestamp_ahead",
 ]
 
+# A day outlasts the retries of every sender we know of that has ids of its own.
+DEDUPE_WINDOW_S = 86_400
+# A retry comes within a minute; what is a month old is no retry.
+DEDUPE_WINDOW_MIN_S = 60
+DEDUPE_WINDOW_MAX_S = 30 * 86_400
+
 # Every leniency a profile may report; metric labels, so the list is closed.
 FLAGS: tuple[Flag, ...] = get_args(Flag)
 
@@ -41,7 +47,11 @@ class Mapped:
 
 
 class Profile(Protocol):
-    """One source dialect: a module (or any object) with one pure function."""
+    """One source dialect: a module (or any object) with one pure function.
+
+    It may also have a `DEDUPE_WINDOW_S`, for how long ids of its sources are remembered unless an operator says
+    otherwise: short where the same content comes again as another event.
+    """
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
         """Turn a verified delivery into its events, or say why it holds none; raise for no document.
@@ -50,3 +60,9 @@ class Profile(Protocol):
             delivery: Verified; its id, times and source go into the events.
             document: The body as `strict_json.parse` gives it. It is read, never changed.
         """
+
+
+def dedupe_window_s(profile: Profile) -> int:
+    """How long ids of a source with this profile are remembered, unless an operator says otherwise."""
+    seconds: int = getattr(profile, "DEDUPE_WINDOW_S", DEDUPE_WINDOW_S)
+    return seconds
