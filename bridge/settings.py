@@ -120,6 +120,18 @@ class Dedupe(Section):
     capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="ids held at most; a million take 36 MiB")
 
 
+class Spool(Section):
+    """The buffer on local disk for what Kafka does not take in time."""
+
+    enabled: bool = Field(default=True, description="without it, what Kafka does not take in time is answered 503")
+    dir: Path = Field(Path("/var/lib/drx-bridge/spool"), description="directory of one process; on a disk that stays")
+    capacity_bytes: int = Field(
+        1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="sealed events take up to this; more is refused"
+    )
+    key_dir: Path | None = Field(None, description="directory with one file per key; unset: `keys` inside the spool's")
+    after_s: Seconds = Field(2.0, description="a delivery waits so long for Kafka before it is spooled")
+
+
 class Shutdown(Section):
     """How long a stop may take; the parts nest inside the grace period of the pod."""
 
@@ -151,11 +163,15 @@ class Settings(FileSettings):
     registry: Registry = Registry()
     dedupe: Dedupe = Dedupe()
     sources: dict[SourceName, Source] = Field({})
+    spool: Spool = Spool()
     shutdown: Shutdown = Shutdown()
     log: Log = Log()
 
     @model_validator(mode="after")
     def _timeouts_nest(self) -> Self:
+        if not self.spool.after_s < self.http.deadline_s:
+            msg = "spool.after_s must be less than http.deadline_s, or no time is left to spool"
+            raise ValueError(msg)
         if not self.http.deadline_s < self.shutdown.drain_s:
             msg = "http.deadline_s must be less than shutdown.drain_s, or a stop would cut answers off"
             raise ValueError(msg)

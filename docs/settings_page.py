@@ -36,6 +36,7 @@ name say where it is.
 
 Names that depend on each other:
 
+- `{PREFIX}SPOOL__AFTER_S` < `{PREFIX}HTTP__DEADLINE_S`: or no time is left to spool;
 - `{PREFIX}HTTP__DEADLINE_S` < `{PREFIX}SHUTDOWN__DRAIN_S`: a stop must not cut off an answer;
 - `{PREFIX}SHUTDOWN__DRAIN_S` + `{PREFIX}SHUTDOWN__FLUSH_S` < `{PREFIX}SHUTDOWN__GRACE_S`: or the pod is killed first;
 - with `SASL_…` as `{PREFIX}KAFKA__SECURITY_PROTOCOL`, the mechanism and both files; with another, none of them;
@@ -74,6 +75,13 @@ Names that depend on each other:
 - SASL, and the registry's files, as for `drx-bridge` ([settings](settings.md)).
 """
 _HEADER = "| variable | type | default | bounds | meaning |\n|---|---|---|---|---|"
+_WORDS = {
+    "boolean": "true or false",
+    "integer": "integer",
+    "number": "number",
+    "object": "JSON object",
+    "string": "text",
+}
 _BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "minLength": "at least {} character"}
 
 
@@ -134,7 +142,13 @@ def _type(kind: Mapping[str, Any]) -> str:
         return ", ".join(f"`{word}`" for word in kind["enum"])
     if "const" in kind:
         return f"`{kind['const']}`"
-    words = {"integer": "integer", "number": "number", "object": "JSON object", "string": "text"}
+    words = {
+        "boolean": "true or false",
+        "integer": "integer",
+        "number": "number",
+        "object": "JSON object",
+        "string": "text",
+    }
     return "path" if kind.get("format") == "path" else words[kind["type"]]
 
 

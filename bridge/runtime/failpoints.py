@@ -19,6 +19,9 @@ BATCH_BEFORE_OFFSET = "batch_before_offset"
 WHILE_PARKING = "while_parking"
 WHILE_RELEASING = "while_releasing"
 BETWEEN_CLAIM_AND_SEEK = "between_claim_and_seek"
+BEFORE_FSYNC = "before_fsync"
+AFTER_FSYNC = "after_fsync"
+BEFORE_POSITIONS = "before_positions"
 
 _FORM = re.compile(r"(?P<name>[a-z_]+):(?P<action>kill|stop|error)(?:@(?P<nth>[1-9][0-9]{0,8}))?")
 

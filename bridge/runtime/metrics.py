@@ -21,6 +21,8 @@ from prometheus_client import (
 NAMESPACE = "drxbridge"
 # 0.25 and 2 are the edges of the latency objectives.
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
+# A local disk takes tenths of milliseconds, a network volume some; a second means that it is in trouble.
+FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 BODY_BUCKETS = (256, 1024, 4096, 16_384, 65_536, 262_144)
 # How far, not which way: OpenMetrics has no sum and no count for a histogram with buckets below zero.
 OFFSET_BUCKETS = (1, 5, 10, 30, 60, 300)
@@ -54,6 +56,7 @@ class IngressMetrics:
         self._events()
         self._dedupe()
         self._producer()
+        self._spool()
         self._process()
 
     def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
@@ -120,6 +123,21 @@ class IngressMetrics:
         )
         self.schema_registry_requests = self._counter(
             "schema_registry_requests", "Requests to the schema registry", ("outcome",)
+        )
+
+    def _spool(self) -> None:
+        self.spool_available = self._gauge("spool_available", "1 while the spool takes events")
+        self.spool_events = self._gauge("spool_events", "Events held durably that Kafka has not acknowledged")
+        self.spool_bytes = self._gauge("spool_bytes", "Bytes of the segments on disk")
+        self.spool_capacity_bytes = self._gauge("spool_capacity_bytes", "What those bytes may be at most")
+        self.spool_oldest_event = self._gauge(
+            "spool_oldest_event_timestamp_seconds", "When the oldest of the events was accepted; 0 without any"
+        )
+        self.spool_locked_records = self._gauge("spool_locked_records", "Records whose key is not there")
+        self.spool_corrupt_records = self._counter("spool_corrupt_records", "Records found damaged and set aside")
+        self.spool_torn_tails = self._counter("spool_torn_tails", "Unfinished last writes cut off at a start")
+        self.spool_fsync_duration = self._histogram(
+            "spool_fsync_duration_seconds", "Time for the disk to make a group of records durable", FSYNC_BUCKETS
         )
 
     def _process(self) -> None:

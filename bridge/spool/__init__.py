@@ -1,0 +1,1 @@
+"""The durable local buffer: opaque payloads in sealed, append-only segments; knows nothing of Kafka."""

@@ -1,0 +1,225 @@
+"""What the segments hold, lane by lane: places only, a few bytes for each record; payloads stay on disk."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import merge
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.spool.format import Lane
+
+_OFFSET_BITS = 32
+_OFFSET_MASK = (1 << _OFFSET_BITS) - 1
+# Dropped places are given back once they are the larger part; below this many it is not worth it.
+_COMPACT_MIN = 1024
+
+
+@dataclass(slots=True)
+class Segment:
+    """One file and what keeps it there.
+
+    Attributes:
+        index: Short name in the places of the book; rises with the number.
+        live: Records that are durable and not acknowledged.
+        locked: Running numbers of the records whose key is not there.
+        aside: Damaged ranges that could not be copied yet.
+        unread: True while it is not known what it holds.
+        acknowledged: Running numbers that the side file does not have yet.
+    """
+
+    index: int
+    number: int
+    path: Path
+    size: int = 0
+    live: int = 0
+    locked: set[int] = field(default_factory=set)
+    aside: list[tuple[int, int]] = field(default_factory=list)
+    unread: bool = False
+    acknowledged: array[int] = field(default_factory=lambda: array("I"))
+
+    @property
+    def is_needed(self) -> bool:
+        """True while removing the file would lose something."""
+        return bool(self.live or self.locked or self.aside or self.unread)
+
+
+class Place(NamedTuple):
+    """One record: which file, where in it, how long, which number, and when its entry was accepted."""
+
+    segment: int
+    offset: int
+    length: int
+    number: int
+    at_ms: int
+
+
+class _Line:
+    """The places of one lane, oldest first, in arrays: 24 bytes each."""
+
+    __slots__ = ("_at_ms", "_first", "_lengths", "_numbers", "_where", "held")
+
+    def __init__(self) -> None:
+        self._where = array("Q")
+        self._lengths = array("I")
+        self._numbers = array("I")
+        self._at_ms = array("Q")
+        self._first = 0
+        self.held = 0
+
+    def __len__(self) -> int:
+        return len(self._where) - self._first
+
+    def append(self, place: Place) -> None:
+        self._where.append(place.segment << _OFFSET_BITS | place.offset)
+        self._lengths.append(place.length)
+        self._numbers.append(place.number)
+        self._at_ms.append(place.at_ms)
+
+    def places(self, most: int, start: int = 0) -> Iterator[Place]:
+        """Give so many from `start`."""
+        first = self._first + start
+        for at in range(first, min(first + most, len(self._where))):
+            where = self._where[at]
+            yield Place(
+                where >> _OFFSET_BITS, where & _OFFSET_MASK, self._lengths[at], self._numbers[at], self._at_ms[at]
+            )
+
+    def last(self) -> Place:
+        """Give the newest of at least one."""
+        (place,) = self.places(1, len(self) - 1)
+        return place
+
+    def drop(self, count: int) -> None:
+        self._first += count
+        self.held = max(0, self.held - count)
+        if self._first > _COMPACT_MIN and self._first * 2 > len(self._where):
+            for each in (self._where, self._lengths, self._numbers, self._at_ms):
+                del each[: self._first]
+            self._first = 0
+
+    def replace(self, places: Iterable[Place]) -> None:
+        held = self.held
+        line = _Line()
+        for place in places:
+            line.append(place)
+        for name in ("_where", "_lengths", "_numbers", "_at_ms", "_first"):
+            setattr(self, name, getattr(line, name))
+        self.held = min(held, len(self))
+
+
+class Book:
+    """Every segment and every place; belongs to the loop's thread."""
+
+    def __init__(self, directory: Path) -> None:
+        """Begin with nothing."""
+        self._directory = directory
+        self._lines: dict[Lane, _Line] = {}
+        self._by_number: dict[int, Segment] = {}
+        self.segments: dict[int, Segment] = {}
+        self._next_index = 0
+        self.size = 0
+
+    def segment(self, number: int, name: str) -> Segment:
+        """Return the segment of that number, new if it is not known."""
+        known = self._by_number.get(number)
+        if known is None:
+            known = Segment(self._next_index, number, self._directory / name)
+            self._next_index += 1
+            self._by_number[number] = self.segments[known.index] = known
+        return known
+
+    def resize(self, segment: Segment, size: int) -> None:
+        """Keep the sum of all sizes."""
+        self.size += size - segment.size
+        segment.size = size
+
+    def forget(self, segment: Segment) -> None:
+        """Leave a segment out whose file goes."""
+        self.resize(segment, 0)
+        del self._by_number[segment.number], self.segments[segment.index]
+
+    def add(self, lane: Lane, place: Place) -> None:
+        """Put a record at the end of its lane."""
+        line = self._lines.get(lane)
+        if line is None:
+            line = self._lines[lane] = _Line()
+        line.append(place)
+        self.segments[place.segment].live += 1
+
+    def insert(self, lane: Lane, places: list[Place]) -> None:
+        """Put records found late where they belong, but behind those that were handed out already."""
+        line = self._lines.setdefault(lane, _Line())
+        if not len(line) or line.last() < min(places):
+            for place in sorted(places):
+                self.add(lane, place)
+            return
+        present = line.places(len(line))
+        held = list(islice(present, line.held))
+        line.replace(chain(held, merge(present, sorted(places))))
+        for place in places:
+            self.segments[place.segment].live += 1
+
+    def depth(self, lane: Lane) -> int:
+        """Return how many records wait in a lane."""
+        line = self._lines.get(lane)
+        return len(line) if line else 0
+
+    def lanes(self) -> list[Lane]:
+        """Return the lanes in which any wait."""
+        return [lane for lane, line in self._lines.items() if len(line)]
+
+    def events(self) -> int:
+        """Return how many wait in all lanes."""
+        return sum(map(len, self._lines.values()))
+
+    def locked(self) -> int:
+        """Return how many records wait for their key."""
+        return sum(len(segment.locked) for segment in self.segments.values())
+
+    def oldest_ms(self) -> int:
+        """Return when the oldest of those at the head of a lane was accepted; 0 without any."""
+        heads = (place.at_ms for line in self._lines.values() for place in line.places(1))
+        return min(heads, default=0)
+
+    def head(self, lane: Lane, *, most: int, most_bytes: int) -> list[Place]:
+        """Return the first places of a lane, at least one unless it is empty."""
+        places: list[Place] = []
+        line = self._lines.get(lane)
+        size = 0
+        for place in line.places(most) if line else ():
+            size += place.length
+            if places and size > most_bytes:
+                break
+            places.append(place)
+        return places
+
+    def hold(self, lane: Lane, count: int) -> None:
+        """Remember that the first `count` were handed out: nothing may come in front of them any more."""
+        line = self._lines[lane]
+        line.held = max(line.held, count)
+
+    def drop(self, lane: Lane, count: int) -> set[int]:
+        """Take the first `count` as acknowledged; return the indexes of the segments they stood in."""
+        line = self._lines.get(lane)
+        touched: set[int] = set()
+        for place in line.places(count) if line else ():
+            segment = self.segments[place.segment]
+            segment.live -= 1
+            segment.acknowledged.append(place.number)
+            touched.add(place.segment)
+        if line:
+            line.drop(min(count, len(line)))
+        return touched
+
+    def remove(self, lane: Lane, places: Iterable[Place]) -> None:
+        """Leave out what was found damaged."""
+        line = self._lines[lane]
+        gone = set(places)
+        found = [place for place in line.places(len(line)) if place in gone]
+        line.replace(place for place in line.places(len(line)) if place not in gone)
+        for place in found:
+            self.segments[place.segment].live -= 1

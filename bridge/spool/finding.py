@@ -1,0 +1,135 @@
+"""Bring what the segments on disk hold into the book, at a start and when a missing key comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from bridge.spool.book import Book, Place, Segment
+from bridge.spool.disk import Disk
+from bridge.spool.format import Entry, Intact
+from bridge.spool.hand import Hand
+from bridge.spool.keys import KeyRing
+from bridge.spool.metrics import SpoolMetrics
+from bridge.spool.recovery import Content, examine, segment_numbers, set_aside, unseal_all
+from bridge.spool.writer import segment_name
+
+log = structlog.get_logger()
+
+# Opened at once, so that neither the loop nor the memory is taken by a whole segment.
+BATCH = 200
+
+
+class Finder:
+    """Reads segments on the spool's thread and enters them on the loop's."""
+
+    def __init__(
+        self, directory: Path, *, disk: Disk, hand: Hand, keys: KeyRing, book: Book, metrics: SpoolMetrics
+    ) -> None:
+        """Enter into `book` what the keys of `keys` open."""
+        self._directory = directory
+        self._disk = disk
+        self._hand = hand
+        self._keys = keys
+        self._book = book
+        self._metrics = metrics
+        self.last_ordinal = 0
+        self.last_number = 0
+
+    async def recover(self, found: Callable[[Entry], None]) -> None:
+        """Enter every segment there is, oldest first, and pass each entry that waits to `found`."""
+        numbers = await self._hand.do(partial(segment_numbers, self._disk, self._directory))
+        for number in numbers:
+            self.last_number = number
+            segment = self._book.segment(number, segment_name(number))
+            await self._find(segment, found, newest=number == numbers[-1])
+
+    async def find_again(self, found: Callable[[Entry], None]) -> None:
+        """Enter what could not be read before, and the records whose key has come back."""
+        for segment in [segment for segment in self._book.segments.values() if segment.unread]:
+            await self._find(segment, found, newest=False)
+        for segment in [segment for segment in self._book.segments.values() if segment.locked]:
+            content = await self._hand.do(partial(self._examine, segment, newest=False))
+            if content is None:
+                continue
+            back = [
+                record
+                for record in content.scan.records
+                if record.head.number in segment.locked and record.head.key_id in self._keys.opening
+            ]
+            segment.locked.difference_update(record.head.number for record in back)
+            await self._enter(segment, content.content, back, found)
+
+    async def set_aside(self, segment: Segment, damage: Sequence[tuple[int, int]], *, records: int) -> None:
+        """Count damage and copy it to where it stays; the segment is kept until that has worked."""
+        if records:
+            self._metrics.spool_corrupt_records.inc(records)
+            log.error("worker.spool_damaged", segment=segment.path.stem, records=records)
+        segment.aside += damage
+        pending = tuple(segment.aside)
+        copied = set(pending).difference(await self._hand.do(partial(set_aside, self._disk, segment.path, pending)))
+        segment.aside = [each for each in segment.aside if each not in copied]
+
+    async def _find(self, segment: Segment, found: Callable[[Entry], None], *, newest: bool) -> None:
+        content = await self._hand.do(partial(self._examine, segment, newest=newest))
+        if (content is None) != segment.unread:
+            segment.unread = content is None
+            log.error("worker.spool_unread", segment=segment.path.stem, code="unread" if segment.unread else "read")
+        if content is None:
+            return
+        self._book.resize(segment, content.whole)
+        for record in content.scan.records:
+            self.last_ordinal = max(self.last_ordinal, record.head.ordinal)
+        if content.scan.torn_at is not None:
+            self._metrics.spool_torn_tails.inc()
+            log.warning("worker.spool_torn_tail", segment=segment.path.stem)
+            await self._hand.do(partial(self._cut, segment.path, content.whole))
+        if content.scan.damage or content.scan.lost:
+            await self.set_aside(segment, content.scan.damage, records=content.scan.lost)
+        await self._enter(segment, content.content, content.waiting, found)
+
+    def _examine(self, segment: Segment, *, newest: bool) -> Content | None:
+        try:
+            return examine(self._disk, segment.path, number=segment.number, newest=newest)
+        except OSError:
+            return None
+
+    def _cut(self, path: Path, size: int) -> None:
+        with contextlib.suppress(OSError):  # it is told from the rest again at the next start
+            self._disk.cut(path, size)
+
+    async def _enter(
+        self, segment: Segment, content: bytes, records: Sequence[Intact], found: Callable[[Entry], None]
+    ) -> None:
+        damage: list[tuple[int, int]] = []
+        locked = 0
+        for first in range(0, len(records), BATCH):
+            batch = records[first : first + BATCH]
+            opened = await self._hand.do(partial(unseal_all, content, batch, self._keys.opening))
+            entries = []
+            for record, entry, has_key in zip(opened.records, opened.entries, opened.has_key, strict=True):
+                if entry is not None:
+                    entries.append(entry)
+                    self._book.insert(entry.lane, [place_of(segment, record)])
+                elif has_key:
+                    damage.append((record.offset, record.offset + record.head.size))
+                else:
+                    segment.locked.add(record.head.number)
+                    locked += 1
+            for entry in entries:
+                found(entry)
+            await asyncio.sleep(0)
+        if locked:
+            log.error("worker.spool_locked", segment=segment.path.stem, records=locked)
+        if damage:
+            await self.set_aside(segment, damage, records=len(damage))
+
+
+def place_of(segment: Segment, record: Intact) -> Place:
+    """Return where the book says that a record is."""
+    return Place(segment.index, record.offset, record.head.size, record.head.number, record.head.at_ms)

@@ -1,0 +1,216 @@
+"""The records of a segment file as bytes: sealed, told apart from damage, and found again after it.
+
+`docs/spool.md` describes the same for who writes a reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+Lane = tuple[str, int]
+"""Topic and partition."""
+
+# Not ASCII at the front and with a line end, so that no text and no text-mode copy looks like it; ends in the version.
+MAGIC = b"\x8bDRXSP\n\x01"
+# Magic, length of the body, segment, running number, ordinal, unix milliseconds, key id, nonce.
+_CLEAR = struct.Struct(">8sIQIQQ8s12s")
+_CHECK = struct.Struct(">I")
+HEAD_BYTES = _CLEAR.size + 2 * _CHECK.size
+# Partition and length of the topic's name, in front of the topic and the payload.
+_INSIDE = struct.Struct(">IH")
+NONCE_BYTES = 12  # 96 bits, what GCM is specified for: NIST SP 800-38D, 8.2
+TAG_BYTES = 16
+KEY_BYTES = 32
+OVERHEAD_BYTES = HEAD_BYTES + _INSIDE.size + TAG_BYTES
+
+
+class Entry(NamedTuple):
+    """One opaque payload of a lane.
+
+    Attributes:
+        ordinal: Rises in the order of acceptance.
+        at_ms: When it was accepted, unix milliseconds.
+        lane: Where it waits in line.
+        payload: Never looked into.
+    """
+
+    ordinal: int
+    at_ms: int
+    lane: Lane
+    payload: bytes
+
+    def __repr__(self) -> str:
+        """Name the place only: the payload is health information."""
+        return f"Entry({self.ordinal}, {self.lane[0]}/{self.lane[1]})"
+
+
+class Key(NamedTuple):
+    """What seals and opens; its id, which says nothing of it, stands in the clear."""
+
+    id: bytes
+    cipher: AESGCM
+
+
+class Head(NamedTuple):
+    """The part of a record in the clear.
+
+    Attributes:
+        segment: Number of the file it was written to: a stale block of another file is no record of this one.
+        number: Position in that file, from 0 and without gaps.
+    """
+
+    length: int
+    segment: int
+    number: int
+    ordinal: int
+    at_ms: int
+    key_id: bytes
+    nonce: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole record."""
+        return HEAD_BYTES + self.length
+
+
+class Intact(NamedTuple):
+    """A record whose check sums hold."""
+
+    offset: int
+    head: Head
+
+
+class Scan(NamedTuple):
+    """What a segment file holds.
+
+    Attributes:
+        records: Intact ones, by running number.
+        damage: Ranges of bytes that are no record, from and to.
+        lost: Records known or, at the end of the file, supposed to have been in what is damaged or gone.
+        torn_at: Where an unfinished last write begins; None if there is none.
+    """
+
+    records: list[Intact]
+    damage: list[tuple[int, int]]
+    lost: int
+    torn_at: int | None
+
+
+def key_of(secret: bytes) -> Key:
+    """Return the key made of 32 random bytes."""
+    return Key(hashlib.sha256(secret).digest()[:8], AESGCM(secret))
+
+
+def sealed_size(entry: Entry) -> int:
+    """Return the bytes that an entry takes on disk."""
+    return OVERHEAD_BYTES + len(entry.lane[0].encode()) + len(entry.payload)
+
+
+def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> bytes:
+    """Return the record of an entry; `nonce` was never used with this key."""
+    topic = entry.lane[0].encode()
+    inside = _INSIDE.pack(entry.lane[1], len(topic)) + topic + entry.payload
+    clear = _CLEAR.pack(MAGIC, len(inside) + TAG_BYTES, segment, number, entry.ordinal, entry.at_ms, key.id, nonce)
+    body = key.cipher.encrypt(nonce, inside, clear)
+    head = clear + _CHECK.pack(zlib.crc32(body))
+    return head + _CHECK.pack(zlib.crc32(head)) + body
+
+
+def unseal(record: bytes, key: Key) -> Entry | None:
+    """Return the entry of a whole record, or None when it is not what was sealed with this key."""
+    head = read_head(record)
+    if head is None or len(record) != head.size or key.id != head.key_id:
+        return None
+    try:
+        inside = key.cipher.decrypt(head.nonce, record[HEAD_BYTES:], record[: _CLEAR.size])
+    except InvalidTag:
+        return None
+    partition, length = _INSIDE.unpack_from(inside)
+    topic, payload = inside[_INSIDE.size : _INSIDE.size + length], inside[_INSIDE.size + length :]
+    return Entry(head.ordinal, head.at_ms, (topic.decode(), partition), payload)
+
+
+def read_head(content: bytes, at: int = 0) -> Head | None:
+    """Return the head that begins at `at`, or None when nothing whole does."""
+    if not content.startswith(MAGIC, at) or len(content) - at < HEAD_BYTES:
+        return None
+    head = content[at : at + HEAD_BYTES]
+    (check,) = _CHECK.unpack_from(head, HEAD_BYTES - _CHECK.size)
+    if zlib.crc32(head[: -_CHECK.size]) != check:
+        return None
+    return Head._make(_CLEAR.unpack_from(head)[1:])
+
+
+def scan(content: bytes, *, segment: int, newest: bool) -> Scan:
+    """Find every intact record of a segment, whatever stands between them.
+
+    Args:
+        content: The whole file.
+        segment: Its number.
+        newest: True for the one that was written to last; only that may end in an unfinished write.
+    """
+    found: dict[int, Intact] = {}
+    damage: list[tuple[int, int]] = []
+    at, end = 0, len(content)
+    sound_to = 0
+    while at < end:
+        head = read_head(content, at)
+        if head is None or head.segment != segment or head.number in found or not _is_whole(content, at, head):
+            # Not behind the length that a head states: what was in between may be gone.
+            at = content.find(MAGIC, at + 1)
+            at = end if at < 0 else at
+            continue
+        if sound_to < at:
+            damage.append((sound_to, at))
+        found[head.number] = Intact(at, head)
+        at = sound_to = at + head.size
+    torn_at = sound_to if newest and sound_to < end and _is_torn(content, sound_to) else None
+    if sound_to < end and torn_at is None:
+        damage.append((sound_to, end))
+    lost = max(_lost(content, found, damage, segment=segment), len(damage))
+    return Scan([found[number] for number in sorted(found)], damage, lost, torn_at)
+
+
+def _is_whole(content: bytes, at: int, head: Head) -> bool:
+    if len(content) - at < head.size:
+        return False
+    check = content[at + _CLEAR.size : at + _CLEAR.size + _CHECK.size]
+    return _CHECK.pack(zlib.crc32(memoryview(content)[at + HEAD_BYTES : at + head.size])) == check
+
+
+def _is_torn(content: bytes, at: int) -> bool:
+    """Tell an unfinished write, the beginning of a record or a file that grew without its content, from damage."""
+    rest = len(content) - at
+    if rest < HEAD_BYTES and content[at : at + len(MAGIC)] == MAGIC[: min(rest, len(MAGIC))]:
+        return True
+    head = read_head(content, at)
+    if head is not None:
+        return rest < head.size
+    return not any(memoryview(content)[at:])
+
+
+def _lost(content: bytes, found: Iterable[int], damage: list[tuple[int, int]], *, segment: int) -> int:
+    """Count what is missing up to the last running number seen, in an intact record or in a head of a damaged one."""
+    known = set(found)
+    after = set(_heads(content, damage, segment=segment)) - known
+    last = max(known | after, default=-1)
+    missing = last + 1 - len(known)
+    at_the_end = bool(damage) and damage[-1][1] == len(content) and last not in after
+    return missing + at_the_end
+
+
+def _heads(content: bytes, damage: list[tuple[int, int]], *, segment: int) -> Iterable[int]:
+    for start, end in damage:
+        at = content.find(MAGIC, start, end)
+        while at >= 0:
+            head = read_head(content, at)
+            if head is not None and head.segment == segment:
+                yield head.number
+            at = content.find(MAGIC, at + 1, end)

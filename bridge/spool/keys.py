@@ -1,0 +1,120 @@
+"""The keys of a spool: one file each in a directory; `current` seals, all open."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import secrets
+import stat
+from pathlib import Path
+
+import structlog
+
+from bridge.spool.format import KEY_BYTES, Key, key_of
+
+CURRENT = "current"
+PREFIX = "spk_"
+# Why nothing can be sealed.
+NO_KEY = "no_key"
+FILE_MAX_BYTES = 4096  # a key takes 48; anything much longer is not one
+# Others may not read a key; a group may, since that is how a pod shares a mounted secret.
+FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
+
+log = structlog.get_logger()
+
+
+class KeyRing:
+    """The keys read so far; one that was read once goes on opening until the process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read nothing yet."""
+        self._directory = directory
+        self._complaint: tuple[str, str] | None = None
+        self.current: Key | None = None
+        self.opening: dict[bytes, Key] = {}
+
+    def load(self) -> None:
+        """Read the directory; what cannot be used is named in the log, and the last good keys stay in force."""
+        complaint = None
+        for name in _names(self._directory):
+            try:
+                key = _read(self._directory / name)
+            except KeyFileError as exc:
+                complaint = (name, exc.code)
+                continue
+            self.opening = {**self.opening, key.id: key}
+            if name == CURRENT:
+                self.current = key
+        if complaint and complaint != self._complaint:
+            log.error("worker.spool_key_refused", key=complaint[0], code=complaint[1])
+        self._complaint = complaint
+
+    @property
+    def is_empty(self) -> bool:
+        """True when there is no file at all where the keys should be."""
+        return not _names(self._directory)
+
+    def make(self) -> None:
+        """Make the first key.
+
+        Raises:
+            OSError: It cannot be kept there.
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._directory / CURRENT
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(handle, PREFIX.encode() + base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+            os.fsync(handle)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(handle)
+        for directory in (self._directory, self._directory.parent):
+            _sync(directory)
+        log.warning("worker.spool_key_made", hint="back the key up: without it, what is spooled cannot be read")
+
+
+class KeyFileError(Exception):
+    """A file is no key; never leaves this module."""
+
+    def __init__(self, code: str) -> None:
+        """Keep the constant `code`."""
+        super().__init__(code)
+        self.code = code
+
+
+def _names(directory: Path) -> list[str]:
+    """Name the files that should be keys; dot files are those of editors and of Kubernetes (`..data`)."""
+    try:
+        return sorted(path.name for path in directory.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> Key:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            first = file.read(FILE_MAX_BYTES).split(b"\n", 1)[0].strip()
+    except OSError:
+        raise KeyFileError("key_unreadable") from None
+    if mode & FORBIDDEN_MODE:
+        raise KeyFileError("key_exposed")
+    try:
+        secret = base64.b64decode(first.removeprefix(PREFIX.encode()), validate=True)
+    except binascii.Error:
+        secret = b""
+    if not first.startswith(PREFIX.encode()) or len(secret) != KEY_BYTES:
+        raise KeyFileError("key_malformed")
+    return key_of(secret)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

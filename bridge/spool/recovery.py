@@ -1,0 +1,125 @@
+"""Read what a directory holds: every intact record, whatever became of the rest; runs on the spool's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.spool.disk import Disk, read_what_can_be
+from bridge.spool.format import Entry, Intact, Key, Scan, scan, unseal
+from bridge.spool.positions import read_positions
+from bridge.spool.writer import SUFFIX
+
+POSITIONS_SUFFIX = ".positions"
+DAMAGED = "damaged"
+
+_is_segment = re.compile(rf"([0-9a-f]{{16}}){re.escape(SUFFIX)}").fullmatch
+
+
+class Content(NamedTuple):
+    """A segment file as it was read.
+
+    Attributes:
+        waiting: Intact records that are not acknowledged, by running number.
+        whole: Bytes of the file that count; what is behind them is cut off.
+    """
+
+    number: int
+    content: bytes
+    scan: Scan
+    waiting: list[Intact]
+    whole: int
+
+
+class Opened(NamedTuple):
+    """Some records and what they hold: an entry, or None where the key is not there or the seal does not hold."""
+
+    records: Sequence[Intact]
+    entries: list[Entry | None]
+    has_key: list[bool]
+
+
+def segment_numbers(disk: Disk, directory: Path) -> list[int]:
+    """Return the numbers of all segments, oldest first."""
+    return sorted(int(match[1], 16) for match in map(_is_segment, disk.names(directory)) if match)
+
+
+def positions_path(segment: Path) -> Path:
+    """Return the side file of a segment."""
+    return segment.with_suffix(POSITIONS_SUFFIX)
+
+
+def examine(disk: Disk, path: Path, *, number: int, newest: bool) -> Content:
+    """Read one segment and tell what is in it; changes nothing.
+
+    Raises:
+        OSError: It cannot be read at all.
+    """
+    content = read_what_can_be(disk, path, 0, disk.size(path))
+    result = scan(content, segment=number, newest=newest)
+    acknowledged = _acknowledged(disk, path, number)
+    waiting = [record for record in result.records if record.head.number not in acknowledged]
+    whole = len(content) if result.torn_at is None else result.torn_at
+    return Content(number, content, result, waiting, whole)
+
+
+def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> Opened:
+    """Open some records of a segment's content."""
+    entries, has_key = [], []
+    for record in records:
+        key = keys.get(record.head.key_id)
+        end = record.offset + record.head.size
+        entries.append(unseal(content[record.offset : end], key) if key else None)
+        has_key.append(key is not None)
+    return Opened(records, entries, has_key)
+
+
+def set_aside(disk: Disk, segment: Path, damage: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Copy damaged ranges, still sealed, to where they stay; return those that could not be."""
+    failed = []
+    for start, end in damage:
+        try:
+            _copy(disk, segment, start, end)
+        except FileNotFoundError:
+            continue  # somebody removed the file: there is nothing left to copy
+        except OSError:
+            failed.append((start, end))
+    return failed
+
+
+def remove_orphans(disk: Disk, directory: Path) -> None:
+    """Remove side files whose segment is gone."""
+    names = set(disk.names(directory))
+    with contextlib.suppress(OSError):
+        for name in names:
+            if name.endswith(POSITIONS_SUFFIX) and name.removesuffix(POSITIONS_SUFFIX) + SUFFIX not in names:
+                disk.unlink(directory / name)
+
+
+def _acknowledged(disk: Disk, path: Path, number: int) -> set[int]:
+    side = positions_path(path)
+    try:
+        return read_positions(disk.read(side, 0, disk.size(side)), segment=number)
+    except OSError:
+        return set()
+
+
+def _copy(disk: Disk, segment: Path, start: int, end: int) -> None:
+    directory = segment.parent / DAMAGED
+    disk.make_directory(directory)
+    name = f"{segment.stem}-{start}-{end}"
+    if name in disk.names(directory):
+        return  # it was set aside at an earlier start
+    path = directory / f"{name}.part"
+    disk.unlink(path)
+    handle = disk.create(path)
+    try:
+        disk.write(handle, read_what_can_be(disk, segment, start, end))
+        disk.sync(handle)
+    finally:
+        disk.close(handle)
+    disk.rename(path, directory / name)
+    disk.sync_directory(directory)

@@ -1,0 +1,243 @@
+"""Hold entries durably on local disk, lane by lane, until they are acknowledged elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from bridge.errors import NotDurableError
+from bridge.spool.ballast import Ballast
+from bridge.spool.book import Book, Place, Segment
+from bridge.spool.commits import Call, Commits
+from bridge.spool.disk import Disk, LocalDisk
+from bridge.spool.finding import Finder
+from bridge.spool.format import Entry, Lane, sealed_size
+from bridge.spool.hand import Hand
+from bridge.spool.keys import KeyRing
+from bridge.spool.metrics import SpoolMetrics
+from bridge.spool.reading import read_entries
+from bridge.spool.removal import Removal
+from bridge.spool.tending import Premises
+from bridge.spool.writer import Writer, Written, segment_name
+
+log = structlog.get_logger()
+
+# Space that came back is noticed, and a key or a lock, within two of these.
+RETRY_S = 2.0
+CLOSE_S = 5.0
+NOT_OPEN = "not_open"
+# Large enough that few files are made, small enough that space comes back while a long spool is drained.
+SEGMENT_BYTES = 8_388_608
+SEGMENTS_MIN = 16
+SEGMENT_MIN_BYTES = 65_536
+
+Wait = Callable[[asyncio.Event, float], Awaitable[None]]
+
+
+class Spool:
+    """The buffer of one process; every method is called on one loop.
+
+    Attributes:
+        code: Why no entries are taken; empty when they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        key_dir: Path,
+        capacity_bytes: int,
+        metrics: SpoolMetrics,
+        disk: Disk | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        wait: Wait | None = None,
+    ) -> None:
+        """Touch nothing yet.
+
+        Args:
+            directory: Where segments are; of one process at a time.
+            key_dir: One file per key, `current` seals.
+            capacity_bytes: Segments take up to so much.
+            metrics: What is reported.
+            disk: The file system.
+            now_ns: Unix time; segments are named after it.
+            wait: Returns after so many seconds, or when the event is set.
+        """
+        disk = disk or LocalDisk()
+        self._capacity_bytes = capacity_bytes
+        self._metrics = metrics
+        self._wait = wait or _wait
+        self._writing, self._reading = Hand("spool-writer"), Hand("spool-reader")
+        self._keys = KeyRing(key_dir)
+        ballast = Ballast(directory, disk)
+        self._segment_bytes = max(SEGMENT_MIN_BYTES, min(SEGMENT_BYTES, capacity_bytes // SEGMENTS_MIN))
+        self._writer = Writer(
+            directory, disk=disk, keys=self._keys, ballast=ballast, segment_bytes=self._segment_bytes, now_ns=now_ns
+        )
+        self._premises = Premises(directory, disk=disk, keys=self._keys, ballast=ballast, writer=self._writer)
+        self._disk = disk
+        self._book = Book(directory)
+        self._commits = Commits(hand=self._writing, writer=self._writer, durable=self._durable, refused=self._set_code)
+        self._finder = Finder(
+            directory, disk=disk, hand=self._writing, keys=self._keys, book=self._book, metrics=metrics
+        )
+        self._removal = Removal(
+            hand=self._writing, premises=self._premises, book=self._book, is_idle=lambda: self._commits.is_idle
+        )
+        self._found: Callable[[Entry], None] = lambda _entry: None
+        self._is_open = self._is_closed = False
+        self.code = NOT_OPEN
+        self.last_ordinal = 0
+        self._report()
+
+    async def open(self, found: Callable[[Entry], None]) -> None:
+        """Recover what is there; `found` gets every intact entry in the order of the files, also later ones of `run`.
+
+        Whatever the disk holds or refuses is no error: `code` says it.
+        """
+        self._found = found
+        await self._try_to_open()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Open what could not be opened and take entries again when that is possible, until `stop` is set."""
+        while not stop.is_set():
+            await self._wait(stop, RETRY_S)
+            if stop.is_set():
+                return
+            await self.tend()
+
+    async def tend(self) -> None:
+        """Do what `run` does once a period."""
+        if not self._is_open:
+            await self._try_to_open()
+            return
+        if self.code:
+            code = await self._writing.do(self._premises.prepare)
+            self._set_code(code or ("" if self._has_room(self._capacity_bytes // SEGMENTS_MIN) else "full"))
+        if any(segment.locked or segment.unread for segment in self._book.segments.values()):
+            await self._writing.do(self._keys.load)
+            await self._finder.find_again(self._found)
+        for segment in list(self._book.segments.values()):
+            if segment.aside:
+                await self._finder.set_aside(segment, (), records=0)
+        self._removal.remove_empty()
+
+    def depth(self, lane: Lane) -> int:
+        """Return how many durable entries of a lane are not dropped."""
+        return self._book.depth(lane)
+
+    def lanes(self) -> list[Lane]:
+        """Return the lanes that have any."""
+        return self._book.lanes()
+
+    def append(self, entries: Sequence[Entry]) -> Awaitable[None]:
+        """Take the entries of one call; the order of the calls is the order in the file.
+
+        Returns:
+            What ends when all of them are durable, or raises `NotDurableError` when none is.
+        """
+        if not entries:
+            raise ValueError(entries)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        size = sum(map(sealed_size, entries))
+        if not self.code and not self._has_room(size):
+            self._set_code("full")
+        if self.code:
+            done.set_exception(NotDurableError(self.code))
+        else:
+            self._commits.put(Call(entries, size, done))
+        return done
+
+    async def peek(self, lane: Lane, *, most: int, most_bytes: int) -> list[Entry]:
+        """Return the first entries of a lane; none when it is empty or its segment cannot be read now.
+
+        What is found damaged is set aside, counted and left out.
+        """
+        while places := self._book.head(lane, most=most, most_bytes=most_bytes):
+            self._book.hold(lane, len(places))
+            sources = [(self._book.segments[place.segment], place) for place in places]
+            outcome = await self._reading.do(partial(read_entries, self._disk, self._keys.opening, lane, sources))
+            if outcome.damaged:
+                await self._leave_out(lane, outcome.damaged)
+            if outcome.entries or not outcome.damaged:
+                return outcome.entries
+        return []
+
+    def drop(self, lane: Lane, count: int) -> None:
+        """Take the first `count` entries of a lane as acknowledged."""
+        self._removal.acknowledged(self._book.drop(lane, count))
+
+    async def close(self) -> None:
+        """Finish what is on its way to the disk, within a bound, and let another process have the directory."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.code = NOT_OPEN
+        self._metrics.spool_available.set(0)
+        await self._commits.finish(CLOSE_S)
+        self._removal.write_positions()
+        self._removal.remove_empty()
+        self._is_open = False
+        await asyncio.wait({self._writing.do(self._premises.leave)}, timeout=CLOSE_S)
+        self._writing.end()
+        self._reading.end()
+
+    def _report(self) -> None:
+        self._metrics.spool_available.set(0)
+        self._metrics.spool_capacity_bytes.set(self._capacity_bytes)
+        self._metrics.spool_events.set_function(self._book.events)
+        self._metrics.spool_bytes.set_function(lambda: self._book.size)
+        self._metrics.spool_oldest_event.set_function(lambda: self._book.oldest_ms() / 1000)
+        self._metrics.spool_locked_records.set_function(self._book.locked)
+
+    async def _try_to_open(self) -> None:
+        code = await self._writing.do(self._premises.enter)
+        if code:
+            self._set_code(code)
+            return
+        await self._finder.recover(self._found)
+        self._writer.last_number = self._finder.last_number
+        self.last_ordinal = self._finder.last_ordinal
+        self._is_open = True
+        self._removal.remove_empty()
+        self._set_code(await self._writing.do(self._premises.prepare))
+
+    def _set_code(self, code: str) -> None:
+        if code == self.code:
+            return
+        self.code = code
+        self._metrics.spool_available.set(0 if code else 1)
+        if code:
+            log.warning("worker.spool_unavailable", code=code)
+        else:
+            log.info("worker.spool_available")
+
+    def _has_room(self, size: int) -> bool:
+        return self._book.size + self._commits.size + size <= self._capacity_bytes
+
+    def _durable(self, entries: Sequence[Entry], written: Written) -> None:
+        self._metrics.spool_fsync_duration.observe(written.sync_s)
+        segment = self._book.segment(written.segment, segment_name(written.segment))
+        self._removal.active = segment.index
+        self._book.resize(segment, written.size)
+        for entry, put in zip(entries, written.puts, strict=True):
+            self._book.add(entry.lane, Place(segment.index, put.offset, put.length, put.number, entry.at_ms))
+            self.last_ordinal = max(self.last_ordinal, entry.ordinal)
+
+    async def _leave_out(self, lane: Lane, damaged: Iterable[tuple[Segment, Place]]) -> None:
+        for segment, place in damaged:
+            segment.aside.append((place.offset, place.offset + place.length))
+            self._book.remove(lane, [place])
+            await self._finder.set_aside(segment, (), records=1)
+            self._removal.remove_empty()
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

@@ -1,0 +1,84 @@
+"""Take, keep and leave a spool's directory; runs on the spool's writing thread."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge.runtime import failpoints
+from bridge.spool.ballast import Ballast
+from bridge.spool.disk import Disk, code_of
+from bridge.spool.keys import NO_KEY, KeyRing
+from bridge.spool.positions import positions_frame
+from bridge.spool.recovery import positions_path, remove_orphans, segment_numbers
+from bridge.spool.writer import Writer, segment_name
+
+
+class Premises:
+    """The directory, from its lock to its unlinks."""
+
+    def __init__(self, directory: Path, *, disk: Disk, keys: KeyRing, ballast: Ballast, writer: Writer) -> None:
+        """Touch nothing yet."""
+        self._directory = directory
+        self._disk = disk
+        self._keys = keys
+        self._ballast = ballast
+        self._writer = writer
+        self._lock: int | None = None
+
+    def enter(self) -> str:
+        """Take the directory for this process and read the keys; return why that is not possible, or nothing."""
+        try:
+            self._disk.make_directory(self._directory)
+            self._lock = self._disk.lock(self._directory)
+            for number in segment_numbers(self._disk, self._directory):
+                # Before anything is passed on: what cannot be read now would come too late, and out of order.
+                self._disk.read(self._directory / segment_name(number), 0, 1)
+        except OSError as exc:
+            self.leave()
+            return code_of(exc)
+        self._keys.load()
+        remove_orphans(self._disk, self._directory)
+        return ""
+
+    def prepare(self) -> str:
+        """See that a write would succeed: ballast, disk and key; return why not, or nothing."""
+        try:
+            self._ballast.ensure()
+        except OSError as exc:
+            return code_of(exc)
+        self._keys.load()
+        if self._keys.current is None and self._keys.is_empty:
+            self._make_key()
+        return "" if self._keys.current is not None else NO_KEY
+
+    def remove(self, segment: Path, *, is_active: bool) -> None:
+        """Remove a segment in which nothing is left, and then its side file."""
+        if is_active:
+            self._writer.end_segment()
+        with contextlib.suppress(OSError):  # it is found again at the next start, with its positions
+            self._disk.unlink(segment)
+            self._disk.sync_directory(self._directory)
+            self._disk.unlink(positions_path(segment))
+
+    def note(self, segment: Path, number: int, numbers: Sequence[int]) -> None:
+        """Write down which records are acknowledged."""
+        failpoints.hit(failpoints.BEFORE_POSITIONS)
+        with contextlib.suppress(OSError):  # costs duplicates only
+            self._disk.append(positions_path(segment), positions_frame(number, numbers))
+
+    def leave(self) -> None:
+        """End writing and let another process have the directory."""
+        self._writer.end_segment()
+        if self._lock is not None:
+            self._disk.close(self._lock)
+            self._lock = None
+
+    def _make_key(self) -> None:
+        """Make the first key, unless something is sealed already: then its key is missing, and that must be seen."""
+        if segment_numbers(self._disk, self._directory):
+            return
+        with contextlib.suppress(OSError):
+            self._keys.make()
+            self._keys.load()

@@ -1,0 +1,171 @@
+"""What the spool promises, on real files: durable when it says so, in order, gone only when acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import NotDurableError
+from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, open_spool, ordinals
+
+
+def segments(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.segment"))
+
+
+def positions(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.positions"))
+
+
+async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2)
+        await kept.put(3, lane=OTHER)
+        await kept.put(4)
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [1, 2, 3, 4]
+        assert again.found[2] == an_entry(3, lane=OTHER)
+        assert (again.spool.depth(LANE), again.spool.depth(OTHER)) == (3, 1)
+        assert again.spool.last_ordinal == 4
+        assert await again.head() == [1, 2, 4]
+
+
+async def test_the_order_of_the_calls_is_the_order_in_the_file(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        calls = [kept.spool.append([an_entry(number)]) for number in range(500)]
+        await asyncio.gather(*calls)
+        assert await kept.head() == list(range(500))
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == list(range(500))
+
+
+async def test_what_is_dropped_does_not_come_back(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2, 3)
+        await kept.put(10, 11, lane=OTHER)
+        kept.spool.drop(LANE, 2)
+        kept.spool.drop(OTHER, 1)
+        assert await kept.head() == [3]
+        assert sorted(kept.spool.lanes()) == [OTHER, LANE]
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [3, 11]
+
+
+async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2)
+        kept.spool.drop(LANE, 2)
+        assert kept.spool.lanes() == []
+        await kept.spool.tend()
+        await kept.put(3)
+        assert len(segments(tmp_path)) == 1
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [3]
+        again.spool.drop(LANE, 1)
+
+    assert segments(tmp_path) == []
+    assert positions(tmp_path) == []
+
+
+async def test_a_large_spool_is_many_files_and_each_goes_when_it_is_done(tmp_path: Path) -> None:
+    payload = MARKER * 1000
+    async with open_spool(tmp_path, capacity_bytes=16 * 200_000) as kept:
+        for number in range(60):
+            await kept.spool.append([an_entry(number, payload=payload)])
+        before = segments(tmp_path)
+        taken = kept.value("bytes")
+        kept.spool.drop(LANE, 30)
+        await kept.put(60)
+
+        assert len(before) > 4
+        assert len(segments(tmp_path)) < len(before)
+        assert kept.value("bytes") < taken
+        assert await kept.head() == [*range(30, 61)]
+
+
+async def test_a_peek_is_bounded_but_gives_at_least_one(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(*range(10))
+
+        assert ordinals(await kept.spool.peek(LANE, most=3, most_bytes=10_000)) == [0, 1, 2]
+        assert ordinals(await kept.spool.peek(LANE, most=10, most_bytes=1)) == [0]
+        assert await kept.spool.peek(OTHER, most=3, most_bytes=10_000) == []
+
+
+async def test_a_second_process_is_kept_out_until_the_first_has_left(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept, open_spool(tmp_path) as second:
+        await kept.put(1)
+        assert second.spool.code == "locked"
+        with pytest.raises(NotDurableError, match="locked"):
+            await second.put(2)
+
+        await kept.spool.close()
+        await second.spool.tend()
+
+        assert second.spool.code == ""
+        assert ordinals(second.found) == [1]
+
+
+async def test_nothing_is_taken_before_it_is_open(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.spool.close()
+
+        with pytest.raises(NotDurableError, match="not_open"):
+            await kept.put(1)
+
+
+async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
+    payload = bytes(100_000)
+    async with open_spool(tmp_path, capacity_bytes=1_048_576) as kept:
+        for number in range(10):
+            await kept.spool.append([an_entry(number, payload=payload)])
+        with pytest.raises(NotDurableError, match="full"):
+            await kept.spool.append([an_entry(10, payload=payload)])
+        assert kept.spool.code == "full"
+        assert kept.value("available") == 0
+
+        kept.spool.drop(LANE, 5)
+        await kept.spool.tend()
+
+        assert kept.spool.code == ""
+        await kept.spool.append([an_entry(10, payload=payload)])
+        assert await kept.head() == [*range(5, 11)]
+
+
+async def test_no_call_is_half_durable(tmp_path: Path) -> None:
+    async with open_spool(tmp_path, capacity_bytes=1_048_576) as kept:
+        await kept.put(1)
+        with pytest.raises(NotDurableError, match="full"):
+            await kept.spool.append([an_entry(2), an_entry(3, payload=bytes(2_000_000))])
+        await kept.spool.tend()
+        await kept.put(4)
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [1, 4]
+
+
+async def test_who_gave_up_before_it_was_begun_is_left_out(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        first, second, third = (asyncio.ensure_future(kept.spool.append([an_entry(n)])) for n in (1, 2, 3))
+        second.cancel()
+        await asyncio.gather(first, third)
+
+        assert await kept.head() == [1, 3]
+
+
+async def test_what_is_held_is_told(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        assert (kept.value("events"), kept.value("oldest_event_timestamp_seconds")) == (0, 0)
+        await kept.spool.append(entries([7, 8]))
+
+        assert kept.value("events") == 2
+        assert kept.value("oldest_event_timestamp_seconds") == 1_700_000_000.007
+        assert kept.value("bytes") == sum(path.stat().st_size for path in segments(tmp_path))
+        assert kept.value("available") == 1
+        assert kept.value("fsync_duration_seconds_count") == 1

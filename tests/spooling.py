@@ -1,0 +1,100 @@
+"""Spools on real files, for every test that needs one."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from bridge.runtime.metrics import IngressMetrics
+from bridge.spool.disk import Disk
+from bridge.spool.format import Entry, Lane
+from bridge.spool.store import Spool
+
+CAPACITY_BYTES = 64 * 1024 * 1024
+LANE: Lane = ("drx.prescriptions.v1", 3)
+OTHER: Lane = ("drx.accounts.v1", 0)
+# What no raw file may hold.
+MARKER = b"PHI-canary-Adams-1961"
+ALL = 1_000_000
+
+
+def an_entry(ordinal: int, *, lane: Lane = LANE, payload: bytes | None = None) -> Entry:
+    return Entry(ordinal, 1_700_000_000_000 + ordinal, lane, MARKER + b"%d" % ordinal if payload is None else payload)
+
+
+def entries(numbers: Iterable[int], *, lane: Lane = LANE) -> list[Entry]:
+    return [an_entry(number, lane=lane) for number in numbers]
+
+
+def ordinals(found: Iterable[Entry]) -> list[int]:
+    return [entry.ordinal for entry in found]
+
+
+def write_key(directory: Path, name: str = "current", secret: bytes = b"k" * 32) -> Path:
+    directory.mkdir(exist_ok=True)
+    path = directory / name
+    path.write_bytes(b"spk_" + base64.b64encode(secret) + b"\n")
+    path.chmod(0o600)
+    return path
+
+
+@dataclass
+class Kept:
+    """An open spool and what it said.
+
+    Attributes:
+        found: Entries it recovered, in order.
+    """
+
+    spool: Spool
+    metrics: IngressMetrics
+    found: list[Entry] = field(default_factory=list)
+
+    def value(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(f"drxbridge_spool_{name}")
+        assert value is not None
+        return value
+
+    async def put(self, *ordinals: int, lane: Lane = LANE) -> None:
+        await self.spool.append(entries(ordinals, lane=lane))
+
+    async def head(self, lane: Lane = LANE) -> list[int]:
+        return ordinals(await self.spool.peek(lane, most=ALL, most_bytes=ALL * 1000))
+
+
+def make_spool(
+    directory: Path,
+    *,
+    key_dir: Path | None = None,
+    capacity_bytes: int = CAPACITY_BYTES,
+    disk: Disk | None = None,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Kept:
+    metrics = IngressMetrics(CollectorRegistry())
+    spool = Spool(
+        directory=directory,
+        key_dir=key_dir or directory / "keys",
+        capacity_bytes=capacity_bytes,
+        metrics=metrics,
+        disk=disk,
+        now_ns=now_ns,
+    )
+    return Kept(spool, metrics)
+
+
+@asynccontextmanager
+async def open_spool(
+    directory: Path, *, key_dir: Path | None = None, capacity_bytes: int = CAPACITY_BYTES, disk: Disk | None = None
+) -> AsyncIterator[Kept]:
+    kept = make_spool(directory, key_dir=key_dir, capacity_bytes=capacity_bytes, disk=disk)
+    await kept.spool.open(kept.found.append)
+    try:
+        yield kept
+    finally:
+        await kept.spool.close()
