@@ -51,15 +51,22 @@ class Cluster(Protocol):
 class EmbeddedCluster(KafkaCluster):
     """Brokers of `bridge.dev`; they die with the test process, however that ends."""
 
-    def __init__(self, directory: Path, *, brokers: int) -> None:
-        """Keep data and logs below `directory`."""
+    def __init__(self, directory: Path, *, brokers: int, detours: bool = False) -> None:
+        """Keep data and logs below `directory`; see `KafkaCluster` for `detours`."""
         cache = kafka_jars()
         cache.fetch(cache.missing(), check=lambda: None)
         self._data = directory / "kafka"
         self._data.mkdir(parents=True)
         # One id in 64 starts with a dash, which a command line may take for an option; here every one does.
         write_json(self._data / "cluster.json", {"cluster_id": "-" + "A" * 21, "brokers": brokers})
-        super().__init__(self._data, brokers=brokers, java=find_java(), class_path=cache.class_path, logs=directory)
+        super().__init__(
+            self._data,
+            brokers=brokers,
+            java=find_java(),
+            class_path=cache.class_path,
+            logs=directory,
+            detours=detours,
+        )
 
     def stop(self) -> None:
         """End them at once: nobody reads the data again. The logs stay, as pytest keeps them, for a failed test."""

@@ -36,8 +36,12 @@ def _nothing() -> None:
 class KafkaCluster:
     """Brokers 1 to n under one directory; stop and start keep data, ports and cluster id."""
 
-    def __init__(self, directory: Path, *, brokers: int, java: Java, class_path: str, logs: Path) -> None:
+    def __init__(
+        self, directory: Path, *, brokers: int, java: Java, class_path: str, logs: Path, detours: bool = False
+    ) -> None:
         """Describe the cluster below `directory`, which need not exist yet; `logs` must.
+
+        With `detours`, clients can also come through a proxy before each broker, which is the caller's (see `detours`).
 
         Raises:
             ConfigError: The directory holds a cluster of another size.
@@ -51,7 +55,8 @@ class KafkaCluster:
         self._java = java
         self._jvm_options = jvm_options(brokers=brokers)
         self._class_path = class_path
-        roles = [f"{role}-{number}" for role in ("broker", "controller") for number in range(1, brokers + 1)]
+        kinds = ("broker", "controller", *(("detour", "proxy") if detours else ()))
+        roles = [f"{kind}-{number}" for kind in kinds for number in range(1, brokers + 1)]
         self._ports = stable_ports(directory / "ports.json", names=roles)
         self.brokers: Mapping[int, Child] = {
             number: Child(
@@ -68,6 +73,11 @@ class KafkaCluster:
     def bootstrap_servers(self) -> str:
         """Every broker as host:port, separated by commas."""
         return ",".join(self._address(number) for number in self.brokers)
+
+    @property
+    def detours(self) -> dict[int, tuple[int, int]]:
+        """Broker to the port at which its proxy must listen, and the one to which it must lead; both of loopback."""
+        return {number: (self._ports[f"proxy-{number}"], self._ports[f"detour-{number}"]) for number in self.brokers}
 
     def start(self, *, check: Callable[[], None] = _nothing, started: Callable[[], None] = _nothing) -> None:
         """Start every broker and return when each answers and knows all the others.

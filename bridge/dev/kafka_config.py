@@ -40,20 +40,25 @@ def jvm_options(*, brokers: int) -> list[str]:
 
 
 def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) -> str:
-    """Text of `server.properties` of broker `number`; paths are relative, since Kafka splits `log.dirs` at commas."""
+    """Text of `server.properties` of broker `number`; paths are relative, since Kafka splits `log.dirs` at commas.
+
+    With a port `detour-N` the broker listens there too, and tells those who come that way to go on at port `proxy-N`.
+    """
     replicas = min(brokers, _REPLICATED_FROM)
     in_sync = _MIN_IN_SYNC if brokers >= _REPLICATED_FROM else 1
     voters = ",".join(f"{n}@{HOST}:{ports[f'controller-{n}']}" for n in range(1, brokers + 1))
     client = f"PLAINTEXT://{HOST}:{ports[f'broker-{number}']}"
+    controller = f"CONTROLLER://{HOST}:{ports[f'controller-{number}']}"
+    detour, proxy = ports.get(f"detour-{number}"), ports.get(f"proxy-{number}")
     lines = {
         "process.roles": "broker,controller",
         "node.id": number,
         "controller.quorum.voters": voters,
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"{client},CONTROLLER://{HOST}:{ports[f'controller-{number}']}",
-        "advertised.listeners": client,
+        "listeners": f"{client},{controller}" + (f",DETOUR://{HOST}:{detour}" if detour else ""),
+        "advertised.listeners": client + (f",DETOUR://{HOST}:{proxy}" if proxy else ""),
         "inter.broker.listener.name": "PLAINTEXT",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR:PLAINTEXT",
         "log.dirs": "log",
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
