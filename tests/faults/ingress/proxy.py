@@ -1,0 +1,157 @@
+"""TCP proxies before brokers that can be made slow, narrow, deaf on one side, or to break what goes through them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from socket import SO_LINGER, SOL_SOCKET
+
+from bridge.dev.ports import HOST
+
+_CHUNK_BYTES = 65_536
+# Zero seconds to linger: a close is a reset.
+_RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What happens to the bytes of one direction.
+
+    Attributes:
+        delay_s: Until each piece goes on; pieces keep their order.
+        rate_bytes_s: Most bytes a second of one connection.
+        slice_bytes: Largest piece that goes on at once.
+        reset_after_bytes: The connection is reset, both ways, when it has carried so much since it was made.
+        deaf: Nothing goes on; what comes is held back and goes on when the trouble ends.
+    """
+
+    delay_s: float = 0.0
+    rate_bytes_s: float = 0.0
+    slice_bytes: int = 0
+    reset_after_bytes: int = 0
+    deaf: bool = False
+
+
+NONE = Trouble()
+
+
+class Proxy:
+    """One listening port that leads to another.
+
+    Attributes:
+        to_broker: Trouble of what clients send; may be changed at any time, as `to_client`.
+        resets: Connections that were reset on purpose.
+    """
+
+    def __init__(self, upstream: int) -> None:
+        """Lead to a port of loopback."""
+        self._upstream = upstream
+        self._changed = asyncio.Event()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.to_broker = NONE
+        self.to_client = NONE
+        self.resets = 0
+
+    def make_trouble(self, *, to_broker: Trouble = NONE, to_client: Trouble = NONE) -> None:
+        """From now on; without arguments all is well again."""
+        self.to_broker, self.to_client = to_broker, to_client
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def reset_all(self) -> None:
+        """Reset every connection."""
+        for writer in list(self._writers):
+            _reset(writer)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection until either side ends it."""
+        try:
+            broker_reader, broker_writer = await asyncio.open_connection(HOST, self._upstream)
+        except OSError:
+            _reset(writer)  # as a dead broker's kernel would
+            return
+        ends = {writer, broker_writer}
+        self._writers |= ends
+        pumps = [
+            asyncio.create_task(self._pump(reader, broker_writer, up=True)),
+            asyncio.create_task(self._pump(broker_reader, writer, up=False)),
+        ]
+        try:
+            ended, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            if any(pump.result() for pump in ended):
+                self.resets += 1
+                for each in ends:
+                    _reset(each)
+        finally:
+            self._writers -= ends
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.wait(pumps)
+            for each in ends:
+                each.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> bool:
+        """Carry one direction until it ends, or until it is time for a reset."""
+        carried = 0
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(_CHUNK_BYTES):
+                for piece in _slices(chunk, self._trouble(up=up).slice_bytes):
+                    trouble = await self._let_through(up=up)
+                    await asyncio.sleep(trouble.delay_s)
+                    writer.write(piece)
+                    await writer.drain()
+                    carried += len(piece)
+                    if trouble.rate_bytes_s:
+                        await asyncio.sleep(len(piece) / trouble.rate_bytes_s)
+                    if 0 < trouble.reset_after_bytes <= carried:
+                        return True
+        return False
+
+    async def _let_through(self, *, up: bool) -> Trouble:
+        while (trouble := self._trouble(up=up)).deaf:
+            await self._changed.wait()
+        return trouble
+
+    def _trouble(self, *, up: bool) -> Trouble:
+        return self.to_broker if up else self.to_client
+
+
+@asynccontextmanager
+async def proxies(ports: Mapping[int, tuple[int, int]]) -> AsyncIterator[dict[int, Proxy]]:
+    """Run a proxy for each name, from the first port to the second, without any trouble yet."""
+    async with AsyncExitStack() as stack:
+        made = {}
+        for name, (port, upstream) in ports.items():
+            made[name] = Proxy(upstream)
+            server = await asyncio.start_server(partial(_serve, made[name]), HOST, port)
+            stack.push_async_callback(_close, server, made[name])
+        yield made
+
+
+async def _serve(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await proxy.serve(reader, writer)
+
+
+async def _close(server: asyncio.Server, proxy: Proxy) -> None:
+    server.close()
+    proxy.reset_all()
+    await server.wait_closed()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+    writer.transport.abort()
+
+
+def _slices(chunk: bytes, most: int) -> list[bytes]:
+    if not most:
+        return [chunk]
+    return [chunk[start : start + most] for start in range(0, len(chunk), most)]
