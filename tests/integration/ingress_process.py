@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import aiohttp
 import orjson
+from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.dev.ports import free_port
 from bridge.kafka.connection import Connection
@@ -50,13 +51,15 @@ class Reply:
 
 
 class IngressProcess:
-    """One run; ends with the context.
+    """One run, or several of the same: `start` begins another life after `kill` or `ended`. Ends with the context.
 
     The topics of the contract are shared by all tests of a session, so each run has a source name of its own, by
     which `records` tells its records from all others.
     """
 
-    def __init__(self, directory: Path, bootstrap_servers: str, **settings: str) -> None:
+    def __init__(
+        self, directory: Path, bootstrap_servers: str, *, command: Sequence[str] = (), **settings: str
+    ) -> None:
         """Start it and do not wait; `settings` are environment variables without their prefix."""
         directory.mkdir(parents=True, exist_ok=True)
         self.bootstrap_servers = bootstrap_servers
@@ -65,8 +68,8 @@ class IngressProcess:
         self.url, self.management_url = (f"http://127.0.0.1:{port}" for port in _two_ports())
         self._outputs = [directory / "stdout", directory / "stderr"]
         self.env = self._environment(_secrets_dir(directory), settings)
-        with self._outputs[0].open("wb") as out, self._outputs[1].open("wb") as err:
-            self._process = subprocess.Popen(serve_command(), env=self.env, stdout=out, stderr=err)  # noqa: S603
+        self._command = list(command or serve_command())
+        self._process = self._spawn()
 
     def _environment(self, secrets_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
         source = f"BRIDGE_SOURCES__{self.source}__"
@@ -91,6 +94,27 @@ class IngressProcess:
         """End it without waiting for an orderly stop."""
         self._process.kill()
         self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Of this life."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False once it has ended."""
+        return self._process.poll() is None
+
+    def start(self, **env: str) -> Self:
+        """Begin another life with the same settings, and `env` besides; do not wait."""
+        assert not self.alive
+        self._process = self._spawn(**env)
+        return self
+
+    def kill(self) -> None:
+        """End it as a crash would; returns when it is gone."""
+        self._process.kill()
+        self._process.wait(HANG_S)
 
     @property
     def webhook_url(self) -> str:
@@ -129,6 +153,16 @@ class IngressProcess:
         source = ("ce_source", self.source.encode())
         async with open_reader(Connection(self.bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
             return [record async for record in found.until_end() if source in record.headers]
+
+    def metric(self, name: str) -> float:
+        """Sum of the samples of that name, whatever their labels."""
+        with urlopen(Request(f"{self.management_url}/metrics"), timeout=PROBE_S) as answer:  # noqa: S310 - as below
+            families = text_string_to_metric_families(answer.read().decode())
+            return sum(each.value for family in families for each in family.samples if each.name == name)
+
+    def _spawn(self, **env: str) -> subprocess.Popen[bytes]:
+        with self._outputs[0].open("ab") as out, self._outputs[1].open("ab") as err:
+            return subprocess.Popen(self._command, env=self.env | env, stdout=out, stderr=err)  # noqa: S603 - our own
 
     def _asked(self, url: str) -> int:
         assert self._process.poll() is None, self.output()

@@ -1,0 +1,22 @@
+"""Fixtures of the fault matrix of the ingress: three brokers for all rows, and a place for their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.ingress.brokers import Brokers
+from tests.faults.ingress.scene import Stage
+
+
+@pytest.fixture(scope="session")
+def stage(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Give brokers that no other test uses, all running; whoever stops one has it healed."""
+    directory = tmp_path_factory.mktemp("matrix")
+    brokers = Brokers(directory)
+    try:
+        brokers.start()
+        yield Stage(brokers, postgres_server, directory)
+    finally:
+        brokers.stop()

@@ -1,0 +1,82 @@
+"""What was sent, when, and what was answered: the sender's side of every promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import inf
+from typing import Literal, NamedTuple
+
+# Of a delivery that is ours to make, `genuine` is the first copy and every retry, `duplicate` one more although it was
+# answered, `replayed` the very same bytes and headers as before, `conflict` another body under the same id. The rest
+# must be refused: `forged` has another key's signature, `stale` a good one that is too old.
+Kind = Literal["genuine", "duplicate", "replayed", "conflict", "forged", "stale"]
+HOSTILE: frozenset[Kind] = frozenset({"forged", "stale"})
+
+
+class Delivery(NamedTuple):
+    """One body under one id.
+
+    Attributes:
+        key: Prescription that it is about.
+    """
+
+    id: str
+    key: str
+    body: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Lower-case hex of the body."""
+        return sha256(self.body).hexdigest()
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request.
+
+    Attributes:
+        sent_at: Seconds of a clock that never goes back, as `answered_at`, which is for ever where nobody answered.
+        status: 0 where nobody answered.
+        outcome: What the answer called itself, and `reason` why.
+    """
+
+    delivery: Delivery
+    kind: Kind
+    sent_at: float
+    answered_at: float = inf
+    status: int = 0
+    outcome: str = ""
+    reason: str = ""
+
+    @property
+    def promised(self) -> bool:
+        """True for 2xx: the sender may forget the delivery."""
+        return 200 <= self.status < 300
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Every attempt of a run, in the order of sending.
+
+    Attributes:
+        leaks: Answers that held what they must not.
+    """
+
+    attempts: list[Attempt] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)
+
+    def of(self, *kinds: Kind) -> Iterator[Attempt]:
+        """Attempts of some kinds."""
+        return (each for each in self.attempts if each.kind in kinds)
+
+    @property
+    def promised(self) -> int:
+        """How many were answered 2xx."""
+        return sum(each.promised for each in self.attempts)
+
+    @property
+    def worst_answer_s(self) -> float:
+        """The longest that anybody waited for an answer that came."""
+        return max((each.answered_at - each.sent_at for each in self.attempts if each.status), default=0.0)

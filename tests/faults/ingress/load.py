@@ -1,0 +1,160 @@
+"""Senders that keep the order of each prescription, some of them stubborn, and a few who should not be there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import orjson
+
+from tests.faults.ingress.ledger import Attempt, Delivery, Kind, Ledger
+from tests.faults.ingress.subject import Subject
+from tests.faults.ingress.traffic import Prescription, Prescriptions
+
+# A request without any answer for so long has none; no bridge is meant to be so slow.
+SILENT_S = 30.0
+# Between two attempts; shorter than `Retry-After` asks for, so that more of them fall into a fault.
+RETRY_S = (0.1, 1.0)
+# So long after the end of the load every stubborn sender has been served, or there is something wrong.
+PATIENCE_S = 180.0
+# How old a stale delivery is: beyond any tolerance that a source can be given in earnest.
+STALE_S = 3_600
+# Of each hundred deliveries so many are followed by a copy, by a replay, and by one that is forged or stale.
+MISCHIEF: Mapping[Kind, float] = {"duplicate": 0.02, "replayed": 0.01, "forged": 0.01, "stale": 0.01}
+
+
+class Load:
+    """Traffic of one run; every attempt goes into the ledger."""
+
+    def __init__(self, subject: Subject, ledger: Ledger, prescriptions: Prescriptions, *, rng: random.Random) -> None:
+        """Send nothing yet."""
+        self._subject = subject
+        self._ledger = ledger
+        self.prescriptions = prescriptions
+        self._rng = rng
+        self._ended = asyncio.Event()
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def poisson(self, rate: float) -> AsyncIterator[None]:
+        """Send about `rate` deliveries a second while the block runs, then wait for those under way.
+
+        An open loop: how long answers take delays nobody but the next delivery of the same prescription.
+        """
+        self._ended.clear()
+        running = asyncio.create_task(self._poisson(rate))
+        try:
+            yield
+        except BaseException:
+            running.cancel()
+            await asyncio.wait({running})
+            raise
+        self._ended.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await running
+
+    async def closed(self, senders: int, count: int) -> None:
+        """Send `count` deliveries by so many senders, each the next one as soon as the last was answered."""
+        self._ended.clear()
+        left = iter(range(count))
+
+        async def run() -> None:
+            for _ in left:
+                await self._next(self.prescriptions.take())
+
+        async with asyncio.timeout(PATIENCE_S + count / senders), self.open(), asyncio.TaskGroup() as group:
+            for _ in range(senders):
+                group.create_task(run())
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Have connections for the block, and none after it; within another such block, have those."""
+        if self._session is not None:
+            yield
+            return
+        timeout = aiohttp.ClientTimeout(total=SILENT_S)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+            self._session = session
+            try:
+                yield
+            finally:
+                self._session = None
+
+    async def probe(self) -> Attempt:
+        """Make one delivery of a new prescription, once."""
+        return await self.attempt(self.prescriptions.new().deliveries[0], "genuine")
+
+    async def deliver(self, delivery: Delivery, *, stubborn: bool, kind: Kind = "genuine") -> Attempt:
+        """Make a delivery, a stubborn sender until it is taken; return the last attempt."""
+        while True:
+            attempt = await self.attempt(delivery, kind)
+            if not stubborn or attempt.promised or attempt.status not in {0, 429, 503}:
+                return attempt
+            await asyncio.sleep(self._rng.uniform(*RETRY_S))
+
+    async def attempt(self, delivery: Delivery, kind: Kind, headers: Mapping[str, str] | None = None) -> Attempt:
+        """Make one request, signed now unless `headers` are given."""
+        sign = self._subject.forge if kind == "forged" else self._subject.sign
+        at = int(time.time()) - (STALE_S if kind == "stale" else 0)
+        sent = sign(delivery.id, at, delivery.body) if headers is None else headers
+        attempt = Attempt(delivery, kind, time.monotonic())
+        self._ledger.attempts.append(attempt)
+        await self._exchange(attempt, sent)
+        return attempt
+
+    async def _exchange(self, attempt: Attempt, headers: Mapping[str, str]) -> None:
+        assert self._session is not None
+        try:
+            async with self._session.post(self._subject.url, data=attempt.delivery.body, headers=headers) as answer:
+                body = await answer.read()
+                attempt.status = answer.status
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return
+        attempt.answered_at = time.monotonic()
+        attempt.outcome, attempt.reason = _words(body)
+        if self.prescriptions.mark.encode() in body or self.prescriptions.key_mark.encode() in body:
+            self._ledger.leaks.append(f"answer {attempt.status} to {attempt.kind} {attempt.delivery.id}")
+
+    async def _poisson(self, rate: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        async with self.open(), asyncio.TaskGroup() as group:
+            while not self._ended.is_set():
+                group.create_task(self._next(self.prescriptions.take()))
+                due += self._rng.expovariate(rate)
+                await asyncio.sleep(due - loop.time())
+
+    async def _next(self, prescription: Prescription) -> None:
+        """Make the next delivery of a prescription; whatever becomes of it, another may follow only then."""
+        delivery = prescription.deliveries.popleft()
+        headers = self._subject.sign(delivery.id, int(time.time()), delivery.body)
+        first = await self.attempt(delivery, "genuine", headers)
+        if prescription.stubborn and first.status in {0, 429, 503}:
+            await asyncio.sleep(self._rng.uniform(*RETRY_S))
+            await self.deliver(delivery, stubborn=True)
+        for kind, share in MISCHIEF.items():
+            if self._rng.random() < share:
+                await self._misbehave(delivery, kind, headers)
+        self.prescriptions.give_back(prescription)
+
+    async def _misbehave(self, delivery: Delivery, kind: Kind, headers: Mapping[str, str]) -> None:
+        if kind == "replayed":
+            await self.attempt(delivery, kind, headers)
+        else:
+            await self.attempt(delivery if kind == "duplicate" else self.prescriptions.another(delivery), kind)
+
+
+def _words(body: bytes) -> tuple[str, str]:
+    """Take `outcome` and `reason` (or `code`) from an answer; empty for anybody else's."""
+    try:
+        answer: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "", ""
+    if not isinstance(answer, dict):
+        return "", ""
+    return str(answer.get("outcome", "")), str(answer.get("reason") or answer.get("code") or "")

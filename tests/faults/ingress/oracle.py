@@ -1,0 +1,148 @@
+"""Judges a run by what was promised: pure, from the ledger of the senders, the log, and what the log has brought about.
+
+Every answer 2xx is an obligation. A delivery that was answered otherwise, or not at all, may have an effect or none.
+A repeated record (the same event id again) is counted and is no fault, wherever it stands: order is the order of first
+occurrences.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import orjson
+
+from tests.faults.ingress.ledger import HOSTILE, Attempt
+from tests.faults.ingress.subject import Logged
+from tests.oracle.model import expected
+
+# What a sender of genuine deliveries may be answered, and an intruder.
+_ANSWERS = {0, 200, 202, 503}
+_REFUSALS = {0, 401, 503}
+
+Identity = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a consumer has made of the log.
+
+    Attributes:
+        states: Prescription to its columns, by the names of the model.
+        counts: Prescription to how many effects there were, by the consumer's own count.
+        events: Ids of the events that had an effect, by prescription.
+    """
+
+    states: Mapping[str, Mapping[str, Any]]
+    counts: Mapping[str, int]
+    events: Mapping[str, Sequence[str]]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Every broken promise, by its kind, each with the ids that tell where; empty lists are what a bridge must show.
+
+    Attributes:
+        lost: Promised, and not in the log, or in the log and without effect.
+        foreign: In the log or among the effects, and sent by nobody with that body; forged and stale ones are.
+        misordered: Accepted before a later delivery of the same prescription was sent, and logged after it.
+        answers: What the contract does not allow to be said.
+        states: Prescriptions whose state is not what the model says.
+        repeated: Records that repeat an event; no fault.
+        repeated_effects: Effects beyond one for each event.
+    """
+
+    lost: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    misordered: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    repeated: int = 0
+    repeated_effects: int = 0
+
+
+def judge_log(attempts: Sequence[Attempt], log: Sequence[Logged]) -> Verdict:
+    """Compare the log with what was sent and answered."""
+    events = {(each.event_id, each.body_sha256) for each in log if not each.parked}
+    parked = {(each.event_id, each.body_sha256) for each in log if each.parked}
+    hashes = _hashes(attempts)
+    issued = {hashes[id(each.delivery)] for each in attempts if each.kind not in HOSTILE}
+    verdict = Verdict(
+        answers=[_said(each) for each in attempts if not _allowed(each)],
+        foreign=sorted(event_id for event_id, _ in {*events, *parked} - issued),
+        repeated=sum(times - 1 for times in Counter((each.event_id, each.parked) for each in log).values()),
+    )
+    owed = [each for each in attempts if each.promised and each.kind not in HOSTILE]
+    verdict.lost = sorted(
+        {
+            each.delivery.id
+            for each in owed
+            if hashes[id(each.delivery)] not in (parked if each.outcome == "parked" else events)
+        }
+    )
+    verdict.misordered = _misordered(owed, attempts, log)
+    return verdict
+
+
+def judge_effects(verdict: Verdict, attempts: Sequence[Attempt], log: Sequence[Logged], effects: Effects) -> None:
+    """Compare the effects with the log, and the state of every prescription with the model; add to the verdict."""
+    hashes = _hashes(attempts)
+    bodies = {hashes[id(each.delivery)]: each.delivery.body for each in attempts}
+    logged: dict[str, dict[str, bytes]] = {}
+    for record in log:
+        if not record.parked:
+            # Of two bodies under one id the first stands.
+            logged.setdefault(record.key, {}).setdefault(
+                record.event_id, bodies.get((record.event_id, record.body_sha256), b"")
+            )
+    for key, told in logged.items():
+        seen = effects.events.get(key, ())
+        verdict.lost += sorted(told.keys() - set(seen))
+        verdict.repeated_effects += max(0, effects.counts.get(key, 0) - len(told)) + len(seen) - len(set(seen))
+        state = expected(orjson.loads(body) for body in told.values() if body)
+        if effects.states.get(key) != state:
+            verdict.states.append(key)
+    for key, seen in effects.events.items():
+        verdict.foreign += sorted(set(seen) - logged.get(key, {}).keys())
+
+
+def _hashes(attempts: Iterable[Attempt]) -> dict[int, Identity]:
+    """Identity of each delivery, computed once for all attempts at it."""
+    deliveries = {id(each.delivery): each.delivery for each in attempts}
+    return {number: (each.id, each.sha256) for number, each in deliveries.items()}
+
+
+def _allowed(attempt: Attempt) -> bool:
+    if attempt.kind in HOSTILE:
+        return attempt.status in _REFUSALS
+    # Meanwhile its signature may have become too old.
+    return attempt.status in _ANSWERS or (attempt.kind == "replayed" and attempt.status in _REFUSALS)
+
+
+def _misordered(owed: Iterable[Attempt], attempts: Iterable[Attempt], log: Sequence[Logged]) -> list[str]:
+    """Find the events that stand after one that was sent when they had already been promised."""
+    sent_at: dict[str, float] = {}
+    for each in attempts:
+        sent_at[each.delivery.id] = min(each.sent_at, sent_at.get(each.delivery.id, inf))
+    promised_at: dict[str, float] = {}
+    for each in owed:
+        if each.outcome != "parked":  # these leave the order of their prescription
+            promised_at[each.delivery.id] = min(each.answered_at, promised_at.get(each.delivery.id, inf))
+    latest: dict[tuple[Any, str], float] = {}
+    found, seen = [], set()
+    for record in log:
+        if record.parked or record.event_id in seen:
+            continue
+        seen.add(record.event_id)
+        row = (record.place, record.key)
+        if promised_at.get(record.event_id, inf) < latest.get(row, -inf):
+            found.append(record.event_id)
+        latest[row] = max(latest.get(row, -inf), sent_at.get(record.event_id, -inf))
+    return found
+
+
+def _said(attempt: Attempt) -> str:
+    return f"{attempt.status} {attempt.reason} to {attempt.kind} {attempt.delivery.id}"

@@ -1,0 +1,68 @@
+"""What one row of the fault matrix came to, and where all of them are kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+
+ROOT = Path(__file__).parents[3]
+# One JSON document a line, so that runs may add to it one after the other.
+RESULTS = ROOT / "build" / "faults" / "rows.ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of one row; the faults among the figures must be 0, the others are what it costs.
+
+    Attributes:
+        row: Its name in the matrix, and `title` what is done to the bridge.
+        requests: Attempts of all kinds, of which so many were answered 2xx (`promised`), 503 or not at all.
+        lost: Promised and not kept.
+        foreign: In the log or among the effects without having been sent like that: forged, stale, changed.
+        repeated: Records that repeat an event.
+        repeated_effects: Effects beyond one for each event.
+        misordered: Events that were overtaken within their prescription.
+        wrong_answers: Answers that the contract does not allow.
+        wrong_states: Prescriptions whose state is not the model's.
+        leaks: Places with health information in clear.
+        worst_answer_s: The longest wait for an answer.
+        recovery_s: From the end of the fault until all was durable in Kafka and a new delivery was answered 200.
+    """
+
+    row: str
+    title: str
+    seed: int
+    scale: float
+    requests: int
+    promised: int
+    unavailable: int
+    unanswered: int
+    lost: int
+    foreign: int
+    repeated: int
+    repeated_effects: int
+    misordered: int
+    wrong_answers: int
+    wrong_states: int
+    leaks: int
+    worst_answer_s: float
+    recovery_s: float
+    rss_peak_mib: float
+
+
+# The figures of a result that must be zero.
+FAULTS = ("lost", "foreign", "repeated_effects", "misordered", "wrong_answers", "wrong_states", "leaks")
+
+
+def keep(result: Result, path: Path = RESULTS) -> None:
+    """Add a result to those of other runs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(orjson.dumps(asdict(result), option=orjson.OPT_APPEND_NEWLINE))
+
+
+def kept(path: Path = RESULTS) -> list[Result]:
+    """Every result so far."""
+    return [Result(**orjson.loads(line)) for line in path.read_bytes().splitlines()] if path.exists() else []

@@ -1,0 +1,140 @@
+"""One row of the fault matrix from the empty topic to its result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import urlopen
+
+from tests.faults.ingress.oracle import Verdict, judge_effects, judge_log
+from tests.faults.ingress.results import Result
+from tests.faults.ingress.scene import RSS_MAX_MIB, Scene, Stage, scene_of
+from tests.faults.ingress.subject import Logged
+from tests.integration.ingress_process import PROBE_S
+
+# Broken promises that a failure names; the ledger of a run may have a hundred thousand.
+SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is done to a bridge.
+
+    Attributes:
+        play: Does it, under load; afterwards everything is healed by the harness.
+        detour: Whether there are proxies before the brokers.
+        settings: Of the ingress, without their prefix.
+    """
+
+    name: str
+    title: str
+    play: Callable[[Scene], Awaitable[None]]
+    detour: bool = False
+    effects: bool = True
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a row came to: its figures, and which promises were broken where."""
+
+    result: Result
+    verdict: Verdict
+    leaks: Sequence[str]
+
+    @property
+    def broken(self) -> list[str]:
+        """Every kind of broken promise with its first cases; empty when all were kept."""
+        kinds = {
+            "lost": self.verdict.lost,
+            "foreign": self.verdict.foreign,
+            "misordered": self.verdict.misordered,
+            "wrong answers": self.verdict.answers,
+            "wrong states": self.verdict.states,
+            "repeated effects": ["…"] * self.verdict.repeated_effects,
+            "health information in clear": self.leaks,
+            "too large": [] if self.result.rss_peak_mib <= RSS_MAX_MIB else [f"{self.result.rss_peak_mib:.0f} MiB"],
+        }
+        return [f"{len(cases)} {kind}: {', '.join(cases[:SHOWN])}" for kind, cases in kinds.items() if cases]
+
+
+async def play(row: Row, stage: Stage, *, seed: int, factor: float, command: Sequence[str] = ()) -> Outcome:
+    """Set the scene, deliver a little, do what the row does, heal, and judge."""
+    async with scene_of(
+        stage,
+        seed=f"{seed}-{row.name}",
+        factor=factor,
+        detour=row.detour,
+        effects=row.effects,
+        command=command,
+        **row.settings,
+    ) as scene:
+        await scene.warm_up()
+        try:
+            await row.play(scene)
+            await scene.heal()
+        except BaseException:
+            await asyncio.to_thread(stage.brokers.heal)  # the next row has the same ones
+            raise
+        await scene.calm_down()
+        verdict, leaks = await _judge(scene)
+        return Outcome(_result(row, scene, verdict, leaks, seed=seed), verdict, leaks)
+
+
+async def _judge(scene: Scene) -> tuple[Verdict, list[str]]:
+    log = await scene.subject.log()
+    attempts = scene.ledger.attempts
+    verdict = judge_log(attempts, log)
+    if scene.reader is not None:
+        await asyncio.to_thread(scene.reader.wait_settled, log)
+        judge_effects(verdict, attempts, log, await asyncio.to_thread(scene.reader.effects))
+    leaks = await asyncio.to_thread(_leaks, scene, log)
+    return verdict, [*scene.ledger.leaks, *scene.leaks, *leaks]
+
+
+def _leaks(scene: Scene, log: Sequence[Logged]) -> list[str]:
+    """Look wherever nothing of a delivery may stand."""
+    marks = [scene.load.prescriptions.mark.encode(), scene.load.prescriptions.key_mark.encode()]
+    with urlopen(f"{scene.ingress.management_url}/metrics", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
+        metrics = answer.read()
+    places = {
+        "metrics": metrics,
+        **{str(path.relative_to(scene.directory)): path.read_bytes() for path in files(scene.directory)},
+    }
+    headers = [each for each in log if any(mark in each.clear for mark in marks) or marks[0] in each.key.encode()]
+    return [
+        *(place for place, content in places.items() if any(mark in content for mark in marks)),
+        *(f"headers of {each.event_id}" for each in headers),
+    ]
+
+
+def files(directory: Path) -> list[Path]:
+    """Every file below a directory."""
+    return [path for path in sorted(directory.rglob("*")) if path.is_file()]
+
+
+def _result(row: Row, scene: Scene, verdict: Verdict, leaks: Sequence[str], *, seed: int) -> Result:
+    attempts = scene.ledger.attempts
+    return Result(
+        row=row.name,
+        title=row.title,
+        seed=seed,
+        scale=scene.factor,
+        requests=len(attempts),
+        promised=scene.ledger.promised,
+        unavailable=sum(each.status == 503 for each in attempts),
+        unanswered=sum(each.status == 0 for each in attempts),
+        lost=len(verdict.lost),
+        foreign=len(verdict.foreign),
+        repeated=verdict.repeated,
+        repeated_effects=verdict.repeated_effects,
+        misordered=len(verdict.misordered),
+        wrong_answers=len(verdict.answers),
+        wrong_states=len(verdict.states),
+        leaks=len(leaks),
+        worst_answer_s=round(scene.ledger.worst_answer_s, 3),
+        recovery_s=round(scene.recovery_s, 1),
+        rss_peak_mib=round(scene.rss_mib, 1),
+    )

@@ -1,0 +1,237 @@
+"""Everything that a row needs: brokers, an ingress under load, the read model, and a verdict at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import orjson
+import psutil
+
+from bridge.dev.admin import create_topics
+from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from bridge.settings import Settings
+from tests.builders import signed_headers
+from tests.cluster import STANDARD_TOPICS
+from tests.faults.ingress.brokers import Brokers
+from tests.faults.ingress.ledger import Ledger
+from tests.faults.ingress.load import Load
+from tests.faults.ingress.proxy import Proxy, proxies
+from tests.faults.ingress.readers import Reader, reading
+from tests.faults.ingress.subject import Logged, Subject
+from tests.faults.ingress.traffic import Prescriptions
+from tests.integration.ingress_process import IngressProcess, header
+
+PARTITIONS = 12
+# OPERATIONS §5, "health ≤ 180 s, drain ≤ 120 s": bounds of a hang, since the machine may be busy.
+READY_S, DRAINED_S = 180.0, 120.0
+# OPERATIONS §5, I8. The second is as on an idle machine, with a few for connections that are about to be closed.
+RSS_MAX_MIB, FDS_FACTOR, FDS_SPARE = 256.0, 1.2, 4
+FORGER_KEY = b"whoever forges knows another key"
+# Prescriptions that are told at one time, and deliveries before the fault: most of them have a history then.
+AT_ONCE = 40
+WARM_UP = 60
+LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What rows share."""
+
+    brokers: Brokers
+    postgres: str
+    directory: Path
+
+
+@dataclass
+class Scene:
+    """One row's bridge and everything around it.
+
+    Attributes:
+        factor: How long things take, as a multiple of the short tier.
+        proxies: Before each broker, where the row asked for them.
+        directory: Everything that its processes write is below it.
+        fds: Open files of the ingress when nobody was connected and no fault had been done.
+        recovery_s: From the end of the fault until all was as before.
+    """
+
+    stage: Stage
+    directory: Path
+    topic: str
+    ingress: IngressProcess
+    subject: Subject
+    ledger: Ledger
+    load: Load
+    rng: random.Random
+    factor: float
+    proxies: dict[int, Proxy]
+    reader: Reader | None
+    fds: int = 0
+    recovery_s: float = 0.0
+    rss_mib: float = 0.0
+    leaks: list[str] = field(default_factory=list)
+
+    @property
+    def brokers(self) -> Brokers:
+        """The cluster."""
+        return self.stage.brokers
+
+    async def lasting(self, seconds: float) -> None:
+        """Let a fault last, so many times longer in a longer tier."""
+        await asyncio.sleep(seconds * self.factor)
+
+    async def warm_up(self) -> None:
+        """Deliver a little, and count what the ingress has open when its clients are gone."""
+        await self.load.closed(8, WARM_UP)
+        await self.settled(READY_S)
+        self.fds = await asyncio.to_thread(self._fds)
+
+    async def heal(self) -> None:
+        """End every fault, and wait until everything accepted is in Kafka and a new delivery is accepted there.
+
+        How long that takes counts from the moment when brokers and processes run again.
+        """
+        self.look_at_spool()
+        for proxy in self.proxies.values():
+            proxy.make_trouble()
+        await asyncio.to_thread(self.brokers.heal)
+        began = time.monotonic()
+        if not self.ingress.alive:
+            self.ingress.start()
+        await asyncio.to_thread(self.ingress.ready)
+        await self.settled(READY_S)
+        self.recovery_s = max(self.recovery_s, time.monotonic() - began)
+
+    async def settled(self, within_s: float) -> None:
+        """Wait until nothing is spooled and a delivery is answered 200."""
+        async with asyncio.timeout(within_s), self.load.open():
+            while (await self.load.probe()).status != 200 or await asyncio.to_thread(self.spooled) > 0:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(LOOK_S)
+
+    def look_at_spool(self) -> None:
+        """Look into every file of the spool, which is empty again later; nothing may stand there in clear."""
+        marks = (self.load.prescriptions.mark.encode(), self.load.prescriptions.key_mark.encode())
+        for path in (self.directory / "spool").rglob("*"):
+            with suppress(OSError):  # the bridge may be removing it
+                if any(mark in path.read_bytes() for mark in marks):
+                    self.leaks.append(path.name)
+
+    def spooled(self) -> float:
+        """Deliveries that wait in the spool."""
+        return self.ingress.metric("drxbridge_spool_events") if has_spool() else 0.0
+
+    async def calm_down(self) -> None:
+        """Wait until the ingress has let go of what it needed in the fault; remember how large it has been."""
+        async with asyncio.timeout(READY_S):
+            while await asyncio.to_thread(self._fds) > self.fds * FDS_FACTOR + FDS_SPARE:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(LOOK_S)
+        self.note_size()
+
+    def note_size(self) -> None:
+        """Remember the largest resident size that any life of the ingress has had."""
+        self.rss_mib = max(self.rss_mib, peak_rss_mib(self.ingress.pid))
+
+    def _fds(self) -> int:
+        return int(psutil.Process(self.ingress.pid).num_fds())
+
+
+def peak_rss_mib(pid: int) -> float:
+    """Largest resident size of a process so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def has_spool() -> bool:
+    """Whether this bridge has a spool."""
+    return "spool" in Settings.model_fields
+
+
+@asynccontextmanager
+async def scene_of(
+    stage: Stage,
+    *,
+    seed: str,
+    factor: float,
+    detour: bool = False,
+    effects: bool = True,
+    command: Sequence[str] = (),
+    **settings: str,
+) -> AsyncIterator[Scene]:
+    """Set a scene on an empty topic; everything that it starts ends with it.
+
+    Args:
+        stage: What is there already.
+        seed: Of traffic and of all that is left to chance.
+        factor: How long faults last.
+        detour: Whether the ingress reaches the brokers through proxies.
+        effects: Whether a read model runs too.
+        command: What to run instead of `serve`.
+        settings: Of the ingress, without their prefix.
+    """
+    run = uuid4().hex[:10]
+    topic = f"faults.{run}"
+    brokers, directory = stage.brokers, stage.directory / run
+    await asyncio.to_thread(create_topics, brokers.bootstrap_servers, {topic: PARTITIONS, **STANDARD_TOPICS})
+    rng = random.Random(seed)  # noqa: S311 - traffic and moments, not keys
+    ledger = Ledger()
+    kept = {"SPOOL__DIR": str(directory / "spool"), "SPOOL__KEY_DIR": str(directory / "key")} if has_spool() else {}
+    async with AsyncExitStack() as stack:
+        between = await stack.enter_async_context(proxies(brokers.detours)) if detour else {}
+        ingress = stack.enter_context(
+            IngressProcess(
+                directory / "ingress",
+                brokers.detour_servers if detour else brokers.bootstrap_servers,
+                command=command,
+                KAFKA__ROUTES=orjson.dumps({"*": topic}).decode(),
+                **{**kept, **settings},
+            )
+        )
+        reader = None
+        if effects:
+            where = (brokers.bootstrap_servers, stage.postgres, directory / "reader")
+            reader = stack.enter_context(reading(*where, topic=topic))
+        subject = subject_of(ingress, brokers.bootstrap_servers, topic)
+        load = Load(subject, ledger, Prescriptions(run, rng=rng, at_once=AT_ONCE), rng=rng)
+        await asyncio.to_thread(ingress.ready)
+        if reader is not None:
+            await asyncio.to_thread(reader.process.ready)
+        yield Scene(stage, directory, topic, ingress, subject, ledger, load, rng, factor, between, reader)
+        if reader is not None:
+            assert reader.process.alive, "the read model has ended"
+
+
+def subject_of(ingress: IngressProcess, bootstrap_servers: str, topic: str) -> Subject:
+    """Describe our bridge to the harness."""
+
+    async def log() -> list[Logged]:
+        source = ("ce_source", ingress.source.encode())
+        topics = [topic, UNRECOGNIZED_TOPIC]
+        async with open_reader(Connection(bootstrap_servers), topics, from_beginning=True) as found:
+            return [
+                Logged(
+                    (record.topic, record.partition),
+                    record.offset,
+                    (record.key or b"").decode(),
+                    header(record, "ce_id"),
+                    header(record, "drx_body_sha256"),
+                    record.topic == UNRECOGNIZED_TOPIC,
+                    b"\n".join(content for name, content in record.headers if name != "ce_subject"),
+                )
+                async for record in found.until_end()
+                if source in record.headers
+            ]
+
+    return Subject(ingress.webhook_url, partial(_signed), partial(_signed, key=FORGER_KEY), log)
+
+
+def _signed(webhook_id: str, at: int, body: bytes, **options: bytes) -> dict[str, str]:
+    return signed_headers(body, webhook_id=webhook_id, timestamp=at, **options)
