@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Literal, get_args
+from typing import get_args
 
-from bridge.event import Identity, Reason
+from bridge.event import Identity, Reason, Settled
 from bridge.ingress.id_table import NEVER, IdTable
 from bridge.ingress.profiles.profile import DEDUPE_WINDOW_S
-
-Settled = Literal["committed", "spooled", "failed"]
 
 # 128 bits before every id that is hashed: Python's hash of a text is keyed, but the environment may set its key.
 _SALT_BYTES = 16

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
@@ -19,6 +20,13 @@ from bridge.kafka.transport import ConsumedRecord
 POLL_MS = 500
 # A fetch is answered within `POLL_MS`; one request that times out and its retry fit in here.
 SILENT_S = 15.0
+# A tail is read beside other work: records are unpacked in slices of a millisecond or two, and few wait for their turn.
+SLICE_RECORDS = 100
+TAIL_FETCH_MAX_BYTES = 2 * 1024 * 1024
+TAIL_PARTITION_MAX_BYTES = 256 * 1024
+
+# From a consumer and the ends of its partitions to where it shall stand.
+_Starts = Callable[[Any, Mapping[Any, int]], Awaitable[Mapping[Any, int]]]
 
 
 class ReadError(BridgeError):
@@ -42,11 +50,46 @@ async def open_reader(
         ConfigError: A file of the connection cannot be used.
         ReadError: No broker answers, or there is no such topic.
     """
-    options = connection.options()
-    options["bootstrap_servers"] = await reachable(connection.servers)
-    if not options["bootstrap_servers"]:
+    async with _open(connection, topics, _beginnings if from_beginning else _ends) as reader:
+        yield reader
+
+
+@asynccontextmanager
+async def open_tail(
+    connection: Connection, topic: str, *, since_ms: int, records_max: int
+) -> AsyncIterator[TopicReader]:
+    """Open a reader of the end of `topic`, whose records are polled by few at a time.
+
+    Args:
+        connection: As `open_reader`.
+        topic: As `open_reader`.
+        since_ms: From the first record of each partition that is not older, by its own timestamp.
+        records_max: At most the newest so many, each partition an equal part.
+
+    Raises:
+        ConfigError: As `open_reader`.
+        ReadError: As `open_reader`.
+    """
+    starts = partial(_newest, since_ms=since_ms, records_max=records_max)
+    slices = {
+        "max_poll_records": SLICE_RECORDS,
+        "fetch_max_bytes": TAIL_FETCH_MAX_BYTES,
+        "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES,
+    }
+    async with _open(connection, [topic], starts, **slices) as reader:
+        yield reader
+
+
+@asynccontextmanager
+async def _open(
+    connection: Connection, topics: Sequence[str], starts: _Starts, **options: int
+) -> AsyncIterator[TopicReader]:
+    reach = connection.options()
+    reach["bootstrap_servers"] = await reachable(connection.servers)
+    if not reach["bootstrap_servers"]:
         raise ReadError("unreachable", f"no broker answers at {connection.bootstrap_servers}")
     consumer = AIOKafkaConsumer(
+        **reach,
         **options,
         client_id="drx-bridge-reader",
         enable_auto_commit=False,
@@ -62,15 +105,34 @@ async def open_reader(
                 places = places_of(consumer, topics)
                 consumer.assign(places)
                 ends = await consumer.end_offsets(places)
-                starts = await consumer.beginning_offsets(places) if from_beginning else ends
+                offsets = await starts(consumer, ends)
         except (KafkaError, OSError, TimeoutError) as exc:
             message = f"{connection.bootstrap_servers} takes connections but gives no session; TLS, SASL or ACL?"
             raise ReadError("handshake_failed", message) from exc
-        for place, offset in starts.items():
+        for place, offset in offsets.items():
             consumer.seek(place, offset)
         yield TopicReader(consumer, ends)
     finally:
         await end_consumer(consumer)
+
+
+async def _beginnings(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
+    found: Mapping[Any, int] = await consumer.beginning_offsets(list(ends))
+    return found
+
+
+async def _ends(_consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
+    return ends
+
+
+async def _newest(consumer: Any, ends: Mapping[Any, int], *, since_ms: int, records_max: int) -> Mapping[Any, int]:
+    firsts = await _beginnings(consumer, ends)
+    since = await consumer.offsets_for_times(dict.fromkeys(ends, max(0, since_ms)))
+    share = records_max // len(ends)
+    return {
+        place: end if since[place] is None else max(firsts[place], since[place].offset, end - share)
+        for place, end in ends.items()
+    }
 
 
 class TopicReader:

@@ -10,8 +10,8 @@ from typing import get_args
 
 import pytest
 
-from bridge.event import Identity, Reason
-from bridge.ingress.dedupe import Dedupe, Known, Settled
+from bridge.event import Identity, Reason, Settled
+from bridge.ingress.dedupe import Dedupe, Known
 
 WINDOW_S = 3600
 START_S = 1_700_000_000.0

@@ -1,0 +1,294 @@
+"""What is in our topics is found at a start, on a real broker; whatever is wrong with that, nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from confluent_kafka import admin as confluent_admin
+from confluent_kafka.admin import AdminClient
+
+from bridge.dev.admin import create_topics
+from bridge.event import Identity, ParkReason
+from bridge.kafka.connection import Connection
+from bridge.kafka.reader import SLICE_RECORDS
+from bridge.kafka.recall import Recall, RecallPatience
+from bridge.kafka.record import Record, event_record, unrecognized_record
+from tests.builders import a_delivery, an_event
+from tests.cluster import Cluster, EmbeddedCluster, Topics
+from tests.kafka import HANG_S, killed, until
+from tests.topic_filler import Lives, fill
+
+pytestmark = pytest.mark.kafka
+
+acl: Any = confluent_admin  # its types leave these names out
+WHEN_S = datetime(2026, 9, 14, 15, 0, tzinfo=UTC).timestamp()
+# Two attempts and no patience at all.
+HASTY = RecallPatience(retry_s=0.05, give_up_s=0.0, retry_late_s=0.05)
+PATIENT = RecallPatience(retry_s=0.05, give_up_s=10 * HANG_S)
+
+
+@dataclass
+class Memory:
+    """Keeps what it is told."""
+
+    ready: bool = False
+    finished: bool = False
+    told: list[tuple[Identity, float]] = field(default_factory=list)
+    on_told: Callable[[int], None] = lambda _: None
+
+    def recalled(self, identity: Identity, at_s: float) -> None:
+        self.told.append((identity, at_s))
+        self.on_told(len(self.told))
+
+    @property
+    def ids(self) -> Counter[str]:
+        return Counter(identity.id for identity, _ in self.told)
+
+
+@asynccontextmanager
+async def recalling(
+    bootstrap_servers: str,
+    topics: Sequence[str],
+    memory: Memory,
+    *,
+    window_s: float = WHEN_S,
+    records_max: int = 1_000_000,
+    oldest_s: float | None = None,
+    patience: RecallPatience = PATIENT,
+) -> AsyncIterator[None]:
+    """Run a recall at `WHEN_S`; by default everything that is younger than 1970 counts."""
+    recall = Recall(
+        connection=Connection(bootstrap_servers),
+        topics=topics,
+        memory=memory,
+        window_s=window_s,
+        records_max=records_max,
+        oldest_s=lambda: oldest_s,
+        now=lambda: WHEN_S,
+        patience=patience,
+    )
+    stop = asyncio.Event()
+    task = asyncio.create_task(recall.run(stop))
+    try:
+        yield
+        assert not task.done()
+    finally:
+        stop.set()
+        async with asyncio.timeout(HANG_S):
+            await task
+
+
+def a_record(topic: str, event_id: str, *, at_s: float = WHEN_S, partition: int = 0) -> Record:
+    delivery = replace(a_delivery(id=event_id), received_at=datetime.fromtimestamp(at_s, UTC))
+    event = an_event(id=event_id)
+    return event_record(event, delivery, topic=topic, partition=partition, value=b"v", schema="x", ordinal=b"i:1")
+
+
+def parked_record(topic: str, webhook_id: str) -> Record:
+    park = unrecognized_record(a_delivery(id=webhook_id), ParkReason("unusable"), partition=0, value=b"v")
+    return park._replace(topic=topic)
+
+
+async def found(bootstrap_servers: str, topics: Sequence[str], **options: float) -> Counter[str]:
+    """Ids that a recall finds, and how often."""
+    memory = Memory()
+    async with recalling(bootstrap_servers, topics, memory, **options):  # type: ignore[arg-type]  # of the right kinds
+        await until(lambda: memory.ready)
+        assert memory.finished
+    return memory.ids
+
+
+async def test_events_and_parked_deliveries_of_all_topics_are_found_with_their_receipt(topics: Topics) -> None:
+    events, parked, empty = (topics.fresh(partitions=2) for _ in range(3))
+    strange = Record(events, 0, b"k", b"v", [("ce_id", b"evt_3")], 0)
+    written = [a_record(events, "evt_1"), strange, a_record(events, "evt_2", partition=1), parked_record(parked, "w_1")]
+    fill(topics.bootstrap_servers, written)
+    memory = Memory()
+
+    async with recalling(topics.bootstrap_servers, [events, parked, empty], memory):
+        await until(lambda: memory.ready)
+
+    sha256 = a_delivery(id="evt_1").body_sha256
+    assert (Identity("drx", "evt_1", sha256), WHEN_S) in memory.told
+    assert [(each.id, each.reason) for each, _ in sorted(memory.told)] == [
+        ("evt_1", ""),
+        ("evt_2", ""),
+        ("w_1", "unusable"),
+    ]
+
+
+async def test_only_the_window_is_read(topics: Topics) -> None:
+    topic = topics.fresh(partitions=1)
+    ages_s = {"evt_old": 3601, "evt_edge": 3600, "evt_young": 60}
+    fill(topics.bootstrap_servers, [a_record(topic, each, at_s=WHEN_S - age_s) for each, age_s in ages_s.items()])
+
+    assert await found(topics.bootstrap_servers, [topic], window_s=3600) == Counter(["evt_edge", "evt_young"])
+
+
+async def test_what_was_written_late_is_found_however_old_it_is(topics: Topics) -> None:
+    """After an outage longer than the window, a drain that died half-way has left old receipts at the end."""
+    topic = topics.fresh(partitions=1)
+    ages_s = {"evt_older": 9000, "evt_oldest_spooled": 8000, "evt_next": 7000}
+    fill(topics.bootstrap_servers, [a_record(topic, each, at_s=WHEN_S - age_s) for each, age_s in ages_s.items()])
+
+    servers = topics.bootstrap_servers
+    assert await found(servers, [topic], window_s=3600) == Counter()
+    assert await found(servers, [topic], window_s=3600, oldest_s=WHEN_S - 8000) == Counter(
+        ["evt_oldest_spooled", "evt_next"]
+    )
+
+
+async def test_a_long_topic_is_read_to_its_end_while_others_work(topics: Topics) -> None:
+    topic = topics.fresh(partitions=12)
+    lives = Lives.of_records(200_000)
+    await asyncio.to_thread(fill, topics.bootstrap_servers, lives.records(topic))
+    memory, at_each_turn = Memory(), [0]
+
+    async with recalling(topics.bootstrap_servers, [topic], memory, window_s=10 * WHEN_S), asyncio.timeout(HANG_S):
+        while not memory.ready:
+            await asyncio.sleep(0)
+            at_each_turn.append(len(memory.told))
+
+    assert memory.ids == Counter(id_ for number in range(lives.prescriptions) for id_ in lives.event_ids(number))
+    assert max(after - before for before, after in pairwise(at_each_turn)) <= SLICE_RECORDS
+
+
+async def test_of_too_many_the_newest_of_each_partition_are_read(topics: Topics) -> None:
+    topic = topics.fresh(partitions=2)
+    fill(
+        topics.bootstrap_servers,
+        [a_record(topic, f"evt_{partition}_{n}", partition=partition) for partition in (0, 1) for n in range(50)],
+    )
+
+    ids = await found(topics.bootstrap_servers, [topic], records_max=20)
+
+    assert ids == Counter(f"evt_{partition}_{n}" for partition in (0, 1) for n in range(40, 50))
+
+
+async def test_a_topic_that_is_made_anew_while_it_is_read_is_read_again(topics: Topics) -> None:
+    """The old one's end is never reached."""
+    topic = topics.fresh(partitions=1)
+    fill(topics.bootstrap_servers, [a_record(topic, f"evt_{n}") for n in range(5_000)])
+    admin = AdminClient({"bootstrap.servers": topics.bootstrap_servers})
+
+    def make_anew(told: int) -> None:
+        if told == SLICE_RECORDS:  # on the loop's own thread, so the reader cannot get on meanwhile
+            admin.delete_topics([topic])[topic].result(HANG_S)
+            create_topics(topics.bootstrap_servers, {topic: 1})
+            fill(topics.bootstrap_servers, [a_record(topic, "evt_new")])
+
+    memory = Memory(on_told=make_anew)
+
+    async with recalling(topics.bootstrap_servers, [topic], memory):
+        await until(lambda: memory.ready)
+
+    assert memory.ids["evt_new"] == 1
+
+
+async def test_a_topic_that_is_missing_is_waited_for(topics: Topics) -> None:
+    late = topics.unique_key("test")
+    memory = Memory()
+
+    async with recalling(topics.bootstrap_servers, [topics.fresh(partitions=1), late], memory, patience=HASTY):
+        await until(lambda: memory.finished)
+        assert not memory.ready
+        await asyncio.to_thread(create_topics, topics.bootstrap_servers, {late: 1})
+        await until(lambda: memory.ready)
+
+
+async def test_an_outage_is_waited_for_however_long(cluster: Cluster, topics: Topics) -> None:
+    """Nothing can be drained meanwhile, so nobody is kept waiting."""
+    topic = topics.fresh(partitions=1)
+    fill(topics.bootstrap_servers, [a_record(topic, "evt_1")])
+    memory, attempts = Memory(), 0
+
+    def asked() -> None:
+        nonlocal attempts
+        attempts += 1
+
+    async with killed(cluster):
+        recall = Recall(
+            connection=Connection(topics.bootstrap_servers),
+            topics=[topic],
+            memory=memory,
+            window_s=WHEN_S,
+            records_max=1000,
+            now=lambda: WHEN_S,
+            oldest_s=asked,
+            patience=HASTY,
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(recall.run(stop))
+        await until(lambda: attempts > 2)
+        assert not memory.finished
+    await until(lambda: memory.ready)
+    stop.set()
+    await task
+
+    assert memory.ids == Counter(["evt_1"])
+
+
+async def test_a_stop_in_an_outage_is_obeyed(topics: Topics) -> None:
+    memory = Memory()
+
+    async with recalling("127.0.0.1:1", [topics.unique_key("test")], memory):
+        pass
+
+    assert not memory.finished
+
+
+class GuardedCluster(EmbeddedCluster):
+    """One broker that knows ACLs; what none speaks of is allowed."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        with (self._home(1) / "server.properties").open("a") as file:
+            file.write(
+                "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
+                "allow.everyone.if.no.acl.found=true\n"
+            )
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[str]:
+    cluster = GuardedCluster(tmp_path, brokers=1)
+    try:
+        cluster.start()
+        yield cluster.bootstrap_servers
+    finally:
+        cluster.stop()
+
+
+async def test_a_topic_that_may_not_be_read_keeps_nobody_waiting_and_is_tried_again(guarded: str) -> None:
+    await asyncio.to_thread(create_topics, guarded, {"open": 1, "shut": 1})
+    fill(guarded, [a_record("open", "evt_open"), a_record("shut", "evt_shut")])
+    admin = AdminClient({"bootstrap.servers": guarded})
+    # What an ACL speaks of is forbidden except for what one allows.
+    place = (acl.ResourceType.TOPIC, "shut", acl.ResourcePatternType.LITERAL)
+    allowed = ("User:ANONYMOUS", "*", acl.AclOperation.DESCRIBE, acl.AclPermissionType.ALLOW)
+    for created in admin.create_acls([acl.AclBinding(*place, *allowed)]).values():
+        created.result(HANG_S)
+    memory = Memory()
+
+    with structlog.testing.capture_logs() as said:
+        async with recalling(guarded, ["open", "shut"], memory, patience=HASTY):
+            await until(lambda: memory.finished)
+            assert not memory.ready
+            assert memory.ids == Counter(["evt_open"])
+            for deleted in admin.delete_acls([acl.AclBindingFilter(*place, *allowed)]).values():
+                deleted.result(HANG_S)
+            await until(lambda: memory.ready)
+
+    assert memory.ids == Counter(["evt_open", "evt_shut"])
+    warnings = [(each["event"], each["topic"], each["code"]) for each in said if each["log_level"] == "warning"]
+    assert warnings == [("worker.recall_given_up", "shut", "read_failed")]

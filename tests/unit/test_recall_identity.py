@@ -1,0 +1,54 @@
+"""Which records of a topic identify something, by their headers."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.event import Identity, ParkReason
+from bridge.kafka.recall import identity_of
+from bridge.kafka.record import Header, Record, event_record, unrecognized_record
+from bridge.kafka.transport import ConsumedRecord
+from tests.builders import a_delivery, an_event
+
+DELIVERY = a_delivery()
+EVENT = event_record(
+    an_event(id="evt_1/2"), DELIVERY, topic="t", partition=0, value=b"", schema="drx.v1.X", ordinal=b"i:1"
+)
+PARKED = unrecognized_record(DELIVERY, ParkReason("unusable", "no_key"), partition=0, value=b"")
+
+
+def consumed(headers: list[Header]) -> ConsumedRecord:
+    return ConsumedRecord("t", 0, 0, 0, None, None, headers)
+
+
+def changed(record: Record, name: str, content: bytes | None) -> list[Header]:
+    """The headers of a record with one changed, or left out."""
+    return [(each, old if each != name else content) for each, old in record.headers if each != name or content]  # type: ignore[misc]  # None is left out
+
+
+def test_an_event_is_identified_by_its_own_id_and_the_body_it_came_in() -> None:
+    assert identity_of(consumed(EVENT.headers)) == Identity("drx", "evt_1/2", DELIVERY.body_sha256)
+
+
+def test_a_parked_delivery_is_identified_with_its_reason() -> None:
+    assert identity_of(consumed(PARKED.headers)) == Identity("drx", "evt_1", DELIVERY.body_sha256, "unusable")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ce_id", None),
+        ("ce_id", b"\xff"),
+        ("ce_source", None),
+        ("ce_source", b"\xff"),
+        ("drx_body_sha256", None),
+        ("drx_body_sha256", b"0" * 63),
+        ("drx_body_sha256", b"0" * 65),
+        ("drx_body_sha256", b"F" * 64),
+        ("drx_body_sha256", b"g" * 64),
+        ("drx_body_sha256", b"0" * 64 + b"\n"),
+        ("drx_reason", b"\xff"),
+    ],
+)
+def test_headers_that_are_not_as_ours_identify_nothing(name: str, content: bytes | None) -> None:
+    assert identity_of(consumed(changed(PARKED, name, content))) is None
