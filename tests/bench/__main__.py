@@ -1,7 +1,7 @@
-"""`python -m tests.bench`: the ingress against a naive control, then the read model against two controls.
+"""`python -m tests.bench`: the ingress against a naive control, what remembering ids costs, then the read model.
 
-With `ingress` or `consumers` only that part, with `quick` fewer rounds, and with `stages` instead of all this what each
-stage of a delivery costs.
+With `ingress`, `dedupe` or `consumers` only that part, with `quick` fewer rounds, and with `stages` instead of all this
+what each stage of a delivery costs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ingress, read_model, report, report_read_model, stages
+from tests.bench import dedupe, ingress, read_model, report, report_read_model, stages
 
 RESULTS = Path("build/bench")
-PARTS = ("ingress", "consumers")
+PARTS = ("ingress", "dedupe", "consumers")
 
 
 def main(arguments: list[str]) -> None:
@@ -33,6 +33,9 @@ def main(arguments: list[str]) -> None:
     if "ingress" in (wanted or PARTS):
         figures = ingress.run(progress, rounds=1 if quick else ingress.ROUNDS)
         _keep(console, "ingress", figures, report.table(figures))
+    if "dedupe" in (wanted or PARTS):
+        figures = dedupe.run(progress)
+        _keep(console, "dedupe", figures, dedupe.table(figures))
     if "consumers" in (wanted or PARTS):
         figures = read_model.run(progress, quick=quick)
         _keep(console, "consumers", figures, report_read_model.table(figures))
