@@ -44,6 +44,18 @@ def write_key(directory: Path, name: str = "current", secret: bytes = b"k" * 32)
     return path
 
 
+def files(directory: Path, pattern: str = "*") -> list[Path]:
+    return sorted(path for path in directory.rglob(pattern) if path.is_file())
+
+
+def segments(directory: Path) -> list[Path]:
+    return files(directory, "*.segment")
+
+
+def damaged(directory: Path) -> list[Path]:
+    return files(directory, "damaged/*")
+
+
 @dataclass
 class Kept:
     """An open spool and what it said.
@@ -75,6 +87,7 @@ def make_spool(
     capacity_bytes: int = CAPACITY_BYTES,
     disk: Disk | None = None,
     now_ns: Callable[[], int] = time.time_ns,
+    **bounds_s: float,
 ) -> Kept:
     metrics = IngressMetrics(CollectorRegistry())
     spool = Spool(
@@ -84,6 +97,7 @@ def make_spool(
         metrics=metrics,
         disk=disk,
         now_ns=now_ns,
+        **bounds_s,
     )
     return Kept(spool, metrics)
 

@@ -21,6 +21,9 @@ log = structlog.get_logger()
 
 # A group fits the ballast, so that it can be saved when the disk is full; a larger call goes alone.
 GROUP_MAX_BYTES = SIZE_BYTES
+# A disk that takes longer for one group is in trouble, and who asks now is better told at once.
+STALLED_S = 2.0
+CODE_STALLED = "stalled"
 
 
 class Call(NamedTuple):
@@ -41,14 +44,18 @@ class Commits:
         writer: Writer,
         durable: Callable[[Sequence[Entry], Written], None],
         refused: Callable[[str], None],
+        stalled_s: float,
     ) -> None:
         """Tell `durable` of each group before its calls end, and `refused` why one was not written."""
         self._hand = hand
         self._writer = writer
         self._durable = durable
         self._refused = refused
+        self._stalled_s = stalled_s
         self._calls: deque[Call] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._group: list[Call] = []
+        self._began_at = 0.0
         self.size = 0
 
     @property
@@ -56,23 +63,36 @@ class Commits:
         """True when nothing is on its way."""
         return self._task is None
 
+    @property
+    def is_stalled(self) -> bool:
+        """True while the disk takes too long for the group it has."""
+        if self._task is None:
+            return False
+        return asyncio.get_running_loop().time() - self._began_at > self._stalled_s
+
     def put(self, call: Call) -> None:
         """Take a call; its future ends when it is durable or cannot be made so."""
         self._calls.append(call)
         self.size += call.size
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            loop = asyncio.get_running_loop()
+            self._began_at = loop.time()
+            self._task = loop.create_task(self._run())
 
     async def finish(self, timeout_s: float) -> None:
-        """Wait so long for what is on its way."""
+        """Wait so long for what is on its way; who waits longer is told that it is not durable."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
+            self._give_up(self._group, CODE_STALLED)
 
     async def _run(self) -> None:
         try:
             while group := self._next():
+                self._group = group
+                self._began_at = asyncio.get_running_loop().time()
                 await self._commit(group)
         finally:
+            self._group = []
             self._task = None
 
     def _next(self) -> list[Call]:

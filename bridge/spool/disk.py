@@ -66,6 +66,9 @@ class Disk(Protocol):
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """Return up to `length` bytes; less where the file ends."""
 
+    def may_read(self, path: Path) -> None:
+        """Raise `OSError` when the file is not ours to read; whether its content is well does not matter."""
+
     def append(self, path: Path, content: bytes) -> None:
         """Write at the end of a file, made when missing, without waiting for the disk."""
 
@@ -151,6 +154,10 @@ class LocalDisk:
             return b"".join(parts)
         finally:
             os.close(handle)
+
+    def may_read(self, path: Path) -> None:
+        """Open it."""
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def append(self, path: Path, content: bytes) -> None:
         """Open, write, close: it happens some times a second."""

@@ -12,7 +12,7 @@ import structlog
 
 from bridge.spool.book import Book, Place, Segment
 from bridge.spool.disk import Disk
-from bridge.spool.format import Entry, Intact
+from bridge.spool.format import Entry, Intact, end_mark
 from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.metrics import SpoolMetrics
@@ -89,6 +89,8 @@ class Finder:
             self._metrics.spool_torn_tails.inc()
             log.warning("worker.spool_torn_tail", segment=segment.path.stem)
             await self._hand.do(partial(self._cut, segment.path, content.whole))
+        if newest and content.waiting and not content.scan.is_ended:
+            await self._hand.do(partial(self._end, segment.path, end_mark(segment.number, content.scan.total)))
         if content.scan.damage or content.scan.lost:
             await self.set_aside(segment, content.scan.damage, records=content.scan.lost)
         await self._enter(segment, content.content, content.waiting, found)
@@ -102,6 +104,11 @@ class Finder:
     def _cut(self, path: Path, size: int) -> None:
         with contextlib.suppress(OSError):  # it is told from the rest again at the next start
             self._disk.cut(path, size)
+
+    def _end(self, path: Path, mark: bytes) -> None:
+        """Nothing is appended to a segment of an earlier process."""
+        with contextlib.suppress(OSError):
+            self._disk.append(path, mark)
 
     async def _enter(
         self, segment: Segment, content: bytes, records: Sequence[Intact], found: Callable[[Entry], None]

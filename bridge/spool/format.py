@@ -93,14 +93,21 @@ class Scan(NamedTuple):
     Attributes:
         records: Intact ones, by running number.
         damage: Ranges of bytes that are no record, from and to.
-        lost: Records known or, at the end of the file, supposed to have been in what is damaged or gone.
+        total: Records that it had: as its end mark says, or else by what is there and, at a lost end, supposed.
         torn_at: Where an unfinished last write begins; None if there is none.
+        is_ended: True when there is an end mark.
     """
 
     records: list[Intact]
     damage: list[tuple[int, int]]
-    lost: int
+    total: int
     torn_at: int | None
+    is_ended: bool
+
+    @property
+    def lost(self) -> int:
+        """Records that are damaged or gone; every damaged range counts, even where none is missing."""
+        return max(self.total - len(self.records), len(self.damage))
 
 
 def key_of(secret: bytes) -> Key:
@@ -119,14 +126,26 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
     inside = _INSIDE.pack(entry.lane[1], len(topic)) + topic + entry.payload
     clear = _CLEAR.pack(MAGIC, len(inside) + TAG_BYTES, segment, number, entry.ordinal, entry.at_ms, key.id, nonce)
     body = key.cipher.encrypt(nonce, inside, clear)
+    return _checked(clear, body) + body
+
+
+def end_mark(segment: int, count: int) -> bytes:
+    """Return what stands behind the last record of a segment that gets no more: a head without a body.
+
+    Without it nobody could tell a file that lost its end, between two records, from one that was never longer.
+    """
+    return _checked(_CLEAR.pack(MAGIC, 0, segment, count, 0, 0, bytes(8), bytes(NONCE_BYTES)), b"")
+
+
+def _checked(clear: bytes, body: bytes) -> bytes:
     head = clear + _CHECK.pack(zlib.crc32(body))
-    return head + _CHECK.pack(zlib.crc32(head)) + body
+    return head + _CHECK.pack(zlib.crc32(head))
 
 
 def unseal(record: bytes, key: Key) -> Entry | None:
     """Return the entry of a whole record, or None when it is not what was sealed with this key."""
     head = read_head(record)
-    if head is None or len(record) != head.size or key.id != head.key_id:
+    if head is None or not head.length or len(record) != head.size or key.id != head.key_id:
         return None
     try:
         inside = key.cipher.decrypt(head.nonce, record[HEAD_BYTES:], record[: _CLEAR.size])
@@ -159,7 +178,7 @@ def scan(content: bytes, *, segment: int, newest: bool) -> Scan:
     found: dict[int, Intact] = {}
     damage: list[tuple[int, int]] = []
     at, end = 0, len(content)
-    sound_to = 0
+    sound_to, count, is_ended = 0, 0, False
     while at < end:
         head = read_head(content, at)
         if head is None or head.segment != segment or head.number in found or not _is_whole(content, at, head):
@@ -169,13 +188,17 @@ def scan(content: bytes, *, segment: int, newest: bool) -> Scan:
             continue
         if sound_to < at:
             damage.append((sound_to, at))
-        found[head.number] = Intact(at, head)
+        if head.length:
+            found[head.number] = Intact(at, head)
+        else:
+            count, is_ended = head.number, True
         at = sound_to = at + head.size
     torn_at = sound_to if newest and sound_to < end and _is_torn(content, sound_to) else None
     if sound_to < end and torn_at is None:
         damage.append((sound_to, end))
-    lost = max(_lost(content, found, damage, segment=segment), len(damage))
-    return Scan([found[number] for number in sorted(found)], damage, lost, torn_at)
+    if not is_ended:
+        count = _supposed(content, found, damage, segment=segment, newest=newest)
+    return Scan([found[number] for number in sorted(found)], damage, count, torn_at, is_ended)
 
 
 def _is_whole(content: bytes, at: int, head: Head) -> bool:
@@ -196,14 +219,14 @@ def _is_torn(content: bytes, at: int) -> bool:
     return not any(memoryview(content)[at:])
 
 
-def _lost(content: bytes, found: Iterable[int], damage: list[tuple[int, int]], *, segment: int) -> int:
-    """Count what is missing up to the last running number seen, in an intact record or in a head of a damaged one."""
-    known = set(found)
-    after = set(_heads(content, damage, segment=segment)) - known
-    last = max(known | after, default=-1)
-    missing = last + 1 - len(known)
-    at_the_end = bool(damage) and damage[-1][1] == len(content) and last not in after
-    return missing + at_the_end
+def _supposed(
+    content: bytes, found: Iterable[int], damage: list[tuple[int, int]], *, segment: int, newest: bool
+) -> int:
+    """Return how many records there were by the numbers in intact and damaged ones; at least one more at a lost end."""
+    known = max(found, default=-1)
+    last = max(_heads(content, damage, segment=segment), default=-1)
+    is_cut = not newest or (bool(damage) and damage[-1][1] == len(content))
+    return max(known, last) + 1 + (is_cut and last <= known)
 
 
 def _heads(content: bytes, damage: list[tuple[int, int]], *, segment: int) -> Iterable[int]:
@@ -211,6 +234,6 @@ def _heads(content: bytes, damage: list[tuple[int, int]], *, segment: int) -> It
         at = content.find(MAGIC, start, end)
         while at >= 0:
             head = read_head(content, at)
-            if head is not None and head.segment == segment:
+            if head is not None and head.segment == segment and head.length:
                 yield head.number
             at = content.find(MAGIC, at + 1, end)

@@ -25,11 +25,17 @@ log = structlog.get_logger()
 
 
 class KeyRing:
-    """The keys read so far; one that was read once goes on opening until the process ends."""
+    """The keys read so far; one that was read once goes on opening until the process ends.
+
+    Attributes:
+        directory: Where the files are.
+        current: What seals; None when there is no key for it.
+        opening: What opens, by id.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Read nothing yet."""
-        self._directory = directory
+        self.directory = directory
         self._complaint: tuple[str, str] | None = None
         self.current: Key | None = None
         self.opening: dict[bytes, Key] = {}
@@ -37,9 +43,9 @@ class KeyRing:
     def load(self) -> None:
         """Read the directory; what cannot be used is named in the log, and the last good keys stay in force."""
         complaint = None
-        for name in _names(self._directory):
+        for name in _names(self.directory):
             try:
-                key = _read(self._directory / name)
+                key = _read(self.directory / name)
             except KeyFileError as exc:
                 complaint = (name, exc.code)
                 continue
@@ -53,16 +59,15 @@ class KeyRing:
     @property
     def is_empty(self) -> bool:
         """True when there is no file at all where the keys should be."""
-        return not _names(self._directory)
+        return not _names(self.directory)
 
     def make(self) -> None:
-        """Make the first key.
+        """Make the first key, in a directory that is there.
 
         Raises:
             OSError: It cannot be kept there.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._directory / CURRENT
+        path = self.directory / CURRENT
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(handle, PREFIX.encode() + base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
@@ -72,7 +77,7 @@ class KeyRing:
             raise
         finally:
             os.close(handle)
-        for directory in (self._directory, self._directory.parent):
+        for directory in (self.directory, self.directory.parent):
             _sync(directory)
         log.warning("worker.spool_key_made", hint="back the key up: without it, what is spooled cannot be read")
 

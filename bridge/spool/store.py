@@ -14,7 +14,7 @@ import structlog
 from bridge.errors import NotDurableError
 from bridge.spool.ballast import Ballast
 from bridge.spool.book import Book, Place, Segment
-from bridge.spool.commits import Call, Commits
+from bridge.spool.commits import CODE_STALLED, STALLED_S, Call, Commits
 from bridge.spool.disk import Disk, LocalDisk
 from bridge.spool.finding import Finder
 from bridge.spool.format import Entry, Lane, sealed_size
@@ -24,7 +24,7 @@ from bridge.spool.metrics import SpoolMetrics
 from bridge.spool.reading import read_entries
 from bridge.spool.removal import Removal
 from bridge.spool.tending import Premises
-from bridge.spool.writer import Writer, Written, segment_name
+from bridge.spool.writer import SEGMENTS_MIN, Writer, Written, segment_bytes, segment_name
 
 log = structlog.get_logger()
 
@@ -32,19 +32,14 @@ log = structlog.get_logger()
 RETRY_S = 2.0
 CLOSE_S = 5.0
 NOT_OPEN = "not_open"
-# Large enough that few files are made, small enough that space comes back while a long spool is drained.
-SEGMENT_BYTES = 8_388_608
-SEGMENTS_MIN = 16
-SEGMENT_MIN_BYTES = 65_536
-
-Wait = Callable[[asyncio.Event, float], Awaitable[None]]
+FULL = "full"
 
 
 class Spool:
     """The buffer of one process; every method is called on one loop.
 
     Attributes:
-        code: Why no entries are taken; empty when they are.
+        last_ordinal: Highest one recovered or appended; 0 if none was.
     """
 
     def __init__(
@@ -56,7 +51,8 @@ class Spool:
         metrics: SpoolMetrics,
         disk: Disk | None = None,
         now_ns: Callable[[], int] = time.time_ns,
-        wait: Wait | None = None,
+        stalled_s: float = STALLED_S,
+        close_s: float = CLOSE_S,
     ) -> None:
         """Touch nothing yet.
 
@@ -67,23 +63,30 @@ class Spool:
             metrics: What is reported.
             disk: The file system.
             now_ns: Unix time; segments are named after it.
-            wait: Returns after so many seconds, or when the event is set.
+            stalled_s: No more is taken while the disk needs longer than this for one group.
+            close_s: What is on its way to the disk gets at the end.
         """
         disk = disk or LocalDisk()
         self._capacity_bytes = capacity_bytes
         self._metrics = metrics
-        self._wait = wait or _wait
+        self._close_s = close_s
         self._writing, self._reading = Hand("spool-writer"), Hand("spool-reader")
         self._keys = KeyRing(key_dir)
         ballast = Ballast(directory, disk)
-        self._segment_bytes = max(SEGMENT_MIN_BYTES, min(SEGMENT_BYTES, capacity_bytes // SEGMENTS_MIN))
         self._writer = Writer(
-            directory, disk=disk, keys=self._keys, ballast=ballast, segment_bytes=self._segment_bytes, now_ns=now_ns
+            directory,
+            disk=disk,
+            keys=self._keys,
+            ballast=ballast,
+            segment_bytes=segment_bytes(capacity_bytes),
+            now_ns=now_ns,
         )
         self._premises = Premises(directory, disk=disk, keys=self._keys, ballast=ballast, writer=self._writer)
         self._disk = disk
         self._book = Book(directory)
-        self._commits = Commits(hand=self._writing, writer=self._writer, durable=self._durable, refused=self._set_code)
+        self._commits = Commits(
+            hand=self._writing, writer=self._writer, durable=self._durable, refused=self._set_code, stalled_s=stalled_s
+        )
         self._finder = Finder(
             directory, disk=disk, hand=self._writing, keys=self._keys, book=self._book, metrics=metrics
         )
@@ -92,9 +95,14 @@ class Spool:
         )
         self._found: Callable[[Entry], None] = lambda _entry: None
         self._is_open = self._is_closed = False
-        self.code = NOT_OPEN
+        self._code = NOT_OPEN
         self.last_ordinal = 0
         self._report()
+
+    @property
+    def code(self) -> str:
+        """Why no entries are taken; empty when they are."""
+        return self._code or (CODE_STALLED if self._commits.is_stalled else "")
 
     async def open(self, found: Callable[[Entry], None]) -> None:
         """Recover what is there; `found` gets every intact entry in the order of the files, also later ones of `run`.
@@ -107,19 +115,19 @@ class Spool:
     async def run(self, stop: asyncio.Event) -> None:
         """Open what could not be opened and take entries again when that is possible, until `stop` is set."""
         while not stop.is_set():
-            await self._wait(stop, RETRY_S)
-            if stop.is_set():
-                return
-            await self.tend()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RETRY_S)
+            if not stop.is_set():
+                await self.tend()
 
     async def tend(self) -> None:
         """Do what `run` does once a period."""
         if not self._is_open:
             await self._try_to_open()
             return
-        if self.code:
+        if self._code:
             code = await self._writing.do(self._premises.prepare)
-            self._set_code(code or ("" if self._has_room(self._capacity_bytes // SEGMENTS_MIN) else "full"))
+            self._set_code(code or ("" if self._has_room(self._capacity_bytes // SEGMENTS_MIN) else FULL))
         if any(segment.locked or segment.unread for segment in self._book.segments.values()):
             await self._writing.do(self._keys.load)
             await self._finder.find_again(self._found)
@@ -146,8 +154,8 @@ class Spool:
             raise ValueError(entries)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         size = sum(map(sealed_size, entries))
-        if not self.code and not self._has_room(size):
-            self._set_code("full")
+        if not self._code and not self._has_room(size):
+            self._set_code(FULL)
         if self.code:
             done.set_exception(NotDurableError(self.code))
         else:
@@ -178,13 +186,13 @@ class Spool:
         if self._is_closed:
             return
         self._is_closed = True
-        self.code = NOT_OPEN
+        self._code = NOT_OPEN
         self._metrics.spool_available.set(0)
-        await self._commits.finish(CLOSE_S)
+        await self._commits.finish(self._close_s)
         self._removal.write_positions()
         self._removal.remove_empty()
         self._is_open = False
-        await asyncio.wait({self._writing.do(self._premises.leave)}, timeout=CLOSE_S)
+        await asyncio.wait({self._writing.do(self._premises.leave)}, timeout=self._close_s)
         self._writing.end()
         self._reading.end()
 
@@ -209,9 +217,9 @@ class Spool:
         self._set_code(await self._writing.do(self._premises.prepare))
 
     def _set_code(self, code: str) -> None:
-        if code == self.code:
+        if code == self._code or self._is_closed:
             return
-        self.code = code
+        self._code = code
         self._metrics.spool_available.set(0 if code else 1)
         if code:
             log.warning("worker.spool_unavailable", code=code)
@@ -236,8 +244,3 @@ class Spool:
             self._book.remove(lane, [place])
             await self._finder.set_aside(segment, (), records=1)
             self._removal.remove_empty()
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

@@ -33,8 +33,8 @@ class Premises:
             self._disk.make_directory(self._directory)
             self._lock = self._disk.lock(self._directory)
             for number in segment_numbers(self._disk, self._directory):
-                # Before anything is passed on: what cannot be read now would come too late, and out of order.
-                self._disk.read(self._directory / segment_name(number), 0, 1)
+                # Before anything is passed on: what may not be read now would come too late, and out of order.
+                self._disk.may_read(self._directory / segment_name(number))
         except OSError as exc:
             self.leave()
             return code_of(exc)
@@ -80,5 +80,8 @@ class Premises:
         if segment_numbers(self._disk, self._directory):
             return
         with contextlib.suppress(OSError):
+            if self._keys.directory.is_relative_to(self._directory):
+                # A directory elsewhere that is not there was not mounted: a key made there would be lost with the pod.
+                self._disk.make_directory(self._keys.directory)
             self._keys.make()
             self._keys.load()

@@ -14,10 +14,14 @@ from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.spool.ballast import Ballast
 from bridge.spool.disk import Disk, code_of
-from bridge.spool.format import NONCE_BYTES, Entry, Key, seal
+from bridge.spool.format import NONCE_BYTES, Entry, Key, end_mark, seal
 from bridge.spool.keys import NO_KEY, KeyRing
 
 SUFFIX = ".segment"
+# Large enough that few files are made, small enough that space comes back while a long spool is drained.
+SEGMENT_BYTES = 8_388_608
+SEGMENTS_MIN = 16
+SEGMENT_MIN_BYTES = 65_536
 
 
 class Put(NamedTuple):
@@ -62,6 +66,11 @@ def segment_name(number: int) -> str:
     return f"{number:016x}{SUFFIX}"
 
 
+def segment_bytes(capacity_bytes: int) -> int:
+    """Return at what size another segment is begun."""
+    return max(SEGMENT_MIN_BYTES, min(SEGMENT_BYTES, capacity_bytes // SEGMENTS_MIN))
+
+
 class Writer:
     """Has at most one segment open, and begins another when it is large enough or cannot be trusted."""
 
@@ -104,10 +113,17 @@ class Writer:
             raise NotDurableError(code_of(exc)) from None
         return written._replace(code="full") if code == "full" else written
 
-    def end_segment(self) -> None:
-        """Write no more to the segment that is open."""
+    def end_segment(self, *, trusted: bool = True) -> None:
+        """Write no more to the segment that is open than the mark of its end; one that is not trusted is not synced."""
         if self._open is not None:
             segment, self._open = self._open, None
+            try:
+                self._disk.write(segment.handle, end_mark(segment.number, segment.records))
+                if trusted:
+                    self._disk.sync(segment.handle)
+            except OSError:  # the mark only tells whether the file lost its end
+                with contextlib.suppress(OSError):
+                    self._disk.truncate(segment.handle, segment.size)
             with contextlib.suppress(OSError):
                 self._disk.close(segment.handle)
 
@@ -176,7 +192,7 @@ class Writer:
         except OSError:
             trusted = False
         if not trusted:
-            self.end_segment()
+            self.end_segment(trusted=False)
             if not segment.records:
                 with contextlib.suppress(OSError):
                     self._disk.unlink(self._directory / segment_name(segment.number))

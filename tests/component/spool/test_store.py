@@ -8,15 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import NotDurableError
-from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, open_spool, ordinals
-
-
-def segments(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.segment"))
-
-
-def positions(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.positions"))
+from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, open_spool, ordinals, segments
 
 
 async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path) -> None:
@@ -70,7 +62,7 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
         again.spool.drop(LANE, 1)
 
     assert segments(tmp_path) == []
-    assert positions(tmp_path) == []
+    assert files(tmp_path, "*.positions") == []
 
 
 async def test_a_large_spool_is_many_files_and_each_goes_when_it_is_done(tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""A disk that says no: never a false success, nothing durable lost, and back as soon as it says yes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import NotDurableError
+from tests.fault_disk import FOREVER, FaultDisk
+from tests.spooling import CAPACITY_BYTES, LANE, an_entry, files, make_spool, open_spool, ordinals, segments
+
+# Nothing of this takes a tenth of it.
+HANG_S = 30.0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> FaultDisk:
+    return FaultDisk(tmp_path)
+
+
+async def test_a_failed_fsync_is_not_retried_but_written_to_another_file(tmp_path: Path, disk: FaultDisk) -> None:
+    """A second fsync of the same pages succeeds without a write, so only another file tells the truth."""
+    async with open_spool(tmp_path, disk=disk) as kept:
+        await kept.put(1)
+        disk.sync_failures = 1
+        await kept.put(2)
+        await kept.put(3)
+
+        assert len(segments(tmp_path)) == 2
+        assert kept.spool.code == ""
+        assert await kept.head() == [1, 2, 3]
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [1, 2, 3]
+        assert again.value("corrupt_records_total") == 0
+
+
+async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp_path: Path, disk: FaultDisk) -> None:
+    async with open_spool(tmp_path, disk=disk) as kept:
+        await kept.put(1)
+        disk.sync_failures = FOREVER
+        with pytest.raises(NotDurableError, match="io_error"):
+            await kept.put(2)
+        assert kept.spool.code == "io_error"
+        assert kept.value("available") == 0
+        with pytest.raises(NotDurableError, match="io_error"):
+            await kept.put(3)
+        await kept.spool.tend()
+        assert kept.spool.code == "io_error"
+        assert await kept.head() == [1]
+
+        disk.sync_failures = 0
+        await kept.spool.tend()
+        assert kept.spool.code == ""
+        await kept.put(4)
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [1, 4]
+
+
+async def test_a_write_that_breaks_off_leaves_nothing_behind(tmp_path: Path, disk: FaultDisk) -> None:
+    async with open_spool(tmp_path, disk=disk) as kept:
+        await kept.put(1)
+        disk.write_failures = 1
+        await kept.put(2, 3)
+        disk.write_failures = 4
+        with pytest.raises(NotDurableError, match="io_error"):
+            await kept.put(4, 5)
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [1, 2, 3]
+        assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
+
+
+async def test_a_disk_that_runs_full_saves_what_is_in_hand_once(tmp_path: Path, disk: FaultDisk) -> None:
+    """The answer to the deliveries of that group would otherwise be 503, with an outage of Kafka under way."""
+    disk.room_bytes = 2_000_000
+    payload = bytes(100_000)
+    async with open_spool(tmp_path, disk=disk) as kept:
+        taken = 0
+        while kept.spool.code == "":
+            await kept.spool.append([an_entry(taken, payload=payload)])
+            taken += 1
+        assert kept.spool.code == "full"
+        assert files(tmp_path, "ballast") == []
+        with pytest.raises(NotDurableError, match="full"):
+            await kept.spool.append([an_entry(taken, payload=payload)])
+        await kept.spool.tend()
+        assert kept.spool.code == "full"
+        assert await kept.head() == list(range(taken))
+
+        disk.room_bytes = 4_000_000
+        await kept.spool.tend()
+        assert kept.spool.code == ""
+        await kept.spool.append([an_entry(taken, payload=payload)])
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == list(range(taken + 1))
+        assert again.value("torn_tails_total") + again.value("corrupt_records_total") == 0
+
+
+async def test_a_group_larger_than_the_ballast_is_refused_whole_on_a_full_disk(tmp_path: Path, disk: FaultDisk) -> None:
+    disk.room_bytes = 1_000_000
+    async with open_spool(tmp_path, disk=disk) as kept:
+        await kept.put(1)
+        with pytest.raises(NotDurableError, match="full"):
+            await kept.spool.append([an_entry(2), an_entry(3, payload=bytes(1_500_000))])
+
+        assert kept.spool.code == "full"
+        assert await kept.head() == [1]
+        await kept.spool.tend()
+        assert kept.spool.code == ""
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [1]
+        assert again.value("torn_tails_total") + again.value("corrupt_records_total") == 0
+
+
+async def test_a_full_disk_is_drained_and_comes_back_by_that(tmp_path: Path, disk: FaultDisk) -> None:
+    disk.room_bytes = 2_000_000
+    async with open_spool(tmp_path, disk=disk, capacity_bytes=4_000_000) as kept:
+        taken = 0
+        while kept.spool.code == "":
+            await kept.spool.append([an_entry(taken, payload=bytes(50_000))])
+            taken += 1
+        disk.room_bytes = sum(path.stat().st_size for path in files(tmp_path))
+
+        kept.spool.drop(LANE, taken - 1)
+        await kept.spool.tend()
+
+        assert kept.spool.code == ""
+        assert await kept.head() == [taken - 1]
+        await kept.put(taken)
+
+
+async def test_a_disk_too_small_for_any_ballast_is_full_from_the_start(tmp_path: Path, disk: FaultDisk) -> None:
+    disk.room_bytes = 100_000
+
+    async with open_spool(tmp_path, disk=disk) as kept:
+        assert kept.spool.code == "full"
+
+
+async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, disk: FaultDisk) -> None:
+    """That is what a kernel does with a file system it has lost faith in; what it holds is wanted all the more."""
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2, 3)
+    disk.read_only = True
+
+    async with open_spool(tmp_path, disk=disk) as again:
+        assert again.spool.code == "read_only"
+        with pytest.raises(NotDurableError, match="read_only"):
+            await again.put(4)
+        assert await again.head() == [1, 2, 3]
+        again.spool.drop(LANE, 3)
+        assert again.spool.lanes() == []
+
+        disk.read_only = False
+        await again.spool.tend()
+        assert again.spool.code == ""
+        await again.put(5)
+
+
+async def test_who_asks_while_the_disk_hangs_is_told_at_once(tmp_path: Path, disk: FaultDisk) -> None:
+    kept = make_spool(tmp_path, capacity_bytes=CAPACITY_BYTES, disk=disk, stalled_s=0)
+    await kept.spool.open(kept.found.append)
+    disk.hanging.clear()
+    disk.released.clear()
+    async with asyncio.timeout(HANG_S):
+        first = asyncio.ensure_future(kept.spool.append([an_entry(1)]))
+        await asyncio.to_thread(disk.hanging.wait)
+        with pytest.raises(NotDurableError, match="stalled"):
+            await kept.spool.append([an_entry(2)])
+        disk.released.set()
+        await first
+
+        assert kept.spool.code == ""
+        assert await kept.head() == [1]
+        await kept.spool.close()
+
+
+async def test_a_close_does_not_wait_for_ever_for_a_disk_that_hangs(tmp_path: Path, disk: FaultDisk) -> None:
+    kept = make_spool(tmp_path, capacity_bytes=CAPACITY_BYTES, disk=disk, close_s=0.05)
+    await kept.spool.open(kept.found.append)
+    disk.released.clear()
+    async with asyncio.timeout(HANG_S):
+        calls = [asyncio.ensure_future(kept.spool.append([an_entry(number)])) for number in range(3)]
+        await asyncio.sleep(0)
+        await kept.spool.close()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    disk.released.set()
+
+    assert [str(outcome) for outcome in outcomes] == ["stalled"] * 3
+
+
+async def test_the_directory_is_synced_before_anything_in_a_new_file_counts(tmp_path: Path, disk: FaultDisk) -> None:
+    """Or the file itself could be gone after a power cut."""
+    order: list[str] = []
+    disk.observe = order.append
+    async with open_spool(tmp_path, disk=disk) as kept:
+        order.clear()
+        await kept.put(1)
+
+        assert order == ["create .segment", "sync directory", "write", "sync"]
+
+
+async def test_positions_that_cannot_be_written_cost_nothing_now(tmp_path: Path, disk: FaultDisk) -> None:
+    async with open_spool(tmp_path, disk=disk) as kept:
+        await kept.put(1, 2)
+        disk.room_bytes = 0
+        kept.spool.drop(LANE, 1)
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [1, 2]

@@ -1,0 +1,216 @@
+"""Keys: made once, turned without a restart, and without one nothing is lost and nothing is in the clear."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import NotDurableError
+from tests.fault_disk import FaultDisk
+from tests.spooling import LANE, MARKER, OTHER, an_entry, damaged, files, open_spool, ordinals, segments, write_key
+
+OLD, NEW = b"o" * 32, b"n" * 32
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """Give a key directory outside the spool's, with one key."""
+    return write_key(tmp_path / "keys", secret=OLD).parent
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def turn(keys: Path) -> None:
+    """Bring a new key into force and keep the old one, as the manual says."""
+    (keys / "current").rename(keys / "previous")
+    write_key(keys, secret=NEW)
+
+
+async def test_the_first_start_makes_a_key_that_only_its_owner_reads(directory: Path) -> None:
+    async with open_spool(directory) as kept:
+        await kept.put(1)
+        path = directory / "keys" / "current"
+        content = path.read_bytes()
+
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert content.startswith(b"spk_")
+        assert len(base64.b64decode(content[4:].strip())) == 32
+
+    async with open_spool(directory) as again:
+        assert ordinals(again.found) == [1]
+        assert path.read_bytes() == content
+
+
+async def test_a_key_directory_elsewhere_that_is_empty_gets_one_too(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+
+    async with open_spool(directory, key_dir=tmp_path / "elsewhere") as kept:
+        assert kept.spool.code == ""
+        assert (tmp_path / "elsewhere" / "current").exists()
+
+
+async def test_a_key_directory_elsewhere_that_is_not_there_was_not_mounted(directory: Path, tmp_path: Path) -> None:
+    """A key made there would be gone with the pod, and with it whatever it sealed."""
+    async with open_spool(directory, key_dir=tmp_path / "missing") as kept:
+        assert kept.spool.code == "no_key"
+        assert not (tmp_path / "missing").exists()
+        with pytest.raises(NotDurableError, match="no_key"):
+            await kept.put(1)
+
+        write_key(tmp_path / "missing")
+        await kept.spool.tend()
+        assert kept.spool.code == ""
+        await kept.put(1)
+
+
+async def test_no_raw_file_holds_anything_of_a_payload_or_its_lane(directory: Path) -> None:
+    async with open_spool(directory) as kept:
+        await kept.put(*range(50))
+        kept.spool.drop(LANE, 10)
+        path = segments(directory)[0]
+        content = path.read_bytes()
+        path.write_bytes(content[:6000] + b"?" + content[6001:])
+        assert len(await kept.head()) == 39
+    every = files(directory)
+
+    assert {path.suffix for path in every} >= {".segment", ".positions"}
+    assert damaged(directory)
+    for path in every:
+        assert MARKER not in path.read_bytes()
+        assert LANE[0].encode() not in path.read_bytes()
+
+
+async def test_a_turned_key_seals_the_next_file_and_the_old_one_opens_the_last(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys, capacity_bytes=1_048_576) as kept:
+        await kept.spool.append([an_entry(1, payload=bytes(70_000))])
+        turn(keys)
+        await kept.spool.append([an_entry(2, payload=bytes(70_000))])
+        assert await kept.head() == [1, 2]
+
+    (keys / "previous").unlink()
+    async with open_spool(directory, key_dir=keys) as again:
+        assert ordinals(again.found) == [2]
+        assert again.value("locked_records") == 1
+
+
+async def test_without_its_key_a_record_is_locked_and_waits_for_it(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1, 2)
+        await kept.put(3, lane=OTHER)
+    turn(keys)
+    (keys / "previous").rename(keys.parent / "vault")
+
+    async with open_spool(directory, key_dir=keys) as again:
+        assert again.found == []
+        assert again.spool.code == ""
+        assert again.spool.last_ordinal == 3
+        assert (again.value("locked_records"), again.value("corrupt_records_total")) == (3, 0)
+        await again.put(4)
+        await again.spool.tend()
+        assert len(segments(directory)) == 2
+
+        (keys.parent / "vault").rename(keys / "previous")
+        await again.spool.tend()
+
+        assert ordinals(again.found) == [1, 2, 3]
+        assert again.value("locked_records") == 0
+        assert await again.head() == [1, 2, 4]
+        assert await again.head(OTHER) == [3]
+        again.spool.drop(LANE, 3)
+        again.spool.drop(OTHER, 1)
+    assert segments(directory) == []
+
+
+async def test_what_comes_back_does_not_push_in_front_of_what_was_handed_out(directory: Path, keys: Path) -> None:
+    """`drop` counts from the head, so the head may not change under whoever is about to acknowledge it."""
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+    turn(keys)
+    (keys / "previous").rename(keys.parent / "vault")
+
+    async with open_spool(directory, key_dir=keys) as again:
+        await again.put(4, 5)
+        assert ordinals(await again.spool.peek(LANE, most=1, most_bytes=10_000)) == [4]
+        (keys.parent / "vault").rename(keys / "previous")
+        await again.spool.tend()
+        assert await again.head() == [4, 1, 5]
+        again.spool.drop(LANE, 1)
+
+        assert await again.head() == [1, 5]
+
+
+async def test_a_start_without_any_key_loses_nothing(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1, 2)
+    (keys / "current").rename(keys.parent / "vault")
+
+    async with open_spool(directory, key_dir=keys) as again:
+        assert again.spool.code == "no_key"
+        assert again.value("locked_records") == 2
+        assert files(keys) == []
+        await again.spool.tend()
+        assert again.spool.code == "no_key"
+
+        (keys.parent / "vault").rename(keys / "current")
+        await again.spool.tend()
+        await again.spool.tend()
+        assert again.spool.code == ""
+        assert await again.head() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "mode"),
+    [
+        (b"", 0o600),
+        (b"spk_", 0o600),
+        (b"spk_" + base64.b64encode(b"k" * 31), 0o600),
+        (b"spk_" + base64.b64encode(b"k" * 32) + b"!", 0o600),
+        (b"whsec_" + base64.b64encode(b"k" * 32), 0o600),
+        (b"spk_" + base64.b64encode(b"k" * 32), 0o604),
+        (b"spk_" + base64.b64encode(b"k" * 32), 0o620),
+    ],
+)
+async def test_a_file_that_is_no_key_or_that_others_may_read_seals_nothing(
+    directory: Path, keys: Path, content: bytes, mode: int
+) -> None:
+    (keys / "current").write_bytes(content)
+    (keys / "current").chmod(mode)
+
+    async with open_spool(directory, key_dir=keys) as kept:
+        assert kept.spool.code == "no_key"
+        assert (keys / "current").read_bytes() == content
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640])
+async def test_a_group_may_read_a_key(directory: Path, keys: Path, mode: int) -> None:
+    """A secret mounted in a pod is shared with it through a group."""
+    (keys / "current").chmod(mode)
+
+    async with open_spool(directory, key_dir=keys) as kept:
+        assert kept.spool.code == ""
+
+
+async def test_a_broken_new_key_leaves_the_last_one_in_force(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys, capacity_bytes=1_048_576) as kept:
+        await kept.spool.append([an_entry(1, payload=bytes(70_000))])
+        (keys / "current").rename(keys / "previous")
+        (keys / "current").write_bytes(b"half")
+        await kept.spool.append([an_entry(2, payload=bytes(70_000))])
+
+    async with open_spool(directory, key_dir=keys) as again:
+        assert ordinals(again.found) == [1, 2]
+
+
+async def test_a_key_is_not_made_where_nothing_can_be_written(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    disk = FaultDisk(directory)
+    disk.read_only = True
+
+    async with open_spool(directory, key_dir=tmp_path / "elsewhere", disk=disk) as kept:
+        assert kept.spool.code == "read_only"
+        assert files(tmp_path / "elsewhere") == []

@@ -1,0 +1,113 @@
+"""A file system on real files that fails in the ways a test asks for."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from bridge.spool.disk import LocalDisk
+
+FOREVER = 1_000_000_000
+
+
+class FaultDisk(LocalDisk):
+    """The local disk until told otherwise.
+
+    Attributes:
+        sync_failures: How many of the next syncs fail with EIO.
+        write_failures: How many of the next writes fail with EIO, with half of the content written.
+        room_bytes: What all files of the spool's directory may take; None: as much as they like.
+        read_only: True while nothing can be changed.
+        bad_reads: Names of files whose content is not given back, with the error number.
+        released: Set unless a sync is to hang.
+        hanging: Set by a sync, before it hangs or not.
+        observe: Told of each operation that makes something durable, or will.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Watch `directory`."""
+        self.directory = directory
+        self.sync_failures = 0
+        self.write_failures = 0
+        self.room_bytes: int | None = None
+        self.read_only = False
+        self.bad_reads: dict[str, int] = {}
+        self.released = threading.Event()
+        self.released.set()
+        self.hanging = threading.Event()
+        self.observe: Callable[[str], None] = lambda _operation: None
+
+    def create(self, path: Path) -> int:
+        self._change("create", path)
+        return super().create(path)
+
+    def write(self, handle: int, content: bytes) -> None:
+        if self.write_failures:
+            self.write_failures -= 1
+            super().write(handle, content[: len(content) // 2])
+            raise OSError(errno.EIO, "write")
+        room = self._left()
+        if room is not None and room < len(content):
+            super().write(handle, content[:room])
+            raise OSError(errno.ENOSPC, "write")
+        super().write(handle, content)
+        self.observe("write")
+
+    def sync(self, handle: int) -> None:
+        del handle  # what is tested is not the disk, so it is spared
+        self.hanging.set()
+        self.released.wait()
+        if self.sync_failures:
+            self.sync_failures -= 1
+            raise OSError(errno.EIO, "sync")
+        self.observe("sync")
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        if path.name in self.bad_reads:
+            raise OSError(self.bad_reads[path.name], "read")
+        return super().read(path, offset, length)
+
+    def append(self, path: Path, content: bytes) -> None:
+        self._change("append", path)
+        self._room(len(content))
+        super().append(path, content)
+
+    def reserve(self, path: Path, size: int) -> None:
+        self._change("reserve", path)
+        self._room(size)
+        super().reserve(path, size)
+
+    def cut(self, path: Path, size: int) -> None:
+        self._change("cut", path)
+        super().cut(path, size)
+
+    def unlink(self, path: Path) -> None:
+        self._change("unlink", path)
+        super().unlink(path)
+
+    def free(self, directory: Path) -> int:
+        left = self._left()
+        return super().free(directory) if left is None else left
+
+    def sync_directory(self, directory: Path) -> None:
+        """Cost nothing: what is tested here is not the disk."""
+        del directory
+        self.observe("sync directory")
+
+    def _change(self, what: str, path: Path) -> None:
+        if self.read_only:
+            raise OSError(errno.EROFS, what)
+        self.observe(f"{what} {path.suffix or path.name}")
+
+    def _room(self, size: int) -> None:
+        left = self._left()
+        if left is not None and left < size:
+            raise OSError(errno.ENOSPC, "room")
+
+    def _left(self) -> int | None:
+        if self.room_bytes is None:
+            return None
+        used = sum(path.stat().st_size for path in self.directory.iterdir() if path.is_file())
+        return max(0, self.room_bytes - used)

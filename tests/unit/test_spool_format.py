@@ -1,0 +1,199 @@
+"""Records as bytes: what was sealed is opened again, and nothing else ever is."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.spool.format import HEAD_BYTES, MAGIC, Entry, end_mark, key_of, read_head, scan, seal, sealed_size, unseal
+from tests.spooling import MARKER, an_entry
+
+KEY = key_of(b"k" * 32)
+SEGMENT = 77
+ENTRY = an_entry(5)
+
+
+def record(number: int, *, segment: int = SEGMENT, entry: Entry | None = None) -> bytes:
+    return seal(entry or an_entry(number), segment=segment, number=number, key=KEY, nonce=os.urandom(12))
+
+
+def records(count: int) -> list[bytes]:
+    return [record(number, entry=an_entry(number, payload=MARKER)) for number in range(count)]
+
+
+def numbers(content: bytes, *, newest: bool = False) -> list[int]:
+    return [each.head.number for each in scan(content, segment=SEGMENT, newest=newest).records]
+
+
+@given(
+    ordinal=st.integers(0, 2**64 - 1),
+    at_ms=st.integers(0, 2**64 - 1),
+    topic=st.text(min_size=1, max_size=249),
+    partition=st.integers(0, 2**31),
+    payload=st.binary(max_size=4096),
+)
+def test_what_is_sealed_is_opened_again(ordinal: int, at_ms: int, topic: str, partition: int, payload: bytes) -> None:
+    entry = Entry(ordinal, at_ms, (topic, partition), payload)
+
+    sealed = record(0, entry=entry)
+
+    assert unseal(sealed, KEY) == entry
+    assert len(sealed) == sealed_size(entry)
+
+
+def test_nothing_of_an_entry_stands_in_the_clear_but_its_ordinal_and_its_time() -> None:
+    sealed = record(0)
+
+    assert MARKER not in sealed
+    assert ENTRY.lane[0].encode() not in sealed
+
+
+def test_two_records_of_one_entry_have_nothing_in_common_behind_the_head() -> None:
+    assert record(0)[HEAD_BYTES:] != record(0)[HEAD_BYTES:]
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_anywhere_is_noticed(bit: int) -> None:
+    sealed = record(0)
+    for at in range(len(sealed)):
+        changed = bytearray(sealed)
+        changed[at] ^= 1 << bit
+
+        assert unseal(bytes(changed), KEY) is None, at
+        assert numbers(bytes(changed)) == [], at
+
+
+def test_a_head_that_was_made_to_fit_its_check_sum_does_not_open() -> None:
+    """The check sums are for accidents; the seal covers the head as well."""
+    sealed = seal(ENTRY, segment=SEGMENT, number=0, key=KEY, nonce=bytes(12))
+    other = seal(ENTRY._replace(ordinal=6), segment=SEGMENT, number=0, key=KEY, nonce=bytes(12))
+
+    assert unseal(sealed[: HEAD_BYTES - 8] + sealed[HEAD_BYTES - 8 :], KEY) == ENTRY
+    forged = bytearray(other[:HEAD_BYTES] + sealed[HEAD_BYTES:])
+    assert unseal(bytes(forged), KEY) is None
+
+
+def test_another_key_opens_nothing() -> None:
+    sealed = record(0)
+
+    assert unseal(sealed, key_of(b"x" * 32)) is None
+    assert unseal(sealed, key_of(b"x" * 32)._replace(id=KEY.id)) is None
+
+
+def test_a_whole_file_is_found_without_damage() -> None:
+    found = scan(b"".join(records(20)) + end_mark(SEGMENT, 20), segment=SEGMENT, newest=True)
+
+    assert [each.head.ordinal for each in found.records] == list(range(20))
+    assert (found.damage, found.lost, found.torn_at) == ([], 0, None)
+
+
+def test_a_record_of_another_file_is_no_record_of_this() -> None:
+    """After a crash a file system may show blocks of a file that was removed."""
+    content = record(0) + record(1, segment=SEGMENT + 1) + record(1) + end_mark(SEGMENT, 2)
+
+    found = scan(content, segment=SEGMENT, newest=False)
+
+    assert [each.head.number for each in found.records] == [0, 1]
+    assert found.damage == [(len(record(0)), 2 * len(record(0)))]
+    assert found.lost == 1
+
+
+def test_a_record_that_stands_twice_counts_once() -> None:
+    one, two = records(2)
+
+    assert numbers(one + two + one) == [0, 1]
+
+
+def test_records_come_in_the_order_of_their_numbers() -> None:
+    one, two, three = records(3)
+
+    assert numbers(one + three + two) == [0, 1, 2]
+
+
+def test_the_numbers_tell_how_many_are_lost() -> None:
+    sealed = records(10)
+
+    removed = scan(b"".join(sealed[:3] + sealed[7:]), segment=SEGMENT, newest=True)
+    zeroed = scan(b"".join([*sealed[:3], bytes(sum(map(len, sealed[3:7]))), *sealed[7:]]), segment=SEGMENT, newest=True)
+
+    assert (removed.damage, removed.lost) == ([], 4)
+    assert (len(zeroed.damage), zeroed.lost) == (1, 4)
+
+
+def test_damage_at_the_end_counts_what_its_heads_tell() -> None:
+    sealed = records(10)
+    spoilt = [*sealed[:7], *(each[:-1] + bytes([each[-1] ^ 1]) for each in sealed[7:])]
+
+    found = scan(b"".join(spoilt), segment=SEGMENT, newest=True)
+
+    assert len(found.records) == 7
+    assert (found.lost, found.torn_at) == (3, None)
+
+
+@pytest.mark.parametrize("kept", [1, 4, 8, 30, HEAD_BYTES, HEAD_BYTES + 1, -1])
+def test_an_unfinished_last_write_is_no_damage(kept: int) -> None:
+    sealed = records(3)
+    content = sealed[0] + sealed[1] + sealed[2][:kept]
+
+    newest = scan(content, segment=SEGMENT, newest=True)
+    older = scan(content, segment=SEGMENT, newest=False)
+
+    assert (newest.torn_at, newest.damage, newest.lost) == (len(sealed[0] + sealed[1]), [], 0)
+    assert (older.torn_at, older.lost) == (None, 1)
+    assert len(newest.records) == len(older.records) == 2
+
+
+@pytest.mark.parametrize("kept", range(4))
+def test_a_file_that_lost_its_end_between_two_records_is_told_from_one_that_was_never_longer(kept: int) -> None:
+    sealed = records(3)
+    whole = b"".join(sealed) + end_mark(SEGMENT, 3)
+
+    assert scan(whole, segment=SEGMENT, newest=False).lost == 0
+    assert scan(b"".join(sealed[:kept]), segment=SEGMENT, newest=False).lost == 1
+    assert scan(b"".join(sealed[:kept]), segment=SEGMENT, newest=True).lost == 0
+    assert scan(b"".join(sealed[:kept]) + end_mark(SEGMENT, 3), segment=SEGMENT, newest=False).lost == 3 - kept
+
+
+def test_an_end_mark_is_no_record() -> None:
+    assert unseal(end_mark(SEGMENT, 3), KEY) is None
+
+
+def test_a_file_that_grew_without_its_content_is_torn() -> None:
+    assert scan(record(0) + bytes(5000), segment=SEGMENT, newest=True).torn_at == len(record(0))
+
+
+def test_garbage_at_the_end_is_damage_and_not_a_torn_write() -> None:
+    found = scan(record(0) + b"garbage" * 100, segment=SEGMENT, newest=True)
+
+    assert (found.torn_at, found.lost, len(found.damage)) == (None, 1, 1)
+
+
+@given(content=st.binary(max_size=300), marks=st.lists(st.integers(0, 300), max_size=4), newest=st.booleans())
+def test_nothing_that_a_file_holds_raises_or_is_taken_for_a_record(
+    content: bytes,
+    marks: list[int],
+    newest: bool,  # noqa: FBT001 - Hypothesis passes it
+) -> None:
+    for at in marks:
+        content = content[:at] + MAGIC + content[at:]
+
+    assert scan(content, segment=SEGMENT, newest=newest).records == []
+    assert read_head(content) is None
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_any_cut_out_of_a_file_leaves_the_others(seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - a test's choice
+    sealed = records(12)  # all of one size
+    content = b"".join(sealed)
+    start = rng.randrange(len(content))
+    end = rng.randrange(start, min(start + 400, len(content)))
+    size = len(sealed[0])
+
+    found = numbers(content[:start] + content[end:])
+
+    assert found == [n for n in range(12) if (n + 1) * size <= start or n * size >= end or start == end]
