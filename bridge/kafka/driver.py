@@ -10,7 +10,7 @@ from bridge.kafka.batches import Batch, FastPath, Former, NotAppendedError
 from bridge.kafka.failure import ATTEMPTS_MAX, delay_s
 from bridge.kafka.key_lanes import KeyLanes
 from bridge.kafka.ledger import FencedError
-from bridge.kafka.parking import ParkingFullError, key_text
+from bridge.kafka.parking import key_text
 from bridge.kafka.parts import Parts
 from bridge.kafka.replay import Replay
 from bridge.kafka.share import Share
@@ -152,7 +152,7 @@ class BatchDriver:
         except TransientError:
             self._former.back(share, batch.records)
             raise
-        except (FencedError, ParkingFullError):
+        except FencedError:
             raise
         except Exception:  # noqa: BLE001 - the replay finds the record, and judges what it raises
             return share.gone

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka import parking
 from bridge.kafka.batches import Batch, Former, Ready
+from bridge.kafka.breaker import ParkBreakerOpenError
 from bridge.kafka.calls import HandlerStuckError, HandlerTimeoutError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.failure import ID_CONFLICT, OpenCircuit, Park, Retry
 from bridge.kafka.key_lanes import KeyLanes
 from bridge.kafka.ledger import Settlement
 from bridge.kafka.parker import Parker
-from bridge.kafka.parking import key_text
+from bridge.kafka.parking import ParkingFullError, key_text
 from bridge.kafka.parts import Parts
 from bridge.kafka.share import Share
 from bridge.kafka.sorting import Sorted
@@ -28,7 +30,7 @@ class _Pass:
     Attributes:
         held: Keys whose records wait for a retry, and those records.
         rest: Records not looked at.
-        full: The breaker allows no more.
+        full: Nothing more may be set aside, so the pass ended there.
     """
 
     settled: list[int] = field(default_factory=list)
@@ -40,7 +42,13 @@ class _Pass:
     held: dict[str, list[ConsumedRecord]] = field(default_factory=dict)
     retries: dict[str, Retry] = field(default_factory=dict)
     rest: list[ConsumedRecord] = field(default_factory=list)
-    full: bool = False
+    full: ParkingFullError | ParkBreakerOpenError | None = None
+
+    def end(self, record: ConsumedRecord, full: ParkingFullError | ParkBreakerOpenError) -> Literal[False]:
+        """End the pass before a record, and keep what was done: else a lot would stay full, or not even be filled."""
+        self.rest.append(record)
+        self.full = full
+        return False
 
 
 class _AbortError(Exception):
@@ -72,7 +80,7 @@ class Replay:
             ParkBreakerOpenError: Too much is parked.
             TransientError: The database is away, or could not do it this time; all records are back.
             FencedError: The partition is not ours.
-            ParkingFullError: The lot is full.
+            ParkingFullError: The lot is full; what came before the record that found it so is settled.
         """
         records = batch.records
         items = {record.offset: ready for record, ready in batch.items}
@@ -111,7 +119,11 @@ class Replay:
             done.held[key].append(record)
             return True
         if key in done.parked_keys or key in share.parked:
-            if await parking.append(settlement, record):
+            try:
+                appended = await parking.append(settlement, record)
+            except ParkingFullError as full:
+                return done.end(record, full)
+            if appended:
                 done.appended += 1
                 done.settled.append(record.offset)
                 return True
@@ -168,13 +180,15 @@ class Replay:
 
     async def _set_aside(self, settlement: Settlement, done: _Pass, record: ConsumedRecord, park: Park) -> bool:
         if len(done.parked) >= self._parts.breaker.left:
-            done.rest.append(record)
-            done.full = True
-            return False
+            return done.end(record, ParkBreakerOpenError())
         if self._parts.dead_letters is not None:
             await self._parker.dead_letter(record, park.failure, attempts=park.attempts)
         else:
-            await self._parker.park(settlement, record, park.failure, attempts=park.attempts)
+            try:
+                async with settlement.savepoint():
+                    await self._parker.park(settlement, record, park.failure, attempts=park.attempts)
+            except ParkingFullError as full:
+                return done.end(record, full)
             done.parked.append((record, park))
             done.parked_keys.add(key_text(record.key))
         done.settled.append(record.offset)
@@ -197,5 +211,5 @@ class Replay:
             for record in others:
                 self._lanes.put(share, record)
         self._former.back(share, done.rest)
-        if done.full:
-            self._parker.check()
+        if done.full is not None:
+            raise done.full

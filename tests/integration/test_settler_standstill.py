@@ -115,3 +115,45 @@ async def test_a_full_key_can_be_released_and_its_partition_goes_on(
 
         assert effects.kept == [f"evt_{offset}" for offset in range(4)]
         assert await bench.parked() == []
+
+
+@MODES
+async def test_a_limit_met_where_the_key_is_parked_leaves_something_to_release(
+    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches both happen in one transaction: rolled back, it would leave a partition that nobody can get going."""
+    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
+    effects = Effects()
+    refusing = True
+    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_1" else None
+    log = [a_record(0, "rx_2"), *(a_record(offset) for offset in range(1, 5))]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log)
+        await until(lambda: bench.settler.halted(PLACE))
+        await bench.settled(3)
+        parked = await bench.parked()
+        refusing = False
+        await bench.request_release("rx_1")
+        await until(lambda: bench.settler.fenced(PLACE))
+        bench.settler.forget([PLACE])
+        await bench.feed(log)
+        await bench.settled(5)
+
+        assert parked == [("rx_1", 1, "refused"), ("rx_1", 2, "key_parked")]
+        assert effects.kept == [f"evt_{offset}" for offset in range(5)]
+
+
+async def test_the_key_that_is_one_too_many_takes_no_other_out_of_the_lot(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "KEYS_MAX", 1)
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id in {"evt_1", "evt_2"} else None
+
+    async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(4)])
+        await until(lambda: bench.settler.halted(PLACE))
+
+        assert (bench.settler.mark(PLACE), await bench.parked()) == (2, [("rx_1", 1, "refused")])
+        assert await bench.effects() == ["evt_0"]
