@@ -137,6 +137,7 @@ class BatchDriver:
                 share.replay = not await self._replay.apply(share, batch)
         except TransientError as exc:
             if not exc.systemic:
+                self._parts.tally.retried_batch(share.place.topic, len(batch), code=exc.code)
                 return False
             # Should the sink fail for one record alone, that is found out record by record.
             share.replay = True

@@ -143,13 +143,16 @@ class Redrive:
             lane.attempt -= 1
             return After(exc.delay_s)
         again_s = self._parts.again_s(lane, exc)
+        topic = lane.share.place.topic
         if again_s is not None:
+            self._parts.tally.count(topic, "retry")
             return After(again_s)
         verdict = self._parts.verdict(lane.name, exc, attempt=lane.attempt)
         if isinstance(verdict, OpenCircuit):
             lane.attempt -= 1
             return Next.BLOCKED
         if isinstance(verdict, Retry):
+            self._parts.tally.count(topic, "retry")
             return After(verdict.delay_s)
         await self._parts.persist(lane.share, lambda: self._refuse(lane, verdict))
         lane.attempt = 0

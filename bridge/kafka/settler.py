@@ -82,7 +82,7 @@ class Settler:
         self._crew = Crew()
         self._sorter = Sorter(consumer, decoder)
         self._gate = Gate(Circuit(spread=spread), states=metrics.circuit_state, service=metrics.service)
-        tally = Tally(metrics, group=consumer.group)
+        self._tally = tally = Tally(metrics, group=consumer.group)
         self._shares = shares = Shares(group=consumer.group, tally=tally)
         self._parts = parts = Parts(
             consumer=consumer,
@@ -144,10 +144,11 @@ class Settler:
         if share is None or share.closed:
             return
         now = asyncio.get_running_loop().time()
-        window, queue = share.window, share.queue
+        window, queue, stale = share.window, share.queue, 0
         for record in records:
             size = OVERHEAD_BYTES + len(record.value or b"")
             if not window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now):
+                stale += 1
                 continue
             if not share.direct:
                 queue.append(record)
@@ -155,6 +156,8 @@ class Settler:
                 share.settle((record.offset,))
             else:
                 self._lanes.put(share, record)
+        if stale:
+            self._tally.count(place.topic, "stale", stale)
         share.wake.set()
 
     def room(self, place: Place) -> bool:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from bridge.errors import PermanentError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
-from bridge.kafka.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Retry
+from bridge.kafka.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Retry, classify
 from bridge.kafka.key_lanes import After, Next
 from bridge.kafka.ledger import FencedError
 from bridge.kafka.parker import Parker
@@ -136,6 +136,7 @@ class Single:
             return Next.BLOCKED  # nobody is left to whom it matters
         again_s = self._parts.again_s(lane, exc)
         if again_s is not None:
+            self._parts.tally.retried(event.record, classify(exc), attempt=lane.attempt + 1)
             return After(again_s)
         verdict = self._parts.verdict(lane.name, exc, attempt=lane.attempt)
         if isinstance(verdict, OpenCircuit):

@@ -18,6 +18,7 @@ from bridge.runtime.logging import trail
 log = structlog.get_logger()
 
 Outcome = Literal["applied", "duplicate", "stale", "parked", "dlq", "retry"]
+"""`duplicate`: its event was settled before. `stale`: the record itself was, in an earlier life. `retry` is no end."""
 
 
 class Tally:
@@ -70,6 +71,11 @@ class Tally:
         """Tell of a record that is tried again."""
         self.count(record.topic, "retry")
         log.warning("record.retried", code=failure.code, attempts=attempt, **self._where(record))
+
+    def retried_batch(self, topic: str, records: int, *, code: str) -> None:
+        """Tell of records that are tried again together, none of them being at fault."""
+        self.count(topic, "retry", records)
+        log.warning("worker.batch_retried", code=code, records=records, topic=topic, group=self._group)
 
     def parked(self, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
         """Tell of a key set aside, by the record that did it."""

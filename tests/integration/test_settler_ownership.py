@@ -141,6 +141,24 @@ async def test_skip_then_crash_then_read_again(database: Database, mode: Lanes |
 
 
 @MODES
+async def test_what_is_read_again_and_was_settled_above_the_mark_is_stale(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    ledger = Ledger(database, group=GROUP, cluster_id="here")
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.settle(next_offset=0, last_event_id=None, above=(1, 2))
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(4)])
+        await bench.settled(4)
+
+        assert (bench.outcome("stale"), bench.outcome("applied")) == (2, 2)
+        assert sorted(effects.kept) == ["evt_0", "evt_3"]
+
+
+@MODES
 async def test_a_record_that_kills_the_process_is_parked_unseen(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
     ledger = Ledger(database, group=GROUP, cluster_id="here")
@@ -225,6 +243,7 @@ async def test_deadlocks_and_the_like_are_retried(database: Database) -> None:
         await bench.settled(5)
 
         assert (tried, await bench.parked(), len(effects.applied)) == (3, [], 5)
+        assert (bench.outcome("retry"), bench.outcome("applied")) == (2 * 5, 5)
 
 
 async def test_the_window_is_bounded(database: Database) -> None:

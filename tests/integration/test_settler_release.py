@@ -162,6 +162,7 @@ async def test_a_transient_failure_of_a_release_is_tried_again(database: Databas
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
         assert effects.attempts[-2:] == ["evt_0", "evt_0"]
+        assert bench.outcome("retry") == 1
         assert effects.kept == ["evt_0"]
 
 
