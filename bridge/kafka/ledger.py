@@ -12,30 +12,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, NamedTuple
 
 from bridge.errors import BridgeError
+from bridge.kafka import claims
+from bridge.kafka.claims import Claim, Ended
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Connection, Database, savepoint
 from bridge.postgres.text import stored_text
 
 Verdict = Literal["fresh", "duplicate", "conflict"]
 
-_CLAIM = """
-insert into drx_consumer.progress as p (grp, topic, part, epoch, cluster_id, adoptions) values ($1, $2, $3, 1, $4, 1)
-on conflict (grp, topic, part) do update
-  set epoch = p.epoch + 1, adoptions = p.adoptions + 1, updated_at = clock_timestamp()
-returning epoch, next_offset, last_event_id, cluster_id, adoptions, attempt_offset, attempts
-"""
-_STANDING = """
-select
-  array(select "offset" from drx_consumer.settled where grp = $1 and topic = $2 and part = $3) as settled,
-  array(select key from drx_consumer.parked_key where grp = $1 and topic = $2 and part = $3) as parked
-"""
-_ATTEMPT = """
-update drx_consumer.progress
-set attempts = case when attempt_offset = $5 then attempts + 1 else 1 end,
-  attempt_offset = $5, updated_at = clock_timestamp()
-where grp = $1 and topic = $2 and part = $3 and epoch = $4
-returning attempts
-"""
 # Locks the row until the end of the transaction, so that a claim waits for it; writes nothing.
 _FENCE = """
 select from drx_consumer.progress
@@ -62,6 +46,7 @@ with moved as (
     next_offset = greatest($5, p.next_offset),
     last_event_id = case when $5 <= p.next_offset then p.last_event_id else $6 end,
     adoptions = case when $5 <= p.next_offset then p.adoptions else 0 end,
+    deaths = case when $5 <= p.next_offset then p.deaths else 0 end,
     attempts = case when $5 > p.attempt_offset then 0 else p.attempts end,
     attempt_offset = case when $5 > p.attempt_offset then null else p.attempt_offset end,
     updated_at = clock_timestamp()
@@ -85,30 +70,6 @@ class Inbox(NamedTuple):
     source: str
     event_id: str
     body_sha256: str
-
-
-class Claim(NamedTuple):
-    """Where a partition stands at the moment it becomes ours.
-
-    Attributes:
-        next_offset: Everything below is settled; None when nothing is known of the partition.
-        last_event_id: `stored_text` of the `ce_id` of the record before `next_offset`, if there was one.
-        cluster_id: The Kafka cluster that the offsets belong to.
-        settled: Offsets at or above `next_offset` that are settled.
-        parked: Keys set aside, in text form.
-        adoptions: Claims since `next_offset` last moved, this one included.
-        attempt_offset: Record that was marked by `mark_attempt`, and `attempts` how often.
-    """
-
-    epoch: int
-    next_offset: int | None
-    last_event_id: str | None
-    cluster_id: str | None
-    settled: frozenset[int]
-    parked: frozenset[str]
-    adoptions: int
-    attempt_offset: int | None
-    attempts: int
 
 
 class FencedError(BridgeError):
@@ -196,18 +157,25 @@ class Ledger:
         self._group = group
         self._cluster_id = cluster_id
 
-    async def claim(self, place: Place) -> Claim:
+    async def claim(self, place: Place, *, again: bool = False) -> Claim:
         """Take a partition: transactions of whoever had it fail from now on.
+
+        Whoever has not given it back has died, unless it is claimed `again` by a process that never did.
 
         Raises:
             TransientError: The database is away, or the owner before us still holds the row.
         """
-        where = (self._group, place.topic, place.partition)
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(_CLAIM, *where, self._cluster_id)
-            # A statement of its own: it sees what the owner before us has committed while the claim waited.
-            standing = await connection.fetchrow(_STANDING, *where)
-        return Claim(settled=frozenset(standing["settled"]), parked=frozenset(standing["parked"]), **dict(row))
+            return await claims.claim(connection, self._group, place, cluster_id=self._cluster_id, again=again)
+
+    async def give_back(self, ended: Sequence[Ended]) -> None:
+        """End claims in order: they are no deaths.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        async with self._database.transaction() as connection:
+            await claims.give_back(connection, self._group, ended)
 
     @asynccontextmanager
     async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
@@ -222,10 +190,10 @@ class Ledger:
             FencedError: The partition is not ours.
         """
         async with self._database.transaction() as connection:
-            attempts = await connection.fetchval(_ATTEMPT, self._group, place.topic, place.partition, epoch, offset)
+            attempts = await claims.mark_attempt(connection, self._group, place, epoch, offset)
         if attempts is None:
             raise FencedError
-        return int(attempts)
+        return attempts
 
 
 def _distinct(

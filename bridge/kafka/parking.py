@@ -56,7 +56,7 @@ delete from drx_consumer.parked_key as k where grp = $1 and topic = $2 and key =
 """
 _FAILED_KEY = """
 update drx_consumer.parked_key set class = $4, code = $5, attempts = attempts + $6,
-  release_requested_at = null, release_requested_by = null
+  release_requested_at = null, release_requested_by = null, release_offset = null, release_attempts = 0
 where grp = $1 and topic = $2 and key = $3
 """
 _FAILED_EVENT = """

@@ -37,8 +37,8 @@ _PLACE = """
 insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id)
 select $1, *, $5 from unnest($2::text[], $3::int[], $4::bigint[])
 on conflict (grp, topic, part) do update set next_offset = excluded.next_offset, last_event_id = null,
-  epoch = p.epoch + 1, cluster_id = excluded.cluster_id, adoptions = 0, attempt_offset = null, attempts = 0,
-  updated_at = clock_timestamp()
+  epoch = p.epoch + 1, cluster_id = excluded.cluster_id, adoptions = 0, held = false, deaths = 0,
+  attempt_offset = null, attempts = 0, updated_at = clock_timestamp()
 """
 _PARKED_FROM = """
 select count(*) from drx_consumer.parked_event as e

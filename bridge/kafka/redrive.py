@@ -8,8 +8,9 @@ from contextlib import suppress
 
 from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.kafka import parking
+from bridge.kafka.claims import mark_release
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
-from bridge.kafka.failure import ID_CONFLICT, Failure, OpenCircuit, Park, Retry
+from bridge.kafka.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Park, Retry
 from bridge.kafka.key_lanes import After, Next
 from bridge.kafka.ledger import FencedError, Settlement
 from bridge.kafka.parking import ParkedEvent
@@ -62,6 +63,8 @@ class Redrive:
         Raises:
             FencedError: The partition is not ours.
         """
+        if not lane.marked and not await self._harmless(lane):
+            return Next.AGAIN
         lane.attempt += 1
         lane.handled = False
         try:
@@ -72,6 +75,25 @@ class Redrive:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
             return await self._failed(lane, exc)
+
+    async def _harmless(self, lane: Lane) -> bool:
+        """Mark a release that begins; False when processes died of it too often, or it was refused since it was seen.
+
+        Once a life: a record that kills is the first of its key in every life but the one that came to it.
+        """
+        began: int | None = None
+
+        async def mark() -> None:
+            nonlocal began
+            async with self._parts.settling(lane.share, frozenset()) as settlement:
+                began = await mark_release(settlement.connection, settlement.group, lane.share.place.topic, lane.key)
+
+        if not await self._parts.persist(lane.share, mark):
+            return False
+        lane.marked = lane.releasing = began is not None
+        if began is not None and began > ATTEMPTS_MAX:
+            await self._end(lane, Park(DIED, ATTEMPTS_MAX))
+        return lane.releasing
 
     async def _inside(self, lane: Lane) -> Next:
         share = lane.share
@@ -135,7 +157,7 @@ class Redrive:
         lane.attempt = 0
         if live:
             lane.share.parked.discard(lane.key)
-            lane.releasing = False
+            lane.releasing = lane.marked = False
         return Next.AGAIN
 
     async def _failed(self, lane: Lane, exc: Exception) -> Next | After:
@@ -154,10 +176,13 @@ class Redrive:
         if isinstance(verdict, Retry):
             self._parts.tally.count(topic, "retry")
             return After(verdict.delay_s)
+        await self._end(lane, verdict)
+        return Next.AGAIN
+
+    async def _end(self, lane: Lane, verdict: Park) -> None:
         await self._parts.persist(lane.share, lambda: self._refuse(lane, verdict))
         lane.attempt = 0
-        lane.releasing = False
-        return Next.AGAIN
+        lane.releasing = lane.marked = False
 
     async def _refuse(self, lane: Lane, verdict: Park) -> None:
         """Leave the key parked, with what is wrong with it now."""

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 import structlog
 
 from bridge.consumer import Batches, Consumer, Lanes
+from bridge.errors import TransientError
 from bridge.kafka.batches import FastPath, Former
 from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
 from bridge.kafka.circuit import Circuit
@@ -18,6 +19,7 @@ from bridge.kafka.dead_letters import DeadLetters
 from bridge.kafka.driver import BatchDriver, Careful, install_releases
 from bridge.kafka.failure import Spread
 from bridge.kafka.gate import Gate
+from bridge.kafka.holding import Holding
 from bridge.kafka.key_lanes import KeyLanes
 from bridge.kafka.learning import Learner
 from bridge.kafka.ledger import FencedError, Ledger
@@ -40,9 +42,6 @@ from bridge.runtime.consumer_metrics import ConsumerMetrics
 
 log = structlog.get_logger()
 
-# CONSUMERS, "Runtime": what is taken in and not settled is bounded per partition and per process.
-WINDOW_RECORDS = 1_024
-WINDOW_BYTES = 32 * 1024 * 1024
 # Headers and our own objects around key and value, as `sys.getsizeof` counts them for a record of the contract.
 OVERHEAD_BYTES = 2_048
 # Batches hand what needs more than one attempt to this many lanes.
@@ -77,7 +76,7 @@ class Settler:
         """
         self._consumer = consumer
         self._database = database
-        self._ledger = ledger
+        self._holding = Holding(ledger)
         self._metrics = metrics
         self._crew = Crew()
         self._sorter = Sorter(consumer, decoder)
@@ -123,7 +122,7 @@ class Settler:
             TransientError: The database is away, or the owner before us is in the middle of a transaction.
         """
         del generation  # the reader's: it asks again when it has moved
-        claim = await self._ledger.claim(place)
+        claim = await self._holding.claim(place)
         await self._redrive.due(self._shares.adopt(place, claim))
         return Adoption(claim.next_offset, claim.last_event_id)
 
@@ -162,10 +161,7 @@ class Settler:
 
     def room(self, place: Place) -> bool:
         """Whether more may be offered now."""
-        share = self._shares.find(place)
-        if share is None or share.window.count >= WINDOW_RECORDS:
-            return False
-        return sum(each.window.size for each in self._shares.all()) < WINDOW_BYTES
+        return self._shares.room(place)
 
     def halted(self, place: Place) -> bool:
         """Whether nothing of a partition can be settled for long; one without a record is read, to have a probe."""
@@ -186,9 +182,11 @@ class Settler:
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
         """Start no new record of these; return when those in flight are settled, or given up at the end of the time."""
         settled = await self._shares.drain(places, timeout_s=timeout_s)
-        with contextlib.suppress(TimeoutError):  # costs the next owner a second look at what was skipped
+        # To give up costs the next owner a second look at what was skipped, and the suspicion that we died.
+        with contextlib.suppress(TimeoutError, TransientError):
             async with asyncio.timeout(MARKS_S):
                 await self._rounds.write_marks(settled)
+                await self._holding.give_back(settled)
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop all that is known of these."""

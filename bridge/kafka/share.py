@@ -8,12 +8,12 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal
 
-from bridge.kafka.ledger import Claim
+from bridge.kafka.claims import Claim, Ended
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.kafka.window import Mark, Window
 
-# Adoptions without progress after which a record is suspected of killing the process: two deaths may be anything.
-ADOPTIONS_SUSPECT = 3
+# Deaths without progress after which a record is suspected of killing the process: two may be anything.
+DEATHS_SUSPECT = 3
 # As long as a window may hold: one of the records in hand at the time of death is at fault.
 CAREFUL_RECORDS = 1024
 
@@ -26,9 +26,10 @@ class Lane:
         attempt: Attempts made at the first record, the first of them at `first_at`.
         handled: The handler of the last attempt has returned, so what failed afterwards is not the record's fault.
         releasing: True while the parked records of the key go first.
+        marked: It is committed that the release began.
     """
 
-    __slots__ = ("attempt", "first_at", "handled", "key", "records", "releasing", "share", "state", "timer")
+    __slots__ = ("attempt", "first_at", "handled", "key", "marked", "records", "releasing", "share", "state", "timer")
 
     def __init__(self, share: Share, key: str) -> None:
         """Start empty."""
@@ -39,6 +40,7 @@ class Lane:
         self.first_at: datetime | None = None
         self.handled = False
         self.releasing = False
+        self.marked = False
         self.state: Literal["idle", "ready", "busy", "waiting"] = "idle"
         self.timer: asyncio.TimerHandle | None = None
 
@@ -60,6 +62,7 @@ class Share:
         calls: Handlers that run.
         careful_left: Records still to be handled one at a time, because the process keeps dying.
         suspect: Offset of the record that is marked before it is handled, lest it kills the process.
+        attempted: Offset of the one that was marked last.
         direct: What comes goes to its lane, since nothing waits in the queue.
         replay: The next batch goes record by record, to find the one at fault.
         written: The mark as it is in the ledger.
@@ -87,9 +90,10 @@ class Share:
         self.draining = self.gone = self.replay = self.direct = False
         self.stopped = ""
         died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
-        suspect = claim.adoptions >= ADOPTIONS_SUSPECT or (died_on_one and claim.attempts > 0)
+        suspect = claim.deaths >= DEATHS_SUSPECT or (died_on_one and claim.attempts > 0)
         self.careful_left = CAREFUL_RECORDS if suspect else 0
         self.suspect: int | None = None
+        self.attempted: int | None = None
         self.written = 0
 
     @property
@@ -124,6 +128,10 @@ class Share:
         self.window.settle(offsets)
         if mark is not None:
             self.written = max(self.written, mark.next_offset)
+
+    def ended(self) -> Ended:
+        """Return what is to be taken back of the marks of this claim."""
+        return Ended(self.place, self.epoch, self.attempted, [lane.key for lane in self.lanes.values() if lane.marked])
 
     def close(self) -> None:
         """Let go of everything: nothing of it counts any more."""

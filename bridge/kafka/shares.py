@@ -7,12 +7,16 @@ from collections.abc import Collection, Iterable
 
 import structlog
 
-from bridge.kafka.ledger import Claim
+from bridge.kafka.claims import Claim
 from bridge.kafka.share import Share
 from bridge.kafka.tally import Tally
 from bridge.kafka.transport import Place
 
 log = structlog.get_logger()
+
+# CONSUMERS, "Runtime": what is taken in and not settled is bounded per partition and per process.
+WINDOW_RECORDS = 1_024
+WINDOW_BYTES = 32 * 1024 * 1024
 
 
 class Shares:
@@ -41,6 +45,13 @@ class Shares:
     def open(self) -> list[Share]:
         """Return the shares that records are settled of."""
         return [share for share in self._shares.values() if share.opened and not share.gone]
+
+    def room(self, place: Place) -> bool:
+        """Whether more of a place may be taken in now."""
+        share = self._shares.get(place)
+        if share is None or share.window.count >= WINDOW_RECORDS:
+            return False
+        return sum(each.window.size for each in self._shares.values()) < WINDOW_BYTES
 
     def adopt(self, place: Place, claim: Claim) -> Share:
         """Hold a place as it was claimed; what was held of it counts for nothing."""

@@ -67,7 +67,7 @@ class Single:
 
         if not await self._parts.persist(share, mark):
             return False  # nor is anything of the partition left to be settled here
-        share.suspect = None  # once a life, however often it is tried
+        share.suspect, share.attempted = None, record.offset  # once a life, however often it is tried
         if attempts > ATTEMPTS_MAX:
             await self._parker.set_aside(share, record, DIED, attempts=ATTEMPTS_MAX)
         return attempts <= ATTEMPTS_MAX

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import free_port
+from bridge.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.ingress_process import until
@@ -20,6 +21,7 @@ from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
 
+LACKING = ", ".join(f"drx_consumer {each.number}" for each in read_migrations(LEDGER_MIGRATIONS))
 # Twice the keys that the breaker lets be parked.
 LIVES = Lives(40)
 # Holds a thread for longer than any test lasts.
@@ -174,7 +176,7 @@ async def test_what_is_away_at_the_start_is_waited_for(start: Start, away: str) 
 async def test_a_group_that_was_never_told_where_to_begin_does_not_start(start: Start) -> None:
     with start(KAFKA__OFFSET_RESET="none") as desk:
         assert desk.ended() == 2
-    assert "the tables of desk lack drx_consumer 1, drx_consumer 2: run `drx-consumer init desk`" in desk.output()
+    assert f"the tables of desk lack {LACKING}: run `drx-consumer init desk`" in desk.output()
 
 
 async def test_progress_of_another_cluster_is_refused_until_it_is_accepted(

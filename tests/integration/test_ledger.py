@@ -9,7 +9,8 @@ from contextlib import suppress
 import pytest
 
 from bridge.errors import PermanentError, TransientError
-from bridge.kafka.ledger import Claim, FencedError, Ledger
+from bridge.kafka.claims import Claim, Ended
+from bridge.kafka.ledger import FencedError, Ledger
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database, open_database
 from tests.ledger import GROUP, PLACE, an_entry, effects_table, ledger_database, rows, until_waiting
@@ -38,7 +39,7 @@ async def settled(
 async def test_the_first_claim_finds_nothing(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
 
-    assert claim == Claim(1, None, None, "cluster-a", frozenset(), frozenset(), 1, None, 0)
+    assert claim == Claim(1, None, None, "cluster-a", frozenset(), frozenset(), 0, None, 0)
 
 
 async def test_a_claim_finds_what_was_settled(ledger: Ledger) -> None:
@@ -97,13 +98,46 @@ async def test_a_mark_that_moves_past_no_record_of_ours_forgets_the_last_event(l
     assert (await ledger.claim(PLACE)).last_event_id is None
 
 
-async def test_adoptions_are_counted_until_the_mark_moves(ledger: Ledger) -> None:
-    counts = [(await ledger.claim(PLACE)).adoptions for _ in range(3)]
+async def test_deaths_are_counted_until_the_mark_moves(ledger: Ledger) -> None:
+    counts = [(await ledger.claim(PLACE)).deaths for _ in range(3)]
     claim = await ledger.claim(PLACE)
     await settled(ledger, claim.epoch, next_offset=1, last="evt-0")
-    after = (await ledger.claim(PLACE)).adoptions
+    after = (await ledger.claim(PLACE)).deaths
 
-    assert (counts, after) == ([1, 2, 3], 1)
+    assert (counts, after) == ([0, 1, 2], 1)
+
+
+async def test_an_owner_that_gives_its_partition_back_has_not_died(ledger: Ledger) -> None:
+    counts = []
+    for _ in range(3):
+        claim = await ledger.claim(PLACE)
+        counts.append(claim.deaths)
+        await ledger.give_back([Ended(PLACE, claim.epoch, None, [])])
+
+    assert counts == [0, 0, 0]
+
+
+async def test_what_another_has_claimed_is_not_given_back_for_it(ledger: Ledger) -> None:
+    before = await ledger.claim(PLACE)
+    await ledger.claim(PLACE)
+    await ledger.give_back([Ended(PLACE, before.epoch, None, [])])
+
+    assert (await ledger.claim(PLACE)).deaths == 2
+
+
+async def test_a_process_that_claims_again_has_not_died_meanwhile(ledger: Ledger) -> None:
+    await ledger.claim(PLACE)
+
+    assert (await ledger.claim(PLACE, again=True)).deaths == 0
+
+
+async def test_an_attempt_that_was_interrupted_in_order_does_not_count(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    for _ in range(2):
+        await ledger.mark_attempt(PLACE, claim.epoch, 5)
+    await ledger.give_back([Ended(PLACE, claim.epoch, 5, [])])
+
+    assert (await ledger.claim(PLACE)).attempts == 1
 
 
 async def test_settling_above_the_mark_is_no_progress(ledger: Ledger) -> None:
@@ -113,7 +147,7 @@ async def test_settling_above_the_mark_is_no_progress(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
     await settled(ledger, claim.epoch, next_offset=5, above=(7,))
 
-    assert (await ledger.claim(PLACE)).adoptions == 2
+    assert (await ledger.claim(PLACE)).deaths == 2
 
 
 async def test_attempts_outlive_the_process_until_the_record_is_settled(ledger: Ledger) -> None:

@@ -21,6 +21,23 @@ from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_
 from tests.postgres import EmbeddedPostgres, execute
 
 ALL = [migration.number for migration in read_migrations(LEDGER_MIGRATIONS)]
+# What a process of the first release has written.
+_BEFORE = (
+    """
+    insert into drx_consumer.progress (grp, topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions)
+    values ($1, $2, $3, 10, 'evt-9', 7, 'cluster-a', 2)
+    """,
+    'insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, $2, $3, 12)',
+    """
+    insert into drx_consumer.parked_key (grp, topic, part, key, class, code, attempts)
+    values ($1, $2, $3, 'rx-1', 'permanent', 'refused', 1)
+    """,
+    """
+    insert into drx_consumer.parked_event (grp, topic, part, "offset", key, timestamp_ms, headers, source, event_id,
+      event_type, body_sha256, class, code, attempts)
+    values ($1, $2, $3, 8, 'rx-1', 1, '[]', 'acme', 'evt-8', 'prescription.sent', '', 'permanent', 'refused', 1)
+    """,
+)
 
 
 @pytest.fixture
@@ -52,16 +69,21 @@ async def test_an_upgrade_in_place_keeps_what_was_there(database: Database, tmp_
     for path, migration in zip(sorted(old.iterdir()), read_migrations(LEDGER_MIGRATIONS), strict=False):
         path.rename(old / migration.name)
     assert await migrate(database, directory=old, schema=LEDGER_SCHEMA) == ALL[:number]
-    ledger = Ledger(database, group=GROUP, cluster_id="cluster-a")
-    claim = await ledger.claim(PLACE)
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
-        await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12,))
+    async with database.transaction() as connection:
+        for statement in _BEFORE:
+            await connection.execute(statement, GROUP, *PLACE)
 
     applied = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
 
-    claim = await ledger.claim(PLACE)
+    claim = await Ledger(database, group=GROUP, cluster_id="cluster-a").claim(PLACE)
     assert applied == ALL[number:]
-    assert (claim.next_offset, claim.settled) == (10, frozenset({12}))
+    assert (claim.epoch, claim.next_offset, claim.settled, claim.parked) == (
+        8,
+        10,
+        frozenset({12}),
+        frozenset({"rx-1"}),
+    )
+    assert claim.deaths == 0
 
 
 async def test_two_processes_at_once_apply_each_migration_once(database: Database, tmp_path: Path) -> None:

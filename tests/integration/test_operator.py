@@ -390,7 +390,7 @@ async def test_a_group_placed_anew_reads_again_and_a_process_left_over_is_fenced
         async with ledger.begin(PLACE, old.epoch) as settlement:
             await settlement.fence(10)
     new = await ledger.claim(PLACE)
-    assert (new.next_offset, new.last_event_id, new.cluster_id, new.adoptions) == (5, None, "cluster-b", 1)
+    assert (new.next_offset, new.last_event_id, new.cluster_id, new.deaths) == (5, None, "cluster-b", 0)
     assert (new.settled, new.attempt_offset) == (frozenset(), None)
 
 

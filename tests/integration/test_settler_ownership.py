@@ -12,7 +12,7 @@ from bridge.errors import NotDurableError, TransientError
 from bridge.event import Event
 from bridge.kafka.dead_letters import DeadLetters
 from bridge.kafka.ledger import Ledger
-from bridge.kafka.settler import WINDOW_RECORDS
+from bridge.kafka.shares import WINDOW_RECORDS
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from tests.fakes import FakeProducer
@@ -195,6 +195,44 @@ async def test_after_deaths_without_progress_records_are_handled_one_at_a_time(
         await bench.settled(5)
 
         assert marks == [(f"evt_{offset}", offset) for offset in range(5)]
+
+
+@MODES
+async def test_ends_in_order_are_no_deaths_however_many_there_are(database: Database, mode: Lanes | Batches) -> None:
+    """One record at a time, with a mark for each, is for what kills processes, and not for a day of deployments."""
+    effects = Effects()
+    for _ in range(5):
+        async with at_work(a_consumer(effects, mode), database) as bench:
+            for _ in range(3):
+                await bench.feed([])
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([])
+
+        assert await bench.rows("select adoptions, deaths from drx_consumer.progress") == [(16, 0)]
+        assert bench.settler._shares[PLACE].careful_left == 0
+
+
+@MODES
+async def test_a_record_that_waits_for_a_retry_at_each_end_has_killed_nobody(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    effects.fail = lambda *_: TransientError("conflict")
+    for _ in range(3):
+        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
+    for _ in range(7):
+        tried = len(effects.attempts)
+        async with at_work(a_consumer(effects, mode), database) as bench:
+            await bench.feed([a_record(0)])
+            await until(lambda tried=tried: len(effects.attempts) > tried)  # type: ignore[misc]  # a default binds it
+    effects.fail = lambda *_: None
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0)])
+        await bench.settled(1)
+
+        assert (effects.kept, await bench.parked()) == (["evt_0"], [])
 
 
 @MODES

@@ -122,6 +122,9 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database
         await bench.feed([a_record(0)])
         await bench.settled(1)
         refusing = False
+        # Not due yet, so that nobody begins it but this test.
+        due = "clock_timestamp() + interval '1 hour'"
+        await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
         bench.settler.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
         await in_batch.wait()
         bench.settler._release(bench.settler._shares[PLACE], "rx_1")
@@ -180,6 +183,65 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
 
         assert bench.settler.mark(PLACE) == 2
         assert effects.kept == []
+
+
+@MODES
+async def test_a_release_that_kills_the_process_ends_after_five_deaths(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    effects.fail = lambda *_: PermanentError("refused")
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0), a_record(1)])
+        await bench.settled(2)
+    await bench.request_release("rx_1")
+    deaths = 0
+
+    async def die(_event: Event) -> None:
+        nonlocal deaths
+        deaths += 1
+        bench.settler.forget([PLACE])  # nothing is given back
+        await asyncio.Event().wait()
+
+    effects.before = die
+    for life in range(1, 6):
+        async with at_work(a_consumer(effects, mode), database) as bench:
+            await bench.feed([])
+            await until(lambda life=life: deaths == life)  # type: ignore[misc]  # a default binds it
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([])
+        await bench.until_rows(
+            "select code, class from drx_consumer.parked_key where release_requested_at is null",
+            [("process_died", "bug")],
+        )
+
+        assert deaths == 5
+        assert await bench.parked() == [("rx_1", 0, "process_died"), ("rx_1", 1, "key_parked")]
+
+
+@MODES
+async def test_a_release_that_was_interrupted_in_order_is_no_death(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    parking_it = True
+    effects.fail = lambda *_: PermanentError("refused") if parking_it else TransientError("conflict")
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0)])
+        await bench.settled(1)
+        parking_it = False
+    await bench.request_release("rx_1")
+    for _ in range(7):
+        tried = len(effects.attempts)
+        async with at_work(a_consumer(effects, mode), database) as bench:
+            await bench.feed([])
+            await until(lambda tried=tried: len(effects.attempts) > tried)  # type: ignore[misc]  # a default binds it
+    effects.fail = lambda *_: None
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([])
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+        assert effects.kept == ["evt_0"]
 
 
 async def test_the_next_owner_knows_what_is_parked(database: Database) -> None:
