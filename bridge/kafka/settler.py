@@ -119,7 +119,7 @@ class Settler:
         """Claim a partition; what was held of it counts for nothing.
 
         Raises:
-            TransientError: The database is away, or the owner before us is in the middle of a transaction.
+            TransientError: Not now.
         """
         del generation  # the reader's: it asks again when it has moved
         claim = await self._holding.claim(place)
