@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from bridge.spool.disk import LocalDisk
+from bridge.spool.local_disk import LocalDisk
 
 FOREVER = 1_000_000_000
 
@@ -71,8 +71,11 @@ class FaultDisk(LocalDisk):
 
     def append(self, path: Path, content: bytes) -> None:
         self._change("append", path)
-        self._room(len(content))
         super().append(path, content)
+
+    def extend(self, path: Path, content: bytes) -> None:
+        self._change("extend", path)
+        super().extend(path, content)
 
     def reserve(self, path: Path, size: int) -> None:
         self._change("reserve", path)

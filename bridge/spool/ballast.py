@@ -12,7 +12,7 @@ PROBE = "probe"
 # A group of records is not larger, but for a single call that is.
 SIZE_BYTES = 1_048_576
 # A small disk keeps an eighth of what is free, and is full when even that is less than this.
-SIZE_MIN_BYTES = 65_536
+SIZE_MIN_BYTES = 16_384
 SHARE = 8
 BLOCK_BYTES = 4096
 

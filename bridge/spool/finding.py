@@ -12,7 +12,7 @@ import structlog
 
 from bridge.spool.book import Book, Place, Segment
 from bridge.spool.disk import Disk
-from bridge.spool.format import Entry, Intact, end_mark
+from bridge.spool.format import Entry, Intact
 from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.metrics import SpoolMetrics
@@ -29,15 +29,24 @@ class Finder:
     """Reads segments on the spool's thread and enters them on the loop's."""
 
     def __init__(
-        self, directory: Path, *, disk: Disk, hand: Hand, keys: KeyRing, book: Book, metrics: SpoolMetrics
+        self,
+        directory: Path,
+        *,
+        disk: Disk,
+        hand: Hand,
+        keys: KeyRing,
+        book: Book,
+        metrics: SpoolMetrics,
+        mark_end: Callable[[int, int], None],
     ) -> None:
-        """Enter into `book` what the keys of `keys` open."""
+        """Enter into `book` what the keys of `keys` open; `mark_end` says of a segment how many records it has."""
         self._directory = directory
         self._disk = disk
         self._hand = hand
         self._keys = keys
         self._book = book
         self._metrics = metrics
+        self._mark_end = mark_end
         self.last_ordinal = 0
         self.last_number = 0
 
@@ -90,7 +99,8 @@ class Finder:
             log.warning("worker.spool_torn_tail", segment=segment.path.stem)
             await self._hand.do(partial(self._cut, segment.path, content.whole))
         if newest and content.waiting and not content.scan.is_ended:
-            await self._hand.do(partial(self._end, segment.path, end_mark(segment.number, content.scan.total)))
+            # Nothing is appended to a segment of an earlier process.
+            await self._hand.do(partial(self._mark_end, segment.number, content.scan.total))
         if content.scan.damage or content.scan.lost:
             await self.set_aside(segment, content.scan.damage, records=content.scan.lost)
         await self._enter(segment, content.content, content.waiting, found)
@@ -104,11 +114,6 @@ class Finder:
     def _cut(self, path: Path, size: int) -> None:
         with contextlib.suppress(OSError):  # it is told from the rest again at the next start
             self._disk.cut(path, size)
-
-    def _end(self, path: Path, mark: bytes) -> None:
-        """Nothing is appended to a segment of an earlier process."""
-        with contextlib.suppress(OSError):
-            self._disk.append(path, mark)
 
     async def _enter(
         self, segment: Segment, content: bytes, records: Sequence[Intact], found: Callable[[Entry], None]

@@ -9,30 +9,26 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 from bridge.errors import NotDurableError
 from bridge.spool.ballast import Ballast
 from bridge.spool.book import Book, Place, Segment
 from bridge.spool.commits import CODE_STALLED, STALLED_S, Call, Commits
-from bridge.spool.disk import Disk, LocalDisk
+from bridge.spool.condition import FULL, Condition
+from bridge.spool.disk import Disk
 from bridge.spool.finding import Finder
 from bridge.spool.format import Entry, Lane, sealed_size
 from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
+from bridge.spool.local_disk import LocalDisk
 from bridge.spool.metrics import SpoolMetrics
 from bridge.spool.reading import read_entries
 from bridge.spool.removal import Removal
 from bridge.spool.tending import Premises
-from bridge.spool.writer import SEGMENTS_MIN, Writer, Written, segment_bytes, segment_name
-
-log = structlog.get_logger()
+from bridge.spool.writer import Writer, Written, segment_bytes, segment_name
 
 # Space that came back is noticed, and a key or a lock, within two of these.
 RETRY_S = 2.0
 CLOSE_S = 5.0
-NOT_OPEN = "not_open"
-FULL = "full"
 
 
 class Spool:
@@ -67,7 +63,6 @@ class Spool:
             close_s: What is on its way to the disk gets at the end.
         """
         disk = disk or LocalDisk()
-        self._capacity_bytes = capacity_bytes
         self._metrics = metrics
         self._close_s = close_s
         self._writing, self._reading = Hand("spool-writer"), Hand("spool-reader")
@@ -84,25 +79,34 @@ class Spool:
         self._premises = Premises(directory, disk=disk, keys=self._keys, ballast=ballast, writer=self._writer)
         self._disk = disk
         self._book = Book(directory)
+        self._condition = Condition(metrics, capacity_bytes=capacity_bytes, book=self._book)
         self._commits = Commits(
-            hand=self._writing, writer=self._writer, durable=self._durable, refused=self._set_code, stalled_s=stalled_s
+            hand=self._writing,
+            writer=self._writer,
+            durable=self._durable,
+            refused=self._condition.change,
+            stalled_s=stalled_s,
         )
         self._finder = Finder(
-            directory, disk=disk, hand=self._writing, keys=self._keys, book=self._book, metrics=metrics
+            directory,
+            disk=disk,
+            hand=self._writing,
+            keys=self._keys,
+            book=self._book,
+            metrics=metrics,
+            mark_end=self._writer.mark_end,
         )
         self._removal = Removal(
             hand=self._writing, premises=self._premises, book=self._book, is_idle=lambda: self._commits.is_idle
         )
         self._found: Callable[[Entry], None] = lambda _entry: None
         self._is_open = self._is_closed = False
-        self._code = NOT_OPEN
         self.last_ordinal = 0
-        self._report()
 
     @property
     def code(self) -> str:
         """Why no entries are taken; empty when they are."""
-        return self._code or (CODE_STALLED if self._commits.is_stalled else "")
+        return self._condition.code or (CODE_STALLED if self._commits.is_stalled else "")
 
     async def open(self, found: Callable[[Entry], None]) -> None:
         """Recover what is there; `found` gets every intact entry in the order of the files, also later ones of `run`.
@@ -125,9 +129,9 @@ class Spool:
         if not self._is_open:
             await self._try_to_open()
             return
-        if self._code:
-            code = await self._writing.do(self._premises.prepare)
-            self._set_code(code or ("" if self._has_room(self._capacity_bytes // SEGMENTS_MIN) else FULL))
+        if self._condition.code:
+            self._condition.change(await self._writing.do(self._premises.prepare) or self._condition.fullness())
+        await self._writing.do(self._writer.mark_ends)
         if any(segment.locked or segment.unread for segment in self._book.segments.values()):
             await self._writing.do(self._keys.load)
             await self._finder.find_again(self._found)
@@ -154,8 +158,8 @@ class Spool:
             raise ValueError(entries)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         size = sum(map(sealed_size, entries))
-        if not self._code and not self._has_room(size):
-            self._set_code(FULL)
+        if not self._condition.code and not self._condition.has_room(self._commits.size + size):
+            self._condition.change(FULL)
         if self.code:
             done.set_exception(NotDurableError(self.code))
         else:
@@ -186,8 +190,7 @@ class Spool:
         if self._is_closed:
             return
         self._is_closed = True
-        self._code = NOT_OPEN
-        self._metrics.spool_available.set(0)
+        self._condition.close()
         await self._commits.finish(self._close_s)
         self._removal.write_positions()
         self._removal.remove_empty()
@@ -196,38 +199,17 @@ class Spool:
         self._writing.end()
         self._reading.end()
 
-    def _report(self) -> None:
-        self._metrics.spool_available.set(0)
-        self._metrics.spool_capacity_bytes.set(self._capacity_bytes)
-        self._metrics.spool_events.set_function(self._book.events)
-        self._metrics.spool_bytes.set_function(lambda: self._book.size)
-        self._metrics.spool_oldest_event.set_function(lambda: self._book.oldest_ms() / 1000)
-        self._metrics.spool_locked_records.set_function(self._book.locked)
-
     async def _try_to_open(self) -> None:
         code = await self._writing.do(self._premises.enter)
         if code:
-            self._set_code(code)
+            self._condition.change(code)
             return
         await self._finder.recover(self._found)
         self._writer.last_number = self._finder.last_number
         self.last_ordinal = self._finder.last_ordinal
         self._is_open = True
         self._removal.remove_empty()
-        self._set_code(await self._writing.do(self._premises.prepare))
-
-    def _set_code(self, code: str) -> None:
-        if code == self._code or self._is_closed:
-            return
-        self._code = code
-        self._metrics.spool_available.set(0 if code else 1)
-        if code:
-            log.warning("worker.spool_unavailable", code=code)
-        else:
-            log.info("worker.spool_available")
-
-    def _has_room(self, size: int) -> bool:
-        return self._book.size + self._commits.size + size <= self._capacity_bytes
+        self._condition.change(await self._writing.do(self._premises.prepare))
 
     def _durable(self, entries: Sequence[Entry], written: Written) -> None:
         self._metrics.spool_fsync_duration.observe(written.sync_s)

@@ -92,6 +92,7 @@ class Writer:
         self._segment_bytes = segment_bytes
         self._now_ns = now_ns
         self._open: _Open | None = None
+        self._unmarked: list[tuple[Path, bytes]] = []
         self.last_number = 0
 
     def write(self, entries: Sequence[Entry]) -> Written:
@@ -113,19 +114,30 @@ class Writer:
             raise NotDurableError(code_of(exc)) from None
         return written._replace(code="full") if code == "full" else written
 
-    def end_segment(self, *, trusted: bool = True) -> None:
-        """Write no more to the segment that is open than the mark of its end; one that is not trusted is not synced."""
+    def end_segment(self) -> None:
+        """Write no more to the segment that is open."""
         if self._open is not None:
             segment, self._open = self._open, None
-            try:
-                self._disk.write(segment.handle, end_mark(segment.number, segment.records))
-                if trusted:
-                    self._disk.sync(segment.handle)
-            except OSError:  # the mark only tells whether the file lost its end
-                with contextlib.suppress(OSError):
-                    self._disk.truncate(segment.handle, segment.size)
             with contextlib.suppress(OSError):
                 self._disk.close(segment.handle)
+            if segment.records:
+                self.mark_end(segment.number, segment.records)
+
+    def mark_end(self, number: int, count: int) -> None:
+        """Have a segment say that it gets no more than `count` records."""
+        self._unmarked.append((self._directory / segment_name(number), end_mark(number, count)))
+        self.mark_ends()
+
+    def mark_ends(self) -> None:
+        """Write the marks that are due; what the disk does not take now is left for the next time."""
+        for due in tuple(self._unmarked):
+            try:
+                self._disk.extend(*due)
+            except FileNotFoundError:
+                pass  # it was empty, and is gone
+            except OSError:
+                continue
+            self._unmarked.remove(due)
 
     def _release(self) -> bool:
         try:
@@ -192,7 +204,7 @@ class Writer:
         except OSError:
             trusted = False
         if not trusted:
-            self.end_segment(trusted=False)
+            self.end_segment()
             if not segment.records:
                 with contextlib.suppress(OSError):
                     self._disk.unlink(self._directory / segment_name(segment.number))

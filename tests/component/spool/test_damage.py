@@ -229,8 +229,8 @@ async def test_what_cannot_be_set_aside_keeps_its_file(tmp_path: Path) -> None:
 
         (tmp_path / "damaged").unlink()
         await again.spool.tend()
-        assert segments(tmp_path) == []
-        assert len(damaged(tmp_path)) == 1
+    assert segments(tmp_path) == []
+    assert len(damaged(tmp_path)) == 1
 
 
 async def test_damage_is_counted_at_each_start_and_copied_once(tmp_path: Path) -> None:

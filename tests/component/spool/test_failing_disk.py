@@ -87,6 +87,7 @@ async def test_a_disk_that_runs_full_saves_what_is_in_hand_once(tmp_path: Path, 
         assert files(tmp_path, "ballast") == []
         with pytest.raises(NotDurableError, match="full"):
             await kept.spool.append([an_entry(taken, payload=payload)])
+        disk.room_bytes = 0
         await kept.spool.tend()
         assert kept.spool.code == "full"
         assert await kept.head() == list(range(taken))

@@ -1,0 +1,174 @@
+"""Any sequence of appends, drops, faults, crashes and restarts, against a few lists that say what must be left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from bridge.errors import NotDurableError
+from bridge.spool.format import Lane
+from bridge.spool.writer import segment_bytes
+from tests.fault_disk import FaultDisk
+from tests.spooling import ALL, Kept, an_entry, make_spool, ordinals, write_key
+
+LANES: list[Lane] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.v1", 1), ("drx.accounts.v1", 0)]
+# Small, so that a handful of records fills a segment, and some more the whole.
+CAPACITY_BYTES = 1_500_000
+PAYLOAD_BYTES = 30_000
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    """A spool that is used, broken and opened again."""
+
+    def __init__(self) -> None:
+        """Open an empty one."""
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = Path(tempfile.mkdtemp(prefix="drx-spool-"))
+        self.waiting: dict[Lane, list[int]] = defaultdict(list)
+        self.dropped: dict[Lane, list[int]] = defaultdict(list)
+        self.next = 1
+        self.unmarked = 0
+        self.key = 1
+        write_key(self.directory / "keys", secret=bytes([self.key]) * 32)
+        self.kept = self._open()
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(work)
+
+    def _open(self) -> Kept:
+        self.disk = FaultDisk(self.directory)
+        kept = make_spool(self.directory, capacity_bytes=CAPACITY_BYTES, disk=self.disk)
+        self._run(kept.spool.open(kept.found.append))
+        assert kept.spool.code == ""
+        return kept
+
+    def _found(self, lane: Lane) -> list[int]:
+        return ordinals(entry for entry in self.kept.found if entry.lane == lane)
+
+    @rule(places=st.lists(st.sampled_from(LANES), min_size=1, max_size=4))
+    def append(self, places: list[Lane]) -> None:
+        """All of a call are there, or none."""
+        numbers = range(self.next, self.next + len(places))
+        self.next += len(places)
+        call = [
+            an_entry(number, lane=lane, payload=bytes(PAYLOAD_BYTES))
+            for number, lane in zip(numbers, places, strict=True)
+        ]
+        try:
+            self._run(_wait_for(self.kept, call))
+        except NotDurableError:
+            return
+        for number, lane in zip(numbers, places, strict=True):
+            self.waiting[lane].append(number)
+
+    @rule(lane=st.sampled_from(LANES), count=st.integers(1, 6))
+    def drop(self, lane: Lane, count: int) -> None:
+        """Acknowledge from the head."""
+        count = min(count, len(self.waiting[lane]))
+
+        async def act() -> None:
+            self.kept.spool.drop(lane, count)
+
+        self._run(act())
+        self.dropped[lane] += self.waiting[lane][:count]
+        del self.waiting[lane][:count]
+
+    @rule()
+    def turn_the_key(self) -> None:
+        """The old one stays to open what it sealed."""
+        keys = self.directory / "keys"
+        (keys / "current").rename(keys / f"key-{self.key}")
+        self.key += 1
+        write_key(keys, secret=bytes([self.key]) * 32)
+
+    @rule(failures=st.sampled_from([1, 2, 3]))
+    def fail_to_sync(self, failures: int) -> None:
+        """The next syncs fail."""
+        self.disk.sync_failures = failures
+
+    @rule(failures=st.sampled_from([1, 2, 3]))
+    def fail_to_write(self, failures: int) -> None:
+        """The next writes break off."""
+        self.disk.write_failures = failures
+
+    @rule(room=st.sampled_from([0, 20_000, 100_000, 1_000_000]))
+    def run_full(self, room: int) -> None:
+        """Only so much more can be written."""
+        used = sum(path.stat().st_size for path in self.directory.iterdir() if path.is_file())
+        self.disk.room_bytes = used + room
+
+    @rule()
+    def have_room(self) -> None:
+        """All is well again, and is noticed."""
+        self.disk.room_bytes = None
+        self.disk.sync_failures = self.disk.write_failures = 0
+        self._run(self.kept.spool.tend())
+        room = CAPACITY_BYTES - self.kept.value("bytes")
+        assert (
+            self.kept.spool.code in {"", "full"} if room < segment_bytes(CAPACITY_BYTES) else not self.kept.spool.code
+        )
+
+    @rule()
+    def restart(self) -> None:
+        """What was dropped does not come back."""
+        self.disk.room_bytes = None
+        self.disk.sync_failures = self.disk.write_failures = 0
+        self._run(self.kept.spool.close())
+        self.kept = self._open()
+        for lane in LANES:
+            assert self._found(lane) == self.waiting[lane]
+
+    @rule()
+    def crash(self) -> None:
+        """What was dropped last may come back, in front of what waits and in order; nothing else does."""
+        spool = self.kept.spool
+        # Without its mark nobody can tell whether a file lost its end, so that counts.
+        self.unmarked += len(spool._writer._unmarked)
+        os.close(spool._premises._lock or 0)
+        for hand in (spool._writing, spool._reading):
+            hand.end()
+        self.kept = self._open()
+        for lane in LANES:
+            found, waiting = self._found(lane), self.waiting[lane]
+            again = found[: len(found) - len(waiting)]
+            assert found[len(again) :] == waiting
+            assert again == [number for number in self.dropped[lane] if number in again]
+            self.waiting[lane] = found
+            self.dropped[lane] = [number for number in self.dropped[lane] if number not in again]
+
+    @precondition(lambda self: not self.disk.room_bytes)
+    @invariant()
+    def nothing_is_missing_or_damaged(self) -> None:
+        """Depth, content and order are what the lists say."""
+        for lane in LANES:
+            assert self.kept.spool.depth(lane) == len(self.waiting[lane])
+            peeked = self._run(self.kept.spool.peek(lane, most=ALL, most_bytes=ALL * 1000))
+            assert ordinals(peeked) == self.waiting[lane]
+        assert self.kept.value("corrupt_records_total") <= self.unmarked
+        assert self.kept.value("torn_tails_total") == 0
+        assert self.kept.value("events") == sum(map(len, self.waiting.values()))
+
+    def teardown(self) -> None:
+        """Leave nothing behind."""
+        self._run(self.kept.spool.close())
+        self.runner.close()
+        shutil.rmtree(self.directory)
+
+
+async def _wait_for(kept: Kept, call: list[Any]) -> None:
+    await kept.spool.append(call)
+
+
+TestSpool = SpoolMachine.TestCase
+TestSpool.settings = settings(max_examples=60, stateful_step_count=40)

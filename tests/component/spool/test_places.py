@@ -1,0 +1,131 @@
+"""Directories as operators give them: missing, not ours, read-only, full; the process starts and says what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.spooling import make_spool, open_spool, ordinals, segments
+
+NOBODY = 65_534
+HANG_S = 60.0
+ROOT = Path(__file__).parents[3]
+# Whoever is not root may mount in a namespace in which they are.
+NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+
+
+@contextlib.contextmanager
+def as_somebody() -> Iterator[None]:
+    """Be nobody in particular, since nothing is forbidden to root."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Give a directory that everybody may enter; those of the test runner are its own."""
+    with tempfile.TemporaryDirectory(prefix="drx-spool-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+def play(scene: str, directory: Path) -> Any:
+    """Play a scene of `mounted` in a mount namespace of its own."""
+    command = [*NAMESPACE, sys.executable, "-m", "tests.component.spool.mounted", scene, str(directory)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=HANG_S, check=False)  # noqa: S603 - our own
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+async def test_a_directory_that_is_not_there_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    directory = tmp_path / "var" / "spool"
+
+    async with open_spool(directory) as kept:
+        await kept.put(1)
+
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in segments(directory))
+
+
+async def test_a_directory_that_cannot_be_made_is_no_stopped_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    async with open_spool(tmp_path / "file" / "spool") as kept:
+        assert kept.spool.code == "io_error"
+        await kept.spool.tend()
+        assert kept.spool.code == "io_error"
+
+        (tmp_path / "file").unlink()
+        await kept.spool.tend()
+        assert kept.spool.code == ""
+
+
+async def test_a_directory_of_somebody_else_is_named(public: Path) -> None:
+    directory = public / "spool"
+    directory.mkdir(mode=0o555)
+    kept = make_spool(directory)
+    with as_somebody():
+        await kept.spool.open(kept.found.append)
+        assert kept.spool.code == "wrong_owner"
+        directory_after = list(directory.iterdir())
+    await kept.spool.close()
+
+    assert directory_after == []
+
+
+async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_ours(public: Path) -> None:
+    """To take new events now would be to deliver them before those."""
+    directory = public / "spool"
+    async with open_spool(directory) as first:
+        await first.put(1, 2)
+    (path,) = segments(directory)
+    path.chmod(0o000)
+    if os.geteuid() == 0:
+        for each in (directory, directory / "keys", *directory.rglob("*")):
+            if each != path:
+                os.chown(each, NOBODY, NOBODY)
+    kept = make_spool(directory)
+    with as_somebody():
+        await kept.spool.open(kept.found.append)
+        assert (kept.spool.code, kept.found) == ("wrong_owner", [])
+    path.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
+    with as_somebody():
+        await kept.spool.tend()
+        assert kept.spool.code == ""
+        assert ordinals(kept.found) == [1, 2]
+        await kept.spool.close()
+
+
+def test_on_a_real_full_disk_nothing_is_lost_and_nothing_is_said_that_is_not_true(tmp_path: Path) -> None:
+    seen = play("full", tmp_path)
+
+    assert len(seen["first"]) > 100
+    assert (seen["code_when_full"], seen["refused_before"]) == ("full", 0)
+    assert seen["code_with_room"] == ""
+    assert len(seen["second"]) > 10
+    assert seen["rest"] == seen["found"] == seen["second"]
+    assert seen["counted"] == 0
+    assert seen["in_clear"] == []
+
+
+def test_on_a_real_read_only_disk_what_it_holds_is_delivered(tmp_path: Path) -> None:
+    seen = play("read_only", tmp_path)
+
+    assert seen == {"code": "read_only", "found": [1, 2, 3], "head": [1, 2, 3], "code_afterwards": ""}
