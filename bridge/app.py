@@ -13,26 +13,24 @@ from typing import get_args
 from prometheus_client import CollectorRegistry
 
 from bridge.contract.events import EVENT_MODELS
+from bridge.durability import CLOSE_S, Durability, open_durability
 from bridge.errors import ConfigError
 from bridge.ingress.admission import Admission
 from bridge.ingress.observations import UNKNOWN, Observations
+from bridge.ingress.once import Once
 from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.profiles.profile import Profile
+from bridge.ingress.profiles.profile import Profile, dedupe_window_s
 from bridge.ingress.routes import Webhooks
 from bridge.ingress.secrets import DecoyKeys, Outcome, SecretDirectory
 from bridge.ingress.source import Source
-from bridge.kafka.publisher import Publisher
 from bridge.kafka.routing import RoutingTable
-from bridge.kafka.supervisor import KafkaProducer
 from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.lifecycle import EndOf, Worker, background, run_workers, stop_on_signals
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.schema_ids import RECORDS, SchemaIds
-from bridge.settings import Http, Kafka, Settings
+from bridge.schema_ids import SchemaIds
+from bridge.settings import Http, Settings
 
-# For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
-CLOSE_S = 1.0
 # The management port drains for a second, and has a second to close what is left.
 MANAGEMENT_CLOSE_S = 3.0
 
@@ -86,43 +84,40 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         sources = _sources(settings, secrets)
         routing = RoutingTable(settings.kafka.routes)
         ids = SchemaIds(settings.registry, routing=routing, requests=metrics.schema_registry_requests)
-        producer = _producer(settings.kafka, routing, metrics)
-        publisher = Publisher(
-            producer=producer,
-            encode=ids.encode,
-            schemas=RECORDS,
-            routing=routing,
-            partitions=settings.kafka.partitions,
-            instance=settings.instance,
-            first_ordinal=time.time_ns() // 1000,
-            deadline_s=settings.http.deadline_s,
-        )
-        server = _server(settings, sources, publisher, metrics)
+        # Outlives all others, so that a start and a stop can be watched from outside; not ready until all is there.
+        checks: dict[str, Check] = {"starting": lambda: "starting"}
         management = Management(
-            checks=_checks(server, producer, ids, secrets, partitions=settings.kafka.partitions),
+            checks=checks,
             registry=metrics.registry,
             host=settings.management.host,
             port=settings.management.port,
         )
-        # Outlives all others, so that a stop can be watched to its end.
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
-        flush_s = settings.shutdown.flush_s
-        producing = await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))
-        stack.push_async_callback(publisher.close, flush_s)
+        durability = await stack.enter_async_context(
+            open_durability(
+                settings,
+                routing=routing,
+                encode=ids.encode,
+                windows_s={name: _window_s(settings, source) for name, source in sources.items()},
+                metrics=metrics,
+            )
+        )
+        server = _server(settings, sources, durability, metrics)
+        checks.pop("starting")
+        checks.update(_checks(server, durability, ids, secrets))
         yield [
             PublicPort(server, settings.http, drain_s=settings.shutdown.drain_s),
             EndOf(managing),
-            EndOf(producing),
+            *durability.workers,
             ids,
             LoopLag(metrics.event_loop_lag),
             *secrets.values(),
         ]
 
 
-def _producer(kafka: Kafka, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
-    reach = kafka.connection
-    reach.options()  # said at the start; later the producer could only be not ready
-    return KafkaProducer(connection=reach, topics=routing.topics, partitions=kafka.partitions, metrics=metrics)
+def _window_s(settings: Settings, source: Source) -> float:
+    """Seconds that ids of a source are remembered."""
+    return settings.sources[source.name].dedupe_window_s or dedupe_window_s(source.profile)
 
 
 def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:
@@ -169,7 +164,7 @@ def _profile(source: str, name: str) -> Profile:
 
 
 def _server(
-    settings: Settings, sources: Mapping[str, Source], publisher: Publisher, metrics: IngressMetrics
+    settings: Settings, sources: Mapping[str, Source], durability: Durability, metrics: IngressMetrics
 ) -> HardenedServer:
     http = settings.http
     example = next(iter(sources.values()))
@@ -184,7 +179,7 @@ def _server(
     webhooks = Webhooks(
         sources=sources,
         decoy=decoy,
-        publisher=publisher,
+        once=Once(publisher=durability.publisher, repeats=durability.dedupe, deadline_s=http.deadline_s),
         admission=admission,
         observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS),
         body_max_bytes=http.body_max_bytes,
@@ -201,29 +196,12 @@ def _server(
 
 
 def _checks(
-    server: HardenedServer,
-    producer: KafkaProducer,
-    ids: SchemaIds,
-    secrets: Mapping[str, SecretDirectory],
-    *,
-    partitions: int,
+    server: HardenedServer, durability: Durability, ids: SchemaIds, secrets: Mapping[str, SecretDirectory]
 ) -> dict[str, Check]:
     """Ready means: an event can be made durable now, and this process is not draining."""
-
-    def topic_check() -> str:
-        counts = producer.wrong_counts.values()
-        if None in counts:
-            return "topic_missing"
-        # More than expected raises an alarm but takes nothing away, as the expected count stays in use; of fewer, the
-        # ones that are not there are wanted by some keys.
-        return "too_few_partitions" if any(seen < partitions for seen in counts if seen is not None) else "ok"
-
-    checks: dict[str, Check] = {
+    return {
         "draining": lambda: "draining" if server.draining else "ok",
-        "kafka": lambda: "ok" if producer.ready else producer.code or producer.state,
-        "topics": topic_check,
+        **durability.checks,
         "schema_ids": lambda: "ok" if ids.known else "unknown",
+        **{f"secrets_{name}": partial(_check_secrets, slots) for name, slots in secrets.items()},
     }
-    for name, slots in secrets.items():
-        checks[f"secrets_{name}"] = partial(_check_secrets, slots)
-    return checks

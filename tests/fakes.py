@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from bridge.errors import NotDurableError
-from bridge.kafka.lanes import RecordRefusedError
+from bridge.event import Identity, Settled
+from bridge.kafka.ports import RecordRefusedError
 from bridge.kafka.record import Record
+from bridge.spool.format import Entry
 
 
 class FakeProducer:
@@ -96,3 +98,96 @@ class FakeProducer:
             self._in_flight.discard(waiting)
         if waiting.cancelled():
             raise NotDurableError("outcome_unknown")
+
+
+class FakeSpool:
+    """A disk in memory.
+
+    Attributes:
+        code: Why it takes nothing, or empty.
+        kept: What each (topic, partition) holds, oldest first.
+        failure: Code with which every call of `append` ends, or None.
+        unreadable: True while nothing can be read back.
+    """
+
+    def __init__(self) -> None:
+        """Begin empty; every call ends at once until told otherwise."""
+        self.code = ""
+        self.kept: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
+        self.failure: str | None = None
+        self.unreadable = False
+        self._held: list[tuple[Sequence[Entry], asyncio.Future[None]]] | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All that it holds, partition by partition."""
+        return [entry for entries in self.kept.values() for entry in entries]
+
+    def hold(self) -> None:
+        """Leave every call of `append` without an end until `flow`."""
+        self._held = self._held or []
+
+    def flow(self) -> None:
+        """End the calls that were held, in their order."""
+        held, self._held = self._held or [], None
+        for entries, future in held:
+            self._settle(entries, future)
+
+    def forget_unfinished(self) -> None:
+        """Lose what a killed process had not heard the end of."""
+        self._held = None
+
+    def depth(self, lane: tuple[str, int], /) -> int:
+        """Count."""
+        return len(self.kept[lane])
+
+    def append(self, entries: Sequence[Entry], /) -> asyncio.Future[None]:
+        """Keep, or fail, now or at `flow`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._held is None:
+            self._settle(entries, future)
+        else:
+            self._held.append((entries, future))
+        return future
+
+    async def peek(self, lane: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
+        """Return the first ones."""
+        del most_bytes
+        return [] if self.unreadable else self.kept[lane][:most]
+
+    def drop(self, lane: tuple[str, int], count: int, /) -> None:
+        """Forget the first ones."""
+        assert count <= len(self.kept[lane])
+        del self.kept[lane][:count]
+
+    def _settle(self, entries: Sequence[Entry], future: asyncio.Future[None]) -> None:
+        if self.failure is not None:
+            future.set_exception(NotDurableError(self.failure))
+            return
+        for entry in entries:
+            self.kept[entry.lane].append(entry)
+        future.set_result(None)
+
+
+class FakeMemory:
+    """Remembers what it is told.
+
+    Attributes:
+        finished: Whether a drain may begin.
+        told: Everything, in order.
+        committed: Ids that are in their topic already.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self.finished = True
+        self.told: list[tuple[str, Settled]] = []
+        self.committed: set[str] = set()
+
+    def committed_before(self, identity: Identity) -> bool:
+        """Say what a test has said."""
+        return identity.id in self.committed
+
+    def settled(self, identity: Identity, state: Settled) -> None:
+        """Keep it."""
+        self.told.append((identity.id, state))

@@ -29,6 +29,7 @@ class DataDirectory:
         self.kafka = path / "kafka"
         self.postgres = path / "postgres"
         self.registry = path / "registry"
+        self.spool = path / "spool"
         self.logs = path / "logs"
         self.secrets = path / "secrets"
         self.endpoints = path / "endpoints.json"

@@ -29,6 +29,7 @@ _ELSEWHERE = (
     "BRIDGE_CONFIG",
     "BRIDGE_KAFKA__",
     "BRIDGE_REGISTRY__",
+    "BRIDGE_SPOOL__",
     "BRIDGE_SOURCES__",
     "CONSUMER_ACCEPT__",
     "CONSUMER_CONFIG",
@@ -72,6 +73,8 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
         "BRIDGE_MANAGEMENT__PORT": str(management_port),
         "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "BRIDGE_KAFKA__PARTITIONS": str(PARTITIONS),
+        "BRIDGE_SPOOL__DIR": str(directory.spool),
+        "BRIDGE_SPOOL__KEY_DIR": str(directory.secrets / "spool"),
     }
     for name, profile in SOURCES.items():
         settings |= {

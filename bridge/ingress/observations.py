@@ -55,6 +55,7 @@ class Observations:
         self._parked = {
             (name, reason): metrics.unrecognized.labels(name, reason) for name in names for reason in PARK_REASONS
         }
+        self._conflicts = {name: metrics.id_conflicts.labels(name) for name in names}
         self._flags = {flag: metrics.lenient_fields.labels(flag) for flag in FLAGS}
         self._extensions = {name: metrics.extension_fields.labels(name) for name in event_types}
         self._last_event = {name: metrics.source_last_event.labels(name) for name in names}
@@ -71,7 +72,10 @@ class Observations:
                 self._answer(OTHER, POST, "refused", code)
             else:
                 self._answer(ROUTE, POST, "refused", code)
-        for outcome, code in (("accepted", ""), ("parked", ""), ("unavailable", "admission_full")):
+        for outcome, code in (
+            *((outcome, "") for outcome in ("accepted", "duplicate", "spooled", "parked")),
+            ("unavailable", "admission_full"),
+        ):
             self._answer(ROUTE, POST, outcome, code)
 
     def verified(self, *, slot: str, offset_s: float, size: int) -> None:
@@ -80,9 +84,10 @@ class Observations:
         self._metrics.provider_clock_offset.observe(abs(offset_s))
         self._metrics.http_request_body_bytes.observe(size)
 
-    def accepted(self, delivery: Delivery, mapped: Mapped, *, written_s: float) -> None:
-        """Every event of a delivery is in Kafka, `written_s` seconds after its receipt."""
-        self._written.observe(written_s)
+    def taken(self, delivery: Delivery, mapped: Mapped, *, written_s: float | None) -> None:
+        """A delivery is durable: in Kafka `written_s` seconds after its receipt, or on disk."""
+        if written_s is not None:
+            self._written.observe(written_s)
         self._last_event[delivery.source].set(delivery.received_at.timestamp())
         for event in mapped.events:
             age = (event.received_at - event.occurred_at).total_seconds()
@@ -97,6 +102,8 @@ class Observations:
     def parked(self, source: str, reason: str) -> None:
         """A verified delivery was set aside."""
         self._parked[source, reason].inc()
+        if reason == "id_conflict":
+            self._conflicts[source].inc()
 
     def refused(self, reason: str) -> None:
         """A delivery did not prove itself; other refusals have no reason."""

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import orjson
 import structlog
 
 from bridge.errors import DeliveryRefusedError, NotDurableError
-from bridge.event import Delivery, Event, ParkReason
+from bridge.event import Delivery, ParkReason
 from bridge.ingress.admission import Admission
 from bridge.ingress.heads import declared_size, read_heads, safe_headers, trace_of
 from bridge.ingress.observations import UNKNOWN, Observations, Request
+from bridge.ingress.once import Once
 from bridge.ingress.profiles.profile import Mapped, Profile
 from bridge.ingress.signatures import REASONS, verify
 from bridge.ingress.source import Source
 from bridge.ingress.strict_json import parse
+from bridge.runtime import failpoints
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail
 
@@ -29,7 +31,7 @@ log = structlog.get_logger()
 
 PREFIX = "/webhooks/"
 # The one table of status codes (CONTRACT 2); a refusal's status hangs on its code.
-STATUS: Mapping[str, int] = {"accepted": 200, "parked": 202, "unavailable": 503}
+STATUS: Mapping[str, int] = {"accepted": 200, "duplicate": 200, "spooled": 202, "parked": 202, "unavailable": 503}
 REFUSAL_STATUS: Mapping[str, int] = {
     "malformed_http": 400,
     **dict.fromkeys((*REASONS, "header_duplicated"), 401),
@@ -41,6 +43,8 @@ REFUSAL_STATUS: Mapping[str, int] = {
 }
 # Seconds; spread so that senders turned away together do not come back together.
 RETRY_AFTER_S = (1, 5)
+_LINES = {"accepted": "delivery.accepted", "duplicate": "delivery.duplicate", "spooled": "delivery.spooled"}
+_OPENINGS = {outcome: b'{"outcome":"' + outcome.encode() + b'","id":' for outcome in _LINES}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REFUSALS = {
     code: Answer(
@@ -52,17 +56,6 @@ _REFUSALS = {
 }
 
 
-class Publisher(Protocol):
-    """Makes the outcome of a delivery durable."""
-
-    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[None]:
-        """Return when all in-sync replicas have every record.
-
-        Raises:
-            NotDurableError: Not within the deadline; the records may still appear.
-        """
-
-
 class Webhooks:
     """Handles every request of the public port."""
 
@@ -71,7 +64,7 @@ class Webhooks:
         *,
         sources: Mapping[str, Source],
         decoy: Source,
-        publisher: Publisher,
+        once: Once,
         admission: Admission,
         observations: Observations,
         body_max_bytes: int,
@@ -80,7 +73,7 @@ class Webhooks:
         """Serve `sources`; a name that is none of them is verified against `decoy`, whose keys never count."""
         self._sources = sources
         self._decoy = decoy
-        self._publisher = publisher
+        self._once = once
         self._admission = admission
         self._observe = observations
         observations.expect(REFUSAL_STATUS)
@@ -151,8 +144,10 @@ class Webhooks:
 
     def _prove(self, source: Source, heads: Mapping[bytes, bytes], body: bytes) -> Delivery:
         """Verify on bytes, before anything is parsed."""
+        failpoints.hit(failpoints.BEFORE_VERIFY)
         now = self._now()
         proved = verify(heads, body, keys=source.keys(), tolerance_s=source.tolerance_s, now=now)
+        failpoints.hit(failpoints.AFTER_VERIFY)
         self._observe.verified(slot=proved.slot, offset_s=now - proved.timestamp, size=len(body))
         return Delivery(
             source=source.name,
@@ -173,35 +168,43 @@ class Webhooks:
         try:
             outcome = self._understand(delivery, profile)
             if isinstance(outcome, Mapped):
-                await self._publisher.publish(delivery, outcome.events)
-                return self._accept(request, delivery, outcome)
+                taken = await self._once.take(delivery, outcome.events)
+                if taken != "conflict":
+                    return self._accept(request, delivery, outcome, taken)
+                outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
             log.error("worker.failed", source=request.source, event_id=delivery.id, where=trail(exc))
             outcome = ParkReason("unexpected")
-        await self._publisher.publish(replace(delivery, headers=safe_headers(heads)), outcome)
-        return self._park(request, outcome)
+        fresh = await self._once.park(replace(delivery, headers=safe_headers(heads)), outcome)
+        return self._park(request, outcome, fresh=fresh)
 
     @staticmethod
     def _understand(delivery: Delivery, profile: Profile) -> Mapped | ParkReason:
         document = parse(delivery.body)
         return document if isinstance(document, ParkReason) else profile.map(delivery, document)
 
-    def _accept(self, request: Request, delivery: Delivery, mapped: Mapped) -> Answer:
+    def _accept(
+        self, request: Request, delivery: Delivery, mapped: Mapped, outcome: Literal["accepted", "duplicate", "spooled"]
+    ) -> Answer:
+        failpoints.hit(failpoints.BEFORE_ANSWER)
         elapsed = request.elapsed_s
-        self._observe.accepted(delivery, mapped, written_s=elapsed)
+        if outcome != "duplicate":
+            self._observe.taken(delivery, mapped, written_s=elapsed if outcome == "accepted" else None)
         log.info(
-            "delivery.accepted",
+            _LINES[outcome],
             source=request.source,
             event_id=request.event_id,
             event_type=mapped.events[0].type,
-            duration_ms=self._observe.answered("accepted", "", elapsed, request),
+            duration_ms=self._observe.answered(outcome, "", elapsed, request),
         )
-        return Answer(STATUS["accepted"], b'{"outcome":"accepted","id":' + orjson.dumps(delivery.id) + b"}")
+        return Answer(STATUS[outcome], _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
-    def _park(self, request: Request, park: ParkReason) -> Answer:
-        self._observe.parked(request.source, park.reason)
+    def _park(self, request: Request, park: ParkReason, *, fresh: bool) -> Answer:
+        failpoints.hit(failpoints.BEFORE_ANSWER)
+        if fresh:
+            self._observe.parked(request.source, park.reason)
         log.warning(
             "delivery.parked",
             source=request.source,
@@ -237,3 +240,8 @@ class Webhooks:
         retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
         body = orjson.dumps({"outcome": "unavailable", "code": code})
         return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
+
+
+def _prescription_id(mapped: Mapped) -> str | None:
+    found = mapped.events[0].value.get("prescription_id")
+    return found if isinstance(found, str) else None

@@ -1,231 +1,237 @@
-"""Write records partition by partition: in the order given, batched by what waits, each within its deadline."""
+"""Every partition's way to Kafka, with the spool beside it: what comes is written, or durable here, or refused."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from functools import partial
 
-import structlog
+from prometheus_client import Counter
 
 from bridge.errors import NotDurableError
-from bridge.kafka.record import Record
-
-log = structlog.get_logger()
+from bridge.event import Durable
+from bridge.kafka.lane import Accepted, Item, Lane, Ticket
+from bridge.kafka.lane_accounts import Accounts
+from bridge.kafka.lane_driver import LaneDriver
+from bridge.kafka.ports import Buffer, Memory, Producer
+from bridge.kafka.spooled import identity_of, pack, unpack
+from bridge.spool.format import Entry
 
 # Late by at most this much, deadlines cost one timer for all deliveries instead of one for each.
 SWEEP_S = 0.1
-# What a batch may take from a lane; a producer's batch is full long before with records of 1 KB.
-BATCH_MAX = 500
-# Headers, key and our own objects around the value of a record.
-OVERHEAD_BYTES = 1024
-# Kept from the time for a stop when records do not leave, so that the producer can end in order.
+# Kept from the time for a stop when records do not leave: for the disk, and for the producer to end in order.
+RESCUE_S = 3.0
 PRODUCER_CLOSE_S = 2.0
+# What is cancelled needs a few turns of the loop.
+END_S = 0.5
+_SPOOL_FULL = "spool_full"
+_SPOOL_UNAVAILABLE = "spool_unavailable"
 
 
-class RecordRefusedError(NotDurableError):
-    """Kafka refused a batch for what one of its records is; nothing of the batch was written."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much.
 
+    Attributes:
+        deadline_s: From acceptance to the answer.
+        spool_after_s: From acceptance until Kafka has had its chance.
+        records_max: Records in memory.
+        bytes_max: Bytes of them.
+    """
 
-class Producer(Protocol):
-    """Writes to Kafka; every call ends within a bound of the producer's own."""
-
-    @property
-    def ready(self) -> bool:
-        """True when a write may succeed now."""
-
-    async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write as many `records`, from the first, as one batch holds; return how many all replicas have.
-
-        Raises:
-            RecordRefusedError: One of the records is at fault.
-            NotDurableError: Not written, or not known to be.
-        """
-
-    async def close(self, timeout_s: float) -> None:
-        """Finish what is in flight within `timeout_s`, then end every connection."""
-
-
-class _Ticket:
-    """What one delivery waits for: all of its records."""
-
-    __slots__ = ("expires_at", "future", "left")
-
-    def __init__(self, future: asyncio.Future[None], left: int, expires_at: float) -> None:
-        self.future = future
-        self.left = left
-        self.expires_at = expires_at
-
-
-_Entry = tuple[Record, _Ticket]
-
-
-class _Lane:
-    """The records of one partition, oldest first; one batch of them is in flight at a time."""
-
-    __slots__ = ("partition", "queue", "task", "topic", "writing_since")
-
-    def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.queue: deque[_Entry] = deque()
-        self.task: asyncio.Task[None] | None = None
-        self.writing_since: float | None = None
+    deadline_s: float = 4.0
+    spool_after_s: float = 2.0
+    records_max: int = 10_000
+    bytes_max: int = 128 * 1024 * 1024
 
 
 class Lanes:
-    """The way from records to the producer; what Kafka does not take in time is given up, never reordered."""
+    """The way from accepted records to Kafka or the disk; nothing is ever reordered within a partition."""
 
-    def __init__(self, *, producer: Producer, deadline_s: float, queue_max: int, queue_max_bytes: int) -> None:
-        """Hold at most `queue_max` records of `queue_max_bytes`, waiting or in flight."""
+    def __init__(
+        self, *, producer: Producer, spool: Buffer, memory: Memory, late_acks: Counter, limits: Limits
+    ) -> None:
+        """Write by `producer`, and keep in `spool` what cannot be written in time."""
         self._producer = producer
-        self._deadline_s = deadline_s
-        self._queue_max = queue_max
-        self._queue_max_bytes = queue_max_bytes
-        self._lanes: dict[tuple[str, int], _Lane] = {}
-        self._tickets: deque[_Ticket] = deque()
+        self._spool = spool
+        self._memory = memory
+        self._limits = limits
+        self._accounts = Accounts(tell=memory.settled, late_acks=late_acks)
+        self._driver = LaneDriver(
+            producer=producer, spool=spool, memory=memory, accounts=self._accounts, trip=self._trip
+        )
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._tickets: deque[Ticket] = deque()  # not expired; all have the same time, so the oldest is the first
+        self._fresh: deque[Ticket] = deque()  # Kafka still has its chance
+        self._appends: set[asyncio.Future[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._records = 0
-        self._bytes = 0
         self._closing = False
+
+    @property
+    def blocked(self) -> int:
+        """How many partitions have something that Kafka refuses at their head."""
+        return sum(bool(lane.blocked) for lane in self._lanes.values())
+
+    @property
+    def spooling(self) -> int:
+        """How many partitions are not written directly."""
+        return sum(lane.spooling for lane in self._lanes.values())
 
     def check_open(self) -> None:
         """Raise `NotDurableError` when nothing can be taken now."""
         if self._closing:
             raise NotDurableError("shutting_down")
-        if not self._producer.ready:
+        if self._spool.code and not self._producer.ready:
             raise NotDurableError("kafka_unavailable")
 
-    def enqueue(self, records: Sequence[Record]) -> asyncio.Future[None]:
-        """Take the records of one delivery, all or none; the future ends when every one is acknowledged.
+    def recovered(self, entry: Entry) -> None:
+        """Be told of an entry that a spool held when it was opened."""
+        lane = self._lane(*entry.lane)
+        lane.spooling = True
+        self._memory.settled(identity_of(unpack(entry.payload, *entry.lane).headers), "spooled")
+        self._driver.start(lane)
+
+    def enqueue(self, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
+        """Take the records of one delivery, all or none; the future ends when every one is durable.
 
         Raises:
             NotDurableError: At once, or from the future; a record already handed to Kafka may still appear.
         """
-        if not records:
-            raise ValueError(records)  # an answer 2xx with nothing durable behind it would be a lost delivery
+        if not accepted:
+            raise ValueError(accepted)  # an answer 2xx with nothing durable behind it would be a lost delivery
         self.check_open()
+        lanes = [self._lane(record.topic, record.partition) for record, _, _ in accepted]
+        direct = [self._is_direct(lane) for lane in lanes]
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        lanes = [self._lane(record.topic, record.partition) for record in records]
-        for lane in lanes:
-            if lane.writing_since is not None and now - lane.writing_since > self._deadline_s:
-                raise NotDurableError("kafka_unavailable")
-        size = sum(map(_size, records))
-        if self._records + len(records) > self._queue_max or self._bytes + size > self._queue_max_bytes:
+        now, limits = loop.time(), self._limits
+        ticket = Ticket(loop.create_future(), lanes, now + limits.spool_after_s, now + limits.deadline_s)
+        items = [Item(each, ticket) for each in accepted]
+        held = self._accounts
+        if held.records + len(items) > limits.records_max or held.bytes + sum(i.size for i in items) > limits.bytes_max:
             raise NotDurableError("queue_full")
-        self._records += len(records)
-        self._bytes += size
-        ticket = _Ticket(loop.create_future(), len(records), now + self._deadline_s)
+        held.take(items)
         self._tickets.append(ticket)
+        self._fresh.append(ticket)
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
-        for lane, record in zip(lanes, records, strict=True):
-            lane.queue.append((record, ticket))
-            if lane.task is None:
-                lane.task = loop.create_task(self._drive(lane))
+        for lane, item, straight in zip(lanes, items, direct, strict=True):
+            if straight:
+                lane.waiting.append(item)
+                self._driver.start(lane)
+            else:
+                if not lane.spooling:
+                    self._trip(lane, ())
+                self._append(lane, [item])
         return ticket.future
 
     async def close(self, timeout_s: float) -> None:
-        """Take nothing more, finish what was taken, then close the producer; all of it within `timeout_s`."""
+        """Take nothing more; what Kafka does not take in time goes to the disk; all of it within `timeout_s`."""
         self._closing = True
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
         waiting = [ticket.future for ticket in self._tickets if not ticket.future.done()]
-        if waiting:
-            await asyncio.wait(waiting, timeout=max(0.0, timeout_s - PRODUCER_CLOSE_S))
-        for future in waiting:
-            if not future.done():
-                future.set_exception(NotDurableError("shutting_down"))
+        if waiting and self._producer.ready:
+            await asyncio.wait(waiting, timeout=max(0.0, timeout_s - RESCUE_S - PRODUCER_CLOSE_S))
+        self._driver.end()
+        for lane in self._lanes.values():
+            if lane.flight or lane.waiting:
+                self._trip(lane, ())
+        if self._appends:
+            await asyncio.wait(self._appends, timeout=max(0.0, ends_at - PRODUCER_CLOSE_S - loop.time()))
+        for ticket in self._tickets:
+            ticket.fail("shutting_down")
         await self._producer.close(max(0.0, ends_at - loop.time()))
-        # A closed producer refuses at once, so these end by themselves.
-        await asyncio.gather(*[lane.task for lane in self._lanes.values() if lane.task is not None])
+        await self._end_tasks()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def _lane(self, topic: str, partition: int) -> _Lane:
+    async def _end_tasks(self) -> None:
+        """A closed producer refuses at once, so these end by themselves, unless they wait for a disk that hangs."""
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        if tasks:
+            _, hanging = await asyncio.wait(tasks, timeout=END_S)
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _lane(self, topic: str, partition: int) -> Lane:
         lane = self._lanes.get((topic, partition))
         if lane is None:
-            lane = self._lanes[topic, partition] = _Lane(topic, partition)
+            lane = self._lanes[topic, partition] = Lane(topic, partition)
         return lane
 
-    async def _drive(self, lane: _Lane) -> None:
-        """Write a lane's records until none are left; what arrives meanwhile makes the next batch."""
-        try:
-            while batch := self._take(lane):
-                await self._write(lane, batch)
-        finally:
-            lane.task = None
+    def _is_direct(self, lane: Lane) -> bool:
+        """Return whether the next record of a lane goes to Kafka rather than to the disk.
 
-    def _take(self, lane: _Lane) -> list[_Entry]:
-        """Take the next records that somebody still waits for."""
-        batch: list[_Entry] = []
-        while lane.queue and len(batch) < BATCH_MAX:
-            entry = lane.queue.popleft()
-            if entry[1].future.done():
-                self._forget(entry)
+        Raises:
+            NotDurableError: It can go to neither.
+        """
+        if lane.closing or (not lane.spooling and self._producer.ready and not self._stuck(lane)):
+            return True
+        if not self._spool.code:
+            return False
+        if lane.spooling:
+            raise NotDurableError(_SPOOL_FULL if self._spool.code == "full" else _SPOOL_UNAVAILABLE)
+        raise NotDurableError("kafka_unavailable")
+
+    def _stuck(self, lane: Lane) -> bool:
+        patience_s = self._limits.deadline_s if self._spool.code else self._limits.spool_after_s
+        since = lane.writing_since
+        return since is not None and asyncio.get_running_loop().time() - since > patience_s
+
+    def _trip(self, lane: Lane, front: Sequence[Item]) -> bool:
+        """Have a lane spool, `front` and then what waits, if the spool takes it; what is in flight goes before."""
+        if self._spool.code:
+            return False
+        lane.spooling, lane.closing = True, False
+        items = [item for item in lane.flight if item.state == "open" and not item.on_disk]
+        items += front
+        for item in lane.waiting:
+            if item.unwanted:
+                self._accounts.fail(item, "deadline")
             else:
-                batch.append(entry)
-        return batch
+                items.append(item)
+        lane.waiting.clear()
+        if items:
+            lane.rescue = self._append(lane, items)
+        self._driver.start(lane)
+        return True
 
-    async def _write(self, lane: _Lane, batch: list[_Entry]) -> None:
-        lane.writing_since = asyncio.get_running_loop().time()
-        try:
-            written = await self._producer.write(lane.topic, lane.partition, [record for record, _ in batch])
-        except RecordRefusedError as exc:
-            await self._write_singly(lane, batch, exc.code)
-        except NotDurableError as exc:
-            self._fail(batch, exc.code)
-        except Exception as exc:  # noqa: BLE001 - a bug in a producer must not leave a partition without a writer
-            log.error("worker.write_failed", topic=lane.topic, partition=lane.partition, code=type(exc).__name__)
-            self._fail(batch, "unexpected")
-        else:
-            self._settle(batch[:written])
-            lane.queue.extendleft(reversed(batch[written:]))
-        finally:
-            lane.writing_since = None
+    def _append(self, lane: Lane, items: list[Item]) -> asyncio.Future[None]:
+        """Have items durable on disk, after all that went there before."""
+        lane.appending += 1
+        future = asyncio.ensure_future(  # noqa: RUF006 - `_appends` holds it
+            self._spool.append(
+                [
+                    Entry(ordinal, record.timestamp_ms, lane.place, pack(record))
+                    for record, _, ordinal in (item.accepted for item in items)
+                ]
+            )
+        )
+        self._appends.add(future)
+        future.add_done_callback(partial(self._appended, lane, items))
+        return future
 
-    async def _write_singly(self, lane: _Lane, batch: list[_Entry], code: str) -> None:
-        """Find the records at fault in a refused batch; the others are written in their order."""
-        if len(batch) == 1:
-            self._fail(batch, code)
-            return
-        for entry in batch:
-            if entry[1].future.done():
-                self._forget(entry)
-            else:
-                await self._write(lane, [entry])
-
-    def _settle(self, entries: list[_Entry]) -> None:
-        for entry in entries:
-            self._forget(entry)
-            ticket = entry[1]
-            ticket.left -= 1
-            if not ticket.left and not ticket.future.done():
-                ticket.future.set_result(None)
-
-    def _fail(self, entries: list[_Entry], code: str) -> None:
-        for entry in entries:
-            self._forget(entry)
-            future = entry[1].future
-            if not future.done():
-                future.set_exception(NotDurableError(code))
-
-    def _forget(self, entry: _Entry) -> None:
-        self._records -= 1
-        self._bytes -= _size(entry[0])
+    def _appended(self, lane: Lane, items: list[Item], future: asyncio.Future[None]) -> None:
+        self._appends.discard(future)
+        lane.appending -= 1
+        fault = future.exception()
+        for item in items:
+            if fault is None:
+                self._accounts.spool(item)
+            elif not item.flying:  # what is in flight may still be acknowledged
+                self._accounts.fail(item, _SPOOL_FULL if getattr(fault, "code", "") == "full" else _SPOOL_UNAVAILABLE)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell those whose time is up; all have the same time, so the oldest is always the first."""
+        """Have the disk take over where Kafka had its chance, and tell those whose time is up."""
         now = loop.time()
-        tickets = self._tickets
-        while tickets and (tickets[0].future.done() or tickets[0].expires_at <= now):
-            future = tickets.popleft().future
-            if not future.done():
-                future.set_exception(NotDurableError("deadline"))
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop) if tickets else None
-
-
-def _size(record: Record) -> int:
-    return OVERHEAD_BYTES + len(record.value or b"")
+        while self._fresh and (self._fresh[0].future.done() or self._fresh[0].spools_at <= now):
+            ticket = self._fresh.popleft()
+            for lane in () if ticket.future.done() else ticket.lanes:
+                if lane.closing or not lane.spooling:
+                    self._trip(lane, ())
+        while self._tickets and (self._tickets[0].future.done() or self._tickets[0].expires_at <= now):
+            self._tickets.popleft().fail("deadline")
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop) if self._tickets else None

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
 from bridge.errors import NotDurableError
-from bridge.kafka.lanes import RecordRefusedError
+from bridge.kafka.ports import RecordRefusedError
 from bridge.kafka.record import Record
 
 # The broker's and our bound of one request, and of one connect. Half the default session time-out of a dead broker

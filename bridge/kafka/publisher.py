@@ -1,15 +1,15 @@
-"""From the outcome of a delivery to acknowledged records, each with its place, headers and ordinal."""
+"""From the outcome of a delivery to durable records, each with its place, headers and ordinal."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 
-from bridge.event import Delivery, Event, ParkReason
-from bridge.kafka.lanes import Lanes, Producer
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason
+from bridge.kafka.lane import Accepted
+from bridge.kafka.lanes import Lanes
 from bridge.kafka.record import (
     UNRECOGNIZED_SCHEMA,
-    Record,
     event_record,
     unrecognized_key,
     unrecognized_record,
@@ -22,39 +22,31 @@ Encode = Callable[[str, Mapping[str, object]], bytes]
 
 
 class Publisher:
-    """Writes directly to Kafka; what Kafka does not take in time stays with the sender."""
+    """Makes the outcome of a delivery durable, in Kafka or, while that is away, on disk."""
 
     def __init__(
         self,
         *,
-        producer: Producer,
+        lanes: Lanes,
         encode: Encode,
         schemas: Mapping[str, str],
         routing: RoutingTable,
         partitions: int,
         instance: str,
         first_ordinal: int,
-        deadline_s: float = 4.0,
-        queue_max: int = 10_000,
-        queue_max_bytes: int = 128 * 1024 * 1024,
     ) -> None:
         """Publish under the name of `instance`.
 
         Args:
-            producer: The way to Kafka.
+            lanes: The way to Kafka.
             encode: Raises `EncodeError` when a value does not fit its schema.
             schemas: Event type to full record name.
             routing: Event type to topic.
             partitions: Partitions that every topic must have; part of the key order.
             instance: Name of this process, distinct for each replica.
             first_ordinal: Above every ordinal this instance ever gave: microseconds since the epoch at the start.
-            deadline_s: From acceptance to acknowledgement.
-            queue_max: Records waiting or in flight.
-            queue_max_bytes: Bytes of them.
         """
-        self._lanes = Lanes(
-            producer=producer, deadline_s=deadline_s, queue_max=queue_max, queue_max_bytes=queue_max_bytes
-        )
+        self._lanes = lanes
         self._encode = encode
         self._schemas = schemas
         self._routing = routing
@@ -62,8 +54,8 @@ class Publisher:
         self._instance = instance
         self._ordinals = count(first_ordinal)
 
-    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[None]:
-        """Accept a delivery; the awaitable ends when all in-sync replicas have every record of it.
+    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
+        """Accept a delivery; the awaitable ends when every record of it is durable, and says how.
 
         Raises:
             EncodeError: A value does not fit its schema: a bug of ours, and nothing was accepted.
@@ -78,20 +70,24 @@ class Publisher:
         """Take nothing more, finish what was taken, then close the producer; all of it within `timeout_s`."""
         await self._lanes.close(timeout_s)
 
-    def _event(self, event: Event, delivery: Delivery) -> Record:
+    def _event(self, event: Event, delivery: Delivery) -> Accepted:
         topic = self._routing.topic(event.type)
         schema = self._schemas[event.type]
-        return event_record(
+        ordinal = next(self._ordinals)
+        record = event_record(
             event,
             delivery,
             topic=topic,
             partition=partition(event.key.encode(), self._partitions),
             value=self._encode(schema, event.value),
             schema=schema,
-            ordinal=f"{self._instance}:{next(self._ordinals)}".encode(),
+            ordinal=f"{self._instance}:{ordinal}".encode(),
         )
+        return Accepted(record, Identity(event.source, event.id, delivery.body_sha256), ordinal)
 
-    def _unrecognized(self, delivery: Delivery, park: ParkReason) -> Record:
+    def _unrecognized(self, delivery: Delivery, park: ParkReason) -> Accepted:
         value = self._encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
         number = partition(unrecognized_key(delivery, park), self._partitions)
-        return unrecognized_record(delivery, park, partition=number, value=value)
+        record = unrecognized_record(delivery, park, partition=number, value=value)
+        identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
+        return Accepted(record, identity, next(self._ordinals))

@@ -13,6 +13,13 @@ from collections.abc import Mapping
 
 VARIABLE = "DRX_FAILPOINT"
 
+# Of the ingress, in the order in which a delivery meets them.
+BEFORE_VERIFY = "before_verify"
+AFTER_VERIFY = "after_verify"
+AFTER_PRODUCE = "after_produce"
+BEFORE_ANSWER = "before_answer"
+DRAINED_BEFORE_DROP = "drained_before_drop"
+# Of consumers.
 BEFORE_FENCE = "before_fence"
 AFTER_EFFECT = "after_effect_before_commit"
 BATCH_BEFORE_OFFSET = "batch_before_offset"

@@ -118,6 +118,7 @@ class IngressMetrics:
         self.producer_state = self._gauge("producer_state", "1 for the state the producer is in", ("state",))
         self.producer_generation = self._gauge("producer_generation", "Producers built since the start")
         self.oldest_unacked = self._gauge("oldest_unacked_seconds", "Age of the oldest record not acknowledged")
+        self.late_acks = self._counter("late_acks", "Acknowledgements after the sender had got another answer")
         self.partition_count_mismatch = self._gauge(
             "partition_count_mismatch", "1 when a topic has another partition count than the setting", ("topic",)
         )
@@ -132,6 +133,10 @@ class IngressMetrics:
         self.spool_capacity_bytes = self._gauge("spool_capacity_bytes", "What those bytes may be at most")
         self.spool_oldest_event = self._gauge(
             "spool_oldest_event_timestamp_seconds", "When the oldest of the events was accepted; 0 without any"
+        )
+        self.spooling_partitions = self._gauge("spooling_partitions", "Partitions whose new events queue on disk")
+        self.spool_blocked_partitions = self._gauge(
+            "spool_blocked_partitions", "Partitions with something on disk that Kafka refuses"
         )
         self.spool_locked_records = self._gauge("spool_locked_records", "Records whose key is not there")
         self.spool_corrupt_records = self._counter("spool_corrupt_records", "Records found damaged and set aside")

@@ -148,6 +148,10 @@ class Spool:
         """Return the lanes that have any."""
         return self._book.lanes()
 
+    def oldest_ms(self) -> int:
+        """Return when the oldest entry was accepted, in Unix milliseconds; 0 without any."""
+        return self._book.oldest_ms()
+
     def append(self, entries: Sequence[Entry]) -> Awaitable[None]:
         """Take the entries of one call; the order of the calls is the order in the file.
 

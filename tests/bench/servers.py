@@ -117,6 +117,7 @@ def bridge(directory: Path, bootstrap_servers: str) -> Server:
         "BRIDGE_MANAGEMENT__HOST": HOST,
         "BRIDGE_MANAGEMENT__PORT": str(management),
         "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
+        "BRIDGE_SPOOL__DIR": str(directory / "spool"),
         "BRIDGE_KAFKA__PARTITIONS": str(PARTITIONS),
         "BRIDGE_LOG__FORMAT": "json",
         "BRIDGE_LOG__LEVEL": "info",

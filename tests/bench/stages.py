@@ -20,8 +20,10 @@ from rich.table import Table
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Delivery
 from bridge.ingress.admission import Admission
+from bridge.ingress.dedupe import Dedupe
 from bridge.ingress.heads import declared_size, read_heads, trace_of
 from bridge.ingress.observations import Observations, Request
+from bridge.ingress.once import Once
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.routes import Webhooks
@@ -29,6 +31,8 @@ from bridge.ingress.signatures import KeySlot, verify
 from bridge.ingress.source import Source
 from bridge.ingress.strict_json import parse
 from bridge.kafka.codec import Codec
+from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.ports import NoBuffer
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import Record
 from bridge.kafka.routing import RoutingTable
@@ -126,8 +130,15 @@ class Bench:
         self.observe = Observations(self.metrics, sources=["drx"], event_types=EVENT_MODELS)
         lock = bundled()
         self.codec = Codec(schemas=lock.schemas(), ids=lock.ids())
+        dedupe = Dedupe(windows_s={"drx": 0.0}, capacity=1000)  # the same deliveries come again and again
         self.publisher = Publisher(
-            producer=Instant(),
+            lanes=Lanes(
+                producer=Instant(),
+                spool=NoBuffer(),
+                memory=dedupe,
+                late_acks=self.metrics.late_acks,
+                limits=Limits(),
+            ),
             encode=self.codec.encode,
             schemas=RECORDS,
             routing=RoutingTable(),
@@ -139,7 +150,7 @@ class Bench:
         self.webhooks = Webhooks(
             sources={"drx": source},
             decoy=source,
-            publisher=self.publisher,
+            once=Once(publisher=self.publisher, repeats=dedupe, deadline_s=4),
             admission=Admission(count_max=1024, bytes_max=2**26),
             observations=self.observe,
             body_max_bytes=2**18,
@@ -183,14 +194,16 @@ class Bench:
                 event_type=mapped[n].events[0].type,
                 duration_ms=1.23,
             ),
-            "accept (metrics, log line, answer)": lambda n: self.webhooks._accept(request, deliveries[n], mapped[n]),
+            "accept (metrics, log line, answer)": lambda n: self.webhooks._accept(
+                request, deliveries[n], mapped[n], "accepted"
+            ),
             "answer": lambda n: Answer(200, b'{"outcome":"accepted","id":"%b"}' % deliveries[n].id.encode()),
         }
 
     def _count(self, number: int, request: Request) -> None:
         mapped: Mapped = self.mapped[number]
         self.observe.verified(slot="current", offset_s=0.1, size=1000)
-        self.observe.accepted(self.deliveries[number], mapped, written_s=0.01)
+        self.observe.taken(self.deliveries[number], mapped, written_s=0.01)
         self.observe.answered("accepted", "", 0.01, request)
 
     async def enqueue(self) -> None:

@@ -16,9 +16,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import NotDurableError
-from bridge.event import Delivery, Event, ParkReason
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.ingress.admission import Admission
+from bridge.ingress.dedupe import Dedupe
 from bridge.ingress.observations import Observations
+from bridge.ingress.once import Once
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.routes import REFUSAL_STATUS, Webhooks
 from bridge.ingress.signatures import decoys
@@ -36,15 +38,26 @@ class ScriptedPublisher:
 
     published: list[tuple[Delivery, Outcome]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
+    dedupe: Dedupe = field(default_factory=lambda: Dedupe(windows_s={"drx": 86_400}, capacity=1000))
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def publish(self, delivery: Delivery, outcome: Outcome) -> None:
+    async def publish(self, delivery: Delivery, outcome: Outcome) -> Durable:
         self.waiting.set()
         await self.gate.wait()
-        if self.failures:
-            raise self.failures.pop(0)
+        failure = self.failures.pop(0) if self.failures else None
+        for identity in identities(delivery, outcome):
+            self.dedupe.settled(identity, "failed" if failure else "committed")
+        if failure:
+            raise failure
         self.published.append((delivery, outcome))
+        return "committed"
+
+
+def identities(delivery: Delivery, outcome: Outcome) -> list[Identity]:
+    if isinstance(outcome, ParkReason):
+        return [Identity(delivery.source, delivery.id, delivery.body_sha256, outcome.reason)]
+    return [Identity(event.source, event.id, delivery.body_sha256) for event in outcome]
 
 
 @dataclass
@@ -126,7 +139,7 @@ async def running(
     webhooks = Webhooks(
         sources={"drx": source},
         decoy=decoy,
-        publisher=publisher,
+        once=Once(publisher=publisher, repeats=publisher.dedupe, deadline_s=4),
         admission=admission,
         observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS),
         body_max_bytes=body_max,

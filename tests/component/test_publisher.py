@@ -5,13 +5,15 @@ from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
-from bridge.event import Delivery, Event, ParkReason
+from bridge.event import Delivery, Durable, Event, ParkReason
+from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import Record
 from bridge.kafka.routing import RoutingTable, partition
-from tests.fakes import FakeProducer
+from tests.fakes import FakeMemory, FakeProducer, FakeSpool
 
 TOPICS = {"drx.prescriptions.v1": 12, "drx.accounts.v1": 12, "drx.unrecognized.v1": 12}
 SCHEMAS = {"prescription.sent": "drx.v1.PrescriptionSent", "system.ping": "drx.v1.SystemPing"}
@@ -30,17 +32,36 @@ def encode(record: str, value: Mapping[str, object]) -> bytes:
     return f"{record} {value.get('n', '')}".encode()
 
 
-def a_publisher(producer: FakeProducer, *, deadline_s: float = LONG_S, queue_max: int = 1000) -> Publisher:
-    return Publisher(
+def no_spool() -> FakeSpool:
+    spool = FakeSpool()
+    spool.code = "disabled"
+    return spool
+
+
+def a_publisher(
+    producer: FakeProducer,
+    spool: FakeSpool | None = None,
+    memory: FakeMemory | None = None,
+    *,
+    deadline_s: float = LONG_S,
+    spool_after_s: float = LONG_S,
+    records_max: int = 1000,
+) -> Publisher:
+    lanes = Lanes(
         producer=producer,
+        spool=spool or no_spool(),
+        memory=memory or FakeMemory(),
+        late_acks=Counter("late", "late", registry=CollectorRegistry()),
+        limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s, records_max=records_max),
+    )
+    return Publisher(
+        lanes=lanes,
         encode=encode,
         schemas=SCHEMAS,
         routing=RoutingTable(),
         partitions=12,
         instance="pod-1",
         first_ordinal=100,
-        deadline_s=deadline_s,
-        queue_max=queue_max,
     )
 
 
@@ -70,7 +91,7 @@ def an_event(event_id: str = "evt_1", *, key: str = "rx_1", **value: object) -> 
     )
 
 
-def send(publisher: Publisher, event: Event) -> asyncio.Future[None]:
+def send(publisher: Publisher, event: Event) -> asyncio.Future[Durable]:
     return asyncio.ensure_future(publisher.publish(a_delivery(event.id), (event,)))
 
 
@@ -78,7 +99,7 @@ def ids(records: list[Record]) -> list[bytes]:
     return [dict(record.headers)["ce_id"] for record in records]
 
 
-async def code_of(waiting: Awaitable[None]) -> str:
+async def code_of(waiting: Awaitable[Durable]) -> str:
     with pytest.raises(NotDurableError) as caught:
         await waiting
     return caught.value.code
@@ -201,8 +222,8 @@ async def test_without_kafka_the_answer_is_at_once(producer: FakeProducer) -> No
     assert await code_of(send_now(a_publisher(producer))) == "kafka_unavailable"
 
 
-async def send_now(publisher: Publisher) -> None:
-    await publisher.publish(a_delivery(), (an_event(),))
+async def send_now(publisher: Publisher) -> Durable:
+    return await publisher.publish(a_delivery(), (an_event(),))
 
 
 async def test_a_sender_is_told_when_its_time_is_up_and_the_late_record_is_not_failed(producer: FakeProducer) -> None:
@@ -246,7 +267,7 @@ async def test_a_partition_that_does_not_answer_is_not_waited_for_again(producer
 
 async def test_the_queue_is_bounded(producer: FakeProducer) -> None:
     producer.hold()
-    publisher = a_publisher(producer, queue_max=2)
+    publisher = a_publisher(producer, records_max=2)
     sent = [send(publisher, an_event(f"e{n}")) for n in range(2)]
 
     with pytest.raises(NotDurableError, match="queue_full"):
@@ -268,7 +289,7 @@ async def test_a_record_that_kafka_refuses_fails_alone(producer: FakeProducer) -
     producer.flow()
     results = await asyncio.gather(*sent, return_exceptions=True)
 
-    assert [str(result) for result in results] == ["None", "None", "record_too_large", "None"]
+    assert [str(result) for result in results] == ["committed", "committed", "record_too_large", "committed"]
     assert ids(producer.records) == [b"e0", b"e1", b"e3"]
 
 

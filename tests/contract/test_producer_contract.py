@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.kafka.lanes import Producer, RecordRefusedError
+from bridge.kafka.ports import Producer, RecordRefusedError
 from bridge.kafka.record import Record
 from tests.fakes import FakeProducer
 from tests.kafka import NarrowTopic, narrow_topic, read_all, ready_producer

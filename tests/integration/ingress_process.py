@@ -67,8 +67,7 @@ class IngressProcess:
         self.instance = f"i{uuid4().hex}"
         self.url, self.management_url = (f"http://127.0.0.1:{port}" for port in _two_ports())
         self._outputs = [directory / "stdout", directory / "stderr"]
-        self.secrets_dir = _secrets_dir(directory)
-        self.env = self._environment(self.secrets_dir, settings)
+        self.env = self._environment(_secrets_dir(directory), settings)
         self._command = list(command or serve_command())
         self._process = self._spawn()
 
@@ -76,6 +75,7 @@ class IngressProcess:
         source = f"BRIDGE_SOURCES__{self.source}__"
         return clean_environment() | {
             "BRIDGE_INSTANCE": self.instance,
+            "BRIDGE_SPOOL__DIR": str(secrets_dir.parent / "spool"),
             "BRIDGE_HTTP__HOST": "127.0.0.1",
             "BRIDGE_HTTP__PORT": self.url.rpartition(":")[2],
             "BRIDGE_MANAGEMENT__HOST": "127.0.0.1",

@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator, Mapping
 
 import confluent_kafka
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
 from bridge.event import ParkReason
+from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.ports import NoBuffer
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event
 from tests.cluster import Cluster, Topics
+from tests.fakes import FakeMemory
 from tests.kafka import read_all, ready_producer
 
 pytestmark = pytest.mark.kafka
@@ -31,14 +35,19 @@ async def publisher(topics: Topics) -> AsyncIterator[Publisher]:
     names = await asyncio.to_thread(topics.standard)
     async with ready_producer(topics.bootstrap_servers, *names) as producer:
         publisher = Publisher(
-            producer=producer,
+            lanes=Lanes(
+                producer=producer,
+                spool=NoBuffer(),
+                memory=FakeMemory(),
+                late_acks=Counter("late", "late", registry=CollectorRegistry()),
+                limits=Limits(deadline_s=30),
+            ),
             encode=encode,
             schemas={"prescription.processed": "drx.v1.PrescriptionProcessed"},
             routing=RoutingTable(),
             partitions=PARTITIONS,
             instance="test",
             first_ordinal=1,
-            deadline_s=30,
         )
         yield publisher
         await publisher.close(10)

@@ -1,0 +1,162 @@
+"""How the ingress makes things durable: producer, spool and memory of ids, put together around the publisher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from bridge.ingress.dedupe import Dedupe
+from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.ports import NoBuffer
+from bridge.kafka.publisher import Encode, Publisher
+from bridge.kafka.recall import Recall
+from bridge.kafka.routing import RoutingTable
+from bridge.kafka.supervisor import KafkaProducer, Patience
+from bridge.runtime.health import Check
+from bridge.runtime.lifecycle import EndOf, Worker, background
+from bridge.runtime.metrics import IngressMetrics
+from bridge.schema_ids import RECORDS
+from bridge.settings import Settings
+from bridge.spool.store import Spool
+
+# For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
+CLOSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """The running parts.
+
+    Attributes:
+        workers: What must run beside them.
+        checks: Whether something can be made durable now.
+    """
+
+    publisher: Publisher
+    dedupe: Dedupe
+    lanes: Lanes
+    producer: KafkaProducer
+    spool: Spool | NoBuffer
+    workers: list[Worker]
+    checks: dict[str, Check]
+
+
+@asynccontextmanager
+async def open_durability(
+    settings: Settings,
+    *,
+    routing: RoutingTable,
+    encode: Encode,
+    windows_s: Mapping[str, float],
+    metrics: IngressMetrics,
+) -> AsyncIterator[Durability]:
+    """Recover what the spool holds, connect in the background, and end in order: all that was taken is kept.
+
+    Args:
+        settings: The whole configuration.
+        routing: Event type to topic.
+        encode: Record name and value to wire format.
+        windows_s: By source, how long ids are remembered.
+        metrics: Those of the process.
+    """
+    async with AsyncExitStack() as stack:
+        dedupe = _dedupe(settings, windows_s, metrics)
+        producer = _producer(settings, routing, metrics)
+        spool = _spool(settings, metrics)
+        lanes = Lanes(
+            producer=producer,
+            spool=spool,
+            memory=dedupe,
+            late_acks=metrics.late_acks,
+            limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool.after_s),
+        )
+        metrics.spooling_partitions.set_function(lambda: lanes.spooling)
+        metrics.spool_blocked_partitions.set_function(lambda: lanes.blocked)
+        recall = Recall(
+            connection=settings.kafka.connection,
+            topics=routing.topics,
+            memory=dedupe,
+            window_s=max(windows_s.values(), default=0.0),
+            records_max=settings.dedupe.capacity,
+            oldest_s=lambda: spool.oldest_ms() / 1000 or None,
+        )
+        workers: list[Worker] = [recall]
+        if isinstance(spool, Spool):
+            stack.push_async_callback(spool.close)
+            await spool.open(lanes.recovered)
+            workers.append(spool)
+        flush_s = settings.shutdown.flush_s
+        workers.append(EndOf(await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))))
+        publisher = Publisher(
+            lanes=lanes,
+            encode=encode,
+            schemas=RECORDS,
+            routing=routing,
+            partitions=settings.kafka.partitions,
+            instance=settings.instance,
+            first_ordinal=max(time.time_ns() // 1000, spool.last_ordinal + 1),
+        )
+        stack.push_async_callback(publisher.close, flush_s)
+        checks = _checks(producer, spool, partitions=settings.kafka.partitions)
+        yield Durability(publisher, dedupe, lanes, producer, spool, workers, checks)
+
+
+def _dedupe(settings: Settings, windows_s: Mapping[str, float], metrics: IngressMetrics) -> Dedupe:
+    dedupe = Dedupe(
+        windows_s=windows_s, capacity=settings.dedupe.capacity, evicted_early=metrics.dedupe_evicted_early.inc
+    )
+    metrics.dedupe_ready.set_function(lambda: dedupe.ready)
+    metrics.dedupe_ids.set_function(lambda: len(dedupe))
+    return dedupe
+
+
+def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
+    reach = settings.kafka.connection
+    reach.options()  # said at the start; later the producer could only be not ready
+    patience = Patience(stalled_s=settings.spool.after_s) if settings.spool.enabled else Patience()
+    return KafkaProducer(
+        connection=reach,
+        topics=routing.topics,
+        partitions=settings.kafka.partitions,
+        metrics=metrics,
+        patience=patience,
+    )
+
+
+def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoBuffer:
+    wanted = settings.spool
+    if not wanted.enabled:
+        return NoBuffer()
+    return Spool(
+        directory=wanted.dir,
+        key_dir=wanted.key_dir or wanted.dir / "keys",
+        capacity_bytes=wanted.capacity_bytes,
+        metrics=metrics,
+    )
+
+
+def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, *, partitions: int) -> dict[str, Check]:
+    """Ready means: an event can be made durable now, in Kafka or, which is only second best, on disk."""
+
+    def second_best(result: str) -> str:
+        return result if result == "ok" or spool.code else "degraded"
+
+    def kafka() -> str:
+        return second_best("ok" if producer.ready else producer.code or producer.state)
+
+    def topics() -> str:
+        counts = producer.wrong_counts.values()
+        if None in counts:
+            return second_best("topic_missing")
+        # More than expected raises an alarm but takes nothing away, as the expected count stays in use; of fewer, the
+        # ones that are not there are wanted by some keys.
+        few = any(seen < partitions for seen in counts if seen is not None)
+        return second_best("too_few_partitions" if few else "ok")
+
+    def disk() -> str:
+        return "degraded" if spool.code and producer.ready else spool.code or "ok"
+
+    checks: dict[str, Check] = {"kafka": kafka, "topics": topics}
+    return checks if isinstance(spool, NoBuffer) else {**checks, "spool": disk}

@@ -1,0 +1,110 @@
+"""Make each thing durable once, however often it is delivered, and say what became of this delivery of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from bridge.errors import NotDurableError
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason, Settled
+from bridge.ingress.dedupe import Dedupe
+
+
+class Publisher(Protocol):
+    """Makes the outcome of a delivery durable, and tells `Dedupe` what becomes of each part, also when that is late."""
+
+    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
+        """Return when every record is durable, and say how.
+
+        Raises:
+            NotDurableError: At once, and then nothing was taken; or from the awaitable, not within the deadline: the
+                records may still appear.
+        """
+
+
+Outcome = Literal["accepted", "duplicate", "spooled", "conflict"]
+
+
+class _Ended(NamedTuple):
+    conflict: bool = False
+    fresh: bool = False
+    spooled: bool = False
+
+
+class Once:
+    """Publishes what is new; a repeat gets the end of its first delivery."""
+
+    def __init__(self, *, publisher: Publisher, repeats: Dedupe, deadline_s: float) -> None:
+        """Wait for another delivery's end for at most `deadline_s`."""
+        self._publisher = publisher
+        self._repeats = repeats
+        self._deadline_s = deadline_s
+
+    async def take(self, delivery: Delivery, events: tuple[Event, ...]) -> Outcome:
+        """Make events durable; nothing is, when one of their ids stands with another body: that is a `conflict`.
+
+        Raises:
+            NotDurableError: Not now; the sender keeps it.
+        """
+        identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
+
+        def publish(fresh: tuple[int, ...]) -> Awaitable[Durable]:
+            return self._publisher.publish(delivery, tuple(events[n] for n in fresh))
+
+        ended = await self._end(identities, publish)
+        if ended.conflict:
+            return "conflict"
+        return "spooled" if ended.spooled else "accepted" if ended.fresh else "duplicate"
+
+    async def park(self, delivery: Delivery, park: ParkReason) -> bool:
+        """Make a delivery that is no event durable as it is; return whether it was not there before.
+
+        Raises:
+            NotDurableError: Not now; the sender keeps it.
+        """
+        identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
+        return (await self._end([identity], lambda _: self._publisher.publish(delivery, park))).fresh
+
+    async def _end(
+        self, identities: Sequence[Identity], publish: Callable[[tuple[int, ...]], Awaitable[Durable]]
+    ) -> _Ended:
+        ends_at = asyncio.get_running_loop().time() + self._deadline_s
+        fresh = False
+        while True:
+            known = self._repeats.begin(identities)
+            if known.conflict:
+                return _Ended(conflict=True)
+            if known.rival is not None:
+                await _end_of(known.rival, ends_at)
+                continue
+            states: list[Settled] = []
+            if known.fresh:
+                states.append(await self._publish(identities, known.fresh, publish))
+                fresh = True
+            states += [await _end_of(other, ends_at) for other in known.pending]
+            if "failed" not in states:
+                return _Ended(fresh=fresh, spooled=known.spooled or "spooled" in states)
+
+    async def _publish(
+        self,
+        identities: Sequence[Identity],
+        fresh: tuple[int, ...],
+        publish: Callable[[tuple[int, ...]], Awaitable[Durable]],
+    ) -> Durable:
+        try:
+            ending = publish(fresh)
+        except BaseException:
+            # Nothing was taken, so nobody else will tell.
+            for n in fresh:
+                self._repeats.settled(identities[n], "failed")
+            raise
+        return await ending
+
+
+async def _end_of(other: asyncio.Future[Settled], ends_at: float) -> Settled:
+    """Wait for what becomes of another delivery, whose future is not ours to cancel."""
+    await asyncio.wait({other}, timeout=max(0.0, ends_at - asyncio.get_running_loop().time()))
+    if not other.done():
+        raise NotDurableError("deadline")
+    return other.result()

@@ -1,0 +1,393 @@
+"""The lanes with a disk beside Kafka: what one cannot take the other does, and nothing is overtaken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from bridge.errors import NotDurableError
+from bridge.event import Durable, Identity
+from bridge.kafka.lane import Accepted
+from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.record import Record
+from bridge.kafka.spooled import identity_of, unpack
+from tests.fakes import FakeMemory, FakeProducer, FakeSpool
+
+TOPIC = "drx.prescriptions.v1"
+PLACE = (TOPIC, 0)
+# Never reached unless a test is about the time.
+LONG_S = 60.0
+HANG_S = 30.0
+
+
+def accepted(event_id: str, ordinal: int = 0, *, partition: int = 0) -> Accepted:
+    headers = [("ce_source", b"drx"), ("ce_id", event_id.encode()), ("drx_body_sha256", b"00" * 32)]
+    record = Record(TOPIC, partition, b"rx_1", b"v", headers, 1_772_366_400_000)
+    return Accepted(record, identity_of(headers), ordinal)
+
+
+class Subject:
+    """Lanes and what surrounds them."""
+
+    def __init__(self, *, spool_after_s: float = LONG_S, deadline_s: float = LONG_S) -> None:
+        """Begin with a Kafka and a disk that work."""
+        self.producer = FakeProducer({TOPIC: 12})
+        self.spool = FakeSpool()
+        self.memory = FakeMemory()
+        self.late = Counter("late", "late", registry=CollectorRegistry())
+        self.lanes = Lanes(
+            producer=self.producer,
+            spool=self.spool,
+            memory=self.memory,
+            late_acks=self.late,
+            limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s),
+        )
+
+    def send(self, *ids: str, partition: int = 0) -> list[asyncio.Future[Durable]]:
+        return [self.lanes.enqueue([accepted(each, n, partition=partition)]) for n, each in enumerate(ids)]
+
+    @property
+    def written(self) -> list[str]:
+        return [identity_of(record.headers).id for record in self.producer.records]
+
+    @property
+    def kept(self) -> list[str]:
+        return [identity_of(unpack(each.payload, *PLACE).headers).id for each in self.spool.kept[PLACE]]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(HANG_S):
+        while not condition():  # noqa: ASYNC110 - the lanes have no event to wait for
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def subject() -> AsyncIterator[Subject]:
+    made = Subject()
+    yield made
+    made.producer.flow()
+    await made.lanes.close(1)
+
+
+@pytest.fixture
+async def hasty() -> AsyncIterator[Subject]:
+    """Kafka has its chance for 50 ms."""
+    made = Subject(spool_after_s=0.05)
+    yield made
+    made.producer.flow()
+    await made.lanes.close(1)
+
+
+async def test_without_kafka_a_delivery_is_durable_on_disk_at_once(subject: Subject) -> None:
+    subject.producer.connected = False
+
+    assert await asyncio.gather(*subject.send("a", "b")) == ["spooled", "spooled"]
+
+    assert subject.kept == ["a", "b"]
+    assert subject.memory.told == [("a", "spooled"), ("b", "spooled")]
+
+
+async def test_a_delivery_is_not_spooled_before_the_disk_says_so(subject: Subject) -> None:
+    subject.producer.connected = False
+    subject.spool.hold()
+
+    (sent,) = subject.send("a")
+    await asyncio.sleep(0)
+    assert not sent.done()
+
+    subject.spool.flow()
+    assert await sent == "spooled"
+
+
+async def test_what_kafka_does_not_answer_in_time_goes_to_the_disk_in_order(hasty: Subject) -> None:
+    """First what is in flight, then what waited behind it, then what came after."""
+    hasty.producer.hold()
+    first = hasty.send("a")
+    await hasty.producer.wait_for_write()
+    rest = hasty.send("b", "c")
+
+    assert await asyncio.gather(*first, *rest) == ["spooled"] * 3
+    assert await asyncio.gather(*hasty.send("d")) == ["spooled"]
+
+    assert hasty.kept == ["a", "b", "c", "d"]
+
+
+async def test_a_late_ack_is_taken_off_the_disk_and_not_written_again(hasty: Subject) -> None:
+    hasty.producer.hold()
+    first = hasty.send("a")
+    await hasty.producer.wait_for_write()
+    await asyncio.gather(*first, *hasty.send("b"))
+
+    hasty.producer.flow()
+    await until(lambda: not hasty.spool.entries)
+
+    assert hasty.written == ["a", "b"]
+    assert hasty.memory.told == [("a", "spooled"), ("b", "spooled"), ("a", "committed"), ("b", "committed")]
+    assert hasty.late._value.get() == 1
+
+
+async def test_an_ack_that_comes_before_the_disk_is_done_is_an_ack(hasty: Subject) -> None:
+    hasty.producer.hold()
+    hasty.spool.hold()
+    (sent,) = hasty.send("a")
+    await until(lambda: hasty.lanes.spooling)
+
+    hasty.producer.flow()
+    assert await sent == "committed"
+    hasty.spool.flow()
+    await until(lambda: not hasty.lanes.spooling)
+
+    assert hasty.written == ["a"]
+    assert not hasty.spool.entries
+
+
+async def test_an_unknown_write_is_driven_again_through_the_disk_with_the_same_id(hasty: Subject) -> None:
+    hasty.producer.hold()
+    hasty.producer.failure = "outcome_unknown"
+    first = hasty.send("a")
+    await hasty.producer.wait_for_write()
+    await asyncio.gather(*first, *hasty.send("b"))
+
+    hasty.producer.failure = None
+    hasty.producer.flow()
+    await until(lambda: not hasty.spool.entries)
+
+    assert hasty.written == ["a", "b"]
+
+
+async def test_a_write_that_fails_is_kept_and_never_told_as_failed(subject: Subject) -> None:
+    subject.producer.failure = "outcome_unknown"
+
+    assert await asyncio.gather(*subject.send("a", "b")) == ["spooled", "spooled"]
+
+    subject.producer.failure = None
+    await until(lambda: not subject.spool.entries)
+    assert subject.written == ["a", "b"]
+
+
+async def test_what_comes_while_anything_is_spooled_queues_behind_it(subject: Subject) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a"))
+    subject.producer.hold()
+    subject.producer.connected = True
+
+    sent = subject.send("b")
+    await subject.producer.wait_for_write()
+    assert await asyncio.gather(*sent) == ["spooled"]
+    subject.producer.flow()
+    await until(lambda: not subject.lanes.spooling)
+
+    assert subject.written == ["a", "b"]
+    assert await asyncio.gather(*subject.send("c")) == ["committed"]
+
+
+async def test_a_lane_that_spools_delays_no_other(subject: Subject) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a"))
+    subject.memory.finished = False
+    subject.producer.connected = True
+
+    assert await asyncio.gather(*subject.send("b", partition=1)) == ["committed"]
+
+
+async def test_a_drain_waits_until_the_topics_were_read(subject: Subject) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a", "b"))
+    subject.memory.finished = False
+    subject.producer.connected = True
+    await asyncio.sleep(0.3)
+    assert not subject.written
+
+    subject.memory.committed.add("a")
+    subject.memory.finished = True
+    await until(lambda: not subject.spool.entries)
+
+    assert subject.written == ["b"]
+
+
+@pytest.mark.parametrize("known", [{"a"}, {"b"}, {"c"}, {"a", "c"}, {"a", "b", "c"}, {"b", "c", "d"}])
+async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subject, known: set[str]) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a", "b", "c", "d"))
+    subject.memory.committed = known
+
+    subject.producer.connected = True
+    await until(lambda: not subject.spool.entries)
+
+    assert subject.written == [each for each in "abcd" if each not in known]
+
+
+async def test_under_a_steady_stream_a_lane_still_leaves_spooling(subject: Subject) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send(*[f"e{n}" for n in range(1200)]))
+    subject.producer.connected = True
+    sent: list[asyncio.Future[Durable]] = []
+
+    async with asyncio.timeout(HANG_S):
+        while subject.lanes.spooling:
+            sent += subject.send(f"n{len(sent)}")
+            await asyncio.sleep(0)
+    await asyncio.gather(*sent)
+    await until(lambda: not subject.spool.entries)
+
+    assert subject.written == [f"e{n}" for n in range(1200)] + [f"n{n}" for n in range(len(sent))]
+
+
+async def test_a_record_that_kafka_refuses_stays_on_disk_with_what_follows(subject: Subject) -> None:
+    subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
+
+    assert await asyncio.gather(*subject.send("a", "b", "c")) == ["committed", "spooled", "spooled"]
+    await until(lambda: subject.lanes.blocked)
+    assert subject.kept == ["b", "c"]
+
+    subject.producer.too_large = lambda _: False
+    await until(lambda: not subject.spool.entries)
+    assert subject.written == ["a", "b", "c"]
+    assert not subject.lanes.blocked
+
+
+async def test_a_topic_that_is_missing_blocks_its_lanes_and_loses_nothing(subject: Subject) -> None:
+    subject.producer.topics.clear()
+
+    assert await asyncio.gather(*subject.send("a")) == ["spooled"]
+    await until(lambda: subject.lanes.blocked)
+
+    subject.producer.topics[TOPIC] = 12
+    await until(lambda: not subject.spool.entries)
+    assert subject.written == ["a"]
+
+
+async def test_with_neither_kafka_nor_disk_nothing_is_taken(subject: Subject) -> None:
+    subject.producer.connected = False
+    subject.spool.code = "full"
+
+    with pytest.raises(NotDurableError, match="kafka_unavailable"):
+        subject.send("a")
+
+
+async def test_a_full_disk_refuses_what_would_overtake(subject: Subject) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a"))
+    subject.memory.finished = False
+    subject.producer.connected = True
+    subject.spool.code = "full"
+
+    with pytest.raises(NotDurableError, match="spool_full"):
+        subject.send("b")
+    assert await asyncio.gather(*subject.send("c", partition=1)) == ["committed"]
+
+
+async def test_a_disk_that_fails_is_no_success(subject: Subject) -> None:
+    subject.producer.connected = False
+    subject.spool.failure = "io_error"
+
+    (sent,) = subject.send("a")
+
+    with pytest.raises(NotDurableError, match="spool_unavailable"):
+        await sent
+    assert subject.memory.told == [("a", "failed")]
+
+
+async def test_when_the_disk_fails_an_answer_of_kafka_still_counts(hasty: Subject) -> None:
+    hasty.producer.hold()
+    hasty.spool.failure = "full"
+    (sent,) = hasty.send("a")
+    await until(lambda: hasty.lanes.spooling)
+
+    hasty.producer.flow()
+
+    assert await sent == "committed"
+    assert hasty.memory.told == [("a", "committed")]
+
+
+async def test_a_sender_that_was_told_503_finds_its_late_event_committed() -> None:
+    subject = Subject(deadline_s=0.05)
+    subject.spool.code = "disabled"
+    subject.producer.hold()
+    (sent,) = subject.send("a")
+    with pytest.raises(NotDurableError, match="deadline"):
+        await sent
+    assert subject.memory.told == []
+
+    subject.producer.flow()
+    await until(lambda: subject.memory.told)
+
+    assert subject.memory.told == [("a", "committed")]
+    assert subject.late._value.get() == 1
+    await subject.lanes.close(1)
+
+
+async def test_a_stop_in_an_outage_leaves_everything_on_disk() -> None:
+    subject = Subject()
+    subject.producer.hold()
+    first = subject.send("a")
+    await subject.producer.wait_for_write()
+    rest = subject.send("b", "c")
+
+    await subject.lanes.close(0)
+
+    assert await asyncio.gather(*first, *rest) == ["spooled"] * 3
+    assert subject.kept == ["a", "b", "c"]
+
+
+async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
+    subject = Subject()
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a"))
+    subject.producer.connected, subject.producer.failure = True, "kafka_unavailable"
+
+    async with asyncio.timeout(HANG_S):
+        await subject.lanes.close(1)
+
+    assert subject.kept == ["a"]
+
+
+async def test_what_an_earlier_life_left_on_disk_is_drained_before_anything_new(subject: Subject) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a", "b"))
+    later = Subject()
+    later.spool = subject.spool
+    heir = Lanes(
+        producer=later.producer, spool=subject.spool, memory=later.memory, late_acks=later.late, limits=Limits()
+    )
+    for entry in subject.spool.entries:
+        heir.recovered(entry)
+
+    sent = heir.enqueue([accepted("c", 9)])
+    assert await sent == "spooled"
+    await until(lambda: not subject.spool.entries)
+
+    assert later.written == ["a", "b", "c"]
+    assert later.memory.told[:2] == [("a", "spooled"), ("b", "spooled")]
+    await heir.close(1)
+
+
+async def test_a_disk_that_cannot_be_read_is_asked_again(subject: Subject) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a"))
+    subject.spool.unreadable = True
+    subject.producer.connected = True
+    await asyncio.sleep(0.05)
+
+    subject.spool.unreadable = False
+    await until(lambda: not subject.spool.entries)
+
+    assert subject.written == ["a"]
+
+
+async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subject: Subject) -> None:
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a"))
+    subject.memory.finished = False
+    subject.producer.connected = True
+
+    assert await subject.lanes.enqueue([accepted("b", 1), accepted("c", 2, partition=1)]) == "spooled"
+
+    assert subject.memory.told[1:] == [("b", "spooled"), ("c", "committed")]
+
+
+def test_identity_comes_back_from_the_headers() -> None:
+    assert accepted("a").identity == Identity("drx", "a", "00" * 32)
