@@ -1,12 +1,13 @@
-"""`python -m tests.bench`: the ingress against a naive control, what remembering ids costs, then the read model.
+"""`python -m tests.bench`: the ingress against a naive control, what remembering ids costs, the spool, the read model.
 
-With `ingress`, `dedupe` or `consumers` only that part, with `quick` fewer rounds, and with `stages` instead of all this
-what each stage of a delivery costs.
+With `ingress`, `dedupe`, `spool` or `consumers` only that part, with `quick` fewer rounds, and with `stages` instead of
+all this what each stage of a delivery costs.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import dedupe, ingress, read_model, report, report_read_model, stages
+from tests.bench import dedupe, ingress, read_model, report, report_read_model, spool, stages
 
 RESULTS = Path("build/bench")
-PARTS = ("ingress", "dedupe", "consumers")
+PARTS = ("ingress", "dedupe", "spool", "consumers")
 
 
 def main(arguments: list[str]) -> None:
@@ -36,17 +37,26 @@ def main(arguments: list[str]) -> None:
     if "dedupe" in (wanted or PARTS):
         figures = dedupe.run(progress)
         _keep(console, "dedupe", figures, dedupe.table(figures))
+    if "spool" in (wanted or PARTS):
+        # In the checkout: `/tmp` may be memory, which no fsync costs anything.
+        with tempfile.TemporaryDirectory(prefix="spool-", dir=_results()) as directory:
+            figures = spool.run(progress, Path(directory), rounds=1 if quick else spool.ROUNDS)
+        _keep(console, "spool", figures, spool.table(figures))
     if "consumers" in (wanted or PARTS):
         figures = read_model.run(progress, quick=quick)
         _keep(console, "consumers", figures, report_read_model.table(figures))
 
 
 def _keep(console: Console, part: str, figures: dict[str, Any], table: Table) -> None:
-    result = RESULTS / f"{part}.json"
+    result = _results() / f"{part}.json"
     console.print(table)
-    result.parent.mkdir(parents=True, exist_ok=True)
     result.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
     console.print(f"figures: {result}")
+
+
+def _results() -> Path:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    return RESULTS
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""Killed at any moment: what was called durable is there, in order, and what was delivered last may come again."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.runtime.failpoints import AFTER_FSYNC, BEFORE_FSYNC, BEFORE_POSITIONS, VARIABLE
+from tests.component.spool.victim import LANES
+from tests.spooling import ALL, LANE, entries, open_spool, ordinals
+
+ROOT = Path(__file__).parents[3]
+HANG_S = 60.0
+KILLS = 12
+SPOOLED = 1500
+
+
+def victim(*arguments: object, failpoint: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.component.spool.victim", *map(str, arguments)]
+    environment = {**os.environ, VARIABLE: failpoint}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+
+
+def said(lines: list[str], word: str) -> list[int]:
+    return [int(line.split()[1]) for line in lines if line.startswith(f"{word} ")]
+
+
+@pytest.mark.parametrize("point", [BEFORE_FSYNC, AFTER_FSYNC, BEFORE_POSITIONS])
+async def test_a_death_at_a_named_point_loses_nothing_that_was_called_durable(tmp_path: Path, point: str) -> None:
+    with victim("append", tmp_path, failpoint=f"{point}:kill@4") as process:
+        lines = (process.communicate(timeout=HANG_S)[0]).splitlines()
+    assert process.returncode == -9
+
+    async with open_spool(tmp_path) as kept:
+        promised = {number + each for number in said(lines, "durable") for each in (0, 1)}
+        found = set(ordinals(kept.found))
+        assert promised - set(said(lines, "delivered")) <= found
+        # The call that was under way may be there or not, but not half.
+        assert len(found - promised) in {0, 2}
+        for lane in LANES:
+            assert await kept.head(lane) == sorted(await kept.head(lane))
+        assert kept.value("corrupt_records_total") == 0
+
+
+async def test_a_drain_that_is_killed_again_and_again_delivers_everything_in_order(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        for lane, first in zip(LANES, (0, SPOOLED), strict=True):
+            await kept.spool.append(entries(range(first, first + SPOOLED), lane=lane))
+    rng = random.Random(5)  # noqa: S311 - a replay is by its seed
+    delivered: list[int] = []
+    kills = 0
+    while True:
+        with victim("drain", tmp_path) as process:
+            assert process.stdout is not None
+            until = rng.randrange(50, 500) if kills < KILLS else ALL
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if len(lines) == until:
+                    process.kill()
+            process.wait(HANG_S)
+        delivered += said(lines, "delivered")
+        if "empty\n" in lines:
+            break
+        kills += 1
+
+    assert kills == KILLS
+    firsts = list(dict.fromkeys(delivered))
+    for first in (0, SPOOLED):
+        assert [number for number in firsts if first <= number < first + SPOOLED] == list(range(first, first + SPOOLED))
+    async with open_spool(tmp_path) as kept:
+        assert kept.found == []
+        assert kept.spool.depth(LANE) == 0
