@@ -21,8 +21,9 @@ if sys.platform == "win32":
 else:
     from uvloop import new_event_loop
 
-# As for the ingress: what is loaded by now is never garbage, and records leave no cycles behind.
-GC_THRESHOLD = 10_000
+# As for the ingress: what is loaded by now is never garbage, and records leave no cycles behind. A window holds up to a
+# hundred thousand objects, which each round of the collector walks: seldom enough that most are gone before.
+GC_THRESHOLD = 50_000
 
 
 @click.command()
