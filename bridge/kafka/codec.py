@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import fastavro  # noqa: TID251 -- this is the door
@@ -14,7 +15,9 @@ from fastavro.read import SchemaResolutionError  # noqa: TID251 -- as above
 from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
 from bridge.errors import DecodeError
+from bridge.kafka.decoder import compile_decoder
 from bridge.kafka.encoder import compile_encoder
+from bridge.kafka.scalar_decoders import Decode
 from bridge.kafka.scalars import Encode, EncodeError
 
 Schema = Mapping[str, Any]
@@ -36,7 +39,7 @@ MALFORMED = "malformed"
 TRAILING_BYTES = "trailing_bytes"
 SCHEMA_MISMATCH = "schema_mismatch"  # written with a record of our name that the contract never allowed
 
-# What fastavro raises for bytes that are no value of the writer's schema; the tests look for more.
+# What is raised for bytes that are no value of the writer's schema; the tests look for more.
 _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
 
 
@@ -91,7 +94,7 @@ class Codec:
             record: (_PREFIX.pack(_MAGIC, schema_id), compile_encoder(self._readers[record]))
             for record, schema_id in ids.items()
         }
-        self._writers: dict[int, tuple[str, dict[str, Any], dict[str, Any] | None]] = {}
+        self._writers: dict[int, tuple[str, Decode]] = {}
         self._guids: dict[bytes, int] = {}
         for record, schema_id in ids.items():
             self.learn(Writer(schema_id, None, schemas[record]))
@@ -107,7 +110,7 @@ class Codec:
         schema = _parse(writer.schema)
         record = schema["name"]
         reader = self._readers.get(record)
-        self._writers[writer.id] = (record, schema, None if reader == schema else reader)
+        self._writers[writer.id] = (record, _decoder(schema, None if reader == schema else reader))
         if writer.guid is not None:
             self._guids[writer.guid.bytes] = writer.id
 
@@ -133,18 +136,16 @@ class Codec:
         schema_id, start = self._schema_id(payload, headers)
         if schema_id not in self._writers:
             raise DecodeError(UNKNOWN_SCHEMA_ID)
-        record, writer, reader = self._writers[schema_id]
-        body = io.BytesIO(payload)
-        body.seek(start)
+        record, decode = self._writers[schema_id]
         try:
-            value = fastavro.schemaless_reader(body, writer, reader)
+            value, end = decode(payload, start)
         except _MALFORMED:
-            raise DecodeError(MALFORMED) from None  # fastavro's message holds values
+            raise DecodeError(MALFORMED) from None  # the message may hold values
         except SchemaResolutionError:
             raise DecodeError(SCHEMA_MISMATCH) from None
-        if body.tell() != len(payload):
-            raise DecodeError(TRAILING_BYTES)
-        return Decoded(record, schema_id, cast("dict[str, Any]", value))
+        if end != len(payload):
+            raise DecodeError(TRAILING_BYTES if end < len(payload) else MALFORMED)
+        return Decoded(record, schema_id, value)
 
     def _schema_id(self, payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
         """Return the id of the writer's schema and where the body starts."""
@@ -175,6 +176,21 @@ def unknown_schema(payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) ->
     if len(payload) < _PREFIX.size or payload[0] != _MAGIC:
         return None
     return int(_PREFIX.unpack_from(payload)[1])
+
+
+def _decoder(writer: dict[str, Any], reader: dict[str, Any] | None) -> Decode:
+    """Compile; what another schema wrote, or one beyond the house rules, is read by fastavro."""
+    if reader is None:
+        with contextlib.suppress(ValueError):
+            return compile_decoder(writer)
+
+    def decode(payload: bytes, start: int) -> tuple[Any, int]:
+        body = io.BytesIO(payload)
+        body.seek(start)
+        value = fastavro.schemaless_reader(body, writer, reader)
+        return value, body.tell()
+
+    return decode
 
 
 def _parse(schema: Schema) -> dict[str, Any]:
