@@ -98,11 +98,11 @@ class Interleaved:
 
 
 @asynccontextmanager
-async def open_model(dsn: str, **options: str) -> AsyncIterator[ReadModel]:
-    """Make its tables and hand it over."""
+async def open_model(dsn: str, *, migrations: Any = MIGRATIONS, **options: str) -> AsyncIterator[ReadModel]:
+    """Make or upgrade its tables and hand it over."""
     registry = CollectorRegistry()
     consumer = open_read_model(Setup(options, registry))
     assert consumer.tables is not None
     async with open_database(dsn, size=4, application_name="test") as database:
-        await migrate(database, directory=MIGRATIONS, schema=consumer.tables.schema)
+        await migrate(database, directory=migrations, schema=consumer.tables.schema)
         yield ReadModel(consumer, database, consumer.tables.schema, registry)

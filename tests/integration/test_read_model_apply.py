@@ -6,11 +6,14 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from bridge.errors import TransientError
+from bridge.postgres.migrate import read_migrations
+from consumers.read_model.consumer import MIGRATIONS
 from tests.builders import SAMPLES
 from tests.prescriptions import (
     SCENARIOS,
@@ -33,6 +36,7 @@ from tests.read_model import Interleaved, ReadModel, open_model
 # Everything but the time of processing.
 ROWS = "select to_jsonb(p) - 'updated_at' as row from {schema}.prescription p order by prescription_id"
 HISTORY = "select to_jsonb(e) - 'offset' as row from {schema}.event e order by source, event_id"
+ALL = read_migrations(MIGRATIONS)
 
 
 @pytest.fixture
@@ -256,3 +260,31 @@ async def test_the_times_of_a_row_are_times_of_its_facts(model: ReadModel) -> No
         START,
         START + timedelta(minutes=5),
     )
+
+
+@pytest.mark.parametrize("number", range(1, len(ALL)))
+async def test_an_upgrade_in_place_keeps_what_was_there(postgres: str, tmp_path: Path, number: int) -> None:
+    for migration in ALL[:number]:
+        (tmp_path / migration.name).write_text(migration.sql)
+    async with open_model(postgres, migrations=tmp_path) as old:
+        await old.apply(created(0), sent(1))
+        before = await old.rows(ROWS), await old.rows(HISTORY)
+    async with open_model(postgres) as new:
+        after = await new.rows(ROWS), await new.rows(HISTORY)
+        await new.apply(filled(2, "dispensed"))
+
+        row = await new.prescription()
+    assert after == before
+    assert (row["display"], row["events"]) == ("dispensed", 3)
+
+
+async def test_a_row_of_usual_size_is_not_compressed(model: ReadModel) -> None:
+    """It would be at each of its updates, for a third of its bytes."""
+    full = native((SAMPLES / "native" / "03_prescription_sent.json").read_bytes())
+    await model.apply(full, *(worked_on(each, "packed", f"q{each}", key=full.key) for each in range(1, 12)))
+
+    (row,) = await model.rows(
+        "select pg_column_size(p) as size, pg_column_compression(facts) as way from {schema}.prescription p"
+    )
+    assert 2100 < row["size"] < 4000
+    assert row["way"] is None
