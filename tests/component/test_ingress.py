@@ -124,8 +124,14 @@ class StubTransport(asyncio.Transport):
 
 @contextlib.asynccontextmanager
 async def running(
-    *, body_max: int = 262_144, count_max: int = 64, read_timeout_s: float = 10, profile: Any = None
+    *,
+    body_max: int = 262_144,
+    count_max: int = 64,
+    read_timeout_s: float = 10,
+    profile: Any = None,
+    once: Once | None = None,
 ) -> AsyncIterator[Ingress]:
+    """Run one; with `once` what is taken goes there and not to the scripted publisher."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -139,7 +145,7 @@ async def running(
     webhooks = Webhooks(
         sources={"drx": source},
         decoy=decoy,
-        once=Once(publisher=publisher, repeats=publisher.dedupe, deadline_s=4),
+        once=once or Once(publisher=publisher, repeats=publisher.dedupe, deadline_s=4),
         admission=admission,
         observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS),
         body_max_bytes=body_max,

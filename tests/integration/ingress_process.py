@@ -58,12 +58,15 @@ class IngressProcess:
     """
 
     def __init__(
-        self, directory: Path, bootstrap_servers: str, *, command: Sequence[str] = (), **settings: str
+        self, directory: Path, bootstrap_servers: str, *, command: Sequence[str] = (), source: str = "", **settings: str
     ) -> None:
-        """Start it and do not wait; `settings` are environment variables without their prefix."""
+        """Start it and do not wait; `settings` are environment variables without their prefix.
+
+        With `source` it is a replica of another run, and has its records for its own as well.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         self.bootstrap_servers = bootstrap_servers
-        self.source = f"s{uuid4().hex}"
+        self.source = source or f"s{uuid4().hex}"
         self.instance = f"i{uuid4().hex}"
         self.url, self.management_url = (f"http://127.0.0.1:{port}" for port in _two_ports())
         self._outputs = [directory / "stdout", directory / "stderr"]

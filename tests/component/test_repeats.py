@@ -1,0 +1,395 @@
+"""What a delivery that comes again is answered and what of it is written, over a real socket.
+
+All between the socket and Kafka is real; Kafka and the disk are fakes that keep what they are given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client import Counter as Metric
+
+from bridge.event import Delivery, Event
+from bridge.ingress.dedupe import Dedupe
+from bridge.ingress.once import Once
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.profile import Mapped
+from bridge.kafka.codec import Codec
+from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.publisher import Publisher
+from bridge.kafka.routing import RoutingTable
+from bridge.kafka.spooled import unpack
+from bridge.registry.loader import bundled
+from bridge.schema_ids import RECORDS
+from tests.builders import a_body, signed_headers
+from tests.component.test_ingress import Ingress, running, until
+from tests.fakes import FakeProducer, FakeSpool
+
+State = Literal["pending", "spooled", "committed"]
+Answer = tuple[int, dict[str, Any]]
+
+PARTITIONS = 12
+WINDOW_S = 3600.0
+# Never reached unless a test is about the deadline.
+LONG_S = 60.0
+BODY = a_body()
+OTHER = a_body(account_id="acct_other")
+ACCEPTED = (200, {"outcome": "accepted", "id": "evt_1"})
+DUPLICATE = (200, {"outcome": "duplicate", "id": "evt_1"})
+SPOOLED = (202, {"outcome": "spooled", "id": "evt_1"})
+UNAVAILABLE = (503, {"outcome": "unavailable", "code": "deadline"})
+
+
+def parked(reason: str) -> Answer:
+    return 202, {"outcome": "parked", "id": "evt_1", "reason": reason}
+
+
+CONFLICT = parked("id_conflict")
+
+
+class Twins:
+    """A profile whose deliveries hold two events, of two topics."""
+
+    def map(self, delivery: Delivery, document: dict[str, object], /) -> Any:
+        events: list[Event] = []
+        for number, each in enumerate((document, {**document, "type": "system.ping", "data": {}}), 1):
+            mapped = drx_standard.map(replace(delivery, id=f"{delivery.id}/{number}"), each)
+            assert isinstance(mapped, Mapped)
+            events += mapped.events
+        return Mapped(tuple(events))
+
+
+@dataclass
+class Wired:
+    """An ingress, and what is behind it."""
+
+    ingress: Ingress
+    producer: FakeProducer
+    spool: FakeSpool
+    dedupe: Dedupe
+    clock: list[float]
+    lanes: Lanes
+    once: Once
+
+    def be_patient(self) -> None:
+        """From now on no deadline is reached."""
+        self.lanes._limits = Limits(deadline_s=LONG_S, spool_after_s=LONG_S)
+        self.once._deadline_s = LONG_S
+
+    async def post(self, body: bytes = BODY, *, webhook_id: str = "evt_1") -> Answer:
+        return await self.ingress.post(body, headers=signed_headers(body, webhook_id=webhook_id))
+
+    def send(self, body: bytes = BODY) -> asyncio.Task[Answer]:
+        return asyncio.create_task(self.post(body))
+
+    async def until_waiting(self, count: int) -> None:
+        """Wait until so many deliveries wait for the end of another one."""
+        await until(lambda: sum(len(each.waiting) for each in self.dedupe._pending.values()) == count)
+
+    async def bring(self, state: State) -> asyncio.Task[Answer]:
+        """Deliver once, and leave it in this state."""
+        if state == "spooled":
+            self.producer.connected = False
+        if state == "pending":
+            self.producer.hold()
+        first = self.send()
+        if state == "pending":
+            await self.producer.wait_for_write()
+        else:
+            await first
+        return first
+
+    def written(self) -> Counter[tuple[str, str]]:
+        """Kind and id of every record in Kafka."""
+        return Counter(_kind(record.headers) for record in self.producer.records)
+
+    def kept(self) -> Counter[tuple[str, str]]:
+        """Kind and id of every record on disk."""
+        return Counter(_kind(unpack(entry.payload, *entry.lane).headers) for entry in self.spool.entries)
+
+
+def _kind(headers: list[tuple[str, bytes]]) -> tuple[str, str]:
+    """Reason of a parked delivery or `event`, and id."""
+    found = dict(headers)
+    return found.get("drx_reason", b"event").decode(), found["ce_id"].decode()
+
+
+@contextlib.asynccontextmanager
+async def wired(*, profile: Any = None, deadline_s: float = LONG_S, capacity: int = 1000) -> AsyncIterator[Wired]:
+    clock = [1_700_000_000.0]
+    dedupe = Dedupe(windows_s={"drx": WINDOW_S}, capacity=capacity, now=lambda: clock[0])
+    dedupe.finished = True
+    producer, spool = FakeProducer(dict.fromkeys(RoutingTable().topics, PARTITIONS)), FakeSpool()
+    lanes = Lanes(
+        producer=producer,
+        spool=spool,
+        memory=dedupe,
+        late_acks=Metric("late", "late", registry=CollectorRegistry()),
+        limits=Limits(deadline_s=deadline_s, spool_after_s=LONG_S),
+    )
+    lock = bundled()
+    publisher = Publisher(
+        lanes=lanes,
+        encode=Codec(schemas=lock.schemas(), ids=lock.ids()).encode,
+        schemas=RECORDS,
+        routing=RoutingTable(),
+        partitions=PARTITIONS,
+        instance="pod-1",
+        first_ordinal=1,
+    )
+    once = Once(publisher=publisher, repeats=dedupe, deadline_s=deadline_s)
+    async with running(profile=profile, once=once) as ingress:
+        yield Wired(ingress, producer, spool, dedupe, clock, lanes, once)
+        producer.flow()
+    await publisher.close(5)
+
+
+@pytest.fixture
+async def at() -> AsyncIterator[Wired]:
+    async with wired() as one:
+        yield one
+
+
+async def test_what_is_unknown_is_written(at: Wired) -> None:
+    assert await at.post() == ACCEPTED
+    assert at.written() == {("event", "evt_1"): 1}
+
+
+async def test_a_repeat_of_what_is_committed_is_a_duplicate_and_not_written(at: Wired) -> None:
+    await at.bring("committed")
+
+    assert [await at.post() for _ in range(3)] == [DUPLICATE] * 3
+    assert at.written() == {("event", "evt_1"): 1}
+
+
+async def test_another_body_under_a_committed_id_is_parked_byte_for_byte(at: Wired) -> None:
+    await at.bring("committed")
+
+    assert await at.post(OTHER) == CONFLICT
+
+    assert at.written() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 1}
+    (record,) = [each for each in at.producer.records if each.topic == "drx.unrecognized.v1"]
+    assert record.value is not None
+    assert OTHER in record.value
+    assert record.key == b"rx_1"
+    assert at.ingress.metrics.registry.get_sample_value("drxbridge_id_conflicts_total", {"source": "drx"}) == 1
+
+
+async def test_a_repeat_of_what_is_spooled_is_spooled_and_not_kept_again(at: Wired) -> None:
+    await at.bring("spooled")
+
+    assert [await at.post() for _ in range(3)] == [SPOOLED] * 3
+    assert at.kept() == {("event", "evt_1"): 1}
+
+
+async def test_another_body_under_a_spooled_id_is_parked_on_disk(at: Wired) -> None:
+    await at.bring("spooled")
+
+    assert await at.post(OTHER) == CONFLICT
+    assert at.kept() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 1}
+
+
+async def test_what_was_spooled_is_a_duplicate_once_it_is_drained(at: Wired) -> None:
+    await at.bring("spooled")
+    at.producer.connected = True
+    await until(lambda: bool(at.written()))
+
+    assert await at.post() == DUPLICATE
+    assert await at.post(OTHER) == CONFLICT
+
+
+async def test_a_repeat_of_what_is_pending_waits_for_its_end(at: Wired) -> None:
+    first = await at.bring("pending")
+    second = at.send()
+    await at.until_waiting(1)
+    assert not second.done()
+
+    at.producer.flow()
+
+    assert (await first, await second) == (ACCEPTED, DUPLICATE)
+    assert at.written() == {("event", "evt_1"): 1}
+
+
+async def test_another_body_under_a_pending_id_waits_and_is_parked(at: Wired) -> None:
+    first = await at.bring("pending")
+    second = at.send(OTHER)
+    await at.until_waiting(1)
+    assert at.written() == {}
+
+    at.producer.flow()
+
+    assert (await first, await second) == (ACCEPTED, CONFLICT)
+    assert at.written() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 1}
+
+
+@pytest.mark.parametrize("body", [BODY, OTHER], ids=["same body", "another body"])
+async def test_after_a_rival_has_failed_the_one_that_waited_is_written(at: Wired, body: bytes) -> None:
+    at.spool.code = "disabled"
+    first = await at.bring("pending")
+    second = at.send(body)
+    await at.until_waiting(1)
+
+    at.producer.failure = "kafka_unavailable"
+    at.producer.flow()
+    assert (await first)[0] == 503
+    at.producer.failure = None
+
+    # Whether it came before or after Kafka had recovered: its sender may try again.
+    answers = [await second, await at.post(body)]
+    assert answers in (
+        [ACCEPTED, DUPLICATE],
+        [(503, {"outcome": "unavailable", "code": "kafka_unavailable"}), ACCEPTED],
+    )
+    assert at.written() == {("event", "evt_1"): 1}
+
+
+async def test_of_equal_deliveries_at_one_moment_one_is_accepted(at: Wired) -> None:
+    at.producer.hold()
+    answers = [at.send() for _ in range(8)]
+    await at.until_waiting(7)
+
+    at.producer.flow()
+
+    assert sorted([(await each)[1]["outcome"] for each in answers]) == ["accepted"] + ["duplicate"] * 7
+    assert at.written() == {("event", "evt_1"): 1}
+
+
+async def test_of_different_bodies_at_one_moment_one_is_the_event_and_all_others_are_kept(at: Wired) -> None:
+    bodies = [a_body(account_id=f"acct_{number}") for number in range(8)]
+
+    answers = await asyncio.gather(*[at.post(body) for body in bodies])
+
+    assert sorted(answer["outcome"] for _, answer in answers) == ["accepted"] + ["parked"] * 7
+    assert at.written() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 7}
+
+
+async def test_a_late_acknowledgement_makes_the_retry_a_duplicate() -> None:
+    """The write outlived its deadline: unknown is not failed."""
+    async with wired(deadline_s=0.2) as at:
+        at.spool.code = "disabled"
+        first = await at.bring("pending")
+        assert await first == UNAVAILABLE
+        assert await at.post() == UNAVAILABLE  # still unknown, so it was not written again
+
+        at.be_patient()
+        at.producer.flow()
+        await until(lambda: bool(at.written()))
+
+        assert await at.post() == DUPLICATE
+        assert await at.post(OTHER) == CONFLICT
+        assert at.written() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 1}
+
+
+async def test_a_parked_delivery_is_answered_again_without_a_second_record(at: Wired) -> None:
+    broken = BODY + b","
+
+    assert [await at.post(broken) for _ in range(3)] == [parked("malformed_json")] * 3
+    assert at.written() == {("malformed_json", "evt_1"): 1}
+
+
+async def test_a_parked_delivery_that_is_pending_or_spooled_is_not_kept_twice(at: Wired) -> None:
+    at.producer.connected = False
+    at.spool.hold()
+    first = at.send(b"[]")
+    await until(lambda: bool(at.dedupe._pending))
+    second = at.send(b"[]")
+    await at.until_waiting(1)
+
+    at.spool.flow()
+
+    assert [await first, await second, await at.post(b"[]")] == [parked("malformed_json")] * 3
+    assert at.kept() == {("malformed_json", "evt_1"): 1}
+
+
+async def test_a_repaired_body_under_a_parked_id_is_an_event(at: Wired) -> None:
+    assert await at.post(BODY + b",") == parked("malformed_json")
+
+    assert await at.post() == ACCEPTED
+    assert await at.post(BODY + b",") == parked("malformed_json")
+    assert at.written() == {("event", "evt_1"): 1, ("malformed_json", "evt_1"): 1}
+
+
+async def test_a_conflict_that_comes_again_is_not_written_again_and_the_first_body_stands(at: Wired) -> None:
+    await at.bring("committed")
+
+    third = a_body(account_id="acct_third")
+    answers = [await at.post(body) for body in (OTHER, OTHER, third, OTHER, third, BODY)]
+
+    assert answers == [CONFLICT] * 5 + [DUPLICATE]
+    assert at.written() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 2}
+
+
+@pytest.mark.parametrize("body", [BODY, OTHER], ids=["same body", "another body"])
+async def test_after_its_window_an_id_is_new(at: Wired, body: bytes) -> None:
+    await at.bring("committed")
+    at.clock[0] += WINDOW_S - 1
+    assert (await at.post())[1]["outcome"] == "duplicate"
+
+    at.clock[0] += 1
+
+    assert await at.post(body) == ACCEPTED
+    assert at.written() == {("event", "evt_1"): 2}
+
+
+async def test_what_is_spooled_is_known_however_long_the_outage(at: Wired) -> None:
+    await at.bring("spooled")
+    at.clock[0] += 100 * WINDOW_S
+
+    assert await at.post() == SPOOLED
+    assert at.kept() == {("event", "evt_1"): 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "answer"),
+    [
+        (OTHER, {"webhook-signature": "v1,AAAA"}, (401, {"outcome": "refused", "code": "signature_mismatch"})),
+        (OTHER + b",", {}, parked("malformed_json")),
+        (a_body(type="prescription.unheard_of"), {}, parked("unknown_type")),
+        (a_body(environment="production"), {}, parked("environment_mismatch")),
+        (a_body(timestamp="yesterday"), {}, parked("unusable")),
+        (OTHER, {}, CONFLICT),
+    ],
+)
+async def test_the_identity_is_looked_at_last(at: Wired, body: bytes, headers: dict[str, str], answer: Answer) -> None:
+    """All these come under an id that is known with another body."""
+    await at.bring("committed")
+
+    assert await at.ingress.post(body, headers=signed_headers(body) | headers) == answer
+
+
+async def test_events_of_one_delivery_are_known_one_by_one() -> None:
+    """The first attempt could make only one of them durable."""
+    async with wired(profile=Twins()) as at:
+        at.spool.code = "disabled"
+        del at.producer.topics["drx.accounts.v1"]
+        assert await at.post() == (503, {"outcome": "unavailable", "code": "topic_missing"})
+        assert at.written() == {("event", "evt_1/1"): 1}
+
+        at.producer.topics["drx.accounts.v1"] = PARTITIONS
+
+        assert [await at.post(), await at.post()] == [ACCEPTED, DUPLICATE]
+        assert at.written() == {("event", "evt_1/1"): 1, ("event", "evt_1/2"): 1}
+        assert await at.post(OTHER) == CONFLICT
+        assert at.written() == {("event", "evt_1/1"): 1, ("event", "evt_1/2"): 1, ("id_conflict", "evt_1"): 1}
+
+
+async def test_a_delivery_is_spooled_when_one_of_its_events_is() -> None:
+    async with wired(profile=Twins()) as at:
+        at.producer.connected = False
+        assert await at.post() == SPOOLED
+        at.producer.topics.pop("drx.accounts.v1")
+        at.producer.connected = True
+        await until(lambda: at.written() == {("event", "evt_1/1"): 1})
+
+        assert await at.post() == SPOOLED
+
+        at.producer.topics["drx.accounts.v1"] = PARTITIONS
+        await until(lambda: at.written() == {("event", "evt_1/1"): 1, ("event", "evt_1/2"): 1})
+        assert await at.post() == DUPLICATE

@@ -1,0 +1,141 @@
+"""Two ingresses behind one address do not know of each other's deliveries; what both write is settled by consumers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.builders import a_body
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
+from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver, header, until
+from tests.postgres import execute
+
+pytestmark = pytest.mark.kafka
+
+APPLIED = "select event_id, body ->> 'account_id' from read_model.event where source = $source"
+PARKED = "select event_id, code from drx_consumer.parked_event where source = $source"
+
+
+@pytest.fixture(autouse=True)
+def standard_topics(topics: Topics) -> None:
+    topics.standard()
+
+
+@pytest.fixture
+def source() -> str:
+    return f"s{uuid4().hex}"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def replica(
+    directory: Path, cluster: Cluster, session: aiohttp.ClientSession, source: str
+) -> AsyncIterator[IngressProcess]:
+    """Run one that is ready, and has read what was in the topics before it."""
+    with IngressProcess(directory / uuid4().hex, cluster.bootstrap_servers, source=source) as ingress:
+        await asyncio.to_thread(ingress.ready)
+        while not await recalled(session, ingress):  # noqa: ASYNC110 - another process gives us no event
+            await asyncio.sleep(0.05)
+        yield ingress
+
+
+async def recalled(session: aiohttp.ClientSession, ingress: IngressProcess) -> bool:
+    text = (await ask(session, f"{ingress.management_url}/metrics")).body.decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    return bool(families["drxbridge_dedupe_ready"].samples[0].value)
+
+
+def said(reply: Reply) -> tuple[int, str]:
+    return reply.status, reply.json["outcome"] + reply.json.get("reason", "")
+
+
+async def test_what_two_replicas_took_is_applied_once_and_another_body_is_parked(
+    cluster: Cluster, session: aiohttp.ClientSession, source: str, postgres: str, tmp_path: Path
+) -> None:
+    """One sender that hears nothing from the first replica and goes to the second."""
+    kafka = cluster.bootstrap_servers
+    env = consumer_environment(bootstrap_servers=kafka, dsn=postgres)
+    code, _, err = await drx_consumer(env, "init", "read_model", "--from", "latest")
+    assert code == 0, err
+    same, one, other = (
+        a_body(id=f"{what}-{source}", account_id=account, data_prescription_id=f"rx-{what}-{source}")
+        for what, account in (("same", "acct_1"), ("clash", "acct_1"), ("clash", "acct_2"))
+    )
+    async with (
+        replica(tmp_path, cluster, session, source) as left,
+        replica(tmp_path, cluster, session, source) as right,
+    ):
+        taken = [
+            await deliver(session, left, same, webhook_id=f"same-{source}"),
+            await deliver(session, right, same, webhook_id=f"same-{source}"),
+            await deliver(session, left, one, webhook_id=f"clash-{source}"),
+            await deliver(session, right, other, webhook_id=f"clash-{source}"),
+        ]
+        again = [
+            await deliver(session, right, same, webhook_id=f"same-{source}"),
+            await deliver(session, left, other, webhook_id=f"clash-{source}"),
+        ]
+        records = await left.records()
+
+    assert [said(reply) for reply in taken] == [(200, "accepted")] * 4
+    assert [said(reply) for reply in again] == [(200, "duplicate"), (202, "parkedid_conflict")]
+    assert Counter((header(each, "ce_type"), header(each, "ce_id")) for each in records) == {
+        ("prescription.processed", f"same-{source}"): 2,
+        ("prescription.processed", f"clash-{source}"): 2,
+        ("drx.unrecognized", f"clash-{source}"): 1,
+    }
+    with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=kafka, dsn=postgres) as consumer:
+        parked = until(lambda: consumer.live() and rows(postgres, PARKED, source), what="the second body parked")
+        until(
+            lambda: consumer.metric("drxbridge_consumer_records_total", outcome="duplicate") == 1,
+            what="the repeat settled",
+        )
+    assert parked == [(f"clash-{source}", "id_conflict")]
+    applied = rows(postgres, APPLIED, source)
+    assert applied == [(f"clash-{source}", "acct_1"), (f"same-{source}", "acct_1")]
+
+
+def rows(dsn: str, query: str, source: str) -> list[tuple[str, ...]]:
+    """Rows of a source, in order."""
+    return sorted(execute(dsn, query.replace("$source", f"'{source}'"))[0])
+
+
+async def test_after_a_start_it_knows_what_was_written_before_by_whomever(
+    cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
+) -> None:
+    body, other = a_body(), a_body(account_id="acct_2")
+    unusable = a_body(id="evt_bad", type="prescription.unheard_of")
+    async with replica(tmp_path, cluster, session, source) as earlier:
+        first = [
+            await deliver(session, earlier, body, webhook_id="evt_1"),
+            await deliver(session, earlier, unusable, webhook_id="evt_bad"),
+        ]
+    async with replica(tmp_path, cluster, session, source) as later:
+        retries = [
+            await deliver(session, later, body, webhook_id="evt_1"),
+            await deliver(session, later, other, webhook_id="evt_1"),
+            await deliver(session, later, unusable, webhook_id="evt_bad"),
+        ]
+        records = await later.records()
+
+    assert [said(reply) for reply in first] == [(200, "accepted"), (202, "parkedunknown_type")]
+    assert [said(reply) for reply in retries] == [
+        (200, "duplicate"),
+        (202, "parkedid_conflict"),
+        (202, "parkedunknown_type"),
+    ]
+    assert sorted(header(each, "ce_id") for each in records) == ["evt_1", "evt_1", "evt_bad"]
