@@ -23,6 +23,8 @@ from bridge.spool.store import Spool
 
 # For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
 CLOSE_S = 1.0
+# A connection takes tenths of a second; brokers that take it and say nothing are an outage.
+FIRST_CONNECT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ async def open_durability(
             spool=spool,
             memory=dedupe,
             late_acks=metrics.late_acks,
-            limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool.after_s),
+            limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
         )
         metrics.spooling_partitions.set_function(lambda: lanes.spooling)
         metrics.spool_blocked_partitions.set_function(lambda: lanes.blocked)
@@ -115,7 +117,7 @@ def _dedupe(settings: Settings, windows_s: Mapping[str, float], metrics: Ingress
 def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
     reach = settings.kafka.connection
     reach.options()  # said at the start; later the producer could only be not ready
-    patience = Patience(stalled_s=settings.spool.after_s) if settings.spool.enabled else Patience()
+    patience = Patience(stalled_s=settings.spool_after_s) if settings.spool.enabled else Patience()
     return KafkaProducer(
         connection=reach,
         topics=routing.topics,
@@ -143,7 +145,12 @@ def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, *, partitions: int
     def second_best(result: str) -> str:
         return result if result == "ok" or spool.code else "degraded"
 
+    started = time.monotonic()
+
     def kafka() -> str:
+        # The first attempt to connect is waited for, so that a start beside a sound Kafka spools nothing.
+        if producer.untried and time.monotonic() - started < FIRST_CONNECT_S:
+            return producer.state
         return second_best("ok" if producer.ready else producer.code or producer.state)
 
     def topics() -> str:

@@ -129,7 +129,9 @@ class Spool(Section):
         1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="sealed events take up to this; more is refused"
     )
     key_dir: Path | None = Field(None, description="directory with one file per key; unset: `keys` inside the spool's")
-    after_s: Seconds = Field(2.0, description="a delivery waits so long for Kafka before it is spooled")
+    after_s: Seconds | None = Field(
+        None, description="a delivery waits so long for Kafka before it is spooled; unset: half of http.deadline_s"
+    )
 
 
 class Shutdown(Section):
@@ -167,9 +169,14 @@ class Settings(FileSettings):
     shutdown: Shutdown = Shutdown()
     log: Log = Log()
 
+    @property
+    def spool_after_s(self) -> float:
+        """Seconds that a delivery waits for Kafka before it is spooled."""
+        return self.spool.after_s or self.http.deadline_s / 2
+
     @model_validator(mode="after")
     def _timeouts_nest(self) -> Self:
-        if not self.spool.after_s < self.http.deadline_s:
+        if not self.spool_after_s < self.http.deadline_s:
             msg = "spool.after_s must be less than http.deadline_s, or no time is left to spool"
             raise ValueError(msg)
         if not self.http.deadline_s < self.shutdown.drain_s:

@@ -97,6 +97,11 @@ class KafkaProducer:
         return self.state == "ready"
 
     @property
+    def untried(self) -> bool:
+        """True until the first attempt to connect has ended, one way or the other."""
+        return self.state == "connecting" and not self.code
+
+    @property
     def wrong_counts(self) -> dict[str, int | None]:
         """Topics that have another partition count than expected, or None where there is no such topic."""
         return {topic: seen for topic, seen in self._counts.items() if seen != self._partitions}

@@ -64,7 +64,7 @@ class Senders:
         body = a_body(id=event_id, data_prescription_id=key)
         while True:
             status = (await deliver(session, self._ingress, body, webhook_id=event_id)).status
-            if status == 200:
+            if status in {200, 202}:
                 break
             if status != 503:
                 self.refused.append(status)

@@ -53,16 +53,16 @@ async def an_answer(session: aiohttp.ClientSession, ingress: IngressProcess, web
     return await deliver(session, ingress, body, webhook_id=webhook_id)
 
 
-async def in_flight(session: aiohttp.ClientSession, ingress: IngressProcess) -> float:
-    """Deliveries that it has taken in and not answered, by its own account."""
+async def said(session: aiohttp.ClientSession, ingress: IngressProcess, metric: str) -> float:
+    """Return a metric of one series."""
     families = text_string_to_metric_families((await ask(session, f"{ingress.management_url}/metrics")).body.decode())
-    (found,) = (each for each in families if each.name == "drxbridge_http_inflight_requests")
+    (found,) = (each for each in families if each.name == f"drxbridge_{metric}")
     return float(found.samples[0].value)
 
 
 async def until_in_flight(session: aiohttp.ClientSession, ingress: IngressProcess, wanted: int) -> None:
-    while await in_flight(session, ingress) != wanted:  # noqa: ASYNC110 - another process gives us no event
-        await asyncio.sleep(0.02)
+    """Wait until it has so many deliveries taken in and not answered."""
+    await until_said(session, ingress, "http_inflight_requests", wanted)
 
 
 async def until_draining(session: aiohttp.ClientSession, ingress: IngressProcess) -> Reply:
@@ -74,16 +74,56 @@ async def until_draining(session: aiohttp.ClientSession, ingress: IngressProcess
         await asyncio.sleep(0.02)
 
 
+async def until_said(session: aiohttp.ClientSession, ingress: IngressProcess, metric: str, wanted: float) -> None:
+    while await said(session, ingress, metric) != wanted:  # noqa: ASYNC110 - another process gives us no event
+        await asyncio.sleep(0.02)
+
+
 async def ids_in_topic(ingress: IngressProcess) -> list[str]:
     return [header(record, "ce_id") for record in await ingress.records()]
 
 
-async def test_without_kafka_it_lives_turns_deliveries_away_and_recovers_by_itself(
+async def test_without_kafka_it_keeps_deliveries_on_disk_and_recovers_by_itself(
     cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as outage:
         await outage.enter_async_context(killed(cluster))
         with IngressProcess(tmp_path, cluster.bootstrap_servers) as ingress:
+            await asyncio.to_thread(ingress.ready)
+            readiness = await ask(session, f"{ingress.management_url}/readyz")
+            away = [await an_answer(session, ingress, f"evt_{number}") for number in range(3)]
+            again = await an_answer(session, ingress, "evt_0")
+            # A stop and a start in the outage lose nothing either.
+            assert await ingress.end(signal.SIGTERM) == 0
+            ingress.start()
+            await asyncio.to_thread(ingress.ready)
+            later = await an_answer(session, ingress, "evt_3")
+
+            await outage.aclose()
+            await until_said(session, ingress, "spool_events", 0.0)
+            back = [await an_answer(session, ingress, f"evt_{number}") for number in range(5)]
+
+            assert (readiness.status, readiness.json["status"]) == (200, "degraded")
+            assert readiness.json["checks"] == {
+                "draining": "ok",
+                "kafka": "degraded",
+                "topics": "ok",
+                "spool": "ok",
+                "schema_ids": "ok",
+                f"secrets_{ingress.source}": "ok",
+            }
+            assert [(reply.status, reply.json["outcome"]) for reply in (*away, again, later)] == [(202, "spooled")] * 5
+            assert [reply.json["outcome"] for reply in back] == ["duplicate"] * 4 + ["accepted"]
+            assert await ids_in_topic(ingress) == [f"evt_{number}" for number in range(5)]
+            assert await ingress.end(signal.SIGTERM) == 0
+
+
+async def test_without_kafka_and_without_a_spool_it_turns_deliveries_away(
+    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as outage:
+        await outage.enter_async_context(killed(cluster))
+        with IngressProcess(tmp_path, cluster.bootstrap_servers, SPOOL__ENABLED="false") as ingress:
             await asyncio.to_thread(ingress.live)
             alive = await ask(session, f"{ingress.management_url}/livez")
             readiness = await ask(session, f"{ingress.management_url}/readyz")
@@ -134,7 +174,7 @@ async def test_a_stop_ends_although_kafka_says_nothing_and_requests_wait(
         assert await ingress.end(signal.SIGTERM) == 0
 
         replies = await asyncio.gather(*waiting)
-        assert {(reply.status, reply.json["outcome"]) for reply in replies} == {(503, "unavailable")}
+        assert {(reply.status, reply.json["outcome"]) for reply in replies} == {(202, "spooled")}
 
 
 async def test_a_stop_ends_although_kafka_has_died_under_it(
@@ -143,7 +183,7 @@ async def test_a_stop_ends_although_kafka_has_died_under_it(
     async with serving(tmp_path, cluster, **HASTY) as ingress:
         await an_answer(session, ingress, "evt_1")
         async with killed(cluster):
-            assert (await an_answer(session, ingress, "evt_2")).status == 503
+            assert (await an_answer(session, ingress, "evt_2")).status == 202
             assert await ingress.end(signal.SIGTERM) == 0
 
 
@@ -189,7 +229,9 @@ async def test_a_killed_process_has_lost_nothing_that_it_promised(cluster: Clust
         assert {key: found[key][: len(ids)] for key, ids in senders.promised.items()} == senders.promised
 
 
-async def test_a_killed_broker_costs_no_promise_and_no_order(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_killed_broker_costs_no_promise_and_no_order(
+    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     async with serving(tmp_path, cluster) as ingress, asyncio.timeout(HANG_S):
         senders = Senders(ingress, keys=8)
         running = asyncio.create_task(senders.run())
@@ -200,6 +242,7 @@ async def test_a_killed_broker_costs_no_promise_and_no_order(cluster: Cluster, t
         await senders.more(200)
         senders.end()
         await running
+        await until_said(session, ingress, "spool_events", 0.0)
 
         assert senders.refused == []
         found = first_occurrences(await ingress.records(), senders.promised)

@@ -26,16 +26,16 @@ def standard_topics(topics: Topics) -> None:
 
 
 @asynccontextmanager
-async def routed(directory: Path, cluster: Cluster, topic: str) -> AsyncIterator[IngressProcess]:
+async def routed(directory: Path, cluster: Cluster, topic: str, **settings: str) -> AsyncIterator[IngressProcess]:
     """Run an ingress that sends `prescription.processed` to `topic`."""
     routes = orjson.dumps({"prescription.processed": topic}).decode()
-    with IngressProcess(directory, cluster.bootstrap_servers, KAFKA__ROUTES=routes) as ingress:
+    with IngressProcess(directory, cluster.bootstrap_servers, KAFKA__ROUTES=routes, **settings) as ingress:
         await asyncio.to_thread(ingress.live)
         yield ingress
 
 
 async def until_said(session: aiohttp.ClientSession, ingress: IngressProcess, check: str, word: str) -> Reply:
-    """Return readiness once a check says `word`."""
+    """Return readiness once a check says `word`; another process gives us no event."""
     while True:
         reply = await ask(session, f"{ingress.management_url}/readyz")
         if reply.json["checks"][check] == word:
@@ -47,7 +47,7 @@ async def metrics(session: aiohttp.ClientSession, ingress: IngressProcess) -> li
     return (await ask(session, f"{ingress.management_url}/metrics")).body.decode().splitlines()
 
 
-async def test_a_missing_topic_is_not_ready_until_it_is_created(
+async def test_what_is_for_a_missing_topic_waits_on_disk_until_it_is_created(
     cluster: Cluster, topics: Topics, tmp_path: Path
 ) -> None:
     topic = topics.unique_key("test")
@@ -57,27 +57,30 @@ async def test_a_missing_topic_is_not_ready_until_it_is_created(
         aiohttp.ClientSession() as session,
         routed(tmp_path, cluster, topic) as ingress,
     ):
-        missing = await until_said(session, ingress, "topics", "topic_missing")
+        missing = await until_said(session, ingress, "topics", "degraded")
         away = await deliver(session, ingress, body, webhook_id="evt_1")
         await asyncio.to_thread(create_topics, cluster.bootstrap_servers, {topic: 12})
-        await asyncio.to_thread(ingress.ready)
+        await until_said(session, ingress, "topics", "ok")
+        while "drxbridge_spool_events 0.0" not in await metrics(session, ingress):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
         back = await deliver(session, ingress, body, webhook_id="evt_1")
 
-        assert missing.status == 503
-        assert (away.status, away.json["code"]) == (503, "topic_missing")
-        assert int(away.headers["Retry-After"]) >= 1
-        assert back.status == 200
+        assert missing.status == 200
+        assert (away.status, away.json["outcome"]) == (202, "spooled")
+        assert (back.status, back.json["outcome"]) == (200, "duplicate")
         assert f'"topic":"{topic}","seen":null,"expected":12' in ingress.output()
         assert await ingress.end(signal.SIGTERM) == 0
 
 
-async def test_too_few_partitions_are_not_ready(cluster: Cluster, topics: Topics, tmp_path: Path) -> None:
+async def test_with_too_few_partitions_and_no_spool_it_is_not_ready(
+    cluster: Cluster, topics: Topics, tmp_path: Path
+) -> None:
     """Some keys would have no place, and to move them would break their order."""
     topic = await asyncio.to_thread(topics.fresh, partitions=3)
     async with (
         asyncio.timeout(HANG_S),
         aiohttp.ClientSession() as session,
-        routed(tmp_path, cluster, topic) as ingress,
+        routed(tmp_path, cluster, topic, SPOOL__ENABLED="false") as ingress,
     ):
         few = await until_said(session, ingress, "topics", "too_few_partitions")
 
