@@ -16,6 +16,7 @@ COMMANDS = {
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),
     "topics": ("bridge.commands.topics:topics", "Create or check the topics."),
     "schemas": ("bridge.commands.schemas:schemas", "Check, push or serve the schemas."),
+    "spool": ("bridge.commands.spool:spool", "Look at what is held on disk."),
     "doctor": ("bridge.commands.doctor:doctor", "Check everything the ingress needs."),
     "config": ("bridge.commands.config:config", "Show the effective settings."),
 }

@@ -31,6 +31,7 @@ class KeyRing:
         directory: Where the files are.
         current: What seals; None when there is no key for it.
         opening: What opens, by id.
+        names: The file that each of them came from.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -39,6 +40,7 @@ class KeyRing:
         self._complaint: tuple[str, str] | None = None
         self.current: Key | None = None
         self.opening: dict[bytes, Key] = {}
+        self.names: dict[bytes, str] = {}
 
     def load(self) -> None:
         """Read the directory; what cannot be used is named in the log, and the last good keys stay in force."""
@@ -50,6 +52,7 @@ class KeyRing:
                 complaint = (name, exc.code)
                 continue
             self.opening = {**self.opening, key.id: key}
+            self.names[key.id] = name
             if name == CURRENT:
                 self.current = key
         if complaint and complaint != self._complaint:

@@ -70,7 +70,8 @@ class IngressProcess:
         self.instance = f"i{uuid4().hex}"
         self.url, self.management_url = (f"http://127.0.0.1:{port}" for port in _two_ports())
         self._outputs = [directory / "stdout", directory / "stderr"]
-        self.env = self._environment(_secrets_dir(directory), settings)
+        self.secrets_dir = _secrets_dir(directory)
+        self.env = self._environment(self.secrets_dir, settings)
         self._command = list(command or serve_command())
         self._process = self._spawn()
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import orjson
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import ElectionType, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+)
 
 from tests.cluster import EmbeddedCluster
+from tests.integration.ingress_process import until
 
 BROKERS = 3
 _ANSWER_S = 30.0
@@ -36,9 +45,12 @@ class Brokers(EmbeddedCluster):
 
     def busiest(self, topic: str) -> int:
         """The broker that leads most partitions of a topic."""
-        partitions = self.admin.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions
-        ((broker, _),) = Counter(each.leader for each in partitions.values() if each.leader > 0).most_common(1)
+        leaders = [each.leader for each in self._partitions(topic).values()]
+        ((broker, _),) = Counter(leader for leader in leaders if leader in self.brokers).most_common(1)
         return int(broker)
+
+    def _partitions(self, topic: str) -> dict[int, Any]:
+        return dict(self.admin.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions)
 
     def controller(self) -> int:
         """The broker that controls: whom the voter with the newest epoch has voted for or heard of."""
@@ -49,6 +61,35 @@ class Brokers(EmbeddedCluster):
                 states.append(orjson.loads(path.read_bytes()))
         newest = max(states, key=lambda state: (state["leaderEpoch"], state["leaderId"]))
         return int(newest["leaderId"])
+
+    def prefer_first(self, topic: str) -> None:
+        """Have the first replica of every partition lead it again."""
+        admin = self.admin  # the answer comes only as long as somebody holds it
+        places = [TopicPartition(topic, number) for number in self._partitions(topic)]
+        admin.elect_leaders(ElectionType.PREFERRED, places).result(_ANSWER_S)
+
+    def widen(self, topic: str, partitions: int) -> None:
+        """Give a topic so many partitions in all."""
+        admin = self.admin
+        admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(_ANSWER_S)
+
+    def limit(self, topic: str, bytes_max: int) -> None:
+        """Have a topic refuse larger batches."""
+        admin, resource = self.admin, ConfigResource(ConfigResource.Type.TOPIC, topic)
+        resource.add_incremental_config(
+            ConfigEntry("max.message.bytes", str(bytes_max), incremental_operation=AlterConfigOpType.SET)
+        )
+        admin.incremental_alter_configs([resource])[resource].result(_ANSWER_S)
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic; return when no broker knows it any more."""
+        admin = self.admin
+        admin.delete_topics([topic])[topic].result(_ANSWER_S)
+        until(lambda: not self.has(topic), what="the end of a topic")
+
+    def has(self, topic: str) -> bool:
+        """Whether there is such a topic."""
+        return topic in self.admin.list_topics(timeout=_ANSWER_S).topics
 
     def stop_broker(self, number: int) -> None:
         """SIGTERM, and wait: it hands its partitions over before it ends."""

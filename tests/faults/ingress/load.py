@@ -18,8 +18,11 @@ from tests.faults.ingress.traffic import Prescription, Prescriptions
 
 # A request without any answer for so long has none; no bridge is meant to be so slow.
 SILENT_S = 30.0
-# Between two attempts; shorter than `Retry-After` asks for, so that more of them fall into a fault.
-RETRY_S = (0.1, 1.0)
+# Between two attempts, doubling up to the most; shorter than `Retry-After` asks for, so that more of them fall into a
+# fault.
+RETRY_FIRST_S, RETRY_MAX_S = 0.5, 4.0
+# Answers after which a sender may try again.
+AGAIN = {0, 429, 503}
 # So long after the end of the load every stubborn sender has been served, or there is something wrong.
 PATIENCE_S = 180.0
 # How old a stale delivery is: beyond any tolerance that a source can be given in earnest.
@@ -89,13 +92,17 @@ class Load:
         """Make one delivery of a new prescription, once."""
         return await self.attempt(self.prescriptions.new().deliveries[0], "genuine")
 
-    async def deliver(self, delivery: Delivery, *, stubborn: bool, kind: Kind = "genuine") -> Attempt:
-        """Make a delivery, a stubborn sender until it is taken; return the last attempt."""
+    async def deliver(
+        self, delivery: Delivery, *, stubborn: bool, kind: Kind = "genuine", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Make a delivery, a stubborn sender until it is taken; only the first attempt has the given `headers`."""
+        delay_s = RETRY_FIRST_S
         while True:
-            attempt = await self.attempt(delivery, kind)
-            if not stubborn or attempt.promised or attempt.status not in {0, 429, 503}:
-                return attempt
-            await asyncio.sleep(self._rng.uniform(*RETRY_S))
+            attempt = await self.attempt(delivery, kind, headers)
+            if not stubborn or attempt.promised or attempt.status not in AGAIN:
+                return
+            await asyncio.sleep(self._rng.uniform(delay_s / 2, delay_s))
+            headers, delay_s = None, min(RETRY_MAX_S, 2 * delay_s)
 
     async def attempt(self, delivery: Delivery, kind: Kind, headers: Mapping[str, str] | None = None) -> Attempt:
         """Make one request, signed now unless `headers` are given."""
@@ -133,10 +140,7 @@ class Load:
         """Make the next delivery of a prescription; whatever becomes of it, another may follow only then."""
         delivery = prescription.deliveries.popleft()
         headers = self._subject.sign(delivery.id, int(time.time()), delivery.body)
-        first = await self.attempt(delivery, "genuine", headers)
-        if prescription.stubborn and first.status in {0, 429, 503}:
-            await asyncio.sleep(self._rng.uniform(*RETRY_S))
-            await self.deliver(delivery, stubborn=True)
+        await self.deliver(delivery, stubborn=prescription.stubborn, headers=headers)
         for kind, share in MISCHIEF.items():
             if self._rng.random() < share:
                 await self._misbehave(delivery, kind, headers)

@@ -118,12 +118,17 @@ def _hashes(attempts: Iterable[Attempt]) -> dict[int, Identity]:
 def _allowed(attempt: Attempt) -> bool:
     if attempt.kind in HOSTILE:
         return attempt.status in _REFUSALS
+    if attempt.kind == "conflict" and attempt.promised:
+        return (attempt.outcome, attempt.reason) == ("parked", "id_conflict")
     # Meanwhile its signature may have become too old.
     return attempt.status in _ANSWERS or (attempt.kind == "replayed" and attempt.status in _REFUSALS)
 
 
 def _misordered(owed: Iterable[Attempt], attempts: Iterable[Attempt], log: Sequence[Logged]) -> list[str]:
-    """Find the events that stand after one that was sent when they had already been promised."""
+    """Find the events that stand after one that was sent when they had already been promised.
+
+    Or in another partition than those of the same prescription before them: nobody keeps order between two.
+    """
     sent_at: dict[str, float] = {}
     for each in attempts:
         sent_at[each.delivery.id] = min(each.sent_at, sent_at.get(each.delivery.id, inf))
@@ -131,14 +136,17 @@ def _misordered(owed: Iterable[Attempt], attempts: Iterable[Attempt], log: Seque
     for each in owed:
         if each.outcome != "parked":  # these leave the order of their prescription
             promised_at[each.delivery.id] = min(each.answered_at, promised_at.get(each.delivery.id, inf))
-    latest: dict[tuple[Any, str], float] = {}
+    latest: dict[tuple[str, str], float] = {}
+    partitions: dict[tuple[str, str], int] = {}
     found, seen = [], set()
     for record in log:
         if record.parked or record.event_id in seen:
             continue
         seen.add(record.event_id)
-        row = (record.place, record.key)
-        if promised_at.get(record.event_id, inf) < latest.get(row, -inf):
+        topic, partition = record.place
+        row = (topic, record.key)
+        moved = partitions.setdefault(row, partition) != partition
+        if moved or promised_at.get(record.event_id, inf) < latest.get(row, -inf):
             found.append(record.event_id)
         latest[row] = max(latest.get(row, -inf), sent_at.get(record.event_id, -inf))
     return found

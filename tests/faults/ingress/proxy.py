@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
+from typing import Any
 
 from bridge.dev.ports import HOST
 
@@ -53,6 +54,7 @@ class Proxy:
         self._upstream = upstream
         self._changed = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self.to_broker = NONE
         self.to_client = NONE
         self.resets = 0
@@ -69,29 +71,36 @@ class Proxy:
             _reset(writer)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection until either side ends it."""
+        """Take one connection, which lasts until either side ends it, or `close`."""
+        carrying = asyncio.create_task(self._carry(reader, writer))
+        self._serving.add(carrying)
+        await asyncio.wait({carrying})
+        self._serving.discard(carrying)
+
+    async def close(self) -> None:
+        """Reset every connection; return when all are gone."""
+        serving = list(self._serving)
+        for carrying in serving:
+            carrying.cancel()
+        if serving:
+            await asyncio.wait(serving)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
         try:
-            broker_reader, broker_writer = await asyncio.open_connection(HOST, self._upstream)
-        except OSError:
-            _reset(writer)  # as a dead broker's kernel would
-            return
-        ends = {writer, broker_writer}
-        self._writers |= ends
-        pumps = [
-            asyncio.create_task(self._pump(reader, broker_writer, up=True)),
-            asyncio.create_task(self._pump(broker_reader, writer, up=False)),
-        ]
-        try:
-            ended, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            if any(pump.result() for pump in ended):
+            with contextlib.suppress(OSError):
+                broker_reader, broker_writer = await asyncio.open_connection(HOST, self._upstream)
+                ends.append(broker_writer)
+                self._writers |= set(ends)
+                pumps = (self._pump(reader, broker_writer, up=True), self._pump(broker_reader, writer, up=False))
+                if not await _first_of(*pumps):
+                    return
                 self.resets += 1
-                for each in ends:
-                    _reset(each)
+            # Told to, or as the kernel of a dead broker would.
+            for each in ends:
+                _reset(each)
         finally:
-            self._writers -= ends
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.wait(pumps)
+            self._writers -= set(ends)
             for each in ends:
                 each.transport.abort()
 
@@ -121,6 +130,18 @@ class Proxy:
         return self.to_broker if up else self.to_client
 
 
+async def _first_of(*pumps: Coroutine[Any, Any, bool]) -> bool:
+    """Give what the first to end says; the others are cancelled."""
+    tasks = [asyncio.create_task(pump) for pump in pumps]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return any(task.result() for task in ended)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
 @asynccontextmanager
 async def proxies(ports: Mapping[int, tuple[int, int]]) -> AsyncIterator[dict[int, Proxy]]:
     """Run a proxy for each name, from the first port to the second, without any trouble yet."""
@@ -139,7 +160,8 @@ async def _serve(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.Str
 
 async def _close(server: asyncio.Server, proxy: Proxy) -> None:
     server.close()
-    proxy.reset_all()
+    await asyncio.sleep(0)  # what has just come must have begun, to be ended
+    await proxy.close()
     await server.wait_closed()
 
 

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 from tests.faults.ingress.oracle import Verdict, judge_effects, judge_log
 from tests.faults.ingress.results import Result
-from tests.faults.ingress.scene import RSS_MAX_MIB, Scene, Stage, scene_of
+from tests.faults.ingress.scene import RSS_MAX_MIB, Scene, Stage, Tier, scene_of
 from tests.faults.ingress.subject import Logged
 from tests.integration.ingress_process import PROBE_S
 
@@ -60,12 +60,12 @@ class Outcome:
         return [f"{len(cases)} {kind}: {', '.join(cases[:SHOWN])}" for kind, cases in kinds.items() if cases]
 
 
-async def play(row: Row, stage: Stage, *, seed: int, factor: float, command: Sequence[str] = ()) -> Outcome:
+async def play(row: Row, stage: Stage, *, seed: int, tier: Tier, command: Sequence[str] = ()) -> Outcome:
     """Set the scene, deliver a little, do what the row does, heal, and judge."""
     async with scene_of(
         stage,
         seed=f"{seed}-{row.name}",
-        factor=factor,
+        tier=tier,
         detour=row.detour,
         effects=row.effects,
         command=command,
@@ -84,7 +84,7 @@ async def play(row: Row, stage: Stage, *, seed: int, factor: float, command: Seq
 
 
 async def _judge(scene: Scene) -> tuple[Verdict, list[str]]:
-    log = await scene.subject.log()
+    log = [*scene.log_before, *await scene.subject.log()]
     attempts = scene.ledger.attempts
     verdict = judge_log(attempts, log)
     if scene.reader is not None:
@@ -121,7 +121,7 @@ def _result(row: Row, scene: Scene, verdict: Verdict, leaks: Sequence[str], *, s
         row=row.name,
         title=row.title,
         seed=seed,
-        scale=scene.factor,
+        scale=scene.tier.factor,
         requests=len(attempts),
         promised=scene.ledger.promised,
         unavailable=sum(each.status == 503 for each in attempts),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
 
-# Deliveries a second; the matrix says 200, here a machine with two busy cores also runs everything else.
-RATE = 100.0
-
 
 async def leader_dies(scene: Scene) -> None:
-    """Chase the leader: kill whoever leads most, once or several times."""
-    async with scene.load.poisson(RATE):
-        for _ in range(max(1, round(scene.factor))):
+    """Chase the leader: kill whoever leads most."""
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(1)):
             await asyncio.sleep(1)
             victim = await asyncio.to_thread(scene.brokers.busiest, scene.topic)
             await asyncio.to_thread(scene.brokers.kill_broker, victim)
@@ -22,4 +20,63 @@ async def leader_dies(scene: Scene) -> None:
             await scene.heal()
 
 
-ROWS = (Row("B1", "leader broker killed, again and again", leader_dies),)
+async def leaders_change(scene: Scene) -> None:
+    """Stop the one that leads most, in order; have it back, and have it lead again."""
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(1)):
+            leader = await asyncio.to_thread(scene.brokers.busiest, scene.topic)
+            await asyncio.to_thread(scene.brokers.stop_broker, leader)
+            await asyncio.sleep(1)
+            await scene.heal()
+            await asyncio.to_thread(scene.brokers.prefer_first, scene.topic)
+            await asyncio.sleep(2)
+
+
+async def controller_dies(scene: Scene) -> None:
+    """Kill the broker that controls the cluster."""
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(1)):
+            await asyncio.sleep(1)
+            await asyncio.to_thread(scene.brokers.kill_broker, await asyncio.to_thread(scene.brokers.controller))
+            await asyncio.sleep(4)
+            await scene.heal()
+
+
+async def too_few_in_sync(scene: Scene) -> None:
+    """Leave one broker of three: less than must have a record."""
+    async with scene.load.poisson(scene.tier.rate):
+        for number in scene.rng.sample(sorted(scene.brokers.brokers), 2):
+            await asyncio.to_thread(scene.brokers.kill_broker, number)
+        await scene.lasting(8)
+        await scene.heal()
+
+
+async def all_dead(scene: Scene) -> None:
+    """Kill every broker; stop the ingress in order meanwhile, and start it where there is no Kafka."""
+    async with scene.load.poisson(scene.tier.rate):
+        await asyncio.to_thread(scene.brokers.kill)
+        await scene.lasting(8)
+        assert await scene.ingress.end(signal.SIGTERM) == 0
+        scene.ingress.start()
+        await asyncio.to_thread(scene.ingress.live)
+        await scene.lasting(2)
+        await scene.heal()
+
+
+async def all_frozen(scene: Scene) -> None:
+    """Freeze every broker: connections stay open and say nothing."""
+    async with scene.load.poisson(scene.tier.rate):
+        for number in scene.brokers.brokers:
+            scene.brokers.pause_broker(number)
+        await scene.lasting(10)
+        await scene.heal()
+
+
+ROWS = (
+    Row("B1", "leader broker killed", leader_dies),
+    Row("B2", "leader broker stopped in order; leaders elected anew", leaders_change),
+    Row("B3", "controller killed", controller_dies),
+    Row("B4", "two of three brokers killed", too_few_in_sync),
+    Row("B5", "all brokers killed; the ingress stopped and started meanwhile", all_dead),
+    Row("B6", "all brokers frozen", all_frozen),
+)

@@ -20,16 +20,16 @@ from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.settings import Settings
-from tests.builders import signed_headers
 from tests.cluster import STANDARD_TOPICS
 from tests.faults.ingress.brokers import Brokers
+from tests.faults.ingress.keys import Keys, signed
 from tests.faults.ingress.ledger import Ledger
 from tests.faults.ingress.load import Load
 from tests.faults.ingress.proxy import Proxy, proxies
 from tests.faults.ingress.readers import Reader, reading
 from tests.faults.ingress.subject import Logged, Subject
 from tests.faults.ingress.traffic import Prescriptions
-from tests.integration.ingress_process import IngressProcess, header
+from tests.integration.ingress_process import IngressProcess, header, until
 
 PARTITIONS = 12
 # OPERATIONS §5, "health ≤ 180 s, drain ≤ 120 s": bounds of a hang, since the machine may be busy.
@@ -37,10 +37,30 @@ READY_S, DRAINED_S = 180.0, 120.0
 # OPERATIONS §5, I8. The second is as on an idle machine, with a few for connections that are about to be closed.
 RSS_MAX_MIB, FDS_FACTOR, FDS_SPARE = 256.0, 1.2, 4
 FORGER_KEY = b"whoever forges knows another key"
-# Prescriptions that are told at one time, and deliveries before the fault: most of them have a history then.
-AT_ONCE = 40
+# Deliveries before the fault: most prescriptions have a history then.
 WARM_UP = 60
 LOOK_S = 0.1
+# Of the resident size.
+WATCH_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """How much of everything.
+
+    Attributes:
+        factor: How long faults last, and how often they are repeated, as a multiple of the short tier.
+        rate: Deliveries a second.
+        at_once: Prescriptions that are told at one time.
+    """
+
+    factor: float
+    rate: float
+    at_once: int
+
+    def times(self, number: int) -> int:
+        """So many in the short tier."""
+        return round(number * self.factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +77,10 @@ class Scene:
     """One row's bridge and everything around it.
 
     Attributes:
-        factor: How long things take, as a multiple of the short tier.
         proxies: Before each broker, where the row asked for them.
         directory: Everything that its processes write is below it.
+        rng: Of what is done to the bridge; the load has its own, whose state depends on answers.
+        log_before: What a topic held that has been deleted since.
         fds: Open files of the ingress when nobody was connected and no fault had been done.
         recovery_s: From the end of the fault until all was as before.
     """
@@ -69,16 +90,18 @@ class Scene:
     topic: str
     ingress: IngressProcess
     subject: Subject
+    keys: Keys
     ledger: Ledger
     load: Load
     rng: random.Random
-    factor: float
+    tier: Tier
     proxies: dict[int, Proxy]
     reader: Reader | None
     fds: int = 0
     recovery_s: float = 0.0
     rss_mib: float = 0.0
     leaks: list[str] = field(default_factory=list)
+    log_before: list[Logged] = field(default_factory=list)
 
     @property
     def brokers(self) -> Brokers:
@@ -87,7 +110,7 @@ class Scene:
 
     async def lasting(self, seconds: float) -> None:
         """Let a fault last, so many times longer in a longer tier."""
-        await asyncio.sleep(seconds * self.factor)
+        await asyncio.sleep(seconds * self.tier.factor)
 
     async def warm_up(self) -> None:
         """Deliver a little, and count what the ingress has open when its clients are gone."""
@@ -130,15 +153,35 @@ class Scene:
         return self.ingress.metric("drxbridge_spool_events") if has_spool() else 0.0
 
     async def calm_down(self) -> None:
-        """Wait until the ingress has let go of what it needed in the fault; remember how large it has been."""
+        """Wait until the ingress has let go of what it needed in the fault."""
         async with asyncio.timeout(READY_S):
             while await asyncio.to_thread(self._fds) > self.fds * FDS_FACTOR + FDS_SPARE:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(LOOK_S)
-        self.note_size()
 
-    def note_size(self) -> None:
-        """Remember the largest resident size that any life of the ingress has had."""
-        self.rss_mib = max(self.rss_mib, peak_rss_mib(self.ingress.pid))
+    async def watch(self) -> None:
+        """Keep the largest resident size that any life of the ingress has had."""
+        while True:
+            with suppress(OSError, StopIteration):  # it may just be dead
+                self.rss_mib = max(self.rss_mib, peak_rss_mib(self.ingress.pid))
+            await asyncio.sleep(WATCH_S)
+
+    async def rotate(self) -> None:
+        """Agree on another key with the bridge, use it, and then take back the one before."""
+        taken_over = await asyncio.to_thread(self._reloads)
+        before = self.keys.add()
+        await asyncio.to_thread(until, lambda: self._reloads() > taken_over, what="a new key taken over")
+        self.keys.use_newest()
+        await asyncio.sleep(1)  # whatever is under way was signed with the one before
+        self.keys.remove(before)
+        await asyncio.to_thread(until, lambda: self._reloads() > taken_over + 1, what="an old key dropped")
+
+    def _reloads(self) -> float:
+        return self.ingress.metric("drxbridge_secret_reload_total")
+
+    async def cut_short(self) -> None:
+        """Kill the ingress, and start it again."""
+        await asyncio.to_thread(self.ingress.kill)
+        self.ingress.start()
 
     def _fds(self) -> int:
         return int(psutil.Process(self.ingress.pid).num_fds())
@@ -160,7 +203,7 @@ async def scene_of(
     stage: Stage,
     *,
     seed: str,
-    factor: float,
+    tier: Tier,
     detour: bool = False,
     effects: bool = True,
     command: Sequence[str] = (),
@@ -171,7 +214,7 @@ async def scene_of(
     Args:
         stage: What is there already.
         seed: Of traffic and of all that is left to chance.
-        factor: How long faults last.
+        tier: How much of everything.
         detour: Whether the ingress reaches the brokers through proxies.
         effects: Whether a read model runs too.
         command: What to run instead of `serve`.
@@ -181,7 +224,7 @@ async def scene_of(
     topic = f"faults.{run}"
     brokers, directory = stage.brokers, stage.directory / run
     await asyncio.to_thread(create_topics, brokers.bootstrap_servers, {topic: PARTITIONS, **STANDARD_TOPICS})
-    rng = random.Random(seed)  # noqa: S311 - traffic and moments, not keys
+    rng, chance = (random.Random(f"{seed}-{part}") for part in ("load", "faults"))  # noqa: S311 - no keys
     ledger = Ledger()
     kept = {"SPOOL__DIR": str(directory / "spool"), "SPOOL__KEY_DIR": str(directory / "key")} if has_spool() else {}
     async with AsyncExitStack() as stack:
@@ -199,17 +242,23 @@ async def scene_of(
         if effects:
             where = (brokers.bootstrap_servers, stage.postgres, directory / "reader")
             reader = stack.enter_context(reading(*where, topic=topic))
-        subject = subject_of(ingress, brokers.bootstrap_servers, topic)
-        load = Load(subject, ledger, Prescriptions(run, rng=rng, at_once=AT_ONCE), rng=rng)
+        keys = Keys(ingress.secrets_dir)
+        subject = subject_of(ingress, keys, brokers.bootstrap_servers, topic)
+        load = Load(subject, ledger, Prescriptions(run, rng=rng, at_once=tier.at_once), rng=rng)
         await asyncio.to_thread(ingress.ready)
         if reader is not None:
             await asyncio.to_thread(reader.process.ready)
-        yield Scene(stage, directory, topic, ingress, subject, ledger, load, rng, factor, between, reader)
+        scene = Scene(stage, directory, topic, ingress, subject, keys, ledger, load, chance, tier, between, reader)
+        watching = asyncio.create_task(scene.watch())
+        try:
+            yield scene
+        finally:
+            watching.cancel()
         if reader is not None:
             assert reader.process.alive, "the read model has ended"
 
 
-def subject_of(ingress: IngressProcess, bootstrap_servers: str, topic: str) -> Subject:
+def subject_of(ingress: IngressProcess, keys: Keys, bootstrap_servers: str, topic: str) -> Subject:
     """Describe our bridge to the harness."""
 
     async def log() -> list[Logged]:
@@ -230,8 +279,4 @@ def subject_of(ingress: IngressProcess, bootstrap_servers: str, topic: str) -> S
                 if source in record.headers
             ]
 
-    return Subject(ingress.webhook_url, partial(_signed), partial(_signed, key=FORGER_KEY), log)
-
-
-def _signed(webhook_id: str, at: int, body: bytes, **options: bytes) -> dict[str, str]:
-    return signed_headers(body, webhook_id=webhook_id, timestamp=at, **options)
+    return Subject(ingress.webhook_url, keys.sign, partial(signed, FORGER_KEY), log)

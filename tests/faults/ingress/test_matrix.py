@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.ingress import rows_brokers
+from tests.faults.ingress import nemesis, rows_brokers, rows_paths, rows_process, rows_topics, rows_traffic
 from tests.faults.ingress.results import keep
 from tests.faults.ingress.row import Row, play
-from tests.faults.ingress.scene import Stage
+from tests.faults.ingress.scene import Stage, Tier
 
 pytestmark = pytest.mark.kafka
 
-SHORT, LONG = 1.0, 5.0
-ROWS = (*rows_brokers.ROWS,)
+SHORT = Tier(factor=1.0, rate=60.0, at_once=40)
+LONG = Tier(factor=5.0, rate=150.0, at_once=500)
+PARTS = (rows_brokers, rows_paths, rows_topics, rows_process, rows_traffic, nemesis)
+ROWS = [row for part in PARTS for row in part.ROWS]
 
 
 @pytest.mark.parametrize(
-    ("row", "factor"),
+    ("row", "tier"),
     [
         *(pytest.param(row, SHORT, id=row.name) for row in ROWS),
         *(pytest.param(row, LONG, id=f"{row.name}-long", marks=pytest.mark.faults) for row in ROWS),
     ],
 )
-async def test_every_promise_is_kept(stage: Stage, seed: int, row: Row, factor: float) -> None:
-    outcome = await play(row, stage, seed=seed, factor=factor)
+async def test_every_promise_is_kept(stage: Stage, seed: int, row: Row, tier: Tier) -> None:
+    outcome = await play(row, stage, seed=seed, tier=tier)
     keep(outcome.result)
 
     assert outcome.broken == []

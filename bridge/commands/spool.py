@@ -1,0 +1,161 @@
+"""`drx-bridge spool`: what is held on a disk, and whether it is sound."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from bridge.errors import ConfigError
+from bridge.settings import load_settings
+from bridge.spool.keys import KeyRing
+from bridge.spool.survey import SegmentState, is_held, set_aside_count, survey
+
+
+@click.group()
+def spool() -> None:
+    """Look at a spool; also beside the process that has it open."""
+
+
+def place_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a verb `--dir`, `--key-dir` and `--json`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
+        click.option(
+            "--key-dir", type=click.Path(path_type=Path), help="Default: `keys` inside the spool's, or as set."
+        ),
+        click.option(
+            "--dir", "directory", type=click.Path(path_type=Path), help="Default: BRIDGE_SPOOL__DIR, and its keys."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def placed(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
+    """Return where the spool and its keys are: as given, or as set.
+
+    Raises:
+        ConfigError: There is no such directory.
+    """
+    if directory is None:
+        settings = load_settings().spool
+        directory = settings.dir
+        key_dir = key_dir or settings.key_dir
+    if not directory.is_dir():
+        msg = f"{directory}: no such directory; give that of the spool as --dir"
+        raise ConfigError(msg)
+    return directory, key_dir or directory / "keys"
+
+
+@spool.command()
+@place_options
+def status(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
+    """Say what is held; also beside the process that has the spool open."""
+    directory, key_dir = placed(directory, key_dir)
+    document = _document(directory, *_read(directory, key_dir))
+    if as_json:
+        click.echo(orjson.dumps(document))
+    else:
+        _tell(document)
+    return 0
+
+
+@spool.command()
+@place_options
+def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
+    """Check every record and its seal; exit 1 if one is damaged, or its key is not there."""
+    directory, key_dir = placed(directory, key_dir)
+    states, _ = _read(directory, key_dir)
+    faulty = [state for state in states if not state.is_sound]
+    if as_json:
+        findings = [_finding(state) for state in faulty]
+        click.echo(orjson.dumps({"ok": not faulty, "segments": len(states), "findings": findings}))
+    else:
+        for state in faulty:
+            click.echo(_sentence(state), err=True)
+        if not faulty:
+            click.echo(f"{len(states)} segments, {sum(state.waiting for state in states)} events: all sound", err=True)
+    return int(bool(faulty))
+
+
+def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
+    keys = KeyRing(key_dir)
+    keys.load()
+    try:
+        return list(survey(directory, keys.opening)), keys
+    except OSError:
+        msg = f"{directory}: cannot be read; run as its owner"
+        raise ConfigError(msg) from None
+
+
+def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:
+    lanes, sealed = Counter[Any](), Counter[bytes]()
+    for state in states:
+        lanes += state.lanes
+        sealed += state.keys
+    oldest = min((state.oldest_ms for state in states if state.oldest_ms), default=0)
+    return {
+        "directory": str(directory),
+        "held": is_held(directory),
+        "segments": len(states),
+        "bytes": sum(state.size for state in states),
+        "events": sum(state.waiting for state in states),
+        "locked": sum(state.locked for state in states),
+        "lost": sum(state.lost for state in states),
+        "unread": sum(not state.is_read for state in states),
+        "set_aside": set_aside_count(directory),
+        "oldest": datetime.fromtimestamp(oldest / 1000, UTC).isoformat().replace("+00:00", "Z") if oldest else None,
+        "lanes": [
+            {"topic": topic, "partition": number, "events": lanes[topic, number]} for topic, number in sorted(lanes)
+        ],
+        "keys": [
+            {
+                "id": key.hex(),
+                "file": keys.names.get(key),
+                "is_current": keys.current is not None and key == keys.current.id,
+                "records": sealed[key],
+            }
+            for key in sorted({*sealed, *keys.opening})
+        ],
+    }
+
+
+def _finding(state: SegmentState) -> dict[str, Any]:
+    return {
+        "segment": state.name,
+        "is_read": state.is_read,
+        "lost": state.lost,
+        "locked": state.locked,
+        "damage": [{"from": start, "to": end} for start, end in sorted(state.damage)],
+    }
+
+
+def _sentence(state: SegmentState) -> str:
+    if not state.is_read:
+        return f"{state.name}: cannot be read"
+    parts = [f"{state.lost} records damaged or gone"] if state.lost else []
+    parts += [f"{state.locked} records whose key is not there"] if state.locked else []
+    return f"{state.name}: {', '.join(parts)}"
+
+
+def _tell(document: dict[str, Any]) -> None:
+    shown = Table(show_header=False, box=None)
+    held = "yes" if document["held"] else "no"
+    rows = [("directory", document["directory"]), ("held by a process", held)]
+    rows += [(name, f"{document[name]:,}") for name in ("events", "bytes", "segments", "locked", "lost", "set_aside")]
+    rows += [("oldest", document["oldest"] or "none")]
+    rows += [(f"{lane['topic']}/{lane['partition']}", f"{lane['events']:,}") for lane in document["lanes"]]
+    for key in document["keys"]:
+        name = "current" if key["is_current"] else key["file"] or "missing"
+        rows.append((f"key {key['id']}", f"{key['records']:,} records, {name}"))
+    for name, value in rows:
+        shown.add_row(name, value)
+    Console().print(shown)

@@ -1,0 +1,126 @@
+"""Look at a spool without touching it, also beside the process that has it open."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridge.spool.disk import Disk
+from bridge.spool.format import Intact, Key, Lane
+from bridge.spool.local_disk import LOCK, LocalDisk
+from bridge.spool.recovery import DAMAGED, Content, examine, segment_numbers, unseal_all
+from bridge.spool.writer import segment_name
+
+# Opened at once, so that memory does not depend on how much is spooled.
+BATCH = 200
+
+
+@dataclass(slots=True)
+class SegmentState:
+    """What one segment holds.
+
+    Attributes:
+        acknowledged: Intact records that Kafka has.
+        waiting: Intact records that it has not.
+        locked: Those of them whose key is not there.
+        lost: Records that are damaged or gone.
+        damage: Ranges of bytes that are no intact record.
+        is_torn: True when the last write is unfinished: a crash, or a write that is under way.
+        is_read: False when the file cannot be read.
+        lanes: How many wait in each lane, without the locked.
+        keys: How many intact records each key has sealed.
+        oldest_ms: When the oldest that waits was accepted; 0 without any.
+    """
+
+    name: str
+    size: int = 0
+    acknowledged: int = 0
+    waiting: int = 0
+    locked: int = 0
+    lost: int = 0
+    damage: list[tuple[int, int]] = field(default_factory=list)
+    is_torn: bool = False
+    is_read: bool = True
+    lanes: Counter[Lane] = field(default_factory=Counter)
+    keys: Counter[bytes] = field(default_factory=Counter)
+    oldest_ms: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        """True when nothing is damaged, locked or unreadable."""
+        return self.is_read and not (self.lost or self.damage or self.locked)
+
+
+def survey(directory: Path, keys: Mapping[bytes, Key], disk: Disk | None = None) -> Iterator[SegmentState]:
+    """Yield the state of each segment, oldest first; one that vanishes meanwhile is left out.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
+    disk = disk or LocalDisk()
+    numbers = segment_numbers(disk, directory)
+    for number in numbers:
+        path = directory / segment_name(number)
+        try:
+            content = examine(disk, path, number=number, newest=number == numbers[-1])
+        except FileNotFoundError:
+            continue  # all of it was acknowledged
+        except OSError:
+            yield SegmentState(path.name, is_read=False)
+            continue
+        yield _state(path.name, content, keys)
+
+
+def is_held(directory: Path) -> bool:
+    """Tell whether a process has the spool open."""
+    try:
+        handle = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def set_aside_count(directory: Path) -> int:
+    """Return how many damaged ranges were copied."""
+    return len(LocalDisk().names(directory / DAMAGED))
+
+
+def _state(name: str, content: Content, keys: Mapping[bytes, Key]) -> SegmentState:
+    found = content.scan
+    state = SegmentState(
+        name,
+        size=len(content.content),
+        acknowledged=len(found.records) - len(content.waiting),
+        waiting=len(content.waiting),
+        lost=found.lost,
+        damage=list(found.damage),
+        is_torn=found.torn_at is not None,
+        keys=Counter(record.head.key_id for record in found.records),
+        oldest_ms=min((record.head.at_ms for record in content.waiting), default=0),
+    )
+    for first in range(0, len(content.waiting), BATCH):
+        _open(state, content, content.waiting[first : first + BATCH], keys)
+    return state
+
+
+def _open(state: SegmentState, content: Content, records: list[Intact], keys: Mapping[bytes, Key]) -> None:
+    opened = unseal_all(content.content, records, keys)
+    for record, entry, has_key in zip(opened.records, opened.entries, opened.has_key, strict=True):
+        if entry is not None:
+            state.lanes[entry.lane] += 1
+        elif has_key:
+            state.waiting -= 1
+            state.lost += 1
+            state.damage.append((record.offset, record.offset + record.head.size))
+        else:
+            state.locked += 1

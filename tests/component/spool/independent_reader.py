@@ -1,0 +1,114 @@
+"""A reader written from `docs/spool.md` alone: it shares no code with the spool, so the page must say everything.
+
+Run as `python independent_reader.py DIRECTORY [KEY_DIR]`; prints one JSON line for each record, then one for the whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+MAGIC = bytes.fromhex("8b445258 53500a01")
+
+
+def keys_in(directory: Path) -> dict[bytes, bytes]:
+    """Section Keys."""
+    found = {}
+    for file in directory.iterdir():
+        if file.is_file() and not file.name.startswith("."):
+            secret = base64.b64decode(file.read_text().splitlines()[0].removeprefix("spk_"))
+            found[hashlib.sha256(secret).digest()[:8]] = secret
+    return found
+
+
+def intact(raw: bytes, at: int, segment: int, seen: set[int]) -> dict[str, Any] | None:
+    """Return what a record's head says, or None."""
+    head = raw[at : at + 68]
+    if len(head) < 68 or head[:8] != MAGIC or struct.unpack(">I", head[64:])[0] != zlib.crc32(head[:64]):
+        return None
+    length, of, number, ordinal, at_ms, key, nonce, check = struct.unpack(">IQIQQ8s12sI", head[8:64])
+    body = raw[at + 68 : at + 68 + length]
+    if len(body) < length or zlib.crc32(body) != check or of != segment or number in seen:
+        return None
+    return {
+        "number": number, "ordinal": ordinal, "at_ms": at_ms, "key": key,
+        "nonce": nonce, "clear": head[:60], "body": body, "size": 68 + length,
+    }  # fmt: skip
+
+
+def records_in(raw: bytes, segment: int) -> tuple[list[dict[str, Any]], int | None, int]:
+    """Return the intact records, what the end mark says, and how many bytes are none of it."""
+    records: dict[int, dict[str, Any]] = {}
+    count, at, damage = None, 0, 0
+    while at < len(raw):
+        record = intact(raw, at, segment, set(records))
+        if record is None:
+            following = raw.find(MAGIC, at + 1)
+            following = len(raw) if following < 0 else following
+            damage += following - at
+            at = following
+        else:
+            if record["body"]:
+                records[record["number"]] = record
+            else:
+                count = record["number"]
+            at += record["size"]
+    return [records[number] for number in sorted(records)], count, damage
+
+
+def positions_in(path: Path, segment: int) -> set[int]:
+    """Return the acknowledged running numbers."""
+    raw = path.read_bytes() if path.exists() else b""
+    numbers: set[int] = set()
+    at = 0
+    while at + 12 <= len(raw):
+        of, count = struct.unpack_from(">QI", raw, at)
+        end = at + 12 + 4 * count
+        if of != segment or raw[end : end + 16] != hashlib.blake2b(raw[at:end], digest_size=16).digest():
+            break
+        numbers.update(struct.unpack_from(f">{count}I", raw, at + 12))
+        at = end + 16
+    return numbers
+
+
+def read(directory: Path, key_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield what waits, in order, then a summary."""
+    keys = keys_in(key_dir)
+    missing = damage = 0
+    paths = sorted(directory.glob("*.segment"))
+    for path in paths:
+        segment = int(path.stem, 16)
+        records, count, bad = records_in(path.read_bytes(), segment)
+        damage += bad
+        last = records[-1]["number"] + 1 if records else 0
+        missing += (last + (path != paths[-1]) if count is None else count) - len(records)
+        acknowledged = positions_in(path.with_suffix(".positions"), segment)
+        for record in records:
+            if record["number"] in acknowledged:
+                continue
+            if record["key"] not in keys:
+                yield {"ordinal": record["ordinal"], "locked": record["key"].hex()}
+                continue
+            inside = AESGCM(keys[record["key"]]).decrypt(record["nonce"], record["body"], record["clear"])
+            partition, length = struct.unpack_from(">IH", inside)
+            yield {
+                "ordinal": record["ordinal"], "at_ms": record["at_ms"],
+                "topic": inside[6 : 6 + length].decode(), "partition": partition,
+                "payload": inside[6 + length :].hex(),
+            }  # fmt: skip
+    yield {"missing": missing, "damaged_bytes": damage}
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1])
+    for line in read(where, Path(sys.argv[2]) if len(sys.argv) > 2 else where / "keys"):
+        sys.stdout.write(json.dumps(line) + "\n")

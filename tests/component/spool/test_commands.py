@@ -1,0 +1,196 @@
+"""`drx-bridge spool status` and `verify`: the truth about a directory, and nothing changed in it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.commands.spool import spool
+from bridge.errors import ConfigError
+from bridge.spool.format import key_of
+from bridge.spool.survey import survey
+from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, open_spool, segments, write_key
+
+Run = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a verb with `--json`; give its exit code and what it printed."""
+
+    def call(*arguments: object) -> tuple[int, Any]:
+        code = spool.main([*map(str, arguments), "--json"], standalone_mode=False)
+        return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return call
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Give a spool with three events of one lane and two of another, one of them acknowledged."""
+    write_key(tmp_path / "keys", secret=b"a" * 32)
+
+    async def fill() -> None:
+        async with open_spool(tmp_path) as kept:
+            await kept.put(1, 2, 3)
+            await kept.put(4, 5, lane=OTHER)
+            kept.spool.drop(LANE, 1)
+
+    asyncio.run(fill())
+    return tmp_path
+
+
+def lock_up(directory: Path) -> None:
+    (directory / "keys" / "current").unlink()
+    write_key(directory / "keys", secret=b"b" * 32)
+
+
+def spoil(directory: Path) -> None:
+    (path,) = segments(directory)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:300] + bytes([raw[300] ^ 1]) + raw[301:])
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in files(directory)}
+
+
+def test_a_status_says_what_is_held(directory: Path, run: Run) -> None:
+    code, document = run("status", "--dir", directory)
+
+    key = hashlib.sha256(b"a" * 32).hexdigest()[:16]
+    assert code == 0
+    assert document == {
+        "directory": str(directory),
+        "held": False,
+        "segments": 1,
+        "bytes": segments(directory)[0].stat().st_size,
+        "events": 4,
+        "locked": 0,
+        "lost": 0,
+        "unread": 0,
+        "set_aside": 0,
+        "oldest": "2023-11-14T22:13:20.002000Z",
+        "lanes": [
+            {"topic": "drx.accounts.v1", "partition": 0, "events": 2},
+            {"topic": "drx.prescriptions.v1", "partition": 3, "events": 2},
+        ],
+        "keys": [{"id": key, "file": "current", "is_current": True, "records": 5}],
+    }
+
+
+def test_people_are_told_the_same_and_nothing_of_a_payload(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock_up(directory)
+    spool.main(["status", "--dir", str(directory)], standalone_mode=False)
+    spool.main(["verify", "--dir", str(directory)], standalone_mode=False)
+
+    told = capsys.readouterr()
+    assert "events" in told.out
+    assert "missing" in told.out
+    assert told.err.endswith("4 records whose key is not there\n")
+    assert MARKER.decode() not in told.out + told.err
+
+
+def test_a_sound_spool_is_verified(directory: Path, run: Run) -> None:
+    assert run("verify", "--dir", directory) == (0, {"ok": True, "segments": 1, "findings": []})
+
+
+def test_a_damaged_record_fails_it(directory: Path, run: Run) -> None:
+    spoil(directory)
+
+    code, document = run("verify", "--dir", directory)
+
+    assert code == 1
+    (finding,) = document["findings"]
+    assert (finding["lost"], finding["locked"], len(finding["damage"])) == (1, 0, 1)
+
+
+def test_a_seal_that_does_not_hold_is_damage_whatever_the_check_sums_say(directory: Path) -> None:
+    real, other = key_of(b"a" * 32), key_of(b"b" * 32)
+
+    (state,) = survey(directory, {real.id: other._replace(id=real.id)})
+
+    assert (state.lost, state.waiting, state.locked) == (4, 0, 0)
+
+
+def test_a_locked_record_fails_it_until_its_key_is_given(directory: Path, run: Run) -> None:
+    elsewhere = directory.parent / "vault"
+    write_key(elsewhere, "old", secret=b"a" * 32)
+    lock_up(directory)
+
+    code, document = run("verify", "--dir", directory)
+    assert (code, document["findings"][0]["locked"]) == (1, 4)
+    assert run("verify", "--dir", directory, "--key-dir", elsewhere)[0] == 0
+
+
+def test_nothing_is_changed_by_a_look(directory: Path, run: Run) -> None:
+    spoil(directory)
+    before = contents(directory)
+
+    run("status", "--dir", directory)
+    run("verify", "--dir", directory)
+
+    assert contents(directory) == before
+
+
+async def test_it_works_beside_the_process_that_has_the_spool(tmp_path: Path, run: Run) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2)
+        code, document = await asyncio.to_thread(run, "status", "--dir", tmp_path)
+        assert (code, document["held"], document["events"]) == (0, True, 2)
+
+        path = segments(tmp_path)[0]
+        whole = path.read_bytes()
+        path.write_bytes(whole + whole[:90])  # a write that is under way
+        assert (await asyncio.to_thread(run, "verify", "--dir", tmp_path))[0] == 0
+
+
+async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path: Path) -> None:
+    """Files grow and vanish under the reader; none of that is damage."""
+    write_key(tmp_path / "keys", secret=b"a" * 32)
+    async with open_spool(tmp_path, capacity_bytes=1_048_576) as kept:
+        busy = True
+
+        async def use() -> None:
+            nonlocal busy
+            for number in range(400):
+                await kept.spool.append([an_entry(number, payload=bytes(3000)), *entries([number + 1000], lane=OTHER)])
+                if kept.spool.depth(LANE) > 20:
+                    kept.spool.drop(LANE, 20)
+                    kept.spool.drop(OTHER, 20)
+            busy = False
+
+        async def look() -> int:
+            looks = 0
+            while busy:
+                states = await asyncio.to_thread(lambda: list(survey(tmp_path, kept.spool._keys.opening)))
+                assert all(state.is_sound for state in states)
+                looks += 1
+            return looks
+
+        _, looks = await asyncio.gather(use(), look())
+    assert looks > 1
+
+
+def test_a_spool_that_has_nothing_is_sound(tmp_path: Path, run: Run) -> None:
+    assert run("verify", "--dir", tmp_path)[0] == 0
+    assert run("status", "--dir", tmp_path)[1]["oldest"] is None
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such directory"):
+        spool.main(["status", "--dir", str(tmp_path / "missing")], standalone_mode=False)
+
+
+def test_without_a_directory_it_is_that_of_the_settings(
+    directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGE_SPOOL__DIR", str(directory))
+
+    assert run("status")[1]["events"] == 4

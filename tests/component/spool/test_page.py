@@ -1,0 +1,68 @@
+"""The page that describes the files is enough to read them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from tests.component.spool import independent_reader
+from tests.component.spool.independent_reader import read
+from tests.spooling import LANE, OTHER, an_entry, open_spool, segments, write_key
+
+READER = Path(independent_reader.__file__)
+
+
+def test_the_reader_shares_nothing_with_the_spool() -> None:
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(READER.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+
+    assert not imported & {"bridge", "tests", "consumers"}
+
+
+async def test_a_reader_written_from_the_page_reads_what_waits(tmp_path: Path) -> None:
+    keys = write_key(tmp_path / "keys", secret=b"a" * 32).parent
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2)
+        await kept.put(3, lane=OTHER)
+    (keys / "current").rename(keys / "previous")
+    write_key(keys, secret=b"b" * 32)
+    async with open_spool(tmp_path) as kept:
+        await kept.put(4, 5)
+        kept.spool.drop(LANE, 1)
+
+    *found, summary = read(tmp_path, keys)
+
+    expected = [an_entry(2), an_entry(3, lane=OTHER), an_entry(4), an_entry(5)]
+    assert [(each["topic"], each["partition"]) for each in found] == [entry.lane for entry in expected]
+    assert [(each["ordinal"], each["at_ms"]) for each in found] == [(entry.ordinal, entry.at_ms) for entry in expected]
+    assert [bytes.fromhex(each["payload"]) for each in found] == [entry.payload for entry in expected]
+    assert summary == {"missing": 0, "damaged_bytes": 0}
+
+
+async def test_it_tells_what_is_locked_what_is_missing_and_what_is_damaged(tmp_path: Path) -> None:
+    keys = write_key(tmp_path / "keys", secret=b"a" * 32).parent
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2, 3)
+    (keys / "current").unlink()
+    write_key(keys, secret=b"b" * 32)
+    async with open_spool(tmp_path) as kept:
+        await kept.put(4, 5, 6)
+    path = segments(tmp_path)[-1]
+    raw = path.read_bytes()
+    size = (len(raw) - 68) // 3
+    path.write_bytes(raw[: size + 100] + bytes([raw[size + 100] ^ 1]) + raw[size + 101 :])
+
+    *found, summary = read(tmp_path, keys)
+
+    assert [each["ordinal"] for each in found] == [1, 2, 3, 4, 6]
+    assert ["locked" in each for each in found] == [True, True, True, False, False]
+    assert summary == {"missing": 1, "damaged_bytes": size}

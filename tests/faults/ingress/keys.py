@@ -1,0 +1,49 @@
+"""The keys that sender and bridge share, and their rotation in the directory that the bridge watches."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from pathlib import Path
+
+from bridge.dev.files import write_text
+from tests.builders import KEY, signed_headers
+
+_KEY_BYTES = 32
+
+
+class Keys:
+    """Slots of one source; the sender signs with one of them."""
+
+    def __init__(self, directory: Path) -> None:
+        """Begin with the slot `current` of every test."""
+        self._directory = directory
+        self._slots = {"current": KEY}
+        self._key = KEY
+
+    def sign(self, webhook_id: str, at: int, body: bytes) -> dict[str, str]:
+        """Headers of a delivery, signed with the key that is in use now."""
+        return signed(self._key, webhook_id, at, body)
+
+    def add(self) -> list[str]:
+        """Give the bridge one more slot; return the names of those before it."""
+        before = list(self._slots)
+        name = f"slot-{secrets.token_hex(4)}"
+        self._slots[name] = secrets.token_bytes(_KEY_BYTES)
+        write_text(self._directory / name, f"whsec_{base64.b64encode(self._slots[name]).decode()}\n", mode=0o600)
+        return before
+
+    def use_newest(self) -> None:
+        """Sign with the latest from now on."""
+        self._key = list(self._slots.values())[-1]
+
+    def remove(self, names: list[str]) -> None:
+        """Take slots from the bridge."""
+        for name in names:
+            del self._slots[name]
+            (self._directory / name).unlink()
+
+
+def signed(key: bytes, webhook_id: str, at: int, body: bytes) -> dict[str, str]:
+    """Headers of a delivery, signed with a key."""
+    return signed_headers(body, webhook_id=webhook_id, timestamp=at, key=key)

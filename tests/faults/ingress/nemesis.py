@@ -1,0 +1,66 @@
+"""Row X1: whatever may happen, at random, alone or two at a time, for as long as one likes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+
+from tests.faults.ingress.row import Row
+from tests.faults.ingress.rows_paths import SLOW
+from tests.faults.ingress.scene import Scene
+
+LENGTH_VARIABLE = "DRX_FAULTS_NEMESIS_S"
+# In the short tier; everything else is in proportion.
+LENGTH_S = 30.0
+HELD_S = (0.5, 6.0)
+CALM_S = (0.0, 3.0)
+
+
+async def kill_leader(scene: Scene) -> None:
+    """As in B1."""
+    victim = scene.rng.choice(sorted(scene.brokers.brokers))
+    await asyncio.to_thread(scene.brokers.kill_broker, victim)
+
+
+async def freeze_all(scene: Scene) -> None:
+    """As in B6."""
+    for number in scene.brokers.brokers:
+        scene.brokers.pause_broker(number)
+
+
+async def slow_down(scene: Scene) -> None:
+    """As in B7."""
+    for proxy in scene.proxies.values():
+        proxy.make_trouble(to_broker=SLOW)
+
+
+async def kill_ingress(scene: Scene) -> None:
+    """As in P1."""
+    await scene.cut_short()
+
+
+FAULTS: Mapping[str, Callable[[Scene], Awaitable[None]]] = {
+    "B1": kill_leader,
+    "B6": freeze_all,
+    "B7": slow_down,
+    "P1": kill_ingress,
+}
+
+
+async def nemesis(scene: Scene) -> None:
+    """Do one or two of them, hold them for a while, heal, and again; between two, the keys may be rotated."""
+    length_s = float(os.environ.get(LENGTH_VARIABLE) or LENGTH_S * scene.tier.factor)
+    ends_at = asyncio.get_running_loop().time() + length_s
+    async with scene.load.poisson(scene.tier.rate):
+        while asyncio.get_running_loop().time() < ends_at:
+            for name in scene.rng.sample(sorted(FAULTS), scene.rng.choice([1, 1, 2])):
+                await FAULTS[name](scene)
+                await asyncio.sleep(scene.rng.uniform(*HELD_S))
+            await scene.heal()
+            if scene.rng.random() < 0.25:
+                await scene.rotate()
+            await asyncio.sleep(scene.rng.uniform(*CALM_S))
+
+
+ROWS = (Row("X1", "all of it at random: B1, B6, B7, P1, S1", nemesis, detour=True),)

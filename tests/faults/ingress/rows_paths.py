@@ -1,0 +1,38 @@
+"""Rows in which the way to the brokers is bad."""
+
+from __future__ import annotations
+
+from tests.faults.ingress.proxy import Trouble
+from tests.faults.ingress.row import Row
+from tests.faults.ingress.scene import Scene
+
+# OPERATIONS §5, B7: 400 ms and 256 kbit/s. B9: every 50 KB.
+SLOW = Trouble(delay_s=0.4, rate_bytes_s=32_000, slice_bytes=4_096)
+FRAGILE = Trouble(slice_bytes=700, reset_after_bytes=50_000)
+
+
+async def slow(scene: Scene) -> None:
+    """Make one broker slow, then all."""
+    async with scene.load.poisson(scene.tier.rate):
+        scene.proxies[scene.brokers.busiest(scene.topic)].make_trouble(to_broker=SLOW)
+        await scene.lasting(5)
+        for proxy in scene.proxies.values():
+            proxy.make_trouble(to_broker=SLOW)
+        await scene.lasting(5)
+        await scene.heal()
+
+
+async def fragile(scene: Scene) -> None:
+    """Send everything in slices, and reset each connection that has carried a little."""
+    async with scene.load.poisson(scene.tier.rate):
+        for proxy in scene.proxies.values():
+            proxy.make_trouble(to_broker=FRAGILE)
+        await scene.lasting(10)
+        await scene.heal()
+    assert sum(proxy.resets for proxy in scene.proxies.values()) > 0, "nothing was reset"
+
+
+ROWS = (
+    Row("B7", "brokers slow: +400 ms, 256 kbit/s", slow, detour=True),
+    Row("B9", "connections sliced, and reset every 50 KB", fragile, detour=True),
+)

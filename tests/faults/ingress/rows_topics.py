@@ -1,0 +1,48 @@
+"""Rows in which somebody changes the topic under a running bridge."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge.dev.admin import create_topics
+from tests.faults.ingress.row import Row
+from tests.faults.ingress.scene import PARTITIONS, Scene
+
+# Between the smallest and the largest of the records, so that some pass and some do not.
+NARROW_BYTES, WIDE_BYTES = 1_500, 1_048_588
+
+
+async def widened(scene: Scene) -> None:
+    """Give the topic more partitions: no prescription may move to one of them."""
+    async with scene.load.poisson(scene.tier.rate):
+        await asyncio.to_thread(scene.brokers.widen, scene.topic, PARTITIONS + 3)
+        await scene.lasting(6)
+        await scene.heal()
+
+
+async def narrowed(scene: Scene) -> None:
+    """Have the topic refuse records of some size, and then take them again."""
+    async with scene.load.poisson(scene.tier.rate):
+        await asyncio.to_thread(scene.brokers.limit, scene.topic, NARROW_BYTES)
+        await scene.lasting(6)
+        await asyncio.to_thread(scene.brokers.limit, scene.topic, WIDE_BYTES)
+        await scene.heal()
+
+
+async def deleted(scene: Scene) -> None:
+    """Delete the topic; what comes meanwhile is not lost with it, and nobody but an operator makes it again."""
+    scene.log_before = await scene.subject.log()
+    await asyncio.to_thread(scene.brokers.delete, scene.topic)
+    async with scene.load.poisson(scene.tier.rate):
+        await scene.lasting(6)
+        assert not await asyncio.to_thread(scene.brokers.has, scene.topic), "somebody has made the topic again"
+        await asyncio.to_thread(create_topics, scene.brokers.bootstrap_servers, {scene.topic: PARTITIONS})
+        await scene.heal()
+
+
+ROWS = (
+    Row("B11-partitions", "three partitions added to the topic", widened),
+    Row("B11-size", "max.message.bytes lowered below some of the records, then raised", narrowed),
+    # No read model: a topic that begins anew stops it, as it should.
+    Row("B11-deleted", "topic deleted, and made again later", deleted, effects=False),
+)
