@@ -90,8 +90,15 @@ def _server(text: str, port: int) -> Document:
 
 
 def _delivery() -> Document:
-    accepted = _answer("Every event of the delivery is in Kafka, on all in-sync replicas.", "Accepted")
-    parked = _answer("Genuine and durable, but no event; it is kept byte for byte. Do not send it again.", "Parked")
+    written = _answer(
+        "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` was there before.",
+        *("Accepted", "Duplicate"),
+    )
+    kept = _answer(
+        "`spooled`: durable on the bridge's disk, and on its way to Kafka. `parked`: genuine and durable, but no event;"
+        " it is kept byte for byte. Send neither again.",
+        *("Spooled", "Parked"),
+    )
     again = f"Nothing is durable yet. Send the same delivery again after `Retry-After`. Codes:{_codes(UNAVAILABLE)}"
     wait = {"description": "Seconds.", "schema": {"type": "integer", "minimum": RETRY_AFTER_S[0]}}
     return {
@@ -104,8 +111,8 @@ def _delivery() -> Document:
             "content": {"application/json": {"schema": {"$ref": f"{REFERENCE}Event"}}},
         },
         "responses": {
-            str(STATUS["accepted"]): accepted,
-            str(STATUS["parked"]): parked,
+            str(STATUS["accepted"]): written,
+            str(STATUS["parked"]): kept,
             **_refusals(),
             "500": _answer("A fault of the bridge before anything was durable. Send it again.", "Unavailable"),
             str(STATUS["unavailable"]): {**_answer(again, "Unavailable"), "headers": {"Retry-After": wait}},
@@ -146,8 +153,10 @@ def _codes(meanings: Mapping[str, str]) -> str:
     return "\n\n" + "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings.items())
 
 
-def _answer(text: str, schema: str) -> Document:
-    return {"description": text, "content": {"application/json": {"schema": {"$ref": REFERENCE + schema}}}}
+def _answer(text: str, *schemas: str) -> Document:
+    references = [{"$ref": REFERENCE + each} for each in schemas]
+    schema: Document = references[0] if len(references) == 1 else {"anyOf": references}
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
 def _answers() -> Document:
@@ -163,6 +172,8 @@ def _answers() -> Document:
     checks = {"type": "object", "additionalProperties": {"type": "string"}, "description": "`ok`, or what is wrong."}
     return {
         "Accepted": body("accepted", id=webhook_id),
+        "Duplicate": body("duplicate", id=webhook_id),
+        "Spooled": body("spooled", id=webhook_id),
         "Parked": body("parked", id=webhook_id, reason=reason),
         "Refused": body("refused", code={"type": "string", "enum": list(REFUSAL_STATUS)}),
         "Unavailable": body("unavailable", code={"type": "string"}),

@@ -17,7 +17,7 @@ from bridge.cli import COMMANDS
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
 from bridge.ingress.observations import PARK_REASONS
-from bridge.ingress.routes import REFUSAL_STATUS
+from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
 from bridge.runtime.configuration import FileSettings
@@ -180,9 +180,13 @@ def test_openapi_has_what_a_document_of_its_version_needs() -> None:
 
 
 def test_openapi_tells_every_answer_and_code() -> None:
-    answers = document("openapi.yaml")["paths"]["/webhooks/{source}"]["post"]["responses"]
+    whole = document("openapi.yaml")
+    answers = whole["paths"]["/webhooks/{source}"]["post"]["responses"]
 
     assert set(answers) == {"200", "202", "500", "503", *map(str, REFUSAL_STATUS.values())}
+    for outcome, status in STATUS.items():
+        body = {"outcome": outcome, "id": "evt_1", "reason": "unusable", "code": "deadline"}
+        assert fits(body, answers[str(status)]["content"]["application/json"]["schema"], whole), outcome
     for code, status in REFUSAL_STATUS.items():
         assert f"`{code}`" in answers[str(status)]["description"]
     assert set(REFUSALS) == set(REFUSAL_STATUS)
