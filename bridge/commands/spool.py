@@ -1,9 +1,9 @@
-"""`drx-bridge spool`: what is held on a disk, and whether it is sound."""
+"""`drx-bridge spool`: what is held on a disk, whether it is sound, and the way out for what no process has any more."""
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,46 +13,33 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
-from bridge.settings import load_settings
+from bridge.runtime.logging import log_errors_to_stderr
 from bridge.spool.keys import KeyRing
 from bridge.spool.survey import SegmentState, is_held, set_aside_count, survey
 
+# Verbs that talk to Kafka, imported only when they run.
+_ELSEWHERE = {"drain": "bridge.commands.spool_drain:drain"}
 
-@click.group()
+
+class _Verbs(click.Group):
+    """The verbs of this module and, imported on use, those of `_ELSEWHERE`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_ELSEWHERE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=_Verbs)
 def spool() -> None:
-    """Look at a spool; also beside the process that has it open."""
-
-
-def place_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a verb `--dir`, `--key-dir` and `--json`."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
-        click.option(
-            "--key-dir", type=click.Path(path_type=Path), help="Default: `keys` inside the spool's, or as set."
-        ),
-        click.option(
-            "--dir", "directory", type=click.Path(path_type=Path), help="Default: BRIDGE_SPOOL__DIR, and its keys."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def placed(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
-    """Return where the spool and its keys are: as given, or as set.
-
-    Raises:
-        ConfigError: There is no such directory.
-    """
-    if directory is None:
-        settings = load_settings().spool
-        directory = settings.dir
-        key_dir = key_dir or settings.key_dir
-    if not directory.is_dir():
-        msg = f"{directory}: no such directory; give that of the spool as --dir"
-        raise ConfigError(msg)
-    return directory, key_dir or directory / "keys"
+    """Look at a spool, or drain one that no process has any more."""
 
 
 @spool.command()
@@ -87,6 +74,7 @@ def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> in
 
 
 def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
+    log_errors_to_stderr()
     keys = KeyRing(key_dir)
     keys.load()
     try:

@@ -79,6 +79,7 @@ class NoBuffer:
     """Stands where there is no disk to spool on: it takes nothing and holds nothing."""
 
     code = "disabled"
+    is_open = False
     last_ordinal = 0
 
     def oldest_ms(self) -> int:

@@ -85,6 +85,15 @@ def configure_logging(*, level: str, style: Literal["auto", "json", "console"]) 
     root.setLevel(max(LEVELS[level], logging.WARNING))
 
 
+def log_errors_to_stderr() -> None:
+    """Have a command say on standard error what a human must look at, and nothing else."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+    silence_kafka_client()
+
+
 def silence_kafka_client() -> None:
     """Keep the client's complaints off an operator's screen: a command says in its own words what is away."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

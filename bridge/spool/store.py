@@ -108,6 +108,11 @@ class Spool:
         """Why no entries are taken; empty when they are."""
         return self._condition.code or (CODE_STALLED if self._commits.is_stalled else "")
 
+    @property
+    def is_open(self) -> bool:
+        """True when it is known what is held, whether more is taken or not."""
+        return self._is_open
+
     async def open(self, found: Callable[[Entry], None]) -> None:
         """Recover what is there; `found` gets every intact entry in the order of the files, also later ones of `run`.
 

@@ -80,6 +80,23 @@ def positions_in(path: Path, segment: int) -> set[int]:
     return numbers
 
 
+def record_in(payload: bytes) -> dict[str, Any]:
+    """Return the record of a payload."""
+    at_ms, length, headers = struct.unpack_from(">qiH", payload)
+    at = 14 + max(length, 0)
+    parts = []
+    for _ in range(1 + 2 * headers):
+        (size,) = struct.unpack_from(">I", payload, at)
+        parts.append(payload[at + 4 : at + 4 + size])
+        at += 4 + size
+    return {
+        "timestamp": at_ms,
+        "value": None if length < 0 else payload[14 : 14 + length],
+        "key": parts[0],
+        "headers": dict(zip((name.decode() for name in parts[1::2]), parts[2::2], strict=True)),
+    }
+
+
 def read(directory: Path, key_dir: Path) -> Iterator[dict[str, Any]]:
     """Yield what waits, in order, then a summary."""
     keys = keys_in(key_dir)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge.commands.spool import spool
 from bridge.errors import ConfigError
@@ -18,6 +19,13 @@ from bridge.spool.survey import survey
 from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, open_spool, segments, write_key
 
 Run = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Take back what a command does to the log of its process."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from bridge.kafka.record import Record
+from bridge.kafka.spooled import pack
 from tests.component.spool import independent_reader
-from tests.component.spool.independent_reader import read
+from tests.component.spool.independent_reader import read, record_in
 from tests.spooling import LANE, OTHER, an_entry, open_spool, segments, write_key
 
 READER = Path(independent_reader.__file__)
@@ -46,6 +48,19 @@ async def test_a_reader_written_from_the_page_reads_what_waits(tmp_path: Path) -
     assert [(each["ordinal"], each["at_ms"]) for each in found] == [(entry.ordinal, entry.at_ms) for entry in expected]
     assert [bytes.fromhex(each["payload"]) for each in found] == [entry.payload for entry in expected]
     assert summary == {"missing": 0, "damaged_bytes": 0}
+
+
+async def test_a_payload_of_the_bridge_is_a_record(tmp_path: Path) -> None:
+    headers = [("ce_id", b"evt_1"), ("empty", b"")]
+    with_value = Record(*LANE, b"rx_1", b"value", headers, 1_700_000_000_123)
+    tombstone = with_value._replace(value=None)
+    async with open_spool(tmp_path) as kept:
+        await kept.spool.append([an_entry(1, payload=pack(with_value)), an_entry(2, payload=pack(tombstone))])
+
+    *found, _ = read(tmp_path, tmp_path / "keys")
+
+    expected = {"timestamp": 1_700_000_000_123, "value": b"value", "key": b"rx_1", "headers": dict(headers)}
+    assert [record_in(bytes.fromhex(each["payload"])) for each in found] == [expected, {**expected, "value": None}]
 
 
 async def test_it_tells_what_is_locked_what_is_missing_and_what_is_damaged(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""`drx-bridge spool drain`: deliver what a spool holds that no process has any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import orjson
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from bridge.commands.spool_options import place_options, placed
+from bridge.durability import Durability, open_durability
+from bridge.errors import ConfigError
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.profile import dedupe_window_s
+from bridge.kafka.routing import RoutingTable
+from bridge.runtime.lifecycle import INTERRUPTED, run_workers, stop_on_signals
+from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.metrics import IngressMetrics
+from bridge.settings import Settings, load_settings
+from bridge.spool.local_disk import LocalDisk
+from bridge.spool.recovery import segment_numbers
+from bridge.spool.survey import is_held
+
+LOOK_S = 0.1
+LOCKED = "locked"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of it.
+
+    Attributes:
+        drained: Events that Kafka has now.
+        left: Events that it has not.
+        locked: Records whose key is not there.
+        blocked: Partitions in which Kafka refuses what is first.
+        damaged: Records that were found damaged, and set aside.
+    """
+
+    drained: int = 0
+    left: int = 0
+    locked: int = 0
+    blocked: int = 0
+    damaged: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """True when nothing is left that could be delivered."""
+        return not (self.left or self.locked or self.damaged)
+
+
+class Watch:
+    """A worker that ends when everything is drained, or when nothing has moved for too long."""
+
+    def __init__(
+        self, parts: Durability, metrics: IngressMetrics, *, patience_s: float, tell: Callable[[int, int], None]
+    ) -> None:
+        """Tell how much is drained, and of how much."""
+        self._parts = parts
+        self._metrics = metrics
+        self._patience_s = patience_s
+        self._tell = tell
+        self.outcome = Outcome()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look until `stop` is set."""
+        loop = asyncio.get_running_loop()
+        total = before = self._left()
+        moved_at = loop.time()
+        while not stop.is_set():
+            left = self._left()
+            total += max(0, left - before)  # a key came back
+            # What is in the topics already is looked up first, which takes its time.
+            is_looking = self._parts.producer.ready and not self._parts.dedupe.finished
+            if left != before or is_looking:
+                moved_at = loop.time()
+            before = left
+            self._note(total, left)
+            if not left or loop.time() - moved_at > self._patience_s:
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def _left(self) -> int:
+        return int(self._value("events"))
+
+    def _value(self, name: str) -> float:
+        return self._metrics.registry.get_sample_value(f"drxbridge_spool_{name}") or 0.0
+
+    def _note(self, total: int, left: int) -> None:
+        locked, damaged = int(self._value("locked_records")), int(self._value("corrupt_records_total"))
+        self.outcome = Outcome(total - left, left, locked, self._parts.lanes.blocked, damaged)
+        self._tell(total - left, total)
+
+
+@click.command()
+@place_options
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds without any progress after which it ends.",
+)
+def drain(*, directory: Path | None, key_dir: Path | None, as_json: bool, patience_s: float) -> int:
+    """Deliver what a spool holds that no process has any more; exit 1 if anything of it is left.
+
+    Run it with the settings of the ingress: Kafka, partitions, and the sources, whose events are looked up in their
+    topics first, so that what had arrived is not written again.
+    """
+    directory, key_dir = placed(directory, key_dir)
+    log_errors_to_stderr()
+    settings = load_settings()
+    spool = settings.spool.model_copy(update={"enabled": True, "dir": directory, "key_dir": key_dir})
+    if is_held(directory):
+        raise ConfigError(_refusal(directory, LOCKED))
+    if segment_numbers(LocalDisk(), directory):
+        with _bar(shown=not as_json) as tell:
+            work = _drain(settings.model_copy(update={"spool": spool}), patience_s=patience_s, tell=tell)
+            outcome, interrupted = asyncio.run(work)
+    else:
+        outcome, interrupted = Outcome(), False
+    if as_json:
+        click.echo(orjson.dumps({"ok": outcome.is_complete, **_fields(outcome)}))
+    else:
+        click.echo(", ".join(f"{count:,} {name}" for name, count in _fields(outcome).items()), err=True)
+    return INTERRUPTED if interrupted else int(not outcome.is_complete)
+
+
+async def _drain(settings: Settings, *, patience_s: float, tell: Callable[[int, int], None]) -> tuple[Outcome, bool]:
+    metrics = IngressMetrics(CollectorRegistry())
+    windows_s = {
+        name: source.dedupe_window_s or dedupe_window_s(load_profile(source.profile))
+        for name, source in settings.sources.items()
+    }
+    stop = asyncio.Event()
+    signals = stop_on_signals(stop)
+    async with open_durability(
+        settings,
+        routing=RoutingTable(settings.kafka.routes),
+        encode=_nothing,
+        windows_s=windows_s,
+        metrics=metrics,
+    ) as parts:
+        if not parts.spool.is_open:
+            raise ConfigError(_refusal(settings.spool.dir, parts.spool.code))
+        watch = Watch(parts, metrics, patience_s=patience_s, tell=tell)
+        await run_workers([*parts.workers, watch], stop=stop, drain_timeout_s=settings.shutdown.flush_s)
+    return watch.outcome, bool(signals)
+
+
+def _refusal(directory: Path, code: str) -> str:
+    if code == LOCKED:
+        return f"{directory}: a process has this spool open, and drains it by itself"
+    return f"{directory}: cannot be opened ({code}); run as the owner of all that is in it"
+
+
+@contextmanager
+def _bar(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give what moves a bar, for people who look at one."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("drained"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        disable=not (shown and console.is_terminal),
+    ) as progress:
+        task = progress.add_task("drained")
+        yield lambda drained, total: progress.update(task, completed=drained, total=total)
+
+
+def _fields(outcome: Outcome) -> dict[str, int]:
+    return {name: getattr(outcome, name) for name in ("drained", "left", "locked", "damaged", "blocked")}
+
+
+def _nothing(_record: str, _value: Mapping[str, object]) -> bytes:
+    raise NotImplementedError  # nothing new is published

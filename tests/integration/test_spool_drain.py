@@ -1,0 +1,162 @@
+"""`drx-bridge spool drain`: an orphan's events reach their topics, on a real broker, in order and once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.dev.ports import free_port
+from bridge.kafka.record import Record, event_record
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
+from bridge.kafka.spooled import pack
+from bridge.spool.format import Entry
+from tests.builders import a_delivery, an_event
+from tests.cluster import Topics
+from tests.kafka import HANG_S, read_all
+from tests.spooling import files, open_spool, segments, write_key
+from tests.topic_filler import fill
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 12
+SOURCE = {
+    "BRIDGE_SOURCES__drx__PROFILE": "drx_standard",
+    "BRIDGE_SOURCES__drx__ENVIRONMENT": "sandbox",
+    "BRIDGE_SOURCES__drx__SECRETS_DIR": "/nowhere",
+}
+
+
+def records(topics: Topics, count: int) -> list[Record]:
+    """Some events of some prescriptions, as the ingress would have written them."""
+    keys = [topics.unique_key() for _ in range(5)]
+    found = []
+    for number in range(count):
+        key = keys[number % len(keys)]
+        event = an_event(id=f"{key}/{number:04}", key=key)
+        found.append(
+            event_record(
+                event,
+                a_delivery(id=event.id),
+                topic=PRESCRIPTIONS_TOPIC,
+                partition=partition(key.encode(), PARTITIONS),
+                value=b"value",
+                schema="drx.v1.PrescriptionProcessed",
+                ordinal=b"orphan:%d" % number,
+            )
+        )
+    return found
+
+
+async def spooled(directory: Path, them: list[Record]) -> None:
+    """Leave them behind on disk, as a process that is gone did."""
+    async with open_spool(directory) as kept:
+        await kept.spool.append(
+            [
+                Entry(number, record.timestamp_ms, (record.topic, record.partition), pack(record))
+                for number, record in enumerate(them)
+            ]
+        )
+
+
+def drain(bootstrap_servers: str, directory: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run it; return its exit code, what it printed, and its complaint."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "bridge", "spool", "drain", "--json", "--dir", str(directory), *arguments],
+        env={**environment, **SOURCE, "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers},
+        capture_output=True,
+        text=True,
+        timeout=2 * HANG_S,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+
+async def written(bootstrap_servers: str, them: list[Record]) -> list[tuple[bytes, bytes]]:
+    """Keys and ids of these prescriptions' records, in the order of the log."""
+    keys = {record.key for record in them}
+    found = await read_all(bootstrap_servers, PRESCRIPTIONS_TOPIC)
+    return [(record.key, dict(record.headers)["ce_id"] or b"") for record in found if record.key in keys]
+
+
+def by_key(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    return {key: [event_id for each, event_id in pairs if each == key] for key, _ in pairs}
+
+
+async def test_everything_is_delivered_in_order_and_the_disk_is_empty(topics: Topics, tmp_path: Path) -> None:
+    topics.standard()
+    them = records(topics, 300)
+    await spooled(tmp_path, them)
+
+    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
+
+    assert code == 0
+    assert document == {"ok": True, "drained": 300, "left": 0, "locked": 0, "damaged": 0, "blocked": 0}
+    found = await written(topics.bootstrap_servers, them)
+    assert by_key(found) == by_key([(record.key, dict(record.headers)["ce_id"]) for record in them])
+    assert segments(tmp_path) == []
+
+
+async def test_what_had_arrived_before_is_not_written_again(topics: Topics, tmp_path: Path) -> None:
+    """The process may have died between an acknowledgement and noting it."""
+    topics.standard()
+    them = records(topics, 40)
+    fill(topics.bootstrap_servers, them[:25])
+    await spooled(tmp_path, them)
+
+    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
+
+    assert (code, document["drained"]) == (0, 40)
+    assert len(await written(topics.bootstrap_servers, them)) == 40
+
+
+async def test_a_spool_that_a_process_has_is_left_to_it(topics: Topics, tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1)
+        code, document, complaint = drain(topics.bootstrap_servers, tmp_path)
+
+    assert (code, document) == (2, {})
+    assert "a process has this spool open" in complaint
+    assert complaint.count("\n") == 1
+
+
+async def test_what_is_locked_stays_and_fails_it(topics: Topics, tmp_path: Path) -> None:
+    topics.standard()
+    them = records(topics, 10)
+    write_key(tmp_path / "keys", secret=b"a" * 32)
+    await spooled(tmp_path, them[:5])
+    (tmp_path / "keys" / "current").rename(tmp_path / "vault")
+    write_key(tmp_path / "keys", secret=b"b" * 32)
+    await spooled(tmp_path, them[5:])
+
+    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
+    assert (code, document["drained"], document["locked"]) == (1, 5, 5)
+
+    (tmp_path / "vault").rename(tmp_path / "keys" / "old")
+    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
+    assert (code, document["drained"], document["locked"]) == (0, 5, 0)
+    assert len(await written(topics.bootstrap_servers, them)) == 10
+
+
+async def test_without_kafka_it_ends_and_keeps_everything(topics: Topics, tmp_path: Path) -> None:
+    them = records(topics, 10)
+    await spooled(tmp_path, them)
+
+    code, document, _ = drain(f"127.0.0.1:{free_port()}", tmp_path, "--patience", "2")
+
+    assert (code, document["drained"], document["left"]) == (1, 0, 10)
+    async with open_spool(tmp_path) as kept:
+        assert len(kept.found) == 10
+
+
+async def test_an_empty_spool_needs_no_kafka(tmp_path: Path) -> None:
+    code, document, _ = drain(f"127.0.0.1:{free_port()}", tmp_path)
+
+    assert (code, document["ok"]) == (0, True)
+    assert files(tmp_path) == []
