@@ -95,10 +95,20 @@ class Brokers(EmbeddedCluster):
         """SIGTERM, and wait: it hands its partitions over before it ends."""
         self.brokers[number].stop(_STOP_S)
 
-    def heal(self) -> None:
-        """Have every broker run; returns when each answers."""
+    def pause(self) -> None:
+        """Freeze every broker."""
+        for broker in self.brokers.values():
+            broker.pause()
+
+    def resume(self) -> None:
+        """Thaw every broker."""
         for broker in self.brokers.values():
             broker.resume()
+
+    def heal(self) -> None:
+        """Have every broker run; returns when each answers."""
+        self.resume()
+        for broker in self.brokers.values():
             broker.start()
         for number in self.brokers:
             self._wait_ready(number, expect=set(self.brokers))

@@ -66,8 +66,7 @@ async def all_dead(scene: Scene) -> None:
 async def all_frozen(scene: Scene) -> None:
     """Freeze every broker: connections stay open and say nothing."""
     async with scene.load.poisson(scene.tier.rate):
-        for number in scene.brokers.brokers:
-            scene.brokers.pause_broker(number)
+        scene.brokers.pause()
         await scene.lasting(10)
         await scene.heal()
 

@@ -19,7 +19,6 @@ from bridge.dev.admin import create_topics
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from bridge.settings import Settings
 from tests.cluster import STANDARD_TOPICS
 from tests.faults.ingress.brokers import Brokers
 from tests.faults.ingress.keys import Keys, signed
@@ -143,14 +142,14 @@ class Scene:
     def look_at_spool(self) -> None:
         """Look into every file of the spool, which is empty again later; nothing may stand there in clear."""
         marks = (self.load.prescriptions.mark.encode(), self.load.prescriptions.key_mark.encode())
-        for path in (self.directory / "spool").rglob("*"):
+        for path in self.directory.rglob("spool/*"):
             with suppress(OSError):  # the bridge may be removing it
                 if any(mark in path.read_bytes() for mark in marks):
                     self.leaks.append(path.name)
 
     def spooled(self) -> float:
         """Deliveries that wait in the spool."""
-        return self.ingress.metric("drxbridge_spool_events") if has_spool() else 0.0
+        return self.ingress.metric("drxbridge_spool_events")
 
     async def calm_down(self) -> None:
         """Wait until the ingress has let go of what it needed in the fault."""
@@ -193,11 +192,6 @@ def peak_rss_mib(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def has_spool() -> bool:
-    """Whether this bridge has a spool."""
-    return "spool" in Settings.model_fields
-
-
 @asynccontextmanager
 async def scene_of(
     stage: Stage,
@@ -226,7 +220,6 @@ async def scene_of(
     await asyncio.to_thread(create_topics, brokers.bootstrap_servers, {topic: PARTITIONS, **STANDARD_TOPICS})
     rng, chance = (random.Random(f"{seed}-{part}") for part in ("load", "faults"))  # noqa: S311 - no keys
     ledger = Ledger()
-    kept = {"SPOOL__DIR": str(directory / "spool"), "SPOOL__KEY_DIR": str(directory / "key")} if has_spool() else {}
     async with AsyncExitStack() as stack:
         between = await stack.enter_async_context(proxies(brokers.detours)) if detour else {}
         ingress = stack.enter_context(
@@ -235,7 +228,7 @@ async def scene_of(
                 brokers.detour_servers if detour else brokers.bootstrap_servers,
                 command=command,
                 KAFKA__ROUTES=orjson.dumps({"*": topic}).decode(),
-                **{**kept, **settings},
+                **settings,
             )
         )
         reader = None

@@ -1,0 +1,57 @@
+"""The harness finds each promise that is broken on purpose: what it says of the bridge can be believed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from tests.faults.ingress import rows_brokers, rows_process
+from tests.faults.ingress.row import Outcome, Row, play
+from tests.faults.ingress.scene import Stage, Tier
+from tests.faults.sabotage import SABOTAGES
+
+pytestmark = pytest.mark.kafka
+
+TIER = Tier(factor=0.7, rate=60.0, at_once=20)
+ROWS = {row.name: replace(row, effects=False) for row in (*rows_brokers.ROWS, *rows_process.ROWS)}
+NO_SPOOL = replace(ROWS["B6"], settings={"SPOOL__ENABLED": "false"})
+
+
+class Case(NamedTuple):
+    """What shows the broken promise, and where in the verdict."""
+
+    row: Row
+    found: Callable[[Outcome], Sequence[str]]
+
+
+CASES = {
+    "ack_before_write": Case(ROWS["P3"], lambda outcome: outcome.verdict.lost),
+    "drop_on_rebuild": Case(ROWS["B6"], lambda outcome: outcome.verdict.lost),
+    "redrive_past_the_spool": Case(ROWS["B6"], lambda outcome: outcome.verdict.misordered),
+    "reorder_on_drain": Case(ROWS["B6"], lambda outcome: outcome.verdict.misordered),
+    "unsealed_spool": Case(ROWS["B6"], lambda outcome: outcome.leaks),
+    "dedupe_on_seen": Case(NO_SPOOL, lambda outcome: outcome.verdict.lost),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_promise_that_is_broken_on_purpose_is_found(stage: Stage, seed: int, name: str) -> None:
+    command = [sys.executable, "-m", "tests.faults.sabotage", name, "serve"]
+    outcome = await play(CASES[name].row, stage, seed=seed, tier=TIER, command=command)
+
+    assert CASES[name].found(outcome)
+
+
+async def test_without_sabotage_the_same_bridge_keeps_them_all(stage: Stage, seed: int) -> None:
+    """Or the failures above might have another reason; with a spool, the matrix itself is the proof."""
+    outcome = await play(NO_SPOOL, stage, seed=seed, tier=TIER)
+
+    assert outcome.broken == []
+
+
+def test_every_sabotage_has_a_case() -> None:
+    assert SABOTAGES.keys() == CASES.keys()

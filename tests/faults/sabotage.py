@@ -1,0 +1,152 @@
+"""The bridge with one promise broken on purpose: `python -m tests.faults.sabotage NAME serve`.
+
+A harness that has never failed proves nothing; this is what it must find. The code of the bridge has no switch for any
+of it: one function is replaced before the command runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bridge.cli import main as bridge_main
+from bridge.errors import NotDurableError
+from bridge.event import Durable, Identity, Settled
+from bridge.ingress.dedupe import Dedupe
+from bridge.kafka.lane import Accepted, Item, Lane
+from bridge.kafka.lanes import Lanes
+from bridge.kafka.record import Record
+from bridge.kafka.supervisor import KafkaProducer, Patience
+from bridge.spool import format as spool_format
+from bridge.spool.format import TAG_BYTES, Entry
+from bridge.spool.store import Spool
+
+# So that a producer is replaced within seconds of an outage.
+HASTY = Patience(tick_s=0.1, stalled_s=1.0, silent_s=2.0, retry_max_s=0.5)
+# Between two attempts of a re-drive that knows nothing of the spool: it comes when that is already draining.
+REDRIVE_S = 0.5
+_redrives: set[asyncio.Task[None]] = set()
+
+
+def ack_before_write() -> None:
+    """Answer 200 when a record is handed over, whatever becomes of it."""
+    enqueue = Lanes.enqueue
+
+    def hasty(self: Lanes, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
+        enqueue(self, accepted).add_done_callback(lambda future: future.exception())
+        answer: asyncio.Future[Durable] = asyncio.get_running_loop().create_future()
+        answer.set_result("committed")
+        return answer
+
+    Lanes.enqueue = hasty  # type: ignore[method-assign]
+
+
+def drop_on_rebuild() -> None:
+    """Take what was in flight when the circuit opened for written, and forget it with its producer."""
+    trip = Lanes._trip
+
+    def forgetful(self: Lanes, lane: Lane, front: Sequence[Item]) -> bool:
+        for item in lane.flight:
+            self._accounts.commit(item)
+        return trip(self, lane, front)
+
+    Lanes._trip = forgetful  # type: ignore[method-assign]
+    _be_hasty()
+
+
+def redrive_past_the_spool() -> None:
+    """Send what was in flight again by itself, while newer events of the same partition come out of the spool."""
+    trip = Lanes._trip
+
+    def impatient(self: Lanes, lane: Lane, front: Sequence[Item]) -> bool:
+        for item in lane.flight:
+            if item.state == "open":
+                item.state = "durable"
+                item.ticket.count("spooled")
+                task = asyncio.ensure_future(_redrive(self._producer, lane, item.accepted.record))
+                _redrives.add(task)
+        return trip(self, lane, front)
+
+    Lanes._trip = impatient  # type: ignore[method-assign]
+    _be_hasty()
+
+
+def reorder_on_drain() -> None:
+    """Take what is spooled from its end."""
+    peek = Spool.peek
+
+    async def reversed_peek(self: Spool, lane: tuple[str, int], *, most: int, most_bytes: int) -> list[Entry]:
+        return list(reversed(await peek(self, lane, most=most, most_bytes=most_bytes)))
+
+    Spool.peek = reversed_peek  # type: ignore[method-assign]
+
+
+def unsealed_spool() -> None:
+    """Write the spool in clear."""
+
+    class Clear:
+        def __init__(self, _: bytes) -> None:
+            pass
+
+        def encrypt(self, _nonce: bytes, inside: bytes, _clear: bytes) -> bytes:
+            return inside + bytes(TAG_BYTES)
+
+        def decrypt(self, _nonce: bytes, sealed: bytes, _clear: bytes) -> bytes:
+            return sealed[:-TAG_BYTES]
+
+    spool_format.AESGCM = Clear  # type: ignore[assignment, attr-defined]
+
+
+def dedupe_on_seen() -> None:
+    """Take whatever was seen for committed."""
+    settled = Dedupe.settled
+
+    def credulous(self: Dedupe, identity: Identity, state: Settled) -> None:
+        settled(self, identity, "committed" if state == "failed" else state)
+
+    Dedupe.settled = credulous  # type: ignore[method-assign]
+
+
+SABOTAGES: Mapping[str, Callable[[], None]] = {
+    each.__name__: each
+    for each in (
+        ack_before_write,
+        drop_on_rebuild,
+        redrive_past_the_spool,
+        reorder_on_drain,
+        unsealed_spool,
+        dedupe_on_seen,
+    )
+}
+
+
+def _be_hasty() -> None:
+    begin = KafkaProducer.__init__
+
+    def begin_hasty(self: KafkaProducer, **parts: Any) -> None:
+        begin(self, **{**parts, "patience": HASTY})
+
+    KafkaProducer.__init__ = begin_hasty  # type: ignore[method-assign]
+
+
+async def _redrive(producer: Any, lane: Lane, record: Record) -> None:
+    while True:
+        await asyncio.sleep(REDRIVE_S)
+        try:
+            await producer.write(lane.topic, lane.partition, [record])
+        except NotDurableError:
+            continue
+        return
+
+
+def main(name: str, arguments: Sequence[str]) -> None:
+    """Break one promise, then run a command of the bridge."""
+    SABOTAGES[name]()
+    sys.argv[1:] = arguments
+    bridge_main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
