@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo test check lint bench faults test-docker test-postgres
+.PHONY: setup demo test check lint chart bench faults test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -32,6 +32,10 @@ check: lint
 
 test: setup lint
 	$(BIN)/pytest tests
+
+# The chart and its pods; part of `test`.
+chart: setup
+	$(BIN)/pytest tests/chart
 
 # The whole fault matrix; its short tier is part of `test`.
 faults: setup

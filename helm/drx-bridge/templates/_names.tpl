@@ -1,0 +1,57 @@
+{{- /* 36 characters leave room for the longest suffix and the hash that a StatefulSet adds: 63 in all. */}}
+{{- define "drx-bridge.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 36 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 36 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 36 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Of a component: (list $ "read_model"). */}}
+{{- define "drx-bridge.name" -}}
+{{- printf "%s-%s" (include "drx-bridge.fullname" (index . 0)) (index . 1 | replace "_" "-") -}}
+{{- end -}}
+
+{{- /* What never changes in the life of a release: (list $ "ingress"), or (list $ "") for all its pods. */}}
+{{- define "drx-bridge.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+{{- with index . 1 }}
+app.kubernetes.io/component: {{ replace "_" "-" . }}
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "drx-bridge.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+app.kubernetes.io/part-of: drx-bridge
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- /* Sources by name, sorted; the one that the test of the release sends as. */}}
+{{- define "drx-bridge.testSource" -}}
+{{- default (keys .Values.ingress.sources | sortAlpha | first) .Values.heartbeatTest.source -}}
+{{- end -}}
+
+{{- /* "true" when a kind of the Prometheus operator is wanted: (list $ "auto" "PodMonitor"). */}}
+{{- define "drx-bridge.wanted" -}}
+{{- $root := index . 0 -}}
+{{- $wish := index . 1 -}}
+{{- $api := printf "monitoring.coreos.com/v1/%s" (index . 2) -}}
+{{- if or (eq $wish "always") (eq $wish (index . 2)) (and (eq $wish "auto") (has (index . 2) (list "PodMonitor" "PrometheusRule")) ($root.Capabilities.APIVersions.Has $api)) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* Numbers come as floating point; a whole one must not become 1e+06. */}}
+{{- define "drx-bridge.number" -}}
+{{- if eq (float64 (int64 .)) (float64 .) -}}{{ int64 . }}{{- else -}}{{ printf "%g" (float64 .) }}{{- end -}}
+{{- end -}}

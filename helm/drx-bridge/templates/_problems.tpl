@@ -1,0 +1,183 @@
+{{- /*
+What the schema cannot say, one problem a line: the value, what is wrong with it, and what to do.
+Every other template takes whatever comes, so that all problems are told at once and here.
+*/}}
+{{- define "drx-bridge.problems" -}}
+{{ include "drx-bridge.imageProblems" . }}
+{{ include "drx-bridge.kafkaProblems" . }}
+{{ include "drx-bridge.registryProblems" . }}
+{{- if .Values.ingress.enabled }}
+{{ include "drx-bridge.sourceProblems" . }}
+{{ include "drx-bridge.spoolProblems" . }}
+{{ include "drx-bridge.exposureProblems" . }}
+{{ include "drx-bridge.ingressTimeProblems" . }}
+{{ include "drx-bridge.componentProblems" (list . "ingress" .Values.ingress) }}
+{{- end }}
+{{- range $key, $consumer := .Values.consumers }}
+{{- if $consumer.enabled }}
+{{ include "drx-bridge.consumerProblems" (list $ $key $consumer) }}
+{{ include "drx-bridge.componentProblems" (list $ (printf "consumers.%s" $key) $consumer) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.imageProblems" -}}
+{{- if not .Values.image.repository }}
+image.repository: is not set; name the repository that the image was pushed to
+{{- end }}
+{{- if not .Values.image.digest }}
+image.digest: is not set; an image is named by digest, sha256:…, so that what runs is what was tested
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.kafkaProblems" -}}
+{{- $kafka := .Values.kafka }}
+{{- if not $kafka.bootstrapServers }}
+kafka.bootstrapServers: is not set; give host:port of some brokers, separated by commas
+{{- end }}
+{{- if $kafka.password }}
+kafka.password: a secret has no place in values, which are kept with the release; put it into a Secret with the keys username and password and name that in ingress.kafka.credentialsSecret and consumers.<name>.kafka.credentialsSecret
+{{- end }}
+{{- if not (has $kafka.securityProtocol (list "SSL" "SASL_SSL")) }}
+{{- if $kafka.caSecret }}
+kafka.caSecret: is set, but {{ $kafka.securityProtocol }} uses no certificates; set kafka.securityProtocol to SSL or SASL_SSL
+{{- end }}
+{{- range $name, $source := .Values.ingress.sources }}
+{{- if eq $source.environment "production" }}
+kafka.securityProtocol: {{ $kafka.securityProtocol }} carries what source {{ $name }} sends in clear, and that is production; set SSL or SASL_SSL
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.registryProblems" -}}
+{{- $registry := .Values.registry }}
+{{- if or $registry.password (contains "@" $registry.url) }}
+registry.{{ ternary "password" "url" (not (empty $registry.password)) }}: a secret has no place in values, which are kept with the release; put it into a Secret with the keys username and password and name that in ingress.registry.credentialsSecret and consumers.<name>.registry.credentialsSecret
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.sourceProblems" -}}
+{{- if not .Values.ingress.sources }}
+ingress.sources: is empty; name at least one sender, with profile, environment and existingSecret
+{{- end }}
+{{- range $name, $source := .Values.ingress.sources }}
+{{- if $source.secret }}
+ingress.sources.{{ $name }}.secret: a secret has no place in values, which are kept with the release; put it into a Secret with the key current and name that in ingress.sources.{{ $name }}.existingSecret
+{{- else if not $source.existingSecret }}
+ingress.sources.{{ $name }}.existingSecret: is not set; name the Secret that holds one key per slot, such as current
+{{- end }}
+{{- end }}
+{{- $test := .Values.heartbeatTest }}
+{{- if and $test.enabled $test.source (not (hasKey .Values.ingress.sources $test.source)) }}
+heartbeatTest.source: {{ $test.source }} is no source; name one of ingress.sources, or none to take the first
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.spoolProblems" -}}
+{{- $spool := .Values.ingress.spool }}
+{{- if $spool.key }}
+ingress.spool.key: a secret has no place in values, which are kept with the release; put it into a Secret with the key current and name that in ingress.spool.keySecret
+{{- end }}
+{{- if $spool.enabled }}
+{{- if and (not $spool.keySecret) (not $spool.key) }}
+ingress.spool.keySecret: is not set; name a Secret whose key current is spk_ and the base64 of 32 random bytes, or set ingress.spool.enabled to false
+{{- end }}
+{{- if not $spool.volume.sizeGi }}
+ingress.spool.volume.sizeGi: is 0, and a spool without a volume of its own dies with its pod; give the volume a size, or set ingress.spool.enabled to false
+{{- else if gt (mulf $spool.capacityBytes 1.25) (mulf $spool.volume.sizeGi 1073741824) }}
+ingress.spool.volume.sizeGi: {{ include "drx-bridge.number" $spool.volume.sizeGi }} Gi do not hold ingress.spool.capacityBytes and a fifth to spare; enlarge the volume or lower the capacity
+{{- end }}
+{{- if .Values.ingress.hpa.enabled }}
+ingress.hpa.enabled: an autoscaler takes pods away, and each would leave a spool that nobody drains; set ingress.replicas instead, or ingress.spool.enabled to false
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.exposureProblems" -}}
+{{- $ingress := .Values.ingress }}
+{{- if and $ingress.httpRoute.enabled $ingress.kubernetesIngress.enabled }}
+ingress.kubernetesIngress.enabled: an HTTPRoute and an Ingress would both lead to the same port; set one of ingress.httpRoute.enabled and ingress.kubernetesIngress.enabled to false
+{{- end }}
+{{- if and $ingress.httpRoute.enabled (not $ingress.httpRoute.parentRefs) }}
+ingress.httpRoute.parentRefs: is empty; name the Gateway that the route belongs to
+{{- end }}
+{{- if and $ingress.kubernetesIngress.enabled (not (and $ingress.kubernetesIngress.host $ingress.kubernetesIngress.tlsSecret)) }}
+ingress.kubernetesIngress: needs host and tlsSecret; deliveries carry health information and come by HTTPS only
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.ingressTimeProblems" -}}
+{{- $ingress := .Values.ingress }}
+{{- $shutdown := $ingress.shutdown }}
+{{- if ge (float64 $ingress.spool.afterS) (float64 $ingress.http.deadlineS) }}
+ingress.spool.afterS: must be less than ingress.http.deadlineS, or no time is left to spool
+{{- end }}
+{{- if ge (float64 $ingress.http.deadlineS) (float64 $shutdown.drainS) }}
+ingress.shutdown.drainS: must be more than ingress.http.deadlineS, or a stop would cut answers off
+{{- end }}
+{{- if ge (addf $ingress.preStopSleepS $shutdown.drainS $shutdown.flushS) (float64 $shutdown.graceS) }}
+ingress.shutdown.graceS: must be more than preStopSleepS, drainS and flushS together, or the pod is killed amid its stop
+{{- end }}
+{{- end -}}
+
+{{- /* (list $ "ingress" $component) */}}
+{{- define "drx-bridge.componentProblems" -}}
+{{- $root := index . 0 -}}
+{{- $path := index . 1 -}}
+{{- $component := index . 2 -}}
+{{- $protocol := $root.Values.kafka.securityProtocol }}
+{{- $credentials := $component.kafka.credentialsSecret }}
+{{- if and (hasPrefix "SASL" $protocol) (not $credentials) }}
+{{ $path }}.kafka.credentialsSecret: is not set, but {{ $protocol }} needs it; name a Secret with the keys username and password, or set kafka.securityProtocol to SSL
+{{- else if and $credentials (not (hasPrefix "SASL" $protocol)) }}
+{{ $path }}.kafka.credentialsSecret: is set, but {{ $protocol }} knows no users; set kafka.securityProtocol to SASL_SSL, or leave this empty
+{{- end }}
+{{- if and $component.kafka.clientCertificateSecret (not (has $protocol (list "SSL" "SASL_SSL"))) }}
+{{ $path }}.kafka.clientCertificateSecret: is set, but {{ $protocol }} uses no certificates; set kafka.securityProtocol to SSL or SASL_SSL
+{{- end }}
+{{- if and $component.registry.credentialsSecret (not $root.Values.registry.url) }}
+{{ $path }}.registry.credentialsSecret: is set, but there is no registry; set registry.url, or leave this empty
+{{- end }}
+{{- if and $component.hpa.enabled (gt (int $component.hpa.minReplicas) (int $component.hpa.maxReplicas)) }}
+{{ $path }}.hpa.minReplicas: must not exceed maxReplicas
+{{- end }}
+{{- end -}}
+
+{{- /* (list $ "read_model" $consumer) */}}
+{{- define "drx-bridge.consumerProblems" -}}
+{{- $root := index . 0 -}}
+{{- $path := printf "consumers.%s" (index . 1) -}}
+{{- $consumer := index . 2 -}}
+{{- $partitions := int $root.Values.kafka.partitions }}
+{{- if $consumer.postgres.dsn }}
+{{ $path }}.postgres.dsn: a secret has no place in values, which are kept with the release; put it into a Secret with the key dsn and name that in {{ $path }}.postgres.existingSecret
+{{- else if not $consumer.postgres.existingSecret }}
+{{ $path }}.postgres.existingSecret: is not set; name the Secret whose key dsn is postgresql://user:password@host:port/database, or set {{ $path }}.enabled to false
+{{- end }}
+{{- if and $consumer.hpa.enabled $consumer.keda.enabled }}
+{{ $path }}.keda.enabled: KEDA makes an HPA of its own and the two would fight; set one of {{ $path }}.hpa.enabled and {{ $path }}.keda.enabled to false
+{{- end }}
+{{- range $scaler := list "hpa" "keda" }}
+{{- $scaling := get $consumer $scaler }}
+{{- if and $scaling.enabled (gt (int $scaling.maxReplicas) $partitions) }}
+{{ $path }}.{{ $scaler }}.maxReplicas: more pods than kafka.partitions ({{ $partitions }}) would idle; lower it
+{{- end }}
+{{- end }}
+{{- if and $consumer.keda.enabled (gt (int $consumer.keda.minReplicas) (int $consumer.keda.maxReplicas)) }}
+{{ $path }}.keda.minReplicas: must not exceed maxReplicas
+{{- end }}
+{{- if gt (int $consumer.replicas) $partitions }}
+{{ $path }}.replicas: more pods than kafka.partitions ({{ $partitions }}) would idle; lower it
+{{- end }}
+{{- if ge (float64 $consumer.kafka.sessionS) (float64 $consumer.kafka.maxPollS) }}
+{{ $path }}.kafka.sessionS: must be less than maxPollS
+{{- end }}
+{{- $stop := addf $consumer.shutdown.drainS $consumer.shutdown.commitS }}
+{{- if ge $stop (float64 $consumer.kafka.rebalanceS) }}
+{{ $path }}.kafka.rebalanceS: must be more than shutdown.drainS and commitS together, since a rebalance drains as well
+{{- end }}
+{{- if gt (addf $stop 5) (float64 $consumer.shutdown.graceS) }}
+{{ $path }}.shutdown.graceS: must be at least drainS, commitS and 5 s together, or the pod is killed amid its stop
+{{- end }}
+{{- end -}}

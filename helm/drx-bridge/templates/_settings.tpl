@@ -1,0 +1,119 @@
+{{- /* Variables of what ingress and consumers have in common: (list $ "BRIDGE" $component). */}}
+{{- define "drx-bridge.commonSettings" -}}
+{{- $root := index . 0 -}}
+{{- $prefix := index . 1 -}}
+{{- $component := index . 2 -}}
+{{- $kafka := $root.Values.kafka -}}
+{{ $prefix }}_KAFKA__BOOTSTRAP_SERVERS: {{ $kafka.bootstrapServers | quote }}
+{{ $prefix }}_KAFKA__SECURITY_PROTOCOL: {{ $kafka.securityProtocol | quote }}
+{{- if hasPrefix "SASL" $kafka.securityProtocol }}
+{{ $prefix }}_KAFKA__SASL_MECHANISM: {{ $kafka.saslMechanism | quote }}
+{{ $prefix }}_KAFKA__SASL_USERNAME_FILE: /etc/drx-bridge/kafka/username
+{{ $prefix }}_KAFKA__SASL_PASSWORD_FILE: /etc/drx-bridge/kafka/password
+{{- end }}
+{{- if $kafka.caSecret }}
+{{ $prefix }}_KAFKA__SSL_CAFILE: /etc/drx-bridge/kafka-ca/ca.crt
+{{- end }}
+{{- if $component.kafka.clientCertificateSecret }}
+{{ $prefix }}_KAFKA__SSL_CERTFILE: /etc/drx-bridge/kafka-client/tls.crt
+{{ $prefix }}_KAFKA__SSL_KEYFILE: /etc/drx-bridge/kafka-client/tls.key
+{{- end }}
+{{- if $root.Values.registry.url }}
+{{ $prefix }}_REGISTRY__URL: {{ $root.Values.registry.url | quote }}
+{{- end }}
+{{- if $component.registry.credentialsSecret }}
+{{ $prefix }}_REGISTRY__USERNAME_FILE: /etc/drx-bridge/registry/username
+{{ $prefix }}_REGISTRY__PASSWORD_FILE: /etc/drx-bridge/registry/password
+{{- end }}
+{{ $prefix }}_LOG__LEVEL: {{ $component.log.level | quote }}
+{{ $prefix }}_LOG__FORMAT: json
+{{- end -}}
+
+{{- define "drx-bridge.ingressSettings" -}}
+{{- $ingress := .Values.ingress -}}
+{{ include "drx-bridge.commonSettings" (list . "BRIDGE" $ingress) }}
+BRIDGE_HTTP__PORT: "8080"
+BRIDGE_HTTP__BODY_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.bodyMaxBytes | quote }}
+BRIDGE_HTTP__DEADLINE_S: {{ include "drx-bridge.number" $ingress.http.deadlineS | quote }}
+BRIDGE_HTTP__READ_TIMEOUT_S: {{ include "drx-bridge.number" $ingress.http.readTimeoutS | quote }}
+BRIDGE_HTTP__KEEPALIVE_S: {{ include "drx-bridge.number" $ingress.http.keepaliveS | quote }}
+BRIDGE_HTTP__INFLIGHT_MAX: {{ include "drx-bridge.number" $ingress.http.inflightMax | quote }}
+BRIDGE_HTTP__INFLIGHT_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.inflightMaxBytes | quote }}
+BRIDGE_MANAGEMENT__PORT: "9090"
+BRIDGE_KAFKA__PARTITIONS: {{ include "drx-bridge.number" .Values.kafka.partitions | quote }}
+{{- with .Values.kafka.routes }}
+BRIDGE_KAFKA__ROUTES: {{ toJson . | quote }}
+{{- end }}
+{{- if .Values.registry.url }}
+BRIDGE_REGISTRY__IDS_FILE: /var/lib/drx-bridge/registry-ids.json
+{{- end }}
+BRIDGE_SPOOL__ENABLED: {{ $ingress.spool.enabled | quote }}
+{{- if $ingress.spool.enabled }}
+BRIDGE_SPOOL__DIR: /var/lib/drx-bridge/spool
+BRIDGE_SPOOL__KEY_DIR: /etc/drx-bridge/spool-keys
+BRIDGE_SPOOL__CAPACITY_BYTES: {{ include "drx-bridge.number" $ingress.spool.capacityBytes | quote }}
+{{- end }}
+{{- with $ingress.spool.afterS }}
+BRIDGE_SPOOL__AFTER_S: {{ include "drx-bridge.number" . | quote }}
+{{- end }}
+BRIDGE_DEDUPE__CAPACITY: {{ include "drx-bridge.number" $ingress.dedupe.capacity | quote }}
+BRIDGE_SHUTDOWN__DRAIN_S: {{ include "drx-bridge.number" $ingress.shutdown.drainS | quote }}
+BRIDGE_SHUTDOWN__FLUSH_S: {{ include "drx-bridge.number" $ingress.shutdown.flushS | quote }}
+{{- /* Of the pod's grace the drain hook has taken its part when the process hears of the stop. */}}
+BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown.graceS $ingress.preStopSleepS) | quote }}
+{{- range $name, $source := $ingress.sources }}
+{{- $variable := printf "BRIDGE_SOURCES__%s" (upper $name) }}
+{{ $variable }}__PROFILE: {{ $source.profile | quote }}
+{{ $variable }}__ENVIRONMENT: {{ $source.environment | quote }}
+{{ $variable }}__SECRETS_DIR: /etc/drx-bridge/sources/{{ $name }}
+{{- with $source.scheme }}
+{{ $variable }}__SCHEME: {{ . | quote }}
+{{- end }}
+{{- with $source.toleranceS }}
+{{ $variable }}__TOLERANCE_S: {{ kindIs "string" . | ternary . (include "drx-bridge.number" .) | quote }}
+{{- end }}
+{{- with $source.dedupeWindowS }}
+{{ $variable }}__DEDUPE_WINDOW_S: {{ include "drx-bridge.number" . | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* (list $ "read_model" $consumer) */}}
+{{- define "drx-bridge.consumerSettings" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $consumer := index . 2 -}}
+{{ include "drx-bridge.commonSettings" (list $root "CONSUMER" $consumer) }}
+CONSUMER_MANAGEMENT__PORT: "9090"
+CONSUMER_KAFKA__SESSION_S: {{ include "drx-bridge.number" $consumer.kafka.sessionS | quote }}
+CONSUMER_KAFKA__REBALANCE_S: {{ include "drx-bridge.number" $consumer.kafka.rebalanceS | quote }}
+CONSUMER_KAFKA__MAX_POLL_S: {{ include "drx-bridge.number" $consumer.kafka.maxPollS | quote }}
+CONSUMER_KAFKA__OFFSET_RESET: {{ $consumer.kafka.offsetReset | quote }}
+{{- if $root.Values.registry.url }}
+CONSUMER_REGISTRY__CACHE_DIR: /var/lib/drx-bridge/registry
+{{- end }}
+CONSUMER_POSTGRES__DSN_FILE: /etc/drx-bridge/postgres/dsn
+CONSUMER_POSTGRES__POOL_SIZE: {{ include "drx-bridge.number" $consumer.postgres.poolSize | quote }}
+{{- with $consumer.acceptClusterId }}
+CONSUMER_ACCEPT__CLUSTER_ID: {{ . | quote }}
+{{- end }}
+CONSUMER_SHUTDOWN__DRAIN_S: {{ include "drx-bridge.number" $consumer.shutdown.drainS | quote }}
+CONSUMER_SHUTDOWN__COMMIT_S: {{ include "drx-bridge.number" $consumer.shutdown.commitS | quote }}
+CONSUMER_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" $consumer.shutdown.graceS | quote }}
+{{- range $key, $value := $consumer.options }}
+{{- if kindIs "slice" $value }}
+CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ join "," $value | quote }}
+{{- else if kindIs "string" $value }}
+CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ $value | quote }}
+{{- else }}
+CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ include "drx-bridge.number" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* The group id of a consumer, as it names itself: a schema of its own is a read model of its own. */}}
+{{- define "drx-bridge.group" -}}
+{{- $name := index . 0 -}}
+{{- $schema := default $name (index . 1).options.schema -}}
+{{- if eq $schema $name }}{{ $name }}{{ else }}{{ $name }}.{{ $schema }}{{ end -}}
+{{- end -}}

@@ -1,0 +1,130 @@
+"""The chart as Helm renders it: texts, objects, refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+from tests.chart.tools import ROOT, helm
+
+CHART = ROOT / "helm" / "drx-bridge"
+CASES = {path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))}
+"""Name to file of every set of values that must work."""
+RELEASE, NAMESPACE = "drx", "pharmacy"
+Object = dict[str, Any]
+Values = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """Helm would not render; the text is what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What one set of values becomes."""
+
+    text: str
+
+    @property
+    def objects(self) -> list[Object]:
+        """All of it, parsed."""
+        return [each for each in yaml.safe_load_all(self.text) if each]
+
+    def all(self, kind: str) -> list[Object]:
+        """Every object of a kind."""
+        return [each for each in self.objects if each["kind"] == kind]
+
+    def one(self, kind: str, suffix: str = "") -> Object:
+        """The only object of a kind whose name ends so."""
+        (found,) = (each for each in self.all(kind) if each["metadata"]["name"].endswith(suffix))
+        return found
+
+    def pods(self) -> Iterator[tuple[str, Object]]:
+        """The pods that come of it, as what they are made by and their template."""
+        for each in self.objects:
+            name = f"{each['kind']}/{each['metadata']['name']}"
+            if each["kind"] == "Pod":
+                yield name, each
+            elif "template" in each.get("spec", {}):
+                yield name, each["spec"]["template"]
+
+
+def render(values: Path | Values, *options: str, major: int = 4) -> Rendered:
+    """Render the chart.
+
+    Args:
+        values: A file, or what would stand in one.
+        options: Further options of `helm template`.
+        major: Version of Helm.
+
+    Raises:
+        RefusedError: Helm said no.
+    """
+    with _as_file(values) as file:
+        command = [helm(major), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", file.name]
+        result = subprocess.run(  # noqa: S603 - our own command line
+            [*command, *options], capture_output=True, text=True, check=False
+        )
+    if result.returncode:
+        raise RefusedError(result.stderr)
+    return Rendered(result.stdout)
+
+
+def lint(values: Path, *, major: int) -> tuple[int, str]:
+    """Return the exit code and what `helm lint --strict` says."""
+    command = [helm(major), "lint", "--strict", str(CHART), "--values", str(values)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - as above
+    return result.returncode, result.stdout + result.stderr
+
+
+def load(case: str) -> Values:
+    """Read the values of a case, to be changed."""
+    values: Values = yaml.safe_load(CASES[case].read_text())
+    return values
+
+
+def changed(values: Values, path: str, value: Any) -> Values:
+    """Return a copy with one value set; dots lead inwards."""
+    copy: Values = json.loads(json.dumps(values))
+    *way, last = path.split(".")
+    inner = copy
+    for name in way:
+        inner = inner.setdefault(name, {})
+    inner[last] = value
+    return copy
+
+
+def without(values: Values, path: str) -> Values:
+    """Return a copy that lacks one value."""
+    copy: Values = json.loads(json.dumps(values))
+    *way, last = path.split(".")
+    inner = copy
+    for name in way:
+        inner = inner[name]
+    del inner[last]
+    return copy
+
+
+def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
+    """Lay values over others as Helm does: tables are merged, everything else is replaced."""
+    result = dict(values)
+    for name, value in over.items():
+        below = result.get(name)
+        result[name] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _as_file(values: Path | Values) -> Any:
+    if isinstance(values, Path):
+        return values.open()
+    file = tempfile.NamedTemporaryFile("w", suffix=".json")  # noqa: SIM115 - the caller's `with` closes it
+    json.dump(values, file)
+    file.flush()
+    return file

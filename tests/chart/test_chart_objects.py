@@ -1,0 +1,206 @@
+"""What every pod and every object of the chart keeps to, in each set of values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import CASES, NAMESPACE, Object, Rendered, load, render
+
+WORKLOADS = {"StatefulSet", "Deployment"}
+
+
+def workloads(rendered: Rendered) -> Iterator[Object]:
+    for kind in WORKLOADS:
+        yield from rendered.all(kind)
+
+
+def container(workload: Object) -> Object:
+    (only,) = workload["spec"]["template"]["spec"]["containers"]
+    return dict(only)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every key and every value inside, as text."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield str(name)
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
+    else:
+        yield str(value)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def rendered(request: pytest.FixtureRequest) -> Rendered:
+    return render(CASES[request.param])
+
+
+def test_pods_are_restricted(rendered: Rendered) -> None:
+    """Pod Security Standards, profile `restricted`, and a root that is read-only besides."""
+    for name, pod in rendered.pods():
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] > 0, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(spec), name
+        for each in spec["containers"]:
+            assert each["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert "memory" in each["resources"]["limits"], name
+        kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+        assert kinds <= {"configMap", "emptyDir", "secret"}, name
+
+
+def test_pods_get_no_token_and_no_addresses_of_services(rendered: Rendered) -> None:
+    for name, pod in rendered.pods():
+        assert pod["spec"]["automountServiceAccountToken"] is False, name
+        # A Service named `bridge` would be injected as BRIDGE_PORT.
+        assert pod["spec"]["enableServiceLinks"] is False, name
+
+
+def test_images_are_named_by_digest(rendered: Rendered) -> None:
+    for name, pod in rendered.pods():
+        assert all("@sha256:" in each["image"] for each in pod["spec"]["containers"]), name
+
+
+def test_secrets_are_folders_and_never_variables(rendered: Rendered) -> None:
+    for name, pod in rendered.pods():
+        assert "secretKeyRef" not in set(texts(pod)), name
+        assert "secretRef" not in set(texts(pod)), name
+        for each in pod["spec"]["containers"]:
+            assert not [mount for mount in each["volumeMounts"] if "subPath" in mount], name
+        for volume in pod["spec"]["volumes"]:
+            # The group of the pod may read; the spool refuses a key that others may.
+            assert volume.get("secret", {}).get("defaultMode", 0o440) == 0o440, name
+    assert not rendered.all("Secret")
+
+
+def test_every_volume_is_mounted_and_every_mount_has_a_volume(rendered: Rendered) -> None:
+    for workload in workloads(rendered):
+        spec = workload["spec"]["template"]["spec"]
+        claims = [claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])]
+        volumes = [volume["name"] for volume in spec["volumes"]] + claims
+        mounts = [mount["name"] for mount in container(workload)["volumeMounts"]]
+        assert sorted(volumes) == sorted(mounts)
+        assert len(set(mounts)) == len(mounts)
+
+
+def test_processes_have_three_probes_of_their_own(rendered: Rendered) -> None:
+    for workload in workloads(rendered):
+        each = container(workload)
+        paths = {kind: each[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+        assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+        assert {probe["httpGet"]["port"] for probe in (each["startupProbe"], each["readinessProbe"])} == {"management"}
+
+
+def test_a_sum_over_the_settings_stands_on_the_pods(rendered: Rendered) -> None:
+    for workload in workloads(rendered):
+        assert len(workload["spec"]["template"]["metadata"]["annotations"]["checksum/config"]) == 64
+
+
+def test_another_setting_is_another_sum() -> None:
+    values = load("minimal")
+    before = render(values).one("StatefulSet")["spec"]["template"]["metadata"]["annotations"]
+    values["ingress"]["log"] = {"level": "debug"}
+
+    assert render(values).one("StatefulSet")["spec"]["template"]["metadata"]["annotations"] != before
+
+
+def test_selectors_meet_their_pods_and_no_others(rendered: Rendered) -> None:
+    labels = {name: pod["metadata"]["labels"] for name, pod in rendered.pods()}
+    for workload in workloads(rendered):
+        own = f"{workload['kind']}/{workload['metadata']['name']}"
+        wanted = workload["spec"]["selector"]["matchLabels"].items()
+        assert [name for name, found in labels.items() if wanted <= found.items()] == [own]
+    for service in rendered.all("Service"):
+        wanted = service["spec"]["selector"].items()
+        (name,) = (name for name, found in labels.items() if wanted <= found.items())
+        ports = {each["name"] for each in container(named(rendered, name))["ports"]}
+        assert {each["targetPort"] for each in service["spec"]["ports"]} <= ports
+
+
+def named(rendered: Rendered, name: str) -> Object:
+    (found,) = (each for each in rendered.objects if f"{each['kind']}/{each['metadata']['name']}" == name)
+    return found
+
+
+def test_names_are_distinct_short_enough_and_in_the_namespace(rendered: Rendered) -> None:
+    names = [(each["kind"], each["metadata"]["name"]) for each in rendered.objects]
+    assert len(set(names)) == len(names)
+    assert {each["metadata"]["namespace"] for each in rendered.objects} == {NAMESPACE}
+
+
+def test_the_longest_names_still_fit() -> None:
+    values = load("full")
+    values["fullnameOverride"] = "a" * 36
+    found = render(values)
+
+    # A StatefulSet's pods carry its name and a hash of eleven characters in a label; all else is a label or a host.
+    assert max(len(each["metadata"]["name"]) for each in found.objects) <= 63
+    assert max(len(each["metadata"]["name"]) for each in workloads(found)) <= 63 - 11
+
+
+def test_everything_is_denied_and_each_component_has_what_it_needs(rendered: Rendered) -> None:
+    policies = rendered.all("NetworkPolicy")
+    (deny,) = (each for each in policies if each["metadata"]["name"].endswith("-default-deny"))
+    assert set(deny["spec"]) == {"podSelector", "policyTypes"}
+    assert deny["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    for name, pod in rendered.pods():
+        found = pod["metadata"]["labels"].items()
+        assert deny["spec"]["podSelector"]["matchLabels"].items() <= found, name
+        own = [
+            each
+            for each in policies
+            if each is not deny and each["spec"]["podSelector"]["matchLabels"].items() <= found
+        ]
+        assert len(own) == 1, name
+        assert all(rule.get("ports") for rule in own[0]["spec"].get("ingress", []) + own[0]["spec"]["egress"]), name
+
+
+def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
+    found = render(load("minimal"))
+
+    def reached(suffix: str) -> set[Any]:
+        policy = found.one("NetworkPolicy", suffix)
+        return {each["port"] for rule in policy["spec"]["egress"] for each in rule["ports"]}
+
+    assert reached("-ingress") == {53, 9093}
+    assert reached("-read-model") == reached("-read-model-init") == {53, 9093, 5432}
+    assert reached("-test") == {53, "http"}
+
+
+def test_a_spool_has_a_volume_that_stays() -> None:
+    found = render(load("minimal")).one("StatefulSet")["spec"]
+
+    assert found["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    (claim,) = found["volumeClaimTemplates"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "2Gi"
+
+
+def test_a_stop_fits_into_the_grace_of_the_pod(rendered: Rendered) -> None:
+    for workload in workloads(rendered):
+        grace_s = workload["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        sleep_s = container(workload).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        settings = rendered.one("ConfigMap", workload["metadata"]["name"])["data"]
+        (own,) = (float(value) for name, value in settings.items() if name.endswith("SHUTDOWN__GRACE_S"))
+        assert own + sleep_s == grace_s
+        assert ("ingress" in workload["metadata"]["name"]) == (sleep_s >= 5)
+
+
+def test_one_kind_of_scaler_at_most(rendered: Rendered) -> None:
+    scaled = [
+        each["spec"]["scaleTargetRef"]["name"]
+        for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+        for each in rendered.all(kind)
+    ]
+    assert len(set(scaled)) == len(scaled)
+    for workload in workloads(rendered):
+        assert ("replicas" in workload["spec"]) == (workload["metadata"]["name"] not in scaled)

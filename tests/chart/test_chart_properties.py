@@ -1,0 +1,121 @@
+"""Any values that the schema allows are refused with a way out, or become what the programs start with."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from bridge.settings import load_settings
+from consumers.read_model.options import read_options
+from consumers.settings import load_settings as load_consumer_settings
+from tests.chart.environment import variables
+from tests.chart.rendering import RefusedError, Rendered, Values, load, merged, render
+
+NAMES = st.from_regex(r"[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,8})?", fullmatch=True)
+MAYBE = st.one_of(st.just(""), NAMES)
+SECONDS = st.one_of(st.integers(1, 120), st.floats(0.5, 120).map(lambda value: round(value, 2)))
+
+
+def some(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Values]:
+    """Give tables with any of the parts."""
+    return st.fixed_dictionaries({}, optional=parts)
+
+
+SOURCES = st.dictionaries(
+    st.from_regex(r"[a-z][a-z0-9]{0,5}(_[a-z0-9]{1,5})?", fullmatch=True),
+    st.fixed_dictionaries(
+        {"profile": st.just("drx_standard"), "environment": st.sampled_from(["sandbox", "production"])},
+        optional={
+            "existingSecret": MAYBE,
+            "toleranceS": st.one_of(st.just("off"), st.integers(1, 86_400)),
+            "dedupeWindowS": st.integers(60, 2_592_000),
+        },
+    ),
+    max_size=3,
+)
+SCALING = {"enabled": st.booleans(), "minReplicas": st.integers(1, 20), "maxReplicas": st.integers(1, 20)}
+INGRESS = some(
+    enabled=st.booleans(),
+    replicas=st.integers(1, 20),
+    sources=SOURCES,
+    http=some(deadlineS=SECONDS, bodyMaxBytes=st.integers(1, 16_777_216), inflightMaxBytes=st.integers(1024, 2**40)),
+    spool=some(
+        enabled=st.booleans(),
+        afterS=SECONDS,
+        capacityBytes=st.integers(1_048_576, 2**40),
+        volume=some(sizeGi=st.integers(0, 4096)),
+    ),
+    preStopSleepS=st.integers(5, 30),
+    shutdown=some(drainS=SECONDS, flushS=SECONDS, graceS=st.integers(1, 200)),
+    kafka=some(credentialsSecret=MAYBE, clientCertificateSecret=MAYBE),
+    httpRoute=some(enabled=st.booleans()),
+    hpa=some(**SCALING),
+)
+READ_MODEL = some(
+    enabled=st.booleans(),
+    replicas=st.integers(1, 20),
+    options=some(schema=st.sampled_from(["read_model", "read_model_2"]), batch_records=st.integers(1, 5000)),
+    kafka=some(credentialsSecret=MAYBE, sessionS=st.integers(6, 1800), rebalanceS=SECONDS),
+    shutdown=some(drainS=SECONDS, commitS=SECONDS, graceS=st.integers(1, 200)),
+    hpa=some(**SCALING),
+    keda=some(**SCALING),
+)
+VALUES = some(
+    nameOverride=MAYBE,
+    kafka=some(
+        securityProtocol=st.sampled_from(["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]),
+        partitions=st.integers(1, 24),
+        routes=st.dictionaries(st.from_regex(r"[a-z.]{1,10}", fullmatch=True), st.just("drx.alerts.v1"), max_size=2),
+    ),
+    registry=some(url=st.sampled_from(["", "https://registry.example.test"])),
+    ingress=INGRESS,
+    consumers=some(read_model=READ_MODEL),
+    networkPolicy=some(enabled=st.booleans()),
+    monitoring=some(
+        monitor=st.sampled_from(["auto", "never", "PodMonitor", "ServiceMonitor"]), dashboards=st.booleans()
+    ),
+    heartbeatTest=some(enabled=st.booleans()),
+)
+
+
+@settings(max_examples=40)
+@given(over=VALUES)
+def test_values_are_refused_with_a_way_out_or_work(over: Values) -> None:
+    values = merged(load("minimal"), over)
+    rendered, problems = attempt(values)
+    if rendered is None:
+        event("refused")
+        assert [line for line in problems if line.startswith("  - ")], f"refused by Helm and not by us: {problems}"
+        return
+
+    event("rendered")
+    names = [(each["kind"], each["metadata"]["name"]) for each in rendered.objects]
+    assert len(set(names)) == len(names)
+    check_that_the_programs_start(rendered)
+
+
+def attempt(values: Values) -> tuple[Rendered | None, list[str]]:
+    try:
+        return render(values), []
+    except RefusedError as exc:
+        return None, str(exc).splitlines()
+
+
+def check_that_the_programs_start(rendered: Rendered) -> None:
+    """What the chart has let through, the programs must not refuse: a pod that cannot start is found too late."""
+    for name, pod in rendered.pods():
+        found = variables(rendered, pod, pod_name="pod-0")
+        before = dict(os.environ)
+        os.environ |= found
+        try:
+            if name.partition("/")[0] in {"StatefulSet", "Deployment"} and name.endswith("ingress"):
+                assert load_settings().sources
+            elif found:
+                read_options(load_consumer_settings(["read_model"]).options("read_model"))
+        finally:
+            for variable in found:
+                del os.environ[variable]
+            os.environ |= before

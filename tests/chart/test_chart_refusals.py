@@ -1,0 +1,128 @@
+"""Values that cannot work are refused before anything is installed, by name and with what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import RefusedError, changed, load, render
+from tests.chart.schema import is_refused, members
+
+SECRETS = {path for path, schema in members() if is_refused(schema)}
+READER = "consumers.read_model"
+ON, OFF = True, False
+
+# Which case, what is changed in it, the value that is named, and the way out that is named with it.
+REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
+    ("minimal", {"image.repository": ""}, "image.repository", "name the repository"),
+    ("minimal", {"image.digest": ""}, "image.digest", "named by digest"),
+    ("minimal", {"kafka.bootstrapServers": ""}, "kafka.bootstrapServers", "give host:port"),
+    ("minimal", {"ingress.sources": {}}, "ingress.sources", "name at least one sender"),
+    ("minimal", {"ingress.sources.drx.existingSecret": ""}, "ingress.sources.drx.existingSecret", "name the Secret"),
+    ("minimal", {"ingress.sources.drx.secret": "whsec_x"}, "ingress.sources.drx.secret", "existingSecret"),
+    ("minimal", {"kafka.password": "x"}, "kafka.password", "credentialsSecret"),
+    ("minimal", {"registry.password": "x"}, "registry.password", "credentialsSecret"),
+    ("minimal", {"registry.url": "https://me:x@registry"}, "registry.url", "credentialsSecret"),
+    ("minimal", {"ingress.spool.key": "spk_x"}, "ingress.spool.key", "keySecret"),
+    ("minimal", {f"{READER}.postgres.dsn": "postgresql://me:x@db"}, f"{READER}.postgres.dsn", "existingSecret"),
+    ("minimal", {f"{READER}.postgres.existingSecret": ""}, f"{READER}.postgres.existingSecret", "enabled to false"),
+    ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
+    ("minimal", {"ingress.spool.volume.sizeGi": 0}, "ingress.spool.volume.sizeGi", "give the volume a size"),
+    ("minimal", {"ingress.spool.volume.sizeGi": 1}, "ingress.spool.volume.sizeGi", "enlarge the volume"),
+    ("minimal", {"ingress.hpa.enabled": ON}, "ingress.hpa.enabled", "set ingress.replicas"),
+    (
+        "ingress-only",
+        {"ingress.kubernetesIngress": {"enabled": ON, "host": "a.test", "tlsSecret": "a"}},
+        "ingress.kubernetesIngress.enabled",
+        "set one of",
+    ),
+    ("ingress-only", {"ingress.httpRoute.parentRefs": []}, "ingress.httpRoute.parentRefs", "name the Gateway"),
+    ("ingress-class", {"ingress.kubernetesIngress.tlsSecret": ""}, "ingress.kubernetesIngress", "tlsSecret"),
+    ("minimal", {"kafka.securityProtocol": "SASL_PLAINTEXT"}, "kafka.securityProtocol", "set SSL or SASL_SSL"),
+    ("minimal", {"kafka.securityProtocol": "SSL"}, "ingress.kafka.credentialsSecret", "leave this empty"),
+    ("minimal", {"ingress.kafka.credentialsSecret": ""}, "ingress.kafka.credentialsSecret", "name a Secret"),
+    ("minimal", {f"{READER}.kafka.credentialsSecret": ""}, f"{READER}.kafka.credentialsSecret", "name a Secret"),
+    ("sandbox", {"kafka.caSecret": "ca"}, "kafka.caSecret", "SSL or SASL_SSL"),
+    ("sandbox", {"ingress.kafka.clientCertificateSecret": "c"}, "ingress.kafka.clientCertificateSecret", "SASL_SSL"),
+    ("minimal", {"ingress.registry.credentialsSecret": "r"}, "ingress.registry.credentialsSecret", "set registry.url"),
+    ("no-spool", {"ingress.hpa.minReplicas": 21}, "ingress.hpa.minReplicas", "must not exceed"),
+    ("keda", {f"{READER}.hpa.enabled": ON}, f"{READER}.keda.enabled", "set one of"),
+    ("keda", {f"{READER}.keda.maxReplicas": 25}, f"{READER}.keda.maxReplicas", "lower it"),
+    ("keda", {f"{READER}.keda.minReplicas": 25}, f"{READER}.keda.minReplicas", "must not exceed"),
+    ("consumer-hpa", {f"{READER}.hpa.maxReplicas": 13}, f"{READER}.hpa.maxReplicas", "lower it"),
+    ("minimal", {f"{READER}.replicas": 13}, f"{READER}.replicas", "lower it"),
+    ("minimal", {"ingress.spool.afterS": 4}, "ingress.spool.afterS", "less than"),
+    ("minimal", {"ingress.http.deadlineS": 15}, "ingress.shutdown.drainS", "more than"),
+    ("minimal", {"ingress.preStopSleepS": 20}, "ingress.shutdown.graceS", "more than"),
+    ("minimal", {f"{READER}.kafka.sessionS": 600}, f"{READER}.kafka.sessionS", "less than"),
+    ("minimal", {f"{READER}.kafka.rebalanceS": 35}, f"{READER}.kafka.rebalanceS", "more than"),
+    ("minimal", {f"{READER}.shutdown.graceS": 39}, f"{READER}.shutdown.graceS", "at least"),
+    ("minimal", {"heartbeatTest.source": "nobody"}, "heartbeatTest.source", "name one of"),
+]
+
+
+def refused(case: str, changes: dict[str, Any], *, major: int) -> list[str]:
+    """What is said, one problem a line."""
+    values = load(case)
+    for path, value in changes.items():
+        values = changed(values, path, value)
+    with pytest.raises(RefusedError) as caught:
+        render(values, major=major)
+    return [line.strip().removeprefix("- ") for line in str(caught.value).splitlines() if line.startswith("  - ")]
+
+
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize(("case", "changes", "named", "way_out"), REFUSED)
+def test_what_cannot_work_is_refused_with_the_way_out(
+    case: str, changes: dict[str, Any], named: str, way_out: str, major: int
+) -> None:
+    problems = refused(case, changes, major=major)
+
+    assert [each for each in problems if each.startswith(f"{named}: ") and way_out in each]
+
+
+def test_every_secret_that_somebody_might_write_down_is_refused() -> None:
+    tried = {path.replace(".drx.", ".<name>.") for _, changes, _, _ in REFUSED for path in changes}
+
+    assert SECRETS - tried == set()
+    assert len(SECRETS) == 5
+
+
+def test_no_refusal_repeats_a_secret() -> None:
+    for path in ("kafka.password", "registry.password", "ingress.spool.key", f"{READER}.postgres.dsn"):
+        assert "canary" not in "".join(refused("minimal", {path: "canary"}, major=4))
+    assert "canary" not in "".join(refused("minimal", {"registry.url": "https://me:canary@registry"}, major=4))
+
+
+def test_all_problems_are_told_at_once() -> None:
+    assert (
+        len(refused("minimal", {"image.digest": "", "ingress.sources": {}, "kafka.bootstrapServers": ""}, major=4)) == 3
+    )
+
+
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("ingres", {}),
+        ("ingress.replica", 2),
+        ("consumers.fhir", {"enabled": ON}),
+        ("consumers.read_model.options.batch", 2),
+        ("ingress.replicas", "2"),
+        ("ingress.sources", {"Drx": {"profile": "drx_standard", "environment": "sandbox", "existingSecret": "a"}}),
+        ("ingress.sources.drx.environment", "test"),
+        ("image.digest", "sha256:123"),
+        ("kafka.bootstrapServers", "kafka.example.test"),
+        ("ingress.resources.requests.memory", "lots"),
+    ],
+)
+def test_a_value_that_is_no_value_is_refused_by_the_schema(path: str, value: Any, major: int) -> None:
+    with pytest.raises(RefusedError, match="schema"):
+        render(changed(load("minimal"), path, value), major=major)
+
+
+def test_nothing_is_asked_of_what_does_not_run() -> None:
+    values = changed(load("ingress-only"), f"{READER}.enabled", OFF)
+
+    assert not render(changed(values, f"{READER}.postgres.existingSecret", "")).all("Deployment")

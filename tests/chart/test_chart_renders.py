@@ -1,0 +1,80 @@
+"""What each set of values becomes, by both Helms, and that it is what it was."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.chart.rendering import CASES, CHART, lint, render
+
+GOLDEN = Path(__file__).parent / "golden"
+# Set to write them anew; the difference is then reviewed like any other.
+REWRITE = "CHART_GOLDEN"
+
+
+def without_blank_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(CASES) >= 12
+
+
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_helm_has_nothing_to_say(case: str, major: int) -> None:
+    code, said = lint(CASES[case], major=major)
+
+    assert code == 0, said
+    assert "WARNING" not in said
+    assert "[INFO] Fail" not in said
+    assert "funcMap fail" not in said
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_render_is_the_golden_one(case: str) -> None:
+    golden = GOLDEN / f"{case}.yaml"
+    text = render(CASES[case]).text
+    if os.environ.get(REWRITE):
+        golden.write_text(text)
+
+    assert text == golden.read_text(), f"another render than {golden}; with {REWRITE}=1 in the environment it is kept"
+
+
+def test_no_golden_render_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*")} == set(CASES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_helms_render_the_same(case: str) -> None:
+    # Helm 4 ends a document by one more line.
+    assert without_blank_lines(render(CASES[case], major=3).text) == without_blank_lines(render(CASES[case]).text)
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_two_renders_are_the_same_bytes(major: int) -> None:
+    assert render(CASES["full"], major=major).text == render(CASES["full"], major=major).text
+
+
+def test_no_template_asks_the_clock_the_dice_or_the_cluster() -> None:
+    for path in (CHART / "templates").rglob("*"):
+        if path.is_file():
+            words = path.read_text().replace("(", " ").split()
+            assert not {"now", "lookup", "randAlpha", "randAlphaNum", "uuidv4", "genSelfSignedCert"} & set(words), path
+
+
+def test_kinds_of_an_operator_are_made_where_the_cluster_knows_them() -> None:
+    known = [f"monitoring.coreos.com/v1/{kind}" for kind in ("PodMonitor", "PrometheusRule")]
+    minimal = CASES["minimal"]
+
+    assert not render(minimal).all("PodMonitor")
+    assert len(render(minimal, "--api-versions", ",".join(known)).all("PodMonitor")) == 2
+    assert len(render(minimal, "--api-versions", ",".join(known)).all("PrometheusRule")) == 1
+
+
+def test_a_cluster_that_is_too_old_is_refused() -> None:
+    assert lint(CASES["minimal"], major=4)[0] == 0
+    with pytest.raises(Exception, match="kubeVersion"):
+        render(CASES["minimal"], "--kube-version", "1.29.9")

@@ -1,0 +1,106 @@
+"""What others say about the rendered objects: the schemas of Kubernetes and of the operators, and checkov."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import CASES, Object, render
+from tests.chart.tools import python
+from tests.node import node_script
+
+HERE = Path(__file__).parent
+# The oldest that the chart allows, one that is in wide use, and the newest that the schemas know.
+VERSIONS = ["1.30", "1.34", "1.37"]
+OPERATORS = {"gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com"}
+ACCEPTED = {
+    "CKV_K8S_11": "CPU limits: throttling shows as latency; requests keep the CPU free, and memory has its limit",
+    "CKV_K8S_8": "liveness of the pod of `helm test`, which ends by itself",
+    "CKV_K8S_9": "its readiness: nothing is sent to it",
+}
+
+
+def is_of_an_operator(each: Object) -> bool:
+    return str(each["apiVersion"]).partition("/")[0] in OPERATORS
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[tuple[str, Object]]:
+    """Every object that any case makes, with where it comes from first."""
+    found: dict[str, tuple[str, Object]] = {}
+    for case, path in CASES.items():
+        for each in render(path).objects:
+            found.setdefault(json.dumps(each), (f"{case}: {each['kind']}/{each['metadata']['name']}", each))
+    return list(found.values())
+
+
+def judged_by_kubernetes(objects: list[tuple[str, Object]]) -> list[str]:
+    result = subprocess.run(  # noqa: S603 - our own script
+        [python(), str(HERE / "validate_core.py")],
+        input=json.dumps({"versions": VERSIONS, "objects": objects}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def judged_by_operators(objects: list[Object]) -> list[Any]:
+    result = subprocess.run(  # noqa: S603 - our own script
+        node_script(HERE / "npm", "chart"), input=json.dumps(objects), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    found: list[Any] = json.loads(result.stdout)
+    return found
+
+
+def test_kubernetes_takes_every_object_of_its_own(objects: list[tuple[str, Object]]) -> None:
+    own = [(where, each) for where, each in objects if not is_of_an_operator(each)]
+
+    assert judged_by_kubernetes(own) == []
+    assert len(own) > 60
+
+
+def test_operators_take_every_object_of_theirs(objects: list[tuple[str, Object]]) -> None:
+    theirs = [each for _, each in objects if is_of_an_operator(each)]
+
+    assert [each for each in judged_by_operators(theirs) if each] == []
+    kinds = {"HTTPRoute", "ScaledObject", "TriggerAuthentication", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
+    assert {each["kind"] for each in theirs} == kinds
+
+
+def test_the_judges_can_say_no(objects: list[tuple[str, Object]]) -> None:
+    workload = deepcopy(next(each for _, each in objects if each["kind"] == "Deployment"))
+    workload["spec"]["replica"] = 2
+    scaled = deepcopy(next(each for _, each in objects if each["kind"] == "ScaledObject"))
+    scaled["spec"]["maxReplicaCount"] = "many"
+
+    assert len(judged_by_kubernetes([("here", workload)])) == len(VERSIONS)
+    assert judged_by_operators([scaled])[0]
+
+
+def test_checkov_finds_nothing_but_what_is_accepted(tmp_path: Path) -> None:
+    for case, path in CASES.items():
+        (tmp_path / f"{case}.yaml").write_text(render(path).text)
+    command = [python(), "-m", "checkov.main", "--directory", str(tmp_path), "--framework", "kubernetes"]
+    result = subprocess.run(  # noqa: S603 - our own command line
+        [*command, "--quiet", "--compact", "--soft-fail", "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+
+    assert report["summary"]["passed"] > 1000
+    assert report["summary"]["parsing_errors"] == 0
+    failed = report["results"]["failed_checks"]
+    assert {each["check_id"] for each in failed} <= set(ACCEPTED), failed
+    ended = [each["resource"] for each in failed if each["check_id"] != "CKV_K8S_11"]
+    assert all(name.startswith("Pod.") and name.endswith("-test") for name in ended)

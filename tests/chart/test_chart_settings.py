@@ -1,0 +1,156 @@
+"""What the chart sets is what the programs read: no variable is unknown to them, no setting is out of reach."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.settings import Settings, load_settings
+from consumers.read_model.options import read_options
+from consumers.settings import ConsumerSettings
+from consumers.settings import load_settings as load_consumer_settings
+from docs.settings_page import consumer_settings_page, settings_page
+from tests.chart.environment import variables
+from tests.chart.rendering import CASES, Rendered, load, render
+
+# Fixed by the chart, so that ports and mounts meet; or wrong in a pod.
+LEFT_OUT = {
+    "BRIDGE_HTTP__HOST",  # a pod listens on its own address
+    "BRIDGE_MANAGEMENT__HOST",
+    "CONSUMER_MANAGEMENT__HOST",
+    "CONSUMER_POSTGRES__DSN",  # a secret has no place in a variable
+}
+
+
+def of(rendered: Rendered, part: str) -> dict[str, str] | None:
+    """Variables of the pod of a component, if it runs."""
+    for name, pod in rendered.pods():
+        if name.partition("/")[0] in {"StatefulSet", "Deployment"} and name.endswith(part):
+            return variables(rendered, pod, pod_name="pod-0")
+    return None
+
+
+def all_variables(page: str) -> set[str]:
+    """Every variable of a reference page."""
+    return {name.replace("<NAME>", "DRX") for name in re.findall(r"^\| `([A-Z_<>]+)` \|", page, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def rendered(request: pytest.FixtureRequest) -> Rendered:
+    return render(CASES[request.param])
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in os.environ:
+        if name.startswith(("BRIDGE_", "CONSUMER_")):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def ingress_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> Settings | None:
+    found = of(rendered, "-ingress")
+    for name, value in (found or {}).items():
+        clean.setenv(name, value)
+    return load_settings() if found else None
+
+
+def consumer_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> ConsumerSettings | None:
+    found = of(rendered, "-read-model")
+    for name, value in (found or {}).items():
+        clean.setenv(name, value)
+    return load_consumer_settings(["read_model"]) if found else None
+
+
+def test_the_ingress_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
+    settings = ingress_settings(rendered, clean)
+
+    if settings is not None:
+        assert settings.instance == "pod-0"
+        assert settings.sources
+        for source in settings.sources.values():
+            load_profile(source.profile)
+
+
+def test_the_read_model_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
+    settings = consumer_settings(rendered, clean)
+
+    if settings is not None:
+        read_options(settings.options("read_model"))
+        assert settings.postgres.dsn is None
+
+
+def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:
+    for name, pod in rendered.pods():
+        (container,) = pod["spec"]["containers"]
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+        found = variables(rendered, pod, pod_name="pod-0")
+        paths = [value for value in found.values() if value.startswith("/")]
+        paths += re.findall(r"=(/\S+)", " ".join(container["command"]))
+        assert paths, name
+        for path in paths:
+            assert any(f"{path}/".startswith(f"{mount}/") for mount in mounts), (name, path)
+
+
+def test_every_setting_of_the_ingress_can_be_set() -> None:
+    found = of(render(CASES["full"]), "-ingress")
+
+    assert found is not None
+    assert all_variables(settings_page()) - set(found) - LEFT_OUT == set()
+    assert set(found) - all_variables(settings_page()) == set()
+
+
+def test_every_setting_of_a_consumer_can_be_set() -> None:
+    found = of(render(CASES["full"]), "-read-model")
+
+    assert found is not None
+    own = {name for name in found if name.startswith("CONSUMER_READ_MODEL__")}
+    assert all_variables(consumer_settings_page()) - set(found) - LEFT_OUT == set()
+    assert set(found) - all_variables(consumer_settings_page()) - own == set()
+
+
+def test_the_defaults_are_those_of_the_programs(clean: pytest.MonkeyPatch) -> None:
+    rendered = render(CASES["minimal"])
+    settings, consumer = ingress_settings(rendered, clean), consumer_settings(rendered, clean)
+
+    assert settings is not None
+    assert consumer is not None
+    default = Settings.model_construct()
+    assert settings.http == default.http
+    assert settings.dedupe == default.dedupe
+    assert settings.spool.capacity_bytes == default.spool.capacity_bytes
+    assert settings.spool.after_s == default.spool.after_s
+    assert settings.kafka.partitions == default.kafka.partitions
+    assert settings.shutdown.drain_s == default.shutdown.drain_s
+    assert settings.shutdown.flush_s == default.shutdown.flush_s
+    other = ConsumerSettings.model_construct()
+    assert consumer.shutdown == other.shutdown
+    assert consumer.kafka.session_s == other.kafka.session_s
+    assert consumer.kafka.rebalance_s == other.kafka.rebalance_s
+    assert consumer.kafka.max_poll_s == other.kafka.max_poll_s
+    assert consumer.kafka.offset_reset == other.kafka.offset_reset
+    assert consumer.postgres.pool_size == other.postgres.pool_size
+
+
+def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:
+    values = load("minimal")
+    values["ingress"]["spool"] |= {"capacityBytes": 1_099_511_627_776, "volume": {"sizeGi": 2048}}
+    values["ingress"]["http"] = {"deadlineS": 3.25}
+
+    settings = ingress_settings(render(values), clean)
+
+    assert settings is not None
+    assert settings.spool.capacity_bytes == 1_099_511_627_776
+    assert settings.http.deadline_s == 3.25
+
+
+def test_init_has_the_settings_of_the_process_that_it_prepares() -> None:
+    rendered = render(CASES["full"])
+    jobs = {name: pod for name, pod in rendered.pods() if name.startswith("Job/")}
+
+    assert len(jobs) == 2
+    for pod in jobs.values():
+        assert variables(rendered, pod, pod_name="pod-0") == of(rendered, "-read-model")

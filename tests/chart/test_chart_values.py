@@ -1,0 +1,207 @@
+"""The values, their schema, their use and their documentation are one thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+from consumers.read_model.options import TOPICS, Options
+from docs.chart_page import chart_readme
+from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render, without
+from tests.chart.schema import DEFINITIONS, NAMED, SCHEMA, is_refused, members
+
+MEMBERS = dict(members())
+DEFAULTS: Values = yaml.safe_load((CHART / "values.yaml").read_text())
+BY_SCHEMA = re.compile(r"meet the specifications of the schema")
+# Helm's own; it hands it to every chart, and this one takes nothing from it.
+HELMS = {"global"}
+# Optional, and absent unless set: a default would mean something.
+UNSET = {"ingress.resources.limits.cpu", "consumers.read_model.resources.limits.cpu"}
+
+
+def declared(path: str) -> str:
+    """Return a path as the schema has it."""
+    return re.sub(r"^ingress\.sources\.\w+", f"ingress.sources.{NAMED}", path)
+
+
+def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a file that is no table with names of ours; a list, and a table of labels, count as a whole."""
+    inside = {f"{path}.{name}" if path else name: value for name, value in values.items()} if values else {}
+    for below, value in inside.items():
+        ours = isinstance(value, dict) and value and all(declared(f"{below}.{name}") in MEMBERS for name in value)
+        if ours:
+            yield from leaves(value, below)
+        else:
+            yield below, value
+
+
+def has(values: Any, path: str) -> bool:
+    """Tell whether there is such a value, whatever it is."""
+    name, _, rest = path.partition(".")
+    return isinstance(values, dict) and name in values and (not rest or has(values[name], rest))
+
+
+def another(path: str, value: Any) -> Any:
+    """A value of the same kind that the schema allows there; None to leave it out, where there is but one."""
+    schema = MEMBERS[declared(path)]
+    if "enum" in schema:
+        return next((word for word in schema["enum"] if word != value), None)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1 if value + 1 <= schema.get("maximum", value + 1) else value - 1
+    if isinstance(value, list):
+        return [*value, *value]
+    if isinstance(value, dict):
+        return {**value, next(iter(value)): "other"}
+    # A digest and an instant keep their length, a quantity grows at its front, all else at its end.
+    candidates = (f"{value}x", f"1{value}", f"{value[:-1]}0", value.replace("15:", "16:"))
+    return next(each for each in candidates if re.search(schema.get("pattern", ""), each) and each != value)
+
+
+@cache
+def bases() -> dict[str, tuple[Values, str]]:
+    """Every value is in `full`, but it cannot show all at once: what excludes each other has a variant."""
+    full = load("full")
+    by_ingress = changed(changed(full, "ingress.httpRoute.enabled", False), "ingress.kubernetesIngress.enabled", True)  # noqa: FBT003 - a value
+    without_spool = changed(changed(full, "ingress.spool.enabled", False), "ingress.hpa.enabled", True)  # noqa: FBT003 - as above
+    reader = "consumers.read_model"
+    by_cpu = changed(changed(full, f"{reader}.keda.enabled", False), f"{reader}.hpa.enabled", True)  # noqa: FBT003 - as above
+    fixed = changed(full, f"{reader}.keda.enabled", False)  # noqa: FBT003 - as above
+    unnamed = changed(full, "fullnameOverride", "")
+    found = {
+        "full": full,
+        "by_ingress": by_ingress,
+        "without_spool": without_spool,
+        "by_cpu": by_cpu,
+        "fixed": fixed,
+        "unnamed": unnamed,
+    }
+    return {name: (values, render(values).text) for name, values in found.items()}
+
+
+def is_used(path: str, value: Any) -> bool:
+    """Tell whether another value gives another render, or a refusal by the templates."""
+    other = another(path, value)
+    for values, text in bases().values():
+        try:
+            found = render(without(values, path) if other is None else changed(values, path, other)).text
+        except RefusedError as exc:
+            found = str(exc)
+        assert not BY_SCHEMA.search(found), f"{path} = {other!r} was to be allowed: {found}"
+        if found != text:
+            return True
+    return False
+
+
+def test_the_schema_is_closed_everywhere() -> None:
+    tables = {"": SCHEMA, **{path: schema for path, schema in MEMBERS.items() if schema.get("type") == "object"}}
+    for path, schema in tables.items():
+        if path not in HELMS:
+            inside = schema.get("additionalProperties")
+            assert inside is False if "properties" in schema else isinstance(inside, dict), path
+
+
+def test_every_value_says_what_it_means() -> None:
+    for path, schema in MEMBERS.items():
+        if "properties" not in schema and not path.endswith(NAMED):
+            assert schema.get("description"), path
+
+
+def test_every_definition_is_in_use() -> None:
+    text = (CHART / "values.schema.json").read_text()
+
+    assert [name for name in DEFINITIONS if f'"#/definitions/{name}"' not in text] == []
+
+
+def test_every_value_has_a_default_but_those_that_a_name_or_a_use_brings() -> None:
+    optional = (*HELMS, NAMED, "consumers.read_model.options.")
+    wanted = [
+        path
+        for path, schema in MEMBERS.items()
+        if "properties" not in schema and not is_refused(schema) and not any(each in path for each in optional)
+    ]
+
+    assert len(wanted) > 120
+    assert {path for path in wanted if not has(DEFAULTS, path)} == UNSET
+
+
+def test_the_full_case_has_every_value_and_almost_none_at_its_default() -> None:
+    full = load("full")
+    wanted = {
+        path.replace(NAMED, "drx")
+        for path, schema in MEMBERS.items()
+        if "properties" not in schema and not is_refused(schema)
+        if NAMED not in path.removeprefix(f"ingress.sources.{NAMED}") and path not in HELMS
+    }
+    defaults = dict(leaves(DEFAULTS))
+    same = {path for path, value in leaves(full) if path in defaults and defaults[path] == value}
+
+    assert {path for path in wanted if not has(full, path)} == set()
+    # Switches, and what must be so for the rest to show.
+    assert {path for path in same if not path.endswith(".enabled")} <= {
+        "kafka.securityProtocol",
+        "monitoring.dashboards",
+    }
+
+
+@pytest.mark.parametrize(("path", "value"), [*leaves(load("full"))])
+def test_every_value_is_used(path: str, value: Any) -> None:
+    assert is_used(path, value), f"{path}: no template does anything with it"
+
+
+def test_every_path_in_a_template_is_declared() -> None:
+    roots = {
+        ".Values": "",
+        "$root.Values": "",
+        "$.Values": "",
+        "$ingress": "ingress",
+        "$consumer": "consumers.read_model",
+        "$component": "consumers.read_model",
+        "$kafka": "kafka",
+        "$policy": "networkPolicy",
+        "$monitoring": "monitoring",
+        "$spool": "ingress.spool",
+        "$registry": "registry",
+        "$test": "heartbeatTest",
+    }
+    pattern = re.compile(rf"(?<![\w$.])({'|'.join(map(re.escape, roots))})((?:\.[A-Za-z_]\w*)+)")
+    found = {
+        f"{roots[root]}{rest}".removeprefix(".")
+        for path in (CHART / "templates").rglob("*")
+        if path.is_file()
+        for root, rest in pattern.findall(path.read_text())
+    }
+
+    assert len(found) > 100
+    assert found - set(MEMBERS) == set()
+
+
+def test_the_read_model_has_the_options_that_it_reads() -> None:
+    prefix = "consumers.read_model.options."
+    offered = {path.removeprefix(prefix) for path in MEMBERS if path.startswith(prefix) and NAMED not in path}
+
+    assert offered == {field.name for field in fields(Options)}
+
+
+def test_keda_looks_at_the_topics_that_the_read_model_reads() -> None:
+    triggers = render(load("keda")).one("ScaledObject")["spec"]["triggers"]
+
+    assert tuple(each["metadata"]["topic"] for each in triggers) == TOPICS
+    assert {each["metadata"]["consumerGroup"] for each in triggers} == {Options().group}
+
+
+def test_keda_looks_at_the_group_of_a_schema_of_its_own() -> None:
+    (trigger,) = render(load("full")).one("ScaledObject")["spec"]["triggers"]
+
+    assert trigger["metadata"]["consumerGroup"] == Options(schema="read_model_2").group
+
+
+def test_the_readme_has_the_values_as_they_are() -> None:
+    assert (CHART / "README.md").read_text() == chart_readme()
