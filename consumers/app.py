@@ -56,7 +56,7 @@ async def run_consumer(
 
     Raises:
         ConfigError: The operator must change something; nothing was started that is not ended again.
-        ExceptionGroup: A part failed that the process cannot do without, or too much was parked to go on.
+        ExceptionGroup: A part failed that the process cannot do without.
     """
     stop = asyncio.Event()
     signals = stop_on_signals(stop)
@@ -126,6 +126,7 @@ class Member:
         self._decoder = decoder
         self._metrics = metrics
         self._start = "starting"
+        self._settler: Settler | None = None
         self._subscriber: Subscriber | None = None
 
     @property
@@ -134,6 +135,7 @@ class Member:
         return {
             "start": lambda: self._start,
             "group": lambda: "ok" if self._subscriber is None else self._subscriber.ready(),
+            "parking": lambda: "ok" if self._settler is None else self._settler.standing(),
             "reading": lambda: "ok" if self._subscriber is None else self._subscriber.degraded(),
         }
 
@@ -160,7 +162,7 @@ class Member:
             jobs = Jobs(
                 consumer.jobs, group=consumer.group, database=self._database, timeout_s=consumer.handler_timeout_s
             )
-            self._subscriber, self._start = subscriber, "ok"
+            self._settler, self._subscriber, self._start = settler, subscriber, "ok"
             log.info("worker.started", group=consumer.group)
             await run_workers([subscriber, EndOf(settling), jobs], stop=stop, drain_timeout_s=drain_s)
 

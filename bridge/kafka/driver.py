@@ -10,6 +10,7 @@ from bridge.kafka.batches import Batch, FastPath, Former, NotAppendedError
 from bridge.kafka.failure import ATTEMPTS_MAX, delay_s
 from bridge.kafka.key_lanes import KeyLanes
 from bridge.kafka.ledger import FencedError
+from bridge.kafka.parker import Parker
 from bridge.kafka.parking import key_text
 from bridge.kafka.parts import Parts
 from bridge.kafka.replay import Replay
@@ -163,6 +164,13 @@ class BatchDriver:
         """Wait before a transaction that met a deadlock, or the like, is tried again."""
         share.replay = share.replay or attempt >= ATTEMPTS_MAX
         await asyncio.sleep(delay_s(attempt, spread=self._parts.spread))
+
+
+def batch_driver(parts: Parts, mode: Batches, *, parker: Parker, lanes: KeyLanes) -> BatchDriver:
+    """Put a driver together that settles in batches of this mode."""
+    former = Former(parts, lanes=lanes, records_max=mode.records)
+    replay = Replay(parts, parker=parker, former=former, lanes=lanes)
+    return BatchDriver(parts, former=former, fast=FastPath(parts), replay=replay, lanes=lanes, mode=mode)
 
 
 def install_releases(share: Share, lanes: KeyLanes) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from bridge.kafka.breaker import ParkBreakerOpenError
 from bridge.kafka.gate import Gate
 from bridge.kafka.ledger import FencedError
 from bridge.kafka.parking import ParkingFullError, key_text
@@ -97,7 +98,7 @@ class KeyLanes:
                 following = await self._step(lane)
             except FencedError:
                 self._fenced(share)
-            except ParkingFullError as exc:
+            except (ParkBreakerOpenError, ParkingFullError) as exc:
                 self._stopped(share, exc.code)
             finally:
                 if following is not Next.HANDED:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from bridge.errors import TransientError
 from bridge.kafka import parking
+from bridge.kafka.parking import ParkingFullError
 from bridge.kafka.share import Share
 from bridge.postgres.pool import Database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
@@ -27,7 +28,10 @@ async def observe(
             await _count_parked(metrics, database, group)
         looks += 1
         now = asyncio.get_running_loop().time()
-        windows = [share.window for share in shares()]
+        held = list(shares())
+        full = sum(share.stopped == ParkingFullError.code for share in held)
+        metrics.parking_full_partitions.labels(service).set(full)
+        windows = [share.window for share in held]
         metrics.inflight_records.labels(service).set(sum(window.unsettled for window in windows))
         oldest_s = max((window.oldest_age_s(now) for window in windows), default=0.0)
         metrics.oldest_inflight_age.labels(service).set(oldest_s)

@@ -7,7 +7,7 @@ Skipped and dropped events go into the inbox: a repetition of one is a duplicate
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from bridge.errors import ConfigError
@@ -51,6 +51,11 @@ delete from drx_consumer.parked_key as k where grp = $1 and topic = $2 and key =
   select from drx_consumer.parked_event as e where (e.grp, e.topic, e.key) = (k.grp, k.topic, k.key)
 )
 """
+_LOCK_BREAKER = "select from drx_consumer.park_breaker where grp = $1 and opened_at is not null for update"
+_CLOSE_BREAKER = """
+update drx_consumer.park_breaker set opened_at = null, counted_from = clock_timestamp() where grp = $1
+"""
+_OPENED_AT = "select opened_at from drx_consumer.park_breaker where grp = $1"
 _AUDIT = """
 insert into drx_consumer.audit (grp, verb, actor, reason, topic, part, key, "offset", source, event_id, body_sha256,
   code, inbox_written)
@@ -130,6 +135,30 @@ async def drop_key(
     return await _give_up(database, group, (topic, key, None), ("drop_key", actor, reason), dry_run=dry_run)
 
 
+async def resume(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> list[Decision]:
+    """Close the park breaker of a group: its processes go on, and what was parked before counts no more.
+
+    Raises:
+        ConfigError: No reason, or the breaker is not open.
+    """
+    _demand("resume", reason)
+    async with database.transaction() as connection:
+        if await connection.fetchrow(_LOCK_BREAKER, group) is None:
+            msg = "the park breaker is not open"
+            raise ConfigError(msg)
+        if not dry_run:
+            await connection.execute(_CLOSE_BREAKER, group)
+            await audit(connection, group, "resume", [Decision()], actor=actor, reason=reason)
+    return [Decision()]
+
+
+async def opened_at(database: Database, group: str) -> datetime | None:
+    """Return since when the park breaker of a group is open; None when it is closed."""
+    async with database.transaction() as connection:
+        since: datetime | None = await connection.fetchval(_OPENED_AT, group)
+    return since
+
+
 async def audit(
     connection: Connection, group: str, verb: str, decisions: Sequence[Decision], *, actor: str, reason: str
 ) -> None:
@@ -144,9 +173,7 @@ async def _give_up(
 ) -> list[Decision]:
     topic, key, _ = which
     verb, actor, reason = why
-    if not reason.strip():
-        msg = f"{verb} needs a reason: it is kept in the audit"
-        raise ConfigError(msg)
+    _demand(verb, reason)
     async with database.transaction() as connection:
         if not dry_run:
             await connection.fetchrow(_LOCK_KEY, group, topic, key)
@@ -161,6 +188,12 @@ async def _give_up(
             await connection.execute(_REMOVE_KEY, group, topic, key)
             await audit(connection, group, verb, decisions, actor=actor, reason=reason)
     return decisions
+
+
+def _demand(verb: str, reason: str) -> None:
+    if not reason.strip():
+        msg = f"{verb} needs a reason: it is kept in the audit"
+        raise ConfigError(msg)
 
 
 async def _into_inbox(connection: Connection, group: str, decisions: list[Decision]) -> list[Decision]:

@@ -35,8 +35,9 @@ returning xmax = 0 as new
 """
 _PARK_EVENT = """
 insert into drx_consumer.parked_event (grp, topic, key, part, "offset", timestamp_ms, raw_key, value, headers,
-  source, event_id, event_type, body_sha256, class, code, attempts)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+  source, event_id, event_type, body_sha256, class, code, attempts, group_offset)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+  case when $14 <> 'behind' then (select coalesce(sum(next_offset), 0) from drx_consumer.progress where grp = $1) end)
 on conflict do nothing
 """
 _LOCK_KEY = "select from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3 for update"

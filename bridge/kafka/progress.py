@@ -59,6 +59,7 @@ _FORGET = (
     "delete from drx_consumer.settled where grp = $1",
     "delete from drx_consumer.parked_event where grp = $1",
     "delete from drx_consumer.parked_key where grp = $1",
+    "delete from drx_consumer.park_breaker where grp = $1",
 )
 _FORGET_INBOX = """
 with gone as (

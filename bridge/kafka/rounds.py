@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bridge.errors import TransientError
+from bridge.kafka.breaker import ParkBreakerOpenError
 from bridge.kafka.failure import ID_CONFLICT, Failure, classify
 from bridge.kafka.ledger import FencedError, Inbox, Verdict
 from bridge.kafka.parker import Parker
@@ -134,5 +135,5 @@ class Rounds:
             await self._parker.set_aside(share, one.event.record, failure, attempts=1)
         except FencedError:
             self._fenced(share)
-        except ParkingFullError as exc:
+        except (ParkBreakerOpenError, ParkingFullError) as exc:
             self._stopped(share, exc.code)

@@ -11,12 +11,12 @@ import structlog
 
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import TransientError
-from bridge.kafka.batches import FastPath, Former
+from bridge.kafka.brake import Brake
 from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
 from bridge.kafka.circuit import Circuit
 from bridge.kafka.crew import Crew
 from bridge.kafka.dead_letters import DeadLetters
-from bridge.kafka.driver import BatchDriver, Careful, install_releases
+from bridge.kafka.driver import BatchDriver, Careful, batch_driver, install_releases
 from bridge.kafka.failure import Spread
 from bridge.kafka.gate import Gate
 from bridge.kafka.holding import Holding
@@ -28,7 +28,6 @@ from bridge.kafka.parker import Parker
 from bridge.kafka.parking import ParkingFullError
 from bridge.kafka.parts import Parts
 from bridge.kafka.redrive import POLL_S, Redrive
-from bridge.kafka.replay import Replay
 from bridge.kafka.rounds import Rounds
 from bridge.kafka.share import Share
 from bridge.kafka.shares import Shares
@@ -81,8 +80,16 @@ class Settler:
         self._crew = Crew()
         self._sorter = Sorter(consumer, decoder)
         self._gate = Gate(Circuit(spread=spread), states=metrics.circuit_state, service=metrics.service)
-        self._tally = tally = Tally(metrics, group=consumer.group)
+        tally = Tally(metrics, group=consumer.group)
         self._shares = shares = Shares(group=consumer.group, tally=tally)
+        self._brake = brake = Brake(
+            breaker or ParkBreaker(),
+            shares,
+            database=database,
+            group=consumer.group,
+            metrics=metrics,
+            poll_s=release_poll_s,
+        )
         self._parts = parts = Parts(
             consumer=consumer,
             ledger=ledger,
@@ -90,7 +97,7 @@ class Settler:
             learner=learner or Learner(decoder),
             gate=self._gate,
             tally=tally,
-            breaker=breaker or ParkBreaker(),
+            breaker=brake.breaker,
             dead_letters=dead_letters,
             spread=spread,
         )
@@ -102,17 +109,14 @@ class Settler:
             settled=lambda lane: self._lanes.finish(lane),  # noqa: PLW0108 - the lanes come after the rounds
             start=self._crew.start,
             fenced=shares.fence,
-            stopped=shares.stop,
+            stopped=brake.stop,
         )
         single = Single(parts, parker=parker, rounds=self._rounds, release=self._redrive.step)
-        self._lanes = lanes = KeyLanes(single.step, gate=self._gate, fenced=shares.fence, stopped=shares.stop)
+        self._lanes = lanes = KeyLanes(single.step, gate=self._gate, fenced=shares.fence, stopped=brake.stop)
         self._careful = Careful(parts, lanes=lanes)
         self._batches: BatchDriver | None = None
         if isinstance(consumer.mode, Batches):
-            former = Former(parts, lanes=lanes, records_max=consumer.mode.records)
-            replay = Replay(parts, parker=parker, former=former, lanes=lanes)
-            fast = FastPath(parts)
-            self._batches = BatchDriver(parts, former=former, fast=fast, replay=replay, lanes=lanes, mode=consumer.mode)
+            self._batches = batch_driver(parts, consumer.mode, parker=parker, lanes=lanes)
         self._gate.listen(shares.wake)
 
     async def adopt(self, place: Place, generation: int) -> Adoption:
@@ -122,6 +126,7 @@ class Settler:
             TransientError: Not now.
         """
         del generation  # the reader's: it asks again when it has moved
+        await self._brake.look()
         claim = await self._holding.claim(place)
         await self._redrive.due(self._shares.adopt(place, claim))
         return Adoption(claim.next_offset, claim.last_event_id)
@@ -130,6 +135,8 @@ class Settler:
         """Expect records from `offset` on."""
         share = self._shares[place]
         share.open(offset)
+        if self._brake.holds(share):
+            return
         if share.careful_left:
             log.warning("worker.careful", topic=place.topic, partition=place.partition, group=self._consumer.group)
         install_releases(share, self._lanes)
@@ -156,7 +163,7 @@ class Settler:
             else:
                 self._lanes.put(share, record)
         if stale:
-            self._tally.count(place.topic, "stale", stale)
+            self._parts.tally.count(place.topic, "stale", stale)
         share.wake.set()
 
     def room(self, place: Place) -> bool:
@@ -166,9 +173,11 @@ class Settler:
     def halted(self, place: Place) -> bool:
         """Whether nothing of a partition can be settled for long; one without a record is read, to have a probe."""
         share = self._shares.find(place)
-        if share is None:
-            return False
-        return bool(share.stopped or share.away) or (not self._gate.closed and share.window.unsettled > 0)
+        return share is not None and share.halted(sink_away=not self._gate.closed)
+
+    def standing(self) -> str:
+        """Return `ok`, or why records of some partition wait until an operator acts."""
+        return self._brake.standing()
 
     def fenced(self, place: Place) -> bool:
         """Whether a transaction found that the partition was claimed since; to be forgotten and adopted again."""
@@ -176,8 +185,7 @@ class Settler:
 
     def mark(self, place: Place) -> int | None:
         """Return the offset below which everything is settled."""
-        share = self._shares.find(place)
-        return share.window.mark if share is not None and share.opened else None
+        return self._shares.mark(place)
 
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
         """Start no new record of these; return when those in flight are settled, or given up at the end of the time."""
@@ -196,7 +204,6 @@ class Settler:
         """Settle what is offered; after `stop` until every partition is forgotten.
 
         Raises:
-            ParkBreakerOpenError: Too much is parked.
             UnknownTypeError: The consumer fails for a type that this release does not know.
         """
         mode = self._consumer.mode
@@ -204,16 +211,13 @@ class Settler:
             self._crew.start(self._lanes.work())
         self._crew.start(self._rounds.work(self._shares.open))
         self._crew.start(self._redrive.work(self._shares.open, self._release))
+        self._crew.start(self._brake.work())
         self._crew.start(observe(self._metrics, self._shares.open, database=self._database, group=self._consumer.group))
         failed = asyncio.create_task(self._crew.failed())
-        ending = asyncio.create_task(self._until_forgotten(stop))
+        ending = asyncio.create_task(self._shares.forgotten(stop))
         try:
             await asyncio.wait((failed, ending), return_when=asyncio.FIRST_COMPLETED)
             self._crew.check()
-        except ParkBreakerOpenError as exc:
-            self._metrics.park_breaker.labels(self._metrics.service).set(1)
-            log.error("worker.park_breaker", code=exc.code, group=self._consumer.group)
-            raise
         finally:
             failed.cancel()
             ending.cancel()
@@ -221,11 +225,6 @@ class Settler:
             self._gate.end()
             await self._parts.learner.end()
             await self._crew.end(END_S)
-
-    async def _until_forgotten(self, stop: asyncio.Event) -> None:
-        """Wait for the reader, which drains and commits after `stop`; what it holds is needed for that."""
-        await stop.wait()
-        await self._shares.none_left.wait()
 
     async def _drive(self, share: Share) -> None:
         try:
@@ -238,12 +237,12 @@ class Settler:
                 share.direct = True
         except FencedError:
             self._shares.fence(share)
-        except ParkingFullError as exc:
-            self._shares.stop(share, exc.code)
+        except (ParkBreakerOpenError, ParkingFullError) as exc:
+            self._brake.stop(share, exc.code)
 
     def _release(self, share: Share, key: str) -> None:
         if share.stopped:
-            self._shares.renew(share)
+            self._brake.renew(share)
         elif self._batches is None:
             self._lanes.release(share, key)
         else:

@@ -101,6 +101,10 @@ class Share:
         """True when no record may be started any more."""
         return self.draining or self.gone or bool(self.stopped)
 
+    def halted(self, *, sink_away: bool) -> bool:
+        """Whether nothing can be settled for long; without a record in hand there would be nothing to probe with."""
+        return bool(self.stopped or self.away) or (sink_away and self.window.unsettled > 0)
+
     def open(self, offset: int) -> None:
         """Expect records from `offset` on."""
         known = offset == self.claim.next_offset

@@ -53,6 +53,11 @@ class Shares:
             return False
         return sum(each.window.size for each in self._shares.values()) < WINDOW_BYTES
 
+    def mark(self, place: Place) -> int | None:
+        """Return the offset below which everything of a place is settled; None before its records are expected."""
+        share = self._shares.get(place)
+        return share.window.mark if share is not None and share.opened else None
+
     def adopt(self, place: Place, claim: Claim) -> Share:
         """Hold a place as it was claimed; what was held of it counts for nothing."""
         self.forget((place,))
@@ -74,6 +79,11 @@ class Shares:
         """Settle nothing any more; the marks stay known until their places are forgotten."""
         for share in self._shares.values():
             share.close()
+
+    async def forgotten(self, stop: asyncio.Event) -> None:
+        """Wait for the reader, which drains and commits after `stop`; what is held is needed for that."""
+        await stop.wait()
+        await self.none_left.wait()
 
     def is_fenced(self, place: Place) -> bool:
         """Whether a transaction found that the place was claimed since."""

@@ -37,6 +37,7 @@ class Single:
 
         Raises:
             FencedError: The partition is not ours.
+            ParkBreakerOpenError: Too much is parked.
             ParkingFullError: The lot is full.
             BridgeError: What the process cannot outlive.
         """

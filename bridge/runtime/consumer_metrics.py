@@ -76,7 +76,8 @@ class ConsumerMetrics:
         self.parked_oldest_age = self._gauge("parked_oldest_age_seconds", "Age of the oldest parked key")
         self.park = self._counter("park", "Keys parked, by class of failure", ("class",))
         self.dlq_records = self._counter("dlq_records", "Records sent to the dead-letter topic", ("class",))
-        self.park_breaker = self._gauge("park_breaker_open", "1 while too much is parked to go on")
+        self.park_breaker_open = self._gauge("park_breaker_open", "1 while too much is parked to go on")
+        self.parking_full_partitions = self._gauge("parking_full_partitions", "Partitions stopped by a full lot")
 
     def _health(self) -> None:
         self.inflight_records = self._gauge("inflight_records", "Records taken in and not settled")

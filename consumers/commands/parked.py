@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from base64 import b64decode, b64encode
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -15,12 +16,13 @@ from rich.console import Console
 from bridge.decoding import Decoder, open_decoder
 from bridge.errors import DecodeError
 from bridge.kafka.decisions import export
+from bridge.kafka.operator import opened_at
 from bridge.kafka.parked import LIST_MAX, ParkedKey, WaitingEvent, list_parked
 from bridge.kafka.parked import show as waiting
 from bridge.kafka.transport import ConsumedRecord
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.parked_decisions import drop_key, retry, skip
+from consumers.commands.parked_decisions import drop_key, resume, retry, skip
 from consumers.commands.parked_options import (
     filters_of,
     json_option,
@@ -31,6 +33,8 @@ from consumers.commands.parked_options import (
 )
 from consumers.commands.screen import print_table
 
+_TIME = "%Y-%m-%d %H:%M:%SZ"
+
 
 @click.group()
 def parked() -> None:
@@ -40,6 +44,7 @@ def parked() -> None:
 parked.add_command(retry)
 parked.add_command(skip)
 parked.add_command(drop_key)
+parked.add_command(resume)
 
 
 @parked.command("list")
@@ -52,11 +57,14 @@ def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: i
     filters = filters_of(where)
     chosen = choose(name, schema=schema)
 
-    async def ask() -> list[ParkedKey]:
+    async def ask() -> tuple[list[ParkedKey], datetime | None]:
+        group = chosen.consumer.group
         async with open_for_operator(chosen, "parked list") as database:
-            return await list_parked(database, chosen.consumer.group, filters, limit=limit)
+            return await list_parked(database, group, filters, limit=limit), await opened_at(database, group)
 
-    keys = asyncio.run(ask())
+    keys, since = asyncio.run(ask())
+    if since is not None:
+        click.echo(f"the park breaker is open since {since:{_TIME}}; mend, then `drx-consumer parked resume`", err=True)
     if as_json:
         _lines([_document(each) for each in keys])
         return 0
@@ -70,7 +78,7 @@ def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: i
 
 def _row(key: ParkedKey) -> tuple[object, ...]:
     release = None if key.release_requested_at is None else f"asked for by {key.release_requested_by}"
-    since = f"{key.parked_at:%Y-%m-%d %H:%M:%SZ}"
+    since = f"{key.parked_at:{_TIME}}"
     return key.key, key.topic, key.cls, key.code, key.attempts, key.events, since, release
 
 
@@ -83,7 +91,7 @@ def _row(key: ParkedKey) -> tuple[object, ...]:
 def show(*, name: str, schema: str | None, key: str, topic: str | None, show_phi: bool, as_json: bool) -> int:
     """Show the records that wait under KEY, in order; what they hold only with --show-phi."""
     chosen = choose(name, schema=schema)
-    documents = asyncio.run(_show(chosen, topic_of(chosen, topic), key, values=show_phi))
+    documents = asyncio.run(_show(chosen, topic_of(chosen.consumer, topic), key, values=show_phi))
     if as_json:
         _lines(documents)
         return 0

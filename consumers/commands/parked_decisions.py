@@ -1,13 +1,15 @@
-"""`drx-consumer parked retry|skip|drop-key`: what a person decides about parked keys, kept with who and why."""
+"""`drx-consumer parked retry|skip|drop-key|resume`: what a person decides about what is parked, with who and why."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import click
 import orjson
 
+from bridge.consumer import Consumer
 from bridge.errors import ConfigError
 from bridge.kafka import operator
 from bridge.kafka.operator import Decision
@@ -25,7 +27,38 @@ from consumers.commands.parked_options import (
     where_option,
 )
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 Order = Callable[[Database], Awaitable[list[Decision]]]
+
+
+class _Said(TypedDict):
+    """What every verb takes that needs a reason."""
+
+    name: str
+    schema: str | None
+    actor: str
+    reason: str
+    dry_run: bool
+    as_json: bool
+
+
+class _Trace(TypedDict):
+    """What of it goes along with the decision."""
+
+    actor: str
+    reason: str
+    dry_run: bool
+
+
+_Act = Callable[[Database, Consumer, _Trace], Awaitable[list[Decision]]]
+
+
+def _of_consumer(command: Command) -> Command:
+    return name_argument(decision_options(json_option(command)))
+
+
+def _of_key(command: Command) -> Command:
+    return _of_consumer(click.argument("key")(topic_option(command)))
 
 
 @click.command()
@@ -57,7 +90,7 @@ def retry(
         raise click.UsageError(msg)
     filters: Filters = filters_of(where)
     chosen = choose(name, schema=schema)
-    wanted = [(topic_of(chosen, topic), key) for key in keys] if keys else None
+    wanted = [(topic_of(chosen.consumer, topic), key) for key in keys] if keys else None
 
     async def order(database: Database) -> list[Decision]:
         decisions = await operator.retry(
@@ -79,67 +112,52 @@ def retry(
 
 
 @click.command()
-@name_argument
-@click.argument("key")
-@topic_option
+@_of_key
 @click.option("--offset", type=click.IntRange(0), required=True, help="Of the record, as `parked show` says.")
-@decision_options
-@json_option
-def skip(
-    *,
-    name: str,
-    schema: str | None,
-    key: str,
-    topic: str | None,
-    offset: int,
-    actor: str,
-    reason: str,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+def skip(*, key: str, topic: str | None, offset: int, **said: Unpack[_Said]) -> int:
     """Give up one record of KEY: it is never handled, and those behind it stay. Needs a reason."""
-    _demand(reason)
-    chosen = choose(name, schema=schema)
 
-    async def order(database: Database) -> list[Decision]:
-        where = (chosen.consumer.group, topic_of(chosen, topic), key)
-        return [await operator.skip(database, *where, offset=offset, actor=actor, reason=reason, dry_run=dry_run)]
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        where = (consumer.group, topic_of(consumer, topic), key)
+        return [await operator.skip(database, *where, offset=offset, **trace)]
 
-    return _decide(chosen, "skip", order, dry_run=dry_run, as_json=as_json)
+    return _reasoned("skip", act, **said)
 
 
 @click.command("drop-key")
-@name_argument
-@click.argument("key")
-@topic_option
-@decision_options
-@json_option
-def drop_key(
-    *,
-    name: str,
-    schema: str | None,
-    key: str,
-    topic: str | None,
-    actor: str,
-    reason: str,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@_of_key
+def drop_key(*, key: str, topic: str | None, **said: Unpack[_Said]) -> int:
     """Give up all records that wait under KEY; later ones are handled. Needs a reason."""
-    _demand(reason)
-    chosen = choose(name, schema=schema)
 
-    async def order(database: Database) -> list[Decision]:
-        where = (chosen.consumer.group, topic_of(chosen, topic), key)
-        return await operator.drop_key(database, *where, actor=actor, reason=reason, dry_run=dry_run)
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        return await operator.drop_key(database, consumer.group, topic_of(consumer, topic), key, **trace)
 
-    return _decide(chosen, "drop-key", order, dry_run=dry_run, as_json=as_json)
+    return _reasoned("drop-key", act, **said)
 
 
-def _demand(reason: str) -> None:
+@click.command()
+@_of_consumer
+def resume(**said: Unpack[_Said]) -> int:
+    """Let a consumer go on whose park breaker is open; what is parked stays so, and counts no more. Needs a reason."""
+
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        return await operator.resume(database, consumer.group, **trace)
+
+    return _reasoned("resume", act, **said)
+
+
+def _reasoned(verb: str, act: _Act, **said: Unpack[_Said]) -> int:
+    reason, dry_run = said["reason"], said["dry_run"]
     if not reason.strip():
         msg = "--reason is needed: it is kept with the decision"
         raise click.UsageError(msg)
+    chosen = choose(said["name"], schema=said["schema"])
+    trace: _Trace = {"actor": said["actor"], "reason": reason, "dry_run": dry_run}
+
+    async def order(database: Database) -> list[Decision]:
+        return await act(database, chosen.consumer, trace)
+
+    return _decide(chosen, verb, order, dry_run=dry_run, as_json=said["as_json"])
 
 
 def _decide(chosen: Chosen, verb: str, order: Order, *, dry_run: bool, as_json: bool) -> int:
@@ -150,8 +168,14 @@ def _decide(chosen: Chosen, verb: str, order: Order, *, dry_run: bool, as_json: 
     decisions = asyncio.run(run())
     for each in decisions:
         document = {"verb": verb, "dry_run": dry_run, **each._asdict()}
-        place = f"{each.topic}/{each.partition}" + ("" if each.offset is None else f"@{each.offset}")
-        click.echo(orjson.dumps(document) if as_json else f"{verb} {each.key}  {place}  {each.code}")
+        click.echo(orjson.dumps(document) if as_json else _line(verb, each))
     if not as_json:
         click.echo(f"{len(decisions)} {'would be decided' if dry_run else 'decided'}", err=True)
     return 0
+
+
+def _line(verb: str, decision: Decision) -> str:
+    if decision.topic is None:
+        return verb
+    place = f"{decision.topic}/{decision.partition}" + ("" if decision.offset is None else f"@{decision.offset}")
+    return f"{verb} {decision.key}  {place}  {decision.code}"

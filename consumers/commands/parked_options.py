@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from bridge.consumer import Consumer
 from bridge.errors import ConfigError
 from bridge.kafka.parked import Filters
-from consumers.commands.installed import Chosen
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -71,13 +71,13 @@ def filters_of(where: tuple[str, ...]) -> Filters:
         raise click.UsageError(msg) from None
 
 
-def topic_of(chosen: Chosen, topic: str | None) -> str:
+def topic_of(consumer: Consumer, topic: str | None) -> str:
     """Return the topic that is meant.
 
     Raises:
         ConfigError: It could be one of several, or is none of the consumer's.
     """
-    topics = chosen.consumer.topics
+    topics = consumer.topics
     if topic is None and len(topics) == 1:
         return topics[0]
     if topic is None or topic not in topics:

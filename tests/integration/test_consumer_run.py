@@ -13,7 +13,7 @@ import pytest
 from bridge.dev.ports import free_port
 from bridge.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
 from tests.cluster import Cluster, Topics
-from tests.integration.consumer_process import ConsumerProcess, install_code
+from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.ingress_process import until
 from tests.kafka import read_all
 from tests.postgres import execute
@@ -35,6 +35,7 @@ async def handle(event, context):
 """
 # Applies in the settling transaction, and has a job beside the events.
 CODE = """
+import os
 from bridge.consumer import Consumer, Lanes
 from bridge.errors import PermanentError
 consumer = Consumer(
@@ -42,7 +43,7 @@ consumer = Consumer(
 )
 @consumer.handler
 async def handle(event, context):
-    if {refuses}:
+    if {refuses} and "HEALED" not in os.environ:
         raise PermanentError("refused")
     await context.connection.execute("insert into applied values ($1)", event.id)
 @consumer.job(every_s=0.1)
@@ -184,7 +185,8 @@ async def test_progress_of_another_cluster_is_refused_until_it_is_accepted(
 ) -> None:
     written = write(cluster, topic, 10)
     with start() as desk:
-        until(lambda: desk.checks() and progress(postgres) == written, what="everything settled")
+        desk.ready()
+        until(lambda: progress(postgres) == written, what="everything settled")
         await desk.end()
         ((cluster_id,),) = rows(postgres, "select distinct cluster_id from drx_consumer.progress")
         execute(postgres, "update drx_consumer.progress set cluster_id = 'elsewhere'")
@@ -197,13 +199,35 @@ async def test_progress_of_another_cluster_is_refused_until_it_is_accepted(
         assert rows(postgres, "select distinct cluster_id from drx_consumer.progress") == [(cluster_id,)]
 
 
-async def test_a_release_that_parks_everything_ends_the_process(start: Start, cluster: Cluster, topic: str) -> None:
-    write(cluster, topic, 200)
+async def test_a_release_that_parks_everything_stands_still_until_an_operator_resumes_it(
+    start: Start, cluster: Cluster, topic: str, postgres: str
+) -> None:
+    """It stays up, so that it can be scraped; another life of it changes nothing."""
+    written = write(cluster, topic, 200)
     with start(refuses=True) as desk:
-        assert desk.ended() == 1
+        until(lambda: desk.checks().get("parking") == "park_breaker_open", what="an open breaker")
+        until(lambda: rows(postgres, "select from drx_consumer.park_breaker") != [], what="a group that knows")
+        assert desk.metric("drxbridge_park_breaker_open") == 1
+        assert await desk.end() == 0
+        parked = rows(postgres, "select count(*) from drx_consumer.parked_key")
 
-    failed = desk.lines("worker.process_failed")
-    assert [line["code"] for line in failed] == ["park_breaker_open"]
+        desk.start(HEALED="1")
+        until(lambda: desk.checks().get("group") == "ok", what="a member")
+        until(lambda: desk.metric("drxbridge_consumer_assigned_partitions") == 2, what="its partitions")
+        until(lambda: desk.metric("drxbridge_consumer_paused_partitions") == 2, what="that they stand still")
+        assert desk.checks()["parking"] == "park_breaker_open"
+        assert desk.metric("drxbridge_park_breaker_open") == 1
+        assert rows(postgres, "select count(*) from applied") == [(0,)]
+
+        code, out, err = await drx_consumer(desk.env, "parked", "list", "desk")
+        assert (code, out.count("refused")) == (0, parked[0][0])
+        assert "the park breaker is open since" in err
+        code, out, err = await drx_consumer(desk.env, "parked", "resume", "desk", "--reason", "mended")
+        assert (code, out) == (0, "resume\n"), err
+        until(lambda: progress(postgres) == written, what="everything settled")
+        desk.ready()
+
+    assert rows(postgres, "select count(*) from drx_consumer.parked_key") == parked
 
 
 async def test_what_an_order_free_consumer_cannot_apply_goes_to_its_dead_letter_topic(

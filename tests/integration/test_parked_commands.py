@@ -168,6 +168,15 @@ async def test_what_was_given_up_is_exported_and_carried_over(lot: Lot, tmp_path
     assert sorted(lot.rows("select event_id from drx_consumer.inbox")) == sorted((each,) for each in IDS)
 
 
+async def test_a_breaker_that_is_closed_cannot_be_resumed_and_no_breaker_without_a_reason(lot: Lot) -> None:
+    closed = await lot("resume", "--reason", "a drill")
+    unexplained = await lot("resume")
+
+    assert (closed[0], closed[2].strip()) == (2, "drx-consumer: the park breaker is not open")
+    assert unexplained[0] == 2
+    assert lot.rows("select from drx_consumer.audit") == []
+
+
 async def test_a_key_that_is_not_parked_is_one_line(lot: Lot) -> None:
     code, out, err = await lot("drop-key", "rx_unheard_of", "--reason", "a drill")
 

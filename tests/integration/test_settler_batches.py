@@ -10,7 +10,6 @@ import pytest
 from bridge.consumer import Batches, Consumer
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
 from bridge.kafka.sorting import UnknownTypeError
 from bridge.postgres.pool import Database
 from tests.kafka import until
@@ -210,21 +209,6 @@ async def test_a_record_that_fails_systemically_while_others_pass_is_parked(data
 
         assert await bench.parked() == [("rx_3", 3, "down")]
         assert bench.settler.halted(PLACE) is False
-
-
-async def test_a_flood_of_bad_records_stops_the_consumer_instead_of_filling_the_lot(database: Database) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: ValueError(event.id) if int(event.id[4:]) % 2 else None
-    breaker = ParkBreaker(last=100, percent=10)
-
-    async with at_work(a_consumer(effects), database, breaker=breaker) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(200)])
-        await until(lambda: bench.failed)
-
-        with pytest.raises(ParkBreakerOpenError):
-            bench.task.result()  # type: ignore[union-attr]  # it has failed
-        assert len(await bench.parked()) == 10
-        assert bench.count("park_breaker_open") == 1
 
 
 @pytest.mark.parametrize(("unknown", "parked"), [("skip", []), ("park", [("rx_1", 0, "unknown_record")])])

@@ -134,6 +134,8 @@ async def test_a_limit_met_where_the_key_is_parked_leaves_something_to_release(
         await until(lambda: bench.settler.halted(PLACE))
         await bench.settled(3)
         parked = await bench.parked()
+        await until(lambda: bench.count("parking_full_partitions") == 1)
+        assert bench.settler.standing() == "parking_full"
         refusing = False
         await bench.request_release("rx_1")
         await until(lambda: bench.settler.fenced(PLACE))
@@ -141,6 +143,8 @@ async def test_a_limit_met_where_the_key_is_parked_leaves_something_to_release(
         await bench.feed(log)
         await bench.settled(5)
 
+        await until(lambda: bench.count("parking_full_partitions") == 0)
+        assert bench.settler.standing() == "ok"
         assert parked == [("rx_1", 1, "refused"), ("rx_1", 2, "key_parked")]
         assert effects.kept == [f"evt_{offset}" for offset in range(5)]
 

@@ -21,6 +21,7 @@ from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
 from bridge.runtime.configuration import FileSettings
+from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings
 from consumers.settings import ConsumerSettings
@@ -32,7 +33,7 @@ ROOT = HERE.parent
 SAMPLES = ROOT / "tests" / "data" / "samples"
 ROWS = json.loads((SAMPLES / "manifest.json").read_bytes())
 PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(HERE.glob("adr/*.md"))
-METRICS = set(vars(IngressMetrics(CollectorRegistry())))
+METRICS = {*vars(IngressMetrics(CollectorRegistry())), *vars(ConsumerMetrics(CollectorRegistry(), service="desk"))}
 NATIVE = [row["file"] for row in ROWS if row["profile"] == "drx_standard" and row["file"].startswith("native/")]
 
 

@@ -1,0 +1,157 @@
+"""Hold a group still that has parked too much: all its processes, in all their lives, until an operator resumes it.
+
+A process that ended instead would park as much again in its next life, and nobody would scrape that it had stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import NamedTuple
+
+import structlog
+
+from bridge.errors import TransientError
+from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
+from bridge.kafka.share import Share
+from bridge.kafka.shares import Shares
+from bridge.postgres.pool import Database
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+
+log = structlog.get_logger()
+
+_STANDING = """
+select coalesce(b.opened_at is not null, false) as open, array(
+  select settled.now - e.group_offset from drx_consumer.parked_event as e
+  where e.grp = $1 and e.class <> 'behind' and e.group_offset between settled.now - $2 and settled.now
+    and e.parked_at > coalesce(b.counted_from, '-infinity')
+  order by e.group_offset
+) as ages
+from (select coalesce(sum(next_offset), 0)::bigint as now from drx_consumer.progress where grp = $1) as settled
+left join drx_consumer.park_breaker as b on b.grp = $1
+"""
+_IS_OPEN = "select exists (select from drx_consumer.park_breaker where grp = $1 and opened_at is not null)"
+_OPEN = """
+insert into drx_consumer.park_breaker as b (grp, opened_at) values ($1, clock_timestamp())
+on conflict (grp) do update set opened_at = coalesce(b.opened_at, excluded.opened_at)
+"""
+
+
+class Standing(NamedTuple):
+    """What the database knows.
+
+    Attributes:
+        ages: For each record parked lately, how many were settled since, the oldest first.
+    """
+
+    open: bool
+    ages: list[int]
+
+
+class Brake:
+    """The park breaker as this process knows it, kept in step with what is committed for its group.
+
+    Attributes:
+        breaker: Counts what this process does, on top of what is known of lives before.
+    """
+
+    def __init__(
+        self,
+        breaker: ParkBreaker,
+        shares: Shares,
+        *,
+        database: Database,
+        group: str,
+        metrics: ConsumerMetrics,
+        poll_s: float,
+    ) -> None:
+        """Start with what was committed, once `look` has been asked; look again every `poll_s`."""
+        self.breaker = breaker
+        self._shares = shares
+        self._database = database
+        self._group = group
+        self._gauge = metrics.park_breaker_open.labels(metrics.service)
+        self._poll_s = poll_s
+        self._seeded = False
+        self._untold = False
+        self._pulled = asyncio.Event()
+        self._set(on=False)
+
+    async def look(self) -> None:
+        """Learn how the group stands, before a partition is taken.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_STANDING, self._group, self.breaker.last)
+        standing = Standing(**dict(row))
+        if not self._seeded:
+            self._seeded = True
+            self.breaker.seed(standing.ages)
+        if standing.open:
+            self._set(on=True)
+
+    def stop(self, share: Share, code: str) -> None:
+        """Settle nothing of a partition any more; too much parked stops all of them, here and in the whole group."""
+        if code != ParkBreakerOpenError.code:
+            self._shares.stop(share, code)
+        elif not self._on:
+            log.error("worker.park_breaker", code=code, group=self._group)
+            self._hold()
+            self._untold = True
+            self._pulled.set()
+
+    def holds(self, share: Share) -> bool:
+        """Stop a partition that was taken only now, if nothing is to be settled."""
+        if self._on:
+            self._shares.stop(share, ParkBreakerOpenError.code)
+        return self._on
+
+    def renew(self, share: Share) -> None:
+        """Have a partition that was stopped adopted again, since something of it is to be released."""
+        if not self._on:
+            self._shares.renew(share)
+
+    def standing(self) -> str:
+        """Return `ok`, or why records of some partition wait until an operator acts."""
+        if self._on:
+            return ParkBreakerOpenError.code
+        return next((share.stopped for share in self._shares.all() if share.stopped), "ok")
+
+    async def work(self) -> None:
+        """Tell the group what happened here, and do what it says, until cancelled."""
+        while True:
+            with suppress(TransientError):  # what settles records will find out the same, and says so
+                await self._follow()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._pulled.wait()
+            self._pulled.clear()
+
+    async def _follow(self) -> None:
+        telling = self._untold
+        async with self._database.transaction() as connection:
+            if telling:
+                await connection.execute(_OPEN, self._group)
+            is_open = bool(await connection.fetchval(_IS_OPEN, self._group))
+        if telling:
+            self._untold = False
+        if is_open and not self._on:
+            self._hold()
+        elif self._on and not is_open and not self._untold:
+            log.info("worker.park_breaker_closed", group=self._group)
+            self.breaker.reset()
+            self._set(on=False)
+            for share in self._shares.open():
+                if share.stopped == ParkBreakerOpenError.code:
+                    self._shares.renew(share)
+
+    def _hold(self) -> None:
+        self._set(on=True)
+        for share in self._shares.open():
+            self._shares.stop(share, ParkBreakerOpenError.code)
+
+    def _set(self, *, on: bool) -> None:
+        self._on = on
+        self._gauge.set(on)

@@ -1,0 +1,174 @@
+"""Too much parked: the whole group stands still, also in its next life, until an operator resumes it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.consumer import Batches, Consumer, Lanes
+from bridge.errors import PermanentError
+from bridge.kafka.breaker import ParkBreaker
+from bridge.kafka.dead_letters import DeadLetters
+from bridge.kafka.operator import resume
+from bridge.kafka.transport import Place
+from bridge.postgres.pool import Database
+from tests.fakes import FakeProducer
+from tests.kafka import until
+from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
+
+MODES = pytest.mark.parametrize(
+    "mode", [Batches(50, 0.005), Lanes(1, transactional=True), Lanes(1)], ids=["batches", "inside", "outside"]
+)
+OTHER = Place(PLACE.topic, 1)
+LOG = [a_record(offset, f"rx_{offset}") for offset in range(200)]
+# Ten of the last hundred.
+ALLOWED = 10
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Database]:
+    async with a_database(postgres) as opened:
+        yield opened
+
+
+def a_breaker() -> ParkBreaker:
+    return ParkBreaker(last=100, percent=10)
+
+
+def a_consumer(effects: Effects, mode: Lanes | Batches, **changes: object) -> Consumer:
+    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, **changes)  # type: ignore[arg-type]  # fields by name
+    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
+    return consumer
+
+
+def refusing_half() -> Effects:
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if int(event.id[4:]) % 2 else None
+    return effects
+
+
+async def until_told(bench: Bench) -> None:
+    await bench.until_rows("select opened_at is not null from drx_consumer.park_breaker", [(True,)])
+
+
+@MODES
+async def test_a_flood_of_bad_records_halts_every_partition_instead_of_filling_the_lot(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    async with at_work(a_consumer(refusing_half(), mode), database, breaker=a_breaker()) as bench:
+        await bench.adopt(OTHER)
+        await bench.feed(LOG)
+        await until(lambda: bench.settler.halted(PLACE))
+
+        assert (bench.settler.halted(OTHER), bench.failed) == (True, False)
+        assert (bench.settler.standing(), bench.count("park_breaker_open")) == ("park_breaker_open", 1)
+        assert len(await bench.parked()) == ALLOWED
+
+
+@MODES
+async def test_a_restart_does_not_reopen_the_flood(database: Database, mode: Lanes | Batches) -> None:
+    consumer = a_consumer(refusing_half(), mode)
+    async with at_work(consumer, database, breaker=a_breaker()) as bench:
+        await bench.feed(LOG)
+        await until_told(bench)
+    again = Effects()
+
+    async with at_work(a_consumer(again, mode), database, breaker=a_breaker()) as bench:
+        await bench.feed(LOG)
+
+        assert (bench.settler.halted(PLACE), bench.count("park_breaker_open")) == (True, 1)
+    assert again.attempts == []
+
+
+@MODES
+async def test_a_process_that_dies_before_it_is_too_much_leaves_its_count_behind(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    for parked in (4, 8, ALLOWED):
+        effects = refusing_half()
+        async with at_work(a_consumer(effects, mode), database, breaker=a_breaker()) as bench:
+            offset = await bench.adopt()
+            bench.settler.offer(PLACE, LOG[offset : 2 * parked])
+            await bench.settled(2 * parked)
+            bench.settler.forget([PLACE])
+
+    async with at_work(a_consumer(refusing_half(), mode), database, breaker=a_breaker()) as bench:
+        await bench.feed(LOG)
+        await until(lambda: bench.settler.halted(PLACE))
+
+        assert len(await bench.parked()) == ALLOWED
+
+
+async def test_what_was_parked_before_many_good_records_counts_no_more(database: Database) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if int(event.id[4:]) < ALLOWED else None
+    async with at_work(a_consumer(effects, Batches(50, 0.005)), database, breaker=a_breaker()) as bench:
+        await bench.feed(LOG)
+        await bench.settled(200)
+    more = [a_record(offset, f"rx_{offset}") for offset in range(200, 205)]
+    effects.fail = lambda *_: PermanentError("refused")
+
+    async with at_work(a_consumer(effects, Batches(50, 0.005)), database, breaker=a_breaker()) as bench:
+        await bench.feed(more)
+        await bench.settled(205)
+
+        assert bench.settler.standing() == "ok"
+
+
+@MODES
+async def test_an_operator_resumes_the_group_and_what_was_parked_counts_no_more(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = refusing_half()
+    async with at_work(a_consumer(effects, mode), database, breaker=a_breaker()) as bench:
+        await bench.feed(LOG)
+        await until_told(bench)
+        effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_199" else None
+        await resume(database, GROUP, actor="ann", reason="mended")
+        await until(lambda: bench.settler.fenced(PLACE))  # the reader's sign to adopt it anew
+        bench.settler.forget([PLACE])
+        await bench.feed(LOG)
+        await bench.settled(200)
+
+        assert (bench.settler.standing(), bench.count("park_breaker_open")) == ("ok", 0)
+        assert len(await bench.parked()) == ALLOWED + 1
+        assert len(effects.kept) == 200 - ALLOWED - 1
+        assert await bench.rows("select verb, actor, reason from drx_consumer.audit") == [("resume", "ann", "mended")]
+
+
+async def test_the_other_processes_of_the_group_stand_still_too(database: Database) -> None:
+    consumer = a_consumer(refusing_half(), Lanes(1))
+    async with (
+        at_work(consumer, database, breaker=a_breaker()) as one,
+        at_work(consumer, database, breaker=a_breaker()) as other,
+    ):
+        await other.adopt(OTHER)
+        await one.feed(LOG)
+        await until(lambda: other.settler.halted(OTHER))
+
+        assert other.count("park_breaker_open") == 1
+
+
+async def test_a_release_that_is_asked_for_waits_for_the_breaker(database: Database) -> None:
+    """The partition is not even claimed again for it, over and over."""
+    async with at_work(a_consumer(refusing_half(), Lanes(1)), database, breaker=a_breaker()) as bench:
+        await bench.feed(LOG)
+        await until_told(bench)
+        await bench.request_release("rx_1")
+        bench.settler._release(bench.settler._shares[PLACE], "rx_1")
+
+        assert bench.settler.fenced(PLACE) is False
+
+
+@MODES
+async def test_a_flood_of_dead_letters_is_stopped_as_well(database: Database, mode: Lanes | Batches) -> None:
+    producer = FakeProducer({f"{PLACE.topic}.{GROUP}.dlq": 12})
+    letters = DeadLetters(producer, group=GROUP)
+    consumer = a_consumer(refusing_half(), mode, order_free=True)
+
+    async with at_work(consumer, database, breaker=a_breaker(), dead_letters=letters) as bench:
+        await bench.feed(LOG)
+        await until_told(bench)
+
+        assert len(producer.records) == ALLOWED
