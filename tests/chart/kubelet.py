@@ -1,0 +1,225 @@
+"""Runs a rendered pod as a process of this machine, the way a kubelet runs its container.
+
+Of the pod it takes the command, the variables (no others are set but those of an image), the mounts, the probes, the
+drain hook and the grace. It differs in what a process cannot have: mounts lie below a folder of the test, ports are
+free ones of the loopback address, and the root is sealed by `sealed/sitecustomize.py` and not by the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from bridge.dev.ports import free_port
+from tests.chart.environment import variables
+from tests.chart.rendering import Object, Rendered
+
+Secrets = Mapping[str, Mapping[str, str]]
+"""Name of a Secret to its keys and what is under them."""
+_SEALED = Path(__file__).parent / "sealed"
+
+
+class ProbeFailedError(Exception):
+    """The kubelet would have killed the container, or kept traffic from it."""
+
+
+class Pod:
+    """One pod, started by `with`; what is left of it is killed at the end."""
+
+    def __init__(
+        self,
+        rendered: Rendered,
+        template: Object,
+        *,
+        name: str,
+        directory: Path,
+        secrets: Secrets,
+        addresses: Mapping[str, str] | None = None,
+    ) -> None:
+        """Lay its mounts out and start nothing yet.
+
+        Args:
+            rendered: All objects, for its ConfigMaps.
+            template: The pod.
+            name: What it is called.
+            directory: Its own; the mounts lie in `root`.
+            secrets: What is in the Secrets that it mounts.
+            addresses: `http://service:port` to what answers there.
+        """
+        spec = template["spec"]
+        (self._container,) = spec["containers"]
+        self._grace_s = int(spec.get("terminationGracePeriodSeconds", 30))
+        self._root = directory / "root"
+        self._secrets: dict[str, Path] = {}
+        self._writable: list[Path] = []
+        self._rewritten = dict(addresses or {})
+        self.output_path = directory / "output"
+        self._mount(rendered, spec.get("volumes", []), secrets)
+        ports = self._container.get("ports", [])
+        taken: list[int] = []
+        for _ in ports:
+            taken.append(free_port(taken))
+        self._ports = {each["name"]: port for each, port in zip(ports, taken, strict=True)}
+        self._command = [self._placed(word) for word in self._container["command"]]
+        self._env = self._environment(variables(rendered, template, pod_name=name), name)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start the container."""
+        executable = shutil.which(self._command[0], path=self._env["PATH"])
+        assert executable is not None, f"{self._command[0]} is no command of ours"
+        with self.output_path.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - the command of our own chart
+                [executable, *self._command[1:]],
+                env=self._env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._root,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill what is left."""
+        self._running.kill()
+        self._running.wait()
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def url(self, port: str) -> str:
+        """Where one of its named ports answers."""
+        return f"http://127.0.0.1:{self._ports[port]}"
+
+    def output(self) -> str:
+        """What it has written."""
+        return self.output_path.read_text(errors="replace")
+
+    def started(self) -> Self:
+        """Probe as the kubelet does until it may have traffic.
+
+        Raises:
+            ProbeFailedError: It would have been killed first.
+        """
+        self._probe("startupProbe")
+        self._probe("livenessProbe")
+        # A pod may be unready for as long as it likes; the bound is the test's.
+        self._probe("readinessProbe", attempts=60)
+        return self
+
+    def swap(self, secret: str, content: Mapping[str, str]) -> None:
+        """Change a mounted Secret as the kubelet does: a new folder, and one symbolic link that comes to name it."""
+        place = self._secrets[secret]
+        fresh = place / f"..{time.monotonic_ns()}"
+        fresh.mkdir()
+        for key, text in content.items():
+            (fresh / key).write_text(text)
+            (fresh / key).chmod(0o440)
+        link = place / "..data_tmp"
+        link.symlink_to(fresh.name)
+        before = (place / "..data").readlink() if (place / "..data").is_symlink() else None
+        link.rename(place / "..data")
+        shown = {path.name for path in place.iterdir() if not path.name.startswith("..")}
+        for key in content.keys() - shown:
+            (place / key).symlink_to(f"..data/{key}")
+        for key in shown - content.keys():
+            (place / key).unlink()
+        if before is not None:
+            shutil.rmtree(place / before)
+
+    @property
+    def drain_hook_s(self) -> float:
+        """What the kubelet sleeps before it says that it is time to stop."""
+        return float(self._container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0))
+
+    def delete(self) -> int:
+        """End it as the kubelet does; return the exit code, that of a kill when the grace was not enough."""
+        time.sleep(self.drain_hook_s)
+        self._running.send_signal(signal.SIGTERM)
+        try:
+            return self._running.wait(self._grace_s - self.drain_hook_s)
+        except subprocess.TimeoutExpired:
+            self._running.kill()
+            return self._running.wait()
+
+    def ended(self, *, within_s: float) -> int:
+        """Wait for the end of a pod that ends by itself."""
+        return self._running.wait(within_s)
+
+    def _probe(self, kind: str, *, attempts: int | None = None) -> None:
+        probe = self._container[kind]
+        for _ in range(attempts or probe["failureThreshold"]):
+            if self._running.poll() is not None:
+                msg = f"it ended with {self._running.returncode}:\n{self.output()}"
+                raise ProbeFailedError(msg)
+            if self._answers(probe):
+                return
+            time.sleep(probe["periodSeconds"])
+        msg = f"{kind}:\n{self.output()}"
+        raise ProbeFailedError(msg)
+
+    def _answers(self, probe: Object) -> bool:
+        request = probe["httpGet"]
+        try:
+            with urlopen(f"{self.url(request['port'])}{request['path']}", timeout=probe["timeoutSeconds"]) as answer:  # noqa: S310 - http to ourselves
+                return bool(200 <= answer.status < 400)
+        except HTTPError as exc:
+            exc.close()
+            return False
+        except (URLError, ConnectionError, TimeoutError):
+            return False
+
+    def _mount(self, rendered: Rendered, volumes: list[Object], secrets: Secrets) -> None:
+        named = {volume["name"]: volume for volume in volumes}
+        for mount in self._container["volumeMounts"]:
+            place = self._root / mount["mountPath"].removeprefix("/")
+            place.mkdir(parents=True)
+            self._rewritten[mount["mountPath"]] = str(place)
+            # What is no volume of the pod is a claim of its StatefulSet.
+            volume = named.get(mount["name"], {"emptyDir": {}})
+            if "secret" in volume:
+                name = volume["secret"]["secretName"]
+                self._secrets[name] = place
+                self.swap(name, secrets[name])
+            elif "configMap" in volume:
+                for key, text in rendered.one("ConfigMap", volume["configMap"]["name"])["data"].items():
+                    (place / key).write_text(text)
+            if not mount.get("readOnly", False):
+                self._writable.append(place)
+
+    def _environment(self, given: Mapping[str, str], name: str) -> dict[str, str]:
+        env = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/bin:/bin",
+            "HOSTNAME": name,
+            "PYTHONPATH": str(_SEALED),
+            "SEALED_BUT_FOR": os.pathsep.join(str(place.resolve()) for place in self._writable),
+            **{variable: self._placed(value) for variable, value in given.items()},
+        }
+        for each in self._container.get("ports", []):
+            (variable,) = (one for one, value in given.items() if value == str(each["containerPort"]))
+            env[variable] = str(self._ports[each["name"]])
+            # Nothing that a test starts listens for others than ourselves.
+            env[variable.replace("__PORT", "__HOST")] = "127.0.0.1"
+        return env
+
+    def _placed(self, text: str) -> str:
+        """Replace what is somewhere else here: mounts, and services."""
+        ways = "|".join(re.escape(each) for each in sorted(self._rewritten, key=len, reverse=True))
+        return re.sub(rf"(^|=)({ways})(?=/|$)", lambda found: found[1] + self._rewritten[found[2]], text)
+
+
+def template_of(rendered: Rendered, kind: str, suffix: str) -> Any:
+    """Return the pod that an object makes, or the object if it is one."""
+    found = rendered.one(kind, suffix)
+    return found if kind == "Pod" else found["spec"]["template"]

@@ -1,0 +1,258 @@
+"""The pods of the chart, run: probes pass, secrets rotate, a stop loses nothing, nothing is written to the root."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import asyncpg  # noqa: TID251 - a test looks at what the consumer has written
+import pytest
+
+from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
+from bridge.kafka.transport import ConsumedRecord
+from tests.builders import KEY, SECRET, a_body, signed_headers
+from tests.chart.kubelet import Pod, template_of
+from tests.chart.rendering import Rendered, load, merged, render
+from tests.cluster import STANDARD_TOPICS, Cluster, Topics
+from tests.integration.ingress_process import HANG_S, until
+
+pytestmark = pytest.mark.kafka
+
+OTHER_KEY = b"the-secret-that-comes-after-it!!"
+OTHER_SECRET = "whsec_" + base64.b64encode(OTHER_KEY).decode()
+SPOOL_KEY = "spk_" + base64.b64encode(bytes(range(32))).decode()
+TAKEN = {200, 202}
+
+
+@pytest.fixture(autouse=True)
+def standard_topics(topics: Topics) -> None:
+    topics.standard()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with asyncio.timeout(HANG_S * 2), aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as opened:
+        yield opened
+
+
+@dataclass
+class Site:
+    """The minimal case, in front of the cluster of the tests, and a source and a schema of the test's own."""
+
+    bootstrap_servers: str
+    dsn: str = "postgresql://nobody@127.0.0.1:1/none"
+    source: str = field(default_factory=lambda: f"s{uuid4().hex[:12]}")
+    schema: str = field(default_factory=lambda: f"m{uuid4().hex[:12]}")
+
+    @property
+    def secrets(self) -> dict[str, dict[str, str]]:
+        return {
+            "drx-webhook": {"current": SECRET},
+            "drx-spool-key": {"current": SPOOL_KEY},
+            "drx-read-model-postgres": {"dsn": self.dsn},
+        }
+
+    def rendered(self, **ingress: Any) -> Rendered:
+        values = load("minimal")
+        (settings,) = values["ingress"]["sources"].values()
+        values["ingress"] |= {"sources": {self.source: settings | {"environment": "sandbox"}}, "kafka": {}}
+        values["consumers"]["read_model"]["kafka"] = {}
+        over = {
+            "kafka": {"bootstrapServers": self.bootstrap_servers, "securityProtocol": "PLAINTEXT"},
+            "ingress": ingress,
+            "consumers": {"read_model": {"options": {"schema": self.schema}}},
+        }
+        return render(merged(values, over))
+
+    def pod(self, rendered: Rendered, kind: str, suffix: str, directory: Path, **more: Any) -> Pod:
+        name = f"{suffix.strip('-')}-{uuid4().hex[:6]}"
+        template = template_of(rendered, kind, suffix)
+        return Pod(rendered, template, name=name, directory=directory / name, secrets=self.secrets, **more)
+
+    @asynccontextmanager
+    async def running(
+        self, rendered: Rendered, kind: str, suffix: str, directory: Path, **more: Any
+    ) -> AsyncIterator[Pod]:
+        """Run a pod that may have traffic."""
+        with self.pod(rendered, kind, suffix, directory, **more) as pod:
+            await asyncio.to_thread(pod.started)
+            yield pod
+
+    async def deliver(self, session: aiohttp.ClientSession, pod: Pod, number: int, *, key: bytes = KEY) -> int:
+        """Deliver an event of the source to a pod; return the status."""
+        body = a_body(id=f"{self.source}-{number}", data_prescription_id=f"rx-{self.source}-{number % 7}")
+        headers = signed_headers(body, webhook_id=f"{self.source}-{number}", key=key)
+        url = f"{pod.url('http')}/webhooks/{self.source}"
+        async with session.post(url, data=body, headers=headers) as answer:
+            await answer.read()
+            return answer.status
+
+    async def records(self) -> list[ConsumedRecord]:
+        source = ("ce_source", self.source.encode())
+        async with open_reader(Connection(self.bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
+            return [record async for record in found.until_end() if source in record.headers]
+
+    async def ids(self) -> set[str]:
+        return {dict(record.headers)["ce_id"].decode() for record in await self.records()}
+
+
+async def until_answered(site: Site, session: aiohttp.ClientSession, pod: Pod, status: int, *, key: bytes) -> None:
+    """Deliver until the answer is this one: a changed folder is read within seconds, and nothing tells us when."""
+    for number in itertools.count(1_000_000):
+        if await site.deliver(session, pod, number, key=key) == status:
+            return
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("spool", [True, False])
+async def test_the_ingress_starts_and_takes_deliveries(
+    cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession, *, spool: bool
+) -> None:
+    site = Site(cluster.bootstrap_servers)
+    kind = "StatefulSet" if spool else "Deployment"
+    async with site.running(site.rendered(spool={"enabled": spool}), kind, "-ingress", tmp_path) as pod:
+        assert await site.deliver(session, pod, 1) == 200
+
+        assert await asyncio.to_thread(pod.delete) == 0
+        assert await site.ids() == {f"{site.source}-1"}
+
+
+async def test_a_pod_that_is_deleted_under_traffic_fails_nobody(
+    cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    """Two replicas; routes learn of the deletion while the hook sleeps, and the process hears of it only then."""
+    site = Site(cluster.bootstrap_servers)
+    rendered = site.rendered(preStopSleepS=5)
+    answers: dict[int, int] = {}
+    numbers = itertools.count()
+    ended = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        pods = [
+            await stack.enter_async_context(site.running(rendered, "StatefulSet", "-ingress", tmp_path))
+            for _ in range(2)
+        ]
+        endpoints = list(pods)
+
+        async def send() -> None:
+            while not ended.is_set():
+                number = next(numbers)
+                answers[number] = await site.deliver(session, endpoints[number % len(endpoints)], number)
+
+        async with asyncio.TaskGroup() as senders:
+            for _ in range(8):
+                senders.create_task(send())
+            await until_more(answers, 100)
+            deletion = asyncio.create_task(asyncio.to_thread(pods[0].delete))
+            await until_more(answers, 100)
+            endpoints.remove(pods[0])
+            code = await deletion
+            await until_more(answers, 100)
+            ended.set()
+
+    assert code == 0
+    assert set(answers.values()) <= TAKEN, {status for status in answers.values() if status not in TAKEN}
+    assert await site.ids() == {f"{site.source}-{number}" for number in answers}
+
+
+async def until_more(answers: dict[int, int], count: int) -> None:
+    wanted = len(answers) + count
+    while len(answers) < wanted:  # noqa: ASYNC110 - a hundred events would be one each
+        await asyncio.sleep(0.01)
+
+
+async def test_secrets_rotate_under_traffic(cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    site = Site(cluster.bootstrap_servers)
+    async with site.running(site.rendered(), "StatefulSet", "-ingress", tmp_path) as pod:
+        assert await site.deliver(session, pod, 1, key=OTHER_KEY) == 401
+        pod.swap("drx-webhook", {"current": OTHER_SECRET, "previous": SECRET})
+        await until_answered(site, session, pod, 200, key=OTHER_KEY)
+        # The overlap: a sender that has not changed yet is still believed.
+        assert [await site.deliver(session, pod, number) for number in range(2, 20)] == [200] * 18
+        pod.swap("drx-webhook", {"current": OTHER_SECRET})
+        await until_answered(site, session, pod, 401, key=KEY)
+
+        assert await site.deliver(session, pod, 20, key=OTHER_KEY) == 200
+        assert await asyncio.to_thread(pod.delete) == 0
+
+
+async def test_helm_test_sends_a_heartbeat_all_the_way(cluster: Cluster, tmp_path: Path) -> None:
+    site = Site(cluster.bootstrap_servers)
+    rendered = site.rendered()
+    async with site.running(rendered, "StatefulSet", "-ingress", tmp_path) as pod:
+        service = rendered.one("Service", "-ingress")
+        address = f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+        with site.pod(rendered, "Pod", "-test", tmp_path, addresses={address: pod.url("http")}) as test:
+            code = await asyncio.to_thread(test.ended, within_s=HANG_S)
+
+        assert code == 0, test.output()
+    (record,) = await site.records()
+    assert record.topic == "drx.accounts.v1"
+    assert dict(record.headers)["ce_type"] == b"system.ping"
+
+
+async def test_the_read_model_is_made_ready_starts_and_stops(
+    cluster: Cluster, postgres: str, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    site = Site(cluster.bootstrap_servers, dsn=postgres)
+    rendered = site.rendered()
+    async with site.running(rendered, "StatefulSet", "-ingress", tmp_path) as ingress:
+        assert await site.deliver(session, ingress, 1) == 200
+    with site.pod(rendered, "Job", "-init-install", tmp_path) as job:
+        assert await asyncio.to_thread(job.ended, within_s=HANG_S) == 0, job.output()
+    async with site.running(rendered, "Deployment", "-read-model", tmp_path) as reader:
+        await asyncio.to_thread(until, lambda: asyncio.run(applied(site)), what="the event in PostgreSQL")
+
+        assert await asyncio.to_thread(reader.delete) == 0
+    with site.pod(rendered, "Job", "-init-upgrade", tmp_path) as job:
+        assert await asyncio.to_thread(job.ended, within_s=HANG_S) == 0, job.output()
+
+
+async def applied(site: Site) -> bool:
+    connection = await asyncpg.connect(site.dsn)
+    try:
+        query = f"select count(*) from {site.schema}.event where source = $1"  # noqa: S608 - a schema of ours
+        return bool(await connection.fetchval(query, site.source) == 1)
+    finally:
+        await connection.close()
+
+
+def test_the_seal_holds(tmp_path: Path) -> None:
+    """What says that nothing is written to the root must be able to say that something was."""
+    writable, sealed = tmp_path / "writable", tmp_path / "sealed"
+    writable.mkdir()
+    sealed.mkdir()
+    code = """
+import os, sys
+def write(place): open(place + "/a", "w").close()
+def make(place): os.mkdir(place + "/b")
+def create(place): os.open(place + "/c", os.O_CREAT)
+for act in (write, make, create):
+    act(sys.argv[1])
+    try:
+        act(sys.argv[2])
+    except OSError as exc:
+        print(exc.errno)
+"""
+    found = run_sealed(code, writable, sealed)
+
+    assert found == ["30"] * 3
+    assert not list(sealed.iterdir())
+    assert len(list(writable.iterdir())) == 3
+
+
+def run_sealed(code: str, writable: Path, *arguments: Path) -> list[str]:
+    """Run Python under the seal; return the lines that it prints."""
+    env = {"PYTHONPATH": str(Path(__file__).parent / "sealed"), "SEALED_BUT_FOR": str(writable.resolve())}
+    command = [sys.executable, "-c", code, str(writable), *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()  # noqa: S603 - ours
