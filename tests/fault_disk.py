@@ -23,7 +23,7 @@ class FaultDisk(LocalDisk):
         bad_reads: Names of files whose content is not given back, with the error number.
         released: Set unless a sync is to hang.
         hanging: Set by a sync, before it hangs or not.
-        observe: Told of each operation that makes something durable, or will.
+        observe: Told of each operation, on the thread that does it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,6 +67,7 @@ class FaultDisk(LocalDisk):
     def read(self, path: Path, offset: int, length: int) -> bytes:
         if path.name in self.bad_reads:
             raise OSError(self.bad_reads[path.name], "read")
+        self.observe(f"read {path.suffix}")
         return super().read(path, offset, length)
 
     def append(self, path: Path, content: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import chain, islice
@@ -26,8 +26,10 @@ class Segment:
         index: Short name in the places of the book; rises with the number.
         live: Records that are durable and not acknowledged.
         locked: Running numbers of the records whose key is not there.
+        missing: Ids of those keys.
         aside: Damaged ranges that could not be copied yet.
         unread: True while it is not known what it holds.
+        entering: True while what it holds is being entered.
         acknowledged: Running numbers that the side file does not have yet.
     """
 
@@ -37,14 +39,16 @@ class Segment:
     size: int = 0
     live: int = 0
     locked: set[int] = field(default_factory=set)
+    missing: set[bytes] = field(default_factory=set)
     aside: list[tuple[int, int]] = field(default_factory=list)
     unread: bool = False
+    entering: bool = False
     acknowledged: array[int] = field(default_factory=lambda: array("I"))
 
     @property
     def is_needed(self) -> bool:
         """True while removing the file would lose something."""
-        return bool(self.live or self.locked or self.aside or self.unread)
+        return bool(self.live or self.locked or self.aside or self.unread or self.entering)
 
 
 class Place(NamedTuple):
@@ -58,9 +62,14 @@ class Place(NamedTuple):
 
 
 class _Line:
-    """The places of one lane, oldest first, in arrays: 24 bytes each."""
+    """The places of one lane, oldest first, in arrays: 24 bytes each.
 
-    __slots__ = ("_at_ms", "_first", "_lengths", "_numbers", "_where", "held")
+    Attributes:
+        held: How many of the first were handed out.
+        is_own: True when any was appended in this life.
+    """
+
+    __slots__ = ("_at_ms", "_first", "_lengths", "_numbers", "_where", "held", "is_own")
 
     def __init__(self) -> None:
         self._where = array("Q")
@@ -69,6 +78,7 @@ class _Line:
         self._at_ms = array("Q")
         self._first = 0
         self.held = 0
+        self.is_own = False
 
     def __len__(self) -> int:
         return len(self._where) - self._first
@@ -96,6 +106,7 @@ class _Line:
     def drop(self, count: int) -> None:
         self._first += count
         self.held = max(0, self.held - count)
+        self.is_own = self.is_own and len(self) > 0
         if self._first > _COMPACT_MIN and self._first * 2 > len(self._where):
             for each in (self._where, self._lengths, self._numbers, self._at_ms):
                 del each[: self._first]
@@ -143,23 +154,26 @@ class Book:
         del self._by_number[segment.number], self.segments[segment.index]
 
     def add(self, lane: Lane, place: Place) -> None:
-        """Put a record at the end of its lane."""
-        line = self._lines.get(lane)
-        if line is None:
-            line = self._lines[lane] = _Line()
+        """Put a record that was just appended at the end of its lane."""
+        line = self._lines.setdefault(lane, _Line())
         line.append(place)
+        line.is_own = True
         self.segments[place.segment].live += 1
 
-    def insert(self, lane: Lane, places: list[Place]) -> None:
-        """Put records found late where they belong, but behind those that were handed out already."""
+    def enter(self, lane: Lane, places: Sequence[Place]) -> None:
+        """Put records that were found, in their order, where they belong, but behind those that were handed out.
+
+        Behind all, when any of the lane were appended in this life: who did that may acknowledge them without having
+        them handed out, and counts from the head.
+        """
         line = self._lines.setdefault(lane, _Line())
-        if not len(line) or line.last() < min(places):
-            for place in sorted(places):
-                self.add(lane, place)
-            return
-        present = line.places(len(line))
-        held = list(islice(present, line.held))
-        line.replace(chain(held, merge(present, sorted(places))))
+        if line.is_own or not len(line) or line.last() < places[0]:
+            for place in places:
+                line.append(place)
+        else:
+            present = line.places(len(line))
+            held = list(islice(present, line.held))
+            line.replace(chain(held, merge(present, places)))
         for place in places:
             self.segments[place.segment].live += 1
 

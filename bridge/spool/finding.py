@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,11 @@ import structlog
 
 from bridge.spool.book import Book, Place, Segment
 from bridge.spool.disk import Disk
-from bridge.spool.format import Entry, Intact
+from bridge.spool.format import Entry, Intact, Lane
 from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.metrics import SpoolMetrics
-from bridge.spool.recovery import Content, examine, segment_numbers, set_aside, unseal_all
+from bridge.spool.recovery import Content, Opened, examine, segment_numbers, set_aside, unseal_all
 from bridge.spool.writer import segment_name
 
 log = structlog.get_logger()
@@ -38,8 +39,20 @@ class Finder:
         book: Book,
         metrics: SpoolMetrics,
         mark_end: Callable[[int, int], None],
+        is_quiet: Callable[[Lane], bool],
     ) -> None:
-        """Enter into `book` what the keys of `keys` open; `mark_end` says of a segment how many records it has."""
+        """Enter into `book` what the keys of `keys` open.
+
+        Args:
+            directory: Where the segments are.
+            disk: The file system.
+            hand: What works on it.
+            keys: What opens.
+            book: What is known.
+            metrics: What is reported.
+            mark_end: Says of a segment how many records it has.
+            is_quiet: False while something may become the head of a lane; nothing comes in between, but waits.
+        """
         self._directory = directory
         self._disk = disk
         self._hand = hand
@@ -47,6 +60,7 @@ class Finder:
         self._book = book
         self._metrics = metrics
         self._mark_end = mark_end
+        self._is_quiet = is_quiet
         self.last_ordinal = 0
         self.last_number = 0
 
@@ -62,17 +76,13 @@ class Finder:
         """Enter what could not be read before, and the records whose key has come back."""
         for segment in [segment for segment in self._book.segments.values() if segment.unread]:
             await self._find(segment, found, newest=False)
-        for segment in [segment for segment in self._book.segments.values() if segment.locked]:
+        back = self._keys.opening.keys()
+        for segment in [segment for segment in self._book.segments.values() if segment.missing & back]:
             content = await self._hand.do(partial(self._examine, segment, newest=False))
-            if content is None:
-                continue
-            back = [
-                record
-                for record in content.scan.records
-                if record.head.number in segment.locked and record.head.key_id in self._keys.opening
-            ]
-            segment.locked.difference_update(record.head.number for record in back)
-            await self._enter(segment, content.content, back, found)
+            if content is not None:
+                records = [record for record in content.scan.records if record.head.number in segment.locked]
+                segment.missing = set()
+                await self._enter(segment, content.content, records, found)
 
     async def set_aside(self, segment: Segment, damage: Sequence[tuple[int, int]], *, records: int) -> None:
         """Count damage and copy it to where it stays; the segment is kept until that has worked."""
@@ -118,30 +128,46 @@ class Finder:
     async def _enter(
         self, segment: Segment, content: bytes, records: Sequence[Intact], found: Callable[[Entry], None]
     ) -> None:
+        """Enter records batch by batch; whatever is dropped meanwhile, the file stays until the last of them."""
+        before = len(segment.locked)
         damage: list[tuple[int, int]] = []
-        locked = 0
-        for first in range(0, len(records), BATCH):
-            batch = records[first : first + BATCH]
-            opened = await self._hand.do(partial(unseal_all, content, batch, self._keys.opening))
-            entries = []
-            for record, entry, has_key in zip(opened.records, opened.entries, opened.has_key, strict=True):
-                if entry is not None:
-                    entries.append(entry)
-                    self._book.insert(entry.lane, [place_of(segment, record)])
-                elif has_key:
-                    damage.append((record.offset, record.offset + record.head.size))
-                else:
-                    segment.locked.add(record.head.number)
-                    locked += 1
-            for entry in entries:
-                found(entry)
-            await asyncio.sleep(0)
-        if locked:
-            log.error("worker.spool_locked", segment=segment.path.stem, records=locked)
+        segment.entering = True
+        try:
+            for first in range(0, len(records), BATCH):
+                batch = records[first : first + BATCH]
+                opened = await self._hand.do(partial(unseal_all, content, batch, self._keys.opening))
+                damage += self._place(segment, opened, found)
+                await asyncio.sleep(0)
+        finally:
+            segment.entering = False
+        if len(segment.locked) > before:
+            log.error("worker.spool_locked", segment=segment.path.stem, records=len(segment.locked))
         if damage:
             await self.set_aside(segment, damage, records=len(damage))
 
+    def _place(self, segment: Segment, opened: Opened, found: Callable[[Entry], None]) -> list[tuple[int, int]]:
+        """Enter a batch in one step, then tell of it; return the ranges of those whose seal does not hold."""
+        damage = []
+        entries: list[Entry] = []
+        lanes: defaultdict[Lane, list[Place]] = defaultdict(list)
+        for record, entry, has_key in zip(opened.records, opened.entries, opened.has_key, strict=True):
+            if not has_key or (entry is not None and not self._is_quiet(entry.lane)):
+                segment.locked.add(record.head.number)
+                segment.missing.add(record.head.key_id)
+                continue
+            segment.locked.discard(record.head.number)
+            if entry is None:
+                damage.append((record.offset, record.offset + record.head.size))
+            else:
+                entries.append(entry)
+                lanes[entry.lane].append(_place_of(segment, record))
+        for lane, places in lanes.items():
+            self._book.enter(lane, places)
+        for entry in entries:
+            found(entry)
+        return damage
 
-def place_of(segment: Segment, record: Intact) -> Place:
+
+def _place_of(segment: Segment, record: Intact) -> Place:
     """Return where the book says that a record is."""
     return Place(segment.index, record.offset, record.head.size, record.head.number, record.head.at_ms)

@@ -95,6 +95,7 @@ class Spool:
             book=self._book,
             metrics=metrics,
             mark_end=self._writer.mark_end,
+            is_quiet=lambda lane: self._commits.is_idle or self._book.depth(lane) > 0,
         )
         self._removal = Removal(
             hand=self._writing, premises=self._premises, book=self._book, is_idle=lambda: self._commits.is_idle

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import NotDurableError
+from bridge.spool.format import Lane
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, MARKER, OTHER, an_entry, damaged, files, open_spool, ordinals, segments, write_key
 
@@ -119,15 +122,51 @@ async def test_without_its_key_a_record_is_locked_and_waits_for_it(directory: Pa
 
         assert ordinals(again.found) == [1, 2, 3]
         assert again.value("locked_records") == 0
-        assert await again.head() == [1, 2, 4]
+        assert await again.head() == [4, 1, 2]
         assert await again.head(OTHER) == [3]
         again.spool.drop(LANE, 3)
         again.spool.drop(OTHER, 1)
     assert segments(directory) == []
 
 
-async def test_what_comes_back_does_not_push_in_front_of_what_was_handed_out(directory: Path, keys: Path) -> None:
+async def test_what_is_locked_is_not_read_again_until_its_key_is_there(directory: Path, keys: Path) -> None:
+    """Or a large spool without its key would keep the disk busy for nothing."""
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+    turn(keys)
+    (keys / "previous").unlink()
+    disk = FaultDisk(directory)
+
+    async with open_spool(directory, key_dir=keys, disk=disk) as again:
+        reads: list[str] = []
+        disk.observe = lambda operation: reads.append(operation) if operation.startswith("read") else None
+        await again.spool.tend()
+
+        assert reads == []
+
+
+async def test_what_comes_back_goes_where_it_belongs_but_not_before_what_was_handed_out(
+    directory: Path, keys: Path
+) -> None:
     """`drop` counts from the head, so the head may not change under whoever is about to acknowledge it."""
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+    turn(keys)
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(4, 5)
+    (keys / "previous").rename(keys.parent / "vault")
+
+    async with open_spool(directory, key_dir=keys) as again:
+        assert ordinals(await again.spool.peek(LANE, most=1, most_bytes=10_000)) == [4]
+        (keys.parent / "vault").rename(keys / "previous")
+        await again.spool.tend()
+        assert await again.head() == [4, 1, 5]
+        again.spool.drop(LANE, 1)
+        assert await again.head() == [1, 5]
+
+
+async def test_what_comes_back_goes_behind_what_was_appended_meanwhile(directory: Path, keys: Path) -> None:
+    """Whoever appended it may acknowledge it without a look, when it turns out to have arrived after all."""
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1)
     turn(keys)
@@ -135,13 +174,44 @@ async def test_what_comes_back_does_not_push_in_front_of_what_was_handed_out(dir
 
     async with open_spool(directory, key_dir=keys) as again:
         await again.put(4, 5)
-        assert ordinals(await again.spool.peek(LANE, most=1, most_bytes=10_000)) == [4]
         (keys.parent / "vault").rename(keys / "previous")
         await again.spool.tend()
-        assert await again.head() == [4, 1, 5]
-        again.spool.drop(LANE, 1)
+        again.spool.drop(LANE, 2)
 
-        assert await again.head() == [1, 5]
+        assert await again.head() == [1]
+
+
+async def test_nothing_comes_back_to_an_empty_lane_while_something_is_on_its_way(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+    turn(keys)
+    (keys / "previous").rename(keys.parent / "vault")
+    disk = FaultDisk(directory)
+
+    loop = asyncio.get_running_loop()
+    calls: list[Awaitable[None]] = []
+
+    async with open_spool(directory, key_dir=keys, disk=disk) as again:
+
+        def append(ordinal: int, lane: Lane) -> None:
+            calls.append(again.spool.append([an_entry(ordinal, lane=lane)]))
+
+        def observe(operation: str) -> None:
+            """Have one group on its way while the segment is read, so that the next is while it is entered."""
+            if operation == "read .segment" and not calls:
+                loop.call_soon_threadsafe(append, 3, OTHER)
+            if operation == "sync" and len(calls) == 1:
+                loop.call_soon_threadsafe(append, 4, LANE)
+
+        (keys.parent / "vault").rename(keys / "previous")
+        disk.observe = observe
+        await again.spool.tend()
+        await asyncio.gather(*calls)
+        assert await again.head() == [4]
+        assert again.value("locked_records") == 1
+
+        await again.spool.tend()
+        assert await again.head() == [4, 1]
 
 
 async def test_a_start_without_any_key_loses_nothing(directory: Path, keys: Path) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import NotDurableError
-from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, open_spool, ordinals, segments
+from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, make_spool, open_spool, ordinals, segments
+
+# Nothing of this takes a tenth of it.
+HANG_S = 30.0
 
 
 async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path) -> None:
@@ -63,6 +66,31 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
 
     assert segments(tmp_path) == []
     assert files(tmp_path, "*.positions") == []
+
+
+async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_path: Path) -> None:
+    """A segment is entered in batches; were its file removed after the first, the others would be gone."""
+    async with open_spool(tmp_path) as kept:
+        await kept.put(*range(1000))
+    again = make_spool(tmp_path)
+    dropped = 0
+
+    async def drop_at_once() -> None:
+        nonlocal dropped
+        while dropped < 1000:
+            found = len(await again.head())
+            again.spool.drop(LANE, found)
+            dropped += found
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(HANG_S):
+        await asyncio.gather(again.spool.open(again.found.append), drop_at_once())
+    await again.spool.close()
+
+    assert ordinals(again.found) == list(range(1000))
+    assert dropped == 1000
+    assert again.value("corrupt_records_total") == 0
+    assert segments(tmp_path) == []
 
 
 async def test_a_large_spool_is_many_files_and_each_goes_when_it_is_done(tmp_path: Path) -> None:
