@@ -46,6 +46,12 @@ class DataDirectory:
             write_text(slot, f"whsec_{secret}\n", mode=0o600)
         return directory
 
+    def spool_key_dir(self) -> Path:
+        """Make the directory of the spool's keys, apart from what they seal; the ingress makes the first one."""
+        directory = self.secrets / "spool"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return directory
+
 
 @contextlib.contextmanager
 def claim(path: Path, *, pid: int, free_min_bytes: int = DISK_MIN_BYTES) -> Iterator[DataDirectory]:

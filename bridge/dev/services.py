@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import os
 import sys
 from collections.abc import Mapping
@@ -19,7 +17,6 @@ CONSUMERS = ("read_model",)
 SOURCES = {"drx": "drx_standard"}
 # CONTRACT 4.
 PARTITIONS = 12
-_PROBE_TIMEOUT_S = 2.0
 # Longer than the drain and the flush of a process take together: 25 s in the ingress, 35 s in a consumer.
 _REGISTRY_GRACE_S, _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 5.0, 30.0, 40.0
 # A killed member keeps its partitions for so long; a developer should not wait as long as production may (45 s).
@@ -48,6 +45,8 @@ class Service:
     ready_path: str
     grace_s: float
     """Time to end in order."""
+    sound: tuple[str, ...] = ()
+    """Checks that must say `ok`, where it is also ready with less."""
 
     @property
     def url(self) -> str:
@@ -74,7 +73,7 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
         "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "BRIDGE_KAFKA__PARTITIONS": str(PARTITIONS),
         "BRIDGE_SPOOL__DIR": str(directory.spool),
-        "BRIDGE_SPOOL__KEY_DIR": str(directory.secrets / "spool"),
+        "BRIDGE_SPOOL__KEY_DIR": str(directory.spool_key_dir()),
     }
     for name, profile in SOURCES.items():
         settings |= {
@@ -83,7 +82,7 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
             f"BRIDGE_SOURCES__{name}__SECRETS_DIR": str(directory.secret_dir(name)),
         }
     child = _child("ingress", ["bridge", "serve"], directory=directory, settings=settings)
-    return Service(child, management_port, "/readyz", _INGRESS_GRACE_S)
+    return Service(child, management_port, "/readyz", _INGRESS_GRACE_S, sound=("kafka", "topics"))
 
 
 def consumer_service(
@@ -111,17 +110,6 @@ def child_environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> d
         if not name.upper().startswith(_ELSEWHERE) and name.upper() not in wanted
     }
     return {**kept, "PYTHONUNBUFFERED": "1", **settings}
-
-
-def answers(port: int, path: str) -> bool:
-    """Whether a loopback server answers 200; asked directly, whatever proxy the environment names."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=_PROBE_TIMEOUT_S)
-    with contextlib.closing(connection):
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
 
 
 def _child(name: str, module: list[str], *, directory: DataDirectory, settings: Mapping[str, str]) -> Child:

@@ -20,12 +20,12 @@ from bridge.dev.ports import HOST, is_free, stable_ports
 from bridge.dev.postgres import PostgresServer
 from bridge.dev.postgres_programs import find_programs
 from bridge.dev.processes import Child, Ledger
+from bridge.dev.readiness import wait_caught_up, wait_ready
 from bridge.dev.services import (
     CONSUMERS,
     PARTITIONS,
     SOURCES,
     Service,
-    answers,
     consumer_service,
     ingress_service,
     registry_service,
@@ -35,9 +35,6 @@ from bridge.errors import ConfigError
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
-# Two seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
-_READY_TIMEOUT_S = 60.0
-_POLL_S = 0.1
 
 Say = Callable[[str], None]
 Check = Callable[[], None]
@@ -186,7 +183,9 @@ class Stack:
                 service.child.start()
             self._record()
             for service in self._services:
-                self._wait_ready(service)
+                wait_ready(service, check=self._check)
+        if left := wait_caught_up(self._ingress, check=self._check):
+            self._say(f"{left} partitions are still spooled; see {self._ingress.child.log}")
         self._supervisor = Supervisor(
             self._children, restart=self._restart, now=time.monotonic, changed=self._publish, say=self._say
         )
@@ -196,6 +195,20 @@ class Stack:
         """Start again what died; to be called several times a second."""
         if self._supervisor is not None:
             self._supervisor.tend()
+
+    def stop_brokers(self) -> None:
+        """Take Kafka away at once, as a power cut would, until `start_brokers`; nobody starts it again meanwhile."""
+        if self._supervisor is not None:
+            self._supervisor.leave(self._cluster.brokers.values())
+        self._cluster.kill()
+        self._publish()
+
+    def start_brokers(self) -> None:
+        """Bring Kafka back; return when it answers."""
+        self._cluster.start(check=self._check, started=self._record)
+        if self._supervisor is not None:
+            self._supervisor.watch(self._cluster.brokers.values())
+        self._publish()
 
     def stop(self) -> None:
         """Stop what runs: first who takes deliveries, last who keeps them."""
@@ -230,16 +243,3 @@ class Stack:
         self._record()
         # It holds the password of the database.
         write_json(self._directory.endpoints, self.endpoints, mode=0o600)
-
-    def _wait_ready(self, service: Service) -> None:
-        child = service.child
-        deadline = time.monotonic() + _READY_TIMEOUT_S
-        while not answers(service.port, service.ready_path):
-            self._check()
-            if not child.alive:
-                msg = f"{child.name} ended with {child.exit_code}: {child.last_line}; see {child.log}"
-                raise ConfigError(msg)
-            if time.monotonic() > deadline:
-                msg = f"{child.name} was not ready within {_READY_TIMEOUT_S:.0f} s; see {child.log}"
-                raise ConfigError(msg)
-            time.sleep(_POLL_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bridge.dev.processes import Child
 
@@ -34,14 +34,27 @@ class Supervisor:
             say: Gets a line for people.
         """
         self._watched = [_Watched(child, started=now()) for child in children]
+        self._left: set[str] = set()
         self._restart = restart
         self._now = now
         self._changed = changed
         self._say = say
 
+    def leave(self, children: Iterable[Child]) -> None:
+        """Leave these alone, dead or alive, until `watch`."""
+        self._left.update(child.name for child in children)
+
+    def watch(self, children: Iterable[Child]) -> None:
+        """Look after these again; they run."""
+        names = {child.name for child in children}
+        for watched in self._watched:
+            if watched.child.name in names:
+                watched.started(self._now())
+        self._left -= names
+
     def tend(self) -> None:
         """Look at each child once; never waits."""
-        changes = [self._tend(watched) for watched in self._watched]
+        changes = [self._tend(watched) for watched in self._watched if watched.child.name not in self._left]
         if any(changes):
             self._changed()
 

@@ -142,6 +142,29 @@ def test_what_was_well_is_started_again_at_once(tmp_path: Path, cleanup: ExitSta
     assert child.alive
 
 
+def test_what_is_left_alone_stays_dead_until_it_is_watched_again(tmp_path: Path, cleanup: ExitStack) -> None:
+    child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
+    child.start()
+    supervisor = a_supervisor(child, clock, changes=changes)
+    supervisor.leave([child])
+    child.kill()
+
+    clock.now += 60
+    supervisor.tend()
+    supervisor.tend()
+
+    assert not child.alive
+    assert changes == []
+    child.start()
+    supervisor.watch([child])
+    clock.now += 60
+    child.kill()
+    supervisor.tend()
+    supervisor.tend()
+    assert changes == [None, child.pid]
+    assert child.alive
+
+
 def test_what_dies_again_and_again_waits_longer_each_time(tmp_path: Path, cleanup: ExitStack) -> None:
     child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
     child.start()
