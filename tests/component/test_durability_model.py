@@ -134,55 +134,46 @@ class Durability(RuleBasedStateMachine):
         self.loop.run(self._live())
         self.life.dedupe.finished = True
 
-    @rule(key=st.sampled_from(KEYS))
-    def send(self, key: str) -> None:
-        """A new event of a prescription; the sender does not wait for what became of the one before."""
-        self.moments += 1
-        self.sent.append(Sent(f"e{len(self.sent)}", key, self.moments))
-        self._deliver(self.sent[-1])
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=6))
+    def send(self, keys: list[str]) -> None:
+        """New events; the sender does not wait for what became of the one before."""
+        for key in keys:
+            self.moments += 1
+            self.sent.append(Sent(f"e{len(self.sent)}", key, self.moments))
+            self._deliver(self.sent[-1])
 
     @rule(data=st.data())
     def send_again(self, data: st.DataObject) -> None:
-        """A retry, whatever the sender was told."""
+        """Retries, whatever the sender was told."""
         if self.sent:
-            self._deliver(data.draw(st.sampled_from(self.sent)))
+            for one in data.draw(st.lists(st.sampled_from(self.sent), max_size=4)):
+                self._deliver(one)
 
     @rule(mood=st.sampled_from(get_args(Mood)))
     def kafka_changes(self, mood: Mood) -> None:
         self.kafka.mood = mood
 
-    @rule(code=st.sampled_from(["", "full", "io_error"]))
-    def disk_is_known_to_be(self, code: str) -> None:
-        self.spool.code = code
-
-    @rule(failure=st.sampled_from([None, "full", "io_error"]))
-    def disk_fails_the_next_writes(self, failure: str | None) -> None:
-        self.spool.failure = failure
-
-    @rule()
-    def disk_is_slow(self) -> None:
-        self.spool.hold()
-
-    @rule()
-    def disk_catches_up(self) -> None:
-        self.spool.flow()
+    @rule(change=st.sampled_from(["well", "full", "io_error", "fails", "slow"]))
+    def disk_changes(self, change: str) -> None:
+        """It is known not to take anything, or the next writes fail, or nothing is heard of them."""
+        self.spool.code = change if change in {"full", "io_error"} else ""
+        self.spool.failure = "io_error" if change == "fails" else None
+        if change == "slow":
+            self.spool.hold()
+        else:
+            self.spool.flow()
 
     @rule(seconds=st.sampled_from([0.01, 0.5, 2.5, 5.0, 25.0]))
     def time_passes(self, seconds: float) -> None:
         self.loop.run(asyncio.sleep(seconds))
 
-    @rule()
-    def killed(self) -> None:
-        """SIGKILL: what waited, was in flight or on its way to the disk is gone."""
-        self.loop.run(self._die())
-        self.loop.run(self._live())
-
-    @rule()
-    def stopped(self) -> None:
-        """SIGTERM, and a start."""
-        mood = self.kafka.mood
-        self.loop.run(self.life.lanes.close(10))
-        self.kafka.mood = mood
+    @rule(orderly=st.booleans())
+    def begins_anew(self, orderly: bool) -> None:  # noqa: FBT001 - a strategy's value
+        """SIGKILL: what waited, was in flight or on its way to the disk is gone; or SIGTERM; then a start."""
+        if orderly:
+            mood = self.kafka.mood
+            self.loop.run(self.life.lanes.close(10))
+            self.kafka.mood = mood
         self.loop.run(self._die())
         self.loop.run(self._live())
 
