@@ -110,8 +110,9 @@ class FakeSpool:
         unreadable: True while nothing can be read back.
     """
 
-    def __init__(self) -> None:
-        """Begin empty; every call ends at once until told otherwise."""
+    def __init__(self, *, peek_max: int = 1000) -> None:
+        """Begin empty; every call ends at once until told otherwise, and `peek` gives at most `peek_max`."""
+        self._peek_max = peek_max
         self.code = ""
         self.kept: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
         self.failure: str | None = None
@@ -153,7 +154,7 @@ class FakeSpool:
     async def peek(self, lane: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first ones."""
         del most_bytes
-        return [] if self.unreadable else self.kept[lane][:most]
+        return [] if self.unreadable else self.kept[lane][: min(most, self._peek_max)]
 
     def drop(self, lane: tuple[str, int], count: int, /) -> None:
         """Forget the first ones."""

@@ -36,6 +36,8 @@ KEYS = ("rx_1", "rx_2", "rx_3")
 # Of these two share a partition, so that a key meets a stranger in its lane.
 PARTITIONS = 2
 DEADLINE_S, SPOOL_AFTER_S = 4.0, 2.0
+# Small, so that a drain takes several turns, and things happen in between.
+BATCH_MAX = 2
 # After this no write is in flight any more: the producer has given it up.
 GIVEN_UP_S = 20.0
 
@@ -58,7 +60,7 @@ class MoodyKafka:
         return self.mood != "away"
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        mood = self.mood
+        mood, records = self.mood, records[:BATCH_MAX]
         if mood == "away":
             raise NotDurableError("kafka_unavailable")
         if mood == "deaf":
@@ -127,12 +129,12 @@ class Durability(RuleBasedStateMachine):
     def begin(self) -> None:
         self.loop = VirtualLoop()
         self.kafka = MoodyKafka()
-        self.spool = FakeSpool()
+        self.spool = FakeSpool(peek_max=BATCH_MAX)
         self.sent: list[Sent] = []
         self.moments = 0
         self.lives = 0
         self.loop.run(self._live())
-        self.life.dedupe.finished = True
+        self.topics_are_read()
 
     @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=6))
     def send(self, keys: list[str]) -> None:
@@ -167,8 +169,8 @@ class Durability(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.loop.run(asyncio.sleep(seconds))
 
-    @rule(orderly=st.booleans())
-    def begins_anew(self, orderly: bool) -> None:  # noqa: FBT001 - a strategy's value
+    @rule(orderly=st.booleans(), read=st.sampled_from([True, True, False]))
+    def begins_anew(self, orderly: bool, read: bool) -> None:  # noqa: FBT001 - values of strategies
         """SIGKILL: what waited, was in flight or on its way to the disk is gone; or SIGTERM; then a start."""
         if orderly:
             mood = self.kafka.mood
@@ -176,6 +178,8 @@ class Durability(RuleBasedStateMachine):
             self.kafka.mood = mood
         self.loop.run(self._die())
         self.loop.run(self._live())
+        if read:
+            self.topics_are_read()
 
     @rule()
     def topics_are_read(self) -> None:
