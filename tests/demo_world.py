@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from getpass import getuser
 from hashlib import sha256
@@ -45,19 +45,70 @@ def a_life(seed: int = 5) -> list[dict[str, Any]]:
 
 @dataclass
 class Bridge:
-    """Answers and writes as the real one would; `spoil` changes, or loses, each record on its way."""
+    """Answers and writes as the real one would, also with its brokers away.
+
+    Attributes:
+        spoil: Changes, or loses, each record on its way.
+        drains: Takes what is on disk and returns it as it is written to Kafka.
+        knows: Without it, a repeat is taken for something new.
+        seals: Without it, what is on disk can be read by anybody.
+    """
 
     spoil: Change = lambda seen: seen
     accepts: Callable[[Reply], Reply] = lambda reply: reply
     genuine: bool = True
+    drains: Callable[[list[Seen]], list[Seen]] = lambda spooled: spooled
+    knows: bool = True
+    seals: bool = True
     log: list[Seen] = field(default_factory=list)
+    _spooled: list[Seen] = field(default_factory=list)
+    _known: dict[str, bytes] = field(default_factory=dict)
+    _is_away: bool = False
 
     async def deliver(self, outgoing: Outgoing) -> Answer:
         """Take one delivery."""
-        reply, seen = self._taken(outgoing) if self.genuine else (Reply(401, "refused", "signature_mismatch", 0), None)
-        if seen is not None and (kept := self.spoil(seen)) is not None:
-            self.log.append(kept)
+        if not self.genuine:
+            reply = Reply(401, "refused", "signature_mismatch", 0)
+        elif self.knows and self._known.get(outgoing.id) == outgoing.body:
+            is_spooled = any(seen.headers["ce_id"] == outgoing.id for seen in self._spooled)
+            reply = Reply(202, "spooled", "", 0) if is_spooled else Reply(200, "duplicate", "", 0)
+        else:
+            reply, seen = self._taken(outgoing)
+            if (kept := self.spoil(seen)) is not None:
+                (self._spooled if self._is_away else self.log).append(kept)
         return Answer(outgoing.id, self.accepts(reply), (), {})
+
+    async def stop(self) -> None:
+        """Be without brokers."""
+        self._is_away = True
+
+    async def start(self) -> None:
+        """Have them again, and write what was spooled."""
+        self._is_away = False
+        for seen in self.drains(self._spooled):
+            self.log.append(replace(seen, offset=len(self.log)))
+        self._spooled = []
+
+    async def answering(self) -> list[str]:
+        """Name the one broker, while it is there."""
+        return [] if self._is_away else ["127.0.0.1:9092"]
+
+    def files(self) -> dict[str, bytes]:
+        """Show the one file."""
+        content = b"".join(seen.payload for seen in self._spooled)
+        return {"1.segment": sha256(content).digest() if self.seals else content}
+
+    def waiting(self) -> int:
+        """Count what is on disk."""
+        return len(self._spooled)
+
+    async def drained(self) -> int:
+        """Count it when Kafka is back."""
+        return len(self._spooled)
+
+    async def run(self, *arguments: str) -> Output:
+        """Say what an operator is told."""
+        return Output(" ".join(arguments), f"events {len(self._spooled)}", 0)
 
     async def find(self, delivery_id: str) -> list[Seen]:
         """Find the records of one delivery."""
@@ -82,8 +133,12 @@ class Bridge:
         mapped = drx_standard.map(delivery, document)
         assert isinstance(mapped, Mapped)
         (event,) = mapped.events
+        if self.knows and outgoing.id in self._known:
+            seen = self._seen(UNRECOGNIZED_TOPIC, event.key, outgoing, {"body": outgoing.body}, "")
+            return Reply(202, "parked", "id_conflict", 0), seen
+        self._known[outgoing.id] = outgoing.body
         seen = self._seen(PRESCRIPTIONS_TOPIC, event.key, outgoing, dict(event.value), event.type)
-        return Reply(200, "accepted", "", 0), seen
+        return Reply(202, "spooled", "", 0) if self._is_away else Reply(200, "accepted", "", 0), seen
 
     def _seen(self, topic: str, key: str, outgoing: Outgoing, value: dict[str, Any], event_type: str) -> Seen:
         time = json.loads(outgoing.body)["timestamp"] if event_type else ""

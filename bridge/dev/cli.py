@@ -122,4 +122,4 @@ def _tell(stack: Stack, *, took_s: float) -> None:
     _say(f"{took_s:6.1f} s  in all; Ctrl-C stops it")
     for name, source in stack.endpoints["sources"].items():
         _say(f"source {name}: POST {stack.endpoints['ingress']}{source['path']}, secret in {source['secret_file']}")
-    _say(f"everything else: {stack.endpoints_file}")
+    _say(f"everything else: {stack.directory.endpoints}")

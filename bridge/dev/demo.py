@@ -37,13 +37,15 @@ SHOWN = (
 END_BYTES = 40
 SOURCE = "drx"
 
+Event = Mapping[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Lived:
     """A life that was played: its events, and what Kafka and the read model had right after each."""
 
     key: str
-    events: Sequence[Mapping[str, Any]]
+    events: Sequence[Event]
     records: Sequence[Seen | None]
     rows: Sequence[Row | None]
 
@@ -95,9 +97,9 @@ class Tour:
         self._model = model
         self._partitions = partitions
 
-    async def life(self, events: Sequence[Mapping[str, Any]]) -> Lived:
+    async def life(self, events: Sequence[Event]) -> Lived:
         """Play a whole life: its first event hop by hop, the others in short, and then their order."""
-        key = str(events[0]["data"]["prescription_id"])
+        key = key_of(events[0])
         self._screen.chapter(
             "1  The life of one prescription",
             f"DRx pushes a signed delivery for each thing that happens to {key}. Here is the first one, hop by hop.",
@@ -117,7 +119,7 @@ class Tour:
         )
         return Lived(key, events, records, rows)
 
-    async def forged(self, event: Mapping[str, Any], *, marker: str) -> None:
+    async def forged(self, event: Event, *, marker: str) -> None:
         """Send what looks like an event but is signed with another secret."""
         self._screen.chapter(
             "2  A forged delivery",
@@ -126,7 +128,7 @@ class Tour:
         outgoing = outgoing_of(event)
         before = await self._witness.everything()
         answer = await self._forger.deliver(outgoing)
-        self._screen.hop(1, f"POST, signed with another secret  →  {_reply_words(answer)}")
+        self._screen.hop(1, f"POST, signed with another secret  →  {reply_words(answer)}")
         self._screen.check(
             "refused: 401, with nothing but a constant code",
             unequal(status=(answer.reply.status, 401), outcome=(answer.reply.outcome, "refused")),
@@ -144,7 +146,7 @@ class Tour:
             "DRx signs a body that was cut off on the way out. It is genuine, so it is kept, byte for byte.",
         )
         answer = await self._sender.deliver(outgoing)
-        self._screen.hop(1, f"POST, signed, {len(outgoing.body)} bytes that end too early  →  {_reply_words(answer)}")
+        self._screen.hop(1, f"POST, signed, {len(outgoing.body)} bytes that end too early  →  {reply_words(answer)}")
         wanted = {
             "status": (answer.reply.status, 202),
             "outcome": (answer.reply.outcome, "parked"),
@@ -167,12 +169,12 @@ class Tour:
         )
         self._screen.check("its body is what was sent, byte for byte", unequal(body=(body, outgoing.body)))
 
-    async def _first(self, event: Mapping[str, Any]) -> Seen | None:
+    async def _first(self, event: Event) -> Seen | None:
         screen, outgoing = self._screen, outgoing_of(event)
         answer = await self._sender.deliver(outgoing)
         screen.hop(1, f"DRx signs and pushes {event['type']}")
         screen.pairs({"POST": f"/webhooks/{SOURCE}", **answer.headers, "body": outgoing.body.decode()})
-        screen.hop(2, f"The bridge verifies, maps and waits for Kafka  →  {_reply_words(answer)}")
+        screen.hop(2, f"The bridge verifies, maps and waits for Kafka  →  {reply_words(answer)}")
         screen.check("200 accepted, after all in-sync replicas have it", answer_faults(answer))
         seen = await self._witness.find(outgoing.id)
         screen.hop(3, "Kafka, read back by another client")
@@ -191,7 +193,7 @@ class Tour:
         screen.check("every field is what was sent, and none was added", differences(event, record.value))
         return record
 
-    async def _next(self, event: Mapping[str, Any], told: str) -> Seen | None:
+    async def _next(self, event: Event, told: str) -> Seen | None:
         outgoing = outgoing_of(event)
         answer = await self._sender.deliver(outgoing)
         seen = await self._witness.find(outgoing.id)
@@ -204,11 +206,11 @@ class Tour:
             faults += header_faults(record, outgoing, event, source=SOURCE)
             faults += [f"value differs at {path}" for path in differences(event, record.value)]
         place = "nowhere" if record is None else record.place
-        self._screen.step(event["type"], told, hops=f"{_reply_words(answer)}  →  {place}", checks=5, faults=faults)
+        self._screen.step(event["type"], told, hops=f"{reply_words(answer)}  →  {place}", checks=5, faults=faults)
         return record
 
-    def _place_faults(self, record: Seen, event: Mapping[str, Any]) -> list[str]:
-        key = str(event["data"]["prescription_id"])
+    def _place_faults(self, record: Seen, event: Event) -> list[str]:
+        key = key_of(event)
         return unequal(
             topic=(record.topic, PRESCRIPTIONS_TOPIC),
             key=(record.key, key),
@@ -216,12 +218,18 @@ class Tour:
         )
 
 
-def outgoing_of(event: Mapping[str, Any]) -> Outgoing:
+def outgoing_of(event: Event) -> Outgoing:
     """Write an event as DRx pushes it."""
     return Outgoing(str(event["id"]), orjson.dumps(event))
 
 
-def _reply_words(answer: Answer) -> str:
+def key_of(event: Event) -> str:
+    """Return the prescription that an event is about."""
+    return str(event["data"]["prescription_id"])
+
+
+def reply_words(answer: Answer) -> str:
+    """Write how a delivery was answered, and how fast."""
     reply = answer.reply
     words = " ".join(filter(None, (str(reply.status or "no answer"), reply.outcome, reply.reason)))
     return f"{words} in {reply.latency_s * 1000:.1f} ms"

@@ -4,55 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import secrets
 import shlex
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import click
-import orjson
 from rich.console import Console
 
-from bridge.decoding import open_decoder
 from bridge.dev.cli import Signals, Stopped
-from bridge.dev.demo import SOURCE, Tour
-from bridge.dev.demo_hands import Intruder, Operator
-from bridge.dev.demo_model import PostgresWitness
-from bridge.dev.demo_poison import PoisonTour
-from bridge.dev.demo_read_model import tour_timeline
+from bridge.dev.demo import SOURCE
 from bridge.dev.demo_screen import Screen
-from bridge.dev.demo_witness import open_witness
-from bridge.dev.generator import Outgoing, a_cast
-from bridge.dev.services import PARTITIONS
-from bridge.dev.simulator import RetryPolicy, Sender, Sign
-from bridge.dev.simulator_target import signer
+from bridge.dev.demo_story import tour
 from bridge.dev.stack import Options, Stack, open_stack
-from bridge.dev.story import MINUTE, Life, token
-from bridge.dev.story_plots import mail_order
-from bridge.ingress.signatures import sign
-from bridge.kafka.connection import Connection
-from bridge.kafka.routing import partition
-from bridge.postgres.pool import open_database
 from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import silence_kafka_client
-from bridge.settings import Registry
 
 # A signal is noticed, and a dead process started again, within this time.
 _TEND_PERIOD_S = 0.2
-# The life that is told took four days; it ends before now.
-_BEGAN_AGO = timedelta(days=5)
-# Enough is missing for no parser to take the body for whole.
-_CUT_BYTES = 40
 
 
 @click.command()
@@ -61,8 +36,9 @@ _CUT_BYTES = 40
 def demo(*, data_dir: Path | None, keep: bool) -> int:
     """Watch one prescription go all the way: signed, verified, written to Kafka, and from there into PostgreSQL.
 
-    A forged and a broken delivery follow, and a record that nobody can decode. Each hop is read back and compared: exit
-    1 if anything is not as it should be. On a terminal, or with --keep, everything stays up until Ctrl-C.
+    A forged and a broken delivery follow, a record that nobody can decode, and an outage of Kafka, in which nothing is
+    refused and nothing lost. Each hop is read back and compared: exit 1 if anything is not as it should be. On a
+    terminal, or with --keep, everything stays up until Ctrl-C.
     """
     signals = Signals()
     silence_kafka_client()
@@ -76,7 +52,7 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
         with ExitStack() as cleanup:
             directory = data_dir or Path(cleanup.enter_context(_temporary_directory()))
             stack = cleanup.enter_context(_starting(directory, screen=screen, signals=signals))
-            key = asyncio.run(_until(signals.check, _tour(stack.endpoints, screen)))
+            key = asyncio.run(_until(signals.check, tour(stack, screen)))
             screen.close()
             finished = True
             if keep or sys.stdin.isatty():
@@ -106,74 +82,6 @@ def _starting(directory: Path, *, screen: Screen, signals: Signals) -> Iterator[
             options = Options(data_dir=directory)
             stack = cleanup.enter_context(open_stack(options, say=screen.note, check=signals.check))
         yield stack
-
-
-async def _tour(endpoints: Mapping[str, Any], screen: Screen) -> str:
-    """Take the whole tour; the key of the prescription it was about."""
-    source = endpoints["sources"][SOURCE]
-    rng = random.Random()  # noqa: S311 - a story, not keys
-    life = _a_life(rng)
-    events = list(life.events)
-    marker = f"forged-{token(rng, 10)}"
-    life.tell("cancel.responded", MINUTE, request_id=life.request_id("cx"), decision="approved", note=marker)
-    life.tell("alert.raised", MINUTE, alert_id="al_1", category="other", workflow="new_rx", severity="info")
-    forged, broken = life.events[-2:]
-    connection = Connection(bootstrap_servers=endpoints["bootstrap_servers"])
-    async with (
-        aiohttp.ClientSession() as session,
-        open_decoder(Registry()) as decoder,
-        open_witness(connection, decoder) as witness,
-        open_database(endpoints["postgres"], size=1, application_name="drx-bridge demo") as database,
-    ):
-        url, model = f"{endpoints['ingress']}{source['path']}", PostgresWitness(database)
-        sender = _sender(session, url, signer(Path(source["secret_file"])), rng=rng)
-        forger = _sender(session, url, _forged_signature(), rng=rng)
-        tour = Tour(screen=screen, sender=sender, forger=forger, witness=witness, model=model, partitions=PARTITIONS)
-        lived = await tour.life(events)
-        await tour.forged(forged, marker=marker)
-        await tour.broken(Outgoing(broken["id"], orjson.dumps(broken)[:-_CUT_BYTES]))
-        await tour_timeline(lived, screen=screen, model=model)
-        await _poison(endpoints, screen=screen, sender=sender, model=model, rng=rng)
-    return life.prescription_id
-
-
-async def _poison(
-    endpoints: Mapping[str, Any], *, screen: Screen, sender: Sender, model: PostgresWitness, rng: random.Random
-) -> None:
-    sick = _a_life(rng)
-    tour = PoisonTour(
-        screen=screen,
-        sender=sender,
-        model=model,
-        intruder=Intruder(endpoints["bootstrap_servers"]),
-        operator=Operator(endpoints),
-        sick=sick.events,
-        well=_a_life(rng, beside=sick).events,
-        partitions=PARTITIONS,
-    )
-    await tour.put_right(await tour.poisoned())
-
-
-def _a_life(rng: random.Random, *, beside: Life | None = None) -> Life:
-    """Draw a life; one `beside` another has its key in the same partition."""
-    while True:
-        life = Life(a_cast(rng), rng=rng, starts_at=datetime.now(UTC) - _BEGAN_AGO)
-        if beside is None or _partition(life) == _partition(beside):
-            mail_order(life)
-            return life
-
-
-def _partition(life: Life) -> int:
-    return partition(life.prescription_id.encode(), PARTITIONS)
-
-
-def _sender(session: aiohttp.ClientSession, url: str, signature: Sign, *, rng: random.Random) -> Sender:
-    return Sender(session=session, url=url, sign=signature, policy=RetryPolicy(), rng=rng)
-
-
-def _forged_signature() -> Sign:
-    key = secrets.token_bytes(32)
-    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key)
 
 
 async def _until(check: Callable[[], None], work: Coroutine[Any, Any, str]) -> str:
@@ -209,14 +117,18 @@ def _invite(stack: Stack, screen: Screen, *, key: str, kept: Path | None) -> Non
         ]
     )
     places = {"ingress": url, "management": endpoints["management"], "registry": endpoints.get("registry")}
-    places |= {"kafka": endpoints["bootstrap_servers"], "endpoints": stack.endpoints_file, "logs": endpoints["logs"]}
+    places |= {
+        "kafka": endpoints["bootstrap_servers"],
+        "endpoints": stack.directory.endpoints,
+        "logs": endpoints["logs"],
+    }
     screen.pairs(places)
     screen.note("The data goes when the demo ends." if kept is None else f"The data stays in {kept}.")
 
 
 def _export(stack: Stack) -> str:
     """Write the settings of a shell; the file, which holds a password, is read by the shell and not shown."""
-    read = f'import json; print(json.load(open("{stack.endpoints_file}"))["postgres"])'
+    read = f'import json; print(json.load(open("{stack.directory.endpoints}"))["postgres"])'
     servers = stack.endpoints["bootstrap_servers"]
     settings = f'CONSUMER_KAFKA__BOOTSTRAP_SERVERS={servers} CONSUMER_POSTGRES__DSN="$(python3 -c {shlex.quote(read)})"'
     return f"export {settings}"

@@ -1,4 +1,4 @@
-"""What the demo does as others would: a producer that knows nothing of the bridge, and an operator at a shell."""
+"""What the demo does as others would: a foreign producer, a power cut, and an operator at a shell."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from aiokafka import AIOKafkaProducer  # noqa: TID251 - writes what our own prod
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.dev.services import child_environment
+from bridge.dev.stack import Stack
 from bridge.errors import ConfigError
+from bridge.kafka.connection import Connection, reachable
 
 # Commands answer within a second; the last resort against one that hangs.
 _COMMAND_S = 30.0
+MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
 
 
 class Output(NamedTuple):
@@ -50,15 +53,33 @@ class Intruder:
         return offset
 
 
-class Operator:
-    """Runs `drx-consumer` as a person would who has only the addresses."""
+class PowerSwitch:
+    """Takes the brokers of a stack away and brings them back."""
 
-    def __init__(self, endpoints: Mapping[str, str]) -> None:
-        """Take what `endpoints.json` says."""
-        settings = {
-            "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": endpoints["bootstrap_servers"],
-            "CONSUMER_POSTGRES__DSN": endpoints["postgres"],
-        }
+    def __init__(self, stack: Stack) -> None:
+        """Switch those of `stack`."""
+        self._stack = stack
+        self._servers = Connection(stack.endpoints["bootstrap_servers"]).servers
+
+    async def stop(self) -> None:
+        """End every broker at once."""
+        await asyncio.to_thread(self._stack.stop_brokers)
+
+    async def start(self) -> None:
+        """Bring them back; return when they answer."""
+        await asyncio.to_thread(self._stack.start_brokers)
+
+    async def answering(self) -> list[str]:
+        """Return those that take a connection."""
+        return await reachable(self._servers)
+
+
+class Operator:
+    """Runs one of our programs as a person would at a shell with its settings."""
+
+    def __init__(self, program: str, settings: Mapping[str, str]) -> None:
+        """Run `program`, which is a key of `MODULES`."""
+        self._program = program
         self._env = child_environment(os.environ, settings)
 
     async def run(self, *arguments: str) -> Output:
@@ -69,13 +90,13 @@ class Operator:
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "consumers", *arguments),
+            *("-m", MODULES[self._program], *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=self._env,
         )
-        command = shlex.join(["drx-consumer", *arguments])
+        command = shlex.join([self._program, *arguments])
         try:
             told, _ = await asyncio.wait_for(process.communicate(), _COMMAND_S)
         except TimeoutError as exc:

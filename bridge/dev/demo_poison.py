@@ -1,13 +1,13 @@
-"""The tour's end: a poisoned record holds up its own prescription and no other, until an operator puts it right."""
+"""The tour goes on: a poisoned record holds up its own prescription and no other, until an operator puts it right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from getpass import getuser
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
-from bridge.dev.demo import Sends, outgoing_of
+from bridge.dev.demo import Event, Sends, key_of, outgoing_of
 from bridge.dev.demo_acts import DISPLAY
 from bridge.dev.demo_faults import answer_faults, state_faults, unequal
 from bridge.dev.demo_hands import Output
@@ -20,8 +20,6 @@ POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
 REASON = "JSON from another team"
 # Of the sick prescription: so many events are applied before the poison, and so many come while its key is parked.
 BEFORE, BEHIND = 2, 3
-
-Event = Mapping[str, Any]
 
 
 class Model(Protocol):
@@ -82,7 +80,7 @@ class PoisonTour:
         self._operator = operator
         self._sick = sick
         self._well = well
-        self._key, self._other = _key(sick[0]), _key(well[0])
+        self._key, self._other = key_of(sick[0]), key_of(well[0])
         self._place = partition(self._key.encode(), partitions)
 
     async def poisoned(self) -> int:
@@ -182,10 +180,6 @@ class PoisonTour:
         faults += [] if shows in output.text else ["it does not name what it is about"]
         if faults:
             self._screen.check(f"drx-consumer parked {verb} does as it should", faults)
-
-
-def _key(event: Event) -> str:
-    return str(event["data"]["prescription_id"])
 
 
 def _shown(row: Row | None) -> str:

@@ -103,7 +103,7 @@ class Stack:
 
     def __init__(self, directory: DataDirectory, *, options: Options, ledger: Ledger, say: Say, check: Check) -> None:
         """Plan the parts in a directory that this process holds."""
-        self._directory = directory
+        self.directory = directory
         self._ledger = ledger
         self._say = say
         self._check = check
@@ -160,12 +160,12 @@ class Stack:
             name: {
                 "path": f"/webhooks/{name}",
                 "profile": profile,
-                "secret_file": str(self._directory.secret_dir(name) / "current"),
+                "secret_file": str(self.directory.secret_dir(name) / "current"),
             }
             for name, profile in SOURCES.items()
         }
         found["pids"] = {child.name: child.pid for child in self._children if child.pid is not None}
-        found["logs"] = str(self._directory.logs)
+        found["logs"] = str(self.directory.logs)
         return found
 
     def start(self) -> None:
@@ -212,17 +212,12 @@ class Stack:
 
     def stop(self) -> None:
         """Stop what runs: first who takes deliveries, last who keeps them."""
-        self._directory.endpoints.unlink(missing_ok=True)
+        self.directory.endpoints.unlink(missing_ok=True)
         for service in reversed(self._services):
             service.child.stop(service.grace_s)
         self._cluster.stop()
         self._postgres.stop()
         self._ledger.clear()
-
-    @property
-    def endpoints_file(self) -> Path:
-        """File that holds `endpoints` while the stack runs."""
-        return self._directory.endpoints
 
     @property
     def _services(self) -> list[Service]:
@@ -242,4 +237,4 @@ class Stack:
     def _publish(self) -> None:
         self._record()
         # It holds the password of the database.
-        write_json(self._directory.endpoints, self.endpoints, mode=0o600)
+        write_json(self.directory.endpoints, self.endpoints, mode=0o600)

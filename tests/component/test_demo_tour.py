@@ -10,8 +10,11 @@ from rich.console import Console
 
 from bridge.dev.demo import Tour
 from bridge.dev.demo_acts import ACTS
+from bridge.dev.demo_hands import Output
+from bridge.dev.demo_outage import OutageTour
 from bridge.dev.demo_poison import PoisonTour
 from bridge.dev.demo_read_model import tour_timeline
+from bridge.dev.demo_repeats import tour_repeats
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import Seen
 from bridge.dev.generator import Outgoing
@@ -80,6 +83,20 @@ async def toured_on(bridge: Bridge, model: Any, *, forge: bool = False) -> list[
         partitions=PARTITIONS,
     )
     await poison.put_right(await poison.poisoned())
+    screen.close()
+    assert screen.checked > 20
+    return screen.differences
+
+
+async def toured_without_kafka(bridge: Bridge, *, model: Any = None, **spoiled: Any) -> list[str]:
+    """Take the tour through an outage and its repeats; `spoiled` parts stand in for the bridge."""
+    screen = Screen(Console(file=io.StringIO()))
+    model = model or ReadModel(bridge)
+    parts = dict.fromkeys(("sender", "witness", "brokers", "disk", "operator"), bridge) | spoiled
+    tour = OutageTour(screen=screen, model=model, lives=[a_life(1), a_life(2)], **parts)
+    outlasted = await tour.outage()
+    sender, witness = parts["sender"], parts["witness"]
+    await tour_repeats(outlasted, screen=screen, sender=sender, witness=witness, model=model)
     screen.close()
     assert screen.checked > 20
     return screen.differences
@@ -218,5 +235,72 @@ async def test_a_consumer_that_does_otherwise_is_a_difference(behaviour: dict[st
     bridge = Bridge()
 
     found = await toured_on(bridge, ReadModel(bridge, **behaviour))
+
+    assert [each for each in found if difference in each] != []
+
+
+async def test_a_tour_through_an_outage_that_loses_nothing_finds_no_difference() -> None:
+    assert await toured_without_kafka(Bridge()) == []
+
+
+def last_first(spooled: list[Seen]) -> list[Seen]:
+    return [*spooled[-1:], *spooled[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "difference"),
+    [
+        ({"drains": lambda spooled: spooled[:-1]}, "4 records for 5 events"),
+        ({"drains": lambda spooled: [*spooled, spooled[0]]}, "6 records for 5 events"),
+        ({"drains": last_first}, "in the order in which they were sent: their places are"),
+        ({"seals": False}, "none stands in any file: 1.segment tells one"),
+        ({"knows": False}, "the repeat is not written again: 1 more on disk"),
+        ({"knows": False}, "it is known: outcome is 'accepted'"),
+        ({"knows": False}, "it is kept, apart from the events: status is 200"),
+        ({"spoil": of("", lambda _: None)}, "the other body is in drx.unrecognized.v1"),
+        ({"spoil": of("", values(body=b"{}"))}, "the other body is in drx.unrecognized.v1"),
+        ({"spoil": of("prescription.processed", lambda _: None)}, "it holds 8 events: events is 6"),
+    ],
+)
+async def test_a_bridge_that_does_otherwise_in_an_outage_is_a_difference(
+    behaviour: dict[str, Any], difference: str
+) -> None:
+    found = await toured_without_kafka(Bridge(**behaviour))
+
+    assert [each for each in found if difference in each] != []
+
+
+@pytest.mark.parametrize(
+    ("part", "question", "change", "difference"),
+    [
+        ("brokers", "answering", lambda _: ["127.0.0.1:1"], "no broker takes a connection: 127.0.0.1:1 does"),
+        ("disk", "drained", lambda _: 3, "3 events are left"),
+        ("operator", "run", lambda _: Output("spool status", "", 2), "it holds 8 events: exit code 2"),
+        ("sender", "deliver", lambda answer: replace(answer, reply=Reply(503, "unavailable", "", 0)), "status is 503"),
+    ],
+)
+async def test_an_outage_that_is_not_as_it_should_be_is_a_difference(
+    part: str, question: str, change: Callable[[Any], Any], difference: str
+) -> None:
+    bridge = Bridge()
+
+    found = await toured_without_kafka(bridge, **{part: Spoiled(bridge, question, change)})
+
+    assert [each for each in found if difference in each] != []
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda _: None, "and in PostgreSQL"),
+        (lambda row: row._replace(events=row.events + 1), "PostgreSQL knows nothing of it"),
+    ],
+)
+async def test_a_read_model_that_missed_the_outage_is_a_difference(
+    change: Callable[[Any], Any], difference: str
+) -> None:
+    bridge = Bridge()
+
+    found = await toured_without_kafka(bridge, model=Spoiled(ReadModel(bridge), "row", change))
 
     assert [each for each in found if difference in each] != []

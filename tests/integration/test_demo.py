@@ -10,8 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.kafka
 
-# Starting everything on a busy machine; it takes twelve seconds on an idle one.
-TIMEOUT_S = 120.0
+# Starting everything on a busy machine; it takes twenty seconds on an idle one.
+TIMEOUT_S = 300.0
 
 
 def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -52,6 +52,18 @@ def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path:
         "in the order in which it was sent",
         "nothing of the prescription is parked any more",
         "its next event is applied at once: dispensed",
+        "no broker takes a connection",
+        "202 spooled",
+        "once more: 202 spooled",
+        "the repeat is not written again",
+        "$ drx-bridge spool status",
+        "it holds 8 events",
+        "none stands in any file",
+        "the spool is empty",
+        "are in Kafka, each once, in the order in which they were sent",
+        "which waited on the disk, once more  →  200 duplicate",
+        "202 parked id_conflict",
+        "the way to Kafka is straight again",
         "checks, no difference",
     ):
         assert hop in result.stdout
