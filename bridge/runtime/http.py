@@ -71,6 +71,7 @@ class Answer:
             raise ConnectionResetError
         message = request._message  # noqa: SLF001 - as above
         protocol.reading_since = None
+        protocol.answered += 1
         keep = not (self.close or message.should_close or protocol.ending or message.version < (1, 1))
         if not keep:
             protocol.close()
@@ -88,15 +89,13 @@ FAILED = Answer(500, b'{"outcome":"unavailable","code":"internal_error"}', close
 class Connection(RequestHandler):
     """One client connection; never puts a byte of a request into an answer or a log line."""
 
-    __slots__ = ("half_closed", "reading_since")
-
-    half_closed: bool
-    reading_since: float | None
+    __slots__ = ("answered", "half_closed", "reading_since")
 
     def __init__(self, manager: HardenedServer, **kwargs: Any) -> None:
         """Start with nothing half read."""
+        self.answered = 0
         self.half_closed = False
-        self.reading_since = None
+        self.reading_since: float | None = None
         super().__init__(manager, **kwargs)
 
     @property
@@ -132,7 +131,8 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for a truth value; aiohttp gives None
         """Keep a connection open for its answer when the client has only finished sending."""
         self.half_closed = True
-        return self.reading_since is None and not self.waiting
+        # Not `waiting`: right after an answer aiohttp's task has not begun to wait again.
+        return self.reading_since is None and self.answered < self._request_count
 
     def handle_error(
         self,
