@@ -1,0 +1,39 @@
+"""A wall clock that can be stepped under a running process, by libfaketime; what counts durations stays as it is."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from bridge.dev.files import write_text
+
+
+class Clock:
+    """The clock of one process.
+
+    Attributes:
+        environment: What the process must be started with.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Keep how far it is off in a file at `path`; it begins right."""
+        self._path = path
+        self.step(0)
+        self.environment = {
+            "LD_PRELOAD": str(_library()),
+            "FAKETIME_TIMESTAMP_FILE": str(path),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def step(self, seconds: float) -> None:
+        """Have it run so many seconds ahead of ours (behind, if negative) from now on."""
+        write_text(self._path, f"{seconds:+.6f}\n")
+
+
+def _library() -> Path:
+    """The library itself; the package around it is of no use for another process."""
+    spec = find_spec("libfaketime")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
