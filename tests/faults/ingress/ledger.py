@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 
 # Of a delivery that is ours to make, `genuine` is the first copy and every retry, `duplicate` one more although it was
 # answered, `replayed` the very same bytes and headers as before; `conflict` is another body under an id that was taken,
-# `rival` one that is sent at the same time. The rest must be refused: `forged` has another key's signature, `stale` a
-# good one that is too old.
-Kind = Literal["genuine", "duplicate", "replayed", "conflict", "rival", "forged", "stale"]
+# `rival` one that is sent at the same time; `unusable` is no event, though genuine. The rest must be refused: `forged`
+# has another key's signature, `stale` a good one that is too old.
+Kind = Literal["genuine", "duplicate", "replayed", "conflict", "rival", "unusable", "forged", "stale"]
 HOSTILE: frozenset[Kind] = frozenset({"forged", "stale"})
 
 

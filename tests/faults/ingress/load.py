@@ -27,8 +27,10 @@ AGAIN = {0, 429, 503}
 PATIENCE_S = 180.0
 # How old a stale delivery is: beyond any tolerance that a source can be given in earnest.
 STALE_S = 3_600
-# Of each hundred deliveries so many are followed by a copy, by a replay, and by one that is forged or stale.
-MISCHIEF: Mapping[Kind, float] = {"duplicate": 0.02, "replayed": 0.01, "forged": 0.01, "stale": 0.01}
+# Share of the deliveries that are followed by a copy, a replay, one that is no event, and one that is forged or stale.
+MISCHIEF: Mapping[Kind, float] = {"duplicate": 0.02, "replayed": 0.01, "unusable": 0.01, "forged": 0.01, "stale": 0.01}
+# Share of the deliveries whose sender first hangs up, so soon that it may or may not have been heard.
+HANG_UPS, HANG_UP_S = 0.02, 0.004
 
 
 class Load:
@@ -80,8 +82,7 @@ class Load:
         if self._session is not None:
             yield
             return
-        timeout = aiohttp.ClientTimeout(total=SILENT_S)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             self._session = session
             try:
                 yield
@@ -104,20 +105,23 @@ class Load:
             await asyncio.sleep(self._rng.uniform(delay_s / 2, delay_s))
             headers, delay_s = None, min(RETRY_MAX_S, 2 * delay_s)
 
-    async def attempt(self, delivery: Delivery, kind: Kind, headers: Mapping[str, str] | None = None) -> Attempt:
-        """Make one request, signed now unless `headers` are given."""
+    async def attempt(
+        self, delivery: Delivery, kind: Kind, headers: Mapping[str, str] | None = None, *, within_s: float = SILENT_S
+    ) -> Attempt:
+        """Make one request, signed now unless `headers` are given; hang up when there is no answer in time."""
         sign = self._subject.forge if kind == "forged" else self._subject.sign
         at = int(time.time()) - (STALE_S if kind == "stale" else 0)
         sent = sign(delivery.id, at, delivery.body) if headers is None else headers
         attempt = Attempt(delivery, kind, time.monotonic())
         self._ledger.attempts.append(attempt)
-        await self._exchange(attempt, sent)
+        await self._exchange(attempt, sent, aiohttp.ClientTimeout(total=within_s))
         return attempt
 
-    async def _exchange(self, attempt: Attempt, headers: Mapping[str, str]) -> None:
+    async def _exchange(self, attempt: Attempt, headers: Mapping[str, str], patience: aiohttp.ClientTimeout) -> None:
         assert self._session is not None
+        body = attempt.delivery.body
         try:
-            async with self._session.post(self._subject.url, data=attempt.delivery.body, headers=headers) as answer:
+            async with self._session.post(self._subject.url, data=body, headers=headers, timeout=patience) as answer:
                 body = await answer.read()
                 attempt.status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError):
@@ -140,6 +144,8 @@ class Load:
         """Make the next delivery of a prescription; whatever becomes of it, another may follow only then."""
         delivery = prescription.deliveries.popleft()
         headers = self._subject.sign(delivery.id, int(time.time()), delivery.body)
+        if self._rng.random() < HANG_UPS:
+            await self.attempt(delivery, "genuine", headers, within_s=HANG_UP_S)
         await self.deliver(delivery, stubborn=prescription.stubborn, headers=headers)
         for kind, share in MISCHIEF.items():
             if self._rng.random() < share:
@@ -149,8 +155,11 @@ class Load:
     async def _misbehave(self, delivery: Delivery, kind: Kind, headers: Mapping[str, str]) -> None:
         if kind == "replayed":
             await self.attempt(delivery, kind, headers)
+        elif kind == "duplicate":
+            await self.attempt(delivery, kind)
         else:
-            await self.attempt(delivery if kind == "duplicate" else self.prescriptions.another(delivery), kind)
+            changes = {"type": "prescription.unheard_of"} if kind == "unusable" else {}
+            await self.attempt(self.prescriptions.another(delivery, **changes), kind)
 
 
 def _words(body: bytes) -> tuple[str, str]:

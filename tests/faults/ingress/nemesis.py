@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 
 from tests.faults.ingress.row import Row
-from tests.faults.ingress.rows_paths import SLOW
+from tests.faults.ingress.rows_paths import DEAF, SLOW
 from tests.faults.ingress.scene import Scene
 
 LENGTH_VARIABLE = "DRX_FAULTS_NEMESIS_S"
@@ -34,6 +34,12 @@ async def slow_down(scene: Scene) -> None:
         proxy.make_trouble(to_broker=SLOW)
 
 
+async def cut_off(scene: Scene) -> None:
+    """As in B8, all of them: nothing that they say comes back."""
+    for proxy in scene.proxies.values():
+        proxy.make_trouble(to_client=DEAF)
+
+
 async def kill_ingress(scene: Scene) -> None:
     """As in P1."""
     await scene.cut_short()
@@ -43,6 +49,7 @@ FAULTS: Mapping[str, Callable[[Scene], Awaitable[None]]] = {
     "B1": kill_a_broker,
     "B6": freeze_all,
     "B7": slow_down,
+    "B8": cut_off,
     "P1": kill_ingress,
 }
 
@@ -62,4 +69,4 @@ async def nemesis(scene: Scene) -> None:
             await asyncio.sleep(scene.rng.uniform(*CALM_S))
 
 
-ROWS = (Row("X1", "all of it at random: B1, B6, B7, P1, S1", nemesis, detour=True),)
+ROWS = (Row("X1", "all of it at random: B1, B6, B7, B8, P1, S1", nemesis, detour=True),)

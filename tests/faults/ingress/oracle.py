@@ -15,13 +15,15 @@ from typing import Any
 
 import orjson
 
-from tests.faults.ingress.ledger import HOSTILE, Attempt
+from tests.faults.ingress.ledger import HOSTILE, Attempt, Kind
 from tests.faults.ingress.subject import Logged
 from tests.oracle.model import expected
 
 # What a sender of genuine deliveries may be answered, and an intruder.
 _ANSWERS = {0, 200, 202, 503}
 _REFUSALS = {0, 401, 503}
+# Why a delivery is set aside that cannot be an event.
+PARKED: Mapping[Kind, str] = {"conflict": "id_conflict", "unusable": "unknown_type"}
 
 Identity = tuple[str, str]
 
@@ -118,8 +120,8 @@ def _hashes(attempts: Iterable[Attempt]) -> dict[int, Identity]:
 def _allowed(attempt: Attempt) -> bool:
     if attempt.kind in HOSTILE:
         return attempt.status in _REFUSALS
-    if attempt.kind == "conflict" and attempt.promised:
-        return (attempt.outcome, attempt.reason) == ("parked", "id_conflict")
+    if attempt.promised and attempt.kind in PARKED:
+        return (attempt.outcome, attempt.reason) == ("parked", PARKED[attempt.kind])
     # Meanwhile its signature may have become too old.
     return attempt.status in _ANSWERS or (attempt.kind == "replayed" and attempt.status in _REFUSALS)
 

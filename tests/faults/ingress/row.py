@@ -26,6 +26,7 @@ class Row:
         play: Does it, under load; afterwards everything is healed by the harness.
         detour: Whether there are proxies before the brokers.
         settings: Of the ingress, without their prefix.
+        short: Whether it is played in the short tier too.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row:
     detour: bool = False
     effects: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
+    short: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.faults.ingress.proxy import Trouble
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
 
 # OPERATIONS §5, B7: 400 ms and 256 kbit/s. B9: every 50 KB.
 SLOW = Trouble(delay_s=0.4, rate_bytes_s=32_000, slice_bytes=4_096)
+DEAF = Trouble(deaf=True)
 FRAGILE = Trouble(slice_bytes=700, reset_after_bytes=50_000)
 
 
 async def slow(scene: Scene) -> None:
     """Make one broker slow, then all."""
     async with scene.load.poisson(scene.tier.rate):
-        scene.proxies[scene.brokers.busiest(scene.topic)].make_trouble(to_broker=SLOW)
+        scene.proxies[await asyncio.to_thread(scene.brokers.busiest, scene.topic)].make_trouble(to_broker=SLOW)
         await scene.lasting(5)
         for proxy in scene.proxies.values():
             proxy.make_trouble(to_broker=SLOW)
@@ -32,7 +35,17 @@ async def fragile(scene: Scene) -> None:
     assert sum(proxy.resets for proxy in scene.proxies.values()) > 0, "nothing was reset"
 
 
+async def one_way(scene: Scene) -> None:
+    """Let what one broker says get lost, then what is said to it; to others the way is clear."""
+    async with scene.load.poisson(scene.tier.rate):
+        for sides in ({"to_client": DEAF}, {"to_broker": DEAF}):
+            scene.proxies[await asyncio.to_thread(scene.brokers.busiest, scene.topic)].make_trouble(**sides)
+            await scene.lasting(5)
+            await scene.heal()
+
+
 ROWS = (
     Row("B7", "brokers slow: +400 ms, 256 kbit/s", slow, detour=True),
+    Row("B8", "one broker cut off in one direction, then in the other", one_way, detour=True, short=False),
     Row("B9", "connections sliced, and reset every 50 KB", fragile, detour=True),
 )
