@@ -37,9 +37,10 @@ test: setup lint
 chart: setup
 	$(BIN)/pytest tests/chart
 
-# The whole fault matrix; its short tier is part of `test`.
+# The whole fault matrix; its short tier is part of `test`. Writes its results into docs/reliability.md.
 faults: setup
 	$(BIN)/pytest tests/faults -m "faults or not faults"
+	$(BIN)/python -m tests.faults.report
 
 bench: setup
 	$(BIN)/python -m tests.bench

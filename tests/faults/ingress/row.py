@@ -10,7 +10,8 @@ from urllib.request import urlopen
 
 from tests.faults.ingress.oracle import Verdict, judge_effects, judge_log
 from tests.faults.ingress.results import Result
-from tests.faults.ingress.scene import RSS_MAX_MIB, Scene, Stage, Tier, scene_of
+from tests.faults.ingress.scene import RSS_MAX_MIB, Scene, Stage, Tier
+from tests.faults.ingress.staging import scene_of
 from tests.faults.ingress.subject import Logged
 from tests.integration.ingress_process import PROBE_S
 

@@ -6,7 +6,8 @@ import asyncio
 
 from bridge.dev.admin import create_topics
 from tests.faults.ingress.row import Row
-from tests.faults.ingress.scene import PARTITIONS, Scene
+from tests.faults.ingress.scene import Scene
+from tests.faults.ingress.staging import PARTITIONS
 
 # Between the smallest and the largest of the records, so that some pass and some do not.
 NARROW_BYTES, WIDE_BYTES = 1_500, 1_048_588

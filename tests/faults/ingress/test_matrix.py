@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.faults.ingress import nemesis, rows_brokers, rows_paths, rows_process, rows_topics, rows_traffic
@@ -12,7 +14,11 @@ from tests.faults.ingress.scene import Stage, Tier
 pytestmark = pytest.mark.kafka
 
 SHORT = Tier(factor=1.0, rate=60.0, at_once=40)
-LONG = Tier(factor=5.0, rate=150.0, at_once=500)
+# A machine with nothing else to do can take more, for longer.
+FACTOR_VARIABLE, RATE_VARIABLE = "DRX_FAULTS_FACTOR", "DRX_FAULTS_RATE"
+LONG = Tier(
+    factor=float(os.environ.get(FACTOR_VARIABLE, "5")), rate=float(os.environ.get(RATE_VARIABLE, "150")), at_once=500
+)
 PARTS = (rows_brokers, rows_paths, rows_topics, rows_process, rows_traffic, nemesis)
 ROWS = [row for part in PARTS for row in part.ROWS]
 

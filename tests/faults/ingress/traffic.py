@@ -43,7 +43,7 @@ class Prescriptions:
     """
 
     def __init__(self, run: str, *, rng: random.Random, at_once: int, stubborn: float = 0.5) -> None:
-        """Give the prescriptions of `run`, a word that no other run has, to senders of whom so many are stubborn."""
+        """Mark everything by `run`, a word that stands nowhere else; so many of the senders are stubborn."""
         self.mark = f"PHI{run}IHP"
         self.key_mark = f"rx_{run}"
         self._rng = rng
