@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,19 @@ OTHER: Lane = ("drx.accounts.v1", 0)
 # What no raw file may hold.
 MARKER = b"PHI-canary-Adams-1961"
 ALL = 1_000_000
+NOBODY = 65_534
+
+
+@contextmanager
+def as_somebody() -> Iterator[None]:
+    """Be nobody in particular, since nothing is forbidden to root."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
 
 def an_entry(ordinal: int, *, lane: Lane = LANE, payload: bytes | None = None) -> Entry:

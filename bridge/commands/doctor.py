@@ -13,9 +13,10 @@ from rich.text import Text
 
 from bridge.commands.doctor_checks import Finding, Verdict, check_disk, check_registry, check_sources
 from bridge.commands.doctor_kafka import check_kafka
+from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
-from bridge.runtime.logging import silence_kafka_client
+from bridge.runtime.logging import log_errors_to_stderr, silence_kafka_client
 from bridge.settings import Settings, load_settings
 
 MARKS: dict[Verdict, tuple[str, str]] = {
@@ -30,11 +31,12 @@ MISCONFIGURED_EXIT = 2
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def doctor(*, as_json: bool) -> int:
-    """Check configuration, secrets, Kafka, topics, registry and disk.
+    """Check configuration, secrets, Kafka, topics, registry, spool and disk.
 
     Exit 0 if the ingress can do its work, 1 if it cannot, 2 if the configuration cannot be read.
     """
     silence_kafka_client()
+    log_errors_to_stderr()
     findings: list[Finding] = []
     console = Console(soft_wrap=True)
 
@@ -68,6 +70,8 @@ async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[
     async for finding in check_kafka(settings.kafka, routes=routes):
         tell(finding)
     async for finding in check_registry(settings.registry, routes=routes):
+        tell(finding)
+    for finding in check_spool(settings.spool):
         tell(finding)
     for finding in check_disk(settings):
         tell(finding)

@@ -32,12 +32,13 @@ class KeyRing:
         current: What seals; None when there is no key for it.
         opening: What opens, by id.
         names: The file that each of them came from.
+        complaint: A file that cannot be used, and why.
     """
 
     def __init__(self, directory: Path) -> None:
         """Read nothing yet."""
         self.directory = directory
-        self._complaint: tuple[str, str] | None = None
+        self.complaint: tuple[str, str] | None = None
         self.current: Key | None = None
         self.opening: dict[bytes, Key] = {}
         self.names: dict[bytes, str] = {}
@@ -55,9 +56,9 @@ class KeyRing:
             self.names[key.id] = name
             if name == CURRENT:
                 self.current = key
-        if complaint and complaint != self._complaint:
+        if complaint and complaint != self.complaint:
             log.error("worker.spool_key_refused", key=complaint[0], code=complaint[1])
-        self._complaint = complaint
+        self.complaint = complaint
 
     @property
     def is_empty(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge.commands.doctor import doctor
 from bridge.commands.doctor_checks import Finding, check_disk, check_registry, check_sources
@@ -21,7 +22,7 @@ NOW = datetime(2026, 9, 14, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Keep the developer's own settings out, and the silence that the command orders in."""
     logger = logging.getLogger("aiokafka")
     level = logger.level
@@ -29,8 +30,10 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name.startswith("BRIDGE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("BRIDGE_SPOOL__DIR", str(tmp_path / "spool"))
     yield
     logger.setLevel(level)
+    structlog.reset_defaults()
 
 
 def a_source(secrets_dir: Path, **changes: Any) -> Source:
@@ -154,5 +157,6 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
 
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
-    assert [line.split()[1] for line in lines] == ["config", "sources", "kafka", "registry", "disk"]
-    assert all(("→" in line) == line.startswith("✗") for line in lines)
+    checks = ["config", "sources", "kafka", "registry", "spool", "spool", "spool", "disk"]
+    assert [line.split()[1] for line in lines] == checks
+    assert all(("→" in line) == (not line.startswith("✓")) for line in lines)

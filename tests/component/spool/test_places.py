@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -14,25 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.spooling import make_spool, open_spool, ordinals, segments
+from tests.spooling import NOBODY, as_somebody, make_spool, open_spool, ordinals, segments
 
-NOBODY = 65_534
 HANG_S = 60.0
 ROOT = Path(__file__).parents[3]
 # Whoever is not root may mount in a namespace in which they are.
 NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
-
-
-@contextlib.contextmanager
-def as_somebody() -> Iterator[None]:
-    """Be nobody in particular, since nothing is forbidden to root."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
 
 
 @pytest.fixture

@@ -1,0 +1,101 @@
+"""The doctor's look at the spool: would it take events, and does what it holds get on; nothing is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bridge.commands.doctor_checks import Finding, Verdict
+from bridge.settings import Spool
+from bridge.spool.ballast import SIZE_BYTES
+from bridge.spool.keys import CURRENT, KeyRing
+from bridge.spool.survey import SegmentState, is_held, set_aside_count, survey
+
+_MEBIBYTE = 1024 * 1024
+# Less than the ballast and a first group of records is a full disk.
+FREE_MIN_BYTES = 2 * SIZE_BYTES
+_NO_KEY = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
+_KEY_ADVICE = {
+    "key_exposed": "chmod 600 it: a key that others may read, or a group may write, is not used",
+    "key_malformed": "its first line must be `spk_` and the base64 of 32 bytes",
+    "key_unreadable": "let the bridge's user read it",
+}
+
+
+def check_spool(spool: Spool) -> Iterator[Finding]:
+    """Look at the directory, what it holds, the keys and the room."""
+    if not spool.enabled:
+        says = "off: what Kafka does not take in time is answered 503, and is lost if the sender gives up"
+        yield Finding(
+            "spool", "warning", says, "set BRIDGE_SPOOL__ENABLED=true unless the sender is known to try again"
+        )
+        return
+    place = next(each for each in (spool.dir, *spool.dir.absolute().parents) if each.exists())
+    if not (place.is_dir() and _may_write(place)):
+        says = f"{place} cannot be written to by uid {os.geteuid()}; it belongs to uid {place.stat().st_uid}"
+        yield Finding("spool", "failed", says, "chown it, or set BRIDGE_SPOOL__DIR")
+        return
+    keys = KeyRing(spool.key_dir or spool.dir / "keys")
+    keys.load()
+    try:
+        states = list(survey(spool.dir, keys.opening))
+    except OSError as exc:
+        yield Finding("spool", "failed", f"{spool.dir}: {exc.strerror}", "run as the bridge's user")
+        return
+    yield _check_content(spool.dir, states, keys)
+    yield _check_key(spool.dir, keys, is_empty=not states)
+    yield _check_room(spool, place, used=sum(state.size for state in states))
+
+
+def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -> Finding:
+    waiting, locked = sum(state.waiting for state in states), sum(state.locked for state in states)
+    unread = [state.name for state in states if not state.is_read]
+    damaged = sum(state.lost for state in states) + set_aside_count(directory)
+    held = is_held(directory)
+    if unread:
+        return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", "chown it to the bridge's user")
+    if locked:
+        says = f"{directory}: {locked} events cannot be opened, their key is not there"
+        return Finding("spool", "failed", says, f"put it back into {keys.directory}, under any name")
+    if waiting and not held:
+        says = f"{directory}: {waiting} events, and no process has it open"
+        return Finding("spool", "warning", says, "start the bridge with it, or run `drx-bridge spool drain`")
+    if damaged:
+        says = f"{directory}: {damaged} damaged records or ranges"
+        return Finding("spool", "warning", says, "see `drx-bridge spool verify`; what is sealed in `damaged` is kept")
+    used = "in use" if held else "not in use" if directory.exists() else "made at the first start"
+    return Finding("spool", "ok", f"{directory}: {used}, {f'{waiting} events' if waiting else 'empty'}")
+
+
+def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
+    inside = keys.directory.absolute().is_relative_to(directory.absolute())
+    if keys.complaint is not None:
+        name, code = keys.complaint
+        verdict: Verdict = "failed" if keys.current is None else "warning"
+        return Finding("spool key", verdict, f"{keys.directory / name}: {code}", _KEY_ADVICE[code])
+    makes = is_empty and keys.is_empty and (inside or _may_write(keys.directory))
+    if keys.current is None and not makes:
+        return Finding("spool key", "failed", f"{keys.directory}: there is no `{CURRENT}`", _NO_KEY)
+    says = "the first start makes one" if makes else f"{len(keys.opening)} in {keys.directory}"
+    if inside:
+        says += ", beside what it seals: whoever copies the one has both"
+        return Finding("spool key", "warning", says, "set BRIDGE_SPOOL__KEY_DIR to another place, and back it up")
+    return Finding("spool key", "ok", f"{says}; part of the backup, or what is spooled goes with it")
+
+
+def _check_room(spool: Spool, place: Path, *, used: int) -> Finding:
+    free, wanted = shutil.disk_usage(place).free, spool.capacity_bytes - used
+    says = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
+    if free < FREE_MIN_BYTES:
+        return Finding("spool room", "failed", says, "make room; until then it takes nothing")
+    if free < wanted:
+        return Finding(
+            "spool room", "warning", says, "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to what there is"
+        )
+    return Finding("spool room", "ok", says)
+
+
+def _may_write(directory: Path) -> bool:
+    return os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)

@@ -1,0 +1,177 @@
+"""What the doctor finds about the spool; it changes nothing there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from bridge.commands.doctor_checks import Finding
+from bridge.commands.doctor_spool import check_spool
+from bridge.runtime.logging import log_errors_to_stderr
+from bridge.settings import Spool
+from tests.spooling import as_somebody, files, open_spool, segments, write_key
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Have the log where the command has it."""
+    log_errors_to_stderr()
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Spool:
+    """Give a spool that has its key elsewhere and has not been used yet."""
+    write_key(tmp_path / "keys")
+    return Spool(dir=tmp_path / "spool", key_dir=tmp_path / "keys", capacity_bytes=1_048_576)
+
+
+def found(settings: Spool) -> dict[str, Finding]:
+    return {finding.check: finding for finding in check_spool(settings)}
+
+
+def verdicts(settings: Spool) -> dict[str, str]:
+    return {check: finding.verdict for check, finding in found(settings).items()}
+
+
+async def fill(settings: Spool) -> None:
+    settings.dir.mkdir()
+    async with open_spool(settings.dir, key_dir=settings.key_dir) as kept:
+        await kept.put(1, 2, 3)
+
+
+def test_a_spool_that_is_not_there_yet_is_fine_and_not_made(settings: Spool) -> None:
+    assert verdicts(settings) == {"spool": "ok", "spool key": "ok", "spool room": "ok"}
+    assert "made at the first start" in found(settings)["spool"].says
+    assert not settings.dir.exists()
+
+
+def test_without_a_spool_it_says_what_that_means() -> None:
+    (finding,) = check_spool(Spool(enabled=False))
+
+    assert finding.verdict == "warning"
+    assert "503" in finding.says
+
+
+def test_a_directory_that_is_not_ours_is_said() -> None:
+    with tempfile.TemporaryDirectory(prefix="drx-doctor-") as name:
+        Path(name).chmod(0o555)
+        with as_somebody():
+            (finding,) = check_spool(Spool(dir=Path(name)))
+
+    assert finding.verdict == "failed"
+    assert "cannot be written to" in finding.says
+
+
+def test_a_file_in_its_place_is_said(settings: Spool) -> None:
+    settings.dir.write_text("")
+
+    assert verdicts(settings) == {"spool": "failed"}
+
+
+async def test_what_is_held_by_a_process_is_on_its_way(settings: Spool) -> None:
+    settings.dir.mkdir()
+    async with open_spool(settings.dir, key_dir=settings.key_dir) as kept:
+        await kept.put(1, 2, 3)
+
+        finding = found(settings)["spool"]
+
+    assert finding.verdict == "ok"
+    assert "in use, 3 events" in finding.says
+
+
+async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: Spool) -> None:
+    await fill(settings)
+    before = {path: path.read_bytes() for path in files(settings.dir)}
+
+    finding = found(settings)["spool"]
+
+    assert finding.verdict == "warning"
+    assert "3 events, and no process has it open" in finding.says
+    assert "drx-bridge spool drain" in finding.advice
+    assert {path: path.read_bytes() for path in files(settings.dir)} == before
+
+
+async def test_events_whose_key_is_gone_are_a_failure(settings: Spool, tmp_path: Path) -> None:
+    await fill(settings)
+    write_key(tmp_path / "keys", secret=b"n" * 32)
+
+    finding = found(settings)["spool"]
+
+    assert finding.verdict == "failed"
+    assert "3 events cannot be opened" in finding.says
+    assert str(tmp_path / "keys") in finding.advice
+
+
+async def test_damage_is_said(settings: Spool) -> None:
+    await fill(settings)
+    (path,) = segments(settings.dir)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:100] + bytes([raw[100] ^ 1]) + raw[101:])
+
+    async with open_spool(settings.dir, key_dir=settings.key_dir):
+        finding = found(settings)["spool"]
+
+    assert finding.verdict == "warning"
+    assert "damaged" in finding.says
+
+
+def test_a_key_beside_what_it_seals_is_a_warning(tmp_path: Path) -> None:
+    beside = Spool(dir=tmp_path)
+    assert verdicts(beside)["spool key"] == "warning"
+    assert "the first start makes one" in found(beside)["spool key"].says
+
+    write_key(tmp_path / "keys")
+
+    assert verdicts(beside)["spool key"] == "warning"
+    assert "BRIDGE_SPOOL__KEY_DIR" in found(beside)["spool key"].advice
+
+
+def test_a_key_directory_that_was_not_mounted_is_a_failure(settings: Spool, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "keys")
+
+    assert verdicts(settings)["spool key"] == "failed"
+
+
+async def test_no_key_for_what_is_sealed_is_a_failure(settings: Spool, tmp_path: Path) -> None:
+    await fill(settings)
+    (tmp_path / "keys" / "current").unlink()
+
+    assert verdicts(settings) == {"spool": "failed", "spool key": "failed", "spool room": "ok"}
+
+
+def test_a_key_that_others_may_read_is_named_and_not_shown(
+    settings: Spool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys" / "current"
+    path.chmod(0o644)
+
+    finding = found(settings)["spool key"]
+
+    assert finding.verdict == "failed"
+    assert finding.says == f"{path}: key_exposed"
+    assert "chmod" in finding.advice
+    assert capsys.readouterr().out == ""
+
+
+def test_an_older_key_that_cannot_be_used_is_a_warning(settings: Spool, tmp_path: Path) -> None:
+    (tmp_path / "keys" / "older").write_text("hunter2")
+    (tmp_path / "keys" / "older").chmod(0o600)
+
+    finding = found(settings)["spool key"]
+
+    assert finding.verdict == "warning"
+    assert "hunter2" not in finding.says
+
+
+def test_a_capacity_that_the_disk_has_not_is_a_warning(settings: Spool) -> None:
+    finding = found(settings.model_copy(update={"capacity_bytes": 1_099_511_627_776}))["spool room"]
+
+    assert finding.verdict == "warning"
+    assert "BRIDGE_SPOOL__CAPACITY_BYTES" in finding.advice
