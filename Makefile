@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo test check lint chart bench faults test-docker test-postgres
+.PHONY: setup demo test check lint fault-tools chart bench faults test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -30,7 +30,12 @@ lint: $(INSTALLED)
 check: lint
 	$(BIN)/pytest --quiet tests/unit tests/component
 
-test: setup lint
+# What some faults need and Python's index does not have; without it their rows are skipped and say so.
+fault-tools:
+	command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq haproxy; }
+
+test: setup lint fault-tools
 	$(BIN)/pytest tests
 
 # The chart and its pods; part of `test`.
@@ -38,7 +43,7 @@ chart: setup
 	$(BIN)/pytest tests/chart
 
 # The whole fault matrix; its short tier is part of `test`. Writes its results into docs/reliability.md.
-faults: setup
+faults: setup fault-tools
 	$(BIN)/pytest tests/faults -m "faults or not faults"
 	$(BIN)/python -m tests.faults.report
 

@@ -159,11 +159,12 @@ class IngressProcess:
         async with open_reader(Connection(self.bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
             return [record async for record in found.until_end() if source in record.headers]
 
-    def metric(self, name: str) -> float:
-        """Sum of the samples of that name, whatever their labels."""
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of the samples of that name with these labels, whatever the others are."""
         with urlopen(Request(f"{self.management_url}/metrics"), timeout=PROBE_S) as answer:  # noqa: S310 - as below
             families = text_string_to_metric_families(answer.read().decode())
-            return sum(each.value for family in families for each in family.samples if each.name == name)
+            samples = [each for family in families for each in family.samples if each.name == name]
+            return sum(each.value for each in samples if labels.items() <= each.labels.items())
 
     def _spawn(self, **env: str) -> subprocess.Popen[bytes]:
         with self._outputs[0].open("ab") as out, self._outputs[1].open("ab") as err:

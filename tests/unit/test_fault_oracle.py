@@ -168,3 +168,11 @@ def test_of_two_bodies_under_one_id_the_first_record_has_the_effect() -> None:
     judge_effects(verdict, [one, other], log, effects_of(logged(one), [one]))
 
     assert (verdict.lost, verdict.states, verdict.repeated_effects) == ([], [], 0)
+
+
+def test_between_replicas_order_is_promised_for_what_was_not_spooled() -> None:
+    first, second = an_attempt(1, outcome="spooled", status=202), an_attempt(2)
+    log = [*logged(second), *logged(first)]
+
+    assert judge_log([first, second], log).misordered == ["evt_1"]
+    assert judge_log([first, second], log, replicas=3).misordered == []

@@ -25,6 +25,11 @@ class Keys:
         """Headers of a delivery, signed with the key that is in use now."""
         return signed(self._key, webhook_id, at, body)
 
+    @property
+    def current(self) -> bytes:
+        """The key that is in use now."""
+        return self._key
+
     def add(self) -> list[str]:
         """Give the bridge one more slot; return the names of those before it."""
         before = list(self._slots)

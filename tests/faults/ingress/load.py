@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -44,6 +46,7 @@ class Load:
         self._rng = rng
         self._ended = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
+        self._hang_ups = HANG_UPS
 
     @asynccontextmanager
     async def poisson(self, rate: float) -> AsyncIterator[None]:
@@ -62,6 +65,17 @@ class Load:
         self._ended.set()
         async with asyncio.timeout(PATIENCE_S):
             await running
+
+    @contextmanager
+    def going_to(self, address: str) -> Iterator[None]:
+        """Deliver to another address for the block, by senders who never hang up: each failure is the bridge's."""
+        subject, hang_ups = self._subject, self._hang_ups
+        self._subject = replace(subject, url=address + urlsplit(subject.url).path)
+        self._hang_ups = 0.0
+        try:
+            yield
+        finally:
+            self._subject, self._hang_ups = subject, hang_ups
 
     async def closed(self, senders: int, count: int) -> None:
         """Send `count` deliveries by so many senders, each the next one as soon as the last was answered."""
@@ -144,7 +158,7 @@ class Load:
         """Make the next delivery of a prescription; whatever becomes of it, another may follow only then."""
         delivery = prescription.deliveries.popleft()
         headers = self._subject.sign(delivery.id, int(time.time()), delivery.body)
-        if self._rng.random() < HANG_UPS:
+        if self._rng.random() < self._hang_ups:
             await self.attempt(delivery, "genuine", headers, within_s=HANG_UP_S)
         await self.deliver(delivery, stubborn=prescription.stubborn, headers=headers)
         for kind, share in MISCHIEF.items():

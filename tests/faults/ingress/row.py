@@ -27,6 +27,7 @@ class Row:
         play: Does it, under load; afterwards everything is healed by the harness.
         detour: Whether there are proxies before the brokers.
         settings: Of the ingress, without their prefix.
+        replicas: How many processes take deliveries.
         short: Whether it is played in the short tier too.
     """
 
@@ -36,6 +37,7 @@ class Row:
     detour: bool = False
     effects: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
+    replicas: int = 1
     short: bool = True
 
 
@@ -82,14 +84,14 @@ async def play(row: Row, stage: Stage, *, seed: int, tier: Tier, command: Sequen
             await asyncio.to_thread(stage.brokers.heal)  # the next row has the same ones
             raise
         await scene.calm_down()
-        verdict, leaks = await _judge(scene)
+        verdict, leaks = await _judge(scene, replicas=row.replicas)
         return Outcome(_result(row, scene, verdict, leaks, seed=seed), verdict, leaks)
 
 
-async def _judge(scene: Scene) -> tuple[Verdict, list[str]]:
+async def _judge(scene: Scene, *, replicas: int) -> tuple[Verdict, list[str]]:
     log = [*scene.log_before, *await scene.subject.log()]
     attempts = scene.ledger.attempts
-    verdict = judge_log(attempts, log)
+    verdict = judge_log(attempts, log, replicas=replicas)
     if scene.reader is not None:
         await asyncio.to_thread(scene.reader.wait_settled, log)
         judge_effects(verdict, attempts, log, await asyncio.to_thread(scene.reader.effects))

@@ -6,7 +6,16 @@ import os
 
 import pytest
 
-from tests.faults.ingress import nemesis, rows_brokers, rows_paths, rows_process, rows_topics, rows_traffic
+from tests.faults.ingress import (
+    nemesis,
+    rows_brokers,
+    rows_paths,
+    rows_process,
+    rows_replicas,
+    rows_secrets,
+    rows_topics,
+    rows_traffic,
+)
 from tests.faults.ingress.results import keep
 from tests.faults.ingress.row import Row, play
 from tests.faults.ingress.scene import Stage, Tier
@@ -19,7 +28,7 @@ FACTOR_VARIABLE, RATE_VARIABLE = "DRX_FAULTS_FACTOR", "DRX_FAULTS_RATE"
 LONG = Tier(
     factor=float(os.environ.get(FACTOR_VARIABLE, "5")), rate=float(os.environ.get(RATE_VARIABLE, "150")), at_once=500
 )
-PARTS = (rows_brokers, rows_paths, rows_topics, rows_process, rows_traffic, nemesis)
+PARTS = (rows_brokers, rows_paths, rows_topics, rows_process, rows_traffic, rows_secrets, rows_replicas, nemesis)
 ROWS = [row for part in PARTS for row in part.ROWS]
 
 

@@ -1,0 +1,88 @@
+"""HAProxy before several replicas, and what a kubelet does to one of them when it is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.dev.ports import HOST, free_port
+from tests.integration.ingress_process import IngressProcess, until
+
+# As `preStop.sleep` of a pod: what is routed elsewhere must have arrived everywhere before the process is told to end.
+PRE_STOP_S = 1.0
+_CONFIG = """\
+global
+    stats socket {directory}/haproxy.sock level admin
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+frontend public
+    bind {host}:{port}
+    default_backend bridge
+backend bridge
+    balance roundrobin
+{servers}
+"""
+
+
+class Balancer:
+    """One HAProxy with a server for each replica."""
+
+    def __init__(self, directory: Path, replicas: Sequence[IngressProcess]) -> None:
+        """Balance between `replicas`, whose addresses stay the same from life to life."""
+        self._directory = directory
+        self._replicas = replicas
+        self.url = f"http://{HOST}:{free_port()}"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run it for the block."""
+        program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            pytest.skip("haproxy is not installed: `make fault-tools` as root on a Debian, or install it by hand")
+        servers = "\n".join(
+            f"    server s{n} {HOST}:{urlsplit(each.url).port}" for n, each in enumerate(self._replicas)
+        )
+        config = self._directory / "haproxy.cfg"
+        port = urlsplit(self.url).port
+        config.write_text(_CONFIG.format(directory=self._directory, host=HOST, port=port, servers=servers))
+        with (self._directory / "haproxy.log").open("wb") as log:
+            process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
+            try:
+                until(self._answers, what="a balancer")
+                yield
+            finally:
+                process.terminate()
+                process.wait()
+
+    async def replace(self, number: int) -> None:
+        """Take one replica out of the rotation, end it in order, and bring its next life in when it is ready."""
+        replica = self._replicas[number]
+        self._say(f"set server bridge/s{number} state drain")
+        await asyncio.sleep(PRE_STOP_S)
+        assert await replica.end(signal.SIGTERM) == 0, replica.output()
+        replica.start()
+        await asyncio.to_thread(replica.ready)
+        self._say(f"set server bridge/s{number} state ready")
+
+    def _say(self, command: str) -> None:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._directory / "haproxy.sock"))
+            connection.sendall(f"{command}\n".encode())
+            assert connection.recv(1024).strip() == b""
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, urlsplit(self.url).port or 0)) == 0

@@ -1,0 +1,59 @@
+"""Rows in which the keys that sender and bridge share change under load."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from bridge.dev.files import write_text
+from tests.faults.ingress.keys import signed
+from tests.faults.ingress.row import Row
+from tests.faults.ingress.scene import Scene
+from tests.integration.ingress_process import until
+
+# What an editor, a full disk or a template without its value leaves behind.
+BAD_FILES = {"empty": "", "garbage": "not a secret\n", "half": "whsec_dGhpcyBpcyBvbmx5"}
+_RELOADS = "drxbridge_secret_reload_total"
+
+
+async def rotated(scene: Scene) -> None:
+    """Rotate again and again; each key that was taken back proves nothing from then on."""
+    async with scene.load.poisson(scene.tier.rate):
+        await asyncio.sleep(1)
+        for _ in range(scene.tier.times(2)):
+            dropped = scene.keys.current
+            await scene.rotate()
+            await _forge_with(scene, dropped)
+
+
+async def spoiled(scene: Scene) -> None:
+    """Put a file there that is no key, then one beside it; the last good set stays in force, in the same process."""
+    pid = scene.ingress.pid
+    async with scene.load.poisson(scene.tier.rate):
+        for name, text in BAD_FILES.items():
+            bad = scene.ingress.secrets_dir / name
+            failed = _failed(scene)
+            write_text(bad, text, mode=0o600)
+            await asyncio.to_thread(until, lambda failed=failed: _failed(scene) > failed, what="a refused set")
+            await scene.lasting(1)
+            bad.unlink()
+        await scene.rotate()
+    assert scene.ingress.pid == pid
+
+
+def _failed(scene: Scene) -> float:
+    return scene.ingress.metric(_RELOADS, outcome="failed")
+
+
+async def _forge_with(scene: Scene, key: bytes) -> None:
+    """Deliver something new under a key that counts no more: an intruder's now."""
+    delivery = scene.load.prescriptions.new().deliveries[0]
+    headers = signed(key, delivery.id, int(time.time()), delivery.body)
+    attempt = await scene.load.attempt(delivery, "forged", headers)
+    assert attempt.status == 401, attempt
+
+
+ROWS = (
+    Row("S1", "secrets rotated, the old ones taken back", rotated),
+    Row("S2", "secret files that are empty, garbage, or half written", spoiled),
+)
