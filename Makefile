@@ -32,7 +32,7 @@ check: lint
 
 # What some faults need and Python's index does not have; without it their rows are skipped and say so.
 fault-tools:
-	command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
+	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq haproxy; }
 
 test: setup lint fault-tools
