@@ -21,9 +21,9 @@ if sys.platform == "win32":
 else:
     from uvloop import new_event_loop
 
-# As for the ingress: what is loaded by now is never garbage, and records leave no cycles behind. A window holds up to a
-# hundred thousand objects, which each round of the collector walks: seldom enough that most are gone before.
-GC_THRESHOLD = 50_000
+# As for the ingress: what is loaded by now is never garbage, and records leave hardly any cycles behind. The windows of
+# a consumer that is behind hold 150,000 objects: below that, the collector would walk them again and again for nothing.
+GC_THRESHOLD = 200_000
 
 
 @click.command()
