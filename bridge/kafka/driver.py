@@ -16,8 +16,8 @@ from bridge.kafka.parts import Parts
 from bridge.kafka.replay import Replay
 from bridge.kafka.share import Share
 
-# Batches in hand at a time: while one waits for the database, another is decoded.
-BATCHES_MAX = 4
+# Batches in hand at a time: while one waits for the database, another is decoded. Each of them takes some 7 MiB.
+BATCHES_MAX = 3
 
 
 class Careful:
