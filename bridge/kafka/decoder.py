@@ -70,10 +70,17 @@ def _record(schema: Mapping[str, Any], named: Named) -> Decode:
     fields = [(each["name"], _compile(each["type"], named)) for each in schema["fields"]]
 
     def decode(data: bytes, at: int) -> tuple[dict[str, Any], int]:
-        value = {}
+        value: dict[str, Any] = {}
         for name, read in fields:
             # What most fields are, null or a short string, is read without a call.
-            if read is not nullable_string:
+            if read is string:
+                if (size := data[at]) & NOT_SHORT:
+                    value[name], at = string(data, at)
+                else:
+                    start = at + 1
+                    at = start + (size >> 1)
+                    value[name] = data[start:at].decode()
+            elif read is not nullable_string:
                 value[name], at = read(data, at)
             elif not (branch := data[at]):
                 value[name] = None
