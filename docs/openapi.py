@@ -39,22 +39,24 @@ REASONS: Mapping[str, str] = {
     "unknown_type": "not one of the types of the contract",
     "environment_mismatch": "not the environment of the source",
     "unusable": "a required field is missing, a field has the wrong type, or no key can be made",
-    "id_conflict": "the id was used before with another body; not given by this release",
+    "id_conflict": "the id was used before with another body; the first one stands",
     "unexpected": "a fault of the bridge",
 }
 # Why nothing could be made durable; the sender keeps the delivery and tries again.
 UNAVAILABLE: Mapping[str, str] = {
     "admission_full": "too many deliveries are under way",
-    "deadline": "Kafka did not acknowledge in time; the record may still appear",
+    "deadline": "neither Kafka nor the disk confirmed in time; the record may still appear",
     "handshake_failed": "a broker takes connections but gives no session",
-    "kafka_unavailable": "no broker can be written to",
+    "kafka_unavailable": "no broker can be written to, and the spool takes nothing",
     "not_authorized": "the brokers refuse our user",
     "outcome_unknown": "the connection ended amid a write; the record may have been written",
-    "queue_full": "too many records wait for Kafka",
+    "queue_full": "too many records wait for Kafka or the disk",
     "record_refused": "Kafka refuses this record",
     "record_too_large": "the record is larger than the topic takes",
     "schema_ids_unknown": "no schema registry has been reached since the start",
     "shutting_down": "this process is ending",
+    "spool_full": "earlier events are on disk, and there is no room behind them",
+    "spool_unavailable": "earlier events are on disk, which cannot be written to now",
     "topic_missing": "the topic does not exist",
     "unexpected": "a fault of the bridge",
     "unreachable": "no broker takes a connection",
@@ -169,7 +171,11 @@ def _answers() -> Document:
 
     webhook_id = {"type": "string", "description": "The verified webhook-id."}
     reason = {"type": "string", "enum": list(PARK_REASONS), "description": _codes(REASONS).strip()}
-    checks = {"type": "object", "additionalProperties": {"type": "string"}, "description": "`ok`, or what is wrong."}
+    checks = {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "`ok`, `degraded`, or what is wrong.",
+    }
     return {
         "Accepted": body("accepted", id=webhook_id),
         "Duplicate": body("duplicate", id=webhook_id),
@@ -181,13 +187,13 @@ def _answers() -> Document:
         "Readiness": {
             "type": "object",
             "required": ["status", "checks"],
-            "properties": {"status": {"enum": ["ok", "unavailable"]}, "checks": checks},
+            "properties": {"status": {"enum": ["ok", "degraded", "unavailable"]}, "checks": checks},
         },
     }
 
 
 def _probes() -> dict[str, tuple[str, Document]]:
-    ready = "An event can be made durable now, and the process is not ending."
+    ready = "An event can be made durable now, be it on disk only (`degraded`), and the process is not ending."
     text = {"schema": {"type": "string"}}
     metrics = {"description": "The metrics.", "content": {"text/plain": text, "application/openmetrics-text": text}}
     return {

@@ -33,6 +33,7 @@ ROOT = HERE.parent
 SAMPLES = ROOT / "tests" / "data" / "samples"
 ROWS = json.loads((SAMPLES / "manifest.json").read_bytes())
 PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(HERE.glob("adr/*.md"))
+PROSE += [HERE / name for name in ("guarantees.md", "spool.md")]
 METRICS = {*vars(IngressMetrics(CollectorRegistry())), *vars(ConsumerMetrics(CollectorRegistry(), service="desk"))}
 NATIVE = [row["file"] for row in ROWS if row["profile"] == "drx_standard" and row["file"].startswith("native/")]
 
@@ -198,9 +199,12 @@ def test_openapi_knows_every_code_that_the_source_can_answer_with_503() -> None:
     """They are raised in many places and never listed in one, so the source itself is looked through."""
     consuming = ROOT / "bridge" / "kafka" / "client.py"  # its codes answer nobody
     source = "".join(path.read_text() for path in (ROOT / "bridge").rglob("*.py") if path != consuming)
-    raised = re.findall(r'(?:NotDurableError\(|_unavailable\(request, |_fail\(batch, |Error: )"(\w+)"', source)
+    raised = re.findall(
+        r'(?:NotDurableError\(|_unavailable\(request, |\.fail\((?:\w+, )?|_SPOOL_\w+ = |Error: )"(\w+)"', source
+    )
 
-    assert {"deadline", "admission_full", "unexpected", "record_too_large"} <= set(raised) <= set(UNAVAILABLE)
+    named = {"deadline", "admission_full", "unexpected", "record_too_large", "spool_full", "spool_unavailable"}
+    assert named <= set(raised) <= set(UNAVAILABLE)
 
 
 @pytest.mark.parametrize("file", NATIVE)
