@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import ssl
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +21,11 @@ from bridge.dev.jars import kafka_jars
 
 # Debian's stable of 2023; any with the C library that the JRE asks for (glibc 2.17) would do.
 _SUITE = "bookworm"
+# For the project's own image, which stands on the same base.
+_PACKAGES = "binutils,python3,python3-pip,python3-venv"
 _REPOSITORY = "drx-bridge-test"
-_BASE = f"{_REPOSITORY}:base"
+BASE = f"{_REPOSITORY}:base"
+"""Name of the image below."""
 _KAFKA = f"{_REPOSITORY}:kafka"
 _SOURCES = Path(__file__).with_name("image")
 # Those that Docker makes itself and that a container may be on.
@@ -47,17 +53,41 @@ def built_kafka_image(client: Any, *, work_dir: Path) -> Iterator[str]:
 def _import_base(client: Any, work_dir: Path) -> None:
     with tempfile.TemporaryDirectory(dir=work_dir) as root, (work_dir / "debootstrap.log").open("wb") as log:
         subprocess.run(  # noqa: S603 - our own command line
-            ["debootstrap", "--variant=minbase", _SUITE, root],  # noqa: S607 - in sbin or not, as the system has it
+            ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, root],  # noqa: S607 - in sbin or not, as the system has it
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             check=True,
         )
+        _trust_and_look_as_here(Path(root))
         command = ["tar", "--create", "--numeric-owner", "--one-file-system", "--directory", root, "."]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:  # noqa: S603 - as above
             client.api.import_image_from_stream(tar.stdout, repository=_REPOSITORY, tag="base")
         if tar.returncode:
             raise subprocess.CalledProcessError(tar.returncode, command)
+
+
+def _trust_and_look_as_here(root: Path) -> None:
+    """Give pip in a build what pip has here: whom it trusts, and where it looks."""
+    settings = dict(_pip_settings())
+    bundle = ssl.get_default_verify_paths().cafile
+    if bundle is not None:
+        settings["cert"] = "/etc/ssl/certs/ca-certificates.crt"
+        (root / "etc" / "ssl" / "certs").mkdir(parents=True, exist_ok=True)
+        shutil.copy(bundle, root / "etc" / "ssl" / "certs" / "ca-certificates.crt")
+    lines = ["[global]", *(f"{name} = {value}" for name, value in settings.items())]
+    (root / "etc" / "pip.conf").write_text("\n".join(lines) + "\n")
+
+
+def _pip_settings() -> Iterator[tuple[str, str]]:
+    """Every setting of pip that speaks of an index; `pip config list` says `global.index-url='…'`."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own command line
+    for line in listed.stdout.splitlines():
+        name, _, value = line.partition("=")
+        name = name.rpartition(".")[2]
+        if name in {"index-url", "extra-index-url", "trusted-host", "proxy", "default-timeout"}:
+            yield name, value.strip("'")
 
 
 def _build(client: Any, work_dir: Path) -> None:
@@ -66,7 +96,7 @@ def _build(client: Any, work_dir: Path) -> None:
         context.seek(0)
         try:
             client.images.build(
-                fileobj=context, custom_context=True, tag=_KAFKA, buildargs={"BASE": _BASE}, rm=True, pull=False
+                fileobj=context, custom_context=True, tag=_KAFKA, buildargs={"BASE": BASE}, rm=True, pull=False
             )
         except BuildError as exc:
             log = "".join(line.get("stream", "") for line in exc.build_log)

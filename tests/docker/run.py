@@ -19,7 +19,8 @@ import docker
 from tests.cluster import docker_answers
 from tests.docker.cluster import IMAGE_VARIABLE
 from tests.docker.engine import EngineError, open_engine
-from tests.docker.kafka_image import built_kafka_image
+from tests.docker.kafka_image import BASE, built_kafka_image
+from tests.docker.own_image import BASE_VARIABLE
 
 _ROOT = Path(__file__).parents[2]
 # Its logs stay for the reader; `build/` is what this project makes and ignores.
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
             client = stack.enter_context(closing(docker.from_env(environment={**os.environ, **engine})))
             _say(f"engine {client.version()['Version']}, {'started here' if address else 'found'}; building the image")
             image = stack.enter_context(built_kafka_image(client, work_dir=_WORK_DIR))
-            return _pytest(arguments, environ={**os.environ, **engine, IMAGE_VARIABLE: image})
+            return _pytest(arguments, environ={**os.environ, **engine, IMAGE_VARIABLE: image, BASE_VARIABLE: BASE})
     except EngineError as exc:
         return _refuse(str(exc))
     except subprocess.CalledProcessError as exc:
