@@ -171,11 +171,8 @@ def _answers() -> Document:
 
     webhook_id = {"type": "string", "description": "The verified webhook-id."}
     reason = {"type": "string", "enum": list(PARK_REASONS), "description": _codes(REASONS).strip()}
-    checks = {
-        "type": "object",
-        "additionalProperties": {"type": "string"},
-        "description": "`ok`, `degraded`, or what is wrong.",
-    }
+    result = {"type": "string", "description": "`ok`, `degraded`, or what is wrong."}
+    checks = {"type": "object", "additionalProperties": result}
     return {
         "Accepted": body("accepted", id=webhook_id),
         "Duplicate": body("duplicate", id=webhook_id),

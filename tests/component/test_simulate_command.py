@@ -33,16 +33,20 @@ def secret_file(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def a_bridge(
-    status: Callable[[bytes], int] = lambda _: 200,
+    status: Callable[[bytes], int] = lambda _: 200, *, outcomes: tuple[str, ...] = ("accepted",)
 ) -> AsyncIterator[tuple[str, list[tuple[str, bytes]]]]:
-    """Serve `/webhooks/drx`; yield its base address and the list of (webhook id, body) it fills."""
+    """Serve `/webhooks/drx`; yield its base address and the list of (webhook id, body) it fills.
+
+    What is taken has the first of `outcomes` at its first delivery, and the next one at its next.
+    """
     seen: list[tuple[str, bytes]] = []
 
     async def take(request: web.Request) -> web.Response:
         body = await request.read()
         seen.append((request.headers["webhook-id"], body))
         answer = status(body)
-        words = {"outcome": "accepted"} if answer < 300 else {"outcome": "refused", "code": "signature_mismatch"}
+        outcome = outcomes[min(seen.count(seen[-1]), len(outcomes)) - 1]
+        words = {"outcome": outcome} if answer < 300 else {"outcome": "refused", "code": "signature_mismatch"}
         return web.json_response(words, status=answer)
 
     app = web.Application(client_max_size=2**20)
@@ -131,6 +135,27 @@ async def test_a_duplicate_has_the_same_id_and_body_and_comes_later(secret_file:
 
     assert set(Counter(seen).values()) == {2}
     assert len(set(seen)) == 25
+
+
+async def test_spooled_and_duplicate_are_taken_and_reported(
+    secret_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sender may forget them: another attempt would not make the event more durable."""
+    arguments = ("--secret-file", secret_file, "--count", "20", "--seed", "1", "--duplicates", "1")
+    async with a_bridge(lambda _: 202, outcomes=("spooled", "duplicate")) as (url, seen):
+        assert await run("--url", url, *arguments, "--json") == 0
+        report = document(capsys)
+        seen.clear()
+        assert await run("--url", url, *arguments) == 0
+
+    assert report["answers"] == [
+        {"status": 202, "outcome": "duplicate", "reason": None, "count": 20},
+        {"status": 202, "outcome": "spooled", "reason": None, "count": 20},
+    ]
+    assert (report["failed"], report["retries"]) == (0, 0)
+    told = capsys.readouterr().err
+    assert "spooled" in told
+    assert "duplicate" in told
 
 
 async def test_a_refusal_is_counted_and_ends_in_exit_1(secret_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
