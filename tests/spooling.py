@@ -24,6 +24,8 @@ OTHER: Lane = ("drx.accounts.v1", 0)
 MARKER = b"PHI-canary-Adams-1961"
 ALL = 1_000_000
 NOBODY = 65_534
+# Whoever is not root may mount in a namespace in which they are.
+NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 
 
 @contextmanager

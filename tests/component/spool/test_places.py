@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.spooling import NOBODY, as_somebody, make_spool, open_spool, ordinals, segments
+from tests.spooling import NAMESPACE, NOBODY, as_somebody, make_spool, open_spool, ordinals, segments
 
 HANG_S = 60.0
 ROOT = Path(__file__).parents[3]
-# Whoever is not root may mount in a namespace in which they are.
-NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ class Row:
         settings: Of the ingress, without their prefix.
         replicas: How many processes take deliveries.
         short: Whether it is played in the short tier too.
+        command: What to run instead of `serve`.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Row:
     settings: Mapping[str, str] = field(default_factory=dict)
     replicas: int = 1
     short: bool = True
+    command: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ async def play(row: Row, stage: Stage, *, seed: int, tier: Tier, command: Sequen
         tier=tier,
         detour=row.detour,
         effects=row.effects,
-        command=command,
+        command=command or row.command,
         **row.settings,
     ) as scene:
         await scene.warm_up()

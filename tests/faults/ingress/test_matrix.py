@@ -9,6 +9,7 @@ import pytest
 from tests.faults.ingress import (
     nemesis,
     rows_brokers,
+    rows_disk,
     rows_paths,
     rows_process,
     rows_replicas,
@@ -28,7 +29,17 @@ FACTOR_VARIABLE, RATE_VARIABLE = "DRX_FAULTS_FACTOR", "DRX_FAULTS_RATE"
 LONG = Tier(
     factor=float(os.environ.get(FACTOR_VARIABLE, "5")), rate=float(os.environ.get(RATE_VARIABLE, "150")), at_once=500
 )
-PARTS = (rows_brokers, rows_paths, rows_topics, rows_process, rows_traffic, rows_secrets, rows_replicas, nemesis)
+PARTS = (
+    rows_brokers,
+    rows_paths,
+    rows_topics,
+    rows_process,
+    rows_disk,
+    rows_traffic,
+    rows_secrets,
+    rows_replicas,
+    nemesis,
+)
 ROWS = [row for part in PARTS for row in part.ROWS]
 
 

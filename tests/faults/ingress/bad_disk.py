@@ -1,0 +1,55 @@
+"""The ingress on a disk that is small, read-only, or fails its fsync: `python -m tests.faults.ingress.bad_disk serve`.
+
+Runs in a mount namespace of its own, so that what it mounts ends with it. An fsync fails while the file that
+`FSYNC` names is there, and only once if it says so: what the kernel would answer is raised in its place, which needs
+neither a privilege nor a tracer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+from bridge.cli import main
+
+MOUNT = "FAULTS_MOUNT"
+"""Options of a file system in memory that takes the place of the spool's directory."""
+FSYNC = "FAULTS_FSYNC"
+ONCE = "once"
+
+
+def mount() -> None:
+    """Mount what the environment asks for."""
+    options = os.environ.get(MOUNT)
+    if options:
+        directory = Path(os.environ["BRIDGE_SPOOL__DIR"])
+        directory.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)], check=True)  # noqa: S603, S607 - a test's own
+
+
+def watch_fsync() -> None:
+    """Have an fsync fail when the environment asks for it."""
+    order = os.environ.get(FSYNC)
+    if not order:
+        return
+    path, really = Path(order), os.fdatasync
+
+    def fdatasync(handle: int) -> None:
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            really(handle)
+            return
+        if text == ONCE:
+            path.unlink()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    os.fdatasync = fdatasync  # type: ignore[assignment]  # positional and by name alike
+
+
+if __name__ == "__main__":
+    mount()
+    watch_fsync()
+    main()

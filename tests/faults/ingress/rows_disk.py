@@ -1,0 +1,158 @@
+"""Rows in which the disk of the spool lets us down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import orjson
+
+from bridge.runtime import failpoints
+from tests.faults.ingress.bad_disk import FSYNC, MOUNT, ONCE
+from tests.faults.ingress.row import Row
+from tests.faults.ingress.scene import Scene
+from tests.integration.ingress_process import PROBE_S, until
+from tests.spooling import NAMESPACE
+
+COMMAND = (*NAMESPACE, sys.executable, "-m", "tests.faults.ingress.bad_disk", "serve")
+SMALL, LARGER = "size=1m", "size=64m"
+# OPERATIONS §5, D5; each takes some seconds, so this is for the long tier.
+DEATHS = 50
+# A point, and the most visits that a short drain is sure to pay it.
+DRAINING = ((failpoints.DRAINED_BEFORE_DROP, 3), (failpoints.BEFORE_POSITIONS, 1), (failpoints.AFTER_PRODUCE, 6))
+
+
+async def disk_full(scene: Scene) -> None:
+    """Fill a small disk with brokers frozen, stay full, then give it space: first there is none, then there is."""
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(1)):
+            await _another_life(scene, **{MOUNT: SMALL})
+            scene.brokers.pause()
+            await _until_unready(scene, "full")
+            await asyncio.sleep(2)
+            await asyncio.to_thread(_look_inside, scene)
+            await asyncio.to_thread(_remount, scene, LARGER)
+            await _until(lambda: takes(scene), what="space that was noticed")
+            await asyncio.sleep(1)
+            await scene.heal()
+
+
+async def fsync_fails(scene: Scene) -> None:
+    """With brokers frozen, fail one fsync, then all of them for a while."""
+    order = scene.directory / "fsync"
+    async with scene.load.poisson(scene.tier.rate):
+        await _another_life(scene, **{FSYNC: str(order)})
+        for _ in range(scene.tier.times(1)):
+            scene.brokers.pause()
+            await _until(lambda: scene.spooled() > 0, what="something spooled")
+            order.write_text(ONCE)
+            await _until(lambda: not order.exists(), what="one failure")
+            await asyncio.sleep(1)
+            assert await asyncio.to_thread(takes, scene)
+            order.write_text("always")
+            await _until_unready(scene, "io_error")
+            await asyncio.sleep(2)
+            order.unlink()
+            await _until(lambda: takes(scene), what="a disk that is well again")
+            await scene.heal()
+
+
+async def no_disk(scene: Scene) -> None:
+    """Start on a read-only disk, then without a key: Kafka alone has to do, and says so; then all is well again."""
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(1)):
+            for code, env in (
+                ("read_only", {MOUNT: "ro"}),
+                ("no_key", {"BRIDGE_SPOOL__KEY_DIR": str(scene.directory / "nowhere")}),
+            ):
+                await _another_life(scene, **env)
+                assert await asyncio.to_thread(checks, scene) == (HTTPStatus.OK, "degraded"), code
+                await asyncio.sleep(1)
+                scene.brokers.pause()
+                await _until_unready(scene, code)
+                await asyncio.sleep(2)
+                await scene.heal()
+            await _another_life(scene)
+            await scene.heal()
+
+
+async def drain_killed(scene: Scene) -> None:
+    """Let something be spooled, and die while it is drained; again and again, with what is left each time."""
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(DEATHS):
+            scene.brokers.pause()
+            point, most = scene.rng.choice(DRAINING)
+            death = f"{point}:kill@{scene.rng.randint(1, most)}"
+            await _another_life(scene, **{failpoints.VARIABLE: death})
+            await asyncio.sleep(scene.rng.uniform(0.5, 1.5))
+            scene.brokers.resume()
+            await asyncio.to_thread(scene.ingress.ended)
+        await scene.heal()
+
+
+def takes(scene: Scene) -> bool:
+    """Whether the spool takes entries."""
+    return scene.ingress.metric("drxbridge_spool_available") == 1
+
+
+def checks(scene: Scene) -> tuple[int, str]:
+    """What the probe is answered, and what it is told of the spool."""
+    try:
+        with urlopen(f"{scene.ingress.management_url}/readyz", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
+            status, body = answer.status, answer.read()
+    except HTTPError as exc:
+        status, body = exc.code, exc.read()
+        exc.close()
+    return status, orjson.loads(body)["checks"]["spool"]
+
+
+async def _another_life(scene: Scene, **env: str) -> None:
+    """Begin one, ready or, with the brokers frozen, at least able to spool."""
+    if scene.ingress.alive:
+        await asyncio.to_thread(scene.ingress.kill)
+    scene.ingress.start(**env)
+    await asyncio.to_thread(scene.ingress.ready)
+
+
+async def _until_unready(scene: Scene, code: str) -> None:
+    """Kafka being away is noticed after some seconds, and only then does the disk matter to a probe."""
+    wanted = (HTTPStatus.SERVICE_UNAVAILABLE, code)
+    await _until(lambda: checks(scene) == wanted, what=f"a probe that says {code}")
+
+
+async def _until(found: Callable[[], bool], *, what: str) -> None:
+    await asyncio.to_thread(until, found, what=what)
+
+
+def _directory(scene: Scene) -> str:
+    return scene.ingress.env["BRIDGE_SPOOL__DIR"]
+
+
+def _remount(scene: Scene, options: str) -> None:
+    """Change the file system that only the ingress sees."""
+    user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+    enter = ["nsenter", "--target", str(scene.ingress.pid), "--mount", *user]
+    subprocess.run([*enter, "mount", "-o", f"remount,{options}", _directory(scene)], check=True)  # noqa: S603 - a test's own
+
+
+def _look_inside(scene: Scene) -> None:
+    """Look for health information in clear where only the ingress sees it."""
+    marks = (scene.load.prescriptions.mark.encode(), scene.load.prescriptions.key_mark.encode())
+    files = [path for path in Path(f"/proc/{scene.ingress.pid}/root{_directory(scene)}").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".segment" for path in files)
+    scene.leaks += [path.name for path in files if any(mark in path.read_bytes() for mark in marks)]
+
+
+ROWS = (
+    Row("D1", "spool on a full disk of 1 MiB, brokers frozen", disk_full, command=COMMAND),
+    Row("D2", "fsync of the spool fails once, then always, brokers frozen", fsync_fails, command=COMMAND),
+    Row("D4", "spool on a read-only disk, then without its key", no_disk, command=COMMAND),
+    Row("D5", "drain killed 50 times", drain_killed, short=False),
+)
