@@ -1,0 +1,87 @@
+"""A subscriber on a group in memory, and waits for what its tasks do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+
+from prometheus_client import CollectorRegistry
+
+from bridge.kafka.adoption import StartPolicy
+from bridge.kafka.subscriber import Subscriber
+from bridge.kafka.transport import Place
+from bridge.kafka.watchdog import Limits
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+from tests.fake_settles import FakeSettles
+from tests.fake_transport import FakeKafka, FakeTransport
+
+HANG_S = 5.0
+A, B = Place("t", 0), Place("t", 1)
+
+
+class Group:
+    """A subscriber on a fake group, and what it uses."""
+
+    def __init__(self) -> None:
+        """Give every partition to one member."""
+        self.kafka = FakeKafka({"t": 2})
+        self.settles = FakeSettles()
+        self.registry = CollectorRegistry()
+        self.transports: list[FakeTransport] = []
+        self.policy: StartPolicy = "earliest"
+        self.limits = Limits(look_s=0.01)
+        self.drain_s = 1.0
+        self.gives: Collection[Place] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.subscriber: Subscriber
+
+    @property
+    def transport(self) -> FakeTransport:
+        return self.transports[-1]
+
+    def open(self) -> FakeTransport:
+        self.transports.append(FakeTransport(self.kafka, gives=self.gives))
+        return self.transport
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Subscriber]:
+        self.subscriber = Subscriber(
+            open_transport=self.open,
+            settles=self.settles,
+            metrics=ConsumerMetrics(self.registry, service="desk"),
+            group="desk",
+            policy=self.policy,
+            drain_s=self.drain_s,
+            limits=self.limits,
+        )
+        stop = asyncio.Event()
+        self.task = asyncio.create_task(self.subscriber.run(stop))
+        try:
+            yield self.subscriber
+        finally:
+            stop.set()
+            async with asyncio.timeout(HANG_S):
+                await self.task
+
+    async def run_to_its_end(self) -> None:
+        """Run it until it ends by itself."""
+        async with self.running():
+            assert self.task is not None
+            await asyncio.wait({self.task}, timeout=HANG_S)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"drxbridge_{name}", {"service": "desk", **labels})
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the subscriber's tasks do."""
+    async with asyncio.timeout(HANG_S):
+        while not condition():  # noqa: ASYNC110 - the turns of the subscriber's own tasks are what is waited for
+            await asyncio.sleep(0.001)
+
+
+async def turns(group: Group, count: int = 3) -> None:
+    """Return after some more polls: what would have happened has happened."""
+    polls = len(group.transport.polled)
+    await until(lambda: len(group.transport.polled) >= polls + count)

@@ -1,0 +1,125 @@
+"""A partition is claimed, then sought, then read; what belongs to an earlier generation is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bridge.kafka import adoption
+from bridge.kafka.settles import Adoption
+from bridge.kafka.transport import ConsumedRecord, Place
+from tests.component.subscriber.group import A, B, Group, turns, until
+
+
+async def test_a_claim_is_retried_while_the_database_is_away_and_the_partition_stays_paused(group: Group) -> None:
+    group.kafka.add(A, "a")
+    group.settles.away = True
+    async with group.running() as running:
+        await until(lambda: len(group.settles.adoptions) > 5)
+        assert group.transport.paused == {A, B}
+        assert set().union(*group.transport.polled) == set()
+        assert (running.live(), running.ready(), running.degraded()) == ("ok", "ok", "degraded")
+        group.settles.away = False
+
+        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: running.degraded() == "ok")
+
+
+async def test_a_claim_that_fails_is_not_repeated_at_once(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        delays.append(delay_s)
+        group.settles.away = len(delays) < 8
+
+    monkeypatch.setattr(adoption.Adopter.__init__, "__kwdefaults__", {"sleep": sleep})
+    group.gives = [A]
+    group.settles.away = True
+
+    async with group.running():
+        await until(lambda: A in group.settles.marks)
+
+    assert all(0.005 * 2**n <= delay <= 0.01 * 2**n for n, delay in enumerate(delays))
+
+
+async def test_records_come_from_where_it_was_sought_although_the_client_fetches_before(group: Group) -> None:
+    """Kafka's own offset is behind; while the claim is out, records could flow from there."""
+    group.kafka.add(A, "a", "b", "c")
+    group.kafka.offsets = {A: 0, B: 0}
+    group.settles.stored[A] = Adoption(2, "b")
+    group.settles.claiming.clear()
+    async with group.running():
+        await until(lambda: len(group.settles.adoptions) == 2)
+        await turns(group)
+        group.settles.claiming.set()
+
+        await until(lambda: group.settles.ids(A) == ["c"])
+
+
+async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(group: Group) -> None:
+    group.gives = [A]
+    async with group.running():
+        await until(lambda: A in group.settles.marks)
+        transport = group.transport
+        taken = asyncio.Event()
+        taking = transport._take
+
+        def take_and_lose(asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
+            found = taking(asked)
+            if found and not taken.is_set():
+                taken.set()
+                group.settles.claiming.clear()
+                assert transport._rebalances is not None
+                transport._rebalances.assigned(frozenset([A]))
+            return found
+
+        transport._take = take_and_lose  # type: ignore[method-assign]
+        group.kafka.add(A, "a")
+        await taken.wait()
+        await turns(group)
+        assert group.settles.ids(A) == []
+        group.settles.claiming.set()
+
+        await until(lambda: group.settles.ids(A) == ["a"])
+
+
+async def test_a_claim_of_an_earlier_generation_does_not_count(group: Group) -> None:
+    group.settles.claiming.clear()
+    async with group.running():
+        await until(lambda: len(group.settles.adoptions) == 2)
+        await group.transport.rebalance([A])
+        await until(lambda: len(group.settles.adoptions) == 3)
+        group.settles.claiming.set()
+
+        await until(lambda: A in group.settles.marks)
+        await turns(group)
+        assert B not in group.settles.marks
+
+    generations = [generation for _, generation in group.settles.adoptions]
+    assert sorted(set(generations)) == generations
+
+
+async def test_a_partition_whose_fence_failed_is_claimed_again_under_a_new_generation(group: Group) -> None:
+    group.gives = [A]
+    async with group.running():
+        await until(lambda: A in group.settles.marks)
+        group.settles.overtaken.add(A)
+        await until(lambda: not group.settles.overtaken)
+        group.kafka.add(A, "a")
+        await until(lambda: group.settles.ids(A) == ["a"])
+
+    (_, first), (_, second) = group.settles.adoptions
+    assert second > first
+    assert group.settles.forgotten[0] == A
+
+
+async def test_what_is_taken_without_a_word_is_forgotten_when_the_next_assignment_comes(group: Group) -> None:
+    async with group.running():
+        await until(lambda: set(group.settles.marks) == {A, B})
+        assert group.transport._rebalances is not None
+        group.transport._assigned = frozenset([B])
+        group.transport._rebalances.assigned(frozenset([B]))
+
+        assert set(group.settles.forgotten) == {A, B}
+        await until(lambda: set(group.settles.marks) == {B})

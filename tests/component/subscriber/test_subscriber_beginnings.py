@@ -1,0 +1,185 @@
+"""Where a partition begins: as settled, else as committed, else as the policy says; never past a gap."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from bridge.errors import ConfigError
+from bridge.kafka.adoption import StartPolicy
+from bridge.kafka.settles import Adoption
+from bridge.kafka.transport import Place
+from bridge.postgres.text import TEXT_MAX_BYTES, stored_text
+from tests.component.subscriber.group import A, B, Group, turns, until
+
+
+async def test_records_are_offered_in_order_and_what_is_settled_is_committed(group: Group) -> None:
+    group.kafka.add(A, "a", "b")
+    group.kafka.add(B, "c")
+
+    async with group.running():
+        await until(lambda: group.kafka.offsets == {A: 2, B: 1})
+
+    assert (group.settles.ids(A), group.settles.ids(B)) == (["a", "b"], ["c"])
+
+
+async def test_what_postgresql_says_counts_and_not_what_kafka_says(group: Group) -> None:
+    group.kafka.add(A, "a", "b", "c")
+    group.kafka.offsets = {A: 1, B: 0}
+    group.settles.stored[A] = Adoption(2, "b")
+
+    async with group.running():
+        await until(lambda: group.settles.ids(A) == ["c"])
+
+
+async def test_without_a_progress_row_the_groups_offset_counts(group: Group) -> None:
+    group.policy = "none"
+    group.kafka.add(A, "a", "b")
+    group.kafka.offsets = {A: 1, B: 0}
+
+    async with group.running():
+        await until(lambda: group.settles.ids(A) == ["b"])
+
+
+@pytest.mark.parametrize(("policy", "ids"), [("earliest", ["b", "later"]), ("latest", ["later"])])
+async def test_where_nobody_has_read_the_policy_decides(group: Group, policy: StartPolicy, ids: list[str]) -> None:
+    group.policy = policy
+    group.kafka.add(A, "a", "b")
+    group.kafka.expire(A, 1)
+
+    async with group.running():
+        await until(lambda: A in group.settles.marks)
+        group.kafka.add(A, "later")
+        await until(lambda: group.settles.ids(A) == ids)
+
+
+async def test_with_no_place_to_begin_at_the_process_ends_and_says_what_to_do(group: Group) -> None:
+    group.policy = "none"
+
+    with pytest.raises(ConfigError, match="group 'desk' begins; drx-consumer init NAME --from"):
+        await group.run_to_its_end()
+
+    assert group.transport.stopped
+
+
+async def test_a_new_partition_without_a_place_is_stopped_and_the_others_go_on(group: Group) -> None:
+    group.policy = "none"
+    group.kafka.offsets = {A: 0}
+    group.kafka.add(A, "a")
+
+    async with group.running() as running:
+        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: running.ready() == "not_initialized")
+
+
+async def test_an_offset_that_kafka_has_lost_is_committed_again(group: Group) -> None:
+    """The group's offsets expire when it was away for a week; PostgreSQL's are valid."""
+    group.kafka.add(A, "a", "b")
+    group.settles.stored = {A: Adoption(2, "b"), B: Adoption(0, None)}
+    group.policy = "none"
+
+    async with group.running():
+        await until(lambda: group.kafka.offsets == {A: 2, B: 0})
+
+    assert group.settles.ids(A) == []
+
+
+async def test_offsets_lost_while_reading_have_the_client_rebuilt(group: Group) -> None:
+    group.kafka.add(A, "a")
+    async with group.running():
+        await until(lambda: group.kafka.offsets == {A: 1, B: 0})
+        group.kafka.offsets.clear()
+        group.transport.failure = "offset_missing"
+
+        await until(lambda: len(group.transports) == 2 and group.kafka.offsets == {A: 1, B: 0})
+
+        assert group.transports[0].stopped
+        assert group.sample("client_rebuilds_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "log", "stored", "code"),
+    [
+        (2, ["a", "b", "c"], Adoption(1, "a"), "offset_expired"),
+        (0, ["a"], Adoption(3, "c"), "offset_beyond_end"),
+        (0, ["x", "y", "z"], Adoption(2, "b"), "topic_recreated"),
+    ],
+)
+async def test_a_log_that_is_not_what_it_was_stops_its_partition_only(
+    group: Group, start: int, log: list[str], stored: Adoption, code: str
+) -> None:
+    group.kafka.add(A, *log)
+    group.kafka.expire(A, start)
+    group.kafka.add(B, "other")
+    group.settles.stored[A] = stored
+
+    with capture_logs() as logs:
+        async with group.running() as running:
+            await until(lambda: running.ready() == code)
+            await until(lambda: group.settles.ids(B) == ["other"])
+            await turns(group)
+            assert A in group.transport.paused
+
+    assert group.settles.ids(A) == []
+    assert A not in group.kafka.offsets
+    (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
+    assert (line["log_level"], line["topic"], line["partition"], line["code"]) == ("error", "t", 0, code)
+    assert "drx-consumer init" in line["hint"]
+
+
+@pytest.mark.parametrize(
+    ("start", "stored"),
+    [
+        (0, Adoption(2, "b")),
+        (2, Adoption(2, "b")),
+        (2, Adoption(2, "gone")),
+        (0, Adoption(2, None)),
+        (1, Adoption(2, "b")),
+    ],
+)
+async def test_a_log_that_is_what_it_was_goes_on_from_the_mark(group: Group, start: int, stored: Adoption) -> None:
+    """What lies before the start of the log can be compared no more, and was settled."""
+    group.kafka.add(A, "a", "b", "c")
+    group.kafka.expire(A, start)
+    group.settles.stored[A] = stored
+
+    async with group.running():
+        await until(lambda: group.settles.ids(A) == ["c"])
+
+
+async def test_an_id_that_the_ledger_keeps_shortened_is_known_again(group: Group) -> None:
+    foreign = "x" * (TEXT_MAX_BYTES + 1)
+    group.kafka.add(A, "a", foreign, "c")
+    group.settles.stored[A] = Adoption(2, stored_text(foreign))
+
+    async with group.running():
+        await until(lambda: group.settles.ids(A) == ["c"])
+
+
+async def test_an_end_that_lags_behind_after_a_failover_is_looked_at_again(group: Group) -> None:
+    group.kafka.add(A, "a")
+    group.settles.stored[A] = Adoption(2, "b")
+    bounds, looks = group.kafka.bounds, iter([1, 1])
+
+    def catching_up(place: Place) -> object:
+        if place == A and next(looks, None) is None and len(group.kafka.logs[A]) == 1:
+            group.kafka.add(A, "b")
+        return bounds(place)
+
+    group.kafka.bounds = catching_up  # type: ignore[method-assign,assignment]
+    async with group.running() as running:
+        await until(lambda: A in group.settles.marks)
+        assert running.ready() == "ok"
+
+
+async def test_a_log_that_expires_under_the_reader_stops_the_partition(group: Group) -> None:
+    group.kafka.add(A, "a")
+    async with group.running() as running:
+        await until(lambda: group.settles.ids(A) == ["a"])
+        group.settles.full.add(A)
+        await turns(group)
+        group.kafka.add(A, "b", "c")
+        group.kafka.expire(A, 3)
+        group.settles.full.clear()
+
+        await until(lambda: running.ready() == "offset_expired")

@@ -1,0 +1,136 @@
+"""A client that fails is left in order, and another takes over; an outage that is short changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+import pytest
+
+from bridge.kafka import subscriber
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.watchdog import Limits
+from tests.component.subscriber.group import A, B, Group, until
+from tests.fake_transport import FakeTransport
+
+
+async def test_it_starts_without_kafka_and_joins_when_it_is_there(group: Group) -> None:
+    group.kafka.go_away()
+    async with group.running() as running:
+        await until(lambda: len(group.transports) > 2)
+        assert (running.live(), running.ready(), running.degraded()) == ("ok", "joining", "degraded")
+        group.kafka.come_back()
+
+        await until(lambda: running.ready() == "ok")
+
+
+async def test_a_client_that_fails_is_left_in_order_and_another_takes_over(group: Group) -> None:
+    group.settles.holding = True
+    group.kafka.add(A, "a")
+    async with group.running():
+        await until(lambda: group.settles.ids(A) == ["a"])
+        group.transport.failure = "no_answer"
+        await until(lambda: len(group.transports) == 2)
+
+        assert group.transports[0].stopped
+        assert frozenset([A, B]) in group.settles.drained
+        assert group.kafka.offsets[A] == 1
+        group.kafka.add(A, "b")
+        await until(lambda: group.settles.ids(A) == ["a", "b"])
+
+
+async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs the whole group a rebalance."""
+    delays: list[float] = []
+
+    def shortest(_: float, most: float) -> float:
+        delays.append(most)
+        return 0.0
+
+    monkeypatch.setattr(subscriber, "RETRY_MAX_S", 0.08)
+    monkeypatch.setattr("bridge.kafka.subscriber.random.uniform", shortest)
+    async with group.running():
+        while len(delays) < 5:
+            await until(lambda: len(group.transports) > len(delays) and set(group.settles.marks) == {A, B})
+            group.transport.failure = "no_answer"
+            await until(lambda: group.transport.failure is None)
+            await until(lambda: group.transports[len(delays) - 1].stopped)
+
+    assert delays == [0.02, 0.04, 0.08, 0.08, 0.08]
+
+
+async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(group: Group) -> None:
+    """It never looks for brokers that all have new addresses."""
+    group.limits = Limits(look_s=0.01, silent_s=0.1)
+    async with group.running() as running:
+        await until(lambda: set(group.settles.marks) == {A, B})
+        group.kafka.go_away()
+        await until(lambda: running.degraded() == "degraded")
+        await until(lambda: len(group.transports) > 2)
+        group.kafka.come_back()
+
+        await until(lambda: running.ready() == "ok")
+
+
+async def test_an_outage_that_is_short_changes_nothing(group: Group) -> None:
+    async with group.running() as running:
+        await until(lambda: set(group.settles.marks) == {A, B})
+        group.kafka.go_away()
+        await until(lambda: running.degraded() == "degraded")
+        assert (running.live(), running.ready()) == ("ok", "ok")
+        group.kafka.come_back()
+        group.kafka.add(A, "a")
+
+        await until(lambda: group.settles.ids(A) == ["a"] and running.degraded() == "ok")
+        assert len(group.transports) == 1
+
+
+async def test_a_join_that_never_ends_has_the_client_rebuilt(group: Group) -> None:
+    group.limits = Limits(join_s=0.05)
+    group.open = lambda: group.transports.append(NeverGiven(group.kafka)) or group.transport  # type: ignore[func-returns-value,method-assign]
+
+    async with group.running():
+        await until(lambda: len(group.transports) > 2)
+
+
+class NeverGiven(FakeTransport):
+    async def rebalance(self, places: Collection[Place]) -> None:  # type: ignore[override]
+        """Leave the member waiting."""
+
+
+async def test_a_cluster_that_refuses_is_asked_again_and_said(group: Group) -> None:
+    async with group.running() as running:
+        await until(lambda: set(group.settles.marks) == {A, B})
+        taking = group.transport._take
+
+        def refuse(asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
+            group.transport.failure = "refused"
+            return taking(asked)
+
+        group.transport._take = refuse  # type: ignore[method-assign]
+        await until(lambda: running.ready() == "refused")
+        assert running.live() == "ok"
+        group.transport._take = taking  # type: ignore[method-assign]
+
+        await until(lambda: running.ready() == "ok")
+        assert len(group.transports) == 1
+
+
+async def test_what_fails_in_the_listener_ends_the_process(group: Group) -> None:
+    """The client swallows it."""
+
+    async def fail(places: Collection[Place], *, timeout_s: float) -> None:
+        del timeout_s
+        if places:
+            raise LookupError
+
+    group.settles.drain = fail  # type: ignore[method-assign]
+    ending = asyncio.create_task(group.run_to_its_end())
+    await until(lambda: set(group.settles.marks) == {A, B})
+
+    await group.transport.rebalance([A])
+
+    with pytest.raises(LookupError):
+        await ending

@@ -1,0 +1,71 @@
+"""What the probes and the lag say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from bridge.kafka.transport import Place
+from bridge.kafka.watchdog import Limits
+from tests.component.subscriber.group import A, B, Group, until
+
+
+async def test_it_is_ready_without_any_partition(group: Group) -> None:
+    group.gives = []
+    async with group.running() as running:
+        await until(lambda: running.ready() == "ok")
+
+        assert (running.live(), running.degraded()) == ("ok", "ok")
+        assert group.sample("consumer_assigned_partitions") == 0
+
+
+async def test_a_partition_that_settles_nothing_for_too_long_is_not_alive_unless_its_circuit_is_open(
+    group: Group,
+) -> None:
+    group.limits = Limits(stuck_s=0.1)
+    group.settles.holding = True
+    group.kafka.add(A, "a")
+    async with group.running() as running:
+        await until(lambda: group.settles.ids(A) == ["a"])
+        group.settles.stopped_for_long = {A}
+        await asyncio.sleep(0.2)  # longer than the limit
+        assert running.live() == "ok"
+        group.settles.stopped_for_long = set()
+
+        await until(lambda: running.live() == "partition_stuck")
+        group.settles.settle(A)
+        await until(lambda: running.live() == "ok")
+
+
+async def test_a_poll_that_does_not_return_is_not_alive(group: Group) -> None:
+    group.limits = Limits(poll_s=0.05)
+    async with group.running() as running:
+        await until(lambda: set(group.settles.marks) == {A, B})
+        going_on = asyncio.Event()
+        polling = group.transport.poll
+
+        async def hang(places: Collection[Place], *, timeout_s: float) -> object:
+            await going_on.wait()
+            return await polling(places, timeout_s=timeout_s)
+
+        group.transport.poll = hang  # type: ignore[method-assign,assignment]
+        await until(lambda: running.live() == "poll_late")
+        assert (group.sample("poll_age_seconds") or 0) > 0.05
+        going_on.set()
+        await until(lambda: running.live() == "ok")
+
+
+async def test_lag_is_reported_per_partition_and_taken_away_with_it(group: Group) -> None:
+    group.settles.holding = True
+    group.kafka.add(A, "a", "b")
+    async with group.running():
+        await until(lambda: group.sample("consumer_lag_records", topic="t", partition="0") == 2)
+        assert (group.sample("consumer_lag_seconds", topic="t", partition="0") or 0) > 1_000
+        group.settles.settle(A)
+        await until(lambda: group.sample("consumer_lag_records", topic="t", partition="0") == 0)
+        assert group.sample("consumer_lag_seconds", topic="t", partition="0") == 0
+        await group.transport.rebalance([B])
+
+        assert group.sample("consumer_lag_records", topic="t", partition="0") is None
+        await until(lambda: group.sample("consumer_assigned_partitions") == 1)
+        assert (group.sample("commit_seconds_count") or 0) > 0

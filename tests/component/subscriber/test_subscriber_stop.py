@@ -1,0 +1,76 @@
+"""A stop drains, commits and leaves, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bridge.kafka import membership
+from tests.component.subscriber.group import A, B, Group, until
+from tests.fake_transport import FakeTransport
+
+
+async def test_a_stop_drains_commits_and_leaves(group: Group) -> None:
+    group.settles.holding = True
+    group.kafka.add(A, "a")
+    async with group.running() as running:
+        await until(lambda: group.settles.ids(A) == ["a"])
+
+    assert running.ready() == "stopping"
+    assert group.settles.drained[-1] == {A, B}
+    assert group.kafka.offsets[A] == 1
+    assert group.transport.stopped
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_nothing_is_polled_after_the_stop(group: Group) -> None:
+    async with group.running():
+        await until(lambda: set(group.settles.marks) == {A, B})
+    polls = len(group.transport.polled)
+    group.kafka.add(A, "a")
+    await asyncio.sleep(0)
+
+    assert len(group.transport.polled) == polls
+    assert group.settles.ids(A) == []
+
+
+async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "CLOSE_S", 0.01)
+    group.drain_s = 0.05
+    async with group.running():
+        await until(lambda: set(group.settles.marks) == {A, B})
+        group.settles.drain_hangs = True
+
+    assert group.transport.stopped
+
+
+async def test_a_stop_in_an_outage_ends(group: Group) -> None:
+    async with group.running():
+        await until(lambda: set(group.settles.marks) == {A, B})
+        group.kafka.go_away()
+        group.settles.marks[A] = 1
+
+    assert group.transport.stopped
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_stop_while_joining_ends_at_once(group: Group) -> None:
+    class Slow(FakeTransport):
+        async def start(self, rebalances: object) -> None:
+            del rebalances
+            await asyncio.Event().wait()
+
+    group.open = lambda: group.transports.append(Slow(group.kafka)) or group.transport  # type: ignore[func-returns-value,method-assign]
+    async with group.running():
+        await until(lambda: len(group.transports) == 1)
+
+    assert group.transport.stopped
+
+
+async def test_a_stop_during_a_claim_ends(group: Group) -> None:
+    group.settles.claiming.clear()
+    async with group.running():
+        await until(lambda: len(group.settles.adoptions) == 2)
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
