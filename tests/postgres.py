@@ -18,6 +18,9 @@ from bridge.dev.ports import free_port
 from bridge.dev.postgres import PostgresServer
 from bridge.dev.postgres_programs import find_programs
 
+# A dozen scenes of faults at a time, each with several processes of eight connections.
+SETTINGS = {"max_connections": "400"}
+
 
 class EmbeddedPostgres(PostgresServer):
     """A server of `bridge.dev` that may forget all when the machine crashes, but not when it is killed.
@@ -31,7 +34,14 @@ class EmbeddedPostgres(PostgresServer):
         """Keep files and log below `directory`."""
         self._directory = directory
         log = directory / "postgres.log"
-        super().__init__(directory / "postgres", programs=find_programs(), port=free_port(), log=log, durable=False)
+        super().__init__(
+            directory / "postgres",
+            programs=find_programs(),
+            port=free_port(),
+            log=log,
+            durable=False,
+            settings=SETTINGS,
+        )
 
     def start(self) -> None:
         """Return when it takes connections."""

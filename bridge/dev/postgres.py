@@ -56,7 +56,16 @@ _UNTIL_THE_MACHINE_CRASHES = {"fsync": "off", "full_page_writes": "off"}
 class PostgresServer(Child):
     """One server; stop and start keep its port, its password and what it stores."""
 
-    def __init__(self, directory: Path, *, programs: Programs, port: int, log: Path, durable: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        programs: Programs,
+        port: int,
+        log: Path,
+        durable: bool = True,
+        settings: dict[str, str] | None = None,
+    ) -> None:
         """Describe it; there is nothing but a password yet.
 
         Args:
@@ -65,6 +74,7 @@ class PostgresServer(Child):
             port: Of loopback.
             log: File that it writes to.
             durable: False: a crash of the machine may lose everything, a kill of the server still nothing.
+            settings: Of the server, besides its usual ones.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._port = port
@@ -72,6 +82,7 @@ class PostgresServer(Child):
         self._files = directory / "pgdata"
         self._programs = programs
         self._durable = durable
+        self._settings = _SETTINGS | (settings or {})
         super().__init__("postgres", command=(), cwd=directory, log=log, env=environment(os.environ))
 
     @property
@@ -97,7 +108,7 @@ class PostgresServer(Child):
             self._make_files()
         self._require_version()
         self._end_leftovers()
-        settings = {**_SETTINGS, "port": str(self._port), **({} if self._durable else _UNTIL_THE_MACHINE_CRASHES)}
+        settings = self._settings | {"port": str(self._port)} | ({} if self._durable else _UNTIL_THE_MACHINE_CRASHES)
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         program = [self._programs.path("postgres"), "-D", str(self._files), *options]
         self._command = command_for(self._files, program)

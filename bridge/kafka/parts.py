@@ -21,6 +21,7 @@ from bridge.kafka.ledger import Ledger, Settlement
 from bridge.kafka.share import Lane, Share
 from bridge.kafka.sorting import Sorter
 from bridge.kafka.tally import Tally
+from bridge.postgres.errors import NoConnectionError
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, hit
 
 # Between attempts at what must be written whatever it takes; the database is asked often enough to be noticed back.
@@ -79,7 +80,9 @@ class Parts:
     def verdict(self, lane_name: object, exc: Exception, *, attempt: int) -> Verdict:
         """Judge what came of a record, and tell the circuit what it says of the sink."""
         failure = classify(exc)
-        if failure.cls == "systemic":
+        if isinstance(exc, NoConnectionError):  # nobody has been asked about the record: it is no suspect
+            self.gate.failed(code=failure.code)
+        elif failure.cls == "systemic":
             if self.gate.failed(lane_name, code=failure.code):
                 failure = alone(failure)
         elif failure.cls == "permanent":

@@ -54,6 +54,14 @@ _CONNECT: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+class NoConnectionError(TransientError):
+    """There is no connection to be had: whatever it was wanted for, the record is not at fault."""
+
+    def __init__(self, code: str) -> None:
+        """Say why."""
+        super().__init__(code, systemic=True)
+
+
 def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
     """Return what a failure inside a transaction is in our tree, or None if it is not the database's.
 
@@ -77,10 +85,10 @@ def translated_connect(failure: BaseException) -> BridgeError | None:
         return ConfigError("the DSN of the database is not usable: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     if isinstance(failure, asyncpg.PostgresError):
         known = _of_server(failure)
-        return known if isinstance(known, TransientError) else TransientError("cannot_connect", systemic=True)
+        return NoConnectionError(known.code if isinstance(known, TransientError) else "cannot_connect")
     for kind, code in _CONNECT:
         if isinstance(failure, kind):
-            return TransientError(code, systemic=True)
+            return NoConnectionError(code)
     return None
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from bridge.dev.ports import free_port
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
+from bridge.postgres.errors import NoConnectionError
 from bridge.postgres.pool import Connection, Database, open_database, savepoint
 from tests.ledger import rows, until_waiting
 from tests.postgres import EmbeddedPostgres
@@ -47,7 +48,7 @@ async def test_a_database_that_is_away_is_met_at_the_first_transaction() -> None
     async with open_database(dsn, size=1, application_name="test") as database:
         failure = await failure_of(database)
 
-    assert (type(failure), failure.code) == (TransientError, "connection_refused")
+    assert (type(failure), failure.code) == (NoConnectionError, "connection_refused")
     assert isinstance(failure, TransientError)
     assert failure.systemic
 

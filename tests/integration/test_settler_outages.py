@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
+from bridge.kafka.ledger import Ledger, Settlement
+from bridge.kafka.transport import Place
+from bridge.postgres.errors import NoConnectionError
 from tests.kafka import until
 from tests.postgres import EmbeddedPostgres, fresh_database
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
@@ -57,6 +61,46 @@ async def test_a_database_that_goes_away_is_waited_for(
         assert len(await bench.rows("select 1 from drx_consumer.inbox")) == 19
         if not isinstance(mode, Lanes) or mode.transactional:
             assert len(await bench.effects()) == 19
+
+
+class CrowdedLedger(Ledger):
+    """Has no connection for as long as it is told so."""
+
+    refuses: Callable[[], bool] = staticmethod(lambda: False)
+
+    @asynccontextmanager
+    async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
+        """Open a transaction, or refuse to."""
+        if self.refuses():
+            raise NoConnectionError("too_many_connections")
+        async with super().begin(place, epoch) as settlement:
+            yield settlement
+
+
+@pytest.mark.parametrize("mode", [Lanes(1, transactional=True), Lanes(1)], ids=["inside", "outside"])
+async def test_a_record_for_which_there_is_no_connection_is_not_at_fault_although_others_pass(
+    dsn: str, mode: Lanes
+) -> None:
+    """A server at its limit refuses one and serves another: nobody has been asked about the record yet."""
+    effects = Effects()
+    log = [a_record(offset, "rx_1" if offset == 0 else f"rx_{offset + 1}") for offset in range(40)]
+    refused = 0
+
+    def refuses() -> bool:
+        nonlocal refused
+        lane = bench.settler._shares[PLACE].lanes.get("rx_1")
+        refused += (refuse := refused < 20 and lane is not None and lane.state == "busy")
+        return refuse
+
+    async with a_database(dsn) as database:
+        ledger = CrowdedLedger(database, group=GROUP, cluster_id="here")
+        async with at_work(a_consumer(effects, mode), database, ledger=ledger) as bench:
+            ledger.refuses = refuses
+            await bench.feed(log)
+            await bench.settled(40)
+
+            assert (refused, await bench.parked(), bench.outcome("retry")) == (20, [], 0)
+            assert len(effects.applied) == 40
 
 
 async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from asyncpg import exceptions  # noqa: TID251 - what the door translates
 
 from bridge.errors import PermanentError, TransientError
-from bridge.postgres.errors import translated, translated_connect
+from bridge.postgres.errors import NoConnectionError, translated, translated_connect
 
 
 @pytest.mark.parametrize(
@@ -112,5 +112,5 @@ def test_errors_of_others_are_left_alone(failure: Exception) -> None:
 def test_a_connection_that_cannot_be_had_is_systemic(failure: Exception, code: str) -> None:
     ours = translated_connect(failure)
 
-    assert isinstance(ours, TransientError)
+    assert isinstance(ours, NoConnectionError)
     assert (ours.code, ours.systemic) == (code, True)
