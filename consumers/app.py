@@ -16,10 +16,6 @@ from bridge.consumer import Consumer
 from bridge.decoding import Decoder, open_decoder
 from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.client import Timing, open_transport
-from bridge.kafka.dead_letters import DeadLetters, dead_letter_topic
-from bridge.kafka.ledger import Ledger
-from bridge.kafka.settler import Settler
-from bridge.kafka.start_checks import Ground, check_start
 from bridge.kafka.subscriber import Subscriber
 from bridge.kafka.supervisor import KafkaProducer
 from bridge.kafka.watchdog import Limits
@@ -29,6 +25,10 @@ from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import EndOf, Overdue, Worker, background, run_workers, stop_on_signals
 from bridge.runtime.metrics import IngressMetrics, LoopLag
+from bridge.settling.dead_letters import DeadLetters, dead_letter_topic
+from bridge.settling.ledger import Ledger
+from bridge.settling.settler import Settler
+from bridge.settling.start_checks import Ground, check_start
 from consumers.settings import MARGIN_S, ConsumerSettings
 
 log = structlog.get_logger()

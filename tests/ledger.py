@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bridge.kafka.ledger import Inbox
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from bridge.postgres.pool import Connection, Database, open_database
+from bridge.settling.ledger import Inbox
 
 GROUP = "desk"
 PLACE = Place("drx.prescriptions.v1", 3)

@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry
 from bridge.consumer import Consumer, Context, Placed
 from bridge.errors import DecodeError, UnknownRecordError
 from bridge.event import Event
-from bridge.kafka.ledger import Ledger
-from bridge.kafka.settler import Settler
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from bridge.postgres.pool import Database, open_database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.settling.ledger import Ledger
+from bridge.settling.settler import Settler
 from tests.kafka import HANG_S, until
 
 PLACE = Place("drx.prescriptions.v1", 0)

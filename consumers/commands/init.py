@@ -15,14 +15,14 @@ import click
 import orjson
 
 from bridge.errors import ConfigError
-from bridge.kafka.dead_letter_topics import provide_dead_letter_topics
-from bridge.kafka.decisions import import_decisions
 from bridge.kafka.groups import GroupView, open_group
-from bridge.kafka.progress import audit_placing, lock, parked_from, place, standings
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.postgres.tables import migrate_tables, pending_tables
 from bridge.runtime.logging import silence_kafka_client
+from bridge.settling.dead_letter_topics import provide_dead_letter_topics
+from bridge.settling.decisions import import_decisions
+from bridge.settling.progress import audit_placing, lock, parked_from, place, standings
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from bridge.decoding import Decoder, open_decoder
 from bridge.errors import DecodeError
-from bridge.kafka.decisions import export
-from bridge.kafka.operator import opened_at
-from bridge.kafka.parked import LIST_MAX, ParkedKey, WaitingEvent, list_parked
-from bridge.kafka.parked import show as waiting
 from bridge.kafka.transport import ConsumedRecord
+from bridge.settling.decisions import export
+from bridge.settling.operator import opened_at
+from bridge.settling.parked import LIST_MAX, ParkedKey, WaitingEvent, list_parked
+from bridge.settling.parked import show as waiting
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.parked_decisions import drop_key, resume, retry, skip

@@ -11,10 +11,10 @@ import orjson
 
 from bridge.consumer import Consumer
 from bridge.errors import ConfigError
-from bridge.kafka import operator
-from bridge.kafka.operator import Decision
-from bridge.kafka.parked import Filters
 from bridge.postgres.pool import Database
+from bridge.settling import operator
+from bridge.settling.operator import Decision
+from bridge.settling.parked import Filters
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.parked_options import (

@@ -10,7 +10,7 @@ import click
 
 from bridge.consumer import Consumer
 from bridge.errors import ConfigError
-from bridge.kafka.parked import Filters
+from bridge.settling.parked import Filters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 import pytest
 
 from bridge.errors import PermanentError, TransientError
-from bridge.kafka.claims import Claim, Ended
-from bridge.kafka.ledger import FencedError, Ledger
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database, open_database
+from bridge.settling.claims import Claim, Ended
+from bridge.settling.ledger import FencedError, Ledger
 from tests.ledger import GROUP, PLACE, an_entry, effects_table, ledger_database, rows, until_waiting
 
 OTHER = Place(PLACE.topic, 4)

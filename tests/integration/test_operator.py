@@ -11,14 +11,14 @@ import orjson
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.kafka import parking
-from bridge.kafka.decisions import export, import_decisions
-from bridge.kafka.ledger import FencedError, Ledger
-from bridge.kafka.operator import Decision, drop_key, retry, skip
-from bridge.kafka.parked import Filters, list_parked, show
-from bridge.kafka.progress import audit_placing, forget_group, lock, place, standings
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
+from bridge.settling import parking
+from bridge.settling.decisions import export, import_decisions
+from bridge.settling.ledger import FencedError, Ledger
+from bridge.settling.operator import Decision, drop_key, retry, skip
+from bridge.settling.parked import Filters, list_parked, show
+from bridge.settling.progress import audit_placing, forget_group, lock, place, standings
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 
 TOPIC = PLACE.topic

@@ -9,12 +9,12 @@ from hashlib import sha256
 
 import pytest
 
-from bridge.kafka import parking
-from bridge.kafka.ledger import Ledger, Settlement
-from bridge.kafka.operator import drop_key, retry, skip
-from bridge.kafka.parking import Census, ParkingFullError, append, census, head, key_text, park, park_again, release
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.postgres.pool import Database
+from bridge.settling import parking
+from bridge.settling.ledger import Ledger, Settlement
+from bridge.settling.operator import drop_key, retry, skip
+from bridge.settling.parking import Census, ParkingFullError, append, census, head, key_text, park, park_again, release
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 
 TOPIC = PLACE.topic

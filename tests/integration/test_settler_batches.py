@@ -10,8 +10,8 @@ import pytest
 from bridge.consumer import Batches, Consumer
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.kafka.sorting import UnknownTypeError
 from bridge.postgres.pool import Database
+from bridge.settling.sorting import UnknownTypeError
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work
 

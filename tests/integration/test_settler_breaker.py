@@ -8,11 +8,11 @@ import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError
-from bridge.kafka.breaker import ParkBreaker
-from bridge.kafka.dead_letters import DeadLetters
-from bridge.kafka.operator import resume
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
+from bridge.settling.breaker import ParkBreaker
+from bridge.settling.dead_letters import DeadLetters
+from bridge.settling.operator import resume
 from tests.fakes import FakeProducer
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work

@@ -11,8 +11,8 @@ import pytest
 from bridge.consumer import Consumer, Context, Lanes
 from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.event import Event
-from bridge.kafka.learning import Learner
 from bridge.postgres.pool import Database
+from bridge.settling.learning import Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
@@ -155,7 +155,7 @@ async def test_a_sink_that_is_away_is_waited_for(database: Database, mode: Lanes
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.kafka.calls.bounded.__kwdefaults__", {"grace_s": 0.01})
+    monkeypatch.setattr("bridge.settling.calls.bounded.__kwdefaults__", {"grace_s": 0.01})
     effects = Effects()
     end = asyncio.Event()
 

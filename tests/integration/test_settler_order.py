@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.kafka.breaker import ParkBreaker
+from bridge.settling.breaker import ParkBreaker
 from tests.settling import PLACE, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(

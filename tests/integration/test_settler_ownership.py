@@ -10,11 +10,11 @@ import pytest
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import NotDurableError, TransientError
 from bridge.event import Event
-from bridge.kafka.dead_letters import DeadLetters
-from bridge.kafka.ledger import Ledger
-from bridge.kafka.shares import WINDOW_RECORDS
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
+from bridge.settling.dead_letters import DeadLetters
+from bridge.settling.ledger import Ledger
+from bridge.settling.shares import WINDOW_RECORDS
 from tests.fakes import FakeProducer
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work

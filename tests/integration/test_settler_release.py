@@ -10,9 +10,9 @@ import pytest
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.kafka import parking
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
+from bridge.settling import parking
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 

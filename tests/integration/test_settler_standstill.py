@@ -8,9 +8,9 @@ import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import DecodeError, PermanentError, TransientError
-from bridge.kafka import parking
-from bridge.kafka.learning import Learner
 from bridge.postgres.pool import Database
+from bridge.settling import parking
+from bridge.settling.learning import Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_database, a_record, at_work
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bridge.kafka.circuit import PROBE_FIRST_S, SUSPECTS_MAX, Circuit
+from bridge.settling.circuit import PROBE_FIRST_S, SUSPECTS_MAX, Circuit
 
 
 def a_circuit() -> Circuit:

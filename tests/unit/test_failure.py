@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
-from bridge.kafka.failure import (
+from bridge.settling.failure import (
     ATTEMPTS_MAX,
     DELAY_FIRST_S,
     DELAY_MAX_S,

@@ -8,9 +8,9 @@ from bridge.consumer import Consumer, Context, Placed
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
-from bridge.kafka.failure import Failure, classify
-from bridge.kafka.ledger import Inbox
 from bridge.kafka.transport import ConsumedRecord
+from bridge.settling.failure import Failure, classify
+from bridge.settling.ledger import Inbox
 
 KNOWN_TYPES = frozenset({*EVENT_MODELS, UNRECOGNIZED_TYPE})
 

@@ -11,33 +11,33 @@ import structlog
 
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import TransientError
-from bridge.kafka.brake import Brake
-from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
-from bridge.kafka.circuit import Circuit
-from bridge.kafka.crew import Crew
-from bridge.kafka.dead_letters import DeadLetters
-from bridge.kafka.driver import BatchDriver, Careful, batch_driver, install_releases
-from bridge.kafka.failure import Spread
-from bridge.kafka.gate import Gate
-from bridge.kafka.holding import Holding
-from bridge.kafka.key_lanes import KeyLanes
-from bridge.kafka.learning import Learner
-from bridge.kafka.ledger import FencedError, Ledger
-from bridge.kafka.observing import observe
-from bridge.kafka.parker import Parker
-from bridge.kafka.parking import ParkingFullError
-from bridge.kafka.parts import Parts
-from bridge.kafka.redrive import POLL_S, Redrive
-from bridge.kafka.rounds import Rounds
-from bridge.kafka.share import Share
-from bridge.kafka.shares import Shares
-from bridge.kafka.single import Single
-from bridge.kafka.sorting import Decoder, Sorter
 from bridge.kafka.subscriber import Adoption
-from bridge.kafka.tally import Tally
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.postgres.pool import Database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.settling.brake import Brake
+from bridge.settling.breaker import ParkBreaker, ParkBreakerOpenError
+from bridge.settling.circuit import Circuit
+from bridge.settling.crew import Crew
+from bridge.settling.dead_letters import DeadLetters
+from bridge.settling.driver import BatchDriver, Careful, batch_driver, install_releases
+from bridge.settling.failure import Spread
+from bridge.settling.gate import Gate
+from bridge.settling.holding import Holding
+from bridge.settling.key_lanes import KeyLanes
+from bridge.settling.learning import Learner
+from bridge.settling.ledger import FencedError, Ledger
+from bridge.settling.observing import observe
+from bridge.settling.parker import Parker
+from bridge.settling.parking import ParkingFullError
+from bridge.settling.parts import Parts
+from bridge.settling.redrive import POLL_S, Redrive
+from bridge.settling.rounds import Rounds
+from bridge.settling.share import Share
+from bridge.settling.shares import Shares
+from bridge.settling.single import Single
+from bridge.settling.sorting import Decoder, Sorter
+from bridge.settling.tally import Tally
 
 log = structlog.get_logger()
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from bridge.errors import NotDurableError, TransientError
-from bridge.kafka.failure import Failure
 from bridge.kafka.record import Header, Record
 from bridge.kafka.transport import ConsumedRecord
+from bridge.settling.failure import Failure
 
 # Headers of the original that say which event it is; all are free of health information but the key itself.
 _KEPT = frozenset({"ce_id", "ce_source", "ce_type", "ce_time", "content-type", "traceparent", "__value_schema_id"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Literal
 
-from bridge.kafka.failure import DELAY_MAX_S, Spread, delay_s
+from bridge.settling.failure import DELAY_MAX_S, Spread, delay_s
 
 State = Literal["closed", "open", "half_open"]
 

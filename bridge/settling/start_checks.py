@@ -9,13 +9,13 @@ from typing import NamedTuple
 from bridge.consumer import Consumer
 from bridge.errors import ConfigError
 from bridge.kafka.connection import Connection
-from bridge.kafka.dead_letter_topics import provide_dead_letter_topics
 from bridge.kafka.groups import open_group
-from bridge.kafka.progress import Progress, standings
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 from bridge.postgres.pool import Database
 from bridge.postgres.tables import migrate_tables, pending_tables
 from bridge.postgres.text import stored_text
+from bridge.settling.dead_letter_topics import provide_dead_letter_topics
+from bridge.settling.progress import Progress, standings
 
 _ACCEPT = """
 update drx_consumer.progress set cluster_id = $2, updated_at = clock_timestamp()

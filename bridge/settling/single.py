@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 
 from bridge.errors import PermanentError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
-from bridge.kafka.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Retry, classify
-from bridge.kafka.key_lanes import After, Next
-from bridge.kafka.ledger import FencedError
-from bridge.kafka.parker import Parker
-from bridge.kafka.parking import ParkingFullError
-from bridge.kafka.parts import Parts
-from bridge.kafka.rounds import Rounds
-from bridge.kafka.share import Lane, Share
-from bridge.kafka.sorting import Sorted
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import AFTER_EFFECT, hit
+from bridge.settling.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Retry, classify
+from bridge.settling.key_lanes import After, Next
+from bridge.settling.ledger import FencedError
+from bridge.settling.parker import Parker
+from bridge.settling.parking import ParkingFullError
+from bridge.settling.parts import Parts
+from bridge.settling.rounds import Rounds
+from bridge.settling.share import Lane, Share
+from bridge.settling.sorting import Sorted
 
 
 class Single:

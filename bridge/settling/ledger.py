@@ -12,11 +12,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, NamedTuple
 
 from bridge.errors import BridgeError
-from bridge.kafka import claims
-from bridge.kafka.claims import Claim, Ended
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Connection, Database, savepoint
 from bridge.postgres.text import stored_text
+from bridge.settling import claims
+from bridge.settling.claims import Claim, Ended
 
 Verdict = Literal["fresh", "duplicate", "conflict"]
 

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal
 
-from bridge.kafka.claims import Claim, Ended
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.kafka.window import Mark, Window
+from bridge.settling.claims import Claim, Ended
+from bridge.settling.window import Mark, Window
 
 # Deaths without progress after which a record is suspected of killing the process: two may be anything.
 DEATHS_SUSPECT = 3

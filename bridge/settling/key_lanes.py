@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from bridge.kafka.breaker import ParkBreakerOpenError
-from bridge.kafka.gate import Gate
-from bridge.kafka.ledger import FencedError
-from bridge.kafka.parking import ParkingFullError, key_text
-from bridge.kafka.share import Lane, Share
 from bridge.kafka.transport import ConsumedRecord
+from bridge.settling.breaker import ParkBreakerOpenError
+from bridge.settling.gate import Gate
+from bridge.settling.ledger import FencedError
+from bridge.settling.parking import ParkingFullError, key_text
+from bridge.settling.share import Lane, Share
 
 
 class Next(Enum):

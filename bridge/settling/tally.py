@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import structlog
 
-from bridge.kafka.failure import Failure
-from bridge.kafka.sorting import Sorted
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.logging import trail
+from bridge.settling.failure import Failure
+from bridge.settling.sorting import Sorted
 
 log = structlog.get_logger()
 

@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from bridge.errors import TransientError
-from bridge.kafka.failure import TIMEOUT
-from bridge.kafka.share import Share
+from bridge.settling.failure import TIMEOUT
+from bridge.settling.share import Share
 
 log = structlog.get_logger()
 

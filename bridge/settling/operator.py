@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from bridge.errors import ConfigError
-from bridge.kafka.parked import Filters
 from bridge.postgres.pool import Connection, Database
+from bridge.settling.parked import Filters
 
 _CHOOSE = """
 select topic, part, key, code, parked_at from drx_consumer.parked_key

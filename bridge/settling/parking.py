@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from bridge.errors import BridgeError
-from bridge.kafka.ledger import Inbox, Settlement
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.postgres.pool import Connection, Database
 from bridge.postgres.text import TEXT_MAX_BYTES, stored_text
+from bridge.settling.ledger import Inbox, Settlement
 
 # Ten thousand keys are a hundred times what a bad day should park; a thousand events of a prescription are more than
 # its whole life. Beyond that the partition stops, since something else is wrong.

@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bridge.errors import PermanentError, TransientError
-from bridge.kafka import parking
-from bridge.kafka.batches import Batch, Former, Ready
-from bridge.kafka.breaker import ParkBreakerOpenError
-from bridge.kafka.calls import HandlerStuckError, HandlerTimeoutError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
-from bridge.kafka.failure import ID_CONFLICT, OpenCircuit, Park, Retry
-from bridge.kafka.key_lanes import KeyLanes
-from bridge.kafka.ledger import Settlement
-from bridge.kafka.parker import Parker
-from bridge.kafka.parking import ParkingFullError, key_text
-from bridge.kafka.parts import Parts
-from bridge.kafka.share import Share
-from bridge.kafka.sorting import Sorted
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import AFTER_EFFECT, BATCH_BEFORE_OFFSET, hit
+from bridge.settling import parking
+from bridge.settling.batches import Batch, Former, Ready
+from bridge.settling.breaker import ParkBreakerOpenError
+from bridge.settling.calls import HandlerStuckError, HandlerTimeoutError
+from bridge.settling.failure import ID_CONFLICT, OpenCircuit, Park, Retry
+from bridge.settling.key_lanes import KeyLanes
+from bridge.settling.ledger import Settlement
+from bridge.settling.parker import Parker
+from bridge.settling.parking import ParkingFullError, key_text
+from bridge.settling.parts import Parts
+from bridge.settling.share import Share
+from bridge.settling.sorting import Sorted
 
 
 @dataclass(slots=True)

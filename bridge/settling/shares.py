@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 
 import structlog
 
-from bridge.kafka.claims import Claim
-from bridge.kafka.share import Share
-from bridge.kafka.tally import Tally
 from bridge.kafka.transport import Place
+from bridge.settling.claims import Claim
+from bridge.settling.share import Share
+from bridge.settling.tally import Tally
 
 log = structlog.get_logger()
 

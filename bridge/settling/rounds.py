@@ -8,15 +8,15 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bridge.errors import TransientError
-from bridge.kafka.breaker import ParkBreakerOpenError
-from bridge.kafka.failure import ID_CONFLICT, Failure, classify
-from bridge.kafka.ledger import FencedError, Inbox, Verdict
-from bridge.kafka.parker import Parker
-from bridge.kafka.parking import ParkingFullError
-from bridge.kafka.parts import Parts
-from bridge.kafka.share import Lane, Share
-from bridge.kafka.sorting import Sorted
 from bridge.kafka.transport import ConsumedRecord
+from bridge.settling.breaker import ParkBreakerOpenError
+from bridge.settling.failure import ID_CONFLICT, Failure, classify
+from bridge.settling.ledger import FencedError, Inbox, Verdict
+from bridge.settling.parker import Parker
+from bridge.settling.parking import ParkingFullError
+from bridge.settling.parts import Parts
+from bridge.settling.share import Lane, Share
+from bridge.settling.sorting import Sorted
 
 # A mark that moved over records nobody wanted is written this often; it costs a repeated skip to lose it.
 MARK_S = 1.0

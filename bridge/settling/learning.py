@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from bridge.errors import DecodeError, TransientError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID, unknown_schema
-from bridge.kafka.failure import Failure, classify
-from bridge.kafka.sorting import Decoder
 from bridge.kafka.transport import ConsumedRecord
+from bridge.settling.failure import Failure, classify
+from bridge.settling.sorting import Decoder
 
 # A producer may be quicker than the registry's replicas (CONSUMERS: a healthy "no" counts after this).
 GRACE_S = 60.0

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import structlog
 
 from bridge.errors import TransientError
-from bridge.kafka.breaker import ParkBreaker, ParkBreakerOpenError
-from bridge.kafka.share import Share
-from bridge.kafka.shares import Shares
 from bridge.postgres.pool import Database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.settling.breaker import ParkBreaker, ParkBreakerOpenError
+from bridge.settling.share import Share
+from bridge.settling.shares import Shares
 
 log = structlog.get_logger()
 

@@ -7,19 +7,19 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from bridge.errors import DecodeError, PermanentError, TransientError
-from bridge.kafka import parking
-from bridge.kafka.claims import mark_release
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
-from bridge.kafka.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Park, Retry
-from bridge.kafka.key_lanes import After, Next
-from bridge.kafka.ledger import FencedError, Settlement
-from bridge.kafka.parking import ParkedEvent
-from bridge.kafka.parts import Parts
-from bridge.kafka.share import Lane, Share
-from bridge.kafka.sorting import Sorted
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.runtime.failpoints import WHILE_RELEASING, hit
+from bridge.settling import parking
+from bridge.settling.claims import mark_release
+from bridge.settling.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Park, Retry
+from bridge.settling.key_lanes import After, Next
+from bridge.settling.ledger import FencedError, Settlement
+from bridge.settling.parking import ParkedEvent
+from bridge.settling.parts import Parts
+from bridge.settling.share import Lane, Share
+from bridge.settling.sorting import Sorted
 
 # How soon an operator sees that a release has begun.
 POLL_S = 1.0

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from bridge.errors import TransientError
-from bridge.kafka import parking
-from bridge.kafka.parking import ParkingFullError
-from bridge.kafka.share import Share
 from bridge.postgres.pool import Database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.settling import parking
+from bridge.settling.parking import ParkingFullError
+from bridge.settling.share import Share
 
 IN_FLIGHT_S = 1.0
 # Counting what is parked is a query; alarms on it look back minutes.

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from bridge.errors import ConfigError
-from bridge.kafka.operator import Decision
 from bridge.postgres.pool import Database
+from bridge.settling.operator import Decision
 
 # Decisions after which a record is never handled again.
 _FINAL = ("skip", "drop_key")

@@ -9,7 +9,7 @@ from typing import get_args
 import structlog
 from prometheus_client import Gauge
 
-from bridge.kafka.circuit import Circuit, State
+from bridge.settling.circuit import Circuit, State
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from bridge.consumer import Consumer
 from bridge.errors import ConfigError
 from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin
 from bridge.kafka.connection import Connection
-from bridge.kafka.dead_letters import dead_letter_topic
+from bridge.settling.dead_letters import dead_letter_topic
 
 # What makes a topic useless for it; the rest is the operator's taste.
 _FATAL = {"missing", "partitions"}

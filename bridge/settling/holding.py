@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from bridge.kafka.claims import Claim
-from bridge.kafka.ledger import Ledger
-from bridge.kafka.share import Share
 from bridge.kafka.transport import Place
+from bridge.settling.claims import Claim
+from bridge.settling.ledger import Ledger
+from bridge.settling.share import Share
 
 
 class Holding:

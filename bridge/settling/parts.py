@@ -11,18 +11,18 @@ from typing import Any, cast
 
 from bridge.consumer import BatchHandler, Consumer, EventHandler, Lanes, Placed
 from bridge.errors import ConfigError, TransientError
-from bridge.kafka.breaker import ParkBreaker
-from bridge.kafka.calls import bounded
-from bridge.kafka.dead_letters import DeadLetters
-from bridge.kafka.failure import Spread, Verdict, alone, classify, delay_s, judge
-from bridge.kafka.gate import Gate
-from bridge.kafka.learning import Learner
-from bridge.kafka.ledger import Ledger, Settlement
-from bridge.kafka.share import Lane, Share
-from bridge.kafka.sorting import Sorter
-from bridge.kafka.tally import Tally
 from bridge.postgres.errors import NoConnectionError
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, hit
+from bridge.settling.breaker import ParkBreaker
+from bridge.settling.calls import bounded
+from bridge.settling.dead_letters import DeadLetters
+from bridge.settling.failure import Spread, Verdict, alone, classify, delay_s, judge
+from bridge.settling.gate import Gate
+from bridge.settling.learning import Learner
+from bridge.settling.ledger import Ledger, Settlement
+from bridge.settling.share import Lane, Share
+from bridge.settling.sorting import Sorter
+from bridge.settling.tally import Tally
 
 # Between attempts at what must be written whatever it takes; the database is asked often enough to be noticed back.
 PERSIST_MAX_S = 5.0

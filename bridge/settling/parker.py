@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from bridge.kafka import parking
-from bridge.kafka.breaker import ParkBreakerOpenError
-from bridge.kafka.failure import Failure
-from bridge.kafka.ledger import Settlement
-from bridge.kafka.parking import key_text
-from bridge.kafka.parts import Parts
-from bridge.kafka.share import Share
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import WHILE_PARKING, hit
+from bridge.settling import parking
+from bridge.settling.breaker import ParkBreakerOpenError
+from bridge.settling.failure import Failure
+from bridge.settling.ledger import Settlement
+from bridge.settling.parking import key_text
+from bridge.settling.parts import Parts
+from bridge.settling.share import Share
 
 
 class Parker:

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bridge.errors import TransientError
-from bridge.kafka import parking
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
-from bridge.kafka.failure import Failure
-from bridge.kafka.key_lanes import KeyLanes
-from bridge.kafka.ledger import Settlement
-from bridge.kafka.parking import key_text
-from bridge.kafka.parts import Parts
-from bridge.kafka.share import Share
-from bridge.kafka.sorting import Sorted
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import BATCH_BEFORE_OFFSET, hit
+from bridge.settling import parking
+from bridge.settling.failure import Failure
+from bridge.settling.key_lanes import KeyLanes
+from bridge.settling.ledger import Settlement
+from bridge.settling.parking import key_text
+from bridge.settling.parts import Parts
+from bridge.settling.share import Share
+from bridge.settling.sorting import Sorted
 
 Ready = Sorted | Failure | None
 """What a record is; None when the consumer has no use for it."""

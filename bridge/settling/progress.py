@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from bridge.errors import ConfigError
-from bridge.kafka.operator import Decision, audit
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Connection, Database
+from bridge.settling.operator import Decision, audit
 
 # Rows deleted at a time: a second at most, far below the limit of a statement.
 FORGET_ROWS = 10_000

@@ -6,15 +6,15 @@ import asyncio
 
 from bridge.consumer import Batches
 from bridge.errors import TransientError
-from bridge.kafka.batches import Batch, FastPath, Former, NotAppendedError
-from bridge.kafka.failure import ATTEMPTS_MAX, delay_s
-from bridge.kafka.key_lanes import KeyLanes
-from bridge.kafka.ledger import FencedError
-from bridge.kafka.parker import Parker
-from bridge.kafka.parking import key_text
-from bridge.kafka.parts import Parts
-from bridge.kafka.replay import Replay
-from bridge.kafka.share import Share
+from bridge.settling.batches import Batch, FastPath, Former, NotAppendedError
+from bridge.settling.failure import ATTEMPTS_MAX, delay_s
+from bridge.settling.key_lanes import KeyLanes
+from bridge.settling.ledger import FencedError
+from bridge.settling.parker import Parker
+from bridge.settling.parking import key_text
+from bridge.settling.parts import Parts
+from bridge.settling.replay import Replay
+from bridge.settling.share import Share
 
 # Batches in hand at a time: while one waits for the database, another is decoded. Each of them takes some 7 MiB.
 BATCHES_MAX = 3
