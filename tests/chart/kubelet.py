@@ -45,6 +45,7 @@ class Pod:
         directory: Path,
         secrets: Secrets,
         addresses: Mapping[str, str] | None = None,
+        claim: Path | None = None,
     ) -> None:
         """Lay its mounts out and start nothing yet.
 
@@ -55,6 +56,7 @@ class Pod:
             directory: Its own; the mounts lie in `root`.
             secrets: What is in the Secrets that it mounts.
             addresses: `http://service:port` to what answers there.
+            claim: Volume that outlives the pod; a fresh one unless given.
         """
         spec = template["spec"]
         (self._container,) = spec["containers"]
@@ -62,6 +64,7 @@ class Pod:
         self._root = directory / "root"
         self._secrets: dict[str, Path] = {}
         self._writable: list[Path] = []
+        self._claim = claim
         self._rewritten = dict(addresses or {})
         self.output_path = directory / "output"
         self._mount(rendered, spec.get("volumes", []), secrets)
@@ -183,8 +186,9 @@ class Pod:
     def _mount(self, rendered: Rendered, volumes: list[Object], secrets: Secrets) -> None:
         named = {volume["name"]: volume for volume in volumes}
         for mount in self._container["volumeMounts"]:
-            place = self._root / mount["mountPath"].removeprefix("/")
-            place.mkdir(parents=True)
+            claimed = self._claim if mount["name"] not in named else None
+            place = claimed or self._root / mount["mountPath"].removeprefix("/")
+            place.mkdir(parents=True, exist_ok=claimed is not None)
             self._rewritten[mount["mountPath"]] = str(place)
             # What is no volume of the pod is a claim of its StatefulSet.
             volume = named.get(mount["name"], {"emptyDir": {}})

@@ -7,7 +7,7 @@ import base64
 import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import aiohttp
 import asyncpg  # noqa: TID251 - a test looks at what the consumer has written
 import pytest
 
+from bridge.dev.ports import free_port
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
@@ -63,13 +64,13 @@ class Site:
             "drx-read-model-postgres": {"dsn": self.dsn},
         }
 
-    def rendered(self, **ingress: Any) -> Rendered:
+    def rendered(self, *, kafka: Mapping[str, Any] | None = None, **ingress: Any) -> Rendered:
         values = load("minimal")
         (settings,) = values["ingress"]["sources"].values()
         values["ingress"] |= {"sources": {self.source: settings | {"environment": "sandbox"}}, "kafka": {}}
         values["consumers"]["read_model"]["kafka"] = {}
         over = {
-            "kafka": {"bootstrapServers": self.bootstrap_servers, "securityProtocol": "PLAINTEXT"},
+            "kafka": {"bootstrapServers": self.bootstrap_servers, "securityProtocol": "PLAINTEXT", **(kafka or {})},
             "ingress": ingress,
             "consumers": {"read_model": {"options": {"schema": self.schema}}},
         }
@@ -163,6 +164,26 @@ async def test_a_pod_that_is_deleted_under_traffic_fails_nobody(
     assert code == 0
     assert set(answers.values()) <= TAKEN, {status for status in answers.values() if status not in TAKEN}
     assert await site.ids() == {f"{site.source}-{number}" for number in answers}
+
+
+async def test_what_a_pod_could_not_pass_on_its_successor_finds_on_the_volume(
+    cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    site = Site(cluster.bootstrap_servers)
+    volume = tmp_path / "claim"
+    # Nobody listens there.
+    away = site.rendered(kafka={"bootstrapServers": f"127.0.0.1:{free_port()}"})
+    async with site.running(away, "StatefulSet", "-ingress", tmp_path, claim=volume) as pod:
+        assert await site.deliver(session, pod, 1) == 202
+        assert await asyncio.to_thread(pod.delete) == 0
+    kept = [path.read_bytes() for path in volume.rglob("*") if path.is_file()]
+
+    assert kept
+    assert not [each for each in kept if f"rx-{site.source}".encode() in each]
+    async with site.running(site.rendered(), "StatefulSet", "-ingress", tmp_path, claim=volume) as pod:
+        while await site.ids() != {f"{site.source}-1"}:  # noqa: ASYNC110 - another process gives us no event
+            await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(pod.delete) == 0
 
 
 async def until_more(answers: dict[int, int], count: int) -> None:
