@@ -27,7 +27,7 @@ SHORT = Tier(factor=1.0, rate=60.0, at_once=40)
 # A machine with nothing else to do can take more, for longer.
 FACTOR_VARIABLE, RATE_VARIABLE = "DRX_FAULTS_FACTOR", "DRX_FAULTS_RATE"
 LONG = Tier(
-    factor=float(os.environ.get(FACTOR_VARIABLE, "5")), rate=float(os.environ.get(RATE_VARIABLE, "150")), at_once=500
+    factor=float(os.environ.get(FACTOR_VARIABLE, "5")), rate=float(os.environ.get(RATE_VARIABLE, "100")), at_once=500
 )
 PARTS = (
     rows_brokers,

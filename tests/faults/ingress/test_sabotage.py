@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,16 +10,27 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults.ingress import rows_brokers, rows_process
+from tests.faults.ingress import rows_brokers
 from tests.faults.ingress.row import Outcome, Row, play
-from tests.faults.ingress.scene import Stage, Tier
+from tests.faults.ingress.scene import Scene, Stage, Tier
 from tests.faults.sabotage import SABOTAGES
 
 pytestmark = pytest.mark.kafka
 
+
+async def killed_in_an_outage(scene: Scene) -> None:
+    """Before anything of it has come to the disk."""
+    async with scene.load.poisson(scene.tier.rate):
+        scene.brokers.pause()
+        await asyncio.sleep(1)
+        await scene.cut_short()
+        await scene.heal()
+
+
 TIER = Tier(factor=0.7, rate=60.0, at_once=20)
-ROWS = {row.name: replace(row, effects=False) for row in (*rows_brokers.ROWS, *rows_process.ROWS)}
-NO_SPOOL = replace(ROWS["B6"], settings={"SPOOL__ENABLED": "false"})
+FROZEN = Row("B6", "all brokers frozen", rows_brokers.all_frozen, effects=False)
+NO_SPOOL = replace(FROZEN, settings={"SPOOL__ENABLED": "false"})
+KILLED = Row("P1", "ingress killed in an outage", killed_in_an_outage, effects=False)
 
 
 class Case(NamedTuple):
@@ -29,11 +41,11 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "ack_before_write": Case(ROWS["P3"], lambda outcome: outcome.verdict.lost),
-    "drop_on_rebuild": Case(ROWS["B6"], lambda outcome: outcome.verdict.lost),
-    "redrive_past_the_spool": Case(ROWS["B6"], lambda outcome: outcome.verdict.misordered),
-    "reorder_on_drain": Case(ROWS["B6"], lambda outcome: outcome.verdict.misordered),
-    "unsealed_spool": Case(ROWS["B6"], lambda outcome: outcome.leaks),
+    "ack_before_write": Case(KILLED, lambda outcome: outcome.verdict.lost),
+    "drop_on_rebuild": Case(FROZEN, lambda outcome: outcome.verdict.lost),
+    "redrive_past_the_spool": Case(FROZEN, lambda outcome: outcome.verdict.misordered),
+    "reorder_on_drain": Case(FROZEN, lambda outcome: outcome.verdict.misordered),
+    "unsealed_spool": Case(FROZEN, lambda outcome: outcome.leaks),
     "dedupe_on_seen": Case(NO_SPOOL, lambda outcome: outcome.verdict.lost),
 }
 
