@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo test check lint fault-tools chart bench faults test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools chart bench faults test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -36,7 +36,12 @@ fault-tools:
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq haproxy; }
 
 test: setup lint fault-tools
+	-$(BIN)/python -m tests.promtool
 	$(BIN)/pytest tests
+
+# Prometheus's judge of rules and metrics, where the PATH has none: unpacked from Debian's package, nothing installed.
+promtool: $(INSTALLED)
+	$(BIN)/python -m tests.promtool
 
 # The chart and its pods; part of `test`.
 chart: setup

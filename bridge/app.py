@@ -16,7 +16,8 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.durability import CLOSE_S, Durability, open_durability
 from bridge.errors import ConfigError
 from bridge.ingress.admission import Admission
-from bridge.ingress.observations import UNKNOWN, Observations
+from bridge.ingress.heartbeat import Heartbeat
+from bridge.ingress.observations import SERVICE, UNKNOWN, Observations
 from bridge.ingress.once import Once
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Profile, dedupe_window_s
@@ -81,7 +82,8 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         metrics = IngressMetrics(CollectorRegistry())
         secrets = _open_secrets(settings, metrics)
-        sources = _sources(settings, secrets)
+        heartbeat = _heartbeat(settings, metrics)
+        sources = _sources(settings, secrets) | {each.source.name: each.source for each in heartbeat}
         routing = RoutingTable(settings.kafka.routes)
         ids = SchemaIds(settings.registry, routing=routing, requests=metrics.schema_registry_requests)
         # Outlives all others, so that a start and a stop can be watched from outside; not ready until all is there.
@@ -111,13 +113,32 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             *durability.workers,
             ids,
             LoopLag(metrics.event_loop_lag),
+            *heartbeat,
             *secrets.values(),
         ]
 
 
 def _window_s(settings: Settings, source: Source) -> float:
     """Seconds that ids of a source are remembered."""
-    return settings.sources[source.name].dedupe_window_s or dedupe_window_s(source.profile)
+    configured = settings.sources.get(source.name)
+    return (configured and configured.dedupe_window_s) or dedupe_window_s(source.profile)
+
+
+def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
+    """Return the worker, if there is to be one."""
+    if not settings.heartbeat.enabled:
+        return []
+    environments = {source.environment for source in settings.sources.values()}
+    heartbeat = Heartbeat(
+        host=settings.http.host,
+        port=settings.http.port,
+        environment="production" if "production" in environments else "sandbox",
+        account_id=f"heartbeat-{settings.instance}",
+        every_s=settings.heartbeat.every_s,
+        timeout_s=settings.http.deadline_s,
+        seen=metrics.heartbeat_last_seen.labels(SERVICE),
+    )
+    return [heartbeat]
 
 
 def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:
@@ -181,7 +202,7 @@ def _server(
         decoy=decoy,
         once=Once(publisher=durability.publisher, repeats=durability.dedupe, deadline_s=http.deadline_s),
         admission=admission,
-        observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS),
+        observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS, deadline_s=http.deadline_s),
         body_max_bytes=http.body_max_bytes,
     )
     server = HardenedServer(

@@ -142,6 +142,13 @@ class Shutdown(Section):
     grace_s: Seconds = Field(45.0, description="terminationGracePeriodSeconds of the pod")
 
 
+class Heartbeat(Section):
+    """A signed `system.ping` of our own through the public port, so that silence can be told from a quiet sender."""
+
+    enabled: bool = Field(default=True, description="post heartbeats into the topic of `system.ping`")
+    every_s: Seconds = Field(30.0, description="time between two heartbeats; an alert misses four of the default")
+
+
 class Log(Section):
     """What goes to standard output."""
 
@@ -167,6 +174,7 @@ class Settings(FileSettings):
     sources: dict[SourceName, Source] = Field({})
     spool: Spool = Spool()
     shutdown: Shutdown = Shutdown()
+    heartbeat: Heartbeat = Heartbeat()
     log: Log = Log()
 
     @property

@@ -17,6 +17,7 @@ if str(HERE.parent) not in sys.path:  # run as a script, only this folder is on 
 
 from docs.asyncapi import asyncapi  # noqa: E402 - after the path
 from docs.chart_page import chart_readme  # noqa: E402 - as above
+from docs.metrics_page import metrics_page  # noqa: E402 - as above
 from docs.openapi import openapi  # noqa: E402 - as above
 from docs.settings_page import consumer_settings_page, settings_page  # noqa: E402 - as above
 
@@ -48,6 +49,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "settings.md": lambda: f"<!-- {NOTE} -->\n{settings_page()}",
         "consumer-settings.md": lambda: f"<!-- {NOTE} -->\n{consumer_settings_page()}",
+        "metrics.md": lambda: f"<!-- {NOTE} -->\n{metrics_page()}",
         "openapi.yaml": lambda: _yaml(openapi()),
         "asyncapi.yaml": lambda: _yaml(asyncapi()),
         "../helm/drx-bridge/README.md": chart_readme,

@@ -46,9 +46,12 @@ class Request:
 class Observations:
     """Counters of the ingress, by meaning rather than by name."""
 
-    def __init__(self, metrics: IngressMetrics, *, sources: Iterable[str], event_types: Iterable[str]) -> None:
-        """Resolve the children for every label that can occur."""
+    def __init__(
+        self, metrics: IngressMetrics, *, sources: Iterable[str], event_types: Iterable[str], deadline_s: float
+    ) -> None:
+        """Resolve the children for every label that can occur; an answer has `deadline_s`."""
         self._metrics = metrics
+        self._deadline_s = deadline_s
         names = tuple(sources)
         self._verified = {slot: metrics.signature_verified.labels(slot) for slot in get_args(SlotWord)}
         self._failures = {reason: metrics.signature_failures.labels(reason) for reason in FAILURE_REASONS}
@@ -116,6 +119,8 @@ class Observations:
         counter, histogram = self._answer(route, method, outcome, code)
         counter.inc()
         histogram.observe(duration_s)
+        if outcome != "refused":
+            self._metrics.sender_time_budget.observe(duration_s / self._deadline_s)
         return round(duration_s * 1000, 2)
 
     def _answer(self, *key: str) -> tuple[Counter, Histogram]:

@@ -65,6 +65,8 @@ class Membership:
         self._committer = committer
         self._watchdog = watchdog
         self._rebalances = partial(metrics.consumer_rebalances.labels, metrics.service)
+        for kind in ("assigned", "revoked", "lost"):
+            self._rebalances(kind)
         self._assigned_partitions = metrics.consumer_assigned_partitions.labels(metrics.service)
         self._paused_partitions = metrics.consumer_paused_partitions.labels(metrics.service)
         self._group = group

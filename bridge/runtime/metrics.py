@@ -23,6 +23,8 @@ NAMESPACE = "drxbridge"
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 # A local disk takes tenths of milliseconds, a network volume some; a second means that it is in trouble.
 FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+# Of the time within which an answer is promised; from 1 on the sender has gone.
+BUDGET_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 BODY_BUCKETS = (256, 1024, 4096, 16_384, 65_536, 262_144)
 # How far, not which way: OpenMetrics has no sum and no count for a histogram with buckets below zero.
 OFFSET_BUCKETS = (1, 5, 10, 30, 60, 300)
@@ -78,6 +80,9 @@ class IngressMetrics:
         self.http_inflight_requests = self._gauge("http_inflight_requests", "Deliveries taken in and not answered yet")
         self.http_open_connections = self._gauge("http_open_connections", "Open client connections")
         self.http_request_body_bytes = self._histogram("http_request_body_bytes", "Size of bodies read", BODY_BUCKETS)
+        self.sender_time_budget = self._histogram(
+            "sender_time_budget_ratio", "Part of the deadline that an answer took, refusals aside", BUDGET_BUCKETS
+        )
 
     def _signatures(self) -> None:
         self.signature_failures = self._counter("signature_failures", "Deliveries refused by their proof", ("reason",))
@@ -146,6 +151,11 @@ class IngressMetrics:
         )
 
     def _process(self) -> None:
+        self.heartbeat_last_seen = self._gauge(
+            "heartbeat_last_seen_timestamp_seconds",
+            "When a heartbeat last was in Kafka; at first the start",
+            ("service",),
+        )
         self.event_loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop is", LAG_BUCKETS)
         build = self._gauge("build_info", "1, with the version of the package", ("version",))
         build.labels(version=version("drx-bridge")).set(1)

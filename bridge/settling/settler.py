@@ -80,7 +80,7 @@ class Settler:
         self._crew = Crew()
         self._sorter = Sorter(consumer, decoder)
         self._gate = Gate(Circuit(spread=spread), states=metrics.circuit_state, service=metrics.service)
-        tally = Tally(metrics, group=consumer.group)
+        tally = Tally(metrics, group=consumer.group, topics=consumer.topics)
         self._shares = shares = Shares(group=consumer.group, tally=tally)
         self._brake = brake = Brake(
             breaker or ParkBreaker(),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import structlog
 
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.logging import trail
-from bridge.settling.failure import Failure
+from bridge.settling.failure import Failure, FailureClass
 from bridge.settling.sorting import Sorted
 
 log = structlog.get_logger()
@@ -24,8 +24,8 @@ Outcome = Literal["applied", "duplicate", "stale", "parked", "dlq", "retry"]
 class Tally:
     """Counts for one consumer; a number of records at a time where there may be thousands a second."""
 
-    def __init__(self, metrics: ConsumerMetrics, *, group: str) -> None:
-        """Count into `metrics`."""
+    def __init__(self, metrics: ConsumerMetrics, *, group: str, topics: Iterable[str]) -> None:
+        """Count into `metrics`; the series are there from the start, so that a rate sees the first of each."""
         self._metrics = metrics
         self._group = group
         service = metrics.service
@@ -35,6 +35,14 @@ class Tally:
             (metrics.freshness.labels(service, each), metrics.freshness_negative.labels(service, each))
             for each in ("kafka_to_applied", "end_to_end")
         ]
+        for topic in topics:
+            for outcome in get_args(Outcome):
+                self.count(topic, outcome, 0)
+        for each in get_args(FailureClass):
+            metrics.park.labels(service, each)
+            metrics.dlq_records.labels(service, each)
+        metrics.bugs.labels(service)
+        metrics.fence_rejected.labels(service)
         self._aloud = bool(log.is_enabled_for(logging.DEBUG)) if hasattr(log, "is_enabled_for") else False
 
     def count(self, topic: str, outcome: Outcome, records: int = 1) -> None:

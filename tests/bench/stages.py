@@ -127,7 +127,7 @@ class Bench:
         self.keys = (KeySlot("current", hmac_key=HMAC_KEY),)
         self.now = time.time()
         self.metrics = IngressMetrics(CollectorRegistry())
-        self.observe = Observations(self.metrics, sources=["drx"], event_types=EVENT_MODELS)
+        self.observe = Observations(self.metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0)
         lock = bundled()
         self.codec = Codec(schemas=lock.schemas(), ids=lock.ids())
         dedupe = Dedupe(windows_s={"drx": 0.0}, capacity=1000)  # the same deliveries come again and again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from tests.chart.rendering import CASES, CHART, lint, render
 GOLDEN = Path(__file__).parent / "golden"
 # Set to write them anew; the difference is then reviewed like any other.
 REWRITE = "CHART_GOLDEN"
+DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
+
+
+def by_name(text: str) -> str:
+    """Put a file's name where a render holds it as it is, which other tests see to."""
+    for path, indent in ((CHART / "files" / "rules.yaml", 2), *((each, 4) for each in DASHBOARDS)):
+        content = textwrap.indent(path.read_text().strip(), " " * indent)
+        text = text.replace(f"{content}\n", f"{' ' * indent}# {path.relative_to(CHART)}\n")
+    return text
 
 
 def without_blank_lines(text: str) -> list[str]:
@@ -36,7 +46,7 @@ def test_helm_has_nothing_to_say(case: str, major: int) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_render_is_the_golden_one(case: str) -> None:
     golden = GOLDEN / f"{case}.yaml"
-    text = render(CASES[case]).text
+    text = by_name(render(CASES[case]).text)
     if os.environ.get(REWRITE):
         golden.write_text(text)
 

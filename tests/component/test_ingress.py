@@ -147,7 +147,7 @@ async def running(
         decoy=decoy,
         once=once or Once(publisher=publisher, repeats=publisher.dedupe, deadline_s=4),
         admission=admission,
-        observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS),
+        observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0),
         body_max_bytes=body_max,
     )
     server = HardenedServer(webhooks.handle, read_timeout_s=read_timeout_s, keepalive_s=75)

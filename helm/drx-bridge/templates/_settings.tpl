@@ -57,6 +57,8 @@ BRIDGE_SPOOL__CAPACITY_BYTES: {{ include "drx-bridge.number" $ingress.spool.capa
 BRIDGE_SPOOL__AFTER_S: {{ include "drx-bridge.number" . | quote }}
 {{- end }}
 BRIDGE_DEDUPE__CAPACITY: {{ include "drx-bridge.number" $ingress.dedupe.capacity | quote }}
+BRIDGE_HEARTBEAT__ENABLED: {{ $ingress.heartbeat.enabled | quote }}
+BRIDGE_HEARTBEAT__EVERY_S: {{ include "drx-bridge.number" $ingress.heartbeat.everyS | quote }}
 BRIDGE_SHUTDOWN__DRAIN_S: {{ include "drx-bridge.number" $ingress.shutdown.drainS | quote }}
 BRIDGE_SHUTDOWN__FLUSH_S: {{ include "drx-bridge.number" $ingress.shutdown.flushS | quote }}
 {{- /* Of the pod's grace the drain hook has taken its part when the process hears of the stop. */}}

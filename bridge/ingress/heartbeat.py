@@ -1,0 +1,131 @@
+"""Send an event of our own through the public port, as a sender would: what it meets is what senders meet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from ipaddress import ip_address
+from uuid import uuid4
+
+import aiohttp
+import orjson
+import structlog
+from prometheus_client import Gauge
+
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.signatures import KeySlot, sign
+from bridge.ingress.source import Source
+
+# No name of a configured source begins like this, so it can be no sender's.
+SOURCE = "_heartbeat"
+EVENT_TYPE = "system.ping"
+KEY_BYTES = 32  # of the digest that it keys, SHA-256
+TOLERANCE_S = 60  # it is signed by the clock that judges it
+
+log = structlog.get_logger()
+
+
+class Heartbeat:
+    """A worker that delivers a `system.ping` once a period; its key exists in this process only."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        environment: str,
+        account_id: str,
+        every_s: float,
+        timeout_s: float,
+        seen: Gauge,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Make the source; nothing is sent before a period has passed.
+
+        Args:
+            host: Address of the public port; one that stands for all of them is reached over loopback.
+            port: The public port.
+            environment: What is sent.
+            account_id: Key of the records.
+            every_s: The period.
+            timeout_s: For one delivery.
+            seen: Set to the time of the last delivery that Kafka had when it was answered.
+            now: Unix seconds.
+        """
+        self._key = secrets.token_bytes(KEY_BYTES)
+        slot = KeySlot(name="current", hmac_key=self._key)
+        self.source = Source(
+            name=SOURCE, environment=environment, profile=drx_standard, keys=lambda: (slot,), tolerance_s=TOLERANCE_S
+        )
+        self._url = f"http://{reachable(host)}:{port}/webhooks/{SOURCE}"
+        self._account_id = account_id
+        self._every_s = every_s
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._seen = seen
+        self._now = now
+        self._failure = ""
+        # From now on: a process that never gets one through must be noticed too.
+        seen.set(now())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver once a period until `stop` is set."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._every_s)
+            if not stop.is_set():
+                await self._beat()
+
+    async def _beat(self) -> None:
+        code = await self._deliver()
+        if not code:
+            self._seen.set(self._now())
+        elif code != self._failure:
+            log.warning("worker.heartbeat_failed", code=code)
+        self._failure = code
+
+    async def _deliver(self) -> str:
+        """Return nothing, or a word for why the event is not known to be in Kafka."""
+        webhook_id, at = f"hb_{uuid4().hex}", self._now()
+        body = orjson.dumps(self._document(webhook_id, at))
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": webhook_id,
+            "webhook-timestamp": str(int(at)),
+            "webhook-signature": sign(webhook_id, int(at), body, key=self._key),
+        }
+        try:
+            # A connection for each: an idle one would have to be closed at a stop, and counts as a sender's.
+            async with (
+                aiohttp.ClientSession(timeout=self._timeout) as session,
+                session.post(self._url, data=body, headers=headers) as answer,
+            ):
+                return "" if answer.status == HTTPStatus.OK else f"status_{answer.status}"
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            return type(exc).__name__
+
+    def _document(self, webhook_id: str, at: float) -> dict[str, object]:
+        return {
+            "id": webhook_id,
+            "type": EVENT_TYPE,
+            "version": "1",
+            "timestamp": datetime.fromtimestamp(at, UTC),
+            "environment": self.source.environment,
+            "account_id": self._account_id,
+            "data": {"message": "heartbeat"},
+        }
+
+
+def reachable(host: str) -> str:
+    """Return what to connect to for an address that is listened on, ready for a URL."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")  # noqa: PLR2004 - the Internet Protocol's
+    return str(address) if address.version == 4 else f"[{address}]"  # noqa: PLR2004 - as above

@@ -1,0 +1,64 @@
+"""The page of the metrics, from their contract."""
+# ruff: noqa: INP001 - a script beside its pages, no package
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+PREFIX = "drxbridge_"
+_FILE = Path(__file__).with_name("metrics.yaml")
+_PROCESSES = {
+    "ingress": "The ingress, `drx-bridge serve`",
+    "consumer": "Every consumer, `drx-consumer run NAME`",
+    "read_model": "The consumer `read_model` besides",
+}
+_TITLE = """# Metrics
+
+`/metrics` of the management port, as text or OpenMetrics by `Accept`. Labels say only what is listed; nothing that is
+sent makes a new series, and a process has less than 1,500. Times are in seconds, sizes in bytes, moments in Unix
+seconds. Histograms are classic ones, with the edges of the objectives among their buckets; Prometheus can store them as
+native histograms with custom buckets (`convert_classic_histograms_to_nhcb`).
+
+The rules made of them are in [`rules.yaml`](../helm/drx-bridge/files/rules.yaml), a rule file for any Prometheus; each
+alert has [a page](runbooks).
+"""
+
+
+def contract() -> dict[str, Any]:
+    """Return the contract as it stands in its file."""
+    loaded: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    return loaded
+
+
+def metrics_page() -> str:
+    """Return the page."""
+    whole = contract()
+    parts = [_TITLE]
+    for process, title in _PROCESSES.items():
+        rows = [_row(each) for each in whole["metrics"] if each["process"] == process]
+        parts.append(
+            f"## {title}\n\n| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n{''.join(rows)}"
+        )
+    sets = "".join(f"| {name} | {_values(values)} |\n" for name, values in whole["sets"].items())
+    parts.append(f"## What labels say\n\n| set | values |\n|---|---|\n{sets}")
+    libraries = ", ".join(f"`{name}`" for name in whole["libraries"])
+    parts.append(f"## Of the client library\n\nEvery process has {libraries}; they have no prefix of ours.\n")
+    absent = "".join(f"- `{each['name']}`: {each['why']}\n" for each in whole["absent"])
+    parts.append(f"## What there is not, and why\n\n{absent}")
+    return "\n".join(parts)
+
+
+def _row(metric: dict[str, Any]) -> str:
+    labels = ", ".join(
+        f"`{label}`" if label == values else f"`{label}` ({values})"
+        for label, values in metric.get("labels", {}).items()
+    )
+    name = f"`{PREFIX}{metric['name']}`"
+    return f"| {name} | {metric['type']} | {metric['unit']} | {labels or 'none'} | {metric['meaning']} |\n"
+
+
+def _values(values: str | list[str]) -> str:
+    return values if isinstance(values, str) else ", ".join(f"`{value}`" if value else "none" for value in values)

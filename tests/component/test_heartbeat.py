@@ -1,0 +1,158 @@
+"""A heartbeat is a delivery like any other, and only Kafka's word counts for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import orjson
+import pytest
+from prometheus_client import Gauge
+from structlog.testing import capture_logs
+
+from bridge.event import Delivery
+from bridge.ingress.heartbeat import SOURCE, Heartbeat, reachable
+from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.signatures import verify
+from bridge.runtime.http import Answer, HardenedServer
+
+HANG_S = 60.0
+NOW = 1_790_000_000.0
+
+
+class Sender:
+    """A heart and the server it beats at, which answers what it is told to."""
+
+    def __init__(self, statuses: list[int]) -> None:
+        """Answer `statuses` in turn, and the last of them from then on."""
+        self.statuses = statuses
+        self.received: list[tuple[dict[bytes, bytes], bytes]] = []
+        self.arrived = asyncio.Event()
+        self.clock = NOW
+        self.seen = Gauge("seen", "…", registry=None)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.heart = Heartbeat(
+            host="0.0.0.0",  # noqa: S104 - what a pod listens on
+            port=self.port,
+            environment="sandbox",
+            account_id="heartbeat-here",
+            every_s=0.01,
+            timeout_s=HANG_S,
+            seen=self.seen,
+            now=lambda: self.clock,
+        )
+
+    async def handle(self, http: Any) -> Answer:
+        """Keep a delivery and answer."""
+        assert (http.method, http.path) == ("POST", f"/webhooks/{SOURCE}")
+        body = await http.read()
+        self.received.append(({name.lower(): value for name, value in http._message.raw_headers}, body))
+        self.clock += 1
+        self.arrived.set()
+        return Answer(self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], b"{}")
+
+    async def beats(self, number: int) -> None:
+        """Return when so many were answered and judged, which is when the next one is here."""
+        async with asyncio.timeout(HANG_S):
+            while len(self.received) <= number:
+                self.arrived.clear()
+                await self.arrived.wait()
+
+
+@contextlib.asynccontextmanager
+async def beating(*statuses: int, listening: bool = True) -> AsyncIterator[Sender]:
+    sender, stop = Sender(list(statuses)), asyncio.Event()
+    server = HardenedServer(sender.handle, read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as tasks:
+        if listening:
+            tasks.create_task(server.serve("127.0.0.1", sender.port, stop=stop, drain_s=1))
+        tasks.create_task(sender.heart.run(stop))
+        yield sender
+        stop.set()
+
+
+async def test_it_is_signed_and_holds_an_event() -> None:
+    async with beating(200) as sender:
+        await sender.beats(1)
+
+    heads, body = sender.received[0]
+    source = sender.heart.source
+    proved = verify(heads, body, keys=source.keys(), tolerance_s=source.tolerance_s, now=NOW)
+    at = datetime.fromtimestamp(NOW, UTC)
+    delivery = Delivery(
+        source=SOURCE,
+        environment=source.environment,
+        id=proved.id,
+        received_at=at,
+        body=body,
+        body_sha256=sha256(body).hexdigest(),
+        key_slot=proved.slot,
+        traceparent="",
+        headers={},
+    )
+    mapped = source.profile.map(delivery, orjson.loads(body))
+    assert isinstance(mapped, Mapped)
+    (event,) = mapped.events
+    assert (event.type, event.key, event.source, event.occurred_at) == ("system.ping", "heartbeat-here", SOURCE, at)
+    assert (mapped.flags, mapped.extensions) == ((), 0)
+
+
+async def test_every_one_is_another_event() -> None:
+    async with beating(200) as sender:
+        await sender.beats(3)
+
+    assert len({heads[b"webhook-id"] for heads, _ in sender.received}) == len(sender.received)
+
+
+async def test_one_that_kafka_has_is_seen() -> None:
+    async with beating(200, 503) as sender:
+        assert sender.seen._value.get() == NOW
+        await sender.beats(2)
+
+        assert sender.seen._value.get() == NOW + 1
+
+
+@pytest.mark.parametrize("status", [202, 401, 503])
+async def test_one_that_is_only_on_disk_or_nowhere_is_not_seen_and_told_of_once(status: int) -> None:
+    with capture_logs() as lines:
+        async with beating(status) as sender:
+            await sender.beats(3)
+
+    assert sender.seen._value.get() == NOW
+    assert [(line["event"], line["code"]) for line in lines] == [("worker.heartbeat_failed", f"status_{status}")]
+
+
+async def test_a_closed_port_is_told_of_by_its_kind_only() -> None:
+    with capture_logs() as lines:
+        async with beating(200, listening=False), asyncio.timeout(HANG_S):
+            while not lines:  # noqa: ASYNC110 - a log line sets no event
+                await asyncio.sleep(0)
+
+    assert [(line["event"], line["code"]) for line in lines] == [("worker.heartbeat_failed", "ClientConnectorError")]
+
+
+async def test_two_processes_have_two_keys() -> None:
+    first, second = (Sender([200]).heart.source.keys()[0].hmac_key for _ in range(2))
+
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - as above
+        ("::", "[::1]"),
+        ("::1", "[::1]"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("bridge.local", "bridge.local"),
+    ],
+)
+def test_an_address_that_stands_for_all_is_reached_over_loopback(host: str, address: str) -> None:
+    assert reachable(host) == address

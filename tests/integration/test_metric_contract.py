@@ -1,0 +1,132 @@
+"""What the running processes count is what the contract of `/metrics` promises; and the heartbeat among it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from urllib.request import urlopen
+from uuid import uuid4
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from bridge.ingress.heartbeat import SOURCE
+from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
+from tests.builders import SAMPLES, a_body, signed_headers
+from tests.cluster import STANDARD_TOPICS, Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess
+from tests.integration.ingress_process import PROBE_S, IngressProcess, ask, deliver, header, until
+from tests.metric_contract import broken
+from tests.promtool import promtool
+
+pytestmark = pytest.mark.kafka
+
+ACCOUNTS = "drx.accounts.v1"
+# OPERATIONS 1.
+SERIES_MAX = 1_500
+
+
+@pytest.fixture(scope="module")
+def ingress(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressProcess]:
+    """Give one whose heart beats fast."""
+    Topics(cluster.bootstrap_servers).standard()
+    settings = {"HEARTBEAT__ENABLED": "true", "HEARTBEAT__EVERY_S": "0.2"}
+    with IngressProcess(tmp_path_factory.mktemp("ingress"), cluster.bootstrap_servers, **settings) as one:
+        yield one.ready()
+
+
+def scrape(management_url: str) -> str:
+    with urlopen(f"{management_url}/metrics", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
+        text: str = answer.read().decode()
+        return text
+
+
+def judged(text: str) -> tuple[int, str]:
+    """What `promtool check metrics` says, and its exit code."""
+    done = promtool("check", "metrics", stdin=text)
+    return done.returncode, done.stdout + done.stderr
+
+
+def heartbeats(ingress: IngressProcess) -> float:
+    return ingress.metric("drxbridge_heartbeat_last_seen_timestamp_seconds")
+
+
+async def test_the_ingress_counts_what_is_promised_under_all_it_answers(ingress: IngressProcess) -> None:
+    ping = (SAMPLES / "native" / "36_system_ping.json").read_bytes()
+    async with aiohttp.ClientSession() as session:
+        for body in (a_body(data_prescription_id=f"rx_{uuid4().hex}"), ping, a_body(type="no.such_type"), b"{"):
+            for _ in range(2):
+                assert (await deliver(session, ingress, body, webhook_id=f"evt_{len(body)}")).status in {200, 202}
+        for change in ({"webhook_timestamp": "1"}, {"content_type": "text/plain"}, {"webhook_signature": "v1,x"}):
+            assert (await deliver(session, ingress, ping, webhook_id="evt_refused", **change)).status in {401, 415}
+        assert (await ask(session, f"{ingress.url}/elsewhere")).status == 404
+
+    text = scrape(ingress.management_url)
+    bounds = {"source": {ingress.source, SOURCE}, "topic": set(STANDARD_TOPICS)}
+    assert broken(parse_text(text), "ingress", bounds=bounds) == []
+    assert judged(text) == (0, "")
+    assert len([line for line in text.splitlines() if not line.startswith("#")]) <= SERIES_MAX
+
+
+async def test_a_consumer_counts_what_is_promised(ingress: IngressProcess, postgres: str, tmp_path: Path) -> None:
+    kafka = ingress.bootstrap_servers
+    async with aiohttp.ClientSession() as session:
+        body = a_body(data_prescription_id=f"rx_{uuid4().hex}")
+        assert (await deliver(session, ingress, body, webhook_id=f"evt_{uuid4().hex}")).status == 200
+    with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=kafka, dsn=postgres) as consumer:
+        consumer.ready()
+        for topic in ("drx.prescriptions.v1", ACCOUNTS):
+            applied = partial(consumer.metric, "drxbridge_consumer_records_total", topic=topic, outcome="applied")
+            until(applied, what=f"something applied of {topic}")
+        until(lambda: consumer.metric("drxbridge_read_model_timers_checked_timestamp_seconds"), what="a timer job")
+
+        text = scrape(consumer.management_url)
+
+    bounds = {"service": {"read_model"}, "topic": {"drx.prescriptions.v1", ACCOUNTS}}
+    assert broken(parse_text(text), "consumer", "read_model", bounds=bounds) == []
+    assert judged(text) == (0, "")
+    assert len([line for line in text.splitlines() if not line.startswith("#")]) <= SERIES_MAX
+    # What an alert counts is there before the first of it.
+    for name in ("park", "dlq_records", "fence_rejected", "consumer_bugs", "client_rebuilds", "consumer_rebalances"):
+        assert f"drxbridge_{name}_total{{" in text
+
+
+async def test_a_heartbeat_goes_all_the_way_into_kafka(ingress: IngressProcess) -> None:
+    began = heartbeats(ingress)
+    assert time.time() - 3600 < began <= time.time()
+    until(lambda: heartbeats(ingress) > began, what="a heartbeat")
+
+    async with open_reader(Connection(ingress.bootstrap_servers), [ACCOUNTS], from_beginning=True) as found:
+        key = f"heartbeat-{ingress.instance}".encode()
+        records = [record async for record in found.until_end() if record.key == key]
+    assert records
+    assert {header(record, "ce_source") for record in records} == {SOURCE}
+    assert {header(record, "ce_type") for record in records} == {"system.ping"}
+    assert len({header(record, "ce_id") for record in records}) == len(records)
+
+
+async def test_nobody_else_has_the_key_of_the_heartbeat(ingress: IngressProcess) -> None:
+    """Its name is no secret; who guesses it is answered what every wrong signature is answered."""
+    body = (SAMPLES / "native" / "36_system_ping.json").read_bytes()
+    headers = signed_headers(body)
+    async with aiohttp.ClientSession() as session:
+        known, unknown = [
+            await ask(session, f"{ingress.url}/webhooks/{name}", method="POST", data=body, headers=headers)
+            for name in (SOURCE, "_nobody")
+        ]
+
+    assert (known.status, known.body) == (unknown.status, unknown.body) == (401, known.body)
+    assert b"signature_mismatch" in known.body
+
+
+async def test_without_it_nothing_is_posted_and_nothing_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    settings = {"HEARTBEAT__ENABLED": "false", "HEARTBEAT__EVERY_S": "0.01"}
+    with IngressProcess(tmp_path, cluster.bootstrap_servers, **settings) as quiet:
+        text = scrape(quiet.ready().management_url)
+
+        assert "drxbridge_heartbeat_last_seen_timestamp_seconds{" not in text
+        assert quiet.metric("drxbridge_http_requests_total") == 0

@@ -1,0 +1,97 @@
+"""The contract of `/metrics`, as tests ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.metrics_core import Metric
+
+from docs.metrics_page import PREFIX, contract
+
+CONTRACT = contract()
+SETS: Mapping[str, Any] = CONTRACT["sets"]
+_SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One metric of one kind of process; `labels` is label to name of a set."""
+
+    name: str
+    process: str
+    type: str
+    unit: str
+    meaning: str
+    labels: Mapping[str, str]
+
+    @property
+    def family(self) -> str:
+        """Its name in the client library."""
+        return self.name.removesuffix("_total") if self.type == "counter" else self.name
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names that queries can say."""
+        return tuple(f"{self.name}{suffix}" for suffix in _SUFFIXES.get(self.type, ("",)))
+
+
+PROMISES = [
+    Promise(**{"labels": {}, **each, "name": PREFIX + each["name"]})  # the file leaves the prefix out
+    for each in CONTRACT["metrics"]
+]
+
+
+def promised(*processes: str) -> dict[str, Promise]:
+    """By family, what a process of these kinds has."""
+    return {each.family: each for each in PROMISES if each.process in processes}
+
+
+def queryable() -> dict[str, set[str]]:
+    """Name of each series to the labels that it has in some process."""
+    found: dict[str, set[str]] = {name: set() for name in CONTRACT["libraries"]}
+    for each in PROMISES:
+        for name in each.series:
+            found.setdefault(name, set()).update(each.labels)
+    return found
+
+
+def ours(families: Iterable[Metric]) -> dict[str, Metric]:
+    """By name, without those of the client library."""
+    return {family.name: family for family in families if family.name.startswith(PREFIX)}
+
+
+def broken(families: Iterable[Metric], *processes: str, bounds: Mapping[str, Iterable[str]] | None = None) -> list[str]:
+    """Say where the families of a process differ from what is promised of it, either way.
+
+    Args:
+        families: All that it has.
+        processes: The kinds that it is of.
+        bounds: By name of a set that is no closed list, what is in it here; without, such labels may say anything.
+    """
+    found, wanted = ours(families), promised(*processes)
+    faults = [f"{name}: not promised" for name in sorted(found.keys() - wanted.keys())]
+    faults += [f"{name}: promised, not there" for name in sorted(wanted.keys() - found.keys())]
+    for name in sorted(found.keys() & wanted.keys()):
+        faults += _differences(found[name], wanted[name], bounds or {})
+    return faults
+
+
+def _differences(family: Metric, promise: Promise, bounds: Mapping[str, Iterable[str]]) -> list[str]:
+    faults = []
+    if family.type != promise.type:
+        faults.append(f"{family.name}: is a {family.type}")
+    if family.documentation != promise.meaning:
+        faults.append(f"{family.name}: says {family.documentation!r}")
+    for sample in family.samples:
+        labels = {label: value for label, value in sample.labels.items() if label != "le"}
+        if labels.keys() != promise.labels.keys():
+            faults.append(f"{family.name}: has labels {sorted(labels)}")
+            continue
+        for label, value in labels.items():
+            known = SETS[promise.labels[label]]
+            known = bounds.get(promise.labels[label]) if isinstance(known, str) else known
+            if known is not None and value not in known:
+                faults.append(f"{family.name}: {label} says {value!r}")
+    return faults

@@ -1,0 +1,129 @@
+"""The contract of `/metrics` says what the code registers, and of closed lists what the code can say."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+from pydantic import ValidationError
+
+from bridge.ingress.heartbeat import SOURCE
+from bridge.ingress.observations import FAILURE_REASONS, OTHER, PARK_REASONS, POST, ROUTE, SERVICE
+from bridge.ingress.profiles.profile import FLAGS
+from bridge.ingress.routes import REFUSAL_STATUS, STATUS
+from bridge.ingress.secrets import Outcome as Reload
+from bridge.ingress.secrets import SlotWord
+from bridge.kafka.supervisor import State as ProducerState
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.runtime.metrics import IngressMetrics
+from bridge.settings import Settings
+from bridge.settling.circuit import State as CircuitState
+from bridge.settling.failure import FailureClass
+from bridge.settling.tally import Outcome as RecordEnd
+from consumers.read_model.metrics import ReadModelMetrics
+from consumers.read_model.safety import ANOMALY_KINDS, SAFETY_KINDS
+from docs.openapi import UNAVAILABLE
+from tests.metric_contract import CONTRACT, PROMISES, SETS, broken
+
+
+def ingress() -> CollectorRegistry:
+    return IngressMetrics(CollectorRegistry()).registry
+
+
+def read_model() -> CollectorRegistry:
+    registry = ConsumerMetrics(CollectorRegistry(), service="read_model").registry
+    ReadModelMetrics(registry)
+    return registry
+
+
+def test_the_ingress_registers_what_is_promised_and_nothing_else() -> None:
+    assert broken(ingress().collect(), "ingress") == []
+
+
+def test_a_consumer_registers_what_is_promised_and_nothing_else() -> None:
+    registry = ConsumerMetrics(CollectorRegistry(), service="desk").registry
+
+    assert broken(registry.collect(), "consumer") == []
+    assert broken(read_model().collect(), "consumer", "read_model") == []
+
+
+def test_a_difference_is_seen_either_way() -> None:
+    """Keep `broken` honest."""
+    registry = ingress()
+    Counter("drxbridge_extra", "Unpromised", registry=registry)
+    assert broken(registry.collect(), "ingress") == ["drxbridge_extra: not promised"]
+
+    assert "drxbridge_poll_age_seconds: promised, not there" in broken(ingress().collect(), "ingress", "consumer")
+
+    metrics = IngressMetrics(CollectorRegistry())
+    metrics.secret_reload.labels("drx", "perhaps")
+    assert broken(metrics.registry.collect(), "ingress", bounds={"source": ["acme"]}) == [
+        "drxbridge_secret_reload: source says 'drx'",
+        "drxbridge_secret_reload: outcome says 'perhaps'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("route", {ROUTE, OTHER}),
+        ("method", {POST, OTHER}),
+        ("answer", {*STATUS, "refused"}),
+        ("answer_code", {"", *REFUSAL_STATUS, *UNAVAILABLE}),
+        ("proof", set(FAILURE_REASONS)),
+        ("key_slot", set(get_args(SlotWord))),
+        ("reload", set(get_args(Reload))),
+        ("park_reason", set(PARK_REASONS)),
+        ("flag", set(FLAGS)),
+        ("ingress_service", {SERVICE}),
+        ("producer_state", set(get_args(ProducerState))),
+        ("record_end", set(get_args(RecordEnd))),
+        ("failure_class", set(get_args(FailureClass))),
+        ("circuit_state", set(get_args(CircuitState))),
+        ("safety_kind", set(SAFETY_KINDS)),
+        ("anomaly_kind", set(ANOMALY_KINDS)),
+    ],
+)
+def test_a_closed_list_is_the_one_of_the_code(name: str, said: set[str]) -> None:
+    assert set(SETS[name]) == said
+    assert len(SETS[name]) == len(said)
+
+
+def test_the_ends_of_a_write_are_those_that_a_sender_may_be_told() -> None:
+    assert {"acknowledged"} == set(SETS["write_end"]) - set(UNAVAILABLE)
+
+
+def test_every_set_is_used_and_every_used_one_is_there() -> None:
+    assert {each for promise in PROMISES for each in promise.labels.values()} == set(SETS)
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: f"{promise.process}-{promise.name}")
+def test_a_name_tells_type_and_unit(promise: object) -> None:
+    name, kind, unit = (getattr(promise, each) for each in ("name", "type", "unit"))
+
+    assert kind in {"counter", "gauge", "histogram"}
+    assert name.endswith("_total") == (kind == "counter")
+    ending = name.rpartition("_")[2]
+    assert unit == (
+        "unix seconds"
+        if name.endswith("_timestamp_seconds")
+        else ending
+        if ending in {"seconds", "bytes", "ratio"}
+        else "1"
+    )
+
+
+def test_what_is_absent_is_absent() -> None:
+    names = {each.name.removeprefix("drxbridge_") for each in PROMISES}
+
+    assert names & {each["name"] for each in CONTRACT["absent"]} == set()
+
+
+def test_no_configured_source_can_have_the_name_of_the_heartbeat() -> None:
+    source = {"profile": "drx_standard", "environment": "sandbox", "secrets_dir": "/secrets"}
+    assert Settings.model_validate({"sources": {"heartbeat": source}}).sources
+
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"sources": {SOURCE: source}})
+    assert SOURCE in SETS["source"]
