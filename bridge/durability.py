@@ -105,6 +105,11 @@ async def open_durability(
         yield Durability(publisher, dedupe, lanes, producer, spool, workers, checks)
 
 
+def patience_beside_spool(after_s: float) -> Patience:
+    """See an outage before its first delivery is spooled, `after_s` after it came, so that no second one waits."""
+    return Patience(tick_s=min(Patience().tick_s, after_s / 8), stalled_s=after_s * 3 / 4)
+
+
 def _dedupe(settings: Settings, windows_s: Mapping[str, float], metrics: IngressMetrics) -> Dedupe:
     dedupe = Dedupe(
         windows_s=windows_s, capacity=settings.dedupe.capacity, evicted_early=metrics.dedupe_evicted_early.inc
@@ -117,7 +122,7 @@ def _dedupe(settings: Settings, windows_s: Mapping[str, float], metrics: Ingress
 def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
     reach = settings.kafka.connection
     reach.options()  # said at the start; later the producer could only be not ready
-    patience = Patience(stalled_s=settings.spool_after_s) if settings.spool.enabled else Patience()
+    patience = patience_beside_spool(settings.spool_after_s) if settings.spool.enabled else Patience()
     return KafkaProducer(
         connection=reach,
         topics=routing.topics,

@@ -124,7 +124,7 @@ class OutageTour:
         screen.hop(2, "Every broker is killed, as a power cut would")
         left = await self._brokers.answering()
         screen.check("no broker takes a connection", [f"{each} does" for each in left])
-        screen.hop(3, "DRx goes on; the first delivery gives Kafka two seconds, the others none")
+        screen.hop(3, "DRx goes on; the first delivery gives Kafka two seconds, and then it is known")
         for event in self._in_turn(BEFORE, BEFORE + DURING):
             answer = await self._deliver(event)
             told = f"{key_of(event)}  {reply_words(answer)}"
