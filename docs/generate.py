@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +20,8 @@ if str(HERE.parent) not in sys.path:  # run as a script, only this folder is on 
 from docs.asyncapi import asyncapi  # noqa: E402 - after the path
 from docs.chart_page import chart_readme  # noqa: E402 - as above
 from docs.metrics_page import metrics_page  # noqa: E402 - as above
+from docs.monitoring.dashboards import BOARDS, Board, dashboard  # noqa: E402 - as above
+from docs.monitoring.rules import rules  # noqa: E402 - as above
 from docs.openapi import openapi  # noqa: E402 - as above
 from docs.settings_page import consumer_settings_page, settings_page  # noqa: E402 - as above
 
@@ -45,6 +49,10 @@ def _yaml(document: Mapping[str, Any]) -> str:
     return f"# {NOTE}\n{text}"
 
 
+def _json(board: Board) -> str:
+    return json.dumps(dashboard(board), indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "settings.md": lambda: f"<!-- {NOTE} -->\n{settings_page()}",
@@ -52,6 +60,11 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "metrics.md": lambda: f"<!-- {NOTE} -->\n{metrics_page()}",
         "openapi.yaml": lambda: _yaml(openapi()),
         "asyncapi.yaml": lambda: _yaml(asyncapi()),
+        "../helm/drx-bridge/files/rules.yaml": lambda: _yaml(rules()),
+        **{
+            f"../helm/drx-bridge/files/dashboards/{board.uid.removeprefix('drx-bridge-')}.json": partial(_json, board)
+            for board in BOARDS
+        },
         "../helm/drx-bridge/README.md": chart_readme,
     }
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import CASES, CHART, lint, render
+from tests.chart.rendering import CASES, CHART, lint, load, render
 
 GOLDEN = Path(__file__).parent / "golden"
 # Set to write them anew; the difference is then reviewed like any other.
@@ -16,10 +16,10 @@ REWRITE = "CHART_GOLDEN"
 DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
 
 
-def by_name(text: str) -> str:
+def by_name(text: str, *, runbooks: str) -> str:
     """Put a file's name where a render holds it as it is, which other tests see to."""
     for path, indent in ((CHART / "files" / "rules.yaml", 2), *((each, 4) for each in DASHBOARDS)):
-        content = textwrap.indent(path.read_text().strip(), " " * indent)
+        content = textwrap.indent(path.read_text().strip(), " " * indent).replace("docs/runbooks/", f"{runbooks}/")
         text = text.replace(f"{content}\n", f"{' ' * indent}# {path.relative_to(CHART)}\n")
     return text
 
@@ -46,7 +46,8 @@ def test_helm_has_nothing_to_say(case: str, major: int) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_render_is_the_golden_one(case: str) -> None:
     golden = GOLDEN / f"{case}.yaml"
-    text = by_name(render(CASES[case]).text)
+    runbooks = load(case).get("monitoring", {}).get("runbooks", "docs/runbooks")
+    text = by_name(render(CASES[case]).text, runbooks=runbooks)
     if os.environ.get(REWRITE):
         golden.write_text(text)
 

@@ -1,0 +1,43 @@
+"""What an alert is, and the questions that several of them ask alike."""
+# ruff: noqa: INP001 - scripts beside their pages, no package
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["page", "ticket"]
+# In the repository; the chart puts an address in its place.
+RUNBOOKS = "docs/runbooks"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One rule; rules of one name tell each other apart by `more`."""
+
+    name: str
+    expr: str
+    severity: Severity
+    summary: str
+    hold: str = ""
+    more: dict[str, str] = field(default_factory=dict)
+
+    def rule(self) -> dict[str, object]:
+        """Return it as a rule file has it."""
+        held = {"for": self.hold} if self.hold else {}
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            **held,
+            "labels": {"severity": self.severity, **self.more},
+            "annotations": {"summary": self.summary, "runbook_url": f"{RUNBOOKS}/{self.name}.md"},
+        }
+
+
+def grew(counter: str, span: str, *, by: str) -> str:
+    """Return how much a counter grew; a series that begins with its first count has grown by all that it says.
+
+    `increase` alone would miss that one: it sees a value, and no earlier one.
+    """
+    old, new = f"increase({counter}[{span}]) and {counter} offset {span}", f"{counter} unless {counter} offset {span}"
+    return f"sum by ({by}) (({old})\n  or ({new}))"

@@ -1,0 +1,100 @@
+"""The alerts of the consumers."""
+# ruff: noqa: INP001 - scripts beside their pages, no package
+
+from __future__ import annotations
+
+from docs.monitoring.alert import Alert, grew
+from docs.monitoring.objectives import FAST, SLOW, burns
+
+_BY = "namespace, service"
+_SETTLED = 'drxbridge_consumer_records_total{outcome!="retry"}'
+_SCRAPED = f"count by ({_BY}) (drxbridge_poll_age_seconds"
+
+
+def progress_alerts() -> list[Alert]:
+    """Return those about whether events are applied, and soon."""
+    late = "{{ $labels.service }} is late ({{ $labels.slo }}): the budget of {{ $labels.window }} burns too fast"
+    return [
+        *(
+            Alert(
+                f"FreshnessBurn{name}",
+                burns("freshness_.*", each),
+                each.severity,
+                late,
+                each.hold,
+                {"window": each.long},
+            )
+            for name, windows in (("Fast", FAST), ("Slow", SLOW))
+            for each in windows
+        ),
+        Alert(
+            "ConsumerStalled",
+            f"sum by ({_BY}) (drxbridge_consumer_lag_records) > 0\nand sum by ({_BY}) (increase({_SETTLED}[5m])) == 0",
+            "page",
+            "{{ $labels.service }} has records before it and settles none",
+            "5m",
+        ),
+        Alert(
+            "ConsumerMissing",
+            f"{_SCRAPED} offset 1h) unless {_SCRAPED})",
+            "page",
+            "{{ $labels.service }} was scraped an hour ago and is no more",
+            "5m",
+        ),
+        Alert(
+            "RebalanceStorm",
+            f'sum by ({_BY}) (increase(drxbridge_consumer_rebalances_total{{kind!="assigned"}}[10m])) > 6',
+            "ticket",
+            "Members of {{ $labels.service }} lose their partitions again and again",
+        ),
+        Alert(
+            "FenceRejections",
+            f"{grew('drxbridge_fence_rejected_total', '10m', by=_BY)} > 0",
+            "ticket",
+            "A member of {{ $labels.service }} wrote for a partition that it had lost; nothing of that was kept",
+        ),
+        Alert(
+            "SinkCircuitOpen",
+            f'max by ({_BY}) (drxbridge_circuit_state{{state!="closed"}}) == 1',
+            "page",
+            "What {{ $labels.service }} writes to is away; nothing is applied and nothing lost",
+            "2m",
+        ),
+    ]
+
+
+def trouble_alerts() -> list[Alert]:
+    """Return those about events that could not be applied, or that say something alarming."""
+    dead = grew("drxbridge_dlq_records_total", "10m", by=_BY)
+    safety = grew("drxbridge_safety_signals_total", "10m", by="namespace, kind")
+    return [
+        Alert("DLQGrowing", f"{dead} > 0", "ticket", "{{ $labels.service }} has sent records to its dead-letter topic"),
+        Alert(
+            "DLQGrowing", f"{dead} > 10", "page", "{{ $labels.service }} sends many records to its dead-letter topic"
+        ),
+        Alert(
+            "ParkedKeysGrowing",
+            f"{grew('drxbridge_park_total', '10m', by=_BY)} > 0",
+            "ticket",
+            "{{ $labels.service }} has set keys aside: their later events wait behind them",
+        ),
+        Alert(
+            "ParkBreakerOpen",
+            f"max by ({_BY}) (drxbridge_park_breaker_open) > 0",
+            "page",
+            "{{ $labels.service }} has stopped: too much would have been set aside",
+        ),
+        Alert(
+            "ParkingFull",
+            f"max by ({_BY}) (drxbridge_parking_full_partitions) > 0",
+            "page",
+            "{{ $labels.service }} has stopped partitions: no more events can be set aside",
+            "1m",
+        ),
+        Alert(
+            "SafetySignal",
+            f"{safety} > 0",
+            "page",
+            "A patient may be in danger: {{ $labels.kind }}",
+        ),
+    ]

@@ -1,0 +1,75 @@
+"""What the dashboard of the consumers shows."""
+# ruff: noqa: INP001 - scripts beside their pages, no package
+
+from __future__ import annotations
+
+from docs.monitoring.panel import (
+    APPLIED,
+    LAG,
+    Panel,
+    most,
+    quantile,
+    rates,
+    total,
+)
+
+CONSUMERS = (
+    Panel(
+        "Records by what became of them",
+        "Applied is the good end.",
+        "ops",
+        {"{{service}} {{outcome}}": rates("consumer_records_total", "service, outcome")},
+    ),
+    LAG,
+    Panel(
+        "Records behind",
+        "Not settled yet.",
+        "short",
+        {"{{service}} {{topic}}": total("consumer_lag_records", "service, topic")},
+    ),
+    APPLIED,
+    Panel(
+        "From the sender's time to applied",
+        "With what the sender itself takes.",
+        "s",
+        {"{{service}} 99 %": quantile(0.99, "freshness_seconds", by="service", more='segment="end_to_end"')},
+    ),
+    Panel(
+        "Partitions",
+        "Of the members, and not read now.",
+        "short",
+        {
+            "{{service}} assigned": total("consumer_assigned_partitions", "service"),
+            "{{service}} paused": total("consumer_paused_partitions", "service"),
+        },
+    ),
+    Panel(
+        "Rebalances",
+        "Lost ones mean that a member was silent.",
+        "ops",
+        {"{{service}} {{kind}}": rates("consumer_rebalances_total", "service, kind")},
+    ),
+    Panel("In flight", "Taken in and not settled.", "short", {"{{service}}": total("inflight_records", "service")}),
+    Panel(
+        "Parked",
+        "Keys, and the events that wait behind them.",
+        "short",
+        {"{{service}} keys": most("parked_keys", "service"), "{{service}} events": most("parked_events", "service")},
+    ),
+    Panel(
+        "Failures",
+        "Set aside, or sent to a dead-letter topic.",
+        "ops",
+        {
+            "{{service}} parked {{class}}": f"{rates('park_total', 'service, class')} > 0",
+            "{{service}} dead {{class}}": f"{rates('dlq_records_total', 'service, class')} > 0",
+        },
+    ),
+    Panel(
+        "Circuit",
+        "1 for the state that it is in; open means that the target is away.",
+        "short",
+        {"{{service}} {{state}}": most("circuit_state", "service, state", 'state!="closed"')},
+    ),
+    Panel("Time of a commit", "To Kafka, 99 %.", "s", {"{{service}}": quantile(0.99, "commit_seconds", by="service")}),
+)

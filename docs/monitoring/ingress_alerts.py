@@ -1,0 +1,206 @@
+"""The alerts of the ingress."""
+# ruff: noqa: INP001 - scripts beside their pages, no package
+
+from __future__ import annotations
+
+from docs.monitoring.alert import Alert, grew
+from docs.monitoring.objectives import FAST, SLOW, burns
+
+_POSTS = 'drxbridge_http_requests_total{route="/webhooks/{source}"}'
+_CLOCK = 'drxbridge_signature_failures_total{reason=~"stale|future"}'
+_OLDEST = "drxbridge_spool_oldest_event_timestamp_seconds"
+_OFFSET = "drxbridge_provider_clock_offset_seconds_bucket"
+_LAST = 'drxbridge_source_last_event_timestamp_seconds{source!="_heartbeat"}'
+_HEARTBEAT = "drxbridge_heartbeat_last_seen_timestamp_seconds"
+_EXPIRY = "min by (namespace, source) (drxbridge_secret_expiry_timestamp_seconds) - time()"
+
+
+def objective_alerts() -> list[Alert]:
+    """Return those that watch a budget being spent."""
+    unavailable = "Deliveries are answered 503: the budget of {{ $labels.window }} burns too fast"
+    slow = "Answers are late ({{ $labels.slo }}): the budget of {{ $labels.window }} burns too fast"
+    return [
+        *(
+            Alert(
+                f"IngressErrorBudgetBurn{name}",
+                burns("availability", each),
+                each.severity,
+                unavailable,
+                each.hold,
+                {"window": each.long},
+            )
+            for name, windows in (("Fast", FAST), ("Slow", SLOW))
+            for each in windows
+        ),
+        *(
+            Alert(
+                "IngressLatencyBurn", burns("latency_.*", each), each.severity, slow, each.hold, {"window": each.long}
+            )
+            for each in (*FAST, *SLOW)
+        ),
+    ]
+
+
+def delivery_alerts() -> list[Alert]:
+    """Return those about what senders send."""
+    return [
+        Alert(
+            "SignatureFailureSpike",
+            "(sum by (namespace, reason) (rate(drxbridge_signature_failures_total[10m]))\n"
+            f"  / ignoring (reason) group_left sum by (namespace) (rate({_POSTS}[10m])) > 0.05)\n"
+            "and sum by (namespace, reason) (increase(drxbridge_signature_failures_total[10m])) >= 10",
+            "ticket",
+            "More than 5 % of the deliveries do not prove themselves: {{ $labels.reason }}",
+        ),
+        Alert(
+            "ClockSkewSuspected",
+            f"(sum by (namespace) (rate({_CLOCK}[5m])) / sum by (namespace) (rate({_POSTS}[5m])) > 0.01)\n"
+            f"and sum by (namespace) (increase({_CLOCK}[5m])) >= 3",
+            "page",
+            "Genuine deliveries are refused for their time: a clock is off, the sender's or ours",
+        ),
+        Alert(
+            "ClockSkewSuspected",
+            f"histogram_quantile(0.5, sum by (namespace, le) (rate({_OFFSET}[5m]))) > 60",
+            "ticket",
+            "Half of the deliveries are more than a minute off: a clock is off, the sender's or ours",
+            "2m",
+        ),
+        Alert(
+            "IdConflict",
+            grew("drxbridge_id_conflicts_total", "15m", by="namespace, service, source") + " > 0",
+            "ticket",
+            "{{ $labels.source }} has sent another body under an id that it had used",
+        ),
+        Alert(
+            "UnrecognizedGrowing",
+            "sum by (namespace, source, reason) (increase(drxbridge_unrecognized_total[30m])) > 5",
+            "ticket",
+            "Deliveries of {{ $labels.source }} are parked: {{ $labels.reason }}",
+        ),
+        Alert(
+            "HeartbeatMissing",
+            f"time() - min by (namespace) ({_HEARTBEAT}) > 120",
+            "page",
+            "No heartbeat of an ingress has been in Kafka for more than two minutes",
+        ),
+        Alert(
+            "NoProviderTraffic",
+            f"time() - max by (namespace, source) (max_over_time({_LAST}[30m])) > 1800\n"
+            f"and max by (namespace, source) (changes({_LAST}[30m] offset 1w)) > 0\n"
+            f"and on (namespace) time() - min by (namespace) ({_HEARTBEAT}) < 120",
+            "page",
+            "{{ $labels.source }} has sent nothing for half an hour, unlike last week; the heartbeat is well",
+            "5m",
+        ),
+    ]
+
+
+def durability_alerts() -> list[Alert]:
+    """Return those about making events durable."""
+    return [
+        Alert(
+            "ProduceFailing",
+            'sum by (namespace) (increase(drxbridge_produce_total{outcome!="acknowledged"}[5m])) > 0\n'
+            'or max by (namespace) (drxbridge_producer_state{state!~"ready|closed"}) == 1',
+            "page",
+            "Kafka does not take what is written to it",
+            "2m",
+        ),
+        Alert(
+            "PartitionCountMismatch",
+            "max by (namespace, topic) (drxbridge_partition_count_mismatch) > 0",
+            "ticket",
+            "{{ $labels.topic }} has another number of partitions than the setting",
+            "5m",
+        ),
+        Alert(
+            "SpoolInUse",
+            "sum by (namespace) (drxbridge_spool_events) > 0",
+            "ticket",
+            "{{ $value }} events are on disk and not in Kafka",
+            "2m",
+        ),
+        Alert(
+            "SpoolFillingUp",
+            "(predict_linear(drxbridge_spool_bytes[15m], 3600) > drxbridge_spool_capacity_bytes)\n"
+            "and drxbridge_spool_events > 0\n"
+            "or drxbridge_spool_bytes > 0.9 * drxbridge_spool_capacity_bytes",
+            "page",
+            "The spool will be full within the hour; then deliveries are answered 503",
+            "2m",
+        ),
+        Alert(
+            "SpoolStuck",
+            f"({_OLDEST} > 0 and changes({_OLDEST}[5m]) == 0)\n"
+            'and ignoring (state) drxbridge_producer_state{state="ready"} == 1\n'
+            "or drxbridge_spool_blocked_partitions > 0",
+            "page",
+            "Kafka is well and the oldest event on disk stays there",
+            "5m",
+        ),
+        Alert(
+            "SpoolUnavailable",
+            "drxbridge_spool_available == 0 and drxbridge_spool_capacity_bytes > 0",
+            "page",
+            "The spool takes nothing: what Kafka does not take in time is answered 503",
+            "1m",
+        ),
+        Alert(
+            "SpoolCorrupt",
+            grew("drxbridge_spool_corrupt_records_total", "1h", by="namespace, instance") + " > 0",
+            "page",
+            "Records on disk were damaged: events that were accepted are set aside, unread",
+        ),
+        Alert(
+            "SpoolLocked",
+            "max by (namespace, instance) (drxbridge_spool_locked_records) > 0",
+            "page",
+            "Records on disk cannot be read for want of their key",
+            "1m",
+        ),
+        Alert(
+            "DedupeNotReady",
+            "min by (namespace, instance) (drxbridge_dedupe_ready) == 0",
+            "ticket",
+            "The ids of earlier events have not been read: a repeat may be written again",
+            "15m",
+        ),
+    ]
+
+
+def upkeep_alerts() -> list[Alert]:
+    """Return those about what somebody must see to in time."""
+    ends = "The last secret of {{ $labels.source }} ends in "
+    return [
+        Alert(
+            "SchemaRegistryDown",
+            'sum by (namespace) (increase(drxbridge_schema_registry_requests_total{outcome="failed"}[10m])) > 0',
+            "ticket",
+            "The schema registry does not answer; schemas that are known stay in use",
+            "10m",
+        ),
+        Alert(
+            "SecretReloadFailed",
+            'sum by (namespace, source) (increase(drxbridge_secret_reload_total{outcome="failed"}[5m])) > 0',
+            "ticket",
+            "The secrets of {{ $labels.source }} cannot be read; the last good ones are in force",
+            "1m",
+        ),
+        Alert("SecretExpiringSoon", f"{_EXPIRY} < 14 * 86400", "ticket", f"{ends}less than 14 days", "5m"),
+        Alert("SecretExpiringSoon", f"{_EXPIRY} < 3 * 86400", "page", f"{ends}less than 3 days", "5m"),
+        Alert(
+            "EventLoopLate",
+            "sum by (namespace, instance) (increase(drxbridge_event_loop_lag_seconds_count[5m]))\n"
+            '- sum by (namespace, instance) (increase(drxbridge_event_loop_lag_seconds_bucket{le="1.0"}[5m])) > 0',
+            "ticket",
+            "The event loop of {{ $labels.instance }} stood still for more than a second",
+        ),
+        Alert(
+            "TargetMissing",
+            "absent(drxbridge_http_inflight_requests)",
+            "page",
+            "No ingress is scraped: what the other alerts say is unknown",
+            "5m",
+        ),
+    ]

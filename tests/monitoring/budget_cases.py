@@ -1,0 +1,116 @@
+"""Cases of the burn rates, and of what senders send."""
+
+from __future__ import annotations
+
+from tests.monitoring.case import (
+    DAYS,
+    DOWN,
+    HOUR,
+    LONG,
+    REFUSED,
+    TICKET,
+    WEEK,
+    Case,
+    Span,
+    at,
+    bend,
+    firing,
+    quiet,
+    step,
+)
+from tests.monitoring.series import (
+    CONSUMER,
+    DURATIONS,
+    FRESHNESS,
+    INGRESS,
+    POSTS,
+    ages,
+    flat,
+    late_answers,
+    rising,
+)
+
+
+def budgets() -> list[Case]:
+    """Cases of the burn rates."""
+    night = {f'{POSTS}"accepted"}}': rising(2, HOUR), DOWN: step(8)}
+    return [
+        firing("IngressErrorBudgetBurnFast", {DOWN: bend(0, 2)}),
+        quiet("IngressErrorBudgetBurnFast", "at a few failures of a thin night", night),
+        quiet("IngressErrorBudgetBurnFast", "when it is over", {DOWN: f"{rising(9, 10)} {flat(81, HOUR - 10)}"}),
+        firing("IngressErrorBudgetBurnSlow", {DOWN: rising(3.6, LONG)}, severity=TICKET, span=DAYS),
+        quiet("IngressErrorBudgetBurnSlow", "within the budget", {DOWN: rising(0.6, LONG)}, span=DAYS),
+        firing("IngressLatencyBurn", {late_answers("0.25"): bend(60, 30)}),
+        firing("IngressLatencyBurn", {late_answers("2.0"): bend(60, 55)}),
+        firing("IngressLatencyBurn", {late_answers("0.25"): rising(1728, LONG)}, severity=TICKET, span=DAYS),
+        quiet("IngressLatencyBurn", "at one in twenty for a while", {late_answers("0.25"): bend(60, 57)}),
+        quiet(
+            "IngressLatencyBurn",
+            "without answers",
+            {
+                DURATIONS.format(part="count") + "}": flat(0, HOUR),
+                late_answers("0.25"): flat(0, HOUR),
+                late_answers("2.0"): flat(0, HOUR),
+            },
+        ),
+        firing("FreshnessBurnFast", {ages("5.0"): bend(60, 30)}),
+        firing("FreshnessBurnFast", {ages("60.0"): bend(60, 55)}),
+        quiet(
+            "FreshnessBurnFast",
+            "at a few late events of a thin night",
+            {
+                FRESHNESS.format(part="count") + "}": rising(1, HOUR),
+                ages("5.0"): f"{rising(1, 52)} {flat(51, 9)}",
+                ages("60.0"): rising(1, HOUR),
+            },
+        ),
+        firing("FreshnessBurnSlow", {ages("5.0"): rising(1728, LONG)}, severity=TICKET, span=DAYS),
+        quiet("FreshnessBurnSlow", "within the budget", {ages("5.0"): rising(1791, LONG)}, span=DAYS),
+    ]
+
+
+def deliveries() -> list[Case]:
+    """Cases of what senders send."""
+    mismatch, stale = (at("signature_failures_total", INGRESS, f'reason="{each}"') for each in ("mismatch", "stale"))
+    offset = [at("provider_clock_offset_seconds_bucket", INGRESS, f'le="{le}"') for le in ("10", "60", "300", "+Inf")]
+    conflicts = at("id_conflicts_total", INGRESS, 'source="drx"')
+    parked = at("unrecognized_total", INGRESS, 'source="drx",reason="unusable"')
+    heart = at("heartbeat_last_seen_timestamp_seconds", INGRESS, 'service="ingress"')
+    last = at("source_last_event_timestamp_seconds", INGRESS, 'source="drx"')
+    week = Span(WEEK + 7, 10, "drx-bridge-deliveries")
+    silence = bend(600, 0, samples=WEEK + 7, last=7)
+    return [
+        firing("SignatureFailureSpike", {mismatch: bend(0, 6), REFUSED: bend(0, 6)}, severity=TICKET),
+        quiet("SignatureFailureSpike", "at one in sixty", {mismatch: bend(0, 1), REFUSED: bend(0, 1)}),
+        firing("ClockSkewSuspected", {stale: bend(0, 2), REFUSED: bend(0, 2)}),
+        firing(
+            "ClockSkewSuspected",
+            dict(zip(offset, [flat(0, HOUR)] * 2 + [rising(60, HOUR)] * 2, strict=True)),
+            severity=TICKET,
+        ),
+        quiet("ClockSkewSuspected", "at seconds", dict.fromkeys(offset, rising(60, HOUR))),
+        quiet("ClockSkewSuspected", "at one stale delivery", {stale: step(1, last=3), REFUSED: step(1, last=3)}),
+        firing("IdConflict", {conflicts: step(1, last=10)}, severity=TICKET),
+        firing(
+            "IdConflict", {at("id_conflicts_total", CONSUMER, 'source="drx"'): f"_x51 {flat(1, 10)}"}, severity=TICKET
+        ),
+        quiet("IdConflict", "at an old one", {conflicts: step(3)}),
+        firing("UnrecognizedGrowing", {parked: bend(0, 1)}, severity=TICKET),
+        quiet("UnrecognizedGrowing", "at a few", {parked: step(4)}),
+        firing("HeartbeatMissing", {heart: bend(60, 0)}),
+        quiet("HeartbeatMissing", "at a late one", {heart: rising(60, HOUR, start=-100)}),
+        firing("NoProviderTraffic", {last: silence}, span=week),
+        quiet(
+            "NoProviderTraffic",
+            "where it was silent a week ago too",
+            {last: f"{flat(0, 13)} {bend(600, 0, samples=WEEK - 6, last=7)}"},
+            span=week,
+        ),
+        quiet(
+            "NoProviderTraffic",
+            "where the fault is ours",
+            {last: silence, heart: silence},
+            "HeartbeatMissing",
+            span=week,
+        ),
+    ]

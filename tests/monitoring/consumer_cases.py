@@ -1,0 +1,63 @@
+"""Cases of the consumers."""
+
+from __future__ import annotations
+
+from tests.monitoring.case import (
+    HALF,
+    HOUR,
+    REST,
+    TICKET,
+    Case,
+    Span,
+    at,
+    bend,
+    firing,
+    quiet,
+    step,
+)
+from tests.monitoring.series import (
+    CONSUMER,
+    PLACE,
+    flat,
+)
+
+
+def consumers() -> list[Case]:
+    """Cases of the consumers."""
+    settled = at("consumer_records_total", CONSUMER, 'topic="t",outcome="applied"')
+    lag = at("consumer_lag_records", CONSUMER, 'topic="t",partition="0"')
+    poll = at("poll_age_seconds", CONSUMER)
+    revoked = at("consumer_rebalances_total", CONSUMER, 'kind="revoked"')
+    circuit = at("circuit_state", CONSUMER, 'state="open"')
+    dead, parked = (at(each, CONSUMER, 'class="poison"') for each in ("dlq_records_total", "park_total"))
+    fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
+    safety = at("safety_signals_total", f'{PLACE},instance="read-model-0"', 'kind="dispensed_after_cancel"')
+    return [
+        firing("ConsumerStalled", {settled: bend(60, 0)}),
+        quiet("ConsumerStalled", "with nothing to do", {settled: bend(60, 0), lag: flat(0, HOUR)}),
+        firing("ConsumerMissing", {poll: flat(1, HALF)}, span=Span(70)),
+        quiet("ConsumerMissing", "during a restart", {poll: f"{flat(1, 60)} _x8 {flat(1, 2)}"}, span=Span(70)),
+        firing("RebalanceStorm", {revoked: bend(0, 1)}, severity=TICKET),
+        quiet("RebalanceStorm", "at a rollout", {revoked: step(4, last=5)}),
+        firing("FenceRejections", {fenced: step(1, last=5)}, severity=TICKET),
+        quiet("FenceRejections", "at an old one", {fenced: step(1)}),
+        firing("SinkCircuitOpen", {circuit: step(1)}),
+        quiet("SinkCircuitOpen", "at a short one", {circuit: step(1, last=2)}),
+        firing("DLQGrowing", {dead: step(3, last=5)}, severity=TICKET),
+        firing("DLQGrowing", {dead: step(20, last=5)}, also="ticket"),
+        quiet("DLQGrowing", "at old ones", {dead: step(20)}),
+        firing("ParkedKeysGrowing", {parked: step(1, last=5)}, severity=TICKET),
+        firing("ParkedKeysGrowing", {parked: f"_x56 {flat(1, 5)}"}, severity=TICKET),
+        quiet("ParkedKeysGrowing", "at an old one", {parked: step(1)}),
+        firing("ParkBreakerOpen", {at("park_breaker_open", CONSUMER): step(1)}),
+        quiet(
+            "ParkBreakerOpen",
+            "when it was resumed",
+            {at("park_breaker_open", CONSUMER): f"{flat(1, HALF)} {flat(0, REST)}"},
+        ),
+        firing("ParkingFull", {full: step(1)}),
+        quiet("ParkingFull", "when there is room again", {full: f"{flat(1, HALF)} {flat(0, REST)}"}),
+        firing("SafetySignal", {safety: step(1, last=5)}),
+        firing("SafetySignal", {safety: f"_x56 {flat(1, 5)}"}),
+        quiet("SafetySignal", "at an old one", {safety: step(1)}),
+    ]

@@ -1,0 +1,91 @@
+"""Cases of making events durable, and of what somebody must see to."""
+
+from __future__ import annotations
+
+from tests.monitoring.case import (
+    HALF,
+    HOUR,
+    TICKET,
+    Case,
+    Span,
+    at,
+    began,
+    bend,
+    firing,
+    quiet,
+    step,
+)
+from tests.monitoring.series import (
+    INGRESS,
+    flat,
+    rising,
+)
+
+
+def durability() -> list[Case]:
+    """Cases of making events durable."""
+    ready, stalled = (at("producer_state", INGRESS, f'state="{each}"') for each in ("ready", "stalled"))
+    away = {ready: step(0, before=1), stalled: step(1)}
+    events, size, oldest = (
+        at(each, INGRESS) for each in ("spool_events", "spool_bytes", "spool_oldest_event_timestamp_seconds")
+    )
+    corrupt = at("spool_corrupt_records_total", INGRESS)
+    available, capacity = at("spool_available", INGRESS), at("spool_capacity_bytes", INGRESS)
+    refused = at("produce_total", INGRESS, 'topic="t",outcome="outcome_unknown"')
+    unready = at("dedupe_ready", INGRESS)
+    some = step(5)
+    return [
+        firing("ProduceFailing", away),
+        firing("ProduceFailing", {refused: bend(0, 1)}),
+        quiet("ProduceFailing", "at a short one", {ready: step(0, before=1, last=2), stalled: step(1, last=2)}),
+        firing(
+            "PartitionCountMismatch", {at("partition_count_mismatch", INGRESS, 'topic="t"'): step(1)}, severity=TICKET
+        ),
+        quiet(
+            "PartitionCountMismatch", "at once", {at("partition_count_mismatch", INGRESS, 'topic="t"'): step(1, last=2)}
+        ),
+        firing("SpoolInUse", {events: some}, severity=TICKET),
+        quiet("SpoolInUse", "at a minute of it", {events: step(5, last=2)}),
+        firing("SpoolFillingUp", {events: some, size: bend(0, 2e7)}, also="spool"),
+        quiet("SpoolFillingUp", "at half of it, standing still", {events: some, size: flat(5e8, HOUR)}, "SpoolInUse"),
+        firing("SpoolStuck", {events: some, oldest: step(1000)}, also="spool"),
+        firing("SpoolStuck", {at("spool_blocked_partitions", INGRESS): step(1)}),
+        quiet("SpoolStuck", "while it drains", {events: some, oldest: rising(60, HOUR)}, "SpoolInUse"),
+        quiet(
+            "SpoolStuck",
+            "while Kafka is away",
+            {**away, events: some, oldest: step(1000)},
+            "SpoolInUse",
+            "ProduceFailing",
+        ),
+        firing("SpoolUnavailable", {available: step(0, before=1)}),
+        quiet("SpoolUnavailable", "without a spool", dict.fromkeys((available, capacity, size), flat(0, HOUR))),
+        firing("SpoolCorrupt", {corrupt: step(2)}),
+        firing("SpoolCorrupt", {corrupt: began(2)}),
+        quiet("SpoolCorrupt", "at an old one", {corrupt: flat(2, 2 * HOUR)}, span=Span(2 * HOUR)),
+        firing("SpoolLocked", {at("spool_locked_records", INGRESS): step(1)}),
+        quiet("SpoolLocked", "at once", {at("spool_locked_records", INGRESS): step(1, last=1)}),
+        firing("DedupeNotReady", {unready: step(0, before=1)}, severity=TICKET),
+        quiet("DedupeNotReady", "in the first minutes", {unready: step(0, before=1, last=10)}),
+    ]
+
+
+def upkeep() -> list[Case]:
+    """Cases of what somebody must see to."""
+    registry = at("schema_registry_requests_total", INGRESS, 'outcome="failed"')
+    reload = at("secret_reload_total", INGRESS, 'source="drx",outcome="failed"')
+    expiry, day = at("secret_expiry_timestamp_seconds", INGRESS, 'source="drx"'), 86_400
+    loop, inflight = at("event_loop_lag_seconds_bucket", INGRESS, 'le="1.0"'), at("http_inflight_requests", INGRESS)
+    return [
+        firing("SchemaRegistryDown", {registry: bend(0, 2)}, severity=TICKET),
+        quiet("SchemaRegistryDown", "at one failure", {registry: step(1, last=5)}),
+        firing("SecretReloadFailed", {reload: bend(0, 60)}, severity=TICKET),
+        quiet("SecretReloadFailed", "at an old one", {reload: step(3)}),
+        firing("SecretExpiringSoon", {expiry: flat(10 * day, HOUR)}, severity=TICKET),
+        firing("SecretExpiringSoon", {expiry: flat(2 * day, HOUR)}, also="ticket"),
+        quiet("SecretExpiringSoon", "at three weeks", {expiry: flat(21 * day, HOUR)}),
+        firing("EventLoopLate", {loop: bend(60, 59)}, severity=TICKET),
+        quiet("EventLoopLate", "at an old one", {loop: f"{rising(60, 20)} {rising(60, HOUR - 20, start=1199)}"}),
+        firing("TargetMissing", {inflight: flat(3, HALF)}),
+        quiet("TargetMissing", "at a scrape or two that failed", {inflight: f"{flat(3, HOUR - 3)} _x3"}),
+    ]

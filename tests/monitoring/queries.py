@@ -1,0 +1,70 @@
+"""Every query that is written anywhere: in rules, pages and dashboards."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "helm" / "drx-bridge" / "files"
+RULES = yaml.safe_load((FILES / "rules.yaml").read_text())
+RUNBOOKS = sorted(path for path in (ROOT / "docs" / "runbooks").glob("*.md") if path.name != "README.md")
+DASHBOARDS = {path.name: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
+# What Grafana puts in the place of its variables.
+_GRAFANA = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": ".*", "$service": ".*"}
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """An expression and where it stands."""
+
+    where: str
+    text: str
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return what stands in the blocks of a page in one language."""
+    return [text for kind, text in _BLOCK.findall(page.read_text()) if kind == language]
+
+
+def queries() -> Iterator[Query]:
+    """Return all of them, as Prometheus would get them."""
+    for group in RULES["groups"]:
+        for rule in group["rules"]:
+            yield Query(rule.get("alert") or rule["record"], rule["expr"])
+    for page in RUNBOOKS:
+        for block in blocks(page, "promql"):
+            for text in block.strip().split("\n\n"):
+                yield Query(page.name, text)
+    for name, board in DASHBOARDS.items():
+        for panel in board["panels"]:
+            for target in panel.get("targets", []):
+                yield Query(f"{name}: {panel['title']}", _filled(target["expr"]))
+
+
+def recorded() -> dict[str, set[str]]:
+    """Name of each recorded series to the labels it has by its rule."""
+    found: dict[str, set[str]] = {}
+    for group in RULES["groups"]:
+        for rule in group["rules"]:
+            if "record" in rule:
+                by = {label for inside in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in words(inside)}
+                found.setdefault(rule["record"], set()).update(by, rule.get("labels", {}))
+    return found
+
+
+def words(text: str) -> set[str]:
+    """Return the names in a list of labels."""
+    return set(re.findall(r"\w+", text))
+
+
+def _filled(expression: str) -> str:
+    for variable, value in _GRAFANA.items():
+        expression = expression.replace(variable, value)
+    return expression

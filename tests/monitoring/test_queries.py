@@ -1,0 +1,65 @@
+"""Rules, pages and dashboards ask only what can be asked, of metrics that there are, by labels that they have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.metric_contract import PROMISES, SETS, queryable
+from tests.monitoring.queries import Query, queries, recorded, words
+from tests.promtool import complaints
+
+QUERIES = list(queries())
+# What Prometheus puts on every series of a scrape, and of a bucket.
+OF_THE_SCRAPE = {"namespace", "pod", "container", "job", "instance", "endpoint", "le"}
+_NAME = re.compile(r"\b(?:drxbridge[_:]|process_|python_)[\w:]*")
+
+
+def unfounded(text: str) -> set[str]:
+    """Return the names in a query that no contract has, and the labels that none of its metrics has."""
+    known = queryable() | recorded()
+    bare = re.sub(r'"[^"]*"', '""', text)
+    names = set(_NAME.findall(bare))
+    assert names, text
+    labels = set().union(*(known.get(name, set()) for name in names)) | OF_THE_SCRAPE
+    used = {label for inside in re.findall(r"\{([^}]*)\}", bare) for label in re.findall(r"(\w+)\s*[=!]", inside)}
+    for inside in re.findall(r"\b(?:by|without|on|ignoring|group_left|group_right) \(([^)]*)\)", bare):
+        used |= words(inside)
+    return (names - known.keys()) | (used - labels)
+
+
+def test_prometheus_can_parse_every_query(tmp_path: Path) -> None:
+    assert complaints([each.text for each in QUERIES], tmp_path) == ""
+
+
+def test_a_query_that_cannot_be_parsed_is_seen(tmp_path: Path) -> None:
+    assert "parse error" in complaints(["up", "sum by (up"], tmp_path)
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.where)
+def test_a_query_speaks_of_what_there_is(query: Query) -> None:
+    assert unfounded(query.text) == set()
+
+
+def test_what_there_is_not_is_seen() -> None:
+    """Keep `unfounded` honest."""
+    assert unfounded("drxbridge_extra_total") == {"drxbridge_extra_total"}
+    assert unfounded('sum by (colour) (drxbridge_spool_events{shape="round"})') == {"colour", "shape"}
+
+
+def closed_list(name: str, label: str) -> set[str]:
+    """Return what a label of a series can say; nothing where that is open."""
+    sets = [SETS[each.labels[label]] for each in PROMISES if name in each.series and label in each.labels]
+    return {value for values in sets if isinstance(values, list) for value in values}
+
+
+def test_a_value_of_a_closed_list_is_one_of_it() -> None:
+    """A misspelt word in a selector matches nothing and keeps an alert quiet for ever."""
+    for query in QUERIES:
+        for name, inside in re.findall(r"(drxbridge_\w+)\{((?:[^}\"]|\"[^\"]*\")*)\}", query.text):
+            for label, value in re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"', inside):
+                known = closed_list(name, label)
+                if known and value != ".*":
+                    assert set(value.split("|")) <= known, (query.where, label, value)

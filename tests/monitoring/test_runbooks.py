@@ -1,0 +1,99 @@
+"""Every alert has a page that tells what to do, and every command on it is one that there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from bridge.cli import cli as bridge_cli
+from consumers.cli import cli as consumers_cli
+from docs.monitoring.alert import RUNBOOKS as PLACE
+from docs.monitoring.rules import alerts
+from tests.monitoring.queries import ROOT, RUNBOOKS, blocks
+
+PROGRAMS: dict[str, click.Group] = {"drx-bridge": bridge_cli, "drx-consumer": consumers_cli}
+SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+COMMANDS = [
+    (page.name, line) for page in RUNBOOKS for block in blocks(page, "sh") for line in block.strip().split("\n")
+]
+
+
+def given(value: object) -> bool:
+    """Tell whether click has found something; what it puts there else has changed between its versions."""
+    return isinstance(value, str | bool) or (isinstance(value, tuple | list) and bool(value))
+
+
+def understood(line: str) -> None:
+    """Have click read a command line as the program would, but for files and values that stand for others.
+
+    Raises:
+        click.UsageError: No such command or option, or an argument too many.
+    """
+    program, *rest = shlex.split(line)
+    command: click.Command = PROGRAMS[program]
+    context = click.Context(command, info_name=program)
+    while isinstance(command, click.Group):
+        name, *rest = rest
+        found = command.get_command(context, name)
+        if found is None:
+            msg = f"no such command: {name}"
+            raise click.UsageError(msg)
+        command, context = found, click.Context(found, info_name=name, parent=context)
+    values, left, _ = command.make_parser(context).parse_args(list(rest))
+    lacking = [each.name for each in command.params if each.required and not given(values.get(each.name or ""))]
+    if left or lacking:
+        msg = f"left over: {left}, lacking: {lacking}"
+        raise click.UsageError(msg)
+
+
+def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
+    assert {page.stem for page in RUNBOOKS} == {each.name for each in alerts()}
+    for each in alerts():
+        url = each.rule()["annotations"]["runbook_url"]  # type: ignore[index]  # a rule is a table of tables
+        assert (ROOT / url).is_file()
+        assert url == f"{PLACE}/{each.name}.md"
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_a_page_has_its_four_sections_and_leads_somewhere(page: Path) -> None:
+    text = page.read_text()
+
+    assert text.startswith(f"# {page.stem}\n")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+    assert all(part.strip() for part in re.split(r"^## .*$", text, flags=re.MULTILINE)[1:])
+    assert blocks(page, "promql")
+    assert [link for link in re.findall(r"\]\(([^)#]+)", text) if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_a_command_is_one_that_there_is(page: str, line: str) -> None:
+    del page
+    understood(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "drx-bridge spool empty",
+        "drx-bridge spool status --quickly",
+        "drx-consumer parked list",
+        "drx-consumer lag read_model again",
+    ],
+)
+def test_a_command_that_there_is_not_is_seen(line: str) -> None:
+    with pytest.raises(click.UsageError):
+        understood(line)
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: f"{alert.name}-{alert.severity}")
+def test_a_summary_speaks_of_labels_that_the_alert_keeps(alert: object) -> None:
+    summary, expression, more = (getattr(alert, each) for each in ("summary", "expr", "more"))
+    spoken = set(re.findall(r"\$labels\.(\w+)", summary))
+
+    kept = {word for inside in re.findall(r"by \(([^)]*)\)", expression) for word in re.findall(r"\w+", inside)}
+    kept |= set(more) | ({"slo", "service"} if "drxbridge:slo" in expression else set())
+    assert spoken <= kept
