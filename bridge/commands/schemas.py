@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,26 +11,16 @@ import click
 from bridge.registry.audit import findings
 from bridge.registry.lint import Finding
 from bridge.registry.loader import read_lock, read_schemas, schemas_root, write_lock
+from bridge.runtime.command_line import LazyGroup
 
 # Verbs that talk to a registry, imported only when they run.
-_ELSEWHERE = {"push": "bridge.commands.schemas_push:push", "serve": "bridge.commands.schemas_serve:serve"}
+_ELSEWHERE = {
+    "push": ("bridge.commands.schemas_push:push", "Register every locked schema under the topics of the routing."),
+    "serve": ("bridge.commands.schemas_serve:serve", "Serve the bundled schemas, and what others register."),
+}
 
 
-class _Verbs(click.Group):
-    """The verbs of this module and, imported on use, those of `_ELSEWHERE`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_ELSEWHERE]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-
-@click.group(cls=_Verbs)
+@click.group(cls=LazyGroup, modules=_ELSEWHERE)
 def schemas() -> None:
     """Check, lock, push or serve the schemas."""
 

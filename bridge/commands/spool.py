@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,29 +14,18 @@ from rich.table import Table
 
 from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
+from bridge.runtime.command_line import LazyGroup
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.spool.keys import KeyRing
 from bridge.spool.survey import SegmentState, is_held, set_aside_count, survey
 
 # Verbs that talk to Kafka, imported only when they run.
-_ELSEWHERE = {"drain": "bridge.commands.spool_drain:drain"}
+_ELSEWHERE = {
+    "drain": ("bridge.commands.spool_drain:drain", "Deliver what a spool holds that no process has any more.")
+}
 
 
-class _Verbs(click.Group):
-    """The verbs of this module and, imported on use, those of `_ELSEWHERE`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_ELSEWHERE]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-
-@click.group(cls=_Verbs)
+@click.group(cls=LazyGroup, modules=_ELSEWHERE)
 def spool() -> None:
     """Look at a spool, or drain one that no process has any more."""
 

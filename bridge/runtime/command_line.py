@@ -14,7 +14,7 @@ from bridge.runtime.lifecycle import INTERRUPTED
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported on use, so that a quick one does not wait for aiohttp."""
+    """A group with commands that are imported on use, so that a quick one does not wait for aiohttp."""
 
     def __init__(self, *args: Any, modules: Mapping[str, tuple[str, str]], **options: Any) -> None:
         """Take what each command is: `module:attribute`, and its line in `--help`."""
@@ -22,15 +22,13 @@ class LazyGroup(click.Group):
         self._modules = modules
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order given."""
-        del ctx
-        return list(self._modules)
+        """Those that are there, then the others in the order given."""
+        return [*super().list_commands(ctx), *self._modules]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command `cmd_name`."""
-        del ctx
+        """Import the command `cmd_name`, unless it is there."""
         if cmd_name not in self._modules:
-            return None
+            return super().get_command(ctx, cmd_name)
         module, _, attribute = self._modules[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
@@ -38,10 +36,11 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        del ctx
+        """List the commands without importing any."""
+        room = formatter.width - 6 - max(map(len, self.list_commands(ctx)))  # as click does
+        here = [(name, self.commands[name].get_short_help_str(room)) for name in super().list_commands(ctx)]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self._modules.items()])
+            formatter.write_dl([*here, *((name, text) for name, (_, text) in self._modules.items())])
 
 
 def run_command_line(cli: click.Group, *, program: str) -> None:
