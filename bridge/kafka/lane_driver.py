@@ -16,7 +16,6 @@ from bridge.kafka.ports import Buffer, Memory, Producer, RecordRefusedError
 from bridge.kafka.record import Record
 from bridge.kafka.spooled import identity_of, unpack
 from bridge.runtime import failpoints
-from bridge.spool.format import Entry
 
 log = structlog.get_logger()
 
@@ -139,8 +138,7 @@ class LaneDriver:
         entries = await self._spool.peek(lane.place, most=lane.most(BATCH_MAX), most_bytes=PEEK_MAX_BYTES)
         if not entries:  # the disk cannot be read now
             await self._pause(LOOK_S)
-        elif entries := self._leave_known_out(lane, entries):
-            records = [unpack(entry.payload, *lane.place) for entry in entries]
+        elif records := self._leave_known_out(lane, [unpack(each.payload, *lane.place) for each in entries]):
             written, refusal = await self._put(lane, records)
             self._drained(lane, records[:written])
             if refusal is not None:
@@ -148,15 +146,13 @@ class LaneDriver:
         lane.blocked = ""
         return 0
 
-    def _leave_known_out(self, lane: Lane, entries: list[Entry]) -> list[Entry]:
-        """Drop the entries at the head that are in their topic already; return those up to the next such one."""
-        known = [
-            self._memory.committed_before(identity_of(unpack(each.payload, *lane.place).headers)) for each in entries
-        ]
+    def _leave_known_out(self, lane: Lane, records: list[Record]) -> list[Record]:
+        """Drop the records at the head that are in their topic already; return those up to the next such one."""
+        known = [self._memory.committed_before(identity_of(each.headers)) for each in records]
         head = known.index(False) if False in known else len(known)
         self._spool.drop(lane.place, head)
         tail = known.index(True, head) if True in known[head:] else len(known)
-        return entries[head:tail]
+        return records[head:tail]
 
     def _drained(self, lane: Lane, records: list[Record]) -> None:
         failpoints.hit(failpoints.DRAINED_BEFORE_DROP)
