@@ -142,6 +142,11 @@ class Lane:
         """Topic and partition."""
         return self.topic, self.partition
 
+    @property
+    def trips(self) -> bool:
+        """True unless all that it has in memory is on disk, or on its way there, already."""
+        return self.closing or not self.spooling
+
     def most(self, batch_max: int) -> int:
         """How many records the next write may take."""
         if not self.singly:

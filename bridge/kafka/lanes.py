@@ -136,7 +136,7 @@ class Lanes:
             await asyncio.wait(waiting, timeout=max(0.0, timeout_s - RESCUE_S - PRODUCER_CLOSE_S))
         self._driver.end()
         for lane in self._lanes.values():
-            if lane.flight or lane.waiting:
+            if lane.trips and (lane.flight or lane.waiting):
                 self._trip(lane, ())
         if self._appends:
             await asyncio.wait(self._appends, timeout=max(0.0, ends_at - PRODUCER_CLOSE_S - loop.time()))
@@ -230,7 +230,7 @@ class Lanes:
         while self._fresh and (self._fresh[0].future.done() or self._fresh[0].spools_at <= now):
             ticket = self._fresh.popleft()
             for lane in () if ticket.future.done() else ticket.lanes:
-                if lane.closing or not lane.spooling:
+                if lane.trips:
                     self._trip(lane, ())
         while self._tickets and (self._tickets[0].future.done() or self._tickets[0].expires_at <= now):
             self._tickets.popleft().fail("deadline")

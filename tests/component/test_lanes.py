@@ -333,6 +333,26 @@ async def test_a_stop_in_an_outage_leaves_everything_on_disk() -> None:
     assert subject.kept == ["a", "b", "c"]
 
 
+async def test_a_stop_beside_a_slow_disk_leaves_nothing_twice() -> None:
+    """What is on its way to the disk is not sent there again."""
+    subject = Subject(spool_after_s=0.05)
+    subject.producer.hold()
+    subject.spool.hold()
+    (sent,) = subject.send("a")
+    await until(lambda: subject.lanes.spooling)
+
+    closing = asyncio.ensure_future(subject.lanes.close(5))
+    for _ in range(20):  # turns of the loop, until the stop waits for the disk
+        await asyncio.sleep(0)
+    subject.spool.flow()
+    subject.producer.flow()
+    await closing
+
+    assert await sent == "spooled"
+    assert subject.written == ["a"]
+    assert subject.kept == []
+
+
 async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
     subject = Subject()
     subject.producer.connected = False
