@@ -1,7 +1,8 @@
-"""`python -m tests.bench`: the ingress against a naive control, what remembering ids costs, the spool, the read model.
+"""`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
-With `ingress`, `dedupe`, `spool` or `consumers` only that part, with `quick` fewer rounds, and with `stages` instead of
-all this what each stage of a delivery costs.
+With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `spool` (the store alone) or `consumers`
+(the read model) only that part, with `quick` fewer rounds, and with `stages` instead of all this what each stage of a
+delivery costs.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import dedupe, ingress, read_model, report, report_read_model, spool, stages
+from tests.bench import dedupe, ingress, outage, read_model, report, report_read_model, spool, stages
 
 RESULTS = Path("build/bench")
-PARTS = ("ingress", "dedupe", "spool", "consumers")
+PARTS = ("ingress", "outage", "dedupe", "spool", "consumers")
 
 
 def main(arguments: list[str]) -> None:
@@ -34,6 +35,9 @@ def main(arguments: list[str]) -> None:
     if "ingress" in (wanted or PARTS):
         figures = ingress.run(progress, rounds=1 if quick else ingress.ROUNDS)
         _keep(console, "ingress", figures, report.table(figures))
+    if "outage" in (wanted or PARTS):
+        figures = outage.run(progress, _results(), quick=quick)
+        _keep(console, "outage", figures, outage.table(figures))
     if "dedupe" in (wanted or PARTS):
         figures = dedupe.run(progress)
         _keep(console, "dedupe", figures, dedupe.table(figures))

@@ -7,6 +7,7 @@ import os
 import shutil
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def run(console: Console, *, rounds: int = ROUNDS) -> dict[str, Any]:
                 each.exit_code = each.server.stop()
         for each in pair:
             console.print(f"counting what {each.server.child.name} wrote")
-            asyncio.run(_count(each, cluster.bootstrap_servers))
+            found = asyncio.run(found_in(each.server.topics, cluster.bootstrap_servers))
+            each.found, each.missing = len(found), len(each.server.taken - found)
     finally:
         cluster.stop()
         shutil.rmtree(directory, ignore_errors=True)
@@ -123,14 +125,10 @@ def _measure(console: Console, pair: list[Candidate], *, rounds: int) -> None:
         each.rss_peak = each.server.rss_peak
 
 
-async def _count(candidate: Candidate, bootstrap_servers: str) -> None:
-    """Compare what was acknowledged with what is in the topics."""
-    found: set[int] = set()
-    async with open_reader(Connection(bootstrap_servers), candidate.server.topics, from_beginning=True) as reader:
-        async for record in reader.until_end():
-            found.add(_number(record))
-    candidate.found = len(found)
-    candidate.missing = len(candidate.server.taken - found)
+async def found_in(topics: Sequence[str], bootstrap_servers: str) -> set[int]:
+    """Return the numbers of the deliveries that are in some topics."""
+    async with open_reader(Connection(bootstrap_servers), topics, from_beginning=True) as reader:
+        return {_number(record) async for record in reader.until_end()}
 
 
 def _number(record: ConsumedRecord) -> int:

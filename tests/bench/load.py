@@ -35,7 +35,7 @@ class Load:
         p50_ms: Median time to the answer; in an open loop counted from when the request was due.
         p99_ms: 99th percentile of the same.
         statuses: Answers by status.
-        refused: Numbers of the deliveries that got no 200.
+        refused: Numbers of the deliveries that got no 2xx.
     """
 
     count: int
@@ -63,7 +63,7 @@ class Run:
         """Note one answer."""
         self.durations_s[index] = duration_s
         self.statuses[status] += 1
-        if status != HTTPStatus.OK:
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             self.refused.append(self.first + index)
         self.left -= 1
         if not self.left:

@@ -34,7 +34,7 @@ class Server:
     Attributes:
         topics: Where its records are.
         made: Requests it was sent so far.
-        taken: Numbers of the deliveries it said 200 to.
+        taken: Numbers of the deliveries it said 2xx to.
         rss: (requests so far, resident bytes), after each load.
     """
 

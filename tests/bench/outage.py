@@ -1,0 +1,190 @@
+"""The whole ingress while Kafka is away: answered after fsync through HTTP, memory with 200,000 spooled, and the drain.
+
+Then ten minutes at a steady rate without a broker, as one of the outages that the spool is there for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+from rich.table import Table
+
+from bridge.dev.admin import create_topics
+from tests.bench.ingress import CONNECTIONS, WARM_UP_REQUESTS, found_in
+from tests.bench.load import Load
+from tests.bench.report import spread
+from tests.bench.servers import Server, bridge
+from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
+
+ROUNDS = 5
+ROUND_REQUESTS = 15_000
+EVENTS = 200_000
+# A prescriber network's busy hour, for as long as a cluster may take to come back.
+RATE, OUTAGE_S = 50.0, 600
+# So many that the outage has been noticed when they are answered.
+NOTICED = 200
+# What the design asks for.
+GOALS = {"req_per_s": 1_500, "p99_ms": 100, "rss_mib": 150, "drain_s": 120}
+_HANG_S = 600.0
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How a spool was emptied.
+
+    Attributes:
+        elapsed_s: From the broker's answer to the last event that had waited.
+        rss: Most bytes resident at any look.
+    """
+
+    events: int
+    elapsed_s: float
+    rss: int
+
+
+def run(console: Console, results: Path, *, quick: bool = False) -> dict[str, Any]:
+    """Measure below `results`, on a disk; a quarter of an hour, most of it the steady outage, which `quick` omits."""
+    directory = Path(tempfile.mkdtemp(prefix="outage-", dir=results)).absolute()
+    cluster = EmbeddedCluster(directory, brokers=1)
+    cluster.start()
+    try:
+        create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)
+        server = bridge(directory, cluster.bootstrap_servers)
+        server.start()
+        try:
+            figures = _measure(console, server, cluster, quick=quick)
+        finally:
+            exit_code = server.stop()
+        missing = len(server.taken - asyncio.run(found_in(server.topics, cluster.bootstrap_servers)))
+        return figures | {"acknowledged": len(server.taken), "missing": missing, "exit_code": exit_code}
+    finally:
+        cluster.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _measure(console: Console, server: Server, cluster: EmbeddedCluster, *, quick: bool) -> dict[str, Any]:
+    server.load(WARM_UP_REQUESTS, connections=CONNECTIONS)
+    loads: list[Load] = []
+    with _without(cluster, server):
+        for number in range(1 if quick else ROUNDS):
+            loads.append(server.load(ROUND_REQUESTS, connections=CONNECTIONS)[0])
+            console.print(f"spooling, round {number + 1} {loads[-1].count / loads[-1].elapsed_s:6.0f} req/s")
+        while _spooled(server) < EVENTS:
+            server.load(ROUND_REQUESTS, connections=CONNECTIONS)
+        full = psutil.Process(server.child.pid).memory_info().rss
+        console.print(f"{_spooled(server):,.0f} events wait, {full / 2**20:.0f} MiB")
+    drain = _drained(server)
+    console.print(f"{drain.events:,} drained in {drain.elapsed_s:.1f} s, {drain.rss / 2**20:.0f} MiB")
+    steady = {} if quick else _steady(console, server, cluster)
+    return {
+        "machine": {"cpus": os.cpu_count(), "load_1m": psutil.getloadavg()[0]},
+        "connections": CONNECTIONS,
+        "req_per_s": [each.count / each.elapsed_s for each in loads],
+        "p50_ms": [each.p50_ms for each in loads],
+        "p99_ms": [each.p99_ms for each in loads],
+        "statuses": _statuses(loads),
+        "rss_full_mib": full / 2**20,
+        "drain": _figures(drain),
+        "steady": steady,
+        "rss_peak_mib": server.rss_peak / 2**20,
+    }
+
+
+def _steady(console: Console, server: Server, cluster: EmbeddedCluster) -> dict[str, Any]:
+    with _without(cluster, server):
+        load, _ = server.load(int(RATE * OUTAGE_S), connections=CONNECTIONS, rate=RATE)
+    drain = _drained(server)
+    console.print(f"{OUTAGE_S} s at {RATE:.0f}/s without a broker, drained in {drain.elapsed_s:.1f} s")
+    return {
+        "p99_ms": load.p99_ms,
+        "statuses": _statuses([load]),
+        "refused": len(load.refused),
+        "drain": _figures(drain),
+    }
+
+
+@contextmanager
+def _without(cluster: EmbeddedCluster, server: Server) -> Iterator[None]:
+    """Have no broker for the block; it begins when that has been noticed."""
+    cluster.kill_broker(1)
+    server.load(NOTICED, connections=CONNECTIONS)
+    yield
+    cluster.start_broker(1)
+
+
+def _drained(server: Server) -> Drain:
+    """Watch the spool until it is empty."""
+    process, began = psutil.Process(server.child.pid), time.monotonic()
+    waiting = events = int(_spooled(server))
+    rss = 0
+    while waiting:
+        if time.monotonic() > began + _HANG_S:
+            sys.exit(f"{waiting} events still wait")
+        time.sleep(_LOOK_S)
+        rss = max(rss, process.memory_info().rss)
+        waiting = int(_spooled(server))
+    return Drain(events, time.monotonic() - began, rss)
+
+
+def _spooled(server: Server) -> float:
+    port, _ = server.ready
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_HANG_S) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return sum(each.value for family in families for each in family.samples if each.name == "drxbridge_spool_events")
+
+
+def _statuses(loads: list[Load]) -> dict[str, int]:
+    return {
+        status: sum(each.statuses.get(status, 0) for each in loads)
+        for status in sorted({status for each in loads for status in each.statuses})
+    }
+
+
+def _figures(drain: Drain) -> dict[str, float]:
+    return {"events": drain.events, "elapsed_s": drain.elapsed_s, "rss_mib": drain.rss / 2**20}
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """Median, least and most of the rounds, then the drains."""
+    shown = Table(title=f"ingress without Kafka, {CONNECTIONS} connections, 1 KB bodies, fsync before 202")
+    shown.add_column("")
+    shown.add_column("bridge")
+    drain, steady = figures["drain"], figures["steady"]
+    rows: list[tuple[str, str]] = [
+        (f"req/s (goal >= {GOALS['req_per_s']:,})", spread(figures["req_per_s"])),
+        ("p50 ms", spread(figures["p50_ms"])),
+        (f"p99 ms (goal <= {GOALS['p99_ms']})", spread(figures["p99_ms"])),
+        ("answers", str(figures["statuses"])),
+        (f"{drain['events']:,} spooled: RSS MiB (goal <= {GOALS['rss_mib']})", f"{figures['rss_full_mib']:.0f}"),
+        ("drained in s", f"{drain['elapsed_s']:.1f}, {drain['events'] / drain['elapsed_s']:,.0f} events/s"),
+        (f"meanwhile: RSS MiB (goal <= {GOALS['rss_mib']})", f"{drain['rss_mib']:.0f}"),
+    ]
+    if steady:
+        rows += [
+            (f"{OUTAGE_S} s at {RATE:.0f}/s: answers", f"{steady['statuses']}, {steady['refused']} refused"),
+            ("p99 ms", f"{steady['p99_ms']:.1f}"),
+            (f"drained in s (goal <= {GOALS['drain_s']})", f"{steady['drain']['elapsed_s']:.1f}"),
+        ]
+    rows += [
+        ("peak RSS MiB", f"{figures['rss_peak_mib']:.0f}"),
+        ("acknowledged", f"{figures['acknowledged']:,}"),
+        ("acknowledged but not in the topic", str(figures["missing"])),
+    ]
+    for row in rows:
+        shown.add_row(*row)
+    return shown
