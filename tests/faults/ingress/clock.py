@@ -24,11 +24,16 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(path),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_FMT": "%s",
         }
 
     def step(self, seconds: float) -> None:
         """Have it run so many seconds ahead of ours (behind, if negative) from now on."""
         write_text(self._path, f"{seconds:+.6f}\n")
+
+    def hold(self, at: int) -> None:
+        """Have it stand still at a unix time, until it is stepped."""
+        write_text(self._path, f"{at}\n")
 
 
 def _library() -> Path:

@@ -41,6 +41,7 @@ class Attempt:
         sent_at: Seconds of a clock that never goes back, as `answered_at`, which is for ever where nobody answered.
         status: 0 where nobody answered.
         outcome: What the answer called itself, and `reason` why.
+        stepped: Whether clocks were stepped meanwhile, so that it may have become too old or too new.
     """
 
     delivery: Delivery
@@ -50,6 +51,7 @@ class Attempt:
     status: int = 0
     outcome: str = ""
     reason: str = ""
+    stepped: bool = False
 
     @property
     def promised(self) -> bool:

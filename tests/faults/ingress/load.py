@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,8 @@ PATIENCE_S = 180.0
 STALE_S = 3_600
 # Share of the deliveries that are followed by a copy, a replay, one that is no event, and one that is forged or stale.
 MISCHIEF: Mapping[Kind, float] = {"duplicate": 0.02, "replayed": 0.01, "unusable": 0.01, "forged": 0.01, "stale": 0.01}
+# So long a signature may wait for its request.
+SIGNED_S = 1.0
 # Share of the deliveries whose sender first hangs up, so soon that it may or may not have been heard.
 HANG_UPS, HANG_UP_S = 0.02, 0.004
 
@@ -47,6 +50,16 @@ class Load:
         self._ended = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self._hang_ups = HANG_UPS
+        self._ahead_s, self._stepped_at = 0.0, -inf
+
+    def step(self, ahead_s: float) -> None:
+        """Have every sender's clock run so many seconds ahead of ours (behind, if negative) from now on."""
+        self._ahead_s, self._stepped_at = ahead_s, time.monotonic()
+
+    @property
+    def now(self) -> int:
+        """Unix time by the clock of the senders."""
+        return int(time.time() + self._ahead_s)
 
     @asynccontextmanager
     async def poisson(self, rate: float) -> AsyncIterator[None]:
@@ -114,7 +127,7 @@ class Load:
         delay_s = RETRY_FIRST_S
         while True:
             attempt = await self.attempt(delivery, kind, headers)
-            if not stubborn or attempt.promised or attempt.status not in AGAIN:
+            if not stubborn or attempt.promised or not (attempt.status in AGAIN or attempt.stepped):
                 return
             await asyncio.sleep(self._rng.uniform(delay_s / 2, delay_s))
             headers, delay_s = None, min(RETRY_MAX_S, 2 * delay_s)
@@ -124,11 +137,12 @@ class Load:
     ) -> Attempt:
         """Make one request, signed now unless `headers` are given; hang up when there is no answer in time."""
         sign = self._subject.forge if kind == "forged" else self._subject.sign
-        at = int(time.time()) - (STALE_S if kind == "stale" else 0)
+        at = self.now - (STALE_S if kind == "stale" else 0)
         sent = sign(delivery.id, at, delivery.body) if headers is None else headers
         attempt = Attempt(delivery, kind, time.monotonic())
         self._ledger.attempts.append(attempt)
         await self._exchange(attempt, sent, aiohttp.ClientTimeout(total=within_s))
+        attempt.stepped = self._stepped_at > attempt.sent_at - SIGNED_S
         return attempt
 
     async def _exchange(self, attempt: Attempt, headers: Mapping[str, str], patience: aiohttp.ClientTimeout) -> None:
@@ -157,7 +171,7 @@ class Load:
     async def _next(self, prescription: Prescription) -> None:
         """Make the next delivery of a prescription; whatever becomes of it, another may follow only then."""
         delivery = prescription.deliveries.popleft()
-        headers = self._subject.sign(delivery.id, int(time.time()), delivery.body)
+        headers = self._subject.sign(delivery.id, self.now, delivery.body)
         if self._rng.random() < self._hang_ups:
             await self.attempt(delivery, "genuine", headers, within_s=HANG_UP_S)
         await self.deliver(delivery, stubborn=prescription.stubborn, headers=headers)

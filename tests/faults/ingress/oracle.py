@@ -127,7 +127,8 @@ def _allowed(attempt: Attempt) -> bool:
     if attempt.promised and attempt.kind in PARKED:
         return (attempt.outcome, attempt.reason) == ("parked", PARKED[attempt.kind])
     # Meanwhile its signature may have become too old.
-    return attempt.status in _ANSWERS or (attempt.kind == "replayed" and attempt.status in _REFUSALS)
+    aged = attempt.stepped or attempt.kind == "replayed"
+    return attempt.status in _ANSWERS or (aged and attempt.status in _REFUSALS)
 
 
 def _misordered(owed: Iterable[Attempt], attempts: Iterable[Attempt], log: Sequence[Logged]) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from tests.faults.ingress import (
     nemesis,
     rows_brokers,
+    rows_clocks,
     rows_disk,
     rows_paths,
     rows_process,
@@ -38,6 +39,7 @@ PARTS = (
     rows_traffic,
     rows_secrets,
     rows_replicas,
+    rows_clocks,
     nemesis,
 )
 ROWS = [row for part in PARTS for row in part.ROWS]

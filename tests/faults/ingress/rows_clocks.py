@@ -1,0 +1,82 @@
+"""Rows in which wall clocks are wrong: that of the ingress, or the provider's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from http import HTTPStatus
+
+from bridge.settings import Source
+from tests.faults.ingress.clock import Clock
+from tests.faults.ingress.load import SIGNED_S
+from tests.faults.ingress.row import Row
+from tests.faults.ingress.scene import Scene
+
+# Of the ingress's clock; the tolerance of a source is half of it.
+STEPS_S = (600.0, -600.0, 0.0)
+DRIFT_S = 3_600
+TOLERANCE_S: int = Source.model_fields["tolerance_s"].default
+# Off by so much, and what is said of it: None where it is taken.
+EDGES: tuple[tuple[int, str | None], ...] = (
+    (-TOLERANCE_S, None),
+    (TOLERANCE_S, None),
+    (-TOLERANCE_S - 1, "timestamp_stale"),
+    (TOLERANCE_S + 1, "timestamp_future"),
+)
+
+
+async def stepped(scene: Scene) -> None:
+    """Step the ingress's clock and the senders' together, with Kafka there and away; now and then hold it still.
+
+    While it is held each edge of the tolerance is tried to the second. In the end the senders' clock alone is an hour
+    off, and nothing of theirs counts.
+    """
+    clock = Clock(scene.directory / "clock")
+    await asyncio.to_thread(scene.ingress.kill)
+    scene.ingress.start(**clock.environment)
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(1)):
+            for ahead_s in STEPS_S:
+                await asyncio.to_thread(scene.ingress.ready)
+                _step(scene, clock, ahead_s)
+                await asyncio.sleep(SIGNED_S)
+                await _edges(scene, clock, ahead_s)
+                scene.brokers.pause()
+                await asyncio.sleep(0.5)
+                _step(scene, clock, -ahead_s)
+                await scene.lasting(1)
+                await scene.heal()
+                await _edges(scene, clock, -ahead_s)
+        _step(scene, clock, 0.0)
+    async with scene.load.open():
+        await asyncio.sleep(SIGNED_S)
+        for drift_s, reason in ((DRIFT_S, "timestamp_future"), (-DRIFT_S, "timestamp_stale")):
+            await _signed_at(scene, int(time.time()) + drift_s, reason)
+
+
+def _step(scene: Scene, clock: Clock, ahead_s: float) -> None:
+    clock.step(ahead_s)
+    scene.load.step(ahead_s)
+
+
+async def _edges(scene: Scene, clock: Clock, ahead_s: float) -> None:
+    """Try every edge while the ingress's clock stands still, and have it go on as before."""
+    held = scene.load.now
+    clock.hold(held)
+    for off_s, reason in EDGES:
+        await _signed_at(scene, held + off_s, reason)
+    clock.step(ahead_s)
+
+
+async def _signed_at(scene: Scene, at: int, reason: str | None) -> None:
+    """Deliver something new with a good signature of some moment, and see what is said of the moment."""
+    delivery = scene.load.prescriptions.new().deliveries[0]
+    headers = scene.subject.sign(delivery.id, at, delivery.body)
+    attempt = await scene.load.attempt(delivery, "stale" if reason else "genuine", headers)
+    if reason:
+        assert (attempt.status, attempt.reason) == (HTTPStatus.UNAUTHORIZED, reason), attempt
+    else:
+        assert attempt.promised, attempt
+
+
+ROWS = (Row("T1", "clocks stepped by ten minutes and held still, the provider's an hour off", stepped),)
