@@ -16,7 +16,7 @@ from bridge.settling.parts import Parts
 from bridge.settling.replay import Replay
 from bridge.settling.share import Share
 
-# Batches in hand at a time: while one waits for the database, another is decoded. Each of them takes some 7 MiB.
+# Batches in hand at a time: while one waits for the database, another is decoded. A thousand events take some 14 MiB.
 BATCHES_MAX = 3
 
 

@@ -51,10 +51,10 @@ class Load:
 class Run:
     """The requests of one run and what became of them."""
 
-    def __init__(self, *, first: int, count: int) -> None:
+    def __init__(self, *, first: int, count: int, rate: float) -> None:
         """Sign everything."""
         self.first = first
-        self.waiting = deque(enumerate(requests(first, count)))
+        self.waiting = deque(enumerate(requests(first, count, rate=rate)))
         self.durations_s = [0.0] * count
         self.statuses: Counter[int] = Counter()
         self.refused: list[int] = []
@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
 
 async def generate(*, port: int, first: int, count: int, connections: int, rate: float) -> Load:
     """Make `count` requests and return what was seen."""
-    run = Run(first=first, count=count)
+    run = Run(first=first, count=count, rate=rate)
     # The requests live as long as the process; looking through them again and again would cost the server its core.
     gc.freeze()
     gc.disable()

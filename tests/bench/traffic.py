@@ -46,10 +46,11 @@ def body_of(number: int) -> bytes:
     return template.replace(_ID, event_id(number).encode()).replace(_KEY, b"rx_%010d" % (number % KEYS))
 
 
-def requests(first: int, count: int) -> Iterator[bytes]:
-    """Yield whole HTTP requests, signed now."""
-    now = int(time.time())
+def requests(first: int, count: int, *, rate: float = 0.0) -> Iterator[bytes]:
+    """Yield whole HTTP requests, signed as if now, or at the moment when each is due at a rate."""
+    began = time.time()
     for number in range(first, first + count):
+        now = int(began + ((number - first) / rate if rate else 0.0))
         body, name = body_of(number), event_id(number)
         head = (
             f"POST {PATH} HTTP/1.1\r\n"
