@@ -87,7 +87,8 @@ def _measure(console: Console, server: Server, cluster: EmbeddedCluster, *, quic
         while _spooled(server) < EVENTS:
             server.load(ROUND_REQUESTS, connections=CONNECTIONS)
         full = psutil.Process(server.child.pid).memory_info().rss
-        console.print(f"{_spooled(server):,.0f} events wait, {full / 2**20:.0f} MiB")
+        events, taken = _spooled(server), _metric(server, "drxbridge_spool_bytes")
+        console.print(f"{events:,.0f} events wait, {full / 2**20:.0f} MiB")
     drain = _drained(server)
     console.print(f"{drain.events:,} drained in {drain.elapsed_s:.1f} s, {drain.rss / 2**20:.0f} MiB")
     steady = {} if quick else _steady(console, server, cluster)
@@ -99,6 +100,7 @@ def _measure(console: Console, server: Server, cluster: EmbeddedCluster, *, quic
         "p99_ms": [each.p99_ms for each in loads],
         "statuses": _statuses(loads),
         "rss_full_mib": full / 2**20,
+        "bytes_each": taken / events,
         "drain": _figures(drain),
         "steady": steady,
         "rss_peak_mib": server.rss_peak / 2**20,
@@ -142,10 +144,14 @@ def _drained(server: Server) -> Drain:
 
 
 def _spooled(server: Server) -> float:
+    return _metric(server, "drxbridge_spool_events")
+
+
+def _metric(server: Server, name: str) -> float:
     port, _ = server.ready
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_HANG_S) as answer:
         families = text_string_to_metric_families(answer.read().decode())
-    return sum(each.value for family in families for each in family.samples if each.name == "drxbridge_spool_events")
+    return sum(each.value for family in families for each in family.samples if each.name == name)
 
 
 def _statuses(loads: list[Load]) -> dict[str, int]:
@@ -171,6 +177,7 @@ def table(figures: dict[str, Any]) -> Table:
         (f"p99 ms (goal <= {GOALS['p99_ms']})", spread(figures["p99_ms"])),
         ("answers", str(figures["statuses"])),
         (f"{drain['events']:,} spooled: RSS MiB (goal <= {GOALS['rss_mib']})", f"{figures['rss_full_mib']:.0f}"),
+        ("bytes of a spooled event", f"{figures['bytes_each']:,.0f}"),
         ("drained in s", f"{drain['elapsed_s']:.1f}, {drain['events'] / drain['elapsed_s']:,.0f} events/s"),
         (f"meanwhile: RSS MiB (goal <= {GOALS['rss_mib']})", f"{drain['rss_mib']:.0f}"),
     ]

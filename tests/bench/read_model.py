@@ -24,6 +24,7 @@ from bridge.dev.postgres import PostgresServer
 from bridge.dev.postgres_programs import find_programs
 from tests.bench import slow_sinks
 from tests.bench.consuming import Pace, Sample, consumer, memory, pace
+from tests.bench.sizes import log_bytes, table_bytes, wal_bytes
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 from tests.installed import ROOT
 from tests.postgres import fresh_database
@@ -56,6 +57,7 @@ class Bench:
         """Read from there, write there."""
         self.place = slow_sinks.Place(directory, bootstrap_servers, server)
         self._numbers = itertools.count(1)
+        self.bytes_each: dict[str, int] = {}
 
     def poll(self) -> Pace:
         """Only poll and decode."""
@@ -71,7 +73,7 @@ class Bench:
         return pace(self.samples(ROUND_RECORDS))
 
     def samples(self, records: int) -> list[Sample]:
-        """Run ours until so many records are settled."""
+        """Run ours until so many records are settled; `bytes_each` is then what an event takes in the database."""
         # A schema is a read model of its own, with its own group.
         schema = f"bench_{next(self._numbers)}"
         with fresh_database(self.place.dsn) as dsn:
@@ -83,11 +85,15 @@ class Bench:
                 group=f"{NAME}.{schema}",
                 settings={"CONSUMER_READ_MODEL__SCHEMA": schema},
             )
+            before = wal_bytes(dsn)
             ours.start()
             try:
-                return ours.watch(dsn, records)
+                samples = ours.watch(dsn, records)
             finally:
                 ours.child.kill()
+            written = wal_bytes(dsn) - before
+            self.bytes_each = {"written ahead": round(written / samples[-1].settled), **table_bytes(dsn, schema)}
+            return samples
 
     def _control(self, name: str, records: int, *dsn: str) -> Pace:
         command = [sys.executable, "-m", "tests.bench.controls", name, self.place.bootstrap_servers, TOPIC]
@@ -115,7 +121,10 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
         soak = QUICK_RECORDS if quick else SOAK_RECORDS
         written = fill(cluster.bootstrap_servers, Lives.of_records(soak).records(TOPIC))
         console.print(f"{written:,} records in the topic")
-        return _measure(console, Bench(directory, cluster.bootstrap_servers, server.dsn), soak, 1 if quick else ROUNDS)
+        figures = _measure(
+            console, Bench(directory, cluster.bootstrap_servers, server.dsn), soak, 1 if quick else ROUNDS
+        )
+        return figures | {"log_bytes": round(log_bytes(directory / "kafka", TOPIC) / written)}
     finally:
         server.stop()
         cluster.stop()
@@ -143,6 +152,7 @@ def _measure(console: Console, bench: Bench, soak: int, rounds: int) -> dict[str
             "records": samples[-1].settled,
             "events_per_s": round(whole.per_s),
             "cpu_us": round(whole.cpu_us, 1),
+            "bytes_each": bench.bytes_each,
             **memory(samples),
             "rss_mib": [[each.settled, round(each.rss / 2**20, 1)] for each in samples[:: max(1, len(samples) // 50)]],
         },

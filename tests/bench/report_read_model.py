@@ -30,6 +30,11 @@ def table(figures: dict[str, Any]) -> Table:
         (f"{soak['records']:,} records: events/s", _goal(soak["events_per_s"], f">= {GOALS['events_per_s']:,}")),
         ("peak RSS MiB", _goal(soak["rss_peak_mib"], f"<= {GOALS['rss_mib']}")),
         ("RSS MiB, median of first and last half", _memory(soak)),
+        ("bytes of an event in the log", f"{figures['log_bytes']:,}"),
+        (
+            "bytes of an event in PostgreSQL",
+            ", ".join(f"{name} {taken:,}" for name, taken in soak["bytes_each"].items()),
+        ),
         ("sink of 20 ms, 8 lanes / one lane", _goal(sinks["lanes_ratio"], f">= {GOALS['lanes_ratio']:g}")),
         ("p99 ms of the others, no key hangs", f"{sinks['p99_ms']:.1f}"),
         ("p99 ms of the others, one key hangs", f"{sinks['p99_beside_hanging_ms']:.1f}"),
