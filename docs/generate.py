@@ -18,6 +18,7 @@ if str(HERE.parent) not in sys.path:  # run as a script, only this folder is on 
     sys.path.insert(0, str(HERE.parent))
 
 from docs.asyncapi import asyncapi  # noqa: E402 - after the path
+from docs.capacity import capacity  # noqa: E402 - as above
 from docs.chart_page import chart_readme  # noqa: E402 - as above
 from docs.metrics_page import metrics_page  # noqa: E402 - as above
 from docs.monitoring.dashboards import BOARDS, Board, dashboard  # noqa: E402 - as above
@@ -66,6 +67,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
             for board in BOARDS
         },
         "../helm/drx-bridge/README.md": chart_readme,
+        "operations.md": capacity,
     }
 )
 """File name to what must stand in it."""

@@ -17,8 +17,12 @@ from tests.monitoring.queries import ROOT, RUNBOOKS, blocks
 
 PROGRAMS: dict[str, click.Group] = {"drx-bridge": bridge_cli, "drx-consumer": consumers_cli}
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+OPERATIONS = ROOT / "docs" / "operations.md"
 COMMANDS = [
-    (page.name, line) for page in RUNBOOKS for block in blocks(page, "sh") for line in block.strip().split("\n")
+    (page.name, line)
+    for page in (*RUNBOOKS, OPERATIONS)
+    for block in blocks(page, "sh")
+    for line in block.strip().split("\n")
 ]
 
 
@@ -56,6 +60,13 @@ def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
         url = each.rule()["annotations"]["runbook_url"]  # type: ignore[index]  # a rule is a table of tables
         assert (ROOT / url).is_file()
         assert url == f"{PLACE}/{each.name}.md"
+
+
+def test_the_operating_page_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)", OPERATIONS.read_text())
+
+    assert links
+    assert [link for link in links if not (OPERATIONS.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
