@@ -12,18 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import get_args
 
-from bridge.event import Identity, Reason, Settled
+from bridge.event import Identity, Settled
 from bridge.ingress.id_table import NEVER, IdTable
 from bridge.ingress.profiles.profile import DEDUPE_WINDOW_S
 
 # 128 bits before every id that is hashed: Python's hash of a text is keyed, but the environment may set its key.
 _SALT_BYTES = 16
-# An entry's mark: the place of its reason, and whether it is only spooled.
-_REASONS = ("", *get_args(Reason))
-_MARKS = {reason: place << 1 for place, reason in enumerate(_REASONS)}
-_SPOOLED = 1
+# An entry's mark.
+_COMMITTED, _SPOOLED = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,6 @@ class Known:
         rival: Set when one is pending with another body: wait for it, then ask again; nothing was registered.
         conflict: One is committed or spooled with another body; nothing was registered.
         spooled: At least one of the known ones is only spooled.
-        reason: Of a parked delivery that is known: what it was parked for.
     """
 
     fresh: tuple[int, ...] = ()
@@ -44,7 +40,6 @@ class Known:
     rival: asyncio.Future[Settled] | None = None
     conflict: bool = False
     spooled: bool = False
-    reason: str = ""
 
 
 _FRESH = Known(fresh=(0,))
@@ -54,11 +49,10 @@ _CONFLICT = Known(conflict=True)
 class _Pending:
     """Something on its way, and who waits for its end."""
 
-    __slots__ = ("body", "reason", "waiting")
+    __slots__ = ("body", "waiting")
 
-    def __init__(self, body: int, reason: str) -> None:
+    def __init__(self, body: int) -> None:
         self.body = body
-        self.reason = reason
         self.waiting: list[asyncio.Future[Settled]] = []
 
     def attach(self) -> asyncio.Future[Settled]:
@@ -121,7 +115,7 @@ class Dedupe:
         now, table, pendings = self._now(), self._table, self._pending
         fresh: list[tuple[int, int, _Pending]] = []
         attached: list[_Pending] = []
-        marks = 0
+        spooled = False
         for position, identity in enumerate(identities):
             key, body = self._hashes(identity)
             pending = pendings.get(key)
@@ -133,11 +127,11 @@ class Dedupe:
             entry = table.find(key)
             held = entry and table.expiries[entry] > now
             if held and table.bodies[entry] == body:
-                marks |= table.marks[entry]
+                spooled |= table.marks[entry] == _SPOOLED
             elif held and not identity.reason:
                 return _CONFLICT
             else:
-                fresh.append((position, key, _Pending(body, identity.reason)))
+                fresh.append((position, key, _Pending(body)))
         for _, key, pending in fresh:
             pendings.setdefault(key, pending)
         if len(fresh) == len(identities) == 1:
@@ -145,8 +139,7 @@ class Dedupe:
         return Known(
             fresh=tuple(position for position, _, _ in fresh),
             pending=tuple(pending.attach() for pending in attached),
-            spooled=bool(marks & _SPOOLED),
-            reason=_REASONS[marks >> 1] or next((pending.reason for pending in attached), ""),
+            spooled=spooled,
         )
 
     def settled(self, identity: Identity, state: Settled) -> None:
@@ -164,34 +157,34 @@ class Dedupe:
         if state == "failed":
             return
         now = int(self._now())
-        spooled = state == "spooled"
-        expires = NEVER if spooled else self._expires(identity.source, now)
-        mark = _MARKS.get(identity.reason, 0) | spooled
-        self._hold(key, body, mark, expires, now)
+        if state == "spooled":
+            self._hold(key, body, _SPOOLED, NEVER, now)
+        else:
+            self._hold(key, body, _COMMITTED, self._expires(identity.source, now), now)
 
     def committed_before(self, identity: Identity) -> bool:
         """True when the same id with the same body is already in its topic, however long ago."""
         key, body = self._hashes(identity)
         table = self._table
         entry = table.find(key)
-        return bool(entry) and table.bodies[entry] == body and not table.marks[entry] & _SPOOLED
+        return bool(entry) and table.bodies[entry] == body and table.marks[entry] == _COMMITTED
 
     def recalled(self, identity: Identity, at_s: float) -> None:
         """Note what was found in a topic, written there by whomever, of a delivery received at `at_s` (Unix seconds).
 
         What became of an id in this process stands, except that something spooled turns out to be committed.
         """
-        if identity.source not in self._configured or identity.reason not in _MARKS:
+        if identity.source not in self._configured:
             return
         key, body = self._hashes(identity)
         now = int(self._now())
         entry = self._table.find(key)
-        if entry and self._table.marks[entry] & _SPOOLED:
+        if entry and self._table.marks[entry] == _SPOOLED:
             # From now, not from its receipt: the drain that is to come must still find it.
             at_s = now
         expires = self._expires(identity.source, min(at_s, now))
         if expires > now:
-            self._hold(key, body, _MARKS[identity.reason], expires, now)
+            self._hold(key, body, _COMMITTED, expires, now)
 
     def _hold(self, key: int, body: int, mark: int, expires: int, now: int) -> None:
         """Hold what is committed or spooled; of two bodies the first one stands, and spooled never undoes committed."""
@@ -203,7 +196,7 @@ class Dedupe:
             table.change(entry, body, mark, expires=expires)
         elif table.bodies[entry] != body:
             return
-        elif table.marks[entry] & _SPOOLED or (not mark & _SPOOLED and expires > table.expiries[entry]):
+        elif table.marks[entry] == _SPOOLED or (mark == _COMMITTED and expires > table.expiries[entry]):
             table.change(entry, body, mark, expires=expires)
 
     def _hashes(self, identity: Identity) -> tuple[int, int]:

@@ -73,7 +73,6 @@ class World:
         else:
             assert self.remembered(identity)
             assert known.spooled == (identity in self.spooled)
-        assert known.reason == ("" if known.fresh else identity.reason)
 
     def settle(self, identity: Identity, state: Settled) -> None:
         self.dedupe.settled(identity, state)
