@@ -35,9 +35,11 @@ class Alert:
 
 
 def grew(counter: str, span: str, *, by: str) -> str:
-    """Return how much a counter grew; a series that begins with its first count has grown by all that it says.
+    """Return how much a counter grew, also one of which there is no value at the beginning of the span.
 
-    `increase` alone would miss that one: it sees a value, and no earlier one.
+    `increase` alone sees only later ones. Where a scrape had failed just then, or the process was down, the last value
+    before counts; a series that begins with its first count, or again, has grown by all that it says.
     """
-    old, new = f"increase({counter}[{span}]) and {counter} offset {span}", f"{counter} unless {counter} offset {span}"
-    return f"sum by ({by}) (({old})\n  or ({new}))"
+    old = f"increase({counter}[{span}]) and {counter} offset {span}"
+    gap = f"{counter} - last_over_time({counter}[1d] offset {span}) >= 0"
+    return f"sum by ({by}) (({old})\n  or ({gap})\n  or {counter})"

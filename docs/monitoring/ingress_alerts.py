@@ -8,6 +8,7 @@ from docs.monitoring.objectives import FAST, SLOW, burns
 
 _POSTS = 'drxbridge_http_requests_total{route="/webhooks/{source}"}'
 _CLOCK = 'drxbridge_signature_failures_total{reason=~"stale|future"}'
+_FAILED_WRITES = 'drxbridge_produce_total{outcome!="acknowledged"}'
 _OLDEST = "drxbridge_spool_oldest_event_timestamp_seconds"
 _OFFSET = "drxbridge_provider_clock_offset_seconds_bucket"
 _LAST = 'drxbridge_source_last_event_timestamp_seconds{source!="_heartbeat"}'
@@ -101,7 +102,7 @@ def durability_alerts() -> list[Alert]:
     return [
         Alert(
             "ProduceFailing",
-            'sum by (namespace) (increase(drxbridge_produce_total{outcome!="acknowledged"}[5m])) > 0\n'
+            f"{grew(_FAILED_WRITES, '5m', by='namespace')} > 0\n"
             'or max by (namespace) (drxbridge_producer_state{state!~"ready|closed"}) == 1',
             "page",
             "Kafka does not take what is written to it",

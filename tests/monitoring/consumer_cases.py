@@ -59,5 +59,12 @@ def consumers() -> list[Case]:
         quiet("ParkingFull", "when there is room again", {full: f"{flat(1, HALF)} {flat(0, REST)}"}),
         firing("SafetySignal", {safety: step(1, last=5)}),
         firing("SafetySignal", {safety: f"_x56 {flat(1, 5)}"}),
+        firing("SafetySignal", {safety: f"{flat(0, 40)} stale _x14 {flat(2, 6)}"}),
+        firing("SafetySignal", {safety: f"{flat(5, 40)} stale _x14 {flat(2, 6)}"}),
         quiet("SafetySignal", "at an old one", {safety: step(1)}),
+        quiet(
+            "SafetySignal",
+            "at an old one, ten minutes after a scrape failed",
+            {safety: f"{flat(3, 50)} stale {flat(3, 10)}"},
+        ),
     ]

@@ -37,6 +37,7 @@ def durability() -> list[Case]:
     return [
         firing("ProduceFailing", away),
         firing("ProduceFailing", {refused: bend(0, 1)}),
+        firing("ProduceFailing", {refused: f"_x57 {flat(1, 4)}"}),
         quiet("ProduceFailing", "at a short one", {ready: step(0, before=1, last=2), stalled: step(1, last=2)}),
         firing(
             "PartitionCountMismatch", {at("partition_count_mismatch", INGRESS, 'topic="t"'): step(1)}, severity=TICKET
@@ -63,6 +64,12 @@ def durability() -> list[Case]:
         firing("SpoolCorrupt", {corrupt: step(2)}),
         firing("SpoolCorrupt", {corrupt: began(2)}),
         quiet("SpoolCorrupt", "at an old one", {corrupt: flat(2, 2 * HOUR)}, span=Span(2 * HOUR)),
+        quiet(
+            "SpoolCorrupt",
+            "at an old one, an hour after a scrape failed",
+            {corrupt: f"{flat(2, HOUR)} stale {flat(2, HOUR - 1)}"},
+            span=Span(2 * HOUR),
+        ),
         firing("SpoolLocked", {at("spool_locked_records", INGRESS): step(1)}),
         quiet("SpoolLocked", "at once", {at("spool_locked_records", INGRESS): step(1, last=1)}),
         firing("DedupeNotReady", {unready: step(0, before=1)}, severity=TICKET),
