@@ -39,6 +39,8 @@ class SchemaIds:
         self._routing = routing
         self._credentials = read_credentials(registry.username_file, registry.password_file)
         self._requests = requests
+        for outcome in ("ok", "failed"):
+            requests.labels(outcome)  # there before the first, so that a rate sees it
         self._codec: Codec | None = None
         if registry.url is None:
             self._codec = Codec(schemas=self._lock.schemas(), ids=self._lock.ids())

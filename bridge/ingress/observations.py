@@ -20,6 +20,25 @@ POST = "POST"
 SERVICE = "ingress"
 FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future", "replay")
 PARK_REASONS = ("malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected")
+# Why nothing could be made durable, as the contract of the answers has it.
+UNAVAILABLE_CODES = (
+    "admission_full",
+    "deadline",
+    "handshake_failed",
+    "kafka_unavailable",
+    "not_authorized",
+    "outcome_unknown",
+    "queue_full",
+    "record_refused",
+    "record_too_large",
+    "schema_ids_unknown",
+    "shutting_down",
+    "spool_full",
+    "spool_unavailable",
+    "topic_missing",
+    "unexpected",
+    "unreachable",
+)
 # Refusals of what was never sent to a source.
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 
@@ -75,11 +94,10 @@ class Observations:
                 self._answer(OTHER, POST, "refused", code)
             else:
                 self._answer(ROUTE, POST, "refused", code)
-        for outcome, code in (
-            *((outcome, "") for outcome in ("accepted", "duplicate", "spooled", "parked")),
-            ("unavailable", "admission_full"),
-        ):
-            self._answer(ROUTE, POST, outcome, code)
+        for outcome in ("accepted", "duplicate", "spooled", "parked"):
+            self._answer(ROUTE, POST, outcome, "")
+        for code in UNAVAILABLE_CODES:
+            self._answer(ROUTE, POST, "unavailable", code)
 
     def verified(self, *, slot: str, offset_s: float, size: int) -> None:
         """A delivery was proved by the secret in `slot`; its clock is `offset_s` seconds behind ours."""

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic import ValidationError
 
 from bridge.ingress.heartbeat import SOURCE
-from bridge.ingress.observations import FAILURE_REASONS, OTHER, PARK_REASONS, POST, ROUTE, SERVICE
+from bridge.ingress.observations import FAILURE_REASONS, OTHER, PARK_REASONS, POST, ROUTE, SERVICE, UNAVAILABLE_CODES
 from bridge.ingress.profiles.profile import FLAGS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.ingress.secrets import Outcome as Reload
@@ -70,7 +70,7 @@ def test_a_difference_is_seen_either_way() -> None:
         ("route", {ROUTE, OTHER}),
         ("method", {POST, OTHER}),
         ("answer", {*STATUS, "refused"}),
-        ("answer_code", {"", *REFUSAL_STATUS, *UNAVAILABLE}),
+        ("answer_code", {"", *REFUSAL_STATUS, *UNAVAILABLE_CODES}),
         ("proof", set(FAILURE_REASONS)),
         ("key_slot", set(get_args(SlotWord))),
         ("reload", set(get_args(Reload))),
@@ -88,6 +88,10 @@ def test_a_difference_is_seen_either_way() -> None:
 def test_a_closed_list_is_the_one_of_the_code(name: str, said: set[str]) -> None:
     assert set(SETS[name]) == said
     assert len(SETS[name]) == len(said)
+
+
+def test_why_nothing_is_durable_is_said_in_the_words_of_the_contract() -> None:
+    assert set(UNAVAILABLE_CODES) == set(UNAVAILABLE)
 
 
 def test_the_ends_of_a_write_are_those_that_a_sender_may_be_told() -> None:
