@@ -31,17 +31,18 @@ check: lint
 	$(BIN)/pytest --quiet tests/unit tests/component
 
 # What some faults need and Python's index does not have; without it their rows are skipped and say so.
-fault-tools:
+fault-tools: $(INSTALLED)
 	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq haproxy; }
+	-$(BIN)/python -m tests.debian prometheus alertmanager
 
 test: setup lint fault-tools
-	-$(BIN)/python -m tests.promtool
+	-$(BIN)/python -m tests.debian promtool
 	$(BIN)/pytest tests
 
 # Prometheus's judge of rules and metrics, where the PATH has none: unpacked from Debian's package, nothing installed.
 promtool: $(INSTALLED)
-	$(BIN)/python -m tests.promtool
+	$(BIN)/python -m tests.debian promtool
 
 # The chart and its pods; part of `test`.
 chart: setup

@@ -1,0 +1,119 @@
+"""Programs of others that only tests need: those on the PATH, else Debian's, unpacked for this user.
+
+`python -m tests.debian NAME …` fetches what is missing; nothing is installed and no server is started.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.dev.jars import cache_dir
+from tests.spooling import NAMESPACE
+
+
+class Program(NamedTuple):
+    """Where a program is found.
+
+    Attributes:
+        package: Debian's.
+        called: Its name there.
+        share: Directory of the package that it reads, by an absolute path.
+    """
+
+    package: str
+    called: str
+    share: str = ""
+
+
+PROGRAMS = {
+    "promtool": Program("prometheus", "promtool"),
+    "prometheus": Program("prometheus", "prometheus"),
+    "alertmanager": Program("prometheus-alertmanager", "prometheus-alertmanager", "/usr/share/prometheus/alertmanager"),
+}
+# Makes a directory ($0) be found elsewhere ($1), by what is run then and by nobody else: nothing is installed.
+_ELSEWHERE = """\
+mount -t tmpfs none /usr/share && mkdir -p "$(dirname "$1")" && ln -s "$0" "$1" && shift && exec "$@"
+"""
+
+
+def find(name: str) -> str | None:
+    """Return the program, if it is there."""
+    own = _own(name)
+    return shutil.which(name) or shutil.which(PROGRAMS[name].called) or (str(own) if own.exists() else None)
+
+
+def command(name: str) -> list[str]:
+    """Return how to run a program that is there."""
+    found, share = find(name) or name, PROGRAMS[name].share
+    if found != str(_own(name)) or not share:
+        return [found]
+    return [*NAMESPACE, "sh", "-c", _ELSEWHERE, str(_share(name)), share, found]
+
+
+def fetch(name: str) -> str | None:
+    """Return the program, after unpacking Debian's package if need be; None where that cannot be done."""
+    found = find(name)
+    if found is not None or shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        return found
+    package, place = PROGRAMS[name].package, cache_dir()
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        # Lists of packages may be old or none; only root may renew them, and only root needs to.
+        if not _download(package, scratch) and not (
+            _run("apt-get", "update", cwd=scratch) and _download(package, scratch)
+        ):
+            return None
+        (archive,) = Path(scratch).glob("*.deb")
+        if not _run("dpkg-deb", "--extract", str(archive), "content", cwd=scratch):
+            return None
+        for each in (each for each, program in PROGRAMS.items() if program.package == package):
+            _keep(each, Path(scratch) / "content")
+    return str(_own(name))
+
+
+def lacking(name: str) -> str:
+    """Say where a program comes from."""
+    package = PROGRAMS[name].package
+    return (
+        f"{name} is missing: put it on the PATH (Debian: `apt-get install {package}`), "
+        f"or run `python -m tests.debian {name}` on a Debian"
+    )
+
+
+def _own(name: str) -> Path:
+    return cache_dir() / name / name
+
+
+def _share(name: str) -> Path:
+    return cache_dir() / name / "share"
+
+
+def _keep(name: str, content: Path) -> None:
+    program, own = PROGRAMS[name], _own(name)
+    own.parent.mkdir(exist_ok=True)
+    if program.share:
+        shutil.rmtree(_share(name), ignore_errors=True)
+        (content / program.share.lstrip("/")).rename(_share(name))
+    (content / "usr" / "bin" / program.called).rename(own)  # last: what is there is whole
+
+
+def _download(package: str, directory: str) -> bool:
+    return _run("apt-get", "download", "--quiet", package, cwd=directory)
+
+
+def _run(*command: str, cwd: str) -> bool:
+    return subprocess.run(command, cwd=cwd, capture_output=True, check=False).returncode == 0  # noqa: S603 - our own
+
+
+def main(names: list[str]) -> str | None:
+    """Fetch them all; return what is to be said of those that cannot be had."""
+    return "\n".join(lacking(name) for name in names if fetch(name) is None) or None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
