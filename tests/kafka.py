@@ -7,6 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 from prometheus_client import CollectorRegistry
 
 from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin
@@ -19,6 +25,7 @@ from tests.cluster import Cluster
 
 # Bound of anything that must happen; generous, since the machine may be busy.
 HANG_S = 60.0
+_ANSWER_S = 30.0
 
 
 def a_producer(
@@ -86,6 +93,16 @@ async def narrow_topic(bootstrap_servers: str, *, partitions: int) -> str:
     async with open_admin(Connection(bootstrap_servers)) as admin:
         await admin.create([spec])
     return name
+
+
+def limit_messages(bootstrap_servers: str, topic: str, bytes_max: int) -> None:
+    """Have a topic refuse larger batches."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    resource.add_incremental_config(
+        ConfigEntry("max.message.bytes", str(bytes_max), incremental_operation=AlterConfigOpType.SET)
+    )
+    admin.incremental_alter_configs([resource])[resource].result(_ANSWER_S)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Renders the results of the fault matrix into docs/reliability.md: `python -m tests.faults.report`."""
+"""Renders what faults came to into docs/reliability.md: `python -m tests.faults.report`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from tests.faults.alerts import results as alerts
 from tests.faults.ingress.results import RESULTS, ROOT, Result, kept
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+ALERTS_BEGIN, ALERTS_END = "<!-- alerts: begin -->", "<!-- alerts: end -->"
 # Column to the figure of one row over all its runs.
 _SUMS = {
     "requests": "requests",
@@ -37,11 +39,38 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def render(page: str, results: Sequence[Result]) -> str:
-    """Put the table between the marks of the page."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table(results)}\n{END}{after}"
+def alert_table(results: Sequence[alerts.Result]) -> str:
+    """Give each alert one line: the longest it has taken in any run."""
+    columns = ["alert", "urgency", "what is done", "runs", "time ÷", "fires after, s", "clears after, s", "comes with"]
+    lines = [_line(columns), _line(["---", "---", "---", "--:", "--:", "--:", "--:", "---"])]
+    for _, found in groupby(sorted(results, key=_alert), key=_alert):
+        runs = list(found)
+        lines.append(
+            _line(
+                [
+                    runs[-1].alert,
+                    runs[-1].severity,
+                    runs[-1].fault,
+                    str(len(runs)),
+                    str(runs[-1].factor),
+                    f"{max(run.fired_s for run in runs):.1f}",
+                    f"{max(run.cleared_s for run in runs):.1f}",
+                    ", ".join(sorted({other for run in runs for other in run.others})),
+                ]
+            )
+        )
+    return "\n".join(lines)
+
+
+def render(page: str, text: str, *, begin: str = BEGIN, end: str = END) -> str:
+    """Put a table between the marks of the page."""
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def _alert(result: alerts.Result) -> tuple[str, str]:
+    return result.alert, result.severity
 
 
 def _cells(name: str, runs: Sequence[Result], title: str | None = None) -> list[str]:
@@ -58,13 +87,18 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main(page: Path = PAGE, results: Path = RESULTS) -> int:
+def main(page: Path = PAGE, directory: Path = RESULTS.parent) -> int:
     """Render the page from all results; 1 when there are none."""
-    found = kept(results)
-    if not found:
-        print(f"no results in {results.relative_to(ROOT)}: `make faults` makes them", file=sys.stderr)  # noqa: T201
+    rows, fired = kept(directory / RESULTS.name), alerts.kept(directory / alerts.RESULTS.name)
+    if not rows and not fired:
+        print(f"no results in {directory.relative_to(ROOT)}: `make faults` makes them", file=sys.stderr)  # noqa: T201
         return 1
-    page.write_text(render(page.read_text(encoding="utf-8"), found), encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    if rows:
+        text = render(text, table(rows))
+    if fired:
+        text = render(text, alert_table(fired), begin=ALERTS_BEGIN, end=ALERTS_END)
+    page.write_text(text, encoding="utf-8")
     return 0
 
 

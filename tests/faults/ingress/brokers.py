@@ -11,14 +11,12 @@ import orjson
 from confluent_kafka import ElectionType, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
     AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     NewPartitions,
 )
 
 from tests.cluster import EmbeddedCluster
 from tests.integration.ingress_process import until
+from tests.kafka import limit_messages
 
 BROKERS = 3
 _ANSWER_S = 30.0
@@ -75,11 +73,7 @@ class Brokers(EmbeddedCluster):
 
     def limit(self, topic: str, bytes_max: int) -> None:
         """Have a topic refuse larger batches."""
-        admin, resource = self.admin, ConfigResource(ConfigResource.Type.TOPIC, topic)
-        resource.add_incremental_config(
-            ConfigEntry("max.message.bytes", str(bytes_max), incremental_operation=AlterConfigOpType.SET)
-        )
-        admin.incremental_alter_configs([resource])[resource].result(_ANSWER_S)
+        limit_messages(self.bootstrap_servers, topic, bytes_max)
 
     def delete(self, topic: str) -> None:
         """Delete a topic; return when no broker knows it any more."""

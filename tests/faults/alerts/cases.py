@@ -1,0 +1,85 @@
+"""Which fault fires which alert, and which pages come with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tests.faults.alerts import faults
+from tests.faults.alerts.site import Site
+
+Fault = Callable[[Site], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One alert of one urgency, and its fault.
+
+    Attributes:
+        title: What is done, in words for the table.
+        consequences: Pages that may come too, each with the reason why it is right to.
+    """
+
+    alert: str
+    severity: Literal["page", "ticket"]
+    title: str
+    fault: Fault
+    consequences: Mapping[str, str] = field(default_factory=dict)
+
+
+KAFKA_AWAY = {
+    "ProduceFailing": "nothing can be written",
+    "HeartbeatMissing": "a heartbeat counts when Kafka has it",
+    "ConsumerStalled": "what was in the topics when the broker went cannot be read",
+    "FreshnessBurnFast": "consumers come back after the broker, and what they find then is late",
+}
+CASES = (
+    Case("SignatureFailureSpike", "ticket", "20 deliveries signed with another key", faults.forged),
+    Case("ClockSkewSuspected", "page", "5 genuine deliveries with times an hour old", faults.late_clock),
+    Case("IdConflict", "ticket", "another body under an id that was used", faults.two_bodies),
+    Case("ParkedKeysGrowing", "ticket", "a record in the topic that is none of ours", faults.poison),
+    Case("DLQGrowing", "ticket", "an event that an order-free consumer cannot apply", faults.refused),
+    Case("SecretReloadFailed", "ticket", "a file beside the secret that is none", faults.bad_secret),
+    Case("SafetySignal", "page", "a prescription dispensed after its cancellation", faults.dispensed_after_cancel),
+    Case(
+        "ProduceFailing",
+        "page",
+        "max.message.bytes lowered below an event, then raised",
+        faults.refused_by_size,
+        {"SpoolStuck": "the event that Kafka refuses stays on disk, and so does what comes behind it"},
+    ),
+    Case("HeartbeatMissing", "page", "the broker frozen", faults.kafka_frozen, KAFKA_AWAY),
+    Case("SpoolInUse", "ticket", "the broker killed while deliveries come in", faults.kafka_killed, KAFKA_AWAY),
+    Case("SpoolFillingUp", "page", "a quarter of the spool filled in seconds", faults.spool_filling, KAFKA_AWAY),
+    Case(
+        "SpoolCorrupt",
+        "page",
+        "a bit of the spool flipped while the ingress is down",
+        faults.bit_flipped,
+        {**KAFKA_AWAY, "TargetMissing": "the ingress is down for seconds, which are minutes here"},
+    ),
+    Case("ConsumerMissing", "page", "a consumer frozen", faults.consumer_frozen),
+    Case(
+        "ConsumerStalled",
+        "page",
+        "the database frozen",
+        faults.database_frozen,
+        {
+            "FreshnessBurnFast": "what was held up is late when it is applied at last",
+            "SinkCircuitOpen": "the consumer notices after a while that its database is away",
+        },
+    ),
+    Case(
+        "IngressErrorBudgetBurnFast",
+        "page",
+        "the broker frozen until the spool is full",
+        faults.spool_full,
+        {
+            **KAFKA_AWAY,
+            "SpoolFillingUp": "it is full at last",
+            "SpoolUnavailable": "a full spool takes nothing",
+        },
+    ),
+)

@@ -1,0 +1,209 @@
+"""What is done to an installation so that an alert fires, and how it is undone; each for a block."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import orjson
+from confluent_kafka import Producer
+
+from bridge.dev.files import write_text
+from bridge.dev.generator import EPOCH, a_cast
+from bridge.dev.story import HOUR, Life
+from bridge.dev.story_plots import cancelled
+from tests.faults.alerts.site import EVENTS, REFUSED, Site, an_event
+from tests.integration.consumer_process import drx_consumer
+from tests.integration.ingress_process import until
+from tests.kafka import limit_messages
+
+# Brokers' default for the largest batch.
+BATCH_MAX_BYTES = 1_048_588
+SOME, MANY = 5, 20
+ANSWER_S = 30.0
+INTRUDERS_KEY = b"whoever forges knows another key"
+
+
+@contextmanager
+def forged(site: Site) -> Iterator[None]:
+    """Somebody tries who has not the secret."""
+    for _ in range(MANY):
+        assert site.deliver(an_event(), key=INTRUDERS_KEY) == 401
+    yield
+
+
+@contextmanager
+def late_clock(site: Site) -> Iterator[None]:
+    """The sender's clock is an hour behind."""
+    for _ in range(SOME):
+        assert site.deliver(an_event(), age_s=3_600) == 401
+    yield
+
+
+@contextmanager
+def two_bodies(site: Site) -> Iterator[None]:
+    """The sender says something else under an id that it has used."""
+    word = uuid4().hex
+    first, other = (an_event(id=f"evt_{word}", data_prescription_id=f"rx_{word}", account_id=each) for each in "ab")
+    assert site.deliver(first) == 200
+    assert site.deliver(other) == 202
+    yield
+
+
+@contextmanager
+def parked(site: Site) -> Iterator[str]:
+    """Somebody else writes to the topic what is no record of ours, under the given key; an operator gives it up."""
+    key, before = f"rx_{uuid4().hex}", site.reader.metric("drxbridge_park_total")
+    producer = Producer({"bootstrap.servers": site.cluster.bootstrap_servers})
+    producer.produce(EVENTS, key=key, value=b"no record")
+    assert producer.flush(ANSWER_S) == 0
+    until(lambda: site.reader.metric("drxbridge_park_total") > before, what="a parked key")
+    yield key
+    command = ("parked", "drop-key", "read_model", key, "--topic", EVENTS, "--reason", "no record of ours")
+    code, _, err = asyncio.run(drx_consumer(site.reader.env, *command))
+    assert code == 0, err
+
+
+@contextmanager
+def poison(site: Site) -> Iterator[None]:
+    """A key is parked."""
+    with parked(site):
+        yield
+
+
+@contextmanager
+def refused(site: Site) -> Iterator[None]:
+    """The order-free consumer is told what it cannot apply."""
+    assert site.deliver(an_event(data_prescription_id=f"{REFUSED}_{uuid4().hex}")) == 200
+    yield
+
+
+@contextmanager
+def bad_secret(site: Site) -> Iterator[None]:
+    """Beside the secret there is a file that is none."""
+    bad = site.ingress.secrets_dir / "next"
+    write_text(bad, "not a secret\n", mode=0o600)
+    try:
+        yield
+    finally:
+        bad.unlink()
+
+
+@contextmanager
+def dispensed_after_cancel(site: Site) -> Iterator[None]:
+    """A prescription is cancelled, approved by the pharmacy, and dispensed all the same."""
+    rng = random.Random(uuid4().hex)  # noqa: S311 - no keys
+    life = Life(a_cast(rng), rng=rng, starts_at=EPOCH + timedelta(days=1))
+    cancelled(life)
+    life.fill("dispensed", HOUR)
+    for event in life.events:
+        assert site.deliver(orjson.dumps(event)) == 200
+    yield
+
+
+@contextmanager
+def kafka_frozen(site: Site) -> Iterator[None]:
+    """The broker says nothing any more."""
+    site.cluster.pause_broker(1)
+    try:
+        yield
+    finally:
+        site.cluster.resume_broker(1)
+
+
+@contextmanager
+def kafka_killed(site: Site) -> Iterator[None]:
+    """The broker dies while deliveries come in."""
+    site.cluster.kill_broker(1)
+    try:
+        _spool(site, SOME)
+        yield
+    finally:
+        site.cluster.start_broker(1)
+
+
+@contextmanager
+def refused_by_size(site: Site) -> Iterator[None]:
+    """The topic is told to take nothing that is as large as an event."""
+    limit_messages(site.cluster.bootstrap_servers, EVENTS, 2_000)
+    try:
+        _spool(site, 1, size=10_000)
+        yield
+    finally:
+        limit_messages(site.cluster.bootstrap_servers, EVENTS, BATCH_MAX_BYTES)
+
+
+@contextmanager
+def spool_filling(site: Site) -> Iterator[None]:
+    """The broker is frozen, and a quarter of the spool is filled in seconds."""
+    with kafka_frozen(site):
+        _until_noticed(site)
+        _spool(site, MANY, size=50_000)
+        yield
+
+
+@contextmanager
+def spool_full(site: Site) -> Iterator[None]:
+    """The broker is frozen until the spool is full, and for some deliveries more."""
+    with kafka_frozen(site):
+        _until_noticed(site)
+        while site.deliver(an_event(data_x_remark=secrets.token_hex(100_000))) == 202:
+            pass
+        for _ in range(MANY):
+            site.deliver(an_event(data_x_remark=secrets.token_hex(100_000)))
+        yield
+
+
+@contextmanager
+def bit_flipped(site: Site) -> Iterator[None]:
+    """A bit of what is spooled changes while the ingress is down and Kafka too."""
+    with kafka_frozen(site):
+        _spool(site, SOME)
+        site.ingress.kill()
+        segment = max(
+            Path(site.ingress.env["BRIDGE_SPOOL__DIR"]).glob("*.segment"), key=lambda path: path.stat().st_size
+        )
+        raw = bytearray(segment.read_bytes())
+        raw[300] ^= 1  # within the first record, whose head is shorter and whose whole is longer
+        segment.write_bytes(raw)
+        site.ingress.start().live()
+    yield
+
+
+@contextmanager
+def database_frozen(site: Site) -> Iterator[None]:
+    """The database says nothing any more; heartbeats go on, so there is something to apply."""
+    site.postgres.pause()
+    try:
+        yield
+    finally:
+        site.postgres.resume()
+
+
+@contextmanager
+def consumer_frozen(site: Site) -> Iterator[None]:
+    """A consumer says nothing any more."""
+    site.desk.freeze()
+    try:
+        yield
+    finally:
+        site.desk.thaw()
+
+
+def _spool(site: Site, count: int, *, size: int = 1) -> None:
+    """Deliver what can only be spooled."""
+    for _ in range(count):
+        assert site.deliver(an_event(data_x_remark=secrets.token_hex(size // 2))) == 202
+
+
+def _until_noticed(site: Site) -> None:
+    """Wait until nothing is tried any more that would make its sender wait."""
+    state = partial(site.ingress.metric, "drxbridge_producer_state", state="ready")
+    until(lambda: state() == 0, what="a producer that is not ready")

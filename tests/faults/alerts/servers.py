@@ -1,0 +1,155 @@
+"""A real Prometheus and a real Alertmanager on loopback, which evaluate the shipped rules so many times as fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urlsplit
+from urllib.request import urlopen
+
+import orjson
+import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+from bridge.dev.ports import HOST, free_port
+from bridge.dev.processes import Child
+from tests.debian import command, fetch, lacking
+from tests.faults.alerts.scaling import scaled, scaled_duration
+from tests.integration.ingress_process import PROBE_S, until
+from tests.monitoring.queries import RULES
+
+# A minute becomes a second. What the system itself takes is not divided: more would let a slow answer look like hours.
+FACTOR = 60
+# As the chart's monitors ask, `monitoring.intervalS`; rules are evaluated as often.
+SCRAPE = scaled_duration("30s", FACTOR)
+# Prometheus's defaults.
+_LOOKBACK, _RESEND = (scaled_duration(each, FACTOR) for each in ("5m", "1m"))
+# Each alert by itself, at once; Alertmanager's usual waits are there to spare people.
+_ROUTE = {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "1h"}
+_STOP_S = 10.0
+
+
+def need() -> None:
+    """Find or fetch both; a test without them is skipped, saying where they come from."""
+    absent = [lacking(name) for name in ("prometheus", "alertmanager") if fetch(name) is None]
+    if absent:
+        pytest.skip("; ".join(absent))
+
+
+class Prometheus:
+    """What is asked of it."""
+
+    def __init__(self, url: str) -> None:
+        """Ask at this address."""
+        self._url = url
+
+    def alerts(self) -> list[str]:
+        """Names of all that fire or wait to."""
+        return sorted({each["labels"]["alertname"] for each in self._ask("alerts")["alerts"]})
+
+    def value(self, query: str) -> float | None:
+        """Return the one number that a query says now; None without any."""
+        found = self._ask("query", query=query)["result"]
+        return float(found[0]["value"][1]) if found else None
+
+    def series(self, query: str, *, since: float, until: float) -> list[list[float]]:
+        """Return the values of each series of a query over a span of unix time."""
+        found = self._ask("query_range", query=query, start=f"{since}", end=f"{until}", step="1")["result"]
+        return [[float(value) for _, value in each["values"]] for each in found]
+
+    def _ask(self, what: str, **asked: str) -> Any:
+        try:
+            with urlopen(f"{self._url}/api/v1/{what}?{urlencode(asked)}", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
+                return orjson.loads(answer.read())["data"]
+        except HTTPError as exc:
+            with exc:
+                pytest.fail(exc.read().decode())
+
+
+@contextmanager
+def watching(directory: Path, *, targets: Mapping[str, Sequence[str]], webhook: str) -> Iterator[Prometheus]:
+    """Run both for the block.
+
+    Args:
+        directory: Of their files.
+        targets: Name of a job to the addresses of its management ports.
+        webhook: Where alerts are delivered.
+    """
+    directory.mkdir()
+    alertmanager, prometheus = (f"{HOST}:{port}" for port in _ports())
+    _write(directory / "alertmanager.yaml", {"route": _ROUTE, "receivers": [_receiver(webhook)]})
+    _write(directory / "rules.yaml", scaled(RULES, FACTOR))
+    _write(directory / "prometheus.yaml", _config(targets, alertmanager))
+    commands = {
+        "alertmanager": [
+            *command("alertmanager"),
+            "--config.file=alertmanager.yaml",
+            "--storage.path=alertmanager",
+            f"--web.listen-address={alertmanager}",
+            "--cluster.listen-address=",
+        ],
+        "prometheus": [
+            *command("prometheus"),
+            "--config.file=prometheus.yaml",
+            "--storage.tsdb.path=prometheus",
+            f"--web.listen-address={prometheus}",
+            f"--query.lookback-delta={_LOOKBACK}",
+            f"--rules.alert.resend-delay={_RESEND}",
+        ],
+    }
+    children = [
+        Child(name, command=each, cwd=directory, log=directory / f"{name}.log") for name, each in commands.items()
+    ]
+    try:
+        for child, address in zip(children, (alertmanager, prometheus), strict=True):
+            child.start()
+            until(lambda child=child, address=address: _ready(child, address), what=child.name)  # type: ignore[misc]  # mypy: defaults of a lambda
+        yield Prometheus(f"http://{prometheus}")
+    finally:
+        for child in children:
+            child.stop(_STOP_S)
+
+
+def _config(targets: Mapping[str, Sequence[str]], alertmanager: str) -> dict[str, Any]:
+    return {
+        "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": SCRAPE},
+        "rule_files": ["rules.yaml"],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+        "scrape_configs": [
+            {
+                "job_name": job,
+                # As a monitor of the chart would add it.
+                "static_configs": [{"targets": [urlsplit(url).netloc for url in urls], "labels": {"namespace": "rx"}}],
+            }
+            for job, urls in targets.items()
+        ],
+    }
+
+
+def _receiver(webhook: str) -> dict[str, Any]:
+    return {"name": _ROUTE["receiver"], "webhook_configs": [{"url": webhook, "send_resolved": True}]}
+
+
+def _ready(child: Child, address: str) -> bool:
+    assert child.alive, child.last_line
+    try:
+        with urlopen(f"http://{address}/-/ready", timeout=PROBE_S) as answer:
+            return int(answer.status) == HTTPStatus.OK
+    except HTTPError as exc:  # it has begun, and is not ready
+        exc.close()
+    except (URLError, ConnectionError, TimeoutError):
+        pass
+    return False
+
+
+def _ports() -> tuple[int, int]:
+    first = free_port()
+    return first, free_port([first])
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(document, sort_keys=False))

@@ -1,0 +1,169 @@
+"""A whole installation and those who watch it: broker, database, ingress, two consumers, Prometheus, Alertmanager."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import orjson
+
+from bridge.dev.admin import create_topics
+from tests.builders import KEY, SECRET, a_body, signed_headers
+from tests.cluster import STANDARD_TOPICS, Cluster
+from tests.faults.alerts.inbox import Inbox, listening
+from tests.faults.alerts.scaling import scaled_query
+from tests.faults.alerts.servers import FACTOR, Prometheus, need, watching
+from tests.integration.consumer_process import ConsumerProcess, install_code
+from tests.integration.ingress_process import PROBE_S, IngressProcess, until
+from tests.postgres import EmbeddedPostgres
+
+EVENTS = "drx.prescriptions.v1"
+# Ten seconds of a few deliveries fill it.
+CAPACITY_BYTES = 4 * 1024 * 1024
+# What the desk cannot apply: keys that begin like this.
+REFUSED = "rx_refused"
+# An order-free handler: what it cannot apply goes to its dead-letter topic.
+_DESK = f"""
+from bridge.consumer import Consumer, Lanes
+from bridge.errors import PermanentError
+consumer = Consumer(name="desk", topics=["{EVENTS}"], mode=Lanes(4), group="desk", order_free=True)
+@consumer.handler
+async def handle(event, context):
+    if event.key.startswith("{REFUSED}"):
+        raise PermanentError("refused")
+"""
+_INGRESS = {
+    "HEARTBEAT__ENABLED": "true",
+    # As the rules, whose alert misses four of them: 30 s, so many times as fast.
+    "HEARTBEAT__EVERY_S": f"{30 / FACTOR:g}",
+    "SPOOL__CAPACITY_BYTES": f"{CAPACITY_BYTES}",
+    # The default would be late by the objectives, and seconds are minutes here.
+    "SPOOL__AFTER_S": "0.5",
+}
+# Far from its end by any factor; without one nothing could be shown.
+_SECRET_FILE = f"{SECRET}\naccept_until = 2099-01-01T00:00:00Z\n"
+# Whatever spends a budget slowly is remembered for hours, here minutes, in which other faults are played.
+_SLOW = "BurnSlow"
+# Of the ten that there are in five minutes.
+_SCRAPES_MIN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What faults are done to.
+
+    Attributes:
+        began: Unix time from which on Prometheus knows something.
+        desk: A consumer whose handler is order-free.
+        played: Alerts whose faults have been seen.
+    """
+
+    cluster: Cluster
+    postgres: EmbeddedPostgres
+    ingress: IngressProcess
+    reader: ConsumerProcess
+    desk: ConsumerProcess
+    inbox: Inbox
+    prometheus: Prometheus
+    began: float = field(default_factory=time.time)
+    played: set[str] = field(default_factory=set)
+
+    def deliver(self, body: bytes, *, age_s: int = 0, key: bytes = KEY) -> int:
+        """Deliver once, signed by `key` so long ago; return the status."""
+        webhook_id = orjson.loads(body)["id"]
+        headers = signed_headers(body, webhook_id=webhook_id, timestamp=int(time.time()) - age_s, key=key)
+        request = Request(self.ingress.webhook_url, data=body, headers=headers, method="POST")  # noqa: S310 - http to ourselves
+        try:
+            with urlopen(request, timeout=PROBE_S) as answer:  # noqa: S310 - as above
+                return int(answer.status)
+        except HTTPError as exc:
+            exc.close()
+            return exc.code
+
+    def well(self) -> None:
+        """Wait until every target answers and has for a while, nothing waits on disk, and hearts beat."""
+        until(self._is_well, what="a healthy installation")
+
+    def calm(self) -> None:
+        """Wait until all is well and nobody is alarmed."""
+        try:
+            until(self._is_calm, what="calm")
+        except AssertionError as exc:
+            exc.add_note(f"alerts: {self.prometheus.alerts()}, delivered: {self.inbox.open()}")
+            raise
+
+    def seen(self) -> None:
+        """Wait until what is so now has been scraped everywhere."""
+        now = time.time()
+        until(lambda: self.now(f"min(timestamp(up)) > {now}"), what="a scrape of every target")
+
+    def now(self, query: str) -> float | None:
+        """Return the one number that a query, scaled as the rules, says now."""
+        return self.prometheus.value(scaled_query(query, FACTOR))
+
+    def _is_calm(self) -> bool:
+        alarmed = {*self.prometheus.alerts(), *self.inbox.open()}
+        return all(name.endswith(_SLOW) for name in alarmed) and self._is_well()
+
+    def _is_well(self) -> bool:
+        return (
+            self.now("min(min_over_time(up[5m]))") == 1
+            and (self.now("min(count_over_time(up[5m]))") or 0) >= _SCRAPES_MIN
+            and self.now("sum(drxbridge_spool_events)") == 0
+            and self.now("min(drxbridge_dedupe_ready)") == 1
+            and self.now("time() - min(drxbridge_heartbeat_last_seen_timestamp_seconds) < 60") is not None
+        )
+
+
+def an_event(**changes: Any) -> bytes:
+    """Return the body of an event of a prescription that nobody has heard of."""
+    word = uuid4().hex
+    return a_body(**({"id": f"evt_{word}", "data_prescription_id": f"rx_{word}"} | changes))
+
+
+@contextmanager
+def open_site(
+    make_cluster: Callable[[int], Cluster], make_postgres: Callable[[], EmbeddedPostgres], directory: Path
+) -> Iterator[Site]:
+    """Set everything up; it ends with the block."""
+    need()  # before anything is started that would not be needed
+    cluster, postgres = make_cluster(1), make_postgres()
+    try:
+        create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)
+        servers: dict[str, Any] = {
+            "bootstrap_servers": cluster.bootstrap_servers,
+            "dsn": postgres.dsn,
+            "KAFKA__SESSION_S": "6",
+        }
+        package = install_code(directory / "package", "desk", _DESK)
+        with (
+            listening() as inbox,
+            IngressProcess(directory / "ingress", cluster.bootstrap_servers, **_INGRESS) as ingress,
+            ConsumerProcess(directory / "consumers", "read_model", **servers) as reader,
+            ConsumerProcess(directory / "consumers", "desk", env=package, **servers) as desk,
+        ):
+            (ingress.secrets_dir / "current").write_text(_SECRET_FILE)
+            _ready(ingress, reader, desk)
+            targets = {
+                "ingress": [ingress.management_url],
+                "read_model": [reader.management_url],
+                "desk": [desk.management_url],
+            }
+            with watching(directory / "watch", targets=targets, webhook=inbox.url) as prometheus:
+                yield Site(cluster, postgres, ingress, reader, desk, inbox, prometheus)
+    finally:
+        postgres.close()
+        cluster.stop()
+
+
+def _ready(ingress: IngressProcess, *consumers: ConsumerProcess) -> None:
+    ingress.ready()
+    for each in consumers:
+        each.ready()
