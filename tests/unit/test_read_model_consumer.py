@@ -31,7 +31,7 @@ def test_by_default_it_reads_both_event_topics_into_the_schema_of_its_name() -> 
     )
     assert consumer.tables is not None
     assert (consumer.tables.schema, consumer.tables.migrations) == ("read_model", MIGRATIONS)
-    assert consumer.mode == Batches(records=500)
+    assert consumer.mode == Batches(records=1000)
     assert consumer.handle is not None
     assert [job.every_s for job in consumer.jobs] == [60.0]
 
