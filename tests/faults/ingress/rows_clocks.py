@@ -8,7 +8,8 @@ from http import HTTPStatus
 
 from bridge.settings import Source
 from tests.faults.ingress.clock import Clock
-from tests.faults.ingress.load import SIGNED_S
+from tests.faults.ingress.ledger import Kind
+from tests.faults.ingress.load import AGAIN, PATIENCE_S, RETRY_FIRST_S, SIGNED_S
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
 
@@ -31,30 +32,38 @@ async def stepped(scene: Scene) -> None:
     While it is held each edge of the tolerance is tried to the second. In the end the senders' clock alone is an hour
     off, and nothing of theirs counts.
     """
-    clock = Clock(scene.directory / "clock")
-    await asyncio.to_thread(scene.ingress.kill)
-    scene.ingress.start(**clock.environment)
+    clock = await give_clock(scene)
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             for ahead_s in STEPS_S:
                 await asyncio.to_thread(scene.ingress.ready)
-                _step(scene, clock, ahead_s)
+                step(scene, clock, ahead_s)
                 await asyncio.sleep(SIGNED_S)
                 await _edges(scene, clock, ahead_s)
                 scene.brokers.pause()
                 await asyncio.sleep(0.5)
-                _step(scene, clock, -ahead_s)
+                step(scene, clock, -ahead_s)
                 await scene.lasting(1)
                 await scene.heal()
                 await _edges(scene, clock, -ahead_s)
-        _step(scene, clock, 0.0)
+        step(scene, clock, 0.0)
     async with scene.load.open():
         await asyncio.sleep(SIGNED_S)
         for drift_s, reason in ((DRIFT_S, "timestamp_future"), (-DRIFT_S, "timestamp_stale")):
             await _signed_at(scene, int(time.time()) + drift_s, reason)
 
 
-def _step(scene: Scene, clock: Clock, ahead_s: float) -> None:
+async def give_clock(scene: Scene) -> Clock:
+    """Have the ingress live by a clock of its own, in this life and all that follow."""
+    clock = Clock(scene.directory / "clock")
+    await asyncio.to_thread(scene.ingress.kill)
+    scene.ingress.env |= clock.environment
+    scene.ingress.start()
+    return clock
+
+
+def step(scene: Scene, clock: Clock, ahead_s: float) -> None:
+    """Step that clock, and the senders' with it."""
     clock.step(ahead_s)
     scene.load.step(ahead_s)
 
@@ -72,7 +81,10 @@ async def _signed_at(scene: Scene, at: int, reason: str | None) -> None:
     """Deliver something new with a good signature of some moment, and see what is said of the moment."""
     delivery = scene.load.prescriptions.new().deliveries[0]
     headers = scene.subject.sign(delivery.id, at, delivery.body)
-    attempt = await scene.load.attempt(delivery, "stale" if reason else "genuine", headers)
+    kind: Kind = "stale" if reason else "genuine"
+    async with asyncio.timeout(PATIENCE_S):
+        while (attempt := await scene.load.attempt(delivery, kind, headers)).status in AGAIN:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(RETRY_FIRST_S)
     if reason:
         assert (attempt.status, attempt.reason) == (HTTPStatus.UNAUTHORIZED, reason), attempt
     else:
