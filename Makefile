@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo test check lint promtool fault-tools chart bench faults test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools alert-tools chart bench faults test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -31,10 +31,9 @@ check: lint
 	$(BIN)/pytest --quiet tests/unit tests/component
 
 # What some faults need and Python's index does not have; without it their rows are skipped and say so.
-fault-tools: $(INSTALLED)
+fault-tools:
 	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq haproxy; }
-	-$(BIN)/python -m tests.debian prometheus alertmanager
 
 test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
@@ -44,12 +43,16 @@ test: setup lint fault-tools
 promtool: $(INSTALLED)
 	$(BIN)/python -m tests.debian promtool
 
+# The two that alerts are fired before; fetched the same way, and without them those tests are skipped and say so.
+alert-tools: $(INSTALLED)
+	-$(BIN)/python -m tests.debian prometheus alertmanager
+
 # The chart and its pods; part of `test`.
 chart: setup
 	$(BIN)/pytest tests/chart
 
 # The whole fault matrix; its short tier is part of `test`. Writes its results into docs/reliability.md.
-faults: setup fault-tools
+faults: setup fault-tools alert-tools
 	$(BIN)/pytest tests/faults -m "faults or not faults"
 	$(BIN)/python -m tests.faults.report
 

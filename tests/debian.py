@@ -81,7 +81,7 @@ def lacking(name: str) -> str:
     package = PROGRAMS[name].package
     return (
         f"{name} is missing: put it on the PATH (Debian: `apt-get install {package}`), "
-        f"or run `python -m tests.debian {name}` on a Debian"
+        f"or run `.venv/bin/python -m tests.debian {name}` on a Debian"
     )
 
 

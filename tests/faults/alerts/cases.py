@@ -35,42 +35,68 @@ KAFKA_AWAY = {
     "ConsumerStalled": "what was in the topics when the broker went cannot be read",
     "FreshnessBurnFast": "consumers come back after the broker, and what they find then is late",
 }
-CASES = (
+INGRESS_AWAY = {
+    "TargetMissing": "the ingress is down for seconds, which are minutes here",
+    "HeartbeatMissing": "and so long no heartbeat is sent",
+}
+DATABASE_AWAY = {
+    "ConsumerStalled": "nothing can be settled",
+    "FreshnessBurnFast": "what was held up is late when it is applied at last",
+    "SinkCircuitOpen": "the consumer notices that its database is away",
+}
+REFUSED_BY_KAFKA = {
+    "ProduceFailing": "Kafka refuses what is written",
+    "SpoolStuck": "the event that Kafka refuses stays on disk, and so does what comes behind it",
+}
+
+DELIVERIES = (
     Case("SignatureFailureSpike", "ticket", "20 deliveries signed with another key", faults.forged),
     Case("ClockSkewSuspected", "page", "5 genuine deliveries with times an hour old", faults.late_clock),
+    Case("ClockSkewSuspected", "ticket", "40 deliveries with times 100 s old", faults.slow_clock),
+    Case("UnrecognizedGrowing", "ticket", "10 deliveries of an unknown type", faults.unheard_of),
     Case("IdConflict", "ticket", "another body under an id that was used", faults.two_bodies),
+    Case("SecretReloadFailed", "ticket", "a file beside the secret that is none", faults.bad_secret),
+    Case("SecretExpiringSoon", "ticket", "a secret that ends in a week", faults.ending_secret),
+)
+CONSUMERS = (
     Case("ParkedKeysGrowing", "ticket", "a record in the topic that is none of ours", faults.poison),
     Case("DLQGrowing", "ticket", "an event that an order-free consumer cannot apply", faults.refused),
-    Case("SecretReloadFailed", "ticket", "a file beside the secret that is none", faults.bad_secret),
     Case("SafetySignal", "page", "a prescription dispensed after its cancellation", faults.dispensed_after_cancel),
+    Case("ConsumerMissing", "page", "a consumer frozen", faults.consumer_frozen),
+)
+DURABILITY = (
+    Case("ProduceFailing", "page", "an event larger than its topic takes", faults.refused_by_size, REFUSED_BY_KAFKA),
     Case(
-        "ProduceFailing",
+        "SpoolStuck",
         "page",
-        "max.message.bytes lowered below an event, then raised",
+        "an event larger than its topic takes, for longer",
         faults.refused_by_size,
-        {"SpoolStuck": "the event that Kafka refuses stays on disk, and so does what comes behind it"},
+        REFUSED_BY_KAFKA,
     ),
     Case("HeartbeatMissing", "page", "the broker frozen", faults.kafka_frozen, KAFKA_AWAY),
     Case("SpoolInUse", "ticket", "the broker killed while deliveries come in", faults.kafka_killed, KAFKA_AWAY),
     Case("SpoolFillingUp", "page", "a quarter of the spool filled in seconds", faults.spool_filling, KAFKA_AWAY),
+    Case("EventLoopLate", "ticket", "the ingress frozen for 2.5 s", faults.ingress_late, INGRESS_AWAY),
+    Case("TargetMissing", "page", "the ingress killed", faults.ingress_down, INGRESS_AWAY),
+    Case(
+        "DedupeNotReady",
+        "ticket",
+        "the ingress started while the broker is frozen",
+        faults.ingress_alone,
+        {**KAFKA_AWAY, **INGRESS_AWAY},
+    ),
     Case(
         "SpoolCorrupt",
         "page",
         "a bit of the spool flipped while the ingress is down",
         faults.bit_flipped,
-        {**KAFKA_AWAY, "TargetMissing": "the ingress is down for seconds, which are minutes here"},
+        {**KAFKA_AWAY, **INGRESS_AWAY},
     ),
-    Case("ConsumerMissing", "page", "a consumer frozen", faults.consumer_frozen),
-    Case(
-        "ConsumerStalled",
-        "page",
-        "the database frozen",
-        faults.database_frozen,
-        {
-            "FreshnessBurnFast": "what was held up is late when it is applied at last",
-            "SinkCircuitOpen": "the consumer notices after a while that its database is away",
-        },
-    ),
+)
+# Last, since they spend budgets.
+BUDGETS = (
+    Case("ConsumerStalled", "page", "the database frozen", faults.database_frozen, DATABASE_AWAY),
+    Case("SinkCircuitOpen", "page", "the database killed", faults.database_killed, DATABASE_AWAY),
     Case(
         "IngressErrorBudgetBurnFast",
         "page",
@@ -83,3 +109,4 @@ CASES = (
         },
     ),
 )
+CASES = (*DELIVERIES, *CONSUMERS, *DURABILITY, *BUDGETS)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +30,8 @@ from tests.kafka import limit_messages
 BATCH_MAX_BYTES = 1_048_588
 SOME, MANY = 5, 20
 ANSWER_S = 30.0
+# More than the second by which the loop may be late.
+STILL_S = 2.5
 INTRUDERS_KEY = b"whoever forges knows another key"
 
 
@@ -44,6 +48,22 @@ def late_clock(site: Site) -> Iterator[None]:
     """The sender's clock is an hour behind."""
     for _ in range(SOME):
         assert site.deliver(an_event(), age_s=3_600) == 401
+    yield
+
+
+@contextmanager
+def slow_clock(site: Site) -> Iterator[None]:
+    """The sender's clock is behind, within the tolerance."""
+    for _ in range(2 * MANY):
+        assert site.deliver(an_event(), age_s=100) == 200
+    yield
+
+
+@contextmanager
+def unheard_of(site: Site) -> Iterator[None]:
+    """The sender sends what is in no contract."""
+    for _ in range(2 * SOME):
+        assert site.deliver(an_event(type="prescription.unheard_of")) == 202
     yield
 
 
@@ -94,6 +114,17 @@ def bad_secret(site: Site) -> Iterator[None]:
         yield
     finally:
         bad.unlink()
+
+
+@contextmanager
+def ending_secret(site: Site) -> Iterator[None]:
+    """The secret ends in three hours, which are a week here."""
+    ends = datetime.now(UTC) + timedelta(hours=3)
+    site.keep_secret(until=ends)
+    try:
+        yield
+    finally:
+        site.keep_secret()
 
 
 @contextmanager
@@ -175,6 +206,44 @@ def bit_flipped(site: Site) -> Iterator[None]:
         segment.write_bytes(raw)
         site.ingress.start().live()
     yield
+
+
+@contextmanager
+def ingress_down(site: Site) -> Iterator[None]:
+    """The ingress is killed, and not started again."""
+    site.ingress.kill()
+    try:
+        yield
+    finally:
+        site.ingress.start().ready()
+
+
+@contextmanager
+def ingress_late(site: Site) -> Iterator[None]:
+    """The ingress stands still for some seconds."""
+    site.ingress.send_signal(signal.SIGSTOP)
+    time.sleep(STILL_S)
+    site.ingress.send_signal(signal.SIGCONT)
+    yield
+
+
+@contextmanager
+def ingress_alone(site: Site) -> Iterator[None]:
+    """The ingress is started while the broker is frozen."""
+    with kafka_frozen(site):
+        site.ingress.kill()
+        site.ingress.start().live()
+        yield
+
+
+@contextmanager
+def database_killed(site: Site) -> Iterator[None]:
+    """The database is gone."""
+    site.postgres.kill()
+    try:
+        yield
+    finally:
+        site.postgres.start()
 
 
 @contextmanager

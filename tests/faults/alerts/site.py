@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -15,6 +16,7 @@ from uuid import uuid4
 import orjson
 
 from bridge.dev.admin import create_topics
+from bridge.dev.files import write_text
 from tests.builders import KEY, SECRET, a_body, signed_headers
 from tests.cluster import STANDARD_TOPICS, Cluster
 from tests.faults.alerts.inbox import Inbox, listening
@@ -47,8 +49,8 @@ _INGRESS = {
     # The default would be late by the objectives, and seconds are minutes here.
     "SPOOL__AFTER_S": "0.5",
 }
-# Far from its end by any factor; without one nothing could be shown.
-_SECRET_FILE = f"{SECRET}\naccept_until = 2099-01-01T00:00:00Z\n"
+# Of the secret; far away by any factor, and without one there would be nothing to show.
+_END = datetime(2099, 1, 1, tzinfo=UTC)
 # Whatever spends a budget slowly is remembered for hours, here minutes, in which other faults are played.
 _SLOW = "BurnSlow"
 # Of the ten that there are in five minutes.
@@ -62,7 +64,7 @@ class Site:
     Attributes:
         began: Unix time from which on Prometheus knows something.
         desk: A consumer whose handler is order-free.
-        played: Alerts whose faults have been seen.
+        played: Titles of the faults that have been seen.
     """
 
     cluster: Cluster
@@ -86,6 +88,11 @@ class Site:
         except HTTPError as exc:
             exc.close()
             return exc.code
+
+    def keep_secret(self, *, until: datetime = _END) -> None:
+        """Have the secret of the sender end then."""
+        lines = f"{SECRET}\naccept_until = {until:%Y-%m-%dT%H:%M:%SZ}\n"
+        write_text(self.ingress.secrets_dir / "current", lines, mode=0o600)
 
     def well(self) -> None:
         """Wait until every target answers and has for a while, nothing waits on disk, and hearts beat."""
@@ -149,7 +156,6 @@ def open_site(
             ConsumerProcess(directory / "consumers", "read_model", **servers) as reader,
             ConsumerProcess(directory / "consumers", "desk", env=package, **servers) as desk,
         ):
-            (ingress.secrets_dir / "current").write_text(_SECRET_FILE)
             _ready(ingress, reader, desk)
             targets = {
                 "ingress": [ingress.management_url],
@@ -157,7 +163,9 @@ def open_site(
                 "desk": [desk.management_url],
             }
             with watching(directory / "watch", targets=targets, webhook=inbox.url) as prometheus:
-                yield Site(cluster, postgres, ingress, reader, desk, inbox, prometheus)
+                site = Site(cluster, postgres, ingress, reader, desk, inbox, prometheus)
+                site.keep_secret()
+                yield site
     finally:
         postgres.close()
         cluster.stop()
