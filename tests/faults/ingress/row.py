@@ -97,6 +97,7 @@ async def _judge(scene: Scene, *, replicas: int) -> tuple[Verdict, list[str]]:
     if scene.reader is not None:
         await asyncio.to_thread(scene.reader.wait_settled, log)
         judge_effects(verdict, attempts, log, await asyncio.to_thread(scene.reader.effects))
+    verdict.lost = [each for each in verdict.lost if each not in scene.excused]
     leaks = await asyncio.to_thread(_leaks, scene, log)
     return verdict, [*scene.ledger.leaks, *scene.leaks, *leaks]
 

@@ -69,6 +69,7 @@ class Scene:
         rng: Of what is done to the bridge; the load has its own, whose state depends on answers.
         log_before: What a topic held that has been deleted since.
         fds: Open files of the ingress when nobody was connected and no fault had been done.
+        excused: Events whose records were damaged on the disk; whoever damages them knows which these are.
         recovery_s: From the end of the fault until all was as before.
     """
 
@@ -89,6 +90,7 @@ class Scene:
     rss_mib: float = 0.0
     leaks: list[str] = field(default_factory=list)
     log_before: list[Logged] = field(default_factory=list)
+    excused: set[str] = field(default_factory=set)
 
     @property
     def brokers(self) -> Brokers:
