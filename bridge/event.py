@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 # A sender's clock may run ahead by this much before the receipt bounds the event's place in the order
-# (CONTRACT: a timestamp more than 5 min ahead is clamped for ordering only).
+# (docs/contract.md §3: a timestamp more than 5 min ahead is clamped for ordering only).
 AHEAD_MAX = timedelta(minutes=5)
 
 UNRECOGNIZED_TYPE = "drx.unrecognized"

@@ -30,7 +30,7 @@ RECORDS: Mapping[str, str] = {kind: f"{NAMESPACE}.{model.__name__}" for kind, mo
 
 
 class SchemaIds:
-    """A worker that learns the ids once; the registry has no part in a request (ARCHITECTURE, ruling 5)."""
+    """A worker that learns the ids once; the registry has no part in a request (docs/adr/0003-schema-evolution.md)."""
 
     def __init__(self, registry: Registry, *, routing: RoutingTable, requests: Counter) -> None:
         """Use the lock at once when no registry is configured."""

@@ -18,7 +18,7 @@ from bridge.dev.jars import kafka_jars
 from bridge.dev.java import find_java
 from bridge.dev.kafka import KafkaCluster
 
-# CONTRACT: all three topics have 12 partitions, in `dev` too.
+# docs/contract.md §4: all three topics have 12 partitions, in `dev` too.
 STANDARD_TOPICS = {"drx.prescriptions.v1": 12, "drx.accounts.v1": 12, "drx.unrecognized.v1": 12}
 
 

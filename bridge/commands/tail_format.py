@@ -15,7 +15,7 @@ Schema = Mapping[str, Any]
 
 JSON_MARK = "***"
 PEOPLE_MARK = "•••"
-# CONTRACT 7: direct identifiers and linked health information; providers (P) and the rest (N) are no secret.
+# docs/contract.md §7: direct identifiers and linked health information; providers (P) and the rest (N) are no secret.
 PHI_CLASSES = frozenset({"D", "L"})
 
 

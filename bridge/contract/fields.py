@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 T = TypeVar("T")
 
-# PHI classes (CONTRACT §7); a field without one holds provider data or nothing about a person.
+# PHI classes (docs/contract.md §7); a field without one holds provider data or nothing about a person.
 Direct = Annotated[T, Field(json_schema_extra={"phi": "D"})]
 Linked = Annotated[T, Field(json_schema_extra={"phi": "L"})]
 

@@ -1,6 +1,6 @@
 """What the events of `story_plots.mail_order` mean: to people, and for the state of the prescription.
 
-Written from CONTRACT §6 by hand, apart from the code that merges, so that it can disagree with it.
+Written from docs/contract.md §6 by hand, apart from the code that merges, so that it can disagree with it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-# Envelope name on the wire -> field of the record (SCHEMAS, "Leading fields of every event").
+# Envelope name on the wire -> field of the record that leads every event.
 ENVELOPE = {
     "id": "event_id",
     "type": "event_type",

@@ -15,7 +15,7 @@ from bridge.dev.processes import Child
 CONSUMERS = ("read_model",)
 # The sources that `dev` configures: name to shipped profile.
 SOURCES = {"drx": "drx_standard"}
-# CONTRACT 4.
+# docs/contract.md §4.
 PARTITIONS = 12
 # Longer than the drain and the flush of a process take together: 25 s in the ingress, 35 s in a consumer.
 _REGISTRY_GRACE_S, _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 5.0, 30.0, 40.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from bridge.dev.generator import Outgoing
 from bridge.errors import ConfigError
 
-# CONTRACT: a webhook id is 1 to 200 printable ASCII characters without space.
+# docs/contract.md §1: a webhook id is 1 to 200 printable ASCII characters without space.
 WEBHOOK_ID = re.compile(r"[\x21-\x7e]{1,200}")
 # A repeated delivery comes up to this many deliveries after the first: a sender's retry is rarely the very next thing.
 REPEAT_WITHIN = 10

@@ -23,12 +23,12 @@ _WANTED = frozenset(
         b"webhook-timestamp",
     }
 )
-# What the signature covers or is: of two of one of these, none must ever be taken for the true one (CONTRACT 1).
+# What the signature covers or is: of two of one of these, none is ever the true one (docs/contract.md §1).
 _SINGLE = frozenset({b"webhook-id", b"webhook-signature", b"webhook-timestamp"})
 # Kept with a parked delivery; none of them can carry a credential.
 _SAFE = frozenset({b"content-type", b"content-length", b"user-agent", b"webhook-id", b"webhook-timestamp"})
 _COMMON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
-# `application/json`, any case, with no parameter but charset=utf-8 (CONTRACT 1).
+# `application/json`, any case, with no parameter but charset=utf-8 (docs/contract.md §1).
 _JSON_TYPE = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
 # W3C Trace Context, version 00; all zeros is invalid there.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

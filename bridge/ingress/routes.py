@@ -30,7 +30,7 @@ from bridge.runtime.logging import trail
 log = structlog.get_logger()
 
 PREFIX = "/webhooks/"
-# The one table of status codes (CONTRACT 2); a refusal's status hangs on its code.
+# The one table of status codes (docs/contract.md §2); a refusal's status hangs on its code.
 STATUS: Mapping[str, int] = {"accepted": 200, "duplicate": 200, "spooled": 202, "parked": 202, "unavailable": 503}
 REFUSAL_STATUS: Mapping[str, int] = {
     "malformed_http": 400,

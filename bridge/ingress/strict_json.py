@@ -16,7 +16,7 @@ from typing import Literal
 
 from bridge.event import ParkReason
 
-DEPTH_MAX = 32  # CONTRACT, "Delivery": the root is depth 1
+DEPTH_MAX = 32  # docs/contract.md §1: the root is depth 1
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1  # the long of Avro
 INT_LEXEME_MAX = 20  # characters of INT_MIN; more cannot fit, and int() is quadratic
 

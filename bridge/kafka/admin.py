@@ -20,7 +20,7 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 # Everything together; making a topic on a busy cluster takes seconds.
 ADMIN_S = 30.0
 REPLICAS_MAX = 3
-# CONTRACT 4: the log of events is the record; raw deliveries are kept for 30 days.
+# docs/contract.md §4: the log of events is the record; raw deliveries are kept for 30 days.
 FOREVER_MS = -1
 UNRECOGNIZED_RETENTION_MS = 30 * 86_400_000
 

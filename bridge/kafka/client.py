@@ -31,7 +31,7 @@ PARTITION_FETCH_MAX_BYTES = 1024 * 1024
 FETCH_WAIT_MS = 100
 # As many as the window of a partition: unpacking more at once would hold the loop for too long.
 POLL_RECORDS = 1024
-# CONSUMERS, "Stop": a commit has five seconds; the other questions are as small.
+# A commit has five seconds; the other questions are as small.
 ANSWER_S = 5.0
 # A join is answered when all members have joined, so a request must be allowed to take longer than that.
 JOIN_MARGIN_S = 5.0

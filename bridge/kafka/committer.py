@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 # Others see our lag by these commits, and nothing is lost by one that is late: PostgreSQL knows what is settled.
 PERIOD_S = 1.0
-# CONSUMERS, "Stop": for the last commit, also when another has to end first.
+# For the last commit, also when another has to end first.
 COMMIT_S = 5.0
 
 

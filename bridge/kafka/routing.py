@@ -15,7 +15,7 @@ PRESCRIPTIONS_TOPIC = "drx.prescriptions.v1"
 ACCOUNTS_TOPIC = "drx.accounts.v1"
 UNRECOGNIZED_TOPIC = "drx.unrecognized.v1"
 
-# CONTRACT 4: everything about a prescription keeps one order per key, so it shares one topic.
+# docs/contract.md §4: everything about a prescription keeps one order per key, so it shares one topic.
 DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
     {
         "prescriber.enrollment_changed": ACCOUNTS_TOPIC,

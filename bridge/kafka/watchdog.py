@@ -16,7 +16,7 @@ from bridge.kafka.settles import Settles
 from bridge.kafka.transport import ConsumedRecord, Place, Transport, TransportError
 
 TICK_S = 1.0
-# CONSUMERS, "Probes": the loop is alive when it ticks within this.
+# The loop is alive when it ticks within this.
 TICK_MAX_S = 10.0
 
 

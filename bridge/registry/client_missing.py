@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-# SCHEMAS, "Client cache": poison only after this long, for a registry's replicas lag behind what writers already use.
+# Poison only after this long, for a registry's replicas lag behind what writers already use.
 GRACE_S: Final = 60.0
 # Until then the registry is asked again no more often than this, however many records carry the id.
 ASK_AGAIN_S: Final = 1.0

@@ -16,7 +16,7 @@ from bridge.errors import ConfigError
 from bridge.registry.client_errors import RegistryRefusedError, RegistryUnavailableError
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
-# SCHEMAS, "Client cache". A registry answers from memory in milliseconds; longer means it is in trouble.
+# A registry answers from memory in milliseconds; longer means it is in trouble.
 TIMEOUT_S: Final = 2.0
 # With the pauses below about ten seconds at worst, after which whoever asked decides.
 TRIES: Final = 4

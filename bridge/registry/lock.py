@@ -19,7 +19,7 @@ Schema = Mapping[str, Any]
 
 NAMESPACE = "drx.v1"
 
-# Where a record goes unless a site routes it elsewhere; the subject of a lock entry is named after it (CONTRACT §4).
+# Where a record goes unless a site routes it elsewhere (docs/contract.md §4); subjects are named after it.
 _TOPIC = "drx.prescriptions.v1"
 _TOPICS = {
     f"{NAMESPACE}.PrescriberEnrollmentChanged": "drx.accounts.v1",

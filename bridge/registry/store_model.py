@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from bridge.errors import BridgeError
 
-# What the lock's subjects are held to (SCHEMAS, "Evolution"), and the level of any other subject until it is set.
+# What the lock's subjects are held to (docs/adr/0003-schema-evolution.md), and any other until its level is set.
 LEVEL_DEFAULT: Final = "FULL_TRANSITIVE"
 LEVELS: Final = frozenset(
     {"NONE", *(f"{way}{reach}" for way in ("BACKWARD", "FORWARD", "FULL") for reach in ("", "_TRANSITIVE"))}

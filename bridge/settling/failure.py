@@ -10,7 +10,7 @@ from bridge.errors import BridgeError, DecodeError, PermanentError, TransientErr
 
 FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 
-# CONSUMERS, "Failure": record-transient failures are tried five times, with full jitter between 0.2 and 30 s.
+# Record-transient failures are tried five times, with full jitter between 0.2 and 30 s.
 ATTEMPTS_MAX = 5
 DELAY_FIRST_S = 0.2
 DELAY_MAX_S = 30.0

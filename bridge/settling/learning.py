@@ -12,7 +12,7 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.settling.failure import Failure, classify
 from bridge.settling.sorting import Decoder
 
-# A producer may be quicker than the registry's replicas (CONSUMERS: a healthy "no" counts after this).
+# A producer may be quicker than the registry's replicas (a healthy "no" counts after this).
 GRACE_S = 60.0
 # Between two questions for one schema.
 AGAIN_S = 1.0

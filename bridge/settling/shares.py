@@ -14,7 +14,7 @@ from bridge.settling.tally import Tally
 
 log = structlog.get_logger()
 
-# CONSUMERS, "Runtime": what is taken in and not settled is bounded per partition and per process.
+# What is taken in and not settled is bounded per partition and per process.
 WINDOW_RECORDS = 1_024
 WINDOW_BYTES = 32 * 1024 * 1024
 

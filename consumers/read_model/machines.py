@@ -1,6 +1,6 @@
 """The six machines of a prescription: what each type of event adds to the facts.
 
-Source: CONTRACT §6. A word outside the contract's lists (`UNKNOWN`) goes to the history and moves no machine.
+Source: docs/contract.md §6. A word outside the contract's lists (`UNKNOWN`) goes to the history and moves no machine.
 """
 
 from __future__ import annotations

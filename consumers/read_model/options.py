@@ -42,7 +42,7 @@ class Options:
     schema: str = NAME
     topics: tuple[str, ...] = TOPICS
     batch_records: int = BATCH_RECORDS
-    # CONTRACT §6, "Timers".
+    # docs/contract.md §6, "Timers".
     unconfirmed_h: float = 24.0
     cancel_unanswered_h: float = 48.0
     request_open_h: float = 14 * 24.0

@@ -1,6 +1,6 @@
 """What the facts of a prescription come to: one word per machine, one word to display, what is open.
 
-Source: CONTRACT §6, "Roll-up" and "Display word".
+Source: docs/contract.md §6, "Roll-up" and "Display word".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Contradictions between the facts of a prescription: those that endanger a patient, and those that merely puzzle.
 
-Source: CONTRACT §6, "Contradictions are kept and signalled".
+Source: docs/contract.md §6, "Contradictions are kept and signalled".
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from tests.promtool import promtool
 pytestmark = pytest.mark.kafka
 
 ACCOUNTS = "drx.accounts.v1"
-# OPERATIONS 1.
+# Of one process, whatever is sent.
 SERIES_MAX = 1_500
 
 

@@ -21,7 +21,7 @@ from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask
 
 pytestmark = pytest.mark.kafka
 
-# OPERATIONS 1.
+# Of one process, whatever is sent.
 SERIES_MAX = 1_500
 REQUESTS = 10_000
 AT_ONCE = 32

@@ -31,7 +31,7 @@ LOCK = bundled()
 CODEC = Codec(schemas=LOCK.schemas(), ids=LOCK.ids())
 PRESCRIPTIONS, ACCOUNTS, UNRECOGNIZED = STANDARD_TOPICS
 
-# CONTRACT 4, in its order.
+# docs/contract.md §4, in its order.
 EVENT_HEADERS = (
     *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "content-type"),
     *("traceparent", "drx_received_at", "drx_key_slot", "drx_body_sha256", "drx_schema", "drx_ordinal"),

@@ -1,7 +1,7 @@
 """Whole prescription lives through the whole real path, HTTP to Kafka to PostgreSQL, however they arrive.
 
 The scenarios end where their files say, and everything ends where the oracle does. The events of both are older than
-any clock this runs under, as CONTRACT §6 asks: among clamped events the receipt decides, and a reversal would show.
+any clock this runs under: among clamped events the receipt decides (docs/contract.md §3), and a reversal would show.
 """
 
 from __future__ import annotations

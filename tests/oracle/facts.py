@@ -1,4 +1,4 @@
-"""The facts that count of a prescription's history, in their order: CONTRACT §6, and of §3 what orders them."""
+"""The facts that count of a prescription's history, in their order: docs/contract.md §6, and of §3 what orders them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of one prescription, worked out from its whole history: slow, plain, and written from CONTRACT §6 alone.
+"""The state of one prescription, from its whole history: slow, plain, and written from docs/contract.md §6 alone.
 
 It shares no code with the read model and keeps nothing between two calls: every fact is read, put in order and looked
 at again. Each rule stands under the sentence of the contract that it obeys.

@@ -1,4 +1,4 @@
-"""The oracle knows no order of arrival, and its histories reach every state that CONTRACT §6 names."""
+"""The oracle knows no order of arrival, and its histories reach every state that docs/contract.md §6 names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The oracle says what CONTRACT §6 says: each sentence has a case, told in its true order, backwards and twice."""
+"""The oracle says what docs/contract.md §6 says: each sentence has a case, told in order, backwards and twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CONTRACT §6 sentence by sentence: which fact comes first, what contradicts, and where the sample lives end."""
+"""docs/contract.md §6 by sentences: which fact comes first, what contradicts, and where the sample lives end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CONTRACT §6 sentence by sentence: fills, lines, shipments, requests, the word to display and the safety signals."""
+"""docs/contract.md §6 by sentences: fills, lines, shipments, requests, the word to display and the safety signals."""
 
 from __future__ import annotations
 

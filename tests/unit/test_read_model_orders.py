@@ -1,4 +1,4 @@
-"""CONTRACT §6 sentence by sentence: the transmission of an order and its status, in every order of the facts."""
+"""docs/contract.md §6 by sentences: the transmission of an order and its status, in every order of the facts."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SCHEMAS = read_schemas(schemas_root())
 TIMESTAMP = {"type": "long", "logicalType": "timestamp-micros"}
 DATE = {"type": "int", "logicalType": "date"}
 
-# SCHEMAS, "Schemas": name, type, PHI class and whether null is allowed, in this order.
+# Name, type, PHI class and whether null is allowed, in this order.
 LEADING = [
     ("event_id", "string", None, False),
     ("event_type", "string", None, False),

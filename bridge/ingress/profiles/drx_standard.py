@@ -1,6 +1,6 @@
 """Native DRx, contract v1: one body, one event.
 
-Source: CONTRACT §3 (the event) and §2 (which reason comes first).
+Source: docs/contract.md §3 (the event) and §2 (which reason comes first).
 """
 
 from __future__ import annotations

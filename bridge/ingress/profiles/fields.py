@@ -23,7 +23,7 @@ Put = Callable[[dict[str, object], object, Pass], None]
 
 UNKNOWN = "UNKNOWN"
 
-# CONTRACT §3: an int or long field may be a string of 1-18 ASCII digits, a decimal `-?digits[.digits]`.
+# docs/contract.md §3: an int or long field may be a string of 1-18 ASCII digits, a decimal `-?digits[.digits]`.
 _INTEGER_TEXT = re.compile(r"[0-9]{1,18}")
 _DECIMAL_TEXT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 

@@ -21,7 +21,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MICROS_DIGITS = 6
 
-# CONTRACT §3: an epoch number is seconds below 1e11 (the year 5138) and milliseconds from there.
+# docs/contract.md §3: an epoch number is seconds below 1e11 (the year 5138) and milliseconds from there.
 _MILLISECONDS_FROM = Decimal("1e11")
 # A microsecond in either unit.
 _IN_SECONDS, _IN_MILLISECONDS = Decimal("1e-6"), Decimal("1e-3")

@@ -1,6 +1,6 @@
 """The key rule of native DRx: what an event's order belongs to.
 
-Source: CONTRACT §4, "Key rule".
+Source: docs/contract.md §4, "Key rule".
 """
 
 from __future__ import annotations

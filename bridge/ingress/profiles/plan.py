@@ -86,7 +86,7 @@ def _put(name: str, plain: object, path: str) -> Put:
 
 
 def _may_be_integer(name: str) -> bool:
-    """Tell the strings that CONTRACT §3 lets a source send as a JSON integer."""
+    """Tell the strings that docs/contract.md §3 lets a source send as a JSON integer."""
     return name == "id" or name.endswith("_id")
 
 

@@ -23,7 +23,7 @@ from tests.spooling import NAMESPACE
 
 COMMAND = (*NAMESPACE, sys.executable, "-m", "tests.faults.ingress.bad_disk", "serve")
 SMALL, LARGER = "size=1m", "size=64m"
-# OPERATIONS §5, D5; each takes some seconds, so this is for the long tier.
+# Each takes some seconds, so this is for the long tier.
 DEATHS = 50
 # A point, and the most visits that a short drain is sure to pay it.
 DRAINING = ((failpoints.DRAINED_BEFORE_DROP, 3), (failpoints.BEFORE_POSITIONS, 1), (failpoints.AFTER_PRODUCE, 6))

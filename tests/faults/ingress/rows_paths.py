@@ -8,7 +8,7 @@ from tests.faults.ingress.proxy import Trouble
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
 
-# OPERATIONS §5, B7: 400 ms and 256 kbit/s. B9: every 50 KB.
+# B7: 400 ms and 256 kbit/s. B9: every 50 KB.
 SLOW = Trouble(delay_s=0.4, rate_bytes_s=32_000, slice_bytes=4_096)
 DEAF = Trouble(deaf=True)
 FRAGILE = Trouble(slice_bytes=700, reset_after_bytes=50_000)

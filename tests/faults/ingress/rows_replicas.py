@@ -14,7 +14,7 @@ from tests.faults.ingress.scene import Scene
 from tests.integration.ingress_process import IngressProcess
 
 REPLICAS = 3
-# OPERATIONS §5, P2; in the longer tier 20,000 requests.
+# In the longer tier 20,000 requests.
 RATE, REQUESTS = 300.0, 4_000
 
 

@@ -20,9 +20,9 @@ from tests.faults.ingress.readers import Reader
 from tests.faults.ingress.subject import Logged, Subject
 from tests.integration.ingress_process import IngressProcess, until
 
-# OPERATIONS §5, "health ≤ 180 s, drain ≤ 120 s": bounds of a hang, since the machine may be busy.
+# Bounds of a hang, no promise: the machine may be busy.
 READY_S, DRAINED_S = 180.0, 120.0
-# OPERATIONS §5, I8. The second is as on an idle machine, with a few for connections that are about to be closed.
+# The second is as on an idle machine, with a few for connections that are about to be closed.
 RSS_MAX_MIB, FDS_FACTOR, FDS_SPARE = 256.0, 1.2, 4
 # Deliveries before the fault: most prescriptions have a history then.
 WARM_UP = 60
