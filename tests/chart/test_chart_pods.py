@@ -26,7 +26,7 @@ from tests.builders import KEY, SECRET, a_body, signed_headers
 from tests.chart.kubelet import Pod, template_of
 from tests.chart.rendering import Rendered, load, merged, render
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
-from tests.integration.ingress_process import HANG_S, until
+from tests.integration.service_process import HANG_S, until
 
 pytestmark = pytest.mark.kafka
 

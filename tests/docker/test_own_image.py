@@ -18,7 +18,7 @@ from bridge.dev.ports import free_port
 from tests.builders import SECRET, a_body, signed_headers
 from tests.cluster import Cluster, Topics, docker_answers
 from tests.docker.own_image import ROOT, OwnImage, built_own_image
-from tests.integration.ingress_process import HANG_S, until
+from tests.integration.service_process import HANG_S, until
 
 pytestmark = [
     pytest.mark.kafka,

@@ -10,7 +10,7 @@ from uuid import uuid4
 from tests.faults.appender import NAME, TABLES
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
 from tests.installed import install
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives
 

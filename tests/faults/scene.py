@@ -16,7 +16,7 @@ import asyncpg  # noqa: TID251 - looks at what was committed
 from bridge.dev.admin import create_topics
 from bridge.kafka.record import Record
 from tests.integration.consumer_process import ConsumerProcess
-from tests.integration.ingress_process import HANG_S
+from tests.integration.service_process import HANG_S
 from tests.postgres import execute, fresh_database
 from tests.topic_filler import Lives, fill
 

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from bridge.dev.admin import create_topics
 from tests.faults.appending import appending
 from tests.faults.scene import Ground, Scene
-from tests.integration.ingress_process import HANG_S, until
+from tests.integration.service_process import HANG_S, until
 from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka

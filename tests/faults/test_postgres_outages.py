@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.scene import Ground, Scene
 from tests.faults.subjects import Kind, scene_with
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.kafka

@@ -13,7 +13,7 @@ import pytest
 from bridge.postgres.pool import LOCK_TIMEOUT_S
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives
 

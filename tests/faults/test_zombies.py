@@ -13,7 +13,7 @@ from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground
 from tests.faults.watch import watched
 from tests.integration.consumer_process import ConsumerProcess
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka

@@ -14,7 +14,7 @@ from bridge.dev.ports import free_port
 from bridge.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.kafka import read_all
 from tests.postgres import execute
 from tests.topic_filler import Lives, fill

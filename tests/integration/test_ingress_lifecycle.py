@@ -17,8 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
-from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver, header
+from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
 from tests.integration.load import Senders, Traffic, first_occurrences
+from tests.integration.service_process import HANG_S
 from tests.kafka import killed, paused
 
 pytestmark = pytest.mark.kafka

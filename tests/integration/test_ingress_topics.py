@@ -15,7 +15,8 @@ import pytest
 from bridge.dev.admin import create_topics
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
-from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver
+from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver
+from tests.integration.service_process import HANG_S
 
 pytestmark = pytest.mark.kafka
 

@@ -19,7 +19,8 @@ from bridge.kafka.reader import open_reader
 from tests.builders import SAMPLES, a_body, signed_headers
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess
-from tests.integration.ingress_process import PROBE_S, IngressProcess, ask, deliver, header, until
+from tests.integration.ingress_process import IngressProcess, ask, deliver, header
+from tests.integration.service_process import PROBE_S, until
 from tests.metric_contract import broken
 from tests.promtool import promtool
 

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import a_body, signed_headers
 from tests.cluster import Cluster, Topics
-from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask
+from tests.integration.ingress_process import IngressProcess, Reply, ask
+from tests.integration.service_process import HANG_S
 
 pytestmark = pytest.mark.kafka
 

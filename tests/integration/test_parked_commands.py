@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives, fill
 

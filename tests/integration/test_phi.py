@@ -21,8 +21,9 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import signed_headers
 from tests.cluster import Cluster, Topics
-from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver, header
+from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
 from tests.integration.phi_documents import Marked, Marker, texts
+from tests.integration.service_process import HANG_S
 
 pytestmark = pytest.mark.kafka
 

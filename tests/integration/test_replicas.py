@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
-from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, ask, deliver, header, until
+from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
+from tests.integration.service_process import HANG_S, until
 from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka

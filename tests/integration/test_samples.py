@@ -23,7 +23,8 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import SAMPLES
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
-from tests.integration.ingress_process import HANG_S, IngressProcess, Reply, deliver, header
+from tests.integration.ingress_process import IngressProcess, Reply, deliver, header
+from tests.integration.service_process import HANG_S
 
 pytestmark = pytest.mark.kafka
 

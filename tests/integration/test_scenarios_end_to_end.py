@@ -20,7 +20,8 @@ import pytest
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
-from tests.integration.ingress_process import HANG_S, IngressProcess, deliver, until
+from tests.integration.ingress_process import IngressProcess, deliver
+from tests.integration.service_process import HANG_S, until
 from tests.oracle.histories import arrivals, history
 from tests.oracle.model import COLUMNS, expected
 from tests.oracle.pen import Body

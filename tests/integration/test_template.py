@@ -15,7 +15,7 @@ from consumers.cli import COMMANDS
 from consumers.commands.new import render
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives, fill
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tests.builders import a_body, signed_headers
 from tests.faults.alerts.site import EVENTS, Site
-from tests.integration.ingress_process import HANG_S
+from tests.integration.service_process import HANG_S
 from tests.monitoring.queries import RUNBOOKS, Query, blocks, queries
 
 # Commands that only look: the others would change what the next one sees, and have tests of their own.

@@ -23,7 +23,7 @@ from bridge.dev.story import HOUR, Life
 from bridge.dev.story_plots import cancelled
 from tests.faults.alerts.site import EVENTS, REFUSED, Site, an_event
 from tests.integration.consumer_process import drx_consumer
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.kafka import limit_messages
 
 # Brokers' default for the largest batch.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import orjson
 
 from bridge.dev.ports import HOST
-from tests.integration.ingress_process import HANG_S
+from tests.integration.service_process import HANG_S
 
 
 class Notice(NamedTuple):

@@ -19,7 +19,7 @@ from bridge.dev.ports import HOST, free_port
 from bridge.dev.processes import Child
 from tests.debian import command, fetch, lacking
 from tests.faults.alerts.scaling import scaled, scaled_duration
-from tests.integration.ingress_process import PROBE_S, until
+from tests.integration.service_process import PROBE_S, until
 from tests.monitoring.queries import RULES
 
 # A minute becomes a second. What the system itself takes is not divided: more would let a slow answer look like hours.

@@ -23,7 +23,8 @@ from tests.faults.alerts.inbox import Inbox, listening
 from tests.faults.alerts.scaling import scaled_query
 from tests.faults.alerts.servers import FACTOR, Prometheus, need, watching
 from tests.integration.consumer_process import ConsumerProcess, install_code
-from tests.integration.ingress_process import PROBE_S, IngressProcess, until
+from tests.integration.ingress_process import IngressProcess
+from tests.integration.service_process import PROBE_S, until
 from tests.postgres import EmbeddedPostgres
 
 EVENTS = "drx.prescriptions.v1"

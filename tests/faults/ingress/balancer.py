@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.dev.ports import HOST, free_port
-from tests.integration.ingress_process import IngressProcess, until
+from tests.integration.ingress_process import IngressProcess
+from tests.integration.service_process import until
 
 # As `preStop.sleep` of a pod: what is routed elsewhere must have arrived everywhere before the process is told to end.
 PRE_STOP_S = 1.0

@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub do
 )
 
 from tests.cluster import EmbeddedCluster
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 from tests.kafka import limit_messages
 
 BROKERS = 3

@@ -13,7 +13,7 @@ from uuid import uuid4
 from tests.faults.ingress.oracle import Effects
 from tests.faults.ingress.subject import Logged
 from tests.integration.consumer_process import ConsumerProcess
-from tests.integration.ingress_process import HANG_S
+from tests.integration.service_process import HANG_S
 from tests.oracle.model import COLUMNS
 from tests.postgres import execute, fresh_database
 

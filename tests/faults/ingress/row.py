@@ -13,7 +13,7 @@ from tests.faults.ingress.results import Result
 from tests.faults.ingress.scene import RSS_MAX_MIB, Scene, Stage, Tier
 from tests.faults.ingress.staging import scene_of
 from tests.faults.ingress.subject import Logged
-from tests.integration.ingress_process import PROBE_S
+from tests.integration.service_process import PROBE_S
 
 # Broken promises that a failure names; the ledger of a run may have a hundred thousand.
 SHOWN = 10

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.component.spool.independent_reader import read, record_in
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 
 PAGE = 4096
 # Enough for several of each kind of damage to hit records and not only the space between.

@@ -18,7 +18,7 @@ from bridge.runtime import failpoints
 from tests.faults.ingress.bad_disk import FSYNC, MOUNT, ONCE
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
-from tests.integration.ingress_process import PROBE_S, until
+from tests.integration.service_process import PROBE_S, until
 from tests.spooling import NAMESPACE
 
 COMMAND = (*NAMESPACE, sys.executable, "-m", "tests.faults.ingress.bad_disk", "serve")

@@ -9,7 +9,7 @@ from bridge.dev.files import write_text
 from tests.faults.ingress.keys import signed
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
-from tests.integration.ingress_process import until
+from tests.integration.service_process import until
 
 # What an editor, a full disk or a template without its value leaves behind.
 BAD_FILES = {"empty": "", "garbage": "not a secret\n", "half": "whsec_dGhpcyBpcyBvbmx5"}

@@ -18,7 +18,8 @@ from tests.faults.ingress.load import Load
 from tests.faults.ingress.proxy import Proxy
 from tests.faults.ingress.readers import Reader
 from tests.faults.ingress.subject import Logged, Subject
-from tests.integration.ingress_process import IngressProcess, until
+from tests.integration.ingress_process import IngressProcess
+from tests.integration.service_process import until
 
 # Bounds of a hang, no promise: the machine may be busy.
 READY_S, DRAINED_S = 180.0, 120.0

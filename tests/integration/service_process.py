@@ -1,0 +1,143 @@
+"""One of our services as a process of its own for a test, configured by environment and seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+
+T = TypeVar("T")
+
+# The one bound of everything that must happen here; generous, since the machine may be busy.
+HANG_S = 120.0
+PROBE_S = 30.0
+
+
+class ServiceProcess:
+    """One run, or several of the same: `start` begins another life after `kill` or `ended`. Ends with the context."""
+
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], *, outputs: tuple[Path, Path], management_url: str
+    ) -> None:
+        """Start it and do not wait; the `outputs` of all its lives are appended to."""
+        self.env = dict(env)
+        self.management_url = management_url
+        self._command = list(command)
+        self._outputs = outputs
+        self._process = self._spawn()
+
+    def __enter__(self) -> Self:
+        """Nothing more to do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it without waiting for an orderly stop."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Of this life."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False once it has ended."""
+        return self._process.poll() is None
+
+    def start(self, **env: str) -> Self:
+        """Begin another life with the same settings, and `env` besides; do not wait."""
+        assert not self.alive
+        self._process = self._spawn(**env)
+        return self
+
+    def output(self) -> str:
+        """All that it has written to stdout and stderr, in all its lives."""
+        return "".join(path.read_text() for path in self._outputs)
+
+    def lines(self, event: str = "") -> list[dict[str, Any]]:
+        """Its log, or those lines of it that are about `event`."""
+        found = [orjson.loads(line) for line in self._outputs[0].read_text().splitlines() if line.startswith("{")]
+        return [line for line in found if event in {"", line["event"]}]
+
+    def live(self) -> Self:
+        """Wait until the management port answers, whatever it says."""
+        until(lambda: self.asked("/livez")[0], what="a live process")
+        return self
+
+    def ready(self) -> Self:
+        """Wait until it says that it can do its work."""
+        until(lambda: self.asked("/readyz")[0] == 200, what="readiness")
+        return self
+
+    def checks(self) -> dict[str, str]:
+        """What readiness says, entry by entry; empty while the port is closed."""
+        status, body = self.asked("/readyz")
+        return dict(orjson.loads(body)["checks"]) if status else {}
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of the samples of that name whose labels are, or include, the given ones."""
+        status, body = self.asked("/metrics")
+        assert status == 200, "nobody answers"
+        samples = [sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples]
+        return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash would; returns when it is gone."""
+        self._process.kill()
+        self._process.wait(HANG_S)
+
+    def freeze(self) -> None:
+        """SIGSTOP: its connections stay open and say nothing."""
+        self.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.send_signal(signal.SIGCONT)
+
+    def ended(self) -> int:
+        """Wait for its end; return the exit code, which is negative after a signal that it did not handle."""
+        return self._process.wait(HANG_S)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send it a signal and wait for its end."""
+        self.send_signal(number)
+        return await asyncio.to_thread(self.ended)
+
+    def asked(self, path: str, *, url: str = "") -> tuple[int, bytes]:
+        """Status and body of a request to the management port or `url`; status 0 while nobody listens there."""
+        assert self.alive, self.output()
+        try:
+            with urlopen(Request(f"{url or self.management_url}{path}"), timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
+                return int(answer.status), answer.read()
+        except HTTPError as exc:
+            with exc:
+                return exc.code, exc.read()
+        except (URLError, ConnectionError, TimeoutError):
+            return 0, b""
+
+    def _spawn(self, **env: str) -> subprocess.Popen[bytes]:
+        with self._outputs[0].open("ab") as out, self._outputs[1].open("ab") as err:
+            return subprocess.Popen(self._command, env=self.env | env, stdout=out, stderr=err)  # noqa: S603 - our own
+
+
+def until(found: Callable[[], T], *, what: str) -> T:
+    """Ask again and again until the answer is true; another process gives us no event to wait for."""
+    deadline = time.monotonic() + HANG_S
+    while not (answer := found()):
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.05)
+    return answer
