@@ -36,11 +36,13 @@ class Want:
     Attributes:
         begin: `earliest`, `latest`, an instant, or None: only the tables.
         force: Also move partitions that stand somewhere.
+        unless_placed: Leave a group that stands somewhere as it is, whoever is in it and whether there is Kafka or not.
         decisions: Rows of `parked export` whose skips and drops hold here too.
     """
 
     begin: str | datetime | None
     force: bool
+    unless_placed: bool
     decisions: list[Mapping[str, Any]]
     actor: str
     reason: str
@@ -74,6 +76,7 @@ def _begin(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--schema", help="Build beside the live one, in a schema (and group) of its own.")
 @click.option("--decisions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="From `parked export`.")
 @click.option("--force", is_flag=True, help="Move a group that stands somewhere; what its inbox knows is not redone.")
+@click.option("--unless-placed", is_flag=True, help="Only the tables where the group stands somewhere, in use or not.")
 @click.option("--reason", default="", help="Why; required with --force, and kept.")
 @click.option("--actor", default=getpass.getuser, help="Who; the user name unless said.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -85,6 +88,7 @@ def init(
     schema: str | None,
     decisions: Path | None,
     force: bool,
+    unless_placed: bool,
     reason: str,
     actor: str,
     dry_run: bool,
@@ -97,9 +101,12 @@ def init(
     if force and not reason.strip():
         msg = "--force needs --reason: it is kept with what was done"
         raise click.UsageError(msg)
+    if force and unless_placed:
+        msg = "--unless-placed leaves a group where it stands, and --force moves it"
+        raise click.UsageError(msg)
     chosen = choose(name, schema=schema)
     silence_kafka_client()
-    want = Want(begin, force, _rows(decisions), actor, reason, dry_run)
+    want = Want(begin, force, unless_placed, _rows(decisions), actor, reason, dry_run)
     for (topic, partition), before, offset in asyncio.run(_init(chosen, want)):
         document = {"topic": topic, "partition": partition, "before": before, "next_offset": offset}
         line = f"{topic}/{partition}: {offset}" + ("" if before is None else f", before {before}")
@@ -130,7 +137,8 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
             await migrate_tables(database, consumer, notice=lambda text: click.echo(text, err=True))
         usable = not (want.dry_run and missing)
         starts: list[Start] = []
-        if want.begin is not None:
+        stands = want.unless_placed and usable and await _stands(database, chosen)
+        if want.begin is not None and not stands:
             connection = chosen.settings.kafka.connection
             async with open_group(connection, consumer.group, consumer.topics) as view:
                 starts = await _place(database if usable else None, view, chosen, want)
@@ -141,6 +149,11 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
             carried = await import_decisions(database, want.decisions, group=consumer.group, dry_run=want.dry_run)
             click.echo(f"decisions carried over: {len(carried)}", err=True)
         return starts
+
+
+async def _stands(database: Database, chosen: Chosen) -> bool:
+    stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
+    return any(each.next_offset is not None for each in stored.values())
 
 
 async def _place(database: Database | None, view: GroupView, chosen: Chosen, want: Want) -> list[Start]:

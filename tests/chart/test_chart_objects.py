@@ -165,6 +165,23 @@ def test_everything_is_denied_and_each_component_has_what_it_needs(rendered: Ren
         assert all(rule.get("ports") for rule in own[0]["spec"].get("ingress", []) + own[0]["spec"]["egress"]), name
 
 
+def test_what_runs_before_all_else_may_talk_already() -> None:
+    """In a namespace that denies by default a hook's pod reaches nothing until its policy is there."""
+    found = render(load("minimal"))
+    own, before = (found.one(kind, "-init")["metadata"]["annotations"] for kind in ("Job", "NetworkPolicy"))
+
+    assert before["helm.sh/hook"] == own["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert int(before["helm.sh/hook-weight"]) < int(own["helm.sh/hook-weight"])
+    # A hook is no part of the release: without this its policy would outlive it.
+    assert "hook-succeeded" in before["helm.sh/hook-delete-policy"].split(",")
+
+
+def test_a_consumer_that_comes_with_an_upgrade_is_placed_as_well() -> None:
+    (found,) = render(load("minimal")).one("Job", "-init")["spec"]["template"]["spec"]["containers"]
+
+    assert {"--from=earliest", "--unless-placed"} <= set(found["command"])
+
+
 def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
     found = render(load("minimal"))
 

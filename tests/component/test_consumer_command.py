@@ -115,6 +115,10 @@ def test_a_setting_at_fault_is_named_without_its_secret(
         (["init", "read_model", "--from", "noon"], "earliest, latest, or an instant with its zone"),
         (["init", "read_model", "--from", "2026-09-14T15:00:00"], "earliest, latest, or an instant with its zone"),
         (["init", "read_model", "--from", "latest", "--force"], "--force needs --reason"),
+        (
+            ["init", "read_model", "--from", "latest", "--force", "--reason", "r", "--unless-placed"],
+            "--unless-placed leaves a group where it stands, and --force moves it",
+        ),
         (["parked", "skip", "read_model", "rx_1", "--offset", "1"], "--reason is needed"),
         (["parked", "drop-key", "read_model", "rx_1"], "--reason is needed"),
         (["parked", "retry", "read_model"], "name keys, or --all"),

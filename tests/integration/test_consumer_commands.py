@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge.dev.ports import free_port
 from bridge.kafka.record import Record
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
@@ -117,6 +118,20 @@ async def test_progress_is_moved_by_force_and_for_a_reason_only(desk: Desk, clus
     assert [(line["before"], line["next_offset"]) for line in moved] == [(3, 0), (0, 0)]
     (audit,) = execute(desk.dsn, 'select actor, verb, part, "offset", reason from drx_consumer.audit order by number')
     assert audit[2:] == [("ann", "init", 0, 0, "a drill"), ("ann", "init", 1, 0, "a drill")]
+
+
+async def test_a_group_that_stands_somewhere_is_left_there(desk: Desk, cluster: Cluster) -> None:
+    """The same command at each deployment: it places a group once, and afterwards needs no Kafka and no empty group."""
+    await fill(cluster, desk.topic, {0: 3})
+    again = ("init", "--from", "earliest", "--unless-placed")
+
+    first = await desk.lines(*again)
+    await desk.lines("init", "--from", "latest", "--force", "--reason", "a drill")
+    away = replace(desk, env={**desk.env, "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"})
+
+    assert [line["next_offset"] for line in first] == [0, 0]
+    assert await away.lines(*again) == []
+    assert [offset for _, offset, _, _ in desk.progress()] == [3, 0]
 
 
 async def test_lag_is_known_of_a_group_that_nobody_is_in(desk: Desk, cluster: Cluster) -> None:
