@@ -1,6 +1,7 @@
 """Hold a group still that has parked too much: all its processes, in all their lives, until an operator resumes it.
 
 A process that ended instead would park as much again in its next life, and nobody would scrape that it had stopped.
+A partition for which the lot is full stands still by itself, and goes on when there is room.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import NamedTuple
 
 import structlog
 
-from bridge.errors import TransientError
+from bridge.errors import BridgeError, TransientError
 from bridge.postgres.pool import Database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.settling import parking
 from bridge.settling.breaker import ParkBreaker, ParkBreakerOpenError
 from bridge.settling.share import Share
 from bridge.settling.shares import Shares
@@ -92,12 +94,12 @@ class Brake:
         if standing.open:
             self._set(on=True)
 
-    def stop(self, share: Share, code: str) -> None:
+    def stop(self, share: Share, why: BridgeError) -> None:
         """Settle nothing of a partition any more; too much parked stops all of them, here and in the whole group."""
-        if code != ParkBreakerOpenError.code:
-            self._shares.stop(share, code)
+        if not isinstance(why, ParkBreakerOpenError):
+            self._shares.stop(share, why)
         elif not self._on:
-            log.error("worker.park_breaker", code=code, group=self._group)
+            log.error("worker.park_breaker", code=why.code, group=self._group)
             self._hold()
             self._untold = True
             self._pulled.set()
@@ -105,7 +107,7 @@ class Brake:
     def holds(self, share: Share) -> bool:
         """Stop a partition that was taken only now, if nothing is to be settled."""
         if self._on:
-            self._shares.stop(share, ParkBreakerOpenError.code)
+            self._shares.stop(share, ParkBreakerOpenError())
         return self._on
 
     def renew(self, share: Share) -> None:
@@ -124,6 +126,7 @@ class Brake:
         while True:
             with suppress(TransientError):  # what settles records will find out the same, and says so
                 await self._follow()
+                await self._go_on()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
                     await self._pulled.wait()
@@ -143,14 +146,24 @@ class Brake:
             log.info("worker.park_breaker_closed", group=self._group)
             self.breaker.reset()
             self._set(on=False)
-            for share in self._shares.open():
-                if share.stopped == ParkBreakerOpenError.code:
-                    self._shares.renew(share)
+
+    async def _go_on(self) -> None:
+        """Have partitions adopted again that were stopped and need not be any more."""
+        stopped = [] if self._on else [share for share in self._shares.open() if share.stopped]
+        full = {share: share.full for share in stopped if share.full is not None}
+        if full:
+            async with self._database.transaction() as connection:
+                for share, why in full.items():
+                    if not await parking.has_room(connection, self._group, share.place.topic, why):
+                        stopped.remove(share)
+        for share in stopped:
+            if not share.draining:  # what is about to be given back is still ours
+                self.renew(share)
 
     def _hold(self) -> None:
         self._set(on=True)
         for share in self._shares.open():
-            self._shares.stop(share, ParkBreakerOpenError.code)
+            self._shares.stop(share, ParkBreakerOpenError())
 
     def _set(self, *, on: bool) -> None:
         self._on = on

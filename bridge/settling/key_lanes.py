@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.settling.breaker import ParkBreakerOpenError
 from bridge.settling.gate import Gate
@@ -48,7 +49,7 @@ class KeyLanes:
         *,
         gate: Gate,
         fenced: Callable[[Share], None],
-        stopped: Callable[[Share, str], None],
+        stopped: Callable[[Share, BridgeError], None],
     ) -> None:
         """Take one `step` of a lane at a time while `gate` allows; tell who must know of what ends a share."""
         self._step = step
@@ -99,7 +100,7 @@ class KeyLanes:
             except FencedError:
                 self._fenced(share)
             except (ParkBreakerOpenError, ParkingFullError) as exc:
-                self._stopped(share, exc.code)
+                self._stopped(share, exc)
             finally:
                 if following is not Next.HANDED:
                     share.end()

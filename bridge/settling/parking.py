@@ -110,14 +110,18 @@ class Census(NamedTuple):
 
 
 class ParkingFullError(BridgeError):
-    """The lot is full: the partition stops, since nothing is dropped. `limit` is `keys` or `events`."""
+    """The lot is full: the partition stops until there is room, since nothing is dropped.
+
+    Attributes:
+        key: In text form, whose events are too many; None when the keys of the group are.
+    """
 
     code = "parking_full"
 
-    def __init__(self, limit: str) -> None:
+    def __init__(self, key: str | None = None) -> None:
         """Keep which limit was met."""
         super().__init__(self.code)
-        self.limit = limit
+        self.key = key
 
 
 def key_text(key: bytes | None) -> str:
@@ -142,7 +146,7 @@ async def park(settlement: Settlement, record: ConsumedRecord, *, cls: str, code
     connection, group, key = settlement.connection, settlement.group, key_text(record.key)
     new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, cls, code, attempts)
     if new and await connection.fetchval(_COUNT_KEYS, group) > KEYS_MAX:
-        raise ParkingFullError("keys")
+        raise ParkingFullError
     await _store(settlement, record, key, (cls, code, attempts))
 
 
@@ -194,6 +198,13 @@ async def requested(database: Database, group: str, places: Collection[Place]) -
     return [(row["topic"], row["key"]) for row in rows]
 
 
+async def has_room(connection: Connection, group: str, topic: str, full: ParkingFullError) -> bool:
+    """Whether a record of `topic` for which the lot was `full` may be set aside by now, or its key is live again."""
+    if full.key is None:
+        return int(await connection.fetchval(_COUNT_KEYS, group)) < KEYS_MAX
+    return int(await connection.fetchval(_COUNT_EVENTS, group, topic, full.key)) < EVENTS_OF_KEY_MAX
+
+
 async def census(database: Database, group: str) -> Census:
     """Count what a group has parked."""
     async with database.transaction() as connection:
@@ -215,7 +226,7 @@ async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: 
     """Insert the record; the key's row is locked."""
     connection, group = settlement.connection, settlement.group
     if await connection.fetchval(_COUNT_EVENTS, group, record.topic, key) >= EVENTS_OF_KEY_MAX:
-        raise ParkingFullError("events")
+        raise ParkingFullError(key)
     names = ("ce_source", "ce_id", "ce_type", "drx_body_sha256")
     await connection.execute(
         _PARK_EVENT,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from bridge.errors import TransientError
+from bridge.errors import BridgeError, TransientError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.settling.breaker import ParkBreakerOpenError
 from bridge.settling.failure import ID_CONFLICT, Failure, classify
@@ -39,7 +39,7 @@ class Rounds:
         start: Callable[[Coroutine[Any, Any, None]], object],
         settled: Callable[[Lane], None],
         fenced: Callable[[Share], None],
-        stopped: Callable[[Share, str], None],
+        stopped: Callable[[Share, BridgeError], None],
     ) -> None:
         """Run rounds as tasks by `start`; tell `settled` of each lane that may go on, the others of a share's end."""
         self._parts = parts
@@ -136,4 +136,4 @@ class Rounds:
         except FencedError:
             self._fenced(share)
         except (ParkBreakerOpenError, ParkingFullError) as exc:
-            self._stopped(share, exc.code)
+            self._stopped(share, exc)

@@ -238,7 +238,7 @@ class Settler:
         except FencedError:
             self._shares.fence(share)
         except (ParkBreakerOpenError, ParkingFullError) as exc:
-            self._brake.stop(share, exc.code)
+            self._brake.stop(share, exc)
 
     def _release(self, share: Share, key: str) -> None:
         if share.stopped:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.settling.claims import Claim, Ended
+from bridge.settling.parking import ParkingFullError
 from bridge.settling.window import Mark, Window
 
 # Deaths without progress after which a record is suspected of killing the process: two may be anything.
@@ -67,6 +68,7 @@ class Share:
         replay: The next batch goes record by record, to find the one at fault.
         written: The mark as it is in the ledger.
         stopped: Why nothing of it is settled any more; empty while things go on.
+        full: What would have to leave the lot for it to go on, if it was stopped for that.
     """
 
     def __init__(self, place: Place, claim: Claim) -> None:
@@ -89,6 +91,7 @@ class Share:
         self.active = 0
         self.draining = self.gone = self.replay = self.direct = False
         self.stopped = ""
+        self.full: ParkingFullError | None = None
         died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
         suspect = claim.deaths >= DEATHS_SUSPECT or (died_on_one and claim.attempts > 0)
         self.careful_left = CAREFUL_RECORDS if suspect else 0

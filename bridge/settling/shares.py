@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable
 
 import structlog
 
+from bridge.errors import BridgeError
 from bridge.kafka.transport import Place
 from bridge.settling.claims import Claim
+from bridge.settling.parking import ParkingFullError
 from bridge.settling.share import Share
 from bridge.settling.tally import Tally
 
@@ -103,13 +105,14 @@ class Shares:
         if self._shares.get(share.place) is share:
             self._fenced.add(share.place)
 
-    def stop(self, share: Share, code: str) -> None:
+    def stop(self, share: Share, why: BridgeError) -> None:
         """Settle nothing of a place any more: an operator must look."""
         if share.stopped:
             return
-        share.stopped = code
+        share.stopped = why.code
+        share.full = why if isinstance(why, ParkingFullError) else None
         place = {"topic": share.place.topic, "partition": share.place.partition}
-        log.error("worker.partition_stopped", group=self._group, code=code, **place)
+        log.error("worker.partition_stopped", group=self._group, code=why.code, **place)
 
     def wake(self) -> None:
         """Let the driver of each look again."""

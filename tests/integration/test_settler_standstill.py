@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import DecodeError, PermanentError, TransientError
+from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
-from bridge.settling import parking
+from bridge.settling import operator, parking
 from bridge.settling.learning import Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_database, a_record, at_work
@@ -116,6 +117,69 @@ async def test_a_full_key_can_be_released_and_its_partition_goes_on(
 
         assert effects.kept == [f"evt_{offset}" for offset in range(4)]
         assert await bench.parked() == []
+
+
+async def drop(database: Database) -> None:
+    await operator.drop_key(database, GROUP, PLACE.topic, "rx_1", actor="kim", reason="withdrawn")
+
+
+async def skip(database: Database) -> None:
+    for offset in (0, 1):
+        await operator.skip(database, GROUP, PLACE.topic, "rx_1", offset=offset, actor="kim", reason="withdrawn")
+
+
+@MODES
+@pytest.mark.parametrize("give_up", [drop, skip])
+async def test_a_partition_goes_on_by_itself_when_the_full_key_is_given_up(
+    database: Database,
+    mode: Lanes | Batches,
+    give_up: Callable[[Database], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+    log = [a_record(offset) for offset in range(4)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log)
+        await until(lambda: bench.settler.halted(PLACE))
+        await give_up(database)
+        await until(lambda: bench.settler.fenced(PLACE))
+        bench.settler.forget([PLACE])
+        await bench.feed(log)
+        await bench.settled(4)
+
+        assert effects.kept == ["evt_2", "evt_3"]
+        assert bench.settler.standing() == "ok"
+
+
+@MODES
+async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
+    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lot is the group's: the key that leaves may be of another partition, and of another process."""
+    monkeypatch.setattr(parking, "KEYS_MAX", 1)
+    other = Place(PLACE.topic, 1)
+    effects = Effects()
+    refusing = True
+    effects.fail = lambda event, _: PermanentError("refused") if refusing or event.id == "evt_1" else None
+    log = [a_record(1, "rx_2"), a_record(2, "rx_3")]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0, place=other)], other)
+        await bench.settled(1, other)
+        await bench.feed(log)
+        await until(lambda: bench.settler.standing() == "parking_full")
+        refusing = False
+        await bench.request_release("rx_1")
+        await until(lambda: bench.settler.fenced(PLACE))
+        bench.settler.forget([PLACE])
+        await bench.feed(log)
+        await bench.settled(3)
+
+        assert await bench.parked() == [("rx_2", 1, "refused")]
+        assert effects.kept == ["evt_0", "evt_2"]
 
 
 @MODES
