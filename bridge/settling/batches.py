@@ -135,7 +135,7 @@ class FastPath:
             if fresh:
                 await self._call(share, settlement, fresh)
             hit(BATCH_BEFORE_OFFSET)
-        self._parts.gate.passed()
+        self._parts.gate.passed(*(share.name(event.record) for event in fresh))
         self._parts.breaker.note(other=len(events))
         self._parts.tally.applied(fresh)
         topic = share.place.topic

@@ -13,13 +13,16 @@ State = Literal["closed", "open", "half_open"]
 PROBE_FIRST_S = 0.5
 # Keys remembered for having failed; a window holds this many records at most.
 SUSPECTS_MAX = 1024
+# Keys that may be found at fault in a row, none passing in between; an outage has more.
+BLAMED_MAX = 2
 
 
 class Circuit:
     """The circuit of one sink; it probes for ever, since nothing is lost by waiting.
 
     A key that fails systemically, and fails so again after other keys have passed, is no sign of a sink that is away:
-    its record is at fault, and the circuit takes no notice of it any more.
+    its record is at fault, and the circuit takes no notice of it any more. But not while other keys fail as well: what
+    passed in between was a moment's luck in an outage then.
     """
 
     def __init__(self, *, spread: Spread, first_s: float = PROBE_FIRST_S, max_s: float = DELAY_MAX_S) -> None:
@@ -29,6 +32,9 @@ class Circuit:
         self._max_s = max_s
         self._suspects: dict[Hashable, int] = {}
         self._passed = 0
+        # Keys that failed since one has passed: for the sink's sake (two will do to know of another), or for their own.
+        self._failing: set[Hashable] = set()
+        self._blamed: set[Hashable] = set()
         self._failures = 0
         self._probe_at = 0.0
         self._probing = False
@@ -55,10 +61,14 @@ class Circuit:
         self.state = "half_open"
         return True
 
-    def passed(self, key: Hashable = None) -> None:
-        """Note that the sink answered for a record of `key`: it is there."""
-        self._passed += 1
-        self._suspects.pop(key, None)
+    def passed(self, *keys: Hashable) -> None:
+        """Note that the sink answered for records of `keys`, or of none: it is there."""
+        if keys:
+            self._passed += 1
+            self._failing.clear()
+            self._blamed.clear()
+        for key in keys if self._suspects else ():
+            self._suspects.pop(key, None)
         self._failures = 0
         self._probing = False
         self.state = "closed"
@@ -66,11 +76,13 @@ class Circuit:
     def failed(self, key: Hashable = None, *, now: float) -> bool:
         """Note a systemic failure; True when it is the record's own, and the circuit is as it was before the call."""
         if key is not None:
-            before = self._suspects.get(key)
-            if before is not None and before < self._passed:
+            if self._at_fault(key):
+                self._blamed.add(key)
                 self.stopped(now=now)
                 return True
             self._remember(key)
+            if len(self._failing) < 2:  # noqa: PLR2004 - said above
+                self._failing.add(key)
         probed, self._probing = self._probing, False
         if self.closed or probed:
             self._failures += 1
@@ -84,6 +96,10 @@ class Circuit:
             self._open(now)
             if not called:
                 self._probe_at = now
+
+    def _at_fault(self, key: Hashable) -> bool:
+        before = self._suspects.get(key, self._passed)
+        return before < self._passed and not self._failing - {key} and len(self._blamed - {key}) < BLAMED_MAX
 
     def _open(self, now: float) -> None:
         self.state = "open"

@@ -96,8 +96,7 @@ class BatchDriver:
             return
         found = None
         for number, record in enumerate(share.queue):
-            key = key_text(record.key)
-            if self._parts.gate.suspects((share.place, key)) or key in share.lanes:
+            if self._parts.gate.suspects(share.name(record)) or key_text(record.key) in share.lanes:
                 continue
             if not self._parts.sorter.skips(record):
                 found = number

@@ -45,10 +45,10 @@ class Gate:
             self._show()
         return granted
 
-    def passed(self, key: Hashable = None) -> None:
-        """Note that the sink, or the ledger, did what it was asked."""
+    def passed(self, *keys: Hashable) -> None:
+        """Note that the sink did what it was asked for `keys`, or the ledger, which speaks for none."""
         before = self._circuit.state
-        self._circuit.passed(key)
+        self._circuit.passed(*keys)
         self._changed(before)
 
     def failed(self, key: Hashable = None, *, code: str) -> bool:

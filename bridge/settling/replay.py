@@ -165,7 +165,7 @@ class Replay:
 
     async def _failed(self, share: Share, settlement: Settlement, done: _Pass, event: Sorted, exc: Exception) -> bool:
         key = key_text(event.record.key)
-        verdict = self._parts.verdict((share.place, key), exc, attempt=1)
+        verdict = self._parts.verdict(share.name(event.record), exc, attempt=1)
         if isinstance(verdict, OpenCircuit):
             raise _AbortError(None) from None
         if isinstance(exc, TransientError) and exc.systemic:
@@ -197,7 +197,7 @@ class Replay:
     def _note(self, share: Share, done: _Pass) -> None:
         topic, tally = share.place.topic, self._parts.tally
         if done.applied:
-            self._parts.gate.passed()
+            self._parts.gate.passed(*(share.name(event.record) for event in done.applied))
         tally.applied(done.applied)
         tally.count(topic, "duplicate", done.duplicates)
         tally.count(topic, "parked", done.appended)

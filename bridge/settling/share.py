@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.settling.claims import Claim, Ended
-from bridge.settling.parking import ParkingFullError
+from bridge.settling.parking import ParkingFullError, key_text
 from bridge.settling.window import Mark, Window
 
 # Deaths without progress after which a record is suspected of killing the process: two may be anything.
@@ -107,6 +107,10 @@ class Share:
     def halted(self, *, sink_away: bool) -> bool:
         """Whether nothing can be settled for long; without a record in hand there would be nothing to probe with."""
         return bool(self.stopped or self.away) or (sink_away and self.window.unsettled > 0)
+
+    def name(self, record: ConsumedRecord) -> tuple[Place, str]:
+        """Return what the circuit knows the key of a record by."""
+        return self.place, key_text(record.key)
 
     def open(self, offset: int) -> None:
         """Expect records from `offset` on."""

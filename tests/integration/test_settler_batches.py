@@ -211,6 +211,27 @@ async def test_a_record_that_fails_systemically_while_others_pass_is_parked(data
         assert bench.settler.halted(PLACE) is False
 
 
+async def test_a_key_that_was_applied_in_a_batch_since_it_failed_is_above_suspicion(database: Database) -> None:
+    """Else the next outage that meets it first would be laid to its own charge."""
+    effects = Effects()
+    down = False
+    effects.fail = lambda event, tried: (
+        TransientError("down", systemic=True) if down or (event.id == "evt_1" and tried < 2) else None
+    )
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(3)])
+        await bench.settled(3)
+        down = True
+        bench.settler.offer(PLACE, [a_record(3, "rx_1")])
+        await until(lambda: effects.attempts.count("evt_3") > 3)
+        retried = bench.outcome("retry")
+        down = False
+        await bench.settled(4)
+
+        assert (retried, await bench.parked()) == (0, [])
+
+
 @pytest.mark.parametrize(("unknown", "parked"), [("skip", []), ("park", [("rx_1", 0, "unknown_record")])])
 async def test_a_type_this_release_does_not_know(
     database: Database, unknown: str, parked: list[tuple[str, int, str]]

@@ -83,6 +83,45 @@ def test_in_an_outage_no_key_is_at_fault() -> None:
     assert not any(circuit.failed(key, now=float(number)) for number, key in enumerate("aabbaabb"))
 
 
+def test_a_key_is_not_at_fault_when_others_fail_as_well_although_some_passed_before() -> None:
+    circuit = a_circuit()
+    circuit.failed("a", now=0.0)
+    circuit.passed("b")
+    circuit.failed("c", now=1.0)
+
+    assert not any(circuit.failed("a", now=float(number)) for number in range(2, 9))
+
+
+def test_keys_that_fail_again_together_are_not_at_fault_but_the_sink_is_away_once_more() -> None:
+    circuit = a_circuit()
+    for key in "abcdefgh":
+        circuit.failed(key, now=0.0)
+    circuit.passed("other")
+
+    assert [circuit.failed(key, now=1.0) for key in "abcdefgh" * 2] == [True, True] + [False] * 14
+    assert circuit.state == "open"
+
+
+def test_a_pass_of_no_key_closes_it_and_puts_nobody_at_fault() -> None:
+    """What the ledger did says nothing of a sink that is elsewhere."""
+    circuit = a_circuit()
+    circuit.failed("a", now=0.0)
+
+    circuit.passed()
+
+    assert (circuit.closed, circuit.failed("a", now=1.0)) == (True, False)
+
+
+def test_keys_that_passed_together_are_above_suspicion() -> None:
+    circuit = a_circuit()
+    circuit.failed("a", now=0.0)
+    circuit.failed("b", now=0.0)
+
+    circuit.passed("a", "b")
+
+    assert (circuit.suspects("a"), circuit.suspects("b")) == (False, False)
+
+
 def test_a_key_that_passed_is_above_suspicion() -> None:
     circuit = a_circuit()
     circuit.failed("a", now=0.0)
@@ -109,7 +148,7 @@ def test_a_bad_key_as_the_probe_neither_closes_nor_blocks_it() -> None:
     circuit.failed("other", now=1.0)
     circuit.probe(10.0)
 
-    assert circuit.failed("bad", now=10.0) is True
+    assert circuit.failed("bad", now=10.0) is False
     assert (circuit.state, circuit.probe(20.0)) == ("open", True)
 
 
