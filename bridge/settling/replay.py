@@ -73,6 +73,8 @@ class Replay:
     async def apply(self, share: Share, batch: Batch) -> bool:
         """Settle what can be settled of a batch, in one transaction; the others are put where they belong.
 
+        Should the transaction itself fail for good, every record goes on alone.
+
         Returns:
             False when the sink is away, and which record is at fault, if any, is still to be found.
 
@@ -102,6 +104,11 @@ class Replay:
         except _AbortError as abort:
             self._former.back(share, records, alone=abort.key)
             return abort.key is not None
+        except PermanentError:
+            # A deferred constraint, or a handler that swallowed an error: whose, only one of its own can tell.
+            for record in records:
+                self._lanes.put(share, record)
+            return True
         except TransientError:
             self._former.back(share, records)
             raise
