@@ -7,6 +7,7 @@ free ones of the loopback address, and the root is sealed by `sealed/sitecustomi
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -120,6 +121,17 @@ class Pod:
         # A pod may be unready for as long as it likes; the bound is the test's.
         self._probe("readinessProbe", attempts=60)
         return self
+
+    def readiness(self) -> tuple[int, dict[str, str]]:
+        """What its readiness probe is answered: status, and each check; 0 while nobody answers."""
+        try:
+            with urlopen(f"{self.url('management')}/readyz", timeout=5) as answer:  # noqa: S310 - http to ourselves
+                return answer.status, json.load(answer)["checks"]
+        except HTTPError as exc:
+            with exc:
+                return exc.code, json.load(exc)["checks"]
+        except (URLError, ConnectionError, TimeoutError):
+            return 0, {}
 
     def swap(self, secret: str, content: Mapping[str, str]) -> None:
         """Change a mounted Secret as the kubelet does: a new folder, and one symbolic link that comes to name it."""

@@ -77,6 +77,16 @@ def render(values: Path | Values, *options: str, major: int = 4) -> Rendered:
     return Rendered(result.stdout)
 
 
+def notes(values: Path | Values) -> str:
+    """Return what an install would say at its end."""
+    with _as_file(values) as file:
+        command = [helm(4), "install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", file.name]
+        result = subprocess.run(  # noqa: S603 - as above
+            [*command, "--dry-run=client"], capture_output=True, text=True, check=True
+        )
+    return result.stdout.partition("\nNOTES:\n")[2]
+
+
 def lint(values: Path, *, major: int) -> tuple[int, str]:
     """Return the exit code and what `helm lint --strict` says."""
     command = [helm(major), "lint", "--strict", str(CHART), "--values", str(values)]

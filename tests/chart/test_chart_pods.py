@@ -24,7 +24,7 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import KEY, SECRET, a_body, signed_headers
 from tests.chart.kubelet import Pod, template_of
-from tests.chart.rendering import Rendered, load, merged, render
+from tests.chart.rendering import Rendered, Values, load, merged, notes, render
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
 from tests.integration.service_process import HANG_S, until
 
@@ -64,7 +64,7 @@ class Site:
             "drx-read-model-postgres": {"dsn": self.dsn},
         }
 
-    def rendered(self, *, kafka: Mapping[str, Any] | None = None, **ingress: Any) -> Rendered:
+    def values(self, *, kafka: Mapping[str, Any] | None = None, **ingress: Any) -> Values:
         values = load("minimal")
         (settings,) = values["ingress"]["sources"].values()
         values["ingress"] |= {"sources": {self.source: settings | {"environment": "sandbox"}}, "kafka": {}}
@@ -74,7 +74,10 @@ class Site:
             "ingress": ingress,
             "consumers": {"read_model": {"options": {"schema": self.schema}}},
         }
-        return render(merged(values, over))
+        return merged(values, over)
+
+    def rendered(self, **over: Any) -> Rendered:
+        return render(self.values(**over))
 
     def pod(self, rendered: Rendered, kind: str, suffix: str, directory: Path, **more: Any) -> Pod:
         name = f"{suffix.strip('-')}-{uuid4().hex[:6]}"
@@ -190,6 +193,32 @@ async def until_more(answers: dict[int, int], count: int) -> None:
     wanted = len(answers) + count
     while len(answers) < wanted:  # noqa: ASYNC110 - a hundred events would be one each
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("spool", [True, False])
+async def test_the_notes_say_what_a_missing_topic_does(cluster: Cluster, tmp_path: Path, *, spool: bool) -> None:
+    site = Site(cluster.bootstrap_servers)
+    values = site.values(kafka={"routes": {"prescription.*": f"absent.{site.source}"}}, spool={"enabled": spool})
+    kind = "StatefulSet" if spool else "Deployment"
+    with site.pod(render(values), kind, "-ingress", tmp_path) as pod:
+        status, missing = await asyncio.to_thread(until_looked_for, pod)
+
+    assert (status, missing) == ((200, "degraded") if spool else (503, "topic_missing"))
+    assert ("its events wait in the spool" in notes(values)) == spool
+    assert ("no pod of the ingress is ready" in notes(values)) == (not spool)
+
+
+def until_looked_for(pod: Pod) -> tuple[int, str]:
+    """Return the readiness, and what it says of the topics, once they have been asked for."""
+    found: list[tuple[int, str]] = []
+
+    def looked() -> bool:
+        status, said = pod.readiness()
+        found.append((status, said.get("topics", "ok")))
+        return found[-1][1] != "ok"
+
+    until(looked, what="a look at the topics")
+    return found[-1]
 
 
 async def test_secrets_rotate_under_traffic(cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession) -> None:

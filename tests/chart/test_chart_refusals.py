@@ -12,6 +12,7 @@ from tests.chart.schema import is_refused, members
 SECRETS = {path for path, schema in members() if is_refused(schema)}
 READER = "consumers.read_model"
 ON, OFF = True, False
+SELECTED = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")]
 
 # Which case, what is changed in it, the value that is named, and the way out that is named with it.
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
@@ -58,6 +59,19 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {f"{READER}.kafka.sessionS": 600}, f"{READER}.kafka.sessionS", "less than"),
     ("minimal", {f"{READER}.kafka.rebalanceS": 35}, f"{READER}.kafka.rebalanceS", "more than"),
     ("minimal", {f"{READER}.shutdown.graceS": 39}, f"{READER}.shutdown.graceS", "at least"),
+    ("minimal", {"ingress.dedupe.capacity": 20_000_000}, "ingress.resources.limits.memory", "lower one of these"),
+    ("minimal", {"ingress.http.inflightMaxBytes": 2**30}, "ingress.resources.limits.memory", "lower one of these"),
+    ("minimal", {"ingress.resources.limits.memory": "230M"}, "ingress.resources.limits.memory", "at least 232Mi"),
+    *(
+        ("minimal", {f"{component}.{table}": {key: "x"}}, f"{component}.{table}", f"{key} is the chart's own")
+        for component in ("ingress", READER)
+        for table, keys in (("podLabels", SELECTED), ("podAnnotations", ["checksum/config"]))
+        for key in keys
+    ),
+    *(
+        ("minimal", {f"monitoring.{table}": {"helm.sh/chart": "x"}}, f"monitoring.{table}", "is the chart's own")
+        for table in ("labels", "rulesLabels", "dashboardsLabels")
+    ),
     ("minimal", {"heartbeatTest.source": "nobody"}, "heartbeatTest.source", "name one of"),
 ]
 

@@ -55,3 +55,9 @@ true
 {{- define "drx-bridge.number" -}}
 {{- if eq (float64 (int64 .)) (float64 .) -}}{{ int64 . }}{{- else -}}{{ printf "%g" (float64 .) }}{{- end -}}
 {{- end -}}
+
+{{- /* A quantity of Kubernetes, such as 768Mi, as a number. */}}
+{{- define "drx-bridge.bytes" -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (regexFind "^[0-9.]+" .) (get $units (regexFind "[a-zA-Z]*$" .)) -}}
+{{- end -}}

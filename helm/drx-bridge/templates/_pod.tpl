@@ -123,9 +123,14 @@ registry: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{- /* The sum over the variables starts new pods when one of them changes: (list $component "settings text"). */}}
+{{- /* The sum over the variables starts new pods when one of them changes. */}}
+{{- define "drx-bridge.checksum" -}}
+checksum/config: {{ sha256sum . }}
+{{- end -}}
+
+{{- /* (list $component "settings text") */}}
 {{- define "drx-bridge.podAnnotations" -}}
-checksum/config: {{ sha256sum (index . 1) }}
+{{ include "drx-bridge.checksum" (index . 1) }}
 {{- with (index . 0).podAnnotations }}
 {{ toYaml . }}
 {{- end }}
