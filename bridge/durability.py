@@ -78,7 +78,7 @@ async def open_durability(
         metrics.spool_blocked_partitions.set_function(lambda: lanes.blocked)
         recall = Recall(
             connection=settings.kafka.connection,
-            topics=routing.topics,
+            topics=lambda: {*routing.topics, *lanes.topics},
             memory=dedupe,
             window_s=max(windows_s.values(), default=0.0),
             records_max=settings.dedupe.capacity,

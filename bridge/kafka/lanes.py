@@ -79,6 +79,11 @@ class Lanes:
         """How many partitions are not written directly."""
         return sum(lane.spooling for lane in self._lanes.values())
 
+    @property
+    def topics(self) -> set[str]:
+        """Topics that something was accepted for, in this life or an earlier one."""
+        return {topic for topic, _ in self._lanes}
+
     def check_open(self) -> None:
         """Raise `NotDurableError` when nothing can be taken now."""
         if self._closing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,7 +63,7 @@ class Recall:
         self,
         *,
         connection: Connection,
-        topics: Sequence[str],
+        topics: Callable[[], Collection[str]],
         memory: Memory,
         window_s: float,
         records_max: int,
@@ -71,11 +71,11 @@ class Recall:
         now: Callable[[], float] = time.time,
         patience: RecallPatience = RecallPatience(),
     ) -> None:
-        """Tell `memory` what is in `topics`.
+        """Tell `memory` what is in the topics.
 
         Args:
             connection: How the brokers are reached.
-            topics: Ours.
+            topics: Those that are written, and those that what waits was accepted for; asked until all are read.
             memory: Who is told.
             window_s: The longest that anything is remembered; what is older is not read.
             records_max: Most records of one topic, the newest.
@@ -104,21 +104,21 @@ class Recall:
 
     async def _read_all(self) -> None:
         loop = asyncio.get_running_loop()
-        left = list(self._topics)
+        read: set[str] = set()
         reachable_since: float | None = None
-        while True:
-            codes = {topic: await self._attempt(topic) for topic in left}
-            left = [topic for topic in left if codes[topic]]
-            if not left:
-                break
+        while left := set(self._topics()) - read:
+            codes = {topic: code for topic in left if (code := await self._attempt(topic))}
+            read |= left - codes.keys()
+            if not codes:
+                continue
             if "unreachable" in codes.values():
                 reachable_since = None
             elif reachable_since is None:
                 reachable_since = loop.time()
             elif loop.time() - reachable_since >= self._patience.give_up_s and not self._memory.finished:
                 self._memory.finished = True
-                for topic in left:
-                    log.warning("worker.recall_given_up", topic=topic, code=codes[topic])
+                for topic, code in codes.items():
+                    log.warning("worker.recall_given_up", topic=topic, code=code)
             await asyncio.sleep(self._patience.retry_late_s if self._memory.finished else self._patience.retry_s)
         self._memory.ready = self._memory.finished = True
 

@@ -73,7 +73,7 @@ class KafkaProducer:
         metrics: ProducerMetrics,
         patience: Patience = Patience(),
     ) -> None:
-        """Write to `topics`, each of which must have `partitions`."""
+        """Watch `topics`, each of which must have `partitions`; what is written may be for others, too."""
         self._connection = connection
         self._topics = topics
         self._partitions = partitions
@@ -83,10 +83,10 @@ class KafkaProducer:
         self._generations = 0
         self._work: asyncio.Task[None] | None = None
         self._closed = False
-        self._durations = {topic: metrics.produce_duration.labels(topic) for topic in topics}
-        self._acknowledged = {topic: metrics.produce.labels(topic, "acknowledged") for topic in topics}
         self._counts: dict[str, int | None] = {}
         for topic in topics:
+            metrics.produce_duration.labels(topic)
+            metrics.produce.labels(topic, "acknowledged")
             metrics.partition_count_mismatch.labels(topic).set(0)
         self.code = ""
         self._enter("connecting")
@@ -135,8 +135,8 @@ class KafkaProducer:
         except NotDurableError as exc:
             self._metrics.produce.labels(topic, exc.code).inc(len(records))
             raise
-        self._durations[topic].observe(loop.time() - began)
-        self._acknowledged[topic].inc(written)
+        self._metrics.produce_duration.labels(topic).observe(loop.time() - began)
+        self._metrics.produce.labels(topic, "acknowledged").inc(written)
         return written
 
     async def close(self, timeout_s: float) -> None:

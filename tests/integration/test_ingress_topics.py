@@ -13,10 +13,12 @@ import orjson
 import pytest
 
 from bridge.dev.admin import create_topics
+from bridge.dev.ports import free_port
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
-from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver
+from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
 from tests.integration.service_process import HANG_S
+from tests.kafka import read_all
 
 pytestmark = pytest.mark.kafka
 
@@ -71,6 +73,29 @@ async def test_what_is_for_a_missing_topic_waits_on_disk_until_it_is_created(
         assert (back.status, back.json["outcome"]) == (200, "duplicate")
         assert f'"topic":"{topic}","seen":null,"expected":12' in ingress.output()
         assert await ingress.end(signal.SIGTERM) == 0
+
+
+async def test_what_was_accepted_for_a_topic_reaches_it_after_its_route_has_gone(
+    cluster: Cluster, topics: Topics, tmp_path: Path
+) -> None:
+    topic = await asyncio.to_thread(topics.fresh)
+    servers = {"KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+    async with (
+        asyncio.timeout(HANG_S),
+        aiohttp.ClientSession() as session,
+        routed(tmp_path, cluster, topic, **servers) as ingress,
+    ):
+        await asyncio.to_thread(ingress.ready)
+        away = await deliver(session, ingress, a_body(), webhook_id="evt_1")
+        assert await ingress.end(signal.SIGTERM) == 0
+        ingress.start(BRIDGE_KAFKA__ROUTES="{}", BRIDGE_KAFKA__BOOTSTRAP_SERVERS=cluster.bootstrap_servers)
+        await asyncio.to_thread(ingress.ready)
+        while "drxbridge_spool_events 0.0" not in await metrics(session, ingress):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+        later = await deliver(session, ingress, a_body(id="evt_2"), webhook_id="evt_2")
+
+        assert (away.status, later.status) == (202, 200)
+        assert [header(record, "ce_id") for record in await read_all(cluster.bootstrap_servers, topic)] == ["evt_1"]
 
 
 async def test_with_too_few_partitions_and_no_spool_it_is_not_ready(

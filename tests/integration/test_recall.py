@@ -69,7 +69,7 @@ async def recalling(
     """Run a recall at `WHEN_S`; by default everything that is younger than 1970 counts."""
     recall = Recall(
         connection=Connection(bootstrap_servers),
-        topics=topics,
+        topics=lambda: topics,
         memory=memory,
         window_s=window_s,
         records_max=records_max,
@@ -219,7 +219,7 @@ async def test_an_outage_is_waited_for_however_long(cluster: Cluster, topics: To
     async with killed(cluster):
         recall = Recall(
             connection=Connection(topics.bootstrap_servers),
-            topics=[topic],
+            topics=lambda: [topic],
             memory=memory,
             window_s=WHEN_S,
             records_max=1000,

@@ -32,7 +32,7 @@ SOURCE = {
 }
 
 
-def records(topics: Topics, count: int) -> list[Record]:
+def records(topics: Topics, count: int, *, topic: str = PRESCRIPTIONS_TOPIC) -> list[Record]:
     """Some events of some prescriptions, as the ingress would have written them."""
     keys = [topics.unique_key() for _ in range(5)]
     found = []
@@ -43,7 +43,7 @@ def records(topics: Topics, count: int) -> list[Record]:
             event_record(
                 event,
                 a_delivery(id=event.id),
-                topic=PRESCRIPTIONS_TOPIC,
+                topic=topic,
                 partition=partition(key.encode(), PARTITIONS),
                 value=b"value",
                 schema="drx.v1.PrescriptionProcessed",
@@ -114,6 +114,23 @@ async def test_what_had_arrived_before_is_not_written_again(topics: Topics, tmp_
 
     assert (code, document["drained"]) == (0, 40)
     assert len(await written(topics.bootstrap_servers, them)) == 40
+
+
+async def test_a_topic_that_no_route_leads_to_any_more_gets_what_was_accepted_for_it_once(
+    topics: Topics, tmp_path: Path
+) -> None:
+    topics.standard()
+    them = records(topics, 40, topic=topics.fresh(partitions=PARTITIONS))
+    fill(topics.bootstrap_servers, them[:25])
+    await spooled(tmp_path, them)
+
+    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
+
+    assert (code, document["drained"]) == (0, 40)
+    found = await read_all(topics.bootstrap_servers, them[0].topic)
+    assert sorted((dict(each.headers)["ce_id"] or b"").decode() for each in found) == sorted(
+        dict(each.headers)["ce_id"].decode() for each in them
+    )
 
 
 async def test_a_spool_that_a_process_has_is_left_to_it(topics: Topics, tmp_path: Path) -> None:
