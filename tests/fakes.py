@@ -107,6 +107,7 @@ class FakeSpool:
         code: Why it takes nothing, or empty.
         kept: What each (topic, partition) holds, oldest first.
         failure: Code with which every call of `append` ends, or None.
+        refused: How many calls have ended so.
         unreadable: True while nothing can be read back.
     """
 
@@ -116,6 +117,7 @@ class FakeSpool:
         self.code = ""
         self.kept: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
         self.failure: str | None = None
+        self.refused = 0
         self.unreadable = False
         self._held: list[tuple[Sequence[Entry], asyncio.Future[None]]] | None = None
 
@@ -163,6 +165,7 @@ class FakeSpool:
 
     def _settle(self, entries: Sequence[Entry], future: asyncio.Future[None]) -> None:
         if self.failure is not None:
+            self.refused += 1
             future.set_exception(NotDurableError(self.failure))
             return
         for entry in entries:

@@ -95,7 +95,8 @@ class Lane:
     """The records of one partition, oldest first; one batch of them is in flight at a time.
 
     It is direct, or it spools: then whatever comes queues behind what is on disk. When the last of that is about to
-    leave, it is `closing`: what comes waits in memory for the disk to be empty, and the lane is direct again.
+    leave, it is `closing`: what comes waits in memory for the disk to be empty, and the lane is direct again. What the
+    disk finds late makes a lane spool with records in memory: those leave first, and what comes goes to the disk.
 
     Attributes:
         waiting: Not handed to Kafka yet, and not on disk.
@@ -146,6 +147,11 @@ class Lane:
     def trips(self) -> bool:
         """True unless all that it has in memory is on disk, or on its way there, already."""
         return self.closing or not self.spooling
+
+    @property
+    def drains(self) -> bool:
+        """True when the disk is next, and not the memory."""
+        return self.spooling and (self.closing or not self.waiting)
 
     def most(self, batch_max: int) -> int:
         """How many records the next write may take."""

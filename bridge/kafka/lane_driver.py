@@ -66,11 +66,11 @@ class LaneDriver:
         attempt = 0
         try:
             while not self._ending.is_set():
-                if lane.spooling:
+                if lane.drains:
                     attempt = await self._drain(lane, attempt)
                 elif batch := self._take(lane):
                     await self._write(lane, batch)
-                else:
+                elif not lane.spooling:
                     return
         finally:
             lane.task = None
@@ -101,26 +101,24 @@ class LaneDriver:
             self._accounts.commit(item)
         left = batch[written:]
         if lane.spooling:
-            await self._reconcile(lane, batch[:written], left, refusal)
-        elif not refusal:
+            await self._reconcile(lane, batch[:written])
+            left = [item for item in left if item.state == "open"]
+        if not refusal:
             lane.waiting.extendleft(reversed(left))
         elif isinstance(refusal, RecordRefusedError) and len(batch) > 1:
             lane.singly = len(batch)
-            lane.waiting.extendleft(reversed(batch))
-        elif not self._trip(lane, left):
+            lane.waiting.extendleft(reversed(left))
+        elif lane.spooling or not self._trip(lane, left):
+            # Behind what is on disk by now, others would have overtaken them.
             for item in left:
                 self._accounts.fail(item, refusal.code)
 
-    async def _reconcile(
-        self, lane: Lane, committed: list[Item], left: list[Item], refusal: NotDurableError | None
-    ) -> None:
-        """Take what Kafka has after all from the head of the disk; what neither has is lost to its sender."""
+    async def _reconcile(self, lane: Lane, committed: list[Item]) -> None:
+        """Take what Kafka has after all from the head of the disk, once it is known what is there."""
         if lane.rescue is not None:
             await asyncio.wait({lane.rescue})
             lane.rescue = None
         self._spool.drop(lane.place, sum(item.on_disk for item in committed))
-        for item in left:
-            self._accounts.fail(item, refusal.code if refusal else "kafka_unavailable")
 
     async def _drain(self, lane: Lane, attempt: int) -> int:
         """Write the head of what the spool holds, or wait a little; return how often in a row it failed."""
@@ -160,7 +158,7 @@ class LaneDriver:
         for record in records:
             self._memory.settled(identity_of(record.headers), "committed")
         # The end is in sight: what comes from now on waits for it, or under load there would never be one.
-        lane.closing = self._spool.depth(lane.place) <= BATCH_MAX
+        lane.closing = lane.closing or self._spool.depth(lane.place) <= BATCH_MAX
 
     async def _wait(self, lane: Lane, refusal: NotDurableError, attempt: int, count: int) -> int:
         """Give up an attempt of a drain, and wait longer each time."""

@@ -64,7 +64,6 @@ class Lanes:
         )
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._tickets: deque[Ticket] = deque()  # not expired; all have the same time, so the oldest is the first
-        self._fresh: deque[Ticket] = deque()  # Kafka still has its chance
         self._appends: set[asyncio.Future[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
@@ -118,7 +117,6 @@ class Lanes:
             raise NotDurableError("queue_full")
         held.take(items)
         self._tickets.append(ticket)
-        self._fresh.append(ticket)
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
         for lane, item, straight in zip(lanes, items, direct, strict=True):
@@ -228,15 +226,19 @@ class Lanes:
                 self._accounts.spool(item)
             elif not item.flying:  # what is in flight may still be acknowledged
                 self._accounts.fail(item, _SPOOL_FULL if getattr(fault, "code", "") == "full" else _SPOOL_UNAVAILABLE)
+        if fault is not None and not lane.appending and not self._spool.depth(lane.place):
+            # Nothing is on disk that could be overtaken, so what is in flight may be offered to it again.
+            lane.spooling = lane.closing = False
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the disk take over where Kafka had its chance, and tell those whose time is up."""
         now = loop.time()
-        while self._fresh and (self._fresh[0].future.done() or self._fresh[0].spools_at <= now):
-            ticket = self._fresh.popleft()
+        while self._tickets and (self._tickets[0].future.done() or self._tickets[0].expires_at <= now):
+            self._tickets.popleft().fail("deadline")
+        for ticket in self._tickets:
+            if ticket.spools_at > now:
+                break
             for lane in () if ticket.future.done() else ticket.lanes:
                 if lane.trips:
                     self._trip(lane, ())
-        while self._tickets and (self._tickets[0].future.done() or self._tickets[0].expires_at <= now):
-            self._tickets.popleft().fail("deadline")
         self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop) if self._tickets else None

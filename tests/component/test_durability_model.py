@@ -25,7 +25,8 @@ from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import Record
 from bridge.kafka.routing import RoutingTable
-from bridge.kafka.spooled import identity_of
+from bridge.kafka.spooled import identity_of, unpack
+from bridge.spool.format import Entry
 from tests.builders import a_delivery, an_event
 from tests.fakes import FakeSpool
 from tests.virtual_time import VirtualLoop
@@ -86,6 +87,7 @@ class Sent:
         began: When it was first sent, by the sender's own count of what happens.
         promised: When it was first told that the event is durable, by the same count; None until then.
         answers: What each life has answered, in order.
+        unseen: What was on a disk that could not be read when this was sent: nobody could know that it goes before.
     """
 
     id: str
@@ -93,6 +95,7 @@ class Sent:
     began: int
     promised: int | None = None
     answers: defaultdict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    unseen: set[str] = field(default_factory=set)
 
 
 class Life:
@@ -130,6 +133,7 @@ class Durability(RuleBasedStateMachine):
         self.loop = VirtualLoop()
         self.kafka = MoodyKafka()
         self.spool = FakeSpool(peek_max=BATCH_MAX)
+        self.unread: list[Entry] = []
         self.sent: list[Sent] = []
         self.moments = 0
         self.lives = 0
@@ -169,17 +173,29 @@ class Durability(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.loop.run(asyncio.sleep(seconds))
 
-    @rule(orderly=st.booleans(), read=st.sampled_from([True, True, False]))
-    def begins_anew(self, orderly: bool, read: bool) -> None:  # noqa: FBT001 - values of strategies
-        """SIGKILL: what waited, was in flight or on its way to the disk is gone; or SIGTERM; then a start."""
+    @rule(
+        orderly=st.booleans(), read=st.sampled_from([True, True, False]), disk_read=st.sampled_from([True, True, False])
+    )
+    def begins_anew(self, orderly: bool, read: bool, disk_read: bool) -> None:  # noqa: FBT001 - values of strategies
+        """SIGKILL: what waited, was in flight or on its way to the disk is gone; or SIGTERM; then a start.
+
+        What the disk holds may be beyond reach for now.
+        """
         if orderly:
             mood = self.kafka.mood
             self.loop.run(self.life.lanes.close(10))
             self.kafka.mood = mood
         self.loop.run(self._die())
+        if not disk_read:
+            self.unread += self.spool.entries
+            self.spool.kept.clear()
         self.loop.run(self._live())
         if read:
             self.topics_are_read()
+
+    @rule()
+    def disk_finds_the_rest(self) -> None:
+        self.loop.run(self._find())
 
     @rule()
     def topics_are_read(self) -> None:
@@ -199,6 +215,7 @@ class Durability(RuleBasedStateMachine):
         self.kafka.mood, self.spool.code, self.spool.failure = "well", "", None
         self.spool.flow()
         self.topics_are_read()
+        self.disk_finds_the_rest()
         # A write in flight is given up, and a drain tries again at once or at most 5 s later.
         self.loop.run(asyncio.sleep(2 * GIVEN_UP_S))
         try:
@@ -220,11 +237,14 @@ class Durability(RuleBasedStateMachine):
             assert one.promised is None or one.id in firsts[one.key], f"lost: {one}"
             assert all(answers.count("accepted") <= 1 for answers in one.answers.values()), f"accepted twice: {one}"
         for first, second in itertools.permutations(self.sent, 2):
+            if first.id in second.unseen:
+                continue
             if first.key == second.key and first.promised is not None and first.promised < second.began:
                 seen = firsts[first.key]
                 assert second.id not in seen or seen.index(first.id) < seen.index(second.id), f"{second} before {first}"
 
     def _deliver(self, one: Sent) -> None:
+        one.unseen |= {identity_of(unpack(each.payload, *each.lane).headers).id for each in self.unread}
         self.loop.run(self._begin(one, self.life, self.lives))
 
     async def _begin(self, one: Sent, life: Life, number: int) -> None:
@@ -246,6 +266,12 @@ class Durability(RuleBasedStateMachine):
         self.lives += 1
         self.tasks: set[asyncio.Task[None]] = set()
         self.life = Life(self.kafka, self.spool, self.loop, first_ordinal=self.lives * 1_000_000)
+
+    async def _find(self) -> None:
+        for entry in self.unread:
+            self.spool.kept[entry.lane].append(entry)
+            self.life.lanes.recovered(entry)
+        self.unread.clear()
 
     async def _die(self) -> None:
         others = asyncio.all_tasks(self.loop) - {asyncio.current_task()}

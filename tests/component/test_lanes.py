@@ -11,9 +11,11 @@ from prometheus_client import CollectorRegistry, Counter
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity
 from bridge.kafka.lane import Accepted
-from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.lane_driver import BATCH_MAX
+from bridge.kafka.lanes import SWEEP_S, Lanes, Limits
 from bridge.kafka.record import Record
-from bridge.kafka.spooled import identity_of, unpack
+from bridge.kafka.spooled import identity_of, pack, unpack
+from bridge.spool.format import Entry
 from tests.fakes import FakeMemory, FakeProducer, FakeSpool
 
 TOPIC = "drx.prescriptions.v1"
@@ -32,10 +34,12 @@ def accepted(event_id: str, ordinal: int = 0, *, partition: int = 0) -> Accepted
 class Subject:
     """Lanes and what surrounds them."""
 
-    def __init__(self, *, spool_after_s: float = LONG_S, deadline_s: float = LONG_S) -> None:
+    def __init__(
+        self, *, spool_after_s: float = LONG_S, deadline_s: float = LONG_S, spool: FakeSpool | None = None
+    ) -> None:
         """Begin with a Kafka and a disk that work."""
         self.producer = FakeProducer({TOPIC: 12})
-        self.spool = FakeSpool()
+        self.spool = spool or FakeSpool()
         self.memory = FakeMemory()
         self.late = Counter("late", "late", registry=CollectorRegistry())
         self.lanes = Lanes(
@@ -291,11 +295,39 @@ async def test_a_disk_that_fails_is_no_success(subject: Subject) -> None:
     assert subject.memory.told == [("a", "failed")]
 
 
+async def test_a_disk_that_was_full_is_offered_again_what_kafka_does_not_answer(hasty: Subject) -> None:
+    hasty.producer.hold()
+    hasty.spool.code = "full"
+    sent = hasty.send("a")
+    await hasty.producer.wait_for_write()
+    sent += hasty.send("b")
+    await asyncio.sleep(5 * SWEEP_S)
+    assert not hasty.lanes.spooling
+
+    hasty.spool.code = ""
+
+    assert await asyncio.gather(*sent) == ["spooled"] * 2
+    assert hasty.kept == ["a", "b"]
+
+
+async def test_a_disk_that_failed_is_offered_again_what_kafka_does_not_answer(hasty: Subject) -> None:
+    hasty.producer.hold()
+    hasty.spool.failure = "io_error"
+    (sent,) = hasty.send("a")
+    await until(lambda: hasty.spool.refused)
+
+    hasty.spool.failure = None
+
+    assert await sent == "spooled"
+    assert await asyncio.gather(*hasty.send("b")) == ["spooled"]
+    assert hasty.kept == ["a", "b"]
+
+
 async def test_when_the_disk_fails_an_answer_of_kafka_still_counts(hasty: Subject) -> None:
     hasty.producer.hold()
     hasty.spool.failure = "full"
     (sent,) = hasty.send("a")
-    await until(lambda: hasty.lanes.spooling)
+    await until(lambda: hasty.spool.refused)
 
     hasty.producer.flow()
 
@@ -383,6 +415,92 @@ async def test_what_an_earlier_life_left_on_disk_is_drained_before_anything_new(
     assert later.written == ["a", "b", "c"]
     assert later.memory.told[:2] == [("a", "spooled"), ("b", "spooled")]
     await heir.close(1)
+
+
+def find(subject: Subject, *ids: str) -> None:
+    """Have the disk find what an earlier life left, as it does when it can be read at last."""
+    for each in ids:
+        found = accepted(each)
+        entry = Entry(0, found.record.timestamp_ms, PLACE, pack(found.record))
+        subject.spool.kept[PLACE].append(entry)
+        subject.lanes.recovered(entry)
+
+
+async def test_what_is_found_late_lets_nothing_overtake_what_is_on_its_way(subject: Subject) -> None:
+    subject.producer.batch_max = 2
+    subject.producer.hold()
+    sent = subject.send("a")
+    await subject.producer.wait_for_write()
+    sent += subject.send("b", "c", "d")
+
+    find(subject, "old")
+    sent += subject.send("e")
+    subject.producer.flow()
+    await until(lambda: not subject.spool.entries)
+
+    assert [each for each in subject.written if each != "old"] == ["a", "b", "c", "d", "e"]
+    assert await asyncio.gather(*sent) == ["committed"] * 4 + ["spooled"]
+
+
+async def test_what_fails_beside_what_was_found_late_is_told_so_and_not_put_behind_newer(subject: Subject) -> None:
+    subject.producer.hold()
+    sent = subject.send("a")
+    await subject.producer.wait_for_write()
+    find(subject, "old")
+    assert await asyncio.gather(*subject.send("b")) == ["spooled"]
+
+    subject.producer.failure = "kafka_unavailable"
+    subject.producer.flow()
+    assert [type(each) for each in await asyncio.gather(*sent, return_exceptions=True)] == [NotDurableError]
+    subject.producer.failure = None
+    await until(lambda: not subject.spool.entries)
+
+    assert subject.written == ["old", "b"]
+
+
+async def test_one_that_is_too_large_does_not_fail_others_beside_what_was_found_late(subject: Subject) -> None:
+    subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
+    subject.producer.hold()
+    sent = subject.send("first")
+    await subject.producer.wait_for_write()
+    sent += subject.send("a", "b", "c")
+    find(subject, "old")
+
+    subject.producer.flow()
+    outcomes = await asyncio.gather(*sent, return_exceptions=True)
+    await until(lambda: not subject.spool.entries)
+
+    assert [each if isinstance(each, str) else each.args for each in outcomes] == [
+        "committed",
+        "committed",
+        ("record_too_large",),
+        "committed",
+    ]
+    assert subject.written == ["first", "a", "c", "old"]
+
+
+async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_found() -> None:
+    subject = Subject(spool=FakeSpool(peek_max=1))
+    subject.producer.connected = False
+    await asyncio.gather(*subject.send("a", "b", "c"))
+    subject.producer.hold()
+    subject.producer.connected = True
+    await subject.producer.wait_for_write()
+    subject.spool.unreadable = True
+    subject.producer.flow()
+    await until(lambda: subject.written == ["a"])
+    (waiting,) = subject.send("w")
+
+    find(subject, *[f"old{n}" for n in range(2 * BATCH_MAX)])
+    subject.spool.unreadable = False
+    await subject.producer.wait_for_write()
+    await subject.producer.wait_for_write()
+    (newer,) = subject.send("n")
+    await asyncio.gather(waiting, newer)
+    await until(lambda: not subject.spool.entries)
+
+    assert subject.written.index("w") < subject.written.index("n")
+    await subject.lanes.close(1)
 
 
 async def test_a_disk_that_cannot_be_read_is_asked_again(subject: Subject) -> None:
