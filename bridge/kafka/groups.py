@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
-from aiokafka.errors import KafkaError, for_code  # noqa: TID251 - as above
+from aiokafka.errors import GroupIdNotFound, KafkaError, NonEmptyGroup, for_code  # noqa: TID251 - as above
+from aiokafka.protocol.admin import DeleteGroupsRequest  # noqa: TID251 - as above
 
+from bridge.errors import ConfigError
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
 from bridge.kafka.reader import ReadError, consumed, end_consumer, places_of
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
+
+Answer = TypeVar("Answer")
 
 # Everything together; each request has a bound of its own.
 GROUPS_S = 60.0
@@ -93,9 +97,12 @@ class GroupView:
 
     async def state(self) -> GroupState:
         """Return whether anybody is in the group."""
+        return await self._until_answered(self._state)
+
+    async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         while True:
             try:
-                return await self._state()
+                return await ask()
             except KafkaError as exc:
                 # The first group of a cluster waits for the topic of offsets; the block has its bound.
                 if not exc.retriable:
@@ -129,6 +136,25 @@ class GroupView:
     async def commit(self, offsets: Mapping[Place, int]) -> None:
         """Keep offsets for a group without members; Kafka refuses it for one with members."""
         await self._consumer.commit({_partition(place): offset for place, offset in offsets.items()})
+
+    async def forget(self) -> None:
+        """Remove the group with its offsets; one that is not there is gone already.
+
+        Raises:
+            ConfigError: Somebody is in the group.
+        """
+        await self._until_answered(self._delete)
+
+    async def _delete(self) -> None:
+        coordinator = await self._admin.find_coordinator(self._group)
+        # The client has no method for it.
+        answer = await self._admin._send_request(DeleteGroupsRequest([self._group]), coordinator)  # noqa: SLF001
+        ((_, error_code),) = answer.results
+        if error_code == NonEmptyGroup.errno:
+            msg = f"group {self._group} has members: stop them first"
+            raise ConfigError(msg)
+        if error_code not in {0, GroupIdNotFound.errno}:
+            raise for_code(error_code)
 
     async def first_records(self, offsets: Mapping[Place, int]) -> dict[Place, ConsumedRecord]:
         """Return the first record at or after each offset, where one comes within `RECORDS_S`."""

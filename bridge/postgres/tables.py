@@ -39,6 +39,17 @@ async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
     ]
 
 
+async def lacks_own_tables(database: Database, consumer: Consumer) -> bool:
+    """Return whether the consumer has tables of its own that nobody has made yet, or that were dropped whole.
+
+    Raises:
+        ConfigError: As `migrate_tables`.
+        TransientError: The database is away.
+    """
+    own = consumer.tables
+    return own is not None and 1 in await pending(database, directory=own.migrations, schema=own.schema)
+
+
 def _tables(consumer: Consumer) -> Iterator[Tables]:
     yield Tables(LEDGER_MIGRATIONS, LEDGER_SCHEMA)
     if consumer.tables is not None:

@@ -53,6 +53,10 @@ select
   (select count(*) from drx_consumer.parked_key where grp = $1) as parked_keys,
   (select count(*) from drx_consumer.parked_event where grp = $1) as parked_events
 """
+_ANY = """
+select exists (select from drx_consumer.progress where grp = $1)
+  or exists (select from drx_consumer.inbox where grp = $1)
+"""
 # In the order of their references; the progress first, so that a running process is fenced.
 _FORGET = (
     "delete from drx_consumer.progress where grp = $1",
@@ -134,6 +138,14 @@ async def audit_placing(
     """Keep who placed a group and why, in the transaction that does it."""
     decisions = [Decision(at.topic, at.partition, offset=offsets[at]) for at in sorted(offsets)]
     await audit(connection, group, "init", decisions, actor=actor, reason=reason)
+
+
+async def has_past(database: Database, group: str) -> bool:
+    """Return whether a group would not begin anew: it has progress, or would take events for duplicates."""
+    async with database.transaction() as connection:
+        if not await connection.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
+            return False
+        return bool(await connection.fetchval(_ANY, group))
 
 
 async def forget_group(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> Forgotten:

@@ -15,6 +15,7 @@ from bridge.postgres.pool import Database
 from bridge.postgres.tables import migrate_tables, pending_tables
 from bridge.postgres.text import stored_text
 from bridge.settling.dead_letter_topics import provide_dead_letter_topics
+from bridge.settling.past import refuse_lost_progress, refuse_past
 from bridge.settling.progress import Progress, standings
 
 _ACCEPT = """
@@ -52,6 +53,7 @@ async def check_start(
         ReadError, AdminError: Kafka is away, or has not got the topics.
         TransientError: The database is away.
     """
+    await refuse_past(database, consumer)
     if begins_by_itself:
         await migrate_tables(database, consumer)
     elif missing := await pending_tables(database, consumer):
@@ -60,6 +62,8 @@ async def check_start(
     stored = await standings(database, consumer.group, consumer.topics)
     async with open_group(connection, consumer.group, consumer.topics) as view:
         cluster_id, bounds = await view.cluster_id(), await view.bounds()
+        if begins_by_itself and not any(each.next_offset is not None for each in stored.values()):
+            refuse_lost_progress(consumer, await view.committed())
         judge_start(
             consumer.name,
             stored.values(),

@@ -22,9 +22,11 @@ from bridge.postgres.tables import migrate_tables, pending_tables
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settling.dead_letter_topics import provide_dead_letter_topics
 from bridge.settling.decisions import import_decisions
+from bridge.settling.past import audit_going_on, refuse_past
 from bridge.settling.progress import audit_placing, lock, parked_from, place, standings
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
+from consumers.commands.members import refuse_members
 
 EARLIEST, LATEST = "earliest", "latest"
 
@@ -37,12 +39,14 @@ class Want:
         begin: `earliest`, `latest`, an instant, or None: only the tables.
         force: Also move partitions that stand somewhere.
         unless_placed: Leave a group that stands somewhere as it is, whoever is in it and whether there is Kafka or not.
+        go_on: Make tables that lack what the group has read already.
         decisions: Rows of `parked export` whose skips and drops hold here too.
     """
 
     begin: str | datetime | None
     force: bool
     unless_placed: bool
+    go_on: bool
     decisions: list[Mapping[str, Any]]
     actor: str
     reason: str
@@ -77,7 +81,8 @@ def _begin(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--decisions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="From `parked export`.")
 @click.option("--force", is_flag=True, help="Move a group that stands somewhere; what its inbox knows is not redone.")
 @click.option("--unless-placed", is_flag=True, help="Only the tables where the group stands somewhere, in use or not.")
-@click.option("--reason", default="", help="Why; required with --force, and kept.")
+@click.option("--go-on", is_flag=True, help="Make tables that lack the events which the group has read before.")
+@click.option("--reason", default="", help="Why; required with --force and --go-on, and kept.")
 @click.option("--actor", default=getpass.getuser, help="Who; the user name unless said.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
@@ -89,6 +94,7 @@ def init(
     decisions: Path | None,
     force: bool,
     unless_placed: bool,
+    go_on: bool,
     reason: str,
     actor: str,
     dry_run: bool,
@@ -98,15 +104,15 @@ def init(
 
     Partitions that have progress stay where they are, unless --force moves them too. Nobody may be in the group.
     """
-    if force and not reason.strip():
-        msg = "--force needs --reason: it is kept with what was done"
+    if (force or go_on) and not reason.strip():
+        msg = f"{'--force' if force else '--go-on'} needs --reason: it is kept with what was done"
         raise click.UsageError(msg)
     if force and unless_placed:
         msg = "--unless-placed leaves a group where it stands, and --force moves it"
         raise click.UsageError(msg)
     chosen = choose(name, schema=schema)
     silence_kafka_client()
-    want = Want(begin, force, unless_placed, _rows(decisions), actor, reason, dry_run)
+    want = Want(begin, force, unless_placed, go_on, _rows(decisions), actor, reason, dry_run)
     for (topic, partition), before, offset in asyncio.run(_init(chosen, want)):
         document = {"topic": topic, "partition": partition, "before": before, "next_offset": offset}
         line = f"{topic}/{partition}: {offset}" + ("" if before is None else f", before {before}")
@@ -130,6 +136,10 @@ def _rows(path: Path | None) -> list[Mapping[str, Any]]:
 async def _init(chosen: Chosen, want: Want) -> list[Start]:
     consumer = chosen.consumer
     async with open_for_operator(chosen, "init") as database:
+        if not want.go_on:
+            await refuse_past(database, consumer)
+        elif not want.dry_run:
+            await audit_going_on(database, consumer, actor=want.actor, reason=want.reason)
         missing = await pending_tables(database, consumer)
         if missing:
             click.echo(f"tables to make or upgrade: {', '.join(missing)}", err=True)
@@ -159,13 +169,7 @@ async def _stands(database: Database, chosen: Chosen) -> bool:
 async def _place(database: Database | None, view: GroupView, chosen: Chosen, want: Want) -> list[Start]:
     """Place what may be placed; without a database there is no progress yet, and it is a dry run."""
     consumer = chosen.consumer
-    state = await view.state()
-    if state.live:
-        msg = (
-            f"group {consumer.group} has {state.members} members: stop them first; one that was killed counts for"
-            f" another {chosen.settings.kafka.session_s:g} s"
-        )
-        raise ConfigError(msg)
+    await refuse_members(view, chosen)
     stored = {} if database is None else await standings(database, consumer.group, consumer.topics)
     before = {at: each.next_offset for at, each in stored.items() if each.next_offset is not None}
     wanted = await _offsets(view, want.begin)

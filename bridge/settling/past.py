@@ -1,0 +1,55 @@
+"""Refuses to go on in the middle of the log with tables that hold nothing of what came before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bridge.consumer import Consumer
+from bridge.errors import ConfigError
+from bridge.kafka.transport import Place
+from bridge.postgres.pool import Database
+from bridge.postgres.tables import lacks_own_tables
+from bridge.settling.operator import Decision, audit
+from bridge.settling.progress import has_past
+
+
+async def refuse_past(database: Database, consumer: Consumer) -> None:
+    """Refuse tables that are about to be made for a group that has a past: they would lack it for ever.
+
+    Raises:
+        ConfigError: A schema that was dropped, and a group that was not; the message names what forgets it.
+        TransientError: The database is away.
+    """
+    if await _would_lack(database, consumer):
+        schema = "" if consumer.tables is None else consumer.tables.schema
+        msg = (
+            f"schema {schema} has no tables, and group {consumer.group} has read events that they would lack: run"
+            f" `drx-consumer forget {consumer.name} --schema {schema} --reason …`, then `drx-consumer init`; or"
+            f" `drx-consumer init {consumer.name} --go-on --reason …` to do without those events"
+        )
+        raise ConfigError(msg)
+
+
+async def audit_going_on(database: Database, consumer: Consumer, *, actor: str, reason: str) -> None:
+    """Keep who had the tables made all the same, and why; nothing where they would lack nothing."""
+    if await _would_lack(database, consumer):
+        async with database.transaction() as connection:
+            await audit(connection, consumer.group, "go_on", [Decision()], actor=actor, reason=reason)
+
+
+def refuse_lost_progress(consumer: Consumer, committed: Mapping[Place, int | None]) -> None:
+    """Refuse to go on from Kafka's offsets alone where the database says nothing, and tables in it hold nothing.
+
+    Raises:
+        ConfigError: The database is another than before, or was emptied.
+    """
+    if consumer.tables is not None and any(committed.values()):
+        msg = (
+            f"group {consumer.group} has offsets in Kafka and none in this database, whose tables lack what lies"
+            f" before them: `drx-consumer init {consumer.name} --from earliest|latest|TIME` says where to begin"
+        )
+        raise ConfigError(msg)
+
+
+async def _would_lack(database: Database, consumer: Consumer) -> bool:
+    return await lacks_own_tables(database, consumer) and await has_past(database, consumer.group)

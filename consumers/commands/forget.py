@@ -1,0 +1,52 @@
+"""`drx-consumer forget`: remove what is kept of a group, so that its name can begin anew."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+import orjson
+
+from bridge.kafka.groups import open_group
+from bridge.runtime.logging import silence_kafka_client
+from bridge.settling.progress import Forgotten, forget_group
+from consumers.commands.database import open_for_operator
+from consumers.commands.installed import Chosen, choose
+from consumers.commands.members import refuse_members
+from consumers.commands.parked_options import decision_options, json_option, name_argument
+
+
+@click.command()
+@name_argument
+@decision_options
+@json_option
+def forget(*, name: str, schema: str | None, actor: str, reason: str, dry_run: bool, as_json: bool) -> int:
+    """Remove progress, inbox, parked records and offsets of the consumer NAME; its own tables and the audit stay.
+
+    Nobody may be in the group. Needs a reason.
+    """
+    if not reason.strip():
+        msg = "--reason is needed: it is kept with the decision"
+        raise click.UsageError(msg)
+    chosen = choose(name, schema=schema)
+    silence_kafka_client()
+    forgotten = asyncio.run(_forget(chosen, actor=actor, reason=reason, dry_run=dry_run))
+    group = chosen.consumer.group
+    if as_json:
+        click.echo(orjson.dumps({"verb": "forget", "dry_run": dry_run, "group": group, **forgotten._asdict()}))
+        return 0
+    counts = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in forgotten._asdict().items())
+    click.echo(f"group {group} {'would be' if dry_run else 'is'} forgotten: {counts}")
+    return 0
+
+
+async def _forget(chosen: Chosen, *, actor: str, reason: str, dry_run: bool) -> Forgotten:
+    group = chosen.consumer.group
+    async with open_for_operator(chosen, "forget") as database:
+        async with open_group(chosen.settings.kafka.connection, group, chosen.consumer.topics) as view:
+            await refuse_members(view, chosen)
+            if not dry_run:
+                # First, since Kafka refuses it if somebody has joined meanwhile; and while the progress is there, the
+                # offsets would only be committed again.
+                await view.forget()
+        return await forget_group(database, group, actor=actor, reason=reason, dry_run=dry_run)

@@ -1,0 +1,196 @@
+"""A schema that was dropped is filled anew with all that was ever said, or not at all: docs/read-model.md, Rebuild."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
+from tests.integration.service_process import until
+from tests.postgres import execute
+from tests.topic_filler import Lives, fill
+
+pytestmark = pytest.mark.kafka
+
+LIVES = Lives(10)
+# `prescription` but for the time of processing; what a rebuild must reproduce.
+_STATE = "select to_jsonb(p) - 'updated_at' from {schema}.prescription p order by prescription_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A topic with events in it, and a read model of its own for them that nobody runs yet."""
+
+    directory: Path
+    bootstrap_servers: str
+    settings: Mapping[str, str]
+    schema: str
+    dsn: str
+    written: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What its commands run in."""
+        return consumer_environment(bootstrap_servers=self.bootstrap_servers, dsn=self.dsn, env=None, **self.settings)
+
+    async def __call__(self, command: str, *arguments: str) -> tuple[int, str, str]:
+        """Run a command about this read model, whatever schema the environment names."""
+        return await drx_consumer(self.env, command, "read_model", "--schema", self.schema, *arguments)
+
+    def run(self, **settings: str) -> ConsumerProcess:
+        """Start its process."""
+        all_settings = {**self.settings, "READ_MODEL__SCHEMA": self.schema, **settings}
+        return ConsumerProcess(
+            self.directory,
+            "read_model",
+            bootstrap_servers=self.bootstrap_servers,
+            dsn=self.dsn,
+            env=None,
+            **all_settings,
+        )
+
+    async def fill(self, **settings: str) -> list[Any]:
+        """Run it until everything is applied; return its state."""
+        with self.run(**settings) as process:
+            process.ready()
+            until(lambda: self.rows("select count(*) from {schema}.event") == [(self.written,)], what="all events")
+            assert await process.end() == 0, process.output()
+        return self.rows(_STATE)
+
+    def rows(self, query: str) -> list[Any]:
+        """Ask the database."""
+        return execute(self.dsn, query.replace("{schema}", self.schema))[0]
+
+    def drop(self) -> None:
+        """Remove the tables, as the page says."""
+        execute(self.dsn, f'drop schema "{self.schema}" cascade')
+
+    def groups(self) -> dict[str, int]:
+        """How many rows of the ledger each table has."""
+        tables = ("progress", "inbox", "settled", "parked_key", "parked_event")
+        return {name: self.rows(f"select count(*) from drx_consumer.{name}")[0][0] for name in tables}  # noqa: S608 - our names
+
+
+@pytest.fixture
+def site(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Site:
+    topic = topics.fresh(partitions=2)
+    written = fill(cluster.bootstrap_servers, islice(LIVES.records(topic, partitions=2), 60))
+    settings = {"READ_MODEL__TOPICS": topic, "KAFKA__OFFSET_RESET": "none"}
+    return Site(tmp_path, cluster.bootstrap_servers, settings, f"model_{uuid4().hex[:12]}", postgres, written)
+
+
+async def test_a_schema_that_was_dropped_is_rebuilt_whole_once_its_group_is_forgotten(site: Site) -> None:
+    assert (await site("init", "--from", "earliest"))[0] == 0
+    whole = await site.fill()
+    site.drop()
+
+    trial = await site("forget", "--reason", "rebuilt", "--dry-run", "--json")
+    kept = site.groups()
+    forgotten = await site("forget", "--reason", "rebuilt", "--actor", "ann", "--json")
+
+    counts = {"progress": 2, "inbox": site.written, "settled": 0, "parked_keys": 0, "parked_events": 0}
+    said = {"verb": "forget", "group": f"read_model.{site.schema}", **counts}
+    assert json.loads(trial[1]) == said | {"dry_run": True}
+    assert list(kept.values()) == list(counts.values())
+    assert json.loads(forgotten[1]) == said | {"dry_run": False}
+    assert set(site.groups().values()) == {0}
+    audit = "select actor, grp, reason from drx_consumer.audit where verb = 'forget'"
+    assert site.rows(audit) == [("ann", said["group"], "rebuilt")]
+    assert (await site("init"))[0] == 0
+    lags = [json.loads(line) for line in (await site("lag", "--json"))[1].splitlines()]
+    assert [(line["state"], line["committed"], line["next_offset"]) for line in lags] == [("Dead", None, None)] * 2
+    assert (await site("init", "--from", "earliest"))[0] == 0
+    assert await site.fill() == whole
+
+
+@pytest.mark.parametrize("policy", ["none", "earliest"])
+async def test_tables_that_would_lack_what_was_read_are_not_made(site: Site, policy: str) -> None:
+    """Neither by `init` nor by a process that makes its tables itself: nothing would ever say what is missing."""
+    assert (await site("init", "--from", "earliest"))[0] == 0
+    await site.fill()
+    site.drop()
+
+    tables_only = await site("init")
+    forced = await site("init", "--from", "earliest", "--force", "--reason", "a drill")
+    with site.run(KAFKA__OFFSET_RESET=policy) as process:
+        code = process.ended()
+
+    advice = f"`drx-consumer forget read_model --schema {site.schema} --reason …`"
+    assert (tables_only[0], forced[0], code) == (2, 2, 2)
+    assert advice in tables_only[2]
+    assert advice in forced[2]
+    assert advice in process.output()
+    assert site.rows("select from pg_namespace where nspname = '{schema}'") == []
+
+
+async def test_an_interrupted_forgetting_is_still_a_past(site: Site) -> None:
+    """What the inbox knows would be taken for duplicates."""
+    assert (await site("init", "--from", "earliest"))[0] == 0
+    await site.fill()
+    site.drop()
+    execute(site.dsn, "delete from drx_consumer.progress")
+
+    refused = await site("init", "--from", "earliest")
+
+    assert refused[0] == 2
+    assert "drx-consumer forget" in refused[2]
+
+
+async def test_tables_may_lack_what_was_read_if_somebody_says_so(site: Site) -> None:
+    """A consumer that gets tables of its own after a year at work."""
+    assert (await site("init", "--from", "latest"))[0] == 0
+    site.drop()
+
+    unexplained = await site("init", "--go-on")
+    trial = await site("init", "--go-on", "--reason", "new in 2.0", "--dry-run")
+    code, _, err = await site("init", "--go-on", "--reason", "new in 2.0", "--actor", "ann")
+
+    assert (unexplained[0], "--go-on needs --reason" in unexplained[2]) == (2, True)
+    assert trial[0] == 0
+    assert code == 0, err
+    kept = site.rows("select actor, reason from drx_consumer.audit where verb = 'go_on'")
+    assert kept == [("ann", "new in 2.0")]
+    assert site.rows("select count(*) from {schema}.event") == [(0,)]
+
+
+async def test_offsets_that_only_kafka_has_are_not_where_empty_tables_begin(site: Site) -> None:
+    """Another database, or one that was emptied: a consumer that begins by itself would go on in the middle."""
+    assert (await site("init", "--from", "earliest"))[0] == 0
+    whole = await site.fill()
+    site.drop()
+    execute(site.dsn, "drop schema drx_consumer cascade")
+
+    with site.run(KAFKA__OFFSET_RESET="earliest") as process:
+        code = process.ended()
+
+    assert code == 2
+    assert "has offsets in Kafka and none in this database" in process.output()
+    assert (await site("init", "--from", "earliest"))[0] == 0
+    assert await site.fill(KAFKA__OFFSET_RESET="earliest") == whole
+
+
+async def test_a_group_that_somebody_is_in_is_not_forgotten(site: Site) -> None:
+    assert (await site("init", "--from", "earliest"))[0] == 0
+    with site.run() as process:
+        process.ready()
+        until(lambda: site.rows("select count(*) from {schema}.event") == [(site.written,)], what="all events")
+        before = site.groups()
+        refused = await site("forget", "--reason", "rebuilt")
+
+    assert refused[:2] == (2, "")
+    assert "has 1 members: stop them first" in refused[2]
+    assert site.groups() == before
+
+
+async def test_forgetting_needs_a_reason(site: Site) -> None:
+    code, _, err = await site("forget", "--reason", " ")
+
+    assert (code, "--reason is needed" in err) == (2, True)
