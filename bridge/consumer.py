@@ -104,7 +104,7 @@ class Tables(NamedTuple):
 
 @dataclass(slots=True)
 class Consumer:
-    """One independent subscriber: its name is its group id and the `service` label of its metrics.
+    """One independent subscriber: its name is its group id, which is the `service` label of its metrics.
 
     Attributes:
         topics: Topics to subscribe to.

@@ -80,7 +80,7 @@ async def open_consumer(
     Raises:
         ConfigError: No database, or a file or an address that cannot be used.
     """
-    metrics = ConsumerMetrics(registry, service=consumer.name)
+    metrics = ConsumerMetrics(registry, service=consumer.group)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
             open_database(

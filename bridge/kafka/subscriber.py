@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
-from bridge.kafka.adoption import Adopter, StartPolicy
+from bridge.kafka.adoption import HINTS, Adopter, StartPolicy
 from bridge.kafka.committer import Committer
 from bridge.kafka.membership import Membership
 from bridge.kafka.settles import Adoption, Settles
@@ -56,6 +57,8 @@ class Subscriber:
         self._membership: Membership | None = None
         self._watchdog: Watchdog | None = None
         metrics.client_rebuilds.labels(metrics.service)
+        for code in HINTS:
+            metrics.consumer_stopped_partitions.labels(metrics.service, code).set_function(partial(self._stopped, code))
 
     def live(self) -> str:
         """Return `ok`, or a word for why only a restart can help; an outage of Kafka is no reason."""
@@ -100,6 +103,10 @@ class Subscriber:
                     await stop.wait()
             except TimeoutError:
                 continue
+
+    def _stopped(self, code: str) -> int:
+        tenures = {} if self._membership is None else self._membership.tenures
+        return sum(each.stopped == code for each in tenures.values())
 
     async def _be_member(self, stop: asyncio.Event) -> TransportError | None:
         """Use one client until it fails or `stop` is set; return its failure."""

@@ -48,20 +48,26 @@ class SubscriberMetrics(Protocol):
     service: str
     consumer_lag_records: Gauge
     consumer_lag_seconds: Gauge
+    consumer_settled_offset: Gauge
     consumer_rebalances: Counter
     consumer_assigned_partitions: Gauge
     consumer_paused_partitions: Gauge
+    consumer_stopped_partitions: Gauge
     commit: Histogram
     client_rebuilds: Counter
     poll_age: Gauge
 
 
 class Progress:
-    """How far one partition is, in offsets and in time."""
+    """How far one partition is, in offsets and in time.
+
+    Attributes:
+        mark: Offset below which everything is settled, as it was seen last.
+    """
 
     def __init__(self, offset: int, now: float) -> None:
         """Start at `offset`."""
-        self._mark = self._next = offset
+        self.mark = self._next = offset
         self._moved_at = now
         self._behind_at: float | None = None
         # First offset and time of what was taken in and is not settled, one entry a batch.
@@ -74,9 +80,9 @@ class Progress:
 
     def observe(self, mark: int, *, halted: bool, now: float) -> None:
         """Note what is settled; a halted partition need not move."""
-        if halted or mark != self._mark or mark >= self._next:
+        if halted or mark != self.mark or mark >= self._next:
             self._moved_at = now
-        self._mark = mark
+        self.mark = mark
         while self._stamps and (self._stamps[1][0] if len(self._stamps) > 1 else self._next) <= mark:
             self._stamps.popleft()
 
@@ -89,7 +95,7 @@ class Progress:
 
         While none of them was read yet, the age is how long it is known that there are some.
         """
-        records = max(0, end - self._mark)
+        records = max(0, end - self.mark)
         if records == 0:
             self._behind_at = None
             return 0, 0.0
@@ -119,6 +125,7 @@ class Watchdog:
         self._transport = transport
         self._settles = settles
         self._metrics = metrics
+        self._gauges = (metrics.consumer_lag_records, metrics.consumer_lag_seconds, metrics.consumer_settled_offset)
         self._limits = limits
         self._now = now
         self._progress: dict[Place, Progress] = {}
@@ -158,7 +165,7 @@ class Watchdog:
         """Watch these no more, and take their series away."""
         for place in places:
             self._progress.pop(place, None)
-            for gauge in (self._metrics.consumer_lag_records, self._metrics.consumer_lag_seconds):
+            for gauge in self._gauges:
                 gauge.remove(self._metrics.service, *place)
 
     def live(self) -> str:
@@ -224,6 +231,6 @@ class Watchdog:
         for place in asked:
             progress = self._progress.get(place)  # it may be gone since
             if progress is not None:
-                records, age_s = progress.lag(bounds[place].end, now=now, now_ms=time.time() * 1000)
-                self._metrics.consumer_lag_records.labels(self._metrics.service, *place).set(records)
-                self._metrics.consumer_lag_seconds.labels(self._metrics.service, *place).set(age_s)
+                found = progress.lag(bounds[place].end, now=now, now_ms=time.time() * 1000)
+                for gauge, value in zip(self._gauges, (*found, progress.mark), strict=True):
+                    gauge.labels(self._metrics.service, *place).set(value)

@@ -62,9 +62,15 @@ class ConsumerMetrics:
         place = ("topic", "partition")
         self.consumer_lag_records = self._gauge("consumer_lag_records", "Records not settled yet", place)
         self.consumer_lag_seconds = self._gauge("consumer_lag_seconds", "Age of the oldest record not settled", place)
+        self.consumer_settled_offset = self._gauge(
+            "consumer_settled_offset", "Offset below which everything is settled", place
+        )
         self.consumer_rebalances = self._counter("consumer_rebalances", "Partitions given or taken", ("kind",))
         self.consumer_assigned_partitions = self._gauge("consumer_assigned_partitions", "Partitions of this member")
         self.consumer_paused_partitions = self._gauge("consumer_paused_partitions", "Partitions not read now")
+        self.consumer_stopped_partitions = self._gauge(
+            "consumer_stopped_partitions", "Partitions not read until an operator decides", ("code",)
+        )
         self.commit = self._histogram("commit_seconds", "Time of one commit to Kafka", DURATION_BUCKETS)
         self.fence_rejected = self._counter("fence_rejected", "Transactions of a member that lost its partition")
         self.client_rebuilds = self._counter("client_rebuilds", "Kafka clients given up and built anew")

@@ -7,8 +7,8 @@ from docs.monitoring.alert import Alert, grew
 from docs.monitoring.objectives import FAST, SLOW, burns
 
 _BY = "namespace, service"
-_SETTLED = 'drxbridge_consumer_records_total{outcome!="retry"}'
-_SCRAPED = f"count by ({_BY}) (drxbridge_poll_age_seconds"
+_PART = f"{_BY}, topic, partition"
+_POLLS = "drxbridge_poll_age_seconds"
 
 
 def progress_alerts() -> list[Alert]:
@@ -29,16 +29,24 @@ def progress_alerts() -> list[Alert]:
         ),
         Alert(
             "ConsumerStalled",
-            f"sum by ({_BY}) (drxbridge_consumer_lag_records) > 0\nand sum by ({_BY}) (increase({_SETTLED}[5m])) == 0",
+            f"max by ({_PART}) (drxbridge_consumer_lag_records) > 0\n"
+            f"and sum by ({_PART}) (delta(drxbridge_consumer_settled_offset[5m])) == 0",
             "page",
-            "{{ $labels.service }} has records before it and settles none",
+            "{{ $labels.service }} settles nothing of {{ $labels.topic }}, partition {{ $labels.partition }}",
             "5m",
         ),
         Alert(
-            "ConsumerMissing",
-            f"{_SCRAPED} offset 1h) unless {_SCRAPED})",
+            "PartitionStopped",
+            f"sum by ({_BY}, code) (drxbridge_consumer_stopped_partitions) > 0",
             "page",
-            "{{ $labels.service }} was scraped an hour ago and is no more",
+            "{{ $labels.service }} reads {{ $value }} partitions no more: {{ $labels.code }}",
+            "1m",
+        ),
+        Alert(
+            "ConsumerMissing",
+            f"count by ({_BY}) (last_over_time({_POLLS}[1w]))\nunless count by ({_BY}) ({_POLLS})",
+            "page",
+            "{{ $labels.service }} was scraped this week and is no more",
             "5m",
         ),
         Alert(
@@ -66,7 +74,7 @@ def progress_alerts() -> list[Alert]:
 def trouble_alerts() -> list[Alert]:
     """Return those about events that could not be applied, or that say something alarming."""
     dead = grew("drxbridge_dlq_records_total", "10m", by=_BY)
-    safety = grew("drxbridge_safety_signals_total", "10m", by="namespace, kind")
+    safety = grew("drxbridge_safety_signals_total", "10m", by="namespace, job, kind")
     return [
         Alert("DLQGrowing", f"{dead} > 0", "ticket", "{{ $labels.service }} has sent records to its dead-letter topic"),
         Alert(

@@ -13,6 +13,7 @@ _OLDEST = "drxbridge_spool_oldest_event_timestamp_seconds"
 _OFFSET = "drxbridge_provider_clock_offset_seconds_bucket"
 _LAST = 'drxbridge_source_last_event_timestamp_seconds{source!="_heartbeat"}'
 _HEARTBEAT = "drxbridge_heartbeat_last_seen_timestamp_seconds"
+_INFLIGHT = "drxbridge_http_inflight_requests"
 _EXPIRY = "min by (namespace, source) (drxbridge_secret_expiry_timestamp_seconds) - time()"
 
 
@@ -199,9 +200,19 @@ def upkeep_alerts() -> list[Alert]:
         ),
         Alert(
             "TargetMissing",
-            "absent(drxbridge_http_inflight_requests)",
+            f"group by (namespace, job) (last_over_time({_INFLIGHT}[1w]))\n"
+            f"unless group by (namespace, job) ({_INFLIGHT})\n"
+            f"or absent_over_time({_INFLIGHT}[1w])",
             "page",
             "No ingress is scraped: what the other alerts say is unknown",
+            "5m",
+        ),
+        Alert(
+            "TargetMissing",
+            "max by (namespace, job, instance) (up) == 0\n"
+            "and on (namespace, job) group by (namespace, job) (last_over_time(drxbridge_build_info[1w]))",
+            "ticket",
+            "{{ $labels.instance }} does not answer Prometheus: what the other alerts say of it is old",
             "5m",
         ),
     ]

@@ -17,25 +17,37 @@ from tests.monitoring.case import (
 )
 from tests.monitoring.series import (
     CONSUMER,
-    PLACE,
+    READER,
     flat,
+    rising,
 )
 
 
 def consumers() -> list[Case]:
     """Cases of the consumers."""
     settled = at("consumer_records_total", CONSUMER, 'topic="t",outcome="applied"')
-    lag = at("consumer_lag_records", CONSUMER, 'topic="t",partition="0"')
+    lag, offset = (
+        at(each, CONSUMER, 'topic="t",partition="0"') for each in ("consumer_lag_records", "consumer_settled_offset")
+    )
+    stopped = at("consumer_stopped_partitions", CONSUMER, 'code="topic_recreated"')
     poll = at("poll_age_seconds", CONSUMER)
     revoked = at("consumer_rebalances_total", CONSUMER, 'kind="revoked"')
     circuit = at("circuit_state", CONSUMER, 'state="open"')
     dead, parked = (at(each, CONSUMER, 'class="poison"') for each in ("dlq_records_total", "park_total"))
     fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
-    safety = at("safety_signals_total", f'{PLACE},instance="read-model-0"', 'kind="dispensed_after_cancel"')
+    safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
     return [
-        firing("ConsumerStalled", {settled: bend(60, 0)}),
-        quiet("ConsumerStalled", "with nothing to do", {settled: bend(60, 0), lag: flat(0, HOUR)}),
+        # Of the other partitions, and of heartbeats, enough is settled all the while.
+        firing("ConsumerStalled", {offset: bend(60, 0)}),
+        quiet("ConsumerStalled", "with nothing to do", {settled: bend(60, 0), offset: bend(60, 0), lag: flat(0, HOUR)}),
+        quiet(
+            "ConsumerStalled", "when a record comes after a rest", {offset: bend(60, 0), lag: step(1, before=0, last=3)}
+        ),
+        quiet("ConsumerStalled", "while it falls behind", {lag: rising(60, HOUR)}),
+        firing("PartitionStopped", {stopped: step(1)}),
+        quiet("PartitionStopped", "when it goes on", {stopped: f"{flat(1, HALF)} {flat(0, REST)}"}),
         firing("ConsumerMissing", {poll: flat(1, HALF)}, span=Span(70)),
+        firing("ConsumerMissing", {poll: flat(1, HALF)}, span=Span(3 * HOUR)),
         quiet("ConsumerMissing", "during a restart", {poll: f"{flat(1, 60)} _x8 {flat(1, 2)}"}, span=Span(70)),
         firing("RebalanceStorm", {revoked: bend(0, 1)}, severity=TICKET),
         quiet("RebalanceStorm", "at a rollout", {revoked: step(4, last=5)}),

@@ -17,6 +17,7 @@ from tests.monitoring.case import (
 )
 from tests.monitoring.series import (
     INGRESS,
+    READER,
     flat,
     rising,
 )
@@ -83,6 +84,7 @@ def upkeep() -> list[Case]:
     reload = at("secret_reload_total", INGRESS, 'source="drx",outcome="failed"')
     expiry, day = at("secret_expiry_timestamp_seconds", INGRESS, 'source="drx"'), 86_400
     loop, inflight = at("event_loop_lag_seconds_bucket", INGRESS, 'le="1.0"'), at("http_inflight_requests", INGRESS)
+    other = at("http_inflight_requests", 'namespace="rx",job="other",instance="ingress-0"')
     return [
         firing("SchemaRegistryDown", {registry: bend(0, 2)}, severity=TICKET),
         quiet("SchemaRegistryDown", "at one failure", {registry: step(1, last=5)}),
@@ -94,5 +96,8 @@ def upkeep() -> list[Case]:
         firing("EventLoopLate", {loop: bend(60, 59)}, severity=TICKET),
         quiet("EventLoopLate", "at an old one", {loop: f"{rising(60, 20)} {rising(60, HOUR - 20, start=1199)}"}),
         firing("TargetMissing", {inflight: flat(3, HALF)}),
+        firing("TargetMissing", {inflight: flat(3, HALF), other: flat(3, HOUR)}),
+        firing("TargetMissing", {f"up{{{READER}}}": step(0, before=1)}, severity=TICKET),
+        quiet("TargetMissing", "at what is not ours", {'up{namespace="rx",job="else",instance="a"}': flat(0, HOUR)}),
         quiet("TargetMissing", "at a scrape or two that failed", {inflight: f"{flat(3, HOUR - 3)} _x3"}),
     ]

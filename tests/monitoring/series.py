@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 PLACE = 'namespace="rx"'
-INGRESS = f'{PLACE},instance="ingress-0"'
-CONSUMER = f'{PLACE},instance="read-model-0",service="read_model"'
+INGRESS = f'{PLACE},job="ingress",instance="ingress-0"'
+READER = f'{PLACE},job="read-model",instance="read-model-0"'
+CONSUMER = f'{READER},service="read_model"'
 POSTS = f'drxbridge_http_requests_total{{{INGRESS},route="/webhooks/{{source}}",method="POST",code="",outcome='
 DURATIONS = (
     f'drxbridge_http_request_duration_seconds_{{part}}{{{{{INGRESS},route="/webhooks/{{{{source}}}}",outcome="accepted"'
@@ -56,6 +57,7 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         f'drxbridge_secret_expiry_timestamp_seconds{{{INGRESS},source="drx"}}': " ".join(["Inf"] * samples),
         f"drxbridge_poll_age_seconds{{{CONSUMER}}}": flat(0.5, samples),
         f'drxbridge_consumer_lag_records{{{CONSUMER},topic="t",partition="0"}}': flat(5, samples),
+        f'drxbridge_consumer_settled_offset{{{CONSUMER},topic="t",partition="0"}}': rising(each, samples),
         f'drxbridge_consumer_records_total{{{CONSUMER},topic="t",outcome="applied"}}': rising(each, samples),
         f"drxbridge_event_loop_lag_seconds_count{{{INGRESS}}}": rising(each, samples),
         f'drxbridge_event_loop_lag_seconds_bucket{{{INGRESS},le="1.0"}}': rising(each, samples),
@@ -70,6 +72,8 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         found[f"drxbridge_{name}{{{INGRESS}}}"] = flat(0, samples)
     for name in ("fence_rejected_total", "park_breaker_open", "parking_full_partitions"):
         found[f"drxbridge_{name}{{{CONSUMER}}}"] = flat(0, samples)
+    for target in (INGRESS, READER):
+        found[f"up{{{target}}}"] = found[f"drxbridge_build_info{{{target}}}"] = flat(1, samples)
     for name, labels, value in LABELLED:
         found[f"drxbridge_{name}{{{labels}}}"] = flat(value, samples)
     return found
@@ -89,8 +93,9 @@ LABELLED = (
     ("schema_registry_requests_total", f'{INGRESS},outcome="failed"', 0),
     ("secret_reload_total", f'{INGRESS},source="drx",outcome="failed"', 0),
     ("consumer_rebalances_total", f'{CONSUMER},kind="revoked"', 0),
+    ("consumer_stopped_partitions", f'{CONSUMER},code="topic_recreated"', 0),
     ("circuit_state", f'{CONSUMER},state="open"', 0),
     ("park_total", f'{CONSUMER},class="poison"', 0),
     ("dlq_records_total", f'{CONSUMER},class="poison"', 0),
-    ("safety_signals_total", f'{PLACE},instance="read-model-0",kind="dispensed_after_cancel"', 0),
+    ("safety_signals_total", f'{READER},kind="dispensed_after_cancel"', 0),
 )

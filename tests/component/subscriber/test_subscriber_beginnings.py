@@ -119,7 +119,9 @@ async def test_a_log_that_is_not_what_it_was_stops_its_partition_only(
             await until(lambda: group.settles.ids(B) == ["other"])
             await turns(group)
             assert A in group.transport.paused
+            assert group.sample("consumer_stopped_partitions", code=code) == 1
 
+    assert group.sample("consumer_stopped_partitions", code=code) == 0
     assert group.settles.ids(A) == []
     assert A not in group.kafka.offsets
     (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]

@@ -61,11 +61,14 @@ async def test_lag_is_reported_per_partition_and_taken_away_with_it(group: Group
     async with group.running():
         await until(lambda: group.sample("consumer_lag_records", topic="t", partition="0") == 2)
         assert (group.sample("consumer_lag_seconds", topic="t", partition="0") or 0) > 1_000
+        assert group.sample("consumer_settled_offset", topic="t", partition="0") == 0
         group.settles.settle(A)
         await until(lambda: group.sample("consumer_lag_records", topic="t", partition="0") == 0)
         assert group.sample("consumer_lag_seconds", topic="t", partition="0") == 0
+        assert group.sample("consumer_settled_offset", topic="t", partition="0") == 2
         await group.transport.rebalance([B])
 
-        assert group.sample("consumer_lag_records", topic="t", partition="0") is None
+        for name in ("consumer_lag_records", "consumer_lag_seconds", "consumer_settled_offset"):
+            assert group.sample(name, topic="t", partition="0") is None
         await until(lambda: group.sample("consumer_assigned_partitions") == 1)
         assert (group.sample("commit_seconds_count") or 0) > 0
