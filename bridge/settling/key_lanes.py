@@ -84,8 +84,7 @@ class KeyLanes:
     def finish(self, lane: Lane) -> None:
         """Go on with a lane whose first record is settled since it was handed on."""
         lane.share.end()
-        if not lane.share.gone:
-            self._follow(lane, Next.DONE)
+        self._follow(lane, Next.DONE)
         lane.share.wake.set()
 
     async def work(self) -> None:
@@ -106,7 +105,7 @@ class KeyLanes:
                     share.end()
                 if probing:
                     self._gate.stopped(called=lane.attempt > 0)
-            if following is not None and following is not Next.HANDED and not share.gone:
+            if following is not None and following is not Next.HANDED:
                 self._follow(lane, following)
             share.wake.set()
 
@@ -122,6 +121,8 @@ class KeyLanes:
         return lane
 
     def _follow(self, lane: Lane, following: Next | After) -> None:
+        if lane.share.gone or lane.share.stopped:
+            return
         if isinstance(following, After):
             self._wait(lane, following.delay_s)
             return

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal
 
+from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.settling.claims import Claim, Ended
 from bridge.settling.parking import ParkingFullError, key_text
@@ -143,6 +144,14 @@ class Share:
     def ended(self) -> Ended:
         """Return what is to be taken back of the marks of this claim."""
         return Ended(self.place, self.epoch, self.attempted, [lane.key for lane in self.lanes.values() if lane.marked])
+
+    def stop(self, why: BridgeError) -> None:
+        """Settle nothing any more, and keep no record: all are read again once the partition is adopted anew."""
+        self.stopped = why.code
+        self.full = why if isinstance(why, ParkingFullError) else None
+        self.queue.clear()
+        for lane in self.lanes.values():
+            lane.records.clear()
 
     def close(self) -> None:
         """Let go of everything: nothing of it counts any more."""

@@ -10,7 +10,6 @@ import structlog
 from bridge.errors import BridgeError
 from bridge.kafka.transport import Place
 from bridge.settling.claims import Claim
-from bridge.settling.parking import ParkingFullError
 from bridge.settling.share import Share
 from bridge.settling.tally import Tally
 
@@ -53,7 +52,7 @@ class Shares:
         share = self._shares.get(place)
         if share is None or share.window.count >= WINDOW_RECORDS:
             return False
-        return sum(each.window.size for each in self._shares.values()) < WINDOW_BYTES
+        return sum(each.window.size for each in self._shares.values() if not each.stopped) < WINDOW_BYTES
 
     def mark(self, place: Place) -> int | None:
         """Return the offset below which everything of a place is settled; None before its records are expected."""
@@ -109,8 +108,7 @@ class Shares:
         """Settle nothing of a place any more: an operator must look."""
         if share.stopped:
             return
-        share.stopped = why.code
-        share.full = why if isinstance(why, ParkingFullError) else None
+        share.stop(why)
         place = {"topic": share.place.topic, "partition": share.place.partition}
         log.error("worker.partition_stopped", group=self._group, code=why.code, **place)
 

@@ -10,7 +10,7 @@ from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
-from bridge.settling import operator, parking
+from bridge.settling import operator, parking, shares
 from bridge.settling.learning import Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_database, a_record, at_work
@@ -180,6 +180,35 @@ async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
 
         assert await bench.parked() == [("rx_2", 1, "refused")]
         assert effects.kept == ["evt_0", "evt_2"]
+
+
+@MODES
+async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
+    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 1)
+    monkeypatch.setattr(shares, "WINDOW_BYTES", 20 * 2_048)
+    other = Place(PLACE.topic, 1)
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+    log = [a_record(offset, f"rx_{offset % 2}") for offset in range(40)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.adopt(other)
+        await bench.feed(log)
+        await until(lambda: bench.settler.halted(PLACE))
+        room = bench.settler.room(other)
+        await until(bench.settler._shares[PLACE].idle.is_set)
+        lanes = bench.settler._shares[PLACE].lanes.values()
+        held = len(bench.settler._shares[PLACE].queue) + sum(len(lane.records) for lane in lanes)
+        await operator.drop_key(database, GROUP, PLACE.topic, "rx_0", actor="kim", reason="withdrawn")
+        await until(lambda: bench.settler.fenced(PLACE))
+        bench.settler.forget([PLACE])
+        await bench.feed(log)
+        await bench.settled(40)
+
+        assert (room, held) == (True, 0)
+        assert len(effects.kept) == 39
 
 
 @MODES
