@@ -110,7 +110,7 @@ class Consumer:
         topics: Topics to subscribe to.
         mode: How the handler is run.
         types: Patterns of event types to handle (`renewal.*`); the others are settled unseen.
-        unknown: What becomes of a record type that this release does not know.
+        unknown: What becomes of a record whose type is one of `types` and not known to this release.
         order_free: Declares that events of a key need no order: failures go to the dead-letter topic, not parked.
         handler_timeout_s: A handler that takes longer has failed, and may be tried again.
         group: Group id if it is not the name.

@@ -99,9 +99,10 @@ class Sorter:
         skips = self._skips.get(content)
         if skips is None:
             name = content.decode("utf-8", "replace")
+            skips = not self._consumer.wants(name)
             if name not in KNOWN_TYPES:
-                return self._consumer.unknown == "skip"
-            skips = self._skips[content] = not self._consumer.wants(name)
+                return skips or self._consumer.unknown == "skip"
+            self._skips[content] = skips
         return skips
 
     def _unknown(self, exc: UnknownRecordError) -> Failure | None:

@@ -1,0 +1,42 @@
+"""What a record is to a consumer, by its header and by what it holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.consumer import Consumer
+from bridge.settling.failure import Failure
+from bridge.settling.sorting import Sorter, UnknownTypeError
+from tests.settling import PLACE, POISON, PlainDecoder, a_record
+
+
+def a_sorter(unknown: str, *types: str) -> Sorter:
+    decoder = PlainDecoder()
+    decoder.unknown.update({"renewal.foreseen", "made.up"})
+    return Sorter(Consumer("tests", [PLACE.topic], types=types, unknown=unknown), decoder)  # type: ignore[arg-type]  # one of three words
+
+
+@pytest.mark.parametrize("unknown", ["skip", "park", "fail"])
+@pytest.mark.parametrize("value", [None, POISON], ids=["sound", "poison"])
+def test_an_unknown_type_that_nobody_asked_for_is_passed_over(unknown: str, value: bytes | None) -> None:
+    sorter = a_sorter(unknown, "renewal.*", "prescription.sent")
+    record = a_record(0, type="made.up", value=value)
+
+    assert (sorter.skips(record), sorter.sort(record)) == (True, None)
+
+
+@pytest.mark.parametrize("types", [["renewal.*"], ["*"]], ids=["its pattern", "everything"])
+def test_an_unknown_type_that_was_asked_for_is_what_the_consumer_says(types: list[str]) -> None:
+    record = a_record(0, type="renewal.foreseen")
+
+    assert a_sorter("skip", *types).sort(record) is None
+    assert a_sorter("park", *types).sort(record) == Failure("poison", "unknown_record")
+    with pytest.raises(UnknownTypeError):
+        a_sorter("fail", *types).sort(record)
+
+
+def test_a_record_without_the_header_of_its_type_may_be_anything() -> None:
+    record = a_record(0, type="made.up")
+    record = record._replace(headers=[each for each in record.headers if each[0] != "ce_type"])
+
+    assert a_sorter("park", "renewal.*").sort(record) == Failure("poison", "unknown_record")
