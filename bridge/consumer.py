@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ class Lanes:
     """Handle events one by one, several keys at a time and each key in order.
 
     Attributes:
-        count: Keys handled at one time.
+        count: Keys handled at one time; fewer where the process may have no connection for each.
         transactional: The handler gets a database connection whose transaction also settles the record, so that
             what it writes there happens exactly once. Without, its effects must be idempotent.
     """
@@ -149,6 +149,16 @@ class Consumer:
             return function
 
         return register
+
+    def within(self, connections: int) -> Consumer:
+        """Return it with as many transactional lanes as a pool of `connections` carries: each keeps one for long.
+
+        So does each job; one more is left for what only takes moments, such as claims and marks.
+        """
+        if not isinstance(self.mode, Lanes) or not self.mode.transactional:
+            return self
+        count = max(1, min(self.mode.count, connections - 1 - len(self.jobs)))
+        return replace(self, mode=replace(self.mode, count=count))
 
     def wants(self, event_type: str) -> bool:
         """Whether events of this type are handled."""

@@ -191,7 +191,7 @@ class Member:
     async def _open_settler(self, stack: AsyncExitStack, ground: Ground) -> Settler:
         consumer = self._consumer
         return Settler(
-            consumer=consumer,
+            consumer=consumer.within(self._settings.postgres.pool_size),
             database=self._database,
             ledger=Ledger(self._database, group=consumer.group, cluster_id=ground.cluster_id),
             decoder=self._decoder,

@@ -55,7 +55,9 @@ class Postgres(Section):
 
     dsn: SecretStr | None = Field(None, description="postgresql://user@host:port/database; may hold a password")
     dsn_file: Path | None = Field(None, description="file whose first line is the DSN")
-    pool_size: int = Field(8, ge=2, le=100, description="connections of this process at most")
+    pool_size: int = Field(
+        8, ge=2, le=100, description="connections of this process at most; one is left free by transactional lanes"
+    )
 
     @model_validator(mode="after")
     def _one_dsn(self) -> Self:

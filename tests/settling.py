@@ -227,9 +227,17 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_database(dsn: str, *, size: int = 12, lock_timeout_s: float = 5.0) -> AsyncIterator[Database]:
+async def a_database(
+    dsn: str, *, size: int = 12, lock_timeout_s: float = 5.0, acquire_timeout_s: float = 10.0
+) -> AsyncIterator[Database]:
     """Open a database with the ledger and a table for effects."""
-    async with open_database(dsn, size=size, application_name="tests", lock_timeout_s=lock_timeout_s) as database:
+    async with open_database(
+        dsn,
+        size=size,
+        application_name="tests",
+        lock_timeout_s=lock_timeout_s,
+        acquire_timeout_s=acquire_timeout_s,
+    ) as database:
         await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
         async with database.transaction() as connection:
             await connection.execute(EFFECTS.replace("create table", "create table if not exists"))

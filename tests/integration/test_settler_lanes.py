@@ -11,6 +11,7 @@ import pytest
 from bridge.consumer import Consumer, Context, Lanes
 from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.event import Event
+from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.settling.learning import Learner
 from tests.kafka import until
@@ -98,6 +99,28 @@ async def test_a_hung_key_delays_no_other(database: Database, mode: Lanes) -> No
         await bench.settled(50)
 
         assert effects.applied[40:] == [f"evt_{offset}" for offset in range(0, 50, 5)]
+
+
+async def test_handlers_that_keep_every_lane_busy_leave_a_connection_for_the_rest(postgres: str) -> None:
+    effects = Effects()
+    go_on = asyncio.Event()
+
+    async def wait(event: Event) -> None:
+        del event
+        await go_on.wait()
+
+    effects.before = wait
+    consumer = a_consumer(effects, Lanes(8, transactional=True)).within(3)
+
+    async with a_database(postgres, size=3, acquire_timeout_s=0.5) as database, at_work(consumer, database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
+        await until(lambda: len(effects.attempts) > 1)
+        await bench.adopt(Place(PLACE.topic, 1))
+        closed = bench.count("circuit_state", state="closed")
+        go_on.set()
+        await bench.settled(8)
+
+        assert (closed, sorted(effects.applied)) == (1, [f"evt_{offset}" for offset in range(8)])
 
 
 async def test_keys_in_back_off_hold_no_worker(database: Database) -> None:
