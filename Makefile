@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo test check lint promtool fault-tools alert-tools chart bench faults test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -50,6 +50,10 @@ alert-tools: $(INSTALLED)
 # The chart and its pods; part of `test`.
 chart: setup
 	$(BIN)/pytest tests/chart
+
+# A real API server, which Go builds from source within a quarter of an hour; without it those tests are skipped and say so.
+chart-apiserver: $(INSTALLED)
+	nice $(BIN)/python -m tests.chart.control_plane
 
 # The whole fault matrix; its short tier is part of `test`. Writes its results into docs/reliability.md.
 faults: setup fault-tools alert-tools

@@ -1,0 +1,86 @@
+"""A real API server takes every object, and every pod, in a namespace that enforces pod security `restricted`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+
+import pytest
+
+from tests.chart.control_plane import Answer, ApiServer, is_built, running
+from tests.chart.rendering import CASES, Object, load, render
+from tests.chart.test_chart_schemas import is_of_an_operator
+
+pytestmark = pytest.mark.skipif(not is_built(), reason="there is no API server here; `make chart-apiserver` builds one")
+
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with running(tmp_path_factory.mktemp("control-plane")) as found:
+        yield found
+
+
+def created(answer: Answer) -> None:
+    assert (answer.status, answer.warnings) == (201, []), answer.document.get("message")
+
+
+def a_namespace(server: ApiServer, name: str) -> str:
+    """Make one with what controllers and a site would have put there."""
+    metadata = {"name": name, "labels": RESTRICTED}
+    created(server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
+    account = {"name": "default", "namespace": name}
+    created(server.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}))
+    return name
+
+
+def pods(objects: Iterable[Object]) -> Iterator[Object]:
+    """Give the pods that controllers would make."""
+    for each in objects:
+        template = each.get("spec", {}).get("template")
+        if template is None:
+            continue
+        pod = deepcopy(template)
+        pod |= {"apiVersion": "v1", "kind": "Pod"}
+        pod["metadata"] |= {"name": each["metadata"]["name"]}
+        for claim in each["spec"].get("volumeClaimTemplates", []):
+            name = claim["metadata"]["name"]
+            pod["spec"]["volumes"].append({"name": name, "persistentVolumeClaim": {"claimName": f"{name}-0"}})
+        yield pod
+
+
+def in_namespace(each: Object, namespace: str) -> Object:
+    moved = deepcopy(each)
+    moved["metadata"]["namespace"] = namespace
+    return moved
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_restricted_namespace_takes_all_of_it_without_a_warning(server: ApiServer, case: str) -> None:
+    rendered = render(CASES[case])
+    namespace = a_namespace(server, f"case-{case}")
+    # Those of operators need their definitions; the operators' own schemas judge them elsewhere.
+    own = [each for each in rendered.objects if not is_of_an_operator(each)]
+    made = list(pods(own))
+    for name in {pod["spec"].get("priorityClassName") for pod in made} - {None}:
+        priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1}
+        created(server.create({**priority, "metadata": {"name": name}}))
+
+    for each in (*own, *made):
+        created(server.create(in_namespace(each, namespace)))
+    assert made
+    assert len(own) > len(made)
+
+
+def test_the_server_can_say_no(server: ApiServer) -> None:
+    namespace = a_namespace(server, "says-no")
+    workload = in_namespace(render(load("minimal")).one("Deployment"), namespace)
+    del workload["spec"]["template"]["spec"]["securityContext"]["seccompProfile"]
+    (pod,) = pods([workload])
+    unknown = deepcopy(workload)
+    unknown["spec"]["replica"] = 2
+
+    assert ["restricted" in each for each in server.create(workload).warnings] == [True]
+    assert server.create(in_namespace(pod, namespace)).status == 403
+    assert server.create(unknown).status == 400
