@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import ssl
@@ -51,6 +52,7 @@ class ApiServer:
         """Speak as one who may do all."""
         self._url = f"https://127.0.0.1:{port}"
         self._token = token
+        self._certificate = certificate
         self._context = ssl.create_default_context(cafile=str(certificate))
         self._plural = cache(self._asked_plural)
 
@@ -73,6 +75,18 @@ class ApiServer:
         path = f"{_root(version)}{place}/{self._plural(version, kind)}?fieldValidation=Strict"
         return self.call("POST", path, each)
 
+    def kubeconfig(self) -> dict[str, Any]:
+        """Return what kubectl and Helm need to speak to it."""
+        cluster = {"server": self._url, "certificate-authority": str(self._certificate)}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "here", "cluster": cluster}],
+            "users": [{"name": "me", "user": {"token": self._token}}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+            "current-context": "here",
+        }
+
     def _asked_plural(self, version: str, kind: str) -> str:
         resources = self.call("GET", _root(version)).document["resources"]
         return str(next(each["name"] for each in resources if each["kind"] == kind and "/" not in each["name"]))
@@ -89,8 +103,11 @@ def build() -> None:
     if go is None:
         sys.exit("Go is not here; Kubernetes says in control_plane/go.mod which version it needs")
     _HOME.parent.mkdir(parents=True, exist_ok=True)
+    (version,) = re.findall(r"k8s\.io/kubernetes (v\S+)", (_MODULE / "go.mod").read_text())
+    # Its own build says this the same way; Helm asks for it.
+    flags = f"-s -w -X k8s.io/component-base/version.gitVersion={version}"
     with tempfile.TemporaryDirectory(dir=_HOME.parent) as scratch:
-        command = [go, "build", "-trimpath", "-ldflags=-s -w", "-o", f"{scratch}/bin/", "tool"]
+        command = [go, "build", "-trimpath", f"-ldflags={flags}", "-o", f"{scratch}/bin/", "tool"]
         subprocess.run(command, cwd=_MODULE, check=True)  # noqa: S603 - our own command line
         (Path(scratch) / "bin").rename(_HOME)
 

@@ -198,12 +198,12 @@ class Pod:
     def _mount(self, rendered: Rendered, volumes: list[Object], secrets: Secrets) -> None:
         named = {volume["name"]: volume for volume in volumes}
         for mount in self._container["volumeMounts"]:
-            claimed = self._claim if mount["name"] not in named else None
+            # What is no volume of the pod is a claim of its StatefulSet.
+            volume = named.get(mount["name"], {"persistentVolumeClaim": {}})
+            claimed = self._claim if "persistentVolumeClaim" in volume else None
             place = claimed or self._root / mount["mountPath"].removeprefix("/")
             place.mkdir(parents=True, exist_ok=claimed is not None)
             self._rewritten[mount["mountPath"]] = str(place)
-            # What is no volume of the pod is a claim of its StatefulSet.
-            volume = named.get(mount["name"], {"emptyDir": {}})
             if "secret" in volume:
                 name = volume["secret"]["secretName"]
                 self._secrets[name] = place

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
 from tests.chart.control_plane import Answer, ApiServer, is_built, running
-from tests.chart.rendering import CASES, Object, load, render
+from tests.chart.rendering import CASES, CHART, Object, load, render
 from tests.chart.test_chart_schemas import is_of_an_operator
+from tests.chart.tools import helm
 
 pytestmark = pytest.mark.skipif(not is_built(), reason="there is no API server here; `make chart-apiserver` builds one")
 
@@ -84,3 +88,27 @@ def test_the_server_can_say_no(server: ApiServer) -> None:
     assert ["restricted" in each for each in server.create(workload).warnings] == [True]
     assert server.create(in_namespace(pod, namespace)).status == 403
     assert server.create(unknown).status == 400
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_a_larger_volume_is_had_as_the_readme_says(server: ApiServer, tmp_path: Path, major: int) -> None:
+    namespace = a_namespace(server, f"larger-{major}")
+    (tmp_path / "kubeconfig").write_text(json.dumps(server.kubeconfig()))
+    # Its hooks would wait for pods to end, and nothing here runs one.
+    options = ["--no-hooks", f"--namespace={namespace}", f"--kubeconfig={tmp_path / 'kubeconfig'}"]
+
+    def run(verb: str, size_gi: int) -> subprocess.CompletedProcess[str]:
+        command = [helm(major), verb, "drx", str(CHART), f"--values={CASES['minimal']}", *options]
+        size = f"--set=ingress.spool.volume.sizeGi={size_gi}"
+        return subprocess.run([*command, size], capture_output=True, text=True, check=False)  # noqa: S603 - our own command line
+
+    path = f"/apis/apps/v1/namespaces/{namespace}/statefulsets/drx-drx-bridge-ingress"
+    installed, refused = run("install", 2), run("upgrade", 4)
+    # As `--cascade=orphan` does where a garbage collector is there to see to it.
+    removed = server.call("DELETE", path)
+    upgraded = run("upgrade", 4)
+
+    assert (installed.returncode, removed.status, upgraded.returncode) == (0, 200, 0), upgraded.stderr
+    assert "updates to statefulset spec" in refused.stderr or "field is immutable" in refused.stderr
+    (claim,) = server.call("GET", path).document["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "4Gi"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendering import CASES, NAMESPACE, Object, Rendered, load, render
+from tests.chart.rendering import CASES, NAMESPACE, Object, Rendered, changed, load, render
 
 WORKLOADS = {"StatefulSet", "Deployment"}
 
@@ -56,7 +56,7 @@ def test_pods_are_restricted(rendered: Rendered) -> None:
             }, name
             assert "memory" in each["resources"]["limits"], name
         kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
-        assert kinds <= {"configMap", "emptyDir", "secret"}, name
+        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}, name
 
 
 def test_pods_get_no_token_and_no_addresses_of_services(rendered: Rendered) -> None:
@@ -183,7 +183,7 @@ def test_a_consumer_that_comes_with_an_upgrade_is_placed_as_well() -> None:
 
 
 def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
-    found = render(load("minimal"))
+    found = render(changed(load("minimal"), "ingress.spool.drainClaims", ["data-drx-drx-bridge-ingress-9"]))
 
     def reached(suffix: str) -> set[Any]:
         policy = found.one("NetworkPolicy", suffix)
@@ -191,6 +191,7 @@ def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
 
     assert reached("-ingress") == {53, 9093}
     assert reached("-read-model") == reached("-read-model-init") == {53, 9093, 5432}
+    assert reached("-drain") == {53, 9093}
     assert reached("-test") == {53, "http"}
 
 

@@ -189,6 +189,25 @@ async def test_what_a_pod_could_not_pass_on_its_successor_finds_on_the_volume(
         assert await asyncio.to_thread(pod.delete) == 0
 
 
+async def test_what_a_pod_that_is_gone_has_spooled_a_job_delivers(
+    cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    """Also where the spool is turned off: the volume is all that is left of it then."""
+    site = Site(cluster.bootstrap_servers)
+    volume = tmp_path / "claim"
+    away = site.rendered(kafka={"bootstrapServers": f"127.0.0.1:{free_port()}"})
+    async with site.running(away, "StatefulSet", "-ingress", tmp_path, claim=volume) as pod:
+        assert await site.deliver(session, pod, 1) == 202
+        assert await asyncio.to_thread(pod.delete) == 0
+
+    off = site.rendered(spool={"enabled": False, "drainClaims": ["data-drx-drx-bridge-ingress-0"]})
+    job = off.one("Job", "-drain-0")["metadata"]["name"]
+    with site.pod(off, "Job", job, tmp_path, claim=volume) as pod:
+        assert await asyncio.to_thread(pod.ended, within_s=HANG_S) == 0, pod.output()
+
+    assert await site.ids() == {f"{site.source}-1"}
+
+
 async def until_more(answers: dict[int, int], count: int) -> None:
     wanted = len(answers) + count
     while len(answers) < wanted:  # noqa: ASYNC110 - a hundred events would be one each

@@ -31,6 +31,13 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("minimal", {"ingress.spool.volume.sizeGi": 0}, "ingress.spool.volume.sizeGi", "give the volume a size"),
     ("minimal", {"ingress.spool.volume.sizeGi": 1}, "ingress.spool.volume.sizeGi", "enlarge the volume"),
+    ("no-spool", {"ingress.spool.drainClaims": ["data-a-0"]}, "ingress.spool.keySecret", "drainClaims"),
+    (
+        "minimal",
+        {"ingress.spool.drainClaims": ["data-drx-drx-bridge-ingress-2"]},
+        "ingress.spool.drainClaims",
+        "lower ingress.replicas",
+    ),
     ("minimal", {"ingress.hpa.enabled": ON}, "ingress.hpa.enabled", "set ingress.replicas"),
     (
         "ingress-only",

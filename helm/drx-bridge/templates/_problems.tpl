@@ -83,17 +83,23 @@ heartbeatTest.source: {{ $test.source }} is no source; name one of ingress.sourc
 {{- if $spool.key }}
 ingress.spool.key: a secret has no place in values, which are kept with the release; put it into a Secret with the key current and name that in ingress.spool.keySecret
 {{- end }}
+{{- if and (or $spool.enabled $spool.drainClaims) (not $spool.keySecret) (not $spool.key) }}
+ingress.spool.keySecret: is not set; name a Secret whose key current is spk_ and the base64 of 32 random bytes, or set ingress.spool.enabled to false and leave ingress.spool.drainClaims empty
+{{- end }}
 {{- if $spool.enabled }}
-{{- if and (not $spool.keySecret) (not $spool.key) }}
-ingress.spool.keySecret: is not set; name a Secret whose key current is spk_ and the base64 of 32 random bytes, or set ingress.spool.enabled to false
+{{- range $number := until (int .Values.ingress.replicas) }}
+{{- $claim := printf "data-%s-%d" (include "drx-bridge.name" (list $ "ingress")) $number }}
+{{- if has $claim $spool.drainClaims }}
+ingress.spool.drainClaims: {{ $claim }} is of a pod that runs and drains it by itself; lower ingress.replicas, or take it out
+{{- end }}
 {{- end }}
 {{- if not $spool.volume.sizeGi }}
 ingress.spool.volume.sizeGi: is 0, and a spool without a volume of its own dies with its pod; give the volume a size, or set ingress.spool.enabled to false
 {{- else if gt (mulf $spool.capacityBytes 1.25) (mulf $spool.volume.sizeGi 1073741824) }}
-ingress.spool.volume.sizeGi: {{ include "drx-bridge.number" $spool.volume.sizeGi }} Gi do not hold ingress.spool.capacityBytes and a fifth to spare; enlarge the volume or lower the capacity
+ingress.spool.volume.sizeGi: {{ include "drx-bridge.number" $spool.volume.sizeGi }} Gi do not hold ingress.spool.capacityBytes and a fifth to spare; enlarge the volume, of a release that runs as README.md says under Volumes of the spool, or lower the capacity
 {{- end }}
 {{- if .Values.ingress.hpa.enabled }}
-ingress.hpa.enabled: an autoscaler takes pods away, and each would leave a spool that nobody drains; set ingress.replicas instead, or ingress.spool.enabled to false
+ingress.hpa.enabled: an autoscaler takes pods away, and each would leave a spool that nobody drains; set ingress.replicas instead, or ingress.spool.enabled to false, in a release that runs as README.md says under Volumes of the spool
 {{- end }}
 {{- end }}
 {{- end -}}
