@@ -20,7 +20,9 @@ class FaultDisk(LocalDisk):
         write_failures: How many of the next writes fail with EIO, with half of the content written.
         room_bytes: What all files of the spool's directory may take; None: as much as they like.
         read_only: True while nothing can be changed.
-        bad_reads: Names of files whose content is not given back, with the error number.
+        read_failures: How many of the next reads of segments fail with EIO.
+        unreadable: Tells of a part of a segment, from and to, whether reading it fails with EIO.
+        unlisted: True while no directory can be listed.
         released: Set unless a sync is to hang.
         hanging: Set by a sync, before it hangs or not.
         observe: Told of each operation, on the thread that does it.
@@ -33,7 +35,9 @@ class FaultDisk(LocalDisk):
         self.write_failures = 0
         self.room_bytes: int | None = None
         self.read_only = False
-        self.bad_reads: dict[str, int] = {}
+        self.read_failures = 0
+        self.unreadable: Callable[[Path, int, int], bool] = lambda _path, _start, _end: False
+        self.unlisted = False
         self.released = threading.Event()
         self.released.set()
         self.hanging = threading.Event()
@@ -65,10 +69,21 @@ class FaultDisk(LocalDisk):
         self.observe("sync")
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
-        if path.name in self.bad_reads:
-            raise OSError(self.bad_reads[path.name], "read")
+        if path.suffix == ".segment" and (self.read_failures or self.unreadable(path, offset, offset + length)):
+            self.read_failures = max(0, self.read_failures - 1)
+            raise OSError(errno.EIO, "read")
         self.observe(f"read {path.suffix}")
         return super().read(path, offset, length)
+
+    def may_read(self, path: Path) -> None:
+        if self.unreadable(path, 0, FOREVER):
+            raise OSError(errno.EIO, "open")
+        super().may_read(path)
+
+    def names(self, directory: Path) -> list[str]:
+        if self.unlisted:
+            raise OSError(errno.EIO, "list")
+        return super().names(directory)
 
     def append(self, path: Path, content: bytes) -> None:
         self._change("append", path)

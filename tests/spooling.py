@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
 from bridge.spool.format import Entry, Lane
+from bridge.spool.reading import ORDER_S
 from bridge.spool.store import Spool
 
 CAPACITY_BYTES = 64 * 1024 * 1024
@@ -120,9 +121,14 @@ def make_spool(
 
 @asynccontextmanager
 async def open_spool(
-    directory: Path, *, key_dir: Path | None = None, capacity_bytes: int = CAPACITY_BYTES, disk: Disk | None = None
+    directory: Path,
+    *,
+    key_dir: Path | None = None,
+    capacity_bytes: int = CAPACITY_BYTES,
+    disk: Disk | None = None,
+    order_s: float = ORDER_S,
 ) -> AsyncIterator[Kept]:
-    kept = make_spool(directory, key_dir=key_dir, capacity_bytes=capacity_bytes, disk=disk)
+    kept = make_spool(directory, key_dir=key_dir, capacity_bytes=capacity_bytes, disk=disk, order_s=order_s)
     await kept.spool.open(kept.found.append)
     try:
         yield kept

@@ -144,6 +144,9 @@ class IngressMetrics:
             "spool_blocked_partitions", "Partitions with something on disk that Kafka refuses"
         )
         self.spool_locked_records = self._gauge("spool_locked_records", "Records whose key is not there")
+        self.spool_unread_segments = self._gauge(
+            "spool_unread_segments", "Segments of which the disk does not give everything back now"
+        )
         self.spool_corrupt_records = self._counter("spool_corrupt_records", "Records found damaged and set aside")
         self.spool_torn_tails = self._counter("spool_torn_tails", "Unfinished last writes cut off at a start")
         self.spool_fsync_duration = self._histogram(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from heapq import merge
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
 from bridge.spool.format import Lane
+from bridge.spool.places import Place, Segment
 
 _OFFSET_BITS = 32
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
@@ -18,55 +17,12 @@ _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
 _COMPACT_MIN = 1024
 
 
-@dataclass(slots=True)
-class Segment:
-    """One file and what keeps it there.
-
-    Attributes:
-        index: Short name in the places of the book; rises with the number.
-        live: Records that are durable and not acknowledged.
-        locked: Running numbers of the records whose key is not there.
-        missing: Ids of those keys.
-        aside: Damaged ranges that could not be copied yet.
-        unread: True while it is not known what it holds.
-        entering: True while what it holds is being entered.
-        acknowledged: Running numbers that the side file does not have yet.
-    """
-
-    index: int
-    number: int
-    path: Path
-    size: int = 0
-    live: int = 0
-    locked: set[int] = field(default_factory=set)
-    missing: set[bytes] = field(default_factory=set)
-    aside: list[tuple[int, int]] = field(default_factory=list)
-    unread: bool = False
-    entering: bool = False
-    acknowledged: array[int] = field(default_factory=lambda: array("I"))
-
-    @property
-    def is_needed(self) -> bool:
-        """True while removing the file would lose something."""
-        return bool(self.live or self.locked or self.aside or self.unread or self.entering)
-
-
-class Place(NamedTuple):
-    """One record: which file, where in it, how long, which number, and when its entry was accepted."""
-
-    segment: int
-    offset: int
-    length: int
-    number: int
-    at_ms: int
-
-
 class _Line:
     """The places of one lane, oldest first, in arrays: 24 bytes each.
 
     Attributes:
         held: How many of the first were handed out.
-        is_own: True when any was appended in this life.
+        is_own: True when the first was appended in this life.
     """
 
     __slots__ = ("_at_ms", "_first", "_lengths", "_numbers", "_where", "held", "is_own")
@@ -156,15 +112,15 @@ class Book:
     def add(self, lane: Lane, place: Place) -> None:
         """Put a record that was just appended at the end of its lane."""
         line = self._lines.setdefault(lane, _Line())
+        line.is_own = line.is_own or not len(line)
         line.append(place)
-        line.is_own = True
         self.segments[place.segment].live += 1
 
     def enter(self, lane: Lane, places: Sequence[Place]) -> None:
         """Put records that were found, in their order, where they belong, but behind those that were handed out.
 
-        Behind all, when any of the lane were appended in this life: who did that may acknowledge them without having
-        them handed out, and counts from the head.
+        Behind all, when the lane was empty before one was appended to it in this life: who did that may acknowledge it
+        without having it handed out, and counts from the head.
         """
         line = self._lines.setdefault(lane, _Line())
         if line.is_own or not len(line) or line.last() < places[0]:
@@ -193,6 +149,14 @@ class Book:
     def locked(self) -> int:
         """Return how many records wait for their key."""
         return sum(len(segment.locked) for segment in self.segments.values())
+
+    def unread(self) -> list[Segment]:
+        """Return the segments that hold anything that the disk does not give back now."""
+        return [segment for segment in self.segments.values() if segment.is_unread]
+
+    def first_unread(self) -> int | None:
+        """Return the index of the oldest segment of which not all is known, if there is one."""
+        return min((segment.index for segment in self.segments.values() if segment.unread), default=None)
 
     def oldest_ms(self) -> int:
         """Return when the oldest of those at the head of a lane was accepted; 0 without any."""

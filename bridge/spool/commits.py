@@ -13,6 +13,7 @@ import structlog
 from bridge.errors import NotDurableError
 from bridge.runtime.logging import trail
 from bridge.spool.ballast import SIZE_BYTES
+from bridge.spool.condition import STALLED
 from bridge.spool.format import Entry
 from bridge.spool.hand import Hand
 from bridge.spool.writer import Writer, Written
@@ -23,7 +24,6 @@ log = structlog.get_logger()
 GROUP_MAX_BYTES = SIZE_BYTES
 # A disk that takes longer for one group is in trouble, and who asks now is better told at once.
 STALLED_S = 2.0
-CODE_STALLED = "stalled"
 
 
 class Call(NamedTuple):
@@ -44,18 +44,22 @@ class Commits:
         writer: Writer,
         durable: Callable[[Sequence[Entry], Written], None],
         refused: Callable[[str], None],
+        stalled: Callable[[str], None],
         stalled_s: float,
     ) -> None:
-        """Tell `durable` of each group before its calls end, and `refused` why one was not written."""
+        """Tell `durable` of each group before its calls end, and `refused` why one was not written.
+
+        While the disk needs longer than `stalled_s` for a group, `stalled` has a word for it, and in the end none.
+        """
         self._hand = hand
         self._writer = writer
         self._durable = durable
         self._refused = refused
+        self._stalled = stalled
         self._stalled_s = stalled_s
         self._calls: deque[Call] = deque()
         self._task: asyncio.Task[None] | None = None
         self._group: list[Call] = []
-        self._began_at = 0.0
         self.size = 0
 
     @property
@@ -63,33 +67,23 @@ class Commits:
         """True when nothing is on its way."""
         return self._task is None
 
-    @property
-    def is_stalled(self) -> bool:
-        """True while the disk takes too long for the group it has."""
-        if self._task is None:
-            return False
-        return asyncio.get_running_loop().time() - self._began_at > self._stalled_s
-
     def put(self, call: Call) -> None:
         """Take a call; its future ends when it is durable or cannot be made so."""
         self._calls.append(call)
         self.size += call.size
         if self._task is None:
-            loop = asyncio.get_running_loop()
-            self._began_at = loop.time()
-            self._task = loop.create_task(self._run())
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def finish(self, timeout_s: float) -> None:
         """Wait so long for what is on its way; who waits longer is told that it is not durable."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
-            self._give_up(self._group, CODE_STALLED)
+            self._give_up(self._group, STALLED)
 
     async def _run(self) -> None:
         try:
             while group := self._next():
                 self._group = group
-                self._began_at = asyncio.get_running_loop().time()
                 await self._commit(group)
         finally:
             self._group = []
@@ -109,6 +103,7 @@ class Commits:
 
     async def _commit(self, group: list[Call]) -> None:
         entries = [entry for call in group for entry in call.entries]
+        watch = asyncio.get_running_loop().call_later(self._stalled_s, self._stalled, STALLED)
         try:
             written = await self._hand.do(partial(self._writer.write, entries))
         except NotDurableError as exc:
@@ -123,6 +118,9 @@ class Commits:
                     call.done.set_result(None)
             if written.code:
                 self._give_up([], written.code)
+        finally:
+            watch.cancel()
+            self._stalled("")
 
     def _give_up(self, group: list[Call], code: str) -> None:
         """Nothing that waits would fare better."""

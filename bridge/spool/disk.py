@@ -86,26 +86,31 @@ class Disk(Protocol):
         """Make names durable that came or went."""
 
 
-def read_what_can_be(disk: Disk, path: Path, start: int, end: int) -> bytes:
-    """Return a range of a file with zeros for what the disk cannot read any more.
+def read_what_can_be(disk: Disk, path: Path) -> tuple[bytes, bool]:
+    """Return a file with zeros for what the disk does not give back now, and whether that is all of the file.
 
     Raises:
         OSError: Not to be read at all: gone, or not ours.
     """
-    parts = []
-    for at in range(start, end, READ_BYTES):
-        to = min(at + READ_BYTES, end)
-        try:
-            parts.append(disk.read(path, at, to - at))
-        except OSError as exc:
-            if exc.errno != errno.EIO:
-                raise
-            parts += [_block(disk, path, each, min(each + BLOCK_BYTES, to)) for each in range(at, to, BLOCK_BYTES)]
-    return b"".join(parts)
+    size, parts, is_whole = disk.size(path), [], True
+    for at in range(0, size, READ_BYTES):
+        to = min(at + READ_BYTES, size)
+        part = _part(disk, path, at, to)
+        if part is not None:
+            parts.append(part)
+            continue
+        for first in range(at, to, BLOCK_BYTES):
+            last = min(first + BLOCK_BYTES, to)
+            block = _part(disk, path, first, last)
+            is_whole = is_whole and block is not None
+            parts.append(bytes(last - first) if block is None else block)
+    return b"".join(parts), is_whole
 
 
-def _block(disk: Disk, path: Path, at: int, to: int) -> bytes:
+def _part(disk: Disk, path: Path, at: int, to: int) -> bytes | None:
     try:
         return disk.read(path, at, to - at)
-    except OSError:
-        return bytes(to - at)
+    except OSError as exc:
+        if exc.errno != errno.EIO:
+            raise
+        return None

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import structlog
 
-from bridge.spool.book import Book, Place, Segment
+from bridge.spool.book import Book
 from bridge.spool.disk import Disk
 from bridge.spool.format import Entry, Intact, Lane
 from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.metrics import SpoolMetrics
-from bridge.spool.recovery import Content, Opened, examine, segment_numbers, set_aside, unseal_all
+from bridge.spool.places import Place, Segment
+from bridge.spool.recovery import Content, Opened, examine, set_aside, unseal_all
 from bridge.spool.writer import segment_name
 
 log = structlog.get_logger()
@@ -27,7 +28,7 @@ BATCH = 200
 
 
 class Finder:
-    """Reads segments on the spool's thread and enters them on the loop's."""
+    """Reads segments on the spool's threads and enters them on the loop's."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Finder:
         *,
         disk: Disk,
         hand: Hand,
+        reading: Hand,
         keys: KeyRing,
         book: Book,
         metrics: SpoolMetrics,
@@ -47,6 +49,7 @@ class Finder:
             directory: Where the segments are.
             disk: The file system.
             hand: What works on it.
+            reading: What reads from it where that may take long.
             keys: What opens.
             book: What is known.
             metrics: What is reported.
@@ -56,33 +59,38 @@ class Finder:
         self._directory = directory
         self._disk = disk
         self._hand = hand
+        self._reading = reading
         self._keys = keys
         self._book = book
         self._metrics = metrics
         self._mark_end = mark_end
-        self._is_quiet = is_quiet
+        self.is_quiet = is_quiet
         self.last_ordinal = 0
-        self.last_number = 0
 
-    async def recover(self, found: Callable[[Entry], None]) -> None:
-        """Enter every segment there is, oldest first, and pass each entry that waits to `found`."""
-        numbers = await self._hand.do(partial(segment_numbers, self._disk, self._directory))
+    async def recover(self, numbers: Sequence[int], found: Callable[[Entry], None]) -> None:
+        """Enter the segments of these numbers, oldest first, and pass each entry that waits to `found`."""
         for number in numbers:
-            self.last_number = number
             segment = self._book.segment(number, segment_name(number))
-            await self._find(segment, found, newest=number == numbers[-1])
+            segment.newest = number == numbers[-1]
+            await self.find(segment, found)
 
-    async def find_again(self, found: Callable[[Entry], None]) -> None:
-        """Enter what could not be read before, and the records whose key has come back."""
-        for segment in [segment for segment in self._book.segments.values() if segment.unread]:
-            await self._find(segment, found, newest=False)
+    async def find_locked(self, found: Callable[[Entry], None]) -> None:
+        """Enter the records whose key has come back."""
         back = self._keys.opening.keys()
         for segment in [segment for segment in self._book.segments.values() if segment.missing & back]:
-            content = await self._hand.do(partial(self._examine, segment, newest=False))
+            content = await self._hand.do(partial(self._examine, segment))
             if content is not None:
                 records = [record for record in content.scan.records if record.head.number in segment.locked]
-                segment.missing = set()
+                if content.is_read:
+                    segment.missing = set()
                 await self._enter(segment, content.content, records, found)
+
+    async def leave_out(self, lane: Lane, damaged: Sequence[tuple[Segment, Place]]) -> None:
+        """Take what was found damaged out of a lane."""
+        for segment, place in damaged:
+            segment.aside.append((place.offset, place.offset + place.length))
+            self._book.remove(lane, [place])
+            await self.set_aside(segment, (), records=1)
 
     async def set_aside(self, segment: Segment, damage: Sequence[tuple[int, int]], *, records: int) -> None:
         """Count damage and copy it to where it stays; the segment is kept until that has worked."""
@@ -94,30 +102,39 @@ class Finder:
         copied = set(pending).difference(await self._hand.do(partial(set_aside, self._disk, segment.path, pending)))
         segment.aside = [each for each in segment.aside if each not in copied]
 
-    async def _find(self, segment: Segment, found: Callable[[Entry], None], *, newest: bool) -> None:
-        content = await self._hand.do(partial(self._examine, segment, newest=newest))
-        if (content is None) != segment.unread:
-            segment.unread = content is None
-            log.error("worker.spool_unread", segment=segment.path.stem, code="unread" if segment.unread else "read")
+    async def find(self, segment: Segment, found: Callable[[Entry], None]) -> None:
+        """Enter what a segment holds; while the disk keeps part of it back, nothing in the file is touched."""
+        content = await self._reading.do(partial(self._examine, segment))
+        unread = content is None or not content.is_read
+        if unread != segment.unread:
+            segment.unread = unread
+            log.error("worker.spool_unread", segment=segment.path.stem, code="unread" if unread else "read")
         if content is None:
             return
         self._book.resize(segment, content.whole)
         for record in content.scan.records:
             self.last_ordinal = max(self.last_ordinal, record.head.ordinal)
+        waiting = [record for record in content.waiting if record.head.number not in segment.seen]
+        segment.seen = segment.seen.union(record.head.number for record in content.scan.records) if unread else set()
+        if content.is_read:
+            await self._settle(segment, content)
+        await self._enter(segment, content.content, waiting, found)
+
+    async def _settle(self, segment: Segment, content: Content) -> None:
+        """Deal with what is wrong with a segment that was read from end to end."""
         if content.scan.torn_at is not None:
             self._metrics.spool_torn_tails.inc()
             log.warning("worker.spool_torn_tail", segment=segment.path.stem)
             await self._hand.do(partial(self._cut, segment.path, content.whole))
-        if newest and content.waiting and not content.scan.is_ended:
+        if segment.newest and content.waiting and not content.scan.is_ended:
             # Nothing is appended to a segment of an earlier process.
             await self._hand.do(partial(self._mark_end, segment.number, content.scan.total))
         if content.scan.damage or content.scan.lost:
             await self.set_aside(segment, content.scan.damage, records=content.scan.lost)
-        await self._enter(segment, content.content, content.waiting, found)
 
-    def _examine(self, segment: Segment, *, newest: bool) -> Content | None:
+    def _examine(self, segment: Segment) -> Content | None:
         try:
-            return examine(self._disk, segment.path, number=segment.number, newest=newest)
+            return examine(self._disk, segment.path, number=segment.number, newest=segment.newest)
         except OSError:
             return None
 
@@ -151,7 +168,7 @@ class Finder:
         entries: list[Entry] = []
         lanes: defaultdict[Lane, list[Place]] = defaultdict(list)
         for record, entry, has_key in zip(opened.records, opened.entries, opened.has_key, strict=True):
-            if not has_key or (entry is not None and not self._is_quiet(entry.lane)):
+            if not has_key or (entry is not None and not self.is_quiet(entry.lane)):
                 segment.locked.add(record.head.number)
                 segment.missing.add(record.head.key_id)
                 continue

@@ -16,6 +16,7 @@ class SpoolMetrics(Protocol):
     spool_capacity_bytes: Gauge
     spool_oldest_event: Gauge
     spool_locked_records: Gauge
+    spool_unread_segments: Gauge
     spool_corrupt_records: Counter
     spool_torn_tails: Counter
     spool_fsync_duration: Histogram

@@ -1,51 +1,130 @@
-"""Read entries back from their places; runs on the spool's reading thread."""
+"""Read entries back from their places, in the order of their lane."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
 from typing import NamedTuple
 
-from bridge.spool.book import Place, Segment
+from bridge.spool.book import Book
 from bridge.spool.disk import Disk
 from bridge.spool.format import Entry, Key, Lane, read_head, unseal
+from bridge.spool.hand import Hand
+from bridge.spool.keys import KeyRing
+from bridge.spool.places import Place, Segment
 
-# What a disk says of a place that it will not give back; anything else may pass.
-LOST = frozenset({errno.EIO, errno.ENOENT})
+# Longer than a device takes to time out and be reset (30 s in Linux); what it does not give back then may never come.
+ORDER_S = 40.0
 
 Source = tuple[Segment, Place]
 
 
 class Outcome(NamedTuple):
-    """What was read, in order, and what stands no more where it was."""
+    """What was read, in order; what stands no more where it was; what the disk does not give back now."""
 
     entries: list[Entry]
     damaged: list[Source]
+    unread: list[Source]
 
 
-def read_entries(disk: Disk, keys: Mapping[bytes, Key], lane: Lane, sources: Sequence[Source]) -> Outcome:
-    """Read places of a lane, up to the first that cannot be read now."""
-    entries: list[Entry] = []
-    damaged: list[Source] = []
+def read_entries(
+    disk: Disk, keys: Mapping[bytes, Key], lane: Lane, sources: Sequence[Source], *, skip: bool
+) -> Outcome:
+    """Read places of a lane, up to the first that cannot be read now; with `skip`, past those of a failing disk."""
+    outcome = Outcome([], [], [])
     for source in sources:
-        segment, place = source
         try:
-            record = disk.read(segment.path, place.offset, place.length)
+            entry = _read(disk, keys, source) or _read(disk, keys, source)
+        except FileNotFoundError:
+            entry = None
         except OSError as exc:
-            if exc.errno not in LOST:
-                break
-            damaged.append(source)
-            continue
-        entry = _open(record, keys, segment=segment.number, number=place.number)
+            if exc.errno == errno.EIO:
+                outcome.unread.append(source)
+                if skip:
+                    continue
+            break
         if entry is None or entry.lane != lane:
-            damaged.append(source)
+            outcome.damaged.append(source)
         else:
-            entries.append(entry)
-    return Outcome(entries, damaged)
+            outcome.entries.append(entry)
+    return outcome
 
 
-def _open(record: bytes, keys: Mapping[bytes, Key], *, segment: int, number: int) -> Entry | None:
+def _read(disk: Disk, keys: Mapping[bytes, Key], source: Source) -> Entry | None:
+    segment, place = source
+    record = disk.read(segment.path, place.offset, place.length)
     head = read_head(record)
-    if head is None or (head.segment, head.number) != (segment, number) or head.key_id not in keys:
+    if head is None or (head.segment, head.number) != (segment.number, place.number) or head.key_id not in keys:
         return None
     return unseal(record, keys[head.key_id])
+
+
+class Reader:
+    """Hands out what is at the head of a lane; on the loop's thread, but for the disk."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        hand: Hand,
+        keys: KeyRing,
+        book: Book,
+        limit: Callable[[], float],
+        leave_out: Callable[[Lane, Sequence[Source]], Awaitable[None]],
+        skip: Callable[[Lane, Sequence[Source]], None],
+        order_s: float,
+    ) -> None:
+        """Read from `disk` where `book` says.
+
+        Args:
+            disk: The file system.
+            hand: What reads.
+            keys: What opens.
+            book: What is known.
+            limit: Tells from which segment, by index, nothing may be handed out now.
+            leave_out: Told of what is damaged.
+            skip: Told of what the disk does not give back.
+            order_s: What cannot be read is waited for so long, and then left for later.
+        """
+        self._disk = disk
+        self._hand = hand
+        self._keys = keys
+        self._book = book
+        self._limit = limit
+        self._leave_out = leave_out
+        self._skip = skip
+        self._order_s = order_s
+        self._failing_since: dict[Lane, float] = {}
+
+    async def peek(self, lane: Lane, *, most: int, most_bytes: int) -> list[Entry]:
+        """Return the first entries of a lane; none when it is empty or cannot be read now."""
+        while places := self._places(lane, most=most, most_bytes=most_bytes):
+            self._book.hold(lane, len(places))
+            sources = [(self._book.segments[place.segment], place) for place in places]
+            skip = self._is_overdue(lane)
+            work = partial(read_entries, self._disk, self._keys.opening, lane, sources, skip=skip)
+            outcome = await self._hand.do(work)
+            if not outcome.unread:
+                self._failing_since.pop(lane, None)
+            elif skip:
+                self._skip(lane, outcome.unread)
+            else:
+                self._failing_since.setdefault(lane, asyncio.get_running_loop().time())
+            if outcome.damaged:
+                await self._leave_out(lane, outcome.damaged)
+            if outcome.entries or not (outcome.damaged or (skip and outcome.unread)):
+                return outcome.entries
+        return []
+
+    def _places(self, lane: Lane, *, most: int, most_bytes: int) -> list[Place]:
+        limit = self._limit()
+        return list(
+            takewhile(lambda place: place.segment < limit, self._book.head(lane, most=most, most_bytes=most_bytes))
+        )
+
+    def _is_overdue(self, lane: Lane) -> bool:
+        since = self._failing_since.get(lane)
+        return since is not None and asyncio.get_running_loop().time() - since >= self._order_s

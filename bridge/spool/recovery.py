@@ -25,6 +25,7 @@ class Content(NamedTuple):
     Attributes:
         waiting: Intact records that are not acknowledged, by running number.
         whole: Bytes of the file that count; what is behind them is cut off.
+        is_read: False while the disk does not give all of it back: then only the records that were found are known.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Content(NamedTuple):
     scan: Scan
     waiting: list[Intact]
     whole: int
+    is_read: bool
 
 
 class Opened(NamedTuple):
@@ -58,12 +60,15 @@ def examine(disk: Disk, path: Path, *, number: int, newest: bool) -> Content:
     Raises:
         OSError: It cannot be read at all.
     """
-    content = read_what_can_be(disk, path, 0, disk.size(path))
+    content, is_read = read_what_can_be(disk, path)
     result = scan(content, segment=number, newest=newest)
+    if not is_read:
+        # What was not read may be all that is missing: nothing is torn, damaged or lost as far as anybody knows.
+        result = result._replace(damage=[], total=len(result.records), torn_at=None)
     acknowledged = _acknowledged(disk, path, number)
     waiting = [record for record in result.records if record.head.number not in acknowledged]
     whole = len(content) if result.torn_at is None else result.torn_at
-    return Content(number, content, result, waiting, whole)
+    return Content(number, content, result, waiting, whole, is_read)
 
 
 def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> Opened:
@@ -92,8 +97,8 @@ def set_aside(disk: Disk, segment: Path, damage: Sequence[tuple[int, int]]) -> l
 
 def remove_orphans(disk: Disk, directory: Path) -> None:
     """Remove side files whose segment is gone."""
-    names = set(disk.names(directory))
     with contextlib.suppress(OSError):
+        names = set(disk.names(directory))
         for name in names:
             if name.endswith(POSITIONS_SUFFIX) and name.removesuffix(POSITIONS_SUFFIX) + SUFFIX not in names:
                 disk.unlink(directory / name)
@@ -113,11 +118,12 @@ def _copy(disk: Disk, segment: Path, start: int, end: int) -> None:
     name = f"{segment.stem}-{start}-{end}"
     if name in disk.names(directory):
         return  # it was set aside at an earlier start
+    content = disk.read(segment, start, end - start)
     path = directory / f"{name}.part"
     disk.unlink(path)
     handle = disk.create(path)
     try:
-        disk.write(handle, read_what_can_be(disk, segment, start, end))
+        disk.write(handle, content)
         disk.sync(handle)
     finally:
         disk.close(handle)

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from bridge.spool.book import Book, Segment
+from bridge.spool.book import Book
 from bridge.spool.hand import Hand
+from bridge.spool.places import Segment
 from bridge.spool.tending import Premises
 
 # Positions are written so often at most; what is lost of them in a crash is delivered twice.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from bridge.errors import NotDurableError
 from bridge.spool.ballast import Ballast
-from bridge.spool.book import Book, Place, Segment
-from bridge.spool.commits import CODE_STALLED, STALLED_S, Call, Commits
+from bridge.spool.book import Book
+from bridge.spool.commits import STALLED_S, Call, Commits
 from bridge.spool.condition import FULL, Condition
 from bridge.spool.disk import Disk
 from bridge.spool.finding import Finder
@@ -21,9 +20,11 @@ from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.local_disk import LocalDisk
 from bridge.spool.metrics import SpoolMetrics
-from bridge.spool.reading import read_entries
+from bridge.spool.places import Place
+from bridge.spool.reading import ORDER_S, Reader
 from bridge.spool.removal import Removal
 from bridge.spool.tending import Premises
+from bridge.spool.unread import Unread
 from bridge.spool.writer import Writer, Written, segment_bytes, segment_name
 
 # Space that came back is noticed, and a key or a lock, within two of these.
@@ -49,6 +50,7 @@ class Spool:
         now_ns: Callable[[], int] = time.time_ns,
         stalled_s: float = STALLED_S,
         close_s: float = CLOSE_S,
+        order_s: float = ORDER_S,
     ) -> None:
         """Touch nothing yet.
 
@@ -61,6 +63,7 @@ class Spool:
             now_ns: Unix time; segments are named after it.
             stalled_s: No more is taken while the disk needs longer than this for one group.
             close_s: What is on its way to the disk gets at the end.
+            order_s: What the disk does not give back is waited for so long before anything overtakes it.
         """
         disk = disk or LocalDisk()
         self._metrics = metrics
@@ -77,7 +80,6 @@ class Spool:
             now_ns=now_ns,
         )
         self._premises = Premises(directory, disk=disk, keys=self._keys, ballast=ballast, writer=self._writer)
-        self._disk = disk
         self._book = Book(directory)
         self._condition = Condition(metrics, capacity_bytes=capacity_bytes, book=self._book)
         self._commits = Commits(
@@ -85,17 +87,37 @@ class Spool:
             writer=self._writer,
             durable=self._durable,
             refused=self._condition.change,
+            stalled=self._condition.stall,
             stalled_s=stalled_s,
         )
         self._finder = Finder(
             directory,
             disk=disk,
             hand=self._writing,
+            reading=self._reading,
             keys=self._keys,
             book=self._book,
             metrics=metrics,
             mark_end=self._writer.mark_end,
             is_quiet=lambda lane: self._commits.is_idle or self._book.depth(lane) > 0,
+        )
+        self._unread = Unread(
+            disk=disk,
+            hand=self._reading,
+            keys=self._keys,
+            book=self._book,
+            finder=self._finder,
+            order_s=order_s,
+        )
+        self._reader = Reader(
+            disk,
+            hand=self._reading,
+            keys=self._keys,
+            book=self._book,
+            limit=self._unread.limit,
+            leave_out=self._finder.leave_out,
+            skip=self._unread.skip,
+            order_s=order_s,
         )
         self._removal = Removal(
             hand=self._writing, premises=self._premises, book=self._book, is_idle=lambda: self._commits.is_idle
@@ -107,7 +129,7 @@ class Spool:
     @property
     def code(self) -> str:
         """Why no entries are taken; empty when they are."""
-        return self._condition.code or (CODE_STALLED if self._commits.is_stalled else "")
+        return self._condition.code
 
     @property
     def is_open(self) -> bool:
@@ -135,12 +157,13 @@ class Spool:
         if not self._is_open:
             await self._try_to_open()
             return
-        if self._condition.code:
+        if self._condition.refusal:
             self._condition.change(await self._writing.do(self._premises.prepare) or self._condition.fullness())
         await self._writing.do(self._writer.mark_ends)
-        if any(segment.locked or segment.unread for segment in self._book.segments.values()):
+        await self._unread.try_again(self._found)
+        if any(segment.locked for segment in self._book.segments.values()):
             await self._writing.do(self._keys.load)
-            await self._finder.find_again(self._found)
+            await self._finder.find_locked(self._found)
         for segment in list(self._book.segments.values()):
             if segment.aside:
                 await self._finder.set_aside(segment, (), records=0)
@@ -177,19 +200,12 @@ class Spool:
         return done
 
     async def peek(self, lane: Lane, *, most: int, most_bytes: int) -> list[Entry]:
-        """Return the first entries of a lane; none when it is empty or its segment cannot be read now.
+        """Return the first entries of a lane; none when it is empty or cannot be read now.
 
-        What is found damaged is set aside, counted and left out.
+        What is found damaged is set aside, counted and left out; what the disk does not give back is waited for, and
+        in the end left for later.
         """
-        while places := self._book.head(lane, most=most, most_bytes=most_bytes):
-            self._book.hold(lane, len(places))
-            sources = [(self._book.segments[place.segment], place) for place in places]
-            outcome = await self._reading.do(partial(read_entries, self._disk, self._keys.opening, lane, sources))
-            if outcome.damaged:
-                await self._leave_out(lane, outcome.damaged)
-            if outcome.entries or not outcome.damaged:
-                return outcome.entries
-        return []
+        return await self._reader.peek(lane, most=most, most_bytes=most_bytes)
 
     def drop(self, lane: Lane, count: int) -> None:
         """Take the first `count` entries of a lane as acknowledged."""
@@ -214,8 +230,9 @@ class Spool:
         if code:
             self._condition.change(code)
             return
-        await self._finder.recover(self._found)
-        self._writer.last_number = self._finder.last_number
+        await self._finder.recover(self._premises.numbers, self._found)
+        await self._unread.begin(self._found)
+        self._writer.last_number = max(self._premises.numbers, default=0)
         self.last_ordinal = self._finder.last_ordinal
         self._is_open = True
         self._removal.remove_empty()
@@ -229,10 +246,3 @@ class Spool:
         for entry, put in zip(entries, written.puts, strict=True):
             self._book.add(entry.lane, Place(segment.index, put.offset, put.length, put.number, entry.at_ms))
             self.last_ordinal = max(self.last_ordinal, entry.ordinal)
-
-    async def _leave_out(self, lane: Lane, damaged: Iterable[tuple[Segment, Place]]) -> None:
-        for segment, place in damaged:
-            segment.aside.append((place.offset, place.offset + place.length))
-            self._book.remove(lane, [place])
-            await self._finder.set_aside(segment, (), records=1)
-            self._removal.remove_empty()

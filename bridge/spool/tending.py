@@ -16,7 +16,11 @@ from bridge.spool.writer import Writer, segment_name
 
 
 class Premises:
-    """The directory, from its lock to its unlinks."""
+    """The directory, from its lock to its unlinks.
+
+    Attributes:
+        numbers: The segments that were there when it was taken, oldest first.
+    """
 
     def __init__(self, directory: Path, *, disk: Disk, keys: KeyRing, ballast: Ballast, writer: Writer) -> None:
         """Touch nothing yet."""
@@ -26,15 +30,16 @@ class Premises:
         self._ballast = ballast
         self._writer = writer
         self._lock: int | None = None
+        self.numbers: list[int] = []
 
     def enter(self) -> str:
         """Take the directory for this process and read the keys; return why that is not possible, or nothing."""
         try:
             self._disk.make_directory(self._directory)
             self._lock = self._disk.lock(self._directory)
-            for number in segment_numbers(self._disk, self._directory):
-                # Before anything is passed on: what may not be read now would come too late, and out of order.
-                self._disk.may_read(self._directory / segment_name(number))
+            self.numbers = segment_numbers(self._disk, self._directory)
+            for number in self.numbers:
+                self._check(self._directory / segment_name(number))
         except OSError as exc:
             self.leave()
             return code_of(exc)
@@ -75,11 +80,20 @@ class Premises:
             self._disk.close(self._lock)
             self._lock = None
 
+    def _check(self, segment: Path) -> None:
+        """Raise when a segment is not ours, so that nothing behind it is delivered before it is."""
+        try:
+            self._disk.may_read(segment)
+        except PermissionError:
+            raise
+        except OSError:
+            return  # what the disk does not give back now is tried again later, and keeps nothing else from being read
+
     def _make_key(self) -> None:
         """Make the first key, unless something is sealed already: then its key is missing, and that must be seen."""
-        if segment_numbers(self._disk, self._directory):
-            return
         with contextlib.suppress(OSError):
+            if segment_numbers(self._disk, self._directory):
+                return
             if self._keys.directory.is_relative_to(self._directory):
                 # A directory elsewhere that is not there was not mounted: a key made there would be lost with the pod.
                 self._disk.make_directory(self._keys.directory)

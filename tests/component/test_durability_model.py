@@ -159,9 +159,10 @@ class Durability(RuleBasedStateMachine):
     def kafka_changes(self, mood: Mood) -> None:
         self.kafka.mood = mood
 
-    @rule(change=st.sampled_from(["well", "full", "io_error", "fails", "slow"]))
+    @rule(change=st.sampled_from(["well", "full", "io_error", "fails", "slow", "unreadable"]))
     def disk_changes(self, change: str) -> None:
-        """It is known not to take anything, or the next writes fail, or nothing is heard of them."""
+        """It is known to take nothing, the next writes fail, nothing is heard of them, or nothing is given back."""
+        self.spool.unreadable = change == "unreadable"
         self.spool.code = change if change in {"full", "io_error"} else ""
         self.spool.failure = "io_error" if change == "fails" else None
         if change == "slow":
@@ -213,6 +214,7 @@ class Durability(RuleBasedStateMachine):
         if not hasattr(self, "loop"):
             return
         self.kafka.mood, self.spool.code, self.spool.failure = "well", "", None
+        self.spool.unreadable = False
         self.spool.flow()
         self.topics_are_read()
         self.disk_finds_the_rest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
 import shutil
 from dataclasses import dataclass
@@ -285,30 +284,3 @@ async def test_an_unfinished_last_write_is_cut_off_and_counted_once(tmp_path: Pa
         assert ordinals(third.found) == [1, 2, 4]
         assert (third.value("torn_tails_total"), third.value("corrupt_records_total")) == (0, 0)
         assert await third.head() == [1, 2, 4]
-
-
-async def test_sectors_that_cannot_be_read_cost_their_records_only(tmp_path: Path) -> None:
-    disk = BadSectors(tmp_path)
-    async with open_spool(tmp_path) as kept:
-        for number in range(60):
-            await kept.spool.append([an_entry(number, payload=bytes(1000))])
-    disk.bad = range(8192, 12288)
-
-    async with open_spool(tmp_path, disk=disk) as again:
-        found = ordinals(again.found)
-        missing = sorted(set(range(60)) - set(found))
-        assert found == sorted(found)
-        assert 3 <= len(missing) <= 6
-        assert again.value("corrupt_records_total") == len(missing)
-        assert await again.head() == found
-
-
-class BadSectors(FaultDisk):
-    """Gives nothing back of a range of each segment."""
-
-    bad = range(0)
-
-    def read(self, path: Path, offset: int, length: int) -> bytes:
-        if path.suffix == ".segment" and offset < self.bad.stop and self.bad.start < offset + length:
-            raise OSError(errno.EIO, "read")
-        return super().read(path, offset, length)

@@ -173,10 +173,11 @@ async def test_who_asks_while_the_disk_hangs_is_told_at_once(tmp_path: Path, dis
         await asyncio.to_thread(disk.hanging.wait)
         with pytest.raises(NotDurableError, match="stalled"):
             await kept.spool.append([an_entry(2)])
+        assert (kept.spool.code, kept.value("available")) == ("stalled", 0)
         disk.released.set()
         await first
 
-        assert kept.spool.code == ""
+        assert (kept.spool.code, kept.value("available")) == ("", 1)
         assert await kept.head() == [1]
         await kept.spool.close()
 

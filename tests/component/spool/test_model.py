@@ -25,6 +25,8 @@ LANES: list[Lane] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.v1", 1), (
 # Small, so that a handful of records fills a segment, and some more the whole.
 CAPACITY_BYTES = 1_500_000
 PAYLOAD_BYTES = 30_000
+# Of most starts none; of some, those of one look at a segment or of several.
+READ_FAILURES = st.sampled_from([0, 0, 0, 1, 2, 5])
 
 
 class SpoolMachine(RuleBasedStateMachine):
@@ -46,15 +48,17 @@ class SpoolMachine(RuleBasedStateMachine):
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
 
-    def _open(self) -> Kept:
+    def _open(self, read_failures: int = 0) -> Kept:
         self.disk = FaultDisk(self.directory)
+        self.disk.read_failures = read_failures
         kept = make_spool(self.directory, capacity_bytes=CAPACITY_BYTES, disk=self.disk)
         self._run(kept.spool.open(kept.found.append))
         assert kept.spool.code == ""
         return kept
 
     def _found(self, lane: Lane) -> list[int]:
-        return ordinals(entry for entry in self.kept.found if entry.lane == lane)
+        """Tell what was found, also what the disk gave back a little later."""
+        return sorted(ordinals(entry for entry in self.kept.found if entry.lane == lane))
 
     @rule(places=st.lists(st.sampled_from(LANES), min_size=1, max_size=4))
     def append(self, places: list[Lane]) -> None:
@@ -102,6 +106,11 @@ class SpoolMachine(RuleBasedStateMachine):
         """The next writes break off."""
         self.disk.write_failures = failures
 
+    @rule(failures=READ_FAILURES)
+    def fail_to_read(self, failures: int) -> None:
+        """The next reads fail; nothing on the disk is the worse for it."""
+        self.disk.read_failures = failures
+
     @rule(room=st.sampled_from([0, 20_000, 100_000, 1_000_000]))
     def run_full(self, room: int) -> None:
         """Only so much more can be written."""
@@ -119,18 +128,18 @@ class SpoolMachine(RuleBasedStateMachine):
             self.kept.spool.code in {"", "full"} if room < segment_bytes(CAPACITY_BYTES) else not self.kept.spool.code
         )
 
-    @rule()
-    def restart(self) -> None:
+    @rule(read_failures=READ_FAILURES)
+    def restart(self, read_failures: int) -> None:
         """What was dropped does not come back."""
         self.disk.room_bytes = None
         self.disk.sync_failures = self.disk.write_failures = 0
         self._run(self.kept.spool.close())
-        self.kept = self._open()
+        self.kept = self._open(read_failures)
         for lane in LANES:
             assert self._found(lane) == self.waiting[lane]
 
-    @rule()
-    def crash(self) -> None:
+    @rule(read_failures=READ_FAILURES)
+    def crash(self, read_failures: int) -> None:
         """What was dropped last may come back, in front of what waits and in order; nothing else does."""
         spool = self.kept.spool
         # Without its mark nobody can tell whether a file lost its end, so that counts.
@@ -138,7 +147,7 @@ class SpoolMachine(RuleBasedStateMachine):
         os.close(spool._premises._lock or 0)
         for hand in (spool._writing, spool._reading):
             hand.end()
-        self.kept = self._open()
+        self.kept = self._open(read_failures)
         for lane in LANES:
             found, waiting = self._found(lane), self.waiting[lane]
             again = found[: len(found) - len(waiting)]
@@ -153,11 +162,16 @@ class SpoolMachine(RuleBasedStateMachine):
         """Depth, content and order are what the lists say."""
         for lane in LANES:
             assert self.kept.spool.depth(lane) == len(self.waiting[lane])
-            peeked = self._run(self.kept.spool.peek(lane, most=ALL, most_bytes=ALL * 1000))
-            assert ordinals(peeked) == self.waiting[lane]
+            while self.disk.read_failures and self.waiting[lane]:
+                peeked = self._peek(lane)
+                assert peeked == self.waiting[lane][: len(peeked)]
+            assert self._peek(lane) == self.waiting[lane]
         assert self.kept.value("corrupt_records_total") <= self.unmarked
-        assert self.kept.value("torn_tails_total") == 0
+        assert self.kept.value("torn_tails_total") == self.kept.value("unread_segments") == 0
         assert self.kept.value("events") == sum(map(len, self.waiting.values()))
+
+    def _peek(self, lane: Lane) -> list[int]:
+        return ordinals(self._run(self.kept.spool.peek(lane, most=ALL, most_bytes=ALL * 1000)))
 
     def teardown(self) -> None:
         """Leave nothing behind."""

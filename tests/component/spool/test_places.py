@@ -73,7 +73,7 @@ async def test_a_directory_of_somebody_else_is_named(public: Path) -> None:
 
 
 async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_ours(public: Path) -> None:
-    """To take new events now would be to deliver them before those."""
+    """What is behind them in the spool would otherwise be delivered before them."""
     directory = public / "spool"
     async with open_spool(directory) as first:
         await first.put(1, 2)
