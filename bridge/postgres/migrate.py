@@ -52,14 +52,16 @@ async def migrate(
 
     Processes that do so at the same time wait for each other; one applies, the others find it done.
     Files are named `0001_words.sql`, and `{schema}` in them stands for the schema's name. The schema is created when
-    it is not there. `notice` hears the `RAISE NOTICE` texts of the files.
+    it is not there. `notice` hears the `RAISE NOTICE` texts of the files. What a newer release has added since is left
+    as it is. Where nothing is lacking, the right to read is enough.
 
     Raises:
-        ConfigError: The schema was made by other files than these, or by newer ones.
+        ConfigError: The schema was made by other files than these.
         TransientError: The database is away.
     """
+    if not await pending(database, directory=directory, schema=schema):
+        return []
     known = read_migrations(directory)
-    _check_name(schema)
     applied: list[int] = []
     while True:
         async with database.transaction() as connection:
@@ -75,7 +77,7 @@ async def pending(database: Database, *, directory: Traversable | Path, schema: 
     """Return the numbers that `migrate` would apply; needs no right but to read.
 
     Raises:
-        ConfigError: The schema was made by other files than these, or by newer ones.
+        ConfigError: The schema was made by other files than these.
         TransientError: The database is away.
     """
     known = read_migrations(directory)
@@ -146,10 +148,8 @@ async def _applied(connection: Connection, schema: str) -> dict[int, str]:
 
 
 def _missing(known: list[Migration], applied: dict[int, str], schema: str) -> list[Migration]:
-    newest = max(applied, default=0)
-    if newest > len(known):
-        msg = f"schema {schema} is at migration {newest} and this release knows {len(known)}: run a newer release"
-        raise ConfigError(msg)
+    # Those that only a newer release knows are none of ours: migrations only add, so this one works beside them, which
+    # lets it run on while the newer one is rolled out, or back.
     for migration in known:
         if applied.get(migration.number, migration.sha256) != migration.sha256:
             msg = f"schema {schema} was made by another {migration.name}: restore that file and add a new one"

@@ -15,7 +15,7 @@ async def migrate_tables(
     """Make or upgrade them; return what was applied, as `schema 1`.
 
     Raises:
-        ConfigError: A schema was made by other files than these, or by a newer release.
+        ConfigError: A schema was made by other files than these.
         TransientError: The database is away.
     """
     return [

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -163,6 +164,26 @@ async def test_a_second_read_model_is_begun_beside_the_live_one(
     assert groups == [("read_model",), ("read_model.next",)]
     (schemas,) = execute(postgres, "select to_regclass('read_model.event'), to_regclass('next.event')")
     assert None not in schemas[0]
+
+
+async def test_an_operator_begins_and_forgets_what_the_owner_made_tables_for(
+    cluster: Cluster, topics: Topics, postgres: str
+) -> None:
+    """The role may make no table; it needs none where none is lacking."""
+    settings = {"KAFKA__OFFSET_RESET": "none", "READ_MODEL__TOPICS": topics.fresh(partitions=1)}
+    owner, operator = (
+        consumer_environment(bootstrap_servers=cluster.bootstrap_servers, dsn=dsn, env=None, **settings)
+        for dsn in (postgres, f"{postgres}?role=drx_operator")
+    )
+    beside = ("read_model", "--schema", f"model_{uuid4().hex[:12]}")
+    made = await drx_consumer(owner, "init", *beside)
+
+    placed = await drx_consumer(operator, "init", *beside, "--from", "latest")
+    moved = await drx_consumer(operator, "init", *beside, "--from", "earliest", "--force", "--reason", "a drill")
+    forgotten = await drx_consumer(operator, "forget", *beside, "--reason", "a drill")
+
+    assert [(code, err) for code, _, err in (placed, moved, forgotten)] == [(0, "")] * 3
+    assert made[0] == 0
 
 
 async def test_a_start_below_what_is_parked_is_refused(desk: Desk, cluster: Cluster) -> None:

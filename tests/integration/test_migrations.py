@@ -134,12 +134,31 @@ async def test_a_file_that_was_changed_is_refused(database: Database, tmp_path: 
     assert await rows(database, "select from pg_tables where tablename = 'two'") == []
 
 
-async def test_a_schema_of_a_newer_release_is_refused(database: Database, tmp_path: Path) -> None:
+async def test_an_older_release_takes_the_schema_of_a_newer_one_as_it_is(database: Database, tmp_path: Path) -> None:
+    steps = "create table {schema}.one ()", "create table {schema}.two ()"
+    await migrate(database, directory=files(tmp_path / "new", *steps), schema="own")
+    old = files(tmp_path / "old", steps[0])
+
+    assert await pending(database, directory=old, schema="own") == []
+    assert await migrate(database, directory=old, schema="own") == []
+    assert await rows(database, "select number from own.schema_migration order by 1") == [(1,), (2,)]
+
+
+async def test_a_newer_schema_that_began_otherwise_is_refused(database: Database, tmp_path: Path) -> None:
     steps = "create table {schema}.one ()", "create table {schema}.two ()"
     await migrate(database, directory=files(tmp_path / "new", *steps), schema="own")
 
-    with pytest.raises(ConfigError, match="newer release"):
-        await migrate(database, directory=files(tmp_path / "old", steps[0]), schema="own")
+    with pytest.raises(ConfigError, match="0001_step"):
+        await migrate(database, directory=files(tmp_path / "old", "create table {schema}.uno ()"), schema="own")
+
+
+@pytest.mark.parametrize("role", ["drx_operator", "drx_consumer"])
+async def test_who_may_not_make_tables_finds_that_none_are_lacking(postgres: str, role: str) -> None:
+    async with (
+        ledger_database(postgres),
+        open_database(f"{postgres}?role={role}", size=1, application_name="test") as database,
+    ):
+        assert await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA) == []
 
 
 def test_a_gap_in_the_numbers_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import TransientError
-from bridge.postgres.migrate import migrate
+from bridge.postgres.migrate import migrate, read_migrations
 from bridge.postgres.pool import open_database
 from consumers.read_model.consumer import MIGRATIONS
 from tests.prescriptions import cancel_answered, created, filled
@@ -107,3 +107,21 @@ async def test_tables_of_an_earlier_release_are_brought_up_to_date_with_what_is_
         await model.apply(created(0))
 
         assert len(await model.rows("select * from {schema}.timeline")) == 2
+
+
+async def test_a_release_goes_on_with_tables_that_a_newer_one_has_added_to(postgres: str, tmp_path: Path) -> None:
+    """Rolled out, the newer one runs beside it; rolled back, after it."""
+    known = read_migrations(MIGRATIONS)
+    for migration in known:
+        (tmp_path / migration.name).write_text(migration.sql)
+    added = "alter table {schema}.prescription add column mood text not null default 'good'"
+    (tmp_path / f"{len(known) + 1:04}_mood.sql").write_text(added)
+    async with open_model(postgres, migrations=tmp_path) as newer:
+        await newer.apply(created(0))
+
+    async with open_model(postgres) as model:
+        await model.apply(filled(1, "dispensed"))
+        await model.tick()
+
+        row = await model.prescription()
+        assert (row["events"], row["display"], row["mood"]) == (2, "dispensed", "good")

@@ -19,6 +19,7 @@ from tests.prescriptions import (
     processed,
     renewal_answered,
     renewal_asked,
+    renewal_closed,
     sent,
 )
 from tests.read_model import ReadModel, open_model
@@ -56,6 +57,84 @@ async def test_what_waits_longer_than_its_timer_is_overdue(
     await model.apply(asked(ago(hours=hours - 1), key="rx_1"), asked(ago(hours=hours + 1), key="rx_2"))
 
     assert await overdue(model) == [(kind, "rx_2")]
+
+
+async def unmatched(model: ReadModel) -> list[tuple[str, str | None]]:
+    found = await model.rows("select * from {schema}.overdue where kind = 'request_open' order by request_id")
+    return [(row["request_id"], row["prescription_id"]) for row in found]
+
+
+@pytest.mark.parametrize("asked", [renewal_asked, change_asked], ids=["renewal", "change"])
+async def test_a_request_that_matches_no_prescription_is_overdue_too(
+    model: ReadModel, asked: Callable[..., Event]
+) -> None:
+    fresh, old = (
+        asked(ago(hours=14 * 24 + hours), key=f"req:{name}", request_id=name, prescription_id=None)
+        for hours, name in ((-1, "r1"), (1, "r2"))
+    )
+    await model.apply(fresh, old, topic="drx.accounts.v1")
+    await model.tick()
+
+    (row,) = await model.rows("select * from {schema}.overdue")
+    assert (row["kind"], row["prescription_id"], row["request_id"]) == ("request_open", None, "r2")
+    assert (row["account_id"], row["source"], row["since"]) == ("acct_4021", "drx", old.occurred_at)
+    assert row["waits"] > timedelta(days=14)
+    assert model.metric("read_model_overdue", kind="request_open") == 1
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        partial(renewal_answered, decision="denied", key="req:r1", prescription_id=None),
+        partial(renewal_answered, decision="approved", key="rx_9"),
+        partial(renewal_closed, reason="expired", key="req:r1", prescription_id=None),
+    ],
+    ids=["answered", "answered for a prescription", "closed"],
+)
+async def test_a_request_that_matches_no_prescription_is_not_overdue_once_answered(
+    model: ReadModel, answered: Callable[..., Event]
+) -> None:
+    """Whichever comes first."""
+    late, early = ("r1", "r2")
+    for name in (late, early):
+        asked = renewal_asked(0, id=f"a_{name}", key=f"req:{name}", request_id=name, prescription_id=None)
+        events = (asked, answered(1, id=f"b_{name}", request_id=name))
+        await model.apply(*(events if name == late else reversed(events)))
+
+    assert await unmatched(model) == []
+
+
+async def test_an_answer_in_an_unknown_word_or_of_another_source_leaves_a_request_open(model: ReadModel) -> None:
+    await model.apply(
+        renewal_asked(0, key="req:r1", request_id="r1", prescription_id=None),
+        renewal_answered(1, key="req:r1", request_id="r1", prescription_id=None, decision="UNKNOWN"),
+        renewal_answered(1, key="req:r1", request_id="r1", prescription_id=None, decision="denied", source="other"),
+    )
+
+    assert await unmatched(model) == [("r1", None)]
+
+
+async def test_a_request_asked_twice_waits_once_and_since_the_first(model: ReadModel) -> None:
+    again = [
+        renewal_asked(ago(days=days), id=f"evt_{days}", key="req:r1", request_id="r1", prescription_id=None)
+        for days in (3, 20)
+    ]
+    await model.apply(*again)
+
+    assert await unmatched(model) == [("r1", None)]
+    (asked,) = await model.rows("select asked_at, source from {schema}.open_request")
+    assert (asked["asked_at"], asked["source"]) == (again[1].occurred_at, "drx")
+
+
+async def test_a_request_of_a_clock_that_ran_ahead_is_overdue_by_its_receipt(model: ReadModel) -> None:
+    received_at = datetime.now(UTC) - timedelta(days=15)
+    await model.apply(
+        renewal_asked(0, key="req:r1", request_id="r1", prescription_id=None, received_at=received_at),
+        renewal_asked(ago(days=-900), key="req:r2", request_id="r2", prescription_id=None, received_at=received_at),
+    )
+
+    (row,) = await model.rows("select since from {schema}.overdue where request_id = 'r2'")
+    assert row["since"] == received_at + timedelta(minutes=5)
 
 
 @pytest.mark.parametrize(

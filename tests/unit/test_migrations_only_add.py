@@ -1,0 +1,23 @@
+"""The release before goes on working on the tables of this one: docs/operations.md, "Upgrade and roll back"."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bridge.postgres.migrate import LEDGER_MIGRATIONS, Migration, read_migrations
+from consumers.read_model.consumer import MIGRATIONS
+
+ALL = [migration for directory in (LEDGER_MIGRATIONS, MIGRATIONS) for migration in read_migrations(directory)]
+# What another release's statements may name. An index is no one's.
+_TAKES_AWAY = re.compile(
+    r"\b(drop\s+(table|view|column|type|schema|function)|rename|alter\s+column|set\s+not\s+null|delete\s+from|truncate|revoke)\b"
+)
+
+
+@pytest.mark.parametrize("migration", ALL, ids=[migration.name for migration in ALL])
+def test_a_migration_takes_nothing_away(migration: Migration) -> None:
+    statements = re.sub(r"--.*", "", migration.sql.lower())
+
+    assert _TAKES_AWAY.findall(statements) == []
