@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import orjson
@@ -11,12 +12,16 @@ import orjson
 from bridge.consumer import Placed
 from bridge.errors import TransientError
 from bridge.event import Event
-from consumers.read_model.alarms import Alarms, contradictions
+from consumers.read_model.alarms import Alarms, Contradictions, contradictions
 from consumers.read_model.facts import Document, blank
 from consumers.read_model.history import prescription_of, storable
 from consumers.read_model.machines import apply
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.rows import row, statements
+
+# A rebuild reads the whole log, and what is older was told at its time. Whoever is further behind than this hears of it
+# by the lag, and finds the signals in their view.
+NEWS = timedelta(hours=24)
 
 
 class _Known(NamedTuple):
@@ -29,10 +34,11 @@ class _Known(NamedTuple):
 class Applier:
     """The handler of the read model; one per process."""
 
-    def __init__(self, *, schema: str, metrics: ReadModelMetrics) -> None:
-        """Write to the tables of `schema`, whose name is checked."""
+    def __init__(self, *, schema: str, metrics: ReadModelMetrics, now: Callable[[], datetime]) -> None:
+        """Write to the tables of `schema`, whose name is checked; `now` is aware UTC."""
         self._sql = statements(schema)
         self._metrics = metrics
+        self._now = now
         self._alarms = Alarms(metrics)
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
@@ -42,28 +48,36 @@ class Applier:
             TransientError: Another transaction wrote one of the rows meanwhile, which takes a key whose events come
                 through more than one partition; nothing is lost, the same batch may work at once.
         """
-        events, added = await self._write_history(batch, connection)
-        told = [(key, event) for event in events if (key := prescription_of(event)) is not None]
+        told, added = await self._write_history(batch, connection)
         known = await self._load({key for key, _ in told}, connection)
-        before = {key: contradictions(found.document) for key, found in known.items()}
+        before: dict[str, Contradictions] = {}
+        news_from = self._now() - NEWS
         for key, event in told:
-            apply(known[key].document, event)
+            document = known[key].document
+            if key not in before and event.received_at > news_from:
+                before[key] = contradictions(document)
+            apply(document, event)
         await self._write_rows(known, added, connection)
-        for key, found in known.items():
-            self._alarms.note(key, before[key], contradictions(found.document))
+        for key, stood in before.items():
+            self._alarms.note(key, stood, contradictions(known[key].document))
 
-    async def _write_history(self, batch: Sequence[Placed], connection: Any) -> tuple[list[Event], Mapping[str, int]]:
-        """Return the events as they were stored, and how many rows each prescription got."""
-        events, rows = [], []
+    async def _write_history(
+        self, batch: Sequence[Placed], connection: Any
+    ) -> tuple[list[tuple[str, Event]], Mapping[str, int]]:
+        """Return the events of prescriptions as they were stored, and how many rows each prescription got."""
+        told, rows = [], []
         for given, context in batch:
             event, body, replaced = storable(given)
             self._metrics.nul_replaced.inc(replaced)
-            events.append(event)
+            # By the key as it came: a digest does not tell what it is of.
+            key = None if prescription_of(given) is None else event.key
+            if key is not None:
+                told.append((key, event))
             rows.append(
                 (
                     event.source,
                     event.id,
-                    prescription_of(event),
+                    key,
                     event.type,
                     event.occurred_at,
                     event.received_at,
@@ -74,7 +88,7 @@ class Applier:
                 )
             )
         new = await connection.fetch(self._sql.history, rows)
-        return events, Counter(each[0] for each in new)
+        return told, Counter(each[0] for each in new)
 
     async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
         """Return what is known of each prescription, by their ids in order: everybody locks rows in one order."""

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from operator import eq
 from typing import Any
 
 import orjson
@@ -43,20 +44,16 @@ def body_of(event: Event) -> bytes:
 def storable(event: Event) -> tuple[Event, bytes, int]:
     """Return the event without U+0000, its body, and how many strings had to be changed.
 
-    Ids and keys of foreign records may also be too long for an index.
+    Ids, keys and sources of foreign records may also be too long for an index; the record need not repeat them.
     """
     body = body_of(event)
-    if _NUL_IN_JSON not in body and len(event.id) <= _ID_MAX and len(event.key) <= _ID_MAX:
+    names = (event.id, event.source, event.key)
+    stored = [stored_text(name) for name in names]
+    if _NUL_IN_JSON not in body and all(map(eq, stored, names)):
         return event, body, 0
     value, changed = _cleaned(event.value)
-    clean = replace(
-        event,
-        id=stored_text(event.id),
-        source=stored_text(event.source),
-        key=stored_text(event.key),
-        value=value,
-    )
-    return clean, body_of(clean), changed
+    clean = replace(event, id=stored[0], source=stored[1], key=stored[2], value=value)
+    return clean, body_of(clean), changed or sum(NUL in name for name in names)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from bridge.errors import TransientError
 from bridge.postgres.migrate import read_migrations
+from bridge.postgres.text import stored_text
 from consumers.read_model.consumer import MIGRATIONS
 from tests.builders import SAMPLES
 from tests.prescriptions import (
@@ -165,6 +167,21 @@ async def test_u_0000_is_stored_as_u_fffd_and_counted(model: ReadModel) -> None:
     assert model.metric("read_model_nul_replaced_total") == 2
 
 
+@pytest.mark.parametrize("text", ["a\x00b", "x" * 3000], ids=["U+0000", "too long"])
+async def test_a_foreign_record_of_odd_names_is_stored(model: ReadModel, text: str) -> None:
+    """One that cannot be stored would stop all that share its batch, and end in the lot."""
+    kept = stored_text(text)
+    await model.apply(
+        replace(created(0), id=text, source=text, key=text),
+        replace(renewal_asked(1, key="", request_id="r1", prescription_id=None), key=f"req:{text}"),
+    )
+
+    history = await model.rows("select source, event_id, prescription_id from {schema}.event order by occurred_at")
+    assert tuple(history[0].values()) == (kept, kept, kept)
+    assert history[1]["prescription_id"] is None
+    assert [row["source"] for row in await model.rows("select source from {schema}.prescription")] == [kept]
+
+
 async def test_ids_may_hold_what_an_array_quotes(model: ReadModel) -> None:
     ids = ['"', "\\", ",", "{}", "null", " x ", "", "ü"]
 
@@ -213,6 +230,37 @@ async def test_a_safety_signal_is_counted_when_it_comes_up(model: ReadModel) -> 
 
     assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 1
     assert (await model.prescription())["safety"] == ["dispensed_after_cancel"]
+
+
+async def test_what_a_rebuild_reads_again_is_no_news(postgres: str) -> None:
+    """On-call was told of it once; the row has it all the same."""
+    async with open_model(postgres, now=lambda: START + timedelta(hours=30)) as model:
+        for key, received_h in (("rx_old", 1), ("rx_new", 29)):
+            received_at = START + timedelta(hours=received_h)
+            await model.apply(
+                cancel_answered(0, key=key, request_id="c1", decision="approved"),
+                failed(0, id=f"f_{key}", key=key, relates_to_message_id="m1", retryable=False),
+                filled(1, "dispensed", id=f"d_{key}", key=key, received_at=received_at),
+                processed(1, id=f"p_{key}", key=key, relates_to_message_id="m1", received_at=received_at),
+            )
+
+        assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 1
+        assert model.metric("read_model_anomalies_total", kind="processed_after_final_failure") == 1
+        safety = [(await model.prescription(key))["safety"] for key in ("rx_old", "rx_new")]
+        assert safety == [["dispensed_after_cancel"]] * 2
+
+
+async def test_news_of_a_prescription_do_not_raise_its_old_signals_again(postgres: str) -> None:
+    """Both in one batch, as a rebuild reads them."""
+    async with open_model(postgres, now=lambda: START + timedelta(hours=30)) as model:
+        await model.apply(
+            cancel_answered(0, request_id="c1", decision="approved"),
+            filled(1, "dispensed"),
+            created(29 * 60),
+        )
+
+        assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 0
+        assert (await model.prescription())["safety"] == ["dispensed_after_cancel"]
 
 
 async def test_an_anomaly_is_counted_when_it_comes_up(model: ReadModel) -> None:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import given
 
+from bridge.postgres.text import stored_text
 from bridge.registry.lint import expand
 from bridge.registry.loader import bundled
 from consumers.read_model.history import body_of, prescription_of, storable
@@ -59,17 +60,32 @@ def test_u_0000_becomes_u_fffd_wherever_it_is() -> None:
     assert changed == 5  # event id, prescription id, factor, name and text of the extension
 
 
+@pytest.mark.parametrize("name", ["id", "source", "key"])
+def test_u_0000_in_what_the_record_does_not_repeat_is_replaced_too(name: str) -> None:
+    foreign: dict[str, Any] = {name: "a\x00b"}
+    kept: dict[str, Any] = {name: "a\ufffdb"}
+
+    clean, _, changed = storable(replace(created(0), **foreign))
+
+    assert clean == replace(created(0), **kept)
+    assert changed == 1
+
+
 def test_names_that_differ_in_u_0000_only_stay_two() -> None:
     event = created(0, extensions={"a\x00": "1", "a\ufffd": "2", "a\ufffd\ufffd": "3"})
 
     assert storable(event)[0].value["extensions"] == {"a\ufffd\ufffd\ufffd": "1", "a\ufffd": "2", "a\ufffd\ufffd": "3"}
 
 
-def test_a_foreign_id_too_long_for_an_index_is_kept_as_its_digest() -> None:
-    clean, _, changed = storable(created(0, id="x" * 3000, key="rx_1"))
+@pytest.mark.parametrize("name", ["id", "source", "key"])
+@pytest.mark.parametrize("text", ["x" * 3000, "\N{PILL}" * 200], ids=["long", "long in bytes"])
+def test_what_is_too_long_for_an_index_is_kept_as_its_digest(name: str, text: str) -> None:
+    foreign: dict[str, Any] = {name: text}
 
-    assert clean.id.startswith("\\h")
-    assert (len(clean.id), clean.key, changed) == (66, "rx_1", 0)
+    clean, _, changed = storable(replace(created(0), **foreign))
+
+    assert getattr(clean, name) == stored_text(text) != text
+    assert changed == 0
 
 
 @given(value=values(expand(SENT)))
