@@ -50,7 +50,7 @@ parked.add_command(resume)
 @parked.command("list")
 @name_argument
 @where_option
-@click.option("--limit", type=click.IntRange(1), default=LIST_MAX, show_default=True, help="Keys at most.")
+@click.option("--limit", type=click.IntRange(1, 2**31 - 1), default=LIST_MAX, show_default=True, help="Keys at most.")
 @json_option
 def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: int, as_json: bool) -> int:
     """List parked keys, the oldest first: why, how often tried, and how much waits."""
@@ -110,6 +110,7 @@ def show(*, name: str, schema: str | None, key: str, topic: str | None, show_phi
 @parked.command("export")
 @name_argument
 @click.option("--show-phi", is_flag=True, help="With what the records hold, in base64.")
+@click.option("--json", is_flag=True, expose_value=False, help="As always.")
 def export_all(*, name: str, schema: str | None, show_phi: bool) -> int:
     """Write every decision and every parked record as JSON lines; `init --decisions` takes the decisions over."""
     chosen = choose(name, schema=schema)

@@ -22,6 +22,7 @@ from consumers.commands.parked_options import (
     filters_of,
     json_option,
     name_argument,
+    rate_option,
     topic_of,
     topic_option,
     where_option,
@@ -67,7 +68,7 @@ def _of_key(command: Command) -> Command:
 @topic_option
 @click.option("--all", "everything", is_flag=True, help="Every parked key, or those that --where describes.")
 @where_option
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Keys per second; without it all at once.")
+@rate_option
 @decision_options
 @json_option
 def retry(
@@ -104,7 +105,8 @@ def retry(
             dry_run=dry_run,
         )
         if wanted is not None and len(decisions) < len(set(wanted)):
-            msg = f"{len(set(wanted)) - len(decisions)} of these keys are not parked; the others are asked for"
+            asked = "would be" if dry_run else "are"
+            msg = f"{len(set(wanted)) - len(decisions)} of these keys are not parked; the others {asked} asked for"
             raise ConfigError(msg)
         return decisions
 
@@ -113,7 +115,9 @@ def retry(
 
 @click.command()
 @_of_key
-@click.option("--offset", type=click.IntRange(0), required=True, help="Of the record, as `parked show` says.")
+@click.option(
+    "--offset", type=click.IntRange(0, 2**63 - 1), required=True, help="Of the record, as `parked show` says."
+)
 def skip(*, key: str, topic: str | None, offset: int, **said: Unpack[_Said]) -> int:
     """Give up one record of KEY: it is never handled, and those behind it stay. Needs a reason."""
 
@@ -168,7 +172,7 @@ def _decide(chosen: Chosen, verb: str, order: Order, *, dry_run: bool, as_json: 
     decisions = asyncio.run(run())
     for each in decisions:
         document = {"verb": verb, "dry_run": dry_run, **each._asdict()}
-        click.echo(orjson.dumps(document) if as_json else _line(verb, each))
+        click.echo(orjson.dumps(document) if as_json else f"{'would ' if dry_run else ''}{_line(verb, each)}")
     if not as_json:
         click.echo(f"{len(decisions)} {'would be decided' if dry_run else 'decided'}", err=True)
     return 0

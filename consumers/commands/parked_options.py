@@ -14,6 +14,11 @@ from bridge.settling.parked import Filters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# A century, which is longer than any lot and what PostgreSQL's calendar has room for.
+OLDER_MAX_S = 3_155_760_000
+# Keys per second; a thousand keys at the slowest take eleven days.
+RATE_MIN, RATE_MAX = 0.001, 10_000.0
+
 # What `--where` can ask for, and the name of the filter.
 _WHERE = {"class": "cls", "code": "code", "topic": "topic", "older": "older_s"}
 
@@ -33,6 +38,19 @@ def where_option(command: Command) -> Command:
     """Add filters."""
     text = "class=…, code=…, topic=… or older=SECONDS; all that are given must hold."
     return click.option("--where", multiple=True, metavar="NAME=VALUE", help=text)(command)
+
+
+def rate_option(command: Command) -> Command:
+    """Add how fast keys are asked for."""
+
+    def checked(_context: click.Context, _parameter: click.Parameter, rate: float | None) -> float | None:
+        if rate is not None and not RATE_MIN <= rate <= RATE_MAX:  # a range of click's lets pass what is no number
+            msg = f"keys per second, from {RATE_MIN:g} to {RATE_MAX:g}"
+            raise click.BadParameter(msg)
+        return rate
+
+    text = "Keys per second; without it all at once."
+    return click.option("--rate", type=float, callback=checked, help=text)(command)
 
 
 def json_option(command: Command) -> Command:
@@ -65,10 +83,13 @@ def filters_of(where: tuple[str, ...]) -> Filters:
             raise click.UsageError(msg)
         given[_WHERE[name]] = value
     try:
-        return Filters(**given | {"older_s": float(given.get("older_s", 0))})
+        older_s = float(given.get("older_s", 0))
     except ValueError:
-        msg = "--where older=… takes seconds"
-        raise click.UsageError(msg) from None
+        older_s = -1.0
+    if not 0 <= older_s <= OLDER_MAX_S:  # nor is it one of these when it is no number
+        msg = f"--where older=… takes seconds, from 0 to {OLDER_MAX_S}"
+        raise click.UsageError(msg)
+    return Filters(**given | {"older_s": older_s})
 
 
 def topic_of(consumer: Consumer, topic: str | None) -> str:

@@ -131,3 +131,27 @@ def test_a_wrong_command_line_is_one_line(said: Said, arguments: list[str], comp
     code, said_so = said(*arguments)
 
     assert (code, complaint in said_so, said_so.count("\n")) == (2, True, 1), said_so
+
+
+@pytest.mark.parametrize("age", ["nan", "inf", "-inf", "1e30", "-1", "soon", ""])
+@pytest.mark.parametrize("verb", [("list",), ("retry", "--all")], ids=["list", "retry"])
+def test_an_age_that_is_none_is_refused(said: Said, verb: tuple[str, ...], age: str) -> None:
+    code, complaint = said("parked", *verb, "read_model", "--where", f"older={age}")
+
+    assert code == 2
+    assert "--where older=… takes seconds, from 0 to 3155760000" in complaint
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "0", "-1", "1e-300"])
+def test_a_rate_that_is_none_is_refused(said: Said, rate: str) -> None:
+    code, complaint = said("parked", "retry", "--all", "read_model", "--rate", rate)
+
+    assert code == 2
+    assert "keys per second, from 0.001 to 10000" in complaint
+
+
+def test_an_offset_beyond_any_log_is_refused(said: Said) -> None:
+    code, complaint = said("parked", "skip", "read_model", "rx_1", "--offset", str(2**63), "--reason", "void")
+
+    assert code == 2
+    assert "--offset" in complaint

@@ -128,6 +128,15 @@ async def test_a_dry_run_decides_nothing(lot: Lot) -> None:
     assert lot.rows("select from drx_consumer.audit") == []
 
 
+async def test_a_dry_run_says_what_it_would_do(lot: Lot) -> None:
+    one = await lot("retry", KEY, "--dry-run")
+    other = await lot("retry", KEY, "rx_other", "--dry-run")
+
+    assert (one[0], one[1].startswith(f"would retry {KEY} "), one[2]) == (0, True, "1 would be decided\n")
+    assert other == (2, "", "drx-consumer: 1 of these keys are not parked; the others would be asked for\n")
+    assert lot.rows("select release_requested_at from drx_consumer.parked_key") == [(None,)] * 2
+
+
 async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> None:
     first, *behind = await lot.lines("show", KEY, "--json")
 
@@ -148,7 +157,7 @@ async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> N
 async def test_what_was_given_up_is_exported_and_carried_over(lot: Lot, tmp_path: Path) -> None:
     """To a group that is to read the same log from its beginning, here the same one after it has forgotten."""
     await lot.lines("drop-key", KEY, "--reason", "told twice", "--json")
-    exported = await lot.lines("export")
+    exported = await lot.lines("export", "--json")
     file = tmp_path / "decisions.ndjson"
     file.write_text("".join(json.dumps(row) + "\n" for row in exported))
     await lot.process.end()
