@@ -40,7 +40,7 @@ def _within(name: str, budget: float, template: str, le: str, *, by: str = "name
     return Objective(name, budget, whole, template.format(part="bucket", more=f',le="{le}"'), by=by, good=True)
 
 
-# OPERATIONS: 99.95 % are accepted; 99 % answered in 250 ms and 99.9 % in 2 s; 99 % applied in 5 s and 99.9 % in 60 s.
+# Promised: 99.95 % are accepted; 99 % answered in 250 ms and 99.9 % in 2 s; 99 % applied in 5 s and 99.9 % in 60 s.
 OBJECTIVES = (
     Objective("availability", 0.0005, DELIVERIES, _UNAVAILABLE),
     _within("latency_250ms", 0.01, _ANSWERS, "0.25"),

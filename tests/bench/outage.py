@@ -37,7 +37,7 @@ EVENTS = 200_000
 RATE, OUTAGE_S = 50.0, 600
 # So many that the outage has been noticed when they are answered.
 NOTICED = 200
-# What the design asks for.
+# What we set out for.
 GOALS = {"req_per_s": 1_500, "p99_ms": 100, "rss_mib": 150, "drain_s": 120}
 _HANG_S = 600.0
 _LOOK_S = 0.1

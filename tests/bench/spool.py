@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 ROUNDS = 5
 ROUND_APPENDS = 30_000
 EVENTS = 200_000
-# What the design asks for.
+# What we set out for.
 GOALS = {"appends_per_s": 1_500, "p99_ms": 100, "rss_mib": 150}
 
 

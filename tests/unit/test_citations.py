@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 DIRECTORIES = ("bridge", "consumers", "docs", "schemas", "tests")
 CITED = re.compile(r"\b(docs/[\w/.-]+\.md)(?: §(\d))?")
 # A document that stands elsewhere, as its readers here would know it by.
-ELSEWHERE = re.compile(r"\b(?:CONTRACT|OPERATIONS|ARCHITECTURE|PITFALLS)(?: §|, ruling|\.md)")
+ELSEWHERE = re.compile(r"\b(?:CONTRACT|OPERATIONS|ARCHITECTURE|PITFALLS)(?: §|, ruling|\.md|: \d)")
 
 
 def _sources() -> list[Path]:
