@@ -21,6 +21,7 @@ class FakeSettles:
         holding: Whether what is offered stays unsettled until `settle` or a drain.
         full: Partitions without room.
         stopped_for_long: Those that are halted.
+        probing: Those of which a record is wanted all the same.
         overtaken: Those whose fence fails, until they are adopted again.
     """
 
@@ -34,6 +35,7 @@ class FakeSettles:
         self.holding = False
         self.full: set[Place] = set()
         self.stopped_for_long: set[Place] = set()
+        self.probing: set[Place] = set()
         self.overtaken: set[Place] = set()
         self.drain_hangs = False
         self.drained: list[frozenset[Place]] = []
@@ -78,6 +80,10 @@ class FakeSettles:
     def halted(self, place: Place) -> bool:
         """Whether a test has halted it."""
         return place in self.stopped_for_long
+
+    def wants_probe(self, place: Place) -> bool:
+        """Whether a test wants one."""
+        return place in self.probing
 
     def fenced(self, place: Place) -> bool:
         """Whether a test has overtaken it."""

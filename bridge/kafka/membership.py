@@ -29,7 +29,6 @@ POLL_S = 0.1
 CROWDED_S = 0.01
 # After a poll that failed, so that a failure that stays does not become a hot loop.
 FAILED_S = 0.25
-
 # For a drain to notice its own time-out.
 CLOSE_S = 1.0
 
@@ -155,7 +154,7 @@ class Membership:
     async def _read(self) -> None:
         """Poll once; what belongs to another tenure than the one it was asked for is dropped."""
         self._arrange()
-        reading = [each for each in self.tenures.values() if (each.reading or each.expected) and not each.halted]
+        reading = [each for each in self.tenures.values() if (each.reading or each.expected) and not each.paused]
         asked = {each.place: each for each in reading if not each.reading or self._settles.room(each.place)}
         adopting = any(not each.reading and not each.stopped for each in self.tenures.values())
         crowded = adopting or len(asked) < len(reading)
@@ -181,14 +180,16 @@ class Membership:
             elif tenure.claim.done() and tenure.expected is None and not tenure.stopped:
                 self._adopted(tenure, tenure.claim.result())
         self._assigned_partitions.set(len(self.tenures))
-        self._paused_partitions.set(sum(not each.reading or each.halted for each in self.tenures.values()))
+        self._paused_partitions.set(sum(not each.reading or each.paused for each in self.tenures.values()))
 
     def _follow(self, tenure: Tenure) -> None:
+        tenure.halted = self._settles.halted(tenure.place)
+        paused = tenure.halted and not self._settles.wants_probe(tenure.place)
         if self._settles.fenced(tenure.place):
             self._renew(tenure.place)
-        elif tenure.halted != self._settles.halted(tenure.place):
-            tenure.halted = not tenure.halted
-            (self._transport.pause if tenure.halted else self._transport.resume)([tenure.place])
+        elif tenure.paused != paused:
+            tenure.paused = paused
+            (self._transport.pause if paused else self._transport.resume)([tenure.place])
 
     def _renew(self, place: Place) -> None:
         """Adopt it again: what is in hand of it counts for nothing."""

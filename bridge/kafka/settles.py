@@ -41,7 +41,10 @@ class Settles(Protocol):
         """Whether more may be offered now."""
 
     def halted(self, place: Place) -> bool:
-        """Whether nothing of it can be settled for long; its records are not even fetched then."""
+        """Whether nothing of it can be settled for long; its records are not even fetched then, but as probes."""
+
+    def wants_probe(self, place: Place) -> bool:
+        """Whether some of its records are to be fetched although it is halted: those in hand have all failed."""
 
     def fenced(self, place: Place) -> bool:
         """Whether a late claim of another overtook ours: it is forgotten and adopted again under a new generation."""

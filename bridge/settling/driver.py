@@ -94,13 +94,12 @@ class BatchDriver:
         able = (lane for lane in share.lanes.values() if lane.state != "waiting")
         if any(not self._parts.gate.suspects(lane.name) for lane in able):
             return
-        found = None
-        for number, record in enumerate(share.queue):
-            if self._parts.gate.suspects(share.name(record)) or key_text(record.key) in share.lanes:
-                continue
-            if not self._parts.sorter.skips(record):
-                found = number
-                break
+        fit = (
+            number
+            for number, record in enumerate(share.queue)
+            if not self._parts.gate.suspects(share.name(record)) and key_text(record.key) not in share.lanes
+        )
+        found = next(fit, None)
         if found is None and share.lanes:
             return
         record = share.queue[found or 0]

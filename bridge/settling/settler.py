@@ -41,8 +41,6 @@ from bridge.settling.tally import Tally
 
 log = structlog.get_logger()
 
-# Headers and our own objects around key and value, as `sys.getsizeof` counts them for a record of the contract.
-OVERHEAD_BYTES = 2_048
 # Batches hand what needs more than one attempt to this many lanes.
 RETRY_LANES = 4
 # For the marks of partitions that are given back; a row is written in milliseconds.
@@ -149,15 +147,12 @@ class Settler:
         share = self._shares.find(place)
         if share is None or share.closed:
             return
-        now = asyncio.get_running_loop().time()
-        window, queue, stale = share.window, share.queue, 0
+        now, stale = asyncio.get_running_loop().time(), 0
         for record in records:
-            size = OVERHEAD_BYTES + len(record.value or b"")
-            if not window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now):
+            if not share.take(record, now=now):
                 stale += 1
-                continue
-            if not share.direct:
-                queue.append(record)
+            elif not share.direct:
+                share.queue.append(record)
             elif self._sorter.skips(record):
                 share.settle((record.offset,))
             else:
@@ -174,6 +169,11 @@ class Settler:
         """Whether nothing of a partition can be settled for long; one without a record is read, to have a probe."""
         share = self._shares.find(place)
         return share is not None and share.halted(sink_away=not self._gate.closed)
+
+    def wants_probe(self, place: Place) -> bool:
+        """Whether a halted partition is to be read a little: what is in hand tells nothing of the sink any more."""
+        share = self._shares.find(place)
+        return share is not None and not self._gate.closed and share.wants_probe(self._gate.suspects)
 
     def standing(self) -> str:
         """Return `ok`, or why records of some partition wait until an operator acts."""

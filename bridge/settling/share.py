@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from bridge.settling.window import Mark, Window
 
 # Deaths without progress after which a record is suspected of killing the process: two may be anything.
 DEATHS_SUSPECT = 3
+# Headers and our own objects around key and value, as `sys.getsizeof` counts them for a record of the contract.
+OVERHEAD_BYTES = 2_048
 # As long as a window may hold: one of the records in hand at the time of death is at fault.
 CAREFUL_RECORDS = 1024
 
@@ -112,6 +114,18 @@ class Share:
     def name(self, record: ConsumedRecord) -> tuple[Place, str]:
         """Return what the circuit knows the key of a record by."""
         return self.place, key_text(record.key)
+
+    def wants_probe(self, suspects: Callable[[tuple[Place, str]], bool]) -> bool:
+        """Whether all that waits here has failed: while the sink is away, other records are needed to probe with."""
+        if self.stopped or self.away or self.active or not self.window.unsettled:
+            return False
+        waiting = [*(lane.name for lane in self.lanes.values()), *map(self.name, self.queue)]
+        return all(map(suspects, waiting))
+
+    def take(self, record: ConsumedRecord, *, now: float) -> bool:
+        """Take a record into the window; False when it was settled before."""
+        size = OVERHEAD_BYTES + len(record.value or b"")
+        return self.window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now)
 
     def open(self, offset: int) -> None:
         """Expect records from `offset` on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -12,7 +13,7 @@ from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.settling import operator, parking, shares
 from bridge.settling.learning import Learner
-from tests.kafka import until
+from tests.kafka import HANG_S, until
 from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
@@ -71,6 +72,71 @@ async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database,
         down = False
         await until(lambda: bench.count("circuit_state", state="closed") == 1)
         await until(lambda: sorted(effects.kept) == ["evt_1", "evt_2"])
+
+
+@MODES
+@pytest.mark.parametrize("bad", [1, 3])
+async def test_records_that_fail_alone_are_found_out_although_the_partition_held_nothing_else(
+    database: Database, mode: Lanes | Batches, bad: int
+) -> None:
+    """With only these to probe with, nobody would hear that the sink is there; so the reader is asked for others."""
+    effects = Effects()
+    effects.fail = lambda event, _: TransientError("down", systemic=True) if event.key.startswith("bad") else None
+    parked: list[tuple[str, int, str]] = []
+    offset = bad
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(number, f"bad_{number}") for number in range(bad)])
+        async with asyncio.timeout(HANG_S):
+            while len(parked) < bad:
+                await asyncio.sleep(0.01)
+                if bench.settler.wants_probe(PLACE):
+                    assert bench.settler.halted(PLACE)
+                    bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}")])
+                    offset += 1
+                parked = await bench.parked()
+        await bench.settled(offset)
+
+        assert parked == [(f"bad_{number}", number, "down") for number in range(bad)]
+        assert bench.count("circuit_state", state="closed") == 1
+
+
+@MODES
+async def test_an_outage_asks_for_no_more_records_than_it_takes_to_probe(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    effects.fail = lambda *_: TransientError("down", systemic=True)
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.adopt()
+        before = bench.settler.wants_probe(PLACE)
+        bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}") for offset in range(20)])
+        await until(lambda: bench.settler.halted(PLACE))
+        crowded = bench.settler.wants_probe(PLACE)
+        await until(lambda: bench.settler.wants_probe(PLACE))
+
+        assert (before, crowded) == (False, False)
+        assert len(set(effects.attempts)) == 20
+
+
+@MODES
+async def test_records_that_nobody_wants_are_no_probes_and_fill_no_window(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    effects = Effects()
+    effects.fail = lambda *_: TransientError("down", systemic=True)
+    consumer = a_consumer(effects, mode)
+    consumer.types = ["prescription.*"]
+
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(0, "rx_0")])
+        await until(lambda: bench.settler.wants_probe(PLACE))
+        bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}", type="made.up") for offset in range(1, 20)])
+        await until(lambda: bench.settler._shares[PLACE].window.unsettled == 1)
+        await until(lambda: bench.settler.wants_probe(PLACE))
+
+        assert set(effects.attempts) == {"evt_0"}
 
 
 async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database: Database) -> None:
