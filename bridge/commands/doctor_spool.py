@@ -11,12 +11,14 @@ from bridge.commands.doctor_checks import Finding, Verdict
 from bridge.settings import Spool
 from bridge.spool.ballast import SIZE_BYTES
 from bridge.spool.keys import CURRENT, KeyRing
-from bridge.spool.survey import SegmentState, is_held, set_aside_count, survey
+from bridge.spool.local_disk import is_locked
+from bridge.spool.survey import SegmentState, set_aside_count, survey
 
 _MEBIBYTE = 1024 * 1024
 # Less than the ballast and a first group of records is a full disk.
 FREE_MIN_BYTES = 2 * SIZE_BYTES
 _NO_KEY = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
+_UNREAD = "chown it to the bridge's user; if it is, the disk fails, which the kernel's log says"
 _KEY_ADVICE = {
     "key_exposed": "chmod 600 it: a key that others may read, or a group may write, is not used",
     "key_malformed": "its first line must be `spk_` and the base64 of 32 bytes",
@@ -53,9 +55,9 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
     waiting, locked = sum(state.waiting for state in states), sum(state.locked for state in states)
     unread = [state.name for state in states if not state.is_read]
     damaged = sum(state.lost for state in states) + set_aside_count(directory)
-    held = is_held(directory)
+    held = is_locked(directory)
     if unread:
-        return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", "chown it to the bridge's user")
+        return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", _UNREAD)
     if locked:
         says = f"{directory}: {locked} events cannot be opened, their key is not there"
         return Finding("spool", "failed", says, f"put it back into {keys.directory}, under any name")

@@ -17,7 +17,8 @@ from bridge.errors import ConfigError
 from bridge.runtime.command_line import LazyGroup
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.spool.keys import KeyRing
-from bridge.spool.survey import SegmentState, is_held, set_aside_count, survey
+from bridge.spool.local_disk import is_locked
+from bridge.spool.survey import SegmentState, set_aside_count, survey
 
 # Verbs that talk to Kafka, imported only when they run.
 _ELSEWHERE = {
@@ -80,7 +81,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
     oldest = min((state.oldest_ms for state in states if state.oldest_ms), default=0)
     return {
         "directory": str(directory),
-        "held": is_held(directory),
+        "held": is_locked(directory),
         "segments": len(states),
         "bytes": sum(state.size for state in states),
         "events": sum(state.waiting for state in states),
@@ -126,7 +127,10 @@ def _tell(document: dict[str, Any]) -> None:
     shown = Table(show_header=False, box=None)
     held = "yes" if document["held"] else "no"
     rows = [("directory", document["directory"]), ("held by a process", held)]
-    rows += [(name, f"{document[name]:,}") for name in ("events", "bytes", "segments", "locked", "lost", "set_aside")]
+    rows += [
+        (name, f"{document[name]:,}")
+        for name in ("events", "bytes", "segments", "locked", "lost", "unread", "set_aside")
+    ]
     rows += [("oldest", document["oldest"] or "none")]
     rows += [(f"{lane['topic']}/{lane['partition']}", f"{lane['events']:,}") for lane in document["lanes"]]
     for key in document["keys"]:

@@ -24,9 +24,9 @@ from bridge.runtime.lifecycle import INTERRUPTED, run_workers, stop_on_signals
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings
-from bridge.spool.local_disk import LocalDisk
+from bridge.spool.local_disk import LocalDisk, is_locked
+from bridge.spool.reading import ORDER_S
 from bridge.spool.recovery import segment_numbers
-from bridge.spool.survey import is_held
 
 LOOK_S = 0.1
 LOCKED = "locked"
@@ -42,6 +42,7 @@ class Outcome:
         locked: Records whose key is not there.
         blocked: Partitions in which Kafka refuses what is first.
         damaged: Records that were found damaged, and set aside.
+        unread: Segments of which the disk does not give everything back.
     """
 
     drained: int = 0
@@ -49,11 +50,12 @@ class Outcome:
     locked: int = 0
     blocked: int = 0
     damaged: int = 0
+    unread: int = 0
 
     @property
     def is_complete(self) -> bool:
         """True when nothing is left that could be delivered."""
-        return not (self.left or self.locked or self.damaged)
+        return not (self.left or self.locked or self.damaged or self.unread)
 
 
 class Watch:
@@ -73,17 +75,19 @@ class Watch:
         """Look until `stop` is set."""
         loop = asyncio.get_running_loop()
         total = before = self._left()
-        moved_at = loop.time()
+        began_at = moved_at = loop.time()
         while not stop.is_set():
             left = self._left()
             total += max(0, left - before)  # a key came back
             # What is in the topics already is looked up first, which takes its time.
             is_looking = self._parts.producer.ready and not self._parts.dedupe.finished
-            if left != before or is_looking:
+            # Nothing overtakes what cannot be read, for so long.
+            is_held = self.outcome.unread > 0 and loop.time() - began_at <= ORDER_S
+            if left != before or is_looking or is_held:
                 moved_at = loop.time()
             before = left
             self._note(total, left)
-            if not left or loop.time() - moved_at > self._patience_s:
+            if not (left or self.outcome.unread) or loop.time() - moved_at > self._patience_s:
                 return
             await asyncio.sleep(LOOK_S)
 
@@ -95,7 +99,8 @@ class Watch:
 
     def _note(self, total: int, left: int) -> None:
         locked, damaged = int(self._value("locked_records")), int(self._value("corrupt_records_total"))
-        self.outcome = Outcome(total - left, left, locked, self._parts.lanes.blocked, damaged)
+        unread = int(self._value("unread_segments"))
+        self.outcome = Outcome(total - left, left, locked, self._parts.lanes.blocked, damaged, unread)
         self._tell(total - left, total)
 
 
@@ -119,7 +124,7 @@ def drain(*, directory: Path | None, key_dir: Path | None, as_json: bool, patien
     log_errors_to_stderr()
     settings = load_settings()
     spool = settings.spool.model_copy(update={"enabled": True, "dir": directory, "key_dir": key_dir})
-    if is_held(directory):
+    if is_locked(directory):
         raise ConfigError(_refusal(directory, LOCKED))
     if segment_numbers(LocalDisk(), directory):
         with _bar(shown=not as_json) as tell:
@@ -178,7 +183,7 @@ def _bar(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _fields(outcome: Outcome) -> dict[str, int]:
-    return {name: getattr(outcome, name) for name in ("drained", "left", "locked", "damaged", "blocked")}
+    return {name: getattr(outcome, name) for name in ("drained", "left", "locked", "damaged", "unread", "blocked")}
 
 
 def _nothing(_record: str, _value: Mapping[str, object]) -> bytes:

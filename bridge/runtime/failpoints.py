@@ -29,6 +29,7 @@ BETWEEN_CLAIM_AND_SEEK = "between_claim_and_seek"
 BEFORE_FSYNC = "before_fsync"
 AFTER_FSYNC = "after_fsync"
 BEFORE_POSITIONS = "before_positions"
+BEFORE_KEY = "before_key"
 
 _FORM = re.compile(r"(?P<name>[a-z_]+):(?P<action>kill|stop|error)(?:@(?P<nth>[1-9][0-9]{0,8}))?")
 

@@ -7,10 +7,12 @@ import binascii
 import os
 import secrets
 import stat
+import tempfile
 from pathlib import Path
 
 import structlog
 
+from bridge.runtime import failpoints
 from bridge.spool.format import KEY_BYTES, Key, key_of
 
 CURRENT = "current"
@@ -71,16 +73,18 @@ class KeyRing:
         Raises:
             OSError: It cannot be kept there.
         """
-        path = self.directory / CURRENT
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # Whole from the first moment, and never in the place of one that somebody else has put there meanwhile.
+        handle, name = tempfile.mkstemp(prefix=f".{CURRENT}-", dir=self.directory)
         try:
-            os.write(handle, PREFIX.encode() + base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
-            os.fsync(handle)
-        except OSError:
-            path.unlink()
-            raise
+            try:
+                failpoints.hit(failpoints.BEFORE_KEY)
+                os.write(handle, PREFIX.encode() + base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.link(name, self.directory / CURRENT)
         finally:
-            os.close(handle)
+            Path(name).unlink()
         for directory in (self.directory, self.directory.parent):
             _sync(directory)
         log.warning("worker.spool_key_made", hint="back the key up: without it, what is spooled cannot be read")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import struct
 from pathlib import Path
 
 from bridge.spool.disk import code_of
@@ -11,6 +13,8 @@ from bridge.spool.disk import code_of
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 LOCK = "lock"
+# `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
+_FLOCK = struct.Struct("@hhqqi0q")
 
 
 class LocalDisk:
@@ -28,6 +32,8 @@ class LocalDisk:
         except OSError:
             os.close(handle)
             raise
+        with contextlib.suppress(OSError):  # for who looks only
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
         return handle
 
     def names(self, directory: Path) -> list[str]:
@@ -145,6 +151,25 @@ class LocalDisk:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def is_locked(directory: Path) -> bool:
+    """Tell whether a process has the directory, without a lock of our own: one that starts now might meet it."""
+    for path in (directory / LOCK, directory):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind = _FLOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, wanted))[0]
+        except OSError:
+            continue
+        finally:
+            os.close(handle)
+        if kind != fcntl.F_UNLCK:
+            return True
+    return False
 
 
 def _open_lock(directory: Path) -> int:

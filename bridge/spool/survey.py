@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +9,7 @@ from pathlib import Path
 
 from bridge.spool.disk import Disk
 from bridge.spool.format import Intact, Key, Lane
-from bridge.spool.local_disk import LOCK, LocalDisk
+from bridge.spool.local_disk import LocalDisk
 from bridge.spool.recovery import DAMAGED, Content, examine, segment_numbers, unseal_all
 from bridge.spool.writer import segment_name
 
@@ -30,7 +28,7 @@ class SegmentState:
         lost: Records that are damaged or gone.
         damage: Ranges of bytes that are no intact record.
         is_torn: True when the last write is unfinished: a crash, or a write that is under way.
-        is_read: False when the file cannot be read.
+        is_read: False when the file, or part of it, cannot be read; what is counted then is what could be.
         lanes: How many wait in each lane, without the locked.
         keys: How many intact records each key has sealed.
         oldest_ms: When the oldest that waits was accepted; 0 without any.
@@ -75,21 +73,6 @@ def survey(directory: Path, keys: Mapping[bytes, Key], disk: Disk | None = None)
         yield _state(path.name, content, keys)
 
 
-def is_held(directory: Path) -> bool:
-    """Tell whether a process has the spool open."""
-    try:
-        handle = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
 def set_aside_count(directory: Path) -> int:
     """Return how many damaged ranges were copied."""
     return len(LocalDisk().names(directory / DAMAGED))
@@ -105,6 +88,7 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key]) -> SegmentSta
         lost=found.lost,
         damage=list(found.damage),
         is_torn=found.torn_at is not None,
+        is_read=content.is_read,
         keys=Counter(record.head.key_id for record in found.records),
         oldest_ms=min((record.head.at_ms for record in content.waiting), default=0),
     )

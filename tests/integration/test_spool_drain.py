@@ -97,7 +97,7 @@ async def test_everything_is_delivered_in_order_and_the_disk_is_empty(topics: To
     code, document, _ = drain(topics.bootstrap_servers, tmp_path)
 
     assert code == 0
-    assert document == {"ok": True, "drained": 300, "left": 0, "locked": 0, "damaged": 0, "blocked": 0}
+    assert document == {"ok": True, "drained": 300, "left": 0, "locked": 0, "damaged": 0, "unread": 0, "blocked": 0}
     found = await written(topics.bootstrap_servers, them)
     assert by_key(found) == by_key([(record.key, dict(record.headers)["ce_id"]) for record in them])
     assert segments(tmp_path) == []

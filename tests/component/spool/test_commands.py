@@ -16,6 +16,7 @@ from bridge.commands.spool import spool
 from bridge.errors import ConfigError
 from bridge.spool.format import key_of
 from bridge.spool.survey import survey
+from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, open_spool, segments, write_key
 
 Run = Callable[..., tuple[int, Any]]
@@ -125,6 +126,16 @@ def test_a_seal_that_does_not_hold_is_damage_whatever_the_check_sums_say(directo
     (state,) = survey(directory, {real.id: other._replace(id=real.id)})
 
     assert (state.lost, state.waiting, state.locked) == (4, 0, 0)
+
+
+def test_what_the_disk_does_not_give_back_is_told_from_damage(directory: Path) -> None:
+    disk, key = FaultDisk(directory), key_of(b"a" * 32)
+    disk.unreadable = lambda _path, _start, _end: True
+
+    (state,) = survey(directory, {key.id: key}, disk)
+
+    assert (state.is_read, state.is_sound) == (False, False)
+    assert (state.lost, state.damage, state.is_torn) == (0, [], False)
 
 
 def test_a_locked_record_fails_it_until_its_key_is_given(directory: Path, run: Run) -> None:

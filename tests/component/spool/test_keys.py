@@ -49,6 +49,20 @@ async def test_the_first_start_makes_a_key_that_only_its_owner_reads(directory: 
         assert path.read_bytes() == content
 
 
+async def test_a_key_that_somebody_else_makes_meanwhile_is_left_in_its_place(directory: Path) -> None:
+    """Another process may have sealed with it already."""
+    path = write_key(directory.parent, "made")
+    content = path.read_bytes()
+    async with open_spool(directory) as kept:
+        current = directory / "keys" / "current"
+        current.write_bytes(content)
+
+        with pytest.raises(FileExistsError):
+            kept.spool._keys.make()
+        assert [each.name for each in current.parent.iterdir()] == ["current"]
+        assert current.read_bytes() == content
+
+
 async def test_a_key_directory_elsewhere_that_is_empty_gets_one_too(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.runtime.failpoints import AFTER_FSYNC, BEFORE_FSYNC, BEFORE_POSITIONS, VARIABLE
+from bridge.runtime.failpoints import AFTER_FSYNC, BEFORE_FSYNC, BEFORE_KEY, BEFORE_POSITIONS, VARIABLE
 from tests.component.spool.victim import LANES
 from tests.spooling import ALL, LANE, entries, open_spool, ordinals
 
@@ -45,6 +45,16 @@ async def test_a_death_at_a_named_point_loses_nothing_that_was_called_durable(tm
         for lane in LANES:
             assert await kept.head(lane) == sorted(await kept.head(lane))
         assert kept.value("corrupt_records_total") == 0
+
+
+async def test_a_death_while_the_first_key_is_made_leaves_none_that_cannot_be_used(tmp_path: Path) -> None:
+    with victim("append", tmp_path, failpoint=f"{BEFORE_KEY}:kill") as process:
+        process.communicate(timeout=HANG_S)
+    assert process.returncode == -9
+
+    async with open_spool(tmp_path) as kept:
+        assert kept.spool.code == ""
+        await kept.put(1)
 
 
 async def test_a_drain_that_is_killed_again_and_again_delivers_everything_in_order(tmp_path: Path) -> None:

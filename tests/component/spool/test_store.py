@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import NotDurableError
 from bridge.spool.format import Entry
+from bridge.spool.local_disk import LocalDisk, is_locked
 from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, make_spool, open_spool, ordinals, segments
+
+STARTS = 3000
 
 
 async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path) -> None:
@@ -194,3 +198,28 @@ async def test_what_is_held_is_told(tmp_path: Path) -> None:
         assert kept.value("bytes") == sum(path.stat().st_size for path in segments(tmp_path))
         assert kept.value("available") == 1
         assert kept.value("fsync_duration_seconds_count") == 1
+
+
+async def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    """A bridge that starts while somebody asks for the status would do without its spool at first."""
+    async with open_spool(tmp_path):
+        assert is_locked(tmp_path)
+    disk, stop = LocalDisk(), threading.Event()
+
+    def look() -> int:
+        looks = 0
+        while not stop.is_set():
+            is_locked(tmp_path)
+            looks += 1
+        return looks
+
+    looking = asyncio.create_task(asyncio.to_thread(look))
+    try:
+        for _ in range(STARTS):
+            disk.close(await asyncio.to_thread(disk.lock, tmp_path))
+    finally:
+        stop.set()
+        looks = await looking
+
+    assert looks > 0
+    assert not is_locked(tmp_path)
