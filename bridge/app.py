@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import get_args
+from typing import TypeVar, get_args
 
 from prometheus_client import CollectorRegistry
 
@@ -27,10 +27,13 @@ from bridge.ingress.source import Source
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer
-from bridge.runtime.lifecycle import EndOf, Worker, background, run_workers, stop_on_signals
+from bridge.runtime.lifecycle import EndOf, Overdue, Worker, background, run_workers, stop_on_signals, unless
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.schema_ids import SchemaIds
 from bridge.settings import Http, Settings
+from bridge.spool.hand import Hand
+
+Result = TypeVar("Result")
 
 # The management port drains for a second, and has a second to close what is left.
 MANAGEMENT_CLOSE_S = 3.0
@@ -58,14 +61,22 @@ async def run_ingress(settings: Settings) -> list[signal.Signals]:
     """
     stop = asyncio.Event()
     signals = stop_on_signals(stop)
+    overdue = asyncio.create_task(Overdue(settings.shutdown.overdue_s).run(stop))
     try:
-        async with open_ingress(settings) as workers:
-            await run_workers(workers, stop=stop, drain_timeout_s=settings.shutdown.drain_s + CLOSE_S)
+        async with AsyncExitStack() as stack:
+            # A disk or a resolver that hangs must not keep a process that may end at any time.
+            workers = await unless(stop, stack.enter_async_context(open_ingress(settings)))
+            if workers is not None:
+                await run_workers(workers, stop=stop, drain_timeout_s=settings.shutdown.drain_s + CLOSE_S)
     except ExceptionGroup as group:
         faults = group.subgroup(ConfigError)
         if faults is None:
             raise
         raise faults.exceptions[0] from None
+    finally:
+        # Also after a failure: a thread that hangs would be waited for at the very end.
+        stop.set()
+        await overdue
     return signals
 
 
@@ -81,7 +92,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         raise ConfigError(msg)
     async with AsyncExitStack() as stack:
         metrics = IngressMetrics(CollectorRegistry())
-        secrets = _open_secrets(settings, metrics)
+        secrets = await _aside(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
         sources = _sources(settings, secrets) | {each.source.name: each.source for each in heartbeat}
         routing = RoutingTable(settings.kafka.routes)
@@ -139,6 +150,15 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
         seen=metrics.heartbeat_last_seen.labels(SERVICE),
     )
     return [heartbeat]
+
+
+async def _aside(work: Callable[[], Result]) -> Result:
+    """Do what may hang on a volume without the loop, which would not see a stop."""
+    hand = Hand("start")
+    try:
+        return await hand.do(work)
+    finally:
+        hand.end()
 
 
 def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:

@@ -13,6 +13,8 @@ from bridge.kafka.connection import Connection
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 
 PREFIX = "BRIDGE_"
+# What the end of a process may take beside its waits, where the grace period leaves as much.
+MARGIN_S = 5.0
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -140,6 +142,11 @@ class Shutdown(Section):
     drain_s: Seconds = Field(15.0, description="time for requests in flight to be answered")
     flush_s: Seconds = Field(10.0, description="time for the producer to close")
     grace_s: Seconds = Field(45.0, description="terminationGracePeriodSeconds of the pod")
+
+    @property
+    def overdue_s(self) -> float:
+        """Seconds after which a stop is ended, whatever hangs: after its own waits, before the pod is killed."""
+        return max(self.grace_s - MARGIN_S, (self.drain_s + self.flush_s + self.grace_s) / 2)
 
 
 class Heartbeat(Section):

@@ -8,9 +8,11 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
+
+Result = TypeVar("Result")
 
 FAILED = 1
 INTERRUPTED = 130  # exit code after SIGINT: 128 + its number, as shells say it
@@ -58,6 +60,17 @@ async def background(worker: Worker, *, drain_timeout_s: float) -> AsyncIterator
         await asyncio.wait({task}, timeout=drain_timeout_s)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Return what `work` does; when `stop` is set before, cancel it, wait for that, and return None."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    return None if task.cancelled() else task.result()
 
 
 class EndOf:

@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from bridge.runtime.health import Check, Management
-from bridge.runtime.lifecycle import EndOf, background, run_workers
+from bridge.runtime.lifecycle import EndOf, background, run_workers, unless
 from bridge.runtime.logging import configure_logging
 from bridge.runtime.metrics import IngressMetrics
 
@@ -88,6 +88,27 @@ async def test_a_background_worker_that_fails_ends_the_process() -> None:
     async with background(Part(fails=OSError()), drain_timeout_s=30) as task:
         with pytest.raises(ExceptionGroup):
             await run_workers([EndOf(task), Part()], stop=asyncio.Event(), drain_timeout_s=30)
+
+
+async def test_what_is_opened_is_given_unless_the_stop_comes_first() -> None:
+    async def opened_after(part: Part) -> str:
+        await part.run(asyncio.Event())
+        return "opened"
+
+    part, stop = Part(), asyncio.Event()
+    assert await unless(stop, opened_after(Part(ends=True))) == "opened"
+
+    opening = asyncio.create_task(unless(stop, opened_after(part)))
+    await asyncio.sleep(0.01)
+    stop.set()
+
+    assert await opening is None
+    assert part.cancelled
+
+
+async def test_what_cannot_be_opened_says_why() -> None:
+    with pytest.raises(OSError, match="why"):
+        await unless(asyncio.Event(), Part(fails=OSError("why")).run(asyncio.Event()))
 
 
 @asynccontextmanager

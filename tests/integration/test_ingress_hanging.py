@@ -1,0 +1,87 @@
+"""A stop is obeyed whatever hangs: a file system that does not answer is played by pipes that nobody writes to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from bridge.dev.ports import free_port
+from bridge.spool.writer import segment_name
+from tests.builders import a_body
+from tests.integration.ingress_process import IngressProcess, deliver
+from tests.integration.service_process import HANG_S, until
+
+# The shortest stop, so that what ends it is not the patience of a test.
+HASTY = {
+    "HTTP__DEADLINE_S": "0.5",
+    "SHUTDOWN__DRAIN_S": "0.6",
+    "SHUTDOWN__FLUSH_S": "0.5",
+    "SHUTDOWN__GRACE_S": "8",
+}
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@contextmanager
+def started(directory: Path, **settings: str) -> Iterator[IngressProcess]:
+    with IngressProcess(directory, f"127.0.0.1:{free_port()}", **(HASTY | settings)) as ingress:
+        yield ingress
+
+
+def hang_whoever_reads(pipe: Path) -> int:
+    """Return once somebody reads a pipe, who will wait for ever."""
+
+    def opened() -> int:
+        with suppress(OSError):  # nobody reads yet
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        return 0
+
+    return until(opened, what="a reader")
+
+
+async def test_a_stop_is_obeyed_while_the_secrets_hang_at_the_start(tmp_path: Path) -> None:
+    with started(tmp_path) as ingress:
+        ingress.kill()
+        pipe = ingress.secrets_dir / "next"
+        os.mkfifo(pipe)
+        ingress.start()
+        writer = await asyncio.to_thread(hang_whoever_reads, pipe)
+
+        assert await ingress.end(signal.SIGTERM) == 0
+        assert not ingress.lines("worker.stop_overdue")
+        os.close(writer)
+
+
+async def test_a_stop_is_obeyed_while_the_spool_hangs_at_the_start(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    os.mkfifo(spool / segment_name(1))
+    with started(tmp_path, SHUTDOWN__GRACE_S="30") as ingress:  # the spool's own bound is 5 s
+        until(lambda: ingress.checks() == {"starting": "starting"}, what="a start that hangs")
+
+        assert await ingress.end(signal.SIGTERM) == 0
+
+
+async def test_a_stop_ends_the_process_although_a_thread_hangs(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """What was promised is on disk; what hangs is named as a failure, since nobody knows what it would have said."""
+    with started(tmp_path) as ingress:
+        await asyncio.to_thread(ingress.ready)
+        assert (await deliver(session, ingress, a_body(), webhook_id="evt_1")).status == 202
+        pipe = ingress.secrets_dir / "next"
+        os.mkfifo(pipe)
+        writer = await asyncio.to_thread(hang_whoever_reads, pipe)
+
+        assert await ingress.end(signal.SIGTERM) == 1
+        assert len(ingress.lines("worker.stop_overdue")) == 1
+        os.close(writer)
