@@ -80,6 +80,7 @@ class KafkaProducer:
         self._metrics = metrics
         self._patience = patience
         self._generation: Generation | None = None
+        self._retired: Generation | None = None  # not ended yet
         self._generations = 0
         self._work: asyncio.Task[None] | None = None
         self._closed = False
@@ -227,10 +228,13 @@ class KafkaProducer:
                 log.error("worker.partition_count", topic=topic, seen=seen, expected=self._partitions)
 
     async def _retire(self, *, settle_s: float) -> None:
-        generation, self._generation = self._generation, None
-        if generation is not None:
-            await generation.settle(settle_s)
-            await generation.end()
+        """End the generation there is, or one whose end was interrupted by a stop."""
+        self._retired, self._generation = self._generation or self._retired, None
+        if self._retired is not None:
+            await self._retired.settle(settle_s)
+            await self._retired.end()
+            self._retired = None
+        self._metrics.oldest_unacked.set(0)
 
     def _enter(self, state: State, code: str = "") -> None:
         if (getattr(self, "state", None), self.code) == (state, code):
