@@ -24,6 +24,10 @@ class Publisher(Protocol):
 
 
 Outcome = Literal["accepted", "duplicate", "spooled", "conflict"]
+# From the positions of what is fresh to how it became durable.
+Publish = Callable[[tuple[int, ...]], Awaitable[Durable]]
+# A delivery that has waited for less than this leaves its deadline to the publisher, and spares a timer of its own.
+SLACK_S = 0.05
 
 
 class _Ended(NamedTuple):
@@ -36,12 +40,16 @@ class Once:
     """Publishes what is new; a repeat gets the end of its first delivery."""
 
     def __init__(self, *, publisher: Publisher, repeats: Dedupe, deadline_s: float) -> None:
-        """Wait for another delivery's end for at most `deadline_s`."""
+        """Have every delivery end within `deadline_s`, whatever it waits for; the publisher does so by itself."""
         self._publisher = publisher
         self._repeats = repeats
         self._deadline_s = deadline_s
 
-    async def take(self, delivery: Delivery, events: tuple[Event, ...]) -> Outcome:
+    def ends_at(self) -> float:
+        """Return by when (loop time) a delivery that has come now must have its answer."""
+        return asyncio.get_running_loop().time() + self._deadline_s
+
+    async def take(self, delivery: Delivery, events: tuple[Event, ...], *, ends_at: float) -> Outcome:
         """Make events durable; nothing is, when one of their ids stands with another body: that is a `conflict`.
 
         Raises:
@@ -52,24 +60,21 @@ class Once:
         def publish(fresh: tuple[int, ...]) -> Awaitable[Durable]:
             return self._publisher.publish(delivery, tuple(events[n] for n in fresh))
 
-        ended = await self._end(identities, publish)
+        ended = await self._end(identities, publish, ends_at)
         if ended.conflict:
             return "conflict"
         return "spooled" if ended.spooled else "accepted" if ended.fresh else "duplicate"
 
-    async def park(self, delivery: Delivery, park: ParkReason) -> bool:
+    async def park(self, delivery: Delivery, park: ParkReason, *, ends_at: float) -> bool:
         """Make a delivery that is no event durable as it is; return whether it was not there before.
 
         Raises:
             NotDurableError: Not now; the sender keeps it.
         """
         identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
-        return (await self._end([identity], lambda _: self._publisher.publish(delivery, park))).fresh
+        return (await self._end([identity], lambda _: self._publisher.publish(delivery, park), ends_at)).fresh
 
-    async def _end(
-        self, identities: Sequence[Identity], publish: Callable[[tuple[int, ...]], Awaitable[Durable]]
-    ) -> _Ended:
-        ends_at = asyncio.get_running_loop().time() + self._deadline_s
+    async def _end(self, identities: Sequence[Identity], publish: Publish, ends_at: float) -> _Ended:
         fresh = False
         while True:
             known = self._repeats.begin(identities)
@@ -80,31 +85,42 @@ class Once:
                 continue
             states: list[Settled] = []
             if known.fresh:
-                states.append(await self._publish(identities, known.fresh, publish))
+                states.append(await self._publish(identities, known.fresh, publish, ends_at))
                 fresh = True
             states += [await _end_of(other, ends_at) for other in known.pending]
             if "failed" not in states:
                 return _Ended(fresh=fresh, spooled=known.spooled or "spooled" in states)
 
     async def _publish(
-        self,
-        identities: Sequence[Identity],
-        fresh: tuple[int, ...],
-        publish: Callable[[tuple[int, ...]], Awaitable[Durable]],
+        self, identities: Sequence[Identity], fresh: tuple[int, ...], publish: Publish, ends_at: float
     ) -> Durable:
         try:
+            left_s = _left_s(ends_at)
             ending = publish(fresh)
         except BaseException:
             # Nothing was taken, so nobody else will tell.
             for n in fresh:
                 self._repeats.settled(identities[n], "failed")
             raise
-        return await ending
+        if left_s > self._deadline_s - SLACK_S:
+            return await ending
+        try:
+            # What is given up here is told to `Dedupe` like all that is late.
+            return await asyncio.wait_for(ending, left_s)
+        except TimeoutError:
+            raise NotDurableError("deadline") from None
 
 
 async def _end_of(other: asyncio.Future[Settled], ends_at: float) -> Settled:
     """Wait for what becomes of another delivery, whose future is not ours to cancel."""
-    await asyncio.wait({other}, timeout=max(0.0, ends_at - asyncio.get_running_loop().time()))
+    await asyncio.wait({other}, timeout=_left_s(ends_at))
     if not other.done():
         raise NotDurableError("deadline")
     return other.result()
+
+
+def _left_s(ends_at: float) -> float:
+    left_s = ends_at - asyncio.get_running_loop().time()
+    if left_s <= 0:
+        raise NotDurableError("deadline")
+    return left_s

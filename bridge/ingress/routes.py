@@ -165,10 +165,11 @@ class Webhooks:
         self, request: Request, delivery: Delivery, profile: Profile, heads: Mapping[bytes, bytes]
     ) -> Answer:
         """Make what a verified delivery holds durable: its events, or the delivery itself with a reason."""
+        ends_at = self._once.ends_at()
         try:
             outcome = self._understand(delivery, profile)
             if isinstance(outcome, Mapped):
-                taken = await self._once.take(delivery, outcome.events)
+                taken = await self._once.take(delivery, outcome.events, ends_at=ends_at)
                 if taken != "conflict":
                     return self._accept(request, delivery, outcome, taken)
                 outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
@@ -177,7 +178,7 @@ class Webhooks:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
             log.error("worker.failed", source=request.source, event_id=delivery.id, where=trail(exc))
             outcome = ParkReason("unexpected")
-        fresh = await self._once.park(replace(delivery, headers=safe_headers(heads)), outcome)
+        fresh = await self._once.park(replace(delivery, headers=safe_headers(heads)), outcome, ends_at=ends_at)
         return self._park(request, outcome, fresh=fresh)
 
     @staticmethod

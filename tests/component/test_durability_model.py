@@ -256,7 +256,9 @@ class Durability(RuleBasedStateMachine):
     async def _told(self, one: Sent, life: Life, number: int) -> None:
         event = an_event(id=one.id, key=one.key, source=SOURCE)
         try:
-            outcome: str = await life.once.take(a_delivery(one.id.encode(), id=one.id), (event,))
+            outcome: str = await life.once.take(
+                a_delivery(one.id.encode(), id=one.id), (event,), ends_at=life.once.ends_at()
+            )
         except NotDurableError:
             outcome = "unavailable"
         one.answers[number].append(outcome)
