@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bridge.ingress.dedupe import Dedupe
 from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.ordinals import Ordinals
 from bridge.kafka.ports import NoBuffer
 from bridge.kafka.publisher import Encode, Publisher
 from bridge.kafka.recall import Recall
@@ -25,6 +26,8 @@ from bridge.spool.store import Spool
 CLOSE_S = 1.0
 # A connection takes tenths of a second; brokers that take it and say nothing are an outage.
 FIRST_CONNECT_S = 5.0
+# In the spool's directory, which stays as long as what was given an ordinal.
+ORDINALS = "ordinals"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,11 @@ async def open_durability(
             stack.push_async_callback(spool.close)
             await spool.open(lanes.recovered)
             workers.append(spool)
+        ordinals = Ordinals(
+            settings.spool.dir / ORDINALS, first=spool.last_ordinal + 1, is_usable=lambda: spool.is_open
+        )
+        await ordinals.keep()
+        workers.append(ordinals)
         flush_s = settings.shutdown.flush_s
         workers.append(EndOf(await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))))
         publisher = Publisher(
@@ -98,7 +106,7 @@ async def open_durability(
             routing=routing,
             partitions=settings.kafka.partitions,
             instance=settings.instance,
-            first_ordinal=max(time.time_ns() // 1000, spool.last_ordinal + 1),
+            ordinals=ordinals,
         )
         stack.push_async_callback(publisher.close, flush_s)
         checks = _checks(producer, spool, partitions=settings.kafka.partitions)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from itertools import count
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.kafka.lane import Accepted
@@ -33,7 +32,7 @@ class Publisher:
         routing: RoutingTable,
         partitions: int,
         instance: str,
-        first_ordinal: int,
+        ordinals: Iterator[int],
     ) -> None:
         """Publish under the name of `instance`.
 
@@ -44,7 +43,7 @@ class Publisher:
             routing: Event type to topic.
             partitions: Partitions that every topic must have; part of the key order.
             instance: Name of this process, distinct for each replica.
-            first_ordinal: Above every ordinal this instance ever gave: microseconds since the epoch at the start.
+            ordinals: Each above every one that this instance ever gave.
         """
         self._lanes = lanes
         self._encode = encode
@@ -52,7 +51,7 @@ class Publisher:
         self._routing = routing
         self._partitions = partitions
         self._instance = instance
-        self._ordinals = count(first_ordinal)
+        self._ordinals = ordinals
 
     def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
         """Accept a delivery; the awaitable ends when every record of it is durable, and says how.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import tempfile
 import time
@@ -144,7 +145,7 @@ class Bench:
             routing=RoutingTable(),
             partitions=PARTITIONS,
             instance="bench",
-            first_ordinal=1,
+            ordinals=itertools.count(1),
         )
         source = Source("drx", "sandbox", drx_standard, keys=lambda: self.keys, tolerance_s=300)
         self.webhooks = Webhooks(

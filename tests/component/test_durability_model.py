@@ -118,7 +118,7 @@ class Life:
             routing=RoutingTable(),
             partitions=PARTITIONS,
             instance="i",
-            first_ordinal=first_ordinal,
+            ordinals=itertools.count(first_ordinal),
         )
         self.once = Once(publisher=publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
         for entry in spool.entries:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 
@@ -61,7 +62,7 @@ def a_publisher(
         routing=RoutingTable(),
         partitions=12,
         instance="pod-1",
-        first_ordinal=100,
+        ordinals=itertools.count(100),
     )
 
 

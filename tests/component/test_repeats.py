@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -142,7 +143,7 @@ async def wired(*, profile: Any = None, deadline_s: float = LONG_S, capacity: in
         routing=RoutingTable(),
         partitions=PARTITIONS,
         instance="pod-1",
-        first_ordinal=1,
+        ordinals=itertools.count(1),
     )
     once = Once(publisher=publisher, repeats=dedupe, deadline_s=deadline_s)
     async with running(profile=profile, once=once) as ingress:

@@ -47,7 +47,7 @@ async def publisher(topics: Topics) -> AsyncIterator[Publisher]:
             routing=RoutingTable(),
             partitions=PARTITIONS,
             instance="test",
-            first_ordinal=1,
+            ordinals=itertools.count(1),
         )
         yield publisher
         await publisher.close(10)
