@@ -60,7 +60,12 @@ class Heartbeat:
         self._key = secrets.token_bytes(KEY_BYTES)
         slot = KeySlot(name="current", hmac_key=self._key)
         self.source = Source(
-            name=SOURCE, environment=environment, profile=drx_standard, keys=lambda: (slot,), tolerance_s=TOLERANCE_S
+            name=SOURCE,
+            environment=environment,
+            profile=drx_standard,
+            keys=lambda: (slot,),
+            tolerance_s=TOLERANCE_S,
+            internal=True,
         )
         self._url = f"http://{reachable(host)}:{port}/webhooks/{SOURCE}"
         self._account_id = account_id

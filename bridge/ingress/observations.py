@@ -99,10 +99,11 @@ class Observations:
         for code in UNAVAILABLE_CODES:
             self._answer(ROUTE, POST, "unavailable", code)
 
-    def verified(self, *, slot: str, offset_s: float, size: int) -> None:
-        """A delivery was proved by the secret in `slot`; its clock is `offset_s` seconds behind ours."""
+    def verified(self, *, slot: str, offset_s: float | None, size: int) -> None:
+        """A delivery was proved by the secret in `slot`; a sender's clock is `offset_s` seconds behind ours."""
         self._verified[slot_word(slot)].inc()
-        self._metrics.provider_clock_offset.observe(abs(offset_s))
+        if offset_s is not None:
+            self._metrics.provider_clock_offset.observe(abs(offset_s))
         self._metrics.http_request_body_bytes.observe(size)
 
     def taken(self, delivery: Delivery, mapped: Mapped, *, written_s: float | None) -> None:

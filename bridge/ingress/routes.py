@@ -148,7 +148,9 @@ class Webhooks:
         now = self._now()
         proved = verify(heads, body, keys=source.keys(), tolerance_s=source.tolerance_s, now=now)
         failpoints.hit(failpoints.AFTER_VERIFY)
-        self._observe.verified(slot=proved.slot, offset_s=now - proved.timestamp, size=len(body))
+        self._observe.verified(
+            slot=proved.slot, offset_s=None if source.internal else now - proved.timestamp, size=len(body)
+        )
         return Delivery(
             source=source.name,
             environment=source.environment,

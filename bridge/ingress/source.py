@@ -19,6 +19,7 @@ class Source:
         profile: Its dialect.
         keys: Its key slots, asked for at each delivery since they are reloaded.
         tolerance_s: How far a delivery's timestamp may be off, or None.
+        internal: It is ourselves: its clock is no sender's.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Source:
     profile: Profile
     keys: Callable[[], Sequence[KeySlot]]
     tolerance_s: int | None
+    internal: bool = False

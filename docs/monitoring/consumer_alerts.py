@@ -8,6 +8,7 @@ from docs.monitoring.objectives import FAST, SLOW, burns
 
 _BY = "namespace, service"
 _PART = f"{_BY}, topic, partition"
+_TAKEN = 'drxbridge_consumer_rebalances_total{kind!="assigned"}'
 _POLLS = "drxbridge_poll_age_seconds"
 
 
@@ -51,7 +52,9 @@ def progress_alerts() -> list[Alert]:
         ),
         Alert(
             "RebalanceStorm",
-            f'sum by ({_BY}) (increase(drxbridge_consumer_rebalances_total{{kind!="assigned"}}[10m])) > 6',
+            # Of one member, since all count the same rebalance. A rollout makes two for each member that it replaces.
+            f"max by ({_BY}) (sum by ({_BY}, instance) (increase({_TAKEN}[10m])))\n"
+            f"> 4 + 2 * count by ({_BY}) ({_POLLS})",
             "ticket",
             "Members of {{ $labels.service }} lose their partitions again and again",
         ),

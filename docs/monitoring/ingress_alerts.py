@@ -8,7 +8,9 @@ from docs.monitoring.objectives import FAST, SLOW, burns
 
 _POSTS = 'drxbridge_http_requests_total{route="/webhooks/{source}"}'
 _CLOCK = 'drxbridge_signature_failures_total{reason=~"stale|future"}'
-_FAILED_WRITES = 'drxbridge_produce_total{outcome!="acknowledged"}'
+# What one record is refused for says nothing of the others.
+_REFUSED_RECORDS = 'drxbridge_produce_total{outcome=~"record_refused|record_too_large"}'
+_FAILED_WRITES = 'drxbridge_produce_total{outcome!~"acknowledged|record_refused|record_too_large"}'
 _OLDEST = "drxbridge_spool_oldest_event_timestamp_seconds"
 _OFFSET = "drxbridge_provider_clock_offset_seconds_bucket"
 _LAST = 'drxbridge_source_last_event_timestamp_seconds{source!="_heartbeat"}'
@@ -103,11 +105,18 @@ def durability_alerts() -> list[Alert]:
     return [
         Alert(
             "ProduceFailing",
-            f"{grew(_FAILED_WRITES, '5m', by='namespace')} > 0\n"
+            # In every minute of the two: what cannot be written is tried again every few seconds.
+            f"{grew(_FAILED_WRITES, '1m', by='namespace')} > 0\n"
             'or max by (namespace) (drxbridge_producer_state{state!~"ready|closed"}) == 1',
             "page",
             "Kafka does not take what is written to it",
             "2m",
+        ),
+        Alert(
+            "ProduceFailing",
+            grew(_REFUSED_RECORDS, "5m", by="namespace, topic, outcome") + " > 0",
+            "ticket",
+            "Kafka refuses a record of {{ $labels.topic }}: {{ $labels.outcome }}",
         ),
         Alert(
             "PartitionCountMismatch",

@@ -13,6 +13,7 @@ from docs.monitoring.panel import (
     Panel,
     burn,
     most,
+    ours,
     quantile,
     rates,
     series,
@@ -121,8 +122,8 @@ INGRESS = (
         "Of each process.",
         "short",
         {
-            "MiB {{instance}}": 'process_resident_memory_bytes{namespace=~"$namespace"} / 1048576',
-            "cores {{instance}}": f'rate(process_cpu_seconds_total{{namespace=~"$namespace"}}[{RATE}])',
+            "MiB {{instance}}": ours('process_resident_memory_bytes{namespace=~"$namespace"} / 1048576'),
+            "cores {{instance}}": ours(f'rate(process_cpu_seconds_total{{namespace=~"$namespace"}}[{RATE}])'),
         },
     ),
     Panel(

@@ -52,6 +52,11 @@ def quantile(quantile: float, name: str, *, by: str = "", more: str = "") -> str
     return f"histogram_quantile({quantile:g}, {rates(f'{name}_bucket', f'le, {by}' if by else 'le', more)})"
 
 
+def ours(query: str) -> str:
+    """Return what a query finds of our processes; every program with the client library has series of that name."""
+    return f"{query}\nand on (namespace, instance) drxbridge_build_info"
+
+
 def burn(slo: str, span: str, by: str) -> str:
     """Return how fast budgets burn, as recorded."""
     return f'max by ({by}) (drxbridge:slo_burn:rate{span}{{namespace=~"$namespace",slo=~"{slo}"}})'

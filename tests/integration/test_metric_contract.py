@@ -53,6 +53,10 @@ def judged(text: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def clocks_compared(ingress: IngressProcess) -> float:
+    return ingress.metric("drxbridge_provider_clock_offset_seconds_count")
+
+
 def heartbeats(ingress: IngressProcess) -> float:
     return ingress.metric("drxbridge_heartbeat_last_seen_timestamp_seconds")
 
@@ -111,6 +115,16 @@ async def test_a_heartbeat_goes_all_the_way_into_kafka(ingress: IngressProcess) 
     assert {header(record, "ce_source") for record in records} == {SOURCE}
     assert {header(record, "ce_type") for record in records} == {"system.ping"}
     assert len({header(record, "ce_id") for record in records}) == len(records)
+
+
+async def test_our_own_clock_is_not_compared_with_itself(ingress: IngressProcess) -> None:
+    """It would hide how far the senders' are off."""
+    before = clocks_compared(ingress)
+    for _ in range(3):  # the first may have been counted before
+        seen = heartbeats(ingress)
+        until(lambda seen=seen: heartbeats(ingress) > seen, what="a heartbeat")  # type: ignore[misc]  # a default binds it
+
+    assert clocks_compared(ingress) == before
 
 
 async def test_nobody_else_has_the_key_of_the_heartbeat(ingress: IngressProcess) -> None:

@@ -32,6 +32,9 @@ def consumers() -> list[Case]:
     stopped = at("consumer_stopped_partitions", CONSUMER, 'code="topic_recreated"')
     poll = at("poll_age_seconds", CONSUMER)
     revoked = at("consumer_rebalances_total", CONSUMER, 'kind="revoked"')
+    others = [CONSUMER.replace("-0", f"-{number}") for number in range(1, 12)]
+    rollout = {at("poll_age_seconds", each): flat(1, HOUR) for each in others}
+    rollout |= {at("consumer_rebalances_total", each, 'kind="revoked"'): step(16, last=8) for each in others}
     circuit = at("circuit_state", CONSUMER, 'state="open"')
     dead, parked = (at(each, CONSUMER, 'class="poison"') for each in ("dlq_records_total", "park_total"))
     fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
@@ -51,6 +54,7 @@ def consumers() -> list[Case]:
         quiet("ConsumerMissing", "during a restart", {poll: f"{flat(1, 60)} _x8 {flat(1, 2)}"}, span=Span(70)),
         firing("RebalanceStorm", {revoked: bend(0, 1)}, severity=TICKET),
         quiet("RebalanceStorm", "at a rollout", {revoked: step(4, last=5)}),
+        quiet("RebalanceStorm", "at a rollout of many", rollout),
         firing("FenceRejections", {fenced: step(1, last=5)}, severity=TICKET),
         quiet("FenceRejections", "at an old one", {fenced: step(1)}),
         firing("SinkCircuitOpen", {circuit: step(1)}),

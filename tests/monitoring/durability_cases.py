@@ -33,12 +33,16 @@ def durability() -> list[Case]:
     corrupt = at("spool_corrupt_records_total", INGRESS)
     available, capacity = at("spool_available", INGRESS), at("spool_capacity_bytes", INGRESS)
     refused = at("produce_total", INGRESS, 'topic="t",outcome="outcome_unknown"')
+    large = at("produce_total", INGRESS, 'topic="t",outcome="record_too_large"')
     unready = at("dedupe_ready", INGRESS)
     some = step(5)
     return [
         firing("ProduceFailing", away),
         firing("ProduceFailing", {refused: bend(0, 1)}),
-        firing("ProduceFailing", {refused: f"_x57 {flat(1, 4)}"}),
+        firing("ProduceFailing", {refused: f"_x57 {flat(1, 4)}", large: f"_x57 {flat(1, 4)}"}, severity=TICKET),
+        # What one record is refused for, whoever else is served; the spool tries it again and again.
+        firing("ProduceFailing", {large: bend(0, 12)}, severity=TICKET),
+        quiet("ProduceFailing", "at single ones", {refused: f"{flat(0, 40)} {flat(1, 17)} {flat(2, 4)}"}),
         quiet("ProduceFailing", "at a short one", {ready: step(0, before=1, last=2), stalled: step(1, last=2)}),
         firing(
             "PartitionCountMismatch", {at("partition_count_mismatch", INGRESS, 'topic="t"'): step(1)}, severity=TICKET

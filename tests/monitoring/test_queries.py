@@ -43,6 +43,14 @@ def test_a_query_speaks_of_what_there_is(query: Query) -> None:
     assert unfounded(query.text) == set()
 
 
+def test_what_every_process_has_is_asked_of_ours_alone() -> None:
+    """A Prometheus has the processes of others too, in the same namespace."""
+    shared = [each.text for each in QUERIES if re.search(r"\b(?:process|python)_", each.text)]
+
+    assert shared
+    assert [text for text in shared if "and on (namespace, instance) drxbridge_build_info" not in text] == []
+
+
 def test_what_there_is_not_is_seen() -> None:
     """Keep `unfounded` honest."""
     assert unfounded("drxbridge_extra_total") == {"drxbridge_extra_total"}

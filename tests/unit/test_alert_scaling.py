@@ -12,7 +12,25 @@ from tests.monitoring.queries import RULES
 FACTOR = 60
 # What is no span of time in the shipped rules, however it is written: parts of all that there is, numbers of events,
 # burn rates and budgets, a second look at a gauge that is 0 or 1, and how far off the clock of a sender is (60 s).
-NO_SPANS = {"0", "1", "3", "5", "6", "10", "60", "86400", "14.4", "0.0005", "0.001", "0.01", "0.05", "0.5", "0.9"}
+NO_SPANS = {
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "6",
+    "10",
+    "60",
+    "86400",
+    "14.4",
+    "0.0005",
+    "0.001",
+    "0.01",
+    "0.05",
+    "0.5",
+    "0.9",
+}
 _NUMBER = re.compile(r"(?<![\w:.\[])\d+(?:\.\d+)?(?![\w.])")
 
 

@@ -45,7 +45,6 @@ DATABASE_AWAY = {
     "SinkCircuitOpen": "the consumer notices that its database is away",
 }
 REFUSED_BY_KAFKA = {
-    "ProduceFailing": "Kafka refuses what is written",
     "SpoolStuck": "the event that Kafka refuses stays on disk, and so does what comes behind it",
 }
 
@@ -65,7 +64,8 @@ CONSUMERS = (
     Case("ConsumerMissing", "page", "a consumer frozen", faults.consumer_frozen),
 )
 DURABILITY = (
-    Case("ProduceFailing", "page", "an event larger than its topic takes", faults.refused_by_size, REFUSED_BY_KAFKA),
+    Case("ProduceFailing", "ticket", "an event larger than its topic takes", faults.refused_by_size, REFUSED_BY_KAFKA),
+    Case("ProduceFailing", "page", "the broker killed", faults.kafka_killed, KAFKA_AWAY),
     Case(
         "SpoolStuck",
         "page",
