@@ -37,6 +37,8 @@ def play(ground: Ground, case: float, seed: int) -> None:
         for scene in scenes:
             scene.member()
             scene.member()
+        for member in (each for scene in scenes for each in scene.members):
+            member.live()
         until(lambda: all(map(_balanced, scenes)), what="two members with partitions")
         for scene in scenes:
             scene.write(scene.lives.count // 2)
