@@ -171,6 +171,13 @@ def durability_alerts() -> list[Alert]:
             "1m",
         ),
         Alert(
+            "SpoolUnread",
+            "max by (namespace, instance) (drxbridge_spool_unread_segments) > 0",
+            "page",
+            "The disk does not give back events that were accepted",
+            "1m",
+        ),
+        Alert(
             "DedupeNotReady",
             "min by (namespace, instance) (drxbridge_dedupe_ready) == 0",
             "ticket",

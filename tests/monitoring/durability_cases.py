@@ -77,6 +77,8 @@ def durability() -> list[Case]:
         ),
         firing("SpoolLocked", {at("spool_locked_records", INGRESS): step(1)}),
         quiet("SpoolLocked", "at once", {at("spool_locked_records", INGRESS): step(1, last=1)}),
+        firing("SpoolUnread", {at("spool_unread_segments", INGRESS): step(1)}),
+        quiet("SpoolUnread", "at once", {at("spool_unread_segments", INGRESS): step(1, last=1)}),
         firing("DedupeNotReady", {unready: step(0, before=1)}, severity=TICKET),
         quiet("DedupeNotReady", "in the first minutes", {unready: step(0, before=1, last=10)}),
     ]
