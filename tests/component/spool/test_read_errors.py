@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.spool.unread import PROMPT_ATTEMPTS
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, OTHER, an_entry, damaged, open_spool, ordinals, segments
 
@@ -67,6 +68,26 @@ async def test_segments_that_cannot_be_read_are_left_as_they_are_until_they_can(
         again.spool.drop(LANE, 4)
         again.spool.drop(OTHER, 1)
     assert segments(tmp_path) == []
+
+
+async def test_a_disk_that_goes_on_failing_is_asked_less_often(tmp_path: Path, disk: FaultDisk) -> None:
+    """Each look at it keeps it busy, and may take long."""
+    await fill(tmp_path, [1])
+    looks = 0
+
+    def unreadable(_path: Path, _start: int, _end: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return True
+
+    disk.unreadable = unreadable
+    async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
+        counts = []
+        for _ in range(2 * PROMPT_ATTEMPTS):
+            await again.spool.tend()
+            counts.append(looks)
+
+        assert counts[PROMPT_ATTEMPTS - 1] < counts[PROMPT_ATTEMPTS] == counts[-1]
 
 
 async def test_nothing_overtakes_what_a_segment_may_hold_that_cannot_be_read(tmp_path: Path, disk: FaultDisk) -> None:
