@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TypeVar, get_args
+from typing import get_args
 
 from prometheus_client import CollectorRegistry
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.durability import CLOSE_S, Durability, open_durability
+from bridge.durability import CLOSE_S, Durability, aside, open_durability
 from bridge.errors import ConfigError
 from bridge.ingress.admission import Admission
 from bridge.ingress.heartbeat import Heartbeat
@@ -31,9 +31,6 @@ from bridge.runtime.lifecycle import EndOf, Overdue, Worker, background, run_wor
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.schema_ids import SchemaIds
 from bridge.settings import Http, Settings
-from bridge.spool.hand import Hand
-
-Result = TypeVar("Result")
 
 # The management port drains for a second, and has a second to close what is left.
 MANAGEMENT_CLOSE_S = 3.0
@@ -92,11 +89,13 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         raise ConfigError(msg)
     async with AsyncExitStack() as stack:
         metrics = IngressMetrics(CollectorRegistry())
-        secrets = await _aside(partial(_open_secrets, settings, metrics))
+        secrets = await aside(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
         sources = _sources(settings, secrets) | {each.source.name: each.source for each in heartbeat}
         routing = RoutingTable(settings.kafka.routes)
-        ids = SchemaIds(settings.registry, routing=routing, requests=metrics.schema_registry_requests)
+        ids = await aside(
+            partial(SchemaIds, settings.registry, routing=routing, requests=metrics.schema_registry_requests)
+        )
         # Outlives all others, so that a start and a stop can be watched from outside; not ready until all is there.
         checks: dict[str, Check] = {"starting": lambda: "starting"}
         management = Management(
@@ -150,15 +149,6 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
         seen=metrics.heartbeat_last_seen.labels(SERVICE),
     )
     return [heartbeat]
-
-
-async def _aside(work: Callable[[], Result]) -> Result:
-    """Do what may hang on a volume without the loop, which would not see a stop."""
-    hand = Hand("start")
-    try:
-        return await hand.do(work)
-    finally:
-        hand.end()
 
 
 def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:

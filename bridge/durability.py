@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bridge.ingress.dedupe import Dedupe
 from bridge.kafka.lanes import Lanes, Limits
@@ -20,7 +21,10 @@ from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.metrics import IngressMetrics
 from bridge.schema_ids import RECORDS
 from bridge.settings import Settings
+from bridge.spool.hand import Hand
 from bridge.spool.store import Spool
+
+Result = TypeVar("Result")
 
 # For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
 CLOSE_S = 1.0
@@ -68,6 +72,8 @@ async def open_durability(
     """
     async with AsyncExitStack() as stack:
         dedupe = _dedupe(settings, windows_s, metrics)
+        # A fault is said at the start; later the producer could only be not ready.
+        await aside(settings.kafka.connection.options)
         producer = _producer(settings, routing, metrics)
         spool = _spool(settings, metrics)
         lanes = Lanes(
@@ -113,6 +119,15 @@ async def open_durability(
         yield Durability(publisher, dedupe, lanes, producer, spool, workers, checks)
 
 
+async def aside(work: Callable[[], Result]) -> Result:
+    """Do what may hang on a volume without the loop, which would not see a stop."""
+    hand = Hand("start")
+    try:
+        return await hand.do(work)
+    finally:
+        hand.end()
+
+
 def patience_beside_spool(after_s: float) -> Patience:
     """See an outage before its first delivery is spooled, `after_s` after it came, so that no second one waits."""
     return Patience(tick_s=min(Patience().tick_s, after_s / 8), stalled_s=after_s * 3 / 4)
@@ -128,11 +143,9 @@ def _dedupe(settings: Settings, windows_s: Mapping[str, float], metrics: Ingress
 
 
 def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
-    reach = settings.kafka.connection
-    reach.options()  # said at the start; later the producer could only be not ready
     patience = patience_beside_spool(settings.spool_after_s) if settings.spool.enabled else Patience()
     return KafkaProducer(
-        connection=reach,
+        connection=settings.kafka.connection,
         topics=routing.topics,
         partitions=settings.kafka.partitions,
         metrics=metrics,

@@ -84,7 +84,7 @@ async def open_tail(
 async def _open(
     connection: Connection, topics: Sequence[str], starts: _Starts, **options: int
 ) -> AsyncIterator[TopicReader]:
-    reach = connection.options()
+    reach = await asyncio.to_thread(connection.options)
     reach["bootstrap_servers"] = await reachable(connection.servers)
     if not reach["bootstrap_servers"]:
         raise ReadError("unreachable", f"no broker answers at {connection.bootstrap_servers}")

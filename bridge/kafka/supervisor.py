@@ -180,7 +180,7 @@ class KafkaProducer:
         return True
 
     async def _open(self) -> Generation:
-        options = self._connection.options()
+        options = await asyncio.to_thread(self._connection.options)
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
             raise NotDurableError("unreachable")

@@ -63,6 +63,23 @@ async def test_a_stop_is_obeyed_while_the_secrets_hang_at_the_start(tmp_path: Pa
         os.close(writer)
 
 
+async def test_a_stop_is_obeyed_while_the_password_of_kafka_hangs_at_the_start(tmp_path: Path) -> None:
+    pipe, user = tmp_path / "password", tmp_path / "user"
+    os.mkfifo(pipe)
+    user.write_text("bridge")
+    sasl = {
+        "KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "KAFKA__SASL_MECHANISM": "PLAIN",
+        "KAFKA__SASL_USERNAME_FILE": str(user),
+        "KAFKA__SASL_PASSWORD_FILE": str(pipe),
+    }
+    with started(tmp_path, **sasl) as ingress:
+        writer = await asyncio.to_thread(hang_whoever_reads, pipe)
+
+        assert await ingress.end(signal.SIGTERM) == 0
+        os.close(writer)
+
+
 async def test_a_stop_is_obeyed_while_the_spool_hangs_at_the_start(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
