@@ -30,11 +30,11 @@ def progress_alerts() -> list[Alert]:
         ),
         Alert(
             "ConsumerStalled",
-            f"max by ({_PART}) (drxbridge_consumer_lag_records) > 0\n"
+            f"max by ({_PART}) (drxbridge_consumer_lag_seconds) > 300\n"
             f"and sum by ({_PART}) (delta(drxbridge_consumer_settled_offset[5m])) == 0",
             "page",
             "{{ $labels.service }} settles nothing of {{ $labels.topic }}, partition {{ $labels.partition }}",
-            "5m",
+            "2m",
         ),
         Alert(
             "PartitionStopped",

@@ -19,15 +19,14 @@ from tests.monitoring.series import (
     CONSUMER,
     READER,
     flat,
-    rising,
 )
 
 
 def consumers() -> list[Case]:
     """Cases of the consumers."""
     settled = at("consumer_records_total", CONSUMER, 'topic="t",outcome="applied"')
-    lag, offset = (
-        at(each, CONSUMER, 'topic="t",partition="0"') for each in ("consumer_lag_records", "consumer_settled_offset")
+    age, offset = (
+        at(each, CONSUMER, 'topic="t",partition="0"') for each in ("consumer_lag_seconds", "consumer_settled_offset")
     )
     stopped = at("consumer_stopped_partitions", CONSUMER, 'code="topic_recreated"')
     poll = at("poll_age_seconds", CONSUMER)
@@ -41,12 +40,10 @@ def consumers() -> list[Case]:
     safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
     return [
         # Of the other partitions, and of heartbeats, enough is settled all the while.
-        firing("ConsumerStalled", {offset: bend(60, 0)}),
-        quiet("ConsumerStalled", "with nothing to do", {settled: bend(60, 0), offset: bend(60, 0), lag: flat(0, HOUR)}),
-        quiet(
-            "ConsumerStalled", "when a record comes after a rest", {offset: bend(60, 0), lag: step(1, before=0, last=3)}
-        ),
-        quiet("ConsumerStalled", "while it falls behind", {lag: rising(60, HOUR)}),
+        firing("ConsumerStalled", {offset: bend(60, 0), age: bend(0, 60)}),
+        quiet("ConsumerStalled", "with nothing to do", {settled: bend(60, 0), offset: bend(60, 0), age: flat(0, HOUR)}),
+        quiet("ConsumerStalled", "when a record comes after a rest", {offset: bend(60, 0), age: step(200, last=4)}),
+        quiet("ConsumerStalled", "while it catches up with the past", {age: flat(1e6, HOUR)}),
         firing("PartitionStopped", {stopped: step(1)}),
         quiet("PartitionStopped", "when it goes on", {stopped: f"{flat(1, HALF)} {flat(0, REST)}"}),
         firing("ConsumerMissing", {poll: flat(1, HALF)}, span=Span(70)),

@@ -56,7 +56,7 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         f'drxbridge_source_last_event_timestamp_seconds{{{INGRESS},source="drx"}}': now,
         f'drxbridge_secret_expiry_timestamp_seconds{{{INGRESS},source="drx"}}': " ".join(["Inf"] * samples),
         f"drxbridge_poll_age_seconds{{{CONSUMER}}}": flat(0.5, samples),
-        f'drxbridge_consumer_lag_records{{{CONSUMER},topic="t",partition="0"}}': flat(5, samples),
+        f'drxbridge_consumer_lag_seconds{{{CONSUMER},topic="t",partition="0"}}': flat(0.1, samples),
         f'drxbridge_consumer_settled_offset{{{CONSUMER},topic="t",partition="0"}}': rising(each, samples),
         f'drxbridge_consumer_records_total{{{CONSUMER},topic="t",outcome="applied"}}': rising(each, samples),
         f"drxbridge_event_loop_lag_seconds_count{{{INGRESS}}}": rising(each, samples),

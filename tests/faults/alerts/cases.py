@@ -62,6 +62,20 @@ CONSUMERS = (
     Case("DLQGrowing", "ticket", "an event that an order-free consumer cannot apply", faults.refused),
     Case("SafetySignal", "page", "a prescription dispensed after its cancellation", faults.dispensed_after_cancel),
     Case("ConsumerMissing", "page", "a consumer frozen", faults.consumer_frozen),
+    Case(
+        "TargetMissing",
+        "ticket",
+        "a consumer frozen, while others answer",
+        faults.consumer_frozen,
+        {"ConsumerMissing": "it was the only one of its group"},
+    ),
+    Case(
+        "PartitionStopped",
+        "page",
+        "records deleted before a consumer has read them",
+        faults.records_deleted,
+        {"ConsumerMissing": "it is frozen meanwhile, and ends before it goes on"},
+    ),
 )
 DURABILITY = (
     Case("ProduceFailing", "ticket", "an event larger than its topic takes", faults.refused_by_size, REFUSED_BY_KAFKA),

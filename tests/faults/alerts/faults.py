@@ -15,7 +15,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import orjson
-from confluent_kafka import Producer
+from confluent_kafka import OFFSET_END, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from bridge.dev.files import write_text
 from bridge.dev.generator import EPOCH, a_cast
@@ -257,6 +258,25 @@ def database_frozen(site: Site) -> Iterator[None]:
 
 
 @contextmanager
+def records_deleted(site: Site) -> Iterator[None]:
+    """Kafka deletes what a frozen consumer has not read; an operator has it go on with what is left."""
+    key, read = f"rx_{uuid4().hex}", partial(site.reader.metric, "drxbridge_consumer_records_total", outcome="applied")
+    before = read(topic=EVENTS)
+    with consumer_frozen(site):
+        for _ in range(SOME):
+            assert site.deliver(an_event(data_prescription_id=key)) == 200
+        until(lambda: read(topic=EVENTS) >= before + SOME, what="events in the read model, which is not frozen")
+        _delete_records(site)
+    yield
+    site.desk.send_signal(signal.SIGTERM)
+    assert site.desk.ended() == 0
+    command = ("init", "desk", "--from", "earliest", "--force", "--reason", "records deleted")
+    code, _, err = asyncio.run(drx_consumer(site.desk.env, *command))
+    assert code == 0, err
+    site.desk.start().ready()
+
+
+@contextmanager
 def consumer_frozen(site: Site) -> Iterator[None]:
     """A consumer says nothing any more."""
     site.desk.freeze()
@@ -264,6 +284,15 @@ def consumer_frozen(site: Site) -> Iterator[None]:
         yield
     finally:
         site.desk.thaw()
+
+
+def _delete_records(site: Site) -> None:
+    """Delete all that is in the topic of the events."""
+    admin = AdminClient({"bootstrap.servers": site.cluster.bootstrap_servers})
+    partitions = admin.list_topics(EVENTS, timeout=ANSWER_S).topics[EVENTS].partitions
+    ends = [TopicPartition(EVENTS, number, OFFSET_END) for number in partitions]
+    for deleted in admin.delete_records(ends).values():
+        deleted.result(ANSWER_S)
 
 
 def _spool(site: Site, count: int, *, size: int = 1) -> None:
