@@ -163,7 +163,7 @@ class Settler:
 
     def room(self, place: Place) -> bool:
         """Whether more may be offered now."""
-        return self._shares.room(place)
+        return self._shares.room(place, probing=self._shares.lacks_probe(place, self._gate))
 
     def halted(self, place: Place) -> bool:
         """Whether nothing of a partition can be settled for long; one without a record is read, to have a probe."""
@@ -172,8 +172,7 @@ class Settler:
 
     def wants_probe(self, place: Place) -> bool:
         """Whether a halted partition is to be read a little: what is in hand tells nothing of the sink any more."""
-        share = self._shares.find(place)
-        return share is not None and not self._gate.closed and share.wants_probe(self._gate.suspects)
+        return self._shares.lacks_probe(place, self._gate) and self._shares.room(place, probing=True)
 
     def standing(self) -> str:
         """Return `ok`, or why records of some partition wait until an operator acts."""

@@ -55,7 +55,7 @@ class Single:
             self._rounds.skip(share, record)
             return Next.DONE
         if isinstance(ready, Failure):
-            return await self._unreadable(lane, ready)
+            return await self._unreadable(lane, record, ready)
         return await self._attempt(lane, ready)
 
     async def _harmless(self, share: Share, record: ConsumedRecord) -> bool:
@@ -73,8 +73,8 @@ class Single:
             await self._parker.set_aside(share, record, DIED, attempts=ATTEMPTS_MAX)
         return attempts <= ATTEMPTS_MAX
 
-    async def _unreadable(self, lane: Lane, failure: Failure) -> Next | After:
-        record, share = lane.records[0], lane.share
+    async def _unreadable(self, lane: Lane, record: ConsumedRecord, failure: Failure) -> Next | After:
+        share = lane.share
         share.away.discard(lane.key)
         if failure.code == UNKNOWN_SCHEMA_ID:
             answer = self._parts.learner.ask(record)

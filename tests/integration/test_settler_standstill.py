@@ -12,9 +12,10 @@ from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.settling import operator, parking, shares
+from bridge.settling.breaker import ParkBreakerOpenError
 from bridge.settling.learning import Learner
 from tests.kafka import HANG_S, until
-from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
@@ -102,6 +103,34 @@ async def test_records_that_fail_alone_are_found_out_although_the_partition_held
 
 
 @MODES
+@pytest.mark.parametrize("bad", [3, 10])
+async def test_records_that_fail_alone_are_found_out_although_all_others_in_the_window_are_settled(
+    database: Database, mode: Lanes | Batches, bad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window is full of what is settled above the first of them, and nothing of it can be asked again."""
+    monkeypatch.setattr(shares, "WINDOW_RECORDS", 128)
+    effects = Effects()
+    effects.fail = lambda event, _: TransientError("down", systemic=True) if event.key.startswith("bad") else None
+    log = [a_record(offset, f"{'bad' if offset < bad else 'rx'}_{offset}") for offset in range(4_000)]
+    parked: list[tuple[str, int, str]] = []
+    offset = 0
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.adopt()
+        async with asyncio.timeout(HANG_S):
+            while len(parked) < bad:
+                await asyncio.sleep(0.01)
+                if bench.settler.room(PLACE) and (bench.settler.wants_probe(PLACE) or not bench.settler.halted(PLACE)):
+                    bench.settler.offer(PLACE, log[offset : offset + 128])
+                    offset = min(offset + 128, len(log))
+                parked = await bench.parked()
+        await bench.settled(offset)
+
+        assert parked == [(f"bad_{number}", number, "down") for number in range(bad)]
+        assert bench.count("circuit_state", state="closed") == 1
+
+
+@MODES
 async def test_an_outage_asks_for_no_more_records_than_it_takes_to_probe(
     database: Database, mode: Lanes | Batches
 ) -> None:
@@ -118,6 +147,25 @@ async def test_an_outage_asks_for_no_more_records_than_it_takes_to_probe(
 
         assert (before, crowded) == (False, False)
         assert len(set(effects.attempts)) == 20
+
+
+@MODES
+async def test_no_probe_is_asked_for_where_there_is_no_room_for_one(
+    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partition would be neither read nor paused, and asked for room all the time."""
+    monkeypatch.setattr(shares, "WINDOW_RECORDS", 5)
+    effects = Effects()
+    effects.fail = lambda *_: TransientError("down", systemic=True)
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(4)])
+        await until(lambda: bench.settler.wants_probe(PLACE))
+        bench.settler.offer(PLACE, [a_record(4, "rx_4")])
+        share = bench.settler._shares[PLACE]
+        await until(lambda: len(set(effects.attempts)) == 5 and share.wants_probe(bench.settler._gate.suspects))
+
+        assert (bench.settler.wants_probe(PLACE), bench.settler.room(PLACE)) == (False, False)
 
 
 @MODES
@@ -275,6 +323,27 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
 
         assert (room, held) == (True, 0)
         assert len(effects.kept) == 39
+
+
+@pytest.mark.parametrize("mode", [Lanes(4, transactional=True), Lanes(4)], ids=["inside", "outside"])
+async def test_a_partition_that_is_stopped_while_a_step_waits_ends_no_process(database: Database, mode: Lanes) -> None:
+    """The step waits for an operator's transaction that drops the key, and then finds the record unreadable."""
+    effects = Effects()
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0)])
+        await bench.settled(1)
+        async with database.transaction() as connection:
+            await connection.execute("delete from drx_consumer.parked_event")
+            await connection.execute("delete from drx_consumer.parked_key")
+            bench.settler.offer(PLACE, [a_record(1, value=POISON)])
+            await bench.until_rows("select count(*) from pg_locks where not granted", [(1,)])
+            bench.settler._brake.stop(bench.settler._shares[PLACE], ParkBreakerOpenError())
+        await bench.until_rows('select "offset" from drx_consumer.parked_event', [(1,)])
+        await until(bench.settler._shares[PLACE].idle.is_set)
+
+        assert not bench.failed
 
 
 @MODES
