@@ -39,7 +39,6 @@ _TRANSIENT = {
     "25P04": "transaction_timeout",
     "40P01": "deadlock",
     "55006": "object_in_use",
-    "55P03": "lock_timeout",
     "57014": "statement_timeout",
 }
 _TRANSIENT_CLASSES = {"40": "serialization_failure"}
@@ -60,6 +59,16 @@ class NoConnectionError(TransientError):
     def __init__(self, code: str) -> None:
         """Say why."""
         super().__init__(code, systemic=True)
+
+
+class NoLockError(TransientError):
+    """Another holds a lock for longer than is waited for it, a migration say: whatever it was wanted for will pass."""
+
+    code = "lock_timeout"
+
+    def __init__(self) -> None:
+        """Need no other code."""
+        super().__init__(self.code)
 
 
 def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
@@ -101,5 +110,7 @@ def _of_server(failure: asyncpg.PostgresError) -> BridgeError:
         return TransientError(systemic, systemic=True)
     if state == "0A000" and not isinstance(failure, asyncpg.InvalidCachedStatementError):
         return PermanentError(state)
+    if state == "55P03":
+        return NoLockError()
     transient = _TRANSIENT.get(state) or _TRANSIENT_CLASSES.get(state[:2])
     return TransientError(transient) if transient else PermanentError(state or "unknown")

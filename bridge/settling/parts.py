@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from bridge.consumer import BatchHandler, Consumer, EventHandler, Lanes, Placed
 from bridge.errors import ConfigError, TransientError
-from bridge.postgres.errors import NoConnectionError
+from bridge.postgres.errors import NoConnectionError, NoLockError
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, hit
 from bridge.settling.breaker import ParkBreaker
 from bridge.settling.calls import bounded
@@ -68,11 +68,12 @@ class Parts:
         await bounded(share, _ended(call), timeout_s=timeout_s)
 
     def again_s(self, lane: Lane, exc: Exception) -> float | None:
-        """Return when to try again what failed after its handler had returned, or None when it is to be judged.
+        """Return when to try again what is not the record's fault, or None when it is to be judged.
 
-        A deadlock at the mark, or a batch that holds the partition's row for long, uses up no attempt of the record.
+        A lock that does not come, a deadlock at the mark once its handler has returned, or a batch that holds the
+        partition's row for long, uses up no attempt of the record.
         """
-        if not lane.handled or not isinstance(exc, TransientError) or exc.systemic:
+        if not isinstance(exc, TransientError) or exc.systemic or not (lane.handled or isinstance(exc, NoLockError)):
             return None
         lane.attempt -= 1
         return delay_s(1, spread=self.spread, first_s=PERSIST_MAX_S / 10)

@@ -62,7 +62,7 @@ async def check_start(
     stored = await standings(database, consumer.group, consumer.topics)
     async with open_group(connection, consumer.group, consumer.topics) as view:
         cluster_id, bounds = await view.cluster_id(), await view.bounds()
-        if begins_by_itself and not any(each.next_offset is not None for each in stored.values()):
+        if begins_by_itself and not stored:  # who has claimed and settled nothing was here, in this database
             refuse_lost_progress(consumer, await view.committed())
         judge_start(
             consumer.name,

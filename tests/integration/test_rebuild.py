@@ -177,6 +177,17 @@ async def test_offsets_that_only_kafka_has_are_not_where_empty_tables_begin(site
     assert await site.fill(KAFKA__OFFSET_RESET="earliest") == whole
 
 
+async def test_a_consumer_that_begins_by_itself_starts_again_before_anything_has_come(site: Site) -> None:
+    """Kafka has its offsets from the first end on, and the database nothing but that it was there."""
+    stood = "select next_offset from drx_consumer.progress where held"
+    for _ in range(2):
+        with site.run(KAFKA__OFFSET_RESET="latest") as process:
+            process.ready()
+            until(lambda: site.rows(stood) == [(None,)] * 2, what="both partitions")
+
+            assert await process.end() == 0, process.output()
+
+
 async def test_a_group_that_somebody_is_in_is_not_forgotten(site: Site) -> None:
     assert (await site("init", "--from", "earliest"))[0] == 0
     with site.run() as process:
