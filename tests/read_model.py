@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import count
 from typing import Any, cast
 
@@ -16,7 +15,6 @@ from bridge.event import Event
 from bridge.postgres.migrate import migrate
 from bridge.postgres.pool import Connection, Database, open_database
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
-from tests.prescriptions import START
 
 TOPIC = "drx.prescriptions.v1"
 
@@ -100,12 +98,10 @@ class Interleaved:
 
 
 @asynccontextmanager
-async def open_model(
-    dsn: str, *, migrations: Any = MIGRATIONS, now: Callable[[], datetime] = lambda: START, **options: str
-) -> AsyncIterator[ReadModel]:
-    """Make or upgrade its tables and hand it over; for its alarms it is `now`."""
+async def open_model(dsn: str, *, migrations: Any = MIGRATIONS, **options: str) -> AsyncIterator[ReadModel]:
+    """Make or upgrade its tables and hand it over."""
     registry = CollectorRegistry()
-    consumer = open_read_model(Setup(options, registry), now=now)
+    consumer = open_read_model(Setup(options, registry))
     assert consumer.tables is not None
     async with open_database(dsn, size=4, application_name="test") as database:
         await migrate(database, directory=migrations, schema=consumer.tables.schema)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,10 +19,6 @@ from consumers.read_model.machines import apply
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.rows import row, statements
 
-# A rebuild reads the whole log, and what is older was told at its time. Whoever is further behind than this hears of it
-# by the lag, and finds the signals in their view.
-NEWS = timedelta(hours=24)
-
 
 class _Known(NamedTuple):
     """A prescription as the transaction found it; `events` is None where it has no row yet."""
@@ -34,11 +30,11 @@ class _Known(NamedTuple):
 class Applier:
     """The handler of the read model; one per process."""
 
-    def __init__(self, *, schema: str, metrics: ReadModelMetrics, now: Callable[[], datetime]) -> None:
-        """Write to the tables of `schema`, whose name is checked; `now` is aware UTC."""
+    def __init__(self, *, schema: str, metrics: ReadModelMetrics, alarms_from: datetime | None) -> None:
+        """Write to the tables of `schema`, whose name is checked; events received before `alarms_from` alarm nobody."""
         self._sql = statements(schema)
         self._metrics = metrics
-        self._now = now
+        self._alarms_from = alarms_from
         self._alarms = Alarms(metrics)
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
@@ -51,10 +47,9 @@ class Applier:
         told, added = await self._write_history(batch, connection)
         known = await self._load({key for key, _ in told}, connection)
         before: dict[str, Contradictions] = {}
-        news_from = self._now() - NEWS
         for key, event in told:
             document = known[key].document
-            if key not in before and event.received_at > news_from:
+            if key not in before and (self._alarms_from is None or event.received_at >= self._alarms_from):
                 before[key] = contradictions(document)
             apply(document, event)
         await self._write_rows(known, added, connection)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib.resources import files
 
 from bridge.consumer import Batches, Consumer, Setup, Tables
@@ -15,8 +13,8 @@ from consumers.read_model.timers import Timers
 MIGRATIONS = files("consumers.read_model") / "migrations"
 
 
-def open_read_model(setup: Setup, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Consumer:
-    """Build it from its settings; `now` says which contradictions are news.
+def open_read_model(setup: Setup) -> Consumer:
+    """Build it from its settings.
 
     Raises:
         ConfigError: A setting cannot be used.
@@ -32,6 +30,6 @@ def open_read_model(setup: Setup, *, now: Callable[[], datetime] = lambda: datet
         group=options.group,
         tables=Tables(migrations=MIGRATIONS, schema=options.schema),
     )
-    consumer.handler(Applier(schema=options.schema, metrics=metrics, now=now))
+    consumer.handler(Applier(schema=options.schema, metrics=metrics, alarms_from=options.alarms_from))
     consumer.job(every_s=options.timers_every_s)(Timers(options, metrics=metrics))
     return consumer

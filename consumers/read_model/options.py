@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from bridge.errors import ConfigError
 
@@ -37,6 +38,7 @@ class Options:
         silence_gaps: A source is silent after so many times its usual gap,
         silence_min_s: and never sooner than this.
         timers_every_s: How often the timers are looked at.
+        alarms_from: Contradictions that an event received before raises are counted for no alarm; aware, or None.
     """
 
     schema: str = NAME
@@ -51,6 +53,7 @@ class Options:
     silence_gaps: float = 5.0
     silence_min_s: float = 900.0
     timers_every_s: float = 60.0
+    alarms_from: datetime | None = None
 
     @property
     def group(self) -> str:
@@ -79,6 +82,7 @@ def read_options(given: Mapping[str, str]) -> Options:
         silence_gaps=_number(given, "silence_gaps", default.silence_gaps, least=1),
         silence_min_s=_number(given, "silence_min_s", default.silence_min_s),
         timers_every_s=_number(given, "timers_every_s", default.timers_every_s, least=1),
+        alarms_from=_instant(given, "alarms_from"),
     )
 
 
@@ -95,6 +99,19 @@ def _topics(names: str) -> tuple[str, ...]:
         msg = f"{NAME}.topics: names of topics with commas between them"
         raise ConfigError(msg)
     return topics
+
+
+def _instant(given: Mapping[str, str], name: str) -> datetime | None:
+    if not given.get(name):
+        return None
+    try:
+        instant = datetime.fromisoformat(given[name])
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        msg = f"{NAME}.{name} must be a time with its zone, such as 2026-01-31T12:00:00Z"
+        raise ConfigError(msg)
+    return instant
 
 
 def _number(

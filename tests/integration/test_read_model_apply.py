@@ -232,10 +232,19 @@ async def test_a_safety_signal_is_counted_when_it_comes_up(model: ReadModel) -> 
     assert (await model.prescription())["safety"] == ["dispensed_after_cancel"]
 
 
+async def test_a_signal_is_news_however_late_its_event_is_applied(model: ReadModel) -> None:
+    """It was parked for a year, say, or the database was away."""
+    received_at = START - timedelta(days=366)
+    await model.apply(cancel_answered(0, request_id="c1", decision="approved", received_at=received_at))
+    await model.apply(filled(1, "dispensed", received_at=received_at))
+
+    assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 1
+
+
 async def test_what_a_rebuild_reads_again_is_no_news(postgres: str) -> None:
     """On-call was told of it once; the row has it all the same."""
-    async with open_model(postgres, now=lambda: START + timedelta(hours=30)) as model:
-        for key, received_h in (("rx_old", 1), ("rx_new", 29)):
+    async with open_model(postgres, alarms_from=str(START + timedelta(hours=6))) as model:
+        for key, received_h in (("rx_old", 5), ("rx_new", 6)):
             received_at = START + timedelta(hours=received_h)
             await model.apply(
                 cancel_answered(0, key=key, request_id="c1", decision="approved"),
@@ -252,7 +261,7 @@ async def test_what_a_rebuild_reads_again_is_no_news(postgres: str) -> None:
 
 async def test_news_of_a_prescription_do_not_raise_its_old_signals_again(postgres: str) -> None:
     """Both in one batch, as a rebuild reads them."""
-    async with open_model(postgres, now=lambda: START + timedelta(hours=30)) as model:
+    async with open_model(postgres, alarms_from=str(START + timedelta(hours=6))) as model:
         await model.apply(
             cancel_answered(0, request_id="c1", decision="approved"),
             filled(1, "dispensed"),

@@ -71,6 +71,8 @@ def test_topics_and_batches_can_be_set() -> None:
         ("unconfirmed_h", "-1"),
         ("unconfirmed_h", "nan"),
         ("silence_gaps", "inf"),
+        ("alarms_from", "yesterday"),
+        ("alarms_from", "2026-09-14T15:00:00"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(option: str, given: str) -> None:
