@@ -154,9 +154,9 @@ class Book:
         """Return the segments that hold anything that the disk does not give back now."""
         return [segment for segment in self.segments.values() if segment.is_unread]
 
-    def first_unread(self) -> int | None:
+    def first_unknown(self) -> int | None:
         """Return the index of the oldest segment of which not all is known, if there is one."""
-        return min((segment.index for segment in self.segments.values() if segment.unread), default=None)
+        return min((segment.index for segment in self.segments.values() if not segment.is_known), default=None)
 
     def oldest_ms(self) -> int:
         """Return when the oldest of those at the head of a lane was accepted; 0 without any."""

@@ -104,12 +104,15 @@ class Finder:
 
     async def find(self, segment: Segment, found: Callable[[Entry], None]) -> None:
         """Enter what a segment holds; while the disk keeps part of it back, nothing in the file is touched."""
+        # Until the last record is entered: a file that seems to hold nothing would be removed, and overtaken.
+        segment.entering = True
         content = await self._reading.do(partial(self._examine, segment))
         unread = content is None or not content.is_read
         if unread != segment.unread:
             segment.unread = unread
             log.error("worker.spool_unread", segment=segment.path.stem, code="unread" if unread else "read")
         if content is None:
+            segment.entering = False
             return
         self._book.resize(segment, content.whole)
         for record in content.scan.records:
@@ -149,18 +152,17 @@ class Finder:
         before = len(segment.locked)
         damage: list[tuple[int, int]] = []
         segment.entering = True
-        try:
-            for first in range(0, len(records), BATCH):
-                batch = records[first : first + BATCH]
-                opened = await self._hand.do(partial(unseal_all, content, batch, self._keys.opening))
-                damage += self._place(segment, opened, found)
-                await asyncio.sleep(0)
-        finally:
-            segment.entering = False
+        for first in range(0, len(records), BATCH):
+            batch = records[first : first + BATCH]
+            opened = await self._hand.do(partial(unseal_all, content, batch, self._keys.opening))
+            damage += self._place(segment, opened, found)
+            await asyncio.sleep(0)
+        segment.aside += damage
+        segment.entering = False
         if len(segment.locked) > before:
             log.error("worker.spool_locked", segment=segment.path.stem, records=len(segment.locked))
         if damage:
-            await self.set_aside(segment, damage, records=len(damage))
+            await self.set_aside(segment, (), records=len(damage))
 
     def _place(self, segment: Segment, opened: Opened, found: Callable[[Entry], None]) -> list[tuple[int, int]]:
         """Enter a batch in one step, then tell of it; return the ranges of those whose seal does not hold."""

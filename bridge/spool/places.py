@@ -34,7 +34,7 @@ class Segment:
         unread: True while it is not known what all of it is, since the disk does not give it back.
         seen: Running numbers that were found in it meanwhile.
         skipped: Records, and their lanes, that the disk stopped giving back.
-        entering: True while what it holds is being entered.
+        entering: True while what it holds is being entered, and for good when that was cut off.
         acknowledged: Running numbers that the side file does not have yet.
     """
 
@@ -57,6 +57,11 @@ class Segment:
     def is_unread(self) -> bool:
         """True while the disk does not give back something of it."""
         return bool(self.unread or self.skipped)
+
+    @property
+    def is_known(self) -> bool:
+        """True when all that can be told of it is in the book."""
+        return not (self.unread or self.entering)
 
     @property
     def is_needed(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from bridge.errors import NotDurableError
+from bridge.runtime.lifecycle import unless
 from bridge.spool.ballast import Ballast
 from bridge.spool.book import Book
 from bridge.spool.commits import STALLED_S, Call, Commits
@@ -68,7 +69,8 @@ class Spool:
         disk = disk or LocalDisk()
         self._metrics = metrics
         self._close_s = close_s
-        self._writing, self._reading = Hand("spool-writer"), Hand("spool-reader")
+        # What a failing disk is asked again may take it long; what waits for delivery does not stand behind that.
+        self._writing, self._reading, self._finding = Hand("spool-writer"), Hand("spool-reader"), Hand("spool-finder")
         self._keys = KeyRing(key_dir)
         ballast = Ballast(directory, disk)
         self._writer = Writer(
@@ -94,7 +96,7 @@ class Spool:
             directory,
             disk=disk,
             hand=self._writing,
-            reading=self._reading,
+            reading=self._finding,
             keys=self._keys,
             book=self._book,
             metrics=metrics,
@@ -103,7 +105,7 @@ class Spool:
         )
         self._unread = Unread(
             disk=disk,
-            hand=self._reading,
+            hand=self._finding,
             keys=self._keys,
             book=self._book,
             finder=self._finder,
@@ -150,7 +152,7 @@ class Spool:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RETRY_S)
             if not stop.is_set():
-                await self.tend()
+                await unless(stop, self.tend())
 
     async def tend(self) -> None:
         """Do what `run` does once a period."""
@@ -222,14 +224,15 @@ class Spool:
         self._removal.remove_empty()
         self._is_open = False
         await asyncio.wait({self._writing.do(self._premises.leave)}, timeout=self._close_s)
-        self._writing.end()
-        self._reading.end()
+        for hand in (self._writing, self._reading, self._finding):
+            hand.end()
 
     async def _try_to_open(self) -> None:
         code = await self._writing.do(self._premises.enter)
         if code:
             self._condition.change(code)
             return
+        self._unread.hold()
         await self._finder.recover(self._premises.numbers, self._found)
         await self._unread.begin(self._found)
         self._writer.last_number = max(self._premises.numbers, default=0)

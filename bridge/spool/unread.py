@@ -21,8 +21,9 @@ from bridge.spool.reading import Source, read_entries
 
 log = structlog.get_logger()
 
-# A start waits so long in all: what has passed by then costs no order anywhere.
+# A start tries again so often, and for so long in all: what has passed by then costs no order anywhere.
 AGAIN_S = (0.05, 0.15, 0.4, 1.0)
+AGAIN_MAX_S = 2.0
 # Reading a failing disk keeps it busy: after some attempts the next waits longer each time, up to the most.
 PROMPT_ATTEMPTS = 3
 RETRY_FIRST_S = 4.0
@@ -52,19 +53,23 @@ class Unread:
         self._held_until = 0.0
         self._attempts: dict[int, tuple[int, float]] = {}
 
+    def hold(self) -> None:
+        """Have nothing overtaken from now on, for as long as that lasts."""
+        self._held_until = asyncio.get_running_loop().time() + self._order_s
+
     async def begin(self, found: Callable[[Entry], None]) -> None:
         """Give what a start could not read a little time."""
         loop = asyncio.get_running_loop()
-        self._held_until = loop.time() + self._order_s
+        until = loop.time() + min(AGAIN_MAX_S, self._order_s)
         for pause_s in AGAIN_S:
-            if self._book.first_unread() is None or loop.time() + pause_s > self._held_until:
+            if self._book.first_unknown() is None or loop.time() + pause_s > until:
                 return
             await asyncio.sleep(pause_s)
             await self._find(found)
 
     def limit(self) -> float:
         """Return from which segment, by index, nothing may be handed out now: something older may come yet."""
-        first = self._book.first_unread()
+        first = self._book.first_unknown()
         return math.inf if first is None or asyncio.get_running_loop().time() >= self._held_until else first
 
     def skip(self, lane: Lane, sources: Sequence[Source]) -> None:
@@ -77,13 +82,14 @@ class Unread:
 
     async def try_again(self, found: Callable[[Entry], None]) -> None:
         """Enter what the disk gives back by now."""
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
         for segment in self._book.unread():
-            count, due_at = self._attempts.pop(segment.index, (0, now))
-            if due_at <= now:
+            began = loop.time()
+            count, due_at = self._attempts.pop(segment.index, (0, began))
+            if due_at <= began:
                 await self._read(segment, found)
-                pause_s = RETRY_FIRST_S * 2 ** min(count - PROMPT_ATTEMPTS, 16)
-                count, due_at = count + 1, now + min(RETRY_MAX_S, pause_s if count >= PROMPT_ATTEMPTS else 0)
+                ended = loop.time()
+                count, due_at = count + 1, ended + _pause_s(count, ended - began)
             if segment.is_unread:
                 self._attempts[segment.index] = count, due_at
 
@@ -122,3 +128,10 @@ class Unread:
         if damaged:
             ranges = [(place.offset, place.offset + place.length) for place in damaged]
             await self._finder.set_aside(segment, ranges, records=len(ranges))
+
+
+def _pause_s(attempts: int, took_s: float) -> float:
+    """Return how long a disk is left alone: for longer than it was kept busy, once some attempts were in vain."""
+    if attempts < PROMPT_ATTEMPTS:
+        return 0.0
+    return max(took_s, min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempts - PROMPT_ATTEMPTS, 16)))

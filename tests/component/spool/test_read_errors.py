@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
+from bridge.runtime.lifecycle import unless
+from bridge.spool.finding import BATCH
 from bridge.spool.unread import PROMPT_ATTEMPTS
 from tests.fault_disk import FaultDisk
-from tests.spooling import LANE, OTHER, an_entry, damaged, open_spool, ordinals, segments
+from tests.spooling import LANE, OTHER, an_entry, damaged, make_spool, open_spool, ordinals, segments
 
 # Nobody waits for as long as this, and not at all.
 LONG_S, NOT_S = 1000.0, 0.0
@@ -249,3 +253,100 @@ class Garbling(FaultDisk):
             return content
         self.garbled -= 1
         return content[:-1] + bytes([content[-1] ^ 1])
+
+
+async def test_a_start_that_is_cut_off_removes_nothing(tmp_path: Path, disk: FaultDisk) -> None:
+    """What it has not entered yet is not nothing."""
+    await fill(tmp_path, list(range(50)))
+    before = contents(tmp_path)
+    reading, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(operation: str) -> None:
+        if operation == "read .segment":
+            loop.call_soon_threadsafe(reading.set)
+            go_on.wait()
+
+    disk.observe = hang
+    kept = make_spool(tmp_path, disk=disk)
+    await unless(reading, kept.spool.open(kept.found.append))
+    go_on.set()
+    await kept.spool.close()
+
+    assert kept.found == []
+    assert contents(tmp_path) == before
+    async with open_spool(tmp_path) as again:
+        assert await again.head() == list(range(50))
+
+
+async def test_a_segment_stays_while_the_rest_of_it_is_entered(tmp_path: Path, disk: FaultDisk) -> None:
+    """What was readable of it is acknowledged at that moment."""
+    async with open_spool(tmp_path) as killed:
+        for number in range(30):
+            await killed.spool.append([an_entry(number, payload=bytes(1000))])
+        (segment,) = segments(tmp_path)
+        as_it_is = segment.read_bytes()
+    segment.write_bytes(as_it_is)  # without an end mark
+    disk.unreadable = lambda _path, start, end: start < SECTOR.stop and end > SECTOR.start
+    loop = asyncio.get_running_loop()
+    dropped = threading.Event()
+
+    async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
+        known = await again.head()
+
+        def drop() -> None:
+            again.spool.drop(LANE, len(known))
+            dropped.set()
+
+        def acknowledge(operation: str) -> None:
+            if operation == "extend .segment" and not dropped.is_set():  # by its end mark
+                loop.call_soon_threadsafe(drop)
+                dropped.wait()
+
+        disk.observe = acknowledge
+        disk.unreadable = lambda _path, _start, _end: False
+        await again.spool.tend()
+
+        assert dropped.is_set()
+        assert sorted(known + await again.head()) == list(range(30))
+
+
+async def test_nothing_overtakes_while_a_segment_is_entered_that_can_be_read_again(
+    tmp_path: Path, disk: FaultDisk
+) -> None:
+    await fill(tmp_path, list(range(2 * BATCH + 1)), [10_000])
+    first = segments(tmp_path)[0]
+    disk.unreadable = lambda path, _start, _end: path == first
+
+    async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as again:
+        disk.unreadable = lambda _path, _start, _end: False
+        tending = asyncio.create_task(again.spool.tend())
+        handed: list[int] = []
+        while not tending.done() or again.spool.depth(LANE):
+            head = await again.head()
+            again.spool.drop(LANE, len(head))
+            handed += head
+            await asyncio.sleep(0)
+        await tending
+
+    assert handed == [*range(2 * BATCH + 1), 10_000]
+
+
+async def test_nothing_overtakes_in_a_spool_that_opens_late(tmp_path: Path, disk: FaultDisk) -> None:
+    await fill(tmp_path, [1], [2])
+    first = segments(tmp_path)[0]
+    disk.unreadable = lambda path, _start, _end: path == first
+    kept = make_spool(tmp_path, disk=disk, order_s=LONG_S)
+    async with open_spool(tmp_path):  # another process has it
+        await kept.spool.open(kept.found.append)
+        assert kept.spool.code == "locked"
+
+    opening = asyncio.create_task(kept.spool.tend())
+    early = []
+    while not opening.done():
+        early += await kept.head()
+        await asyncio.sleep(0)
+    await opening
+    await kept.spool.close()
+
+    assert (early, ordinals(kept.found)) == ([], [2])
