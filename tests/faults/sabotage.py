@@ -63,8 +63,7 @@ def redrive_past_the_spool() -> None:
     def impatient(self: Lanes, lane: Lane, front: Sequence[Item]) -> bool:
         for item in lane.flight:
             if item.state == "open":
-                item.state = "durable"
-                item.ticket.count("spooled")
+                self._accounts.commit(item)
                 task = asyncio.ensure_future(_redrive(self._producer, lane, item.accepted.record))
                 _redrives.add(task)
         return trip(self, lane, front)
