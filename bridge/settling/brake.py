@@ -7,6 +7,7 @@ A partition for which the lot is full stands still by itself, and goes on when t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -66,8 +67,10 @@ class Brake:
         group: str,
         metrics: ConsumerMetrics,
         poll_s: float,
+        give_back: Callable[[Collection[Share]], Awaitable[None]],
     ) -> None:
         """Start with what was committed, once `look` has been asked; look again every `poll_s`."""
+        self._give_back = give_back
         self.breaker = breaker
         self._shares = shares
         self._database = database
@@ -110,9 +113,16 @@ class Brake:
             self._shares.stop(share, ParkBreakerOpenError())
         return self._on
 
-    def renew(self, share: Share) -> None:
-        """Have a partition that was stopped adopted again, since something of it is to be released."""
-        if not self._on:
+    async def renew(self, share: Share) -> None:
+        """Have a partition that was stopped adopted again; asked again while something of it is in hand.
+
+        What is given up here would count as begun and never ended, as if the process had died of it.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        if not self._on and not share.active and not share.gone:
+            await self._give_back((share,))
             self._shares.renew(share)
 
     def standing(self) -> str:
@@ -158,7 +168,7 @@ class Brake:
                         stopped.remove(share)
         for share in stopped:
             if not share.draining:  # what is about to be given back is still ours
-                self.renew(share)
+                await self.renew(share)
 
     def _hold(self) -> None:
         self._set(on=True)

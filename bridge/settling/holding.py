@@ -37,3 +37,5 @@ class Holding:
         if shares:
             await self._ledger.give_back([each.ended() for each in shares])
             self._places.difference_update(each.place for each in shares)
+            for each in shares:
+                each.unmark()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 
 from bridge.errors import DecodeError, PermanentError, TransientError
@@ -34,7 +34,9 @@ class Redrive:
         self._database = database
         self._poll_s = poll_s
 
-    async def work(self, shares: Callable[[], Collection[Share]], release: Callable[[Share, str], None]) -> None:
+    async def work(
+        self, shares: Callable[[], Collection[Share]], release: Callable[[Share, str], Awaitable[None]]
+    ) -> None:
         """Call `release` for every key that an operator wants released, until cancelled."""
         while True:
             await asyncio.sleep(self._poll_s)
@@ -45,7 +47,7 @@ class Redrive:
                 for topic, key in await parking.requested(self._database, self._parts.consumer.group, places.keys()):
                     share = _owner(places, topic, key)
                     if share is not None:
-                        release(share, key)
+                        await release(share, key)
 
     async def due(self, share: Share) -> None:
         """Note what is to be released before the first record: in a full lot one more would stop the partition again.

@@ -87,6 +87,7 @@ class Settler:
             group=consumer.group,
             metrics=metrics,
             poll_s=release_poll_s,
+            give_back=self._holding.give_back,
         )
         self._parts = parts = Parts(
             consumer=consumer,
@@ -239,9 +240,9 @@ class Settler:
         except (ParkBreakerOpenError, ParkingFullError) as exc:
             self._brake.stop(share, exc)
 
-    def _release(self, share: Share, key: str) -> None:
+    async def _release(self, share: Share, key: str) -> None:
         if share.stopped:
-            self._brake.renew(share)
+            await self._brake.renew(share)
         elif self._batches is None:
             self._lanes.release(share, key)
         else:

@@ -159,6 +159,12 @@ class Share:
         """Return what is to be taken back of the marks of this claim."""
         return Ended(self.place, self.epoch, self.attempted, [lane.key for lane in self.lanes.values() if lane.marked])
 
+    def unmark(self) -> None:
+        """Note that the marks of this claim are taken back."""
+        self.attempted = None
+        for lane in self.lanes.values():
+            lane.marked = False
+
     def stop(self, why: BridgeError) -> None:
         """Settle nothing any more, and keep no record: all are read again once the partition is adopted anew."""
         self.stopped = why.code

@@ -156,7 +156,7 @@ async def test_a_release_that_is_asked_for_waits_for_the_breaker(database: Datab
         await bench.feed(LOG)
         await until_told(bench)
         await bench.request_release("rx_1")
-        bench.settler._release(bench.settler._shares[PLACE], "rx_1")
+        await bench.settler._release(bench.settler._shares[PLACE], "rx_1")
 
         assert bench.settler.fenced(PLACE) is False
 

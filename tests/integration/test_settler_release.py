@@ -127,7 +127,7 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database
         await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
         bench.settler.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
         await in_batch.wait()
-        bench.settler._release(bench.settler._shares[PLACE], "rx_1")
+        await bench.settler._release(bench.settler._shares[PLACE], "rx_1")
         bench.settler.offer(PLACE, [a_record(3)])
         go_on.set()
         await bench.settled(4)

@@ -9,11 +9,13 @@ import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import DecodeError, PermanentError, TransientError
+from bridge.event import Event
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.settling import operator, parking, shares
 from bridge.settling.breaker import ParkBreakerOpenError
 from bridge.settling.learning import Learner
+from bridge.settling.parking import ParkingFullError
 from tests.kafka import HANG_S, until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
@@ -266,6 +268,68 @@ async def test_a_partition_goes_on_by_itself_when_the_full_key_is_given_up(
 
         assert effects.kept == ["evt_2", "evt_3"]
         assert bench.settler.standing() == "ok"
+
+
+@MODES
+async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_release_end(
+    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given up, it would begin anew in each life, until it counts as one of which processes die."""
+    monkeypatch.setattr(parking, "KEYS_MAX", 1)
+    effects = Effects()
+    refusing = True
+    releasing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hang(event: Event) -> None:
+        if event.id == "evt_0" and not refusing:
+            releasing.set()
+            await go_on.wait()
+
+    effects.before = hang
+    effects.fail = lambda event, _: PermanentError("refused") if refusing or event.id == "evt_1" else None
+    log = [a_record(0), a_record(1, "rx_2")]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log[:1])
+        await bench.settled(1)
+        refusing = False
+        before = effects.attempts.count("evt_0")
+        await bench.request_release("rx_1")
+        await releasing.wait()
+        bench.settler.offer(PLACE, log[1:])
+        await until(lambda: bench.settler.standing() == "parking_full")
+        await bench.settler._release(bench.settler._shares[PLACE], "rx_1")
+        given_up = bench.settler.fenced(PLACE)
+        go_on.set()
+        await until(lambda: bench.settler.fenced(PLACE))
+        bench.settler.forget([PLACE])
+        await bench.feed(log)
+        await bench.settled(2)
+
+        assert (given_up, effects.attempts.count("evt_0") - before, effects.kept) == (False, 1, ["evt_0"])
+        assert await bench.parked() == [("rx_2", 1, "refused")]
+
+
+async def test_a_release_that_waits_in_a_partition_that_is_adopted_again_has_not_died(database: Database) -> None:
+    effects = Effects()
+    decoder = PlainDecoder()
+    decoder.answer = DecodeError("unknown_schema_id")
+    now = 0.0
+    learner = Learner(decoder, clock=lambda: now, again_s=0.01)
+    attempts = "select release_attempts from drx_consumer.parked_key"
+
+    async with at_work(a_consumer(effects, Lanes(4)), database, decoder=decoder, learner=learner) as bench:
+        await bench.feed([a_record(0, value=UNKNOWN)])
+        await until(lambda: decoder.learned == 1)
+        now = 61.0
+        await bench.settled(1)
+        decoder.answer, now = TransientError("registry_unreachable", systemic=True), 70.0
+        await bench.request_release("rx_1")
+        await bench.until_rows(attempts, [(1,)])
+        bench.settler._shares.stop(bench.settler._shares[PLACE], ParkingFullError())
+        await until(lambda: bench.settler.fenced(PLACE))
+
+        assert await bench.rows(attempts) == [(0,)]
 
 
 @MODES
