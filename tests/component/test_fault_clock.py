@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.ingress.clock import Clock
+from tests.faults.ingress.clock import SEEN_S, Clock
 
 HANG_S = 30.0
 # Says its wall clock and its monotonic clock at each line it is given.
@@ -40,6 +40,7 @@ def test_it_steps_under_a_running_process(tmp_path: Path, step_s: float) -> None
 
         before, monotonic_before = said()
         clock.step(step_s)
+        time.sleep(SEEN_S)
         after, monotonic_after = said()
         process.communicate(timeout=HANG_S)
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from bridge.dev.files import write_text
 
+# A change is seen within this; the library looks when more than a second, in whole ones, has gone by.
+SEEN_S = 2.5
+
 
 class Clock:
     """The clock of one process.
@@ -22,7 +25,8 @@ class Clock:
         self.environment = {
             "LD_PRELOAD": str(_library()),
             "FAKETIME_TIMESTAMP_FILE": str(path),
-            "FAKETIME_NO_CACHE": "1",
+            # Read anew at every look, it now and then gives a thread a time that another is just about to change.
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_FMT": "%s",
         }

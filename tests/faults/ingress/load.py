@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from tests.faults.ingress.clock import SEEN_S
 from tests.faults.ingress.ledger import Attempt, Delivery, Kind, Ledger
 from tests.faults.ingress.subject import Subject
 from tests.faults.ingress.traffic import Prescription, Prescriptions
@@ -142,7 +143,7 @@ class Load:
         attempt = Attempt(delivery, kind, time.monotonic())
         self._ledger.attempts.append(attempt)
         await self._exchange(attempt, sent, aiohttp.ClientTimeout(total=within_s))
-        attempt.stepped = self._stepped_at > attempt.sent_at - SIGNED_S
+        attempt.stepped = self._stepped_at > attempt.sent_at - SIGNED_S - SEEN_S
         return attempt
 
     async def _exchange(self, attempt: Attempt, headers: Mapping[str, str], patience: aiohttp.ClientTimeout) -> None:

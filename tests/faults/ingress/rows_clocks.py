@@ -7,7 +7,7 @@ import time
 from http import HTTPStatus
 
 from bridge.settings import Source
-from tests.faults.ingress.clock import Clock
+from tests.faults.ingress.clock import SEEN_S, Clock
 from tests.faults.ingress.ledger import Kind
 from tests.faults.ingress.load import AGAIN, PATIENCE_S, RETRY_FIRST_S, SIGNED_S
 from tests.faults.ingress.row import Row
@@ -38,7 +38,7 @@ async def stepped(scene: Scene) -> None:
             for ahead_s in STEPS_S:
                 await asyncio.to_thread(scene.ingress.ready)
                 step(scene, clock, ahead_s)
-                await asyncio.sleep(SIGNED_S)
+                await asyncio.sleep(SIGNED_S + SEEN_S)
                 await _edges(scene, clock, ahead_s)
                 scene.brokers.pause()
                 await asyncio.sleep(0.5)
@@ -48,7 +48,7 @@ async def stepped(scene: Scene) -> None:
                 await _edges(scene, clock, -ahead_s)
         step(scene, clock, 0.0)
     async with scene.load.open():
-        await asyncio.sleep(SIGNED_S)
+        await asyncio.sleep(SIGNED_S + SEEN_S)
         for drift_s, reason in ((DRIFT_S, "timestamp_future"), (-DRIFT_S, "timestamp_stale")):
             await _signed_at(scene, int(time.time()) + drift_s, reason)
 
@@ -72,6 +72,7 @@ async def _edges(scene: Scene, clock: Clock, ahead_s: float) -> None:
     """Try every edge while the ingress's clock stands still, and have it go on as before."""
     held = scene.load.now
     clock.hold(held)
+    await asyncio.sleep(SEEN_S)
     for off_s, reason in EDGES:
         await _signed_at(scene, held + off_s, reason)
     clock.step(ahead_s)
