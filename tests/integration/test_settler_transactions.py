@@ -24,6 +24,8 @@ create table child (parent text references parent deferrable initially deferred)
 @pytest.fixture
 async def database(postgres: str) -> AsyncIterator[Database]:
     async with a_database(postgres) as opened:
+        async with opened.transaction() as connection:
+            await connection.execute(_DEFERRED)
         yield opened
 
 
@@ -67,8 +69,6 @@ async def test_a_record_that_spoils_its_transaction_is_parked_and_the_others_are
     database: Database, mode: Lanes | Batches, breaks: Callable[[Any], Awaitable[None]], code: str
 ) -> None:
     effects = Effects()
-    async with database.transaction() as connection:
-        await connection.execute(_DEFERRED)
 
     async with at_work(a_consumer(effects, mode, breaks), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset % 3}") for offset in range(7)])
@@ -85,8 +85,6 @@ async def test_a_release_that_spoils_its_transaction_leaves_the_key_parked(
     database: Database, mode: Lanes | Batches, breaks: Callable[[Any], Awaitable[None]], code: str
 ) -> None:
     effects = Effects()
-    async with database.transaction() as connection:
-        await connection.execute(_DEFERRED)
 
     async with at_work(a_consumer(effects, mode, breaks), database) as bench:
         await bench.feed([a_record(2)])
