@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -32,12 +32,10 @@ async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_t
         ExceptionGroup: What workers raised.
     """
     tasks = {asyncio.create_task(worker.run(stop)) for worker in workers}
-    stopped = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await _first_of(tasks, stop)
     finally:
         stop.set()
-        stopped.cancel()
         _, late = await asyncio.wait(tasks, timeout=drain_timeout_s)
         for task in late:
             task.cancel()
@@ -64,12 +62,12 @@ async def background(worker: Worker, *, drain_timeout_s: float) -> AsyncIterator
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
     """Return what `work` does; when `stop` is set before, cancel it, wait for that, and return None."""
-    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not task.done():
+    task = asyncio.create_task(work)
+    try:
+        await _first_of({task}, stop)
+    finally:
         task.cancel()
-        await asyncio.wait({task})
+    await asyncio.wait({task})
     return None if task.cancelled() else task.result()
 
 
@@ -82,9 +80,7 @@ class EndOf:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set; raise what the task raised."""
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({self._task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
+        await _first_of({self._task}, stop)
         if self._task.done():
             self._task.result()
 
@@ -102,6 +98,15 @@ class Overdue:
         timer = threading.Timer(self._seconds, _give_up)
         timer.daemon = True
         timer.start()
+
+
+async def _first_of(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event) -> None:
+    """Return when one of the tasks has ended, or `stop` is set."""
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
 
 
 def _give_up() -> None:

@@ -106,6 +106,18 @@ async def test_what_is_opened_is_given_unless_the_stop_comes_first() -> None:
     assert part.cancelled
 
 
+async def test_nothing_goes_on_opening_for_somebody_who_was_cancelled() -> None:
+    part = Part()
+    opening = asyncio.create_task(unless(asyncio.Event(), part.run(asyncio.Event())))
+    await asyncio.sleep(0.01)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await asyncio.sleep(0.01)
+
+    assert part.cancelled
+
+
 async def test_what_cannot_be_opened_says_why() -> None:
     with pytest.raises(OSError, match="why"):
         await unless(asyncio.Event(), Part(fails=OSError("why")).run(asyncio.Event()))
