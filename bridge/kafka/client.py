@@ -21,8 +21,9 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
 from bridge.kafka.connection import Connection, reachable
+from bridge.kafka.missing_topics import MissingTopics
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
-from bridge.kafka.reader import end_consumer
+from bridge.kafka.reader import consumed, end_consumer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, Transport, TransportError
 
 FETCH_MAX_BYTES = 8 * 1024 * 1024
@@ -82,6 +83,7 @@ class _Member:
         self._topics = topics
         self._timing = timing
         self._consumer: Any = None
+        self._missing: Any = None
         self._ending: asyncio.Task[None] | None = None
 
     async def start(self, rebalances: Rebalances) -> None:
@@ -98,8 +100,10 @@ class _Member:
             await self.stop()
             raise
         self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))
+        self._missing = MissingTopics(self._consumer._client, self._topics)  # noqa: SLF001 - it alone renews metadata
 
     async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
+        self._missing.look()
         found = await self._take(places)
         if not found and timeout_s > 0:
             await self._news(timeout_s)
@@ -121,7 +125,7 @@ class _Member:
             # The context that it left by a raise counts as entered for good, and the max-poll check as off.
             subscription._fetch_count = 0  # noqa: SLF001 - as above
             raise _translated(exc) from exc
-        return {Place(*place): [_consumed(each) for each in records] for place, records in found.items()}
+        return {Place(*place): [consumed(each) for each in records] for place, records in found.items()}
 
     async def _news(self, timeout_s: float) -> None:
         """Return when anything was fetched, which need not be for the places asked for, or after `timeout_s`."""
@@ -218,17 +222,6 @@ def _build(options: dict[str, Any], *, group: str, timing: Timing) -> Any:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _consumed(record: Any) -> ConsumedRecord:
-    headers = record.headers
-    for _, content in headers:
-        if content is None:
-            headers = [(name, content or b"") for name, content in headers]
-            break
-    return ConsumedRecord(
-        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, headers
-    )
 
 
 @asynccontextmanager

@@ -176,9 +176,13 @@ class TopicReader:
 
 def consumed(record: Any) -> ConsumedRecord:
     """Return a record of the client's as ours."""
+    headers = record.headers
+    for _, content in headers:
+        if content is None:
+            headers = [(name, content or b"") for name, content in headers]
+            break
     return ConsumedRecord(
-        *(record.topic, record.partition, record.offset, record.timestamp, record.key, record.value),
-        [(name, content or b"") for name, content in record.headers],
+        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, headers
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from aiokafka import TopicPartition  # noqa: TID251 - no part of the bridge ever
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # noqa: TID251 - as above
 from prometheus_client import CollectorRegistry
 
+from bridge.dev.admin import create_topics
+from bridge.kafka import client
 from bridge.kafka.adoption import StartPolicy
 from bridge.kafka.client import Timing, open_transport
 from bridge.kafka.connection import Connection
@@ -142,6 +144,22 @@ async def test_members_come_and_go_and_every_event_is_settled_once_and_in_order(
             assert offsets == sorted(offsets)
     assert offsets_only_rise(group.commits)
     assert {place: group.stored[place].next_offset for place in group.places} == dict.fromkeys(group.places, 30)
+
+
+async def test_a_topic_that_is_made_later_is_read_before_the_metadata_are_old(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker may learn of a new topic after the member has asked it; its group has nothing to hand out then."""
+    monkeypatch.setattr(client, "METADATA_MAX_AGE_MS", 3_600_000)
+    late = replace(group, topic=f"{group.topic}-late")
+
+    async with late.running() as (subscriber, _):
+        await until(lambda: subscriber.ready() == "ok")
+        await asyncio.to_thread(create_topics, group.topics.bootstrap_servers, {late.topic: PARTITIONS})
+        await late.write(2 * PARTITIONS)
+        await late.until_all_seen()
+
+    assert sorted(late.seen()) == list(range(2 * PARTITIONS))
 
 
 async def test_a_claim_that_is_late_delivers_exactly_from_the_sought_offset(group: Group) -> None:
