@@ -51,6 +51,9 @@ _CODES = {
     kafka_errors.CommitFailedError: "not_member",
 }
 
+# uvloop answers a write to a connection that was reset, of which aiokafka has not heard yet, with a `RuntimeError`.
+_FAILURES = (kafka_errors.KafkaError, OSError, TimeoutError, RuntimeError)
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -114,14 +117,15 @@ class _Member:
         """Return what is there, without a wait: then nothing can be cancelled inside of `getmany`."""
         subscription = self._consumer._subscription  # noqa: SLF001 - `getmany` waits for the group without a bound
         try:
-            if self._consumer._fetcher._fetch_task.done():  # noqa: SLF001 - `getmany` would return nothing for ever
+            # Without either nothing would come for ever, and nobody would say so.
+            if self._consumer._fetcher._fetch_task.done() or self._consumer._client._sync_task.done():  # noqa: SLF001
                 raise TransportError("no_answer")
             if not places or subscription.reassignment_in_progress:
                 self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
                 with subscription.fetch_context():  # this alone is what keeps a member in its group
                     return {}
             found = await self._consumer.getmany(*[TopicPartition(*place) for place in places])
-        except kafka_errors.KafkaError as exc:
+        except _FAILURES as exc:
             # The context that it left by a raise counts as entered for good, and the max-poll check as off.
             subscription._fetch_count = 0  # noqa: SLF001 - as above
             raise _translated(exc) from exc
@@ -229,7 +233,7 @@ async def _answered(timeout_s: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(timeout_s):
             yield
-    except (kafka_errors.KafkaError, OSError, TimeoutError) as exc:
+    except _FAILURES as exc:
         raise _translated(exc) from exc
 
 

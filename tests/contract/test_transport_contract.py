@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+from aiokafka.client import ConnectionGroup  # noqa: TID251 - the tests reset its connections
 
 from bridge.kafka.client import Timing, open_transport
 from bridge.kafka.connection import Connection
@@ -314,3 +316,57 @@ async def test_a_member_that_has_ended_leaves_no_task(topics: Topics) -> None:
     await transport.stop()
 
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+class Reset:
+    """A connection that was reset a moment ago: uvloop says so by the wrong kind of error, before aiokafka knows."""
+
+    def __init__(self, writer: Any) -> None:
+        """Be `writer` in all else."""
+        self._writer = writer
+
+    def write(self, sent: bytes) -> None:
+        del sent
+        raise RuntimeError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+@pytest.fixture
+async def reset(topics: Topics) -> AsyncIterator[Any]:
+    """Give a member that has joined and whose connections have then been reset, but for the one to its coordinator."""
+    topic = await asyncio.to_thread(topics.fresh, partitions=1)
+    member: Any = open_transport(
+        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
+    )
+    listener = Listener()
+    await member.start(listener)
+    async with asyncio.timeout(HANG_S):
+        await listener.joined.wait()
+    client = member._consumer._client
+    for (_, purpose), connection in client._conns.items():
+        if purpose == ConnectionGroup.DEFAULT:
+            connection._writer = Reset(connection._writer)
+    yield member
+    await member.stop()
+
+
+@pytest.mark.kafka
+async def test_a_question_over_a_connection_that_was_reset_has_no_answer(reset: Any) -> None:
+    """And is no bug that would end the process."""
+    with pytest.raises(TransportError) as caught:
+        await reset.bounds(reset.assigned())
+
+    assert caught.value.code == "no_answer"
+
+
+@pytest.mark.kafka
+async def test_a_member_whose_metadata_nobody_renews_any_more_says_so(reset: Any) -> None:
+    """It would wait for them for ever: the error has ended the task that renews them."""
+    reset._consumer._client.force_metadata_update()
+
+    with pytest.raises(TransportError) as caught:
+        await poll_for(reset, [], 1)
+
+    assert caught.value.code == "no_answer"
