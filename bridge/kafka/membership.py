@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Coroutine, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,8 +56,7 @@ class Membership:
         drain_s: float,
     ) -> None:
         """Number the tenures by `generations`; `drain_s` is well below the rebalance time-out."""
-        self.started = False
-        self.refused = False
+        self.started = self.refused = False
         self._transport = transport
         self._settles = settles
         self._adopter = adopter
@@ -162,7 +161,7 @@ class Membership:
             found = await self._transport.poll(asked, timeout_s=CROWDED_S if crowded else POLL_S)
             self.refused = False
         except TransportError as exc:
-            await self._bear(exc)
+            await self._bear(exc, asked)
             return
         finally:
             self._watchdog.polled()
@@ -237,14 +236,15 @@ class Membership:
             msg = f"nothing says where group {self._group!r} begins; {HINTS[code]}"
             raise ConfigError(msg)
 
-    async def _bear(self, exc: TransportError) -> None:
-        """Mend what a failed poll tells, or raise."""
+    async def _bear(self, exc: TransportError, asked: Mapping[Place, Tenure]) -> None:
+        """Mend what a failed poll tells, or raise; of a tenure that ended meanwhile it tells nothing."""
+        ours = [place for place in exc.places & self.tenures.keys() if self.tenures[place] is asked.get(place)]
         if exc.code == "offset_out_of_range":  # expired or cut off while we read: the adoption says which
-            for place in exc.places & self.tenures.keys():
+            for place in ours:
                 self._renew(place)
         elif exc.code == "refused":
             self.refused = True
-        else:
+        elif ours or not exc.places:
             # `offset_missing`: Kafka has lost the group's offsets; ours are committed on the way out.
             raise exc
         await asyncio.sleep(FAILED_S)

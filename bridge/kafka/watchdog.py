@@ -217,7 +217,8 @@ class Watchdog:
         Raises:
             TransportError: `no_answer`: for too long.
         """
-        asked = list(self._progress)
+        # Also what is being adopted: a client without answers would have that wait for ever.
+        asked = self._transport.assigned()
         try:
             bounds = await self._transport.bounds(asked) if asked else {}
         except TransportError:
@@ -228,9 +229,8 @@ class Watchdog:
             return
         self._silent_since = None
         now = self._now()
-        for place in asked:
-            progress = self._progress.get(place)  # it may be gone since
-            if progress is not None:
+        for place, progress in self._progress.items():
+            if place in bounds:  # it may have come since
                 found = progress.lag(bounds[place].end, now=now, now_ms=time.time() * 1000)
                 for gauge, value in zip(self._gauges, (*found, progress.mark), strict=True):
                     gauge.labels(self._metrics.service, *place).set(value)

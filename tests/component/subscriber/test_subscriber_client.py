@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 import pytest
 
-from bridge.kafka import subscriber
+from bridge.kafka import membership, subscriber
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.kafka.watchdog import Limits
-from tests.component.subscriber.group import A, B, Group, until
+from tests.component.subscriber.group import A, B, Group, turns, until
 from tests.fake_transport import FakeTransport
 
 
@@ -72,6 +72,40 @@ async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(gr
         group.kafka.come_back()
 
         await until(lambda: running.ready() == "ok")
+
+
+async def test_a_client_without_answers_is_rebuilt_before_anything_was_read(group: Group) -> None:
+    """What it was given is asked about from the first moment: an adoption would wait for such a client for ever."""
+    group.limits = Limits(look_s=0.01, silent_s=0.1)
+    group.settles.claiming.clear()
+    async with group.running() as running:
+        await until(lambda: len(group.settles.adoptions) == 2)
+        group.kafka.go_away()
+        group.settles.claiming.set()
+        await until(lambda: len(group.transports) > 2)
+        group.kafka.come_back()
+
+        await until(lambda: running.degraded() == "ok")
+
+
+async def test_a_partition_without_an_offset_that_came_back_during_a_poll_fails_no_client(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poll asked on behalf of the tenure before; in this one nothing is sought yet."""
+    monkeypatch.setattr(membership, "POLL_S", 0.2)
+    group.kafka.refuses += ["not_member"] * 1_000
+    async with group.running():
+        await until(lambda: set(group.settles.marks) == {A, B})
+        group.settles.claiming.clear()
+        polls = len(group.transport.polled)
+        await until(lambda: len(group.transport.polled) > polls)
+        await group.transport.rebalance([A, B])
+        group.kafka.add(A, "a")
+        await turns(group)
+        group.settles.claiming.set()
+
+        await until(lambda: group.settles.ids(A) == ["a"])
+        assert len(group.transports) == 1
 
 
 async def test_an_outage_that_is_short_changes_nothing(group: Group) -> None:
