@@ -20,6 +20,8 @@ T = TypeVar("T")
 # The one bound of everything that must happen here; generous, since the machine may be busy.
 HANG_S = 120.0
 PROBE_S = 30.0
+# Of each output, for whoever reads of a failure: the directory is gone after a few more runs.
+LAST_LINES = 40
 
 
 class ServiceProcess:
@@ -39,10 +41,13 @@ class ServiceProcess:
         """Nothing more to do."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """End it without waiting for an orderly stop."""
+    def __exit__(self, _: object, failure: BaseException | None, __: object) -> None:
+        """End it without waiting for an orderly stop; what fails meanwhile tells the end of what it has written."""
         self._process.kill()
         self._process.wait()
+        if failure is not None:
+            for path in self._outputs:
+                failure.add_note("\n".join([f"the end of {path}:", *path.read_text().splitlines()[-LAST_LINES:]]))
 
     @property
     def pid(self) -> int:

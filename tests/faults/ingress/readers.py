@@ -40,7 +40,9 @@ class Reader:
         while (now := self._progress()) != before or any(now.get(part, 0) < end for part, end in ends.items()):
             if now != before:
                 before, moved_at = now, time.monotonic()
-            assert time.monotonic() - moved_at < HANG_S, f"the read model stands still: {now} of {ends}"
+            assert time.monotonic() - moved_at < HANG_S, (
+                f"the read model stands still: {now} of {ends}; it says {self.process.checks()}"
+            )
             time.sleep(LOOK_S)
 
     def effects(self) -> Effects:
