@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
+from aiokafka.client import ConnectionGroup  # noqa: TID251 - the tests reset its connections
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
     AdminClient,
     AlterConfigOpType,
@@ -123,3 +125,26 @@ async def killed(cluster: Cluster) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.to_thread(cluster.start_broker, 1)
+
+
+class Reset:
+    """A connection that was reset a moment ago: uvloop says so by the wrong kind of error, before aiokafka knows."""
+
+    def __init__(self, writer: Any) -> None:
+        """Be `writer` in all else."""
+        self._writer = writer
+
+    def write(self, sent: bytes) -> None:
+        """Refuse."""
+        del sent
+        raise RuntimeError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+def reset_connections(client: Any) -> None:
+    """Have the connections of aiokafka's inner client refuse writes, but for the one to a group's coordinator."""
+    for (_, purpose), connection in client._conns.items():
+        if purpose == ConnectionGroup.DEFAULT:
+            connection._writer = Reset(connection._writer)

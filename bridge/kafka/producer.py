@@ -139,9 +139,9 @@ class Generation:
 
     @property
     def dead(self) -> bool:
-        """True when nothing sends any more."""
-        task = self._client._sender.sender_task  # noqa: SLF001 - no public way to know
-        return task is None or task.done()
+        """True when nothing sends, or renews the metadata, any more."""
+        tasks = (self._client._sender.sender_task, self._client.client._sync_task)  # noqa: SLF001 - no public way to know
+        return any(task is None or task.done() for task in tasks)
 
     async def settle(self, timeout_s: float) -> None:
         """Give writes in flight a last chance."""

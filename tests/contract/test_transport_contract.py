@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from aiokafka.client import ConnectionGroup  # noqa: TID251 - the tests reset its connections
 
 from bridge.kafka.client import Timing, open_transport
 from bridge.kafka.connection import Connection
@@ -18,7 +17,7 @@ from bridge.kafka.supervisor import KafkaProducer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
 from tests.cluster import Topics
 from tests.fake_transport import FakeKafka, FakeTransport
-from tests.kafka import HANG_S, ready_producer, until
+from tests.kafka import HANG_S, ready_producer, reset_connections, until
 
 PARTITIONS = 2
 HASTY = Timing(session_s=10, rebalance_s=10, max_poll_s=60)
@@ -318,21 +317,6 @@ async def test_a_member_that_has_ended_leaves_no_task(topics: Topics) -> None:
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
-class Reset:
-    """A connection that was reset a moment ago: uvloop says so by the wrong kind of error, before aiokafka knows."""
-
-    def __init__(self, writer: Any) -> None:
-        """Be `writer` in all else."""
-        self._writer = writer
-
-    def write(self, sent: bytes) -> None:
-        del sent
-        raise RuntimeError
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._writer, name)
-
-
 @pytest.fixture
 async def reset(topics: Topics) -> AsyncIterator[Any]:
     """Give a member that has joined and whose connections have then been reset, but for the one to its coordinator."""
@@ -344,10 +328,7 @@ async def reset(topics: Topics) -> AsyncIterator[Any]:
     await member.start(listener)
     async with asyncio.timeout(HANG_S):
         await listener.joined.wait()
-    client = member._consumer._client
-    for (_, purpose), connection in client._conns.items():
-        if purpose == ConnectionGroup.DEFAULT:
-            connection._writer = Reset(connection._writer)
+    reset_connections(member._consumer._client)
     yield member
     await member.stop()
 

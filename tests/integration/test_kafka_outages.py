@@ -15,7 +15,17 @@ from bridge.kafka.record import Record
 from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.runtime.metrics import IngressMetrics
 from tests.cluster import Cluster, Topics
-from tests.kafka import HANG_S, a_producer, killed, paused, read_all, ready_producer, running, until
+from tests.kafka import (
+    HANG_S,
+    a_producer,
+    killed,
+    paused,
+    read_all,
+    ready_producer,
+    reset_connections,
+    running,
+    until,
+)
 
 pytestmark = pytest.mark.kafka
 
@@ -261,3 +271,17 @@ async def test_a_topic_that_is_deleted_is_told_and_the_others_go_on(
 
         await until(lambda: producer.ready)
         assert await producer.write(topic, 0, [a_record(topic)]) == 1
+
+
+async def test_a_producer_whose_metadata_nobody_renews_any_more_is_replaced(cluster: Cluster, topic: str) -> None:
+    """Connections that were reset have ended the task that did; a leader that moves would never be found."""
+    async with ready_producer(cluster.bootstrap_servers, topic) as producer:
+        await until_working(producer, topic)
+        assert producer._generation is not None
+        reset_connections(producer._generation._client.client)
+        producer._generation.look_again()
+
+        await until(lambda: producer.ready and producer._generations == 2)
+        await producer.write(topic, 0, [a_record(topic, b"second")])
+
+    assert [record.value for record in await read_all(cluster.bootstrap_servers, topic)] == [b"first", b"second"]
