@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Two tests beside each other: most of them wait for servers. A file stays together, so that it starts these once.
+BESIDE := $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults test-docker test-postgres
 
@@ -28,7 +30,7 @@ lint: $(INSTALLED)
 	$(BIN)/drx-bridge schemas check
 
 check: lint
-	$(BIN)/pytest --quiet tests/unit tests/component
+	$(BESIDE) --quiet tests/unit tests/component
 
 # What some faults need and Python's index does not have; without it their rows are skipped and say so.
 fault-tools:
@@ -37,7 +39,7 @@ fault-tools:
 
 test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
-	$(BIN)/pytest tests
+	$(BESIDE) tests
 
 # Prometheus's judge of rules and metrics, where the PATH has none: unpacked from Debian's package, nothing installed.
 promtool: $(INSTALLED)

@@ -1,12 +1,21 @@
-"""Give each server of the stack a free loopback port and keep it over restarts."""
+"""Give each server of the stack a free loopback port and keep it over restarts.
+
+Between the draw of a port and its server's bind, and while that server is down, the port is free for anyone. So whoever
+draws one holds a record lock on the byte of that number in one file: nobody else of this user draws it until then.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from bridge.dev.files import read_json, write_json
 
@@ -16,6 +25,9 @@ HOST = "127.0.0.1"
 _FIRST, _LAST = 15_000, 32_000
 # Both ends inclusive; with one port in ten taken, a hundred draws fail once in 10^100.
 _DRAWS = 100
+# Drawn by this process: within one, a record lock excludes nobody.
+_ours: set[int] = set()
+_drawing = Lock()
 
 
 def is_free(port: int) -> bool:
@@ -31,14 +43,38 @@ def is_free(port: int) -> bool:
 
 
 def free_port(taken: Iterable[int] = ()) -> int:
-    """Draw a free port that is not among `taken`."""
+    """Draw a free port that is not among `taken`; nobody is given it again while this process lives."""
     avoid = set(taken)
     for _ in range(_DRAWS):
         port = random.randint(_FIRST, _LAST)  # noqa: S311 - a port number is no secret
-        if port not in avoid and is_free(port):
+        if port not in avoid and _reserve(port) and is_free(port):
             return port
     msg = f"no free port between {_FIRST} and {_LAST}"
     raise OSError(msg)
+
+
+def _is_ours(port: int) -> bool:
+    return port in _ours or _reserve(port)
+
+
+def _reserve(port: int) -> bool:
+    """Keep others from drawing a port; False when it was drawn before."""
+    with _drawing:
+        if port in _ours:
+            return False
+        try:
+            fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        _ours.add(port)
+        return True
+
+
+@cache
+def _reservations() -> int:
+    """Return the one descriptor of the file; closing any would give all locks of the process up."""
+    path = Path(tempfile.gettempdir(), f"drx-bridge-ports-{os.getuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
@@ -47,7 +83,7 @@ def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
     ports: dict[str, int] = {}
     for name in names:
         last = known.get(name)
-        if isinstance(last, int) and last not in ports.values() and is_free(last):
+        if isinstance(last, int) and last not in ports.values() and _is_ours(last) and is_free(last):
             ports[name] = last
         else:
             ports[name] = free_port(ports.values())

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from bridge.dev.ports import free_port, is_free, stable_ports
 
@@ -44,6 +48,32 @@ def test_no_client_is_given_a_servers_port_as_its_own(tmp_path: Path) -> None:
 
     assert max(ports.values()) < 32_768
     assert min(ports.values()) >= 1024
+
+
+def test_a_port_is_drawn_once_however_often_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its draw and its server's bind, and while that server is down, a port is free."""
+    first = free_port()
+    draws = iter([first, first, *range(first + 1, first + 90)])
+    monkeypatch.setattr("random.randint", lambda *_: next(draws))
+
+    assert free_port() not in (first, 0)
+
+
+def drawn_by_another_process(port: int) -> str:
+    """Have a process of its own draw `port` or nothing, print it, and end."""
+    script = "import random; from bridge.dev.ports import *; random.randint = lambda *_: {}; print(free_port())"
+    done = subprocess.run([sys.executable, "-c", script.format(port)], capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    return done.stdout.strip() or done.stderr.splitlines()[-1]
+
+
+def test_a_port_of_a_process_is_drawn_by_no_other_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no free port" in drawn_by_another_process(free_port())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        other: int = free.getsockname()[1]
+    assert drawn_by_another_process(other) == str(other)
+    monkeypatch.setattr("random.randint", lambda *_: other)
+    assert free_port() == other
 
 
 def test_a_taken_port_is_not_free() -> None:
