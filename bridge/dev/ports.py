@@ -53,30 +53,6 @@ def free_port(taken: Iterable[int] = ()) -> int:
     raise OSError(msg)
 
 
-def _is_ours(port: int) -> bool:
-    return port in _ours or _reserve(port)
-
-
-def _reserve(port: int) -> bool:
-    """Keep others from drawing a port; False when it was drawn before."""
-    with _drawing:
-        if port in _ours:
-            return False
-        try:
-            fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-        except OSError:
-            return False
-        _ours.add(port)
-        return True
-
-
-@cache
-def _reservations() -> int:
-    """Return the one descriptor of the file; closing any would give all locks of the process up."""
-    path = Path(tempfile.gettempdir(), f"drx-bridge-ports-{os.getuid()}")
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
 def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
     """Ports by name: those of the last time as far as they are free, from the file at `path`, which is updated."""
     known = read_json(path)
@@ -89,3 +65,37 @@ def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
             ports[name] = free_port(ports.values())
     write_json(path, {**known, **ports})
     return ports
+
+
+def _is_ours(port: int) -> bool:
+    return port in _ours or _reserve(port)
+
+
+def _reserve(port: int) -> bool:
+    """Keep others from drawing a port; False when it was drawn before."""
+    with _drawing:
+        if port in _ours or not _lock(port):
+            return False
+        _ours.add(port)
+        return True
+
+
+def _lock(port: int) -> bool:
+    reservations = _reservations()
+    if reservations is None:
+        return True
+    try:
+        fcntl.lockf(reservations, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int | None:
+    """Return the one descriptor of the file, since closing any gives all locks up; None where there can be no file."""
+    path = Path(tempfile.gettempdir(), f"drx-bridge-ports-{os.getuid()}")
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # then only the draws of this process keep clear of each other
+        return None

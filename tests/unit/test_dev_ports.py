@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.ports import free_port, is_free, stable_ports
+from bridge.dev.ports import _reservations, free_port, is_free, stable_ports
 
 
 def test_ports_differ_and_stay(tmp_path: Path) -> None:
@@ -74,6 +74,19 @@ def test_a_port_of_a_process_is_drawn_by_no_other_while_it_lives(monkeypatch: py
     assert drawn_by_another_process(other) == str(other)
     monkeypatch.setattr("random.randint", lambda *_: other)
     assert free_port() == other
+
+
+def test_without_a_place_for_the_locks_ports_are_drawn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/nowhere")
+    _reservations.cache_clear()
+    try:
+        first = free_port()
+        draws = iter([first, *range(first + 1, first + 90)])
+        monkeypatch.setattr("random.randint", lambda *_: next(draws))
+
+        assert free_port() != first
+    finally:
+        _reservations.cache_clear()
 
 
 def test_a_taken_port_is_not_free() -> None:
