@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-# Two tests beside each other: most of them wait for servers. A file stays together, so that it starts these once.
-BESIDE := $(BIN)/pytest --numprocesses 2 --dist loadfile
+# Two workers beside each other: one for what starts clusters, which mostly waits, and one for all the rest.
+BESIDE := $(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 .PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults test-docker test-postgres
 

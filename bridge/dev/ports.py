@@ -1,7 +1,7 @@
 """Give each server of the stack a free loopback port and keep it over restarts.
 
 Between the draw of a port and its server's bind, and while that server is down, the port is free for anyone. So whoever
-draws one holds a record lock on the byte of that number in one file: nobody else of this user draws it until then.
+draws one holds a record lock on the byte of that number in a file of this user's cache: nobody else draws it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import fcntl
 import os
 import random
 import socket
-import tempfile
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from threading import Lock
 
 from bridge.dev.files import read_json, write_json
+from bridge.dev.jars import cache_dir
 
 HOST = "127.0.0.1"
 # Below the ephemeral ranges of Linux (32768 on) and macOS (49152 on): a client that calls a server which is down may be
@@ -94,8 +94,9 @@ def _lock(port: int) -> bool:
 @cache
 def _reservations() -> int | None:
     """Return the one descriptor of the file, since closing any gives all locks up; None where there can be no file."""
-    path = Path(tempfile.gettempdir(), f"drx-bridge-ports-{os.getuid()}")
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        directory = cache_dir()
+        directory.mkdir(parents=True, exist_ok=True)
+        return os.open(directory / "ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:  # then only the draws of this process keep clear of each other
         return None

@@ -53,6 +53,8 @@ async def until_working(producer: KafkaProducer, topic: str) -> None:
     """Wait until a first record is there: a topic that is just made is not known everywhere yet."""
     await until(lambda: producer.ready and not producer.wrong_counts)
     await producer.write(topic, 0, [a_record(topic, b"first")])
+    # On a machine that is busy this very write may have been silent for long enough to have the producer replaced.
+    await until(lambda: producer.ready)
 
 
 async def delete(cluster: Cluster, topic: str) -> None:

@@ -76,8 +76,11 @@ def test_a_port_of_a_process_is_drawn_by_no_other_while_it_lives(monkeypatch: py
     assert free_port() == other
 
 
-def test_without_a_place_for_the_locks_ports_are_drawn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.gettempdir", lambda: "/nowhere")
+def test_without_a_place_for_the_locks_ports_are_drawn_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BRIDGE_DEV_CACHE", str(tmp_path / "file" / "cache"))
     _reservations.cache_clear()
     try:
         first = free_port()
