@@ -4,9 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-# Two workers beside each other: one for what starts clusters, which mostly waits, and one for all the rest.
-BESIDE := $(BIN)/pytest --numprocesses 2 --dist loadgroup
-
 .PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
@@ -30,16 +27,17 @@ lint: $(INSTALLED)
 	$(BIN)/drx-bridge schemas check
 
 check: lint
-	$(BESIDE) --quiet tests/unit tests/component
+	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile tests/unit tests/component
 
 # What some faults need and Python's index does not have; without it their rows are skipped and say so.
 fault-tools:
 	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq haproxy; }
 
-test: setup lint fault-tools
+# One after the other: two clusters at a time leave two cores no time to answer.
+test: setup check fault-tools
 	-$(BIN)/python -m tests.debian promtool
-	$(BESIDE) tests
+	$(BIN)/pytest tests/chart tests/contract tests/docker tests/faults tests/integration tests/monitoring
 
 # Prometheus's judge of rules and metrics, where the PATH has none: unpacked from Debian's package, nothing installed.
 promtool: $(INSTALLED)

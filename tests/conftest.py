@@ -16,8 +16,6 @@ from tests.postgres import EmbeddedPostgres, fresh_database
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
-_HERE = Path(__file__).parent
-_CLUSTERS = {"contract", "faults", "integration"}
 _KIND = pytest.StashKey[str]()
 
 
@@ -46,13 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that ask for a database, so that they can be run on each version of it, and group all.
-
-    Of several workers one has all that starts clusters: two of these at a time leave two cores no time to answer.
-    """
+    """Mark the tests that ask for a database, so that they can be run on each version of it."""
     for item in items:
-        own = item.path.relative_to(_HERE)
-        item.add_marker(pytest.mark.xdist_group("clusters" if own.parts[0] in _CLUSTERS else str(own)))
         if "make_postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
 
