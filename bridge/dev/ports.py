@@ -42,12 +42,11 @@ def is_free(port: int) -> bool:
         return True
 
 
-def free_port(taken: Iterable[int] = ()) -> int:
-    """Draw a free port that is not among `taken`; nobody is given it again while this process lives."""
-    avoid = set(taken)
+def free_port() -> int:
+    """Draw a free port; nobody is given it again while this process lives."""
     for _ in range(_DRAWS):
         port = random.randint(_FIRST, _LAST)  # noqa: S311 - a port number is no secret
-        if port not in avoid and _reserve(port) and is_free(port):
+        if _reserve(port) and is_free(port):
             return port
     msg = f"no free port between {_FIRST} and {_LAST}"
     raise OSError(msg)
@@ -62,7 +61,7 @@ def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
         if isinstance(last, int) and last not in ports.values() and _is_ours(last) and is_free(last):
             ports[name] = last
         else:
-            ports[name] = free_port(ports.values())
+            ports[name] = free_port()
     write_json(path, {**known, **ports})
     return ports
 

@@ -115,10 +115,7 @@ def build() -> None:
 @contextmanager
 def running(directory: Path) -> Iterator[ApiServer]:
     """Run one, that keeps what it needs in `directory`, on free ports of the loopback address."""
-    ports: list[int] = []
-    for _ in range(3):
-        ports.append(free_port(ports))
-    client, peer, port = ports
+    client, peer, port = free_port(), free_port(), free_port()
     store = f"http://127.0.0.1:{client}"
     token, key = secrets.token_hex(16), directory / "accounts.pem"
     key.write_bytes(_private_key())

@@ -69,11 +69,7 @@ class Pod:
         self._rewritten = dict(addresses or {})
         self.output_path = directory / "output"
         self._mount(rendered, spec.get("volumes", []), secrets)
-        ports = self._container.get("ports", [])
-        taken: list[int] = []
-        for _ in ports:
-            taken.append(free_port(taken))
-        self._ports = {each["name"]: port for each, port in zip(ports, taken, strict=True)}
+        self._ports = {each["name"]: free_port() for each in self._container.get("ports", [])}
         self._command = [self._placed(word) for word in self._container["command"]]
         self._env = self._environment(variables(rendered, template, pod_name=name), name)
         self._process: subprocess.Popen[bytes] | None = None

@@ -105,6 +105,6 @@ async def test_all_connections_can_be_reset_at_once() -> None:
 
 async def test_a_broker_that_is_away_is_away_behind_the_proxy_too() -> None:
     port = free_port()
-    async with proxies({1: (port, free_port([port]))}), connected(port) as (reader, _):
+    async with proxies({1: (port, free_port())}), connected(port) as (reader, _):
         with pytest.raises(ConnectionResetError):
             await reader.readexactly(1)

@@ -53,7 +53,7 @@ class DockerCluster:
         self._heap = _HEAP[brokers]
         self._ports: dict[int, int] = {}
         for number in range(1, brokers + 1):
-            self._ports[number] = free_port(self._ports.values())
+            self._ports[number] = free_port()
         self._containers: dict[int, DockerContainer] = {}
         self._running = ExitStack()
 

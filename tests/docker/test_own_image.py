@@ -117,7 +117,7 @@ def test_the_ingress_runs_restricted_and_writes_nothing_to_its_root(
 ) -> None:
     topics.standard()
     http = free_port()
-    management = free_port([http])
+    management = free_port()
     secrets = a_folder(tmp_path, "secrets", {"current": SECRET})
     # A new volume takes over whose folder it covers: the one of the user of the image.
     volume = image.client.volumes.create(f"drx-bridge-test-{uuid4().hex}")

@@ -58,7 +58,7 @@ class IngressProcess(ServiceProcess):
         self.instance = f"i{uuid4().hex}"
         self.secrets_dir = _secrets_dir(directory)
         port = free_port()
-        self.url, management_port = f"http://127.0.0.1:{port}", free_port([port])
+        self.url, management_port = f"http://127.0.0.1:{port}", free_port()
         super().__init__(
             command or serve_command(),
             self._environment(port, management_port, settings),

@@ -80,7 +80,7 @@ def watching(directory: Path, *, targets: Mapping[str, Sequence[str]], webhook: 
         webhook: Where alerts are delivered.
     """
     directory.mkdir()
-    alertmanager, prometheus = (f"{HOST}:{port}" for port in _ports())
+    alertmanager, prometheus = (f"{HOST}:{free_port()}" for _ in range(2))
     _write(directory / "alertmanager.yaml", {"route": _ROUTE, "receivers": [_receiver(webhook)]})
     _write(directory / "rules.yaml", scaled(RULES, FACTOR))
     _write(directory / "prometheus.yaml", _config(targets, alertmanager))
@@ -144,11 +144,6 @@ def _ready(child: Child, address: str) -> bool:
     except (URLError, ConnectionError, TimeoutError):
         pass
     return False
-
-
-def _ports() -> tuple[int, int]:
-    first = free_port()
-    return first, free_port([first])
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
