@@ -38,9 +38,8 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
     with scene_with(ground, case.kind, busy_s=case.kills * WORK_S, seed=seed, session_s=SESSION_S) as scene:
         scene.write()
-        _kill_at_random(scene, rng)
         with watched(scene) as offsets:
-            for _ in range(case.kills - 1):
+            for _ in range(case.kills):
                 _kill_at_random(scene, rng)
             unsettled = scene.written - scene.settled()
             scene.member()

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import asyncpg  # noqa: TID251 - looks at what was committed
@@ -53,7 +53,7 @@ class Offsets:
 
 @contextmanager
 def watched(scene: Scene) -> Iterator[Offsets]:
-    """Look until the block ends; what a scene's first process makes must be there."""
+    """Look until the block ends, also before the scene's first process has made its tables."""
     offsets, stop = Offsets(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(asyncio.run, _look(scene, offsets, stop))
@@ -71,8 +71,9 @@ async def _look(scene: Scene, offsets: Offsets, stop: threading.Event) -> None:
     places = [TopicPartition(scene.topic, number) for number in range(scene.partitions)]
     try:
         while not stop.wait(LOOK_S):
-            for part, offset in await connection.fetch(_PROGRESS, scene.group):
-                offsets.see("postgres", part, offset)
+            with suppress(asyncpg.UndefinedTableError):
+                for part, offset in await connection.fetch(_PROGRESS, scene.group):
+                    offsets.see("postgres", part, offset)
             for place in consumer.committed(places, timeout=ANSWER_S):
                 if place.offset >= 0:
                     offsets.see("kafka", place.partition, place.offset)
