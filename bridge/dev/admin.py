@@ -10,10 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - the stack asks one of its own brokers
-from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.kafka.admin import FOREVER_MS, UNRECOGNIZED_RETENTION_MS, TopicSpec, open_admin
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import CLIENT_FAILURES, Connection
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ def known_brokers(address: str) -> set[int]:
         # A refused connection is cheap to find out here; aiokafka would log an error each time.
         socket.create_connection((host, int(port)), timeout=_PROBE_TIMEOUT_S).close()
         return _run(_known_brokers(address))
-    except (OSError, TimeoutError, KafkaError):
+    except CLIENT_FAILURES:
         return set()
 
 

@@ -20,7 +20,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 )
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
-from bridge.kafka.connection import Connection, reachable
+from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.missing_topics import MissingTopics
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import consumed, end_consumer
@@ -50,9 +50,6 @@ _CODES = {
     kafka_errors.RebalanceInProgressError: "not_member",
     kafka_errors.CommitFailedError: "not_member",
 }
-
-# uvloop answers a write to a connection that was reset, of which aiokafka has not heard yet, with a `RuntimeError`.
-_FAILURES = (kafka_errors.KafkaError, OSError, TimeoutError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ class _Member:
                 with subscription.fetch_context():  # this alone is what keeps a member in its group
                     return {}
             found = await self._consumer.getmany(*[TopicPartition(*place) for place in places])
-        except _FAILURES as exc:
+        except CLIENT_FAILURES as exc:
             # The context that it left by a raise counts as entered for good, and the max-poll check as off.
             subscription._fetch_count = 0  # noqa: SLF001 - as above
             raise _translated(exc) from exc
@@ -233,7 +230,7 @@ async def _answered(timeout_s: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(timeout_s):
             yield
-    except _FAILURES as exc:
+    except CLIENT_FAILURES as exc:
         raise _translated(exc) from exc
 
 

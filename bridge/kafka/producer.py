@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
 from bridge.errors import NotDurableError
+from bridge.kafka.connection import CLIENT_FAILURES
 from bridge.kafka.ports import RecordRefusedError
 from bridge.kafka.record import Record
 
@@ -90,7 +91,7 @@ class Generation:
                 await self._client.client.force_metadata_update()
         except kafka_errors.ClusterAuthorizationFailedError as exc:
             raise NotDurableError("not_authorized") from exc
-        except (kafka_errors.KafkaError, OSError, TimeoutError) as exc:
+        except CLIENT_FAILURES as exc:
             raise NotDurableError("handshake_failed") from exc
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.connection import Connection, reachable
+from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord
 
@@ -106,7 +106,7 @@ async def _open(
                 consumer.assign(places)
                 ends = await consumer.end_offsets(places)
                 offsets = await starts(consumer, ends)
-        except (KafkaError, OSError, TimeoutError) as exc:
+        except CLIENT_FAILURES as exc:
             message = f"{connection.bootstrap_servers} takes connections but gives no session; TLS, SASL or ACL?"
             raise ReadError("handshake_failed", message) from exc
         for place, offset in offsets.items():

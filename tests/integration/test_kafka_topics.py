@@ -10,8 +10,11 @@ from click.testing import CliRunner, Result
 
 from bridge.commands.topics import topics
 from bridge.errors import BridgeError
+from bridge.kafka.admin import AdminError, open_admin
+from bridge.kafka.connection import Connection
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from tests.cluster import Cluster
+from tests.kafka import reset_connections
 
 pytestmark = pytest.mark.kafka
 
@@ -82,3 +85,16 @@ def test_without_a_broker_it_says_where_it_looked(run: Run) -> None:
 
     assert isinstance(result.exception, BridgeError)
     assert str(result.exception) == "no broker answers at 127.0.0.1:1"
+
+
+async def test_a_connection_that_was_reset_is_one_that_has_no_answer(own_cluster: Cluster) -> None:
+    async def ask_again() -> None:
+        async with open_admin(Connection(own_cluster.bootstrap_servers)) as admin:
+            await admin.default_replication_factor()
+            reset_connections(admin._client._client)
+            await admin.default_replication_factor()
+
+    with pytest.raises(AdminError) as caught:
+        await ask_again()
+
+    assert caught.value.code == "no_answer"
