@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from bridge.consumer import Consumer, Context, Placed
-from bridge.errors import DecodeError, UnknownRecordError
+from bridge.errors import DecodeError, PermanentError, UnknownRecordError
 from bridge.event import Event
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
@@ -101,11 +101,13 @@ class Effects:
     Attributes:
         attempts: Event ids in the order in which they were tried.
         applied: Those whose handler returned, in order; of effects that were rolled back too.
-        fail: What to raise for an event, given how often it was tried before; None to apply it.
+        refused: Ids of events that are permanently refused.
+        fail: What to raise for any other, given how often it was tried before; None to apply it.
     """
 
-    def __init__(self) -> None:
-        """Apply everything."""
+    def __init__(self, *refused: str) -> None:
+        """Apply everything but what is `refused`."""
+        self.refused = set(refused)
         self.attempts: list[str] = []
         self.applied: list[str] = []
         self.fail: Callable[[Event, int], Exception | None] = lambda event, tried: None  # noqa: ARG005 - a hook
@@ -135,7 +137,7 @@ class Effects:
                 'insert into effect (event_id, key, "offset") values ($1, $2, $3)',
                 *(event.id, event.key, context.offset),
             )
-        failure = self.fail(event, tried)
+        failure = PermanentError("refused") if event.id in self.refused else self.fail(event, tried)
         if failure is not None:
             raise failure
         self.applied.append(event.id)
@@ -176,6 +178,12 @@ class Bench:
         """Claim a partition and offer what it holds from there on."""
         offset = await self.adopt(place)
         self.settler.offer(place, [each for each in records if each.offset >= offset])
+
+    async def read_again(self, records: Sequence[ConsumedRecord]) -> None:
+        """Do as the reader does once the partition shows that it is to be adopted anew."""
+        await until(lambda: self.settler.fenced(PLACE))
+        self.settler.forget([PLACE])
+        await self.feed(records)
 
     async def settled(self, mark: int, place: Place = PLACE) -> None:
         """Wait until everything below `mark` is settled."""

@@ -124,8 +124,7 @@ async def test_a_record_that_never_succeeds_parks_its_key_alone(
 
 
 async def test_an_effect_rolled_back_takes_its_inbox_row_along(database: Database) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_1" else None
+    effects = Effects("evt_1")
 
     async with at_work(a_consumer(effects), database) as bench:
         await bench.feed([a_record(0), a_record(1, "rx_2")])

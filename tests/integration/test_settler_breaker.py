@@ -126,9 +126,7 @@ async def test_an_operator_resumes_the_group_and_what_was_parked_counts_no_more(
         await until_told(bench)
         effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_199" else None
         await resume(database, GROUP, actor="ann", reason="mended")
-        await until(lambda: bench.settler.fenced(PLACE))  # the reader's sign to adopt it anew
-        bench.settler.forget([PLACE])
-        await bench.feed(LOG)
+        await bench.read_again(LOG)
         await bench.settled(200)
 
         assert (bench.settler.standing(), bench.count("park_breaker_open")) == ("ok", 0)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.consumer import Consumer, Context, Lanes
-from bridge.errors import DecodeError, PermanentError, TransientError
+from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
@@ -142,8 +142,7 @@ async def test_keys_in_back_off_hold_no_worker(database: Database) -> None:
 
 @MODES
 async def test_failures_park_the_key_and_later_records_wait_behind(database: Database, mode: Lanes) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_1" else None
+    effects = Effects("evt_1")
     log = [a_record(0), a_record(1), a_record(2), a_record(3, "rx_2"), a_record(4, "rx_3", value=POISON)]
 
     async with at_work(a_consumer(effects, mode), database) as bench:

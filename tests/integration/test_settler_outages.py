@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from bridge.postgres.errors import NoConnectionError
@@ -44,8 +44,7 @@ def a_consumer(effects: Effects, mode: Lanes | Batches) -> Consumer:
 async def test_a_database_that_goes_away_is_waited_for(
     server: EmbeddedPostgres, dsn: str, mode: Lanes | Batches
 ) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_7" else None
+    effects = Effects("evt_7")
     log = [a_record(offset, f"rx_{offset}") for offset in range(20)]
 
     async with a_database(dsn) as database, at_work(a_consumer(effects, mode), database) as bench:

@@ -49,9 +49,7 @@ async def test_a_late_claim_of_another_fences_the_owner_who_claims_again(
         await bench.settled(4)
         await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
         bench.settler.offer(PLACE, log[4:])
-        await until(lambda: bench.settler.fenced(PLACE))
-        bench.settler.forget([PLACE])
-        await bench.feed(log)
+        await bench.read_again(log)
         await bench.settled(8)
 
         assert bench.settler.fenced(PLACE) is False

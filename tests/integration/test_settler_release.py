@@ -35,15 +35,13 @@ def a_consumer(effects: Effects, mode: Lanes | Batches) -> Consumer:
 
 @MODES
 async def test_a_released_key_catches_up_in_order_and_is_live_again(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
-    refusing = True
-    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_1" else None
+    effects = Effects("evt_1")
     log = [a_record(0, "rx_2"), *(a_record(offset) for offset in range(1, 5))]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed(log)
         await bench.settled(5)
-        refusing = False
+        effects.refused.clear()
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
         bench.settler.offer(PLACE, [a_record(5)])
@@ -77,13 +75,11 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(database: Datab
 @MODES
 async def test_new_records_of_a_key_never_overtake_its_release(database: Database, mode: Lanes | Batches) -> None:
     """The interleaving is forced: the release stands in the middle of its first record when new ones come."""
-    effects = Effects()
-    refusing = True
-    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_0" else None
+    effects = Effects("evt_0")
     releasing, go_on = asyncio.Event(), asyncio.Event()
 
     async def stand_still(event: Event) -> None:
-        if event.id == "evt_0" and not refusing:
+        if event.id == "evt_0" and not effects.refused:
             releasing.set()
             await go_on.wait()
 
@@ -92,7 +88,7 @@ async def test_new_records_of_a_key_never_overtake_its_release(database: Databas
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0), a_record(1)])
         await bench.settled(2)
-        refusing = False
+        effects.refused.clear()
         await bench.request_release("rx_1")
         await releasing.wait()
         bench.settler.offer(PLACE, [a_record(2), a_record(3, "rx_2"), a_record(4)])
@@ -106,9 +102,7 @@ async def test_new_records_of_a_key_never_overtake_its_release(database: Databas
 
 async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database: Database) -> None:
     """A record that a batch has in hand as parked must not be overtaken by one that came after the release."""
-    effects = Effects()
-    refusing = True
-    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_0" else None
+    effects = Effects("evt_0")
     in_batch, go_on = asyncio.Event(), asyncio.Event()
 
     async def stand_still(event: Event) -> None:
@@ -121,7 +115,7 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database
     async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
         await bench.feed([a_record(0)])
         await bench.settled(1)
-        refusing = False
+        effects.refused.clear()
         # Not due yet, so that nobody begins it but this test.
         due = "clock_timestamp() + interval '1 hour'"
         await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
@@ -138,8 +132,7 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database
 
 @MODES
 async def test_an_operator_drops_the_key_while_records_come(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+    effects = Effects("evt_0")
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0), a_record(1)])
@@ -174,8 +167,7 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
     database: Database, monkeypatch: pytest.MonkeyPatch, mode: Lanes | Batches
 ) -> None:
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+    effects = Effects("evt_0")
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(offset) for offset in range(4)])

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
-from bridge.errors import DecodeError, PermanentError, TransientError
+from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
@@ -41,9 +41,7 @@ def a_consumer(effects: Effects, mode: Lanes | Batches, *, timeout_s: float = 30
 async def test_a_key_is_released_on_a_quiet_partition_whose_owners_died(
     database: Database, mode: Lanes | Batches
 ) -> None:
-    effects = Effects()
-    refusing = True
-    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_0" else None
+    effects = Effects("evt_0")
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0), a_record(1)])
@@ -51,7 +49,7 @@ async def test_a_key_is_released_on_a_quiet_partition_whose_owners_died(
         for _ in range(4):
             await bench.ledger.claim(PLACE)
         await bench.feed([])
-        refusing = False
+        effects.refused.clear()
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
@@ -214,9 +212,7 @@ async def test_a_full_key_can_be_released_and_its_partition_goes_on(
     database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
-    effects = Effects()
-    refusing = True
-    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_0" else None
+    effects = Effects("evt_0")
     log = [a_record(offset) for offset in range(4)]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
@@ -224,11 +220,9 @@ async def test_a_full_key_can_be_released_and_its_partition_goes_on(
         await bench.settled(2)
         bench.settler.offer(PLACE, log[2:])
         await until(lambda: bench.settler.halted(PLACE))
-        refusing = False
+        effects.refused.clear()
         await bench.request_release("rx_1")
-        await until(lambda: bench.settler.fenced(PLACE))  # the reader's sign to adopt it anew
-        bench.settler.forget([PLACE])
-        await bench.feed(log)
+        await bench.read_again(log)
         await bench.settled(4)
 
         assert effects.kept == [f"evt_{offset}" for offset in range(4)]
@@ -253,17 +247,14 @@ async def test_a_partition_goes_on_by_itself_when_the_full_key_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+    effects = Effects("evt_0")
     log = [a_record(offset) for offset in range(4)]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed(log)
         await until(lambda: bench.settler.halted(PLACE))
         await give_up(database)
-        await until(lambda: bench.settler.fenced(PLACE))
-        bench.settler.forget([PLACE])
-        await bench.feed(log)
+        await bench.read_again(log)
         await bench.settled(4)
 
         assert effects.kept == ["evt_2", "evt_3"]
@@ -276,23 +267,21 @@ async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_rele
 ) -> None:
     """Given up, it would begin anew in each life, until it counts as one of which processes die."""
     monkeypatch.setattr(parking, "KEYS_MAX", 1)
-    effects = Effects()
-    refusing = True
+    effects = Effects("evt_0", "evt_1")
     releasing, go_on = asyncio.Event(), asyncio.Event()
 
     async def hang(event: Event) -> None:
-        if event.id == "evt_0" and not refusing:
+        if event.id == "evt_0" and event.id not in effects.refused:
             releasing.set()
             await go_on.wait()
 
     effects.before = hang
-    effects.fail = lambda event, _: PermanentError("refused") if refusing or event.id == "evt_1" else None
     log = [a_record(0), a_record(1, "rx_2")]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed(log[:1])
         await bench.settled(1)
-        refusing = False
+        effects.refused.remove("evt_0")
         before = effects.attempts.count("evt_0")
         await bench.request_release("rx_1")
         await releasing.wait()
@@ -301,9 +290,7 @@ async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_rele
         await bench.settler._release(bench.settler._shares[PLACE], "rx_1")
         given_up = bench.settler.fenced(PLACE)
         go_on.set()
-        await until(lambda: bench.settler.fenced(PLACE))
-        bench.settler.forget([PLACE])
-        await bench.feed(log)
+        await bench.read_again(log)
         await bench.settled(2)
 
         assert (given_up, effects.attempts.count("evt_0") - before, effects.kept) == (False, 1, ["evt_0"])
@@ -339,9 +326,7 @@ async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
     """The lot is the group's: the key that leaves may be of another partition, and of another process."""
     monkeypatch.setattr(parking, "KEYS_MAX", 1)
     other = Place(PLACE.topic, 1)
-    effects = Effects()
-    refusing = True
-    effects.fail = lambda event, _: PermanentError("refused") if refusing or event.id == "evt_1" else None
+    effects = Effects("evt_0", "evt_1")
     log = [a_record(1, "rx_2"), a_record(2, "rx_3")]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
@@ -349,11 +334,9 @@ async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
         await bench.settled(1, other)
         await bench.feed(log)
         await until(lambda: bench.settler.standing() == "parking_full")
-        refusing = False
+        effects.refused.remove("evt_0")
         await bench.request_release("rx_1")
-        await until(lambda: bench.settler.fenced(PLACE))
-        bench.settler.forget([PLACE])
-        await bench.feed(log)
+        await bench.read_again(log)
         await bench.settled(3)
 
         assert await bench.parked() == [("rx_2", 1, "refused")]
@@ -367,8 +350,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 1)
     monkeypatch.setattr(shares, "WINDOW_BYTES", 20 * 2_048)
     other = Place(PLACE.topic, 1)
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+    effects = Effects("evt_0")
     log = [a_record(offset, f"rx_{offset % 2}") for offset in range(40)]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
@@ -380,9 +362,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
         lanes = bench.settler._shares[PLACE].lanes.values()
         held = len(bench.settler._shares[PLACE].queue) + sum(len(lane.records) for lane in lanes)
         await operator.drop_key(database, GROUP, PLACE.topic, "rx_0", actor="kim", reason="withdrawn")
-        await until(lambda: bench.settler.fenced(PLACE))
-        bench.settler.forget([PLACE])
-        await bench.feed(log)
+        await bench.read_again(log)
         await bench.settled(40)
 
         assert (room, held) == (True, 0)
@@ -392,8 +372,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
 @pytest.mark.parametrize("mode", [Lanes(4, transactional=True), Lanes(4)], ids=["inside", "outside"])
 async def test_a_partition_that_is_stopped_while_a_step_waits_ends_no_process(database: Database, mode: Lanes) -> None:
     """The step waits for an operator's transaction that drops the key, and then finds the record unreadable."""
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_0" else None
+    effects = Effects("evt_0")
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0)])
@@ -416,9 +395,7 @@ async def test_a_limit_met_where_the_key_is_parked_leaves_something_to_release(
 ) -> None:
     """In batches both happen in one transaction: rolled back, it would leave a partition that nobody can get going."""
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
-    effects = Effects()
-    refusing = True
-    effects.fail = lambda event, _: PermanentError("refused") if refusing and event.id == "evt_1" else None
+    effects = Effects("evt_1")
     log = [a_record(0, "rx_2"), *(a_record(offset) for offset in range(1, 5))]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
@@ -428,11 +405,9 @@ async def test_a_limit_met_where_the_key_is_parked_leaves_something_to_release(
         parked = await bench.parked()
         await until(lambda: bench.count("parking_full_partitions") == 1)
         assert bench.settler.standing() == "parking_full"
-        refusing = False
+        effects.refused.clear()
         await bench.request_release("rx_1")
-        await until(lambda: bench.settler.fenced(PLACE))
-        bench.settler.forget([PLACE])
-        await bench.feed(log)
+        await bench.read_again(log)
         await bench.settled(5)
 
         await until(lambda: bench.count("parking_full_partitions") == 0)
@@ -445,8 +420,7 @@ async def test_the_key_that_is_one_too_many_takes_no_other_out_of_the_lot(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "KEYS_MAX", 1)
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if event.id in {"evt_1", "evt_2"} else None
+    effects = Effects("evt_1", "evt_2")
 
     async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(4)])
