@@ -43,9 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "postgres: needs a real database (set for whoever asks for one)")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for groups next
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that ask for a database, so that they can be run on each version of it."""
+    """Mark the tests that ask for a database, so that they can be run on each version of it.
+
+    And what lies in one folder as a group, which one worker runs: it shares its servers.
+    """
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(str(item.path.parent.relative_to(item.config.rootpath))))
         if "make_postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
 

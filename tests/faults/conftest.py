@@ -70,7 +70,7 @@ def played(
         try:
             playing[node].result()
         except BaseException as exc:
-            exc.add_note(f"again: {SEED_VARIABLE}={seed} pytest '{node}'")
+            exc.add_note(f"again: {SEED_VARIABLE}={seed} pytest '{node.partition('@')[0]}'")  # xdist adds its group
             raise
 
     return outcome
