@@ -18,6 +18,7 @@ class FakeKafka:
         reachable: False while no broker answers.
         waiting: Questions without an answer now.
         refuses: Codes of `TransportError` that the next commits meet, in order.
+        leaderless: Partitions of which no broker says where they start and end.
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
@@ -31,6 +32,7 @@ class FakeKafka:
         self.reachable = True
         self.waiting = 0
         self.refuses: list[str] = []
+        self.leaderless: set[Place] = set()
         self.news = asyncio.Event()
         self._back = asyncio.Event()
         self._back.set()
@@ -77,6 +79,8 @@ class FakeKafka:
 
     def bounds(self, place: Place) -> Bounds:
         """Where a log starts and ends."""
+        if place in self.leaderless:
+            raise TransportError("no_answer")
         return Bounds(self.starts[place], len(self.logs[place]))
 
 

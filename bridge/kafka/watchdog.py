@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from bridge.kafka.progress import Progress
 from bridge.kafka.settles import Settles
-from bridge.kafka.transport import ConsumedRecord, Place, Transport, TransportError
+from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
+from bridge.runtime.lifecycle import pause
 
 TICK_S = 1.0
 # The loop is alive when it ticks within this.
@@ -56,53 +57,6 @@ class SubscriberMetrics(Protocol):
     commit: Histogram
     client_rebuilds: Counter
     poll_age: Gauge
-
-
-class Progress:
-    """How far one partition is, in offsets and in time.
-
-    Attributes:
-        mark: Offset below which everything is settled, as it was seen last.
-    """
-
-    def __init__(self, offset: int, now: float) -> None:
-        """Start at `offset`."""
-        self.mark = self._next = offset
-        self._moved_at = now
-        self._behind_at: float | None = None
-        # First offset and time of what was taken in and is not settled, one entry a batch.
-        self._stamps: deque[tuple[int, int]] = deque()
-
-    def offered(self, records: Sequence[ConsumedRecord]) -> None:
-        """Note what was taken in."""
-        self._stamps.append((records[0].offset, records[0].timestamp_ms))
-        self._next = records[-1].offset + 1
-
-    def observe(self, mark: int, *, halted: bool, now: float) -> None:
-        """Note what is settled; a halted partition need not move."""
-        if halted or mark != self.mark or mark >= self._next:
-            self._moved_at = now
-        self.mark = mark
-        while self._stamps and (self._stamps[1][0] if len(self._stamps) > 1 else self._next) <= mark:
-            self._stamps.popleft()
-
-    def stuck_s(self, now: float) -> float:
-        """How long records have been in hand without one being settled."""
-        return now - self._moved_at
-
-    def lag(self, end: int, *, now: float, now_ms: float) -> tuple[int, float]:
-        """Return the records that are not settled, and the age in seconds of the oldest.
-
-        While none of them was read yet, the age is how long it is known that there are some.
-        """
-        records = max(0, end - self.mark)
-        if records == 0:
-            self._behind_at = None
-            return 0, 0.0
-        if self._behind_at is None:
-            self._behind_at = now
-        age_s = (now_ms - self._stamps[0][1]) / 1000 if self._stamps else now - self._behind_at
-        return records, max(0.0, age_s)
 
 
 class Watchdog:
@@ -191,11 +145,7 @@ class Watchdog:
             if self._now() - looked_at >= self._limits.look_s:
                 looked_at = self._now()
                 await self.look()
-            try:
-                async with asyncio.timeout(TICK_S):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await pause(stop, TICK_S)
 
     def tick(self) -> None:
         """Note that the loop runs, and how far each partition is.
@@ -217,10 +167,8 @@ class Watchdog:
         Raises:
             TransportError: `no_answer`: for too long.
         """
-        # Also what is being adopted: a client without answers would have that wait for ever.
-        asked = self._transport.assigned()
         try:
-            bounds = await self._transport.bounds(asked) if asked else {}
+            bounds = await self._bounds()
         except TransportError:
             # From the first question on: a process that was frozen has heard nothing, and lost nothing yet.
             self._silent_since = self._silent_since or self._now()
@@ -234,3 +182,26 @@ class Watchdog:
                 found = progress.lag(bounds[place].end, now=now, now_ms=time.time() * 1000)
                 for gauge, value in zip(self._gauges, (*found, progress.mark), strict=True):
                     gauge.labels(self._metrics.service, *place).set(value)
+
+    async def _bounds(self) -> Mapping[Place, Bounds]:
+        """Return where the logs end, of those that have an answer.
+
+        Raises:
+            TransportError: `no_answer`: none has.
+        """
+        # Also what is being adopted: a client without answers would have that wait for ever.
+        asked = self._transport.assigned()
+        try:
+            return await self._transport.bounds(asked) if asked else {}
+        except TransportError:
+            # One partition without a leader leaves all that were asked for with it without an answer.
+            answers = await asyncio.gather(*map(self._bounds_of, asked))
+            if not any(answers):
+                raise
+            return {place: bounds for answer in answers for place, bounds in answer.items()}
+
+    async def _bounds_of(self, place: Place) -> Mapping[Place, Bounds]:
+        try:
+            return await self._transport.bounds([place])
+        except TransportError:
+            return {}

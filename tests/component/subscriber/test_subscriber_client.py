@@ -88,6 +88,21 @@ async def test_a_client_without_answers_is_rebuilt_before_anything_was_read(grou
         await until(lambda: running.degraded() == "ok")
 
 
+async def test_a_partition_that_nobody_answers_for_has_no_client_rebuilt(group: Group) -> None:
+    """It would have all the others given back and taken again, as long as it has no leader."""
+    group.limits = Limits(look_s=0.01, silent_s=0.1)
+    group.kafka.leaderless.add(B)
+    group.settles.holding = True
+    now = asyncio.get_running_loop().time
+    async with group.running():
+        group.kafka.add(A, "a", "b")
+        began = now()
+        await until(lambda: now() - began > 2 * group.limits.silent_s)
+        await until(lambda: group.sample("consumer_lag_records", topic="t", partition="0") == 2)
+
+        assert len(group.transports) == 1
+
+
 async def test_a_partition_without_an_offset_that_came_back_during_a_poll_fails_no_client(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
