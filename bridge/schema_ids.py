@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 
 import structlog
@@ -18,6 +17,7 @@ from bridge.registry.client_credentials import read_credentials
 from bridge.registry.ids import newest, resolve_ids, wanted
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
+from bridge.runtime.lifecycle import pause
 from bridge.settings import Registry
 
 log = structlog.get_logger()
@@ -71,8 +71,7 @@ class SchemaIds:
                     raise
                 self._requests.labels("failed").inc()
                 log.warning("worker.schema_ids_unknown", code=exc.code)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), RETRY_S)
+                await pause(stop, RETRY_S)
         await stop.wait()
 
     async def _learn(self) -> None:

@@ -93,6 +93,11 @@ class Kept:
     async def put(self, *ordinals: int, lane: Lane = LANE) -> None:
         await self.spool.append(entries(ordinals, lane=lane))
 
+    async def tend(self) -> None:
+        """Do all that a period brings."""
+        await self.spool.tend()
+        await self.spool.read_again()
+
     async def head(self, lane: Lane = LANE) -> list[int]:
         return ordinals(await self.spool.peek(lane, most=ALL, most_bytes=ALL * 1000))
 

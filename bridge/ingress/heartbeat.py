@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from prometheus_client import Gauge
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.signatures import KeySlot, sign
 from bridge.ingress.source import Source
+from bridge.runtime.lifecycle import pause
 
 # No name of a configured source begins like this, so it can be no sender's.
 SOURCE = "_heartbeat"
@@ -79,11 +79,8 @@ class Heartbeat:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver once a period until `stop` is set."""
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._every_s)
-            if not stop.is_set():
-                await self._beat()
+        while await pause(stop, self._every_s):
+            await self._beat()
 
     async def _beat(self) -> None:
         code = await self._deliver()

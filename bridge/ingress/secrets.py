@@ -16,6 +16,7 @@ import structlog
 
 from bridge.errors import ConfigError
 from bridge.ingress.signatures import KeySlot, decoys, parse_secret
+from bridge.runtime.lifecycle import pause
 
 Code = Literal[
     "secrets_unreadable",
@@ -82,7 +83,7 @@ class SecretDirectory:
         source: str,
         observe: Callable[[Outcome], None],
         period_s: float = POLL_PERIOD_S,
-        wait: Callable[[asyncio.Event, float], Awaitable[None]] | None = None,
+        wait: Callable[[asyncio.Event, float], Awaitable[object]] | None = None,
     ) -> None:
         """Read the directory once.
 
@@ -100,7 +101,7 @@ class SecretDirectory:
         self._source = source
         self._observe = observe
         self._period_s = period_s
-        self._wait = wait or _wait
+        self._wait = wait or pause
         self._in_force = self._seen = _settled(path)
         self._keys = _slots(path, self._in_force)
         self._failure = ""
@@ -164,13 +165,6 @@ class DecoyKeys:
         if current is not self._of:
             self._of, self._keys = current, decoys(current)
         return self._keys
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
 
 
 def _settled(path: Path) -> Snapshot:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from bridge.runtime.lifecycle import unless
+from bridge.runtime.lifecycle import repeat
 from bridge.spool.disk import Disk
 from bridge.spool.hand import Hand
 from bridge.spool.local_disk import LocalDisk
@@ -84,11 +84,7 @@ class Ordinals:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look once in a while until `stop` is set."""
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_S)
-            if not stop.is_set():
-                await unless(stop, self.keep())
+        await repeat(self.keep, LOOK_S, stop)
 
     def _read(self) -> int:
         try:

@@ -16,6 +16,7 @@ from bridge.kafka.membership import Membership
 from bridge.kafka.settles import Adoption, Settles
 from bridge.kafka.transport import Transport, TransportError
 from bridge.kafka.watchdog import LIMITS, Limits, SubscriberMetrics, Watchdog
+from bridge.runtime.lifecycle import first_of, pause
 
 __all__ = ["Adoption", "Settles", "Subscriber"]
 
@@ -98,11 +99,7 @@ class Subscriber:
             log.warning("worker.client_failed", group=self._group, code=failure.code)
             self._metrics.client_rebuilds.labels(self._metrics.service).inc()
             delay_s = RETRY_FIRST_S if now() - begun_at > STEADY_S else min(delay_s * 2, RETRY_MAX_S)
-            try:
-                async with asyncio.timeout(random.uniform(delay_s / 2, delay_s)):  # noqa: S311 - spreads load
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await pause(stop, random.uniform(delay_s / 2, delay_s))  # noqa: S311 - spreads load
 
     def _stopped(self, code: str) -> int:
         tenures = {} if self._membership is None else self._membership.tenures
@@ -113,13 +110,11 @@ class Subscriber:
         membership, watchdog = self._join()
         self._membership, self._watchdog = membership, watchdog
         reading = asyncio.create_task(membership.run())
-        stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of({reading}, stop)
         finally:
             self._stopping = stop.is_set()
             self._watchdog = None  # its word counts while it is fed
-            stopped.cancel()
             membership.finish()
             if not membership.started:
                 reading.cancel()  # which harms a poll only

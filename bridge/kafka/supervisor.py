@@ -16,6 +16,7 @@ from bridge.errors import ConfigError, NotDurableError
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.producer import END_S, Generation
 from bridge.kafka.record import Record
+from bridge.runtime.lifecycle import first_of
 
 log = structlog.get_logger()
 
@@ -110,11 +111,9 @@ class KafkaProducer:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set or `close` is called; then nothing is sent any more."""
         self._work = asyncio.create_task(self._keep())
-        stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({self._work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of({self._work}, stop)
         finally:
-            stopped.cancel()
             await self.close(self._patience.close_s)
         if not self._work.cancelled():
             self._work.result()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 
 import structlog
@@ -11,6 +10,7 @@ import structlog
 from bridge.consumer import PeriodicJob
 from bridge.errors import BridgeError
 from bridge.postgres.pool import Database
+from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
@@ -45,8 +45,7 @@ class Jobs:
                 log.warning("worker.job_failed", group=self._group, code="timeout")
             except Exception as exc:  # noqa: BLE001 - a team's own code; its texts carry values
                 log.error("worker.job_failed", group=self._group, code="bug", where=trail(exc))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), job.every_s)
+            await pause(stop, job.every_s)
 
     async def _once(self, name: str, job: PeriodicJob) -> None:
         async with self._database.transaction() as connection:

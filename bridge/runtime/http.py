@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from bridge.errors import ConfigError
+from bridge.runtime.lifecycle import pause
 
 log = structlog.get_logger()
 
@@ -214,11 +215,8 @@ class HardenedServer(web.Server):
 
     async def _guard(self, stop: asyncio.Event) -> None:
         """Every tick, end the connections whose head or body has been incomplete for too long."""
-        while not stop.is_set():
-            try:
-                await asyncio.wait_for(stop.wait(), TICK_S)
-            except TimeoutError:
-                self._end_slow(self._loop.time() - self._read_timeout_s)
+        while await pause(stop, TICK_S):
+            self._end_slow(self._loop.time() - self._read_timeout_s)
 
     def _end_slow(self, limit: float) -> None:
         for connection, transport in list(self._connections.items()):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -33,7 +33,7 @@ async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_t
     """
     tasks = {asyncio.create_task(worker.run(stop)) for worker in workers}
     try:
-        await _first_of(tasks, stop)
+        await first_of(tasks, stop)
     finally:
         stop.set()
         _, late = await asyncio.wait(tasks, timeout=drain_timeout_s)
@@ -64,10 +64,10 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Resu
     """Return what `work` does; when `stop` is set before, cancel it, wait for that, and return None."""
     task = asyncio.create_task(work)
     try:
-        await _first_of({task}, stop)
+        await first_of({task}, stop)
     finally:
         task.cancel()
-    await asyncio.wait({task})
+        await asyncio.wait({task})
     return None if task.cancelled() else task.result()
 
 
@@ -80,7 +80,7 @@ class EndOf:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set; raise what the task raised."""
-        await _first_of({self._task}, stop)
+        await first_of({self._task}, stop)
         if self._task.done():
             self._task.result()
 
@@ -100,7 +100,22 @@ class Overdue:
         timer.start()
 
 
-async def _first_of(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event) -> None:
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Return True when so much time has passed, False as soon as `stop` is set."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def repeat(work: Callable[[], Coroutine[Any, Any, None]], every_s: float, stop: asyncio.Event) -> None:
+    """Do `work` once a period until `stop` is set, which cuts it off."""
+    while await pause(stop, every_s):
+        await unless(stop, work())
+
+
+async def first_of(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event) -> None:
     """Return when one of the tasks has ended, or `stop` is set."""
     stopped = asyncio.create_task(stop.wait())
     try:

@@ -18,6 +18,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from bridge.runtime.lifecycle import pause
+
 NAMESPACE = "drxbridge"
 # 0.25 and 2 are the edges of the latency objectives.
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
@@ -175,7 +177,5 @@ class LoopLag:
         """Measure once a period until `stop` is set."""
         while not stop.is_set():
             due = time.monotonic() + LAG_PERIOD_S
-            try:
-                await asyncio.wait_for(stop.wait(), LAG_PERIOD_S)
-            except TimeoutError:
+            if await pause(stop, LAG_PERIOD_S):
                 self._histogram.observe(max(0.0, time.monotonic() - due))

@@ -76,9 +76,12 @@ class Finder:
 
     async def find_locked(self, found: Callable[[Entry], None]) -> None:
         """Enter the records whose key has come back."""
+        if not any(segment.locked for segment in self._book.segments.values()):
+            return
+        await self._hand.do(self._keys.load)
         back = self._keys.opening.keys()
         for segment in [segment for segment in self._book.segments.values() if segment.missing & back]:
-            content = await self._hand.do(partial(self._examine, segment))
+            content = await self._reading.do(partial(self._examine, segment))
             if content is not None:
                 records = [record for record in content.scan.records if record.head.number in segment.locked]
                 if content.is_read:
@@ -91,6 +94,12 @@ class Finder:
             segment.aside.append((place.offset, place.offset + place.length))
             self._book.remove(lane, [place])
             await self.set_aside(segment, (), records=1)
+
+    async def copy_again(self) -> None:
+        """Copy the damage that could not be copied before."""
+        for segment in list(self._book.segments.values()):
+            if segment.aside:
+                await self.set_aside(segment, (), records=0)
 
     async def set_aside(self, segment: Segment, damage: Sequence[tuple[int, int]], *, records: int) -> None:
         """Count damage and copy it to where it stays; the segment is kept until that has worked."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from bridge.errors import NotDurableError
-from bridge.runtime.lifecycle import unless
+from bridge.runtime.lifecycle import repeat
 from bridge.spool.ballast import Ballast
 from bridge.spool.book import Book
 from bridge.spool.commits import STALLED_S, Call, Commits
@@ -28,7 +27,7 @@ from bridge.spool.tending import Premises
 from bridge.spool.unread import Unread
 from bridge.spool.writer import Writer, Written, segment_bytes, segment_name
 
-# Space that came back is noticed, and a key or a lock, within two of these.
+# Space that came back is noticed, and a lock, within two of these; a key, too, unless the disk takes longer to read.
 RETRY_S = 2.0
 CLOSE_S = 5.0
 
@@ -147,29 +146,30 @@ class Spool:
         await self._try_to_open()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Open what could not be opened and take entries again when that is possible, until `stop` is set."""
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RETRY_S)
-            if not stop.is_set():
-                await unless(stop, self.tend())
+        """Open what could not be opened, take entries and read again when that is possible, until `stop` is set."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(repeat(self.tend, RETRY_S, stop))
+            group.create_task(repeat(self.read_again, RETRY_S, stop))
 
     async def tend(self) -> None:
-        """Do what `run` does once a period."""
+        """Open, take entries again and remove what is empty, if that is possible now."""
         if not self._is_open:
             await self._try_to_open()
             return
         if self._condition.refusal:
             self._condition.change(await self._writing.do(self._premises.prepare) or self._condition.fullness())
         await self._writing.do(self._writer.mark_ends)
-        await self._unread.try_again(self._found)
-        if any(segment.locked for segment in self._book.segments.values()):
-            await self._writing.do(self._keys.load)
-            await self._finder.find_locked(self._found)
-        for segment in list(self._book.segments.values()):
-            if segment.aside:
-                await self._finder.set_aside(segment, (), records=0)
         self._removal.remove_empty()
+
+    async def read_again(self) -> None:
+        """Enter what could not be read or opened, and copy what is damaged, if that is possible now.
+
+        A failing disk may take minutes for it, and entries can be taken meanwhile.
+        """
+        if self._is_open:
+            await self._unread.try_again(self._found)
+            await self._finder.find_locked(self._found)
+            await self._finder.copy_again()
 
     def depth(self, lane: Lane) -> int:
         """Return how many durable entries of a lane are not dropped."""
@@ -232,7 +232,6 @@ class Spool:
         if code:
             self._condition.change(code)
             return
-        self._unread.hold()
         await self._finder.recover(self._premises.numbers, self._found)
         await self._unread.begin(self._found)
         self._writer.last_number = max(self._premises.numbers, default=0)

@@ -50,16 +50,13 @@ class Unread:
         self._book = book
         self._finder = finder
         self._order_s = order_s
-        self._held_until = 0.0
+        self._held_until = math.inf
         self._attempts: dict[int, tuple[int, float]] = {}
 
-    def hold(self) -> None:
-        """Have nothing overtaken from now on, for as long as that lasts."""
-        self._held_until = asyncio.get_running_loop().time() + self._order_s
-
     async def begin(self, found: Callable[[Entry], None]) -> None:
-        """Give what a start could not read a little time."""
+        """Give what a start could not read a little time, and have nothing overtaken for a while longer."""
         loop = asyncio.get_running_loop()
+        self._held_until = loop.time() + self._order_s
         until = loop.time() + min(AGAIN_MAX_S, self._order_s)
         for pause_s in AGAIN_S:
             if self._book.first_unknown() is None or loop.time() + pause_s > until:

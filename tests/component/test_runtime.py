@@ -108,14 +108,24 @@ async def test_what_is_opened_is_given_unless_the_stop_comes_first() -> None:
 
 async def test_nothing_goes_on_opening_for_somebody_who_was_cancelled() -> None:
     part = Part()
-    opening = asyncio.create_task(unless(asyncio.Event(), part.run(asyncio.Event())))
+    cleaned = False
+
+    async def open_part() -> None:
+        nonlocal cleaned
+        try:
+            await part.run(asyncio.Event())
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned = True
+
+    opening = asyncio.create_task(unless(asyncio.Event(), open_part()))
     await asyncio.sleep(0.01)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    await asyncio.sleep(0.01)
 
     assert part.cancelled
+    assert cleaned
 
 
 async def test_what_cannot_be_opened_says_why() -> None:

@@ -46,11 +46,11 @@ async def full(directory: Path) -> dict[str, Any]:
         code_when_full = kept.spool.code
         in_the_way.unlink()
         refused_before = len(await fill(kept, 1000))
-        await kept.spool.tend()
+        await kept.tend()
         code_with_room = kept.spool.code
         second = await fill(kept, 1000)
         kept.spool.drop(LANE, len(first))
-        await kept.spool.tend()
+        await kept.tend()
         rest = await kept.head()
     async with open_spool(directory) as again:
         found = ordinals(again.found)
@@ -77,9 +77,9 @@ async def read_only(directory: Path) -> dict[str, Any]:
     async with open_spool(directory) as again:
         code, found, head = again.spool.code, ordinals(again.found), await again.head()
         again.spool.drop(LANE, 3)
-        await again.spool.tend()
+        await again.tend()
         mount(directory, "remount,rw")
-        await again.spool.tend()
+        await again.tend()
         return {"code": code, "found": found, "head": head, "code_afterwards": again.spool.code}
 
 

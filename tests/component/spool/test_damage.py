@@ -207,7 +207,7 @@ async def test_a_file_that_vanished_costs_its_events_and_nothing_else(tmp_path: 
 
         assert await kept.head() == []
         assert kept.value("corrupt_records_total") == 2
-        await kept.spool.tend()
+        await kept.tend()
         await kept.put(3)
         assert await kept.head() == [3]
 
@@ -223,11 +223,11 @@ async def test_what_cannot_be_set_aside_keeps_its_file(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [2, 3]
         again.spool.drop(LANE, 2)
-        await again.spool.tend()
+        await again.tend()
         assert segments(tmp_path) == [path]
 
         (tmp_path / "damaged").unlink()
-        await again.spool.tend()
+        await again.tend()
     assert segments(tmp_path) == []
     assert len(damaged(tmp_path)) == 1
 

@@ -47,12 +47,12 @@ async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp
         assert kept.value("available") == 0
         with pytest.raises(NotDurableError, match="io_error"):
             await kept.put(3)
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == "io_error"
         assert await kept.head() == [1]
 
         disk.sync_failures = 0
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == ""
         await kept.put(4)
 
@@ -88,12 +88,12 @@ async def test_a_disk_that_runs_full_saves_what_is_in_hand_once(tmp_path: Path, 
         with pytest.raises(NotDurableError, match="full"):
             await kept.spool.append([an_entry(taken, payload=payload)])
         disk.room_bytes = 0
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == "full"
         assert await kept.head() == list(range(taken))
 
         disk.room_bytes = 4_000_000
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == ""
         await kept.spool.append([an_entry(taken, payload=payload)])
 
@@ -111,7 +111,7 @@ async def test_a_group_larger_than_the_ballast_is_refused_whole_on_a_full_disk(t
 
         assert kept.spool.code == "full"
         assert await kept.head() == [1]
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == ""
 
     async with open_spool(tmp_path) as again:
@@ -129,7 +129,7 @@ async def test_a_full_disk_is_drained_and_comes_back_by_that(tmp_path: Path, dis
         disk.room_bytes = sum(path.stat().st_size for path in files(tmp_path))
 
         kept.spool.drop(LANE, taken - 1)
-        await kept.spool.tend()
+        await kept.tend()
 
         assert kept.spool.code == ""
         assert await kept.head() == [taken - 1]
@@ -158,7 +158,7 @@ async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, dis
         assert again.spool.lanes() == []
 
         disk.read_only = False
-        await again.spool.tend()
+        await again.tend()
         assert again.spool.code == ""
         await again.put(5)
 

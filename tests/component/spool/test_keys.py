@@ -12,6 +12,7 @@ import pytest
 from bridge.errors import NotDurableError
 from bridge.spool.format import Lane
 from tests.fault_disk import FaultDisk
+from tests.kafka import HANG_S
 from tests.spooling import LANE, MARKER, OTHER, an_entry, damaged, files, open_spool, ordinals, segments, write_key
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -80,7 +81,7 @@ async def test_a_key_directory_elsewhere_that_is_not_there_was_not_mounted(direc
             await kept.put(1)
 
         write_key(tmp_path / "missing")
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == ""
         await kept.put(1)
 
@@ -128,11 +129,11 @@ async def test_without_its_key_a_record_is_locked_and_waits_for_it(directory: Pa
         assert again.spool.last_ordinal == 3
         assert (again.value("locked_records"), again.value("corrupt_records_total")) == (3, 0)
         await again.put(4)
-        await again.spool.tend()
+        await again.tend()
         assert len(segments(directory)) == 2
 
         (keys.parent / "vault").rename(keys / "previous")
-        await again.spool.tend()
+        await again.tend()
 
         assert ordinals(again.found) == [1, 2, 3]
         assert again.value("locked_records") == 0
@@ -154,7 +155,7 @@ async def test_what_is_locked_is_not_read_again_until_its_key_is_there(directory
     async with open_spool(directory, key_dir=keys, disk=disk) as again:
         reads: list[str] = []
         disk.observe = lambda operation: reads.append(operation) if operation.startswith("read") else None
-        await again.spool.tend()
+        await again.tend()
 
         assert reads == []
 
@@ -173,7 +174,7 @@ async def test_what_comes_back_goes_where_it_belongs_but_not_before_what_was_han
     async with open_spool(directory, key_dir=keys) as again:
         assert ordinals(await again.spool.peek(LANE, most=1, most_bytes=10_000)) == [4]
         (keys.parent / "vault").rename(keys / "previous")
-        await again.spool.tend()
+        await again.tend()
         assert await again.head() == [4, 1, 5]
         again.spool.drop(LANE, 1)
         assert await again.head() == [1, 5]
@@ -189,9 +190,29 @@ async def test_what_comes_back_goes_behind_what_was_appended_meanwhile(directory
     async with open_spool(directory, key_dir=keys) as again:
         await again.put(4, 5)
         (keys.parent / "vault").rename(keys / "previous")
-        await again.spool.tend()
+        await again.tend()
         again.spool.drop(LANE, 2)
 
+        assert await again.head() == [1]
+
+
+async def test_entries_are_taken_while_the_disk_takes_long_to_read_what_a_key_has_come_back_for(
+    directory: Path, keys: Path
+) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+    turn(keys)
+    (keys / "previous").rename(keys.parent / "vault")
+    disk = FaultDisk(directory)
+
+    async with open_spool(directory, key_dir=keys, disk=disk) as again:
+        (keys.parent / "vault").rename(keys / "previous")
+        async with asyncio.timeout(HANG_S):
+            with disk.hanging_reads() as hanging:
+                tending = asyncio.create_task(again.tend())
+                await hanging.wait()
+                await again.put(2, lane=OTHER)
+            await tending
         assert await again.head() == [1]
 
 
@@ -219,12 +240,12 @@ async def test_nothing_comes_back_to_an_empty_lane_while_something_is_on_its_way
 
         (keys.parent / "vault").rename(keys / "previous")
         disk.observe = observe
-        await again.spool.tend()
+        await again.tend()
         await asyncio.gather(*calls)
         assert await again.head() == [4]
         assert again.value("locked_records") == 1
 
-        await again.spool.tend()
+        await again.tend()
         assert await again.head() == [4, 1]
 
 
@@ -237,12 +258,12 @@ async def test_a_start_without_any_key_loses_nothing(directory: Path, keys: Path
         assert again.spool.code == "no_key"
         assert again.value("locked_records") == 2
         assert files(keys) == []
-        await again.spool.tend()
+        await again.tend()
         assert again.spool.code == "no_key"
 
         (keys.parent / "vault").rename(keys / "current")
-        await again.spool.tend()
-        await again.spool.tend()
+        await again.tend()
+        await again.tend()
         assert again.spool.code == ""
         assert await again.head() == [1, 2]
 

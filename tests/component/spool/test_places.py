@@ -51,11 +51,11 @@ async def test_a_directory_that_cannot_be_made_is_no_stopped_start(tmp_path: Pat
 
     async with open_spool(tmp_path / "file" / "spool") as kept:
         assert kept.spool.code == "io_error"
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == "io_error"
 
         (tmp_path / "file").unlink()
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == ""
 
 
@@ -91,7 +91,7 @@ async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_
     if os.geteuid() == 0:
         os.chown(path, NOBODY, NOBODY)
     with as_somebody():
-        await kept.spool.tend()
+        await kept.tend()
         assert kept.spool.code == ""
         assert ordinals(kept.found) == [1, 2]
         await kept.spool.close()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 
 import pytest
 
-from bridge.runtime.lifecycle import unless
+from bridge.errors import NotDurableError
+from bridge.runtime.lifecycle import background, unless
+from bridge.spool import store
 from bridge.spool.finding import BATCH
 from bridge.spool.unread import PROMPT_ATTEMPTS
 from tests.fault_disk import FaultDisk
+from tests.kafka import HANG_S, until
 from tests.spooling import LANE, OTHER, an_entry, damaged, make_spool, open_spool, ordinals, segments
 
 # Nobody waits for as long as this, and not at all.
@@ -57,7 +61,7 @@ async def test_segments_that_cannot_be_read_are_left_as_they_are_until_they_can(
 
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
         await again.put(9, lane=OTHER)
-        await again.spool.tend()
+        await again.tend()
         assert (again.spool.code, again.found) == ("", [])
         assert again.value("unread_segments") == 2
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
@@ -65,7 +69,7 @@ async def test_segments_that_cannot_be_read_are_left_as_they_are_until_they_can(
         assert damaged(tmp_path) == []
 
         disk.unreadable = lambda _path, _start, _end: False
-        await again.spool.tend()
+        await again.tend()
         assert await again.head() == ordinals(again.found) == [1, 2, 3, 4]
         assert again.value("unread_segments") == 0
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
@@ -88,7 +92,7 @@ async def test_a_disk_that_goes_on_failing_is_asked_less_often(tmp_path: Path, d
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
         counts = []
         for _ in range(2 * PROMPT_ATTEMPTS):
-            await again.spool.tend()
+            await again.tend()
             counts.append(looks)
 
         assert counts[PROMPT_ATTEMPTS - 1] < counts[PROMPT_ATTEMPTS] == counts[-1]
@@ -104,8 +108,52 @@ async def test_nothing_overtakes_what_a_segment_may_hold_that_cannot_be_read(tmp
         assert await again.head() == [1]
 
         disk.unreadable = lambda _path, _start, _end: False
-        await again.spool.tend()
+        await again.tend()
         assert await again.head() == [1, 2, 3, 4, 5]
+
+
+async def test_nothing_overtakes_either_when_the_start_itself_took_long(
+    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path, [1], [2])
+    first, second = segments(tmp_path)
+    loop = asyncio.get_running_loop()
+    late_s, time = 0.0, loop.time
+
+    def read(path: Path, _start: int, _end: int) -> bool:
+        nonlocal late_s
+        late_s = max(late_s, 2 * LONG_S if path == second else 0.0)
+        return path == first
+
+    disk.unreadable = read
+    monkeypatch.setattr(loop, "time", lambda: time() + late_s)
+
+    async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as again:
+        assert late_s
+        assert await again.head() == []
+
+
+async def test_entries_are_taken_again_while_the_disk_takes_long_to_read(
+    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has filled the spool is delivered meanwhile."""
+    monkeypatch.setattr(store, "RETRY_S", 0.01)
+    await fill(tmp_path, [1])
+    disk.unreadable = lambda _path, _start, _end: True
+
+    async with asyncio.timeout(HANG_S), open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
+        disk.unreadable = lambda _path, _start, _end: False
+        with disk.hanging_reads() as hanging:
+            async with background(again.spool, drain_timeout_s=HANG_S):
+                await hanging.wait()
+                taken = 0
+                while not again.spool.code:
+                    with contextlib.suppress(NotDurableError):
+                        await again.spool.append([an_entry(taken, lane=OTHER, payload=bytes(100_000))])
+                        taken += 1
+                assert again.spool.code == "full"
+                again.spool.drop(OTHER, taken)
+                await until(lambda: not again.spool.code)
 
 
 async def test_in_the_end_what_can_be_read_gets_on_and_the_rest_comes_late(tmp_path: Path, disk: FaultDisk) -> None:
@@ -118,7 +166,7 @@ async def test_in_the_end_what_can_be_read_gets_on_and_the_rest_comes_late(tmp_p
         assert await again.head() == [3, 4]
 
         disk.unreadable = lambda _path, _start, _end: False
-        await again.spool.tend()
+        await again.tend()
         again.spool.drop(LANE, 2)
         assert await again.head() == [1, 2]
 
@@ -135,13 +183,13 @@ async def test_sectors_that_cannot_be_read_keep_back_their_records_only(tmp_path
         assert 3 <= len(missing) <= 6
         assert await again.head() == found
         again.spool.drop(LANE, len(found))
-        await again.spool.tend()
+        await again.tend()
         assert again.value("unread_segments") == 1
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
         assert (contents(tmp_path), damaged(tmp_path)) == (before, [])
 
         disk.unreadable = lambda _path, _start, _end: False
-        await again.spool.tend()
+        await again.tend()
         assert await again.head() == missing
         again.spool.drop(LANE, len(missing))
         assert again.value("unread_segments") == again.value("corrupt_records_total") == 0
@@ -159,7 +207,7 @@ async def test_an_end_that_cannot_be_read_is_not_taken_for_an_unfinished_write(t
         assert (again.value("torn_tails_total"), path.stat().st_size) == (0, size)
 
         disk.unreadable = lambda _path, _start, _end: False
-        await again.spool.tend()
+        await again.tend()
         assert await again.head() == list(range(59))
         assert (again.value("torn_tails_total"), again.value("corrupt_records_total")) == (1, 0)
 
@@ -183,12 +231,12 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_for_later(tmp_pat
         kept.spool.drop(LANE, 1)
         assert await kept.head() == [3, 4]
         kept.spool.drop(LANE, 2)
-        await kept.spool.tend()
+        await kept.tend()
         assert (kept.value("unread_segments"), kept.value("corrupt_records_total")) == (1, 0)
         assert path.exists()
 
         disk.unreadable = lambda _path, _start, _end: False
-        await kept.spool.tend()
+        await kept.tend()
         assert await kept.head() == [1, 2]
         assert ordinals(kept.found) == [1, 2]
         assert kept.value("unread_segments") == 0
@@ -217,11 +265,11 @@ async def test_damage_is_not_copied_as_long_as_it_cannot_be_read(tmp_path: Path,
     async with open_spool(tmp_path, disk=disk) as again:
         assert await again.head() == [2, 3]
         again.spool.drop(LANE, 2)
-        await again.spool.tend()
+        await again.tend()
         assert (damaged(tmp_path), path.read_bytes()) == ([], spoilt)
 
         disk.unreadable = lambda _path, _start, _end: False
-        await again.spool.tend()
+        await again.tend()
         (copy,) = damaged(tmp_path)
         assert copy.read_bytes() == spoilt[: len(copy.read_bytes())]
         assert again.value("corrupt_records_total") == 1
@@ -233,11 +281,11 @@ async def test_a_directory_that_cannot_be_listed_is_no_stopped_start(tmp_path: P
     disk.unlisted = True
 
     async with open_spool(tmp_path, disk=disk) as again:
-        await again.spool.tend()
+        await again.tend()
         assert again.spool.code == "io_error"
 
         disk.unlisted = False
-        await again.spool.tend()
+        await again.tend()
         assert again.spool.code == ""
         assert await again.head() == [1, 2]
 
@@ -259,18 +307,9 @@ async def test_a_start_that_is_cut_off_removes_nothing(tmp_path: Path, disk: Fau
     """What it has not entered yet is not nothing."""
     await fill(tmp_path, list(range(50)))
     before = contents(tmp_path)
-    reading, go_on = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def hang(operation: str) -> None:
-        if operation == "read .segment":
-            loop.call_soon_threadsafe(reading.set)
-            go_on.wait()
-
-    disk.observe = hang
     kept = make_spool(tmp_path, disk=disk)
-    await unless(reading, kept.spool.open(kept.found.append))
-    go_on.set()
+    with disk.hanging_reads() as hanging:
+        await unless(hanging, kept.spool.open(kept.found.append))
     await kept.spool.close()
 
     assert kept.found == []
@@ -305,7 +344,7 @@ async def test_a_segment_stays_while_the_rest_of_it_is_entered(tmp_path: Path, d
 
         disk.observe = acknowledge
         disk.unreadable = lambda _path, _start, _end: False
-        await again.spool.tend()
+        await again.tend()
 
         assert dropped.is_set()
         assert sorted(known + await again.head()) == list(range(30))
@@ -320,7 +359,7 @@ async def test_nothing_overtakes_while_a_segment_is_entered_that_can_be_read_aga
 
     async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as again:
         disk.unreadable = lambda _path, _start, _end: False
-        tending = asyncio.create_task(again.spool.tend())
+        tending = asyncio.create_task(again.tend())
         handed: list[int] = []
         while not tending.done() or again.spool.depth(LANE):
             head = await again.head()
@@ -341,7 +380,7 @@ async def test_nothing_overtakes_in_a_spool_that_opens_late(tmp_path: Path, disk
         await kept.spool.open(kept.found.append)
         assert kept.spool.code == "locked"
 
-    opening = asyncio.create_task(kept.spool.tend())
+    opening = asyncio.create_task(kept.tend())
     early = []
     while not opening.done():
         early += await kept.head()

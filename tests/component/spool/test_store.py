@@ -58,7 +58,7 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
         await kept.put(1, 2)
         kept.spool.drop(LANE, 2)
         assert kept.spool.lanes() == []
-        await kept.spool.tend()
+        await kept.tend()
         await kept.put(3)
         assert len(segments(tmp_path)) == 1
 
@@ -135,7 +135,7 @@ async def test_a_second_process_is_kept_out_until_the_first_has_left(tmp_path: P
             await second.put(2)
 
         await kept.spool.close()
-        await second.spool.tend()
+        await second.tend()
 
         assert second.spool.code == ""
         assert ordinals(second.found) == [1]
@@ -160,7 +160,7 @@ async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
         assert kept.value("available") == 0
 
         kept.spool.drop(LANE, 5)
-        await kept.spool.tend()
+        await kept.tend()
 
         assert kept.spool.code == ""
         await kept.spool.append([an_entry(10, payload=payload)])
@@ -172,7 +172,7 @@ async def test_no_call_is_half_durable(tmp_path: Path) -> None:
         await kept.put(1)
         with pytest.raises(NotDurableError, match="full"):
             await kept.spool.append([an_entry(2), an_entry(3, payload=bytes(2_000_000))])
-        await kept.spool.tend()
+        await kept.tend()
         await kept.put(4)
 
     async with open_spool(tmp_path) as again:
