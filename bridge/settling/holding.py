@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 
 from bridge.kafka.transport import Place
@@ -17,6 +18,7 @@ class Holding:
         """Hold nothing."""
         self._ledger = ledger
         self._places: set[Place] = set()
+        self._giving_back = asyncio.Lock()
 
     async def claim(self, place: Place) -> Claim:
         """Take a partition.
@@ -34,8 +36,10 @@ class Holding:
         Raises:
             TransientError: The database is away.
         """
-        if shares:
-            await self._ledger.give_back([each.ended() for each in shares])
-            self._places.difference_update(each.place for each in shares)
-            for each in shares:
-                each.unmark()
+        async with self._giving_back:  # or two at a time would take the same marks back twice
+            held = [each for each in shares if not each.given_back]
+            if held:
+                await self._ledger.give_back([each.ended() for each in held])
+            for each in held:
+                each.given_back = True
+                self._places.discard(each.place)

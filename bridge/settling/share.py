@@ -92,7 +92,7 @@ class Share:
         self.idle = asyncio.Event()
         self.idle.set()
         self.active = 0
-        self.draining = self.gone = self.replay = self.direct = False
+        self.draining = self.given_back = self.gone = self.replay = self.direct = False
         self.stopped = ""
         self.full: ParkingFullError | None = None
         died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
@@ -158,12 +158,6 @@ class Share:
     def ended(self) -> Ended:
         """Return what is to be taken back of the marks of this claim."""
         return Ended(self.place, self.epoch, self.attempted, [lane.key for lane in self.lanes.values() if lane.marked])
-
-    def unmark(self) -> None:
-        """Note that the marks of this claim are taken back."""
-        self.attempted = None
-        for lane in self.lanes.values():
-            lane.marked = False
 
     def stop(self, why: BridgeError) -> None:
         """Settle nothing any more, and keep no record: all are read again once the partition is adopted anew."""
