@@ -75,9 +75,11 @@ class TransientError(BridgeError):
 
     Attributes:
         systemic: True when no other event would fare better (the sink is down, or refuses us): uses up no attempts.
+        blameless: True when it says nothing of the event, nor of the sink: uses up no attempts either.
     """
 
     retriable = True
+    blameless = False
 
     def __init__(self, code: str, *, systemic: bool = False) -> None:
         """Keep a constant `code`; never a value of the event."""

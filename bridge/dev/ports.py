@@ -7,6 +7,7 @@ draws one holds a record lock on the byte of that number in a file of this user'
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -85,8 +86,8 @@ def _lock(port: int) -> bool:
         return True
     try:
         fcntl.lockf(reservations, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-    except OSError:
-        return False
+    except OSError as exc:  # other errors say that there are no locks to be had
+        return exc.errno not in {errno.EACCES, errno.EAGAIN}
     return True
 
 

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - as ab
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.producer import REQUEST_TIMEOUT_MS, end_client
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 
@@ -124,6 +124,8 @@ async def open_admin(connection: Connection) -> AsyncIterator[Admin]:
         async with asyncio.timeout(ADMIN_S):
             await client.start()
             yield Admin(client)
+    except BUGS:
+        raise
     except CLIENT_FAILURES as exc:
         message = f"{connection.bootstrap_servers} takes connections but does not answer; TLS, SASL or ACL?"
         raise AdminError("no_answer", message) from exc

@@ -83,7 +83,7 @@ class _Member:
         self._topics = topics
         self._timing = timing
         self._consumer: Any = None
-        self._missing: Any = None
+        self._missing: MissingTopics
         self._ending: asyncio.Task[None] | None = None
 
     async def start(self, rebalances: Rebalances) -> None:
@@ -115,7 +115,8 @@ class _Member:
         subscription = self._consumer._subscription  # noqa: SLF001 - `getmany` waits for the group without a bound
         try:
             # Without either nothing would come for ever, and nobody would say so.
-            if self._consumer._fetcher._fetch_task.done() or self._consumer._client._sync_task.done():  # noqa: SLF001
+            tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - as above
+            if any(task.done() for task in tasks):
                 raise TransportError("no_answer")
             if not places or subscription.reassignment_in_progress:
                 self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does

@@ -20,6 +20,8 @@ PROBE_S = 2.0
 # What a client raises when brokers are away or refuse: uvloop answers a write to a connection that was reset, of which
 # aiokafka has not heard yet, with a `RuntimeError`.
 CLIENT_FAILURES = (KafkaError, OSError, TimeoutError, RuntimeError)
+# What is a `RuntimeError`, too, and a bug of whoever asks.
+BUGS = (NotImplementedError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)

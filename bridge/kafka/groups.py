@@ -13,7 +13,7 @@ from aiokafka.errors import GroupIdNotFound, KafkaError, NonEmptyGroup, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest  # noqa: TID251 - as above
 
 from bridge.errors import ConfigError
-from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
 from bridge.kafka.reader import ReadError, consumed, end_consumer, places_of
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
@@ -76,6 +76,8 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
                 places = places_of(consumer, topics)
                 consumer.assign(places)
                 yield GroupView(consumer, admin, group, [Place(*place) for place in places])
+        except BUGS:
+            raise
         except CLIENT_FAILURES as exc:
             message = f"{connection.bootstrap_servers} takes connections but does not answer; TLS, SASL or ACL?"
             raise ReadError("no_answer", message) from exc

@@ -207,11 +207,14 @@ def _track_requests(sender: Any) -> set[asyncio.Task[Any]]:
 
 async def end_client(client: Any, tasks: Iterable[asyncio.Task[Any] | None] = ()) -> None:
     """End aiokafka's inner client and `tasks` that use it, for certain: its own `close()` may hang."""
-    running = [task for task in (*tasks, client._sync_task) if task is not None and not task.done()]  # noqa: SLF001
-    for task in running:
+    ending = [task for task in (*tasks, client._sync_task) if task is not None]  # noqa: SLF001
+    for task in ending:
         task.cancel()
-    if running:
-        await asyncio.wait(running, timeout=END_S)
+    if ending:
+        ended, _ = await asyncio.wait(ending, timeout=END_S)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # or the loop complains that nobody has asked for it
     closed = [_abort(connection) for connection in client._conns.values()]  # noqa: SLF001
     if closed:
         await asyncio.wait(closed, timeout=END_S)

@@ -87,7 +87,7 @@ class Transport(Protocol):
         Calling it, also with no place, is what keeps this member in the group.
 
         Raises:
-            TransportError: `offset_missing`, `offset_out_of_range`, `refused`.
+            TransportError: `no_answer`, `offset_missing`, `offset_out_of_range`, `refused`.
         """
 
     def assigned(self) -> frozenset[Place]:

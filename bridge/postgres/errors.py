@@ -65,6 +65,7 @@ class NoLockError(TransientError):
     """Another holds a lock for longer than is waited for it, a migration say: whatever it was wanted for will pass."""
 
     code = "lock_timeout"
+    blameless = True
 
     def __init__(self) -> None:
         """Need no other code."""

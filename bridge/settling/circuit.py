@@ -11,7 +11,7 @@ State = Literal["closed", "open", "half_open"]
 
 # Before the first probe: long enough for a lost connection to be seen as such, short enough to go unnoticed.
 PROBE_FIRST_S = 0.5
-# Keys remembered for having failed; a window holds this many records at most.
+# Keys remembered for having failed: as many as the records with which a window counts as full.
 SUSPECTS_MAX = 1024
 # Keys that may be found at fault in a row, none passing in between; an outage has more.
 BLAMED_MAX = 2

@@ -29,10 +29,12 @@ class Failure(NamedTuple):
 
     Attributes:
         code: Constant of the error's class; never a value of an event.
+        blameless: It says nothing of the record, and uses up no attempt of it.
     """
 
     cls: FailureClass
     code: str
+    blameless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ DIED = Failure("bug", PROCESS_DIED)
 def classify(exc: BaseException) -> Failure:
     """Return the class of an exception, and a code that holds no value."""
     if isinstance(exc, TransientError):
-        return Failure("systemic" if exc.systemic else "transient", exc.code)
+        return Failure("systemic" if exc.systemic else "transient", exc.code, exc.blameless)
     if isinstance(exc, PermanentError):
         return Failure("permanent", exc.code)
     if isinstance(exc, DecodeError):

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from bridge.consumer import BatchHandler, Consumer, EventHandler, Lanes, Placed
 from bridge.errors import ConfigError, TransientError
-from bridge.postgres.errors import NoConnectionError, NoLockError
+from bridge.postgres.errors import NoConnectionError
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, hit
 from bridge.settling.breaker import ParkBreaker
 from bridge.settling.calls import bounded
@@ -73,7 +73,7 @@ class Parts:
         A lock that does not come, a deadlock at the mark once its handler has returned, or a batch that holds the
         partition's row for long, uses up no attempt of the record.
         """
-        if not isinstance(exc, TransientError) or exc.systemic or not (lane.handled or isinstance(exc, NoLockError)):
+        if not isinstance(exc, TransientError) or exc.systemic or not (lane.handled or exc.blameless):
             return None
         lane.attempt -= 1
         return delay_s(1, spread=self.spread, first_s=PERSIST_MAX_S / 10)

@@ -8,7 +8,6 @@ from typing import Literal
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.transport import ConsumedRecord
-from bridge.postgres.errors import NoLockError
 from bridge.runtime.failpoints import AFTER_EFFECT, BATCH_BEFORE_OFFSET, hit
 from bridge.settling import parking
 from bridge.settling.batches import Batch, Former, Ready
@@ -182,7 +181,7 @@ class Replay:
             done.held[key] = [event.record]
             done.retries[key] = verdict
             # Many of these would keep the transaction open for long.
-            return not isinstance(exc, (HandlerTimeoutError, NoLockError))
+            return not (isinstance(exc, HandlerTimeoutError) or verdict.failure.blameless)
         if verdict.failure.code == ID_CONFLICT:
             self._parts.tally.conflicted(event)
         return await self._set_aside(settlement, done, event.record, verdict)
@@ -216,8 +215,7 @@ class Replay:
         for key, (first, *others) in done.held.items():
             retry = done.retries[key]
             tally.retried(first, retry.failure, attempt=1)
-            attempt = 0 if retry.failure.code == NoLockError.code else 1
-            self._lanes.hold(share, first, attempt=attempt, delay_s=retry.delay_s)
+            self._lanes.hold(share, first, attempt=int(not retry.failure.blameless), delay_s=retry.delay_s)
             for record in others:
                 self._lanes.put(share, record)
         self._former.back(share, done.rest)

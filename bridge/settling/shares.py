@@ -19,7 +19,7 @@ log = structlog.get_logger()
 # What is taken in and not settled is bounded per partition and per process.
 WINDOW_RECORDS = 1_024
 WINDOW_BYTES = 32 * 1024 * 1024
-# What is settled above a record that fails is kept as an offset and an id, some 4 MB of them at most.
+# What is settled above a record that fails is kept as an offset and an id: of a partition, some 4 MB of them at most.
 PROBED_RECORDS = 16 * WINDOW_RECORDS
 
 

@@ -98,3 +98,9 @@ async def test_a_connection_that_was_reset_is_one_that_has_no_answer(own_cluster
         await ask_again()
 
     assert caught.value.code == "no_answer"
+
+
+async def test_a_bug_of_who_asks_is_not_taken_for_one_that_has_no_answer(own_cluster: Cluster) -> None:
+    with pytest.raises(NotImplementedError):
+        async with open_admin(Connection(own_cluster.bootstrap_servers)):
+            raise NotImplementedError

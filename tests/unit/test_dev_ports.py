@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import subprocess
@@ -90,6 +91,15 @@ def test_without_a_place_for_the_locks_ports_are_drawn_all_the_same(
         assert free_port() != first
     finally:
         _reservations.cache_clear()
+
+
+def test_on_a_file_system_without_locks_ports_are_drawn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+
+    assert is_free(free_port())
 
 
 def test_a_taken_port_is_not_free() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
+from bridge.postgres.errors import NoLockError
 from bridge.settling.failure import (
     ATTEMPTS_MAX,
     DELAY_FIRST_S,
@@ -24,6 +25,8 @@ from bridge.settling.failure import (
     [
         (TransientError("http_503", systemic=True), Failure("systemic", "http_503")),
         (TransientError("deadlock"), Failure("transient", "deadlock")),
+        (NoLockError(), Failure("transient", "lock_timeout", blameless=True)),
+        (TransientError("lock_timeout"), Failure("transient", "lock_timeout")),
         (TimeoutError(), Failure("transient", "handler_timeout")),
         (PermanentError("http_422"), Failure("permanent", "http_422")),
         (DecodeError("malformed"), Failure("poison", "malformed")),
