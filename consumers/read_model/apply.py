@@ -31,7 +31,10 @@ class Applier:
     """The handler of the read model; one per process."""
 
     def __init__(self, *, schema: str, metrics: ReadModelMetrics, alarms_from: datetime | None) -> None:
-        """Write to the tables of `schema`, whose name is checked; events received before `alarms_from` alarm nobody."""
+        """Write to the tables of `schema`, whose name is checked.
+
+        What stood before the first event of a batch that was received at `alarms_from` or later alarms nobody.
+        """
         self._sql = statements(schema)
         self._metrics = metrics
         self._alarms_from = alarms_from
