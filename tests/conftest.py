@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.cluster import Cluster, Topics, docker_answers, open_cluster
+from tests.faults.seed import SEED_VARIABLE
 from tests.postgres import EmbeddedPostgres, fresh_database
 
 # A change is judged by the same examples each time; `--hypothesis-profile=default` goes looking for others.
@@ -40,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if kind == "auto":
         kind = "docker" if docker_answers() else "embedded"
     config.stash[_KIND] = kind
+    # Once for all workers, which inherit it.
+    os.environ.setdefault(SEED_VARIABLE, str(secrets.randbelow(1_000_000)))
     config.addinivalue_line("markers", "postgres: needs a real database (set for whoever asks for one)")
 
 
@@ -58,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which servers the suite runs on."""
     postgres = "given" if config.getoption("--postgres") else "embedded"
-    return f"kafka: {config.stash[_KIND]}, postgres: {postgres}"
+    return f"kafka: {config.stash[_KIND]}, postgres: {postgres}, faults: {SEED_VARIABLE}={os.environ[SEED_VARIABLE]}"
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka.errors import KafkaError  # noqa: TID251 - what its clients raise
-
 from bridge.errors import ConfigError
 
 DEFAULT_PORT = 9092
 PORT_MAX = 65_535
 # A host that is up answers a SYN in milliseconds, also across regions.
 PROBE_S = 2.0
-# What a client raises when brokers are away or refuse: uvloop answers a write to a connection that was reset, of which
-# aiokafka has not heard yet, with a `RuntimeError`.
-CLIENT_FAILURES = (KafkaError, OSError, TimeoutError, RuntimeError)
+# What a client raises when brokers are away or refuse. aiokafka's own errors are `RuntimeError`s, and with one uvloop
+# answers a write to a connection that was reset, of which aiokafka has not heard yet.
+CLIENT_FAILURES = (OSError, RuntimeError)
 # What is a `RuntimeError`, too, and a bug of whoever asks.
 BUGS = (NotImplementedError, RecursionError)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +27,9 @@ class Limits:
 
     Attributes:
         look_s: Between two questions where the logs end.
-        silent_s: Without an answer to them the client is replaced; above the session time-out, so that little is lost.
+        silent_s: Without any answer to them the client is replaced; above the session time-out, so that little is lost.
+        partly_silent_s: Without an answer for one partition, likewise. As a rule it has no leader, and another client
+            would know no more; but the path to its leader may be dead, and aiokafka holds on to that for long.
         join_s: The same for a join that never ends; above the rebalance time-out.
         poll_s: Without a poll the process is not alive; far above what any poll takes.
         stuck_s: With a record in hand and none settled, likewise; above five tries of 30 s with their pauses.
@@ -35,6 +37,7 @@ class Limits:
 
     look_s: float = 5.0
     silent_s: float = 60.0
+    partly_silent_s: float = 300.0
     join_s: float = 180.0
     poll_s: float = 60.0
     stuck_s: float = 900.0
@@ -84,15 +87,15 @@ class Watchdog:
         self._now = now
         self._progress: dict[Place, Progress] = {}
         self._ticked_at = self._polled_at = now()
-        self._silent_since: float | None = None
+        self._silent: dict[Place, float] = {}
         self._joining_since: float | None = now()
         self.joined = False
         metrics.poll_age.labels(metrics.service).set_function(lambda: self._now() - self._polled_at)
 
     @property
     def silent(self) -> bool:
-        """Whether the last question had no answer."""
-        return self._silent_since is not None
+        """Whether the last question had no answer for some partition."""
+        return bool(self._silent)
 
     def left(self) -> None:
         """Note that a rebalance has begun."""
@@ -167,41 +170,27 @@ class Watchdog:
         Raises:
             TransportError: `no_answer`: for too long.
         """
-        try:
-            bounds = await self._bounds()
-        except TransportError:
-            # From the first question on: a process that was frozen has heard nothing, and lost nothing yet.
-            self._silent_since = self._silent_since or self._now()
-            if self._now() - self._silent_since > self._limits.silent_s:
-                raise
-            return
-        self._silent_since = None
+        # Also what is being adopted: a client without answers would have that wait for ever. Each by itself, since one
+        # without a leader would leave all that are asked for with it without an answer.
+        asked = self._transport.assigned()
+        answers = dict(zip(asked, await asyncio.gather(*map(self._bounds, asked)), strict=True))
         now = self._now()
+        # From the first question on: a process that was frozen has heard nothing, and lost nothing yet.
+        self._silent = {place: self._silent.get(place, now) for place, bounds in answers.items() if bounds is None}
+        since = sorted(self._silent.values())
+        all_for_s = now - since[-1] if since and len(since) == len(asked) else 0.0
+        one_for_s = now - since[0] if since else 0.0
+        if all_for_s > self._limits.silent_s or one_for_s > self._limits.partly_silent_s:
+            raise TransportError("no_answer")
         for place, progress in self._progress.items():
-            if place in bounds:  # it may have come since
-                found = progress.lag(bounds[place].end, now=now, now_ms=time.time() * 1000)
+            bounds = answers.get(place)  # it may have come since
+            if bounds is not None:
+                found = progress.lag(bounds.end, now=now, now_ms=time.time() * 1000)
                 for gauge, value in zip(self._gauges, (*found, progress.mark), strict=True):
                     gauge.labels(self._metrics.service, *place).set(value)
 
-    async def _bounds(self) -> Mapping[Place, Bounds]:
-        """Return where the logs end, of those that have an answer.
-
-        Raises:
-            TransportError: `no_answer`: none has.
-        """
-        # Also what is being adopted: a client without answers would have that wait for ever.
-        asked = self._transport.assigned()
+    async def _bounds(self, place: Place) -> Bounds | None:
         try:
-            return await self._transport.bounds(asked) if asked else {}
+            return (await self._transport.bounds([place]))[place]
         except TransportError:
-            # One partition without a leader leaves all that were asked for with it without an answer.
-            answers = await asyncio.gather(*map(self._bounds_of, asked))
-            if not any(answers):
-                raise
-            return {place: bounds for answer in answers for place, bounds in answer.items()}
-
-    async def _bounds_of(self, place: Place) -> Mapping[Place, Bounds]:
-        try:
-            return await self._transport.bounds([place])
-        except TransportError:
-            return {}
+            return None

@@ -105,7 +105,7 @@ async def pause(stop: asyncio.Event, seconds: float) -> bool:
     try:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:
-        return True
+        return not stop.is_set()
     return False
 
 

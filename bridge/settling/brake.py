@@ -121,7 +121,7 @@ class Brake:
         Raises:
             TransientError: The database is away.
         """
-        if not self._on and not share.active and not share.gone:
+        if not (self._on or share.active or share.gone or share.given_back):
             await self._give_back((share,))
             self._shares.renew(share)
 

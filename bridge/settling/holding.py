@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 from collections.abc import Collection
 
 from bridge.kafka.transport import Place
@@ -17,8 +17,9 @@ class Holding:
     def __init__(self, ledger: Ledger) -> None:
         """Hold nothing."""
         self._ledger = ledger
-        self._places: set[Place] = set()
-        self._giving_back = asyncio.Lock()
+        # By the number of the claim.
+        self._claims: dict[Place, int] = {}
+        self._numbers = itertools.count()
 
     async def claim(self, place: Place) -> Claim:
         """Take a partition.
@@ -26,8 +27,8 @@ class Holding:
         Raises:
             TransientError: The database is away, or the owner before us is in the middle of a transaction.
         """
-        again = place in self._places
-        self._places.add(place)
+        again = place in self._claims
+        self._claims[place] = next(self._numbers)
         return await self._ledger.claim(place, again=again)
 
     async def give_back(self, shares: Collection[Share]) -> None:
@@ -36,10 +37,18 @@ class Holding:
         Raises:
             TransientError: The database is away.
         """
-        async with self._giving_back:  # or two at a time would take the same marks back twice
-            held = [each for each in shares if not each.given_back]
-            if held:
-                await self._ledger.give_back([each.ended() for each in held])
-            for each in held:
-                each.given_back = True
-                self._places.discard(each.place)
+        # The marks of a share are taken back once, whoever asks meanwhile.
+        ending = [each for each in shares if not each.given_back]
+        claims = {each.place: self._claims.get(each.place) for each in ending}
+        for each in ending:
+            each.given_back = True
+        try:
+            if ending:
+                await self._ledger.give_back([each.ended() for each in ending])
+        except BaseException:
+            for each in ending:
+                each.given_back = False
+            raise
+        for place, number in claims.items():
+            if self._claims.get(place) == number:  # else it was claimed again
+                self._claims.pop(place, None)

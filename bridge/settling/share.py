@@ -70,6 +70,7 @@ class Share:
         direct: What comes goes to its lane, since nothing waits in the queue.
         replay: The next batch goes record by record, to find the one at fault.
         written: The mark as it is in the ledger.
+        given_back: It is said, or being said, that what ends here is no death.
         stopped: Why nothing of it is settled any more; empty while things go on.
         full: What would have to leave the lot for it to go on, if it was stopped for that.
     """

@@ -164,7 +164,7 @@ class Spool:
     async def read_again(self) -> None:
         """Enter what could not be read or opened, and copy what is damaged, if that is possible now.
 
-        A failing disk may take minutes for it, and entries can be taken meanwhile.
+        A failing disk may take minutes to read, and entries can be taken meanwhile.
         """
         if self._is_open:
             await self._unread.try_again(self._found)

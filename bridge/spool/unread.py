@@ -56,13 +56,13 @@ class Unread:
     async def begin(self, found: Callable[[Entry], None]) -> None:
         """Give what a start could not read a little time, and have nothing overtaken for a while longer."""
         loop = asyncio.get_running_loop()
-        self._held_until = loop.time() + self._order_s
         until = loop.time() + min(AGAIN_MAX_S, self._order_s)
         for pause_s in AGAIN_S:
             if self._book.first_unknown() is None or loop.time() + pause_s > until:
-                return
+                break
             await asyncio.sleep(pause_s)
             await self._find(found)
+        self._held_until = loop.time() + self._order_s
 
     def limit(self) -> float:
         """Return from which segment, by index, nothing may be handed out now: something older may come yet."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -11,13 +10,12 @@ import pytest
 
 from tests.cluster import Cluster
 from tests.faults.scene import Ground
+from tests.faults.seed import SEED_VARIABLE
 
-SEED_VARIABLE = "DRX_FAULTS_SEED"
 # Each case is a process or two, on a machine that may have two cores.
 TOGETHER = 12
 # Begun first, so that the others fit beside them.
 LONGEST = ("test_random_kills", "test_postgres_outages", "test_rebalances")
-_SEED = pytest.StashKey[int]()
 
 
 @pytest.fixture(scope="session")
@@ -29,17 +27,9 @@ def ground(
 
 
 @pytest.fixture(scope="session")
-def seed(pytestconfig: pytest.Config) -> int:
-    """Draw the seed of all that is left to chance; `DRX_FAULTS_SEED=N` gives it instead."""
-    given = os.environ.get(SEED_VARIABLE)
-    pytestconfig.stash[_SEED] = int(given) if given else secrets.randbelow(1_000_000)
-    return pytestconfig.stash[_SEED]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the seed, also of a run in which all went well."""
-    if _SEED in config.stash:
-        terminalreporter.write_line(f"faults: {SEED_VARIABLE}={config.stash[_SEED]}")
+def seed() -> int:
+    """Give the seed of all that is left to chance."""
+    return int(os.environ[SEED_VARIABLE])
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import asyncpg  # noqa: TID251 - looks at what was committed
@@ -43,6 +43,10 @@ class Offsets:
         self.steps_back: list[StepBack] = []
         self._latest: dict[tuple[str, int], int] = {}
 
+    def has_seen(self, where: str) -> bool:
+        """Whether there was anything to compare."""
+        return any(place == where for place, _ in self._latest)
+
     def see(self, where: str, partition: int, offset: int) -> None:
         """Compare with the one before."""
         before = self._latest.get((where, partition), offset)
@@ -62,6 +66,7 @@ def watched(scene: Scene) -> Iterator[Offsets]:
         finally:
             stop.set()
         looking.result()
+    assert offsets.has_seen("postgres")
 
 
 async def _look(scene: Scene, offsets: Offsets, stop: threading.Event) -> None:
@@ -71,9 +76,12 @@ async def _look(scene: Scene, offsets: Offsets, stop: threading.Event) -> None:
     places = [TopicPartition(scene.topic, number) for number in range(scene.partitions)]
     try:
         while not stop.wait(LOOK_S):
-            with suppress(asyncpg.UndefinedTableError):
-                for part, offset in await connection.fetch(_PROGRESS, scene.group):
-                    offsets.see("postgres", part, offset)
+            try:
+                rows = await connection.fetch(_PROGRESS, scene.group)
+            except asyncpg.UndefinedTableError:
+                rows = []
+            for part, offset in rows:
+                offsets.see("postgres", part, offset)
             for place in consumer.committed(places, timeout=ANSWER_S):
                 if place.offset >= 0:
                     offsets.see("kafka", place.partition, place.offset)

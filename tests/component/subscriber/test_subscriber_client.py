@@ -103,6 +103,17 @@ async def test_a_partition_that_nobody_answers_for_has_no_client_rebuilt(group: 
         assert len(group.transports) == 1
 
 
+async def test_a_partition_that_nobody_answers_for_has_the_client_rebuilt_in_the_end(group: Group) -> None:
+    """It may be the path to its leader."""
+    group.limits = Limits(look_s=0.01, partly_silent_s=0.1)
+    group.kafka.leaderless.add(B)
+    async with group.running() as running:
+        await until(lambda: len(group.transports) > 1)
+        group.kafka.leaderless.clear()
+
+        await until(lambda: running.degraded() == "ok")
+
+
 async def test_a_partition_without_an_offset_that_came_back_during_a_poll_fails_no_client(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
