@@ -43,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if kind == "auto":
         kind = "docker" if docker_answers() else "embedded"
     config.stash[_KIND] = kind
+    # Most brokers here live for seconds: to compile for longer lives is the half of what their start costs.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
     # Once for all workers, which inherit it.
     os.environ.setdefault(SEED_VARIABLE, str(secrets.randbelow(1_000_000)))
     config.addinivalue_line("markers", "postgres: needs a real database (set for whoever asks for one)")
