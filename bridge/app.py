@@ -27,7 +27,16 @@ from bridge.ingress.source import Source
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer
-from bridge.runtime.lifecycle import EndOf, Overdue, Worker, background, run_workers, stop_on_signals, unless
+from bridge.runtime.lifecycle import (
+    EndOf,
+    Overdue,
+    Worker,
+    background,
+    first_fault,
+    run_workers,
+    stop_on_signals,
+    unless,
+)
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.schema_ids import SchemaIds
 from bridge.settings import Http, Settings
@@ -66,10 +75,7 @@ async def run_ingress(settings: Settings) -> list[signal.Signals]:
             if workers is not None:
                 await run_workers(workers, stop=stop, drain_timeout_s=settings.shutdown.drain_s + CLOSE_S)
     except ExceptionGroup as group:
-        faults = group.subgroup(ConfigError)
-        if faults is None:
-            raise
-        raise faults.exceptions[0] from None
+        raise (first_fault(group, ConfigError) or group) from None
     finally:
         # Also after a failure: a thread that hangs would be waited for at the very end.
         stop.set()

@@ -23,7 +23,7 @@ from bridge.postgres.jobs import Jobs
 from bridge.postgres.pool import Database, open_database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.health import Check, Management
-from bridge.runtime.lifecycle import EndOf, Overdue, Worker, background, run_workers, stop_on_signals
+from bridge.runtime.lifecycle import EndOf, Overdue, Worker, background, first_fault, run_workers, stop_on_signals
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.settling.dead_letters import DeadLetters, dead_letter_topic
 from bridge.settling.ledger import Ledger
@@ -64,10 +64,7 @@ async def run_consumer(
         async with open_consumer(settings, consumer, registry) as workers:
             await run_workers(workers, stop=stop, drain_timeout_s=_drain_s(settings) + CLOSE_S)
     except ExceptionGroup as group:
-        faults = group.subgroup(ConfigError)
-        if faults is None:
-            raise
-        raise _first(faults) from None
+        raise (first_fault(group, ConfigError) or group) from None
     return signals
 
 
@@ -233,9 +230,3 @@ class Member:
 
 def _drain_s(settings: ConsumerSettings) -> float:
     return settings.shutdown.drain_s + settings.shutdown.commit_s
-
-
-def _first(faults: ExceptionGroup[ConfigError]) -> ConfigError:
-    """Return one of the faults, which lie as deep as the parts do."""
-    each = faults.exceptions[0]
-    return _first(each) if isinstance(each, ExceptionGroup) else each

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 Result = TypeVar("Result")
+Fault = TypeVar("Fault", bound=Exception)
 
 FAILED = 1
 INTERRUPTED = 130  # exit code after SIGINT: 128 + its number, as shells say it
@@ -44,6 +45,15 @@ async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_t
     if failures:
         msg = "workers failed"
         raise ExceptionGroup(msg, failures)
+
+
+def first_fault(group: ExceptionGroup[Exception], kind: type[Fault]) -> Fault | None:
+    """Return the first of what workers raised that is of a kind, however deep in their groups; None without any."""
+    for each in group.exceptions:
+        found = first_fault(each, kind) if isinstance(each, ExceptionGroup) else each
+        if isinstance(found, kind):
+            return found
+    return None
 
 
 @asynccontextmanager

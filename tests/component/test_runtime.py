@@ -16,8 +16,9 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from bridge.errors import ConfigError
 from bridge.runtime.health import Check, Management
-from bridge.runtime.lifecycle import EndOf, background, run_workers, unless
+from bridge.runtime.lifecycle import EndOf, background, first_fault, run_workers, unless
 from bridge.runtime.logging import configure_logging
 from bridge.runtime.metrics import IngressMetrics
 
@@ -88,6 +89,14 @@ async def test_a_background_worker_that_fails_ends_the_process() -> None:
     async with background(Part(fails=OSError()), drain_timeout_s=30) as task:
         with pytest.raises(ExceptionGroup):
             await run_workers([EndOf(task), Part()], stop=asyncio.Event(), drain_timeout_s=30)
+
+
+def test_a_fault_is_found_however_deep_it_lies() -> None:
+    fault = ConfigError("why")
+    group = ExceptionGroup("workers", [OSError(), ExceptionGroup("parts", [ExceptionGroup("deeper", [fault])])])
+
+    assert first_fault(group, ConfigError) is fault
+    assert first_fault(group, KeyError) is None
 
 
 async def test_what_is_opened_is_given_unless_the_stop_comes_first() -> None:
