@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import Histogram
 
 from bridge.kafka.transport import Place, Transport, TransportError
+from bridge.runtime.lifecycle import pause
 
 log = structlog.get_logger()
 
@@ -46,11 +47,7 @@ class Committer:
         """Commit once a period until `stop` is set."""
         while not stop.is_set():
             await self.commit(list(self._kept))
-            try:
-                async with asyncio.timeout(PERIOD_S):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await pause(stop, PERIOD_S)
 
     async def commit(self, places: Collection[Place]) -> str:
         """Commit what is new of `places`; return `ok` or the code of a failure, after which the next one makes good.

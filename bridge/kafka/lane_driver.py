@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Sequence
 
@@ -16,6 +15,7 @@ from bridge.kafka.ports import Buffer, Memory, Producer, RecordRefusedError
 from bridge.kafka.record import Record
 from bridge.kafka.spooled import identity_of, unpack
 from bridge.runtime import failpoints
+from bridge.runtime.lifecycle import pause
 
 log = structlog.get_logger()
 
@@ -124,18 +124,18 @@ class LaneDriver:
         """Write the head of what the spool holds, or wait a little; return how often in a row it failed."""
         if not self._spool.depth(lane.place):
             if lane.appending:
-                await self._pause(APPEND_S)
+                await pause(self._ending, APPEND_S)
             else:
                 lane.spooling = lane.closing = False
             return 0
         if not (self._producer.ready and self._memory.finished):
             if lane.closing:
                 self._trip(lane, ())
-            await self._pause(LOOK_S)
+            await pause(self._ending, LOOK_S)
             return attempt
         entries = await self._spool.peek(lane.place, most=lane.most(BATCH_MAX), most_bytes=PEEK_MAX_BYTES)
         if not entries:  # the disk cannot be read now
-            await self._pause(LOOK_S)
+            await pause(self._ending, LOOK_S)
         elif records := self._leave_known_out(lane, [unpack(each.payload, *lane.place) for each in entries]):
             written, refusal = await self._put(lane, records)
             self._drained(lane, records[:written])
@@ -171,12 +171,8 @@ class LaneDriver:
             log.error("worker.drain_blocked", topic=lane.topic, partition=lane.partition, code=code)
         lane.blocked = code
         most = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(attempt, 16))
-        await self._pause(random.uniform(most / 2, most))  # noqa: S311 - spreads load, guards nothing
+        await pause(self._ending, random.uniform(most / 2, most))  # noqa: S311 - spreads load, guards nothing
         return attempt + 1
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), seconds)
 
     async def _put(self, lane: Lane, records: list[Record]) -> tuple[int, NotDurableError | None]:
         """Write once; return how many were written, and if none was, why."""
