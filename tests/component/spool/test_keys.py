@@ -35,6 +35,24 @@ def turn(keys: Path) -> None:
     write_key(keys, secret=NEW)
 
 
+def take_away(keys: Path, slot: str) -> None:
+    """Have a key where the spool does not find it."""
+    (keys / slot).rename(keys.parent / "vault")
+
+
+def bring_back(keys: Path, slot: str) -> None:
+    """Undo it."""
+    (keys.parent / "vault").rename(keys / slot)
+
+
+async def lock_up(directory: Path, keys: Path) -> None:
+    """Leave an entry in the spool, and take the key away that opens it."""
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+    turn(keys)
+    take_away(keys, "previous")
+
+
 async def test_the_first_start_makes_a_key_that_only_its_owner_reads(directory: Path) -> None:
     async with open_spool(directory) as kept:
         await kept.put(1)
@@ -121,7 +139,7 @@ async def test_without_its_key_a_record_is_locked_and_waits_for_it(directory: Pa
         await kept.put(1, 2)
         await kept.put(3, lane=OTHER)
     turn(keys)
-    (keys / "previous").rename(keys.parent / "vault")
+    take_away(keys, "previous")
 
     async with open_spool(directory, key_dir=keys) as again:
         assert again.found == []
@@ -132,7 +150,7 @@ async def test_without_its_key_a_record_is_locked_and_waits_for_it(directory: Pa
         await again.tend()
         assert len(segments(directory)) == 2
 
-        (keys.parent / "vault").rename(keys / "previous")
+        bring_back(keys, "previous")
         await again.tend()
 
         assert ordinals(again.found) == [1, 2, 3]
@@ -169,11 +187,11 @@ async def test_what_comes_back_goes_where_it_belongs_but_not_before_what_was_han
     turn(keys)
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(4, 5)
-    (keys / "previous").rename(keys.parent / "vault")
+    take_away(keys, "previous")
 
     async with open_spool(directory, key_dir=keys) as again:
         assert ordinals(await again.spool.peek(LANE, most=1, most_bytes=10_000)) == [4]
-        (keys.parent / "vault").rename(keys / "previous")
+        bring_back(keys, "previous")
         await again.tend()
         assert await again.head() == [4, 1, 5]
         again.spool.drop(LANE, 1)
@@ -182,14 +200,11 @@ async def test_what_comes_back_goes_where_it_belongs_but_not_before_what_was_han
 
 async def test_what_comes_back_goes_behind_what_was_appended_meanwhile(directory: Path, keys: Path) -> None:
     """Whoever appended it may acknowledge it without a look, when it turns out to have arrived after all."""
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1)
-    turn(keys)
-    (keys / "previous").rename(keys.parent / "vault")
+    await lock_up(directory, keys)
 
     async with open_spool(directory, key_dir=keys) as again:
         await again.put(4, 5)
-        (keys.parent / "vault").rename(keys / "previous")
+        bring_back(keys, "previous")
         await again.tend()
         again.spool.drop(LANE, 2)
 
@@ -199,14 +214,11 @@ async def test_what_comes_back_goes_behind_what_was_appended_meanwhile(directory
 async def test_entries_are_taken_while_the_disk_takes_long_to_read_what_a_key_has_come_back_for(
     directory: Path, keys: Path
 ) -> None:
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1)
-    turn(keys)
-    (keys / "previous").rename(keys.parent / "vault")
+    await lock_up(directory, keys)
     disk = FaultDisk(directory)
 
     async with open_spool(directory, key_dir=keys, disk=disk) as again:
-        (keys.parent / "vault").rename(keys / "previous")
+        bring_back(keys, "previous")
         async with asyncio.timeout(HANG_S):
             with disk.hanging_reads() as hanging:
                 tending = asyncio.create_task(again.tend())
@@ -217,10 +229,7 @@ async def test_entries_are_taken_while_the_disk_takes_long_to_read_what_a_key_ha
 
 
 async def test_nothing_comes_back_to_an_empty_lane_while_something_is_on_its_way(directory: Path, keys: Path) -> None:
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1)
-    turn(keys)
-    (keys / "previous").rename(keys.parent / "vault")
+    await lock_up(directory, keys)
     disk = FaultDisk(directory)
 
     loop = asyncio.get_running_loop()
@@ -238,7 +247,7 @@ async def test_nothing_comes_back_to_an_empty_lane_while_something_is_on_its_way
             if operation == "sync" and len(calls) == 1:
                 loop.call_soon_threadsafe(append, 4, LANE)
 
-        (keys.parent / "vault").rename(keys / "previous")
+        bring_back(keys, "previous")
         disk.observe = observe
         await again.tend()
         await asyncio.gather(*calls)
@@ -252,7 +261,7 @@ async def test_nothing_comes_back_to_an_empty_lane_while_something_is_on_its_way
 async def test_a_start_without_any_key_loses_nothing(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1, 2)
-    (keys / "current").rename(keys.parent / "vault")
+    take_away(keys, "current")
 
     async with open_spool(directory, key_dir=keys) as again:
         assert again.spool.code == "no_key"
@@ -261,7 +270,7 @@ async def test_a_start_without_any_key_loses_nothing(directory: Path, keys: Path
         await again.tend()
         assert again.spool.code == "no_key"
 
-        (keys.parent / "vault").rename(keys / "current")
+        bring_back(keys, "current")
         await again.tend()
         await again.tend()
         assert again.spool.code == ""
