@@ -39,12 +39,13 @@ class Holding:
         """
         # The marks of a share are taken back once, whoever asks meanwhile.
         ending = [each for each in shares if not each.given_back]
+        if not ending:
+            return
         claims = {each.place: self._claims.get(each.place) for each in ending}
         for each in ending:
             each.given_back = True
         try:
-            if ending:
-                await self._ledger.give_back([each.ended() for each in ending])
+            await self._ledger.give_back([each.ended() for each in ending])
         except BaseException:
             for each in ending:
                 each.given_back = False
