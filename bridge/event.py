@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Literal, NamedTuple
+
+import orjson
+
+from bridge.contract.envelope import EventRecord
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import UnknownRecordError
 
 # A sender's clock may run ahead by this much before the receipt bounds the event's place in the order
 # (docs/contract.md §3: a timestamp more than 5 min ahead is clamped for ordering only).
@@ -91,6 +99,26 @@ class Event:
         """`occurred_at`, but never more than `AHEAD_MAX` after the receipt: a wrong clock must not win for ever."""
         return min(self.occurred_at, self.received_at + AHEAD_MAX)
 
+    def typed(self) -> EventRecord:
+        """Return `value` as the contract's model of this type; `isinstance` or `match` narrows it to its class.
+
+        The classes are in `bridge.contract`, one for each type: `RenewalRequested`, `PrescriptionSent`.
+
+        Raises:
+            UnknownRecordError: The type has no model: it is `drx.unrecognized`.
+        """
+        model = EVENT_MODELS.get(self.type)
+        if model is None:
+            raise UnknownRecordError
+        return model.model_validate(self.value)
+
+    def to_json(self) -> str:
+        """Return `value` as JSON text: instants ISO 8601 in UTC with `Z`, dates `YYYY-MM-DD`, decimals as strings.
+
+        Bytes, which only `drx.unrecognized` has, become base64. It holds health information.
+        """
+        return orjson.dumps(self.value, default=_plain, option=orjson.OPT_UTC_Z).decode()
+
 
 @dataclass(frozen=True, slots=True)
 class ParkReason:
@@ -107,3 +135,11 @@ class ParkReason:
     detail: str = ""
     field: str = ""
     key: str | None = None
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Decimal):
+        return f"{value:f}"  # never with an exponent
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    raise TypeError

@@ -1,0 +1,68 @@
+"""What a handler gets of an event beside its plain value: the model of its type, and JSON text."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import UnknownRecordError
+from bridge.event import UNRECOGNIZED_TYPE, Event
+from bridge.kafka.codec import Codec
+from bridge.registry.lint import expand
+from bridge.registry.loader import read_schemas, schemas_root
+from tests.unit.schema_corpus import values
+
+SCHEMAS = read_schemas(schemas_root())
+CODEC = Codec(schemas=SCHEMAS, ids={record: number for number, record in enumerate(SCHEMAS, start=1)})
+WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
+
+
+def an_event(event_type: str, value: dict[str, Any]) -> Event:
+    return Event("evt_1", event_type, "drx", "rx_1", WHEN, WHEN, value)
+
+
+@pytest.mark.parametrize("event_type", EVENT_MODELS)
+@settings(max_examples=4, deadline=None)
+@given(drawn=st.data())
+def test_a_decoded_event_is_given_as_the_model_of_its_type(event_type: str, drawn: st.DataObject) -> None:
+    model = EVENT_MODELS[event_type]
+    record = f"drx.v1.{model.__name__}"
+    value = drawn.draw(values(expand(SCHEMAS[record])))
+
+    event = an_event(event_type, CODEC.decode(CODEC.encode(record, value)).value)
+    typed = event.typed()
+    assert type(typed) is model
+    assert typed.model_dump() == dict(event.value)
+    assert json.loads(event.to_json()).keys() == event.value.keys()
+
+
+def test_what_is_no_event_has_no_model() -> None:
+    with pytest.raises(UnknownRecordError):
+        an_event(UNRECOGNIZED_TYPE, {}).typed()
+
+
+def test_a_value_that_does_not_fit_is_not_shown() -> None:
+    with pytest.raises(ValidationError) as caught:
+        an_event("prescription.created", {"patient": "Ada Lovelace"}).typed()
+
+    assert "Lovelace" not in str(caught.value)
+
+
+def test_json_has_text_for_what_json_has_no_type_for() -> None:
+    written = {"at": WHEN, "on": date(2026, 9, 14), "quantity": Decimal("1E+3"), "body": b"\x00\xff", "empty": None}
+
+    assert json.loads(an_event("prescription.created", written).to_json()) == {
+        "at": "2026-09-14T15:09:26Z",
+        "on": "2026-09-14",
+        "quantity": "1000",
+        "body": "AP8=",
+        "empty": None,
+    }
