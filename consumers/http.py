@@ -1,0 +1,263 @@
+"""Call another system over HTTP from a handler; the one door to aiohttp's client, and what each answer means.
+
+| answer | raised | what becomes of the record |
+|---|---|---|
+| 2xx | nothing | applied |
+| no connection, TLS, time-out, 3xx, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504 | `TransientError`, systemic | waits until the endpoint answers again; parked only when it alone fails |
+| 409, 412, 500 and every other 5xx | `TransientError` | tried five times, then parked |
+| every other 4xx | `PermanentError` | parked at once |
+
+Codes are constants: `http_503`, `unreachable`, `tls`, `timeout`, `cut_off`. A body of an answer may quote what was sent,
+so it is never logged or stored. `Retry-After` is not obeyed: an endpoint that is away is asked again every 30 s at most.
+"""  # noqa: E501 - a table
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import aiohttp
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
+from bridge.runtime.metrics import DURATION_BUCKETS, NAMESPACE
+
+# A connect that takes longer is an outage; the rest of `timeout_s` is for the answer.
+CONNECT_S = 5.0
+# What is read of an answer; an endless one costs no memory.
+ANSWER_MAX_BYTES = 64 * 1024
+
+_OK, _REDIRECT, _CLIENT, _SERVER = 200, 300, 400, 500
+# Answers that say that the endpoint is away, refuses us, or is not where we think: no other event would fare better.
+_SYSTEMIC = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504})
+# Another writer was faster; the same request may work after a new look.
+_CONFLICTS = frozenset({409, 412})
+
+
+class Answer(NamedTuple):
+    """What came back with a status of 2xx.
+
+    Attributes:
+        headers: Names in lower case.
+        body: The first `ANSWER_MAX_BYTES`.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpMetrics:
+    """Requests by their code and the time they took: `<name>_requests_total`, `<name>_request_duration_seconds`."""
+
+    def __init__(self, registry: CollectorRegistry, *, name: str, service: str) -> None:
+        """Register both; `name` is a constant word, `service` the group of the consumer."""
+        self.requests = Counter(
+            f"{name}_requests",
+            "HTTP requests by outcome",
+            ("service", "code"),
+            namespace=NAMESPACE,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            f"{name}_request_duration_seconds",
+            "Time to the answer",
+            ("service",),
+            namespace=NAMESPACE,
+            registry=registry,
+            buckets=DURATION_BUCKETS,
+        )
+        self.service = service
+
+    def observe(self, code: str, seconds: float) -> None:
+        """Count one request that ended with `code` (`ok`, or that of what was raised)."""
+        self.requests.labels(self.service, code).inc()
+        self.duration.labels(self.service).observe(seconds)
+
+
+class Http:
+    """A session with one endpoint; safe to share among key lanes."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, *, ping_path: str | None, metrics: HttpMetrics | None
+    ) -> None:
+        self._session = session
+        self._base_url = base_url.rstrip("/")
+        self._ping_path = ping_path
+        self._metrics = metrics
+
+    async def get(self, path: str = "", *, headers: Mapping[str, str] | None = None) -> Answer:
+        """As `request`."""
+        return await self.request("GET", path, headers=headers)
+
+    async def post(
+        self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """As `request`. Send `event.id` along as `idempotency-key`: a request may be repeated."""
+        return await self.request("POST", path, body, headers=headers)
+
+    async def put(self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None) -> Answer:
+        """As `request`."""
+        return await self.request("PUT", path, body, headers=headers)
+
+    async def ping(self) -> None:
+        """Ask whether the endpoint answers at all: any answer below 500 that is not systemic will do.
+
+        Raises:
+            TransientError: It does not.
+        """
+        try:
+            await self.request("GET", self._ping_path or "")
+        except PermanentError:
+            return
+        except TransientError as exc:
+            # Without a path of its own for this, that there is nothing to GET says that somebody is there.
+            if exc.code in {"http_409", "http_412"} or (self._ping_path is None and exc.code == "http_404"):
+                return
+            raise
+
+    async def request(
+        self, method: str, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send one request below the base URL and return an answer of 2xx; a body is JSON unless `headers` say else.
+
+        Raises:
+            TransientError: See the table of this module.
+            PermanentError: The endpoint refuses this request for good.
+        """
+        loop = asyncio.get_running_loop()
+        began, code = loop.time(), "cancelled"
+        try:
+            answer = await self._exchange(method, path, body, headers or {})
+            code = "ok"
+        except BridgeError as exc:
+            code = exc.code
+            raise
+        finally:
+            if self._metrics is not None:
+                self._metrics.observe(code, loop.time() - began)
+        return answer
+
+    async def _exchange(self, method: str, path: str, body: str | bytes, headers: Mapping[str, str]) -> Answer:
+        content = body.encode() if isinstance(body, str) else body
+        named = {name.lower(): value for name, value in headers.items()}
+        if content:
+            named.setdefault("content-type", "application/json")
+        try:
+            async with self._session.request(
+                method, self._base_url + path, data=content or None, headers=named, allow_redirects=False
+            ) as response:
+                told = await _first_bytes(response)
+                judge(response.status)
+                names = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status, names, told)
+        except aiohttp.ClientSSLError as exc:
+            raise TransientError("tls", systemic=True) from exc
+        except aiohttp.ConnectionTimeoutError as exc:
+            raise TransientError("unreachable", systemic=True) from exc
+        except TimeoutError as exc:
+            raise TransientError("timeout", systemic=True) from exc
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as exc:
+            raise TransientError("cut_off", systemic=True) from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise TransientError("unreachable", systemic=True) from exc
+
+
+def judge(status: int) -> None:
+    """Raise what a status means; 2xx means nothing. The table of this module in code.
+
+    Raises:
+        TransientError: The same request may work later.
+        PermanentError: It never will.
+    """
+    code = f"http_{status}"
+    if _OK <= status < _REDIRECT:
+        return
+    if status < _CLIENT or status in _SYSTEMIC:
+        raise TransientError(code, systemic=True)
+    if status >= _SERVER or status in _CONFLICTS:
+        raise TransientError(code)
+    raise PermanentError(code)
+
+
+@asynccontextmanager
+async def open_http(
+    base_url: str,
+    *,
+    timeout_s: float = 10.0,
+    connections: int = 64,
+    headers: Mapping[str, str] | None = None,
+    allow_http: bool = False,
+    ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
+    ping_path: str | None = None,
+    metrics: HttpMetrics | None = None,
+) -> AsyncIterator[Http]:
+    """Open a session with the endpoint at `base_url`; nothing is sent before the first request.
+
+    Args:
+        base_url: `https://host/path`; `http://` only with `allow_http`, since what is sent is health information.
+        timeout_s: For one request as a whole; less than the handler's own time-out.
+        connections: At one time; at least as many as there are lanes.
+        headers: Sent with every request, such as a token; never logged.
+        allow_http: Take an `http://` URL.
+        ca_file: PEM of who may have signed the endpoint's certificate; the system's authorities unless given.
+        cert_file: PEM of our own certificate, with its key unless `key_file` has that.
+        key_file: PEM of its key.
+        ping_path: What `ping` asks for; without one any answer to GET of the base URL but 5xx will do.
+        metrics: Counts every request.
+
+    Raises:
+        ConfigError: The URL or a file cannot be used.
+    """
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        msg = "the URL of an endpoint must be https://host[:port][/path]"
+        raise ConfigError(msg)
+    if parts.scheme == "http" and not allow_http:
+        msg = (
+            f"the URL of {parts.hostname} is plain HTTP, and what is sent is health information: use https, or allow it"
+        )
+        raise ConfigError(msg)
+    connector = aiohttp.TCPConnector(limit=connections, ssl=_tls(ca_file, cert_file, key_file))
+    async with aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s)),
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # a small answer must not become a large one
+    ) as session:
+        yield Http(session, base_url, ping_path=ping_path, metrics=metrics)
+
+
+def _tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext | bool:
+    if ca_file is None and cert_file is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if cert_file is not None:
+            context.load_cert_chain(cert_file, key_file)
+    except (OSError, ValueError):  # `ssl.SSLError` is an `OSError`
+        names = ", ".join(str(each) for each in (ca_file, cert_file, key_file) if each is not None)
+        msg = f"cannot read certificates or a key in PEM from {names}"
+        raise ConfigError(msg) from None
+    return context
+
+
+async def _first_bytes(response: aiohttp.ClientResponse) -> bytes:
+    """Read up to the bound; a longer answer is left, and its connection closed."""
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        parts.append(chunk[: ANSWER_MAX_BYTES - size])
+        size += len(parts[-1])
+        if size >= ANSWER_MAX_BYTES:
+            response.close()
+            break
+    return b"".join(parts)
