@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,7 +32,11 @@ _ANSWER_S = 30.0
 
 
 def a_producer(
-    bootstrap_servers: str, *topics: str, partitions: int = 12, patience: Patience | None = None
+    bootstrap_servers: str,
+    *topics: str,
+    partitions: int = 12,
+    patience: Patience | None = None,
+    now: Callable[[], float] = time.time,
 ) -> KafkaProducer:
     """Build a producer that `run` will connect."""
     return KafkaProducer(
@@ -40,6 +45,7 @@ def a_producer(
         partitions=partitions,
         metrics=IngressMetrics(CollectorRegistry()),
         patience=patience or Patience(),
+        now=now,
     )
 
 

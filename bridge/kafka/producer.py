@@ -8,7 +8,8 @@ What is private to aiokafka is touched in this module only; its version range is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is the door
@@ -58,9 +59,10 @@ class Generation:
         broken: Set when it must be replaced.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        """Build it; `options` say how to connect."""
+    def __init__(self, options: dict[str, Any], *, now: Callable[[], float] = time.time) -> None:
+        """Build it; `options` say how to connect, and `now` gives Unix seconds."""
         self.broken = asyncio.Event()
+        self._now = now
         self._client = AIOKafkaProducer(
             **options,
             client_id="drx-bridge",
@@ -98,10 +100,12 @@ class Generation:
         """Write the first `records`, as many as a batch holds; return how many all in-sync replicas have."""
         await self._find(topic, partition)
         builder = self._client.create_batch()
+        # Brokers refuse a time stamp more than an hour ahead (`message.timestamp.after.max.ms`), so one that a wrong
+        # clock gave would block its partition for as long as that clock was ahead.
+        now_ms = int(self._now() * 1000)
         for record in records:
-            fits = builder.append(
-                timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers
-            )
+            timestamp_ms = min(record.timestamp_ms, now_ms)
+            fits = builder.append(timestamp=timestamp_ms, key=record.key, value=record.value, headers=record.headers)
             if fits is None:
                 break
         place = TopicPartition(topic, partition)

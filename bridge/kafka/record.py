@@ -28,7 +28,7 @@ class Record(NamedTuple):
     """One record as a topic takes it; a tuple, since thousands are made a second.
 
     Attributes:
-        timestamp_ms: Receipt of the delivery; Kafka's own time of the record.
+        timestamp_ms: Receipt of the delivery. Kafka's own time of the record is never later than its write.
     """
 
     topic: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -73,13 +74,18 @@ class KafkaProducer:
         partitions: int,
         metrics: ProducerMetrics,
         patience: Patience = Patience(),
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """Watch `topics`, each of which must have `partitions`; what is written may be for others, too."""
+        """Watch `topics`, each of which must have `partitions`; what is written may be for others, too.
+
+        `now` gives Unix seconds.
+        """
         self._connection = connection
         self._topics = topics
         self._partitions = partitions
         self._metrics = metrics
         self._patience = patience
+        self._now = now
         self._generation: Generation | None = None
         self._retired: Generation | None = None  # not ended yet
         self._generations = 0
@@ -183,7 +189,7 @@ class KafkaProducer:
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
             raise NotDurableError("unreachable")
-        generation = Generation(options)
+        generation = Generation(options, now=self._now)
         try:
             await generation.start()
         except BaseException:
