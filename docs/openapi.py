@@ -24,7 +24,8 @@ REFUSALS: Mapping[str, str] = {
     "id_malformed": "webhook-id is not 1 to 200 printable ASCII characters without space",
     "timestamp_malformed": "webhook-timestamp is not 1 to 12 digits",
     "signature_malformed": "webhook-signature is too long or holds too many elements",
-    "signature_mismatch": "no element is the signature of these bytes by a secret in force; also for an unknown source",
+    "signature_mismatch": "no element is the signature of these bytes by a secret in force, or the text is ambiguous; "
+    "also for an unknown source",
     "timestamp_stale": "genuine, but the timestamp is older than the tolerance",
     "timestamp_future": "genuine, but the timestamp is ahead of ours by more than the tolerance",
     "not_found": "there is nothing at this path",
@@ -127,9 +128,10 @@ def _parameters() -> list[Document]:
         schema = {"type": "string", **({"pattern": f"^{pattern}$"} if pattern else {})}
         return {"name": name, "in": "header", "required": required, "description": text, "schema": schema}
 
+    an_id = "The same on every attempt; nowhere a `.`, 1 to 12 digits, and another `.` or the end."
     return [
         {"name": "source", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Its name."},
-        header("webhook-id", "The same on every attempt.", _pattern(signatures._is_id)),  # noqa: SLF001 - the one truth
+        header("webhook-id", an_id, _pattern(signatures._is_id)),  # noqa: SLF001 - the one truth
         header("webhook-timestamp", "Unix seconds of this attempt.", _pattern(signatures._is_timestamp)),  # noqa: SLF001 - as above
         header("webhook-signature", "`v1,<base64>` (HMAC-SHA256) or `v1a,<base64>` (ed25519); several by a space."),
         header("traceparent", "W3C Trace Context; goes on in the records.", required=False),

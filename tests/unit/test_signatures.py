@@ -164,6 +164,50 @@ def test_nothing_that_is_signed_can_change(slot: KeySlot, changed: dict[str, byt
     assert refusal(signature=signature, keys=[slot], **changed) == ("signature_mismatch", "mismatch")
 
 
+# Everything that a dot can stand before, between and after, in an id and at the beginning of a body.
+DOTTED_IDS = ("evt", "evt.1789398570", "evt.1789398570.x", "evt.x.1789398571", "1.2.3", "evt.1789398570.", "a..7", ".5")
+DOTTED_BODIES = (b"7.5", b'{"v":"1.1789398570.3"}', b"1789398570.{}", b'{"id":"evt_1"}', b".7.", b"x.7.y", b"")
+
+
+@pytest.mark.parametrize("body", DOTTED_BODIES)
+@pytest.mark.parametrize("webhook_id", DOTTED_IDS)
+@pytest.mark.parametrize(("key", "slot"), [(KEY, SLOT), (PRIVATE, PUBLIC_SLOT)], ids=["v1", "v1a"])
+def test_signed_text_cannot_be_split_in_another_place(
+    webhook_id: str, body: bytes, key: bytes | Ed25519PrivateKey, slot: KeySlot
+) -> None:
+    """The text that is signed has no lengths in it, only dots: every other way to read it is an altered delivery."""
+    signature = sign(webhook_id, NOW, body, key=key).encode()
+    parts = b".".join((webhook_id.encode(), str(NOW).encode(), body)).split(b".")
+    ways = [(b".".join(parts[:at]), parts[at], b".".join(parts[at + 1 :])) for at in range(1, len(parts) - 1)]
+    shifted = [way for way in ways if way != (webhook_id.encode(), str(NOW).encode(), body)]
+    assert len(shifted) == len(ways) - 1
+
+    for other_id, timestamp, other_body in shifted:
+        with pytest.raises(DeliveryRefusedError):
+            check(id=other_id, timestamp=timestamp, body=other_body, signature=signature, keys=[slot], tolerance_s=None)
+
+
+@pytest.mark.parametrize(
+    ("webhook_id", "body"),
+    [
+        ("evt.sent", BODY), ("evt.1a", BODY), ("1", BODY), ("evt.1789398570123", BODY), ("evt-1.", BODY),
+        (ID, b'{"version":"1.2.3","at":"10.0.0.1"}'), (ID, b'[1.5,"1.2.3"]'), (ID, b'"1.2.3"'), (ID, b"7"),
+        (ID, b" 1.5"), (ID, b"not.json"), (ID, b"1234567890123.5"), (ID, b'<a b="1.2.3"/>'), (ID, b"x" * 200 + b".1.2"),
+    ],
+)  # fmt: skip
+def test_a_dot_alone_is_no_altered_delivery(webhook_id: str, body: bytes) -> None:
+    signature = sign(webhook_id, NOW, body, key=KEY).encode()
+
+    assert check(id=webhook_id.encode(), body=body, signature=signature).id == webhook_id
+
+
+def test_an_altered_delivery_is_refused_like_a_forged_one() -> None:
+    signature = sign(f"evt.{NOW}", NOW + 1, BODY, key=KEY).encode()
+    altered = b"%d.%b" % (NOW + 1, BODY)
+
+    assert refusal(id=b"evt", body=altered, signature=signature) == ("signature_mismatch", "mismatch")
+
+
 def test_a_timestamp_of_twelve_digits_is_well_formed() -> None:
     signature = sign(ID, 999_999_999_999, BODY, key=KEY).encode()
 
@@ -239,7 +283,7 @@ def test_a_signature_header_longer_than_http_carries_is_refused_unread() -> None
 
 
 def test_ed25519_elements_are_few() -> None:
-    """Each costs a hundred microseconds per key before anything is proved."""
+    """Each hashes the body once more for each key before anything is proved."""
     junk = b"v1a,%s" % base64.b64encode(bytes(64))
 
     allowed = b" ".join([junk] * (PUBLIC_ELEMENTS_MAX - 1) + [GOOD_PUBLIC])
