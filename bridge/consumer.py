@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, TypeVar
+
+from prometheus_client import CollectorRegistry
 
 from bridge.errors import ConfigError
 from bridge.event import Event
@@ -46,6 +49,9 @@ class Context:
         ordinal: `<ingress instance>:<number>`, rising in the order of acceptance; empty for a foreign record.
         attempt: 1 for the first.
         connection: A PostgreSQL connection inside the settling transaction, in `Batches` and transactional `Lanes`.
+        resource: What `Consumer.around` yielded.
+        traceparent: W3C trace context of the delivery; empty for a foreign record.
+        origin: `import` or `replay` where the record did not come from a sender just now (header `drx_origin`).
     """
 
     group: str
@@ -55,6 +61,9 @@ class Context:
     ordinal: str
     attempt: int
     connection: Any = field(default=None, repr=False)
+    resource: Any = field(default=None, repr=False)
+    traceparent: str = ""
+    origin: str = ""
 
 
 class Setup(NamedTuple):
@@ -62,11 +71,11 @@ class Setup(NamedTuple):
 
     Attributes:
         options: The consumer's own settings (`CONSUMER_<NAME>__<KEY>`), keys in lower case.
-        registry: Where metrics of its own are registered.
+        registry: Where metrics of its own are registered; they are served beside those of the runtime.
     """
 
     options: Mapping[str, str]
-    registry: Any
+    registry: CollectorRegistry
 
 
 class Placed(NamedTuple):
@@ -115,6 +124,9 @@ class Consumer:
         handler_timeout_s: A handler that takes longer has failed, and may be tried again.
         group: Group id if it is not the name.
         tables: Tables of its own in the database that settles its records.
+        around: Opens what handlers need, such as a session with another system, and closes it after the last of them;
+            handlers get what it yields as `Context.resource`. A retriable `BridgeError` on the way in is waited for; a
+            `ConfigError` ends the process with exit code 2 before anything is read.
     """
 
     name: str
@@ -126,6 +138,7 @@ class Consumer:
     handler_timeout_s: float = HANDLER_TIMEOUT_S
     group: str = ""
     tables: Tables | None = None
+    around: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     handle: EventHandler | BatchHandler | None = field(default=None, repr=False)
     jobs: list[PeriodicJob] = field(default_factory=list, repr=False)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -23,7 +23,16 @@ from bridge.postgres.jobs import Jobs
 from bridge.postgres.pool import Database, open_database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.health import Check, Management
-from bridge.runtime.lifecycle import EndOf, Overdue, Worker, background, first_fault, run_workers, stop_on_signals
+from bridge.runtime.lifecycle import (
+    EndOf,
+    Overdue,
+    Worker,
+    background,
+    first_fault,
+    pause,
+    run_workers,
+    stop_on_signals,
+)
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.settling.dead_letters import DeadLetters, dead_letter_topic
 from bridge.settling.ledger import Ledger
@@ -147,21 +156,43 @@ class Member:
             ConfigError: A check says that the operator must decide.
             ExceptionGroup: What a part raised.
         """
-        ground = await self._started(stop)
-        if ground is None:
-            return
-        consumer, drain_s = self._consumer, _drain_s(self._settings)
         async with AsyncExitStack() as stack:
-            settler = await self._open_settler(stack, ground)
+            # Entered and left by this task: a task group or a time-out within `around` must not be left by another.
+            resource = await self._around(stack, stop)
+            ground = await self._started(stop)
+            if ground is None:
+                return
+            settler = await self._open_settler(stack, ground, resource)
             # Outlives the subscriber, which drains it.
             settling = await stack.enter_async_context(background(settler, drain_timeout_s=CLOSE_S))
             subscriber = self._subscribe(settler)
+            consumer = self._consumer
             jobs = Jobs(
                 consumer.jobs, group=consumer.group, database=self._database, timeout_s=consumer.handler_timeout_s
             )
             self._settler, self._subscriber, self._start = settler, subscriber, "ok"
             log.info("worker.started", group=consumer.group)
+            drain_s = _drain_s(self._settings)
             await run_workers([subscriber, EndOf(settling), jobs], stop=stop, drain_timeout_s=drain_s)
+
+    async def _around(self, stack: AsyncExitStack, stop: asyncio.Event) -> Any:
+        """Open what the handlers need, for as long as it takes; None where they need nothing, or `stop` was set."""
+        around = self._consumer.around
+        while around is not None and not stop.is_set():
+            try:
+                return await stack.enter_async_context(around())
+            except BridgeError as exc:
+                if not exc.retriable:
+                    raise
+                await self._wait(exc, stop)
+        return None
+
+    async def _wait(self, exc: BridgeError, stop: asyncio.Event) -> None:
+        """Wait before the next attempt at a start that `exc` prevented."""
+        if exc.code != self._start:
+            log.warning("worker.start_waits", group=self._consumer.group, code=exc.code)
+        self._start = exc.code
+        await pause(stop, RETRY_S)
 
     async def _started(self, stop: asyncio.Event) -> Ground | None:
         """Ask until Kafka and PostgreSQL answer; None when `stop` was set before."""
@@ -178,14 +209,10 @@ class Member:
             except BridgeError as exc:
                 if isinstance(exc, ConfigError):
                     raise
-                if exc.code != self._start:
-                    log.warning("worker.start_waits", group=self._consumer.group, code=exc.code)
-                self._start = exc.code
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RETRY_S)
+                await self._wait(exc, stop)
         return None
 
-    async def _open_settler(self, stack: AsyncExitStack, ground: Ground) -> Settler:
+    async def _open_settler(self, stack: AsyncExitStack, ground: Ground, resource: Any) -> Settler:
         consumer = self._consumer
         return Settler(
             consumer=consumer.within(self._settings.postgres.pool_size),
@@ -193,6 +220,7 @@ class Member:
             ledger=Ledger(self._database, group=consumer.group, cluster_id=ground.cluster_id),
             decoder=self._decoder,
             metrics=self._metrics,
+            resource=resource,
             dead_letters=await self._open_dead_letters(stack, ground) if consumer.order_free else None,
         )
 

@@ -160,8 +160,7 @@ class FastPath:
 
     async def _call(self, share: Share, settlement: Settlement, events: Sequence[Sorted]) -> None:
         connection = settlement.connection
-        group = self._parts.consumer.group
-        placed = [event.placed(group, attempt=1, connection=connection) for event in events]
+        placed = [self._parts.placed(event, attempt=1, connection=connection) for event in events]
         try:
             await self._parts.call(share, placed, connection)
         except TransientError as exc:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bridge.consumer import BatchHandler, Consumer, EventHandler, Lanes, Placed
+from bridge.consumer import BatchHandler, Consumer, Context, EventHandler, Lanes, Placed
 from bridge.errors import ConfigError, TransientError
 from bridge.postgres.errors import NoConnectionError
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, hit
@@ -21,7 +21,7 @@ from bridge.settling.gate import Gate
 from bridge.settling.learning import Learner
 from bridge.settling.ledger import Ledger, Settlement
 from bridge.settling.share import Lane, Share
-from bridge.settling.sorting import Sorter
+from bridge.settling.sorting import Sorted, Sorter
 from bridge.settling.tally import Tally
 
 # Between attempts at what must be written whatever it takes; the database is asked often enough to be noticed back.
@@ -35,6 +35,7 @@ class Parts:
     Attributes:
         spread: Draws delays; `random.uniform` but in tests.
         dead_letters: Only for consumers that are order-free.
+        resource: What `Consumer.around` yielded.
     """
 
     consumer: Consumer
@@ -46,12 +47,30 @@ class Parts:
     breaker: ParkBreaker
     dead_letters: DeadLetters | None = None
     spread: Spread = random.uniform
+    resource: Any = None
 
     @property
     def transactional(self) -> bool:
         """Whether the handler works inside the settling transaction."""
         mode = self.consumer.mode
         return not isinstance(mode, Lanes) or mode.transactional
+
+    def placed(self, event: Sorted, *, attempt: int, connection: Any) -> Placed:
+        """Return what a handler is given."""
+        topic, partition, offset = event.record[:3]
+        context = Context(
+            self.consumer.group,
+            topic,
+            partition,
+            offset,
+            event.ordinal,
+            attempt,
+            connection,
+            self.resource,
+            event.traceparent,
+            event.origin,
+        )
+        return Placed(event.event, context)
 
     async def call(self, share: Share, placed: Sequence[Placed], connection: Any) -> None:
         """Run the handler within its bound."""

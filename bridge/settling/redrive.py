@@ -149,7 +149,7 @@ class Redrive:
         return verdict == "fresh"
 
     async def _call(self, lane: Lane, event: Sorted, connection: object) -> None:
-        placed = event.placed(self._parts.consumer.group, attempt=lane.attempt, connection=connection)
+        placed = self._parts.placed(event, attempt=lane.attempt, connection=connection)
         await self._parts.call(lane.share, (placed,), connection)
         lane.handled = True
         self._parts.gate.passed(lane.name)

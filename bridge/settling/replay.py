@@ -153,7 +153,7 @@ class Replay:
                 if verdict == "conflict":
                     raise PermanentError(ID_CONFLICT)  # noqa: TRY301 - judged with what the handler raises
                 if verdict == "fresh":
-                    placed = event.placed(self._parts.consumer.group, attempt=1, connection=settlement.connection)
+                    placed = self._parts.placed(event, attempt=1, connection=settlement.connection)
                     try:
                         await self._parts.call(share, (placed,), settlement.connection)
                     except HandlerStuckError:

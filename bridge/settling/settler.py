@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import structlog
 
@@ -61,6 +62,7 @@ class Settler:
         decoder: Decoder,
         metrics: ConsumerMetrics,
         dead_letters: DeadLetters | None = None,
+        resource: Any = None,
         breaker: ParkBreaker | None = None,
         learner: Learner | None = None,
         spread: Spread = random.uniform,
@@ -99,6 +101,7 @@ class Settler:
             breaker=brake.breaker,
             dead_letters=dead_letters,
             spread=spread,
+            resource=resource,
         )
         parker = Parker(parts)
         self._redrive = Redrive(parts, database=database, poll_s=release_poll_s)

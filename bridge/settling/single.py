@@ -109,9 +109,7 @@ class Single:
             if verdict == "conflict":
                 raise PermanentError(ID_CONFLICT)
             if verdict == "fresh":
-                placed = event.placed(
-                    self._parts.consumer.group, attempt=lane.attempt, connection=settlement.connection
-                )
+                placed = self._parts.placed(event, attempt=lane.attempt, connection=settlement.connection)
                 await self._parts.call(share, (placed,), settlement.connection)
                 lane.handled = True
         self._parts.gate.passed(lane.name)
@@ -126,7 +124,7 @@ class Single:
         if verdict == "conflict":
             raise PermanentError(ID_CONFLICT)
         if verdict == "fresh":
-            placed = event.placed(self._parts.consumer.group, attempt=lane.attempt, connection=None)
+            placed = self._parts.placed(event, attempt=lane.attempt, connection=None)
             await self._parts.call(lane.share, (placed,), None)
             self._parts.gate.passed(lane.name)
             hit(AFTER_EFFECT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from bridge.consumer import Consumer, Context, Placed
+from bridge.consumer import Consumer
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
@@ -12,6 +12,7 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.settling.failure import Failure, classify
 from bridge.settling.ledger import Inbox
 
+_HEADERS = ("drx_body_sha256", "drx_ordinal", "traceparent", "drx_origin")
 KNOWN_TYPES = frozenset({*EVENT_MODELS, UNRECOGNIZED_TYPE})
 
 
@@ -47,11 +48,8 @@ class Sorted(NamedTuple):
     event: Event
     inbox: Inbox
     ordinal: str
-
-    def placed(self, group: str, *, attempt: int, connection: object) -> Placed:
-        """Return what a handler is given."""
-        topic, partition, offset = self.record[:3]
-        return Placed(self.event, Context(group, topic, partition, offset, self.ordinal, attempt, connection))
+    traceparent: str = ""
+    origin: str = ""
 
 
 class Sorter:
@@ -90,9 +88,8 @@ class Sorter:
             return classify(exc)
         if content is None and not self._consumer.wants(event.type):
             return None
-        digest = headers.get("drx_body_sha256", b"").decode("ascii", "replace")
-        ordinal = headers.get("drx_ordinal", b"").decode("ascii", "replace")
-        return Sorted(record, event, Inbox(event.source, event.id, digest), ordinal)
+        digest, ordinal, traceparent, origin = (headers.get(name, b"").decode("ascii", "replace") for name in _HEADERS)
+        return Sorted(record, event, Inbox(event.source, event.id, digest), ordinal, traceparent, origin)
 
     def _skips_type(self, content: bytes) -> bool:
         """Types come from a closed list, so each is matched once; a foreign one is not worth remembering."""

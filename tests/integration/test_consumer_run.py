@@ -50,6 +50,30 @@ async def handle(event, context):
 async def count(connection):
     await connection.execute("update jobs set runs = runs + 1")
 """
+# Opens something around its handlers: away at first, and with a setting that cannot be used if BROKEN is set.
+AROUND = """
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from bridge.consumer import Consumer, Lanes
+from bridge.errors import ConfigError, TransientError
+told, tries = Path(os.environ["TOLD"]), []
+@asynccontextmanager
+async def around():
+    if "BROKEN" in os.environ:
+        raise ConfigError("desk.url: no URL")
+    tries.append(1)
+    if len(tries) == 1:
+        raise TransientError("desk_away")
+    yield "session"
+    with told.open("a") as file:
+        print("closed", file=file)
+consumer = Consumer(name="desk", topics=["{topic}"], group="{group}", around=around)
+@consumer.handler
+async def handle(event, context):
+    with told.open("a") as file:
+        print(context.resource, bool(context.traceparent), file=file)
+"""
 TABLES = (
     "create table applied (event_id text primary key)",
     "create table jobs (runs int)",
@@ -67,6 +91,14 @@ def topic(topics: Topics) -> str:
 @pytest.fixture
 def group(topics: Topics) -> str:
     return topics.unique_key("group")
+
+
+@pytest.fixture(autouse=True)
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Name the file that some of the consumers write to."""
+    path = tmp_path / "told"
+    monkeypatch.setenv("TOLD", str(path))
+    return path
 
 
 @pytest.fixture
@@ -103,6 +135,10 @@ def write(cluster: Cluster, topic: str, count: int) -> int:
 
 def rows(dsn: str, query: str) -> list[Any]:
     return execute(dsn, query)[0]
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
 
 
 def progress(dsn: str) -> int:
@@ -248,3 +284,27 @@ async def test_what_an_order_free_consumer_cannot_apply_goes_to_its_dead_letter_
     assert {(each.header("drx_dlq_class"), each.header("drx_dlq_code")) for each in letters} == {
         ("permanent", "refused")
     }
+
+
+async def test_what_handlers_need_is_opened_before_them_and_closed_after_them(
+    start: Start, cluster: Cluster, topic: str, postgres: str, told: Path
+) -> None:
+    written = write(cluster, topic, 5)
+    with start(code=AROUND) as desk:
+        desk.ready()
+        until(lambda: progress(postgres) == written, what="everything settled")
+        code = await desk.end()
+
+    assert code == 0, desk.output()
+    assert '"code":"desk_away"' in desk.output()
+    assert lines(told) == ["session True"] * written + ["closed"]
+
+
+async def test_a_setting_that_cannot_be_used_around_handlers_ends_the_start(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKEN", "1")
+    with start(code=AROUND, bootstrap_servers=f"127.0.0.1:{free_port()}") as desk:
+        assert desk.ended() == 2
+
+    assert "desk.url: no URL" in desk.output()
