@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -119,7 +120,8 @@ class Consumer:
         topics: Topics to subscribe to.
         mode: How the handler is run.
         types: Patterns of event types to handle (`renewal.*`); the others are settled unseen.
-        unknown: What becomes of a record whose type is one of `types` and not known to this release.
+        unknown: What becomes of a record whose type is one of `types` and not known to this release: its key is
+            parked, it is skipped and counted, or the process ends.
         order_free: Declares that events of a key need no order: failures go to the dead-letter topic, not parked.
         handler_timeout_s: A handler that takes longer has failed, and may be tried again.
         group: Group id if it is not the name.
@@ -133,7 +135,7 @@ class Consumer:
     topics: Sequence[str]
     mode: Lanes | Batches = field(default_factory=Lanes)
     types: Sequence[str] = ("*",)
-    unknown: Literal["skip", "park", "fail"] = "skip"
+    unknown: Literal["skip", "park", "fail"] = "park"
     order_free: bool = False
     handler_timeout_s: float = HANDLER_TIMEOUT_S
     group: str = ""
@@ -143,21 +145,37 @@ class Consumer:
     jobs: list[PeriodicJob] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        """Default the group."""
+        """Default the group.
+
+        Raises:
+            ConfigError: The handler is no coroutine function.
+        """
         self.group = self.group or self.name
+        if self.handle is not None:
+            self._demand_async(self.handle)
 
     def handler(self, function: Handler) -> Handler:
-        """Decorate the one function that applies events: `(event, context)`, or `(batch, connection)` in batches."""
+        """Decorate the one function that applies events: `(event, context)`, or `(batch, connection)` in batches.
+
+        Raises:
+            ConfigError: It is the second one, or no coroutine function.
+        """
         if self.handle is not None:
             msg = f"consumer {self.name!r} has two handlers"
             raise ConfigError(msg)
+        self._demand_async(function)
         self.handle = function
         return function
 
     def job(self, *, every_s: float) -> Callable[[Job], Job]:
-        """Decorate a function `(connection)` that runs every `every_s` seconds, on one process of the group."""
+        """Decorate a function `(connection)` that runs every `every_s` seconds, on one process of the group.
+
+        Raises:
+            ConfigError: It is no coroutine function.
+        """
 
         def register(function: Job) -> Job:
+            self._demand_async(function)
             self.jobs.append(PeriodicJob(function, every_s))
             return function
 
@@ -176,3 +194,10 @@ class Consumer:
     def wants(self, event_type: str) -> bool:
         """Whether events of this type are handled."""
         return any(fnmatchcase(event_type, pattern) for pattern in self.types)
+
+    def _demand_async(self, function: Callable[..., Any]) -> None:
+        """Refuse a synchronous function: its effect would be there before its result is found to be no awaitable."""
+        if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
+            name = getattr(function, "__qualname__", type(function).__qualname__)
+            msg = f"consumer {self.name!r}: {name} must be declared with `async def`"
+            raise ConfigError(msg)

@@ -16,10 +16,10 @@ from bridge.settling.ledger import Settlement
 from bridge.settling.parking import key_text
 from bridge.settling.parts import Parts
 from bridge.settling.share import Share
-from bridge.settling.sorting import Sorted
+from bridge.settling.sorting import Skip, Sorted
 
-Ready = Sorted | Failure | None
-"""What a record is; None when the consumer has no use for it."""
+Ready = Sorted | Failure | Skip
+"""What a record is."""
 
 
 @dataclass(slots=True)
@@ -127,6 +127,7 @@ class FastPath:
         offsets = frozenset([*(item[0].offset for item in batch.items), *(each.offset for each in batch.behind)])
         if not events and not batch.behind:
             share.settle(offsets)
+            self._pass_over(share, batch)
             return
         async with self._parts.settling(share, offsets, effects=True) as settlement:
             await settlement.fence(min(offsets))
@@ -138,11 +139,16 @@ class FastPath:
         self._parts.gate.passed(*(share.name(event.record) for event in fresh))
         self._parts.breaker.note(other=len(events))
         self._parts.tally.applied(fresh)
+        if len(events) < len(batch.items):
+            self._pass_over(share, batch)
         topic = share.place.topic
         if batch.behind:
             self._parts.tally.appended(topic, len(batch.behind))
         if len(fresh) < len(events):
             self._parts.tally.count(topic, "duplicate", len(events) - len(fresh))
+
+    def _pass_over(self, share: Share, batch: Batch) -> None:
+        self._parts.tally.passed_over(share.place.topic, (ready for _, ready in batch.items))
 
     async def _append(self, share: Share, settlement: Settlement, records: Sequence[ConsumedRecord]) -> None:
         for record in records:

@@ -47,8 +47,10 @@ class Careful:
             return
         record = share.queue.popleft()
         share.careful_left -= 1
-        if self._parts.sorter.skips(record):
+        skip = self._parts.sorter.skips(record)
+        if skip is not None:
             share.settle((record.offset,))
+            self._parts.tally.passed_over(record.topic, (skip,))
             return
         share.suspect = record.offset
         self._lanes.put(share, record)

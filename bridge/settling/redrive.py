@@ -19,7 +19,7 @@ from bridge.settling.ledger import FencedError, Settlement
 from bridge.settling.parking import ParkedEvent
 from bridge.settling.parts import Parts
 from bridge.settling.share import Lane, Share
-from bridge.settling.sorting import Sorted
+from bridge.settling.sorting import Skip, Sorted
 
 # How soon an operator sees that a release has begun.
 POLL_S = 1.0
@@ -140,6 +140,9 @@ class Redrive:
                 if not isinstance(answer, Failure):
                     raise _LearningError(answer)
             raise DecodeError(ready.code)
+        if isinstance(ready, Skip):
+            self._parts.tally.passed_over(waiting.record.topic, (ready,))
+            return None
         return ready
 
     async def _fresh(self, settlement: Settlement, event: Sorted) -> bool:

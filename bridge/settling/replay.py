@@ -20,7 +20,7 @@ from bridge.settling.parker import Parker
 from bridge.settling.parking import ParkingFullError, key_text
 from bridge.settling.parts import Parts
 from bridge.settling.share import Share
-from bridge.settling.sorting import Sorted
+from bridge.settling.sorting import Skip, Sorted
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class _Pass:
     appended: int = 0
     parked: list[tuple[ConsumedRecord, Park]] = field(default_factory=list)
     parked_keys: set[str] = field(default_factory=set)
+    skips: list[Skip] = field(default_factory=list)
     held: dict[str, list[ConsumedRecord]] = field(default_factory=dict)
     retries: dict[str, Retry] = field(default_factory=dict)
     rest: list[ConsumedRecord] = field(default_factory=list)
@@ -135,8 +136,9 @@ class Replay:
                 done.settled.append(record.offset)
                 return True
             share.parked.discard(key)
-        if ready is None:
+        if isinstance(ready, Skip):
             done.settled.append(record.offset)
+            done.skips.append(ready)
             return True
         if isinstance(ready, Sorted):
             return await self._event(share, settlement, done, key, ready)
@@ -209,6 +211,7 @@ class Replay:
         tally.applied(done.applied)
         tally.count(topic, "duplicate", done.duplicates)
         tally.count(topic, "parked", done.appended)
+        tally.passed_over(topic, done.skips)
         self._parts.breaker.note(other=len(done.applied) + done.duplicates)
         for record, park in done.parked:
             self._parker.parked(share, record, park.failure, attempts=park.attempts)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bridge.errors import BridgeError, TransientError
-from bridge.kafka.transport import ConsumedRecord
 from bridge.settling.breaker import ParkBreakerOpenError
 from bridge.settling.failure import ID_CONFLICT, Failure, classify
 from bridge.settling.ledger import FencedError, Inbox, Verdict
@@ -64,10 +63,6 @@ class Rounds:
         if share not in self._writing:
             self._writing.add(share)
             self._start(self._write_rounds(share))
-
-    def skip(self, share: Share, record: ConsumedRecord) -> None:
-        """Settle a record that the consumer has no use for: nothing needs to be written for it at once."""
-        share.settle((record.offset,))
 
     async def work(self, shares: Callable[[], Iterable[Share]]) -> None:
         """Write the marks of `shares` once in a while, until cancelled."""

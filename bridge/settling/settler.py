@@ -157,8 +157,9 @@ class Settler:
                 stale += 1
             elif not share.direct:
                 share.queue.append(record)
-            elif self._sorter.skips(record):
+            elif (skip := self._sorter.skips(record)) is not None:
                 share.settle((record.offset,))
+                self._parts.tally.passed_over(place.topic, (skip,))
             else:
                 self._lanes.put(share, record)
         if stale:

@@ -17,7 +17,7 @@ from bridge.settling.parking import ParkingFullError
 from bridge.settling.parts import Parts
 from bridge.settling.rounds import Rounds
 from bridge.settling.share import Lane, Share
-from bridge.settling.sorting import Sorted
+from bridge.settling.sorting import Skip, Sorted
 
 
 class Single:
@@ -51,8 +51,9 @@ class Single:
         if share.suspect == record.offset and not await self._harmless(share, record):
             return Next.DONE
         ready = self._parts.sorter.sort(record)
-        if ready is None:
-            self._rounds.skip(share, record)
+        if isinstance(ready, Skip):
+            share.settle((record.offset,))  # nothing needs to be written for it at once
+            self._parts.tally.passed_over(record.topic, (ready,))
             return Next.DONE
         if isinstance(ready, Failure):
             return await self._unreadable(lane, record, ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from bridge.consumer import Consumer
@@ -41,6 +42,15 @@ class UnknownTypeError(BridgeError):
     code = "unknown_type"
 
 
+class Skip(Enum):
+    """Why a record is settled unseen."""
+
+    UNWANTED = auto()
+    """Its type is none of the consumer's."""
+    UNKNOWN = auto()
+    """Its type is one of the consumer's and not known to this release, and the consumer says `skip`."""
+
+
 class Sorted(NamedTuple):
     """A record that the handler wants, as an event."""
 
@@ -59,25 +69,26 @@ class Sorter:
         """Sort for `consumer`."""
         self._consumer = consumer
         self._decode = decoder.decode
-        self._skips: dict[bytes, bool] = {}
+        self._skips: dict[bytes, Skip | None] = {}
 
-    def skips(self, record: ConsumedRecord) -> bool:
-        """Whether the header alone says that the record is nothing to this consumer."""
+    def skips(self, record: ConsumedRecord) -> Skip | None:
+        """Return why the header alone says that the record is nothing to this consumer."""
         for name, content in record.headers:
             if name == "ce_type":
                 return self._skips_type(content)
-        return False
+        return None
 
-    def sort(self, record: ConsumedRecord) -> Sorted | Failure | None:
-        """Return the event, or why there is none; None when the consumer has no use for it.
+    def sort(self, record: ConsumedRecord) -> Sorted | Failure | Skip:
+        """Return the event, or why there is none.
 
         Raises:
             UnknownTypeError: The consumer fails for types that are not known.
         """
         headers = dict(record.headers[::-1])  # the first of a name counts
         content = headers.get("ce_type")
-        if content is not None and self._skips_type(content):
-            return None
+        skip = None if content is None else self._skips_type(content)
+        if skip is not None:
+            return skip
         try:
             event = self._decode(record)
         except UnknownRecordError as exc:
@@ -87,22 +98,24 @@ class Sorter:
                 return self._unknown(UnknownRecordError())
             return classify(exc)
         if content is None and not self._consumer.wants(event.type):
-            return None
+            return Skip.UNWANTED
         digest, ordinal, traceparent, origin = (headers.get(name, b"").decode("ascii", "replace") for name in _HEADERS)
         return Sorted(record, event, Inbox(event.source, event.id, digest), ordinal, traceparent, origin)
 
-    def _skips_type(self, content: bytes) -> bool:
+    def _skips_type(self, content: bytes) -> Skip | None:
         """Types come from a closed list, so each is matched once; a foreign one is not worth remembering."""
-        skips = self._skips.get(content)
-        if skips is None:
+        try:
+            return self._skips[content]
+        except KeyError:
             name = content.decode("utf-8", "replace")
-            skips = not self._consumer.wants(name)
-            if name not in KNOWN_TYPES:
-                return skips or self._consumer.unknown == "skip"
-            self._skips[content] = skips
-        return skips
+        skip = None if self._consumer.wants(name) else Skip.UNWANTED
+        if name in KNOWN_TYPES:
+            self._skips[content] = skip
+        elif skip is None and self._consumer.unknown == "skip":
+            return Skip.UNKNOWN
+        return skip
 
-    def _unknown(self, exc: UnknownRecordError) -> Failure | None:
+    def _unknown(self, exc: UnknownRecordError) -> Failure | Skip:
         if self._consumer.unknown == "fail":
             raise UnknownTypeError from exc
-        return None if self._consumer.unknown == "skip" else classify(exc)
+        return Skip.UNKNOWN if self._consumer.unknown == "skip" else classify(exc)

@@ -13,12 +13,13 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.logging import trail
 from bridge.settling.failure import Failure, FailureClass
-from bridge.settling.sorting import Sorted
+from bridge.settling.sorting import Skip, Sorted
 
 log = structlog.get_logger()
 
-Outcome = Literal["applied", "duplicate", "stale", "parked", "dlq", "retry"]
-"""`duplicate`: its event was settled before. `stale`: the record itself was, in an earlier life. `retry` is no end."""
+Outcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "dlq", "retry"]
+"""`duplicate`: its event was settled before. `stale`: the record itself was, in an earlier life. `skipped`: of a type
+that this release does not know, and the consumer says `skip`. `retry` is no end."""
 
 
 class Tally:
@@ -52,6 +53,12 @@ class Tally:
             counter = self._metrics.consumer_records.labels(self._metrics.service, topic, outcome)
             self._records[topic, outcome] = counter
         counter.inc(records)
+
+    def passed_over(self, topic: str, skips: Iterable[object]) -> None:
+        """Count, among what is settled unseen, what the consumer would have wanted if this release knew its type."""
+        unknown = sum(each is Skip.UNKNOWN for each in skips)
+        if unknown:
+            self.count(topic, "skipped", unknown)
 
     def applied(self, records: Sequence[Sorted]) -> None:
         """Count records of one topic whose effects are there, and how old they are."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
 import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
+from bridge.errors import ConfigError
 
 
 def count(consumer: Consumer) -> int:
@@ -34,3 +39,57 @@ def test_other_modes_keep_no_connection_for_long(mode: Lanes | Batches) -> None:
     consumer = Consumer("tests", ["topic"], mode=mode)
 
     assert consumer.within(2) is consumer
+
+
+def test_a_type_that_this_release_does_not_know_is_parked_unless_the_team_says_otherwise() -> None:
+    assert Consumer("tests", ["topic"]).unknown == "park"
+
+
+class AsyncCall:
+    async def __call__(self, *given: object) -> None:
+        del given
+
+
+class SyncCall:
+    def __call__(self, *given: object) -> None:
+        del given
+
+
+async def handled(*given: object) -> None:
+    del given
+
+
+def effect_at_once(*given: object) -> None:
+    del given
+
+
+async def yields(*given: object) -> AsyncIterator[object]:
+    yield given
+
+
+REFUSED = [effect_at_once, SyncCall(), functools.partial(effect_at_once, 1), yields]
+
+
+@pytest.mark.parametrize("function", [handled, AsyncCall(), functools.partial(handled, 1), AsyncCall().__call__])
+def test_whatever_is_async_may_handle(function: Callable[..., Any]) -> None:
+    consumer = Consumer("tests", ["topic"])
+
+    consumer.handler(function)
+    consumer.job(every_s=1)(function)
+
+    assert (consumer.handle, consumer.jobs[0].run) == (function, function)
+
+
+@pytest.mark.parametrize("function", REFUSED)
+def test_a_synchronous_handler_is_refused_at_registration(function: Callable[..., Any]) -> None:
+    """Its effect would happen at each attempt, and each attempt would fail."""
+    consumer = Consumer("tests", ["topic"])
+
+    with pytest.raises(ConfigError, match="async def"):
+        consumer.handler(function)
+    with pytest.raises(ConfigError, match="async def"):
+        consumer.job(every_s=1)(function)
+    with pytest.raises(ConfigError, match="async def"):
+        Consumer("tests", ["topic"], handle=function)
+
+    assert (consumer.handle, consumer.jobs) == (None, [])

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.consumer import Consumer
 from bridge.settling.failure import Failure
-from bridge.settling.sorting import Sorter, UnknownTypeError
+from bridge.settling.sorting import Skip, Sorter, UnknownTypeError
 from tests.settling import PLACE, POISON, PlainDecoder, a_record
 
 
@@ -22,14 +22,17 @@ def test_an_unknown_type_that_nobody_asked_for_is_passed_over(unknown: str, valu
     sorter = a_sorter(unknown, "renewal.*", "prescription.sent")
     record = a_record(0, type="made.up", value=value)
 
-    assert (sorter.skips(record), sorter.sort(record)) == (True, None)
+    assert (sorter.skips(record), sorter.sort(record)) == (Skip.UNWANTED, Skip.UNWANTED)
 
 
 @pytest.mark.parametrize("types", [["renewal.*"], ["*"]], ids=["its pattern", "everything"])
 def test_an_unknown_type_that_was_asked_for_is_what_the_consumer_says(types: list[str]) -> None:
     record = a_record(0, type="renewal.foreseen")
 
-    assert a_sorter("skip", *types).sort(record) is None
+    assert (a_sorter("skip", *types).sort(record), a_sorter("skip", *types).skips(record)) == (
+        Skip.UNKNOWN,
+        Skip.UNKNOWN,
+    )
     assert a_sorter("park", *types).sort(record) == Failure("poison", "unknown_record")
     with pytest.raises(UnknownTypeError):
         a_sorter("fail", *types).sort(record)
