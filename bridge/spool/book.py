@@ -150,6 +150,11 @@ class Book:
         """Return how many records wait for their key."""
         return sum(len(segment.locked) for segment in self.segments.values())
 
+    def keys(self) -> set[bytes]:
+        """Return the ids of the keys without which something that waits could not be read after a restart."""
+        held = (segment.keys for segment in self.segments.values() if segment.live or segment.skipped)
+        return set().union(*held)
+
     def unread(self) -> list[Segment]:
         """Return the segments that hold anything that the disk does not give back now."""
         return [segment for segment in self.segments.values() if segment.is_unread]

@@ -13,6 +13,7 @@ import structlog
 from bridge.errors import NotDurableError
 from bridge.runtime.logging import trail
 from bridge.spool.ballast import SIZE_BYTES
+from bridge.spool.book import Book
 from bridge.spool.condition import STALLED
 from bridge.spool.format import Entry
 from bridge.spool.hand import Hand
@@ -42,6 +43,7 @@ class Commits:
         *,
         hand: Hand,
         writer: Writer,
+        book: Book,
         durable: Callable[[Sequence[Entry], Written], None],
         refused: Callable[[str], None],
         stalled: Callable[[str], None],
@@ -53,6 +55,7 @@ class Commits:
         """
         self._hand = hand
         self._writer = writer
+        self._book = book
         self._durable = durable
         self._refused = refused
         self._stalled = stalled
@@ -105,7 +108,8 @@ class Commits:
         entries = [entry for call in group for entry in call.entries]
         watch = asyncio.get_running_loop().call_later(self._stalled_s, self._stalled, STALLED)
         try:
-            written = await self._hand.do(partial(self._writer.write, entries))
+            write = partial(self._writer.write, entries, is_first=not self._book.events())
+            written = await self._hand.do(write)
         except NotDurableError as exc:
             self._give_up(group, exc.code)
         except Exception as exc:  # noqa: BLE001 - a bug must not leave anybody waiting, nor the next group unwritten

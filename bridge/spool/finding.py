@@ -188,6 +188,7 @@ class Finder:
                 damage.append((record.offset, record.offset + record.head.size))
             else:
                 entries.append(entry)
+                segment.keys.add(record.head.key_id)
                 lanes[entry.lane].append(_place_of(segment, record))
         for lane, places in lanes.items():
             self._book.enter(lane, places)

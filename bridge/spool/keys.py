@@ -31,9 +31,11 @@ class KeyRing:
 
     Attributes:
         directory: Where the files are.
-        current: What seals; None when there is no key for it.
+        current: The last good content of `current`; None when there was none yet.
         opening: What opens, by id.
         names: The file that each of them came from.
+        present: Ids of the keys that a file held when the directory was read last. What is sealed with any other
+            cannot be opened after a restart.
         complaint: A file that cannot be used, and why.
     """
 
@@ -44,10 +46,12 @@ class KeyRing:
         self.current: Key | None = None
         self.opening: dict[bytes, Key] = {}
         self.names: dict[bytes, str] = {}
+        self.present: frozenset[bytes] = frozenset()
 
     def load(self) -> None:
         """Read the directory; what cannot be used is named in the log, and the last good keys stay in force."""
         complaint = None
+        present = set()
         for name in _names(self.directory):
             try:
                 key = _read(self.directory / name)
@@ -56,11 +60,18 @@ class KeyRing:
                 continue
             self.opening = {**self.opening, key.id: key}
             self.names[key.id] = name
+            present.add(key.id)
             if name == CURRENT:
                 self.current = key
         if complaint and complaint != self.complaint:
             log.error("worker.spool_key_refused", key=complaint[0], code=complaint[1])
         self.complaint = complaint
+        self.present = frozenset(present)
+
+    @property
+    def sealing(self) -> Key | None:
+        """What seals: `current`, as long as any file holds it."""
+        return self.current if self.current is not None and self.current.id in self.present else None
 
     @property
     def is_empty(self) -> bool:

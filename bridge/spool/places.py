@@ -27,6 +27,7 @@ class Segment:
     Attributes:
         index: Short name in the places of the book; rises with the number.
         live: Records that are durable and not acknowledged.
+        keys: Ids of those that sealed the live ones.
         locked: Running numbers of the records whose key is not there.
         missing: Ids of those keys.
         aside: Damaged ranges that could not be copied yet.
@@ -43,6 +44,7 @@ class Segment:
     path: Path
     size: int = 0
     live: int = 0
+    keys: set[bytes] = field(default_factory=set)
     locked: set[int] = field(default_factory=set)
     missing: set[bytes] = field(default_factory=set)
     aside: list[tuple[int, int]] = field(default_factory=list)

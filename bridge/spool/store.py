@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from bridge.errors import NotDurableError
@@ -86,6 +87,7 @@ class Spool:
         self._commits = Commits(
             hand=self._writing,
             writer=self._writer,
+            book=self._book,
             durable=self._durable,
             refused=self._condition.change,
             stalled=self._condition.stall,
@@ -156,8 +158,12 @@ class Spool:
         if not self._is_open:
             await self._try_to_open()
             return
+        keys = self._book.keys()
         if self._condition.refusal:
-            self._condition.change(await self._writing.do(self._premises.prepare) or self._condition.fullness())
+            code = await self._writing.do(partial(self._premises.prepare, keys))
+            self._condition.change(code or self._condition.fullness())
+        elif code := await self._writing.do(partial(self._premises.check_keys, keys)):
+            self._condition.change(code)
         await self._writing.do(self._writer.mark_ends)
         self._removal.remove_empty()
 
@@ -238,12 +244,13 @@ class Spool:
         self.last_ordinal = self._finder.last_ordinal
         self._is_open = True
         self._removal.remove_empty()
-        self._condition.change(await self._writing.do(self._premises.prepare))
+        self._condition.change(await self._writing.do(partial(self._premises.prepare, self._book.keys())))
 
     def _durable(self, entries: Sequence[Entry], written: Written) -> None:
         self._metrics.spool_fsync_duration.observe(written.sync_s)
         segment = self._book.segment(written.segment, segment_name(written.segment))
         self._removal.active = segment.index
+        segment.keys.add(written.key_id)
         self._book.resize(segment, written.size)
         for entry, put in zip(entries, written.puts, strict=True):
             self._book.add(entry.lane, Place(segment.index, put.offset, put.length, put.number, entry.at_ms))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
+
+import structlog
 
 from bridge.runtime import failpoints
 from bridge.spool.ballast import Ballast
@@ -13,6 +16,8 @@ from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.positions import positions_frame
 from bridge.spool.recovery import positions_path, remove_orphans, segment_numbers
 from bridge.spool.writer import Writer, segment_name
+
+log = structlog.get_logger()
 
 
 class Premises:
@@ -30,6 +35,7 @@ class Premises:
         self._ballast = ballast
         self._writer = writer
         self._lock: int | None = None
+        self._missing: set[bytes] = set()
         self.numbers: list[int] = []
 
     def enter(self) -> str:
@@ -47,8 +53,8 @@ class Premises:
         remove_orphans(self._disk, self._directory)
         return ""
 
-    def prepare(self) -> str:
-        """See that a write would succeed: ballast, disk and key; return why not, or nothing."""
+    def prepare(self, needed: AbstractSet[bytes]) -> str:
+        """See that a write would succeed: ballast, disk and keys; return why not, or nothing."""
         try:
             self._ballast.ensure()
         except OSError as exc:
@@ -56,7 +62,21 @@ class Premises:
         self._keys.load()
         if self._keys.current is None and self._keys.is_empty:
             self._make_key()
-        return "" if self._keys.current is not None else NO_KEY
+        return self.check_keys(needed)
+
+    def check_keys(self, needed: AbstractSet[bytes]) -> str:
+        """See that there is a file of each key that something needs, or will; return why not, or nothing.
+
+        What is in memory still opens everything, but after a crash only the files do: an answer 202 is not given on
+        the strength of a key that a restart would not find.
+        """
+        self._keys.load()
+        current = self._keys.current
+        missing = {*needed, *([current.id] if current else [])} - self._keys.present
+        if missing - self._missing:
+            log.error("worker.spool_key_missing", keys=sorted(key.hex() for key in missing))
+        self._missing = missing
+        return NO_KEY if missing or current is None else ""
 
     def remove(self, segment: Path, *, is_active: bool) -> None:
         """Remove a segment in which nothing is left, and then its side file."""

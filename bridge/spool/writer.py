@@ -39,6 +39,7 @@ class Written(NamedTuple):
         segment: Number of the file that holds all of it.
         puts: One for each entry.
         size: Bytes of that file now.
+        key_id: Of what sealed it.
         sync_s: What the disk took.
         code: Why no further group can be taken for now; empty if it can.
     """
@@ -46,6 +47,7 @@ class Written(NamedTuple):
     segment: int
     puts: list[Put]
     size: int
+    key_id: bytes
     sync_s: float
     code: str = ""
 
@@ -95,12 +97,14 @@ class Writer:
         self._unmarked: list[tuple[Path, bytes]] = []
         self.last_number = 0
 
-    def write(self, entries: Sequence[Entry]) -> Written:
-        """Make all of them durable, or none.
+    def write(self, entries: Sequence[Entry], *, is_first: bool) -> Written:
+        """Make all of them durable, or none; the first after the spool was empty has the keys read again.
 
         Raises:
             NotDurableError: None of them is; of what could not be cut off again, some may be found after a restart.
         """
+        if is_first or self._open is None:
+            self._keys.load()
         try:
             return self._write(entries)
         except OSError as exc:
@@ -171,16 +175,19 @@ class Writer:
             puts.append(Put(segment.size, len(record), number))
             segment.size += len(record)
         segment.records += len(records)
-        return Written(segment.number, puts, segment.size, took_s)
+        return Written(segment.number, puts, segment.size, segment.key.id, took_s)
 
     def _segment(self) -> _Open:
         if self._open is not None and self._open.size >= self._segment_bytes:
             self.end_segment()
-        if self._open is None:
             self._keys.load()
-            if self._keys.current is None:
-                raise NotDurableError(NO_KEY)
-            self._open = self._begin(self._keys.current)
+        key = self._keys.sealing
+        if key is None:
+            raise NotDurableError(NO_KEY)
+        if self._open is not None and self._open.key.id != key.id:
+            self.end_segment()
+        if self._open is None:
+            self._open = self._begin(key)
         return self._open
 
     def _begin(self, key: Key) -> _Open:

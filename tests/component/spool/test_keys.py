@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -328,3 +329,103 @@ async def test_a_key_is_not_made_where_nothing_can_be_written(directory: Path, t
     async with open_spool(directory, key_dir=tmp_path / "elsewhere", disk=disk) as kept:
         assert kept.spool.code == "read_only"
         assert files(tmp_path / "elsewhere") == []
+
+
+async def test_a_key_whose_file_is_gone_is_noticed_within_a_round_and_seals_no_more(
+    directory: Path, keys: Path
+) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        take_away(keys, "current")
+        await kept.tend()
+
+        assert (kept.spool.code, kept.value("available")) == ("no_key", 0)
+        with pytest.raises(NotDurableError, match="no_key"):
+            await kept.put(1)
+
+        bring_back(keys, "current")
+        await kept.tend()
+        assert (kept.spool.code, kept.value("available")) == ("", 1)
+        await kept.put(2)
+
+    async with open_spool(directory, key_dir=keys) as again:
+        assert ordinals(again.found) == [2]
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_the_first_append_of_an_outage_looks_for_the_key(directory: Path, keys: Path, *, is_begun: bool) -> None:
+    """Also when a segment of the outage before is still open, empty."""
+    async with open_spool(directory, key_dir=keys) as kept:
+        if is_begun:
+            await kept.put(1)
+            kept.spool.drop(LANE, 1)
+        take_away(keys, "current")
+
+        with pytest.raises(NotDurableError, match="no_key"):
+            await kept.put(2)
+        assert kept.spool.code == "no_key"
+
+
+async def test_the_keys_are_not_read_at_every_append(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+        loads: list[None] = []
+        kept.spool._keys.load = partial(loads.append, None)  # type: ignore[method-assign]
+        for number in range(2, 50):
+            await kept.put(number)
+
+        assert loads == []
+
+
+async def test_a_key_that_live_records_need_is_missed_although_another_seals(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+        turn(keys)
+        take_away(keys, "previous")
+        await kept.tend()
+
+        assert kept.spool.code == "no_key"
+        assert await kept.head() == [1]
+        kept.spool.drop(LANE, 1)
+        await kept.tend()
+        assert kept.spool.code == ""
+
+
+async def test_what_an_earlier_process_sealed_needs_its_key_as_well(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+    turn(keys)
+
+    async with open_spool(directory, key_dir=keys) as again:
+        await again.tend()
+        assert again.spool.code == ""
+        take_away(keys, "previous")
+        await again.tend()
+        assert again.spool.code == "no_key"
+        bring_back(keys, "previous")
+        await again.tend()
+        assert again.spool.code == ""
+
+
+async def test_a_key_may_have_another_file(directory: Path, keys: Path) -> None:
+    """A rotation renames it, and may be looked at half way."""
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+        (keys / "current").rename(keys / "previous")
+        await kept.tend()
+
+        assert kept.spool.code == ""
+        await kept.put(2)
+        assert await kept.head() == [1, 2]
+
+
+async def test_a_key_that_was_replaced_while_nothing_was_held_seals_no_more(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+        kept.spool.drop(LANE, 1)
+        write_key(keys, secret=NEW)
+        await kept.put(2)
+        await kept.tend()
+        assert kept.spool.code == ""
+
+    async with open_spool(directory, key_dir=keys) as again:
+        assert ordinals(again.found) == [2]

@@ -83,6 +83,42 @@ async def no_disk(scene: Scene) -> None:
             await scene.heal()
 
 
+async def key_gone(scene: Scene) -> None:
+    """Lose the key's file in an outage: 503 instead of 202, until it is back; lose it again, and be killed.
+
+    It is put back before the start after that: what a running process finds late, others may have overtaken.
+    """
+    key = Path(_directory(scene)) / "keys" / "current"
+    vault = scene.directory / "vault"
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(1)):
+            scene.brokers.pause()
+            await _until(lambda: scene.spooled() > 0, what="something spooled")
+            key.rename(vault)
+            await _nothing_is_spooled(scene)
+            vault.rename(key)
+            await _until(lambda: takes(scene), what="a key that was noticed")
+            await scene.lasting(1)
+            key.rename(vault)
+            await _nothing_is_spooled(scene)
+            spooled = await asyncio.to_thread(scene.spooled)
+            await scene.cut_short()
+            await asyncio.to_thread(scene.ingress.live)
+            await _nothing_is_spooled(scene)
+            assert scene.ingress.metric("drxbridge_spool_locked_records") >= spooled
+            await asyncio.to_thread(scene.ingress.kill)
+            vault.rename(key)
+            await scene.heal()
+
+
+async def _nothing_is_spooled(scene: Scene) -> None:
+    """Wait until a missing key is noticed, and see that nothing is answered 202 from then on."""
+    await _until_unready(scene, "no_key")
+    spooled = await asyncio.to_thread(scene.spooled)
+    await scene.lasting(2)
+    assert await asyncio.to_thread(scene.spooled) == spooled, "an answer 202 without a key on disk"
+
+
 async def drain_killed(scene: Scene) -> None:
     """Let something be spooled, and die while it is drained; again and again, with what is left each time."""
     async with scene.load.poisson(scene.tier.rate):
@@ -154,5 +190,6 @@ ROWS = (
     Row("D1", "spool on a full disk of 1 MiB, brokers frozen", disk_full, command=COMMAND),
     Row("D2", "fsync of the spool fails once, then always, brokers frozen", fsync_fails, command=COMMAND),
     Row("D4", "spool on a read-only disk, then without its key", no_disk, command=COMMAND),
+    Row("D6", "key of the spool removed in an outage, then a kill; the key put back", key_gone),
     Row("D5", "drain killed 50 times", drain_killed, short=False),
 )
