@@ -16,6 +16,8 @@ from bridge.registry.client_credentials import read_credentials
 from bridge.registry.client_errors import RegistryRefusedError
 from bridge.registry.ids import Wanted, read_ids, wanted, write_ids
 from bridge.registry.loader import bundled
+from bridge.runtime.audit import audited
+from bridge.runtime.command_line import audit_options
 from bridge.settings import load_settings
 
 REFUSED_EXIT = 1
@@ -28,8 +30,9 @@ REFUSED_EXIT = 1
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to record the ids; without it BRIDGE_REGISTRY__IDS_FILE.",
 )
+@audit_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def push(*, url: str | None, ids_file: Path | None, as_json: bool) -> int:
+def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_json: bool) -> int:
     """Register every locked schema under the topics of the routing, in lock order; exit 1 if one is refused."""
     settings = load_settings()
     url, ids_file = url or settings.registry.url, ids_file or settings.registry.ids_file
@@ -39,7 +42,8 @@ def push(*, url: str | None, ids_file: Path | None, as_json: bool) -> int:
     schemas = wanted(bundled().entries, RoutingTable(settings.kafka.routes).topic)
     credentials = read_credentials(settings.registry.username_file, settings.registry.password_file)
     try:
-        ids = asyncio.run(_push(schemas, url, credentials))
+        with audited("schemas.push", actor=actor, reason=reason, schemas=len(schemas)):
+            ids = asyncio.run(_push(schemas, url, credentials))
     except RegistryRefusedError as exc:
         click.echo(f"refused: {exc}{_advice(exc)}", err=True)
         return REFUSED_EXIT

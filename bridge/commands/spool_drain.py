@@ -20,6 +20,8 @@ from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
 from bridge.kafka.routing import RoutingTable
+from bridge.runtime.audit import audited
+from bridge.runtime.command_line import audit_options
 from bridge.runtime.lifecycle import INTERRUPTED, run_workers, stop_on_signals
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
@@ -106,6 +108,7 @@ class Watch:
 
 @click.command()
 @place_options
+@audit_options
 @click.option(
     "--patience",
     "patience_s",
@@ -114,7 +117,9 @@ class Watch:
     show_default=True,
     help="Seconds without any progress after which it ends.",
 )
-def drain(*, directory: Path | None, key_dir: Path | None, as_json: bool, patience_s: float) -> int:
+def drain(
+    *, directory: Path | None, key_dir: Path | None, as_json: bool, patience_s: float, actor: str, reason: str
+) -> int:
     """Deliver what a spool holds that no process has any more; exit 1 if anything of it is left.
 
     Run it with the settings of the ingress: Kafka, partitions, and the sources, whose events are looked up in their
@@ -127,9 +132,13 @@ def drain(*, directory: Path | None, key_dir: Path | None, as_json: bool, patien
     if is_locked(directory):
         raise ConfigError(_refusal(directory, LOCKED))
     if segment_numbers(LocalDisk(), directory):
-        with _bar(shown=not as_json) as tell:
+        with (
+            audited("spool.drain", actor=actor, reason=reason, directory=str(directory)) as ended,
+            _bar(shown=not as_json) as tell,
+        ):
             work = _drain(settings.model_copy(update={"spool": spool}), patience_s=patience_s, tell=tell)
             outcome, interrupted = asyncio.run(work)
+            ended.update(_fields(outcome), **({"outcome": "interrupted"} if interrupted else {}))
     else:
         outcome, interrupted = Outcome(), False
     if as_json:

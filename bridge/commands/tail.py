@@ -21,6 +21,8 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
+from bridge.runtime.audit import audited
+from bridge.runtime.command_line import audit_options
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Registry, load_settings
 
@@ -43,6 +45,7 @@ class Want:
 @click.option("--count", type=click.IntRange(1), help="Stop after this many records.")
 @click.option("--key", help="Only records with this key, such as a prescription id.")
 @click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")
+@audit_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per record.")
 @click.option("--bootstrap-servers", help="host:port,…; without it BRIDGE_KAFKA__BOOTSTRAP_SERVERS.")
 def tail(
@@ -53,12 +56,15 @@ def tail(
     count: int | None,
     key: str | None,
     show_phi: bool,
+    actor: str,
+    reason: str,
     as_json: bool,
     bootstrap_servers: str | None,
 ) -> int:
     """Show the records of TOPIC as they come (drx.prescriptions.v1 unless said), until --count or Ctrl-C.
 
-    Health information is masked. A record that cannot be decoded is said to be so, and the next one is shown.
+    Health information is masked unless --show-phi asks for it, which writes an audit line. A record that cannot be
+    decoded is said to be so, and the next one is shown.
     """
     settings = load_settings()
     silence_kafka_client()
@@ -76,8 +82,9 @@ def tail(
     masker = None if show_phi else Masker(bundled().schemas(), mark=mark)
     show = _json_line if as_json else _people_lines(Console(soft_wrap=True))
     try:
-        asyncio.run(_follow(want, reach=reach, registry=settings.registry, masker=masker, show=show))
-        sys.stdout.flush()
+        with audited("tail", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, topic=topic):
+            asyncio.run(_follow(want, reach=reach, registry=settings.registry, masker=masker, show=show))
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has seen enough; at exit Python would flush into the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

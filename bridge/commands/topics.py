@@ -11,6 +11,8 @@ import orjson
 
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
+from bridge.runtime.audit import audited
+from bridge.runtime.command_line import audit_options
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Settings, load_settings
 
@@ -49,11 +51,14 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
 
 @topics.command()
 @_options
-def create(*, replication_factor: int | None, min_insync_replicas: int | None, as_json: bool) -> int:
+@audit_options
+def create(
+    *, replication_factor: int | None, min_insync_replicas: int | None, as_json: bool, actor: str, reason: str
+) -> int:
     """Create the topics that are missing; nothing that exists is changed."""
     settings = _settings()
 
-    async def order() -> int:
+    async def order() -> dict[str, str]:
         async with open_admin(settings.kafka.connection) as admin:
             specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
             outcomes = await admin.create(specs)
@@ -64,9 +69,11 @@ def create(*, replication_factor: int | None, min_insync_replicas: int | None, a
                 f"{spec.name}: {outcome}" + (f", {_words(spec)}" if outcome == "created" else ""),
                 as_json=as_json,
             )
-        return 0
+        return dict(outcomes)
 
-    return asyncio.run(order())
+    with audited("topics.create", actor=actor, reason=reason) as ended:
+        ended["topics"] = asyncio.run(order())
+    return 0
 
 
 @topics.command()

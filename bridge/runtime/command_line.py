@@ -1,16 +1,19 @@
-"""What our command lines share: commands imported on use, and deliberate failures in one line with exit code 2."""
+"""What our command lines share: commands imported on use, failures in one line with exit code 2, who acts and why."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
 
 from bridge.errors import BridgeError
+from bridge.runtime.audit import operator_name
 from bridge.runtime.lifecycle import INTERRUPTED
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class LazyGroup(click.Group):
@@ -41,6 +44,16 @@ class LazyGroup(click.Group):
         here = [(name, self.commands[name].get_short_help_str(room)) for name in super().list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([*here, *((name, text) for name, (_, text) in self._modules.items())])
+
+
+def audit_options(command: Command) -> Command:
+    """Add who acts and why, for the audit line."""
+    for option in (
+        click.option("--actor", default=operator_name, help="Who; the user name unless said."),
+        click.option("--reason", default="", help="Why; kept with what was done."),
+    ):
+        command = option(command)
+    return command
 
 
 def run_command_line(cli: click.Group, *, program: str) -> None:

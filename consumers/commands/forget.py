@@ -8,6 +8,7 @@ import click
 import orjson
 
 from bridge.kafka.groups import open_group
+from bridge.runtime.audit import audited
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settling.progress import Forgotten, forget_group
 from consumers.commands.database import open_for_operator
@@ -30,8 +31,10 @@ def forget(*, name: str, schema: str | None, actor: str, reason: str, dry_run: b
         raise click.UsageError(msg)
     chosen = choose(name, schema=schema)
     silence_kafka_client()
-    forgotten = asyncio.run(_forget(chosen, actor=actor, reason=reason, dry_run=dry_run))
     group = chosen.consumer.group
+    with audited("forget", actor=actor, reason=reason, dry_run=dry_run, group=group) as ended:
+        forgotten = asyncio.run(_forget(chosen, actor=actor, reason=reason, dry_run=dry_run))
+        ended.update(forgotten._asdict())
     if as_json:
         click.echo(orjson.dumps({"verb": "forget", "dry_run": dry_run, "group": group, **forgotten._asdict()}))
         return 0

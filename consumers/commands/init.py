@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from bridge.kafka.groups import GroupView, open_group
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.postgres.tables import migrate_tables, pending_tables
+from bridge.runtime.audit import audited
+from bridge.runtime.command_line import audit_options
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settling.dead_letter_topics import provide_dead_letter_topics
 from bridge.settling.decisions import import_decisions
@@ -82,8 +83,7 @@ def _begin(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--force", is_flag=True, help="Move a group that stands somewhere; what its inbox knows is not redone.")
 @click.option("--unless-placed", is_flag=True, help="Only the tables where the group stands somewhere, in use or not.")
 @click.option("--go-on", is_flag=True, help="Make tables that lack the events which the group has read before.")
-@click.option("--reason", default="", help="Why; required with --force and --go-on, and kept.")
-@click.option("--actor", default=getpass.getuser, help="Who; the user name unless said.")
+@audit_options
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
 def init(
@@ -103,6 +103,7 @@ def init(
     """Make or upgrade the tables of the consumer NAME, and say where it begins.
 
     Partitions that have progress stay where they are, unless --force moves them too. Nobody may be in the group.
+    --force and --go-on need a reason.
     """
     if (force or go_on) and not reason.strip():
         msg = f"{'--force' if force else '--go-on'} needs --reason: it is kept with what was done"
@@ -113,7 +114,12 @@ def init(
     chosen = choose(name, schema=schema)
     silence_kafka_client()
     want = Want(begin, force, unless_placed, go_on, _rows(decisions), actor, reason, dry_run)
-    for (topic, partition), before, offset in asyncio.run(_init(chosen, want)):
+    asked: dict[str, Any] = {"begin": begin, "force": force, "unless_placed": unless_placed, "go_on": go_on}
+    who: dict[str, Any] = {"actor": actor, "reason": reason, "dry_run": dry_run}
+    with audited("init", group=chosen.consumer.group, **asked, **who) as ended:
+        starts = asyncio.run(_init(chosen, want))
+        ended["starts"] = {f"{topic}/{partition}": offset for (topic, partition), _, offset in starts}
+    for (topic, partition), before, offset in starts:
         document = {"topic": topic, "partition": partition, "before": before, "next_offset": offset}
         line = f"{topic}/{partition}: {offset}" + ("" if before is None else f", before {before}")
         click.echo(orjson.dumps(document) if as_json else line)

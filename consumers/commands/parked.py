@@ -16,6 +16,8 @@ from rich.console import Console
 from bridge.decoding import Decoder, open_decoder
 from bridge.errors import DecodeError
 from bridge.kafka.transport import ConsumedRecord
+from bridge.runtime.audit import audited
+from bridge.runtime.command_line import audit_options
 from bridge.settling.decisions import export
 from bridge.settling.operator import opened_at
 from bridge.settling.parked import LIST_MAX, ParkedKey, WaitingEvent, list_parked
@@ -87,11 +89,26 @@ def _row(key: ParkedKey) -> tuple[object, ...]:
 @click.argument("key")
 @topic_option
 @click.option("--show-phi", is_flag=True, help="Show health information: what the records hold.")
+@audit_options
 @json_option
-def show(*, name: str, schema: str | None, key: str, topic: str | None, show_phi: bool, as_json: bool) -> int:
+def show(
+    *,
+    name: str,
+    schema: str | None,
+    key: str,
+    topic: str | None,
+    show_phi: bool,
+    actor: str,
+    reason: str,
+    as_json: bool,
+) -> int:
     """Show the records that wait under KEY, in order; what they hold only with --show-phi."""
     chosen = choose(name, schema=schema)
-    documents = asyncio.run(_show(chosen, topic_of(chosen.consumer, topic), key, values=show_phi))
+    topic = topic_of(chosen.consumer, topic)
+    what = {"group": chosen.consumer.group, "topic": topic}
+    with audited("parked.show", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, **what) as ended:
+        documents = asyncio.run(_show(chosen, topic, key, values=show_phi))
+        ended["records"] = len(documents)
     if as_json:
         _lines(documents)
         return 0
@@ -110,18 +127,25 @@ def show(*, name: str, schema: str | None, key: str, topic: str | None, show_phi
 @parked.command("export")
 @name_argument
 @click.option("--show-phi", is_flag=True, help="With what the records hold, in base64.")
+@audit_options
 @click.option("--json", is_flag=True, expose_value=False, help="As always.")
-def export_all(*, name: str, schema: str | None, show_phi: bool) -> int:
+def export_all(*, name: str, schema: str | None, show_phi: bool, actor: str, reason: str) -> int:
     """Write every decision and every parked record as JSON lines; `init --decisions` takes the decisions over."""
     chosen = choose(name, schema=schema)
 
-    async def write() -> None:
-        async with open_for_operator(chosen, "parked export") as database:
-            async for row in export(database, chosen.consumer.group, values=show_phi):
-                sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    group = chosen.consumer.group
 
-    asyncio.run(write())
-    sys.stdout.flush()
+    async def write() -> int:
+        rows = 0
+        async with open_for_operator(chosen, "parked export") as database:
+            async for row in export(database, group, values=show_phi):
+                sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+                rows += 1
+        return rows
+
+    with audited("parked.export", actor=actor, reason=reason, group=group, show_phi=show_phi) as ended:
+        ended["rows"] = asyncio.run(write())
+        sys.stdout.flush()
     return 0
 
 

@@ -12,6 +12,7 @@ import orjson
 from bridge.consumer import Consumer
 from bridge.errors import ConfigError
 from bridge.postgres.pool import Database
+from bridge.runtime.audit import audited, places
 from bridge.settling import operator
 from bridge.settling.operator import Decision
 from bridge.settling.parked import Filters
@@ -110,7 +111,7 @@ def retry(
             raise ConfigError(msg)
         return decisions
 
-    return _decide(chosen, "retry", order, dry_run=dry_run, as_json=as_json)
+    return _decide(chosen, "retry", order, _Trace(actor=actor, reason=reason, dry_run=dry_run), as_json=as_json)
 
 
 @click.command()
@@ -151,25 +152,28 @@ def resume(**said: Unpack[_Said]) -> int:
 
 
 def _reasoned(verb: str, act: _Act, **said: Unpack[_Said]) -> int:
-    reason, dry_run = said["reason"], said["dry_run"]
-    if not reason.strip():
+    if not said["reason"].strip():
         msg = "--reason is needed: it is kept with the decision"
         raise click.UsageError(msg)
     chosen = choose(said["name"], schema=said["schema"])
-    trace: _Trace = {"actor": said["actor"], "reason": reason, "dry_run": dry_run}
+    trace = _Trace(actor=said["actor"], reason=said["reason"], dry_run=said["dry_run"])
 
     async def order(database: Database) -> list[Decision]:
         return await act(database, chosen.consumer, trace)
 
-    return _decide(chosen, verb, order, dry_run=dry_run, as_json=said["as_json"])
+    return _decide(chosen, verb, order, trace, as_json=said["as_json"])
 
 
-def _decide(chosen: Chosen, verb: str, order: Order, *, dry_run: bool, as_json: bool) -> int:
+def _decide(chosen: Chosen, verb: str, order: Order, trace: _Trace, *, as_json: bool) -> int:
+    dry_run = trace["dry_run"]
+
     async def run() -> list[Decision]:
         async with open_for_operator(chosen, f"parked {verb}") as database:
             return await order(database)
 
-    decisions = asyncio.run(run())
+    with audited(f"parked.{verb}", group=chosen.consumer.group, **trace) as ended:
+        decisions = asyncio.run(run())
+        ended.update(decisions=len(decisions), places=places(decisions))
     for each in decisions:
         document = {"verb": verb, "dry_run": dry_run, **each._asdict()}
         click.echo(orjson.dumps(document) if as_json else f"{'would ' if dry_run else ''}{_line(verb, each)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import click
 
 from bridge.consumer import Consumer
 from bridge.errors import ConfigError
+from bridge.runtime.command_line import audit_options
 from bridge.settling.parked import Filters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -60,13 +60,7 @@ def json_option(command: Command) -> Command:
 
 def decision_options(command: Command) -> Command:
     """Add who decides and why, and the trial."""
-    for option in (
-        click.option("--dry-run", is_flag=True, help="Only say what would be done."),
-        click.option("--actor", default=getpass.getuser, help="Who; the user name unless said."),
-        click.option("--reason", default="", help="Why; kept with the decision."),
-    ):
-        command = option(command)
-    return command
+    return click.option("--dry-run", is_flag=True, help="Only say what would be done.")(audit_options(command))
 
 
 def filters_of(where: tuple[str, ...]) -> Filters:

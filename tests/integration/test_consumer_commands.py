@@ -13,6 +13,7 @@ import pytest
 
 from bridge.dev.ports import free_port
 from bridge.kafka.record import Record
+from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
 from tests.kafka import ready_producer
@@ -114,7 +115,7 @@ async def test_progress_is_moved_by_force_and_for_a_reason_only(desk: Desk, clus
     moved = await desk.lines("init", "--from", "earliest", "--force", "--reason", "a drill", "--actor", "ann")
 
     assert refused[:2] == (2, "")
-    assert refused[2].startswith("drx-consumer: desk has progress in every partition; --force --reason …")
+    assert spoken(refused[2]).startswith("drx-consumer: desk has progress in every partition; --force --reason …")
     assert (unexplained[0], "--force needs --reason" in unexplained[2]) == (2, True)
     assert [(line["before"], line["next_offset"]) for line in moved] == [(3, 0), (0, 0)]
     (audit,) = execute(desk.dsn, 'select actor, verb, part, "offset", reason from drx_consumer.audit order by number')
@@ -182,7 +183,11 @@ async def test_an_operator_begins_and_forgets_what_the_owner_made_tables_for(
     moved = await drx_consumer(operator, "init", *beside, "--from", "earliest", "--force", "--reason", "a drill")
     forgotten = await drx_consumer(operator, "forget", *beside, "--reason", "a drill")
 
-    assert [(code, err) for code, _, err in (placed, moved, forgotten)] == [(0, "")] * 3
+    done = (placed, moved, forgotten)
+    assert [(code, spoken(err)) for code, _, err in done] == [(0, "")] * 3
+    verbs = ("init", "init", "forget")
+    assert [acts(err) for _, _, err in done] == [[(verb, "begun"), (verb, "done")] for verb in verbs]
+    assert [audit_lines(err)[0]["reason"] for _, _, err in done] == ["", "a drill", "a drill"]
     assert made[0] == 0
 
 
@@ -204,6 +209,8 @@ async def test_a_start_below_what_is_parked_is_refused(desk: Desk, cluster: Clus
     beyond = await desk("init", "--from", "latest", "--force", "--reason", "a drill")
 
     assert below[0] == 2
-    assert below[2].startswith("drx-consumer: 1 parked events lie beyond that start; release, skip or drop them first")
+    assert spoken(below[2]).startswith(
+        "drx-consumer: 1 parked events lie beyond that start; release, skip or drop them first"
+    )
     assert [offset for _, offset, _, _ in desk.progress()] == [3, 0]
     assert beyond[0] == 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.service_process import until
@@ -132,6 +133,7 @@ async def test_a_dry_run_says_what_it_would_do(lot: Lot) -> None:
     one = await lot("retry", KEY, "--dry-run")
     other = await lot("retry", KEY, "rx_other", "--dry-run")
 
+    assert [audit_lines(err) for _, _, err in (one, other)] == [[], []]
     assert (one[0], one[1].startswith(f"would retry {KEY} "), one[2]) == (0, True, "1 would be decided\n")
     assert other == (2, "", "drx-consumer: 1 of these keys are not parked; the others would be asked for\n")
     assert lot.rows("select release_requested_at from drx_consumer.parked_key") == [(None,)] * 2
@@ -181,7 +183,8 @@ async def test_a_breaker_that_is_closed_cannot_be_resumed_and_no_breaker_without
     closed = await lot("resume", "--reason", "a drill")
     unexplained = await lot("resume")
 
-    assert (closed[0], closed[2].strip()) == (2, "drx-consumer: the park breaker is not open")
+    assert (closed[0], spoken(closed[2]).strip()) == (2, "drx-consumer: the park breaker is not open")
+    assert acts(closed[2]) == [("parked.resume", "begun"), ("parked.resume", "failed")]
     assert unexplained[0] == 2
     assert lot.rows("select from drx_consumer.audit") == []
 
@@ -190,4 +193,23 @@ async def test_a_key_that_is_not_parked_is_one_line(lot: Lot) -> None:
     code, out, err = await lot("drop-key", "rx_unheard_of", "--reason", "a drill")
 
     assert (code, out) == (2, "")
-    assert err == "drx-consumer: nothing of that topic, key and offset is parked\n"
+    assert spoken(err) == "drx-consumer: nothing of that topic, key and offset is parked\n"
+    assert [line.get("code") for line in audit_lines(err)] == [None, "config"]
+
+
+async def test_every_look_at_health_information_and_every_decision_has_an_audit_line_without_the_key(lot: Lot) -> None:
+    why = ("--actor", "ann", "--reason", "a drill")
+    (first, *_) = await lot.lines("show", KEY, "--json")
+
+    masked = await lot("show", KEY)
+    shown = await lot("show", KEY, "--show-phi", *why)
+    exported = await lot("export", *why)
+    skipped = await lot("skip", KEY, "--offset", str(first["offset"]), *why)
+
+    assert audit_lines(masked[2]) == []
+    for verb, err in (("show", shown[2]), ("export", exported[2]), ("skip", skipped[2])):
+        assert acts(err) == [(f"parked.{verb}", "begun"), (f"parked.{verb}", "done")]
+        assert {(line["actor"], line["reason"]) for line in audit_lines(err)} == {("ann", "a drill")}
+        assert KEY not in err
+    assert audit_lines(shown[2])[1]["records"] == len(IDS)
+    assert audit_lines(skipped[2])[1]["places"] == [f"{lot.topic}/{first['partition']}@{first['offset']}"]

@@ -16,6 +16,7 @@ from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from bridge.kafka.spooled import pack
 from bridge.spool.format import Entry
+from tests.audit_lines import audit_lines
 from tests.builders import a_delivery, an_event
 from tests.cluster import Topics
 from tests.kafka import HANG_S, read_all
@@ -94,9 +95,12 @@ async def test_everything_is_delivered_in_order_and_the_disk_is_empty(topics: To
     them = records(topics, 300)
     await spooled(tmp_path, them)
 
-    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
+    code, document, complaint = drain(topics.bootstrap_servers, tmp_path, "--reason", "node 7 is gone")
 
     assert code == 0
+    begun, done = audit_lines(complaint)
+    assert (begun["verb"], begun["reason"], begun["directory"]) == ("spool.drain", "node 7 is gone", str(tmp_path))
+    assert (done["outcome"], done["drained"], done["left"]) == ("done", 300, 0)
     assert document == {"ok": True, "drained": 300, "left": 0, "locked": 0, "damaged": 0, "unread": 0, "blocked": 0}
     found = await written(topics.bootstrap_servers, them)
     assert by_key(found) == by_key([(record.key, dict(record.headers)["ce_id"]) for record in them])

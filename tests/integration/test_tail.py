@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 
 from bridge.kafka.codec import Codec
 from bridge.registry.loader import bundled
+from tests.audit_lines import acts, audit_lines
 from tests.builders import an_event
 from tests.cluster import Cluster, Topics
 
@@ -128,9 +129,13 @@ def test_people_read_one_record_in_two_lines(cluster: Cluster, topic: str) -> No
 def test_health_information_is_shown_to_who_asks_for_it(cluster: Cluster, topic: str) -> None:
     arguments = (topic, "--bootstrap-servers", cluster.bootstrap_servers, "--from-beginning", "--show-phi", "--json")
 
-    (line,) = lines(run(*arguments, "--key", "rx_2", "--until-end"))[1:]
+    result = run(*arguments, "--key", "rx_2", "--until-end", "--reason", "a drill")
+
+    (line,) = lines(result)[1:]
 
     assert line["value"]["prescription_id"] == "rx_1"
+    assert acts(result.stderr) == [("tail", "begun"), ("tail", "done")]
+    assert [(each["topic"], each["reason"]) for each in audit_lines(result.stderr)] == [(topic, "a drill")] * 2
 
 
 def test_a_missing_topic_is_one_line_and_exit_2(cluster: Cluster) -> None:

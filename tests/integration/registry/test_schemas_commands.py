@@ -19,6 +19,7 @@ from bridge.registry.loader import bundled
 from bridge.registry.server import registry_app
 from bridge.registry.store import Store
 from bridge.registry.store_rules import AvroRules
+from tests.audit_lines import acts, spoken
 from tests.integration.registry.registry_parts import Served
 
 RECORDS = len(bundled().latest())
@@ -87,7 +88,8 @@ async def test_push_registers_every_schema_and_records_ids_that_need_no_registry
     rows = json.loads(pushed.out)["schemas"]
     ids = await resolve_ids(wanted(newest(bundled()), RoutingTable().topic), registry=Nobody(url), path=ids_file)
 
-    assert (pushed.code, pushed.err) == (0, "")
+    assert (pushed.code, spoken(pushed.err)) == (0, "")
+    assert acts(pushed.err) == [("schemas.push", "begun"), ("schemas.push", "done")]
     assert [row["record"] for row in rows] == [entry.record for entry in bundled().entries]
     assert store.subjects() == sorted(entry.subject for entry in bundled().latest().values())
     assert {row["record"]: row["id"] for row in rows} == ids
@@ -123,9 +125,9 @@ async def test_push_says_what_is_incompatible_and_records_nothing(store: Store, 
     pushed = await run("push", "--url", url, "--ids-file", str(ids_file))
 
     assert pushed.code == 1
-    assert pushed.err.startswith(f"refused: {SUBJECT}: the registry answered 409 (error_code 40901)")
+    assert spoken(pushed.err).startswith(f"refused: {SUBJECT}: the registry answered 409 (error_code 40901)")
     assert "event_id" in pushed.err
-    assert len(pushed.err.splitlines()) == 1
+    assert len(spoken(pushed.err).splitlines()) == 1
     assert read_ids(ids_file, url) == {}
 
 
@@ -133,15 +135,15 @@ async def test_push_to_a_read_only_registry_says_so(store: Store, url: str) -> N
     store.read_only = True
     pushed = await run("push", "--url", url)
 
-    assert (pushed.code, len(pushed.err.splitlines())) == (2, 1)
+    assert (pushed.code, len(spoken(pushed.err).splitlines())) == (2, 1)
     assert "read-only" in pushed.err
 
 
 async def test_push_to_nobody_is_one_line(ids_file: Path) -> None:
     pushed = await run("push", "--url", "http://127.0.0.1:9", "--ids-file", str(ids_file))
 
-    assert (pushed.code, len(pushed.err.splitlines())) == (2, 1)
-    assert pushed.err.startswith("drx-bridge: registry http://127.0.0.1:9: no answer in 4 tries;")
+    assert (pushed.code, len(spoken(pushed.err).splitlines())) == (2, 1)
+    assert spoken(pushed.err).startswith("drx-bridge: registry http://127.0.0.1:9: no answer in 4 tries;")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ async def test_what_an_operator_got_wrong_is_one_line_and_exit_2(
 ) -> None:
     pushed = await run("push", *words, **environment)
 
-    assert (pushed.code, len(pushed.err.splitlines())) == (2, 1)
+    assert (pushed.code, len(spoken(pushed.err).splitlines())) == (2, 1)
     assert said in pushed.err
 
 

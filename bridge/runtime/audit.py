@@ -1,0 +1,114 @@
+"""Audit lines of privileged commands: who did what, why and when, as JSON on standard error before and after the act.
+
+    with audited("spool.drain", directory=str(directory)) as ended:
+        ended["drained"] = drain(…)
+
+What a command does with an event is named by topic, partition and offset, never by its key, which is a prescription id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from bridge.errors import BridgeError, ConfigError
+
+# Names a file to which every line is appended besides; `/proc/1/fd/2` is the log of the pod.
+VARIABLE = "DRX_AUDIT_FILE"
+STDERR = 2
+# A line stays below 16 KiB also where a command concerns every parked key.
+PLACES_MAX = 100
+
+
+def operator_name() -> str:
+    """Return the name of the user, or the number where it has no name, as in a container with a uid of its own."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+@contextlib.contextmanager
+def audited(
+    verb: str, *, actor: str | None = None, reason: str = "", dry_run: bool = False, **what: object
+) -> Iterator[dict[str, Any]]:
+    """Write a line that the act begins, and one that says how it ended; what is put into the yielded dict is added.
+
+    The end is `done`, `interrupted`, or `failed` with a code; a command that fails by its exit code sets `outcome`. A
+    dry run changes nothing and has no lines.
+
+    Args:
+        verb: Command and subcommand, joined by a dot.
+        actor: Who, where the command takes it; the user otherwise.
+        reason: Why, as the operator gave it.
+        dry_run: True when nothing is done.
+        what: What it is done to, as JSON types; no health information.
+
+    Raises:
+        ConfigError: The first line cannot be written; nothing has been done.
+    """
+    ended: dict[str, Any] = {}
+    if dry_run:
+        yield ended
+        return
+    line = {"verb": verb, "actor": actor or operator_name(), "reason": reason, **what}
+    try:
+        _write(line | {"outcome": "begun"})
+    except OSError as exc:
+        msg = f"{verb}: the audit line cannot be written (errno {exc.errno}); nothing was done: check {VARIABLE}"
+        raise ConfigError(msg) from None
+    outcome: dict[str, Any] = {"outcome": "done"}
+    try:
+        yield ended
+    except BaseException as exc:
+        outcome = _failure(exc)
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # the first line stands, and the act is over
+            _write(line | outcome | ended)
+
+
+def places(decisions: Sequence[Any]) -> list[str]:
+    """Return where the first records stand, without their keys; each has `topic`, `partition` and `offset`."""
+    return [
+        f"{each.topic}/{each.partition}" + ("" if each.offset is None else f"@{each.offset}")
+        for each in decisions[:PLACES_MAX]
+        if each.topic is not None
+    ]
+
+
+def _failure(exc: BaseException) -> dict[str, Any]:
+    if isinstance(exc, KeyboardInterrupt):
+        return {"outcome": "interrupted"}
+    return {"outcome": "failed", "code": exc.code if isinstance(exc, BridgeError) else type(exc).__name__}
+
+
+def _write(line: dict[str, Any]) -> None:
+    """Append one line in one write to each place.
+
+    Raises:
+        OSError: One of them does not take it.
+    """
+    known = {"event": "audit", "timestamp": datetime.now(UTC), "user": operator_name(), "host": socket.gethostname()}
+    text = orjson.dumps(known | line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z, default=str)
+    path = os.environ.get(VARIABLE)
+    if path:
+        # Without waiting: nobody may read a pipe at the other end.
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            _whole(file, text)
+        finally:
+            os.close(file)
+    _whole(STDERR, text)
+
+
+def _whole(file: int, text: bytes) -> None:
+    while text:
+        text = text[os.write(file, text) :]

@@ -1,0 +1,23 @@
+"""Audit lines among what a command has written to standard error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_MARK = '{"event":"audit",'
+
+
+def audit_lines(stderr: str) -> list[dict[str, Any]]:
+    """Return them, in order."""
+    return [json.loads(line) for line in stderr.splitlines() if line.startswith(_MARK)]
+
+
+def spoken(stderr: str) -> str:
+    """Return all the rest."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith(_MARK))
+
+
+def acts(stderr: str) -> list[tuple[str, str]]:
+    """Return verb and outcome of each."""
+    return [(line["verb"], line["outcome"]) for line in audit_lines(stderr)]

@@ -1,0 +1,138 @@
+"""Audit lines: before and after the act, in both places, and nothing is done without the first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+
+from bridge.errors import ConfigError, DecodeError
+from bridge.runtime.audit import VARIABLE, audited, operator_name, places
+
+# The kernel gives no pipe more unless it is asked.
+PIPE_MAX = 1_048_576
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in text.splitlines()]
+
+
+def test_who_what_why_and_when_are_said_before_and_after(capfd: pytest.CaptureFixture[str]) -> None:
+    with audited("spool.drain", actor="ann", reason="node 7 is gone", directory="/spool") as ended:
+        (begun,) = lines(capfd.readouterr().err)
+        ended["drained"] = 3
+
+    (done,) = lines(capfd.readouterr().err)
+    assert begun.pop("timestamp") <= done.pop("timestamp")
+    assert begun | {"outcome": "done", "drained": 3} == done
+    assert begun["event"] == "audit"
+    assert {name: begun[name] for name in ("verb", "actor", "reason", "directory", "outcome")} == {
+        "verb": "spool.drain",
+        "actor": "ann",
+        "reason": "node 7 is gone",
+        "directory": "/spool",
+        "outcome": "begun",
+    }
+    assert begun["user"] == operator_name()
+    assert begun["host"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome", "code"),
+    [
+        (ConfigError("Marisol"), "failed", "config"),
+        (DecodeError("truncated"), "failed", "truncated"),
+        (KeyError("Marisol"), "failed", "KeyError"),
+        (KeyboardInterrupt(), "interrupted", None),
+    ],
+)
+def test_a_failure_is_said_by_its_code_and_never_by_its_text(
+    raised: BaseException, outcome: str, code: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(raised)), audited("forget"):
+        raise raised
+
+    text = capfd.readouterr().err
+    assert (lines(text)[-1]["outcome"], lines(text)[-1].get("code")) == (outcome, code)
+    assert "Marisol" not in text
+
+
+def test_a_command_says_itself_that_it_was_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    with audited("schemas.push") as ended:
+        ended.update(outcome="failed", code="refused")
+
+    assert lines(capfd.readouterr().err)[-1]["outcome"] == "failed"
+
+
+def test_a_dry_run_changes_nothing_and_has_no_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    with audited("forget", dry_run=True):
+        pass
+
+    assert capfd.readouterr().err == ""
+
+
+def test_lines_are_appended_to_a_file_besides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "audit"
+    monkeypatch.setenv(VARIABLE, str(path))
+    for verb in ("first", "second"):
+        with audited(verb):
+            pass
+
+    assert path.read_text() == capfd.readouterr().err
+    assert [each["verb"] for each in lines(path.read_text())] == ["first", "first", "second", "second"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_done_when_the_first_line_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = []
+    for place in ("/dev/full", str(tmp_path / "missing" / "audit")):
+        monkeypatch.setenv(VARIABLE, place)
+        with pytest.raises(ConfigError, match="nothing was done"), audited("forget"):
+            done.append(place)
+
+    assert done == []
+
+
+def test_a_pipe_that_is_full_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(PIPE_MAX // 4096):
+                os.write(writer, b"x" * 4096)
+        monkeypatch.setenv(VARIABLE, str(path))
+        with pytest.raises(ConfigError, match="nothing was done"), audited("forget"):
+            pass
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_uid: int) -> None:
+        raise KeyError
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+    assert operator_name() == f"uid-{os.getuid()}"
+
+
+def test_places_leave_keys_out() -> None:
+    class Decided(NamedTuple):
+        topic: str | None = None
+        partition: int | None = None
+        key: str | None = None
+        offset: int | None = None
+
+    assert places([Decided("t", 3, "rx_1", 7), Decided("t", 3, "rx_1"), Decided()]) == ["t/3@7", "t/3"]
