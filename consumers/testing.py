@@ -1,0 +1,371 @@
+"""Test a consumer without a broker: make events of any type, run the real runtime, look at what came of them.
+
+    async def test_a_renewal_is_noted_once() -> None:
+        renewal = an_event("renewal.requested", key="rx_1")
+        async with running(consumer) as desk:
+            await desk.feed(renewal, renewal)
+
+            assert await desk.fetch("select event_type from refill_desk.noted") == [("renewal.requested",)]
+            assert (desk.count("applied"), desk.count("duplicate")) == (1, 1)
+
+Only Kafka is left out: records are encoded and decoded as they are everywhere, the runtime is that of
+`drx-consumer run`, and its database is a real PostgreSQL, started once for a test process and emptied for each
+`running`. Pauses between attempts are a twentieth of the usual ones. It needs the extra `drx-bridge[dev]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import shutil
+import tempfile
+import types
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cache
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from prometheus_client import CollectorRegistry
+from pydantic import AwareDatetime
+
+from bridge.consumer import Batches, Consumer, Context, Placed, Setup
+from bridge.contract.envelope import VERSION
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.fields import Record as ContractRecord
+from bridge.decoding import open_decoder
+from bridge.dev.ports import free_port
+from bridge.dev.postgres import PostgresServer
+from bridge.dev.postgres_programs import find_programs
+from bridge.errors import ConfigError
+from bridge.event import Delivery, Event
+from bridge.kafka.codec import Codec
+from bridge.kafka.record import event_record
+from bridge.kafka.routing import RoutingTable
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.postgres.pool import Database, open_database
+from bridge.postgres.tables import migrate_tables
+from bridge.registry.loader import bundled
+from bridge.registry.lock import NAMESPACE
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.settings import RegistryAddress
+from bridge.settling import operator, parked
+from bridge.settling.ledger import Ledger
+from bridge.settling.settler import Settler
+
+WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
+SOURCE = "drx"
+# A record is settled in milliseconds, and five attempts take a second: longer means that a handler hangs, or its sink.
+SETTLED_S = 15.0
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"  # the example of W3C Trace Context
+_POLL_S = 0.01
+_POOL_SIZE = 8
+_PLAIN: Mapping[Any, object] = {
+    bool: True,
+    int: 1,
+    Decimal: Decimal(1),
+    date: WHEN.date(),
+    datetime: WHEN,
+    AwareDatetime: WHEN,
+    dict[str, str]: {},
+}
+_numbers = count(1)
+
+
+def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime = WHEN, **fields: object) -> Event:  # noqa: A002 - the word that handlers know
+    """Return a valid event of one of the twenty types; what is required and not given gets a plain value.
+
+    Args:
+        event_type: Such as `renewal.requested`.
+        key: Record key; the prescription id, but for `prescriber.enrollment_changed` and `system.ping`.
+        id: Event id; a new one unless given.
+        at: When it happened and was received, aware UTC.
+        fields: Fields of the record by their names in the schema; a record within it as a mapping.
+
+    Raises:
+        ValueError: There is no such type, or a field that does not fit it (`pydantic.ValidationError`).
+    """
+    model = EVENT_MODELS.get(event_type)
+    if model is None:
+        msg = f"no such event type: {event_type!r}"
+        raise ValueError(msg)
+    own = {
+        "event_id": id or f"evt_{next(_numbers)}",
+        "event_type": event_type,
+        "contract_version": VERSION,
+        "occurred_at": at,
+        "received_at": at,
+        "source": SOURCE,
+        "environment": "sandbox",
+        "account_id": "acct_1",
+        "prescription_id": None if event_type in {"prescriber.enrollment_changed", "system.ping"} else key,
+    }
+    value = model.model_validate(_fitting(model, own | fields)).model_dump()
+    return Event(value["event_id"], event_type, value["source"], key, value["occurred_at"], value["received_at"], value)
+
+
+class Call(NamedTuple):
+    """One attempt at an event."""
+
+    event_id: str
+    attempt: int
+
+
+class Parked(NamedTuple):
+    """A record that is set aside: the first of its key has the code of its failure, those behind it `key_parked`."""
+
+    key: str
+    event_id: str
+    code: str
+
+
+class Running:
+    """A consumer at work on one partition of each of its topics.
+
+    Attributes:
+        calls: Every attempt of the handler, in order.
+        registry: Metrics of the process, the consumer's own included.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        calls: list[Call],
+        settler: Settler,
+        work: asyncio.Task[None],
+        database: Database,
+        registry: CollectorRegistry,
+    ) -> None:
+        self.calls = calls
+        self.registry = registry
+        self._consumer = consumer
+        self._settler = settler
+        self._work = work
+        self._database = database
+        self._ends = {Place(topic, 0): 0 for topic in consumer.topics}
+
+    async def feed(self, *events: Event) -> None:
+        """Give records to the consumer and return when each is settled: applied, a duplicate, of no use, or parked.
+
+        Raises:
+            TimeoutError: Some are not, after `SETTLED_S`; `offer` does not wait.
+        """
+        self.offer(*events)
+        await self.settled()
+
+    def offer(self, *events: Event) -> None:
+        """Give records to the consumer, each at the next offset of its topic."""
+        for event in events:
+            place = self._place(event)
+            offset, self._ends[place] = self._ends[place], self._ends[place] + 1
+            self._settler.offer(place, [_record(event, place, offset)])
+
+    async def settled(self) -> None:
+        """Return when everything that was given is settled.
+
+        Raises:
+            TimeoutError: Some is not, after `SETTLED_S`.
+        """
+        async with asyncio.timeout(SETTLED_S):
+            while any(self._settler.mark(place) != end for place, end in self._ends.items()):
+                if self._work.done():
+                    self._work.result()
+                await asyncio.sleep(_POLL_S)
+
+    async def release(self, key: str) -> None:
+        """Release a parked key as an operator does; return when it is live again, or parked again.
+
+        Raises:
+            TimeoutError: Neither, after `SETTLED_S`.
+        """
+        found = await self._parked_keys(key)
+        await operator.retry(
+            self._database, self._consumer.group, [(each.topic, key) for each in found], actor="consumers.testing"
+        )
+        async with asyncio.timeout(SETTLED_S):
+            # The database has no event to wait for.
+            while any(each.release_requested_at for each in await self._parked_keys(key)):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(_POLL_S)
+
+    async def _parked_keys(self, key: str) -> list[parked.ParkedKey]:
+        return [each for each in await parked.list_parked(self._database, self._consumer.group) if each.key == key]
+
+    async def parked(self) -> list[Parked]:
+        """Return the records that are set aside, in order."""
+        query = (
+            'select key, event_id, code from drx_consumer.parked_event where grp = $1 order by topic, part, "offset"'
+        )
+        return [Parked(*row) for row in await self.fetch(query, self._consumer.group)]
+
+    def count(self, outcome: str) -> int:
+        """Return how many records are `applied`, `duplicate` or `parked`; `retry` counts failed attempts."""
+        return sum(
+            int(sample.value)
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == "drxbridge_consumer_records_total" and sample.labels["outcome"] == outcome
+        )
+
+    async def run_jobs(self) -> None:
+        """Run every job of the consumer once, each in a transaction of its own."""
+        for job in self._consumer.jobs:
+            async with self._database.transaction() as connection:
+                await job.run(connection)
+
+    async def fetch(self, query: str, *args: object) -> list[tuple[Any, ...]]:
+        """Run a statement on the consumer's database and return its rows."""
+        async with self._database.transaction() as connection:
+            return [tuple(row) for row in await connection.fetch(query, *args)]
+
+    def _place(self, event: Event) -> Place:
+        topic = RoutingTable().topic(event.type)
+        return Place(topic if Place(topic, 0) in self._ends else self._consumer.topics[0], 0)
+
+
+@asynccontextmanager
+async def running(
+    consumer: Consumer | Callable[[Setup], Consumer], *, options: Mapping[str, str] | None = None
+) -> AsyncIterator[Running]:
+    """Run a consumer, or what its entry point builds from `options`, on an empty database with its tables made."""
+    registry = CollectorRegistry()
+    built = consumer if isinstance(consumer, Consumer) else consumer(Setup(options or {}, registry))
+    async with AsyncExitStack() as stack:
+        server = await asyncio.to_thread(_server)
+        database = await stack.enter_async_context(
+            open_database(server.dsn, size=_POOL_SIZE, application_name="drx-consumer test")
+        )
+        await _empty(database)
+        await migrate_tables(database, built)
+        calls: list[Call] = []
+        settler = Settler(
+            consumer=_watched(built, calls).within(_POOL_SIZE),
+            database=database,
+            ledger=Ledger(database, group=built.group, cluster_id="test"),
+            decoder=await stack.enter_async_context(open_decoder(RegistryAddress())),
+            metrics=ConsumerMetrics(registry, service=built.group),
+            resource=None if built.around is None else await stack.enter_async_context(built.around()),
+            spread=lambda low, high: low / 20,  # noqa: ARG005 - as little as a delay may be
+            release_poll_s=2 * _POLL_S,
+        )
+        stop = asyncio.Event()
+        work = asyncio.create_task(settler.run(stop))
+        places = [Place(topic, 0) for topic in built.topics]
+        try:
+            for place in places:
+                await settler.adopt(place, 1)
+                settler.start(place, 0)
+            yield Running(built, calls=calls, settler=settler, work=work, database=database, registry=registry)
+        finally:
+            await settler.drain(places, timeout_s=1.0)
+            settler.forget(places)
+            stop.set()
+            await work
+
+
+def _watched(consumer: Consumer, calls: list[Call]) -> Consumer:
+    """Return the consumer with a handler that notes each attempt before the true one makes it."""
+    handle: Any = consumer.handle
+    if handle is None:
+        msg = f"consumer {consumer.name!r} has no handler"
+        raise ConfigError(msg)
+
+    async def one(event: Event, context: Context) -> None:
+        calls.append(Call(event.id, context.attempt))
+        await handle(event, context)
+
+    async def many(batch: Sequence[Placed], connection: Any) -> None:
+        calls.extend(Call(event.id, context.attempt) for event, context in batch)
+        await handle(batch, connection)
+
+    return replace(consumer, handle=many if isinstance(consumer.mode, Batches) else one)
+
+
+def _record(event: Event, place: Place, offset: int) -> ConsumedRecord:
+    """Return an event as the ingress writes it."""
+    digest = sha256(event.to_json().encode()).hexdigest()
+    delivery = Delivery(event.source, "sandbox", event.id, event.received_at, b"", digest, "current", TRACEPARENT, {})
+    schema = f"{NAMESPACE}.{EVENT_MODELS[event.type].__name__}"
+    record = event_record(
+        event,
+        delivery,
+        topic=place.topic,
+        partition=place.partition,
+        value=_codec().encode(schema, event.value),
+        schema=schema,
+        ordinal=b"test:%d" % offset,
+    )
+    return ConsumedRecord(*place, offset, record.timestamp_ms, record.key, record.value, record.headers)
+
+
+def _fitting(model: type[ContractRecord], given: Mapping[str, object]) -> dict[str, object]:
+    """Return `given` with a plain value for every field that is required and not given."""
+    hints = get_type_hints(model)
+    fields: dict[str, object] = dict(given)
+    for name, info in model.model_fields.items():
+        kind = _bare(hints[name])
+        if name in given:
+            value = given[name]
+            if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, ContractRecord):
+                fields[name] = _fitting(kind, value)
+        elif info.is_required():
+            fields[name] = _plain(kind, name)
+    return fields
+
+
+def _plain(kind: Any, name: str) -> object:
+    if get_origin(kind) is Literal:
+        return get_args(kind)[0]
+    if get_origin(kind) is list:
+        return []
+    if isinstance(kind, type) and issubclass(kind, ContractRecord):
+        return _fitting(kind, {})
+    return _PLAIN.get(kind, name)
+
+
+def _bare(hint: Any) -> Any:
+    """Return the type itself of an annotation that also has a size, a PHI class or `None`."""
+    if get_origin(hint) in {Union, types.UnionType}:
+        return _bare(next(each for each in get_args(hint) if each is not types.NoneType))
+    return hint
+
+
+async def _empty(database: Database) -> None:
+    async with database.transaction() as connection:
+        rows = await connection.fetch("select nspname from pg_namespace where nspname !~ '^pg_|^information_schema$'")
+        for (schema,) in rows:
+            await connection.execute(f'drop schema "{schema}" cascade')
+        await connection.execute("create schema public")
+
+
+@cache
+def _codec() -> Codec:
+    lock = bundled()
+    return Codec(schemas=lock.schemas(), ids=lock.ids())
+
+
+@cache
+def _server() -> PostgresServer:
+    """Start the database of this process; it ends with it."""
+    directory = Path(tempfile.mkdtemp(prefix="drx-consumer-"))
+    server = PostgresServer(
+        directory / "postgres",
+        programs=find_programs(),
+        port=free_port(),
+        log=directory / "postgres.log",
+        durable=False,
+    )
+
+    def end() -> None:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(end)
+    server.start()
+    server.wait_ready()
+    return server

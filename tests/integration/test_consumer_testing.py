@@ -1,0 +1,124 @@
+"""The harness that teams test their consumers with: what it shows is what the runtime did."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from prometheus_client import Counter
+from pydantic import ValidationError
+
+from bridge.consumer import Batches, Consumer, Context, Lanes, Placed, Setup
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import PermanentError, TransientError
+from bridge.event import Event
+from consumers.read_model.consumer import open_read_model
+from consumers.testing import Call, Parked, an_event, running
+
+TOPICS = ["drx.prescriptions.v1", "drx.accounts.v1"]
+
+
+@pytest.mark.parametrize("event_type", EVENT_MODELS)
+def test_there_is_an_event_of_every_type(event_type: str) -> None:
+    event = an_event(event_type)
+
+    assert type(event.typed()) is EVENT_MODELS[event_type]
+    assert (event.type, event.key) == (event_type, "rx_1")
+
+
+def test_fields_are_set_by_name_also_within_a_record() -> None:
+    event = an_event("prescription.created", key="rx_7", id="evt_7", patient={"first_name": "Ada"})
+
+    created: Any = event.typed()
+    assert (event.id, created.prescription_id, created.patient.first_name) == ("evt_7", "rx_7", "Ada")
+
+
+def test_a_field_or_a_type_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValidationError, match="colour"):
+        an_event("prescription.created", colour="red")
+    with pytest.raises(ValueError, match=r"prescription\.eaten"):
+        an_event("prescription.eaten")
+
+
+async def test_effects_retries_duplicates_and_parked_keys_are_seen() -> None:
+    consumer = Consumer("desk", TOPICS, mode=Lanes(2, transactional=True))
+
+    @consumer.handler
+    async def handle(event: Event, context: Context) -> None:
+        if event.id == "evt_busy" and context.attempt < 3:
+            raise TransientError("busy")
+        if event.id == "evt_never" and not healed:
+            raise PermanentError("refused")
+        await context.connection.execute("create table if not exists done (id text)")
+        await context.connection.execute("insert into done values ($1)", event.id)
+
+    healed: list[bool] = []
+    fine, busy = an_event("prescription.sent", id="evt_fine"), an_event("prescription.sent", id="evt_busy")
+    never = an_event("renewal.requested", key="rx_2", id="evt_never")
+    behind = an_event("renewal.closed", key="rx_2", id="evt_behind")
+    async with running(consumer) as desk:
+        await desk.feed(fine, busy, fine, never, behind)
+
+        assert await desk.fetch("select id from done order by id") == [("evt_busy",), ("evt_fine",)]
+        assert [call for call in desk.calls if call.event_id == "evt_busy"] == [Call("evt_busy", n) for n in (1, 2, 3)]
+        assert (desk.count("applied"), desk.count("duplicate"), desk.count("retry")) == (2, 1, 2)
+        assert await desk.parked() == [
+            Parked("rx_2", "evt_never", "refused"),
+            Parked("rx_2", "evt_behind", "key_parked"),
+        ]
+
+        await desk.release("rx_2")
+        assert [each.code for each in await desk.parked()] == ["refused", "key_parked"]
+
+        healed.append(True)
+        await desk.release("rx_2")
+        assert await desk.parked() == []
+        assert ("evt_behind",) in await desk.fetch("select id from done")
+
+
+async def test_a_consumer_that_is_built_by_a_function_gets_options_and_metrics() -> None:
+    def build(setup: Setup) -> Consumer:
+        seen = Counter("desk_seen", "Events seen", registry=setup.registry)
+
+        @asynccontextmanager
+        async def around() -> AsyncIterator[str]:
+            yield setup.options["session"]
+
+        consumer = Consumer("desk", TOPICS, mode=Batches(), around=around)
+
+        @consumer.handler
+        async def handle(batch: Sequence[Placed], _connection: Any) -> None:
+            for _, context in batch:
+                assert context.resource == "open"
+                seen.inc()
+
+        @consumer.job(every_s=60)
+        async def sweep(connection: Any) -> None:
+            await connection.execute("create table swept ()")
+
+        return consumer
+
+    async with running(build, options={"session": "open"}) as desk:
+        await desk.feed(an_event("prescription.sent"), an_event("system.ping"))
+        await desk.run_jobs()
+
+        assert desk.registry.get_sample_value("desk_seen_total") == 2
+        assert await desk.fetch("select count(*) from swept") == [(0,)]
+
+
+async def test_an_id_that_comes_with_another_body_is_parked() -> None:
+    async with running(open_read_model) as desk:
+        await desk.feed(an_event("prescription.created", id="evt_1"))
+        await desk.feed(an_event("prescription.created", id="evt_1", account_id="acct_2"))
+
+        assert await desk.parked() == [Parked("rx_1", "evt_1", "id_conflict")]
+        assert await desk.fetch("select display from read_model.prescription") == [("draft",)]
+
+
+async def test_each_run_begins_on_an_empty_database() -> None:
+    for _ in range(2):
+        async with running(open_read_model) as desk:
+            await desk.feed(an_event("prescription.sent", id="evt_same"))
+            assert desk.count("applied") == 1
