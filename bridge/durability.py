@@ -28,8 +28,9 @@ Result = TypeVar("Result")
 
 # For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
 CLOSE_S = 1.0
-# A connection takes tenths of a second; brokers that take it and say nothing are an outage.
-FIRST_CONNECT_S = 5.0
+# A connection takes tenths of a second, and so do the tails of topics with some 10,000 records. Brokers that are silent
+# are an outage; longer tails are read while deliveries are spooled.
+START_S = 5.0
 # In the spool's directory, which stays as long as what was given an ordinal.
 ORDINALS = "ordinals"
 
@@ -115,7 +116,7 @@ async def open_durability(
             ordinals=ordinals,
         )
         stack.push_async_callback(publisher.close, flush_s)
-        checks = _checks(producer, spool, partitions=settings.kafka.partitions)
+        checks = _checks(producer, spool, dedupe, partitions=settings.kafka.partitions)
         yield Durability(publisher, dedupe, lanes, producer, spool, workers, checks)
 
 
@@ -165,7 +166,7 @@ def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoBuffer:
     )
 
 
-def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, *, partitions: int) -> dict[str, Check]:
+def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, dedupe: Dedupe, *, partitions: int) -> dict[str, Check]:
     """Ready means: an event can be made durable now, in Kafka or, which is only second best, on disk."""
 
     def second_best(result: str) -> str:
@@ -174,9 +175,13 @@ def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, *, partitions: int
     started = time.monotonic()
 
     def kafka() -> str:
-        # The first attempt to connect is waited for, so that a start beside a sound Kafka spools nothing.
-        if producer.untried and time.monotonic() - started < FIRST_CONNECT_S:
-            return producer.state
+        # The first attempt to connect and the reading of the topics are waited for, so that a start beside a sound
+        # Kafka spools nothing.
+        if time.monotonic() - started < START_S:
+            if producer.untried:
+                return producer.state
+            if producer.ready and None not in producer.wrong_counts.values() and not dedupe.finished:
+                return "recalling"
         return second_best("ok" if producer.ready else producer.code or producer.state)
 
     def topics() -> str:

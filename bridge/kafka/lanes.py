@@ -171,7 +171,11 @@ class Lanes:
         Raises:
             NotDurableError: It can go to neither.
         """
-        if lane.closing or (not lane.spooling and self._producer.ready and not self._stuck(lane)):
+        if lane.closing:
+            return True
+        # Until the topics have been read it may be a repeat: the drain will know, and leave it out.
+        may_repeat = not self._memory.finished and not self._spool.code
+        if not lane.spooling and self._producer.ready and not may_repeat and not self._stuck(lane):
             return True
         if not self._spool.code:
             return False

@@ -191,7 +191,7 @@ async def test_what_comes_while_anything_is_spooled_queues_behind_it(subject: Su
 async def test_a_lane_that_spools_delays_no_other(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a"))
-    subject.memory.finished = False
+    subject.spool.unreadable = True
     subject.producer.connected = True
 
     assert await asyncio.gather(*subject.send("b", partition=1)) == ["committed"]
@@ -210,6 +210,26 @@ async def test_a_drain_waits_until_the_topics_were_read(subject: Subject) -> Non
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == ["b"]
+
+
+async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(subject: Subject) -> None:
+    subject.memory.finished = False
+    assert await asyncio.gather(*subject.send("a", "b")) == ["spooled"] * 2
+    assert not subject.written
+
+    subject.memory.committed.add("a")
+    subject.memory.finished = True
+    await until(lambda: not subject.lanes.spooling)
+
+    assert await asyncio.gather(*subject.send("c")) == ["committed"]
+    assert subject.written == ["b", "c"]
+
+
+async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(subject: Subject) -> None:
+    subject.memory.finished = False
+    subject.spool.code = "disabled"
+
+    assert await asyncio.gather(*subject.send("a")) == ["committed"]
 
 
 @pytest.mark.parametrize("known", [{"a"}, {"b"}, {"c"}, {"a", "c"}, {"a", "b", "c"}, {"b", "c", "d"}])
@@ -519,7 +539,7 @@ async def test_a_disk_that_cannot_be_read_is_asked_again(subject: Subject) -> No
 async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a"))
-    subject.memory.finished = False
+    subject.spool.unreadable = True
     subject.producer.connected = True
 
     assert await subject.lanes.enqueue([accepted("b", 1), accepted("c", 2, partition=1)]) == "spooled"

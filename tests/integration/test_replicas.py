@@ -55,9 +55,17 @@ async def replica(
 
 
 async def recalled(session: aiohttp.ClientSession, ingress: IngressProcess) -> bool:
+    return bool(await gauge(session, ingress, "dedupe_ready"))
+
+
+async def spooled(session: aiohttp.ClientSession, ingress: IngressProcess) -> float:
+    return await gauge(session, ingress, "spool_events")
+
+
+async def gauge(session: aiohttp.ClientSession, ingress: IngressProcess, name: str) -> float:
     text = (await ask(session, f"{ingress.management_url}/metrics")).body.decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
-    return bool(families["drxbridge_dedupe_ready"].samples[0].value)
+    return float(families[f"drxbridge_{name}"].samples[0].value)
 
 
 def said(reply: Reply) -> tuple[int, str]:
@@ -140,3 +148,28 @@ async def test_after_a_start_it_knows_what_was_written_before_by_whomever(
         (202, "parkedunknown_type"),
     ]
     assert sorted(header(each, "ce_id") for each in records) == ["evt_1", "evt_1", "evt_bad"]
+
+
+async def test_what_is_sent_again_the_moment_a_killed_process_is_back_is_not_written_again(
+    cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
+) -> None:
+    bodies = {f"evt_{n}-{source}": a_body(id=f"evt_{n}-{source}", data_prescription_id=f"rx-{n}") for n in range(30)}
+
+    async def deliver_all(ingress: IngressProcess) -> list[Reply]:
+        sent = [deliver(session, ingress, body, webhook_id=webhook_id) for webhook_id, body in bodies.items()]
+        return await asyncio.gather(*sent)
+
+    async with replica(tmp_path, cluster, session, source) as ingress:
+        first = await deliver_all(ingress)
+        await asyncio.to_thread(ingress.kill)
+        ingress.start()
+        # Not until it is ready: a balancer that tries connections only sends at once.
+        await asyncio.to_thread(ingress.live)
+        again = await deliver_all(ingress)
+        while await spooled(session, ingress):  # noqa: ASYNC110 - another process gives us no event
+            await asyncio.sleep(0.05)
+        records = await ingress.records()
+
+    assert {said(reply) for reply in first} == {(200, "accepted")}
+    assert {said(reply) for reply in again} <= {(202, "spooled"), (200, "duplicate")}
+    assert Counter(header(each, "ce_id") for each in records) == dict.fromkeys(bodies, 1)
