@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults fuzz test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -28,7 +28,7 @@ lint: $(INSTALLED)
 	$(BIN)/drx-bridge schemas check
 
 check: lint
-	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile tests/unit tests/component
+	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile tests/unit tests/component tests/fuzz
 
 # What some faults need and Python's index does not have; without it their rows are skipped and say so.
 fault-tools:
@@ -61,6 +61,12 @@ chart-apiserver: $(INSTALLED)
 faults: setup fault-tools alert-tools
 	$(BIN)/pytest tests/faults -m "faults or not faults"
 	$(BIN)/python -m tests.faults.report
+
+# Coverage-guided: so many executions over all targets, a short run of which is part of `check`. Linux only.
+FUZZ_EXECUTIONS ?= 1000000
+fuzz: $(INSTALLED)
+	$(PIP) --require-hashes --requirement requirements-fuzz.lock
+	$(BIN)/python -m tests.fuzz --executions $(FUZZ_EXECUTIONS)
 
 bench: setup
 	$(BIN)/python -m tests.bench

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.event import Event, ParkReason, Reason
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.passing import Detail
-from bridge.ingress.profiles.profile import FLAGS, Mapped
-from bridge.ingress.strict_json import DEPTH_MAX, Real, parse, to_json_text
-from bridge.kafka.codec import Codec
-from bridge.registry.loader import read_schemas, schemas_root
-from tests.unit.profile_documents import SAMPLES, a_delivery, leaves
-
-NATIVE = [parse(path.read_bytes()) for path in sorted(SAMPLES.glob("native/*.json"))]
-DETAILS = {detail.name.lower() for detail in Detail}
-# Contract names, `*`, and nothing that a source could have put there.
-PATH = re.compile(r"(/[a-z0-9_]+|/\*)*")
-
-RENAMED = {"type": "event_type", "version": "contract_version", "timestamp": "occurred_at", "source": "origin_source"}
+from bridge.event import ParkReason
+from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.strict_json import DEPTH_MAX, Real
+from tests.profile_properties import NATIVE, assert_closed, assert_nothing_lost, assert_writable, holders, outcome_of
 
 texts = st.sampled_from(
     [
@@ -65,19 +51,6 @@ values = st.recursive(
 )
 
 
-@cache
-def codec() -> Codec:
-    schemas = read_schemas(schemas_root())
-    return Codec(schemas=schemas, ids={name: number for number, name in enumerate(schemas, start=1)})
-
-
-def holders(value: object) -> list[dict[str, Any] | list[Any]]:
-    """Give every non-empty object and array of a document."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    found = [holder for one in inner for holder in holders(one)]
-    return [value, *found] if isinstance(value, dict | list) and value else found
-
-
 @st.composite
 def mutants(draw: st.DrawFn) -> dict[str, object]:
     """Draw a sample with one to four members set, taken out, added or put in another's place."""
@@ -101,50 +74,6 @@ def mutants(draw: st.DrawFn) -> dict[str, object]:
     return document
 
 
-def outcome_of(document: Mapping[str, object]) -> Mapped | ParkReason:
-    parsed = parse(to_json_text(document).encode())
-    assert isinstance(parsed, dict)
-    return drx_standard.map(a_delivery(), parsed)
-
-
-def assert_closed(outcome: Mapped | ParkReason) -> None:
-    """Check that an outcome says only what the closed lists have."""
-    if isinstance(outcome, ParkReason):
-        assert outcome.reason in get_args(Reason)
-        assert (outcome.detail in DETAILS) == (outcome.reason == "unusable")
-        assert PATH.fullmatch(outcome.field)
-        assert outcome.key is None or re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", outcome.key)
-    else:
-        assert set(outcome.flags) <= set(FLAGS)
-
-
-def step_into(value: Any, steps: list[str]) -> Any:
-    for step in steps:
-        value = value[int(step)] if isinstance(value, list) else value[step.replace("~1", "/").replace("~0", "~")]
-    return value
-
-
-def says(event: Event, pointer: str, leaf: object) -> bool:
-    """Tell whether an event says what its body said at `pointer`: in `extensions`, or in a field of the record."""
-    kept: Any = event.value["extensions"]
-    _, *steps = pointer.split("/")
-    for length in range(1, len(steps) + 1):
-        if (text := kept.get("/" + "/".join(steps[:length]))) is not None:
-            unknown: Any = parse(f'{{"kept":{text}}}'.encode())
-            return bool(step_into(unknown["kept"], steps[length:]) == leaf)
-    way = steps[1:] if steps[0] == "data" else [RENAMED.get(steps[0], steps[0])]
-    value = step_into(event.value, way)
-    if isinstance(value, str) and value == leaf:
-        return True
-    if value == "UNKNOWN" and way[-1].isdigit():
-        return leaf in step_into(event.value, [*way[:-2], f"raw_{way[-2]}"])
-    if value == "UNKNOWN":
-        return bool(step_into(event.value, [*way[:-1], f"raw_{way[-1]}"]) == leaf)
-    if isinstance(value, str):
-        return type(leaf) is int and value == str(leaf)
-    return (value is None) == (leaf is None)
-
-
 @given(mutants())
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_mutated_sample_is_an_event_that_can_be_written_or_a_reason(document: dict[str, object]) -> None:
@@ -153,10 +82,7 @@ def test_a_mutated_sample_is_an_event_that_can_be_written_or_a_reason(document: 
     assert_closed(outcome)
     if isinstance(outcome, Mapped):
         (event,) = outcome.events
-        model = EVENT_MODELS[event.type]
-        record = f"drx.v1.{model.__name__}"
-        assert model.model_validate(dict(event.value)).model_dump() == event.value
-        assert codec().decode(codec().encode(record, event.value)).value == event.value
+        assert_writable(event)
 
 
 @given(mutants())
@@ -166,9 +92,7 @@ def test_an_accepted_body_loses_nothing(document: dict[str, object]) -> None:
     assume(isinstance(outcome, Mapped))
     assert isinstance(outcome, Mapped)
 
-    for pointer, leaf in leaves(document):
-        # The header is the event's id whatever the body says; a leaf of `data` alone is an empty body.
-        assert pointer in ("/id", "/data") or says(outcome.events[0], pointer, leaf), pointer
+    assert_nothing_lost(outcome.events[0], document)
 
 
 @given(st.dictionaries(texts, values, max_size=5))

@@ -1,0 +1,49 @@
+"""Decisions out of bytes: what a target builds is then a function of its input alone, and small changes stay small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_BYTE = 256
+
+
+class Choices:
+    """Takes from the front of some bytes; when they are used up, every choice is the first."""
+
+    def __init__(self, content: bytes) -> None:
+        """Begin at the front."""
+        self._content = content
+        self._at = 0
+
+    @property
+    def is_used_up(self) -> bool:
+        return self._at >= len(self._content)
+
+    def below(self, bound: int) -> int:
+        """Choose from `range(bound)`, by as many bytes as the bound needs."""
+        width = max(1, ((bound - 1).bit_length() + 7) // 8)
+        return int.from_bytes(self.take(width), "big") % bound
+
+    def one(self, items: Sequence[Item]) -> Item:
+        return items[self.below(len(items))]
+
+    def truth(self) -> bool:
+        return bool(self.below(2))
+
+    def take(self, length: int) -> bytes:
+        start = self._at
+        self._at += length
+        return self._content[start : self._at]
+
+    def chunk(self, most: int) -> bytes:
+        """Take some bytes, their number first."""
+        return self.take(self.below(min(most + 1, _BYTE)))
+
+    def text(self, most: int) -> str:
+        return self.chunk(most).decode(errors="replace")
+
+    def rest(self) -> bytes:
+        return self.take(len(self._content))

@@ -1,0 +1,142 @@
+"""Any edit of a sound delivery: an event that says all of its body and survives its way to Kafka, or a reason."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import fastavro  # noqa: TID251 -- the other implementation that ours is held to
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.event import Delivery, ParkReason
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.strict_json import Real, parse, to_json_text
+from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, event_record, unrecognized_record, unrecognized_value
+from bridge.kafka.spooled import pack, unpack
+from bridge.registry.loader import read_schemas, schemas_root
+from tests.fuzz.choices import Choices
+from tests.profile_properties import (
+    NATIVE,
+    assert_closed,
+    assert_nothing_lost,
+    assert_writable,
+    codec,
+    holders,
+)
+from tests.unit.profile_documents import a_delivery
+
+WORDS = (b"1789398566", b"2026-09-14T15:09:60Z", b"req:", b"q:", b"UNKNOWN", b"0000-01-01", b"99999999999", b"1e-400")
+
+SAMPLES: list[dict[str, object]] = [one for one in NATIVE if isinstance(one, dict)]
+PARSED = {name: fastavro.parse_schema(dict(schema)) for name, schema in read_schemas(schemas_root()).items()}
+PREFIX_BYTES = 5  # Confluent, "Wire format"
+TEXTS = (
+    *("", "UNKNOWN", "req:1", "q:1", "30", "-1.5", "007", "2026-09-14", "2026-09-14T15:09:60", "0000-00-00"),
+    *("dispensed", "\x00", "~/*", "evt_1", "9999-12-31T23:59:60Z", "0001-01-01T00:00:00+23:59", "\uff11", "1_0"),
+)
+REALS = ("-0", "0.0", "1.5", "3.0", "1e308", "1e-300", "0e999999", "1e11", "1789398566.5355555", "0.0005", "-1E-9999")
+INTEGERS = (0, 1, -1, 2**31 - 1, 2**31, -(2**31), 2**63 - 1, -(2**63), 10**11, 253_402_300_800, 999_999_999)
+NAMES = ("raw_sex", "event_id", "extensions", "patient", "sequence", "a/b~c*", "", "data", "id", "Type")
+LEVELS = 4
+SCALARS: tuple[Callable[[Choices], object], ...] = (
+    lambda _: None,
+    Choices.truth,
+    lambda choices: choices.one(INTEGERS),
+    lambda choices: choices.below(65_536) - 32_768,
+    lambda choices: Real(choices.one(REALS)),
+    lambda choices: choices.one(TEXTS),
+    lambda choices: choices.one(TEXTS),
+    lambda choices: choices.text(40),
+)
+
+
+def check(content: bytes) -> None:
+    choices = Choices(content)
+    document = copy.deepcopy(choices.one(SAMPLES))
+    while not choices.is_used_up:
+        edit(choices, document)
+    body = to_json_text(document).encode()
+    parsed = parse(body)
+    if isinstance(parsed, ParkReason):  # edits may nest deeper than a body may be
+        assert parsed.detail == "depth"
+        return
+    assert parsed == document
+    delivery = a_delivery(body)
+    outcome = drx_standard.map(delivery, parsed)
+    assert_closed(outcome)
+    if isinstance(outcome, ParkReason):
+        record = parked_record(delivery, outcome)
+    else:
+        record = mapped_record(delivery, outcome, document)
+    assert unpack(pack(record), record.topic, record.partition) == record
+
+
+def parked_record(delivery: Delivery, park: ParkReason) -> Record:
+    """Return the record of what is parked, once it was seen to hold the exact body."""
+    value = unrecognized_value(delivery, park)
+    assert value["body"] == delivery.body
+    payload = codec().encode(UNRECOGNIZED_SCHEMA, value)
+    assert codec().decode(payload).value == value
+    return unrecognized_record(delivery, park, partition=0, value=payload)
+
+
+def mapped_record(delivery: Delivery, mapped: Mapped, document: dict[str, object]) -> Record:
+    """Return the record of an event, once it was seen to say all of its body in any Avro reader."""
+    (event,) = mapped.events
+    assert re.fullmatch(r"(?!q:)[A-Za-z0-9._:-]{1,128}", event.key)
+    assert_writable(event)
+    assert_nothing_lost(event, document)
+    schema = f"drx.v1.{EVENT_MODELS[event.type].__name__}"
+    payload = codec().encode(schema, event.value)
+    assert fastavro.schemaless_reader(io.BytesIO(payload[PREFIX_BYTES:]), PARSED[schema], None) == event.value
+    return event_record(event, delivery, topic="t", partition=0, value=payload, schema=schema, ordinal=b"i:1")
+
+
+def edit(choices: Choices, document: dict[str, Any]) -> None:
+    """Set one member, take it out, add one, give it another spelling, or put one in another's place."""
+    places = holders(document)
+    if not places:
+        return
+    holder: Any = choices.one(places)
+    place: Any = choices.one(list(holder)) if isinstance(holder, dict) else choices.below(len(holder))
+    match choices.below(6):
+        case 0 | 1:
+            holder[place] = value_of(choices, LEVELS)
+        case 2:
+            del holder[place]
+        case 3 if isinstance(holder, dict):
+            holder[choices.one(NAMES) if choices.truth() else choices.text(12)] = value_of(choices, LEVELS)
+        case 4:
+            holder[place] = respelt(holder[place])
+        case _:
+            other: Any = choices.one(places)
+            # A copy, since a document is a tree.
+            holder[place] = copy.deepcopy(other if len(to_json_text(other)) < 2000 else None)
+
+
+def respelt(value: Any) -> Any:
+    """Give a scalar the other type that says the same."""
+    match value:
+        case bool() | None:
+            return str(value).lower()
+        case int():
+            return str(value)
+        case Real(lexeme):
+            return lexeme
+        case str() if value.isdecimal() and value.isascii() and len(value) < 18:
+            return int(value)
+        case _:
+            return [value]
+
+
+def value_of(choices: Choices, levels: int) -> Any:
+    """Choose any value, known to be difficult or not."""
+    kind = choices.below(10)
+    if kind < 8:
+        return SCALARS[kind](choices)
+    inner = [value_of(choices, levels - 1) for _ in range(choices.below(4) if levels else 0)]
+    return inner if kind == 8 else {choices.text(6): each for each in inner}

@@ -1,0 +1,125 @@
+"""What must hold of any document that a profile is given, for the tests that make them up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+from functools import cache
+from typing import Any, get_args
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.event import Event, ParkReason, Reason
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.passing import Detail
+from bridge.ingress.profiles.profile import FLAGS, Mapped
+from bridge.ingress.strict_json import Real, parse, to_json_text
+from bridge.kafka.codec import Codec
+from bridge.registry.loader import read_schemas, schemas_root
+from tests.unit.profile_documents import SAMPLES, a_delivery, leaves
+
+NATIVE = [parse(path.read_bytes()) for path in sorted(SAMPLES.glob("native/*.json"))]
+DETAILS = {detail.name.lower() for detail in Detail}
+# Contract names, `*`, and nothing that a source could have put there.
+PATH = re.compile(r"(/[a-z0-9_]+|/\*)*")
+
+RENAMED = {"type": "event_type", "version": "contract_version", "timestamp": "occurred_at", "source": "origin_source"}
+
+# No field has more digits before the point than this holds, nor less than two behind it.
+WIDE = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+QUANTUM = Decimal("0.005")
+
+
+@cache
+def codec() -> Codec:
+    schemas = read_schemas(schemas_root())
+    return Codec(schemas=schemas, ids={name: number for number, name in enumerate(schemas, start=1)})
+
+
+def holders(value: object) -> list[dict[str, Any] | list[Any]]:
+    """Give every non-empty object and array of a document."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    found = [holder for one in inner for holder in holders(one)]
+    return [value, *found] if isinstance(value, dict | list) and value else found
+
+
+def outcome_of(document: Mapping[str, object]) -> Mapped | ParkReason:
+    parsed = parse(to_json_text(document).encode())
+    assert isinstance(parsed, dict)
+    return drx_standard.map(a_delivery(), parsed)
+
+
+def assert_closed(outcome: Mapped | ParkReason) -> None:
+    """Check that an outcome says only what the closed lists have."""
+    if isinstance(outcome, ParkReason):
+        assert outcome.reason in get_args(Reason)
+        assert (outcome.detail in DETAILS) == (outcome.reason == "unusable")
+        assert PATH.fullmatch(outcome.field)
+        assert outcome.key is None or re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", outcome.key)
+    else:
+        assert set(outcome.flags) <= set(FLAGS)
+
+
+def step_into(value: Any, steps: list[str]) -> Any:
+    for step in steps:
+        value = value[int(step)] if isinstance(value, list) else value[step.replace("~1", "/").replace("~0", "~")]
+    return value
+
+
+def says(event: Event, pointer: str, leaf: object) -> bool:
+    """Tell whether an event says what its body said at `pointer`: in `extensions`, or in a field of the record."""
+    kept: Any = event.value["extensions"]
+    _, *steps = pointer.split("/")
+    for length in range(1, len(steps) + 1):
+        if (text := kept.get("/" + "/".join(steps[:length]))) is not None:
+            unknown: Any = parse(f'{{"kept":{text}}}'.encode())
+            return bool(step_into(unknown["kept"], steps[length:]) == leaf)
+    way = steps[1:] if steps[0] == "data" else [RENAMED.get(steps[0], steps[0])]
+    value = step_into(event.value, way)
+    if isinstance(value, str) and value == leaf:
+        return True
+    if value == "UNKNOWN" and way[-1].isdigit():
+        return leaf in step_into(event.value, [*way[:-2], f"raw_{way[-2]}"])
+    if value == "UNKNOWN":
+        return bool(step_into(event.value, [*way[:-1], f"raw_{way[-1]}"]) == leaf)
+    return is_told(value, leaf)
+
+
+def is_told(value: object, leaf: object) -> bool:
+    """Tell whether a value of a record is what its body said, in one of the spellings that the contract lets it have.
+
+    A rounded number and a moment are close to what was said; a test of each says how close.
+    """
+    lexeme = leaf.lexeme if isinstance(leaf, Real) else str(leaf)
+    told = False
+    match value:
+        case None | bool():
+            told = value is leaf
+        case list() | dict():
+            told = value == leaf
+        case str():
+            told = type(leaf) is int and value == lexeme
+        case int():
+            told = type(leaf) in (int, str) and value == int(lexeme)
+        case Decimal():
+            told = type(leaf) in (int, str, Real) and abs(value - WIDE.create_decimal(lexeme)) <= QUANTUM
+        case datetime():
+            told = type(leaf) in (int, str, Real)
+        case date():
+            told = value.isoformat() == leaf
+    return told
+
+
+def assert_writable(event: Event) -> None:
+    """Check that an event is a value of its record, and comes back from the bytes as it went in."""
+    model = EVENT_MODELS[event.type]
+    assert model.model_validate(dict(event.value)).model_dump() == event.value
+    assert codec().decode(codec().encode(f"drx.v1.{model.__name__}", event.value)).value == event.value
+
+
+def assert_nothing_lost(event: Event, document: Mapping[str, object]) -> None:
+    """Check that an event says all that its body says."""
+    for pointer, leaf in leaves(document):
+        # The header is the event's id whatever the body says; a leaf of `data` alone is an empty body.
+        assert pointer in ("/id", "/data") or says(event, pointer, leaf), pointer
