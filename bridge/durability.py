@@ -114,6 +114,7 @@ async def open_durability(
             partitions=settings.kafka.partitions,
             instance=settings.instance,
             ordinals=ordinals,
+            message_max_bytes=settings.kafka.message_max_bytes,
         )
         stack.push_async_callback(publisher.close, flush_s)
         checks = _checks(producer, spool, dedupe, partitions=settings.kafka.partitions)

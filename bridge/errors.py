@@ -44,6 +44,12 @@ class NotDurableError(BridgeError):
         self.code = code
 
 
+class TooLargeError(BridgeError):
+    """An event becomes a larger record than its topic takes; the delivery is parked as it came, which always fits."""
+
+    code = "too_large"
+
+
 class DecodeError(BridgeError):
     """Bytes are no record of ours: truncated, trailing bytes, or an unknown schema id."""
 

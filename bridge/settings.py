@@ -10,6 +10,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from bridge.kafka.connection import Connection
+from bridge.kafka.record import (
+    MESSAGE_MAX_BYTES,
+    MESSAGE_MAX_LEAST_BYTES,
+    MESSAGE_MAX_MOST_BYTES,
+    RAW_HEAD_MAX_BYTES,
+)
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 
 PREFIX = "BRIDGE_"
@@ -83,6 +89,12 @@ class Kafka(Brokers):
     """The brokers and what is written to them."""
 
     partitions: int = Field(12, ge=1, le=10_000, description="partitions of every topic; part of the key order")
+    message_max_bytes: int = Field(
+        MESSAGE_MAX_BYTES,
+        ge=MESSAGE_MAX_LEAST_BYTES,
+        le=MESSAGE_MAX_MOST_BYTES,
+        description="max.message.bytes of every topic; an event that becomes larger is parked as it came",
+    )
     routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
 
 
@@ -199,6 +211,16 @@ class Settings(FileSettings):
             raise ValueError(msg)
         if not self.shutdown.drain_s + self.shutdown.flush_s < self.shutdown.grace_s:
             msg = "shutdown.drain_s + shutdown.flush_s must be less than shutdown.grace_s, or the pod is killed first"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _a_body_fits_a_record(self) -> Self:
+        if self.http.body_max_bytes + RAW_HEAD_MAX_BYTES > self.kafka.message_max_bytes:
+            msg = (
+                f"http.body_max_bytes must leave {RAW_HEAD_MAX_BYTES} of kafka.message_max_bytes, or the largest body "
+                "could not even be parked"
+            )
             raise ValueError(msg)
         return self
 

@@ -54,7 +54,13 @@ def asyncapi() -> Document:
     """Return the document."""
     routing = RoutingTable()
     topics = {kind: routing.topic(kind) for kind in RECORDS} | {UNRECOGNIZED_TYPE: UNRECOGNIZED_TOPIC}
-    specs = topic_specs(routing, partitions=Kafka().partitions, replication_factor=REPLICAS_MAX)
+    kafka = Kafka()
+    specs = topic_specs(
+        routing,
+        partitions=kafka.partitions,
+        replication_factor=REPLICAS_MAX,
+        message_max_bytes=kafka.message_max_bytes,
+    )
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -80,6 +86,7 @@ def _channel(spec: TopicSpec, topics: Mapping[str, str]) -> Document:
     configuration = {
         "cleanup.policy": [spec.configs["cleanup.policy"]],
         "retention.ms": spec.retention_ms,
+        "max.message.bytes": spec.message_max_bytes,
     }
     return {
         "address": spec.name,

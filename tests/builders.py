@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+import string
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -41,6 +43,21 @@ def a_body(**changes: Any) -> bytes:
         else:
             body[name] = value
     return json.dumps(body).encode()
+
+
+def a_growing_body(size: int, *, id: str = "evt_1", key: str = "rx_1") -> bytes:  # noqa: A002 - the field's name
+    """Build a `change.requested` of `size` bytes that becomes a record of four times as many.
+
+    Each of its unknown members is kept beside the path of its object, which is the longest of the contract.
+    """
+    document: dict[str, Any] = json.loads((SAMPLES / "native/16_change_requested_generic.json").read_bytes())
+    document |= {"id": id}
+    document["data"]["prescription_id"] = key
+    medication = document["data"]["medications_requested"][0]
+    left = size - len(json.dumps(document, separators=(",", ":")))
+    members = ("".join(each) for each in itertools.product(string.ascii_letters + string.digits, repeat=3))
+    medication |= dict.fromkeys(itertools.islice(members, left // len(',"abc":0')), 0)
+    return json.dumps(document, separators=(",", ":")).encode().ljust(size)
 
 
 def signed_headers(

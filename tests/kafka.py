@@ -29,6 +29,8 @@ from tests.cluster import Cluster
 # Bound of anything that must happen; generous, since the machine may be busy.
 HANG_S = 60.0
 _ANSWER_S = 30.0
+# What a narrow topic takes.
+NARROW_BYTES = 21_000
 
 
 def a_producer(
@@ -82,22 +84,10 @@ async def read_all(bootstrap_servers: str, topic: str) -> list[ConsumedRecord]:
         return [record async for record in reader.until_end()]
 
 
-class NarrowTopic(TopicSpec):
-    """A topic that takes no record larger than this."""
-
-    __slots__ = ()
-    message_max_bytes = 21_000
-
-    @property
-    def configs(self) -> dict[str, str]:
-        """Settings of the topic as Kafka names them."""
-        return {**super().configs, "max.message.bytes": str(self.message_max_bytes)}
-
-
 async def narrow_topic(bootstrap_servers: str, *, partitions: int) -> str:
     """Create an empty topic for small records only and return its name."""
     name = f"test-{uuid4().hex}"
-    spec = NarrowTopic(name, partitions, replication_factor=1, min_insync_replicas=1, retention_ms=FOREVER_MS)
+    spec = TopicSpec(name, partitions, 1, 1, FOREVER_MS, message_max_bytes=NARROW_BYTES)
     async with open_admin(Connection(bootstrap_servers)) as admin:
         await admin.create([spec])
     return name

@@ -40,7 +40,12 @@ async def _check_topics(reach: Connection, kafka: Kafka, *, routes: RoutingTable
     try:
         async with open_admin(reach) as admin:
             replicas = await admin.default_replication_factor()
-            specs = topic_specs(routes, partitions=kafka.partitions, replication_factor=replicas)
+            specs = topic_specs(
+                routes,
+                partitions=kafka.partitions,
+                replication_factor=replicas,
+                message_max_bytes=kafka.message_max_bytes,
+            )
             deviations = await admin.check(specs)
     except BridgeError as exc:
         return [Finding("topics", "failed", str(exc), "see BRIDGE_KAFKA__SECURITY_PROTOCOL and the ACLs of our user")]

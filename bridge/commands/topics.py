@@ -22,6 +22,7 @@ ADVICE = {
     "replication_factor": "add replicas with kafka-reassign-partitions",
     "min.insync.replicas": "kafka-configs --alter; lower, an acknowledged record may be on one disk only",
     "retention.ms": "kafka-configs --alter; the log of events is the record",
+    "max.message.bytes": "kafka-configs --alter; what a topic refuses for its size blocks its partition",
     "cleanup.policy": "kafka-configs --alter; compaction would drop all but the last event of a key",
 }
 
@@ -106,6 +107,7 @@ async def _specs(admin: Admin, settings: Settings, replication: Replication) -> 
         RoutingTable(settings.kafka.routes),
         partitions=settings.kafka.partitions,
         replication_factor=replication.factor or await admin.default_replication_factor(),
+        message_max_bytes=settings.kafka.message_max_bytes,
         min_insync_replicas=replication.min_insync,
     )
 
@@ -114,7 +116,7 @@ def _words(spec: TopicSpec) -> str:
     keeps = "for ever" if spec.retention_ms < 0 else f"for {spec.retention_ms // 86_400_000} days"
     return (
         f"{spec.partitions} partitions, {spec.replication_factor} replicas of which {spec.min_insync_replicas} in sync,"
-        f" kept {keeps}"
+        f" kept {keeps}, records up to {spec.message_max_bytes} bytes"
     )
 
 

@@ -27,6 +27,8 @@ _WANTED = frozenset(
 _SINGLE = frozenset({b"webhook-id", b"webhook-signature", b"webhook-timestamp"})
 # Kept with a parked delivery; none of them can carry a credential.
 _SAFE = frozenset({b"content-type", b"content-length", b"user-agent", b"webhook-id", b"webhook-timestamp"})
+# Of each; a repeated header is joined and has no other bound, and what is parked must fit a record.
+_SAFE_MAX = 512
 _COMMON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 # `application/json`, any case, with no parameter but charset=utf-8 (docs/contract.md §1).
 _JSON_TYPE = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
@@ -79,5 +81,5 @@ def trace_of(heads: Mapping[bytes, bytes]) -> str:
 
 
 def safe_headers(heads: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Headers that a parked delivery keeps."""
-    return {name.decode(): value.decode("latin-1") for name, value in heads.items() if name in _SAFE}
+    """Headers that a parked delivery keeps, cut where they are longer than any of use."""
+    return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in heads.items() if name in _SAFE}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import orjson
 import structlog
 
-from bridge.errors import DeliveryRefusedError, NotDurableError
+from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.admission import Admission
 from bridge.ingress.heads import declared_size, read_heads, safe_headers, trace_of
@@ -171,10 +171,14 @@ class Webhooks:
         try:
             outcome = self._understand(delivery, profile)
             if isinstance(outcome, Mapped):
-                taken = await self._once.take(delivery, outcome.events, ends_at=ends_at)
-                if taken != "conflict":
-                    return self._accept(request, delivery, outcome, taken)
-                outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
+                try:
+                    taken = await self._once.take(delivery, outcome.events, ends_at=ends_at)
+                except TooLargeError as exc:
+                    outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
+                else:
+                    if taken != "conflict":
+                        return self._accept(request, delivery, outcome, taken)
+                    outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery

@@ -15,6 +15,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  #
 from bridge.errors import BridgeError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.producer import REQUEST_TIMEOUT_MS, end_client
+from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 
 # Everything together; making a topic on a busy cluster takes seconds.
@@ -23,6 +24,9 @@ REPLICAS_MAX = 3
 # docs/contract.md §4: the log of events is the record; raw deliveries are kept for 30 days.
 FOREVER_MS = -1
 UNRECOGNIZED_RETENTION_MS = 30 * 86_400_000
+
+# Settings of a topic of which more is as good.
+_AT_LEAST = {"min.insync.replicas", "max.message.bytes"}
 
 _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
     kafka_errors.InvalidReplicationFactorError: ("too_few_brokers", "more replicas than there are brokers"),
@@ -51,6 +55,7 @@ class TopicSpec:
         replication_factor: At least.
         min_insync_replicas: At least; writes need that many.
         retention_ms: Exactly; -1 keeps records for ever.
+        message_max_bytes: At least.
     """
 
     name: str
@@ -58,6 +63,7 @@ class TopicSpec:
     replication_factor: int
     min_insync_replicas: int
     retention_ms: int
+    message_max_bytes: int = MESSAGE_MAX_BYTES
 
     @property
     def configs(self) -> dict[str, str]:
@@ -66,6 +72,7 @@ class TopicSpec:
             "cleanup.policy": "delete",
             "retention.ms": str(self.retention_ms),
             "min.insync.replicas": str(self.min_insync_replicas),
+            "max.message.bytes": str(self.message_max_bytes),
         }
 
 
@@ -91,7 +98,12 @@ class _Found:
 
 
 def topic_specs(
-    routing: RoutingTable, *, partitions: int, replication_factor: int, min_insync_replicas: int | None = None
+    routing: RoutingTable,
+    *,
+    partitions: int,
+    replication_factor: int,
+    message_max_bytes: int,
+    min_insync_replicas: int | None = None,
 ) -> list[TopicSpec]:
     """Return what each topic must be; one replica may fail unless `min_insync_replicas` says otherwise."""
     in_sync = max(1, replication_factor - 1) if min_insync_replicas is None else min_insync_replicas
@@ -102,6 +114,7 @@ def topic_specs(
             replication_factor=replication_factor,
             min_insync_replicas=in_sync,
             retention_ms=UNRECOGNIZED_RETENTION_MS if name == UNRECOGNIZED_TOPIC else FOREVER_MS,
+            message_max_bytes=message_max_bytes,
         )
         for name in routing.topics
     ]
@@ -215,7 +228,7 @@ def _deviations(spec: TopicSpec, found: _Found | None) -> list[Deviation]:
         deviations.append(Deviation(spec.name, "replication_factor", expected, str(found.replication_factor)))
     for name, expected in spec.configs.items():
         value = found.configs.get(name, "unknown")
-        enough = name == "min.insync.replicas" and value.isdigit() and int(value) >= int(expected)
+        enough = name in _AT_LEAST and value.isdigit() and int(value) >= int(expected)
         if value != expected and not enough:
             deviations.append(Deviation(spec.name, name, expected, value))
     return deviations

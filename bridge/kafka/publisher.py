@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+from bridge.errors import TooLargeError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.kafka.lane import Accepted
 from bridge.kafka.lanes import Lanes
 from bridge.kafka.record import (
     UNRECOGNIZED_SCHEMA,
     event_record,
+    message_bytes,
     unrecognized_key,
     unrecognized_record,
     unrecognized_value,
@@ -33,6 +35,7 @@ class Publisher:
         partitions: int,
         instance: str,
         ordinals: Iterator[int],
+        message_max_bytes: int,
     ) -> None:
         """Publish under the name of `instance`.
 
@@ -44,6 +47,7 @@ class Publisher:
             partitions: Partitions that every topic must have; part of the key order.
             instance: Name of this process, distinct for each replica.
             ordinals: Each above every one that this instance ever gave.
+            message_max_bytes: `max.message.bytes` of the topics.
         """
         self._lanes = lanes
         self._encode = encode
@@ -52,12 +56,14 @@ class Publisher:
         self._partitions = partitions
         self._instance = instance
         self._ordinals = ordinals
+        self._message_max_bytes = message_max_bytes
 
     def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
         """Accept a delivery; the awaitable ends when every record of it is durable, and says how.
 
         Raises:
             EncodeError: A value does not fit its schema: a bug of ours, and nothing was accepted.
+            TooLargeError: An event is larger than its topic takes, and nothing was accepted.
             NotDurableError: At once, or from the awaitable; a record already handed to Kafka may still appear.
         """
         self._lanes.check_open()
@@ -82,6 +88,9 @@ class Publisher:
             schema=schema,
             ordinal=f"{self._instance}:{ordinal}".encode(),
         )
+        if message_bytes(record) > self._message_max_bytes:
+            # Taken, it would be refused by the brokers for ever, and everything behind it would wait.
+            raise TooLargeError
         return Accepted(record, Identity(event.source, event.id, delivery.body_sha256), ordinal)
 
     def _unrecognized(self, delivery: Delivery, park: ParkReason) -> Accepted:

@@ -20,6 +20,23 @@ _CONTENT_TYPE: Header = ("content-type", b"application/avro")
 _UNRECOGNIZED: Header = ("ce_type", UNRECOGNIZED_TYPE.encode())
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+
+# `max.message.bytes` of the topics: above what any body of 256 KiB becomes. Unknown members repeat the path of their
+# object, so a value has up to six times the bytes of its body (tests/unit/test_record_sizes.py finds the worst).
+MESSAGE_MAX_BYTES = 2 * 1024 * 1024
+# Kafka's own default; our batches are half of it.
+MESSAGE_MAX_LEAST_BYTES = 1_048_588
+# Brokers close a connection that sends more than `socket.request.max.bytes` at once, 100 MiB by default.
+MESSAGE_MAX_MOST_BYTES = 64 * 1024 * 1024
+# What stands around the body of a delivery that is kept as it came: ids, reason, and the headers that are safe.
+RAW_HEAD_MAX_BYTES = 16 * 1024
+
+# Kafka protocol guide, "Record Batch": 61 bytes in front of the records. Each of them has a length, attributes, two
+# deltas, lengths of key and value, and a count of headers; each header has two lengths. An int is 5 bytes at most, a
+# long 10.
+_BATCH_HEAD_BYTES = 61
+_RECORD_HEAD_BYTES = 1 + 10 + 5 * 5
+_HEADER_HEAD_BYTES = 2 * 5
 # Sources, slots and types are few and closed; the bound only guards against a mistake.
 _CONSTANTS_MAX = 1024
 
@@ -90,6 +107,12 @@ def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int,
         _text_header("drx_schema", UNRECOGNIZED_SCHEMA),
     ]
     return Record(UNRECOGNIZED_TOPIC, partition, key, value, headers, _milliseconds(delivery.received_at))
+
+
+def message_bytes(record: Record) -> int:
+    """How large a batch with nothing but this record is at most, as a broker measures it."""
+    headers = sum(_HEADER_HEAD_BYTES + len(name.encode()) + len(content) for name, content in record.headers)
+    return _BATCH_HEAD_BYTES + _RECORD_HEAD_BYTES + len(record.key) + len(record.value or b"") + headers
 
 
 def unrecognized_key(delivery: Delivery, park: ParkReason) -> bytes:

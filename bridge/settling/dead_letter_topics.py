@@ -8,8 +8,11 @@ from bridge.consumer import Consumer
 from bridge.errors import ConfigError
 from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin
 from bridge.kafka.connection import Connection
+from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.settling.dead_letters import dead_letter_topic
 
+# A dead letter has headers of its own beside those of its record: topic, group and code have bounded names.
+_HEAD_BYTES = 4 * 1024
 # What makes a topic useless for it; the rest is the operator's taste.
 _FATAL = {"missing", "partitions"}
 
@@ -40,6 +43,7 @@ async def provide_dead_letter_topics(
                 replication_factor=replicas,
                 min_insync_replicas=max(1, replicas - 1),
                 retention_ms=FOREVER_MS,
+                message_max_bytes=MESSAGE_MAX_BYTES + _HEAD_BYTES,
             )
             for topic, count in sorted(partitions.items())
         ]

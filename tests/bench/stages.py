@@ -35,7 +35,7 @@ from bridge.kafka.codec import Codec
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.ports import NoBuffer
 from bridge.kafka.publisher import Publisher
-from bridge.kafka.record import Record
+from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
 from bridge.runtime.http import Answer
@@ -146,6 +146,7 @@ class Bench:
             partitions=PARTITIONS,
             instance="bench",
             ordinals=itertools.count(1),
+            message_max_bytes=MESSAGE_MAX_BYTES,
         )
         source = Source("drx", "sandbox", drx_standard, keys=lambda: self.keys, tolerance_s=300)
         self.webhooks = Webhooks(

@@ -68,6 +68,7 @@ VALUES = some(
     kafka=some(
         securityProtocol=st.sampled_from(["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]),
         partitions=st.integers(1, 24),
+        messageMaxBytes=st.integers(1_048_588, 67_108_864),
         routes=st.dictionaries(st.from_regex(r"[a-z.]{1,10}", fullmatch=True), st.just("drx.alerts.v1"), max_size=2),
     ),
     registry=some(url=st.sampled_from(["", "https://registry.example.test"])),

@@ -67,6 +67,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {f"{READER}.kafka.rebalanceS": 35}, f"{READER}.kafka.rebalanceS", "more than"),
     ("minimal", {f"{READER}.shutdown.graceS": 39}, f"{READER}.shutdown.graceS", "at least"),
     ("minimal", {"ingress.dedupe.capacity": 20_000_000}, "ingress.resources.limits.memory", "lower one of these"),
+    ("minimal", {"ingress.http.bodyMaxBytes": 2**21}, "ingress.http.bodyMaxBytes", "kafka.messageMaxBytes"),
     ("minimal", {"ingress.http.inflightMaxBytes": 2**30}, "ingress.resources.limits.memory", "lower one of these"),
     ("minimal", {"ingress.resources.limits.memory": "230M"}, "ingress.resources.limits.memory", "at least 232Mi"),
     *(

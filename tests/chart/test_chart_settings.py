@@ -127,6 +127,7 @@ def test_the_defaults_are_those_of_the_programs(clean: pytest.MonkeyPatch) -> No
     assert settings.spool.capacity_bytes == default.spool.capacity_bytes
     assert settings.spool.after_s == default.spool.after_s
     assert settings.kafka.partitions == default.kafka.partitions
+    assert settings.kafka.message_max_bytes == default.kafka.message_max_bytes
     assert settings.shutdown.drain_s == default.shutdown.drain_s
     assert settings.shutdown.flush_s == default.shutdown.flush_s
     other = ConsumerSettings.model_construct()

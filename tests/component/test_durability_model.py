@@ -23,7 +23,7 @@ from bridge.ingress.dedupe import Dedupe
 from bridge.ingress.once import Once
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.publisher import Publisher
-from bridge.kafka.record import Record
+from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.spooled import identity_of, unpack
 from bridge.spool.format import Entry
@@ -119,6 +119,7 @@ class Life:
             partitions=PARTITIONS,
             instance="i",
             ordinals=itertools.count(first_ordinal),
+            message_max_bytes=MESSAGE_MAX_BYTES,
         )
         self.once = Once(publisher=publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
         for entry in spool.entries:

@@ -12,7 +12,7 @@ from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, ParkReason
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.publisher import Publisher
-from bridge.kafka.record import Record
+from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable, partition
 from tests.fakes import FakeMemory, FakeProducer, FakeSpool
 
@@ -63,6 +63,7 @@ def a_publisher(
         partitions=12,
         instance="pod-1",
         ordinals=itertools.count(100),
+        message_max_bytes=MESSAGE_MAX_BYTES,
     )
 
 

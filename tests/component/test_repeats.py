@@ -25,11 +25,12 @@ from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.codec import Codec
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.publisher import Publisher
+from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.spooled import unpack
 from bridge.registry.loader import bundled
 from bridge.schema_ids import RECORDS
-from tests.builders import a_body, signed_headers
+from tests.builders import a_body, a_growing_body, signed_headers
 from tests.component.test_ingress import Ingress, running, until
 from tests.fakes import FakeProducer, FakeSpool
 
@@ -123,7 +124,13 @@ def _kind(headers: list[tuple[str, bytes]]) -> tuple[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def wired(*, profile: Any = None, deadline_s: float = LONG_S, capacity: int = 1000) -> AsyncIterator[Wired]:
+async def wired(
+    *,
+    profile: Any = None,
+    deadline_s: float = LONG_S,
+    capacity: int = 1000,
+    message_max_bytes: int = MESSAGE_MAX_BYTES,
+) -> AsyncIterator[Wired]:
     clock = [1_700_000_000.0]
     dedupe = Dedupe(windows_s={"drx": WINDOW_S}, capacity=capacity, now=lambda: clock[0])
     dedupe.finished = True
@@ -144,6 +151,7 @@ async def wired(*, profile: Any = None, deadline_s: float = LONG_S, capacity: in
         partitions=PARTITIONS,
         instance="pod-1",
         ordinals=itertools.count(1),
+        message_max_bytes=message_max_bytes,
     )
     once = Once(publisher=publisher, repeats=dedupe, deadline_s=deadline_s)
     async with running(profile=profile, once=once) as ingress:
@@ -394,3 +402,24 @@ async def test_a_delivery_is_spooled_when_one_of_its_events_is() -> None:
         at.producer.topics["drx.accounts.v1"] = PARTITIONS
         await until(lambda: at.written() == {("event", "evt_1/1"): 1, ("event", "evt_1/2"): 1})
         assert await at.post() == DUPLICATE
+
+
+async def test_what_becomes_larger_than_a_topic_takes_is_parked_as_it_came_and_blocks_nothing() -> None:
+    """Taken as an event, it and all behind it would wait for ever."""
+    body = a_growing_body(262_144)
+    async with wired(message_max_bytes=MESSAGE_MAX_LEAST_BYTES) as at:
+        assert [await at.post(body), await at.post(body)] == [parked("unusable")] * 2
+        assert await at.post(a_growing_body(100_000, id="evt_2"), webhook_id="evt_2") == (
+            200,
+            {"outcome": "accepted", "id": "evt_2"},
+        )
+
+        assert at.written() == {("unusable", "evt_1"): 1, ("event", "evt_2"): 1}
+        (kept,) = (record for record in at.producer.records if _kind(record.headers) == ("unusable", "evt_1"))
+        value = Codec(schemas=bundled().schemas(), ids=bundled().ids()).decode(kept.value or b"", kept.headers).value
+        assert (value["detail"], value["field"], value["body"], kept.key) == ("too_large", "", body, b"rx_1")
+
+
+async def test_a_body_of_the_most_that_is_taken_is_an_event_with_the_settings_as_they_are() -> None:
+    async with wired() as at:
+        assert await at.post(a_growing_body(262_144)) == ACCEPTED

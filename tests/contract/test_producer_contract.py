@@ -12,10 +12,10 @@ from bridge.errors import NotDurableError
 from bridge.kafka.ports import Producer, RecordRefusedError
 from bridge.kafka.record import Record
 from tests.fakes import FakeProducer
-from tests.kafka import NarrowTopic, narrow_topic, read_all, ready_producer
+from tests.kafka import NARROW_BYTES, narrow_topic, read_all, ready_producer
 
 PARTITIONS = 3
-MESSAGE_MAX = NarrowTopic.message_max_bytes - 1000  # a batch has a head, too
+MESSAGE_MAX = NARROW_BYTES - 1000  # a batch has a head, too
 
 
 @dataclass

@@ -14,6 +14,7 @@ from bridge.event import ParkReason
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.ports import NoBuffer
 from bridge.kafka.publisher import Publisher
+from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event
@@ -48,6 +49,7 @@ async def publisher(topics: Topics) -> AsyncIterator[Publisher]:
             partitions=PARTITIONS,
             instance="test",
             ordinals=itertools.count(1),
+            message_max_bytes=MESSAGE_MAX_BYTES,
         )
         yield publisher
         await publisher.close(10)

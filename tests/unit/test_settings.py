@@ -75,6 +75,8 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
         ({**SOURCE, "BRIDGE_SOURCES__drx__ENVIRONMENT": "s3cret"}, "BRIDGE_SOURCES__DRX__ENVIRONMENT: "),
         ({"BRIDGE_SPOOL__AFTER_S": "4"}, "spool.after_s must be less than http.deadline_s"),
         ({"BRIDGE_SPOOL__ENABLED": "s3cret"}, "BRIDGE_SPOOL__ENABLED: "),
+        ({"BRIDGE_HTTP__BODY_MAX_BYTES": "2080769"}, "http.body_max_bytes must leave 16384 of kafka.message_max_bytes"),
+        ({"BRIDGE_KAFKA__MESSAGE_MAX_BYTES": "1000000"}, "BRIDGE_KAFKA__MESSAGE_MAX_BYTES: "),
         ({"BRIDGE_HTTP__DEADLINE_S": "20"}, "http.deadline_s must be less than shutdown.drain_s"),
         ({"BRIDGE_SHUTDOWN__GRACE_S": "20"}, "must be less than shutdown.grace_s"),
         ({"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "SASL needs sasl_mechanism"),

@@ -14,6 +14,7 @@ Every other template takes whatever comes, so that all problems are told at once
 {{ include "drx-bridge.spoolProblems" . }}
 {{ include "drx-bridge.exposureProblems" . }}
 {{ include "drx-bridge.memoryProblems" . }}
+{{ include "drx-bridge.sizeProblems" . }}
 {{ include "drx-bridge.ingressTimeProblems" . }}
 {{ include "drx-bridge.componentProblems" (list . "ingress" .Values.ingress) }}
 {{- end }}
@@ -140,6 +141,13 @@ bodies in hand, and the process itself, 119 MiB when it was measured under load.
 {{- $needed := addf (mulf $ingress.dedupe.capacity 41) $ingress.http.inflightMaxBytes 134217728 }}
 {{- if gt $needed (include "drx-bridge.bytes" $ingress.resources.limits.memory | float64) }}
 ingress.resources.limits.memory: {{ $ingress.resources.limits.memory }} do not hold the process, ingress.dedupe.capacity ids and ingress.http.inflightMaxBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
+{{- end }}
+{{- end -}}
+
+{{- /* 16 KiB stand around a body that is parked as it came. */}}
+{{- define "drx-bridge.sizeProblems" -}}
+{{- if gt (addf .Values.ingress.http.bodyMaxBytes 16384) (float64 .Values.kafka.messageMaxBytes) }}
+ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the largest body could not even be parked; lower it, or raise that
 {{- end }}
 {{- end -}}
 

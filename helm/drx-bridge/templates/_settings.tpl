@@ -41,6 +41,7 @@ BRIDGE_HTTP__INFLIGHT_MAX: {{ include "drx-bridge.number" $ingress.http.inflight
 BRIDGE_HTTP__INFLIGHT_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.inflightMaxBytes | quote }}
 BRIDGE_MANAGEMENT__PORT: "9090"
 BRIDGE_KAFKA__PARTITIONS: {{ include "drx-bridge.number" .Values.kafka.partitions | quote }}
+BRIDGE_KAFKA__MESSAGE_MAX_BYTES: {{ include "drx-bridge.number" .Values.kafka.messageMaxBytes | quote }}
 {{- with .Values.kafka.routes }}
 BRIDGE_KAFKA__ROUTES: {{ toJson . | quote }}
 {{- end }}
