@@ -12,6 +12,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from bridge.kafka.record import Record
+from bridge.kafka.spooled import pack
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
 from bridge.spool.format import Entry, Lane
@@ -42,7 +44,13 @@ def as_somebody() -> Iterator[None]:
 
 
 def an_entry(ordinal: int, *, lane: Lane = LANE, payload: bytes | None = None) -> Entry:
-    return Entry(ordinal, 1_700_000_000_000 + ordinal, lane, MARKER + b"%d" % ordinal if payload is None else payload)
+    at_ms = 1_700_000_000_000 + ordinal
+    return Entry(ordinal, at_ms, lane, pack(a_record(ordinal, lane=lane)) if payload is None else payload)
+
+
+def a_record(number: int, *, lane: Lane = LANE) -> Record:
+    headers = [("ce_source", b"drx"), ("ce_id", b"evt_%d" % number), ("drx_body_sha256", b"00" * 32)]
+    return Record(*lane, MARKER, MARKER, headers, 1_700_000_000_000 + number)
 
 
 def entries(numbers: Iterable[int], *, lane: Lane = LANE) -> list[Entry]:
@@ -132,9 +140,10 @@ async def open_spool(
     capacity_bytes: int = CAPACITY_BYTES,
     disk: Disk | None = None,
     order_s: float = ORDER_S,
+    find: Callable[[Kept], Callable[[Entry], None]] = lambda kept: kept.found.append,
 ) -> AsyncIterator[Kept]:
     kept = make_spool(directory, key_dir=key_dir, capacity_bytes=capacity_bytes, disk=disk, order_s=order_s)
-    await kept.spool.open(kept.found.append)
+    await kept.spool.open(find(kept))
     try:
         yield kept
     finally:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.commands.doctor_checks import Finding, Verdict
+from bridge.kafka.spooled import read
 from bridge.settings import Spool
 from bridge.spool.ballast import SIZE_BYTES
 from bridge.spool.keys import CURRENT, KeyRing
@@ -42,7 +43,7 @@ def check_spool(spool: Spool) -> Iterator[Finding]:
     keys = KeyRing(spool.key_dir or spool.dir / "keys")
     keys.load()
     try:
-        states = list(survey(spool.dir, keys.opening))
+        states = list(survey(spool.dir, keys.opening, read=read))
     except OSError as exc:
         yield Finding("spool", "failed", f"{spool.dir}: {exc.strerror}", "run as the bridge's user")
         return
@@ -53,6 +54,7 @@ def check_spool(spool: Spool) -> Iterator[Finding]:
 
 def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -> Finding:
     waiting, locked = sum(state.waiting for state in states), sum(state.locked for state in states)
+    unknown = sum(state.unknown for state in states)
     unread = [state.name for state in states if not state.is_read]
     damaged = sum(state.lost for state in states) + set_aside_count(directory)
     held = is_locked(directory)
@@ -61,6 +63,9 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
     if locked:
         says = f"{directory}: {locked} events cannot be opened, their key is not there"
         return Finding("spool", "failed", says, f"put it back into {keys.directory}, under any name")
+    if unknown:
+        says = f"{directory}: {unknown} events that another version of the bridge wrote"
+        return Finding("spool", "failed", says, "run that version until they are delivered; this one keeps them")
     if waiting and not held:
         says = f"{directory}: {waiting} events, and no process has it open"
         return Finding("spool", "warning", says, "start the bridge with it, or run `drx-bridge spool drain`")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
+from bridge.kafka.spooled import read
 from bridge.runtime.command_line import LazyGroup
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.spool.keys import KeyRing
@@ -67,7 +68,7 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
     keys = KeyRing(key_dir)
     keys.load()
     try:
-        return list(survey(directory, keys.opening)), keys
+        return list(survey(directory, keys.opening, read=read)), keys
     except OSError:
         msg = f"{directory}: cannot be read; run as its owner"
         raise ConfigError(msg) from None
@@ -86,6 +87,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         "bytes": sum(state.size for state in states),
         "events": sum(state.waiting for state in states),
         "locked": sum(state.locked for state in states),
+        "unknown": sum(state.unknown for state in states),
         "lost": sum(state.lost for state in states),
         "unread": sum(not state.is_read for state in states),
         "set_aside": set_aside_count(directory),
@@ -111,6 +113,7 @@ def _finding(state: SegmentState) -> dict[str, Any]:
         "is_read": state.is_read,
         "lost": state.lost,
         "locked": state.locked,
+        "unknown": state.unknown,
         "damage": [{"from": start, "to": end} for start, end in sorted(state.damage)],
     }
 
@@ -120,6 +123,7 @@ def _sentence(state: SegmentState) -> str:
         return f"{state.name}: cannot be read"
     parts = [f"{state.lost} records damaged or gone"] if state.lost else []
     parts += [f"{state.locked} records whose key is not there"] if state.locked else []
+    parts += [f"{state.unknown} records that another version of the bridge wrote"] if state.unknown else []
     return f"{state.name}: {', '.join(parts)}"
 
 
@@ -129,7 +133,7 @@ def _tell(document: dict[str, Any]) -> None:
     rows = [("directory", document["directory"]), ("held by a process", held)]
     rows += [
         (name, f"{document[name]:,}")
-        for name in ("events", "bytes", "segments", "locked", "lost", "unread", "set_aside")
+        for name in ("events", "bytes", "segments", "locked", "unknown", "lost", "unread", "set_aside")
     ]
     rows += [("oldest", document["oldest"] or "none")]
     rows += [(f"{lane['topic']}/{lane['partition']}", f"{lane['events']:,}") for lane in document["lanes"]]

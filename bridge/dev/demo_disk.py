@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from bridge.kafka.spooled import read
 from bridge.spool.keys import KeyRing
 from bridge.spool.survey import survey
 
@@ -31,7 +32,7 @@ class SpoolWitness:
     def waiting(self) -> int:
         """Return how many events are held and not yet acknowledged by Kafka."""
         self._keys.load()
-        return sum(state.waiting for state in survey(self._directory, self._keys.opening))
+        return sum(state.waiting for state in survey(self._directory, self._keys.opening, read=read))
 
     async def drained(self) -> int:
         """Return how many are left when there are none, or after a while."""

@@ -91,10 +91,14 @@ class Lanes:
             raise NotDurableError("kafka_unavailable")
 
     def recovered(self, entry: Entry) -> None:
-        """Be told of an entry that a spool held when it was opened."""
+        """Be told of an entry that a spool held when it was opened.
+
+        Raises:
+            UnreadableEntryError: It is none that this version can read; as if it had not been told of.
+        """
+        self._memory.settled(identity_of(unpack(entry.payload, *entry.lane).headers), "spooled")
         lane = self._lane(*entry.lane)
         lane.spooling = True
-        self._memory.settled(identity_of(unpack(entry.payload, *entry.lane).headers), "spooled")
         self._driver.start(lane)
 
     def enqueue(self, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:

@@ -147,8 +147,8 @@ class Book:
         return sum(map(len, self._lines.values()))
 
     def locked(self) -> int:
-        """Return how many records wait for their key."""
-        return sum(len(segment.locked) for segment in self.segments.values())
+        """Return how many records cannot be opened; of a file of another version at least one."""
+        return sum(max(len(segment.locked), segment.foreign) for segment in self.segments.values())
 
     def keys(self) -> set[bytes]:
         """Return the ids of the keys without which something that waits could not be read after a restart."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import structlog
 
 from bridge.spool.book import Book
 from bridge.spool.disk import Disk
-from bridge.spool.format import Entry, Intact, Lane
+from bridge.spool.format import Entry, Intact, Lane, UnreadableEntryError
 from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.metrics import SpoolMetrics
@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 # Opened at once, so that neither the loop nor the memory is taken by a whole segment.
 BATCH = 200
+# Why a record is locked now and may not be the next time, within this process.
+_PASSING = {"no_key", "busy"}
 
 
 class Finder:
@@ -124,11 +126,15 @@ class Finder:
             segment.entering = False
             return
         self._book.resize(segment, content.whole)
+        if content.scan.is_foreign and not segment.foreign:
+            segment.foreign = True
+            log.error("worker.spool_locked", segment=segment.path.stem, records=0, code="unknown_version")
         for record in content.scan.records:
-            self.last_ordinal = max(self.last_ordinal, record.head.ordinal)
+            if record.head.is_known:
+                self.last_ordinal = max(self.last_ordinal, record.head.ordinal)
         waiting = [record for record in content.waiting if record.head.number not in segment.seen]
         segment.seen = segment.seen.union(record.head.number for record in content.scan.records) if unread else set()
-        if content.is_read:
+        if content.is_read and not segment.foreign:
             await self._settle(segment, content)
         await self._enter(segment, content.content, waiting, found)
 
@@ -158,43 +164,71 @@ class Finder:
         self, segment: Segment, content: bytes, records: Sequence[Intact], found: Callable[[Entry], None]
     ) -> None:
         """Enter records batch by batch; whatever is dropped meanwhile, the file stays until the last of them."""
-        before = len(segment.locked)
         damage: list[tuple[int, int]] = []
+        locked = Counter[str]()
         segment.entering = True
         for first in range(0, len(records), BATCH):
             batch = records[first : first + BATCH]
             opened = await self._hand.do(partial(unseal_all, content, batch, self._keys.opening))
-            damage += self._place(segment, opened, found)
+            damage += self._place(segment, opened, found, locked)
             await asyncio.sleep(0)
         segment.aside += damage
         segment.entering = False
-        if len(segment.locked) > before:
-            log.error("worker.spool_locked", segment=segment.path.stem, records=len(segment.locked))
+        for code, count in (+locked).items():
+            log.error("worker.spool_locked", segment=segment.path.stem, records=count, code=code)
         if damage:
             await self.set_aside(segment, (), records=len(damage))
 
-    def _place(self, segment: Segment, opened: Opened, found: Callable[[Entry], None]) -> list[tuple[int, int]]:
+    def _place(
+        self, segment: Segment, opened: Opened, found: Callable[[Entry], None], locked: Counter[str]
+    ) -> list[tuple[int, int]]:
         """Enter a batch in one step, then tell of it; return the ranges of those whose seal does not hold."""
         damage = []
-        entries: list[Entry] = []
-        lanes: defaultdict[Lane, list[Place]] = defaultdict(list)
-        for record, entry, has_key in zip(opened.records, opened.entries, opened.has_key, strict=True):
-            if not has_key or (entry is not None and not self.is_quiet(entry.lane)):
-                segment.locked.add(record.head.number)
+        entries: list[tuple[Entry, Place]] = []
+        for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
+            number = record.head.number
+            code = lock or ("busy" if entry is not None and not self.is_quiet(entry.lane) else "")
+            if code in _PASSING:
                 segment.missing.add(record.head.key_id)
+            if code:
+                _lock(segment, number, code, locked)
                 continue
-            segment.locked.discard(record.head.number)
+            segment.locked.discard(number)
             if entry is None:
                 damage.append((record.offset, record.offset + record.head.size))
             else:
-                entries.append(entry)
                 segment.keys.add(record.head.key_id)
-                lanes[entry.lane].append(_place_of(segment, record))
-        for lane, places in lanes.items():
+                entries.append((entry, _place_of(segment, record)))
+        for lane, places in _by_lane(entries).items():
             self._book.enter(lane, places)
-        for entry in entries:
-            found(entry)
+        unreadable = [each for each in entries if not _is_told(each[0], found)]
+        for lane, places in _by_lane(unreadable).items():
+            self._book.remove(lane, places)
+            for place in places:
+                _lock(segment, place.number, "unknown_layout", locked)
         return damage
+
+
+def _lock(segment: Segment, number: int, code: str, locked: Counter[str]) -> None:
+    """Keep a record that cannot be opened; what is new of that is counted."""
+    locked[code] += number not in segment.locked
+    segment.locked.add(number)
+
+
+def _by_lane(entries: Iterable[tuple[Entry, Place]]) -> dict[Lane, list[Place]]:
+    lanes: defaultdict[Lane, list[Place]] = defaultdict(list)
+    for entry, place in entries:
+        lanes[entry.lane].append(place)
+    return lanes
+
+
+def _is_told(entry: Entry, found: Callable[[Entry], None]) -> bool:
+    """Tell of an entry; return whether this version can read it."""
+    try:
+        found(entry)
+    except UnreadableEntryError:
+        return False
+    return True
 
 
 def _place_of(segment: Segment, record: Intact) -> Place:

@@ -17,10 +17,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 Lane = tuple[str, int]
 """Topic and partition."""
 
-# Not ASCII at the front and with a line end, so that no text and no text-mode copy looks like it; ends in the version.
-MAGIC = b"\x8bDRXSP\n\x01"
-# Magic, length of the body, segment, running number, ordinal, unix milliseconds, key id, nonce.
-_CLEAR = struct.Struct(">8sIQIQQ8s12s")
+# Not ASCII at the front and with a line end, so that no text and no text-mode copy looks like it.
+PREFIX = b"\x8bDRXSP\n"
+# What is written, in the byte behind the prefix. A change of anything that follows is another version; once a release
+# reads it, the next may write it, so that a rollback by one release finds nothing locked.
+VERSION = 1
+READABLE = frozenset({VERSION})
+# Prefix, version, length of the body, segment, running number, ordinal, unix milliseconds, key id, nonce. Size of the
+# head, prefix, version, length, segment, running number and check sums stay where they are in every version: by them a
+# record of another version is told from damage.
+_CLEAR = struct.Struct(">7sBIQIQQ8s12s")
 _CHECK = struct.Struct(">I")
 HEAD_BYTES = _CLEAR.size + 2 * _CHECK.size
 # Partition and length of the topic's name, in front of the topic and the payload.
@@ -51,6 +57,10 @@ class Entry(NamedTuple):
         return f"Entry({self.ordinal}, {self.lane[0]}/{self.lane[1]})"
 
 
+class UnreadableEntryError(Exception):
+    """A payload has a layout that this version does not know: it is kept for one that does."""
+
+
 class Key(NamedTuple):
     """What seals and opens; its id, which says nothing of it, stands in the clear."""
 
@@ -62,10 +72,12 @@ class Head(NamedTuple):
     """The part of a record in the clear.
 
     Attributes:
+        version: Of the format; what only this version says is not to be believed in another.
         segment: Number of the file it was written to: a stale block of another file is no record of this one.
         number: Position in that file, from 0 and without gaps.
     """
 
+    version: int
     length: int
     segment: int
     number: int
@@ -78,6 +90,11 @@ class Head(NamedTuple):
     def size(self) -> int:
         """Bytes of the whole record."""
         return HEAD_BYTES + self.length
+
+    @property
+    def is_known(self) -> bool:
+        """True when this version reads what the record holds."""
+        return self.version in READABLE
 
 
 class Intact(NamedTuple):
@@ -96,6 +113,8 @@ class Scan(NamedTuple):
         total: Records that it had: as its end mark says, or else by what is there and, at a lost end, supposed.
         torn_at: Where an unfinished last write begins; None if there is none.
         is_ended: True when there is an end mark.
+        is_foreign: True when another version wrote here. Then nothing counts as damaged, lost or torn: what looks like
+            it may be something that this version does not know.
     """
 
     records: list[Intact]
@@ -103,6 +122,7 @@ class Scan(NamedTuple):
     total: int
     torn_at: int | None
     is_ended: bool
+    is_foreign: bool = False
 
     @property
     def lost(self) -> int:
@@ -124,7 +144,9 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
     """Return the record of an entry; `nonce` was never used with this key."""
     topic = entry.lane[0].encode()
     inside = _INSIDE.pack(entry.lane[1], len(topic)) + topic + entry.payload
-    clear = _CLEAR.pack(MAGIC, len(inside) + TAG_BYTES, segment, number, entry.ordinal, entry.at_ms, key.id, nonce)
+    clear = _CLEAR.pack(
+        PREFIX, VERSION, len(inside) + TAG_BYTES, segment, number, entry.ordinal, entry.at_ms, key.id, nonce
+    )
     body = key.cipher.encrypt(nonce, inside, clear)
     return _checked(clear, body) + body
 
@@ -134,7 +156,7 @@ def end_mark(segment: int, count: int) -> bytes:
 
     Without it nobody could tell a file that lost its end, between two records, from one that was never longer.
     """
-    return _checked(_CLEAR.pack(MAGIC, 0, segment, count, 0, 0, bytes(8), bytes(NONCE_BYTES)), b"")
+    return _checked(_CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, bytes(8), bytes(NONCE_BYTES)), b"")
 
 
 def _checked(clear: bytes, body: bytes) -> bytes:
@@ -143,9 +165,9 @@ def _checked(clear: bytes, body: bytes) -> bytes:
 
 
 def unseal(record: bytes, key: Key) -> Entry | None:
-    """Return the entry of a whole record, or None when it is not what was sealed with this key."""
+    """Return the entry of a whole record of a known version, or None when it is not what was sealed with this key."""
     head = read_head(record)
-    if head is None or not head.length or len(record) != head.size or key.id != head.key_id:
+    if head is None or not head.is_known or not head.length or len(record) != head.size or key.id != head.key_id:
         return None
     try:
         inside = key.cipher.decrypt(head.nonce, record[HEAD_BYTES:], record[: _CLEAR.size])
@@ -157,8 +179,8 @@ def unseal(record: bytes, key: Key) -> Entry | None:
 
 
 def read_head(content: bytes, at: int = 0) -> Head | None:
-    """Return the head that begins at `at`, or None when nothing whole does."""
-    if not content.startswith(MAGIC, at) or len(content) - at < HEAD_BYTES:
+    """Return the head that begins at `at`, of whatever version, or None when nothing whole does."""
+    if not content.startswith(PREFIX, at) or len(content) - at < HEAD_BYTES:
         return None
     head = content[at : at + HEAD_BYTES]
     (check,) = _CHECK.unpack_from(head, HEAD_BYTES - _CHECK.size)
@@ -183,7 +205,7 @@ def scan(content: bytes, *, segment: int, newest: bool) -> Scan:
         head = read_head(content, at)
         if head is None or head.segment != segment or head.number in found or not _is_whole(content, at, head):
             # Not behind the length that a head states: what was in between may be gone.
-            at = content.find(MAGIC, at + 1)
+            at = content.find(PREFIX, at + 1)
             at = end if at < 0 else at
             continue
         if sound_to < at:
@@ -193,12 +215,23 @@ def scan(content: bytes, *, segment: int, newest: bool) -> Scan:
         else:
             count, is_ended = head.number, True
         at = sound_to = at + head.size
+    records = [found[number] for number in sorted(found)]
+    if _is_foreign(content, records):
+        return Scan(records, [], len(records), None, is_ended, is_foreign=True)
     torn_at = sound_to if newest and sound_to < end and _is_torn(content, sound_to) else None
     if sound_to < end and torn_at is None:
         damage.append((sound_to, end))
     if not is_ended:
         count = _supposed(content, found, damage, segment=segment, newest=newest)
-    return Scan([found[number] for number in sorted(found)], damage, count, torn_at, is_ended)
+    return Scan(records, damage, count, torn_at, is_ended)
+
+
+def _is_foreign(content: bytes, records: Iterable[Intact]) -> bool:
+    """Tell whether another version wrote to a file: an intact head says so, or, without any, the first bytes."""
+    known = [record.head.is_known for record in records]
+    if known:
+        return not all(known)
+    return content.startswith(PREFIX) and len(content) > len(PREFIX) and content[len(PREFIX)] not in READABLE
 
 
 def _is_whole(content: bytes, at: int, head: Head) -> bool:
@@ -211,7 +244,7 @@ def _is_whole(content: bytes, at: int, head: Head) -> bool:
 def _is_torn(content: bytes, at: int) -> bool:
     """Tell an unfinished write, the beginning of a record or a file that grew without its content, from damage."""
     rest = len(content) - at
-    if rest < HEAD_BYTES and content[at : at + len(MAGIC)] == MAGIC[: min(rest, len(MAGIC))]:
+    if rest < HEAD_BYTES and content[at : at + len(PREFIX)] == PREFIX[: min(rest, len(PREFIX))]:
         return True
     head = read_head(content, at)
     if head is not None:
@@ -231,9 +264,9 @@ def _supposed(
 
 def _heads(content: bytes, damage: list[tuple[int, int]], *, segment: int) -> Iterable[int]:
     for start, end in damage:
-        at = content.find(MAGIC, start, end)
+        at = content.find(PREFIX, start, end)
         while at >= 0:
             head = read_head(content, at)
             if head is not None and head.segment == segment and head.length:
                 yield head.number
-            at = content.find(MAGIC, at + 1, end)
+            at = content.find(PREFIX, at + 1, end)

@@ -28,8 +28,10 @@ class Segment:
         index: Short name in the places of the book; rises with the number.
         live: Records that are durable and not acknowledged.
         keys: Ids of those that sealed the live ones.
-        locked: Running numbers of the records whose key is not there.
+        locked: Running numbers of the records that cannot be opened: the key is not there, or another version of the
+            bridge wrote them.
         missing: Ids of those keys.
+        foreign: True when another version of the bridge wrote to it: nothing in the file is changed, and it stays.
         aside: Damaged ranges that could not be copied yet.
         newest: True for the one that an earlier process wrote to last.
         unread: True while it is not known what all of it is, since the disk does not give it back.
@@ -47,6 +49,7 @@ class Segment:
     keys: set[bytes] = field(default_factory=set)
     locked: set[int] = field(default_factory=set)
     missing: set[bytes] = field(default_factory=set)
+    foreign: bool = False
     aside: list[tuple[int, int]] = field(default_factory=list)
     newest: bool = False
     unread: bool = False
@@ -68,4 +71,4 @@ class Segment:
     @property
     def is_needed(self) -> bool:
         """True while removing the file would lose something."""
-        return bool(self.live or self.locked or self.aside or self.is_unread or self.entering)
+        return bool(self.live or self.locked or self.foreign or self.aside or self.is_unread or self.entering)

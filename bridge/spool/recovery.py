@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bridge.spool.disk import Disk, read_what_can_be
 from bridge.spool.format import Entry, Intact, Key, Scan, scan, unseal
@@ -15,6 +15,9 @@ from bridge.spool.writer import SUFFIX
 
 POSITIONS_SUFFIX = ".positions"
 DAMAGED = "damaged"
+
+# Why a record cannot be opened; empty when it can.
+Lock = Literal["", "no_key", "unknown_version"]
 
 _is_segment = re.compile(rf"([0-9a-f]{{16}}){re.escape(SUFFIX)}").fullmatch
 
@@ -37,11 +40,11 @@ class Content(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """Some records and what they hold: an entry, or None where the key is not there or the seal does not hold."""
+    """Some records and what they hold: an entry, why it is locked, or neither where the seal does not hold."""
 
     records: Sequence[Intact]
     entries: list[Entry | None]
-    has_key: list[bool]
+    locks: list[Lock]
 
 
 def segment_numbers(disk: Disk, directory: Path) -> list[int]:
@@ -73,13 +76,15 @@ def examine(disk: Disk, path: Path, *, number: int, newest: bool) -> Content:
 
 def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> Opened:
     """Open some records of a segment's content."""
-    entries, has_key = [], []
+    entries: list[Entry | None] = []
+    locks: list[Lock] = []
     for record in records:
         key = keys.get(record.head.key_id)
+        lock: Lock = "" if record.head.is_known and key else "no_key" if record.head.is_known else "unknown_version"
         end = record.offset + record.head.size
-        entries.append(unseal(content[record.offset : end], key) if key else None)
-        has_key.append(key is not None)
-    return Opened(records, entries, has_key)
+        entries.append(unseal(content[record.offset : end], key) if key and not lock else None)
+        locks.append(lock)
+    return Opened(records, entries, locks)
 
 
 def set_aside(disk: Disk, segment: Path, damage: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

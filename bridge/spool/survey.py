@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.spool.disk import Disk
-from bridge.spool.format import Intact, Key, Lane
+from bridge.spool.format import Entry, Key, Lane, UnreadableEntryError
 from bridge.spool.local_disk import LocalDisk
-from bridge.spool.recovery import DAMAGED, Content, examine, segment_numbers, unseal_all
+from bridge.spool.recovery import DAMAGED, Content, Opened, examine, segment_numbers, unseal_all
 from bridge.spool.writer import segment_name
 
 # Opened at once, so that memory does not depend on how much is spooled.
@@ -25,6 +25,7 @@ class SegmentState:
         acknowledged: Intact records that Kafka has.
         waiting: Intact records that it has not.
         locked: Those of them whose key is not there.
+        unknown: Those of them that another version of the bridge wrote; at least one, when it wrote the file.
         lost: Records that are damaged or gone.
         damage: Ranges of bytes that are no intact record.
         is_torn: True when the last write is unfinished: a crash, or a write that is under way.
@@ -39,6 +40,7 @@ class SegmentState:
     acknowledged: int = 0
     waiting: int = 0
     locked: int = 0
+    unknown: int = 0
     lost: int = 0
     damage: list[tuple[int, int]] = field(default_factory=list)
     is_torn: bool = False
@@ -49,12 +51,20 @@ class SegmentState:
 
     @property
     def is_sound(self) -> bool:
-        """True when nothing is damaged, locked or unreadable."""
-        return self.is_read and not (self.lost or self.damage or self.locked)
+        """True when nothing is damaged, locked, unknown or unreadable."""
+        return self.is_read and not (self.lost or self.damage or self.locked or self.unknown)
 
 
-def survey(directory: Path, keys: Mapping[bytes, Key], disk: Disk | None = None) -> Iterator[SegmentState]:
+def survey(
+    directory: Path, keys: Mapping[bytes, Key], *, read: Callable[[Entry], object], disk: Disk | None = None
+) -> Iterator[SegmentState]:
     """Yield the state of each segment, oldest first; one that vanishes meanwhile is left out.
+
+    Args:
+        directory: Of the spool.
+        keys: What opens, by id.
+        read: Raises `UnreadableEntryError` for a payload that this version cannot read.
+        disk: The file system.
 
     Raises:
         OSError: The directory cannot be listed.
@@ -70,7 +80,7 @@ def survey(directory: Path, keys: Mapping[bytes, Key], disk: Disk | None = None)
         except OSError:
             yield SegmentState(path.name, is_read=False)
             continue
-        yield _state(path.name, content, keys)
+        yield _state(path.name, content, keys, read)
 
 
 def set_aside_count(directory: Path) -> int:
@@ -78,7 +88,7 @@ def set_aside_count(directory: Path) -> int:
     return len(LocalDisk().names(directory / DAMAGED))
 
 
-def _state(name: str, content: Content, keys: Mapping[bytes, Key]) -> SegmentState:
+def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callable[[Entry], object]) -> SegmentState:
     found = content.scan
     state = SegmentState(
         name,
@@ -93,18 +103,31 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key]) -> SegmentSta
         oldest_ms=min((record.head.at_ms for record in content.waiting), default=0),
     )
     for first in range(0, len(content.waiting), BATCH):
-        _open(state, content, content.waiting[first : first + BATCH], keys)
+        _open(state, unseal_all(content.content, content.waiting[first : first + BATCH], keys), read)
+    state.unknown = max(state.unknown, found.is_foreign)
     return state
 
 
-def _open(state: SegmentState, content: Content, records: list[Intact], keys: Mapping[bytes, Key]) -> None:
-    opened = unseal_all(content.content, records, keys)
-    for record, entry, has_key in zip(opened.records, opened.entries, opened.has_key, strict=True):
+def _open(state: SegmentState, opened: Opened, read: Callable[[Entry], object]) -> None:
+    for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
         if entry is not None:
-            state.lanes[entry.lane] += 1
-        elif has_key:
+            if _is_readable(entry, read):
+                state.lanes[entry.lane] += 1
+            else:
+                state.unknown += 1
+        elif lock == "no_key":
+            state.locked += 1
+        elif lock:
+            state.unknown += 1
+        else:
             state.waiting -= 1
             state.lost += 1
             state.damage.append((record.offset, record.offset + record.head.size))
-        else:
-            state.locked += 1
+
+
+def _is_readable(entry: Entry, read: Callable[[Entry], object]) -> bool:
+    try:
+        read(entry)
+    except UnreadableEntryError:
+        return False
+    return True

@@ -167,7 +167,7 @@ def durability_alerts() -> list[Alert]:
             "SpoolLocked",
             "max by (namespace, instance) (drxbridge_spool_locked_records) > 0",
             "page",
-            "Records on disk cannot be read for want of their key",
+            "Records on disk cannot be read: their key is not there, or another version wrote them",
             "1m",
         ),
         Alert(

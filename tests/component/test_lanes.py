@@ -15,7 +15,7 @@ from bridge.kafka.lane_driver import BATCH_MAX
 from bridge.kafka.lanes import SWEEP_S, Lanes, Limits
 from bridge.kafka.record import Record
 from bridge.kafka.spooled import identity_of, pack, unpack
-from bridge.spool.format import Entry
+from bridge.spool.format import Entry, UnreadableEntryError
 from tests.fakes import FakeMemory, FakeProducer, FakeSpool
 
 TOPIC = "drx.prescriptions.v1"
@@ -435,6 +435,17 @@ async def test_what_an_earlier_life_left_on_disk_is_drained_before_anything_new(
     assert later.written == ["a", "b", "c"]
     assert later.memory.told[:2] == [("a", "spooled"), ("b", "spooled")]
     await heir.close(1)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff" + pack(accepted("a").record)])
+async def test_what_no_version_of_ours_has_packed_leaves_a_partition_as_it_was(
+    subject: Subject, payload: bytes
+) -> None:
+    with pytest.raises(UnreadableEntryError):
+        subject.lanes.recovered(Entry(0, 0, PLACE, payload))
+
+    assert await asyncio.gather(*subject.send("b")) == ["committed"]
+    assert subject.lanes.spooling == 0
 
 
 def find(subject: Subject, *ids: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.spool.format import HEAD_BYTES, MAGIC, Entry, end_mark, key_of, read_head, scan, seal, sealed_size, unseal
+from bridge.spool.format import HEAD_BYTES, PREFIX, Entry, end_mark, key_of, read_head, scan, seal, sealed_size, unseal
 from tests.spooling import MARKER, an_entry
 
 KEY = key_of(b"k" * 32)
@@ -179,7 +179,7 @@ def test_nothing_that_a_file_holds_raises_or_is_taken_for_a_record(
     newest: bool,  # noqa: FBT001 - Hypothesis passes it
 ) -> None:
     for at in marks:
-        content = content[:at] + MAGIC + content[at:]
+        content = content[:at] + PREFIX + b"\x01" + content[at:]
 
     assert scan(content, segment=SEGMENT, newest=newest).records == []
     assert read_head(content) is None

@@ -17,7 +17,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-MAGIC = bytes.fromhex("8b445258 53500a01")
+PREFIX = bytes.fromhex("8b445258 53500a")
+VERSION = 1
 
 
 def keys_in(directory: Path) -> dict[bytes, bytes]:
@@ -33,7 +34,12 @@ def keys_in(directory: Path) -> dict[bytes, bytes]:
 def intact(raw: bytes, at: int, segment: int, seen: set[int]) -> dict[str, Any] | None:
     """Return what a record's head says, or None."""
     head = raw[at : at + 68]
-    if len(head) < 68 or head[:8] != MAGIC or struct.unpack(">I", head[64:])[0] != zlib.crc32(head[:64]):
+    if (
+        len(head) < 68
+        or head[:7] != PREFIX
+        or head[7] != VERSION
+        or struct.unpack(">I", head[64:])[0] != zlib.crc32(head[:64])
+    ):
         return None
     length, of, number, ordinal, at_ms, key, nonce, check = struct.unpack(">IQIQQ8s12sI", head[8:64])
     body = raw[at + 68 : at + 68 + length]
@@ -52,7 +58,7 @@ def records_in(raw: bytes, segment: int) -> tuple[list[dict[str, Any]], int | No
     while at < len(raw):
         record = intact(raw, at, segment, set(records))
         if record is None:
-            following = raw.find(MAGIC, at + 1)
+            following = raw.find(PREFIX, at + 1)
             following = len(raw) if following < 0 else following
             damage += following - at
             at = following
@@ -82,8 +88,9 @@ def positions_in(path: Path, segment: int) -> set[int]:
 
 def record_in(payload: bytes) -> dict[str, Any]:
     """Return the record of a payload."""
-    at_ms, length, headers = struct.unpack_from(">qiH", payload)
-    at = 14 + max(length, 0)
+    version, at_ms, length, headers = struct.unpack_from(">BqiH", payload)
+    assert version == 1
+    at = 15 + max(length, 0)
     parts = []
     for _ in range(1 + 2 * headers):
         (size,) = struct.unpack_from(">I", payload, at)
@@ -91,7 +98,7 @@ def record_in(payload: bytes) -> dict[str, Any]:
         at += 4 + size
     return {
         "timestamp": at_ms,
-        "value": None if length < 0 else payload[14 : 14 + length],
+        "value": None if length < 0 else payload[15 : 15 + length],
         "key": parts[0],
         "headers": dict(zip((name.decode() for name in parts[1::2]), parts[2::2], strict=True)),
     }

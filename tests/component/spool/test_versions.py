@@ -1,0 +1,249 @@
+"""A spool that another version of the bridge has written: nothing of it is lost, whichever version starts next."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bridge.kafka import spooled
+from bridge.kafka.record import Record
+from bridge.kafka.spooled import pack, unpack
+from bridge.spool import format as spool_format
+from bridge.spool.format import HEAD_BYTES, PREFIX, VERSION, Entry, UnreadableEntryError, end_mark, key_of, seal
+from bridge.spool.positions import positions_frame
+from bridge.spool.survey import survey
+from bridge.spool.writer import segment_name
+from tests.fault_disk import FaultDisk
+from tests.spooling import LANE, OTHER, Kept, a_record, an_entry, damaged, open_spool, ordinals, segments, write_key
+
+SECRET = b"v" * 32
+LATER = VERSION + 1
+# Nothing that a clock gives, and older than all that it gives.
+NUMBER = 5
+
+
+@contextmanager
+def later_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be the next version, which writes another format and reads this one as well."""
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_format, "VERSION", LATER)
+        patch.setattr(spool_format, "READABLE", frozenset({VERSION, LATER}))
+        yield
+
+
+@contextmanager
+def later_layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be the next version, whose payloads begin with something new."""
+    extra = b"something new"
+
+    def pack_later(record: Record) -> bytes:
+        return bytes([LATER]) + extra + pack(record)
+
+    def unpack_later(payload: bytes, topic: str, partition: int) -> Record:
+        return unpack(payload[1 + len(extra) :] if payload[0] == LATER else payload, topic, partition)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spooled, "pack", pack_later)
+        patch.setattr(spooled, "unpack", unpack_later)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def keys(tmp_path: Path) -> Path:
+    return write_key(tmp_path / "keys", secret=SECRET).parent
+
+
+def foreign_segment(directory: Path, content: bytes) -> Path:
+    path = directory / segment_name(NUMBER)
+    path.write_bytes(content)
+    return path
+
+
+def later_records(count: int) -> bytes:
+    key = key_of(SECRET)
+    return b"".join(
+        seal(an_entry(number), segment=NUMBER, number=number, key=key, nonce=os.urandom(12)) for number in range(count)
+    )
+
+
+async def test_two_versions_may_follow_each_other_back_and_forth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2)
+    with later_version(monkeypatch):
+        async with open_spool(tmp_path) as kept:
+            assert ordinals(kept.found) == [1, 2]
+            await kept.put(3, 4)
+            await kept.put(5, lane=OTHER)
+            kept.spool.drop(LANE, 1)
+    later = segments(tmp_path)[-1]
+    content = later.read_bytes()
+
+    for _ in range(2):
+        async with open_spool(tmp_path) as kept:
+            assert ordinals(kept.found) == [2]
+            assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (3, 0)
+            assert kept.spool.code == ""
+            await kept.tend()
+            assert await kept.head() == [2]
+    async with open_spool(tmp_path) as kept:
+        await kept.put(6)
+        kept.spool.drop(LANE, 1)
+    assert later.read_bytes() == content
+    assert damaged(tmp_path) == []
+
+    with later_version(monkeypatch):
+        async with open_spool(tmp_path) as kept:
+            assert ordinals(kept.found) == [3, 4, 5, 6]
+            assert kept.value("locked_records") == 0
+            kept.spool.drop(LANE, 3)
+            kept.spool.drop(OTHER, 1)
+    assert segments(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PREFIX + bytes([LATER]),
+        PREFIX + bytes([LATER]) + b"whatever a later version does with its files" * 40,
+        PREFIX + bytes([LATER]) + bytes(5000),
+        PREFIX + b"\x00" + b"?" * 100,
+    ],
+)
+async def test_a_file_of_another_version_is_kept_whatever_stands_in_it(tmp_path: Path, content: bytes) -> None:
+    path = foreign_segment(tmp_path, content)
+    for _ in range(2):
+        async with open_spool(tmp_path) as kept:
+            await kept.put(1)
+            kept.spool.drop(LANE, 1)
+            await kept.tend()
+
+            assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (1, 0)
+            assert kept.value("torn_tails_total") == 0
+        assert path.read_bytes() == content
+        assert damaged(tmp_path) == []
+
+
+async def test_what_is_acknowledged_in_a_file_of_another_version_does_not_remove_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with later_version(monkeypatch):
+        content = later_records(3) + end_mark(NUMBER, 3)
+    path = foreign_segment(tmp_path, content)
+    path.with_suffix(".positions").write_bytes(positions_frame(NUMBER, range(3)))
+
+    async with open_spool(tmp_path) as kept:
+        await kept.tend()
+
+        assert kept.value("locked_records") == 1
+    assert path.read_bytes() == content
+
+
+async def test_an_unfinished_write_of_another_version_is_not_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with later_version(monkeypatch):
+        content = later_records(3)[:-7]
+    path = foreign_segment(tmp_path, content)
+
+    async with open_spool(tmp_path) as kept:
+        assert (kept.value("locked_records"), kept.value("torn_tails_total")) == (2, 0)
+    assert path.read_bytes() == content
+
+
+async def test_a_changed_version_byte_amid_records_of_ours_is_damage(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2, 3)
+    (path,) = segments(tmp_path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: HEAD_BYTES - 61] + bytes([LATER]) + raw[HEAD_BYTES - 60 :])
+    assert path.read_bytes()[: len(PREFIX) + 1] == PREFIX + bytes([LATER])
+
+    async with open_spool(tmp_path) as kept:
+        assert ordinals(kept.found) == [2, 3]
+        assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (0, 1)
+
+
+def test_a_look_from_outside_tells_another_version_from_a_missing_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with later_version(monkeypatch):
+        foreign_segment(tmp_path, later_records(3))
+
+    (state,) = survey(tmp_path, {}, read=spooled.read)
+
+    assert (state.unknown, state.locked, state.lost, state.damage) == (3, 0, 0, [])
+    assert (state.is_torn, state.is_sound) == (False, False)
+
+
+def finder(kept: Kept) -> Callable[[Entry], None]:
+    """Do with an entry what the lanes do: read it."""
+
+    def found(entry: Entry) -> None:
+        spooled.read(entry)
+        kept.found.append(entry)
+
+    return found
+
+
+async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.spool.append([an_entry(1, payload=pack(a_record(1)))])
+        with later_layout(monkeypatch):
+            await kept.spool.append([an_entry(2, payload=spooled.pack(a_record(2)))])
+        await kept.spool.append([an_entry(3, payload=pack(a_record(3)))])
+
+    for _ in range(2):
+        async with open_spool(tmp_path, find=finder) as kept:
+            assert ordinals(kept.found) == [1, 3]
+            assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (1, 0)
+            await kept.tend()
+            assert await kept.head() == [1, 3]
+    async with open_spool(tmp_path, find=finder) as kept:
+        kept.spool.drop(LANE, 2)
+        assert len(segments(tmp_path)) == 1
+
+    with later_layout(monkeypatch):
+        async with open_spool(tmp_path, find=finder) as kept:
+            assert ordinals(kept.found) == [2]
+            kept.spool.drop(LANE, 1)
+    assert segments(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\x01", b"\x01" + bytes(13), pack(a_record(1))[:-1], pack(a_record(1)) + b"!"]
+)
+async def test_what_is_no_record_at_all_is_kept_and_does_not_end_the_process(tmp_path: Path, payload: bytes) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.spool.append([an_entry(1, payload=payload), an_entry(2, payload=pack(a_record(2)))])
+
+    async with open_spool(tmp_path, find=finder) as kept:
+        assert ordinals(kept.found) == [2]
+        assert kept.value("locked_records") == 1
+        kept.spool.drop(LANE, 1)
+    assert len(segments(tmp_path)) == 1
+
+
+async def test_other_records_are_delivered_while_an_unread_segment_holds_one_of_another_layout(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.spool.append([an_entry(1, payload=b"?"), an_entry(2, payload=pack(a_record(2)))])
+    disk = FaultDisk(tmp_path)
+    disk.read_failures = 1
+
+    async with open_spool(tmp_path, find=finder, disk=disk) as kept:
+        await kept.tend()
+
+        assert ordinals(kept.found) == [2]
+        assert kept.value("locked_records") == 1
+
+
+def test_a_record_without_the_headers_of_an_event_is_none_of_ours() -> None:
+    with pytest.raises(UnreadableEntryError):
+        spooled.identity_of([("ce_id", b"evt_1")])
