@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import struct
 import warnings
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from bridge.dev.files import write_json
 from bridge.dev.jars import kafka_jars
 from bridge.dev.java import find_java
 from bridge.dev.kafka import KafkaCluster
+
+# Head of a batch in the files of Kafka: base offset, length of what follows, leader epoch, magic, CRC, attributes, last
+# offset delta.
+_BATCH_HEAD = struct.Struct(">qiibIhi")
+_BATCH_LENGTH_END = 12
 
 # docs/contract.md §4: all three topics have 12 partitions, in `dev` too.
 STANDARD_TOPICS = {"drx.prescriptions.v1": 12, "drx.accounts.v1": 12, "drx.unrecognized.v1": 12}
@@ -67,6 +73,27 @@ class EmbeddedCluster(KafkaCluster):
             logs=directory,
             detours=detours,
         )
+
+    def spoil_batch(self, topic: str, partition: int, offset: int) -> None:
+        """Change the last byte of the batch that holds `offset`, on the disk of broker 1: its sum is wrong from now on.
+
+        The broker hands out what lies in the file as it is, without a look at the sum.
+        """
+        (segment,) = self._data.glob(f"broker-1/**/{topic}-{partition}/*.log")
+        with segment.open("r+b") as file:
+            position = 0
+            while True:
+                head = file.read(_BATCH_HEAD.size)
+                base, length, *_, delta = _BATCH_HEAD.unpack(head)
+                end = position + _BATCH_LENGTH_END + length
+                if base <= offset <= base + delta:
+                    break
+                position = end
+                file.seek(position)
+            file.seek(end - 1)
+            (last,) = file.read(1)
+            file.seek(end - 1)
+            file.write(bytes([last ^ 0xFF]))
 
     def stop(self) -> None:
         """End them at once: nobody reads the data again. The logs stay, as pytest keeps them, for a failed test."""

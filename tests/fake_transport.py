@@ -19,6 +19,7 @@ class FakeKafka:
         waiting: Questions without an answer now.
         refuses: Codes of `TransportError` that the next commits meet, in order.
         leaderless: Partitions of which no broker says where they start and end.
+        corrupt: Offset of a batch (of one record) that cannot be read.
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
@@ -33,6 +34,7 @@ class FakeKafka:
         self.waiting = 0
         self.refuses: list[str] = []
         self.leaderless: set[Place] = set()
+        self.corrupt: dict[Place, int] = {}
         self.news = asyncio.Event()
         self._back = asyncio.Event()
         self._back.set()
@@ -148,7 +150,7 @@ class FakeTransport:
             raise TransportError(code)
         if self._rebalancing or not self.kafka.reachable:
             return {}
-        found = {}
+        found: dict[Place, list[ConsumedRecord]] = {}
         for place in sorted(asked & self._assigned - self.paused):
             position = self.positions.get(place, self.kafka.offsets.get(place))
             if position is None:
@@ -156,10 +158,21 @@ class FakeTransport:
             start, end = self.kafka.bounds(place)
             if not start <= position <= end:
                 raise TransportError("offset_out_of_range", [place])
+            corrupt = self.kafka.corrupt.get(place)
+            if position == corrupt:
+                if found:
+                    break
+                raise TransportError("batch_unreadable", [place], offset=corrupt)
+            if corrupt is not None and position < corrupt:
+                end = corrupt
             if position < end:
-                found[place] = self.kafka.logs[place][position:]
+                found[place] = self.kafka.logs[place][position:end]
                 self.positions[place] = end
         return found
+
+    def position(self, place: Place) -> int | None:
+        """Return the position."""
+        return self.positions.get(place)
 
     def assigned(self) -> frozenset[Place]:
         """Return the assignment."""

@@ -95,12 +95,19 @@ async def narrow_topic(bootstrap_servers: str, *, partitions: int) -> str:
 
 def limit_messages(bootstrap_servers: str, topic: str, bytes_max: int) -> None:
     """Have a topic refuse larger batches."""
+    configure_topic(bootstrap_servers, topic, "max.message.bytes", str(bytes_max))
+
+
+def configure_topic(bootstrap_servers: str, topic: str, setting: str, value: str) -> None:
+    """Change one setting of a topic, and wait until the broker goes by it, which is after it has answered."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    resource.add_incremental_config(
-        ConfigEntry("max.message.bytes", str(bytes_max), incremental_operation=AlterConfigOpType.SET)
-    )
+    resource.add_incremental_config(ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET))
     admin.incremental_alter_configs([resource])[resource].result(_ANSWER_S)
+    deadline = time.monotonic() + HANG_S
+    while admin.describe_configs([resource])[resource].result(_ANSWER_S)[setting].value != value:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @asynccontextmanager

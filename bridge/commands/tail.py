@@ -19,7 +19,7 @@ from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audited
 from bridge.runtime.command_line import audit_options
@@ -64,7 +64,7 @@ def tail(
     """Show the records of TOPIC as they come (drx.prescriptions.v1 unless said), until --count or Ctrl-C.
 
     Health information is masked unless --show-phi asks for it, which writes an audit line. A record that cannot be
-    decoded is said to be so, and the next one is shown.
+    decoded is said to be so, and the next one is shown; the same holds for a batch that is corrupt.
     """
     settings = load_settings()
     silence_kafka_client()
@@ -97,7 +97,7 @@ async def _follow(
     shown = 0
     async with (
         open_decoder(registry) as decoder,
-        open_reader(reach, [want.topic], from_beginning=want.from_beginning) as reader,
+        open_reader(reach, [want.topic], from_beginning=want.from_beginning, unreadable=_passed_over) as reader,
     ):
         async for record in reader.until_end() if want.until_end else reader.forever():
             if want.key is not None and record.key != want.key:
@@ -106,6 +106,11 @@ async def _follow(
             shown += 1
             if shown == want.count:
                 return
+
+
+def _passed_over(place: Place, offset: int, after: int) -> None:
+    offsets = f"offset {offset}" if after == offset + 1 else f"offsets {offset} to {after - 1}"
+    click.echo(f"{place.topic}/{place.partition}: {offsets} cannot be read: the batch is corrupt", err=True)
 
 
 async def _decoded(record: ConsumedRecord, *, decoder: Decoder, masker: Masker | None) -> Shown:

@@ -23,6 +23,7 @@ ADVICE = {
     "min.insync.replicas": "kafka-configs --alter; lower, an acknowledged record may be on one disk only",
     "retention.ms": "kafka-configs --alter; the log of events is the record",
     "max.message.bytes": "kafka-configs --alter; what a topic refuses for its size blocks its partition",
+    "compression.type": "kafka-configs --alter to producer; another one is readable here, but costs the broker CPU",
     "cleanup.policy": "kafka-configs --alter; compaction would drop all but the last event of a key",
 }
 

@@ -73,6 +73,8 @@ class TopicSpec:
             "retention.ms": str(self.retention_ms),
             "min.insync.replicas": str(self.min_insync_replicas),
             "max.message.bytes": str(self.message_max_bytes),
+            # Another one has the broker unpack and pack every batch, by a codec that each reader must have.
+            "compression.type": "producer",
         }
 
 

@@ -27,6 +27,7 @@ HINTS = {
     "not_initialized": _INIT,
     "offset_expired": f"records were deleted before they were settled; to go on without them: {_INIT}",
     "offset_beyond_end": f"the topic is not what it was; to begin anew: {_INIT}",
+    "batch_unreadable": "a batch is corrupt; let another replica lead, or go on behind it: runbook PartitionStopped",
     "topic_recreated": f"the topic is not what it was; to begin anew: {_INIT}",
 }
 
@@ -52,7 +53,8 @@ class Stopped(NamedTuple):
     """Why a partition is not read.
 
     Codes: `not_initialized` (nobody has said where to begin), `offset_expired` (records were deleted before they were
-    settled), `offset_beyond_end` and `topic_recreated` (the log is another one, or was cut off).
+    settled), `offset_beyond_end` and `topic_recreated` (the log is another one, or was cut off), `batch_unreadable`
+    (the next batch is corrupt).
     """
 
     code: str

@@ -20,6 +20,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 )
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
+from bridge.kafka.batches import POLL_RECORDS, Batches, UnreadableBatchError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.missing_topics import MissingTopics
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
@@ -30,8 +31,6 @@ FETCH_MAX_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_MAX_BYTES = 1024 * 1024
 # aiokafka has one fetch in flight per broker, and a partition that was just emptied waits for the next: so a short one.
 FETCH_WAIT_MS = 100
-# As many as the window of a partition: unpacking more at once would hold the loop for too long.
-POLL_RECORDS = 1024
 # A commit has five seconds; the other questions are as small.
 ANSWER_S = 5.0
 # A join is answered when all members have joined, so a request must be allowed to take longer than that.
@@ -83,6 +82,7 @@ class _Member:
         self._topics = topics
         self._timing = timing
         self._consumer: Any = None
+        self._batches: Batches
         self._missing: MissingTopics
         self._ending: asyncio.Task[None] | None = None
 
@@ -92,6 +92,7 @@ class _Member:
         if not options["bootstrap_servers"]:
             raise TransportError("no_answer")
         self._consumer = _build(options, group=self._group, timing=self._timing)
+        self._batches = Batches(self._consumer)
         try:
             async with _answered(START_S):
                 # Without topics, so that it returns before the group has agreed: others may take long to join.
@@ -106,7 +107,7 @@ class _Member:
         self._missing.look()
         found = await self._take(places)
         if not found and timeout_s > 0:
-            await self._news(timeout_s)
+            await self._batches.news(timeout_s)
             found = await self._take(places)
         return found
 
@@ -118,24 +119,22 @@ class _Member:
             tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - as above
             if any(task.done() for task in tasks):
                 raise TransportError("no_answer")
-            if not places or subscription.reassignment_in_progress:
-                self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
-                with subscription.fetch_context():  # this alone is what keeps a member in its group
-                    return {}
-            found = await self._consumer.getmany(*[TopicPartition(*place) for place in places])
+            self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
+            with subscription.fetch_context():  # this alone is what keeps a member in its group
+                pass
+            found = {} if subscription.reassignment_in_progress else await self._batches.take(places)
+        except UnreadableBatchError as exc:
+            raise TransportError(exc.code, [exc.place], offset=exc.offset) from exc
         except CLIENT_FAILURES as exc:
-            # The context that it left by a raise counts as entered for good, and the max-poll check as off.
-            subscription._fetch_count = 0  # noqa: SLF001 - as above
             raise _translated(exc) from exc
-        return {Place(*place): [consumed(each) for each in records] for place, records in found.items()}
+        return {place: [consumed(each) for each in records] for place, records in found.items()}
 
-    async def _news(self, timeout_s: float) -> None:
-        """Return when anything was fetched, which need not be for the places asked for, or after `timeout_s`."""
-        fetcher = self._consumer._fetcher  # noqa: SLF001 - `getmany` would wait inside of its context
-        waiter = fetcher._create_fetch_waiter()  # noqa: SLF001 - as above
-        await asyncio.wait({waiter, fetcher._fetch_task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)  # noqa: SLF001 - as above
-        if not waiter.cancel() and not waiter.cancelled():
-            waiter.exception()  # the next look raises it
+    def position(self, place: Place) -> int | None:
+        partition = TopicPartition(*place)
+        if partition not in self._consumer.assignment():
+            return None
+        state = self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
+        return state.position if state.has_valid_position else None
 
     def assigned(self) -> frozenset[Place]:
         return frozenset(Place(*each) for each in self._consumer.assignment())
@@ -207,6 +206,7 @@ def _build(options: dict[str, Any], *, group: str, timing: Timing) -> Any:
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="none",  # the others skip or repeat silently
+        isolation_level="read_committed",  # what a transaction has taken back never was
         # It keeps what it was given in its class, which the next client of this process must not take for its own.
         partition_assignment_strategy=[type("Sticky", (StickyPartitionAssignor,), {})],
         session_timeout_ms=_ms(timing.session_s),

@@ -13,6 +13,7 @@ from aiokafka.errors import GroupIdNotFound, KafkaError, NonEmptyGroup, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest  # noqa: TID251 - as above
 
 from bridge.errors import ConfigError
+from bridge.kafka.batches import Batches, UnreadableBatchError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
 from bridge.kafka.reader import ReadError, consumed, end_consumer, places_of
@@ -24,7 +25,7 @@ Answer = TypeVar("Answer")
 GROUPS_S = 60.0
 # One record of each partition comes within this time, or is said not to.
 RECORDS_S = 15.0
-POLL_MS = 500
+POLL_S = 0.5
 # Between two questions to a coordinator that is being made or moved.
 AGAIN_S = 0.2
 
@@ -65,6 +66,7 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",  # the others skip or repeat silently
+            isolation_level="read_committed",  # as the members
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         stack.push_async_callback(end_consumer, consumer)
@@ -84,11 +86,17 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
 
 
 class GroupView:
-    """Questions and orders about one group; all partitions of its topics are `places`."""
+    """Questions and orders about one group; all partitions of its topics are `places`.
+
+    Attributes:
+        unreadable: Where `first_records` has met a batch that cannot be read.
+    """
 
     def __init__(self, consumer: Any, admin: Any, group: str, places: Sequence[Place]) -> None:
         """Use started clients; the consumer is assigned `places` and is no member."""
+        self.unreadable: dict[Place, int] = {}
         self._consumer = consumer
+        self._batches = Batches(consumer)
         self._admin = admin
         self._group = group
         self.places = places
@@ -158,22 +166,37 @@ class GroupView:
         if error_code not in {0, GroupIdNotFound.errno}:
             raise for_code(error_code)
 
-    async def first_records(self, offsets: Mapping[Place, int]) -> dict[Place, ConsumedRecord]:
-        """Return the first record at or after each offset, where one comes within `RECORDS_S`."""
-        found: dict[Place, ConsumedRecord] = {}
+    async def first_records(self, offsets: Mapping[Place, int]) -> dict[Place, ConsumedRecord | None]:
+        """Return the first record at or after each offset; None where no reader sees one up to the end.
+
+        A partition is left out whose record does not come within `RECORDS_S`, or lies in a batch that cannot be read:
+        `unreadable` says so.
+        """
+        found: dict[Place, ConsumedRecord | None] = {}
         for place, offset in offsets.items():
             self._consumer.seek(_partition(place), offset)
+        ends = await self.bounds()
         deadline = asyncio.get_running_loop().time() + RECORDS_S
-        while left := [place for place in offsets if place not in found]:
+        while left := [place for place in offsets if place not in found and place not in self.unreadable]:
             if asyncio.get_running_loop().time() > deadline:
                 break
             found |= await self._first(left)
+            for place in left:
+                # Markers of transactions, and what those have taken back, may be all there is.
+                if place not in found and await self._consumer.position(_partition(place)) >= ends[place].end:
+                    found[place] = None
         return found
 
     async def _first(self, places: Collection[Place]) -> dict[Place, ConsumedRecord]:
-        # Without arguments `getmany` would mean all partitions.
-        fetched = await self._consumer.getmany(*map(_partition, places), timeout_ms=POLL_MS)
-        return {Place(*place): consumed(records[0]) for place, records in fetched.items() if records}
+        try:
+            fetched = await self._batches.take(places)
+            if not fetched:
+                await self._batches.news(POLL_S)
+                fetched = await self._batches.take(places)
+        except UnreadableBatchError as exc:
+            self.unreadable[exc.place] = exc.offset
+            return {}
+        return {place: consumed(records[0]) for place, records in fetched.items()}
 
 
 def _partition(place: Place) -> Any:

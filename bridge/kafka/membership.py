@@ -153,7 +153,11 @@ class Membership:
     async def _read(self) -> None:
         """Poll once; what belongs to another tenure than the one it was asked for is dropped."""
         self._arrange()
-        reading = [each for each in self.tenures.values() if (each.reading or each.expected) and not each.paused]
+        reading = [
+            each
+            for each in self.tenures.values()
+            if (each.reading or each.expected) and not each.paused and not each.stopped
+        ]
         asked = {each.place: each for each in reading if not each.reading or self._settles.room(each.place)}
         adopting = any(not each.reading and not each.stopped for each in self.tenures.values())
         crowded = adopting or len(asked) < len(reading)
@@ -179,14 +183,15 @@ class Membership:
             elif tenure.claim.done() and tenure.expected is None and not tenure.stopped:
                 self._adopted(tenure, tenure.claim.result())
         self._assigned_partitions.set(len(self.tenures))
-        self._paused_partitions.set(sum(not each.reading or each.paused for each in self.tenures.values()))
+        still = [each for each in self.tenures.values() if not each.reading or each.paused or each.stopped]
+        self._paused_partitions.set(len(still))
 
     def _follow(self, tenure: Tenure) -> None:
         tenure.halted = self._settles.halted(tenure.place)
         paused = tenure.halted and not self._settles.wants_probe(tenure.place)
         if self._settles.fenced(tenure.place):
             self._renew(tenure.place)
-        elif tenure.paused != paused:
+        elif tenure.paused != paused and not tenure.stopped:
             tenure.paused = paused
             (self._transport.pause if paused else self._transport.resume)([tenure.place])
 
@@ -225,16 +230,24 @@ class Membership:
             self._watchdog.offered(tenure.place, records)
             self._settles.offer(tenure.place, records)
 
-    def _stop(self, tenure: Tenure, code: str) -> None:
+    def _stop(self, tenure: Tenure, code: str, offset: int | None = None) -> None:
         """Read it no more; the others go on."""
         tenure.stopped = code
         tenure.expected = None
         self._transport.pause([tenure.place])
-        place = {"topic": tenure.place.topic, "partition": tenure.place.partition}
+        place = {"topic": tenure.place.topic, "partition": tenure.place.partition, "offset": offset}
         log.error("worker.partition_stopped", group=self._group, **place, code=code, hint=HINTS[code])
         if code == "not_initialized" and all(each.stopped == code for each in self.tenures.values()):
             msg = f"nothing says where group {self._group!r} begins; {HINTS[code]}"
             raise ConfigError(msg)
+
+    def _cannot_read(self, tenure: Tenure, offset: int | None) -> None:
+        start = tenure.expected
+        if start is None:
+            self._stop(tenure, "batch_unreadable", offset)
+        else:  # of what is settled: it proves nothing, and nothing of it is needed
+            self._transport.seek(tenure.place, start.offset)
+            self._begin(tenure, start)
 
     async def _bear(self, exc: TransportError, asked: Mapping[Place, Tenure]) -> None:
         """Mend what a failed poll tells, or raise; of a tenure that ended meanwhile it tells nothing."""
@@ -242,6 +255,9 @@ class Membership:
         if exc.code == "offset_out_of_range":  # expired or cut off while we read: the adoption says which
             for place in ours:
                 self._renew(place)
+        elif exc.code == "batch_unreadable":
+            for place in ours:
+                self._cannot_read(self.tenures[place], exc.offset)
         elif exc.code == "refused":
             self.refused = True
         elif ours or not exc.places:

@@ -40,12 +40,14 @@ class Progress:
         """How long records have been in hand without one being settled."""
         return now - self._moved_at
 
-    def lag(self, end: int, *, now: float, now_ms: float) -> tuple[int, float]:
+    def lag(self, end: int, *, position: int | None, now: float, now_ms: float) -> tuple[int, float]:
         """Return the records that are not settled, and the age in seconds of the oldest.
 
-        While none of them was read yet, the age is how long it is known that there are some.
+        While none of them was read yet, the age is how long it is known that there are some. Up to `position`, nothing
+        has come that was not taken in: markers of transactions, and what those have taken back, are no records.
         """
-        records = max(0, end - self.mark)
+        seen = self.mark if position is None or self.mark < self._next else max(self.mark, position)
+        records = max(0, end - seen)
         if records == 0:
             self._behind_at = None
             return 0, 0.0

@@ -12,13 +12,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
+from bridge.kafka.batches import Batches, UnreadableBatchError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.transport import ConsumedRecord, Place
 
 # One look waits this long for records.
-POLL_MS = 500
-# A fetch is answered within `POLL_MS`; one request that times out and its retry fit in here.
+POLL_S = 0.5
+# A fetch is answered within `POLL_S`; one request that times out and its retry fit in here.
 SILENT_S = 15.0
 # A tail is read beside other work: records are unpacked in slices of a millisecond or two, and few wait for their turn.
 SLICE_RECORDS = 100
@@ -27,6 +28,8 @@ TAIL_PARTITION_MAX_BYTES = 256 * 1024
 
 # From a consumer and the ends of its partitions to where it shall stand.
 _Starts = Callable[[Any, Mapping[Any, int]], Awaitable[Mapping[Any, int]]]
+# Hears of a batch that cannot be read: where it lies, from which offset on, and where reading goes on.
+Unreadable = Callable[[Place, int, int], None]
 
 
 class ReadError(BridgeError):
@@ -42,21 +45,27 @@ class ReadError(BridgeError):
 
 @asynccontextmanager
 async def open_reader(
-    connection: Connection, topics: Sequence[str], *, from_beginning: bool
+    connection: Connection, topics: Sequence[str], *, from_beginning: bool, unreadable: Unreadable | None = None
 ) -> AsyncIterator[TopicReader]:
     """Open a reader of `topics` that stands at their beginning or their end.
+
+    Args:
+        connection: How the brokers are reached.
+        topics: What to read.
+        from_beginning: From the oldest record on, else from the next one.
+        unreadable: Called for a batch that cannot be read, which is passed over; without it, reading ends there.
 
     Raises:
         ConfigError: A file of the connection cannot be used.
         ReadError: No broker answers, or there is no such topic.
     """
-    async with _open(connection, topics, _beginnings if from_beginning else _ends) as reader:
+    async with _open(connection, topics, _beginnings if from_beginning else _ends, unreadable) as reader:
         yield reader
 
 
 @asynccontextmanager
 async def open_tail(
-    connection: Connection, topic: str, *, since_ms: int, records_max: int
+    connection: Connection, topic: str, *, since_ms: int, records_max: int, unreadable: Unreadable
 ) -> AsyncIterator[TopicReader]:
     """Open a reader of the end of `topic`, whose records are polled by few at a time.
 
@@ -65,6 +74,7 @@ async def open_tail(
         topic: As `open_reader`.
         since_ms: From the first record of each partition that is not older, by its own timestamp.
         records_max: At most the newest so many, each partition an equal part.
+        unreadable: As `open_reader`.
 
     Raises:
         ConfigError: As `open_reader`.
@@ -76,13 +86,13 @@ async def open_tail(
         "fetch_max_bytes": TAIL_FETCH_MAX_BYTES,
         "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES,
     }
-    async with _open(connection, [topic], starts, **slices) as reader:
+    async with _open(connection, [topic], starts, unreadable, **slices) as reader:
         yield reader
 
 
 @asynccontextmanager
 async def _open(
-    connection: Connection, topics: Sequence[str], starts: _Starts, **options: int
+    connection: Connection, topics: Sequence[str], starts: _Starts, unreadable: Unreadable | None, **options: int
 ) -> AsyncIterator[TopicReader]:
     reach = await asyncio.to_thread(connection.options)
     reach["bootstrap_servers"] = await reachable(connection.servers)
@@ -94,6 +104,7 @@ async def _open(
         client_id="drx-bridge-reader",
         enable_auto_commit=False,
         auto_offset_reset="none",  # the others skip or repeat silently
+        isolation_level="read_committed",  # as every reader of the bridge
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
@@ -111,7 +122,7 @@ async def _open(
             raise ReadError("handshake_failed", message) from exc
         for place, offset in offsets.items():
             consumer.seek(place, offset)
-        yield TopicReader(consumer, ends)
+        yield TopicReader(consumer, ends, unreadable)
     finally:
         await end_consumer(consumer)
 
@@ -138,40 +149,65 @@ async def _newest(consumer: Any, ends: Mapping[Any, int], *, since_ms: int, reco
 class TopicReader:
     """Records of all partitions, each partition in order."""
 
-    def __init__(self, consumer: Any, ends: Mapping[Any, int]) -> None:
+    def __init__(self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None) -> None:
         """Read from where `consumer` stands; `ends` are the offsets after the last records at the opening."""
         self._consumer = consumer
+        self._batches = Batches(consumer)
         self._ends = ends
+        self._unreadable = unreadable
+        self._heard_at = 0.0
 
     async def until_end(self) -> AsyncGenerator[ConsumedRecord, None]:
         """Yield what was there when the reader was opened.
 
         Raises:
-            ReadError: Nothing came for `SILENT_S` although there is more.
+            ReadError: Nothing came for `SILENT_S` although there is more, or a batch cannot be read.
         """
         loop = asyncio.get_running_loop()
-        heard_at = loop.time()
+        self._heard_at = loop.time()
         while left := [place for place, end in self._ends.items() if await self._consumer.position(place) < end]:
-            # Without arguments `getmany` would mean all partitions, those that are done too.
             for record in await self._poll(left):
-                heard_at = loop.time()
                 if record.offset < self._ends[TopicPartition(record.topic, record.partition)]:
                     yield record
-            if loop.time() - heard_at > SILENT_S:
+                self._heard_at = loop.time()
+            if loop.time() - self._heard_at > SILENT_S:
                 raise ReadError("no_answer", "the brokers have stopped answering")
 
     async def forever(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield records as they come; an outage is waited for."""
+        """Yield records as they come; an outage is waited for.
+
+        Raises:
+            ReadError: A batch cannot be read.
+        """
         while True:
             for record in await self._poll(list(self._ends)):
                 yield record
 
     async def _poll(self, places: list[Any]) -> list[ConsumedRecord]:
         try:
-            found = await self._consumer.getmany(*places, timeout_ms=POLL_MS)
+            found = await self._batches.take(places)
+            if not found:
+                await self._batches.news(POLL_S)
+                found = await self._batches.take(places)
+        except UnreadableBatchError as exc:
+            await self._pass_over(exc)
+            return []
         except KafkaError as exc:
             raise ReadError("read_failed", "the brokers refuse to be read; offsets out of range, or ACL?") from exc
         return [consumed(each) for records in found.values() for each in records]
+
+    async def _pass_over(self, batch: UnreadableBatchError) -> None:
+        topic, partition = batch.place
+        if self._unreadable is None:
+            message = f"{topic}/{partition}: the batch at offset {batch.offset} cannot be read: it is corrupt"
+            raise ReadError(batch.code, message) from batch
+        try:
+            after = await self._batches.after(batch.place, batch.offset)
+        except KafkaError:
+            return  # it is met again
+        self._consumer.seek(TopicPartition(topic, partition), after)
+        self._heard_at = asyncio.get_running_loop().time()
+        self._unreadable(batch.place, batch.offset, after)
 
 
 def consumed(record: Any) -> ConsumedRecord:

@@ -15,7 +15,7 @@ from bridge.errors import BridgeError
 from bridge.event import Identity
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import SLICE_RECORDS, open_tail
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
@@ -139,7 +139,13 @@ class Recall:
         if oldest_s is not None:
             since_s = min(since_s, oldest_s)
         seen = 0
-        tail = open_tail(self._connection, topic, since_ms=int(since_s * 1000), records_max=self._records_max)
+        tail = open_tail(
+            self._connection,
+            topic,
+            since_ms=int(since_s * 1000),
+            records_max=self._records_max,
+            unreadable=_passed_over,
+        )
         async with tail as reader:
             async for record in reader.until_end():
                 identity = identity_of(record)
@@ -148,6 +154,12 @@ class Recall:
                 seen += 1
                 if seen % SLICE_RECORDS == 0:
                     await asyncio.sleep(PAUSE_S)
+
+
+def _passed_over(place: Place, offset: int, after: int) -> None:
+    """Say that a repeat of what lies there will be taken for new: no time would make it readable."""
+    where = {"topic": place.topic, "partition": place.partition, "offset": offset, "next_offset": after}
+    log.error("worker.recall_batch_unreadable", **where)
 
 
 def identity_of(record: ConsumedRecord) -> Identity | None:

@@ -79,9 +79,8 @@ class Subscriber:
         """Return `ok`, or `degraded` while Kafka does not answer or a partition is not read."""
         if self._membership is None or self._watchdog is None or not self._watchdog.joined or self._watchdog.silent:
             return "degraded"
-        return (
-            "ok" if all(each.reading and not each.halted for each in self._membership.tenures.values()) else "degraded"
-        )
+        tenures = self._membership.tenures.values()
+        return "ok" if all(each.reading and not each.halted and not each.stopped for each in tenures) else "degraded"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set; then drain, commit and leave the group.

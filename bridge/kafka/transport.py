@@ -49,16 +49,18 @@ class TransportError(BridgeError):
     """The client cannot go on; `code` says why.
 
     Codes: `offset_missing` (the group has no offset for a partition), `offset_out_of_range` (the log no longer, or
-    not yet, has it), `refused` (ACL), `no_answer`, `not_member` (a commit by a member that lost the partition).
+    not yet, has it), `batch_unreadable` (the next batch of a partition is corrupt), `refused` (ACL), `no_answer`,
+    `not_member` (a commit by a member that lost the partition).
     """
 
     retriable = True
 
-    def __init__(self, code: str, places: Iterable[Place] = ()) -> None:
-        """Keep the constant `code` and the partitions at fault."""
+    def __init__(self, code: str, places: Iterable[Place] = (), *, offset: int | None = None) -> None:
+        """Keep the constant `code`, the partitions at fault, and the `offset` that cannot be read."""
         super().__init__(code)
         self.code = code
         self.places = frozenset(places)
+        self.offset = offset
 
 
 class Rebalances(Protocol):
@@ -87,8 +89,11 @@ class Transport(Protocol):
         Calling it, also with no place, is what keeps this member in the group.
 
         Raises:
-            TransportError: `no_answer`, `offset_missing`, `offset_out_of_range`, `refused`.
+            TransportError: `no_answer`, `offset_missing`, `offset_out_of_range`, `batch_unreadable`, `refused`.
         """
+
+    def position(self, place: Place) -> int | None:
+        """Return the next offset that will be read, past what no reader sees; None while that is not known."""
 
     def assigned(self) -> frozenset[Place]:
         """Return what the group has given to this member."""

@@ -185,7 +185,8 @@ class Watchdog:
         for place, progress in self._progress.items():
             bounds = answers.get(place)  # it may have come since
             if bounds is not None:
-                found = progress.lag(bounds.end, now=now, now_ms=time.time() * 1000)
+                position = self._transport.position(place)
+                found = progress.lag(bounds.end, position=position, now=now, now_ms=time.time() * 1000)
                 for gauge, value in zip(self._gauges, (*found, progress.mark), strict=True):
                     gauge.labels(self._metrics.service, *place).set(value)
 

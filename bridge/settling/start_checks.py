@@ -122,7 +122,7 @@ def judge_start(
 
 
 def judge_last_records(
-    consumer: str, stored: Mapping[Place, Progress], records: Mapping[Place, ConsumedRecord]
+    consumer: str, stored: Mapping[Place, Progress], records: Mapping[Place, ConsumedRecord | None]
 ) -> None:
     """Refuse a topic in which other records lie where those were that were settled last.
 
@@ -135,6 +135,8 @@ def judge_last_records(
         ConfigError: As `judge_start`.
     """
     for place, record in sorted(records.items()):
+        if record is None:
+            continue
         offset, last_event_id = stored[place].next_offset, stored[place].last_event_id
         if record.offset + 1 == offset and stored_text(record.header("ce_id")) != last_event_id:
             msg = f"{_stands(consumer, place, offset)} holds other records: the topic was made anew; {_again(consumer)}"

@@ -28,6 +28,7 @@ class Lag:
         committed: What Kafka has for the group; it follows.
         records: Records not settled yet.
         seconds: Age of the oldest of them; None if it could not be read.
+        unreadable: Offset of the batch that cannot be read, if that is the next one.
     """
 
     topic: str
@@ -39,6 +40,7 @@ class Lag:
     log_end: int
     records: int
     seconds: float | None
+    unreadable: int | None
 
 
 @click.command()
@@ -55,6 +57,9 @@ def lag(*, name: str, schema: str | None, as_json: bool) -> int:
             click.echo(orjson.dumps({"group": chosen.consumer.group, "state": state.state, **asdict(each)}))
         return 0
     print_table(("partition", "next", "end", "behind", "seconds"), (_row(each) for each in lags))
+    for each in lags:
+        if each.unreadable is not None:
+            click.echo(f"{each.topic}/{each.partition}: the batch at offset {each.unreadable} cannot be read", err=True)
     total = sum(each.records for each in lags)
     click.echo(f"group {chosen.consumer.group}: {state.state}, {state.members} members, {total} records behind")
     return 0
@@ -83,8 +88,11 @@ async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:
     lags = []
     for at in sorted(bounds):
         above = stored[at].above if at in stored else 0
-        records = bounds[at].end - behind[at] - above if at in behind else 0
-        age = max(0.0, now - oldest[at].timestamp_ms / 1000) if at in oldest else None
-        seconds = age if at in behind else 0.0
-        lags.append(Lag(*at, marks[at], above, committed[at], *bounds[at], records, seconds))
+        record = oldest.get(at)
+        # What lies up to the end may be nothing but markers of transactions, which no reader sees.
+        is_behind = at in behind and (record is not None or at not in oldest)
+        records = bounds[at].end - behind[at] - above if is_behind else 0
+        age = None if record is None else max(0.0, now - record.timestamp_ms / 1000)
+        seconds = age if is_behind else 0.0
+        lags.append(Lag(*at, marks[at], above, committed[at], *bounds[at], records, seconds, view.unreadable.get(at)))
     return state, lags

@@ -44,6 +44,14 @@ def progress_alerts() -> list[Alert]:
             "1m",
         ),
         Alert(
+            "ConsumerClientFailing",
+            # A client that is replaced has no lag to be seen by. A restart of every broker of three costs it one each.
+            f"{grew('drxbridge_client_rebuilds_total', '10m', by=_BY)} > 5",
+            "page",
+            "{{ $labels.service }} gives up its Kafka client again and again, and settles nothing meanwhile",
+            "1m",
+        ),
+        Alert(
             "ConsumerMissing",
             f"count by ({_BY}) (last_over_time({_POLLS}[1w]))\nunless count by ({_BY}) ({_POLLS})",
             "page",

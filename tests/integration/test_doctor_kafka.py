@@ -7,6 +7,7 @@ from bridge.dev.ports import free_port
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, RoutingTable
 from bridge.settings import Kafka
 from tests.cluster import Cluster, Topics
+from tests.kafka import configure_topic
 
 pytestmark = pytest.mark.kafka
 
@@ -24,6 +25,16 @@ async def test_another_partition_count_than_the_log_was_begun_with_is_found(clus
     said = [says for check, verdict, says in found if (check, verdict) == ("topics", "failed")]
     assert any(f"{PRESCRIPTIONS_TOPIC}: partitions is 12, expected 7" in each for each in said)
     assert all("BRIDGE_KAFKA__PARTITIONS" in each for each in said if "partitions is" in each)
+
+
+async def test_a_topic_that_the_broker_compresses_is_a_warning(cluster: Cluster, topics: Topics) -> None:
+    topic = topics.fresh()
+    configure_topic(cluster.bootstrap_servers, topic, "compression.type", "lz4")
+
+    found = await findings(Kafka(bootstrap_servers=cluster.bootstrap_servers, routes={"epcs.*": topic}))
+
+    (said,) = [says for _, verdict, says in found if verdict == "warning" and topic in says]
+    assert f"{topic}: compression.type is lz4, expected producer" in said
 
 
 async def test_a_missing_topic_is_found(cluster: Cluster) -> None:

@@ -14,7 +14,7 @@ from bridge.kafka.admin import AdminError, open_admin
 from bridge.kafka.connection import Connection
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from tests.cluster import Cluster
-from tests.kafka import reset_connections
+from tests.kafka import configure_topic, reset_connections
 
 pytestmark = pytest.mark.kafka
 
@@ -41,7 +41,7 @@ def lines(result: Result) -> dict[str, dict[str, object]]:
     return {line.pop("topic"): line for line in map(json.loads, result.stdout.splitlines())}
 
 
-def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run) -> None:
+def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run, own_cluster: Cluster) -> None:
     """One story, since each step stands on the one before."""
     missing = run("check")
     assert missing.return_value == 1
@@ -60,6 +60,14 @@ def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run) -> None
     assert all(line["ok"] for line in lines(checked).values())
 
     assert {line["outcome"] for line in lines(run("create")).values()} == {"exists"}
+
+    configure_topic(own_cluster.bootstrap_servers, ACCOUNTS_TOPIC, "compression.type", "zstd")
+    compressed = run("check")
+    assert compressed.return_value == 1
+    assert lines(compressed)[ACCOUNTS_TOPIC]["deviations"] == [
+        {"what": "compression.type", "expected": "producer", "found": "zstd"}
+    ]
+    configure_topic(own_cluster.bootstrap_servers, ACCOUNTS_TOPIC, "compression.type", "producer")
 
     other_count = run("check", BRIDGE_KAFKA__PARTITIONS="24")
     assert other_count.return_value == 1

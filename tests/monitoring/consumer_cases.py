@@ -46,6 +46,10 @@ def consumers() -> list[Case]:
         quiet("ConsumerStalled", "while it catches up with the past", {age: flat(1e6, HOUR)}),
         firing("PartitionStopped", {stopped: step(1)}),
         quiet("PartitionStopped", "when it goes on", {stopped: f"{flat(1, HALF)} {flat(0, REST)}"}),
+        firing("ConsumerClientFailing", {at("client_rebuilds_total", CONSUMER): bend(0, 1)}),
+        quiet(
+            "ConsumerClientFailing", "at a rolling restart", {at("client_rebuilds_total", CONSUMER): step(3, last=5)}
+        ),
         firing("ConsumerMissing", {poll: flat(1, HALF)}, span=Span(70)),
         firing("ConsumerMissing", {poll: flat(1, HALF)}, span=Span(3 * HOUR)),
         quiet("ConsumerMissing", "during a restart", {poll: f"{flat(1, 60)} _x8 {flat(1, 2)}"}, span=Span(70)),

@@ -97,6 +97,38 @@ async def test_offsets_lost_while_reading_have_the_client_rebuilt(group: Group) 
         assert group.sample("client_rebuilds_total") == 1
 
 
+async def test_a_batch_that_cannot_be_read_stops_its_partition_only_after_what_lies_before_it(group: Group) -> None:
+    group.kafka.add(A, "a", "b", "c")
+    group.kafka.corrupt[A] = 2
+    group.kafka.add(B, "other")
+
+    with capture_logs() as logs:
+        async with group.running() as running:
+            await until(lambda: running.ready() == "batch_unreadable")
+            await until(lambda: group.kafka.offsets == {A: 2, B: 1})
+            group.kafka.add(B, "later")
+            await until(lambda: group.settles.ids(B) == ["other", "later"])
+            assert A in group.transport.paused
+            assert running.degraded() == "degraded"
+            assert running.live() == "ok"
+            assert group.sample("consumer_stopped_partitions", code="batch_unreadable") == 1
+            assert group.sample("client_rebuilds_total") == 0
+
+    assert group.settles.ids(A) == ["a", "b"]
+    (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
+    assert (line["topic"], line["partition"], line["offset"], line["code"]) == ("t", 0, 2, "batch_unreadable")
+
+
+async def test_a_batch_of_settled_records_that_cannot_be_read_any_more_stops_nothing(group: Group) -> None:
+    group.kafka.add(A, "a", "b", "c")
+    group.kafka.corrupt[A] = 1
+    group.settles.stored[A] = Adoption(2, "b")
+
+    async with group.running() as running:
+        await until(lambda: group.settles.ids(A) == ["c"])
+        assert running.ready() == "ok"
+
+
 @pytest.mark.parametrize(
     ("start", "log", "stored", "code"),
     [

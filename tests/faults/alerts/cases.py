@@ -33,6 +33,7 @@ KAFKA_AWAY = {
     "ProduceFailing": "nothing can be written",
     "HeartbeatMissing": "a heartbeat counts when Kafka has it",
     "ConsumerStalled": "what was in the topics when the broker went cannot be read",
+    "ConsumerClientFailing": "a client without brokers is given up, and so is the next one",
     "FreshnessBurnFast": "consumers come back after the broker, and what they find then is late",
 }
 INGRESS_AWAY = {

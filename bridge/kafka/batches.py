@@ -1,0 +1,143 @@
+"""Takes what an aiokafka consumer has fetched, one partition at a time, and says which batch cannot be read.
+
+aiokafka 0.14 unpacks batches inside `getmany`. One that is corrupt makes it raise without the name of the partition,
+after it has dropped the records before that batch, also those of other partitions, whose positions it has moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from aiokafka import TopicPartition  # noqa: TID251 - part of the door
+from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
+from aiokafka.protocol.fetch import FetchRequest  # noqa: TID251 - as above
+
+from bridge.errors import BridgeError
+from bridge.kafka.transport import Place
+
+# As many as the window of a partition: unpacking more at once would hold the loop for too long.
+POLL_RECORDS = 1024
+# The head of one batch is wanted; Kafka gives a whole batch however small the limit.
+HEAD_BYTES = 1024
+HEAD_WAIT_MS = 500
+# Kafka's records of version 2, docs of the protocol, "Record Batch": base offset, length, leader epoch, magic, CRC,
+# attributes, last offset delta.
+_HEAD = struct.Struct(">qiibIhi")
+_MAGIC = 2
+
+# What `getmany` raises of a partition that is not about its batches.
+_OF_THE_CLIENT = (
+    kafka_errors.ConsumerStoppedError,
+    kafka_errors.IllegalStateError,
+    kafka_errors.NoOffsetForPartitionError,
+    kafka_errors.OffsetOutOfRangeError,
+    kafka_errors.TopicAuthorizationFailedError,
+)
+
+
+class UnreadableBatchError(BridgeError):
+    """A batch is corrupt (its sum is wrong), or no codec unpacks it; it was fetched twice."""
+
+    code = "batch_unreadable"
+
+    def __init__(self, place: Place, offset: int) -> None:
+        """Keep where it begins to be unreadable."""
+        super().__init__(self.code)
+        self.place = place
+        self.offset = offset
+
+
+class Batches:
+    """What one consumer has fetched."""
+
+    def __init__(self, consumer: Any) -> None:
+        """Take a started consumer; nobody else calls its `getmany`."""
+        self._consumer = consumer
+        # Of which a batch could not be read: they are read record by record, so that those before it are not dropped.
+        self._suspects: set[Any] = set()
+
+    async def take(self, places: Collection[Place]) -> Mapping[Place, list[Any]]:
+        """Return the records that were fetched of `places`, `POLL_RECORDS` at most, without a wait.
+
+        Raises:
+            UnreadableBatchError: The next batch of a partition; what can be read before it has been returned.
+            KafkaError: As `getmany`.
+        """
+        found: dict[Place, list[Any]] = {}
+        left = POLL_RECORDS
+        fetched = self._consumer._fetcher._records  # noqa: SLF001 - the partitions that have something, the oldest first
+        for each in [each for each in fetched if each in places]:  # both are named tuples of a topic and a number
+            try:
+                records = await self._records(each, left)
+            except (UnreadableBatchError, *_OF_THE_CLIENT):
+                if found:
+                    break  # it is raised by the next look again
+                raise
+            if records:
+                found[Place(*each)] = records
+                left -= len(records)
+            if not left:
+                break
+        return found
+
+    async def news(self, timeout_s: float) -> None:
+        """Return when anything was fetched, of whatever partition, or after `timeout_s`."""
+        fetcher = self._consumer._fetcher  # noqa: SLF001 - `getmany` would wait inside of its context
+        waiter = fetcher._create_fetch_waiter()  # noqa: SLF001 - as above
+        await asyncio.wait({waiter, fetcher._fetch_task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)  # noqa: SLF001 - as above
+        if not waiter.cancel() and not waiter.cancelled():
+            waiter.exception()  # the next look raises it
+
+    async def after(self, place: Place, offset: int) -> int:
+        """Return the offset behind the batch that holds `offset`, by the head of the batch, or the next one.
+
+        Raises:
+            KafkaError: The leader does not answer.
+        """
+        client = self._consumer._client  # noqa: SLF001 - what `getmany` makes of an answer holds no batch
+        leader = client.cluster.leader_for_partition(TopicPartition(*place))
+        asked = [(place.topic, [(place.partition, offset, HEAD_BYTES)])]
+        answer = await client.send(leader, FetchRequest(HEAD_WAIT_MS, 1, HEAD_BYTES, 0, asked))
+        content: bytes = answer.topics[0][1][0][-1] or b""
+        if len(content) < _HEAD.size:
+            return offset + 1
+        base, _, _, magic, _, _, delta = _HEAD.unpack_from(content)
+        return max(offset, base + delta) + 1 if magic == _MAGIC else offset + 1
+
+    async def _records(self, partition: Any, limit: int) -> list[Any]:
+        if partition not in self._suspects:
+            try:
+                return (await self._getmany(partition, limit)).get(partition, [])
+            except UnreadableBatchError:
+                self._suspects.add(partition)
+                return []  # aiokafka has dropped what lay before that batch, and fetches it once more
+        found: list[Any] = []
+        try:
+            while len(found) < limit and (one := (await self._getmany(partition, 1)).get(partition)):
+                found += one
+        except UnreadableBatchError:
+            if not found:
+                raise
+        else:
+            if found:
+                self._suspects.discard(partition)
+        return found
+
+    async def _getmany(self, partition: Any, limit: int) -> Mapping[Any, list[Any]]:
+        try:
+            found: Mapping[Any, list[Any]] = await self._consumer.getmany(partition, max_records=limit)
+        except _OF_THE_CLIENT:
+            self._left_context()
+            raise
+        except Exception as exc:  # the decompressors raise anything, from `DecompressionError` to `IndexError`
+            self._left_context()
+            state = self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
+            raise UnreadableBatchError(Place(*partition), state.position) from exc
+        return found
+
+    def _left_context(self) -> None:
+        # The context that it left by a raise counts as entered for good, and the max-poll check as off.
+        self._consumer._subscription._fetch_count = 0  # noqa: SLF001 - as above

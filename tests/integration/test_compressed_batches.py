@@ -1,0 +1,205 @@
+"""Batches that others write, by any codec, and batches that nobody can read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from confluent_kafka import Producer
+
+from bridge.kafka.client import Timing, open_transport
+from bridge.kafka.connection import Connection
+from bridge.kafka.groups import open_group
+from bridge.kafka.reader import ReadError, open_reader, open_tail
+from bridge.kafka.transport import Place, TransportError
+from tests.cluster import Cluster, EmbeddedCluster, Topics
+from tests.kafka import HANG_S, configure_topic, read_all
+
+pytestmark = pytest.mark.kafka
+
+CODECS = ("gzip", "snappy", "lz4", "zstd")
+HASTY = Timing(session_s=10, rebalance_s=10, max_poll_s=60)
+VALUES = [f"event {number} ".encode() * 400 for number in range(3)]
+
+
+def produce(servers: str, topic: str, values: list[bytes], *, partition: int = 0, codec: str = "none") -> None:
+    """Write one batch by librdkafka."""
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 200, "log_level": 0, "compression.type": codec})
+    for number, value in enumerate(values):
+        producer.produce(topic, value, b"rx_1", partition=partition, headers=[("ce_id", f"evt_{number}")])
+    assert producer.flush(HANG_S) == 0
+
+
+@dataclass
+class Listener:
+    """Hears that it has joined."""
+
+    joined: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def revoked(self, places: frozenset[Place]) -> None:
+        pass
+
+    def assigned(self, places: frozenset[Place]) -> None:
+        del places
+        self.joined.set()
+
+
+async def member_reads(topics: Topics, topic: str, place: Place, count: int) -> list[bytes | None]:
+    transport = open_transport(
+        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
+    )
+    listener = Listener()
+    await transport.start(listener)
+    values: list[bytes | None] = []
+    try:
+        async with asyncio.timeout(HANG_S):
+            await listener.joined.wait()
+            transport.seek(place, 0)
+            while len(values) < count:
+                for records in (await transport.poll([place], timeout_s=0.2)).values():
+                    values += [record.value for record in records]
+    finally:
+        await transport.stop()
+    return values
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_a_member_and_a_reader_read_what_librdkafka_compresses(topics: Topics, codec: str) -> None:
+    topic = await asyncio.to_thread(topics.fresh, partitions=1)
+    await asyncio.to_thread(produce, topics.bootstrap_servers, topic, VALUES, codec=codec)
+
+    assert await member_reads(topics, topic, Place(topic, 0), 3) == VALUES
+    assert [record.value for record in await read_all(topics.bootstrap_servers, topic)] == VALUES
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_a_member_and_a_reader_read_what_the_code_of_kafka_compresses(topics: Topics, codec: str) -> None:
+    topic = await asyncio.to_thread(topics.fresh, partitions=1)
+    # The broker unpacks and packs every batch, by the code of Kafka's own producer.
+    await asyncio.to_thread(configure_topic, topics.bootstrap_servers, topic, "compression.type", codec)
+    await asyncio.to_thread(produce, topics.bootstrap_servers, topic, VALUES)
+
+    assert await member_reads(topics, topic, Place(topic, 0), 3) == VALUES
+    assert [record.value for record in await read_all(topics.bootstrap_servers, topic)] == VALUES
+
+
+@pytest.fixture
+async def spoiled(cluster: Cluster, topics: Topics) -> str:
+    """A topic of two partitions; of the first, the batch with offsets 2 to 4 is corrupt."""
+    if not isinstance(cluster, EmbeddedCluster):
+        pytest.skip("the files of the broker lie in a container")
+    topic = await asyncio.to_thread(topics.fresh, partitions=2)
+    for values in ([b"0", b"1"], VALUES, [b"5", b"6"]):
+        await asyncio.to_thread(produce, topics.bootstrap_servers, topic, values, codec="lz4")
+    await asyncio.to_thread(produce, topics.bootstrap_servers, topic, [b"other"], partition=1)
+    cluster.spoil_batch(topic, 0, 3)
+    return topic
+
+
+async def test_a_member_reads_up_to_a_corrupt_batch_and_the_other_partitions(spoiled: str, topics: Topics) -> None:
+    """The client drops what it has unpacked before such a batch, also of the other partitions."""
+    first, second = places = Place(spoiled, 0), Place(spoiled, 1)
+    transport = open_transport(
+        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[spoiled], timing=HASTY
+    )
+    listener = Listener()
+    await transport.start(listener)
+    found: dict[Place, list[bytes | None]] = {first: [], second: []}
+    failure: TransportError | None = None
+    try:
+        async with asyncio.timeout(HANG_S):
+            await listener.joined.wait()
+            for place in places:
+                transport.seek(place, 0)
+            while failure is None or not found[second]:
+                try:
+                    for place, records in (await transport.poll(places, timeout_s=0.2)).items():
+                        found[place] += [record.value for record in records]
+                except TransportError as exc:
+                    failure = exc
+            # As a process goes on that leaves the partition out.
+            transport.seek(first, 5)
+            while len(found[first]) < 4:
+                for place, records in (await transport.poll([first], timeout_s=0.2)).items():
+                    found[place] += [record.value for record in records]
+    finally:
+        await transport.stop()
+
+    assert found == {first: [b"0", b"1", b"5", b"6"], second: [b"other"]}
+    assert (failure.code, failure.places, failure.offset) == ("batch_unreadable", frozenset({first}), 2)
+
+
+async def test_a_reader_passes_over_a_corrupt_batch_and_says_where_it_lies(spoiled: str, topics: Topics) -> None:
+    passed: list[tuple[Place, int, int]] = []
+
+    def note(place: Place, offset: int, after: int) -> None:
+        passed.append((place, offset, after))
+
+    connection = Connection(topics.bootstrap_servers)
+    async with open_reader(connection, [spoiled], from_beginning=True, unreadable=note) as reader:
+        whole = [record.value async for record in reader.until_end()]
+    async with open_tail(connection, spoiled, since_ms=0, records_max=1000, unreadable=note) as tail:
+        end = [record.value async for record in tail.until_end()]
+
+    assert sorted(whole, key=str) == sorted(end, key=str) == [b"0", b"1", b"5", b"6", b"other"]
+    assert passed == [(Place(spoiled, 0), 2, 5)] * 2
+
+
+async def test_a_reader_that_may_pass_over_nothing_ends_at_a_corrupt_batch(spoiled: str, topics: Topics) -> None:
+    with pytest.raises(ReadError, match="/0: the batch at offset 2 cannot be read"):
+        await read_all(topics.bootstrap_servers, spoiled)
+
+
+async def test_who_looks_at_a_group_is_not_stopped_by_a_corrupt_batch(spoiled: str, topics: Topics) -> None:
+    first, second = Place(spoiled, 0), Place(spoiled, 1)
+    group = topics.unique_key("group")
+    async with open_group(Connection(topics.bootstrap_servers), group, [spoiled]) as view:
+        found = await view.first_records({first: 3, second: 0})
+
+    assert {place: record and record.value for place, record in found.items()} == {second: b"other"}
+    assert view.unreadable == {first: 3}
+
+
+async def test_what_a_transaction_has_taken_back_is_not_read_and_its_marker_is_no_lag(topics: Topics) -> None:
+    topic = await asyncio.to_thread(topics.fresh, partitions=1)
+    place = Place(topic, 0)
+    await asyncio.to_thread(_abort_and_commit, topics.bootstrap_servers, topic, topics.unique_key("tx"))
+
+    transport = open_transport(
+        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
+    )
+    listener = Listener()
+    await transport.start(listener)
+    values: list[bytes | None] = []
+    try:
+        async with asyncio.timeout(HANG_S):
+            await listener.joined.wait()
+            transport.seek(place, 0)
+            end = (await transport.bounds([place]))[place].end
+            while transport.position(place) != end:
+                for records in (await transport.poll([place], timeout_s=0.2)).values():
+                    values += [record.value for record in records]
+    finally:
+        await transport.stop()
+    async with open_group(Connection(topics.bootstrap_servers), topics.unique_key("group"), [topic]) as view:
+        behind_the_last = await view.first_records({place: 3})
+
+    assert values == [b"kept"]
+    assert end == 4  # taken back, its marker, kept, its marker
+    assert behind_the_last == {place: None}
+
+
+def _abort_and_commit(bootstrap_servers: str, topic: str, name: str) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "transactional.id": name, "log_level": 0})
+    producer.init_transactions(HANG_S)
+    endings: list[tuple[bytes, Callable[[float], None]]] = [
+        (b"taken back", producer.abort_transaction),
+        (b"kept", producer.commit_transaction),
+    ]
+    for value, end in endings:
+        producer.begin_transaction()
+        producer.produce(topic, value, partition=0)
+        producer.flush(HANG_S)
+        end(HANG_S)
