@@ -39,6 +39,8 @@ select $1, *, $5 from unnest($2::text[], $3::int[], $4::bigint[])
 on conflict (grp, topic, part) do update set next_offset = excluded.next_offset, last_event_id = null,
   epoch = p.epoch + 1, cluster_id = excluded.cluster_id, adoptions = 0, held = false, deaths = 0,
   attempt_offset = null, attempts = 0, updated_at = clock_timestamp()
+where $6 or p.next_offset is null
+returning topic, part
 """
 _PARKED_FROM = """
 select count(*) from drx_consumer.parked_event as e
@@ -124,12 +126,20 @@ async def parked_from(connection: Connection, group: str, offsets: Mapping[Place
     return int(await connection.fetchval(_PARKED_FROM, group, *columns))
 
 
-async def place(connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str) -> None:
-    """Let a group go on from these offsets; effects that are done stay so: a repetition is a duplicate."""
+async def place(
+    connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool
+) -> set[Place]:
+    """Let a group go on from these offsets; effects that are done stay so: a repetition is a duplicate.
+
+    Returns:
+        Which were placed: without `move`, none that stands somewhere by now.
+    """
     places = sorted(offsets)
     columns = [at.topic for at in places], [at.partition for at in places]
-    await connection.execute(_UNSETTLE, group, *columns)
-    await connection.execute(_PLACE, group, *columns, [offsets[at] for at in places], cluster_id)
+    if move:
+        await connection.execute(_UNSETTLE, group, *columns)
+    rows = await connection.fetch(_PLACE, group, *columns, [offsets[at] for at in places], cluster_id, move)
+    return {Place(*row) for row in rows}
 
 
 async def audit_placing(

@@ -15,6 +15,7 @@ import orjson
 
 from bridge.errors import ConfigError
 from bridge.kafka.groups import GroupView, open_group
+from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.postgres.tables import migrate_tables, pending_tables
@@ -30,6 +31,7 @@ from consumers.commands.installed import Chosen, choose
 from consumers.commands.members import refuse_members
 
 EARLIEST, LATEST = "earliest", "latest"
+Begin = str | datetime | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +39,17 @@ class Want:
     """What was asked for.
 
     Attributes:
-        begin: `earliest`, `latest`, an instant, or None: only the tables.
+        begin: `earliest`, `latest`, an instant, an offset, or None: only the tables.
+        partition: The only one to place; None: all of them.
         force: Also move partitions that stand somewhere.
-        unless_placed: Leave a group that stands somewhere as it is, whoever is in it and whether there is Kafka or not.
+        unless_placed: Place what stands nowhere and leave the rest, whoever is in the group; without Kafka, leave a
+            group that stands somewhere in each of its topics.
         go_on: Make tables that lack what the group has read already.
         decisions: Rows of `parked export` whose skips and drops hold here too.
     """
 
-    begin: str | datetime | None
+    begin: Begin | None
+    partition: Place | None
     force: bool
     unless_placed: bool
     go_on: bool
@@ -62,26 +67,41 @@ class Start(NamedTuple):
     offset: int
 
 
-def _begin(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | datetime | None:
+def _begin(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Begin | None:
     if value is None or value in {EARLIEST, LATEST}:
         return value
+    if value.isascii() and value.isdigit():
+        return int(value)
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        msg = "earliest, latest, or an instant with its zone such as 2026-09-14T15:00:00Z"
+        msg = "earliest, latest, an instant with its zone such as 2026-09-14T15:00:00Z, or an offset"
         raise click.BadParameter(msg)
     return moment
 
 
+def _partition(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Place | None:
+    if value is None:
+        return None
+    topic, slash, number = value.rpartition("/")
+    if not topic or not slash or not (number.isascii() and number.isdigit()):
+        msg = "a topic and the number of a partition, such as drx.prescriptions.v1/3"
+        raise click.BadParameter(msg)
+    return Place(topic, int(number))
+
+
 @click.command()
 @click.argument("name")
-@click.option("--from", "begin", callback=_begin, metavar="earliest|latest|TIME", help="Without it only the tables.")
+@click.option(
+    "--from", "begin", callback=_begin, metavar="earliest|latest|TIME|OFFSET", help="Without it only the tables."
+)
+@click.option("--partition", callback=_partition, metavar="TOPIC/NUMBER", help="Place no other one.")
 @click.option("--schema", help="Build beside the live one, in a schema (and group) of its own.")
 @click.option("--decisions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="From `parked export`.")
 @click.option("--force", is_flag=True, help="Move a group that stands somewhere; what its inbox knows is not redone.")
-@click.option("--unless-placed", is_flag=True, help="Only the tables where the group stands somewhere, in use or not.")
+@click.option("--unless-placed", is_flag=True, help="Leave what stands somewhere, in use or not; for each deployment.")
 @click.option("--go-on", is_flag=True, help="Make tables that lack the events which the group has read before.")
 @audit_options
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -89,7 +109,8 @@ def _begin(_context: click.Context, _parameter: click.Parameter, value: str | No
 def init(
     *,
     name: str,
-    begin: str | datetime | None,
+    begin: Begin | None,
+    partition: Place | None,
     schema: str | None,
     decisions: Path | None,
     force: bool,
@@ -111,17 +132,21 @@ def init(
     if force and unless_placed:
         msg = "--unless-placed leaves a group where it stands, and --force moves it"
         raise click.UsageError(msg)
+    if isinstance(begin, int) and partition is None:
+        msg = "--from OFFSET needs --partition: each has offsets of its own"
+        raise click.UsageError(msg)
     chosen = choose(name, schema=schema)
     silence_kafka_client()
-    want = Want(begin, force, unless_placed, go_on, _rows(decisions), actor, reason, dry_run)
-    asked: dict[str, Any] = {"begin": begin, "force": force, "unless_placed": unless_placed, "go_on": go_on}
+    want = Want(begin, partition, force, unless_placed, go_on, _rows(decisions), actor, reason, dry_run)
+    only = None if partition is None else f"{partition.topic}/{partition.partition}"
+    asked: dict[str, Any] = {"begin": begin, "partition": only, "force": force, "unless_placed": unless_placed}
     who: dict[str, Any] = {"actor": actor, "reason": reason, "dry_run": dry_run}
-    with audited("init", group=chosen.consumer.group, **asked, **who) as ended:
+    with audited("init", group=chosen.consumer.group, go_on=go_on, **asked, **who) as ended:
         starts = asyncio.run(_init(chosen, want))
-        ended["starts"] = {f"{topic}/{partition}": offset for (topic, partition), _, offset in starts}
-    for (topic, partition), before, offset in starts:
-        document = {"topic": topic, "partition": partition, "before": before, "next_offset": offset}
-        line = f"{topic}/{partition}: {offset}" + ("" if before is None else f", before {before}")
+        ended["starts"] = {f"{topic}/{number}": offset for (topic, number), _, offset in starts}
+    for (topic, number), before, offset in starts:
+        document = {"topic": topic, "partition": number, "before": before, "next_offset": offset}
+        line = f"{topic}/{number}: {offset}" + ("" if before is None else f", before {before}")
         click.echo(orjson.dumps(document) if as_json else line)
     return 0
 
@@ -153,14 +178,13 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
             await migrate_tables(database, consumer, notice=lambda text: click.echo(text, err=True))
         usable = not (want.dry_run and missing)
         starts: list[Start] = []
-        stands = want.unless_placed and usable and await _stands(database, chosen)
-        if want.begin is not None and not stands:
-            connection = chosen.settings.kafka.connection
-            async with open_group(connection, consumer.group, consumer.topics) as view:
-                starts = await _place(database if usable else None, view, chosen, want)
-                partitions = Counter(place.topic for place in view.places)
-            if not want.dry_run:
-                await provide_dead_letter_topics(consumer, connection=connection, partitions=partitions, create=True)
+        if want.begin is not None:
+            try:
+                starts = await _begin_in_kafka(database if usable else None, chosen, want)
+            except ReadError:
+                if not (want.unless_placed and usable and await _stands(database, chosen)):
+                    raise
+                click.echo("Kafka is away: what stands somewhere was left there", err=True)
         if want.decisions and usable:
             carried = await import_decisions(database, want.decisions, group=consumer.group, dry_run=want.dry_run)
             click.echo(f"decisions carried over: {len(carried)}", err=True)
@@ -169,18 +193,31 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
 
 async def _stands(database: Database, chosen: Chosen) -> bool:
     stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
-    return any(each.next_offset is not None for each in stored.values())
+    return {at.topic for at, each in stored.items() if each.next_offset is not None} == set(chosen.consumer.topics)
+
+
+async def _begin_in_kafka(database: Database | None, chosen: Chosen, want: Want) -> list[Start]:
+    consumer, connection = chosen.consumer, chosen.settings.kafka.connection
+    async with open_group(connection, consumer.group, consumer.topics) as view:
+        starts = await _place(database, view, chosen, want)
+        partitions = Counter(place.topic for place in view.places)
+    if not want.dry_run:
+        await provide_dead_letter_topics(consumer, connection=connection, partitions=partitions, create=True)
+    return starts
 
 
 async def _place(database: Database | None, view: GroupView, chosen: Chosen, want: Want) -> list[Start]:
     """Place what may be placed; without a database there is no progress yet, and it is a dry run."""
     consumer = chosen.consumer
-    await refuse_members(view, chosen)
+    if not want.unless_placed:
+        await refuse_members(view, chosen)
     stored = {} if database is None else await standings(database, consumer.group, consumer.topics)
     before = {at: each.next_offset for at, each in stored.items() if each.next_offset is not None}
-    wanted = await _offsets(view, want.begin)
+    wanted = await _offsets(view, want)
     offsets = wanted if want.force else {at: offset for at, offset in wanted.items() if at not in before}
     if not offsets:
+        if want.unless_placed:
+            return []
         msg = f"{consumer.name} has progress in every partition; --force --reason … moves it all the same"
         raise ConfigError(msg)
     if database is not None and not want.dry_run:
@@ -190,15 +227,31 @@ async def _place(database: Database | None, view: GroupView, chosen: Chosen, wan
                 # In a topic that was made anew the offsets are other records', which would be taken for parked ones.
                 msg = f"{parked} parked events lie beyond that start; release, skip or drop them first"
                 raise ConfigError(msg)
-            await place(connection, consumer.group, offsets, cluster_id=await view.cluster_id())
+            cluster_id = await view.cluster_id()
+            placed = await place(connection, consumer.group, offsets, cluster_id=cluster_id, move=want.force)
+            offsets = {at: offset for at, offset in offsets.items() if at in placed}
             await audit_placing(connection, consumer.group, offsets, actor=want.actor, reason=want.reason)
-            # Inside the transaction: Kafka refuses it if somebody has joined meanwhile.
-            await view.commit(offsets)
+            if not (want.unless_placed and (await view.state()).live):
+                # Inside the transaction: Kafka refuses it if somebody has joined meanwhile. Members that are there
+                # commit what they adopt.
+                await view.commit(offsets)
     return [Start(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
 
 
-async def _offsets(view: GroupView, begin: str | datetime | None) -> dict[Place, int]:
+async def _offsets(view: GroupView, want: Want) -> dict[Place, int]:
+    begin = want.begin
     bounds = await view.bounds()
+    if want.partition is not None:
+        if want.partition not in bounds:
+            msg = f"there is no partition {want.partition.topic}/{want.partition.partition} of this consumer's topics"
+            raise ConfigError(msg)
+        bounds = {want.partition: bounds[want.partition]}
+    if isinstance(begin, int):
+        for at, (start, end) in bounds.items():
+            if not start <= begin <= end:
+                msg = f"{at.topic}/{at.partition} holds the offsets {start} to {end}, and not {begin}"
+                raise ConfigError(msg)
+        return dict.fromkeys(bounds, begin)
     if isinstance(begin, datetime):
         found = await view.offsets_at(int(begin.timestamp() * 1000))
         return {place: end if (offset := found[place]) is None else offset for place, (_, end) in bounds.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ from uuid import uuid4
 import pytest
 
 from bridge.dev.ports import free_port
+from bridge.kafka.client import open_transport
+from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
+from bridge.kafka.transport import Place
 from tests.audit_lines import acts, audit_lines, spoken
-from tests.cluster import Cluster, Topics
+from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
-from tests.kafka import ready_producer
+from tests.kafka import HANG_S, ready_producer
 from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
@@ -63,6 +68,30 @@ def desk(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Des
         bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=package, KAFKA__OFFSET_RESET="none"
     )
     return Desk(topic, group, postgres, env)
+
+
+@asynccontextmanager
+async def a_member(desk: Desk) -> AsyncIterator[None]:
+    """Have somebody be in the group."""
+    joined = asyncio.Event()
+
+    class Listener:
+        async def revoked(self, places: frozenset[Place]) -> None:
+            pass
+
+        def assigned(self, places: frozenset[Place]) -> None:
+            del places
+            joined.set()
+
+    servers = desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"]
+    member = open_transport(Connection(servers), group=desk.group, topics=[desk.topic])
+    await member.start(Listener())
+    try:
+        async with asyncio.timeout(HANG_S):
+            await joined.wait()
+        yield
+    finally:
+        await member.stop()
 
 
 async def fill(cluster: Cluster, topic: str, counts: Mapping[int, int], *, timestamp_ms: int = 0) -> None:
@@ -136,6 +165,39 @@ async def test_a_group_that_stands_somewhere_is_left_there(desk: Desk, cluster: 
     assert [offset for _, offset, _, _ in desk.progress()] == [3, 0]
 
 
+async def test_a_topic_that_is_newly_subscribed_is_placed_while_the_others_are_read(
+    desk: Desk, cluster: Cluster, topics: Topics, tmp_path: Path
+) -> None:
+    await fill(cluster, desk.topic, {0: 3})
+    await desk.lines("init", "--from", "latest")
+    added = await asyncio.to_thread(topics.fresh, partitions=1)
+    code = CODE.format(topic=f'{desk.topic}", "{added}', group=desk.group)
+    wider = replace(desk, env={**desk.env, **install_code(tmp_path / "wider", "desk", code)})
+
+    async with a_member(desk):  # of the release before, during a roll-out
+        placed = await wider.lines("init", "--from", "earliest", "--unless-placed")
+
+    assert [(line["topic"], line["next_offset"]) for line in placed] == [(added, 0)]
+    assert await wider.lines("init", "--from", "earliest", "--unless-placed") == []
+
+
+async def test_one_partition_is_moved_to_an_offset(desk: Desk, cluster: Cluster) -> None:
+    await fill(cluster, desk.topic, {0: 3, 1: 3})
+    await desk.lines("init", "--from", "earliest")
+    move = ("--force", "--reason", "a corrupt batch")
+
+    moved = await desk.lines("init", "--from", "2", "--partition", f"{desk.topic}/1", *move)
+    beyond = await desk("init", "--from", "4", "--partition", f"{desk.topic}/1", *move)
+    elsewhere = await desk("init", "--from", "2", "--partition", f"{desk.topic}/7", *move)
+    everywhere = await desk("init", "--from", "2", *move)
+
+    assert [(line["partition"], line["before"], line["next_offset"]) for line in moved] == [(1, 0, 2)]
+    assert [offset for _, offset, _, _ in desk.progress()] == [0, 2]
+    assert (beyond[0], f"{desk.topic}/1 holds the offsets 0 to 3, and not 4" in beyond[2]) == (2, True)
+    assert (elsewhere[0], f"there is no partition {desk.topic}/7" in elsewhere[2]) == (2, True)
+    assert (everywhere[0], "--from OFFSET needs --partition" in everywhere[2]) == (2, True)
+
+
 async def test_lag_is_known_of_a_group_that_nobody_is_in(desk: Desk, cluster: Cluster) -> None:
     await desk.lines("init", "--from", "earliest")
     await fill(cluster, desk.topic, {0: 3}, timestamp_ms=1_000)
@@ -145,6 +207,23 @@ async def test_lag_is_known_of_a_group_that_nobody_is_in(desk: Desk, cluster: Cl
     assert (first["records"], first["next_offset"], first["log_end"], first["state"]) == (3, 0, 3, "Empty")
     assert first["seconds"] > 1_000_000
     assert (second["records"], second["seconds"]) == (0, 0.0)
+
+
+async def test_lag_says_where_a_batch_cannot_be_read(desk: Desk, cluster: Cluster) -> None:
+    if not isinstance(cluster, EmbeddedCluster):
+        pytest.skip("the files of the broker lie in a container")
+    await desk.lines("init", "--from", "earliest")
+    await fill(cluster, desk.topic, {0: 3, 1: 2}, timestamp_ms=1_000)
+    cluster.spoil_batch(desk.topic, 0, 0)
+
+    lags = await desk.lines("lag")
+    said = await desk("lag")
+
+    assert [(each["records"], each["seconds"] is None, each["unreadable"]) for each in lags] == [
+        (3, True, 0),
+        (2, False, None),
+    ]
+    assert (said[0], f"{desk.topic}/0: the batch at offset 0 cannot be read" in said[2]) == (0, True)
 
 
 async def test_a_database_without_tables_is_one_line(desk: Desk) -> None:

@@ -250,7 +250,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
         assert await pending(consumer, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA) == []
         async with operator.transaction() as connection:
             await lock(connection, GROUP, [topic])
-            await place(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a")
+            await place(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a", move=True)
         ledger = Ledger(consumer, group=GROUP, cluster_id="cluster-a")
         epoch = (await ledger.claim(PLACE)).epoch
         await ledger.mark_attempt(PLACE, epoch, 0)

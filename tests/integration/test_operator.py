@@ -359,7 +359,7 @@ async def test_a_row_that_is_not_of_an_export_is_refused_by_its_number(
 async def placed(database: Database, offsets: dict[Place, int], *, cluster_id: str = "cluster-a") -> None:
     async with database.transaction() as connection:
         await lock(connection, GROUP, [TOPIC])
-        await place(connection, GROUP, offsets, cluster_id=cluster_id)
+        await place(connection, GROUP, offsets, cluster_id=cluster_id, move=True)
         await audit_placing(connection, GROUP, offsets, actor="ann", reason="new cluster")
 
 
@@ -400,7 +400,7 @@ async def test_placing_a_group_keeps_the_decisions_carried_over_for_it(ledger: L
     await import_decisions(database, await exported(database), group=REBUILD)
 
     async with database.transaction() as connection:
-        await place(connection, REBUILD, {PLACE: 0}, cluster_id="cluster-a")
+        await place(connection, REBUILD, {PLACE: 0}, cluster_id="cluster-a", move=True)
 
     assert (await Ledger(database, group=REBUILD, cluster_id="cluster-a").claim(PLACE)).settled == {7}
 
