@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, Digits, Record
-from bridge.ingress.profiles.keys import KEY_RULES
+from bridge.ingress.profiles.keys import KEY_PATTERN, KEY_RULES, OUR_PREFIXES
 
 Schema = dict[str, Any]
 
@@ -28,6 +28,10 @@ _SIMPLE: Mapping[object, Schema] = {
     date: {"type": "string", "format": "date"},
     AwareDatetime: INSTANT,
 }
+# docs/contract.md §4, "Key"; a key of a request is its id behind our prefix.
+_KEY: Schema = {"type": "string", "pattern": f"^{KEY_PATTERN}$"}
+_PRESCRIPTION: Schema = {"type": "string", "pattern": f"^(?!{'|'.join(OUR_PREFIXES)}){KEY_PATTERN}$"}
+_REQUEST: Schema = {**_KEY, "maxLength": 128 - len("req:")}
 # What the bridge itself knows of a delivery, and what the body says under another name.
 _OURS = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correlation_id"}
 
@@ -66,14 +70,30 @@ def _event(kind: str, model: type[EventRecord], records: dict[str, Schema]) -> S
     without = _OURS | {"account_id", "sequence", "correlation_id", "extensions"}
     about_prescription = issubclass(model, PrescriptionRecord)
     body = _object(model, records, without=without - {"prescription_id"} if about_prescription else without)
-    if about_prescription and kind not in KEY_RULES:
-        body["required"] = ["prescription_id", *body["required"]]
-        body["properties"]["prescription_id"]["type"] = "string"
+    members: Schema = {"type": {"const": kind}, "data": body}
+    if about_prescription:
+        _set_key(kind, body)
+    elif kind == "system.ping":
+        members["account_id"] = _KEY
+    else:
+        prescriber = body["properties"]["prescriber"]
+        body["properties"]["prescriber"] = {"allOf": [prescriber], "required": ["id"], "properties": {"id": _KEY}}
     return {
         "description": inspect.getdoc(model),
         "allOf": [{"$ref": f"{REFERENCE}Envelope"}],
-        "properties": {"type": {"const": kind}, "data": body},
+        "properties": members,
     }
+
+
+def _set_key(kind: str, body: Schema) -> None:
+    """Say what the record's key may look like, and that there must be one."""
+    members = body["properties"]
+    members["prescription_id"] |= _PRESCRIPTION | {"type": members["prescription_id"]["type"]}
+    if kind in KEY_RULES:
+        members["request_id"] |= _REQUEST
+    else:
+        body["required"] = ["prescription_id", *body["required"]]
+        members["prescription_id"]["type"] = "string"
 
 
 def _object(model: type[Record], records: dict[str, Schema], *, without: frozenset[str] = frozenset()) -> Schema:

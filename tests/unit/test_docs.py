@@ -79,7 +79,7 @@ def fits(value: Any, schema: dict[str, Any], whole: Any) -> bool:
         (not kinds or type(value) in [_PYTHON[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)])
         and value in schema.get("enum", [value])
         and value == schema.get("const", value)
-        and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)
+        and ("pattern" not in schema or not isinstance(value, str) or re.search(schema["pattern"], value) is not None)
         and all(fits(value, each, whole) for each in schema.get("allOf", []))
         and (type(value) is not list or all(fits(each, schema["items"], whole) for each in value))
         and (type(value) is not dict or members_fit(value, schema, whole))

@@ -15,9 +15,10 @@ from bridge.ingress.profiles.passing import Detail, Pass
 # Finds the key in the whole body; empty, with the fault noted, if there is none.
 KeyRule = Callable[[Mapping[str, object], Pass], str]
 
-_KEY = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+KEY_PATTERN = "[A-Za-z0-9._:-]{1,128}"
+_KEY = re.compile(KEY_PATTERN)
 # The bridge's own prefixes: a prescription that bore one could share a key with something else.
-_OURS = ("req:", "q:")
+OUR_PREFIXES = ("req:", "q:")
 
 
 def prescription_key(document: Mapping[str, object], run: Pass) -> str:
@@ -77,7 +78,7 @@ def _member(document: Mapping[str, object], *names: str) -> object:
 
 def _prescription(item: object, run: Pass) -> str:
     key = _present(item, "/data/prescription_id", run)
-    if key.startswith(_OURS):
+    if key.startswith(OUR_PREFIXES):
         run.fault(Detail.BAD_KEY, "/data/prescription_id")
         return ""
     return key
