@@ -16,12 +16,12 @@ from bridge.kafka.publisher import Encode, Publisher
 from bridge.kafka.recall import Recall
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.supervisor import KafkaProducer, Patience
+from bridge.runtime.hand import Hand
 from bridge.runtime.health import Check
 from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.metrics import IngressMetrics
 from bridge.schema_ids import RECORDS
 from bridge.settings import Settings
-from bridge.spool.hand import Hand
 from bridge.spool.store import Spool
 
 Result = TypeVar("Result")

@@ -13,7 +13,7 @@ from bridge.settings import Spool
 from bridge.spool.ballast import SIZE_BYTES
 from bridge.spool.keys import CURRENT, KeyRing
 from bridge.spool.local_disk import is_locked
-from bridge.spool.survey import SegmentState, set_aside_count, survey
+from bridge.spool.survey import SegmentState, damaged_count, survey
 
 _MEBIBYTE = 1024 * 1024
 # Less than the ballast and a first group of records is a full disk.
@@ -56,7 +56,7 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
     waiting, locked = sum(state.waiting for state in states), sum(state.locked for state in states)
     unknown = sum(state.unknown for state in states)
     unread = [state.name for state in states if not state.is_read]
-    damaged = sum(state.lost for state in states) + set_aside_count(directory)
+    damaged = sum(state.lost for state in states) + damaged_count(directory)
     held = is_locked(directory)
     if unread:
         return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", _UNREAD)

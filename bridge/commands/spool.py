@@ -19,7 +19,7 @@ from bridge.runtime.command_line import LazyGroup
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.spool.keys import KeyRing
 from bridge.spool.local_disk import is_locked
-from bridge.spool.survey import SegmentState, set_aside_count, survey
+from bridge.spool.survey import SegmentState, damaged_count, survey
 
 # Verbs that talk to Kafka, imported only when they run.
 _ELSEWHERE = {
@@ -90,7 +90,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         "unknown": sum(state.unknown for state in states),
         "lost": sum(state.lost for state in states),
         "unread": sum(not state.is_read for state in states),
-        "set_aside": set_aside_count(directory),
+        "damaged": damaged_count(directory),
         "oldest": datetime.fromtimestamp(oldest / 1000, UTC).isoformat().replace("+00:00", "Z") if oldest else None,
         "lanes": [
             {"topic": topic, "partition": number, "events": lanes[topic, number]} for topic, number in sorted(lanes)
@@ -133,7 +133,7 @@ def _tell(document: dict[str, Any]) -> None:
     rows = [("directory", document["directory"]), ("held by a process", held)]
     rows += [
         (name, f"{document[name]:,}")
-        for name in ("events", "bytes", "segments", "locked", "unknown", "lost", "unread", "set_aside")
+        for name in ("events", "bytes", "segments", "locked", "unknown", "lost", "unread", "damaged")
     ]
     rows += [("oldest", document["oldest"] or "none")]
     rows += [(f"{lane['topic']}/{lane['partition']}", f"{lane['events']:,}") for lane in document["lanes"]]

@@ -43,7 +43,7 @@ class Outcome:
         left: Events that it has not.
         locked: Records whose key is not there.
         blocked: Partitions in which Kafka refuses what is first.
-        damaged: Records that were found damaged, and set aside.
+        damaged: Records that were found damaged, and left out.
         unread: Segments of which the disk does not give everything back.
     """
 

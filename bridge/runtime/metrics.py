@@ -145,11 +145,16 @@ class IngressMetrics:
         self.spool_blocked_partitions = self._gauge(
             "spool_blocked_partitions", "Partitions with something on disk that Kafka refuses"
         )
-        self.spool_locked_records = self._gauge("spool_locked_records", "Records whose key is not there")
+        self.spool_locked_records = self._gauge(
+            "spool_locked_records", "Records whose key is not there, or that another version of the bridge wrote"
+        )
         self.spool_unread_segments = self._gauge(
             "spool_unread_segments", "Segments of which the disk does not give everything back now"
         )
-        self.spool_corrupt_records = self._counter("spool_corrupt_records", "Records found damaged and set aside")
+        self.spool_uncopied_ranges = self._gauge(
+            "spool_uncopied_ranges", "Damaged ranges that could not be copied; their segments are kept"
+        )
+        self.spool_corrupt_records = self._counter("spool_corrupt_records", "Records found damaged")
         self.spool_torn_tails = self._counter("spool_torn_tails", "Unfinished last writes cut off at a start")
         self.spool_fsync_duration = self._histogram(
             "spool_fsync_duration_seconds", "Time for the disk to make a group of records durable", FSYNC_BUCKETS

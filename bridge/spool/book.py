@@ -155,6 +155,10 @@ class Book:
         held = (segment.keys for segment in self.segments.values() if segment.live or segment.skipped)
         return set().union(*held)
 
+    def uncopied(self) -> int:
+        """Return how many damaged ranges could not be copied; each keeps its segment."""
+        return sum(len(segment.aside) for segment in self.segments.values())
+
     def unread(self) -> list[Segment]:
         """Return the segments that hold anything that the disk does not give back now."""
         return [segment for segment in self.segments.values() if segment.is_unread]

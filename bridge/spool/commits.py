@@ -11,12 +11,12 @@ from typing import NamedTuple
 import structlog
 
 from bridge.errors import NotDurableError
+from bridge.runtime.hand import Hand
 from bridge.runtime.logging import trail
 from bridge.spool.ballast import SIZE_BYTES
 from bridge.spool.book import Book
 from bridge.spool.condition import STALLED
 from bridge.spool.format import Entry
-from bridge.spool.hand import Hand
 from bridge.spool.writer import Writer, Written
 
 log = structlog.get_logger()

@@ -37,6 +37,7 @@ class Condition:
         metrics.spool_oldest_event.set_function(lambda: book.oldest_ms() / 1000)
         metrics.spool_locked_records.set_function(book.locked)
         metrics.spool_unread_segments.set_function(lambda: len(book.unread()))
+        metrics.spool_uncopied_ranges.set_function(book.uncopied)
 
     @property
     def code(self) -> str:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import structlog
 
+from bridge.runtime.hand import Hand
 from bridge.spool.book import Book
 from bridge.spool.disk import Disk
 from bridge.spool.format import Entry, Intact, Lane, UnreadableEntryError
-from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.metrics import SpoolMetrics
 from bridge.spool.places import Place, Segment
-from bridge.spool.recovery import Content, Opened, examine, set_aside, unseal_all
+from bridge.spool.recovery import Content, Opened, copy_damage, examine, unseal_all
 from bridge.spool.writer import segment_name
 
 log = structlog.get_logger()
@@ -95,22 +95,22 @@ class Finder:
         for segment, place in damaged:
             segment.aside.append((place.offset, place.offset + place.length))
             self._book.remove(lane, [place])
-            await self.set_aside(segment, (), records=1)
+            await self.keep_damage(segment, (), records=1)
 
     async def copy_again(self) -> None:
         """Copy the damage that could not be copied before."""
         for segment in list(self._book.segments.values()):
             if segment.aside:
-                await self.set_aside(segment, (), records=0)
+                await self.keep_damage(segment, (), records=0)
 
-    async def set_aside(self, segment: Segment, damage: Sequence[tuple[int, int]], *, records: int) -> None:
+    async def keep_damage(self, segment: Segment, damage: Sequence[tuple[int, int]], *, records: int) -> None:
         """Count damage and copy it to where it stays; the segment is kept until that has worked."""
         if records:
             self._metrics.spool_corrupt_records.inc(records)
             log.error("worker.spool_damaged", segment=segment.path.stem, records=records)
         segment.aside += damage
         pending = tuple(segment.aside)
-        copied = set(pending).difference(await self._hand.do(partial(set_aside, self._disk, segment.path, pending)))
+        copied = set(pending).difference(await self._hand.do(partial(copy_damage, self._disk, segment.path, pending)))
         segment.aside = [each for each in segment.aside if each not in copied]
 
     async def find(self, segment: Segment, found: Callable[[Entry], None]) -> None:
@@ -148,7 +148,7 @@ class Finder:
             # Nothing is appended to a segment of an earlier process.
             await self._hand.do(partial(self._mark_end, segment.number, content.scan.total))
         if content.scan.damage or content.scan.lost:
-            await self.set_aside(segment, content.scan.damage, records=content.scan.lost)
+            await self.keep_damage(segment, content.scan.damage, records=content.scan.lost)
 
     def _examine(self, segment: Segment) -> Content | None:
         try:
@@ -177,7 +177,7 @@ class Finder:
         for code, count in (+locked).items():
             log.error("worker.spool_locked", segment=segment.path.stem, records=count, code=code)
         if damage:
-            await self.set_aside(segment, (), records=len(damage))
+            await self.keep_damage(segment, (), records=len(damage))
 
     def _place(
         self, segment: Segment, opened: Opened, found: Callable[[Entry], None], locked: Counter[str]

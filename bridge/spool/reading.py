@@ -9,10 +9,10 @@ from functools import partial
 from itertools import takewhile
 from typing import NamedTuple
 
+from bridge.runtime.hand import Hand
 from bridge.spool.book import Book
 from bridge.spool.disk import Disk
 from bridge.spool.format import Entry, Key, Lane, read_head, unseal
-from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.places import Place, Segment
 

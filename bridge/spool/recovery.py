@@ -15,6 +15,10 @@ from bridge.spool.writer import SUFFIX
 
 POSITIONS_SUFFIX = ".positions"
 DAMAGED = "damaged"
+# What `damaged` may take, beside the capacity: eight whole segments (`writer.SEGMENT_BYTES`), in as many files as are
+# listed in some milliseconds. Beyond that a damaged range stays where it is, and so does its segment.
+DAMAGED_MAX = 1000
+DAMAGED_MAX_BYTES = 67_108_864
 
 # Why a record cannot be opened; empty when it can.
 Lock = Literal["", "no_key", "unknown_version"]
@@ -87,16 +91,33 @@ def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, K
     return Opened(records, entries, locks)
 
 
-def set_aside(disk: Disk, segment: Path, damage: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def copy_damage(disk: Disk, segment: Path, damage: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Copy damaged ranges, still sealed, to where they stay; return those that could not be."""
+    if not damage:
+        return []
+    directory = segment.parent / DAMAGED
+    try:
+        names = disk.names(directory)
+        size = sum(disk.size(directory / name) for name in names)
+    except OSError:
+        return list(damage)
     failed = []
     for start, end in damage:
+        name = f"{segment.stem}-{start}-{end}"
+        if name in names:
+            continue  # it was copied at an earlier start
+        if len(names) >= DAMAGED_MAX or size + end - start > DAMAGED_MAX_BYTES:
+            failed.append((start, end))
+            continue
         try:
-            _copy(disk, segment, start, end)
+            _copy(disk, segment, start, end, path=directory / name)
         except FileNotFoundError:
             continue  # somebody removed the file: there is nothing left to copy
         except OSError:
             failed.append((start, end))
+            continue
+        names.append(name)
+        size += end - start
     return failed
 
 
@@ -117,20 +138,20 @@ def _acknowledged(disk: Disk, path: Path, number: int) -> set[int]:
         return set()
 
 
-def _copy(disk: Disk, segment: Path, start: int, end: int) -> None:
-    directory = segment.parent / DAMAGED
-    disk.make_directory(directory)
-    name = f"{segment.stem}-{start}-{end}"
-    if name in disk.names(directory):
-        return  # it was set aside at an earlier start
-    content = disk.read(segment, start, end - start)
-    path = directory / f"{name}.part"
-    disk.unlink(path)
-    handle = disk.create(path)
+def _copy(disk: Disk, segment: Path, start: int, end: int, *, path: Path) -> None:
+    disk.make_directory(path.parent)
+    write_whole(disk, path, disk.read(segment, start, end - start))
+
+
+def write_whole(disk: Disk, path: Path, content: bytes) -> None:
+    """Make a file durable, of which nobody ever sees a part under its name."""
+    part = path.with_name(f"{path.name}.part")
+    disk.unlink(part)
+    handle = disk.create(part)
     try:
         disk.write(handle, content)
         disk.sync(handle)
     finally:
         disk.close(handle)
-    disk.rename(path, directory / name)
-    disk.sync_directory(directory)
+    disk.rename(part, path)
+    disk.sync_directory(path.parent)

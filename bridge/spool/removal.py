@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from bridge.runtime.hand import Hand
 from bridge.spool.book import Book
-from bridge.spool.hand import Hand
 from bridge.spool.places import Segment
 from bridge.spool.tending import Premises
 

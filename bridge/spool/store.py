@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from bridge.errors import NotDurableError
+from bridge.runtime.hand import Hand
 from bridge.runtime.lifecycle import repeat
 from bridge.spool.ballast import Ballast
 from bridge.spool.book import Book
@@ -17,7 +18,6 @@ from bridge.spool.condition import FULL, Condition
 from bridge.spool.disk import Disk
 from bridge.spool.finding import Finder
 from bridge.spool.format import Entry, Lane, sealed_size
-from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.local_disk import LocalDisk
 from bridge.spool.metrics import SpoolMetrics
@@ -210,7 +210,7 @@ class Spool:
     async def peek(self, lane: Lane, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a lane; none when it is empty or cannot be read now.
 
-        What is found damaged is set aside, counted and left out; what the disk does not give back is waited for, and
+        What is found damaged is copied, counted and left out; what the disk does not give back is waited for, and
         in the end left for later.
         """
         return await self._reader.peek(lane, most=most, most_bytes=most_bytes)

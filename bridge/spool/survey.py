@@ -83,7 +83,7 @@ def survey(
         yield _state(path.name, content, keys, read)
 
 
-def set_aside_count(directory: Path) -> int:
+def damaged_count(directory: Path) -> int:
     """Return how many damaged ranges were copied."""
     return len(LocalDisk().names(directory / DAMAGED))
 

@@ -10,11 +10,11 @@ from functools import partial
 
 import structlog
 
+from bridge.runtime.hand import Hand
 from bridge.spool.book import Book
 from bridge.spool.disk import Disk
 from bridge.spool.finding import BATCH, Finder
 from bridge.spool.format import Entry, Lane
-from bridge.spool.hand import Hand
 from bridge.spool.keys import KeyRing
 from bridge.spool.places import Place, Segment
 from bridge.spool.reading import Source, read_entries
@@ -124,7 +124,7 @@ class Unread:
             found(entry)
         if damaged:
             ranges = [(place.offset, place.offset + place.length) for place in damaged]
-            await self._finder.set_aside(segment, ranges, records=len(ranges))
+            await self._finder.keep_damage(segment, ranges, records=len(ranges))
 
 
 def _pause_s(attempts: int, took_s: float) -> float:

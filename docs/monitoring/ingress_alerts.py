@@ -159,9 +159,10 @@ def durability_alerts() -> list[Alert]:
         ),
         Alert(
             "SpoolCorrupt",
-            grew("drxbridge_spool_corrupt_records_total", "1h", by="namespace, instance") + " > 0",
+            grew("drxbridge_spool_corrupt_records_total", "1h", by="namespace, instance")
+            + " > 0\nor max by (namespace, instance) (drxbridge_spool_uncopied_ranges) > 0",
             "page",
-            "Records on disk were damaged: events that were accepted are set aside, unread",
+            "Records on disk were damaged: events that were accepted cannot be read",
         ),
         Alert(
             "SpoolLocked",

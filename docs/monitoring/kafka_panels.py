@@ -67,10 +67,11 @@ KAFKA = (
     ),
     Panel(
         "Damage and locks",
-        "Records set aside, without a key, and torn tails; segments that the disk does not give back.",
+        "Records damaged, without a key, and torn tails; segments that the disk does not give back.",
         "short",
         {
             "damaged {{instance}}": total("spool_corrupt_records_total", "instance"),
+            "damaged and not copied {{instance}}": total("spool_uncopied_ranges", "instance"),
             "locked {{instance}}": total("spool_locked_records", "instance"),
             "unread {{instance}}": total("spool_unread_segments", "instance"),
             "torn tails {{instance}}": total("spool_torn_tails_total", "instance"),

@@ -68,7 +68,12 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
     }
     for name in ("spool_events", "spool_oldest_event_timestamp_seconds", "spool_blocked_partitions"):
         found[f"drxbridge_{name}{{{INGRESS}}}"] = flat(0, samples)
-    for name in ("spool_corrupt_records_total", "spool_locked_records", "spool_unread_segments"):
+    for name in (
+        "spool_corrupt_records_total",
+        "spool_locked_records",
+        "spool_unread_segments",
+        "spool_uncopied_ranges",
+    ):
         found[f"drxbridge_{name}{{{INGRESS}}}"] = flat(0, samples)
     for name in ("fence_rejected_total", "park_breaker_open", "parking_full_partitions"):
         found[f"drxbridge_{name}{{{CONSUMER}}}"] = flat(0, samples)

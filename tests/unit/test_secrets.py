@@ -6,6 +6,8 @@ import asyncio
 import base64
 import math
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.ingress.secrets import FILE_MAX_BYTES, DecoyKeys, SecretDirectory, SecretsError, load, slot_word
 from bridge.ingress.signatures import KeySlot
+from tests.kafka import HANG_S
 
 
 def whsec(number: int, *, size: int = 32) -> str:
@@ -288,6 +291,32 @@ async def test_the_worker_polls_once_a_period_until_it_is_stopped(tmp_path: Path
     await directory.run(stop)
 
     assert sum(waited) <= 5
+    assert directory.keys[0].hmac_key == bytes([2]) * 32
+
+
+async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_executor(tmp_path: Path) -> None:
+    (tmp_path / "current").write_text(whsec(1))
+    stop, answered = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    resolving = loop.run_in_executor(None, answered.wait)
+    periods = 0
+
+    async def wait(event: asyncio.Event, _seconds: float) -> None:
+        nonlocal periods
+        periods += 1
+        (tmp_path / "current").write_text(whsec(2))
+        if periods == 3:
+            event.set()
+
+    directory = SecretDirectory(path=tmp_path, source="drx", observe=lambda _: None, wait=wait)
+    try:
+        async with asyncio.timeout(HANG_S):
+            await directory.run(stop)
+    finally:
+        answered.set()
+        await resolving
+
     assert directory.keys[0].hmac_key == bytes([2]) * 32
 
 

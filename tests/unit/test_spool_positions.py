@@ -1,10 +1,12 @@
-"""The side file of acknowledged positions: believed whole, or not at all."""
+"""The side file of acknowledged positions: each frame is believed whole, or not at all."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridge.spool.positions import positions_frame, read_positions
+from bridge.spool.positions import PREFIX, VERSION, positions_frame, read_positions
 
 SEGMENT = 77
 
@@ -28,7 +30,7 @@ def test_a_flipped_bit_anywhere_costs_positions_and_makes_none(bit: int) -> None
         changed = bytearray(content)
         changed[at] ^= 1 << bit
 
-        assert read_positions(bytes(changed), segment=SEGMENT) == ({1, 2} if at >= len(first) else set())
+        assert read_positions(bytes(changed), segment=SEGMENT) == ({1, 2} if at >= len(first) else {4, 8})
 
 
 def test_a_torn_end_is_left_out() -> None:
@@ -37,3 +39,28 @@ def test_a_torn_end_is_left_out() -> None:
     for kept in range(len(content)):
         assert read_positions(content[:kept], segment=SEGMENT) <= {1, 2}
     assert read_positions(content[:-1], segment=SEGMENT) == {1}
+
+
+@pytest.mark.parametrize("filler", [b"", bytes(100), b"?"])
+def test_what_follows_a_torn_frame_is_believed(filler: bytes) -> None:
+    """A power cut tears the frame that was written last, and the next start goes on behind it."""
+    first, second, third = (positions_frame(SEGMENT, [number, number + 10]) for number in (1, 2, 3))
+
+    for kept in range(len(second)):
+        content = first + second[:kept] + filler + third
+        assert read_positions(content, segment=SEGMENT) == {1, 11, 3, 13}, kept
+
+
+def test_a_frame_of_another_version_is_passed_over() -> None:
+    first, second, third = (positions_frame(SEGMENT, [number]) for number in (1, 2, 3))
+    later = second[: len(PREFIX)] + bytes([VERSION + 1]) + second[len(PREFIX) + 1 :]
+
+    assert read_positions(first + later + third, segment=SEGMENT) == {1, 3}
+
+
+@given(content=st.binary(max_size=200), marks=st.lists(st.integers(0, 200), max_size=4))
+def test_nothing_that_a_file_holds_raises_or_is_believed(content: bytes, marks: list[int]) -> None:
+    for at in marks:
+        content = content[:at] + PREFIX + bytes([VERSION]) + content[at:]
+
+    assert read_positions(content, segment=SEGMENT) == set()

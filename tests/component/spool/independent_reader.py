@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 PREFIX = bytes.fromhex("8b445258 53500a")
 VERSION = 1
+POSITIONS = bytes.fromhex("8b445258 414b0a01")
 
 
 def keys_in(directory: Path) -> dict[bytes, bytes]:
@@ -71,14 +72,13 @@ def positions_in(path: Path, segment: int) -> set[int]:
     """Return the acknowledged running numbers."""
     raw = path.read_bytes() if path.exists() else b""
     numbers: set[int] = set()
-    at = 0
-    while at + 12 <= len(raw):
-        of, count = struct.unpack_from(">QI", raw, at)
-        end = at + 12 + 4 * count
-        if of != segment or raw[end : end + 16] != hashlib.blake2b(raw[at:end], digest_size=16).digest():
-            break
-        numbers.update(struct.unpack_from(f">{count}I", raw, at + 12))
-        at = end + 16
+    at = raw.find(POSITIONS)
+    while 0 <= at <= len(raw) - 20:
+        of, count = struct.unpack_from(">QI", raw, at + 8)
+        end = at + 20 + 4 * count
+        if of == segment and raw[end : end + 16] == hashlib.blake2b(raw[at:end], digest_size=16).digest():
+            numbers.update(struct.unpack_from(f">{count}I", raw, at + 20))
+        at = raw.find(POSITIONS, at + 1)
     return numbers
 
 

@@ -86,7 +86,7 @@ def test_a_status_says_what_is_held(directory: Path, run: Run) -> None:
         "unknown": 0,
         "lost": 0,
         "unread": 0,
-        "set_aside": 0,
+        "damaged": 0,
         "oldest": "2023-11-14T22:13:20.002000Z",
         "lanes": [
             {"topic": "drx.accounts.v1", "partition": 0, "events": 2},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.spool import recovery
 from bridge.spool.format import HEAD_BYTES, read_head
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, OTHER, an_entry, damaged, files, make_spool, open_spool, ordinals, segments
@@ -189,7 +190,7 @@ async def test_damage_that_comes_while_it_runs_is_left_out_and_counted(tmp_path:
     assert segments(tmp_path) == []
 
 
-async def test_what_was_only_set_aside_does_not_keep_a_lane_busy(tmp_path: Path) -> None:
+async def test_what_was_only_damaged_does_not_keep_a_lane_busy(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
         (path,) = segments(tmp_path)
@@ -212,7 +213,7 @@ async def test_a_file_that_vanished_costs_its_events_and_nothing_else(tmp_path: 
         assert await kept.head() == [3]
 
 
-async def test_what_cannot_be_set_aside_keeps_its_file(tmp_path: Path) -> None:
+async def test_what_cannot_be_copied_keeps_its_file(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
     (path,) = segments(tmp_path)
@@ -230,6 +231,42 @@ async def test_what_cannot_be_set_aside_keeps_its_file(tmp_path: Path) -> None:
         await again.tend()
     assert segments(tmp_path) == []
     assert len(damaged(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("bound", ["DAMAGED_MAX", "DAMAGED_MAX_BYTES"])
+async def test_what_has_no_room_among_the_damaged_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2, 3, 4)
+    (path,) = segments(tmp_path)
+    raw = bytearray(path.read_bytes())
+    size = (len(raw) - HEAD_BYTES) // 4
+    for record in (0, 2):
+        raw[record * size + 100] ^= 1
+    path.write_bytes(raw)
+    monkeypatch.setattr(recovery, bound, {"DAMAGED_MAX": 1, "DAMAGED_MAX_BYTES": 2 * size - 1}[bound])
+
+    for _ in range(2):
+        async with open_spool(tmp_path) as again:
+            assert ordinals(again.found) == [2, 4]
+            await again.tend()
+            assert (len(damaged(tmp_path)), again.value("uncopied_ranges")) == (1, 1)
+    async with open_spool(tmp_path) as again:
+        again.spool.drop(LANE, 2)
+        await again.tend()
+        assert path.read_bytes() == raw
+
+        (copied,) = damaged(tmp_path)
+        copied.rename(tmp_path / "elsewhere")
+        await again.tend()
+        assert (len(damaged(tmp_path)), again.value("uncopied_ranges")) == (1, 0)
+        await again.tend()
+    assert segments(tmp_path) == []
+    assert {each.read_bytes() for each in [*damaged(tmp_path), tmp_path / "elsewhere"]} == {
+        bytes(raw[:size]),
+        bytes(raw[2 * size : 3 * size]),
+    }
 
 
 async def test_damage_is_counted_at_each_start_and_copied_once(tmp_path: Path) -> None:
@@ -255,6 +292,21 @@ async def test_a_position_is_that_of_its_record_even_when_another_is_damaged(tmp
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3, 4]
+
+
+async def test_positions_behind_a_torn_frame_count(tmp_path: Path) -> None:
+    """A power cut tears what was written last; what a later process writes behind it is no less true."""
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2, 3, 4)
+        kept.spool.drop(LANE, 1)
+    (path,) = files(tmp_path, "*.positions")
+    path.write_bytes(path.read_bytes()[:-3])
+    async with open_spool(tmp_path) as kept:
+        assert ordinals(kept.found) == [1, 2, 3, 4]
+        kept.spool.drop(LANE, 2)
+
+    async with open_spool(tmp_path) as kept:
+        assert ordinals(kept.found) == [3, 4]
 
 
 async def test_positions_that_are_damaged_cost_duplicates_only(tmp_path: Path) -> None:
