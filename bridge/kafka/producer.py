@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
@@ -19,6 +20,10 @@ from bridge.errors import NotDurableError
 from bridge.kafka.connection import CLIENT_FAILURES
 from bridge.kafka.ports import RecordRefusedError
 from bridge.kafka.record import Record
+from bridge.runtime.lifecycle import is_cancelled
+from bridge.runtime.logging import trail
+
+log = structlog.get_logger()
 
 # The broker's and our bound of one request, and of one connect. Half the default session time-out of a dead broker
 # (9 s), so that a hung one is left early; a batch that outlives it is sent again under the same sequence number.
@@ -78,6 +83,7 @@ class Generation:
         self._metadata = self._client.client.cluster
         self._writes: dict[asyncio.Future[Any], float] = {}
         self._answered_at = 0.0
+        self._ended = False
         self._missing: dict[str, float] = {}
 
     async def start(self) -> None:
@@ -97,7 +103,25 @@ class Generation:
             raise NotDurableError("handshake_failed") from exc
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write the first `records`, as many as a batch holds; return how many all in-sync replicas have."""
+        """Write the first `records`, as many as a batch holds; return how many all in-sync replicas have.
+
+        Raises:
+            RecordRefusedError: One of the records is at fault.
+            NotDurableError: Not written, or not known to be.
+        """
+        try:
+            return await self._write(topic, partition, records)
+        except NotDurableError:
+            raise
+        except (Exception, asyncio.CancelledError) as exc:
+            if is_cancelled():
+                raise
+            # aiokafka raises more than it says, and nothing is known of the batch.
+            self.broken.set()
+            log.error("worker.write_failed", topic=topic, partition=partition, where=trail(exc))
+            raise NotDurableError("outcome_unknown") from exc
+
+    async def _write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
         await self._find(topic, partition)
         builder = self._client.create_batch()
         # Brokers refuse a time stamp more than an hour ahead (`message.timestamp.after.max.ms`), so one that a wrong
@@ -114,6 +138,8 @@ class Generation:
         except kafka_errors.KafkaError as exc:
             self.broken.set()
             raise NotDurableError("kafka_unavailable") from exc
+        if self._ended:
+            raise NotDurableError("outcome_unknown")
         batch = self._accumulator._batches[place][-1]  # noqa: SLF001 - as above
         self._writes[future] = asyncio.get_running_loop().time()
         try:
@@ -155,6 +181,7 @@ class Generation:
 
     async def end(self) -> None:
         """Make sure that nothing is sent any more; writes without an answer become unknown."""
+        self._ended = True
         for future in self._writes:
             if not future.done():
                 future.set_exception(NotDurableError("outcome_unknown"))
@@ -214,12 +241,14 @@ async def end_client(client: Any, tasks: Iterable[asyncio.Task[Any] | None] = ()
     ending = [task for task in (*tasks, client._sync_task) if task is not None]  # noqa: SLF001
     for task in ending:
         task.cancel()
-    if ending:
-        ended, _ = await asyncio.wait(ending, timeout=END_S)
-        for task in ended:
-            if not task.cancelled():
-                task.exception()  # or the loop complains that nobody has asked for it
-    closed = [_abort(connection) for connection in client._conns.values()]  # noqa: SLF001
+    try:
+        if ending:
+            ended, _ = await asyncio.wait(ending, timeout=END_S)
+            for task in ended:
+                if not task.cancelled():
+                    task.exception()  # or the loop complains that nobody has asked for it
+    finally:
+        closed = [_abort(connection) for connection in client._conns.values()]  # noqa: SLF001
     if closed:
         await asyncio.wait(closed, timeout=END_S)
 
@@ -227,7 +256,9 @@ async def end_client(client: Any, tasks: Iterable[asyncio.Task[Any] | None] = ()
 def _abort(connection: Any) -> asyncio.Future[None]:
     """Close at once: an orderly close would first deliver what is still buffered."""
     writer = connection._writer  # noqa: SLF001
-    closed: asyncio.Future[None] = connection.close()
-    if writer is not None:
-        writer.transport.abort()
+    try:
+        closed: asyncio.Future[None] = connection.close()
+    finally:
+        if writer is not None:
+            writer.transport.abort()
     return closed

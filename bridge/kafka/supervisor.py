@@ -17,7 +17,8 @@ from bridge.errors import ConfigError, NotDurableError
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.producer import END_S, Generation
 from bridge.kafka.record import Record
-from bridge.runtime.lifecycle import first_of
+from bridge.runtime.lifecycle import first_of, is_cancelled
+from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
 
@@ -87,7 +88,8 @@ class KafkaProducer:
         self._patience = patience
         self._now = now
         self._generation: Generation | None = None
-        self._retired: Generation | None = None  # not ended yet
+        self._retired: Generation | None = None  # not ended yet, or not begun
+        self._attempts = 0  # to connect, since the last that succeeded
         self._generations = 0
         self._work: asyncio.Task[None] | None = None
         self._closed = False
@@ -150,30 +152,44 @@ class KafkaProducer:
         if self._closed:
             return
         self._closed = True
-        if self._generation is not None:
-            await self._generation.settle(max(0.0, timeout_s - 2 * END_S))
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait({self._work})
-        await self._retire(settle_s=0.0)
-        self._enter("closed")
+        try:
+            if self._generation is not None:
+                await self._generation.settle(max(0.0, timeout_s - 2 * END_S))
+            if self._work is not None:
+                self._work.cancel()
+                await asyncio.wait({self._work})
+        finally:
+            await self._retire(settle_s=0.0)
+            self._enter("closed")
 
     async def _keep(self) -> None:
-        attempt = 0
+        """Have one producer after the other, whatever a client raises: the next may fare better."""
         while True:
-            if await self._connect():
-                attempt = 0
-                reason = await self._watch()
-                self._enter("connecting", reason)
-                log.warning("worker.producer_replaced", code=reason, generation=self._generations)
-                await self._retire(settle_s=SETTLE_S)
-            else:
-                await asyncio.sleep(self._backoff_s(attempt))
-                attempt += 1
+            try:
+                await self._have_one()
+            except (Exception, asyncio.CancelledError) as exc:
+                if is_cancelled():
+                    raise
+                # aiokafka raises more than it says: a `TypeError` for bytes that are no answer, a `CancelledError` for
+                # a connection that was closed under it.
+                log.error("worker.failed", where=trail(exc))
+                self._enter("failed", "unexpected")
+
+    async def _have_one(self) -> None:
+        """Connect, watch the producer, and say why it must be replaced; the one before is ended first."""
+        await self._retire(settle_s=SETTLE_S)
+        if self._attempts:
+            await asyncio.sleep(self._backoff_s(self._attempts - 1))
+        self._attempts += 1
+        if await self._connect():
+            self._attempts = 0
+            reason = await self._watch()
+            self._enter("connecting", reason)
+            log.warning("worker.producer_replaced", code=reason, generation=self._generations)
 
     async def _connect(self) -> bool:
         try:
-            self._generation = await self._open()
+            await self._open()
         except (ConfigError, NotDurableError) as exc:
             if exc.code != self.code:
                 log.warning("worker.producer_unavailable", code=exc.code)
@@ -184,18 +200,14 @@ class KafkaProducer:
         self._enter("ready")
         return True
 
-    async def _open(self) -> Generation:
+    async def _open(self) -> None:
         options = await asyncio.to_thread(self._connection.options)
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
             raise NotDurableError("unreachable")
-        generation = Generation(options, now=self._now)
-        try:
-            await generation.start()
-        except BaseException:
-            await generation.end()
-            raise
-        return generation
+        self._retired = Generation(options, now=self._now)
+        await self._retired.start()
+        self._generation, self._retired = self._retired, None
 
     async def _watch(self) -> str:
         """Return why the generation must be replaced, when it must."""
@@ -233,11 +245,13 @@ class KafkaProducer:
                 log.error("worker.partition_count", topic=topic, seen=seen, expected=self._partitions)
 
     async def _retire(self, *, settle_s: float) -> None:
-        """End the generation there is, or one whose end was interrupted by a stop."""
+        """End the generation there is, or one that could not start, or whose end was interrupted."""
         self._retired, self._generation = self._generation or self._retired, None
         if self._retired is not None:
-            await self._retired.settle(settle_s)
-            await self._retired.end()
+            try:
+                await self._retired.settle(settle_s)
+            finally:
+                await self._retired.end()
             self._retired = None
         self._metrics.oldest_unacked.set(0)
 

@@ -134,6 +134,12 @@ async def first_of(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event) ->
         stopped.cancel()
 
 
+def is_cancelled() -> bool:
+    """Whether the current task is to end; a `CancelledError` alone may come from a future that a library cancelled."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 def _give_up() -> None:
     structlog.get_logger().error("worker.stop_overdue")
     os._exit(FAILED)

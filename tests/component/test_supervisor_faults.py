@@ -1,0 +1,179 @@
+"""Whatever is raised at whichever await of the supervisor, there is a working producer again, and only one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bridge.errors import NotDurableError
+from bridge.kafka import supervisor
+from bridge.kafka.connection import Connection
+from bridge.kafka.record import Record
+from bridge.kafka.supervisor import KafkaProducer, Patience
+from bridge.runtime.metrics import IngressMetrics
+from tests.faulty_awaits import FaultyTasks, awaits_of
+
+HANG_S = 30.0
+TOPIC = "drx.prescriptions.v1"
+RECORD = Record(TOPIC, 0, b"rx_1", b"v", [], 1_772_366_400_000)
+HASTY = Patience(tick_s=0.01, missing_s=0.0, retry_first_s=0.01, retry_max_s=0.01)
+AWAITS = sorted(
+    awaits_of(
+        KafkaProducer._keep,
+        KafkaProducer._have_one,
+        KafkaProducer._connect,
+        KafkaProducer._open,
+        KafkaProducer._watch,
+        KafkaProducer._retire,
+    )
+)
+
+
+class FakeGeneration:
+    """A producer that works, or raises where it is told to."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+        self.broken = asyncio.Event()
+        self.dead = False
+        self.state = "new"
+        cluster.generations.append(self)
+
+    async def start(self) -> None:
+        self.state = "started"
+        await asyncio.sleep(0)
+        self.cluster.met("start")
+
+    async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
+        del topic, partition
+        await asyncio.sleep(0)
+        self.cluster.met("write")
+        return len(records)
+
+    async def settle(self, timeout_s: float) -> None:
+        del timeout_s
+        await asyncio.sleep(0)
+        self.cluster.met("settle")
+
+    async def end(self) -> None:
+        await asyncio.sleep(0)
+        self.cluster.met("end")
+        self.state = "ended"
+
+    def partitions(self, topic: str) -> int | None:
+        del topic
+        self.cluster.met("partitions")
+        return self.cluster.partitions
+
+    def look_again(self) -> None:
+        self.cluster.met("look_again")
+
+    def oldest_s(self, now: float) -> float:
+        del now
+        self.cluster.met("oldest_s")
+        return 0.0
+
+    def silent_s(self, now: float) -> float:
+        del now
+        self.cluster.met("silent_s")
+        return 0.0
+
+
+class FakeCluster:
+    """What every generation has in common.
+
+    Attributes:
+        faults: By method, what its next calls raise.
+    """
+
+    def __init__(self) -> None:
+        self.generations: list[FakeGeneration] = []
+        self.faults: dict[str, list[BaseException]] = {}
+        self.partitions: int | None = 12
+
+    def met(self, method: str) -> None:
+        if faults := self.faults.get(method):
+            raise faults.pop()
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    made = FakeCluster()
+
+    async def reachable(servers: Any) -> list[str]:
+        await asyncio.sleep(0)
+        made.met("reachable")
+        return [f"{host}:{port}" for host, port in servers]
+
+    monkeypatch.setattr(supervisor, "Generation", lambda _options, **_: FakeGeneration(made))
+    monkeypatch.setattr(supervisor, "reachable", reachable)
+    return made
+
+
+def a_producer() -> KafkaProducer:
+    return KafkaProducer(
+        connection=Connection("127.0.0.1:1"),
+        topics=[TOPIC],
+        partitions=12,
+        metrics=IngressMetrics(CollectorRegistry()),
+        patience=HASTY,
+    )
+
+
+async def until_it_writes(producer: KafkaProducer) -> None:
+    async with asyncio.timeout(HANG_S):
+        while True:
+            await asyncio.sleep(0.005)
+            try:
+                if producer.ready and await producer.write(TOPIC, 0, [RECORD]) == 1:
+                    return
+            except NotDurableError:
+                continue
+
+
+async def live_through(producer: KafkaProducer, cluster: FakeCluster) -> None:
+    """Connect, be replaced, fail to connect once, connect again, write, and end; whatever else is raised meanwhile."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(producer.run(stop))
+    await until_it_writes(producer)
+    cluster.faults.setdefault("start", []).insert(0, NotDurableError("handshake_failed"))
+    cluster.generations[-1].broken.set()
+    async with asyncio.timeout(HANG_S):
+        while cluster.faults["start"]:  # noqa: ASYNC110 - a fake has no event for it
+            await asyncio.sleep(0.005)
+    await until_it_writes(producer)
+    assert not task.done()
+    assert [each.state for each in cluster.generations[:-1]] == ["ended"] * (len(cluster.generations) - 1)
+    stop.set()
+    async with asyncio.timeout(HANG_S):
+        await task
+    assert cluster.generations[-1].state == "ended"
+
+
+@pytest.mark.parametrize("exc", [TypeError, asyncio.CancelledError])
+@pytest.mark.parametrize("at", AWAITS, ids=lambda at: f"{at[0]}:{at[1]}")
+async def test_it_survives_whatever_is_raised_at_an_await(
+    cluster: FakeCluster, at: tuple[str, int], exc: type[BaseException]
+) -> None:
+    tasks = FaultyTasks(KafkaProducer._keep, at, exc())
+    asyncio.get_running_loop().set_task_factory(tasks)
+
+    await live_through(a_producer(), cluster)
+
+    assert tasks.raised
+
+
+@pytest.mark.parametrize(
+    "method", ["start", "settle", "end", "partitions", "look_again", "oldest_s", "silent_s", "reachable"]
+)
+async def test_it_survives_whatever_a_client_raises(cluster: FakeCluster, method: str) -> None:
+    cluster.partitions = None if method == "look_again" else 12
+    cluster.faults[method] = [TypeError()]
+
+    await live_through(a_producer(), cluster)
+
+    assert not cluster.faults[method]
