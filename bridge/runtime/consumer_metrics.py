@@ -15,7 +15,14 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from bridge.runtime.metrics import DURATION_BUCKETS, FRESHNESS_BUCKETS, LAG_BUCKETS, NAMESPACE, LoopHistogram
+from bridge.runtime.metrics import (
+    DURATION_BUCKETS,
+    FRESHNESS_BUCKETS,
+    LAG_BUCKETS,
+    NAMESPACE,
+    LogDropped,
+    LoopHistogram,
+)
 
 
 class ConsumerMetrics:
@@ -96,5 +103,7 @@ class ConsumerMetrics:
             registry=self.registry,
             buckets=LAG_BUCKETS,
         )
+        self.log_dropped = LogDropped({"service": self.service})
+        self.registry.register(self.log_dropped)
         build = Gauge("build_info", "1, with the version", ("version",), namespace=NAMESPACE, registry=self.registry)
         build.labels(version=version("drx-bridge")).set(1)

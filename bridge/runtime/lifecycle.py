@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from bridge.runtime.logging import flush_log
+
 Result = TypeVar("Result")
 Fault = TypeVar("Fault", bound=Exception)
 
@@ -142,6 +144,7 @@ def is_cancelled() -> bool:
 
 def _give_up() -> None:
     structlog.get_logger().error("worker.stop_overdue")
+    flush_log()
     os._exit(FAILED)
 
 

@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from types import MappingProxyType
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,8 +18,11 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from bridge.runtime.lifecycle import pause
+from bridge.runtime.logging import dropped_lines
 
 NAMESPACE = "drxbridge"
 # 0.25 and 2 are the edges of the latency objectives.
@@ -44,6 +48,24 @@ class LoopHistogram(Histogram):
         del exemplar
         self._sum._value += amount  # noqa: SLF001 - behind it is only the lock
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001 - as above
+
+
+class LogDropped(Collector):
+    """The counter of log lines that were not written; read from the writer, which counts without locks of ours."""
+
+    def __init__(self, labels: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._labels = labels
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the family without a value, as a registry asks for when this is registered."""
+        name, text = f"{NAMESPACE}_log_dropped", "Log lines that standard output did not take"
+        return [CounterMetricFamily(name, text, labels=tuple(self._labels))]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the family with its value."""
+        (family,) = self.describe()
+        family.add_sample(f"{family.name}_total", dict(self._labels), dropped_lines())
+        return [family]
 
 
 class IngressMetrics:
@@ -167,6 +189,8 @@ class IngressMetrics:
             ("service",),
         )
         self.event_loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop is", LAG_BUCKETS)
+        self.log_dropped = LogDropped()
+        self.registry.register(self.log_dropped)
         build = self._gauge("build_info", "1, with the version of the package", ("version",))
         build.labels(version=version("drx-bridge")).set(1)
 

@@ -216,6 +216,12 @@ def upkeep_alerts() -> list[Alert]:
             "The event loop of {{ $labels.instance }} stood still for more than a second",
         ),
         Alert(
+            "LogDropped",
+            grew("drxbridge_log_dropped_total", "5m", by="namespace, job, instance") + " > 0",
+            "ticket",
+            "{{ $labels.instance }} cannot write its log: {{ $value }} lines are missing",
+        ),
+        Alert(
             "TargetMissing",
             f"group by (namespace, job) (last_over_time({_INFLIGHT}[1w]))\n"
             f"unless group by (namespace, job) ({_INFLIGHT})\n"

@@ -118,6 +118,12 @@ INGRESS = (
         {"{{instance}} 99 %": quantile(0.99, "event_loop_lag_seconds", by="instance")},
     ),
     Panel(
+        "Log lines dropped",
+        "What standard output did not take.",
+        "short",
+        {"{{instance}}": f"sum by (instance) (increase({series('log_dropped_total')}[{RATE}]))"},
+    ),
+    Panel(
         "Memory and processor",
         "Of each process.",
         "short",

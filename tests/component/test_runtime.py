@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from bridge.errors import ConfigError
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import EndOf, background, first_fault, run_workers, unless
-from bridge.runtime.logging import configure_logging
+from bridge.runtime.logging import configure_logging, flush_log
 from bridge.runtime.metrics import IngressMetrics
 
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -220,6 +220,7 @@ def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture
         library.exception("Unable to parse %s", "Marisol Quintero")
     library.error("Unable to parse Marisol Quintero")
 
+    assert flush_log()
     out, err = capfdbinary.readouterr()
 
     assert b"Marisol" not in out + err

@@ -25,10 +25,21 @@ LAST_LINES = 40
 
 
 class ServiceProcess:
-    """One run, or several of the same: `start` begins another life after `kill` or `ended`. Ends with the context."""
+    """One run, or several of the same: `start` begins another life after `kill` or `ended`. Ends with the context.
+
+    Attributes:
+        stdout: Where its log goes, if not to the first of its outputs.
+    """
+
+    stdout: int | None = None
 
     def __init__(
-        self, command: Sequence[str], env: Mapping[str, str], *, outputs: tuple[Path, Path], management_url: str
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        outputs: tuple[Path, Path],
+        management_url: str,
     ) -> None:
         """Start it and do not wait; the `outputs` of all its lives are appended to."""
         self.env = dict(env)
@@ -68,6 +79,10 @@ class ServiceProcess:
     def output(self) -> str:
         """All that it has written to stdout and stderr, in all its lives."""
         return "".join(path.read_text() for path in self._outputs)
+
+    def complaints(self) -> str:
+        """All that it has written to stderr."""
+        return self._outputs[1].read_text()
 
     def lines(self, event: str = "") -> list[dict[str, Any]]:
         """Its log, or those lines of it that are about `event`."""
@@ -136,7 +151,7 @@ class ServiceProcess:
 
     def _spawn(self, **env: str) -> subprocess.Popen[bytes]:
         with self._outputs[0].open("ab") as out, self._outputs[1].open("ab") as err:
-            return subprocess.Popen(self._command, env=self.env | env, stdout=out, stderr=err)  # noqa: S603 - our own
+            return subprocess.Popen(self._command, env=self.env | env, stdout=self.stdout or out, stderr=err)  # noqa: S603 - our own
 
 
 def until(found: Callable[[], T], *, what: str) -> T:

@@ -17,7 +17,7 @@ from bridge.dev.ports import free_port
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
-from tests.integration.service_process import HANG_S
+from tests.integration.service_process import HANG_S, until
 from tests.kafka import read_all
 
 pytestmark = pytest.mark.kafka
@@ -71,7 +71,8 @@ async def test_what_is_for_a_missing_topic_waits_on_disk_until_it_is_created(
         assert missing.status == 200
         assert (away.status, away.json["outcome"]) == (202, "spooled")
         assert (back.status, back.json["outcome"]) == (200, "duplicate")
-        assert f'"topic":"{topic}","seen":null,"expected":12' in ingress.output()
+        line = f'"topic":"{topic}","seen":null,"expected":12'
+        await asyncio.to_thread(until, lambda: line in ingress.output(), what="the line")
         assert await ingress.end(signal.SIGTERM) == 0
 
 
@@ -112,7 +113,8 @@ async def test_with_too_few_partitions_and_no_spool_it_is_not_ready(
 
         assert few.status == 503
         assert f'drxbridge_partition_count_mismatch{{topic="{topic}"}} 1.0' in await metrics(session, ingress)
-        assert f'"topic":"{topic}","seen":3,"expected":12' in ingress.output()
+        line = f'"topic":"{topic}","seen":3,"expected":12'
+        await asyncio.to_thread(until, lambda: line in ingress.output(), what="the line")
 
 
 async def test_too_many_partitions_are_an_alarm_and_nothing_moves(

@@ -16,6 +16,7 @@ from tests.monitoring.case import (
     step,
 )
 from tests.monitoring.series import (
+    CONSUMER,
     INGRESS,
     READER,
     flat,
@@ -102,6 +103,9 @@ def upkeep() -> list[Case]:
         quiet("SecretExpiringSoon", "at three weeks", {expiry: flat(21 * day, HOUR)}),
         firing("EventLoopLate", {loop: bend(60, 59)}, severity=TICKET),
         quiet("EventLoopLate", "at an old one", {loop: f"{rising(60, 20)} {rising(60, HOUR - 20, start=1199)}"}),
+        firing("LogDropped", {at("log_dropped_total", INGRESS): step(7, last=4)}, severity=TICKET),
+        firing("LogDropped", {at("log_dropped_total", CONSUMER): f"_x57 {flat(1, 4)}"}, severity=TICKET),
+        quiet("LogDropped", "at old ones", {at("log_dropped_total", INGRESS): step(7)}),
         firing("TargetMissing", {inflight: flat(3, HALF)}),
         firing("TargetMissing", {inflight: flat(3, HALF), other: flat(3, HOUR)}),
         firing("TargetMissing", {f"up{{{READER}}}": step(0, before=1)}, severity=TICKET),

@@ -1,0 +1,189 @@
+"""An output that takes no lines costs lines only: deliveries are answered, probes too, and a stop is one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from tests.builders import a_body
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess, install_code
+from tests.integration.ingress_process import IngressProcess, deliver, serve_command
+from tests.integration.service_process import HANG_S, until
+
+pytestmark = pytest.mark.kafka
+
+# Their lines are 16 times what the smallest pipe holds.
+DELIVERIES = 240
+PIPE_BYTES = 4096
+DROPPED = "drxbridge_log_dropped_total"
+CONSUMER = """
+from bridge.consumer import Consumer, Lanes
+
+async def handle(event, context):
+    pass
+
+consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4), handle=handle, group="{topic}")
+"""
+
+
+@contextmanager
+def pipe(*, blocking: bool = True) -> Iterator[tuple[int, int]]:
+    """Give a small pipe, reader and writer; what is closed before its end is left so."""
+    ends = os.pipe()
+    fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    os.set_blocking(ends[1], blocking)
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            with contextlib.suppress(OSError):
+                os.close(end)
+
+
+def ingress_to(stdout: int) -> type[IngressProcess]:
+    return type("IngressTo", (IngressProcess,), {"stdout": stdout})
+
+
+def consumer_to(stdout: int) -> type[ConsumerProcess]:
+    return type("ConsumerTo", (ConsumerProcess,), {"stdout": stdout})
+
+
+async def deliver_many(ingress: IngressProcess) -> set[int]:
+    """Return what was answered."""
+    async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
+        return {
+            (await deliver(session, ingress, a_body(data_prescription_id=f"rx_{n % 7}"), webhook_id=uuid4().hex)).status
+            for n in range(DELIVERIES)
+        }
+
+
+async def read_lines(reader: int, *, last: str) -> list[dict[str, Any]]:
+    """Read whole lines up to one of the event `last`."""
+    stream = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    with os.fdopen(os.dup(reader), "rb", buffering=0) as file:
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), file)
+        found: list[dict[str, Any]] = []
+        async with asyncio.timeout(HANG_S):
+            while not found or found[-1]["event"] != last:
+                found.append(json.loads(await stream.readline()))
+        transport.close()
+    return found
+
+
+@pytest.fixture
+def kafka(cluster: Cluster) -> str:
+    Topics(cluster.bootstrap_servers).standard()
+    return cluster.bootstrap_servers
+
+
+async def test_the_reader_of_the_log_is_gone(kafka: str, tmp_path: Path) -> None:
+    with pipe() as (reader, writer), ingress_to(writer)(tmp_path, kafka) as ingress:
+        os.close(writer)
+        ingress.ready()
+        os.close(reader)
+
+        assert await deliver_many(ingress) == {200}
+        until(lambda: ingress.metric(DROPPED) >= DELIVERIES, what="the lines that are counted")
+        assert ingress.asked("/readyz")[0] == 200
+        assert await ingress.end() == 0
+        assert ingress.complaints() == ""
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+async def test_the_disk_of_the_log_is_full(kafka: str, tmp_path: Path, style: str) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    with ingress_to(full)(tmp_path, kafka, LOG__FORMAT=style) as ingress:
+        os.close(full)
+        ingress.ready()
+
+        assert await deliver_many(ingress) == {200}
+        until(lambda: ingress.metric(DROPPED) >= DELIVERIES, what="the lines that are counted")
+        assert await ingress.end() == 0
+        assert ingress.complaints() == ""
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+async def test_nobody_reads_the_log(kafka: str, tmp_path: Path, style: str) -> None:
+    with pipe() as (_, writer), ingress_to(writer)(tmp_path, kafka, LOG__FORMAT=style) as ingress:
+        ingress.ready()
+
+        assert await deliver_many(ingress) == {200}
+        assert ingress.asked("/livez")[0] == 200
+        assert await ingress.end() == 0
+        assert ingress.complaints() == ""
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_reader_that_comes_back_finds_every_line_whole(kafka: str, tmp_path: Path, *, blocking: bool) -> None:
+    """Also through a pipe that another program has set not to block."""
+    with (
+        pipe(blocking=blocking) as (reader, writer),
+        ingress_to(writer)(tmp_path, kafka, LOG__LEVEL="info") as ingress,
+    ):
+        ingress.ready()
+        assert await deliver_many(ingress) == {200}
+        async with aiohttp.ClientSession() as session:
+            assert (
+                await deliver(session, ingress, a_body(), webhook_id="evt_last", content_type="text/plain")
+            ).status == 415
+
+        lines = await read_lines(reader, last="delivery.refused")
+
+        assert [line["event"] for line in lines].count("delivery.accepted") == DELIVERIES
+        assert ingress.metric(DROPPED) == 0
+
+
+async def test_there_is_no_standard_output(kafka: str, tmp_path: Path) -> None:
+    """Its number would be that of the first connection: what is written there must not be lines."""
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *serve_command()]
+    with IngressProcess(tmp_path, kafka, command=command) as ingress:
+        ingress.ready()
+
+        assert await deliver_many(ingress) == {200}
+        assert ingress.metric(DROPPED) >= DELIVERIES
+        assert await ingress.end() == 0
+        assert ingress.complaints() == ""
+
+
+@pytest.mark.parametrize("output", ["full", "unread"])
+async def test_a_consumer_works_and_stops_as_well(
+    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path, output: str
+) -> None:
+    topic = topics.fresh(partitions=1)
+    env = install_code(tmp_path / "package", "desk", CONSUMER.format(topic=topic))
+    with pipe() as (_, unread):
+        while output == "unread":
+            os.set_blocking(unread, False)
+            try:
+                os.write(unread, b"x")
+            except BlockingIOError:
+                os.set_blocking(unread, True)
+                break
+        stdout = os.open("/dev/full", os.O_WRONLY) if output == "full" else os.dup(unread)
+        with consumer_to(stdout)(
+            tmp_path,
+            "desk",
+            bootstrap_servers=cluster.bootstrap_servers,
+            dsn=postgres,
+            env=env,
+            LOG__LEVEL="debug",
+        ) as desk:
+            os.close(stdout)
+            desk.ready()
+            assert desk.asked("/livez")[0] == 200
+            assert (desk.metric(DROPPED) > 0) == (output == "full")
+            assert await desk.end() == 0
+            assert desk.complaints() == ""

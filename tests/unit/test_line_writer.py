@@ -1,0 +1,189 @@
+"""The writer of log lines: whole lines in order, a bound, what failed counted, and nobody waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from bridge.runtime import logging
+from bridge.runtime.logging import QUEUE_MAX, LineWriter
+
+HANG_S = 60.0
+PIPE_MAX = 65_536
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        with contextlib.suppress(OSError):
+            os.close(end)
+
+
+def opened(file: int | None) -> LineWriter:
+    writer = LineWriter()
+    writer.open(file)
+    return writer
+
+
+def read_until(reader: int, ending: bytes) -> bytes:
+    found = b""
+    while not found.endswith(ending):
+        found += os.read(reader, PIPE_MAX)
+    return found
+
+
+def stuck(pipe: tuple[int, int], *, lines: int) -> LineWriter:
+    """A writer that waits in a write of a pipe that is full, with so many lines behind."""
+    os.set_blocking(pipe[1], False)
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(PIPE_MAX // 4096 + 1):
+            os.write(pipe[1], b"-" * 4095 + b"\n")
+    os.set_blocking(pipe[1], True)
+    writer = opened(pipe[1])
+    for number in range(lines):
+        writer.put(b"%d\n" % number)
+    return writer
+
+
+def test_lines_of_many_threads_are_whole_and_each_threads_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        writer = opened(file.fileno())
+
+        def work(name: int) -> None:
+            for number in range(500):
+                writer.put(b"%d %d\n" % (name, number))
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(HANG_S)
+        assert writer.flush(HANG_S)
+
+    found = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
+    assert len(found) == 2000
+    for name in range(4):
+        assert [number for each, number in found if each == name] == list(range(500))
+    assert writer.dropped == 0
+
+
+def test_lines_that_wait_are_written_together_and_a_pipe_gets_whole_lines_only(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = b"x" * 299 + b"\n"
+    writer = stuck(pipe, lines=0)
+    writes: list[bytes] = []
+    write = os.write
+
+    def noted(file: int, text: bytes) -> int:
+        if file == pipe[1]:
+            writes.append(bytes(text))
+        return write(file, text)
+
+    monkeypatch.setattr(os, "write", noted)
+    for _ in range(100):
+        writer.put(line)
+    rest = threading.Thread(target=read_until, args=(pipe[0], line * 9))
+    rest.start()
+    assert writer.flush(HANG_S)
+    write(pipe[1], line * 9)
+    rest.join(HANG_S)
+
+    assert b"".join(writes) == line * 100
+    assert {len(each) % len(line) for each in writes} == {0}
+    # One may have been written alone, before the others were there.
+    assert len(writes) <= 2 + 100 // (select_max() // len(line))
+
+
+def select_max() -> int:
+    return logging.PIPE_WRITE_MAX
+
+
+def test_a_full_queue_drops_what_is_new_and_says_later_how_much(pipe: tuple[int, int]) -> None:
+    writer = stuck(pipe, lines=QUEUE_MAX + 1000)
+
+    dropped = writer.dropped
+    assert 900 < dropped <= 1000  # some are in the hand of the thread
+    assert not writer.flush(0.01)
+    text = read_until(pipe[0], b"}\n")
+
+    *lines, last = text.split(b"\n", 16)[16].splitlines() if text.startswith(b"-") else text.splitlines()
+    assert lines == [b"%d" % number for number in range(QUEUE_MAX + 1000 - dropped)]
+    said = orjson.loads(last)
+    assert (said["event"], said["level"], said["lines"]) == ("worker.log_dropped", "warning", dropped)
+
+
+def test_a_pipe_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None:
+    writer = stuck(pipe, lines=0)
+    os.set_blocking(pipe[1], False)
+    writer.put(b"late\n")
+
+    assert not writer.flush(0.05)
+    assert read_until(pipe[0], b"late\n").endswith(b"-\nlate\n")
+    assert writer.dropped == 0
+
+
+def test_a_reader_that_is_gone_costs_lines(pipe: tuple[int, int]) -> None:
+    writer = opened(pipe[1])
+    os.close(pipe[0])
+    for _ in range(10):
+        writer.put(b"line\n")
+
+    assert writer.flush(HANG_S)
+    assert writer.dropped == 10
+
+
+def test_without_an_output_everything_is_dropped() -> None:
+    writer = opened(None)
+    writer.put(b"line\n")
+
+    assert writer.flush(HANG_S)
+    assert writer.dropped == 1
+
+
+def test_a_line_that_a_full_disk_tore_ends_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    write = os.write
+    answers: list[int | OSError] = [3, OSError(errno.ENOSPC, "")]
+
+    def failing(file: int, text: bytes) -> int:
+        if file != target.fileno() or not answers:
+            return write(file, text)
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return write(file, bytes(text[:answer]))
+
+    with path.open("wb") as target:
+        writer = opened(target.fileno())
+        monkeypatch.setattr(os, "write", failing)
+        writer.put(b"first\n")
+        assert writer.flush(HANG_S)
+        writer.put(b"second\n")
+        assert writer.flush(HANG_S)
+
+    torn, second, said = path.read_bytes().splitlines()
+    assert (torn, second) == (b"fir", b"second")
+    assert orjson.loads(said)["lines"] == writer.dropped == 1
+
+
+def test_another_output_begins_after_what_was_queued_for_the_first(tmp_path: Path) -> None:
+    with (tmp_path / "one").open("wb") as one, (tmp_path / "two").open("wb") as two:
+        writer = opened(one.fileno())
+        writer.put(b"first\n")
+        writer.open(two.fileno())
+        writer.put(b"second\n")
+        assert writer.flush(HANG_S)
+
+    assert (tmp_path / "one").read_bytes() == b"first\n"
+    assert (tmp_path / "two").read_bytes() == b"second\n"
