@@ -18,6 +18,8 @@ from bridge.event import Event
 BATCH_RECORDS = 200
 BATCH_WAIT_S = 0.05
 HANDLER_TIMEOUT_S = 30.0
+# Fits the default `max.message.bytes` of a topic (1,048,588), with room for the key and what Kafka adds.
+PUBLISH_MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,15 @@ class Batches:
 
     records: int = BATCH_RECORDS
     wait_s: float = BATCH_WAIT_S
+
+
+class Outgoing(NamedTuple):
+    """A record that a handler publishes."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,30 @@ class Context:
     resource: Any = field(default=None, repr=False)
     traceparent: str = ""
     origin: str = ""
+    outgoing: list[Outgoing] = field(default_factory=list, repr=False, compare=False)
+
+    def publish(
+        self,
+        topic: str,
+        key: str | bytes | None,
+        value: str | bytes | None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Have a record written to `topic`, one of `Consumer.publishes`, once this event is settled.
+
+        It is kept in the transaction that settles the event, so exactly once, and not at all if the handler fails; the
+        topic gets it at least once, a repeat with the same `drx_outbox` header. What events of one key publish under
+        one key keeps their order. Text is written as UTF-8.
+
+        Raises:
+            ValueError: The value and headers are larger than `PUBLISH_MAX_BYTES`.
+        """
+        made = Outgoing(topic, _encoded(key), _encoded(value), dict(headers or {}))
+        size = len(made.value or b"") + sum(len(name) + len(text) for name, text in made.headers.items())
+        if size > PUBLISH_MAX_BYTES:
+            raise ValueError(PUBLISH_MAX_BYTES)
+        self.outgoing.append(made)
 
 
 class Setup(NamedTuple):
@@ -129,6 +164,7 @@ class Consumer:
         around: Opens what handlers need, such as a session with another system, and closes it after the last of them;
             handlers get what it yields as `Context.resource`. A retriable `BridgeError` on the way in is waited for; a
             `ConfigError` ends the process with exit code 2 before anything is read.
+        publishes: Topics that its handlers publish to, which must be there; see `Context.publish`.
     """
 
     name: str
@@ -141,6 +177,7 @@ class Consumer:
     group: str = ""
     tables: Tables | None = None
     around: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+    publishes: Sequence[str] = ()
     handle: EventHandler | BatchHandler | None = field(default=None, repr=False)
     jobs: list[PeriodicJob] = field(default_factory=list, repr=False)
 
@@ -201,3 +238,7 @@ class Consumer:
             name = getattr(function, "__qualname__", type(function).__qualname__)
             msg = f"consumer {self.name!r}: {name} must be declared with `async def`"
             raise ConfigError(msg)
+
+
+def _encoded(text: str | bytes | None) -> bytes | None:
+    return text.encode() if isinstance(text, str) else text

@@ -215,6 +215,7 @@ class Member:
     async def _open_settler(self, stack: AsyncExitStack, ground: Ground, resource: Any) -> Settler:
         consumer = self._consumer
         return Settler(
+            producer=await self._open_producer(stack) if consumer.publishes else None,
             consumer=consumer.within(self._settings.postgres.pool_size),
             database=self._database,
             ledger=Ledger(self._database, group=consumer.group, cluster_id=ground.cluster_id),
@@ -223,6 +224,17 @@ class Member:
             resource=resource,
             dead_letters=await self._open_dead_letters(stack, ground) if consumer.order_free else None,
         )
+
+    async def _open_producer(self, stack: AsyncExitStack) -> KafkaProducer:
+        """Open what the outbox writes with; its topics may have any number of partitions."""
+        producer = KafkaProducer(
+            connection=self._settings.kafka.connection,
+            topics=self._consumer.publishes,
+            partitions=None,
+            metrics=IngressMetrics(CollectorRegistry()),  # an ingress's; the outbox counts what it writes
+        )
+        await stack.enter_async_context(background(producer, drain_timeout_s=CLOSE_S))
+        return producer
 
     async def _open_dead_letters(self, stack: AsyncExitStack, ground: Ground) -> DeadLetters:
         group = self._consumer.group

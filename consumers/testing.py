@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import json
 import shutil
 import tempfile
 import types
@@ -124,6 +125,15 @@ class Parked(NamedTuple):
     code: str
 
 
+class Published(NamedTuple):
+    """A record that a handler published."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, str]
+
+
 class Running:
     """A consumer at work on one partition of each of its topics.
 
@@ -211,6 +221,12 @@ class Running:
             for sample in family.samples
             if sample.name == "drxbridge_consumer_records_total" and sample.labels["outcome"] == outcome
         )
+
+    async def published(self) -> list[Published]:
+        """Return what handlers have published, in order; nothing is written to Kafka, so it stays here."""
+        query = "select topic, key, value, headers::text from drx_consumer.outbox where grp = $1 order by id"
+        rows = await self.fetch(query, self._consumer.group)
+        return [Published(topic, key, value, json.loads(headers)) for topic, key, value, headers in rows]
 
     async def run_jobs(self) -> None:
         """Run every job of the consumer once, each in a transaction of its own."""

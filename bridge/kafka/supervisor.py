@@ -72,12 +72,12 @@ class KafkaProducer:
         *,
         connection: Connection,
         topics: Sequence[str],
-        partitions: int,
+        partitions: int | None,
         metrics: ProducerMetrics,
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Watch `topics`, each of which must have `partitions`; what is written may be for others, too.
+        """Watch `topics`, each of which must have `partitions`, or any number if None; others may be written, too.
 
         `now` gives Unix seconds.
         """
@@ -114,7 +114,14 @@ class KafkaProducer:
     @property
     def wrong_counts(self) -> dict[str, int | None]:
         """Topics that have another partition count than expected, or None where there is no such topic."""
-        return {topic: seen for topic, seen in self._counts.items() if seen != self._partitions}
+        return {topic: seen for topic, seen in self._counts.items() if not self._expects(seen)}
+
+    def _expects(self, seen: int | None) -> bool:
+        return seen is not None and self._partitions in {None, seen}
+
+    def partitions(self, topic: str) -> int | None:
+        """Return how many partitions a topic has; None while that is not known."""
+        return None if self._generation is None else self._generation.partitions(topic)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set or `close` is called; then nothing is sent any more."""
@@ -240,8 +247,8 @@ class KafkaProducer:
             if seen == self._counts.get(topic, self._partitions):
                 continue
             self._counts[topic] = seen
-            self._metrics.partition_count_mismatch.labels(topic).set(seen != self._partitions)
-            if seen != self._partitions:
+            self._metrics.partition_count_mismatch.labels(topic).set(not self._expects(seen))
+            if not self._expects(seen):
                 log.error("worker.partition_count", topic=topic, seen=seen, expected=self._partitions)
 
     async def _retire(self, *, settle_s: float) -> None:

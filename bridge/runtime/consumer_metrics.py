@@ -38,6 +38,7 @@ class ConsumerMetrics:
         self._records()
         self._group()
         self._parking()
+        self._outbox()
         self._health()
 
     def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
@@ -91,6 +92,13 @@ class ConsumerMetrics:
         self.dlq_records = self._counter("dlq_records", "Records sent to the dead-letter topic", ("class",))
         self.park_breaker_open = self._gauge("park_breaker_open", "1 while too much is parked to go on")
         self.parking_full_partitions = self._gauge("parking_full_partitions", "Partitions stopped by a full lot")
+
+    def _outbox(self) -> None:
+        self.outbox_records = self._gauge("outbox_records", "Records published by handlers and not yet in Kafka")
+        self.outbox_oldest_age = self._gauge("outbox_oldest_age_seconds", "Age of the oldest of them; 0 without any")
+        for gauge in (self.outbox_records, self.outbox_oldest_age):
+            gauge.labels(self.service)
+        self.outbox_published = self._counter("outbox_published", "Records from the outbox in Kafka", ("topic",))
 
     def _health(self) -> None:
         self.inflight_records = self._gauge("inflight_records", "Records taken in and not settled")

@@ -168,7 +168,7 @@ class FastPath:
         connection = settlement.connection
         placed = [self._parts.placed(event, attempt=1, connection=connection) for event in events]
         try:
-            await self._parts.call(share, placed, connection)
+            await self._parts.call(share, placed, settlement)
         except TransientError as exc:
             if exc.systemic:
                 raise

@@ -7,10 +7,13 @@ transaction looks again.
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, NamedTuple
 
+from bridge.consumer import Outgoing
 from bridge.errors import BridgeError
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Connection, Database, savepoint
@@ -62,6 +65,12 @@ with moved as (
 )
 select next_offset from moved
 """
+_PUBLISH = """
+insert into drx_consumer.outbox (grp, source_topic, source_part, topic, key, value, headers)
+select $1, $2, $3, topic, key, value, headers
+from unnest($4::text[], $5::bytea[], $6::bytea[], $7::jsonb[]) with ordinality as given (topic, key, value, headers, n)
+order by n
+"""
 
 
 class Inbox(NamedTuple):
@@ -83,6 +92,7 @@ class Settlement:
 
     Attributes:
         connection: Inside the transaction; handed to handlers.
+        outgoing: What handlers have published; put into the outbox at the end of the transaction.
     """
 
     def __init__(self, connection: Connection, *, group: str, place: Place, epoch: int) -> None:
@@ -90,6 +100,7 @@ class Settlement:
         self.connection = connection
         self.group = group
         self.place = place
+        self.outgoing: list[Outgoing] = []
         self._where = (group, place.topic, place.partition, epoch)
 
     async def fence(self, first: int) -> None:
@@ -136,26 +147,35 @@ class Settlement:
         return savepoint(self.connection)
 
     async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> None:
-        """Move the mark up to `next_offset`, never back, and keep what is settled `above` it.
+        """Move the mark up to `next_offset`, never back, and keep what is settled `above` it, and what was published.
 
         `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record.
 
         Raises:
             FencedError: The partition is not ours.
         """
+        if self.outgoing:
+            columns = [list(column) for column in zip(*self.outgoing, strict=True)]
+            columns[3] = [json.dumps(headers) for headers in columns[3]]
+            await self.connection.execute(_PUBLISH, self.group, *self.place, *columns)
         last = None if last_event_id is None else stored_text(last_event_id)
         if await self.connection.fetchrow(_SETTLE, *self._where, next_offset, last, list(above)) is None:
             raise FencedError
 
 
 class Ledger:
-    """Claims the partitions of one group and opens the transactions that settle their records."""
+    """Claims the partitions of one group and opens the transactions that settle their records.
+
+    Attributes:
+        published: Set when something new is in the outbox.
+    """
 
     def __init__(self, database: Database, *, group: str, cluster_id: str) -> None:
         """Take the cluster that new partitions are noted to belong to."""
         self._database = database
         self._group = group
         self._cluster_id = cluster_id
+        self.published = asyncio.Event()
 
     async def claim(self, place: Place, *, again: bool = False) -> Claim:
         """Take a partition: transactions of whoever had it fail from now on.
@@ -181,7 +201,10 @@ class Ledger:
     async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
         """Open the transaction that settles records of `place`; see `Database.transaction` for its errors."""
         async with self._database.transaction() as connection:
-            yield Settlement(connection, group=self._group, place=place, epoch=epoch)
+            settlement = Settlement(connection, group=self._group, place=place, epoch=epoch)
+            yield settlement
+        if settlement.outgoing:
+            self.published.set()
 
     async def mark_attempt(self, place: Place, epoch: int, offset: int) -> int:
         """Note, committed, that this record is about to be handled on its own; return how often it was.

@@ -72,8 +72,12 @@ class Parts:
         )
         return Placed(event.event, context)
 
-    async def call(self, share: Share, placed: Sequence[Placed], connection: Any) -> None:
-        """Run the handler within its bound."""
+    async def call(self, share: Share, placed: Sequence[Placed], settlement: Settlement | None) -> None:
+        """Run the handler within its bound; what it publishes goes along with the transaction it works in, if any.
+
+        Raises:
+            LookupError: It published to a topic that the consumer does not name: a bug.
+        """
         handle = self.consumer.handle
         if handle is None:
             message = f"consumer {self.consumer.name!r} has no handler"
@@ -83,8 +87,13 @@ class Parts:
             (one,) = placed
             call = cast("EventHandler", handle)(one.event, one.context)
         else:
-            call = cast("BatchHandler", handle)(placed, connection)
+            call = cast("BatchHandler", handle)(placed, None if settlement is None else settlement.connection)
         await bounded(share, _ended(call), timeout_s=timeout_s)
+        outgoing = [each for one in placed for each in one.context.outgoing]
+        if any(each.topic not in self.consumer.publishes for each in outgoing):
+            raise LookupError
+        if settlement is not None:
+            settlement.outgoing += outgoing
 
     def again_s(self, lane: Lane, exc: Exception) -> float | None:
         """Return when to try again what is not the record's fault, or None when it is to be judged.

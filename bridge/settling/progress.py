@@ -53,7 +53,8 @@ select
   (select count(*) from drx_consumer.inbox where grp = $1) as inbox,
   (select count(*) from drx_consumer.settled where grp = $1) as settled,
   (select count(*) from drx_consumer.parked_key where grp = $1) as parked_keys,
-  (select count(*) from drx_consumer.parked_event where grp = $1) as parked_events
+  (select count(*) from drx_consumer.parked_event where grp = $1) as parked_events,
+  (select count(*) from drx_consumer.outbox where grp = $1) as outbox
 """
 _ANY = """
 select exists (select from drx_consumer.progress where grp = $1)
@@ -66,6 +67,7 @@ _FORGET = (
     "delete from drx_consumer.parked_event where grp = $1",
     "delete from drx_consumer.parked_key where grp = $1",
     "delete from drx_consumer.park_breaker where grp = $1",
+    "delete from drx_consumer.outbox where grp = $1",
 )
 _FORGET_INBOX = """
 with gone as (
@@ -104,6 +106,7 @@ class Forgotten(NamedTuple):
     settled: int
     parked_keys: int
     parked_events: int
+    outbox: int
 
 
 async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Progress]:

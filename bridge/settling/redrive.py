@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 
+from bridge.consumer import Outgoing
 from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.transport import Place
@@ -104,7 +105,7 @@ class Redrive:
             if waiting is not None:
                 event = self._sorted(waiting)
                 if event is not None and await self._fresh(settlement, event):
-                    await self._call(lane, event, settlement.connection)
+                    await self._call(lane, event, settlement)
                 live = await parking.release(settlement, waiting)
                 hit(WHILE_RELEASING)
         return self._released(lane, live=waiting is None or live)
@@ -120,14 +121,15 @@ class Redrive:
             (verdict,) = await settlement.look([event.inbox]) if event is not None else ("duplicate",)
         if verdict == "conflict":
             raise PermanentError(ID_CONFLICT)
+        outgoing: Sequence[Outgoing] = ()
         if event is not None and verdict == "fresh":
-            await self._call(lane, event, None)
+            outgoing = await self._call(lane, event, None)
         async with self._parts.settling(share, frozenset()) as settlement:
             now = await parking.head(settlement, topic, lane.key)
             live = now is None
             if now is not None and now.record.offset == waiting.record.offset:
-                if event is not None:
-                    await settlement.admit((event.inbox,))
+                if event is not None and await settlement.admit((event.inbox,)) == ["fresh"]:
+                    settlement.outgoing += outgoing
                 live = await parking.release(settlement, now)
                 hit(WHILE_RELEASING)
         return self._released(lane, live=live)
@@ -151,12 +153,15 @@ class Redrive:
             raise PermanentError(ID_CONFLICT)
         return verdict == "fresh"
 
-    async def _call(self, lane: Lane, event: Sorted, connection: object) -> None:
+    async def _call(self, lane: Lane, event: Sorted, settlement: Settlement | None) -> Sequence[Outgoing]:
+        """Run the handler and return what it publishes, which goes along with the `settlement` if there is one."""
+        connection = None if settlement is None else settlement.connection
         placed = self._parts.placed(event, attempt=lane.attempt, connection=connection)
-        await self._parts.call(lane.share, (placed,), connection)
+        await self._parts.call(lane.share, (placed,), settlement)
         lane.handled = True
         self._parts.gate.passed(lane.name)
         self._parts.tally.applied((event,))
+        return placed.context.outgoing
 
     def _released(self, lane: Lane, *, live: bool) -> Next:
         lane.attempt = 0

@@ -157,7 +157,7 @@ class Replay:
                 if verdict == "fresh":
                     placed = self._parts.placed(event, attempt=1, connection=settlement.connection)
                     try:
-                        await self._parts.call(share, (placed,), settlement.connection)
+                        await self._parts.call(share, (placed,), settlement)
                     except HandlerStuckError:
                         stuck = True
                         raise

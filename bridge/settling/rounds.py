@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from bridge.consumer import Outgoing
 from bridge.errors import BridgeError, TransientError
 from bridge.settling.breaker import ParkBreakerOpenError
 from bridge.settling.failure import ID_CONFLICT, Failure, classify
@@ -25,6 +26,7 @@ class _Finished(NamedTuple):
     lane: Lane
     event: Sorted
     applied: bool
+    outgoing: Sequence[Outgoing]
 
 
 class Rounds:
@@ -56,10 +58,10 @@ class Rounds:
             (verdict,) = await settlement.look((entry,))
         return verdict
 
-    def finish(self, lane: Lane, event: Sorted, *, applied: bool) -> None:
+    def finish(self, lane: Lane, event: Sorted, *, applied: bool, outgoing: Sequence[Outgoing]) -> None:
         """Take a record whose handler is done; its key goes on when it is settled."""
         share = lane.share
-        self._finished[share].append(_Finished(lane, event, applied))
+        self._finished[share].append(_Finished(lane, event, applied, outgoing))
         if share not in self._writing:
             self._writing.add(share)
             self._start(self._write_rounds(share))
@@ -114,6 +116,9 @@ class Rounds:
         offsets = frozenset(each.event.record.offset for each in finished)
         async with self._parts.settling(share, offsets) as settlement:
             verdicts = await settlement.admit([each.event.inbox for each in finished])
+            for each, verdict in zip(finished, verdicts, strict=True):
+                if verdict == "fresh":
+                    settlement.outgoing += each.outgoing
         for each, verdict in zip(finished, verdicts, strict=True):
             if verdict == "conflict":  # of another key, and at the same moment: both were handled
                 self._parts.tally.conflicted(each.event)

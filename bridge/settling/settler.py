@@ -29,6 +29,7 @@ from bridge.settling.key_lanes import KeyLanes
 from bridge.settling.learning import Learner
 from bridge.settling.ledger import FencedError, Ledger
 from bridge.settling.observing import observe
+from bridge.settling.outbox import Outbox, Producer
 from bridge.settling.parker import Parker
 from bridge.settling.parking import ParkingFullError
 from bridge.settling.parts import Parts
@@ -63,12 +64,15 @@ class Settler:
         metrics: ConsumerMetrics,
         dead_letters: DeadLetters | None = None,
         resource: Any = None,
+        producer: Producer | None = None,
         breaker: ParkBreaker | None = None,
         learner: Learner | None = None,
         spread: Spread = random.uniform,
         release_poll_s: float = POLL_S,
     ) -> None:
         """Put the parts together; `dead_letters` is for a consumer that is order-free, and only for one.
+
+        `producer` writes what handlers publish; without one that stays in the outbox.
 
         `breaker`, `learner` (whose grace is long) and `spread` (which draws delays) have usual ones; operators'
         requests for release are looked for every `release_poll_s`.
@@ -103,6 +107,11 @@ class Settler:
             spread=spread,
             resource=resource,
         )
+        self._outbox: Outbox | None = None
+        if producer is not None:
+            self._outbox = Outbox(
+                database=database, producer=producer, group=consumer.group, metrics=metrics, published=ledger.published
+            )
         parker = Parker(parts)
         self._redrive = Redrive(parts, database=database, poll_s=release_poll_s)
         self._rounds = Rounds(
@@ -215,6 +224,8 @@ class Settler:
             self._crew.start(self._lanes.work())
         self._crew.start(self._rounds.work(self._shares.open))
         self._crew.start(self._redrive.work(self._shares.open, self._release))
+        if self._outbox is not None:
+            self._crew.start(self._outbox.work(self._shares.open))
         self._crew.start(self._brake.work())
         self._crew.start(observe(self._metrics, self._shares.open, database=self._database, group=self._consumer.group))
         failed = asyncio.create_task(self._crew.failed())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
+from bridge.consumer import Outgoing
 from bridge.errors import PermanentError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.transport import ConsumedRecord
@@ -111,7 +112,7 @@ class Single:
                 raise PermanentError(ID_CONFLICT)
             if verdict == "fresh":
                 placed = self._parts.placed(event, attempt=lane.attempt, connection=settlement.connection)
-                await self._parts.call(share, (placed,), settlement.connection)
+                await self._parts.call(share, (placed,), settlement)
                 lane.handled = True
         self._parts.gate.passed(lane.name)
         self._parts.breaker.note(other=1)
@@ -121,15 +122,17 @@ class Single:
             self._parts.tally.count(event.record.topic, "duplicate")
 
     async def _apply_outside(self, lane: Lane, event: Sorted) -> None:
+        outgoing: Sequence[Outgoing] = ()
         verdict = await self._rounds.look(lane.share, event.inbox)
         if verdict == "conflict":
             raise PermanentError(ID_CONFLICT)
         if verdict == "fresh":
             placed = self._parts.placed(event, attempt=lane.attempt, connection=None)
             await self._parts.call(lane.share, (placed,), None)
+            outgoing = placed.context.outgoing
             self._parts.gate.passed(lane.name)
             hit(AFTER_EFFECT)
-        self._rounds.finish(lane, event, applied=verdict == "fresh")
+        self._rounds.finish(lane, event, applied=verdict == "fresh", outgoing=outgoing)
 
     async def _failed(self, lane: Lane, event: Sorted, exc: Exception) -> Next | After:
         if lane.share.gone:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 
 from bridge.consumer import Batches, Consumer, Setup, Tables
+from consumers.options import read_options
 from consumers.read_model.apply import Applier
 from consumers.read_model.metrics import ReadModelMetrics
-from consumers.read_model.options import NAME, read_options
+from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.read_model.timers import Timers
 
 MIGRATIONS = files("consumers.read_model") / "migrations"
@@ -19,7 +20,7 @@ def open_read_model(setup: Setup) -> Consumer:
     Raises:
         ConfigError: A setting cannot be used.
     """
-    options = read_options(setup.options)
+    options = read_options(ReadModelOptions, NAME, setup.options)
     metrics = ReadModelMetrics(setup.registry)
     consumer = Consumer(
         NAME,
@@ -28,8 +29,8 @@ def open_read_model(setup: Setup) -> Consumer:
         # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
         unknown="park",
         group=options.group,
-        tables=Tables(migrations=MIGRATIONS, schema=options.schema),
+        tables=Tables(migrations=MIGRATIONS, schema=options.tables_schema),
     )
-    consumer.handler(Applier(schema=options.schema, metrics=metrics, alarms_from=options.alarms_from))
+    consumer.handler(Applier(schema=options.tables_schema, metrics=metrics, alarms_from=options.alarms_from))
     consumer.job(every_s=options.timers_every_s)(Timers(options, metrics=metrics))
     return consumer

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from consumers.read_model.metrics import ReadModelMetrics
-from consumers.read_model.options import Options
+from consumers.read_model.options import ReadModelOptions
 
 
 class Timers:
@@ -18,12 +18,14 @@ class Timers:
     of the moment.
     """
 
-    def __init__(self, options: Options, *, metrics: ReadModelMetrics, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, options: ReadModelOptions, *, metrics: ReadModelMetrics, now: Callable[[], float] = time.time
+    ) -> None:
         """Keep the settings; `now` is the time of day in Unix seconds."""
         self._options = options
         self._metrics = metrics
         self._now = now
-        schema = options.schema
+        schema = options.tables_schema
         self._set = f"""
             insert into "{schema}".timer as t (kind, after, gaps)
             select * from unnest($1::text[], $2::interval[], $3::float8[])

@@ -111,6 +111,13 @@ def trouble_alerts() -> list[Alert]:
             "1m",
         ),
         Alert(
+            "OutboxStuck",
+            f"max by ({_BY}) (drxbridge_outbox_oldest_age_seconds) > 300",
+            "page",
+            "What {{ $labels.service }} has published does not reach its topic",
+            "2m",
+        ),
+        Alert(
             "SafetySignal",
             f"{safety} > 0",
             "page",

@@ -9,7 +9,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bridge.settings import load_settings
-from consumers.read_model.options import read_options
+from consumers.options import read_options
+from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import load_settings as load_consumer_settings
 from tests.chart.environment import variables
 from tests.chart.rendering import RefusedError, Rendered, Values, load, merged, render
@@ -115,7 +116,7 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
             if name.partition("/")[0] in {"StatefulSet", "Deployment"} and name.endswith("ingress"):
                 assert load_settings().sources
             elif found:
-                read_options(load_consumer_settings(["read_model"]).options("read_model"))
+                read_options(ReadModelOptions, NAME, load_consumer_settings([NAME]).options(NAME))
         finally:
             for variable in found:
                 del os.environ[variable]

@@ -9,7 +9,8 @@ import pytest
 
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.settings import Settings, load_settings
-from consumers.read_model.options import read_options
+from consumers.options import read_options
+from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import ConsumerSettings
 from consumers.settings import load_settings as load_consumer_settings
 from docs.settings_page import consumer_settings_page, settings_page
@@ -79,7 +80,7 @@ def test_the_read_model_can_read_its_settings(rendered: Rendered, clean: pytest.
     settings = consumer_settings(rendered, clean)
 
     if settings is not None:
-        read_options(settings.options("read_model"))
+        read_options(ReadModelOptions, NAME, settings.options(NAME))
         assert settings.postgres.dsn is None
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import cache
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-from consumers.read_model.options import TOPICS, Options
+from consumers.read_model.options import TOPICS, ReadModelOptions
 from docs.chart_page import chart_readme
 from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render, without
 from tests.chart.schema import DEFINITIONS, NAMED, SCHEMA, is_refused, members
@@ -187,20 +186,20 @@ def test_the_read_model_has_the_options_that_it_reads() -> None:
     prefix = "consumers.read_model.options."
     offered = {path.removeprefix(prefix) for path in MEMBERS if path.startswith(prefix) and NAMED not in path}
 
-    assert offered == {field.name for field in fields(Options)}
+    assert offered == {info.alias or name for name, info in ReadModelOptions.model_fields.items()}
 
 
 def test_keda_looks_at_the_topics_that_the_read_model_reads() -> None:
     triggers = render(load("keda")).one("ScaledObject")["spec"]["triggers"]
 
     assert tuple(each["metadata"]["topic"] for each in triggers) == TOPICS
-    assert {each["metadata"]["consumerGroup"] for each in triggers} == {Options().group}
+    assert {each["metadata"]["consumerGroup"] for each in triggers} == {ReadModelOptions().group}
 
 
 def test_keda_looks_at_the_group_of_a_schema_of_its_own() -> None:
     (trigger,) = render(load("full")).one("ScaledObject")["spec"]["triggers"]
 
-    assert trigger["metadata"]["consumerGroup"] == Options(schema="read_model_2").group
+    assert trigger["metadata"]["consumerGroup"] == ReadModelOptions(schema="read_model_2").group
 
 
 def test_the_readme_has_the_values_as_they_are() -> None:

@@ -15,7 +15,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
 from consumers.read_model.consumer import open_read_model
-from consumers.testing import Call, Parked, an_event, running
+from consumers.testing import Call, Parked, Published, an_event, running
 
 TOPICS = ["drx.prescriptions.v1", "drx.accounts.v1"]
 
@@ -122,3 +122,46 @@ async def test_each_run_begins_on_an_empty_database() -> None:
         async with running(open_read_model) as desk:
             await desk.feed(an_event("prescription.sent", id="evt_same"))
             assert desk.count("applied") == 1
+
+
+@pytest.mark.parametrize("mode", [Lanes(2), Lanes(2, transactional=True), Batches()], ids=["lanes", "sql", "batches"])
+async def test_what_a_handler_publishes_is_kept_once_with_the_event_it_comes_from(mode: Lanes | Batches) -> None:
+    """Also through failure, a repeat and a release."""
+    consumer = Consumer("desk", TOPICS, mode=mode, publishes=["desk.done"])
+    healed: list[bool] = []
+
+    async def one(event: Event, context: Context) -> None:
+        context.publish("desk.done", event.key, event.id, headers={"kind": event.type})
+        if event.id == "evt_never" and not healed:
+            raise PermanentError("refused")
+
+    async def many(batch: Sequence[Placed], _connection: Any) -> None:
+        for event, context in batch:
+            await one(event, context)
+
+    consumer.handler(many if isinstance(mode, Batches) else one)
+    fine = an_event("prescription.sent", id="evt_fine")
+    never, behind = (an_event("renewal.closed", key="rx_2", id=f"evt_{name}") for name in ("never", "behind"))
+    async with running(consumer) as desk:
+        await desk.feed(fine, fine, never, behind)
+        assert await desk.published() == [
+            Published("desk.done", b"rx_1", b"evt_fine", {"kind": "prescription.sent"}),
+        ]
+
+        healed.append(True)
+        await desk.release("rx_2")
+        assert [each.value for each in await desk.published()] == [b"evt_fine", b"evt_never", b"evt_behind"]
+
+
+async def test_a_topic_that_the_consumer_does_not_name_is_a_bug() -> None:
+    consumer = Consumer("desk", TOPICS, publishes=["desk.done"])
+
+    @consumer.handler
+    async def handle(event: Event, context: Context) -> None:
+        context.publish("desk.dnoe", event.key, event.id)
+
+    async with running(consumer) as desk:
+        await desk.feed(an_event("prescription.sent", id="evt_1"))
+
+        assert await desk.published() == []
+        assert [(each.event_id, each.code) for each in await desk.parked()] == [("evt_1", "unexpected")]

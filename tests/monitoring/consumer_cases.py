@@ -19,6 +19,7 @@ from tests.monitoring.series import (
     CONSUMER,
     READER,
     flat,
+    rising,
 )
 
 
@@ -36,6 +37,7 @@ def consumers() -> list[Case]:
     rollout |= {at("consumer_rebalances_total", each, 'kind="revoked"'): step(16, last=8) for each in others}
     circuit = at("circuit_state", CONSUMER, 'state="open"')
     dead, parked = (at(each, CONSUMER, 'class="poison"') for each in ("dlq_records_total", "park_total"))
+    outbox = at("outbox_oldest_age_seconds", CONSUMER)
     fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
     safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
     return [
@@ -74,6 +76,8 @@ def consumers() -> list[Case]:
         ),
         firing("ParkingFull", {full: step(1)}),
         quiet("ParkingFull", "when there is room again", {full: f"{flat(1, HALF)} {flat(0, REST)}"}),
+        firing("OutboxStuck", {outbox: rising(60, HALF + REST)}),
+        quiet("OutboxStuck", "while it is emptied", {outbox: flat(200, HALF + REST)}),
         firing("SafetySignal", {safety: step(1, last=5)}),
         firing("SafetySignal", {safety: f"_x56 {flat(1, 5)}"}),
         firing("SafetySignal", {safety: f"{flat(0, 40)} stale _x14 {flat(2, 6)}"}),

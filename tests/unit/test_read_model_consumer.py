@@ -14,7 +14,7 @@ from bridge.errors import ConfigError
 from consumers.read_model.alarms import Alarms, Contradictions
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
 from consumers.read_model.metrics import ReadModelMetrics
-from consumers.read_model.options import Options
+from consumers.read_model.options import ReadModelOptions
 
 
 def a_read_model(**options: str) -> Consumer:
@@ -94,7 +94,7 @@ def test_it_is_installed_under_its_name() -> None:
 PAGE = (Path(__file__).parents[2] / "docs" / "read-model.md").read_text()
 
 
-@pytest.mark.parametrize("option", Options.__dataclass_fields__)
+@pytest.mark.parametrize("option", [info.alias or name for name, info in ReadModelOptions.model_fields.items()])
 def test_the_page_names_every_setting(option: str) -> None:
     assert f"`{option.upper()}`" in PAGE
 

@@ -1,0 +1,87 @@
+"""A consumer's own settings, `CONSUMER_<NAME>__<KEY>`: a model of them, and one line for what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bridge.errors import ConfigError
+
+# What a name of an instance may be: part of a group id and of metric labels.
+_INSTANCE = r"^([a-z0-9]+([_-][a-z0-9]+)*)?$"
+
+
+class Options(BaseModel):
+    """Base of a consumer's settings: a field with bounds for each; values come as text and are never shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class EndpointOptions(Options):
+    """Settings of a consumer that may run several times, each for another endpoint.
+
+    Attributes:
+        instance: Name of the endpoint; each has a group, and so progress and parked keys, of its own.
+    """
+
+    instance: Annotated[str, Field(pattern=_INSTANCE)] = ""
+
+    def group(self, name: str) -> str:
+        """Return the group id of the consumer `name` for this endpoint: `name`, or `name.instance`."""
+        return f"{name}.{self.instance}" if self.instance else name
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def read_options(model: type[AnyOptions], name: str, given: Mapping[str, str]) -> AnyOptions:
+    """Return the settings of the consumer `name`; `given` is `Setup.options`.
+
+    Raises:
+        ConfigError: One is unknown, missing, or cannot be used; the line names it and shows no value.
+    """
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as exc:
+        raise ConfigError(
+            "; ".join(
+                _complaint(model, name, error["type"], error["loc"], error["msg"])
+                for error in exc.errors(include_input=False, include_url=False)
+            )
+        ) from None
+
+
+def _complaint(model: type[Options], name: str, kind: str, place: tuple[int | str, ...], text: str) -> str:
+    field = str(place[0]) if place else ""
+    if kind == "extra_forbidden":
+        known = ", ".join(info.alias or each for each, info in model.model_fields.items())
+        return f"{name} has no setting {field!r}; it has {known}"
+    if kind == "missing":
+        return f"{name}.{field} is missing: set CONSUMER_{name.replace('-', '_').upper()}__{field.upper()}"
+    return f"{name}.{field}: {text.removeprefix('Value error, ')}"
+
+
+def _words(given: object) -> object:
+    return tuple(filter(None, (word.strip() for word in given.split(",")))) if isinstance(given, str) else given
+
+
+def _aware(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        instant = datetime.fromisoformat(given)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        msg = "a time with its zone, such as 2026-01-31T12:00:00Z"
+        raise ValueError(msg)
+    return instant
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
+"""Names with commas between them."""
+Instant = Annotated[datetime, BeforeValidator(_aware)]
+"""An instant with its zone, RFC 3339."""

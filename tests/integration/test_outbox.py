@@ -1,0 +1,103 @@
+"""What a handler publishes reaches its topic: at least once, in order per key, through kills and a missing topic."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from bridge.dev.admin import create_topics
+from bridge.kafka.routing import partition
+from bridge.kafka.transport import ConsumedRecord
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess, install_code
+from tests.integration.service_process import until
+from tests.kafka import read_all
+from tests.postgres import execute
+from tests.topic_filler import Lives, fill
+
+pytestmark = pytest.mark.kafka
+
+LIVES = Lives(12)
+RECORDS = 120
+KILLS = 2
+CODE = """
+from bridge.consumer import Consumer, Lanes
+consumer = Consumer("desk", ["{topic}"], group="{group}", mode={mode}, publishes=["{out}"])
+@consumer.handler
+async def handle(event, context):
+    context.publish("{out}", event.key, f"{{context.partition}} {{context.offset}}", headers={{"kind": event.type}})
+"""
+
+
+def waiting(dsn: str, group: str) -> int:
+    return int(execute(dsn, f"select count(*) from drx_consumer.outbox where grp = '{group}'")[0][0][0])  # noqa: S608
+
+
+def settled(dsn: str, group: str) -> int:
+    query = f"select coalesce(sum(next_offset), 0) from drx_consumer.progress where grp = '{group}'"  # noqa: S608
+    return int(execute(dsn, query)[0][0][0])
+
+
+def by_key(records: list[ConsumedRecord]) -> dict[bytes, list[bytes]]:
+    """Values of each key in the order of the topic, each where it came first."""
+    found: defaultdict[bytes, dict[bytes, None]] = defaultdict(dict)
+    for record in records:
+        assert record.key is not None
+        assert record.value is not None
+        found[record.key].setdefault(record.value)
+    return {key: list(values) for key, values in found.items()}
+
+
+@pytest.mark.parametrize("mode", ["Lanes(4)", "Lanes(4, transactional=True)"])
+async def test_what_is_published_is_there_in_order_through_kills(
+    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path, *, mode: str
+) -> None:
+    topic, out, group = topics.fresh(partitions=2), topics.fresh(partitions=3), topics.unique_key("group")
+    env = install_code(tmp_path / "package", "desk", CODE.format(topic=topic, group=group, out=out, mode=mode))
+    written = fill(cluster.bootstrap_servers, islice(LIVES.records(topic, partitions=2), RECORDS))
+    with ConsumerProcess(tmp_path, "desk", bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=env) as desk:
+        desk.ready()
+        for kill in range(1, KILLS + 1):
+            until(lambda kill=kill: settled(postgres, group) >= written * kill // (KILLS + 2), what="progress")  # type: ignore[misc]  # its default is its type
+            desk.kill()
+            desk.start()
+            desk.ready()
+        until(lambda: settled(postgres, group) == written and not waiting(postgres, group), what="an empty outbox")
+        code = await desk.end()
+    records = await read_all(cluster.bootstrap_servers, out)
+
+    assert code == 0, desk.output()
+    sources = await read_all(cluster.bootstrap_servers, topic)
+    assert by_key(records) == by_key(
+        [each._replace(value=f"{each.partition} {each.offset}".encode()) for each in sources]
+    )
+    assert {(each.partition, partition(each.key or b"", 3)) for each in records} <= {(n, n) for n in range(3)}
+    # A repeat of the same row has the same name, and no two rows have one.
+    names = {(each.header("drx_outbox"), each.value) for each in records}
+    assert len(names) == len({name for name, _ in names}) == written
+    assert all(each.header("kind") for each in records)
+
+
+async def test_a_topic_that_is_missing_is_waited_for(
+    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
+) -> None:
+    topic, group = topics.fresh(partitions=2), topics.unique_key("group")
+    out = topics.unique_key("out")
+    env = install_code(tmp_path / "package", "desk", CODE.format(topic=topic, group=group, out=out, mode="Lanes(4)"))
+    written = fill(cluster.bootstrap_servers, islice(LIVES.records(topic, partitions=2), 10))
+    with ConsumerProcess(tmp_path, "desk", bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=env) as desk:
+        desk.ready()
+        until(lambda: settled(postgres, group) == written, what="everything settled")
+        until(lambda: desk.lines("worker.outbox_waits"), what="a word about it")
+        until(lambda: desk.metric("drxbridge_outbox_records", service=group) == written, what="the metric")
+        assert waiting(postgres, group) == written
+
+        create_topics(cluster.bootstrap_servers, {out: 1})
+        until(lambda: not waiting(postgres, group), what="an empty outbox")
+        assert desk.metric("drxbridge_outbox_published_total", service=group, topic=out) == written
+
+    assert [line["code"] for line in desk.lines("worker.outbox_waits")] == ["topic_missing"]
+    assert len(await read_all(cluster.bootstrap_servers, out)) == written

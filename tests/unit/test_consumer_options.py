@@ -1,0 +1,59 @@
+"""A consumer's own settings: read once, closed, and silent about what they hold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from bridge.errors import ConfigError
+from consumers.options import EndpointOptions, Instant, Options, Words, read_options
+
+
+class DeskOptions(EndpointOptions):
+    url: str
+    types: Words = ("*",)
+    since: Instant | None = None
+    lanes: int = 8
+
+
+def test_text_becomes_what_the_model_says() -> None:
+    given = {"url": "https://desk.test", "types": "renewal.*, fill.*", "since": "2026-09-14T15:00:00Z", "lanes": "4"}
+
+    options = read_options(DeskOptions, "desk", given)
+    assert options == DeskOptions(
+        url="https://desk.test",
+        types=("renewal.*", "fill.*"),
+        since=datetime(2026, 9, 14, 15, tzinfo=UTC),
+        lanes=4,
+    )
+
+
+@pytest.mark.parametrize(("instance", "group"), [("", "desk"), ("ehr", "desk.ehr"), ("ehr-2", "desk.ehr-2")])
+def test_each_instance_is_a_group_of_its_own(instance: str, group: str) -> None:
+    assert read_options(DeskOptions, "desk", {"url": "u", "instance": instance}).group("desk") == group
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({}, r"desk-2\.url is missing: set CONSUMER_DESK_2__URL"),
+        ({"url": "u", "urls": "secret"}, r"desk-2 has no setting 'urls'; it has instance, url, types, since, lanes"),
+        ({"url": "u", "lanes": "secret"}, r"desk-2\.lanes: "),
+        ({"url": "u", "types": " , "}, r"desk-2\.types: "),
+        ({"url": "u", "since": "secret"}, r"desk-2\.since: a time with its zone"),
+        ({"url": "u", "since": "2026-09-14T15:00:00"}, r"desk-2\.since: a time with its zone"),
+        ({"url": "u", "instance": "Secret.1"}, r"desk-2\.instance: "),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_without_its_value(given: dict[str, str], line: str) -> None:
+    with pytest.raises(ConfigError, match=line) as caught:
+        read_options(DeskOptions, "desk-2", given)
+
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value).lower()
+
+
+def test_a_base_has_no_settings() -> None:
+    with pytest.raises(ConfigError, match="has no setting 'a'"):
+        read_options(Options, "desk", {"a": "1"})
