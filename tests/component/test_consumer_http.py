@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,26 +14,11 @@ from prometheus_client import CollectorRegistry
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
 from consumers.http import ANSWER_MAX_BYTES, Http, HttpMetrics, judge, open_http
 from tests.certificates import self_signed
+from tests.endpoint import Handler, an_endpoint
 
 SYSTEMIC = [301, 302, 307, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504]
 TRANSIENT = [409, 412, 500, 501, 505, 507]
 PERMANENT = [400, 402, 405, 406, 411, 413, 414, 415, 422, 451]
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-@asynccontextmanager
-async def an_endpoint(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve on a free port; gives the base URL."""
-    runner = web.ServerRunner(web.Server(handler))
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        yield f"{'http' if tls is None else 'https'}://{host}:{port}/desk"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager

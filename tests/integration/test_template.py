@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from consumers.cli import COMMANDS
 from consumers.commands.new import render
+from consumers.testing import an_event, running
 from tests.cluster import Cluster, Topics
+from tests.endpoint import an_endpoint
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives, fill
 
 PAGE = (Path(__file__).parents[2] / "docs" / "write-a-consumer.md").read_text()
-# The page's own code; what is between is the shell's.
-SHOWN = re.findall(r"```(?:python|toml|sql)\n(.*?)```", PAGE, re.DOTALL)
+# The code of the package on the page; what is between is the shell's. A comment names each further example.
+SHOWN = re.findall(r"(?<!-->\n)```(?:python|toml|sql)\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
 LIVES = Lives(30)
 
 
@@ -38,6 +45,55 @@ def test_the_handler_is_short() -> None:
 
     _, _, consumer = code.partition("consumer = ")
     assert len([line for line in consumer.splitlines() if line.strip()]) < 20
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_handler_of_an_example_is_short(name: str) -> None:
+    _, _, consumer = EXAMPLES[name].partition("consumer = ")
+    assert 0 < len([line for line in consumer.splitlines() if line.strip()]) < 20
+
+
+async def test_the_example_that_calls_a_service_posts_each_shipment_once() -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    async def courier(request: web.BaseRequest) -> web.Response:
+        body = json.loads(await request.read())
+        asked.append((request.path, request.headers["idempotency-key"], body["prescription_id"]))
+        return web.Response(status=503 if len(asked) == 1 else 204)
+
+    shipment = an_event("shipment.status_changed", id="evt_1", key="rx_1")
+    async with an_endpoint(courier) as url:
+        code = example("courier")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(code, "open_http", partial(code["open_http"], allow_http=True))
+            async with running(code["open_courier"], options={"url": url}) as desk:
+                await desk.feed(shipment, shipment, an_event("prescription.sent"))
+
+                assert desk.count("applied") == 1
+                assert desk.registry.get_sample_value(
+                    "drxbridge_courier_requests_total", {"service": "courier", "code": "http_503"}
+                )
+
+    assert asked == [("/desk/shipments", "evt_1", "rx_1")] * 2
+
+
+async def test_the_example_that_publishes_hands_over_what_names_a_pharmacy() -> None:
+    pharmacy = {"ncpdp_id": "1234567"}
+    async with running(example("renewals")["consumer"]) as desk:
+        await desk.feed(
+            an_event("renewal.requested", key="rx_1", pharmacy=pharmacy), an_event("renewal.requested", key="rx_2")
+        )
+
+        (published,) = await desk.published()
+    assert (published.topic, published.key, published.headers) == ("desk.renewals.v1", b"rx_1", {"pharmacy": "1234567"})
+    assert json.loads(published.value or b"")["prescription_id"] == "rx_1"
+
+
+def example(name: str) -> dict[str, Any]:
+    """Return the names that an example of the page defines."""
+    names: dict[str, Any] = {"__name__": name}
+    exec(compile(EXAMPLES[name], f"<example {name}>", "exec", dont_inherit=True), names)  # noqa: S102 - our own page
+    return names
 
 
 def test_the_page_names_commands_that_exist() -> None:

@@ -1,0 +1,25 @@
+"""An HTTP server of a test's own, for what calls out."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def an_endpoint(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Serve on a free port; gives the base URL."""
+    runner = web.ServerRunner(web.Server(handler))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        yield f"{'http' if tls is None else 'https'}://{host}:{port}/desk"
+    finally:
+        await runner.cleanup()
