@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bridge.ingress.dedupe import Dedupe
+from bridge.kafka.follower import Follower
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.ordinals import Ordinals
 from bridge.kafka.ports import NoBuffer
 from bridge.kafka.publisher import Encode, Publisher
-from bridge.kafka.recall import Recall
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.runtime.hand import Hand
@@ -77,24 +77,28 @@ async def open_durability(
         await aside(settings.kafka.connection.options)
         producer = _producer(settings, routing, metrics)
         spool = _spool(settings, metrics)
-        lanes = Lanes(
-            producer=producer,
-            spool=spool,
-            memory=dedupe,
-            late_acks=metrics.late_acks,
-            limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
-        )
-        metrics.spooling_partitions.set_function(lambda: lanes.spooling)
-        metrics.spool_blocked_partitions.set_function(lambda: lanes.blocked)
-        recall = Recall(
+        follower = Follower(
             connection=settings.kafka.connection,
             topics=lambda: {*routing.topics, *lanes.topics},
             memory=dedupe,
             window_s=max(windows_s.values(), default=0.0),
             records_max=settings.dedupe.capacity,
             oldest_s=lambda: spool.oldest_ms() / 1000 or None,
+            mode=settings.dedupe.follow,
         )
-        workers: list[Worker] = [recall]
+        metrics.dedupe_ready.set_function(lambda: follower.ready)
+        metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
+        lanes = Lanes(
+            producer=producer,
+            spool=spool,
+            memory=dedupe,
+            late_acks=metrics.late_acks,
+            limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
+            catch_up=follower.catch_up,
+        )
+        metrics.spooling_partitions.set_function(lambda: lanes.spooling)
+        metrics.spool_blocked_partitions.set_function(lambda: lanes.blocked)
+        workers: list[Worker] = [follower]
         if isinstance(spool, Spool):
             stack.push_async_callback(spool.close)
             await spool.open(lanes.recovered)
@@ -139,7 +143,6 @@ def _dedupe(settings: Settings, windows_s: Mapping[str, float], metrics: Ingress
     dedupe = Dedupe(
         windows_s=windows_s, capacity=settings.dedupe.capacity, evicted_early=metrics.dedupe_evicted_early.inc
     )
-    metrics.dedupe_ready.set_function(lambda: dedupe.ready)
     metrics.dedupe_ids.set_function(lambda: len(dedupe))
     return dedupe
 

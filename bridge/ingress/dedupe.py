@@ -78,8 +78,8 @@ class Dedupe:
     """The index of one ingress process.
 
     Attributes:
-        ready: The tail of our own topics has been read: what earlier processes and other replicas wrote is known.
-        finished: `ready`, or the tail cannot be read and nobody should wait for it any more.
+        finished: The tails of our own topics have been read, so that what earlier processes and other replicas wrote is
+            known; or they cannot be read, and nothing should wait for them any more.
     """
 
     def __init__(
@@ -103,7 +103,6 @@ class Dedupe:
         self._table = IdTable(capacity, evicted_early=evicted_early)
         self._pending: dict[int, _Pending] = {}
         self._now = now
-        self.ready = False
         self.finished = False
 
     def __len__(self) -> int:

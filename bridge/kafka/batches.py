@@ -59,15 +59,15 @@ class Batches:
         # Of which a batch could not be read: they are read record by record, so that those before it are not dropped.
         self._suspects: set[Any] = set()
 
-    async def take(self, places: Collection[Place]) -> Mapping[Place, list[Any]]:
-        """Return the records that were fetched of `places`, `POLL_RECORDS` at most, without a wait.
+    async def take(self, places: Collection[Place], *, most: int = POLL_RECORDS) -> Mapping[Place, list[Any]]:
+        """Return the records that were fetched of `places`, `most` of them, without a wait.
 
         Raises:
             UnreadableBatchError: The next batch of a partition; what can be read before it has been returned.
             KafkaError: As `getmany`.
         """
         found: dict[Place, list[Any]] = {}
-        left = POLL_RECORDS
+        left = most
         fetched = self._consumer._fetcher._records  # noqa: SLF001 - the partitions that have something, the oldest first
         for each in [each for each in fetched if each in places]:  # both are named tuples of a topic and a number
             try:

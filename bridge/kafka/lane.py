@@ -106,11 +106,13 @@ class Lane:
         rescue: The call of the spool that took over what was in flight.
         singly: So many of the next records are written one by one, to find the one at fault.
         blocked: Code of what Kafka refuses about the head, or empty.
+        caught_up: What others had written to the partition before this drain began is known.
     """
 
     __slots__ = (
         "appending",
         "blocked",
+        "caught_up",
         "closing",
         "flight",
         "partition",
@@ -137,6 +139,7 @@ class Lane:
         self.rescue: asyncio.Future[None] | None = None
         self.singly = 0
         self.blocked = ""
+        self.caught_up = False
 
     @property
     def place(self) -> tuple[str, int]:

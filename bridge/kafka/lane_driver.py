@@ -11,7 +11,7 @@ import structlog
 from bridge.errors import NotDurableError
 from bridge.kafka.lane import Item, Lane
 from bridge.kafka.lane_accounts import Accounts
-from bridge.kafka.ports import Buffer, Memory, Producer, RecordRefusedError
+from bridge.kafka.ports import Buffer, CatchUp, Memory, Producer, RecordRefusedError
 from bridge.kafka.record import Record
 from bridge.kafka.spooled import identity_of, unpack
 from bridge.runtime import failpoints
@@ -44,6 +44,7 @@ class LaneDriver:
         memory: Memory,
         accounts: Accounts,
         trip: Callable[[Lane, Sequence[Item]], bool],
+        catch_up: CatchUp,
     ) -> None:
         """Have `trip` spool what cannot be written; it answers whether the spool takes it."""
         self._producer = producer
@@ -51,6 +52,7 @@ class LaneDriver:
         self._memory = memory
         self._accounts = accounts
         self._trip = trip
+        self._catch_up = catch_up
         self._ending = asyncio.Event()
 
     def start(self, lane: Lane) -> None:
@@ -132,6 +134,11 @@ class LaneDriver:
             if lane.closing:
                 self._trip(lane, ())
             await pause(self._ending, LOOK_S)
+            return attempt
+        if not lane.caught_up:
+            # Another replica may have written the same meanwhile.
+            lane.caught_up = True
+            await self._catch_up(*lane.place)
             return attempt
         entries = await self._spool.peek(lane.place, most=lane.most(BATCH_MAX), most_bytes=PEEK_MAX_BYTES)
         if not entries:  # the disk cannot be read now

@@ -15,7 +15,7 @@ from bridge.event import Durable
 from bridge.kafka.lane import Accepted, Item, Lane, Ticket
 from bridge.kafka.lane_accounts import Accounts
 from bridge.kafka.lane_driver import LaneDriver
-from bridge.kafka.ports import Buffer, Memory, Producer
+from bridge.kafka.ports import Buffer, CatchUp, Memory, Producer, knows_all
 from bridge.kafka.spooled import identity_of, pack, unpack
 from bridge.spool.format import Entry
 
@@ -51,7 +51,14 @@ class Lanes:
     """The way from accepted records to Kafka or the disk; nothing is ever reordered within a partition."""
 
     def __init__(
-        self, *, producer: Producer, spool: Buffer, memory: Memory, late_acks: Counter, limits: Limits
+        self,
+        *,
+        producer: Producer,
+        spool: Buffer,
+        memory: Memory,
+        late_acks: Counter,
+        limits: Limits,
+        catch_up: CatchUp = knows_all,
     ) -> None:
         """Write by `producer`, and keep in `spool` what cannot be written in time."""
         self._producer = producer
@@ -60,7 +67,12 @@ class Lanes:
         self._limits = limits
         self._accounts = Accounts(tell=memory.settled, late_acks=late_acks)
         self._driver = LaneDriver(
-            producer=producer, spool=spool, memory=memory, accounts=self._accounts, trip=self._trip
+            producer=producer,
+            spool=spool,
+            memory=memory,
+            accounts=self._accounts,
+            trip=self._trip,
+            catch_up=catch_up,
         )
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._tickets: deque[Ticket] = deque()  # not expired; all have the same time, so the oldest is the first
@@ -196,7 +208,7 @@ class Lanes:
         """Have a lane spool, `front` and then what waits, if the spool takes it; what is in flight goes before."""
         if self._spool.code:
             return False
-        lane.spooling, lane.closing = True, False
+        lane.spooling, lane.closing, lane.caught_up = True, False, False
         items = [item for item in lane.flight if item.state == "open" and not item.on_disk]
         items += front
         for item in lane.waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from bridge.errors import NotDurableError
@@ -73,6 +73,15 @@ class Memory(Protocol):
 
     def settled(self, identity: Identity, state: Settled) -> None:
         """Be told what became of an event."""
+
+
+# Returns, within a bound, when `Memory` knows what a partition of a topic holds at this moment; never raises.
+CatchUp = Callable[[str, int], Awaitable[None]]
+
+
+async def knows_all(topic: str, partition: int) -> None:
+    """Stand where nobody else writes to the topics."""
+    del topic, partition
 
 
 class NoBuffer:

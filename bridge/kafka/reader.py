@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.batches import Batches, UnreadableBatchError
+from bridge.kafka.batches import POLL_RECORDS, Batches, UnreadableBatchError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord, Place
@@ -65,34 +65,46 @@ async def open_reader(
 
 @asynccontextmanager
 async def open_tail(
-    connection: Connection, topic: str, *, since_ms: int, records_max: int, unreadable: Unreadable
-) -> AsyncIterator[TopicReader]:
-    """Open a reader of the end of `topic`, whose records are polled by few at a time.
+    connection: Connection,
+    topic: str,
+    *,
+    since_ms: int,
+    records_max: int,
+    noted: Mapping[int, int],
+    unreadable: Unreadable,
+) -> AsyncIterator[Tail]:
+    """Open a reader of the newest records of `topic` and of what follows, polled by few at a time.
 
     Args:
         connection: As `open_reader`.
         topic: As `open_reader`.
         since_ms: From the first record of each partition that is not older, by its own timestamp.
         records_max: At most the newest so many, each partition an equal part.
+        noted: By partition, the offset to go on from instead; ignored where the log does not have it any more.
         unreadable: As `open_reader`.
 
     Raises:
         ConfigError: As `open_reader`.
-        ReadError: As `open_reader`.
+        ReadError: As `open_reader`, or no partition has a leader.
     """
-    starts = partial(_newest, since_ms=since_ms, records_max=records_max)
-    slices = {
-        "max_poll_records": SLICE_RECORDS,
+    starts = partial(_newest, since_ms=since_ms, records_max=records_max, noted=noted)
+    options = {
         "fetch_max_bytes": TAIL_FETCH_MAX_BYTES,
         "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES,
     }
-    async with _open(connection, [topic], starts, unreadable, **slices) as reader:
-        yield reader
+    async with _open(connection, [topic], starts, unreadable, led_only=True, **options) as reader:
+        yield Tail(reader, topic)
 
 
 @asynccontextmanager
 async def _open(
-    connection: Connection, topics: Sequence[str], starts: _Starts, unreadable: Unreadable | None, **options: int
+    connection: Connection,
+    topics: Sequence[str],
+    starts: _Starts,
+    unreadable: Unreadable | None,
+    *,
+    led_only: bool = False,
+    **options: int,
 ) -> AsyncIterator[TopicReader]:
     reach = await asyncio.to_thread(connection.options)
     reach["bootstrap_servers"] = await reachable(connection.servers)
@@ -114,6 +126,10 @@ async def _open(
                 await consumer.start()
                 await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer names no topics
                 places = places_of(consumer, topics)
+                if led_only:
+                    places = [place for place in places if place.partition in led(consumer, place.topic)]
+                if not places:
+                    raise ReadError("no_leader", f"no partition of {', '.join(topics)} has a leader")
                 consumer.assign(places)
                 ends = await consumer.end_offsets(places)
                 offsets = await starts(consumer, ends)
@@ -136,24 +152,33 @@ async def _ends(_consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
     return ends
 
 
-async def _newest(consumer: Any, ends: Mapping[Any, int], *, since_ms: int, records_max: int) -> Mapping[Any, int]:
+async def _newest(
+    consumer: Any, ends: Mapping[Any, int], *, since_ms: int, records_max: int, noted: Mapping[int, int]
+) -> Mapping[Any, int]:
     firsts = await _beginnings(consumer, ends)
     since = await consumer.offsets_for_times(dict.fromkeys(ends, max(0, since_ms)))
     share = records_max // len(ends)
-    return {
-        place: end if since[place] is None else max(firsts[place], since[place].offset, end - share)
-        for place, end in ends.items()
-    }
+    starts = {}
+    for place, end in ends.items():
+        offset = noted.get(place.partition, -1)
+        if not firsts[place] <= offset <= end:  # the topic was made anew, or its log was cut off at either end
+            offset = end if since[place] is None else since[place].offset
+        starts[place] = max(firsts[place], offset, end - share)
+    return starts
 
 
 class TopicReader:
-    """Records of all partitions, each partition in order."""
+    """Records of all partitions, each partition in order.
+
+    Attributes:
+        ends: By partition, as the client names it, the offset after the last record at the opening.
+    """
 
     def __init__(self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None) -> None:
-        """Read from where `consumer` stands; `ends` are the offsets after the last records at the opening."""
+        """Read from where `consumer` stands."""
         self._consumer = consumer
         self._batches = Batches(consumer)
-        self._ends = ends
+        self.ends = ends
         self._unreadable = unreadable
         self._heard_at = 0.0
 
@@ -165,9 +190,9 @@ class TopicReader:
         """
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
-        while left := [place for place, end in self._ends.items() if await self._consumer.position(place) < end]:
-            for record in await self._poll(left):
-                if record.offset < self._ends[TopicPartition(record.topic, record.partition)]:
+        while left := [place for place, end in self.ends.items() if await self._consumer.position(place) < end]:
+            for record in await self.poll(left):
+                if record.offset < self.ends[TopicPartition(record.topic, record.partition)]:
                     yield record
                 self._heard_at = loop.time()
             if loop.time() - self._heard_at > SILENT_S:
@@ -180,15 +205,20 @@ class TopicReader:
             ReadError: A batch cannot be read.
         """
         while True:
-            for record in await self._poll(list(self._ends)):
+            for record in await self.poll(list(self.ends)):
                 yield record
 
-    async def _poll(self, places: list[Any]) -> list[ConsumedRecord]:
+    async def poll(self, places: list[Any], *, most: int = POLL_RECORDS) -> list[ConsumedRecord]:
+        """Return what has come from some places, after `POLL_S` also nothing.
+
+        Raises:
+            ReadError: The brokers refuse it, or a batch cannot be read.
+        """
         try:
-            found = await self._batches.take(places)
+            found = await self._batches.take(places, most=most)
             if not found:
                 await self._batches.news(POLL_S)
-                found = await self._batches.take(places)
+                found = await self._batches.take(places, most=most)
         except UnreadableBatchError as exc:
             await self._pass_over(exc)
             return []
@@ -208,6 +238,81 @@ class TopicReader:
         self._consumer.seek(TopicPartition(topic, partition), after)
         self._heard_at = asyncio.get_running_loop().time()
         self._unreadable(batch.place, batch.offset, after)
+
+
+class Tail:
+    """The newest records of one topic and what follows, with where it stands.
+
+    Attributes:
+        ends: By partition, the offset after the last record at the opening.
+    """
+
+    def __init__(self, reader: TopicReader, topic: str) -> None:
+        """Take what comes from `reader`, which has this topic alone."""
+        self._reader = reader
+        self._consumer = reader._consumer  # noqa: SLF001 - of this module
+        self._topic = topic
+        self._places = list(reader.ends)
+        self.ends = {place.partition: end for place, end in reader.ends.items()}
+
+    async def poll(self) -> list[ConsumedRecord]:
+        """Return what has come, after `POLL_S` also nothing.
+
+        Raises:
+            ReadError: The brokers refuse it; offsets may be out of range.
+        """
+        return await self._reader.poll(self._places, most=SLICE_RECORDS)
+
+    async def positions(self) -> dict[int, int]:
+        """Return by partition the offset of the next record."""
+        return {place.partition: await self._consumer.position(place) for place in self._places}
+
+    def heard(self) -> dict[int, tuple[int, int]]:
+        """Return by partition the time of the last answer, opaque, and the end of the log that it named."""
+        answers = {
+            place.partition: (self._consumer.last_poll_timestamp(place), self._consumer.last_stable_offset(place))
+            for place in self._places
+        }
+        return {partition: (at, end) for partition, (at, end) in answers.items() if at is not None}
+
+    async def end_of(self, partition: int) -> int:
+        """Ask for the offset after the last record of a partition.
+
+        Raises:
+            ReadError: There is no answer.
+        """
+        place = TopicPartition(self._topic, partition)
+        try:
+            found: dict[Any, int] = await self._consumer.end_offsets([place])
+        except CLIENT_FAILURES as exc:
+            raise ReadError("no_answer", "the brokers have stopped answering") from exc
+        return found[place]
+
+    def is_whole(self) -> bool:
+        """Whether every partition of the topic is read."""
+        known: set[int] | None = self._consumer.partitions_for_topic(self._topic)
+        return known == self.ends.keys()
+
+    def is_stale(self) -> bool:
+        """Whether another reader would do better.
+
+        The client has lost one of its tasks and would say nothing for ever; or partitions were added, or came to a
+        leader, or lost it. Where one has none, aiokafka asks for metadata again and again without a pause.
+        """
+        tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - no public way
+        if any(task.done() for task in tasks):
+            return True
+        return led(self._consumer, self._topic) != self.ends.keys()
+
+    def look_again(self) -> None:
+        """Have the metadata renewed in the background."""
+        self._consumer._client.force_metadata_update()  # noqa: SLF001 - no public way
+
+
+def led(consumer: Any, topic: str) -> set[int]:
+    """Return the partitions of a topic that have a leader."""
+    found: set[int] = consumer._client.cluster.available_partitions_for_topic(topic) or set()  # noqa: SLF001 - no public way
+    return found
 
 
 def consumed(record: Any) -> ConsumedRecord:

@@ -132,7 +132,10 @@ class IngressMetrics:
         self.freshness_negative = self._counter("freshness_negative", "Events from the future", ("service", "segment"))
 
     def _dedupe(self) -> None:
-        self.dedupe_ready = self._gauge("dedupe_ready", "1 when the ids in the tail of our topics have been read")
+        self.dedupe_ready = self._gauge("dedupe_ready", "1 while the ids in the tail of our topics are known")
+        self.dedupe_follow_lag_seconds = self._gauge(
+            "dedupe_follow_lag_seconds", "Since when ids that other replicas wrote may be unknown; NaN without a follow"
+        )
         self.dedupe_ids = self._gauge("dedupe_ids", "Ids of committed and spooled events that are remembered")
         self.dedupe_evicted_early = self._counter(
             "dedupe_evicted_early", "Ids forgotten for lack of capacity before their window was over"

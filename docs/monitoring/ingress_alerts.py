@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bridge.kafka.follower import LAG_MAX_S
 from docs.monitoring.alert import Alert, grew
 from docs.monitoring.objectives import FAST, SLOW, burns
 
@@ -184,6 +185,14 @@ def durability_alerts() -> list[Alert]:
             "ticket",
             "The ids of earlier events have not been read: a repeat may be written again",
             "15m",
+        ),
+        Alert(
+            "DedupeFollowLag",
+            f"max by (namespace, instance) (drxbridge_dedupe_follow_lag_seconds) > {LAG_MAX_S:.0f}\n"
+            'and on (namespace, instance) drxbridge_producer_state{state="ready"} == 1',
+            "ticket",
+            "What other replicas write is not known here: a repeat of it may be written again",
+            "10m",
         ),
     ]
 

@@ -84,6 +84,12 @@ KAFKA = (
         {"{{instance}}": most("dedupe_ids", "instance")},
     ),
     Panel(
+        "Ids of other replicas",
+        "How far behind the topics are read; nothing without a follow.",
+        "s",
+        {"{{instance}}": most("dedupe_follow_lag_seconds", "instance")},
+    ),
+    Panel(
         "Late acknowledgements",
         "After the sender had another answer.",
         "ops",

@@ -38,6 +38,7 @@ class Subject:
         self, *, spool_after_s: float = LONG_S, deadline_s: float = LONG_S, spool: FakeSpool | None = None
     ) -> None:
         """Begin with a Kafka and a disk that work."""
+        self.caught_up: list[tuple[str, int]] = []
         self.producer = FakeProducer({TOPIC: 12})
         self.spool = spool or FakeSpool()
         self.memory = FakeMemory()
@@ -48,7 +49,13 @@ class Subject:
             memory=self.memory,
             late_acks=self.late,
             limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s),
+            catch_up=self._catch_up,
         )
+
+    async def _catch_up(self, topic: str, partition: int) -> None:
+        """Note it, and have another replica's records known only now."""
+        self.caught_up.append((topic, partition))
+        self.memory.committed.add("elsewhere")
 
     def send(self, *ids: str, partition: int = 0) -> list[asyncio.Future[Durable]]:
         return [self.lanes.enqueue([accepted(each, n, partition=partition)]) for n, each in enumerate(ids)]
@@ -210,6 +217,17 @@ async def test_a_drain_waits_until_the_topics_were_read(subject: Subject) -> Non
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == ["b"]
+
+
+async def test_each_drain_first_looks_at_what_others_have_written(subject: Subject) -> None:
+    for ids in (["elsewhere", "a"], ["b"]):
+        subject.producer.connected = False
+        assert await asyncio.gather(*subject.send(*ids)) == ["spooled"] * len(ids)
+        subject.producer.connected = True
+        await until(lambda: not subject.lanes.spooling)
+
+    assert subject.written == ["a", "b"]
+    assert subject.caught_up == [PLACE, PLACE]
 
 
 async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(subject: Subject) -> None:

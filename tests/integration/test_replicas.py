@@ -1,8 +1,9 @@
-"""Two ingresses behind one address do not know of each other's deliveries; what both write is settled by consumers."""
+"""Two ingresses behind one address know of each other's deliveries; what both write is settled by consumers."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
 from tests.integration.service_process import HANG_S, until
+from tests.kafka import killed
 from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
@@ -44,10 +46,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @asynccontextmanager
 async def replica(
-    directory: Path, cluster: Cluster, session: aiohttp.ClientSession, source: str
+    directory: Path, cluster: Cluster, session: aiohttp.ClientSession, source: str, **settings: str
 ) -> AsyncIterator[IngressProcess]:
     """Run one that is ready, and has read what was in the topics before it."""
-    with IngressProcess(directory / uuid4().hex, cluster.bootstrap_servers, source=source) as ingress:
+    with IngressProcess(directory / uuid4().hex, cluster.bootstrap_servers, source=source, **settings) as ingress:
         await asyncio.to_thread(ingress.ready)
         while not await recalled(session, ingress):  # noqa: ASYNC110 - another process gives us no event
             await asyncio.sleep(0.05)
@@ -72,10 +74,74 @@ def said(reply: Reply) -> tuple[int, str]:
     return reply.status, reply.json["outcome"] + reply.json.get("reason", "")
 
 
+async def test_what_another_replica_took_is_a_duplicate_and_another_body_is_parked(
+    cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
+) -> None:
+    same, other = a_body(), a_body(account_id="acct_2")
+    unusable = a_body(id="evt_bad", type="prescription.unheard_of")
+    async with (
+        replica(tmp_path, cluster, session, source) as left,
+        replica(tmp_path, cluster, session, source) as right,
+    ):
+        taken = [
+            await deliver(session, left, same, webhook_id="evt_1"),
+            await deliver(session, left, unusable, webhook_id="evt_bad"),
+        ]
+        while await gauge(session, right, "dedupe_ids") < len(taken):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        retries = [
+            await deliver(session, right, same, webhook_id="evt_1"),
+            await deliver(session, right, other, webhook_id="evt_1"),
+            await deliver(session, right, unusable, webhook_id="evt_bad"),
+        ]
+        lags = [await gauge(session, each, "dedupe_follow_lag_seconds") for each in (left, right)]
+        records = await left.records()
+
+    assert [said(reply) for reply in taken] == [(200, "accepted"), (202, "parkedunknown_type")]
+    assert [said(reply) for reply in retries] == [
+        (200, "duplicate"),
+        (202, "parkedid_conflict"),
+        (202, "parkedunknown_type"),
+    ]
+    assert sorted(header(each, "ce_id") for each in records) == ["evt_1", "evt_1", "evt_bad"]
+    assert all(lag >= 0 for lag in lags)
+
+
+async def test_what_two_replicas_spooled_is_written_once(
+    cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
+) -> None:
+    """The second one is frozen until the first has drained: it is where it was, and must look before it writes."""
+    bodies = {f"evt_{n}-{source}": a_body(id=f"evt_{n}-{source}", data_prescription_id=f"rx-{n}") for n in range(30)}
+    async with (
+        replica(tmp_path, cluster, session, source) as left,
+        replica(tmp_path, cluster, session, source) as right,
+    ):
+        async with killed(cluster):
+            for each in (left, right):
+                # Its client still has this one in flight, so it may be written beside what is drained.
+                await deliver(session, each, a_body(id=f"evt_first-{source}"), webhook_id=f"evt_first-{source}")
+            taken = [
+                await deliver(session, each, body, webhook_id=webhook_id)
+                for webhook_id, body in bodies.items()
+                for each in (left, right)
+            ]
+            right.send_signal(signal.SIGSTOP)
+        while await gauge(session, left, "spool_events"):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+        right.send_signal(signal.SIGCONT)
+        while await gauge(session, right, "spool_events"):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+        written = Counter(header(each, "ce_id") for each in await left.records())
+
+    assert {said(reply) for reply in taken} == {(202, "spooled")}
+    del written[f"evt_first-{source}"]
+    assert written == dict.fromkeys(bodies, 1)
+
+
 async def test_what_two_replicas_took_is_applied_once_and_another_body_is_parked(
     cluster: Cluster, session: aiohttp.ClientSession, source: str, postgres: str, tmp_path: Path
 ) -> None:
-    """One sender that hears nothing from the first replica and goes to the second."""
+    """One sender that hears nothing from the first replica and goes to the second, which does not follow it."""
     kafka = cluster.bootstrap_servers
     env = consumer_environment(bootstrap_servers=kafka, dsn=postgres)
     code, _, err = await drx_consumer(env, "init", "read_model", "--from", "latest")
@@ -85,8 +151,8 @@ async def test_what_two_replicas_took_is_applied_once_and_another_body_is_parked
         for what, account in (("same", "acct_1"), ("clash", "acct_1"), ("clash", "acct_2"))
     )
     async with (
-        replica(tmp_path, cluster, session, source) as left,
-        replica(tmp_path, cluster, session, source) as right,
+        replica(tmp_path, cluster, session, source, DEDUPE__FOLLOW="off") as left,
+        replica(tmp_path, cluster, session, source, DEDUPE__FOLLOW="off") as right,
     ):
         taken = [
             await deliver(session, left, same, webhook_id=f"same-{source}"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.event import Identity, ParkReason
-from bridge.kafka.recall import identity_of
+from bridge.kafka.follower import identity_of
 from bridge.kafka.record import Header, Record, event_record, unrecognized_record
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event

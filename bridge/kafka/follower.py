@@ -1,0 +1,408 @@
+"""Read our own topics, headers only: their tails at a start, then what comes, so that a repeat of it is recognised.
+
+What other replicas write is known here some milliseconds after it was committed; what this process has written comes by
+too, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from math import nan
+from typing import Literal, NamedTuple, Protocol
+
+import structlog
+
+from bridge.errors import BridgeError
+from bridge.event import Identity
+from bridge.kafka.connection import Connection
+from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_reader, open_tail
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.runtime.lifecycle import pause, unless
+from bridge.runtime.logging import trail
+
+log = structlog.get_logger()
+
+FollowMode = Literal["auto", "on", "off"]
+
+# After each slice of a tail, about as long as a slice takes: deliveries are already accepted and have the loop half of
+# the time.
+PAUSE_S = 0.002
+# After each poll that brought less than a slice. Each costs a fetch for each broker (about 0.5 ms of CPU), however few
+# records it brings; a sender that tries again waits longer than this.
+FOLLOW_PAUSE_S = 0.005
+# Between two looks at what is to be read and how far that is.
+LOOK_S = 0.25
+# Between two requests for metadata while a partition has no leader.
+METADATA_S = 5.0
+# Between two attempts to ask for the end of a log.
+ASK_S = 0.05
+# `auto` follows less than this: at 20 µs for a record, a tenth of a core. It is taken up again a fifth below.
+FOLLOW_MAX_PER_S = 5_000
+FOLLOW_AGAIN_PER_S = 4_000
+# A follow that is further behind is not `ready`. A broken connection is noticed after 15 s, and mended within seconds.
+LAG_MAX_S = 30.0
+
+_SHA256 = re.compile(rb"[0-9a-f]{64}")
+
+
+class Memory(Protocol):
+    """What is told about each record.
+
+    Attributes:
+        finished: Set when all tails have been read, or when nothing should wait for that any longer.
+    """
+
+    finished: bool
+
+    def recalled(self, identity: Identity, at_s: float) -> None:
+        """Note what is in a topic, of a delivery received at `at_s` (Unix seconds); the same may be told twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowPatience:
+    """How long is waited for what.
+
+    Attributes:
+        retry_s: Between two attempts to read a topic.
+        give_up_s: With brokers that can be reached, nothing waits longer for a tail that cannot be read.
+        retry_late_s: Between two attempts at such a tail after that.
+        catch_up_s: A drain waits no longer for the follow than this; a broken connection takes a second or two.
+        weigh_s: The rate of `auto` is measured over this long, so that the drain after an outage rarely counts.
+    """
+
+    retry_s: float = 1.0
+    give_up_s: float = 120.0
+    retry_late_s: float = 60.0
+    catch_up_s: float = 5.0
+    weigh_s: float = 60.0
+
+
+class _Mark(NamedTuple):
+    """The end of a log when a broker named it; `at` is monotonic time."""
+
+    end: int
+    at: float
+
+
+@dataclass(slots=True, eq=False)
+class _Topic:
+    """How far one topic has been read.
+
+    Attributes:
+        positions: By partition, the offset of the next record.
+        ends: By partition, the last known end of the log.
+        marks: By partition, an end that has not been reached yet.
+        current_at: By partition, the latest monotonic time of which all that was there then has been read.
+        answers: By partition, what tells the last answer of a broker from the one before.
+        answered_at: Monotonic time at which any broker answered.
+        read: The tails of all partitions have been read.
+        code: Why the last attempt ended; empty without one.
+        tail: While it is being read.
+        moved: Set and replaced when positions have moved.
+    """
+
+    name: str
+    positions: dict[int, int] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
+    marks: dict[int, _Mark] = field(default_factory=dict)
+    current_at: dict[int, float] = field(default_factory=dict)
+    answers: dict[int, int] = field(default_factory=dict)
+    answered_at: float = 0.0
+    read: bool = False
+    code: str = ""
+    tail: Tail | None = None
+    task: asyncio.Task[None] | None = None
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def move(self, positions: dict[int, int]) -> None:
+        """Note how far it has been read, and wake those who wait for that."""
+        self.positions |= positions
+        self.moved.set()
+        self.moved = asyncio.Event()
+
+    def begin(self, tail: Tail, positions: dict[int, int], now: float) -> None:
+        """Note that another client reads it from now on."""
+        self.tail = tail
+        self.marks.clear()
+        self.answers.clear()
+        self.answered_at = now
+        self.move(positions)
+
+    def look(self, answers: dict[int, tuple[int, int]], now: float) -> None:
+        """Note what brokers have said of the ends of the log."""
+        for partition, (answer, end) in answers.items():
+            if self.answers.get(partition) != answer:
+                self.answers[partition], self.answered_at, self.ends[partition] = answer, now, end
+                self.marks.setdefault(partition, _Mark(end, now))
+            mark = self.marks.get(partition)
+            if mark is not None and self.positions[partition] >= mark.end:
+                self.current_at[partition] = mark.at
+                del self.marks[partition]
+
+
+class Follower:
+    """A worker that tells `memory` what the topics hold; each topic is read by a task and a client of its own."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        topics: Callable[[], Collection[str]],
+        memory: Memory,
+        window_s: float,
+        records_max: int,
+        oldest_s: Callable[[], float | None] = lambda: None,
+        mode: FollowMode = "auto",
+        now: Callable[[], float] = time.time,
+        patience: FollowPatience = FollowPatience(),
+    ) -> None:
+        """Tell `memory` what is in the topics.
+
+        Args:
+            connection: How the brokers are reached.
+            topics: Those that are written, and those that what waits was accepted for; asked again and again.
+            memory: What is told.
+            window_s: The longest that anything is remembered; what is older is not read.
+            records_max: Most records of one topic, the newest.
+            oldest_s: Receipt (Unix seconds) of the oldest delivery that waits to be written, if any: a process that
+                died may have written it already, so this far back is read, too.
+            mode: Whether reading goes on after the tails.
+            now: Unix seconds.
+            patience: How long is waited for what.
+        """
+        self._connection = connection
+        self._names = topics
+        self._memory = memory
+        self._window_s = window_s
+        self._records_max = records_max
+        self._oldest_s = oldest_s
+        self._mode = mode
+        self._now = now
+        self._patience = patience
+        self._topics: dict[str, _Topic] = {}
+        self._following = mode != "off"
+        self._tail_turn = asyncio.Lock()
+        self._reachable_since: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Every tail has been read, and the follow, if any, is not far behind."""
+        return bool(self._topics) and all(topic.read for topic in self._topics.values()) and not self._lags
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since all that was in the topics had been read; NaN before the first time, and without a follow."""
+        times = [at for topic in self._topics.values() if topic.read for at in topic.current_at.values()]
+        return time.monotonic() - min(times) if times and self._following else nan
+
+    @property
+    def _lags(self) -> bool:
+        return self.lag_s > LAG_MAX_S
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until `stop`, whatever happens to the brokers."""
+        weighed_at, ends = time.monotonic(), self._ends()
+        try:
+            while True:
+                self._begin()
+                self._judge()
+                if not await pause(stop, LOOK_S):
+                    return
+                elapsed_s = time.monotonic() - weighed_at
+                if self._mode == "auto" and elapsed_s >= self._patience.weigh_s:
+                    await unless(stop, self._weigh(ends, elapsed_s))
+                    weighed_at, ends = time.monotonic(), self._ends()
+        finally:
+            tasks = [topic.task for topic in self._topics.values() if topic.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def catch_up(self, topic: str, partition: int) -> None:
+        """Return when what is in a partition at this moment has been read, or after a while; never raise."""
+        known = self._topics.get(topic)
+        if known is None or not (self._following and known.read):
+            return
+        try:
+            async with asyncio.timeout(self._patience.catch_up_s):
+                end = await self._end_of(known, partition)
+                while known.positions.get(partition, 0) < end:
+                    await known.moved.wait()
+        except TimeoutError:
+            log.warning("worker.follow_behind", topic=topic, partition=partition)
+
+    @staticmethod
+    async def _end_of(topic: _Topic, partition: int) -> int:
+        while True:
+            if topic.tail is not None:
+                # Another client or another broker will answer.
+                with suppress(ReadError):
+                    return await topic.tail.end_of(partition)
+            await asyncio.sleep(ASK_S)
+
+    def _begin(self) -> None:
+        """Have a task for each topic that is to be read; one that has ended by whatever fault is begun again."""
+        for name in self._names():
+            self._topics.setdefault(name, _Topic(name))
+        for topic in self._topics.values():
+            if (topic.task is None or topic.task.done()) and (self._following or not topic.read):
+                topic.task = asyncio.create_task(self._read_on(topic))
+
+    async def _read_on(self, topic: _Topic) -> None:
+        """Read a topic, as often as it takes."""
+        while True:
+            topic.code = await self._attempt(topic)
+            topic.tail = None
+            if not topic.code:
+                return
+            self._judge()
+            late = self._memory.finished and not topic.read
+            await asyncio.sleep(self._patience.retry_late_s if late else self._patience.retry_s)
+
+    async def _attempt(self, topic: _Topic) -> str:
+        """Read a topic until something ends that; return what, or an empty string when nothing more is wanted."""
+        try:
+            return await self._read(topic)
+        except BridgeError as exc:
+            return exc.code
+        except Exception as exc:  # noqa: BLE001 - whatever a client raises, deliveries do not depend on this
+            log.error("worker.failed", topic=topic.name, where=trail(exc))
+            return "unexpected"
+
+    async def _read(self, topic: _Topic) -> str:
+        since_s = self._now() - self._window_s
+        oldest_s = self._oldest_s()
+        if oldest_s is not None:
+            since_s = min(since_s, oldest_s)
+        async with AsyncExitStack() as turn:
+            if not topic.read:
+                await turn.enter_async_context(self._tail_turn)
+            opening = open_tail(
+                self._connection,
+                topic.name,
+                since_ms=int(since_s * 1000),
+                records_max=self._records_max,
+                noted=topic.positions,
+                unreadable=_passed_over,
+            )
+            async with opening as tail:
+                topic.begin(tail, await tail.positions(), time.monotonic())
+                await self._read_tail(topic, tail)
+                await turn.aclose()
+                if not tail.is_whole():
+                    topic.code = "no_leader"
+                elif not topic.read:
+                    topic.read, topic.code = True, ""
+                    topic.current_at = dict.fromkeys(tail.ends, time.monotonic())
+                self._judge()
+                return await self._follow(topic, tail) if self._following else topic.code
+
+    async def _read_tail(self, topic: _Topic, tail: Tail) -> None:
+        """Read what was there at the opening."""
+        came_at = time.monotonic()
+        while any(topic.positions[partition] < end for partition, end in tail.ends.items()):
+            records = await tail.poll()
+            self._tell(records)
+            topic.move(await tail.positions())
+            if records:
+                came_at = time.monotonic()
+            elif time.monotonic() - came_at > SILENT_S or tail.is_stale():
+                raise ReadError("no_answer", "the brokers have stopped answering")
+            await asyncio.sleep(PAUSE_S)
+
+    async def _follow(self, topic: _Topic, tail: Tail) -> str:
+        """Read what comes; return why another client must go on, or an empty string when nothing more is wanted."""
+        looked_at = asked_at = time.monotonic()
+        while self._following:
+            records = await tail.poll()
+            self._tell(records)
+            if records:
+                topic.move({record.partition: record.offset + 1 for record in records})
+            if time.monotonic() - looked_at >= LOOK_S:
+                looked_at = time.monotonic()
+                topic.move(await tail.positions())
+                topic.look(tail.heard(), looked_at)
+                if tail.is_stale():
+                    return "stale"
+                if looked_at - topic.answered_at > SILENT_S:
+                    return "no_answer"
+                if not tail.is_whole() and looked_at - asked_at >= METADATA_S:
+                    asked_at = looked_at
+                    tail.look_again()
+            if records:
+                await asyncio.sleep(PAUSE_S if len(records) >= SLICE_RECORDS else FOLLOW_PAUSE_S)
+        return ""
+
+    def _tell(self, records: Sequence[ConsumedRecord]) -> None:
+        for record in records:
+            identity = identity_of(record)
+            if identity is not None:
+                self._memory.recalled(identity, record.timestamp_ms / 1000)
+
+    def _judge(self) -> None:
+        """Say when nothing needs to wait for a tail any longer."""
+        unread = [topic for topic in self._topics.values() if not topic.read]
+        codes = {topic.name: topic.code for topic in unread if topic.code}
+        now = time.monotonic()
+        if not unread:
+            self._memory.finished = True
+        elif "unreachable" in codes.values():
+            self._reachable_since = None
+        elif codes and self._reachable_since is None:
+            self._reachable_since = now
+        elif codes and now - (self._reachable_since or now) >= self._patience.give_up_s and not self._memory.finished:
+            self._memory.finished = True
+            for name, code in codes.items():
+                log.warning("worker.recall_given_up", topic=name, code=code)
+
+    def _ends(self) -> dict[tuple[str, int], int]:
+        return {(topic.name, number): end for topic in self._topics.values() for number, end in topic.ends.items()}
+
+    async def _weigh(self, before: dict[tuple[str, int], int], elapsed_s: float) -> None:
+        """Stop following a stream that is too fast, or take it up again, by how much the logs have grown."""
+        if not self._following:
+            await self._ask_ends()
+        ends = self._ends()
+        rate = sum(max(0, end - before[place]) for place, end in ends.items() if place in before) / elapsed_s
+        if self._following and rate > FOLLOW_MAX_PER_S:
+            self._following = False
+            log.warning("worker.follow_paused", records_per_s=round(rate))
+        elif not self._following and rate < FOLLOW_AGAIN_PER_S:
+            self._following = True
+            log.info("worker.follow_resumed", records_per_s=round(rate))
+
+    async def _ask_ends(self) -> None:
+        for topic in self._topics.values():
+            try:
+                async with open_reader(self._connection, [topic.name], from_beginning=False) as reader:
+                    topic.ends |= {place.partition: end for place, end in reader.ends.items()}
+            except BridgeError:
+                continue  # without its brokers it does not grow either
+
+
+def _passed_over(place: Place, offset: int, after: int) -> None:
+    """Say that a repeat of what lies there will be taken for new: no time would make it readable."""
+    where = {"topic": place.topic, "partition": place.partition, "offset": offset, "next_offset": after}
+    log.error("worker.recall_batch_unreadable", **where)
+
+
+def identity_of(record: ConsumedRecord) -> Identity | None:
+    """Return what the headers of a record identify, or None where they are not ours."""
+    headers = dict(record.headers)
+    body_sha256 = headers.get("drx_body_sha256", b"")
+    if _SHA256.fullmatch(body_sha256) is None or not {"ce_source", "ce_id"} <= headers.keys():
+        return None
+    try:
+        return Identity(
+            source=headers["ce_source"].decode(),
+            id=headers["ce_id"].decode(),
+            body_sha256=body_sha256.decode(),
+            reason=headers.get("drx_reason", b"").decode(),
+        )
+    except UnicodeDecodeError:
+        return None
