@@ -165,6 +165,8 @@ class Consumer:
             handlers get what it yields as `Context.resource`. A retriable `BridgeError` on the way in is waited for; a
             `ConfigError` ends the process with exit code 2 before anything is read.
         publishes: Topics that its handlers publish to, which must be there; see `Context.publish`.
+        ping: Asks the sink of the handlers, given what `around` yielded, whether it works, and raises when it does not:
+            while it raises, no record is tried or parked. The database that settles records is asked without this.
     """
 
     name: str
@@ -178,6 +180,7 @@ class Consumer:
     tables: Tables | None = None
     around: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     publishes: Sequence[str] = ()
+    ping: Callable[[Any], Awaitable[None]] | None = None
     handle: EventHandler | BatchHandler | None = field(default=None, repr=False)
     jobs: list[PeriodicJob] = field(default_factory=list, repr=False)
 
@@ -185,11 +188,12 @@ class Consumer:
         """Default the group.
 
         Raises:
-            ConfigError: The handler is no coroutine function.
+            ConfigError: The handler or the ping is no coroutine function.
         """
         self.group = self.group or self.name
-        if self.handle is not None:
-            self._demand_async(self.handle)
+        for function in (self.handle, self.ping):
+            if function is not None:
+                self._demand_async(function)
 
     def handler(self, function: Handler) -> Handler:
         """Decorate the one function that applies events: `(event, context)`, or `(batch, connection)` in batches.
@@ -227,6 +231,11 @@ class Consumer:
             return self
         count = max(1, min(self.mode.count, connections - 1 - len(self.jobs)))
         return replace(self, mode=replace(self.mode, count=count))
+
+    @property
+    def transactional(self) -> bool:
+        """Whether the handler works inside the settling transaction."""
+        return not isinstance(self.mode, Lanes) or self.mode.transactional
 
     def wants(self, event_type: str) -> bool:
         """Whether events of this type are handled."""

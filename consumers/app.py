@@ -20,7 +20,7 @@ from bridge.kafka.subscriber import Subscriber
 from bridge.kafka.supervisor import KafkaProducer
 from bridge.kafka.watchdog import Limits
 from bridge.postgres.jobs import Jobs
-from bridge.postgres.pool import Database, open_database
+from bridge.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import (
@@ -51,7 +51,7 @@ MANAGEMENT_CLOSE_S = 3.0
 # Above the session, since a client that was silent for that long has lost its partitions anyway.
 SILENT_MARGIN_S = 15.0
 # Above a handler's own bound and the time it gets to end once cancelled: a transaction that the server ends before
-# looks like a database that is away, and opens the circuit for one slow record.
+# looks like a database that is away, and a statement that it ends before like a fault of the record.
 IDLE_MARGIN_S = 10.0
 # A record is tried five times, with pauses of 30 s at most; twice that without any progress is no patience any more.
 TRIES = 5
@@ -93,6 +93,7 @@ async def open_consumer(
                 settings.postgres.address(),
                 size=settings.postgres.pool_size,
                 application_name=f"drx-consumer {consumer.name}",
+                command_timeout_s=max(COMMAND_TIMEOUT_S, (consumer.handler_timeout_s + IDLE_MARGIN_S) / SERVER_SHARE),
                 idle_in_transaction_timeout_s=consumer.handler_timeout_s + IDLE_MARGIN_S,
             )
         )
@@ -142,6 +143,7 @@ class Member:
             "start": lambda: self._start,
             "group": lambda: "ok" if self._subscriber is None else self._subscriber.ready(),
             "parking": lambda: "ok" if self._settler is None else self._settler.standing(),
+            "settling": lambda: "ok" if self._settler is None else self._settler.waiting(),
             "reading": lambda: "ok" if self._subscriber is None else self._subscriber.degraded(),
         }
 

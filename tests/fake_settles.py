@@ -21,7 +21,7 @@ class FakeSettles:
         holding: Whether what is offered stays unsettled until `settle` or a drain.
         full: Partitions without room.
         stopped_for_long: Those that are halted.
-        probing: Those of which a record is wanted all the same.
+        trying: Whether something is tried all the time, if in vain.
         overtaken: Those whose fence fails, until they are adopted again.
     """
 
@@ -35,9 +35,10 @@ class FakeSettles:
         self.holding = False
         self.full: set[Place] = set()
         self.stopped_for_long: set[Place] = set()
-        self.probing: set[Place] = set()
         self.overtaken: set[Place] = set()
         self.drain_hangs = False
+        self.trying = False
+        self.tries = 0
         self.drained: list[frozenset[Place]] = []
         self.forgotten: list[Place] = []
         self.offered: defaultdict[Place, list[ConsumedRecord]] = defaultdict(list)
@@ -81,10 +82,6 @@ class FakeSettles:
         """Whether a test has halted it."""
         return place in self.stopped_for_long
 
-    def wants_probe(self, place: Place) -> bool:
-        """Whether a test wants one."""
-        return place in self.probing
-
     def fenced(self, place: Place) -> bool:
         """Whether a test has overtaken it."""
         return place in self.overtaken
@@ -108,6 +105,11 @@ class FakeSettles:
     def mark(self, place: Place) -> int | None:
         """Return the offset after what is settled."""
         return self.marks.get(place)
+
+    def activity(self) -> int:
+        """Count, while a test wants something to be tried."""
+        self.tries += self.trying
+        return self.tries
 
     async def run(self, stop: asyncio.Event) -> None:
         """Do nothing beside."""

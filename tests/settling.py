@@ -103,6 +103,8 @@ class Effects:
         applied: Those whose handler returned, in order; of effects that were rolled back too.
         refused: Ids of events that are permanently refused.
         fail: What to raise for any other, given how often it was tried before; None to apply it.
+        down: Whether what the handler writes to is away, which `ping` finds out too.
+        pings: How often it was asked.
     """
 
     def __init__(self, *refused: str) -> None:
@@ -111,6 +113,8 @@ class Effects:
         self.attempts: list[str] = []
         self.applied: list[str] = []
         self.fail: Callable[[Event, int], Exception | None] = lambda event, tried: None  # noqa: ARG005 - a hook
+        self.down = False
+        self.pings = 0
         self.before: Callable[[Event], Awaitable[None]] | None = None
 
     @property
@@ -127,6 +131,13 @@ class Effects:
         """Handle one event."""
         await self._apply(event, context, context.connection)
 
+    async def ping(self, resource: object) -> None:
+        """Ask whether it is there."""
+        del resource
+        self.pings += 1
+        if self.down:
+            raise ConnectionRefusedError
+
     async def _apply(self, event: Event, context: Context, connection: Any) -> None:
         tried = self.attempts.count(event.id)
         self.attempts.append(event.id)
@@ -137,6 +148,8 @@ class Effects:
                 'insert into effect (event_id, key, "offset") values ($1, $2, $3)',
                 *(event.id, event.key, context.offset),
             )
+        if self.down:
+            raise ConnectionRefusedError
         failure = PermanentError("refused") if event.id in self.refused else self.fail(event, tried)
         if failure is not None:
             raise failure

@@ -69,8 +69,7 @@ class Tenure:
         claim: The task that finds out where to go on, once it was asked for.
         expected: What the record before the first one must be, until that was seen.
         reading: True from then on.
-        halted: True while nothing of it can be settled.
-        paused: True while it is not read for that.
+        halted: True while nothing of it can be settled, and it is not read for that.
         stopped: Code, once it is certain that it cannot be read.
     """
 
@@ -80,7 +79,6 @@ class Tenure:
     expected: Start | None = None
     reading: bool = False
     halted: bool = False
-    paused: bool = False
     stopped: str = ""
 
     def end(self) -> None:

@@ -156,7 +156,7 @@ class Membership:
         reading = [
             each
             for each in self.tenures.values()
-            if (each.reading or each.expected) and not each.paused and not each.stopped
+            if (each.reading or each.expected) and not each.halted and not each.stopped
         ]
         asked = {each.place: each for each in reading if not each.reading or self._settles.room(each.place)}
         adopting = any(not each.reading and not each.stopped for each in self.tenures.values())
@@ -183,17 +183,16 @@ class Membership:
             elif tenure.claim.done() and tenure.expected is None and not tenure.stopped:
                 self._adopted(tenure, tenure.claim.result())
         self._assigned_partitions.set(len(self.tenures))
-        still = [each for each in self.tenures.values() if not each.reading or each.paused or each.stopped]
+        still = [each for each in self.tenures.values() if not each.reading or each.halted or each.stopped]
         self._paused_partitions.set(len(still))
 
     def _follow(self, tenure: Tenure) -> None:
-        tenure.halted = self._settles.halted(tenure.place)
-        paused = tenure.halted and not self._settles.wants_probe(tenure.place)
+        halted = self._settles.halted(tenure.place)
         if self._settles.fenced(tenure.place):
             self._renew(tenure.place)
-        elif tenure.paused != paused and not tenure.stopped:
-            tenure.paused = paused
-            (self._transport.pause if paused else self._transport.resume)([tenure.place])
+        elif tenure.halted != halted and not tenure.stopped:
+            tenure.halted = halted
+            (self._transport.pause if halted else self._transport.resume)([tenure.place])
 
     def _renew(self, place: Place) -> None:
         """Adopt it again: what is in hand of it counts for nothing."""

@@ -19,6 +19,7 @@ class Progress:
         """Start at `offset`."""
         self.mark = self._next = offset
         self._moved_at = now
+        self._activity = 0
         self._behind_at: float | None = None
         # First offset and time of what was taken in and is not settled, one entry a batch.
         self._stamps: deque[tuple[int, int]] = deque()
@@ -28,16 +29,16 @@ class Progress:
         self._stamps.append((records[0].offset, records[0].timestamp_ms))
         self._next = records[-1].offset + 1
 
-    def observe(self, mark: int, *, halted: bool, now: float) -> None:
-        """Note what is settled; a halted partition need not move."""
-        if halted or mark != self.mark or mark >= self._next:
+    def observe(self, mark: int, *, activity: int, halted: bool, now: float) -> None:
+        """Note what is settled and how much was done; a halted partition need not move."""
+        if halted or mark != self.mark or activity != self._activity or mark >= self._next:
             self._moved_at = now
-        self.mark = mark
+        self.mark, self._activity = mark, activity
         while self._stamps and (self._stamps[1][0] if len(self._stamps) > 1 else self._next) <= mark:
             self._stamps.popleft()
 
     def stuck_s(self, now: float) -> float:
-        """How long records have been in hand without one being settled."""
+        """How long records have been in hand without anything being done about one."""
         return now - self._moved_at
 
     def lag(self, end: int, *, position: int | None, now: float, now_ms: float) -> tuple[int, float]:

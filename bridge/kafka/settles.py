@@ -41,10 +41,7 @@ class Settles(Protocol):
         """Whether more may be offered now."""
 
     def halted(self, place: Place) -> bool:
-        """Whether nothing of it can be settled for long; its records are not even fetched then, but as probes."""
-
-    def wants_probe(self, place: Place) -> bool:
-        """Whether some of its records are to be fetched although it is halted: those in hand have all failed."""
+        """Whether nothing of it can be settled for long; its records are not even fetched then."""
 
     def fenced(self, place: Place) -> bool:
         """Whether a late claim of another overtook ours: it is forgotten and adopted again under a new generation."""
@@ -57,6 +54,12 @@ class Settles(Protocol):
 
     def mark(self, place: Place) -> int | None:
         """Return the offset below which everything is settled; None before `start`."""
+
+    def activity(self) -> int:
+        """Return a number that moves whenever something of any place is tried, settled or released.
+
+        Of any: a partition may wait its turn for long while slow handlers have others in hand.
+        """
 
     async def run(self, stop: asyncio.Event) -> None:
         """Settle what is offered until `stop` is set; raise only what the process cannot outlive."""

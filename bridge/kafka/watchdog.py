@@ -32,7 +32,8 @@ class Limits:
             would know no more; but the path to its leader may be dead, and aiokafka holds on to that for long.
         join_s: The same for a join that never ends; above the rebalance time-out.
         poll_s: Without a poll the process is not alive; far above what any poll takes.
-        stuck_s: With a record in hand and none settled, likewise; above five tries of 30 s with their pauses.
+        stuck_s: With a record in hand and none so much as tried, likewise; above a handler's time-out and a pause. What
+            is tried in vain, be it for days, is no reason for a restart, which would help nothing.
     """
 
     look_s: float = 5.0
@@ -157,10 +158,12 @@ class Watchdog:
             TransportError: `no_answer`: a join that never ends.
         """
         self._ticked_at = now = self._now()
+        activity = self._settles.activity()
         for place, progress in self._progress.items():
             mark = self._settles.mark(place)
             if mark is not None:
-                progress.observe(mark, halted=self._settles.halted(place), now=now)
+                halted = self._settles.halted(place)
+                progress.observe(mark, activity=activity, halted=halted, now=now)
         if self._joining_since is not None and now - self._joining_since > self._limits.join_s:
             raise TransportError("no_answer")
 

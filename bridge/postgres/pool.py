@@ -23,6 +23,8 @@ CONNECT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 10.0
 # Our longest statements (a batch of 200) take milliseconds; migrations bring limits of their own.
 COMMAND_TIMEOUT_S = 30.0
+# Of that time the server has so much: as a rule it is the server that ends a statement, and the connection goes on.
+SERVER_SHARE = 0.9
 # A partition's row is contended only by a claim; beyond that it is better to come again than to queue up.
 LOCK_TIMEOUT_S = 5.0
 # A process stopped inside a transaction keeps the row of its partition locked: this ends its hold. It must be longer
@@ -136,7 +138,7 @@ async def savepoint(connection: Connection) -> AsyncIterator[None]:
         async with connection.transaction():
             yield
     except Exception as failure:
-        ours = translated(failure, broken=_closed(connection))
+        ours = translated(failure, broken=is_closed(connection))
         if ours is None:
             raise
         raise ours from None
@@ -178,7 +180,7 @@ async def open_database(
             "idle_in_transaction_session_timeout": _milliseconds(idle_in_transaction_timeout_s),
             "jit": "off",  # short statements over arrays, whose size the planner only guesses
             "lock_timeout": _milliseconds(lock_timeout_s),
-            "statement_timeout": _milliseconds(command_timeout_s * 0.9),
+            "statement_timeout": _milliseconds(command_timeout_s * SERVER_SHARE),
             "TimeZone": "UTC",
         },
     )
@@ -202,7 +204,8 @@ def _terminate(connection: Any) -> None:
         connection.terminate()
 
 
-def _closed(connection: Any) -> bool:
+def is_closed(connection: Any) -> bool:
+    """Whether nothing can be done on a connection any more."""
     try:
         return bool(connection.is_closed())
     except asyncpg.InterfaceError:  # the pool has taken the lost connection back

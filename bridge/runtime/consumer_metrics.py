@@ -104,6 +104,9 @@ class ConsumerMetrics:
         self.inflight_records = self._gauge("inflight_records", "Records taken in and not settled")
         self.oldest_inflight_age = self._gauge("oldest_inflight_age_seconds", "Age of the oldest record in flight")
         self.circuit_state = self._gauge("circuit_state", "1 for the state the sink's circuit is in", ("state",))
+        self.consumer_sink_failures = self._counter(
+            "consumer_sink_failures", "Failures that are the sink's, as far as they tell"
+        )
         self.event_loop_lag = Histogram(
             "event_loop_lag_seconds",
             "How late the event loop is",

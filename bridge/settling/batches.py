@@ -136,7 +136,7 @@ class FastPath:
             if fresh:
                 await self._call(share, settlement, fresh)
             hit(BATCH_BEFORE_OFFSET)
-        self._parts.gate.passed(*(share.name(event.record) for event in fresh))
+        self._parts.circuit.passed(share.name(event.record) for event in fresh)
         self._parts.breaker.note(other=len(events))
         self._parts.tally.applied(fresh)
         if len(events) < len(batch.items):
@@ -170,6 +170,4 @@ class FastPath:
         try:
             await self._parts.call(share, placed, settlement)
         except TransientError as exc:
-            if exc.systemic:
-                raise
             raise HandlerError from exc

@@ -31,6 +31,7 @@ class ParkBreaker:
         self.last = last
         self._last: deque[bool] = deque(maxlen=last)
         self._parked = 0
+        self._reserved = 0
         self._max = int(last * percent / 100)
 
     @property
@@ -41,7 +42,18 @@ class ParkBreaker:
     @property
     def left(self) -> int:
         """How many more may be parked in a row before it opens; the next one opens it when this is 0."""
-        return max(0, self._max - self._parked)
+        return max(0, self._max - self._parked - self._reserved)
+
+    def reserve(self) -> bool:
+        """Take room for one record that is about to be parked, beside others that are; False when there is none."""
+        if not self.left:
+            return False
+        self._reserved += 1
+        return True
+
+    def give_back(self, records: int = 1) -> None:
+        """Give back room that was reserved, once what was parked in it is noted, or was not parked."""
+        self._reserved -= records
 
     def seed(self, ages: Sequence[int]) -> None:
         """Count what was parked in an earlier life: for each how many records were settled since, the oldest first."""

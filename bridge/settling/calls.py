@@ -23,7 +23,7 @@ class HandlerTimeoutError(TransientError):
 
     def __init__(self) -> None:
         """Need no other code."""
-        super().__init__(TIMEOUT)
+        super().__init__(TIMEOUT, systemic=True)
 
 
 class HandlerStuckError(HandlerTimeoutError):

@@ -1,112 +1,195 @@
-"""Whether a sink may be called: closed, open, or half open for a probe."""
+"""The circuit breaker of a consumer's sink: while it is open nothing is tried, and a ping says when it may close."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Literal
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from bridge.settling.failure import DELAY_MAX_S, Spread, delay_s
+import structlog
 
-State = Literal["closed", "open", "half_open"]
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.settling.failure import DELAY_MAX_S, Spread, classify, delay_s
 
-# Before the first probe: long enough for a lost connection to be seen as such, short enough to go unnoticed.
-PROBE_FIRST_S = 0.5
-# Keys remembered for having failed: as many as the records with which a window counts as full.
-SUSPECTS_MAX = 1024
-# Keys that may be found at fault in a row, none passing in between; an outage has more.
-BLAMED_MAX = 2
+log = structlog.get_logger()
+
+State = Literal["closed", "open"]
+
+# Failures in a row, of different keys or of pings, that open the circuit. A sink that fails 70 % of all calls fails
+# so often in a row once in 4,000 calls: in a brown-out the circuit stays closed, and what fails is tried again.
+OPEN_AFTER = 20
+# Between pings while the circuit is closed and something fails: a sink that is away is known after 5 s at the latest.
+PING_EVERY_S = 0.25
+# Before the first ping of an open circuit; up to `DELAY_MAX_S` after many.
+PING_FIRST_S = 0.5
+# As long as a database may take for a connection (`pool.ACQUIRE_TIMEOUT_S`).
+PING_TIMEOUT_S = 10.0
+# A record that fails so often in a row is itself at fault if at most `OTHERS_PERCENT` of what else was tried
+# meanwhile failed as well: an innocent one is as unlucky once in 10^9.
+OWN_FAILURES = 9
+OTHERS_PERCENT = 10
+# Without anything else to compare with, while the sink's ping passes: at a sink that fails half of all calls, but no
+# ping, once in 10^6.
+OWN_FAILURES_ALONE = 20
+# Keys remembered for having failed: as many as records that a partition may have in hand.
+FAILING_MAX = 1024
+
+Ping = Callable[[], Awaitable[None]]
+"""Asks the sink whether it works; raises when it does not."""
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A key whose first record fails: how often in a row, and what had passed and failed before it."""
+
+    times: int
+    passed: int
+    failed: int
 
 
 class Circuit:
-    """The circuit of one sink; it probes for ever, since nothing is lost by waiting.
+    """Counts what the sink does, and pings it while something fails; `work` must run for that.
 
-    A key that fails systemically, and fails so again after other keys have passed, is no sign of a sink that is away:
-    its record is at fault, and the circuit takes no notice of it any more. But not while other keys fail as well: what
-    passed in between was a moment's luck in an outage then.
+    Attributes:
+        failing: The keys whose last attempt has failed.
     """
 
-    def __init__(self, *, spread: Spread, first_s: float = PROBE_FIRST_S, max_s: float = DELAY_MAX_S) -> None:
-        """Start closed; `spread` draws the delays between probes."""
+    def __init__(self, ping: Ping, *, tells: bool, metrics: ConsumerMetrics, spread: Spread) -> None:
+        """Start closed.
+
+        `tells` says that the ping asks the sink of the handlers, not only the database that records are settled in.
+        `spread` draws the delays between pings.
+        """
+        self._ping = ping
+        self._tells = tells
         self._spread = spread
-        self._first_s = first_s
-        self._max_s = max_s
-        self._suspects: dict[Hashable, int] = {}
-        self._passed = 0
-        # Keys that failed since one has passed: for the sink's sake (two will do to know of another), or for their own.
-        self._failing: set[Hashable] = set()
-        self._blamed: set[Hashable] = set()
-        self._failures = 0
-        self._probe_at = 0.0
-        self._probing = False
-        self.state: State = "closed"
+        self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(State)}
+        self._failures = metrics.consumer_sink_failures.labels(metrics.service)
+        self._listeners: list[Callable[[], None]] = []
+        self._doubtful = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._closed.set()
+        self.failing: dict[Hashable, _Failing] = {}
+        # Calls that passed, and the first failures of keys: how the sink serves those that are not suspected yet.
+        self._passed = self._failed = 0
+        self._in_a_row = 0
+        self._last: Hashable = None
+        # Openings and failed pings of an open circuit since a record has passed: the next ping comes the later.
+        self._tries = 0
+        self._answers = True
+        self._show()
 
     @property
     def closed(self) -> bool:
-        """True while the sink may be called freely."""
-        return self.state == "closed"
+        """True while the sink may be called."""
+        return self._closed.is_set()
 
-    def suspects(self, key: Hashable) -> bool:
-        """Whether this key failed and has not passed since: another one makes the better probe."""
-        return key in self._suspects
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when the circuit opens or closes."""
+        self._listeners.append(listener)
 
-    def wait_s(self, now: float) -> float:
-        """Return how long until a probe may start; 0 when it may."""
-        return 0.0 if self.closed else max(0.0, self._probe_at - now)
+    def passed(self, names: Iterable[Hashable]) -> None:
+        """Note that the sink did what it was asked for the keys `names`, in one call."""
+        self._in_a_row = self._tries = 0
+        self._last = None
+        if not self.failing or sum(self.failing.pop(each, None) is None for each in names):
+            self._passed += 1
+        if not self.closed:
+            self._close()
 
-    def probe(self, now: float) -> bool:
-        """Ask for the one probe; True: call the sink once and tell how it went."""
-        if self.closed or self._probing or now < self._probe_at:
+    def failed(self, name: Hashable = None, *, code: str) -> int:
+        """Note a systemic failure, of the key `name` or of nobody in particular; return its failures in a row."""
+        self._failures.inc()
+        self._doubtful.set()
+        failing = self.failing.get(name)
+        if failing is None:
+            self._failed += 1
+            failing = _Failing(0, self._passed, self._failed)
+            if name is not None:
+                self._remember(name, failing)
+        failing.times += 1
+        if name is None or name != self._last:  # one record alone opens no circuit
+            self._count(code)
+        self._last = name
+        return failing.times
+
+    def at_fault(self, name: Hashable) -> bool:
+        """Whether the record of a key fails for its own sake, as far as what else was tried meanwhile tells."""
+        failing = self.failing.get(name)
+        if failing is None:
             return False
-        self._probing = True
-        self.state = "half_open"
+        passed = self._passed - failing.passed
+        # Others that began to fail since, or that began before and fail still.
+        failed = max(self._failed - failing.failed, len(self.failing) - 1)
+        # Laplace's rule: a handful of calls that passed do not yet tell of a rate.
+        if failing.times >= OWN_FAILURES and (failed + 1) * 100 <= (passed + failed + 2) * OTHERS_PERCENT:
+            return True
+        return self._tells and not failed and failing.times >= OWN_FAILURES_ALONE
+
+    async def there(self) -> bool:
+        """Ping; whether the sink answered."""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                await self._ping()
+        except Exception as exc:  # noqa: BLE001 - whatever a ping raises says that the sink is not well
+            code = classify(exc).code
+            if self._answers:
+                log.warning("worker.ping_failed", code=code)
+            self._answers = False
+            self._tries += not self.closed
+            self._last = None
+            self.failing.clear()  # no failure counts against a record while the sink is away
+            self._count(code)
+            return False
+        self._answers = True
         return True
 
-    def passed(self, *keys: Hashable) -> None:
-        """Note that the sink answered for records of `keys`, or of none: it is there."""
-        if keys:
-            self._passed += 1
-            self._failing.clear()
-            self._blamed.clear()
-        for key in keys if self._suspects else ():
-            self._suspects.pop(key, None)
-        self._failures = 0
-        self._probing = False
-        self.state = "closed"
+    async def work(self) -> None:
+        """Ping while something fails, until cancelled."""
+        while True:
+            await self._doubtful.wait()
+            if not self.closed:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._delay_s()):
+                        await self._closed.wait()
+            self._doubtful.clear()
+            if not await self.there():
+                self._doubtful.set()
+            elif not self.closed:
+                self._close()
+            if self.closed:
+                await asyncio.sleep(self._spread(PING_EVERY_S, PING_EVERY_S))
 
-    def failed(self, key: Hashable = None, *, now: float) -> bool:
-        """Note a systemic failure; True when it is the record's own, and the circuit is as it was before the call."""
-        if key is not None:
-            if self._at_fault(key):
-                self._blamed.add(key)
-                self.stopped(now=now)
-                return True
-            self._remember(key)
-            if len(self._failing) < 2:  # noqa: PLR2004 - said above
-                self._failing.add(key)
-        probed, self._probing = self._probing, False
-        if self.closed or probed:
-            self._failures += 1
-            self._open(now)
-        return False
+    def _remember(self, name: Hashable, failing: _Failing) -> None:
+        if len(self.failing) >= FAILING_MAX:
+            del self.failing[next(iter(self.failing))]
+        self.failing[name] = failing
 
-    def stopped(self, *, now: float, called: bool = True) -> None:
-        """Note that a probe ended without word from the sink; another may start, at once if it was not `called`."""
-        if self._probing:
-            self._probing = False
-            self._open(now)
-            if not called:
-                self._probe_at = now
+    def _count(self, code: str) -> None:
+        self._in_a_row += 1
+        if self.closed and self._in_a_row >= OPEN_AFTER:
+            self._tries += 1
+            self._closed.clear()
+            self.failing.clear()
+            log.warning("worker.circuit_open", code=code)
+            self._changed()
 
-    def _at_fault(self, key: Hashable) -> bool:
-        before = self._suspects.get(key, self._passed)
-        return before < self._passed and not self._failing - {key} and len(self._blamed - {key}) < BLAMED_MAX
+    def _close(self) -> None:
+        self._in_a_row = 0
+        self._closed.set()
+        log.info("worker.circuit_closed")
+        self._changed()
 
-    def _open(self, now: float) -> None:
-        self.state = "open"
-        attempt = max(1, self._failures)
-        self._probe_at = now + delay_s(attempt, spread=self._spread, first_s=self._first_s, max_s=self._max_s)
+    def _delay_s(self) -> float:
+        return delay_s(max(1, self._tries), spread=self._spread, first_s=PING_FIRST_S, max_s=DELAY_MAX_S)
 
-    def _remember(self, key: Hashable) -> None:
-        if key not in self._suspects and len(self._suspects) >= SUSPECTS_MAX:
-            del self._suspects[next(iter(self._suspects))]
-        self._suspects.setdefault(key, self._passed)
+    def _changed(self) -> None:
+        self._show()
+        for listener in self._listeners:
+            listener()
+
+    def _show(self) -> None:
+        for state, gauge in self._states.items():
+            gauge.set((state == "closed") == self.closed)

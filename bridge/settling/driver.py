@@ -7,11 +7,10 @@ import asyncio
 from bridge.consumer import Batches
 from bridge.errors import TransientError
 from bridge.settling.batches import Batch, FastPath, Former, NotAppendedError
-from bridge.settling.failure import ATTEMPTS_MAX, delay_s
+from bridge.settling.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, delay_s
 from bridge.settling.key_lanes import KeyLanes
 from bridge.settling.ledger import FencedError
 from bridge.settling.parker import Parker
-from bridge.settling.parking import key_text
 from bridge.settling.parts import Parts
 from bridge.settling.replay import Replay
 from bridge.settling.share import Share
@@ -78,10 +77,7 @@ class BatchDriver:
         attempt = 0
         while not share.closed:
             install_releases(share, self._lanes)
-            if not share.queue:
-                await _woken(share)
-            elif not self._parts.gate.closed:
-                self._lend(share)
+            if not share.queue or not self._parts.circuit.closed:
                 await _woken(share)
             else:
                 await self._fill(share)
@@ -90,23 +86,6 @@ class BatchDriver:
                 attempt = 0 if settled else attempt + 1
                 if attempt:
                     await self._again(share, attempt)
-
-    def _lend(self, share: Share) -> None:
-        """Give a record to a lane to probe the sink with, of a key that has not failed if there is one."""
-        able = (lane for lane in share.lanes.values() if lane.state != "waiting")
-        if any(not self._parts.gate.suspects(lane.name) for lane in able):
-            return
-        fit = (
-            number
-            for number, record in enumerate(share.queue)
-            if not self._parts.gate.suspects(share.name(record)) and key_text(record.key) not in share.lanes
-        )
-        found = next(fit, None)
-        if found is None and share.lanes:
-            return
-        record = share.queue[found or 0]
-        del share.queue[found or 0]
-        self._lanes.put(share, record)
 
     async def _fill(self, share: Share) -> None:
         """Wait a little for a batch to be full."""
@@ -137,12 +116,11 @@ class BatchDriver:
             if share.replay or not batch.sound or not await self._fast_path(share, batch):
                 share.replay = not await self._replay.apply(share, batch)
         except TransientError as exc:
-            if not exc.systemic:
+            if exc.systemic:
+                self._parts.circuit.failed(code=exc.code)
+            else:
                 self._parts.tally.retried_batch(share.place.topic, len(batch), code=exc.code)
-                return False
-            # Should the sink fail for one record alone, that is found out record by record.
-            share.replay = True
-            self._parts.gate.failed(code=exc.code)
+            return False
         return True
 
     async def _fast_path(self, share: Share, batch: Batch) -> bool:
@@ -161,9 +139,10 @@ class BatchDriver:
         return True
 
     async def _again(self, share: Share, attempt: int) -> None:
-        """Wait before a transaction that met a deadlock, or the like, is tried again."""
+        """Wait before a transaction that met a deadlock, or a database that is away, is tried again."""
+        # Should it fail for one record alone, that is found out record by record.
         share.replay = share.replay or attempt >= ATTEMPTS_MAX
-        await asyncio.sleep(delay_s(attempt, spread=self._parts.spread))
+        await asyncio.sleep(delay_s(attempt, spread=self._parts.spread, max_s=SYSTEMIC_MAX_S))
 
 
 def batch_driver(parts: Parts, mode: Batches, *, parker: Parker, lanes: KeyLanes) -> BatchDriver:

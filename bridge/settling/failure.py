@@ -1,10 +1,13 @@
-"""The one place that decides what becomes of a record that could not be applied."""
+"""What a failure says: of the record, or of the sink. `Parts.on_failure` decides by it."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+import aiohttp
 
 from bridge.errors import BridgeError, DecodeError, PermanentError, TransientError
 
@@ -14,11 +17,32 @@ FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 ATTEMPTS_MAX = 5
 DELAY_FIRST_S = 0.2
 DELAY_MAX_S = 30.0
+# Between attempts while the sink is at fault and its circuit closed: its brown-out may be over in a moment.
+SYSTEMIC_MAX_S = 5.0
+# After what another transaction was the reason for, such as a lock that was not to be had in time.
+BLAMELESS_S = 0.5
+
+# Deaths of processes with one record alone in hand after which it is parked unseen. Two may be chance: a node that is
+# lost, and a pod that is evicted, while the same slow handler runs.
+DEATHS_MAX = 3
 
 TIMEOUT = "handler_timeout"
 UNEXPECTED = "unexpected"
 ID_CONFLICT = "id_conflict"
 PROCESS_DIED = "process_died"
+
+_OURS: tuple[tuple[type[BridgeError], FailureClass], ...] = ((PermanentError, "permanent"), (DecodeError, "poison"))
+# What a handler raises whose service is away, if nobody translates it; the first that fits. `TimeoutError`,
+# `ssl.SSLError` and `socket.gaierror` are `OSError`s.
+_SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, "timeout"),
+    (ssl.SSLError, "tls"),
+    (ConnectionRefusedError, "connection_refused"),
+    (ConnectionError, "connection_lost"),
+    (aiohttp.ClientSSLError, "tls"),
+    (aiohttp.ClientError, "unreachable"),
+    (OSError, "os_error"),
+)
 
 Spread = Callable[[float, float], float]
 """A number between two, such as `random.uniform`."""
@@ -39,10 +63,15 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try the record again, alone, after a delay; what follows of its key waits."""
+    """Try the record again, alone, after a delay; what follows of its key waits.
+
+    Attributes:
+        counts: The attempt is one of the few that a record has.
+    """
 
     failure: Failure
     delay_s: float
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +82,7 @@ class Park:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class OpenCircuit:
-    """No other record would fare better: leave everything as it is until the sink answers."""
-
-    failure: Failure
-
-
-Verdict = Retry | Park | OpenCircuit
+Verdict = Retry | Park
 
 CONFLICT = Failure("permanent", ID_CONFLICT)
 DIED = Failure("bug", PROCESS_DIED)
@@ -71,29 +93,12 @@ def classify(exc: BaseException) -> Failure:
     """Return the class of an exception, and a code that holds no value."""
     if isinstance(exc, TransientError):
         return Failure("systemic" if exc.systemic else "transient", exc.code, exc.blameless)
-    if isinstance(exc, PermanentError):
-        return Failure("permanent", exc.code)
-    if isinstance(exc, DecodeError):
-        return Failure("poison", exc.code)
-    if isinstance(exc, TimeoutError):
-        return Failure("transient", TIMEOUT)
     if isinstance(exc, BridgeError):
-        return Failure("bug", exc.code)
-    return Failure("bug", UNEXPECTED)
-
-
-def judge(failure: Failure, *, attempt: int, spread: Spread) -> Verdict:
-    """Say what becomes of a record whose `attempt` (1 for the first) ended in `failure`."""
-    if failure.cls == "systemic":
-        return OpenCircuit(failure)
-    if failure.cls == "transient" and attempt < ATTEMPTS_MAX:
-        return Retry(failure, delay_s(attempt, spread=spread))
-    return Park(failure, attempt)
-
-
-def alone(failure: Failure) -> Failure:
-    """Return a systemic failure as the record's own: it fails where others pass."""
-    return Failure("transient", failure.code)
+        return Failure(next((cls for kind, cls in _OURS if isinstance(exc, kind)), "bug"), exc.code)
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return Failure("systemic", f"http_{exc.status:d}")
+    code = next((code for kind, code in _SYSTEMIC if isinstance(exc, kind)), None)
+    return Failure("bug", UNEXPECTED) if code is None else Failure("systemic", code)
 
 
 def delay_s(attempt: int, *, spread: Spread, first_s: float = DELAY_FIRST_S, max_s: float = DELAY_MAX_S) -> float:

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.settling.breaker import ParkBreakerOpenError
-from bridge.settling.gate import Gate
+from bridge.settling.circuit import Circuit
 from bridge.settling.ledger import FencedError
 from bridge.settling.parking import ParkingFullError, key_text
 from bridge.settling.share import Lane, Share
@@ -26,8 +26,6 @@ class Next(Enum):
     """It goes on without having settled its first record."""
     HANDED = auto()
     """Its first record is handled, and `finish` is called when it is settled too."""
-    BLOCKED = auto()
-    """The sink is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +45,18 @@ class KeyLanes:
         self,
         step: Step,
         *,
-        gate: Gate,
+        circuit: Circuit,
         fenced: Callable[[Share], None],
         stopped: Callable[[Share, BridgeError], None],
     ) -> None:
-        """Take one `step` of a lane at a time while `gate` allows; tell who must know of what ends a share."""
+        """Take one `step` of a lane at a time while `circuit` is closed; tell who must know of what ends a share."""
         self._step = step
-        self._gate = gate
+        self._circuit = circuit
         self._fenced = fenced
         self._stopped = stopped
         self._ready: deque[Lane] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
-        gate.listen(self.wake_all)
+        circuit.listen(self.wake_all)
 
     def put(self, share: Share, record: ConsumedRecord) -> None:
         """Let a record wait behind those of its key."""
@@ -78,6 +76,7 @@ class KeyLanes:
         """Let the parked records of a key go first."""
         lane = self._lane(share, key)
         lane.releasing = True
+        share.moved()
         if lane.state == "idle":
             self._make_ready(lane)
 
@@ -90,7 +89,7 @@ class KeyLanes:
     async def work(self) -> None:
         """Take steps until cancelled; raises what the process cannot outlive."""
         while True:
-            lane, probing = await self._take()
+            lane = await self._take()
             share = lane.share
             share.begin()
             following: Next | After | None = None
@@ -103,8 +102,6 @@ class KeyLanes:
             finally:
                 if following is not Next.HANDED:
                     share.end()
-                if probing:
-                    self._gate.stopped(called=lane.attempt > 0)
             if following is not None and following is not Next.HANDED:
                 self._follow(lane, following)
             share.wake.set()
@@ -154,29 +151,19 @@ class KeyLanes:
                 waiter.set_result(None)
                 return
 
-    async def _take(self) -> tuple[Lane, bool]:
+    async def _take(self) -> Lane:
+        """Wait for the lane that has waited longest."""
         while True:
-            probing = not self._gate.closed
             lane = self._pick()
             if lane is not None:
                 lane.state = "busy"
-                return lane, probing
+                return lane
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
 
     def _pick(self) -> Lane | None:
-        """Choose the lane that has waited longest; for a probe, one whose key has not failed, if there is one."""
         ready = self._ready
         while ready and ready[0].share.closed:
             ready.popleft()
-        if not ready:
-            return None
-        if self._gate.closed:
-            return ready.popleft()
-        if not self._gate.probe():
-            return None
-        usable = [lane for lane in ready if not lane.share.closed]
-        lane = next((each for each in usable if not self._gate.suspects(each.name)), usable[0])
-        ready.remove(lane)
-        return lane
+        return ready.popleft() if ready and self._circuit.closed else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, NamedTuple
 
 from bridge.consumer import Outgoing
@@ -70,6 +70,9 @@ insert into drx_consumer.outbox (grp, source_topic, source_part, topic, key, val
 select $1, $2, $3, topic, key, value, headers
 from unnest($4::text[], $5::bytea[], $6::bytea[], $7::jsonb[]) with ordinality as given (topic, key, value, headers, n)
 order by n
+"""
+_PING = """
+insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, '', 0, 0)
 """
 
 
@@ -206,6 +209,18 @@ class Ledger:
         if settlement.outgoing:
             self.published.set()
 
+    async def ping(self) -> None:
+        """Write a row, and take it back: a server that is full, or a standby by now, refuses it.
+
+        Raises:
+            TransientError: The database is away.
+            PermanentError: It does not take the row.
+        """
+        with suppress(_UndoneError):
+            async with self._database.transaction() as connection:
+                await connection.execute(_PING, self._group)
+                raise _UndoneError
+
     async def mark_attempt(self, place: Place, epoch: int, offset: int) -> int:
         """Note, committed, that this record is about to be handled on its own; return how often it was.
 
@@ -217,6 +232,10 @@ class Ledger:
         if attempts is None:
             raise FencedError
         return attempts
+
+
+class _UndoneError(Exception):
+    """What was written is rolled back."""
 
 
 def _distinct(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bridge.kafka.transport import ConsumedRecord
@@ -22,11 +24,17 @@ class Parker:
         """Take the shared parts."""
         self._parts = parts
 
-    def check(self) -> None:
-        """Raise `ParkBreakerOpenError` instead of parking one more than the breaker allows."""
-        if not self._parts.breaker.left:
-            self._parts.breaker.note(parked=1)
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Hold room for one more, among all that are being parked at the same time."""
+        breaker = self._parts.breaker
+        if not breaker.reserve():
+            breaker.note(parked=1)
             raise ParkBreakerOpenError
+        try:
+            yield
+        finally:
+            breaker.give_back()
 
     async def set_aside(
         self, share: Share, record: ConsumedRecord, failure: Failure, *, attempts: int, first_at: datetime | None = None
@@ -38,17 +46,16 @@ class Parker:
             ParkingFullError: The lot is full; nothing was written.
             FencedError: The partition is not ours.
         """
-        self.check()
-        if self._parts.dead_letters is not None:
-            await self._dead_letter(share, record, failure, attempts=attempts, first_at=first_at)
-            return
 
         async def write() -> None:
             async with self._parts.settling(share, frozenset((record.offset,))) as settlement:
                 await self.park(settlement, record, failure, attempts=attempts)
 
-        if await self._parts.persist(share, write):
-            self.parked(share, record, failure, attempts=attempts)
+        with self._room():
+            if self._parts.dead_letters is not None:
+                await self._dead_letter(share, record, failure, attempts=attempts, first_at=first_at)
+            elif await self._parts.persist(share, write):
+                self.parked(share, record, failure, attempts=attempts)
 
     async def park(self, settlement: Settlement, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
         """Park inside a transaction; `parked` is called once that is committed."""

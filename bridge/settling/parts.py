@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,17 +15,25 @@ from bridge.postgres.errors import NoConnectionError
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, hit
 from bridge.settling.breaker import ParkBreaker
 from bridge.settling.calls import bounded
+from bridge.settling.circuit import Circuit
 from bridge.settling.dead_letters import DeadLetters
-from bridge.settling.failure import Spread, Verdict, alone, classify, delay_s, judge
-from bridge.settling.gate import Gate
+from bridge.settling.failure import (
+    ATTEMPTS_MAX,
+    BLAMELESS_S,
+    SYSTEMIC_MAX_S,
+    Failure,
+    Park,
+    Retry,
+    Spread,
+    Verdict,
+    classify,
+    delay_s,
+)
 from bridge.settling.learning import Learner
 from bridge.settling.ledger import Ledger, Settlement
-from bridge.settling.share import Lane, Share
+from bridge.settling.share import Share
 from bridge.settling.sorting import Sorted, Sorter
 from bridge.settling.tally import Tally
-
-# Between attempts at what must be written whatever it takes; the database is asked often enough to be noticed back.
-PERSIST_MAX_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,7 @@ class Parts:
     ledger: Ledger
     sorter: Sorter
     learner: Learner
-    gate: Gate
+    circuit: Circuit
     tally: Tally
     breaker: ParkBreaker
     dead_letters: DeadLetters | None = None
@@ -52,8 +60,7 @@ class Parts:
     @property
     def transactional(self) -> bool:
         """Whether the handler works inside the settling transaction."""
-        mode = self.consumer.mode
-        return not isinstance(mode, Lanes) or mode.transactional
+        return self.consumer.transactional
 
     def placed(self, event: Sorted, *, attempt: int, connection: Any) -> Placed:
         """Return what a handler is given."""
@@ -95,30 +102,32 @@ class Parts:
         if settlement is not None:
             settlement.outgoing += outgoing
 
-    def again_s(self, lane: Lane, exc: Exception) -> float | None:
-        """Return when to try again what is not the record's fault, or None when it is to be judged.
+    async def on_failure(self, name: Hashable, exc: Exception, *, attempt: int, handled: bool = False) -> Verdict:
+        """Decide what becomes of a record of the key `name` whose `attempt` (1 for the first) failed with `exc`.
 
-        A lock that does not come, a deadlock at the mark once its handler has returned, or a batch that holds the
-        partition's row for long, uses up no attempt of the record.
+        What came after its handler had returned (`handled`), such as a deadlock at the mark, is not its fault.
         """
-        if not isinstance(exc, TransientError) or exc.systemic or not (lane.handled or exc.blameless):
-            return None
-        lane.attempt -= 1
-        return delay_s(1, spread=self.spread, first_s=PERSIST_MAX_S / 10)
-
-    def verdict(self, lane_name: object, exc: Exception, *, attempt: int) -> Verdict:
-        """Judge what came of a record, and tell the circuit what it says of the sink."""
         failure = classify(exc)
-        if isinstance(exc, NoConnectionError):  # nobody has been asked about the record: it is no suspect
-            self.gate.failed(code=failure.code)
-        elif failure.cls == "systemic":
-            if self.gate.failed(lane_name, code=failure.code):
-                failure = alone(failure)
-        elif failure.cls == "permanent":
-            self.gate.passed(lane_name)
+        if failure.cls == "systemic":
+            return await self._on_systemic(None if handled or isinstance(exc, NoConnectionError) else name, failure)
+        self.circuit.failing.pop(name, None)
+        if failure.cls == "transient" and (handled or failure.blameless):
+            return Retry(failure, delay_s(1, spread=self.spread, first_s=BLAMELESS_S), counts=False)
+        if failure.cls == "transient" and attempt < ATTEMPTS_MAX:
+            return Retry(failure, delay_s(attempt, spread=self.spread))
+        if failure.cls == "permanent":  # the sink has answered
+            self.circuit.passed((name,))
         elif failure.cls == "bug":
             self.tally.bug(exc)
-        return judge(failure, attempt=attempt, spread=self.spread)
+        return Park(failure, attempt)
+
+    async def _on_systemic(self, name: Hashable, failure: Failure) -> Verdict:
+        """Park a record only if it fails where others pass, and the sink says that it is there."""
+        times = self.circuit.failed(name, code=failure.code)
+        if self.circuit.at_fault(name) and await self.circuit.there():
+            self.circuit.failing.pop(name, None)
+            return Park(Failure("transient", failure.code), times)
+        return Retry(failure, delay_s(times, spread=self.spread, max_s=SYSTEMIC_MAX_S), counts=False)
 
     async def persist(self, share: Share, write: Callable[[], Awaitable[None]]) -> bool:
         """Write what is decided, for as long as it takes; False when the share was lost meanwhile.
@@ -129,14 +138,14 @@ class Parts:
         while not share.gone:
             try:
                 await write()
-            except TransientError as exc:
+            except (TransientError, OSError) as exc:
                 attempt += 1
-                if exc.systemic:
-                    self.gate.failed(code=exc.code)
-                await asyncio.sleep(delay_s(attempt, spread=self.spread, max_s=PERSIST_MAX_S))
+                share.activity += 1
+                failure = classify(exc)
+                if failure.cls == "systemic":
+                    self.circuit.failed(code=failure.code)
+                await asyncio.sleep(delay_s(attempt, spread=self.spread, max_s=SYSTEMIC_MAX_S))
             else:
-                if attempt:
-                    self.gate.passed()
                 return True
         return False
 

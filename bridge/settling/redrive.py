@@ -14,7 +14,7 @@ from bridge.postgres.pool import Database
 from bridge.runtime.failpoints import WHILE_RELEASING, hit
 from bridge.settling import parking
 from bridge.settling.claims import mark_release
-from bridge.settling.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Park, Retry
+from bridge.settling.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Park, Retry
 from bridge.settling.key_lanes import After, Next
 from bridge.settling.ledger import FencedError, Settlement
 from bridge.settling.parking import ParkedEvent
@@ -94,8 +94,8 @@ class Redrive:
         if not await self._parts.persist(lane.share, mark):
             return False
         lane.marked = lane.releasing = began is not None
-        if began is not None and began > ATTEMPTS_MAX:
-            await self._end(lane, Park(DIED, ATTEMPTS_MAX))
+        if began is not None and began > DEATHS_MAX:
+            await self._end(lane, Park(DIED, DEATHS_MAX))
         return lane.releasing
 
     async def _inside(self, lane: Lane) -> Next:
@@ -159,12 +159,13 @@ class Redrive:
         placed = self._parts.placed(event, attempt=lane.attempt, connection=connection)
         await self._parts.call(lane.share, (placed,), settlement)
         lane.handled = True
-        self._parts.gate.passed(lane.name)
+        self._parts.circuit.passed((lane.name,))
         self._parts.tally.applied((event,))
         return placed.context.outgoing
 
     def _released(self, lane: Lane, *, live: bool) -> Next:
         lane.attempt = 0
+        lane.share.moved()
         if live:
             lane.share.parked.discard(lane.key)
             lane.releasing = lane.marked = False
@@ -174,17 +175,11 @@ class Redrive:
         if isinstance(exc, _LearningError):
             lane.attempt -= 1
             return After(exc.delay_s)
-        again_s = self._parts.again_s(lane, exc)
-        topic = lane.share.place.topic
-        if again_s is not None:
-            self._parts.tally.count(topic, "retry")
-            return After(again_s)
-        verdict = self._parts.verdict(lane.name, exc, attempt=lane.attempt)
-        if isinstance(verdict, OpenCircuit):
-            lane.attempt -= 1
-            return Next.BLOCKED
+        verdict = await self._parts.on_failure(lane.name, exc, attempt=lane.attempt, handled=lane.handled)
         if isinstance(verdict, Retry):
-            self._parts.tally.count(topic, "retry")
+            if verdict.failure.cls != "systemic":
+                self._parts.tally.count(lane.share.place.topic, "retry")
+            lane.attempt -= not verdict.counts
             return After(verdict.delay_s)
         await self._end(lane, verdict)
         return Next.AGAIN

@@ -8,12 +8,13 @@ from typing import Literal
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.transport import ConsumedRecord
+from bridge.postgres.pool import is_closed
 from bridge.runtime.failpoints import AFTER_EFFECT, BATCH_BEFORE_OFFSET, hit
 from bridge.settling import parking
 from bridge.settling.batches import Batch, Former, Ready
 from bridge.settling.breaker import ParkBreakerOpenError
 from bridge.settling.calls import HandlerStuckError, HandlerTimeoutError
-from bridge.settling.failure import ID_CONFLICT, OpenCircuit, Park, Retry
+from bridge.settling.failure import ID_CONFLICT, Park, Retry
 from bridge.settling.key_lanes import KeyLanes
 from bridge.settling.ledger import Settlement
 from bridge.settling.parker import Parker
@@ -28,6 +29,7 @@ class _Pass:
     """What one pass over a batch has done, to be noted once it is committed.
 
     Attributes:
+        reserved: How many more the park breaker has room for on our behalf.
         held: Keys whose records wait for a retry, and those records.
         rest: Records not looked at.
         full: Nothing more may be set aside, so the pass ended there.
@@ -42,6 +44,7 @@ class _Pass:
     skips: list[Skip] = field(default_factory=list)
     held: dict[str, list[ConsumedRecord]] = field(default_factory=dict)
     retries: dict[str, Retry] = field(default_factory=dict)
+    reserved: int = 0
     rest: list[ConsumedRecord] = field(default_factory=list)
     full: ParkingFullError | ParkBreakerOpenError | None = None
 
@@ -85,9 +88,15 @@ class Replay:
             FencedError: The partition is not ours.
             ParkingFullError: The lot is full; what came before the record that found it so is settled.
         """
+        done = _Pass()
+        try:
+            return await self._apply(share, batch, done)
+        finally:
+            self._parts.breaker.give_back(done.reserved)
+
+    async def _apply(self, share: Share, batch: Batch, done: _Pass) -> bool:
         records = batch.records
         items = {record.offset: ready for record, ready in batch.items}
-        done = _Pass()
         try:
             async with self._parts.ledger.begin(share.place, share.epoch) as settlement:
                 await settlement.fence(records[0].offset)
@@ -167,6 +176,7 @@ class Replay:
             return await self._failed(share, settlement, done, event, exc)
         done.settled.append(event.record.offset)
         if verdict == "fresh":
+            self._parts.circuit.passed((share.name(event.record),))  # of many that fail, 20 would stand in a row
             done.applied.append(event)
         else:
             done.duplicates += 1
@@ -174,11 +184,11 @@ class Replay:
 
     async def _failed(self, share: Share, settlement: Settlement, done: _Pass, event: Sorted, exc: Exception) -> bool:
         key = key_text(event.record.key)
-        verdict = self._parts.verdict(share.name(event.record), exc, attempt=1)
-        if isinstance(verdict, OpenCircuit):
+        verdict = await self._parts.on_failure(share.name(event.record), exc, attempt=1)
+        if not self._parts.circuit.closed:
             raise _AbortError(None) from None
-        if isinstance(exc, TransientError) and exc.systemic:
-            raise _AbortError(key) from None  # its own fault, and the connection may be gone with it
+        if is_closed(settlement.connection):  # nothing of the transaction can be kept, nor anything more be done in it
+            raise _AbortError(key) from None
         if isinstance(verdict, Retry):
             done.held[key] = [event.record]
             done.retries[key] = verdict
@@ -189,10 +199,13 @@ class Replay:
         return await self._set_aside(settlement, done, event.record, verdict)
 
     async def _set_aside(self, settlement: Settlement, done: _Pass, record: ConsumedRecord, park: Park) -> bool:
-        if len(done.parked) >= self._parts.breaker.left:
+        if not self._parts.breaker.reserve():
             return done.end(record, ParkBreakerOpenError())
+        done.reserved += 1
         if self._parts.dead_letters is not None:
-            await self._parker.dead_letter(record, park.failure, attempts=park.attempts)
+            await self._parker.dead_letter(record, park.failure, attempts=park.attempts)  # and counts it
+            self._parts.breaker.give_back()
+            done.reserved -= 1
         else:
             try:
                 async with settlement.savepoint():
@@ -206,8 +219,6 @@ class Replay:
 
     def _note(self, share: Share, done: _Pass) -> None:
         topic, tally = share.place.topic, self._parts.tally
-        if done.applied:
-            self._parts.gate.passed(*(share.name(event.record) for event in done.applied))
         tally.applied(done.applied)
         tally.count(topic, "duplicate", done.duplicates)
         tally.count(topic, "parked", done.appended)
@@ -217,8 +228,8 @@ class Replay:
             self._parker.parked(share, record, park.failure, attempts=park.attempts)
         for key, (first, *others) in done.held.items():
             retry = done.retries[key]
-            tally.retried(first, retry.failure, attempt=1)
-            self._lanes.hold(share, first, attempt=int(not retry.failure.blameless), delay_s=retry.delay_s)
+            tally.retried(first, retry, attempt=1)
+            self._lanes.hold(share, first, attempt=int(retry.counts), delay_s=retry.delay_s)
             for record in others:
                 self._lanes.put(share, record)
         self._former.back(share, done.rest)

@@ -77,7 +77,7 @@ class Rounds:
         for share in list(shares):
             if share.gone or not share.opened or share.written == share.window.mark:
                 continue
-            if not self._parts.gate.closed:
+            if not self._parts.circuit.closed:
                 return
             try:
                 async with self._parts.settling(share, frozenset()):

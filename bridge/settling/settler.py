@@ -23,7 +23,6 @@ from bridge.settling.crew import Crew
 from bridge.settling.dead_letters import DeadLetters
 from bridge.settling.driver import BatchDriver, Careful, batch_driver, install_releases
 from bridge.settling.failure import Spread
-from bridge.settling.gate import Gate
 from bridge.settling.holding import Holding
 from bridge.settling.key_lanes import KeyLanes
 from bridge.settling.learning import Learner
@@ -83,7 +82,9 @@ class Settler:
         self._metrics = metrics
         self._crew = Crew()
         self._sorter = Sorter(consumer, decoder)
-        self._gate = Gate(Circuit(spread=spread), states=metrics.circuit_state, service=metrics.service)
+        self._circuit = Circuit(
+            self._ping, tells=consumer.ping is not None or consumer.transactional, metrics=metrics, spread=spread
+        )
         tally = Tally(metrics, group=consumer.group, topics=consumer.topics)
         self._shares = shares = Shares(group=consumer.group, tally=tally)
         self._brake = brake = Brake(
@@ -100,7 +101,7 @@ class Settler:
             ledger=ledger,
             sorter=self._sorter,
             learner=learner or Learner(decoder),
-            gate=self._gate,
+            circuit=self._circuit,
             tally=tally,
             breaker=brake.breaker,
             dead_letters=dead_letters,
@@ -123,12 +124,12 @@ class Settler:
             stopped=brake.stop,
         )
         single = Single(parts, parker=parker, rounds=self._rounds, release=self._redrive.step)
-        self._lanes = lanes = KeyLanes(single.step, gate=self._gate, fenced=shares.fence, stopped=brake.stop)
+        self._lanes = lanes = KeyLanes(single.step, circuit=self._circuit, fenced=shares.fence, stopped=brake.stop)
         self._careful = Careful(parts, lanes=lanes)
         self._batches: BatchDriver | None = None
         if isinstance(consumer.mode, Batches):
             self._batches = batch_driver(parts, consumer.mode, parker=parker, lanes=lanes)
-        self._gate.listen(shares.wake)
+        self._circuit.listen(shares.wake)
 
     async def adopt(self, place: Place, generation: int) -> Adoption:
         """Claim a partition; what was held of it counts for nothing.
@@ -177,20 +178,26 @@ class Settler:
 
     def room(self, place: Place) -> bool:
         """Whether more may be offered now."""
-        return self._shares.room(place, probing=self._shares.lacks_probe(place, self._gate))
+        return self._shares.room(place)
 
     def halted(self, place: Place) -> bool:
-        """Whether nothing of a partition can be settled for long; one without a record is read, to have a probe."""
+        """Whether nothing of a partition can be settled for long."""
         share = self._shares.find(place)
-        return share is not None and share.halted(sink_away=not self._gate.closed)
-
-    def wants_probe(self, place: Place) -> bool:
-        """Whether a halted partition is to be read a little: what is in hand tells nothing of the sink any more."""
-        return self._shares.lacks_probe(place, self._gate) and self._shares.room(place, probing=True)
+        return share is not None and (share.halted or not self._circuit.closed)
 
     def standing(self) -> str:
         """Return `ok`, or why records of some partition wait until an operator acts."""
         return self._brake.standing()
+
+    def waiting(self) -> str:
+        """Return `ok`, or `degraded` while nothing of a partition could be settled or released for long."""
+        now = asyncio.get_running_loop().time()
+        waits = self._circuit.closed and any(share.waits(now) for share in self._shares.open())
+        return "degraded" if waits else "ok"
+
+    def activity(self) -> int:
+        """Return a number that moves whenever something is tried, settled or released."""
+        return sum(share.activity for share in self._shares.all())
 
     def fenced(self, place: Place) -> bool:
         """Whether a transaction found that the partition was claimed since; to be forgotten and adopted again."""
@@ -222,6 +229,7 @@ class Settler:
         mode = self._consumer.mode
         for _ in range(mode.count if isinstance(mode, Lanes) else RETRY_LANES):
             self._crew.start(self._lanes.work())
+        self._crew.start(self._circuit.work())
         self._crew.start(self._rounds.work(self._shares.open))
         self._crew.start(self._redrive.work(self._shares.open, self._release))
         if self._outbox is not None:
@@ -237,9 +245,14 @@ class Settler:
             failed.cancel()
             ending.cancel()
             self._shares.close()
-            self._gate.end()
             await self._parts.learner.end()
             await self._crew.end(END_S)
+
+    async def _ping(self) -> None:
+        """Ask what records are settled in, and what handlers write to, whether they work."""
+        await self._parts.ledger.ping()
+        if self._consumer.ping is not None:
+            await self._consumer.ping(self._parts.resource)
 
     async def _drive(self, share: Share) -> None:
         try:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal
 
+from bridge.consumer import BATCH_RECORDS
 from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.settling.claims import Claim, Ended
 from bridge.settling.parking import ParkingFullError, key_text
 from bridge.settling.window import Mark, Window
 
-# Deaths without progress after which a record is suspected of killing the process: two may be anything.
-DEATHS_SUSPECT = 3
+# Records handled one at a time after a death: as many as a batch holds, and lanes have in hand. Should the one that
+# kills lie behind them, there will be more deaths, and after so many all that a window may hold are.
+CAREFUL_FIRST = BATCH_RECORDS
+DEATHS_MANY = 3
 # Headers and our own objects around key and value, as `sys.getsizeof` counts them for a record of the contract.
 OVERHEAD_BYTES = 2_048
+# Without a settled or released record before a partition counts as waiting: a record that fails is tried five times,
+# with pauses of 30 s at most, and ten times at a sink in a brown-out.
+WAITS_S = 300.0
 # As long as a window may hold: one of the records in hand at the time of death is at fault.
 CAREFUL_RECORDS = 1024
 
@@ -71,6 +77,8 @@ class Share:
         replay: The next batch goes record by record, to find the one at fault.
         written: The mark as it is in the ledger.
         given_back: It is said, or being said, that what ends here is no death.
+        activity: Counts whatever is tried, settled or released.
+        moved_at: When a record was last settled or released, or the first taken into an empty window.
         stopped: Why nothing of it is settled any more; empty while things go on.
         full: What would have to leave the lot for it to go on, if it was stopped for that.
     """
@@ -93,12 +101,15 @@ class Share:
         self.idle = asyncio.Event()
         self.idle.set()
         self.active = 0
+        self.activity = 0
+        self.moved_at = 0.0
         self.draining = self.given_back = self.gone = self.replay = self.direct = False
         self.stopped = ""
         self.full: ParkingFullError | None = None
         died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
-        suspect = claim.deaths >= DEATHS_SUSPECT or (died_on_one and claim.attempts > 0)
-        self.careful_left = CAREFUL_RECORDS if suspect else 0
+        self.careful_left = CAREFUL_FIRST if claim.deaths else 0
+        if claim.deaths >= DEATHS_MANY or (died_on_one and claim.attempts > 0):
+            self.careful_left = CAREFUL_RECORDS
         self.suspect: int | None = None
         self.attempted: int | None = None
         self.written = 0
@@ -108,23 +119,19 @@ class Share:
         """True when no record may be started any more."""
         return self.draining or self.gone or bool(self.stopped)
 
-    def halted(self, *, sink_away: bool) -> bool:
-        """Whether nothing can be settled for long; without a record in hand there would be nothing to probe with."""
-        return bool(self.stopped or self.away) or (sink_away and self.window.unsettled > 0)
+    @property
+    def halted(self) -> bool:
+        """Whether nothing can be settled for long, for a reason of its own."""
+        return bool(self.stopped or self.away)
 
     def name(self, record: ConsumedRecord) -> tuple[Place, str]:
         """Return what the circuit knows the key of a record by."""
         return self.place, key_text(record.key)
 
-    def wants_probe(self, suspects: Callable[[tuple[Place, str]], bool]) -> bool:
-        """Whether all that waits here has failed: while the sink is away, other records are needed to probe with."""
-        if self.stopped or self.away or self.active or not self.window.unsettled:
-            return False
-        waiting = [*(lane.name for lane in self.lanes.values()), *map(self.name, self.queue)]
-        return all(map(suspects, waiting))
-
     def take(self, record: ConsumedRecord, *, now: float) -> bool:
         """Take a record into the window; False when it was settled before."""
+        if not self.window.unsettled:
+            self.moved_at = now
         size = OVERHEAD_BYTES + len(record.value or b"")
         return self.window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now)
 
@@ -140,11 +147,13 @@ class Share:
     def begin(self) -> None:
         """Note that something is in flight."""
         self.active += 1
+        self.activity += 1
         self.idle.clear()
 
     def end(self) -> None:
         """Undo one `begin`."""
         self.active -= 1
+        self.activity += 1
         if not self.active:
             self.idle.set()
 
@@ -153,8 +162,20 @@ class Share:
         if self.gone:
             return
         self.window.settle(offsets)
+        if offsets:
+            self.moved()
         if mark is not None:
             self.written = max(self.written, mark.next_offset)
+
+    def moved(self) -> None:
+        """Note that a record was settled or released."""
+        self.activity += 1
+        self.moved_at = asyncio.get_running_loop().time()
+
+    def waits(self, now: float) -> bool:
+        """Whether records are in hand and none was settled or released for long, though nothing keeps them all."""
+        in_hand = self.window.unsettled or any(lane.releasing for lane in self.lanes.values())
+        return bool(in_hand) and not self.halted and now - self.moved_at > WAITS_S
 
     def ended(self) -> Ended:
         """Return what is to be taken back of the marks of this claim."""

@@ -10,7 +10,6 @@ import structlog
 from bridge.errors import BridgeError
 from bridge.kafka.transport import Place
 from bridge.settling.claims import Claim
-from bridge.settling.gate import Gate
 from bridge.settling.share import Share
 from bridge.settling.tally import Tally
 
@@ -19,8 +18,9 @@ log = structlog.get_logger()
 # What is taken in and not settled is bounded per partition and per process.
 WINDOW_RECORDS = 1_024
 WINDOW_BYTES = 32 * 1024 * 1024
-# What is settled above a record that fails is kept as an offset and an id: of a partition, some 4 MB of them at most.
-PROBED_RECORDS = 16 * WINDOW_RECORDS
+# What is settled above a record that is tried again is kept as an offset and an id, some 4 MB of a partition at most:
+# the other keys go on for so many records.
+SETTLED_RECORDS = 16 * WINDOW_RECORDS
 
 
 class Shares:
@@ -50,22 +50,12 @@ class Shares:
         """Return the shares that records are settled of."""
         return [share for share in self._shares.values() if share.opened and not share.gone]
 
-    def room(self, place: Place, *, probing: bool) -> bool:
-        """Whether more of a place may be taken in now.
-
-        While `probing`, records settled above those that fail take no room: it is others that tell whose fault it is.
-        """
+    def room(self, place: Place) -> bool:
+        """Whether more of a place may be taken in now."""
         share = self._shares.get(place)
-        if share is None or (share.window.unsettled if probing else share.window.count) >= WINDOW_RECORDS:
-            return False
-        if share.window.count >= PROBED_RECORDS:
+        if share is None or share.window.unsettled >= WINDOW_RECORDS or share.window.count >= SETTLED_RECORDS:
             return False
         return sum(each.window.size for each in self._shares.values() if not each.stopped) < WINDOW_BYTES
-
-    def lacks_probe(self, place: Place, gate: Gate) -> bool:
-        """Whether the sink is away as far as the records in hand tell, which have all failed."""
-        share = self._shares.get(place)
-        return share is not None and not gate.closed and share.wants_probe(gate.suspects)
 
     def mark(self, place: Place) -> int | None:
         """Return the offset below which everything of a place is settled; None before its records are expected."""

@@ -10,7 +10,7 @@ from bridge.errors import PermanentError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import AFTER_EFFECT, hit
-from bridge.settling.failure import ATTEMPTS_MAX, DIED, ID_CONFLICT, Failure, OpenCircuit, Retry, classify
+from bridge.settling.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Retry
 from bridge.settling.key_lanes import After, Next
 from bridge.settling.ledger import FencedError
 from bridge.settling.parker import Parker
@@ -71,9 +71,9 @@ class Single:
         if not await self._parts.persist(share, mark):
             return False  # nor is anything of the partition left to be settled here
         share.suspect, share.attempted = None, record.offset  # once a life, however often it is tried
-        if attempts > ATTEMPTS_MAX:
-            await self._parker.set_aside(share, record, DIED, attempts=ATTEMPTS_MAX)
-        return attempts <= ATTEMPTS_MAX
+        if attempts > DEATHS_MAX:
+            await self._parker.set_aside(share, record, DIED, attempts=DEATHS_MAX)
+        return attempts <= DEATHS_MAX
 
     async def _unreadable(self, lane: Lane, record: ConsumedRecord, failure: Failure) -> Next | After:
         share = lane.share
@@ -114,7 +114,7 @@ class Single:
                 placed = self._parts.placed(event, attempt=lane.attempt, connection=settlement.connection)
                 await self._parts.call(share, (placed,), settlement)
                 lane.handled = True
-        self._parts.gate.passed(lane.name)
+        self._parts.circuit.passed((lane.name,))
         self._parts.breaker.note(other=1)
         if verdict == "fresh":
             self._parts.tally.applied((event,))
@@ -130,23 +130,17 @@ class Single:
             placed = self._parts.placed(event, attempt=lane.attempt, connection=None)
             await self._parts.call(lane.share, (placed,), None)
             outgoing = placed.context.outgoing
-            self._parts.gate.passed(lane.name)
+            self._parts.circuit.passed((lane.name,))
             hit(AFTER_EFFECT)
         self._rounds.finish(lane, event, applied=verdict == "fresh", outgoing=outgoing)
 
     async def _failed(self, lane: Lane, event: Sorted, exc: Exception) -> Next | After:
         if lane.share.gone:
-            return Next.BLOCKED  # nobody is left to whom it matters
-        again_s = self._parts.again_s(lane, exc)
-        if again_s is not None:
-            self._parts.tally.retried(event.record, classify(exc), attempt=lane.attempt + 1)
-            return After(again_s)
-        verdict = self._parts.verdict(lane.name, exc, attempt=lane.attempt)
-        if isinstance(verdict, OpenCircuit):
-            lane.attempt -= 1
-            return Next.BLOCKED
+            return Next.AGAIN  # nobody is left to whom it matters
+        verdict = await self._parts.on_failure(lane.name, exc, attempt=lane.attempt, handled=lane.handled)
         if isinstance(verdict, Retry):
-            self._parts.tally.retried(event.record, verdict.failure, attempt=lane.attempt)
+            self._parts.tally.retried(event.record, verdict, attempt=lane.attempt)
+            lane.attempt -= not verdict.counts
             return After(verdict.delay_s)
         if verdict.failure.code == ID_CONFLICT:
             self._parts.tally.conflicted(event)

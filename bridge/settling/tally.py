@@ -12,7 +12,7 @@ import structlog
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.logging import trail
-from bridge.settling.failure import Failure, FailureClass
+from bridge.settling.failure import Failure, FailureClass, Retry
 from bridge.settling.sorting import Skip, Sorted
 
 log = structlog.get_logger()
@@ -82,10 +82,11 @@ class Tally:
         """Count an id that came with another body; the source is one of ours, or it is no name of a label."""
         self._metrics.id_conflicts.labels(self._metrics.service, event.inbox.source).inc()
 
-    def retried(self, record: ConsumedRecord, failure: Failure, *, attempt: int) -> None:
-        """Tell of a record that is tried again."""
-        self.count(record.topic, "retry")
-        log.warning("record.retried", code=failure.code, attempts=attempt, **self._where(record))
+    def retried(self, record: ConsumedRecord, retry: Retry, *, attempt: int) -> None:
+        """Tell of a record that is tried again, unless it is the sink's fault: the circuit tells of that."""
+        if retry.failure.cls != "systemic":
+            self.count(record.topic, "retry")
+            log.warning("record.retried", code=retry.failure.code, attempts=attempt, **self._where(record))
 
     def retried_batch(self, topic: str, records: int, *, code: str) -> None:
         """Tell of records that are tried again together, none of them being at fault."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from bridge.dev.ports import free_port
 from bridge.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
+from bridge.settling.failure import DEATHS_MAX
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.service_process import until
@@ -161,18 +163,54 @@ async def test_what_is_written_is_applied_and_a_stop_settles_and_leaves(
     assert code == 0, desk.output()
 
 
-async def test_the_server_ends_no_transaction_before_the_handlers_own_bound(
+async def test_the_server_ends_nothing_before_the_handlers_own_bound(
     start: Start, cluster: Cluster, topic: str, postgres: str
 ) -> None:
-    """It would look like a database that is away, and open the circuit for one slow record."""
+    """A transaction: it would look like a database that is away. A statement: a time-out of 90 s would never be had."""
     written = write(cluster, topic, 1)
-    shown = "values (current_setting('idle_in_transaction_session_timeout'))\""
-    code = CODE.replace('values ($1)", event.id', shown).replace("order_free=", "handler_timeout_s=90, order_free=")
-    with start(code=code) as desk:
+    shown = "values (concat_ws(' ', current_setting('idle_in_transaction_session_timeout'), {}))\""
+    code = CODE.replace('values ($1)", event.id', shown.format("current_setting('statement_timeout')"))
+    with start(code=code.replace("order_free=", "handler_timeout_s=90, order_free=")) as desk:
         desk.ready()
         until(lambda: progress(postgres) == written, what="everything settled")
 
-    assert rows(postgres, "select * from applied") == [("100s",)]
+    assert rows(postgres, "select * from applied") == [("100s 100s",)]
+
+
+async def test_a_record_that_kills_is_parked_after_three_deaths_that_it_is_charged_with(
+    start: Start, cluster: Cluster, topic: str, postgres: str, told: Path
+) -> None:
+    """The first death tells that there is such a record; the record is alone in hand at each of the others."""
+    written = write(cluster, topic, 20)
+    victim = next(iter(LIVES.records(topic, partitions=2))).key.decode()
+    kill = f"""
+    if event.key == {victim!r}:
+        with open(os.environ["TOLD"], "a") as file:
+            print("died", file=file)
+        os._exit(9)
+"""
+    head = "async def handle(event, context):"
+    code = CODE.replace(head, head + kill)
+    with start(code=code) as desk:
+        for _ in range(9):
+            until(partial(_ended_or_settled, desk, postgres, written), what="a death, or everything settled")
+            if desk.alive:
+                break
+            desk.start()
+
+    assert lines(told) == ["died"] * (1 + DEATHS_MAX)
+    parked = "select distinct key, class, code from drx_consumer.parked_event where class <> 'behind'"
+    assert rows(postgres, parked) == [(victim, "bug", "process_died")]
+
+
+def _ended_or_settled(desk: ConsumerProcess, dsn: str, written: int) -> bool:
+    return not desk.alive or _settled(dsn, written)
+
+
+def _settled(dsn: str, written: int) -> bool:
+    """Whether all is; the first process makes the tables."""
+    made = rows(dsn, "select to_regclass('drx_consumer.progress') is not null")[0][0]
+    return bool(made) and progress(dsn) == written
 
 
 async def test_a_stop_that_hangs_ends_before_the_pod_is_killed(start: Start, cluster: Cluster, topic: str) -> None:

@@ -182,55 +182,6 @@ async def test_a_handler_that_never_ends_parks_its_key_and_others_go_on(database
         assert await bench.effects() == ["evt_0", "evt_2"]
 
 
-async def test_a_sink_that_is_away_parks_nothing_and_uses_up_no_attempts(database: Database) -> None:
-    effects = Effects()
-    away = asyncio.Event()
-    effects.fail = lambda event, _: None if away.is_set() else TransientError("down", systemic=True)  # noqa: ARG005
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(10)])
-        await until(lambda: len(effects.attempts) > 12)
-        halted = bench.settler.halted(PLACE)
-        away.set()
-        await bench.settled(10)
-
-        assert (halted, bench.settler.halted(PLACE), await bench.parked()) == (True, False, [])
-        assert sorted(await bench.effects()) == sorted(f"evt_{offset}" for offset in range(10))
-
-
-async def test_a_record_that_fails_systemically_while_others_pass_is_parked(database: Database) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: TransientError("down", systemic=True) if event.id == "evt_3" else None
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(10)])
-        await bench.settled(10)
-
-        assert await bench.parked() == [("rx_3", 3, "down")]
-        assert bench.settler.halted(PLACE) is False
-
-
-async def test_a_key_that_was_applied_in_a_batch_since_it_failed_is_above_suspicion(database: Database) -> None:
-    """Else the next outage that meets it first would be laid to its own charge."""
-    effects = Effects()
-    down = False
-    effects.fail = lambda event, tried: (
-        TransientError("down", systemic=True) if down or (event.id == "evt_1" and tried < 2) else None
-    )
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(3)])
-        await bench.settled(3)
-        down = True
-        bench.settler.offer(PLACE, [a_record(3, "rx_1")])
-        await until(lambda: effects.attempts.count("evt_3") > 3)
-        retried = bench.outcome("retry")
-        down = False
-        await bench.settled(4)
-
-        assert (retried, await bench.parked()) == (0, [])
-
-
 @pytest.mark.parametrize(
     ("unknown", "parked"), [({"unknown": "skip"}, []), ({}, [("rx_1", 0, "unknown_record")])], ids=["skip", "default"]
 )

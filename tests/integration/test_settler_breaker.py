@@ -66,6 +66,24 @@ async def test_a_flood_of_bad_records_halts_every_partition_instead_of_filling_t
         assert len(await bench.parked()) == ALLOWED
 
 
+@pytest.mark.parametrize("transactional", [True, False], ids=["inside", "outside"])
+async def test_lanes_that_park_at_the_same_moment_park_no_more_than_is_allowed(
+    database: Database,
+    transactional: bool,  # noqa: FBT001 - two cases
+) -> None:
+    effects = Effects()
+    effects.fail = lambda *_: PermanentError("refused")
+    lanes = Lanes(8, transactional=transactional)
+
+    async with at_work(a_consumer(effects, lanes), database, breaker=a_breaker()) as bench:
+        await bench.feed(LOG)
+        await until_told(bench)
+        share = bench.settler._shares[PLACE]
+        await share.idle.wait()
+
+        assert len(await bench.parked()) == ALLOWED
+
+
 @MODES
 async def test_a_restart_does_not_reopen_the_flood(database: Database, mode: Lanes | Batches) -> None:
     consumer = a_consumer(refusing_half(), mode)

@@ -157,23 +157,6 @@ async def test_failures_park_the_key_and_later_records_wait_behind(database: Dat
         assert sorted(effects.applied) == ["evt_0", "evt_3"]
 
 
-@MODES
-async def test_a_sink_that_is_away_is_waited_for(database: Database, mode: Lanes) -> None:
-    effects = Effects()
-    there = asyncio.Event()
-    effects.fail = lambda event, _: None if there.is_set() else TransientError("http_503", systemic=True)  # noqa: ARG005
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
-        await until(lambda: len(effects.attempts) > 14)
-        probed = len(set(effects.attempts))
-        halted = bench.settler.halted(PLACE)
-        there.set()
-        await bench.settled(20)
-
-        assert (halted, await bench.parked(), probed > 8) == (True, [], True)
-
-
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from bridge.event import Event
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.settling.dead_letters import DeadLetters
+from bridge.settling.failure import DEATHS_MAX
 from bridge.settling.ledger import Ledger
 from bridge.settling.shares import WINDOW_RECORDS
 from tests.fakes import FakeProducer
@@ -160,9 +161,8 @@ async def test_what_is_read_again_and_was_settled_above_the_mark_is_stale(
 async def test_a_record_that_kills_the_process_is_parked_unseen(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
     ledger = Ledger(database, group=GROUP, cluster_id="here")
-    for _ in range(4):
-        claim = await ledger.claim(PLACE)
-    for _ in range(5):
+    claim = await ledger.claim(PLACE)
+    for _ in range(DEATHS_MAX):
         await ledger.mark_attempt(PLACE, claim.epoch, 0)
 
     async with at_work(a_consumer(effects, mode), database) as bench:
@@ -174,13 +174,10 @@ async def test_a_record_that_kills_the_process_is_parked_unseen(database: Databa
 
 
 @MODES
-async def test_after_deaths_without_progress_records_are_handled_one_at_a_time(
-    database: Database, mode: Lanes | Batches
-) -> None:
+async def test_after_a_death_records_are_handled_one_at_a_time(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
     marks: list[tuple[str, int]] = []
-    for _ in range(3):
-        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
+    await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
 
     async with at_work(a_consumer(effects, mode), database) as bench:
 
@@ -237,7 +234,7 @@ async def test_a_record_that_waits_for_a_retry_at_each_end_has_killed_nobody(
 async def test_only_a_record_whose_handler_runs_is_charged_with_a_death(
     database: Database, mode: Lanes | Batches
 ) -> None:
-    """One of another partition that merely waits its turn is innocent, and would be parked after five deaths."""
+    """One of another partition that merely waits its turn is innocent, and would be parked after three deaths."""
     effects = Effects()
     charged: list[int] = []
     places = [Place(PLACE.topic, number) for number in range(3)]
@@ -329,7 +326,7 @@ async def test_nothing_is_settled_before_its_dead_letter_is_acknowledged(
     letters = DeadLetters(producer, group=GROUP)
     async with at_work(a_consumer(effects, mode, order_free=True), database, dead_letters=letters) as bench:
         await bench.feed([a_record(0)])
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.count("consumer_sink_failures_total") > 3)
         before = bench.settler.mark(PLACE)
         producer.failure = None
         await bench.settled(1)

@@ -10,7 +10,6 @@ import pytest
 from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.settling import parking
 from tests.kafka import until
@@ -257,8 +256,7 @@ async def test_the_next_owner_knows_what_is_parked(database: Database) -> None:
 
 
 @MODES
-async def test_a_release_is_the_probe_when_there_is_nothing_else(database: Database, mode: Lanes | Batches) -> None:
-    """With every record parked, an open circuit would else never hear of the sink again."""
+async def test_a_release_waits_for_the_sink(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
     answers = [PermanentError("refused"), TransientError("down", systemic=True), None]
     effects.fail = lambda event, _: answers[min(len(effects.attempts) - 1, 2)] if event.id == "evt_0" else None
@@ -270,16 +268,3 @@ async def test_a_release_is_the_probe_when_there_is_nothing_else(database: Datab
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
         assert (effects.kept, bench.settler.halted(PLACE)) == (["evt_0"], False)
-
-
-async def test_an_open_circuit_halts_no_partition_that_has_nothing_to_probe_with(database: Database) -> None:
-    effects = Effects()
-    effects.fail = lambda *_: TransientError("down", systemic=True)
-
-    async with at_work(a_consumer(effects, Lanes(1)), database) as bench:
-        await bench.adopt()
-        await bench.adopt(Place(PLACE.topic, 1))
-        bench.settler.offer(PLACE, [a_record(0)])
-        await until(lambda: bench.settler.halted(PLACE))
-
-        assert bench.settler.halted(Place(PLACE.topic, 1)) is False

@@ -12,11 +12,11 @@ from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
-from bridge.settling import operator, parking, shares
+from bridge.settling import operator, parking, share, shares
 from bridge.settling.breaker import ParkBreakerOpenError
 from bridge.settling.learning import Learner
 from bridge.settling.parking import ParkingFullError
-from tests.kafka import HANG_S, until
+from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
@@ -59,132 +59,21 @@ async def test_a_key_is_released_on_a_quiet_partition_whose_owners_died(
 @MODES
 async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
-    down = True
-    effects.fail = lambda event, _: TransientError("away", systemic=True) if down and event.id != "evt_0" else None
+    effects.down = True
     decoder = PlainDecoder()
     decoder.answer = TransientError("registry_unreachable", systemic=True)
     learner = Learner(decoder, again_s=0.02)
+    consumer = a_consumer(effects, mode)
+    consumer.ping = effects.ping
 
-    async with at_work(a_consumer(effects, mode), database, decoder=decoder, learner=learner) as bench:
+    async with at_work(consumer, database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, "rx_0", value=UNKNOWN)])
         await until(lambda: decoder.learned > 1)
         bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}") for offset in (1, 2)])
         await until(lambda: bench.count("circuit_state", state="open") == 1)
-        down = False
+        effects.down = False
         await until(lambda: bench.count("circuit_state", state="closed") == 1)
         await until(lambda: sorted(effects.kept) == ["evt_1", "evt_2"])
-
-
-@MODES
-@pytest.mark.parametrize("bad", [1, 3])
-async def test_records_that_fail_alone_are_found_out_although_the_partition_held_nothing_else(
-    database: Database, mode: Lanes | Batches, bad: int
-) -> None:
-    """With only these to probe with, nobody would hear that the sink is there; so the reader is asked for others."""
-    effects = Effects()
-    effects.fail = lambda event, _: TransientError("down", systemic=True) if event.key.startswith("bad") else None
-    parked: list[tuple[str, int, str]] = []
-    offset = bad
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(number, f"bad_{number}") for number in range(bad)])
-        async with asyncio.timeout(HANG_S):
-            while len(parked) < bad:
-                await asyncio.sleep(0.01)
-                if bench.settler.wants_probe(PLACE):
-                    assert bench.settler.halted(PLACE)
-                    bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}")])
-                    offset += 1
-                parked = await bench.parked()
-        await bench.settled(offset)
-
-        assert parked == [(f"bad_{number}", number, "down") for number in range(bad)]
-        assert bench.count("circuit_state", state="closed") == 1
-
-
-@MODES
-@pytest.mark.parametrize("bad", [3, 10])
-async def test_records_that_fail_alone_are_found_out_although_all_others_in_the_window_are_settled(
-    database: Database, mode: Lanes | Batches, bad: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The window is full of what is settled above the first of them, and nothing of it can be asked again."""
-    monkeypatch.setattr(shares, "WINDOW_RECORDS", 128)
-    effects = Effects()
-    effects.fail = lambda event, _: TransientError("down", systemic=True) if event.key.startswith("bad") else None
-    log = [a_record(offset, f"{'bad' if offset < bad else 'rx'}_{offset}") for offset in range(4_000)]
-    parked: list[tuple[str, int, str]] = []
-    offset = 0
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.adopt()
-        async with asyncio.timeout(HANG_S):
-            while len(parked) < bad:
-                await asyncio.sleep(0.01)
-                if bench.settler.room(PLACE) and (bench.settler.wants_probe(PLACE) or not bench.settler.halted(PLACE)):
-                    bench.settler.offer(PLACE, log[offset : offset + 128])
-                    offset = min(offset + 128, len(log))
-                parked = await bench.parked()
-        await bench.settled(offset)
-
-        assert parked == [(f"bad_{number}", number, "down") for number in range(bad)]
-        assert bench.count("circuit_state", state="closed") == 1
-
-
-@MODES
-async def test_an_outage_asks_for_no_more_records_than_it_takes_to_probe(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects()
-    effects.fail = lambda *_: TransientError("down", systemic=True)
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.adopt()
-        before = bench.settler.wants_probe(PLACE)
-        bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}") for offset in range(20)])
-        await until(lambda: bench.settler.halted(PLACE))
-        crowded = bench.settler.wants_probe(PLACE)
-        await until(lambda: bench.settler.wants_probe(PLACE))
-
-        assert (before, crowded) == (False, False)
-        assert len(set(effects.attempts)) == 20
-
-
-@MODES
-async def test_no_probe_is_asked_for_where_there_is_no_room_for_one(
-    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The partition would be neither read nor paused, and asked for room all the time."""
-    monkeypatch.setattr(shares, "WINDOW_RECORDS", 5)
-    effects = Effects()
-    effects.fail = lambda *_: TransientError("down", systemic=True)
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(4)])
-        await until(lambda: bench.settler.wants_probe(PLACE))
-        bench.settler.offer(PLACE, [a_record(4, "rx_4")])
-        share = bench.settler._shares[PLACE]
-        await until(lambda: len(set(effects.attempts)) == 5 and share.wants_probe(bench.settler._gate.suspects))
-
-        assert (bench.settler.wants_probe(PLACE), bench.settler.room(PLACE)) == (False, False)
-
-
-@MODES
-async def test_records_that_nobody_wants_are_no_probes_and_fill_no_window(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects()
-    effects.fail = lambda *_: TransientError("down", systemic=True)
-    consumer = a_consumer(effects, mode)
-    consumer.types = ["prescription.*"]
-
-    async with at_work(consumer, database) as bench:
-        await bench.feed([a_record(0, "rx_0")])
-        await until(lambda: bench.settler.wants_probe(PLACE))
-        bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}", type="made.up") for offset in range(1, 20)])
-        await until(lambda: bench.settler._shares[PLACE].window.unsettled == 1)
-        await until(lambda: bench.settler.wants_probe(PLACE))
-
-        assert set(effects.attempts) == {"evt_0"}
 
 
 async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database: Database) -> None:
@@ -433,3 +322,55 @@ async def test_the_key_that_is_one_too_many_takes_no_other_out_of_the_lot(
 
         assert (bench.settler.mark(PLACE), await bench.parked()) == (2, [("rx_1", 1, "refused")])
         assert await bench.effects() == ["evt_0"]
+
+
+@pytest.mark.parametrize("mode", [Batches(50, 0.005), Lanes(4, transactional=True)], ids=["batches", "lanes"])
+async def test_a_row_that_another_has_locked_for_long_makes_a_partition_wait_and_not_dead(
+    postgres: str, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share, "WAITS_S", 0.1)
+    effects = Effects()
+
+    async with (
+        a_database(postgres, lock_timeout_s=0.02) as database,
+        at_work(a_consumer(effects, mode), database) as bench,
+    ):
+        async with database.transaction() as connection:
+            await connection.execute("lock table effect in share mode")
+            await bench.feed([a_record(0)])
+            await until(lambda: bench.settler.waiting() == "degraded")
+            before = bench.settler.activity()
+            await until(lambda: bench.settler.activity() > before)
+        await bench.settled(1)
+
+        assert (bench.settler.waiting(), await bench.parked()) == ("ok", [])
+
+
+@MODES
+async def test_a_release_that_makes_progress_is_activity_and_does_not_wait(
+    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share, "WAITS_S", 0.0)
+    effects = Effects("evt_0")
+    go_on = asyncio.Event()
+
+    async def hang(event: Event) -> None:
+        if event.id == "evt_2" and not effects.refused:
+            await go_on.wait()
+
+    effects.before = hang
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(offset) for offset in range(4)])
+        await bench.settled(4)
+        effects.refused.clear()
+        before = bench.settler.activity()
+        idle = bench.settler.waiting()
+        await bench.request_release("rx_1")
+        await until(lambda: effects.attempts[-1:] == ["evt_2"])
+        released = bench.settler.activity() - before
+        await until(lambda: bench.settler.waiting() == "degraded")
+        go_on.set()
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+        assert (idle, bench.settler.waiting(), effects.kept) == ("ok", "ok", [f"evt_{each}" for each in range(4)])
+        assert released >= 2

@@ -53,3 +53,15 @@ def test_it_counts_the_last_records(parked: list[bool], last: int, percent: int)
         breaker.note(parked=each, other=not each)
 
     assert breaker.open == (sum(parked[-last:]) > last * percent // 100)
+
+
+def test_what_is_reserved_is_no_more_to_be_had_until_it_is_given_back() -> None:
+    breaker = ParkBreaker(last=100, percent=2)
+
+    taken = [breaker.reserve() for _ in range(3)]
+    breaker.note(parked=1)
+    breaker.give_back()
+    left = breaker.left
+    breaker.give_back()
+
+    assert (taken, left, breaker.left, breaker.open) == ([True, True, False], 0, 1, False)

@@ -1,160 +1,204 @@
 from __future__ import annotations
 
-from bridge.settling.circuit import PROBE_FIRST_S, SUSPECTS_MAX, Circuit
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bridge.errors import TransientError
+from bridge.runtime.consumer_metrics import ConsumerMetrics
+from bridge.settling.circuit import FAILING_MAX, OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE, Circuit
+
+BRIEF = 0.001
 
 
-def a_circuit() -> Circuit:
-    return Circuit(spread=lambda _, high: high)
+class Sink:
+    def __init__(self) -> None:
+        self.away = False
+        self.pings = 0
+
+    async def ping(self) -> None:
+        self.pings += 1
+        if self.away:
+            raise TransientError("down", systemic=True)
 
 
-def test_a_systemic_failure_opens_it_and_a_probe_comes_after_a_while() -> None:
+def a_circuit(sink: Sink | None = None, *, tells: bool = True) -> Circuit:
+    metrics = ConsumerMetrics(CollectorRegistry(), service="tests")
+    return Circuit((sink or Sink()).ping, tells=tells, metrics=metrics, spread=lambda *_: BRIEF)
+
+
+def fail(circuit: Circuit, *names: object, times: int = 1) -> None:
+    for _ in range(times):
+        for name in names:
+            circuit.failed(name, code="down")
+
+
+async def at_work(circuit: Circuit, until: Callable[[], bool]) -> None:
+    task = asyncio.create_task(circuit.work())
+    async with asyncio.timeout(30):
+        while not until():  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(BRIEF)
+    task.cancel()
+
+
+def test_failures_in_a_row_open_it() -> None:
     circuit = a_circuit()
 
-    circuit.failed("a", now=0.0)
+    fail(circuit, *range(OPEN_AFTER - 1))
+    before = circuit.closed
+    fail(circuit, "last")
 
-    assert (circuit.state, circuit.probe(0.0), circuit.wait_s(0.0)) == ("open", False, 2 * PROBE_FIRST_S)
-    assert (circuit.probe(2 * PROBE_FIRST_S), circuit.state) == (True, "half_open")
+    assert (before, circuit.closed) == (True, False)
 
 
-def test_there_is_one_probe_at_a_time() -> None:
+def test_a_pass_in_between_keeps_it_closed() -> None:
     circuit = a_circuit()
-    circuit.failed("a", now=0.0)
-    circuit.probe(10.0)
 
-    assert circuit.probe(10.0) is False
-
-
-def test_a_probe_that_passes_closes_it() -> None:
-    circuit = a_circuit()
-    circuit.failed("a", now=0.0)
-    circuit.probe(10.0)
-
-    circuit.passed("b")
+    for number in range(10):
+        fail(circuit, *range(OPEN_AFTER - 1))
+        circuit.passed([number])
 
     assert circuit.closed
 
 
-def test_probes_go_on_for_ever_ever_more_slowly_up_to_a_bound() -> None:
+def test_one_record_alone_does_not_open_it() -> None:
     circuit = a_circuit()
-    circuit.failed("a", now=0.0)
-    now, waits = 0.0, []
-    for number in range(40):
-        waits.append(circuit.wait_s(now))
-        now += waits[-1]
-        assert circuit.probe(now)
-        circuit.failed(f"key_{number}", now=now)
 
-    assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == (1.0, 30.0)
+    fail(circuit, "bad", times=10 * OPEN_AFTER)
 
-
-def test_failures_of_calls_that_were_out_do_not_slow_the_probes() -> None:
-    circuit = a_circuit()
-    for key in "abcdefgh":
-        circuit.failed(key, now=0.0)
-
-    assert circuit.wait_s(0.0) == 1.0
-
-
-def test_a_key_that_fails_again_after_others_passed_is_itself_at_fault() -> None:
-    circuit = a_circuit()
-    circuit.failed("bad", now=0.0)
-    circuit.probe(10.0)
-    circuit.passed("good")
-
-    assert circuit.failed("bad", now=11.0) is True
     assert circuit.closed
 
 
-def test_two_bad_keys_are_both_found() -> None:
+def test_what_passes_closes_it() -> None:
     circuit = a_circuit()
-    circuit.failed("bad", now=0.0)
-    circuit.probe(10.0)
-    circuit.failed("worse", now=10.0)
-    circuit.probe(20.0)
-    circuit.passed("good")
+    told: list[bool] = []
+    circuit.listen(lambda: told.append(circuit.closed))
+    fail(circuit, *range(OPEN_AFTER))
 
-    assert (circuit.failed("bad", now=21.0), circuit.failed("worse", now=21.0)) == (True, True)
+    circuit.passed(["a"])
+
+    assert (circuit.closed, told) == (True, [False, True])
 
 
-def test_in_an_outage_no_key_is_at_fault() -> None:
+async def test_a_ping_closes_it_once_the_sink_is_there() -> None:
+    sink = Sink()
+    sink.away = True
+    circuit = a_circuit(sink)
+    fail(circuit, *range(OPEN_AFTER))
+
+    await at_work(circuit, lambda: sink.pings > 3)
+    before = circuit.closed
+    sink.away = False
+    await at_work(circuit, lambda: circuit.closed)
+
+    assert before is False
+
+
+async def test_on_a_quiet_topic_pings_open_it() -> None:
+    sink = Sink()
+    sink.away = True
+    circuit = a_circuit(sink)
+    fail(circuit, "a")
+
+    await at_work(circuit, lambda: not circuit.closed)
+
+    assert sink.pings >= OPEN_AFTER - 1
+
+
+async def test_nobody_is_pinged_while_nothing_fails() -> None:
+    sink = Sink()
+    circuit = a_circuit(sink)
+    fail(circuit, "a")
+
+    await at_work(circuit, lambda: sink.pings > 0)
+    circuit.passed(["a"])
+    pings = sink.pings
+    task = asyncio.create_task(circuit.work())
+    for _ in range(20):
+        await asyncio.sleep(BRIEF)
+    task.cancel()
+
+    assert sink.pings == pings
+
+
+@pytest.mark.parametrize(
+    ("passed", "failed", "at_fault"), [(100, 0, True), (8, 0, True), (7, 0, False), (80, 10, False), (200, 10, True)]
+)
+def test_a_record_is_at_fault_where_few_others_fail(passed: int, failed: int, at_fault: bool) -> None:  # noqa: FBT001 - a table
+    circuit = a_circuit(tells=False)
+    fail(circuit, "bad")
+    for number in range(passed):
+        circuit.passed([number])
+    for number in range(failed):
+        fail(circuit, f"other_{number}")
+        circuit.passed([])
+
+    fail(circuit, "bad", times=OWN_FAILURES - 2)
+    before = circuit.at_fault("bad")
+    fail(circuit, "bad")
+
+    assert (before, circuit.at_fault("bad")) == (False, at_fault)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_record_alone_is_at_fault_only_if_the_ping_asks_the_same_sink(tells: bool) -> None:  # noqa: FBT001 - two cases
+    circuit = a_circuit(tells=tells)
+
+    fail(circuit, "bad", times=OWN_FAILURES_ALONE - 1)
+    before = circuit.at_fault("bad")
+    fail(circuit, "bad")
+
+    assert (before, circuit.at_fault("bad")) == (False, tells)
+
+
+def test_of_two_that_fail_none_is_alone() -> None:
     circuit = a_circuit()
 
-    assert not any(circuit.failed(key, now=float(number)) for number, key in enumerate("aabbaabb"))
+    fail(circuit, "a", "b", times=OWN_FAILURES_ALONE // 2 - 1)
+    circuit.passed([])
+    fail(circuit, "a", "b", times=OWN_FAILURES_ALONE // 2 - 1)
+    circuit.passed([])
+    fail(circuit, "a", "b", times=2)
+
+    assert (circuit.at_fault("a"), circuit.at_fault("b")) == (False, False)
 
 
-def test_a_key_is_not_at_fault_when_others_fail_as_well_although_some_passed_before() -> None:
+async def test_what_failed_before_the_sink_was_away_counts_no_more() -> None:
+    sink = Sink()
+    circuit = a_circuit(sink)
+    fail(circuit, "a", times=OWN_FAILURES_ALONE)
+    sink.away = True
+
+    there = await circuit.there()
+
+    assert (there, circuit.at_fault("a"), circuit.failed("a", code="down")) == (False, False, 1)
+
+
+def test_nobody_in_particular_is_at_fault() -> None:
     circuit = a_circuit()
-    circuit.failed("a", now=0.0)
-    circuit.passed("b")
-    circuit.failed("c", now=1.0)
 
-    assert not any(circuit.failed("a", now=float(number)) for number in range(2, 9))
+    fail(circuit, None, times=OWN_FAILURES_ALONE)
+
+    assert (circuit.at_fault(None), circuit.closed) == (False, False)
 
 
-def test_keys_that_fail_again_together_are_not_at_fault_but_the_sink_is_away_once_more() -> None:
+def test_a_key_that_passed_begins_anew() -> None:
     circuit = a_circuit()
-    for key in "abcdefgh":
-        circuit.failed(key, now=0.0)
-    circuit.passed("other")
+    fail(circuit, "a", times=OWN_FAILURES_ALONE - 1)
 
-    assert [circuit.failed(key, now=1.0) for key in "abcdefgh" * 2] == [True, True] + [False] * 14
-    assert circuit.state == "open"
+    circuit.passed(["a", "b"])
+    fail(circuit, "a")
+
+    assert circuit.at_fault("a") is False
 
 
-def test_a_pass_of_no_key_closes_it_and_puts_nobody_at_fault() -> None:
-    """What the ledger did says nothing of a sink that is elsewhere."""
+def test_what_is_remembered_is_bounded() -> None:
     circuit = a_circuit()
-    circuit.failed("a", now=0.0)
 
-    circuit.passed()
+    for number in range(FAILING_MAX + 10):
+        fail(circuit, number)
+        circuit.passed([])
 
-    assert (circuit.closed, circuit.failed("a", now=1.0)) == (True, False)
-
-
-def test_keys_that_passed_together_are_above_suspicion() -> None:
-    circuit = a_circuit()
-    circuit.failed("a", now=0.0)
-    circuit.failed("b", now=0.0)
-
-    circuit.passed("a", "b")
-
-    assert (circuit.suspects("a"), circuit.suspects("b")) == (False, False)
-
-
-def test_a_key_that_passed_is_above_suspicion() -> None:
-    circuit = a_circuit()
-    circuit.failed("a", now=0.0)
-    circuit.passed("b")
-    circuit.passed("a")
-
-    assert (circuit.suspects("a"), circuit.failed("a", now=1.0)) == (False, False)
-
-
-def test_a_probe_without_word_lets_another_follow() -> None:
-    circuit = a_circuit()
-    circuit.failed("a", now=0.0)
-    circuit.probe(10.0)
-
-    circuit.stopped(now=10.0)
-
-    assert (circuit.probe(10.0), circuit.probe(11.0)) == (False, True)
-
-
-def test_a_bad_key_as_the_probe_neither_closes_nor_blocks_it() -> None:
-    circuit = a_circuit()
-    circuit.failed("bad", now=0.0)
-    circuit.passed("good")
-    circuit.failed("other", now=1.0)
-    circuit.probe(10.0)
-
-    assert circuit.failed("bad", now=10.0) is False
-    assert (circuit.state, circuit.probe(20.0)) == ("open", True)
-
-
-def test_suspects_are_bounded() -> None:
-    circuit = a_circuit()
-    for number in range(SUSPECTS_MAX + 1):
-        circuit.failed(number, now=0.0)
-
-    assert (circuit.suspects(0), circuit.suspects(SUSPECTS_MAX)) == (False, True)
+    assert len(circuit.failing) == FAILING_MAX

@@ -46,21 +46,6 @@ async def test_room_is_noticed_long_before_a_poll_without_records_ends(
         group.kafka.add(B, "b")  # which ends the poll that is out
 
 
-async def test_a_halted_partition_is_read_when_a_probe_is_wanted_of_it(group: Group) -> None:
-    async with group.running() as running:
-        await until(lambda: set(group.settles.marks) == {A, B})
-        group.settles.stopped_for_long = {A, B}
-        await until(lambda: group.transport.paused == {A, B})
-        group.kafka.add(A, "a")
-        group.settles.probing = {A}
-        await until(lambda: group.settles.ids(A) == ["a"])
-        degraded = running.degraded()
-        group.settles.probing = set()
-        await until(lambda: group.transport.paused == {A, B})
-
-        assert degraded == "degraded"
-
-
 async def test_a_halted_partition_is_paused_polling_goes_on_and_later_it_is_resumed(group: Group) -> None:
     async with group.running() as running:
         await until(lambda: set(group.settles.marks) == {A, B})

@@ -37,6 +37,24 @@ async def test_a_partition_that_settles_nothing_for_too_long_is_not_alive_unless
         await until(lambda: running.live() == "ok")
 
 
+async def test_a_partition_in_which_something_is_tried_is_alive_however_long_it_is_in_vain(group: Group) -> None:
+    """A row that another has locked, say: a restart would not help."""
+    group.limits = Limits(stuck_s=0.1)
+    group.settles.holding = group.settles.trying = True
+    group.kafka.add(A, "a")
+    async with group.running() as running:
+        await until(lambda: group.settles.ids(A) == ["a"])
+        watchdog = running._watchdog
+        assert watchdog is not None
+        for _ in range(20):
+            watchdog.tick()
+            assert running.live() == "ok"
+            await asyncio.sleep(0.02)
+        group.settles.trying = False
+
+        await until(lambda: running.live() == "partition_stuck")
+
+
 async def test_a_poll_that_does_not_return_is_not_alive(group: Group) -> None:
     group.limits = Limits(poll_s=0.05)
     async with group.running() as running:
