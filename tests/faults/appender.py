@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import aiohttp
 
 from bridge.consumer import Batches, Consumer, Context, Lanes, Placed, Setup
 from bridge.errors import PermanentError
@@ -31,13 +34,17 @@ LANES = 4
 def appender(setup: Setup) -> Consumer:
     """Build it.
 
-    Options: `topic`, `group`, `mode` (`batches` or `lanes`), `pause_s` (for each event, inside its
-    transaction), `refused` (a key that is refused until `healed` holds a row) and `shared` (none, or a key whose events
-    touch the one row of `shared` after their own).
+    Options: `topic`, `group`, `mode` (`batches`, `lanes`, or `outside`: lanes whose effect is a call of `sink`),
+    `pause_s` (for each event, inside its transaction), `refused` (a key that is refused until `healed` holds a row),
+    `shared` (none, or a key whose events touch the one row of `shared` after their own) and `sink` (none, or the URL of
+    a service that is told of each event first).
     """
     options = setup.options
-    mode = Batches(BATCH_RECORDS) if options["mode"] == "batches" else Lanes(LANES, transactional=True)
+    lanes = Lanes(LANES, transactional=options["mode"] != "outside")
+    mode = Batches(BATCH_RECORDS) if options["mode"] == "batches" else lanes
     consumer = Consumer(NAME, topics=[options["topic"]], mode=mode, group=options["group"])
+    service = _Service(options.get("sink", ""), consumer.group)
+    consumer.around, consumer.ping = service.session, service.ping
     pause_s, refused, shared = float(options["pause_s"]), options["refused"], options.get("shared")
 
     async def append(event: Event, connection: Connection) -> None:
@@ -49,12 +56,15 @@ def appender(setup: Setup) -> Consumer:
             await connection.execute("update shared set touched = touched + 1")
 
     async def append_batch(batch: Sequence[Placed], connection: Connection) -> None:
-        for event, _ in batch:
+        for event, context in batch:
+            await service.tell(event, context.resource)
             await append(event, connection)
         await asyncio.sleep(pause_s * len(batch))
 
     async def append_one(event: Event, context: Context) -> None:
-        await append(event, context.connection)
+        await service.tell(event, context.resource)
+        if context.connection is not None:
+            await append(event, context.connection)
         await asyncio.sleep(pause_s)
 
     if options["mode"] == "batches":
@@ -62,3 +72,31 @@ def appender(setup: Setup) -> Consumer:
     else:
         consumer.handler(append_one)
     return consumer
+
+
+class _Service:
+    """Calls a service as a team would: nothing is translated; without a URL there is none."""
+
+    def __init__(self, url: str, group: str) -> None:
+        """Keep where it is, and who calls."""
+        self._url = url
+        self._group = group
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Open what calls it."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+            yield session
+
+    async def ping(self, session: aiohttp.ClientSession) -> None:
+        """Raise what says that it is not there."""
+        if self._url:
+            async with session.get(self._url, raise_for_status=True):
+                pass
+
+    async def tell(self, event: Event, session: aiohttp.ClientSession) -> None:
+        """Tell it of an event."""
+        if self._url:
+            said = {"group": self._group, "key": event.key, "id": event.id}
+            async with session.post(self._url, json=said, raise_for_status=True):
+                pass

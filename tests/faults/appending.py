@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 from uuid import uuid4
 
 from tests.faults.appender import NAME, TABLES
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.faults.sink import Sink
 from tests.installed import install
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives
 
 Mode = Literal["batches", "lanes"]
+Calling = Literal["batches", "lanes", "outside"]
+"""Also without the settling transaction, for a handler that calls a service."""
 # The prescription whose events the handler refuses until it is healed.
 REFUSED = 3
 _APPENDED = "select prescription_id, array_agg(event_id order by number) from appended group by 1"
@@ -28,15 +32,19 @@ _MISCOUNTED = """
 @contextmanager
 def appending(
     ground: Ground,
-    mode: Mode,
+    mode: Calling,
     lives: Lives,
     *,
     partitions: int = PARTITIONS,
     session_s: str = SESSION_S,
     pause_s: float = 0.0,
     shared: str = "",
+    sink: Sink | None = None,
 ) -> Iterator[Scene]:
-    """Set a scene: the handler pauses for so long at each event, and events of `shared` touch a row others may hold."""
+    """Set a scene: the handler pauses for so long at each event, and events of `shared` touch a row others may hold.
+
+    A `sink` is told of each event before; for `outside` that is the effect.
+    """
     group = f"{mode}-{uuid4().hex[:12]}"
     topic = f"faults.{group}"
     options = {
@@ -46,6 +54,7 @@ def appending(
         "PAUSE_S": str(pause_s),
         "REFUSED": lives.prescription_id(REFUSED),
         "SHARED": shared,
+        **({} if sink is None else {"SINK": sink.url}),
     }
     subject = Subject(
         NAME,
@@ -53,7 +62,7 @@ def appending(
         {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
         install(ground.directory / group / "package", {NAME: "tests.faults.appender:appender"}),
         TABLES,
-        check,
+        partial(check_sink, sink) if mode == "outside" and sink is not None else check,
     )
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
         yield scene
@@ -84,3 +93,12 @@ def check(scene: Scene) -> None:
     assert wrong == []
     assert sum(map(len, found.values())) == scene.written == lives.count
     assert scene.ask(_MISCOUNTED) == []
+
+
+def check_sink(sink: Sink, scene: Scene) -> None:
+    """The service was told of each event, and of those of a prescription in order; nothing is parked."""
+    lives = scene.lives
+    assert scene.parked() == 0
+    told = {key: ids for (group, key), ids in sink.told.items() if group == scene.group}
+    expected = {lives.prescription_id(number): lives.event_ids(number) for number in range(lives.prescriptions)}
+    assert told == expected

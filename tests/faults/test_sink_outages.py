@@ -1,0 +1,71 @@
+"""A service that handlers call is away, or fails some calls: nothing is parked, lost, doubled or out of order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import NamedTuple, get_args
+
+import pytest
+
+from tests.faults.appending import Calling, appending
+from tests.faults.scene import Ground, Scene
+from tests.faults.sink import Sink
+from tests.integration.service_process import until
+from tests.topic_filler import Lives
+
+pytestmark = pytest.mark.kafka
+
+# Of one group; each is a call of the service.
+RECORDS = 400
+
+
+class Case(NamedTuple):
+    """How long the service is away, or how many of a hundred calls it fails."""
+
+    away_s: float = 0.0
+    percent: int = 0
+
+
+CASES = [
+    Case(away_s=5.0),
+    Case(percent=30),
+    pytest.param(Case(away_s=60.0), marks=pytest.mark.faults),
+    *(pytest.param(Case(percent=each), marks=pytest.mark.faults) for each in (1, 10, 50, 70)),
+]
+
+
+def play(ground: Ground, case: Case, seed: int) -> None:
+    """Let three groups at once, one of each mode, live through it."""
+    lives = Lives.of_records(RECORDS, seed=seed)
+    with Sink(seed) as sink, ExitStack() as stack:
+        scenes = [stack.enter_context(appending(ground, mode, lives, sink=sink)) for mode in get_args(Calling)]
+        for scene in scenes:
+            scene.member()
+            scene.write(RECORDS // 2)
+        sink.fail(case.percent)
+        for scene in scenes:
+            scene.wait_settled(1)
+        if case.away_s:
+            sink.close()
+            for scene in scenes:
+                scene.write()
+            until(lambda: all(map(_open, scenes)), what="open circuits")
+            time.sleep(case.away_s)
+            sink.open()
+        for scene in scenes:
+            scene.finish()
+            # But for the one prescription that the handler refuses.
+            assert all(each.metric("drxbridge_park_total", **{"class": "systemic"}) == 0 for each in scene.members)
+            assert all(each.metric("drxbridge_park_total", **{"class": "transient"}) == 0 for each in scene.members)
+        assert bool(sink.failed) == bool(case.percent)
+
+
+def _open(scene: Scene) -> bool:
+    return all(each.metric("drxbridge_circuit_state", state="open") for each in scene.members)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.away_s:g}-{case.percent}")
+def test_a_service_that_fails_costs_three_groups_nothing(played: Callable[[], None]) -> None:
+    played()
