@@ -12,6 +12,7 @@ from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
 from bridge.postgres.pool import Database
 from bridge.settling import parking
+from bridge.settling.failure import DEATHS_MAX
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 
@@ -177,7 +178,7 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
 
 
 @MODES
-async def test_a_release_that_kills_the_process_ends_after_five_deaths(
+async def test_a_release_that_kills_the_process_ends_after_three_deaths(
     database: Database, mode: Lanes | Batches
 ) -> None:
     effects = Effects()
@@ -195,7 +196,7 @@ async def test_a_release_that_kills_the_process_ends_after_five_deaths(
         await asyncio.Event().wait()
 
     effects.before = die
-    for life in range(1, 6):
+    for life in range(1, 1 + DEATHS_MAX):
         async with at_work(a_consumer(effects, mode), database) as bench:
             await bench.feed([])
             await until(lambda life=life: deaths == life)  # type: ignore[misc]  # a default binds it
@@ -207,7 +208,7 @@ async def test_a_release_that_kills_the_process_ends_after_five_deaths(
             [("process_died", "bug")],
         )
 
-        assert deaths == 5
+        assert deaths == DEATHS_MAX
         assert await bench.parked() == [("rx_1", 0, "process_died"), ("rx_1", 1, "key_parked")]
 
 
