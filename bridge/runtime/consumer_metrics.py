@@ -105,7 +105,7 @@ class ConsumerMetrics:
         self.oldest_inflight_age = self._gauge("oldest_inflight_age_seconds", "Age of the oldest record in flight")
         self.circuit_state = self._gauge("circuit_state", "1 for the state the sink's circuit is in", ("state",))
         self.consumer_sink_failures = self._counter(
-            "consumer_sink_failures", "Failures that are the sink's, as far as they tell"
+            "consumer_sink_failures", "Calls that failed as if the sink were away"
         )
         self.event_loop_lag = Histogram(
             "event_loop_lag_seconds",
