@@ -109,6 +109,8 @@ class FakeSpool:
         failure: Code with which every call of `append` ends, or None.
         refused: How many calls have ended so.
         unreadable: True while nothing can be read back.
+        unwanted: Partitions whose head an operator wants set aside.
+        aside: What was.
     """
 
     def __init__(self, *, peek_max: int = 1000) -> None:
@@ -119,6 +121,8 @@ class FakeSpool:
         self.failure: str | None = None
         self.refused = 0
         self.unreadable = False
+        self.unwanted: set[tuple[str, int]] = set()
+        self.aside: list[Entry] = []
         self._held: list[tuple[Sequence[Entry], asyncio.Future[None]]] | None = None
 
     @property
@@ -143,6 +147,13 @@ class FakeSpool:
     def depth(self, lane: tuple[str, int], /) -> int:
         """Count."""
         return len(self.kept[lane])
+
+    async def set_aside(self, lane: tuple[str, int], /, *, refused: str) -> bool:
+        """Do as an operator wants who asks for what Kafka refuses, in `unwanted` partitions."""
+        if not refused or lane not in self.unwanted:
+            return False
+        self.aside.append(self.kept[lane].pop(0))
+        return True
 
     def append(self, entries: Sequence[Entry], /) -> asyncio.Future[None]:
         """Keep, or fail, now or at `flow`."""

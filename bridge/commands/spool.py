@@ -1,4 +1,4 @@
-"""`drx-bridge spool`: what is held on a disk, whether it is sound, and the way out for what no process has any more."""
+"""`drx-bridge spool`: what is held on a disk, whether it is sound, and the ways out of what stands in the way."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from bridge.errors import ConfigError
 from bridge.kafka.spooled import read
 from bridge.runtime.command_line import LazyGroup
 from bridge.runtime.logging import log_errors_to_stderr
+from bridge.spool.aside import names_of, note_of
 from bridge.spool.keys import KeyRing
-from bridge.spool.local_disk import is_locked
+from bridge.spool.local_disk import LocalDisk, is_locked
 from bridge.spool.survey import SegmentState, damaged_count, survey
 
-# Verbs that talk to Kafka, imported only when they run.
+# Verbs that change something, imported only when they run.
 _ELSEWHERE = {
-    "drain": ("bridge.commands.spool_drain:drain", "Deliver what a spool holds that no process has any more.")
+    "drain": ("bridge.commands.spool_drain:drain", "Deliver what a spool holds that no process has any more."),
+    "set-aside": ("bridge.commands.spool_aside:set_aside", "Set a record aside that Kafka refuses for good."),
+    "put-back": ("bridge.commands.spool_aside:put_back", "Have records delivered that were set aside."),
 }
 
 
 @click.group(cls=LazyGroup, modules=_ELSEWHERE)
 def spool() -> None:
-    """Look at a spool, or drain one that no process has any more."""
+    """Look at a spool, drain one that no process has any more, or set aside what Kafka refuses."""
 
 
 @spool.command()
@@ -75,6 +78,7 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
 
 
 def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:
+    disk = LocalDisk()
     lanes, sealed = Counter[Any](), Counter[bytes]()
     for state in states:
         lanes += state.lanes
@@ -91,6 +95,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         "lost": sum(state.lost for state in states),
         "unread": sum(not state.is_read for state in states),
         "damaged": damaged_count(directory),
+        "set_aside": [{"name": name, **note_of(disk, directory, name)} for name in names_of(disk, directory)],
         "oldest": datetime.fromtimestamp(oldest / 1000, UTC).isoformat().replace("+00:00", "Z") if oldest else None,
         "lanes": [
             {"topic": topic, "partition": number, "events": lanes[topic, number]} for topic, number in sorted(lanes)
@@ -137,6 +142,9 @@ def _tell(document: dict[str, Any]) -> None:
     ]
     rows += [("oldest", document["oldest"] or "none")]
     rows += [(f"{lane['topic']}/{lane['partition']}", f"{lane['events']:,}") for lane in document["lanes"]]
+    for kept in document["set_aside"]:
+        told = f"{kept.get('topic')}/{kept.get('partition')}, {kept.get('code') or 'by force'}, {kept.get('actor')}"
+        rows.append((f"set aside {kept['name']}", told))
     for key in document["keys"]:
         name = "current" if key["is_current"] else key["file"] or "missing"
         rows.append((f"key {key['id']}", f"{key['records']:,} records, {name}"))

@@ -130,6 +130,8 @@ class LaneDriver:
             else:
                 lane.spooling = lane.closing = False
             return 0
+        if await self._spool.set_aside(lane.place, refused=""):
+            return 0
         if not (self._producer.ready and self._memory.finished):
             if lane.closing:
                 self._trip(lane, ())
@@ -172,6 +174,9 @@ class LaneDriver:
         self._trip(lane, ())
         if isinstance(refusal, RecordRefusedError) and count > 1:
             lane.singly = count
+            return 0
+        if isinstance(refusal, RecordRefusedError) and await self._spool.set_aside(lane.place, refused=refusal.code):
+            lane.blocked = ""
             return 0
         code = refusal.code if refusal.code in _REFUSALS else ""
         if code and code != lane.blocked:

@@ -55,6 +55,12 @@ class Buffer(Protocol):
     async def peek(self, lane: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a partition."""
 
+    async def set_aside(self, lane: tuple[str, int], /, *, refused: str) -> bool:
+        """Set the first entry of a partition aside if an operator has asked for that; return whether it was.
+
+        `refused` is the code by which Kafka has just refused that entry alone; empty when it has not.
+        """
+
     def drop(self, lane: tuple[str, int], count: int, /) -> None:
         """Forget the first entries of a partition: they are where they belong."""
 
@@ -111,6 +117,11 @@ class NoBuffer:
         """Hold nothing."""
         del lane, most, most_bytes
         return []
+
+    async def set_aside(self, lane: tuple[str, int], /, *, refused: str) -> bool:
+        """Hold nothing."""
+        del lane, refused
+        return False
 
     def drop(self, lane: tuple[str, int], count: int, /) -> None:
         """Hold nothing."""

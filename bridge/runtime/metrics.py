@@ -179,6 +179,9 @@ class IngressMetrics:
         self.spool_uncopied_ranges = self._gauge(
             "spool_uncopied_ranges", "Damaged ranges that could not be copied; their segments are kept"
         )
+        self.spool_set_aside_records = self._gauge(
+            "spool_set_aside_records", "Records that an operator has set aside, and nobody has put back"
+        )
         self.spool_corrupt_records = self._counter("spool_corrupt_records", "Records found damaged")
         self.spool_torn_tails = self._counter("spool_torn_tails", "Unfinished last writes cut off at a start")
         self.spool_fsync_duration = self._histogram(

@@ -18,6 +18,7 @@ class SpoolMetrics(Protocol):
     spool_locked_records: Gauge
     spool_unread_segments: Gauge
     spool_uncopied_ranges: Gauge
+    spool_set_aside_records: Gauge
     spool_corrupt_records: Counter
     spool_torn_tails: Counter
     spool_fsync_duration: Histogram

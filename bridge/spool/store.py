@@ -11,6 +11,7 @@ from pathlib import Path
 from bridge.errors import NotDurableError
 from bridge.runtime.hand import Hand
 from bridge.runtime.lifecycle import repeat
+from bridge.spool.aside import Aside
 from bridge.spool.ballast import Ballast
 from bridge.spool.book import Book
 from bridge.spool.commits import STALLED_S, Call, Commits
@@ -125,6 +126,18 @@ class Spool:
         self._removal = Removal(
             hand=self._writing, premises=self._premises, book=self._book, is_idle=lambda: self._commits.is_idle
         )
+        self._aside = Aside(
+            directory,
+            disk=disk,
+            hand=self._writing,
+            keys=self._keys,
+            book=self._book,
+            writer=self._writer,
+            reader=self._reader,
+            removal=self._removal,
+            finder=self._finder,
+        )
+        metrics.spool_set_aside_records.set_function(lambda: self._aside.count)
         self._found: Callable[[Entry], None] = lambda _entry: None
         self._is_open = self._is_closed = False
         self.last_ordinal = 0
@@ -154,7 +167,7 @@ class Spool:
             group.create_task(repeat(self.read_again, RETRY_S, stop))
 
     async def tend(self) -> None:
-        """Open, take entries again and remove what is empty, if that is possible now."""
+        """Open, take entries again, serve operators and remove what is empty, if that is possible now."""
         if not self._is_open:
             await self._try_to_open()
             return
@@ -165,6 +178,7 @@ class Spool:
         elif code := await self._writing.do(partial(self._premises.check_keys, keys)):
             self._condition.change(code)
         await self._writing.do(self._writer.mark_ends)
+        await self._aside.look(self._found)
         self._removal.remove_empty()
 
     async def read_again(self) -> None:
@@ -214,6 +228,14 @@ class Spool:
         in the end left for later.
         """
         return await self._reader.peek(lane, most=most, most_bytes=most_bytes)
+
+    async def set_aside(self, lane: Lane, *, refused: str) -> bool:
+        """Set the first entry of a lane aside if an operator has asked for that; return whether it was.
+
+        To be called by what drains the lane, while nothing of it is on its way; `refused` is the code by which Kafka
+        has just refused that entry alone, or empty.
+        """
+        return await self._aside.set_aside(lane, refused=refused)
 
     def drop(self, lane: Lane, count: int) -> None:
         """Take the first `count` entries of a lane as acknowledged."""

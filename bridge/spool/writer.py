@@ -118,6 +118,31 @@ class Writer:
             raise NotDurableError(code_of(exc)) from None
         return written._replace(code="full") if code == "full" else written
 
+    def write_apart(self, entry: Entry) -> int:
+        """Make an entry durable in a segment of its own, as if it was found late; return the number of that.
+
+        Raises:
+            NotDurableError: No key seals.
+            OSError: The disk does not take it.
+        """
+        # Only the newest segment may end in an unfinished write, and this is the newest until the next one.
+        self.end_segment()
+        self._keys.load()
+        if self._keys.sealing is None:
+            raise NotDurableError(NO_KEY)
+        segment = self._begin(self._keys.sealing)
+        record = seal(entry, segment=segment.number, number=0, key=segment.key, nonce=os.urandom(NONCE_BYTES))
+        try:
+            self._disk.write(segment.handle, record + end_mark(segment.number, 1))
+            self._disk.sync(segment.handle)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._disk.unlink(self._directory / segment_name(segment.number))
+            raise
+        finally:
+            self._disk.close(segment.handle)
+        return segment.number
+
     def end_segment(self) -> None:
         """Write no more to the segment that is open."""
         if self._open is not None:

@@ -173,6 +173,13 @@ def durability_alerts() -> list[Alert]:
             "1m",
         ),
         Alert(
+            "SpoolSetAside",
+            "max by (namespace, instance) (drxbridge_spool_set_aside_records) > 0",
+            "ticket",
+            "An operator has set records aside that Kafka refused: events that were accepted wait to be put back",
+            "15m",
+        ),
+        Alert(
             "SpoolUnread",
             "max by (namespace, instance) (drxbridge_spool_unread_segments) > 0",
             "page",

@@ -291,6 +291,30 @@ async def test_a_record_that_kafka_refuses_stays_on_disk_with_what_follows(subje
     assert not subject.lanes.blocked
 
 
+async def test_a_refused_record_that_an_operator_sets_aside_lets_the_others_pass(subject: Subject) -> None:
+    subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
+    await asyncio.gather(*subject.send("a", "b", "c", "d"))
+    await until(lambda: subject.lanes.blocked)
+
+    subject.spool.unwanted.add(PLACE)
+    await until(lambda: not subject.spool.entries)
+
+    assert subject.written == ["a", "c", "d"]
+    assert [identity_of(unpack(each.payload, *PLACE).headers).id for each in subject.spool.aside] == ["b"]
+    assert not subject.lanes.blocked
+
+
+async def test_a_record_that_is_refused_for_its_topic_is_not_set_aside(subject: Subject) -> None:
+    subject.producer.topics.clear()
+    subject.spool.unwanted.add(PLACE)
+    await asyncio.gather(*subject.send("a"))
+    await until(lambda: subject.lanes.blocked)
+
+    subject.producer.topics[TOPIC] = 12
+    await until(lambda: not subject.spool.entries)
+    assert (subject.written, subject.spool.aside) == (["a"], [])
+
+
 async def test_a_topic_that_is_missing_blocks_its_lanes_and_loses_nothing(subject: Subject) -> None:
     subject.producer.topics.clear()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from bridge.kafka.spooled import pack
 from bridge.spool.format import Entry
+from bridge.spool.local_disk import is_locked
 from tests.audit_lines import audit_lines
 from tests.builders import a_delivery, an_event
 from tests.cluster import Topics
-from tests.kafka import HANG_S, read_all
+from tests.kafka import HANG_S, limit_messages, read_all
 from tests.spooling import files, open_spool, segments, write_key
 from tests.topic_filler import fill
 
@@ -66,10 +69,14 @@ async def spooled(directory: Path, them: list[Record]) -> None:
 
 
 def drain(bootstrap_servers: str, directory: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
-    """Run it; return its exit code, what it printed, and its complaint."""
+    return run(bootstrap_servers, "drain", "--dir", str(directory), *arguments)
+
+
+def run(bootstrap_servers: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run a verb; return its exit code, what it printed, and its complaint."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "bridge", "spool", "drain", "--json", "--dir", str(directory), *arguments],
+        [sys.executable, "-m", "bridge", "spool", *arguments, "--json"],
         env={**environment, **SOURCE, "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers},
         capture_output=True,
         text=True,
@@ -181,3 +188,43 @@ async def test_an_empty_spool_needs_no_kafka(tmp_path: Path) -> None:
 
     assert (code, document["ok"]) == (0, True)
     assert files(tmp_path) == []
+
+
+async def test_a_record_that_is_refused_for_good_is_set_aside_while_it_drains_and_put_back_later(
+    topics: Topics, tmp_path: Path
+) -> None:
+    topic = topics.fresh(partitions=1)
+    topics.standard()
+    them = [record._replace(partition=0) for record in records(topics, 5, topic=topic)]
+    them[1] = them[1]._replace(value=b"x" * 20_000)
+    limit_messages(topics.bootstrap_servers, topic, 10_000)
+    await spooled(tmp_path, them)
+    place = ("--topic", topic, "--partition", "0", "--reason", "20,000 bytes")
+
+    with ThreadPoolExecutor() as pool:
+        draining = pool.submit(drain, topics.bootstrap_servers, tmp_path)
+        while not is_locked(tmp_path):
+            assert not draining.done()
+            await asyncio.sleep(0.05)
+        code, document, complaint = run(topics.bootstrap_servers, "set-aside", "--dir", str(tmp_path), *place)
+        assert (code, document["ok"]) == (0, True), complaint
+        code, document, _ = await asyncio.wrap_future(draining)
+
+    assert (code, document["left"], document["blocked"]) == (0, 0, 0)
+    ids = [dict(record.headers)["ce_id"] for record in them]
+    assert await ids_in(topics.bootstrap_servers, topic) == [ids[0], *ids[2:]]
+    (kept,) = run(topics.bootstrap_servers, "status", "--dir", str(tmp_path))[1]["set_aside"]
+    assert (kept["code"], kept["reason"]) == ("record_too_large", "20,000 bytes")
+
+    limit_messages(topics.bootstrap_servers, topic, 1_000_000)
+    words = ("put-back", "--dir", str(tmp_path), "--reason", "the topic takes it now")
+    assert run(topics.bootstrap_servers, *words)[0] == 0
+    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
+
+    assert (code, document["drained"]) == (0, 1)
+    assert await ids_in(topics.bootstrap_servers, topic) == [ids[0], *ids[2:], ids[1]]
+
+
+async def ids_in(bootstrap_servers: str, topic: str) -> list[bytes]:
+    found = await read_all(bootstrap_servers, topic)
+    return [dict(record.headers)["ce_id"] or b"" for record in found]

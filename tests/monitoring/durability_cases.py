@@ -79,6 +79,8 @@ def durability() -> list[Case]:
         firing("SpoolCorrupt", {at("spool_uncopied_ranges", INGRESS): step(1)}),
         firing("SpoolLocked", {at("spool_locked_records", INGRESS): step(1)}),
         quiet("SpoolLocked", "at once", {at("spool_locked_records", INGRESS): step(1, last=1)}),
+        firing("SpoolSetAside", {at("spool_set_aside_records", INGRESS): step(1)}, severity=TICKET),
+        quiet("SpoolSetAside", "soon put back", {at("spool_set_aside_records", INGRESS): step(1, last=10)}),
         firing("SpoolUnread", {at("spool_unread_segments", INGRESS): step(1)}),
         quiet("SpoolUnread", "at once", {at("spool_unread_segments", INGRESS): step(1, last=1)}),
         firing("DedupeNotReady", {unready: step(0, before=1)}, severity=TICKET),

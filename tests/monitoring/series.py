@@ -74,6 +74,7 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         "spool_locked_records",
         "spool_unread_segments",
         "spool_uncopied_ranges",
+        "spool_set_aside_records",
     ):
         found[f"drxbridge_{name}{{{INGRESS}}}"] = flat(0, samples)
     for name in ("fence_rejected_total", "park_breaker_open", "parking_full_partitions"):

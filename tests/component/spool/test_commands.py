@@ -87,6 +87,7 @@ def test_a_status_says_what_is_held(directory: Path, run: Run) -> None:
         "lost": 0,
         "unread": 0,
         "damaged": 0,
+        "set_aside": [],
         "oldest": "2023-11-14T22:13:20.002000Z",
         "lanes": [
             {"topic": "drx.accounts.v1", "partition": 0, "events": 2},
