@@ -225,7 +225,10 @@ def _server(
         webhooks.handle,
         read_timeout_s=http.read_timeout_s,
         keepalive_s=http.keepalive_s,
+        connections_max=http.connections_max,
+        reading_max_bytes=http.reading_max_bytes,
         on_malformed=webhooks.malformed,
+        on_ended=lambda reason: metrics.http_connections_ended.labels(reason).inc(),
     )
     metrics.http_inflight_requests.set_function(lambda: admission.count)
     metrics.http_open_connections.set_function(lambda: server.open_connections)

@@ -41,6 +41,14 @@ class Http(Section):
     deadline_s: Seconds = Field(4.0, description="an answer is given within this time of the receipt")
     read_timeout_s: Seconds = Field(10.0, description="a header or body that takes longer ends its connection")
     keepalive_s: Seconds = Field(75.0, description="an idle connection is closed after this time")
+    connections_max: int = Field(
+        2048, ge=16, le=65_536, description="open connections; for one more the oldest that has proved nothing is ended"
+    )
+    reading_max_bytes: int = Field(
+        33_554_432,
+        ge=1_048_576,
+        description="bytes of requests that are not whole; beyond it the one that has come for longest is ended",
+    )
     inflight_max: int = Field(1024, ge=1, le=65_536, description="deliveries taken in at one time")
     inflight_max_bytes: int = Field(67_108_864, ge=1024, description="bytes of bodies taken in at one time")
 

@@ -1,4 +1,8 @@
-"""How much may be taken in at one time, by count and by bytes; decided before a body is read."""
+"""How much may be taken in at one time, by count and by bytes; decided when a body is whole.
+
+A delivery whose body is still coming takes no room here: a client could take all of it by declaring bodies that it
+never sends. What has come of such bodies is bounded by the server (`runtime/http.py`).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ class Admission:
         self.bytes = 0
 
     def enter(self, size: int) -> bool:
-        """Take one delivery of at most `size` bytes in, or return False and take nothing.
+        """Take one delivery of `size` bytes in, or return False and take nothing.
 
         A delivery larger than the whole bound still enters when nothing else is in flight, or it never could.
         """

@@ -35,6 +35,9 @@ _JSON_TYPE = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf
 # W3C Trace Context, version 00; all zeros is invalid there.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
+# More than any length needs; `int` refuses some thousands.
+LENGTH_DIGITS = 18
+
 
 def read_heads(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Pick the headers that matter, names in lower case; a repeated one is joined, as RFC 9110 5.3 says.
@@ -55,8 +58,8 @@ def read_heads(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]
     return heads
 
 
-def declared_size(heads: Mapping[bytes, bytes], *, size_max: int) -> int:
-    """Bytes that the body may have: the declared length, or the limit when none is declared.
+def check_content(heads: Mapping[bytes, bytes], *, size_max: int) -> None:
+    """Check what the head says of the body before any of it is read.
 
     Raises:
         DeliveryRefusedError: The content is no plain JSON, or declared too large.
@@ -66,11 +69,9 @@ def declared_size(heads: Mapping[bytes, bytes], *, size_max: int) -> int:
     content_type = heads.get(b"content-type", b"")
     if content_type not in _COMMON_TYPES and not _JSON_TYPE.fullmatch(content_type.strip()):
         raise DeliveryRefusedError("content_type")
-    length = heads.get(b"content-length")
-    size = int(length) if length else size_max if b"transfer-encoding" in heads else 0
-    if size > size_max:
+    length = heads.get(b"content-length", b"0")
+    if len(length) > LENGTH_DIGITS or int(length or 0) > size_max:
         raise DeliveryRefusedError("body_too_large")
-    return size
 
 
 def trace_of(heads: Mapping[bytes, bytes]) -> str:

@@ -1,4 +1,4 @@
-"""The public port: admit, read, verify, map, publish, answer, in this order and nowhere else."""
+"""The public port: read, admit, verify, map, publish, answer, in this order and nowhere else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import structlog
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.admission import Admission
-from bridge.ingress.heads import declared_size, read_heads, safe_headers, trace_of
+from bridge.ingress.heads import check_content, read_heads, safe_headers, trace_of
 from bridge.ingress.observations import UNKNOWN, Observations, Request
 from bridge.ingress.once import Once
 from bridge.ingress.profiles.profile import Mapped, Profile
@@ -91,12 +91,14 @@ class Webhooks:
         try:
             source = self._route(head, request)
             heads = read_heads(head.raw_headers)
-            size = declared_size(heads, size_max=self._body_max_bytes)
+            check_content(heads, size_max=self._body_max_bytes)
+            body = await self._read(http, heads)
+            size = len(body)
             if not self._admission.enter(size):
                 return self._unavailable(request, "admission_full")
             try:
-                body = await self._read(http, heads)
                 delivery = self._prove(source, heads, body)
+                http.protocol.trust()
                 request.event_id = delivery.id
                 return await self._take(request, delivery, source.profile, heads)
             finally:
@@ -125,22 +127,26 @@ class Webhooks:
         return source
 
     async def _read(self, http: Any, heads: Mapping[bytes, bytes]) -> bytes:
-        """Read the body up to the limit; the connection guard ends one that comes too slowly."""
+        """Read the body up to the limit; the server ends a connection whose body comes too slowly."""
         payload = http._payload  # noqa: SLF001 - `BaseRequest.read` copies the body twice
-        protocol = http.protocol
-        if heads.get(b"expect", b"").lower() == b"100-continue":
-            protocol.transport.write(_CONTINUE)
-        body: bytes = b""
-        try:
-            while not payload.at_eof():
-                if not payload.is_eof():
-                    protocol.reading_since = protocol.reading_since or protocol.clock()
-                body += await payload.readany()
-                if len(body) > self._body_max_bytes:
-                    raise DeliveryRefusedError("body_too_large")
-        finally:
-            protocol.reading_since = None
+        if payload.is_eof():  # it came with the head, as most do
+            body: bytes = payload.read_nowait()
+        else:
+            if heads.get(b"expect", b"").lower() == b"100-continue":
+                http.protocol.transport.write(_CONTINUE)
+            body = await self._read_on(payload)
+        if len(body) > self._body_max_bytes:
+            raise DeliveryRefusedError("body_too_large")
         return body
+
+    async def _read_on(self, payload: Any) -> bytes:
+        """Read a body that is still coming until it is whole or too large; parts may be single bytes."""
+        parts: list[bytes] = []
+        size = 0
+        while size <= self._body_max_bytes and not payload.at_eof():
+            parts.append(await payload.readany())
+            size += len(parts[-1])
+        return b"".join(parts)
 
     def _prove(self, source: Source, heads: Mapping[bytes, bytes], body: bytes) -> Delivery:
         """Verify on bytes, before anything is parsed."""

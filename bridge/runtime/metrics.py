@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from types import MappingProxyType
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bridge.runtime.http import Ended
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import dropped_lines
 
@@ -103,6 +105,11 @@ class IngressMetrics:
         )
         self.http_inflight_requests = self._gauge("http_inflight_requests", "Deliveries taken in and not answered yet")
         self.http_open_connections = self._gauge("http_open_connections", "Open client connections")
+        self.http_connections_ended = self._counter(
+            "http_connections_ended", "Connections that the bridge has ended", ("reason",)
+        )
+        for reason in get_args(Ended):
+            self.http_connections_ended.labels(reason)
         self.http_request_body_bytes = self._histogram("http_request_body_bytes", "Size of bodies read", BODY_BUCKETS)
         self.sender_time_budget = self._histogram(
             "sender_time_budget_ratio", "Part of the deadline that an answer took, refusals aside", BUDGET_BUCKETS

@@ -225,6 +225,14 @@ def upkeep_alerts() -> list[Alert]:
         Alert("SecretExpiringSoon", f"{_EXPIRY} < 14 * 86400", "ticket", f"{ends}less than 14 days", "5m"),
         Alert("SecretExpiringSoon", f"{_EXPIRY} < 3 * 86400", "page", f"{ends}less than 3 days", "5m"),
         Alert(
+            "ConnectionsEvicted",
+            "sum by (namespace, instance, reason)"
+            ' (increase(drxbridge_http_connections_ended_total{reason=~"too_many|bodies_full"}[5m])) > 0',
+            "ticket",
+            "{{ $labels.instance }} ends connections for want of room ({{ $labels.reason }})",
+            "5m",
+        ),
+        Alert(
             "EventLoopLate",
             "sum by (namespace, instance) (increase(drxbridge_event_loop_lag_seconds_count[5m]))\n"
             '- sum by (namespace, instance) (increase(drxbridge_event_loop_lag_seconds_bucket{le="1.0"}[5m])) > 0',

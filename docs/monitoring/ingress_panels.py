@@ -112,6 +112,12 @@ INGRESS = (
         },
     ),
     Panel(
+        "Connections ended",
+        "By the bridge; `too_many` and `bodies_full` mean that a bound was met.",
+        "ops",
+        {"{{reason}}": rates("http_connections_ended_total", "reason")},
+    ),
+    Panel(
         "Lateness of the event loop",
         "Above 100 ms answers suffer.",
         "s",

@@ -77,6 +77,10 @@ class Ingress:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def ended(self, reason: str) -> float:
+        """Connections that were ended for a reason."""
+        return self.metrics.registry.get_sample_value("drxbridge_http_connections_ended_total", {"reason": reason}) or 0
+
     async def post(
         self, body: bytes | None = None, *, path: str = "/webhooks/drx", headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
@@ -112,6 +116,9 @@ class StubTransport(asyncio.Transport):
         super().__init__()
         self.aborted = False
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        del high, low
+
     def abort(self) -> None:
         self.aborted = True
 
@@ -128,6 +135,8 @@ async def running(
     body_max: int = 262_144,
     count_max: int = 64,
     read_timeout_s: float = 10,
+    connections_max: int = 1_000,
+    reading_max_bytes: int = 1 << 24,
     profile: Any = None,
     once: Once | None = None,
 ) -> AsyncIterator[Ingress]:
@@ -150,7 +159,15 @@ async def running(
         observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0),
         body_max_bytes=body_max,
     )
-    server = HardenedServer(webhooks.handle, read_timeout_s=read_timeout_s, keepalive_s=75)
+    server = HardenedServer(
+        webhooks.handle,
+        read_timeout_s=read_timeout_s,
+        keepalive_s=75,
+        connections_max=connections_max,
+        reading_max_bytes=reading_max_bytes,
+        on_malformed=webhooks.malformed,
+        on_ended=lambda why: metrics.http_connections_ended.labels(why).inc(),
+    )
     stop = asyncio.Event()
     task = asyncio.create_task(server.serve("127.0.0.1", port, stop=stop, drain_s=5))
     await until(lambda: _listens(port))

@@ -98,6 +98,7 @@ def upkeep() -> list[Case]:
     reload = at("secret_reload_total", INGRESS, 'source="drx",outcome="failed"')
     expiry, day = at("secret_expiry_timestamp_seconds", INGRESS, 'source="drx"'), 86_400
     loop, inflight = at("event_loop_lag_seconds_bucket", INGRESS, 'le="1.0"'), at("http_inflight_requests", INGRESS)
+    ended, slow = (at("http_connections_ended_total", INGRESS, f'reason="{r}"') for r in ("too_many", "slow_request"))
     other = at("http_inflight_requests", 'namespace="rx",job="other",instance="ingress-0"')
     return [
         firing("SchemaRegistryDown", {registry: bend(0, 2)}, severity=TICKET),
@@ -107,6 +108,8 @@ def upkeep() -> list[Case]:
         firing("SecretExpiringSoon", {expiry: flat(10 * day, HOUR)}, severity=TICKET),
         firing("SecretExpiringSoon", {expiry: flat(2 * day, HOUR)}, also="ticket"),
         quiet("SecretExpiringSoon", "at three weeks", {expiry: flat(21 * day, HOUR)}),
+        firing("ConnectionsEvicted", {ended: bend(0, 3)}, severity=TICKET),
+        quiet("ConnectionsEvicted", "at slow clients", {slow: bend(0, 60)}),
         firing("EventLoopLate", {loop: bend(60, 59)}, severity=TICKET),
         quiet("EventLoopLate", "at an old one", {loop: f"{rising(60, 20)} {rising(60, HOUR - 20, start=1199)}"}),
         firing("LogDropped", {at("log_dropped_total", INGRESS): step(7, last=4)}, severity=TICKET),

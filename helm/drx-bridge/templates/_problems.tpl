@@ -134,13 +134,14 @@ ingress.shutdown.graceS: must be more than preStopSleepS, drainS and flushS toge
 
 {{- /*
 What the ingress fills by its settings: 41 bytes an id at most (33 in arrays, and a table of the next power of two), the
-bodies in hand, and the process itself, 119 MiB when it was measured under load.
+bodies in hand and those that are not whole, 32 KiB a connection, and the process itself, 119 MiB when it was measured
+under load.
 */}}
 {{- define "drx-bridge.memoryProblems" -}}
 {{- $ingress := .Values.ingress }}
-{{- $needed := addf (mulf $ingress.dedupe.capacity 41) $ingress.http.inflightMaxBytes 134217728 }}
+{{- $needed := addf (mulf $ingress.dedupe.capacity 41) (mulf $ingress.http.connectionsMax 32768) $ingress.http.readingMaxBytes $ingress.http.inflightMaxBytes 134217728 }}
 {{- if gt $needed (include "drx-bridge.bytes" $ingress.resources.limits.memory | float64) }}
-ingress.resources.limits.memory: {{ $ingress.resources.limits.memory }} do not hold the process, ingress.dedupe.capacity ids and ingress.http.inflightMaxBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
+ingress.resources.limits.memory: {{ $ingress.resources.limits.memory }} do not hold the process, ingress.dedupe.capacity ids, ingress.http.connectionsMax, readingMaxBytes and inflightMaxBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
 {{- end }}
 {{- end -}}
 

@@ -37,6 +37,8 @@ BRIDGE_HTTP__BODY_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.bodyMa
 BRIDGE_HTTP__DEADLINE_S: {{ include "drx-bridge.number" $ingress.http.deadlineS | quote }}
 BRIDGE_HTTP__READ_TIMEOUT_S: {{ include "drx-bridge.number" $ingress.http.readTimeoutS | quote }}
 BRIDGE_HTTP__KEEPALIVE_S: {{ include "drx-bridge.number" $ingress.http.keepaliveS | quote }}
+BRIDGE_HTTP__CONNECTIONS_MAX: {{ include "drx-bridge.number" $ingress.http.connectionsMax | quote }}
+BRIDGE_HTTP__READING_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.readingMaxBytes | quote }}
 BRIDGE_HTTP__INFLIGHT_MAX: {{ include "drx-bridge.number" $ingress.http.inflightMax | quote }}
 BRIDGE_HTTP__INFLIGHT_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.inflightMaxBytes | quote }}
 BRIDGE_MANAGEMENT__PORT: "9090"

@@ -1,0 +1,149 @@
+"""What a client without a secret does to the public port, and what an honest sender notices of it: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.dev.ports import HOST
+from tests.builders import a_body, signed_headers
+from tests.component.test_ingress import Ingress, request_bytes, running, until
+
+BODY_MAX = 262_144
+HEAD = (
+    b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % BODY_MAX
+)
+SENT_AHEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000
+UNREAD_MAX = 65_536
+
+
+@contextlib.asynccontextmanager
+async def attacking(ingress: Ingress, *sent: bytes) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Hold a connection for each of `sent`."""
+    opened = [await asyncio.open_connection(HOST, ingress.port) for _ in sent]
+    for (_, writer), each in zip(opened, sent, strict=True):
+        writer.write(each)
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """What came until the server closed the connection."""
+    try:
+        return await asyncio.wait_for(reader.read(), 60)  # a bound on a hang, not a claim about time
+    except ConnectionResetError:
+        return b""
+
+
+async def test_bodies_that_are_declared_and_do_not_come_take_nobodys_room() -> None:
+    """The admission of `running` holds four such bodies."""
+    async with running(count_max=8) as ingress, attacking(ingress, *[HEAD] * 32):
+        await until(lambda: ingress.server.open_connections >= 32)
+
+        assert (await ingress.post())[0] == 200
+        assert (ingress.admission.count, ingress.admission.bytes) == (0, 0)
+
+
+async def test_of_bodies_that_come_in_part_the_oldest_is_ended() -> None:
+    part = HEAD + b" " * (BODY_MAX // 2)
+    async with running(reading_max_bytes=BODY_MAX) as ingress, attacking(ingress, part) as first:
+        await until(lambda: ingress.server.held_bytes >= BODY_MAX // 2)
+        async with attacking(ingress, part, part):
+            assert await ended(first[0]) == b""
+            await until(lambda: ingress.server.held_bytes <= BODY_MAX)
+
+            assert (await ingress.post(b" " * (BODY_MAX - 500)))[0] == 202
+            assert ingress.ended("bodies_full") >= 1
+
+    assert ingress.server.held_bytes == 0
+
+
+async def test_a_client_that_never_reads_is_not_answered_into_memory() -> None:
+    async with running(read_timeout_s=0.5) as ingress:
+        with socket.create_connection((HOST, ingress.port)) as attacker:
+            attacker.settimeout(0)
+            peak = 0
+
+            async def send() -> None:
+                for _ in range(4_000):
+                    await asyncio.get_running_loop().sock_sendall(attacker, SENT_AHEAD)
+
+            sending = asyncio.create_task(send())
+            while not sending.done():
+                peak = max(peak, *(each.get_write_buffer_size() for each in ingress.server._connections.values()), 0)
+                await asyncio.sleep(0.01)
+            with pytest.raises(ConnectionError):
+                sending.result()
+
+        assert peak <= UNREAD_MAX
+        assert ingress.ended("unread_answer") == 1
+        assert (await ingress.post())[0] == 200
+
+
+async def test_what_is_sent_ahead_waits_unparsed_and_is_answered_in_order() -> None:
+    async with running() as ingress:
+        ingress.publisher.gate.clear()
+        body = a_body()
+        requests = request_bytes(body, signed_headers(body).items()) * 100
+        async with attacking(ingress, requests) as (reader,):
+            await ingress.publisher.waiting.wait()
+            connection = next(iter(ingress.server._connections))
+            assert len(connection._messages) == 0
+
+            ingress.publisher.gate.set()
+            answers = [await reader.readuntil(b"}") for _ in range(100)]
+
+    assert b'"accepted"' in answers[0]
+    assert all(b'"duplicate"' in answer for answer in answers[1:])
+
+
+async def test_a_connection_that_sends_nothing_ends_like_one_whose_head_does_not_come() -> None:
+    async with running(read_timeout_s=0.1) as ingress, attacking(ingress, b"") as (reader,):
+        assert await ended(reader) == b""
+        assert ingress.ended("silent") == 1
+
+
+async def test_a_connection_between_two_requests_may_send_nothing() -> None:
+    """The read timeout is over at the second look of the guard at the latest, a second after the first."""
+    async with running(read_timeout_s=0.1) as ingress:
+        assert (await ingress.post())[0] == 200
+        async with attacking(ingress, b"") as (reader,):
+            await ended(reader)
+
+        assert ingress.server.open_connections == 1
+
+
+async def test_the_oldest_of_too_many_strangers_makes_room() -> None:
+    async with running(connections_max=4) as ingress:
+        assert (await ingress.post())[0] == 200  # stays open, and has proved itself
+        async with attacking(ingress, *[b""] * 6) as readers:
+            for reader in readers[:3]:
+                assert await ended(reader) == b""
+
+            assert (
+                await ingress.post(a_body(id="evt_2"), headers=signed_headers(a_body(id="evt_2"), webhook_id="evt_2"))
+            )[0] == 200
+            assert ingress.ended("too_many") == 3
+            assert ingress.server.open_connections == 4
+
+
+async def test_where_all_have_proved_themselves_the_longest_idle_makes_room() -> None:
+    async with running(connections_max=2) as ingress:
+        body = a_body()
+        whole = request_bytes(body, signed_headers(body).items())
+        async with attacking(ingress, whole) as (first,), attacking(ingress, b"") as (_second,):
+            await first.readuntil(b"}")
+        async with attacking(ingress, whole) as (first,):
+            await first.readuntil(b"}")
+            async with attacking(ingress, whole) as (second,):
+                await second.readuntil(b"}")
+                async with attacking(ingress, whole) as (third,):
+                    assert b'"duplicate"' in await third.readuntil(b"}")
+                    assert await ended(first) == b""

@@ -1,0 +1,63 @@
+"""The public port under raw HTTP: each case of the corpus is answered as it says, and costs the next sender nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from bridge.dev.ports import HOST
+from tests.component.test_ingress import Ingress, running, until
+from tests.raw_http import RawCase, raw_cases, statuses
+
+CASES = raw_cases()
+MARKER = b"PHI-MARKER"
+# A bound on a hang, not a claim about time.
+HANG_S = 60
+
+
+async def played(ingress: Ingress, case: RawCase) -> bytes:
+    """Send a case part by part, close the sending side, and return what came until the server closed."""
+    reader, writer = await asyncio.open_connection(HOST, ingress.port)
+    async with asyncio.timeout(HANG_S):
+        try:
+            for number, part in enumerate(case.pieces()):
+                if number:  # so that it is another read
+                    await asyncio.sleep(0.001)
+                writer.write(part)
+                await writer.drain()
+            writer.write_eof()
+        except (ConnectionError, OSError):  # it has answered and closed before everything was sent
+            pass
+        received = b""
+        try:
+            while part := await reader.read(65_536):
+                received += part
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+    return received
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_raw_http(case: RawCase, capfd: pytest.CaptureFixture[str]) -> None:
+    async with running() as ingress:
+        received = await played(ingress, case)
+        answers = list(statuses(received, head=case.parts[0].startswith("HEAD")))
+        status, _ = await ingress.post()
+        await until(lambda: ingress.admission.count == 0 and not ingress.server.held_bytes)
+
+    assert " ".join(str(code) for code, _ in answers) in case.answers
+    assert all(body == b"" or json.loads(body)["outcome"] for _, body in answers)
+    assert MARKER not in received
+    assert MARKER.decode() not in "".join(capfd.readouterr())
+    assert status == 200
+    assert len(ingress.publisher.published) - 1 in case.taken
+
+
+def test_the_corpus_is_as_large_as_promised() -> None:
+    assert len(CASES) >= 150
+    assert len(raw_cases("smuggling")) >= 60
+    assert len({case.name for case in CASES}) == len(CASES)
