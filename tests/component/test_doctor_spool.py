@@ -14,6 +14,8 @@ from bridge.commands.doctor_checks import Finding
 from bridge.commands.doctor_spool import check_spool
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.settings import Spool
+from bridge.spool.format import PREFIX
+from bridge.spool.writer import segment_name
 from tests.spooling import as_somebody, files, open_spool, segments, write_key
 
 
@@ -50,6 +52,16 @@ def test_a_spool_that_is_not_there_yet_is_fine_and_not_made(settings: Spool) -> 
     assert verdicts(settings) == {"spool": "ok", "spool key": "ok", "spool room": "ok"}
     assert "made at the first start" in found(settings)["spool"].says
     assert not settings.dir.exists()
+
+
+async def test_what_another_version_wrote_is_named(settings: Spool) -> None:
+    await fill(settings)
+    (settings.dir / segment_name(5)).write_bytes(PREFIX + b"\xff")
+
+    finding = found(settings)["spool"]
+
+    assert finding.verdict == "failed"
+    assert "1 events that another version" in finding.says
 
 
 def test_without_a_spool_it_says_what_that_means() -> None:

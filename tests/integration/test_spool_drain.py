@@ -17,13 +17,13 @@ from bridge.dev.ports import free_port
 from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from bridge.kafka.spooled import pack
-from bridge.spool.format import Entry
+from bridge.spool.format import PREFIX, Entry
 from bridge.spool.local_disk import is_locked
 from tests.audit_lines import audit_lines
 from tests.builders import a_delivery, an_event
 from tests.cluster import Topics
 from tests.kafka import HANG_S, limit_messages, read_all
-from tests.spooling import files, open_spool, segments, write_key
+from tests.spooling import an_entry, files, open_spool, segments, write_key
 from tests.topic_filler import fill
 
 pytestmark = pytest.mark.kafka
@@ -170,6 +170,24 @@ async def test_what_is_locked_stays_and_fails_it(topics: Topics, tmp_path: Path)
     code, document, _ = drain(topics.bootstrap_servers, tmp_path)
     assert (code, document["drained"], document["locked"]) == (0, 5, 0)
     assert len(await written(topics.bootstrap_servers, them)) == 10
+
+
+async def test_what_another_version_wrote_stays_and_fails_it(topics: Topics, tmp_path: Path) -> None:
+    topics.standard()
+    them = records(topics, 5)
+    await spooled(tmp_path, them)
+    async with open_spool(tmp_path) as kept:
+        await kept.spool.append([an_entry(99, payload=b"\xff" + pack(them[0]))])
+    foreign = tmp_path / f"{5:016x}.segment"
+    foreign.write_bytes(PREFIX + b"\xff" + b"of a later version" * 100)
+    before = foreign.read_bytes()
+
+    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
+
+    assert (code, document["drained"], document["locked"], document["damaged"]) == (1, 5, 2, 0)
+    assert len(await written(topics.bootstrap_servers, them)) == 5
+    assert len(segments(tmp_path)) == 2
+    assert foreign.read_bytes() == before
 
 
 async def test_without_kafka_it_ends_and_keeps_everything(topics: Topics, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import structlog
 from bridge.commands.spool import spool
 from bridge.errors import ConfigError
 from bridge.kafka.spooled import read
-from bridge.spool.format import key_of
+from bridge.spool.format import PREFIX, key_of
 from bridge.spool.survey import survey
+from bridge.spool.writer import segment_name
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, open_spool, segments, write_key
 
@@ -149,6 +150,22 @@ def test_a_locked_record_fails_it_until_its_key_is_given(directory: Path, run: R
     code, document = run("verify", "--dir", directory)
     assert (code, document["findings"][0]["locked"]) == (1, 4)
     assert run("verify", "--dir", directory, "--key-dir", elsewhere)[0] == 0
+
+
+def test_what_another_version_wrote_fails_it(directory: Path, run: Run) -> None:
+    asyncio.run(append(directory, b"\xff"))
+    (directory / segment_name(5)).write_bytes(PREFIX + b"\xff")
+
+    code, document = run("verify", "--dir", directory)
+
+    assert code == 1
+    assert [(each["unknown"], each["locked"], each["lost"]) for each in document["findings"]] == [(1, 0, 0)] * 2
+    assert run("status", "--dir", directory)[1]["unknown"] == 2
+
+
+async def append(directory: Path, payload: bytes) -> None:
+    async with open_spool(directory) as kept:
+        await kept.spool.append([an_entry(9, payload=payload)])
 
 
 def test_nothing_is_changed_by_a_look(directory: Path, run: Run) -> None:
