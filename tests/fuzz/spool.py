@@ -11,14 +11,26 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from bridge.runtime.metrics import IngressMetrics
-from bridge.spool.format import HEAD_BYTES, MAGIC, NONCE_BYTES, Entry, end_mark, key_of, read_head, scan, seal, unseal
+from bridge.spool.format import (
+    HEAD_BYTES,
+    NONCE_BYTES,
+    PREFIX,
+    VERSION,
+    Entry,
+    end_mark,
+    key_of,
+    read_head,
+    scan,
+    seal,
+    unseal,
+)
 from bridge.spool.positions import positions_frame, read_positions
 from bridge.spool.store import Spool
 from tests.fuzz.choices import Choices
 from tests.fuzz.memory_disk import MemoryDisk
 from tests.spooling import LANE, OTHER, ordinals, write_key
 
-WORDS = (MAGIC, b"\xff\xff\xff\xff", b"\0\0\0\0\0\0\0\0")
+WORDS = (PREFIX + bytes([VERSION]), b"\xff\xff\xff\xff", b"\0\0\0\0\0\0\0\0")
 
 SECRET = b"k" * 32
 KEY = key_of(SECRET)
@@ -49,7 +61,8 @@ WHOLE = {
 for _segment in range(1, SEGMENTS):
     WHOLE[f"{_segment:016x}.segment"] += end_mark(_segment, PER_SEGMENT)
 NAMES = sorted(WHOLE)
-CLEAR = struct.Struct(">8sIQIQQ8s12s")
+CLEAR = struct.Struct(">7sBIQIQQ8s12s")
+VERSIONS = (VERSION, VERSION, VERSION, VERSION + 1)
 LENGTHS = (0, 1, 16, 17, 60, 68, 2**31, 2**32 - 1)
 KEYS_HOLDER = tempfile.TemporaryDirectory(prefix="drx-fuzz-")
 KEYS = Path(KEYS_HOLDER.name) / "keys"
@@ -135,6 +148,12 @@ def check_scan(content: bytes) -> None:
     content = b"".join(pieces)
     newest = len(pieces) % 2 == 0
     found = scan(content, segment=1, newest=newest)
+    for record in found.records:
+        entry = unseal(content[record.offset : record.offset + record.head.size], KEY)
+        assert entry is None or entry == an_entry(1, record.head.number)
+    if found.is_foreign:  # nothing in it is judged
+        assert (found.damage, found.torn_at, found.lost) == ([], None, 0)
+        return
     covered = [(record.offset, record.offset + record.head.size) for record in found.records]
     covered += found.damage
     if found.torn_at is not None:
@@ -142,9 +161,6 @@ def check_scan(content: bytes) -> None:
         covered.append((found.torn_at, len(content)))
     assert_apart(content, sorted(covered))
     assert found.lost >= 0
-    for record in found.records:
-        entry = unseal(content[record.offset : record.offset + record.head.size], KEY)
-        assert entry is None or entry == an_entry(1, record.head.number)
     # The side file of the same bytes: what no frame of ours says is not believed.
     assert read_positions(content, segment=1) == set()
 
@@ -169,6 +185,7 @@ def forged(choices: Choices) -> bytes:
     length = choices.one(LENGTHS) if choices.truth() else len(body)
     segment = 1 + choices.below(2)
     number = choices.one((*range(PER_SEGMENT), 2**32 - 1))
-    clear = CLEAR.pack(MAGIC, length, segment, number, choices.below(2**16), 0, KEY.id, bytes(NONCE_BYTES))
+    version = choices.one(VERSIONS)
+    clear = CLEAR.pack(PREFIX, version, length, segment, number, choices.below(2**16), 0, KEY.id, bytes(NONCE_BYTES))
     head = clear + zlib.crc32(body).to_bytes(4, "big")
     return head + zlib.crc32(head).to_bytes(4, "big") + body
