@@ -244,6 +244,13 @@ def test_a_timestamp_is_one_to_twelve_ascii_digits(timestamp: bytes) -> None:
     assert refusal(timestamp=timestamp) == ("timestamp_malformed", "format")
 
 
+@pytest.mark.parametrize("now", [1, 2**31, 2**32 + 1, 999_999_999_999])
+def test_a_timestamp_counts_in_any_century(now: int) -> None:
+    signature = sign("evt_1", now, BODY, key=KEY).encode()
+
+    assert check(id=b"evt_1", timestamp=b"%d" % now, signature=signature, now=float(now)).timestamp == now
+
+
 @pytest.mark.parametrize(
     "signature",
     [
