@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from bridge.errors import ConfigError
+from bridge.kafka.routing import partition as partition_of
 from bridge.postgres.pool import Connection, Database
 from bridge.settling.parked import Filters
 
@@ -37,6 +38,7 @@ from drx_consumer.parked_event as e
 where e.grp = $1 and e.topic = $2 and e.key = $3 and ($4::bigint is null or e."offset" = $4)
 order by e."offset"
 """
+_EMPTY = "select part, code from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3"
 _INTO_INBOX = """
 insert into drx_consumer.inbox (grp, source, event_id, body_sha256)
 select $1, * from unnest($2::text[], $3::text[], $4::text[]) order by 2, 3 on conflict do nothing
@@ -51,6 +53,13 @@ delete from drx_consumer.parked_key as k where grp = $1 and topic = $2 and key =
   select from drx_consumer.parked_event as e where (e.grp, e.topic, e.key) = (k.grp, k.topic, k.key)
 )
 """
+_PARK = """
+insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempts)
+values ($1, $2, $3, $4, 'operator', 'by_hand', 0) on conflict do nothing returning true
+"""
+_IS_PARKED = "select exists (select from drx_consumer.parked_key where (grp, topic, key, part) = ($1, $2, $3, $4))"
+# Each partition of a topic that a group reads has a row.
+_PARTITIONS = "select count(*), max(part) + 1 from drx_consumer.progress where grp = $1 and topic = $2"
 _LOCK_BREAKER = "select from drx_consumer.park_breaker where grp = $1 and opened_at is not null for update"
 _CLOSE_BREAKER = """
 update drx_consumer.park_breaker set opened_at = null, counted_from = clock_timestamp() where grp = $1
@@ -110,6 +119,39 @@ async def retry(
             await connection.execute(_REQUEST, group, actor, interval, *places)
             await audit(connection, group, "retry", decisions, actor=actor, reason=reason)
     return decisions
+
+
+async def park(
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
+) -> Decision:
+    """Set a key aside by hand: its owner handles no more records of it, but keeps them in order, until it is released.
+
+    Without a `partition` it is the one that Kafka's own partitioner gives the key.
+
+    Raises:
+        ConfigError: No reason, the key is parked already, or its partition is not known.
+    """
+    _demand("park", reason)
+    async with database.transaction() as connection:
+        if partition is None:
+            partition = await _partition(connection, group, topic, key)
+        if await connection.fetchval(_IS_PARKED, group, topic, key, partition) or not (
+            dry_run or await connection.fetchval(_PARK, group, topic, key, partition)
+        ):
+            msg = "that key is parked already"
+            raise ConfigError(msg)
+        decision = Decision(topic, partition, key, code="by_hand")
+        if not dry_run:
+            await audit(connection, group, "park", [decision], actor=actor, reason=reason)
+    return decision
 
 
 async def skip(
@@ -179,6 +221,9 @@ async def _give_up(
             await connection.fetchrow(_LOCK_KEY, group, topic, key)
         rows = await connection.fetch(_EVENTS, group, *which)
         decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
+        if not decisions and which[2] is None:  # set aside by hand, and nothing has come since
+            rows = await connection.fetch(_EMPTY, group, topic, key)
+            decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
         if not decisions:
             msg = "nothing of that topic, key and offset is parked"
             raise ConfigError(msg)
@@ -188,6 +233,14 @@ async def _give_up(
             await connection.execute(_REMOVE_KEY, group, topic, key)
             await audit(connection, group, verb, decisions, actor=actor, reason=reason)
     return decisions
+
+
+async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
+    count, end = await connection.fetchrow(_PARTITIONS, group, topic)
+    if not count or count != end or key.startswith("\\"):  # an escaped form of what is no text
+        msg = "the partition of that key is not known: --partition says which is meant"
+        raise ConfigError(msg)
+    return partition_of(key.encode(), count)
 
 
 def _demand(verb: str, reason: str) -> None:

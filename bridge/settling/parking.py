@@ -25,6 +25,8 @@ EVENTS_OF_KEY_MAX = 1_000
 
 # Class of an event that did not fail itself.
 BEHIND = "behind"
+# Class of a key that a person has set aside, whether or not a record of it has come since.
+OPERATOR = "operator"
 
 # Also right against an operator who is deleting the key: it waits, and then inserts instead of updating.
 _PARK_KEY = """
@@ -69,6 +71,11 @@ select k.topic, k.key from drx_consumer.parked_key as k
 join unnest($2::text[], $3::int[]) as place (topic, part) using (topic, part)
 where k.grp = $1 and k.release_requested_at <= clock_timestamp()
 order by k.release_requested_at, k.topic, k.key
+"""
+_BY_HAND = """
+select k.topic, k.part, k.key from drx_consumer.parked_key as k
+join unnest($2::text[], $3::int[]) as place (topic, part) using (topic, part)
+where k.grp = $1 and k.class = 'operator'
 """
 _CENSUS = """
 select
@@ -164,11 +171,17 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
 
 
 async def head(settlement: Settlement, topic: str, key: str) -> ParkedEvent | None:
-    """Lock a key, given in text form, and return its first record; None if the key is parked no more."""
+    """Lock a key, given in text form, and return its first record; None if the key is parked no more.
+
+    Nor is one of which no record has come since it was set aside by hand.
+    """
     if not await _locked(settlement, topic, key):
         return None
     row = await settlement.connection.fetchrow(_HEAD, settlement.group, topic, key)
-    return None if row is None else _parked_event(topic, row)
+    if row is None:
+        await settlement.connection.fetchval(_RELEASE_KEY, settlement.group, topic, key)
+        return None
+    return _parked_event(topic, row)
 
 
 async def release(settlement: Settlement, event: ParkedEvent) -> bool:
@@ -196,6 +209,14 @@ async def requested(database: Database, group: str, places: Collection[Place]) -
     async with database.transaction() as connection:
         rows = await connection.fetch(_REQUESTED, group, topics, partitions)
     return [(row["topic"], row["key"]) for row in rows]
+
+
+async def by_hand(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
+    """Return the keys, in text form, of `places` that an operator has set aside."""
+    columns = [place.topic for place in places], [place.partition for place in places]
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_BY_HAND, group, *columns)
+    return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
 
 
 async def has_room(connection: Connection, group: str, topic: str, full: ParkingFullError) -> bool:

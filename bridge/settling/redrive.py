@@ -38,13 +38,16 @@ class Redrive:
     async def work(
         self, shares: Callable[[], Collection[Share]], release: Callable[[Share, str], Awaitable[None]]
     ) -> None:
-        """Call `release` for every key that an operator wants released, until cancelled."""
+        """Learn which keys an operator has set aside, and call `release` for those to be released, until cancelled."""
         while True:
             await asyncio.sleep(self._poll_s)
-            places = {share.place: share for share in shares() if share.parked and not share.draining}
+            places = {share.place: share for share in shares() if not share.draining}
             if not places:
                 continue
             with suppress(TransientError):  # what settles records will find out the same, and says so
+                for place, key in await parking.by_hand(self._database, self._parts.consumer.group, places.keys()):
+                    places[place].parked.add(key)
+                places = {place: share for place, share in places.items() if share.parked}
                 for topic, key in await parking.requested(self._database, self._parts.consumer.group, places.keys()):
                     share = _owner(places, topic, key)
                     if share is not None:

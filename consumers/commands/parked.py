@@ -24,7 +24,7 @@ from bridge.settling.parked import LIST_MAX, ParkedKey, WaitingEvent, list_parke
 from bridge.settling.parked import show as waiting
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.parked_decisions import drop_key, resume, retry, skip
+from consumers.commands.parked_decisions import drop_key, park, resume, retry, skip
 from consumers.commands.parked_options import (
     filters_of,
     json_option,
@@ -43,6 +43,7 @@ def parked() -> None:
     """See and settle what a consumer has set aside; keys are prescription ids, shown because one needs them."""
 
 
+parked.add_command(park)
 parked.add_command(retry)
 parked.add_command(skip)
 parked.add_command(drop_key)

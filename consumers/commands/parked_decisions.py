@@ -1,4 +1,4 @@
-"""`drx-consumer parked retry|skip|drop-key|resume`: what a person decides about what is parked, with who and why."""
+"""`drx-consumer parked park|retry|skip|drop-key|resume`: what a person decides about parked keys, and why."""
 
 from __future__ import annotations
 
@@ -112,6 +112,21 @@ def retry(
         return decisions
 
     return _decide(chosen, "retry", order, _Trace(actor=actor, reason=reason, dry_run=dry_run), as_json=as_json)
+
+
+@click.command()
+@_of_key
+@click.option(
+    "--partition", type=click.IntRange(0, 2**31 - 1), help="Unless Kafka's own partitioner has chosen it by the key."
+)
+def park(*, key: str, topic: str | None, partition: int | None, **said: Unpack[_Said]) -> int:
+    """Set KEY aside: its records wait in order, and none is handled before `retry`. Needs a reason."""
+
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        where = (consumer.group, topic_of(consumer, topic), key)
+        return [await operator.park(database, *where, partition=partition, **trace)]
+
+    return _reasoned("park", act, **said)
 
 
 @click.command()

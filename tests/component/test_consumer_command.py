@@ -121,6 +121,7 @@ def test_a_setting_at_fault_is_named_without_its_secret(
         ),
         (["parked", "skip", "read_model", "rx_1", "--offset", "1"], "--reason is needed"),
         (["parked", "drop-key", "read_model", "rx_1"], "--reason is needed"),
+        (["parked", "park", "read_model", "rx_1"], "--reason is needed"),
         (["parked", "retry", "read_model"], "name keys, or --all"),
         (["parked", "retry", "read_model", "rx_1", "--all"], "name keys, or --all"),
         (["parked", "list", "read_model", "--where", "shoe=43"], "the filters are class=…"),

@@ -139,6 +139,27 @@ async def test_a_dry_run_says_what_it_would_do(lot: Lot) -> None:
     assert lot.rows("select release_requested_at from drx_consumer.parked_key") == [(None,)] * 2
 
 
+async def test_a_key_is_set_aside_by_hand(lot: Lot) -> None:
+    other = LIVES.prescription_id(0)
+
+    would = await lot.lines("park", other, "--reason", "told by phone", "--dry-run", "--json")
+    before = [each["key"] for each in await lot.lines("list", "--where", "class=operator", "--json")]
+    done = await lot.lines("park", other, "--reason", "told by phone", "--actor", "ann", "--json")
+    (found,) = await lot.lines("list", "--where", "class=operator", "--json")
+
+    assert before == []
+    assert (would[0]["partition"], would[0]["key"]) == (done[0]["partition"], done[0]["key"])
+    assert (found["key"], found["partition"], found["code"], found["events"]) == (
+        other,
+        done[0]["partition"],
+        "by_hand",
+        0,
+    )
+    assert lot.rows("select verb, actor, reason, key from drx_consumer.audit") == [
+        ("park", "ann", "told by phone", other)
+    ]
+
+
 async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> None:
     first, *behind = await lot.lines("show", KEY, "--json")
 

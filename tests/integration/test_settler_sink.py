@@ -6,15 +6,16 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 
 import aiohttp
 import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
-from bridge.errors import TransientError
+from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
 from bridge.postgres.pool import Database
-from bridge.settling import shares
+from bridge.settling import operator, shares
 from bridge.settling.circuit import OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE
 from tests.kafka import HANG_S, until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
@@ -239,3 +240,66 @@ async def test_handlers_that_time_out_everywhere_park_nothing(database: Database
         await bench.settled(6)
 
         assert (parked, await bench.parked()) == ([], [])
+
+
+@MODES
+async def test_an_operator_sets_a_key_aside_that_the_sink_never_takes(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    """Others fail too, so nobody but a person can tell that it is this key's own fault, or worth a gap."""
+    effects = Effects()
+    effects.fail = bad_keys_fail
+    log = [a_record(offset, ("rx_0", "bad_1", "bad_2")[offset % 3]) for offset in range(6)]
+    park = partial(operator.park, database, GROUP, PLACE.topic, actor="ann", reason="refused by the service")
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log)
+        await until(lambda: effects.attempts.count("evt_1") > 1)
+        await park("bad_1")
+        await bench.until_rows(
+            'select key, "offset" from drx_consumer.parked_event order by 2', [("bad_1", 1), ("bad_1", 4)]
+        )
+        await park("bad_2", partition=0)
+        await bench.settled(6)
+        effects.fail = lambda *_: None
+        await operator.retry(database, GROUP, [(PLACE.topic, "bad_1")], actor="ann")
+        await bench.until_rows("select key from drx_consumer.parked_key", [("bad_2",)])
+
+        assert effects.kept[-2:] == ["evt_1", "evt_4"]
+        assert await bench.rows(
+            "select verb, actor, reason, key, part from drx_consumer.audit order by number limit 2"
+        ) == [
+            ("park", "ann", "refused by the service", "bad_1", 0),
+            ("park", "ann", "refused by the service", "bad_2", 0),
+        ]
+        with pytest.raises(ConfigError, match="parked already"):
+            await park("bad_2")
+
+
+@MODES
+@pytest.mark.parametrize("verb", ["retry", "drop_key"])
+async def test_a_key_that_was_set_aside_and_never_came_can_be_let_go(
+    database: Database, mode: Lanes | Batches, verb: str
+) -> None:
+    effects = Effects()
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0)])
+        await bench.settled(1)
+        await operator.park(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
+        if verb == "retry":
+            await operator.retry(database, GROUP, [(PLACE.topic, "rx_1")], actor="ann")
+        else:
+            await operator.drop_key(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+        bench.settler.offer(PLACE, [a_record(1)])
+        await bench.settled(2)
+
+        assert effects.kept == ["evt_0", "evt_1"]
+
+
+async def test_a_key_of_a_partition_that_is_not_known_is_not_guessed(database: Database) -> None:
+    with pytest.raises(ConfigError, match="--partition"):
+        await operator.park(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="void")
+    with pytest.raises(ConfigError, match="needs a reason"):
+        await operator.park(database, GROUP, PLACE.topic, "rx_1", partition=0, actor="ann", reason=" ")

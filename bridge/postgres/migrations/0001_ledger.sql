@@ -70,7 +70,7 @@ comment on table {schema}.parked_key is
   'Keys set aside: later records of a key wait behind the one that failed. Its row is the lock of all that concerns it';
 comment on column {schema}.parked_key.key is
   'The record key where it is text; else \x and hex, \null for none, \h and a SHA-256 for a very long one';
-comment on column {schema}.parked_key.class is 'Class of failure: transient, permanent, poison, bug';
+comment on column {schema}.parked_key.class is 'Class of failure: transient, permanent, poison, bug; operator: set aside by hand';
 comment on column {schema}.parked_key.release_requested_at is 'From when on the owner may release it; null: not asked for';
 
 create table {schema}.parked_event (

@@ -36,6 +36,7 @@ begin
     grant select, insert, delete on {schema}.inbox, {schema}.settled to drx_operator;
     grant select, delete on {schema}.parked_key, {schema}.parked_event to drx_operator;
     grant update (release_requested_at, release_requested_by) on {schema}.parked_key to drx_operator;
+    grant insert (grp, topic, part, key, class, code, attempts) on {schema}.parked_key to drx_operator;
     grant select, insert on {schema}.audit to drx_operator;
   end if;
 
