@@ -32,8 +32,10 @@ check: lint
 
 # What some faults need and Python's index does not have; without it their rows are skipped and say so.
 fault-tools:
-	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
-	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq haproxy; }
+	@export PATH="$$PATH:/usr/sbin"; command -v haproxy >/dev/null && command -v nginx >/dev/null && \
+	    command -v slowhttptest >/dev/null || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
 # Two folders at a time, in this order: those that wait most of their time first, and beside each other.
 test: setup check fault-tools

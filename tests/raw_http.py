@@ -17,7 +17,7 @@ from tests.builders import a_body, signed_headers
 
 CASES = Path(__file__).parent / "data" / "raw_http"
 _TOKEN = re.compile(r"<<(?:([a-z-]+)|(.+?)\*([0-9]+))>>", re.DOTALL)
-_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) [^\r\n]*\r\n(.*?)\r\n\r\n", re.DOTALL)
+_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
 _LENGTH = re.compile(rb"^content-length: ([0-9]+)\r?$", re.IGNORECASE | re.MULTILINE)
 
 

@@ -52,6 +52,9 @@ READING_MAX_BYTES = 1_048_576
 BACKLOG = 1024
 # Files that the process needs for all else: brokers, spool, secrets, probes.
 FILES_SPARE = 256
+# Where a chunked body ends otherwise, something stands behind it, or it has a trailer. The parser of aiohttp 3.14 keeps
+# the last field of a trailer and adds it to the next request of the connection, behind a proxy that of another sender.
+CHUNKED_END = b"\r\n0\r\n\r\n"
 HEAD_END = b"\r\n\r\n"
 # RFC 9112 3: one space on either side of the target. The parser would take more of them, and other versions or none.
 _request_line = re.compile(rb"(?!CONNECT )[!-~]+ [!-~]+ HTTP/1\.[01]\r\n").match
@@ -124,8 +127,8 @@ class Connection(RequestHandler):
 
     Attributes:
         answered: Requests that were answered.
-        last: Nothing that comes after the request under way is answered: the client has finished sending, or what it
-            has sent behind a chunked body cannot be told from it.
+        last: Nothing that comes after the request under way is answered: the client has finished sending, or what has
+            come is no HTTP, or the parser may have kept something of it.
         reading_since: Since when the first byte, or the rest of a head or body, is awaited; in the loop's time.
         writing_since: Since when the client has not taken an answer.
         trusted: It has carried a delivery that was proved.
@@ -136,6 +139,7 @@ class Connection(RequestHandler):
         "_body",
         "_left",
         "_received",
+        "_tail",
         "answered",
         "held",
         "last",
@@ -150,6 +154,7 @@ class Connection(RequestHandler):
         self._left: float = 0  # bytes that are still to come of a body; infinite in a chunked one
         self._received = 0  # bytes of a request that is not whole
         self._body: Any = None  # aiohttp's stream of it, until it is whole
+        self._tail = b""  # the last bytes of a chunked body
         self.answered = 0
         self.held = 0
         self.last = False
@@ -267,7 +272,7 @@ class Connection(RequestHandler):
             self._received = len(data) - end
             self._body = payload if self._left else None
         else:  # a length of more digits than any body has: all that comes belongs to it
-            self._left, self._received, self._body = math.inf, 0, payload
+            self._left, self._received, self._body, self._tail = math.inf, 0, payload, CHUNKED_END[:2]
         self.reading_since = self.clock() if self._left else None
         self._refresh()
         return data[total:]
@@ -278,7 +283,7 @@ class Connection(RequestHandler):
         if codings != "chunked" or message.version == HttpVersion10:
             self._reject()
         else:
-            self._left, self._received, self._body = math.inf, 0, payload
+            self._left, self._received, self._body, self._tail = math.inf, 0, payload, CHUNKED_END[:2]
 
     def _reject(self) -> None:
         """Take back a request that the parser has found good."""
@@ -309,14 +314,14 @@ class Connection(RequestHandler):
             if not self._left:
                 self._body = self.reading_since = None
             return
+        self._tail = (self._tail + data)[-len(CHUNKED_END) :]
         behind = self._request_count - before
         for _ in range(behind):
             self._messages.pop()
         self._request_count = before
         body = self._body
         if body.is_eof():
-            # A chunked body ends in an empty line, and so does nothing else that could stand behind it in part.
-            self.last = self.last or bool(behind) or not HEAD_END.endswith(data[-len(HEAD_END) :])
+            self.last = self.last or bool(behind) or self._tail != CHUNKED_END
             self._left, self._body, self.reading_since = 0, None, None
         elif behind:  # no message, but the parser's complaint about the body
             self._left, self._body, self.reading_since, self.last = 0, None, None, True

@@ -1,0 +1,90 @@
+"""HAProxy and nginx as they stand before an ingress, each with one server and connections that it uses again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bridge.dev.ports import HOST, free_port
+from tests.integration.service_process import until
+
+_HAPROXY = """\
+global
+    log stdout format raw local0 emerg
+defaults
+    mode http
+    http-reuse always
+    timeout connect 5s
+    timeout client 5s
+    timeout http-keep-alive 5s
+    timeout server 30s
+frontend public
+    bind {host}:{port}
+    default_backend bridge
+backend bridge
+    server s {host}:{server}
+"""
+# A client that has finished sending still gets its answer, as from HAProxy.
+_NGINX = """\
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/nginx.log;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    client_header_timeout 5s;
+    client_body_timeout 5s;
+    upstream bridge {{ server {host}:{server}; keepalive 8; }}
+    server {{
+        listen {host}:{port};
+        location / {{
+            proxy_pass http://bridge;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_ignore_client_abort on;
+        }}
+    }}
+}}
+"""
+COMMANDS = {
+    "haproxy": (_HAPROXY, ("-db", "-f", "{config}")),
+    "nginx": (_NGINX, ("-e", "{directory}/start.log", "-p", "{directory}", "-c", "{config}")),
+}
+
+
+@contextmanager
+def proxying(name: str, server: int, directory: Path) -> Iterator[int]:
+    """Run one of them before a port of this host, and yield its own; skip where it is not installed."""
+    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip(f"{name} is not installed: `make fault-tools` as root on a Debian, or install it by hand")
+    text, arguments = COMMANDS[name]
+    port, config = free_port(), directory / f"{name}.conf"
+    config.write_text(text.format(host=HOST, port=port, server=server, directory=directory))
+    command = [program, *(each.format(config=config, directory=directory) for each in arguments)]
+    with (directory / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - a fixed program
+        try:
+            until(lambda: _listens(port), what=name)
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
