@@ -121,13 +121,13 @@ async def paused(cluster: Cluster) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def killed(cluster: Cluster) -> AsyncIterator[None]:
-    """Kill the broker, and start it again after the block."""
-    await asyncio.to_thread(cluster.kill_broker, 1)
+async def killed(cluster: Cluster, number: int = 1) -> AsyncIterator[None]:
+    """Kill a broker, and start it again after the block."""
+    await asyncio.to_thread(cluster.kill_broker, number)
     try:
         yield
     finally:
-        await asyncio.to_thread(cluster.start_broker, 1)
+        await asyncio.to_thread(cluster.start_broker, number)
 
 
 class Reset:

@@ -1,8 +1,8 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
-With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `spool` (the store alone) or `consumers`
-(the read model) only that part, with `quick` fewer rounds, and with `stages` instead of all this what each stage of a
-delivery costs.
+With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `spool` (the
+store alone) or `consumers` (the read model) only that part, with `quick` fewer rounds, and with `stages` instead of all
+this what each stage of a delivery costs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import dedupe, ingress, outage, read_model, report, report_read_model, spool, stages
+from tests.bench import dedupe, follow, ingress, outage, read_model, report, report_read_model, spool, stages
 
 RESULTS = Path("build/bench")
-PARTS = ("ingress", "outage", "dedupe", "spool", "consumers")
+PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers")
 
 
 def main(arguments: list[str]) -> None:
@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> None:
     if "dedupe" in (wanted or PARTS):
         figures = dedupe.run(progress)
         _keep(console, "dedupe", figures, dedupe.table(figures))
+    if "follow" in (wanted or PARTS):
+        figures = follow.run(progress, _results(), quick=quick)
+        _keep(console, "follow", figures, follow.table(figures))
     if "spool" in (wanted or PARTS):
         # In the checkout: `/tmp` may be memory, which no fsync costs anything.
         with tempfile.TemporaryDirectory(prefix="spool-", dir=_results()) as directory:

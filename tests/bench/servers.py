@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import orjson
 import psutil
@@ -105,7 +107,7 @@ def naive(directory: Path, bootstrap_servers: str) -> Server:
     return Server(child, port, (port, "/"), (NAIVE_TOPIC,))
 
 
-def bridge(directory: Path, bootstrap_servers: str) -> Server:
+def bridge(directory: Path, bootstrap_servers: str, more: Mapping[str, str] = MappingProxyType({})) -> Server:
     """Describe the ingress with everything on; as in a pod its log lines leave as JSON, here into a file."""
     secrets = directory / "secrets"
     secrets.mkdir()
@@ -125,6 +127,7 @@ def bridge(directory: Path, bootstrap_servers: str) -> Server:
         f"BRIDGE_SOURCES__{name}__PROFILE": "drx_standard",
         f"BRIDGE_SOURCES__{name}__ENVIRONMENT": "sandbox",
         f"BRIDGE_SOURCES__{name}__SECRETS_DIR": str(secrets),
+        **more,
     }
     child = Child(
         "bridge",

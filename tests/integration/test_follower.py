@@ -19,6 +19,7 @@ from confluent_kafka import admin as confluent_admin
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
     AdminClient,
     NewPartitions,
+    NewTopic,
 )
 
 from bridge.dev.admin import create_topics
@@ -313,6 +314,39 @@ async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(clus
         await until(lambda: memory.ids["evt_3"] == 1 and follower.lag_s < SILENT_S)
 
     assert memory.ids == Counter(["evt_1", "evt_2", "evt_3"])
+
+
+async def test_a_follow_that_is_far_behind_is_not_ready(topics: Topics) -> None:
+    topic = topics.fresh(partitions=2)
+
+    async with following(topics.bootstrap_servers, [topic], Memory()) as follower:
+        await until(lambda: follower.ready)
+        (state,) = follower._topics.values()
+        state.current_at[1] -= 2 * LAG_MAX_S
+        assert not follower.ready
+        await until(lambda: follower.ready)
+
+
+async def test_a_partition_without_a_leader_holds_up_no_other(
+    make_cluster: Callable[[int], Cluster],
+) -> None:
+    cluster = make_cluster(3)
+    servers = cluster.bootstrap_servers
+    admin = AdminClient({"bootstrap.servers": servers})
+    topic = "without-leader"
+    placed = NewTopic(topic, replica_assignment=[[1], [2], [3]])
+    await asyncio.to_thread(admin.create_topics([placed])[topic].result, HANG_S)
+    memory = Memory()
+
+    async with following(servers, [topic], memory) as follower:
+        await until(lambda: follower.ready)
+        async with killed(cluster, 3):
+            fill(servers, [a_record(topic, "evt_1", partition=0), a_record(topic, "evt_2", partition=1)])
+            await until(lambda: memory.ids.total() == 2)
+            await until(lambda: set(follower._topics[topic].tail.ends) == {0, 1})  # type: ignore[union-attr]  # it has one
+        fill(servers, [a_record(topic, "evt_3", partition=2)])
+        await until(lambda: memory.ids.total() == 3)
+        await until(lambda: follower.ready)
 
 
 async def test_a_client_that_dies_is_replaced(topics: Topics) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.dev.ports import HOST, free_port
+from tests import snippets
 from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import until
 
@@ -33,17 +35,23 @@ frontend public
     bind {host}:{port}
     default_backend bridge
 backend bridge
-    balance roundrobin
+{policy}
 {servers}
 """
+ROUND_ROBIN = "    balance roundrobin"
+# What docs/operations.md recommends, but for its servers.
+BY_SOURCE = snippets.haproxy().partition("\n")[2].partition("    server ")[0].rstrip()
+# Column of the statistics: requests that a server was given.
+_TAKEN = "stot"
 
 
 class Balancer:
     """One HAProxy with a server for each replica."""
 
-    def __init__(self, directory: Path, replicas: Sequence[IngressProcess]) -> None:
+    def __init__(self, directory: Path, replicas: Sequence[IngressProcess], *, policy: str = ROUND_ROBIN) -> None:
         """Balance between `replicas`, whose addresses stay the same from life to life."""
         self._directory = directory
+        self._policy = policy
         self._replicas = replicas
         self.url = f"http://{HOST}:{free_port()}"
 
@@ -54,11 +62,14 @@ class Balancer:
         if program is None:
             pytest.skip("haproxy is not installed: `make fault-tools` as root on a Debian, or install it by hand")
         servers = "\n".join(
-            f"    server s{n} {HOST}:{urlsplit(each.url).port}" for n, each in enumerate(self._replicas)
+            f"    server s{n} {HOST}:{urlsplit(each.url).port} port {urlsplit(each.management_url).port}"
+            for n, each in enumerate(self._replicas)
         )
         config = self._directory / "haproxy.cfg"
         port = urlsplit(self.url).port
-        config.write_text(_CONFIG.format(directory=self._directory, host=HOST, port=port, servers=servers))
+        config.write_text(
+            _CONFIG.format(directory=self._directory, host=HOST, port=port, policy=self._policy, servers=servers)
+        )
         with (self._directory / "haproxy.log").open("wb") as log:
             process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
             try:
@@ -78,11 +89,20 @@ class Balancer:
         await asyncio.to_thread(replica.ready)
         self._say(f"set server bridge/s{number} state ready")
 
+    def taken(self) -> list[int]:
+        """How many requests each replica was given."""
+        rows = list(csv.DictReader(self._ask("show stat").lstrip("# ").splitlines()))
+        return [int(row[_TAKEN]) for row in rows if row["pxname"] == "bridge" and row["svname"] != "BACKEND"]
+
     def _say(self, command: str) -> None:
+        assert self._ask(command) == ""
+
+    def _ask(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self._directory / "haproxy.sock"))
             connection.sendall(f"{command}\n".encode())
-            assert connection.recv(1024).strip() == b""
+            with connection.makefile() as answer:
+                return answer.read().strip()
 
     def _answers(self) -> bool:
         with socket.socket() as probe:

@@ -25,6 +25,8 @@ SILENT_S = 30.0
 # Between two attempts, doubling up to the most; shorter than `Retry-After` asks for, so that more of them fall into a
 # fault.
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 4.0
+# What a balancer says for a replica that did not answer; the bridge itself says neither.
+GATEWAY = {502, 504}
 # Answers after which a sender may try again.
 AGAIN = {0, 429, 503}
 # So long after the end of the load every stubborn sender has been served, or there is something wrong.
@@ -152,6 +154,8 @@ class Load:
         try:
             async with self._session.post(self._subject.url, data=body, headers=headers, timeout=patience) as answer:
                 body = await answer.read()
+                if answer.status in GATEWAY:
+                    return
                 attempt.status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError):
             return
