@@ -204,5 +204,7 @@ class FakeMemory:
         return identity.id in self.committed
 
     def settled(self, identity: Identity, state: Settled) -> None:
-        """Keep it."""
+        """Keep it; what is committed is in its topic."""
         self.told.append((identity.id, state))
+        if state == "committed":
+            self.committed.add(identity.id)

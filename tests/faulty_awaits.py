@@ -23,32 +23,29 @@ def awaits_of(*functions: Callable[..., Any]) -> set[tuple[str, int]]:
 
 
 class Fault(Coroutine[Any, Any, Any]):
-    """Runs a coroutine, and raises in it the first time that it is suspended at one of its awaits.
+    """Runs a coroutine, and raises in it where it is suspended, when `FaultyTasks` says so."""
 
-    Attributes:
-        seen: The awaits at which it was suspended.
-        raised: Whether it has raised.
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: tuple[str, int], exc: BaseException) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], tasks: FaultyTasks) -> None:
+        """Begin with the coroutine as it is."""
         self._coroutine = coroutine
-        self._at = at
-        self._exc = exc
-        self.raised = False
+        self._tasks = tasks
 
     def send(self, value: Any) -> Any:
-        if not self.raised and self._at in _suspended_at(self._coroutine):
-            self.raised = True
-            return self._coroutine.throw(self._exc)
+        """Go on, or raise."""
+        if self._tasks.is_due(self._coroutine):
+            return self._coroutine.throw(self._tasks.exc)
         return self._coroutine.send(value)
 
     def throw(self, *exc: Any) -> Any:
+        """Raise what a cancellation raises."""
         return self._coroutine.throw(*exc)
 
     def close(self) -> None:
+        """End it."""
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
+        """Be a task's coroutine only."""
         raise NotImplementedError
 
 
@@ -63,21 +60,31 @@ def _suspended_at(coroutine: Any) -> set[tuple[str, int]]:
 
 
 class FaultyTasks:
-    """A task factory that puts a `Fault` into the tasks of one coroutine function."""
+    """A task factory that raises once in the tasks of one coroutine function, whichever of them gets there.
 
-    def __init__(self, function: Callable[..., Any], at: tuple[str, int], exc: BaseException) -> None:
+    Attributes:
+        exc: What is raised.
+        raised: Whether it was.
+    """
+
+    def __init__(self, function: Callable[..., Any], at: tuple[str, int], exc: BaseException, *, nth: int = 1) -> None:
+        """Raise `exc` when a task goes on from the await `at` for the nth time."""
         self._code = function.__code__
         self._at = at
-        self._exc = exc
-        self._faults: list[Fault] = []
+        self._left = nth
+        self.exc = exc
+        self.raised = False
 
-    @property
-    def raised(self) -> bool:
-        """Whether any of them has raised."""
-        return any(fault.raised for fault in self._faults)
+    def is_due(self, coroutine: Any) -> bool:
+        """Count one more turn of a suspended coroutine."""
+        if self.raised or self._at not in _suspended_at(coroutine):
+            return False
+        self._left -= 1
+        self.raised = self._left == 0
+        return self.raised
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        if getattr(coroutine, "cr_code", None) is self._code and not self.raised:
-            coroutine = Fault(coroutine, self._at, self._exc)
-            self._faults.append(coroutine)
+        """Make a task."""
+        if getattr(coroutine, "cr_code", None) is self._code:
+            coroutine = Fault(coroutine, self)
         return asyncio.Task(coroutine, loop=loop, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from bridge.errors import NotDurableError
@@ -91,18 +92,27 @@ class Item:
         return self.ticket.future.done()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Append:
+    """A call of the spool that has not ended."""
+
+    items: list[Item]
+    future: asyncio.Future[None]
+
+
 class Lane:
     """The records of one partition, oldest first; one batch of them is in flight at a time.
 
     It is direct, or it spools: then whatever comes queues behind what is on disk. When the last of that is about to
     leave, it is `closing`: what comes waits in memory for the disk to be empty, and the lane is direct again. What the
-    disk finds late makes a lane spool with records in memory: those leave first, and what comes goes to the disk.
+    disk finds or finishes late makes a lane spool with records in memory: those leave first, and what comes goes to the
+    disk.
 
     Attributes:
         waiting: Not handed to Kafka yet, and not on disk.
         flight: Handed to Kafka, directly.
         writing_since: Loop time at which the write in flight began.
-        appending: Calls of the spool that have not ended.
+        appends: Calls of the spool that have not ended, and that somebody waits for.
         rescue: The call of the spool that took over what was in flight.
         singly: So many of the next records are written one by one, to find the one at fault.
         blocked: Code of what Kafka refuses about the head, or empty.
@@ -110,7 +120,7 @@ class Lane:
     """
 
     __slots__ = (
-        "appending",
+        "appends",
         "blocked",
         "caught_up",
         "closing",
@@ -135,7 +145,7 @@ class Lane:
         self.task: asyncio.Task[None] | None = None
         self.spooling = False
         self.closing = False
-        self.appending = 0
+        self.appends: list[Append] = []
         self.rescue: asyncio.Future[None] | None = None
         self.singly = 0
         self.blocked = ""
@@ -155,6 +165,15 @@ class Lane:
     def drains(self) -> bool:
         """True when the disk is next, and not the memory."""
         return self.spooling and (self.closing or not self.waiting)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True when nobody waits any more for what is on its way to the disk."""
+        return all(
+            item.state != "open" or (item.unwanted and not item.flying)
+            for append in self.appends
+            for item in append.items
+        )
 
     def most(self, batch_max: int) -> int:
         """How many records the next write may take."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
 from prometheus_client import Counter
 
 from bridge.event import Identity, Settled
 from bridge.kafka.lane import Item
+from bridge.runtime.logging import trail
+
+log = structlog.get_logger()
 
 Tell = Callable[[Identity, Settled], None]
 
@@ -41,7 +45,7 @@ class Accounts:
             item.ticket.count("committed")
             if not item.on_disk:
                 self._leave(item)
-        self._tell(item.accepted.identity, "committed")
+        self._say(item, "committed")
 
     def spool(self, item: Item) -> None:
         """The disk has it."""
@@ -49,7 +53,7 @@ class Accounts:
         if item.state == "open":
             item.state = "durable"
             item.ticket.count("spooled")
-            self._tell(item.accepted.identity, "spooled")
+            self._say(item, "spooled")
             self._leave(item)
 
     def fail(self, item: Item, code: str) -> None:
@@ -59,7 +63,13 @@ class Accounts:
         item.state = "failed"
         item.ticket.fail(code)
         self._leave(item)
-        self._tell(item.accepted.identity, "failed")
+        self._say(item, "failed")
+
+    def _say(self, item: Item, state: Settled) -> None:
+        try:
+            self._tell(item.accepted.identity, state)
+        except Exception as exc:  # noqa: BLE001 - a memory with a bug must not leave the other items of a batch unsettled
+            log.error("worker.failed", where=trail(exc))
 
     def _leave(self, item: Item) -> None:
         self.records -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -16,6 +17,7 @@ from bridge.kafka.record import Record
 from bridge.kafka.spooled import identity_of, unpack
 from bridge.runtime import failpoints
 from bridge.runtime.lifecycle import pause
+from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
 
@@ -29,6 +31,8 @@ APPEND_S = 0.01
 LOOK_S = 0.1
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 5.0
+# After a bug: long enough to flood no log, and short beside what senders wait before they come again.
+FAULT_PAUSE_S = 1.0
 # What Kafka says about a record or its topic; it says so again until somebody changes something there.
 _REFUSALS = {"record_too_large", "record_refused", "topic_missing", "not_authorized"}
 
@@ -59,6 +63,7 @@ class LaneDriver:
         """See to it that a lane moves."""
         if lane.task is None and not self._ending.is_set():
             lane.task = asyncio.get_running_loop().create_task(self._drive(lane))
+            lane.task.add_done_callback(partial(self._ended, lane))
 
     def end(self) -> None:
         """Begin nothing more; a write in flight is still settled."""
@@ -66,16 +71,41 @@ class LaneDriver:
 
     async def _drive(self, lane: Lane) -> None:
         attempt = 0
-        try:
-            while not self._ending.is_set():
-                if lane.drains:
-                    attempt = await self._drain(lane, attempt)
-                elif batch := self._take(lane):
-                    await self._write(lane, batch)
-                elif not lane.spooling:
-                    return
-        finally:
+        while not self._ending.is_set():
+            if lane.drains:
+                attempt = await self._drain(lane, attempt)
+            elif batch := self._take(lane):
+                await self._write(lane, batch)
+            elif not lane.spooling:
+                return
+
+    def _ended(self, lane: Lane, task: asyncio.Task[None]) -> None:
+        """Go on where there is more to do; after a fault only when a pause is over, since it may be met again."""
+        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self._ending.is_set() or task.cancelling():
             lane.task = None
+        elif fault is None:
+            self._resume(lane)
+        else:
+            log.error("worker.failed", topic=lane.topic, partition=lane.partition, where=trail(fault))
+            self._give_back(lane)
+            lane.blocked = "unexpected" if lane.spooling else ""
+            asyncio.get_running_loop().call_later(FAULT_PAUSE_S, self._resume, lane)
+
+    def _resume(self, lane: Lane) -> None:
+        lane.task = None
+        if lane.spooling or lane.waiting:
+            self.start(lane)
+
+    def _give_back(self, lane: Lane) -> None:
+        """Settle what was in flight at a fault: nothing is known of it, and what goes to the disk is settled there."""
+        appended = {item for append in lane.appends for item in append.items}
+        flight, lane.flight = lane.flight, []
+        lane.writing_since = None
+        for item in flight:
+            item.flying = False
+            if item not in appended:
+                self._accounts.fail(item, "unexpected")
 
     def _take(self, lane: Lane) -> list[Item]:
         """Take the next records that somebody still waits for."""
@@ -105,6 +135,8 @@ class LaneDriver:
         if lane.spooling:
             await self._reconcile(lane, batch[:written])
             left = [item for item in left if item.state == "open"]
+        if not left:
+            return
         if not refusal:
             lane.waiting.extendleft(reversed(left))
         elif isinstance(refusal, RecordRefusedError) and len(batch) > 1:
@@ -117,18 +149,32 @@ class LaneDriver:
 
     async def _reconcile(self, lane: Lane, committed: list[Item]) -> None:
         """Take what Kafka has after all from the head of the disk, once it is known what is there."""
-        if lane.rescue is not None:
-            await asyncio.wait({lane.rescue})
-            lane.rescue = None
+        while lane.rescue is not None and not lane.rescue.done() and not self._leave_disk(lane):
+            await asyncio.wait({lane.rescue}, timeout=LOOK_S)
+        lane.rescue = None
         self._spool.drop(lane.place, sum(item.on_disk for item in committed))
+
+    def _leave_disk(self, lane: Lane) -> bool:
+        """Make a lane direct again that has nothing on disk, if nobody waits any more for what is on the way there.
+
+        A disk may hang for longer than the outage because of which it was asked.
+        """
+        if self._spool.depth(lane.place) or not lane.is_abandoned:
+            return False
+        for append in lane.appends:
+            for item in append.items:
+                self._accounts.fail(item, "deadline")
+        lane.appends.clear()
+        lane.rescue = None
+        lane.spooling = lane.closing = False
+        lane.blocked = ""
+        return True
 
     async def _drain(self, lane: Lane, attempt: int) -> int:
         """Write the head of what the spool holds, or wait a little; return how often in a row it failed."""
         if not self._spool.depth(lane.place):
-            if lane.appending:
+            if not self._leave_disk(lane):
                 await pause(self._ending, APPEND_S)
-            else:
-                lane.spooling = lane.closing = False
             return 0
         if await self._spool.set_aside(lane.place, refused=""):
             return 0

@@ -6,18 +6,21 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
+import structlog
 from prometheus_client import Counter
 
 from bridge.errors import NotDurableError
 from bridge.event import Durable
-from bridge.kafka.lane import Accepted, Item, Lane, Ticket
+from bridge.kafka.lane import Accepted, Append, Item, Lane, Ticket
 from bridge.kafka.lane_accounts import Accounts
 from bridge.kafka.lane_driver import LaneDriver
 from bridge.kafka.ports import Buffer, CatchUp, Memory, Producer, knows_all
 from bridge.kafka.spooled import identity_of, pack, unpack
+from bridge.runtime.logging import trail
 from bridge.spool.format import Entry
+
+log = structlog.get_logger()
 
 # Late by at most this much, deadlines cost one timer for all deliveries instead of one for each.
 SWEEP_S = 0.1
@@ -224,34 +227,49 @@ class Lanes:
 
     def _append(self, lane: Lane, items: list[Item]) -> asyncio.Future[None]:
         """Have items durable on disk, after all that went there before."""
-        lane.appending += 1
-        future = asyncio.ensure_future(  # noqa: RUF006 - `_appends` holds it
-            self._spool.append(
-                [
-                    Entry(ordinal, record.timestamp_ms, lane.place, pack(record))
-                    for record, _, ordinal in (item.accepted for item in items)
-                ]
-            )
-        )
-        self._appends.add(future)
-        future.add_done_callback(partial(self._appended, lane, items))
-        return future
+        append = Append(items, self._call_spool(lane, items))
+        lane.appends.append(append)
+        self._appends.add(append.future)
+        append.future.add_done_callback(lambda _: self._appended(lane, append))
+        return append.future
 
-    def _appended(self, lane: Lane, items: list[Item], future: asyncio.Future[None]) -> None:
-        self._appends.discard(future)
-        lane.appending -= 1
-        fault = future.exception()
-        for item in items:
+    def _call_spool(self, lane: Lane, items: list[Item]) -> asyncio.Future[None]:
+        """Call it now, for the order of the calls is the order on disk; whatever is raised, the future has."""
+        try:
+            entries = [
+                Entry(ordinal, record.timestamp_ms, lane.place, pack(record))
+                for record, _, ordinal in (item.accepted for item in items)
+            ]
+            return asyncio.ensure_future(self._spool.append(entries))
+        except Exception as exc:  # noqa: BLE001 - a bug must not leave anybody waiting
+            log.error("worker.failed", topic=lane.topic, partition=lane.partition, where=trail(exc))
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(exc)
+            return failed
+
+    def _appended(self, lane: Lane, append: Append) -> None:
+        self._appends.discard(append.future)
+        fault = asyncio.CancelledError() if append.future.cancelled() else append.future.exception()
+        for item in append.items:
             if fault is None:
                 self._accounts.spool(item)
             elif not item.flying:  # what is in flight may still be acknowledged
                 self._accounts.fail(item, _SPOOL_FULL if getattr(fault, "code", "") == "full" else _SPOOL_UNAVAILABLE)
-        if fault is not None and not lane.appending and not self._spool.depth(lane.place):
+        if append not in lane.appends:
+            if fault is None:
+                # Everybody has been answered, so of what was sent again this is a repeat, which the drain leaves out.
+                lane.spooling = True
+                self._driver.start(lane)
+            return
+        lane.appends.remove(append)
+        if fault is not None and not lane.appends and not self._spool.depth(lane.place):
             # Nothing is on disk that could be overtaken, so what is in flight may be offered to it again.
             lane.spooling = lane.closing = False
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the disk take over where Kafka had its chance, and tell those whose time is up."""
+        # Set first, so that whatever is raised below ends no sweeping.
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
         now = loop.time()
         while self._tickets and (self._tickets[0].future.done() or self._tickets[0].expires_at <= now):
             self._tickets.popleft().fail("deadline")
@@ -261,4 +279,6 @@ class Lanes:
             for lane in () if ticket.future.done() else ticket.lanes:
                 if lane.trips:
                     self._trip(lane, ())
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop) if self._tickets else None
+        if not self._tickets:
+            self._sweeper.cancel()
+            self._sweeper = None

@@ -160,13 +160,16 @@ class Durability(RuleBasedStateMachine):
     def kafka_changes(self, mood: Mood) -> None:
         self.kafka.mood = mood
 
-    @rule(change=st.sampled_from(["well", "full", "io_error", "fails", "slow", "unreadable"]))
+    @rule(change=st.sampled_from(["well", "full", "io_error", "fails", "slow", "stalled", "unreadable"]))
     def disk_changes(self, change: str) -> None:
-        """It is known to take nothing, the next writes fail, nothing is heard of them, or nothing is given back."""
+        """It is known to take nothing, the next writes fail, nothing is heard of them, or nothing is given back.
+
+        What is `slow` hangs; the spool knows it when it is `stalled`, and takes nothing more until it has gone on.
+        """
         self.spool.unreadable = change == "unreadable"
-        self.spool.code = change if change in {"full", "io_error"} else ""
+        self.spool.code = change if change in {"full", "io_error", "stalled"} else ""
         self.spool.failure = "io_error" if change == "fails" else None
-        if change == "slow":
+        if change in {"slow", "stalled"}:
             self.spool.hold()
         else:
             self.spool.flow()

@@ -1,0 +1,72 @@
+"""A disk that hangs during an outage shorter than that: Kafka has its partitions back when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from bridge.errors import NotDurableError
+from bridge.event import Durable
+from bridge.ingress.dedupe import Dedupe
+from bridge.kafka.lane import Accepted
+from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.spooled import identity_of
+from tests.component.test_lanes import HANG_S, until
+from tests.fakes import FakeProducer
+from tests.fault_disk import FaultDisk
+from tests.spooling import LANE, a_record, make_spool, open_spool
+
+TOPIC, _ = LANE
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["acknowledged late", "answered 503 and sent again"])
+async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: Path, *, answered: bool) -> None:
+    disk = FaultDisk(tmp_path)
+    kept = make_spool(tmp_path, disk=disk, stalled_s=0.1)
+    producer = FakeProducer({TOPIC: 12})
+    memory = Dedupe(windows_s={"drx": 86_400}, capacity=1000)
+    memory.finished = True
+    lanes = Lanes(
+        producer=producer,
+        spool=kept.spool,
+        memory=memory,
+        late_acks=Counter("late", "late", registry=CollectorRegistry()),
+        limits=Limits(deadline_s=0.5, spool_after_s=0.1),
+    )
+
+    def send(number: int) -> asyncio.Future[Durable]:
+        record = a_record(number)
+        return lanes.enqueue([Accepted(record, identity_of(record.headers), number)])
+
+    async with asyncio.timeout(HANG_S):
+        await kept.spool.open(lanes.recovered)
+        disk.released.clear()
+        producer.hold()
+        producer.failure = None if answered else "outcome_unknown"
+        first = send(1)
+        await until(lambda: kept.spool.code == "stalled")
+        producer.flow()
+        if answered:
+            assert await first == "committed"
+        else:
+            with pytest.raises(NotDurableError, match="deadline"):
+                await first
+            producer.failure = None
+        await until(lambda: not lanes.spooling)
+        if not answered:
+            assert await send(1) == "committed"
+        assert await send(2) == "committed"
+        assert kept.spool.code == "stalled"
+
+        disk.released.set()
+        await until(lambda: not kept.spool.code and not kept.spool.depth(LANE) and not lanes.spooling)
+        assert await send(3) == "committed"
+        await lanes.close(1)
+        await kept.spool.close()
+
+    assert [identity_of(record.headers).id for record in producer.records] == ["evt_1", "evt_2", "evt_3"]
+    async with open_spool(tmp_path) as again:
+        assert again.found == []

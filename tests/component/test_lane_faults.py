@@ -1,0 +1,237 @@
+"""Whatever is raised at whichever await of a partition's task, the partition goes on, and every promise is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from bridge.errors import NotDurableError
+from bridge.event import Durable, Identity, Settled
+from bridge.kafka import lane_driver
+from bridge.kafka.lane_driver import LaneDriver
+from bridge.kafka.record import Record
+from bridge.spool.format import Entry
+from tests.component.test_lanes import HANG_S, TOPIC, Subject, until
+from tests.fakes import FakeMemory, FakeProducer, FakeSpool
+from tests.faulty_awaits import FaultyTasks, awaits_of
+
+AWAITS = sorted(
+    awaits_of(
+        LaneDriver._drive,
+        LaneDriver._write,
+        LaneDriver._reconcile,
+        LaneDriver._drain,
+        LaneDriver._wait,
+        LaneDriver._put,
+    )
+)
+# Of a delivery under whatever fault: sooner or later it is answered.
+DEADLINE_S = 2.0
+
+
+class CountingSpool(FakeSpool):
+    """A disk that takes a turn of the loop to be read, and counts how often it is asked."""
+
+    asked = read = 0
+
+    def depth(self, lane: tuple[str, int], /) -> int:
+        self.asked += 1
+        return super().depth(lane)
+
+    async def peek(self, lane: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
+        self.read += 1
+        await asyncio.sleep(0)
+        return await super().peek(lane, most=most, most_bytes=most_bytes)
+
+
+class CountingMemory(FakeMemory):
+    """Counts how often it is asked whether a drain may begin."""
+
+    asked = 0
+
+    @property
+    def finished(self) -> bool:
+        self.asked += 1
+        return self._finished
+
+    @finished.setter
+    def finished(self, finished: bool) -> None:
+        self._finished = finished
+
+
+class CountingProducer(FakeProducer):
+    """Counts how often it is asked to write."""
+
+    asked = 0
+
+    async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
+        self.asked += 1
+        return await super().write(topic, partition, records)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_driver, "FAULT_PAUSE_S", 0.01)
+    monkeypatch.setattr(lane_driver, "RETRY_FIRST_S", 0.01)
+
+
+class Life:
+    """A sender of one key, and what becomes of each delivery."""
+
+    def __init__(self, *, spool: CountingSpool | None = None, memory: CountingMemory | None = None) -> None:
+        """Send nothing yet."""
+        self.spool = spool or CountingSpool()
+        self.memory = memory or CountingMemory()
+        self.producer = CountingProducer({TOPIC: 12})
+        self.subject = Subject(
+            spool_after_s=0.05,
+            deadline_s=DEADLINE_S,
+            producer=self.producer,
+            spool=self.spool,
+            memory=self.memory,
+        )
+        self.sent: dict[str, asyncio.Future[Durable]] = {}
+
+    def send(self) -> asyncio.Future[Durable]:
+        name = f"e{len(self.sent)}"
+        try:
+            (self.sent[name],) = self.subject.send(name)
+        except NotDurableError as exc:
+            self.sent[name] = asyncio.get_running_loop().create_future()
+            self.sent[name].set_exception(exc)
+        return self.sent[name]
+
+    async def answered(self) -> None:
+        await until(lambda: all(each.done() for each in self.sent.values()))
+
+    @property
+    def promised(self) -> list[str]:
+        return [name for name, sent in self.sent.items() if sent.exception() is None]
+
+
+async def live_through(life: Life) -> None:
+    """Take every way that a partition knows: direct, over the disk, late acknowledgements, drains that fail or wait.
+
+    What is counted twice more has been suspended, and has gone on, in between.
+    """
+    producer, spool, memory = life.producer, life.spool, life.memory
+    await _direct(life)
+    # An outage that nobody needs to find out about; its drain waits for the topics, for the disk, for Kafka.
+    producer.connected = False
+    life.send()
+    await life.answered()
+    memory.finished = False
+    producer.connected = True
+    await _twice_more(lambda: memory.asked)
+    spool.unreadable, memory.finished = True, True
+    await _twice_more(lambda: spool.read)
+    producer.failure, spool.unreadable = "kafka_unavailable", False
+    await _twice_more(lambda: producer.asked)
+    producer.failure = None
+    await _direct(life)
+    # One whose first delivery is in flight, and is acknowledged late while the disk takes its time with the next.
+    producer.hold()
+    first = life.send()
+    asked = producer.asked
+    await until(lambda: producer.asked > asked or first.done())
+    spool.hold()
+    life.send()
+    await until(lambda: life.subject.lanes.spooling or first.done())
+    producer.flow()
+    await until(first.done)
+    spool.flow()
+    await _direct(life)
+    # What comes first finds only the disk, which takes its time.
+    producer.connected = False
+    spool.hold()
+    waiting = life.send()
+    asked = spool.asked
+    await until(lambda: spool.asked > asked + 1 or waiting.done())
+    spool.flow()
+    producer.connected = True
+    await _direct(life)
+
+
+async def _twice_more(count: Callable[[], int]) -> None:
+    before = count()
+    await until(lambda: count() > before + 1)
+
+
+async def _direct(life: Life) -> None:
+    """Send until one is acknowledged by Kafka, with nothing on disk any more."""
+    while (sent := life.send()) is not None:
+        await life.answered()
+        if not sent.exception() and sent.result() == "committed":
+            break
+        await asyncio.sleep(0.01)
+    await until(lambda: not life.subject.spool.entries and not life.subject.lanes.spooling)
+
+
+def check(life: Life) -> None:
+    firsts = list(dict.fromkeys(life.subject.written))
+    assert [each for each in firsts if each in life.promised] == life.promised
+    assert life.subject.lanes._accounts.records == life.subject.lanes._accounts.bytes == 0
+    assert not life.subject.lanes.blocked
+
+
+@pytest.mark.parametrize("exc", [TypeError, asyncio.CancelledError])
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("at", AWAITS, ids=lambda at: f"{at[0]}:{at[1]}")
+async def test_it_survives_whatever_is_raised_at_an_await(
+    at: tuple[str, int], nth: int, exc: type[BaseException]
+) -> None:
+    tasks = FaultyTasks(LaneDriver._drive, at, exc(), nth=nth)
+    asyncio.get_running_loop().set_task_factory(tasks)
+    life = Life()
+
+    async with asyncio.timeout(HANG_S):
+        await live_through(life)
+
+    assert tasks.raised or nth > 1
+    check(life)
+    await life.subject.lanes.close(1)
+
+
+class ForgetfulMemory(CountingMemory):
+    """Raises at what it is told now and then."""
+
+    def settled(self, identity: Identity, state: Settled) -> None:
+        super().settled(identity, state)
+        if len(self.told) % 2:
+            raise TypeError
+
+    def committed_before(self, identity: Identity) -> bool:
+        if len(self.told) % 5 == 0:
+            self.told.append((identity.id, "failed"))
+            raise TypeError
+        return super().committed_before(identity)
+
+
+class RaisingSpool(CountingSpool):
+    """Raises at every third call, at once instead of by its future."""
+
+    calls = 0
+
+    def append(self, entries: Sequence[Entry], /) -> asyncio.Future[None]:
+        self.calls += 1
+        if self.calls % 3 == 0:
+            raise TypeError
+        return super().append(entries)
+
+
+async def test_it_survives_whatever_its_memory_and_its_disk_raise() -> None:
+    life = Life(spool=RaisingSpool(), memory=ForgetfulMemory())
+
+    async with asyncio.timeout(2 * HANG_S):
+        await live_through(life)
+        for _ in range(5):
+            life.subject.producer.connected = False
+            life.send()
+            await life.answered()
+            life.subject.producer.connected = True
+            await _direct(life)
+
+    check(life)
+    await life.subject.lanes.close(1)
