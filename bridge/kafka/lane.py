@@ -175,6 +175,11 @@ class Lane:
             for item in append.items
         )
 
+    def go_direct(self) -> None:
+        """Leave the disk: nothing is there that could be overtaken."""
+        self.spooling = self.closing = False
+        self.blocked = ""
+
     def most(self, batch_max: int) -> int:
         """How many records the next write may take."""
         if not self.singly:

@@ -166,8 +166,7 @@ class LaneDriver:
                 self._accounts.fail(item, "deadline")
         lane.appends.clear()
         lane.rescue = None
-        lane.spooling = lane.closing = False
-        lane.blocked = ""
+        lane.go_direct()
         return True
 
     async def _drain(self, lane: Lane, attempt: int) -> int:

@@ -258,13 +258,13 @@ class Lanes:
         if append not in lane.appends:
             if fault is None:
                 # Everybody has been answered, so of what was sent again this is a repeat, which the drain leaves out.
-                lane.spooling = True
+                lane.spooling, lane.caught_up = True, False
                 self._driver.start(lane)
             return
         lane.appends.remove(append)
         if fault is not None and not lane.appends and not self._spool.depth(lane.place):
-            # Nothing is on disk that could be overtaken, so what is in flight may be offered to it again.
-            lane.spooling = lane.closing = False
+            # What is in flight may be offered to it again.
+            lane.go_direct()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the disk take over where Kafka had its chance, and tell those whose time is up."""

@@ -32,13 +32,17 @@ DEADLINE_S = 2.0
 
 
 class CountingSpool(FakeSpool):
-    """A disk that takes a turn of the loop to be read, and counts how often it is asked."""
+    """A disk that takes a turn of the loop to answer, and counts how often it is asked."""
 
     asked = read = 0
 
     def depth(self, lane: tuple[str, int], /) -> int:
         self.asked += 1
         return super().depth(lane)
+
+    async def set_aside(self, lane: tuple[str, int], /, *, refused: str) -> bool:
+        await asyncio.sleep(0)
+        return await super().set_aside(lane, refused=refused)
 
     async def peek(self, lane: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         self.read += 1
@@ -129,7 +133,9 @@ async def live_through(life: Life) -> None:
     await _twice_more(lambda: spool.read)
     producer.failure, spool.unreadable = "kafka_unavailable", False
     await _twice_more(lambda: producer.asked)
-    producer.failure = None
+    producer.failure, producer.too_large = None, lambda _: True
+    await _twice_more(lambda: producer.asked)
+    producer.too_large = lambda _: False
     await _direct(life)
     # One whose first delivery is in flight, and is acknowledged late while the disk takes its time with the next.
     producer.hold()

@@ -60,6 +60,7 @@ class Subject:
 
     async def _catch_up(self, topic: str, partition: int) -> None:
         """Note it, and have another replica's records known only now."""
+        await asyncio.sleep(0)
         self.caught_up.append((topic, partition))
         self.memory.committed.add("elsewhere")
 
