@@ -37,7 +37,7 @@ select event_id from read_model.event where prescription_id = $1 order by xmin::
 """
 _PARKED = """
 select e."offset", e.event_id, e.class, e.code
-from drx_consumer.parked_key k left join drx_consumer.parked_event e using (grp, topic, key)
+from drx_consumer.parked_key k left join drx_consumer.parked_event e using (grp, topic, part, key)
 where k.grp = $1 and k.key = $2 order by e."offset"
 """
 _DECISIONS = """

@@ -70,7 +70,7 @@ class Former:
         while queue and len(batch) < self._records_max:
             record = queue.popleft()
             if share.lanes or share.parked:
-                key = key_text(record.key)
+                key = key_text(record)
                 if key in share.lanes:
                     self._lanes.put(share, record)
                     continue
@@ -90,7 +90,7 @@ class Former:
         """Put records back to where they were taken from; those of the key `alone`, into its lane."""
         rest = []
         for record in records:
-            if alone is not None and key_text(record.key) == alone:
+            if alone is not None and key_text(record) == alone:
                 self._lanes.put(share, record)
             else:
                 rest.append(record)
@@ -98,8 +98,8 @@ class Former:
 
     def _lend(self, share: Share, batch: Batch, record: ConsumedRecord) -> None:
         """Give a key to its lane while its schema is asked for, with what of it is in the batch already."""
-        key = key_text(record.key)
-        before = [each for each in batch.items if key_text(each[0].key) == key]
+        key = key_text(record)
+        before = [each for each in batch.items if key_text(each[0]) == key]
         for each in before:
             batch.items.remove(each)
             self._lanes.put(share, each[0])
@@ -153,7 +153,7 @@ class FastPath:
     async def _append(self, share: Share, settlement: Settlement, records: Sequence[ConsumedRecord]) -> None:
         for record in records:
             if not await parking.append(settlement, record):
-                share.parked.discard(key_text(record.key))
+                share.parked.discard(key_text(record))
                 raise NotAppendedError
 
     async def _fresh(self, settlement: Settlement, events: list[Sorted]) -> list[Sorted]:

@@ -164,7 +164,7 @@ class Brake:
         if full:
             async with self._database.transaction() as connection:
                 for share, why in full.items():
-                    if not await parking.has_room(connection, self._group, share.place.topic, why):
+                    if not await parking.has_room(connection, self._group, share.place, why):
                         stopped.remove(share)
         for share in stopped:
             if not share.draining:  # what is about to be given back is still ours

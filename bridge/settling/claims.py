@@ -13,8 +13,9 @@ from bridge.postgres.pool import Connection
 
 _CLAIM = """
 insert into drx_consumer.progress as p (grp, topic, part, epoch, cluster_id, adoptions, held)
-values ($1, $2, $3, 1, $4, 1, true)
-on conflict (grp, topic, part) do update set epoch = p.epoch + 1, adoptions = p.adoptions + 1, held = true,
+values ($1, $2, $3, nextval('drx_consumer.epoch'), $4, 1, true)
+on conflict (grp, topic, part) do update set
+  epoch = nextval('drx_consumer.epoch'), adoptions = p.adoptions + 1, held = true,
   deaths = p.deaths + (p.held and not $5)::int, updated_at = clock_timestamp()
 returning epoch, next_offset, last_event_id, cluster_id, deaths, attempt_offset, attempts
 """
@@ -40,15 +41,18 @@ _MARK_RELEASE = """
 update drx_consumer.parked_key as k set release_offset = first."offset",
   release_attempts = case when k.release_offset = first."offset" then k.release_attempts + 1 else 1 end
 from (
-  select min("offset") as "offset" from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3
+  select min("offset") as "offset" from drx_consumer.parked_event
+  where grp = $1 and topic = $2 and part = $3 and key = $4
 ) as first
-where k.grp = $1 and k.topic = $2 and k.key = $3
+where k.grp = $1 and k.topic = $2 and k.part = $3 and k.key = $4
 returning k.release_attempts, k.release_requested_at is not null as asked
 """
 _UNMARK_RELEASES = """
 update drx_consumer.parked_key as k set release_attempts = k.release_attempts - 1
-from unnest($2::text[], $3::text[]) as begun (topic, key)
-where k.grp = $1 and (k.topic, k.key) = (begun.topic, begun.key) and k.release_attempts > 0
+from unnest($2::text[], $3::int[], $4::bigint[], $5::text[]) as begun (topic, part, epoch, key)
+join drx_consumer.progress as p using (topic, part, epoch)
+where p.grp = $1 and k.grp = $1 and (k.topic, k.part, k.key) = (begun.topic, begun.part, begun.key)
+  and k.release_attempts > 0
 """
 
 
@@ -103,10 +107,9 @@ async def give_back(connection: Connection, group: str, ended: Sequence[Ended]) 
     places = [each.place for each in ended]
     columns = [at.topic for at in places], [at.partition for at in places], [each.epoch for each in ended]
     await connection.execute(_GIVE_BACK, group, *columns, [each.attempt_offset for each in ended])
-    releases = [(each.place.topic, key) for each in ended for key in each.releases]
+    releases = [(*each.place, each.epoch, key) for each in ended for key in each.releases]
     if releases:
-        topics, keys = zip(*releases, strict=True)
-        await connection.execute(_UNMARK_RELEASES, group, topics, keys)
+        await connection.execute(_UNMARK_RELEASES, group, *zip(*releases, strict=True))
 
 
 async def mark_attempt(connection: Connection, group: str, place: Place, epoch: int, offset: int) -> int | None:
@@ -115,13 +118,13 @@ async def mark_attempt(connection: Connection, group: str, place: Place, epoch: 
     return attempts
 
 
-async def mark_release(connection: Connection, group: str, topic: str, key: str) -> int | None:
+async def mark_release(connection: Connection, group: str, place: Place, key: str) -> int | None:
     """Note that the release of a key, in text form, begins.
 
     Returns:
         How often it began without a known end; 0 for a key that is parked no more, None if nobody asks for it any more.
     """
-    row = await connection.fetchrow(_MARK_RELEASE, group, topic, key)
+    row = await connection.fetchrow(_MARK_RELEASE, group, *place, key)
     if row is None:
         return 0
     return row["release_attempts"] if row["asked"] else None

@@ -11,6 +11,7 @@ import orjson
 
 from bridge.errors import ConfigError
 from bridge.postgres.pool import Database
+from bridge.settling.ledger import digest_bytes
 from bridge.settling.operator import Decision
 
 # Decisions after which a record is never handled again.
@@ -26,7 +27,7 @@ select 'parked' as kind, e.topic, e.part, e."offset", e.key, e.timestamp_ms, e.s
   e.body_sha256, e.class, e.code, e.attempts, e.parked_at, k.parked_at as key_parked_at, k.release_requested_at,
   case when $2 then e.raw_key end as raw_key, case when $2 then e.value end as value,
   case when $2 then e.headers end as headers
-from drx_consumer.parked_event as e join drx_consumer.parked_key as k using (grp, topic, key)
+from drx_consumer.parked_event as e join drx_consumer.parked_key as k using (grp, topic, part, key)
 where e.grp = $1 order by e.topic, e.part, e."offset"
 """
 _IMPORT_SETTLED = """
@@ -35,7 +36,7 @@ select $1, * from unnest($2::text[], $3::int[], $4::bigint[]) on conflict do not
 """
 _IMPORT_INBOX = """
 insert into drx_consumer.inbox (grp, source, event_id, body_sha256)
-select $1, * from unnest($2::text[], $3::text[], $4::text[]) on conflict do nothing
+select $1, * from unnest($2::text[], $3::text[], $4::bytea[]) on conflict do nothing
 """
 _IMPORT_AUDIT = """
 insert into drx_consumer.audit (grp, at, actor, verb, reason, topic, part, key, "offset", source, event_id,
@@ -102,7 +103,7 @@ async def import_decisions(
                 group,
                 [each.source for each in inbox],
                 [each.event_id for each in inbox],
-                [each.body_sha256 for each in inbox],
+                [digest_bytes(each.body_sha256 or "") for each in inbox],
             )
             flat = [(*each[:4], *each.decision) for each in carried]
             await connection.execute(_IMPORT_AUDIT, group, *(list(column) for column in zip(*flat, strict=True)))

@@ -60,14 +60,14 @@ class KeyLanes:
 
     def put(self, share: Share, record: ConsumedRecord) -> None:
         """Let a record wait behind those of its key."""
-        lane = self._lane(share, key_text(record.key))
+        lane = self._lane(share, key_text(record))
         lane.records.append(record)
         if lane.state == "idle":
             self._make_ready(lane)
 
     def hold(self, share: Share, record: ConsumedRecord, *, attempt: int, delay_s: float) -> None:
         """Start the lane of a key with a record that was tried already."""
-        lane = self._lane(share, key_text(record.key))
+        lane = self._lane(share, key_text(record))
         lane.records.append(record)
         lane.attempt = attempt
         self._wait(lane, delay_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, NamedTuple
@@ -23,6 +24,8 @@ from bridge.settling.claims import Claim, Ended
 
 Verdict = Literal["fresh", "duplicate", "conflict"]
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 # Locks the row until the end of the transaction, so that a claim waits for it; writes nothing.
 _FENCE = """
 select from drx_consumer.progress
@@ -33,7 +36,7 @@ for no key update
 _ADMIT = """
 insert into drx_consumer.inbox (grp, source, event_id, body_sha256)
 select $1, source, event_id, body_sha256
-from unnest($2::text[], $3::text[], $4::text[]) as given (source, event_id, body_sha256)
+from unnest($2::text[], $3::text[], $4::bytea[]) as given (source, event_id, body_sha256)
 order by source collate "C", event_id collate "C"
 on conflict do nothing
 returning source, event_id
@@ -77,7 +80,7 @@ insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, '', 0,
 
 
 class Inbox(NamedTuple):
-    """Who an event is: its body's digest tells a repetition from another event with the same id."""
+    """Who an event is: its body's digest, in hex, tells a repetition from another event with the same id."""
 
     source: str
     event_id: str
@@ -129,7 +132,7 @@ class Settlement:
         if len(fresh) < len(first):
             # A statement of its own: it sees what another transaction has committed while the first one waited.
             for row in await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2]):
-                known[row["source"], row["event_id"]] = row["body_sha256"]
+                known[row["source"], row["event_id"]] = row["body_sha256"].hex()
         return [_verdict(entry, fresh, known[entry[:2]]) for entry in wanted]
 
     async def look(self, entries: Sequence[Inbox]) -> list[Verdict]:
@@ -141,7 +144,7 @@ class Settlement:
         fresh: set[tuple[str, ...]] = set(first)
         for row in await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2]):
             event = row["source"], row["event_id"]
-            known[event] = row["body_sha256"]
+            known[event] = row["body_sha256"].hex()
             fresh.discard(event)
         return [_verdict(entry, fresh, known[entry[:2]]) for entry in wanted]
 
@@ -240,13 +243,19 @@ class _UndoneError(Exception):
 
 def _distinct(
     entries: Sequence[Inbox],
-) -> tuple[list[Inbox], dict[tuple[str, str], Inbox], list[list[str]]]:
+) -> tuple[list[Inbox], dict[tuple[str, str], Inbox], tuple[list[str], list[str], list[bytes]]]:
     """Return the entries as they are stored, the first of each event, and the columns of those."""
     wanted = [Inbox(*map(stored_text, entry)) for entry in entries]
     first: dict[tuple[str, str], Inbox] = {}
     for entry in wanted:
         first.setdefault(entry[:2], entry)
-    return wanted, first, [list(column) for column in zip(*first.values(), strict=True)]
+    sources, ids, digests = zip(*first.values(), strict=True)
+    return wanted, first, (list(sources), list(ids), [digest_bytes(each) for each in digests])
+
+
+def digest_bytes(body_sha256: str) -> bytes:
+    """Return a digest as it is stored; empty for what is none, as in a foreign record."""
+    return bytes.fromhex(body_sha256) if _SHA256.fullmatch(body_sha256) else b""
 
 
 def _verdict(entry: Inbox, fresh: set[tuple[str, ...]], body_sha256: str) -> Verdict:

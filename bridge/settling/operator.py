@@ -13,6 +13,7 @@ from typing import NamedTuple
 from bridge.errors import ConfigError
 from bridge.kafka.routing import partition as partition_of
 from bridge.postgres.pool import Connection, Database
+from bridge.settling.ledger import digest_bytes
 from bridge.settling.parked import Filters
 
 _CHOOSE = """
@@ -20,37 +21,47 @@ select topic, part, key, code, parked_at from drx_consumer.parked_key
 where grp = $1 and ($2::text is null or class = $2) and ($3::text is null or code = $3)
   and ($4::text is null or topic = $4) and parked_at <= clock_timestamp() - $5::interval
   and ($6::text[] is null or (topic, key) in (select * from unnest($6::text[], $7::text[])))
-order by topic, key
+order by topic, part, key
 """
 _REQUEST = """
 update drx_consumer.parked_key as k set release_requested_by = $2,
   release_requested_at = clock_timestamp() + (wanted.place - 1) * $3::interval
-from unnest($4::text[], $5::text[]) with ordinality as wanted (topic, key, place)
-where k.grp = $1 and k.topic = wanted.topic and k.key = wanted.key
+from unnest($4::text[], $5::int[], $6::text[]) with ordinality as wanted (topic, part, key, place)
+where k.grp = $1 and (k.topic, k.part, k.key) = (wanted.topic, wanted.part, wanted.key)
 """
-_LOCK_KEY = "select from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3 for update"
+# One key may stand in several partitions, where another producer has put it: its records have no order among those.
+_LOCK_KEY = """
+select from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4)
+order by part for update
+"""
 _EVENTS = """
 select e.part, e."offset", e.source, e.event_id, e.body_sha256, e.code,
   e.event_id <> '' and not exists (
     select from drx_consumer.inbox as i where (i.grp, i.source, i.event_id) = (e.grp, e.source, e.event_id)
-  ) and row_number() over (partition by e.source, e.event_id order by e."offset") = 1 as inbox_written
+  ) and row_number() over (partition by e.source, e.event_id order by e.part, e."offset") = 1 as inbox_written
 from drx_consumer.parked_event as e
-where e.grp = $1 and e.topic = $2 and e.key = $3 and ($4::bigint is null or e."offset" = $4)
-order by e."offset"
+where e.grp = $1 and e.topic = $2 and e.key = $3 and ($4::int is null or e.part = $4)
+  and ($5::bigint is null or e."offset" = $5)
+order by e.part, e."offset"
 """
-_EMPTY = "select part, code from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3"
+_EMPTY = """
+select part, code from drx_consumer.parked_key
+where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4) order by part
+"""
 _INTO_INBOX = """
 insert into drx_consumer.inbox (grp, source, event_id, body_sha256)
-select $1, * from unnest($2::text[], $3::text[], $4::text[]) order by 2, 3 on conflict do nothing
+select $1, * from unnest($2::text[], $3::text[], $4::bytea[]) order by 2, 3 on conflict do nothing
 returning source, event_id
 """
 _REMOVE_EVENTS = """
 delete from drx_consumer.parked_event
-where grp = $1 and topic = $2 and key = $3 and ($4::bigint is null or "offset" = $4)
+where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4)
+  and ($5::bigint is null or "offset" = $5)
 """
 _REMOVE_KEY = """
-delete from drx_consumer.parked_key as k where grp = $1 and topic = $2 and key = $3 and not exists (
-  select from drx_consumer.parked_event as e where (e.grp, e.topic, e.key) = (k.grp, k.topic, k.key)
+delete from drx_consumer.parked_key as k
+where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4) and not exists (
+  select from drx_consumer.parked_event as e where (e.grp, e.topic, e.part, e.key) = (k.grp, k.topic, k.part, k.key)
 )
 """
 _PARK = """
@@ -112,11 +123,11 @@ async def retry(
     async with database.transaction() as connection:
         choose = _CHOOSE if dry_run else _CHOOSE + " for update"
         rows = await connection.fetch(choose, group, *filters.criteria(), *chosen)
-        rows.sort(key=lambda row: (row["parked_at"], row["topic"], row["key"]))
+        rows.sort(key=lambda row: (row["parked_at"], row["topic"], row["part"], row["key"]))
         decisions = [Decision(row["topic"], row["part"], row["key"], code=row["code"]) for row in rows]
         if not dry_run and decisions:
-            places = [each.topic for each in decisions], [each.key for each in decisions]
-            await connection.execute(_REQUEST, group, actor, interval, *places)
+            topics, partitions, names, *_ = zip(*decisions, strict=True)
+            await connection.execute(_REQUEST, group, actor, interval, topics, partitions, names)
             await audit(connection, group, "retry", decisions, actor=actor, reason=reason)
     return decisions
 
@@ -155,26 +166,45 @@ async def park(
 
 
 async def skip(
-    database: Database, group: str, topic: str, key: str, *, offset: int, actor: str, reason: str, dry_run: bool = False
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    offset: int,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
 ) -> Decision:
     """Give up one record of a key; those behind it stay, and the key is live again if there are none.
 
     Raises:
-        ConfigError: No reason, or no such record is parked.
+        ConfigError: No reason, no such record is parked, or one in each of several partitions.
     """
-    decisions = await _give_up(database, group, (topic, key, offset), ("skip", actor, reason), dry_run=dry_run)
+    which = (topic, key, partition, offset)
+    decisions = await _give_up(database, group, which, ("skip", actor, reason), dry_run=dry_run)
     return decisions[0]
 
 
 async def drop_key(
-    database: Database, group: str, topic: str, key: str, *, actor: str, reason: str, dry_run: bool = False
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
 ) -> list[Decision]:
-    """Give up all records of a key; it is live again.
+    """Give up all records of a key, in each partition unless one is named; it is live again.
 
     Raises:
         ConfigError: No reason, or the key is not parked.
     """
-    return await _give_up(database, group, (topic, key, None), ("drop_key", actor, reason), dry_run=dry_run)
+    which = (topic, key, partition, None)
+    return await _give_up(database, group, which, ("drop_key", actor, reason), dry_run=dry_run)
 
 
 async def resume(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> list[Decision]:
@@ -211,26 +241,35 @@ async def audit(
 
 
 async def _give_up(
-    database: Database, group: str, which: tuple[str, str, int | None], why: tuple[str, str, str], *, dry_run: bool
+    database: Database,
+    group: str,
+    which: tuple[str, str, int | None, int | None],
+    why: tuple[str, str, str],
+    *,
+    dry_run: bool,
 ) -> list[Decision]:
-    topic, key, _ = which
+    topic, key, partition, offset = which
     verb, actor, reason = why
     _demand(verb, reason)
     async with database.transaction() as connection:
         if not dry_run:
-            await connection.fetchrow(_LOCK_KEY, group, topic, key)
+            await connection.fetch(_LOCK_KEY, group, topic, key, partition)
         rows = await connection.fetch(_EVENTS, group, *which)
         decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
-        if not decisions and which[2] is None:  # set aside by hand, and nothing has come since
-            rows = await connection.fetch(_EMPTY, group, topic, key)
+        if not decisions and offset is None:  # set aside by hand, and nothing has come since
+            rows = await connection.fetch(_EMPTY, group, topic, key, partition)
             decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
         if not decisions:
             msg = "nothing of that topic, key and offset is parked"
             raise ConfigError(msg)
+        if offset is not None and len(decisions) > 1:
+            found = ", ".join(str(each.partition) for each in decisions)
+            msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
+            raise ConfigError(msg)
         if not dry_run:
             decisions = await _into_inbox(connection, group, decisions)
             await connection.execute(_REMOVE_EVENTS, group, *which)
-            await connection.execute(_REMOVE_KEY, group, topic, key)
+            await connection.execute(_REMOVE_KEY, group, topic, key, partition)
             await audit(connection, group, verb, decisions, actor=actor, reason=reason)
     return decisions
 
@@ -255,7 +294,7 @@ async def _into_inbox(connection: Connection, group: str, decisions: list[Decisi
     columns = (
         [each.source for each in wanted],
         [each.event_id for each in wanted],
-        [each.body_sha256 for each in wanted],
+        [digest_bytes(each.body_sha256 or "") for each in wanted],
     )
     written = {tuple(row) for row in await connection.fetch(_INTO_INBOX, group, *columns)}
     return [

@@ -16,18 +16,18 @@ select topic, part as partition, key, class as cls, code, attempts, parked_at, r
   release_requested_by, e.events, e.first_offset
 from drx_consumer.parked_key as k, lateral (
   select count(*) as events, min("offset") as first_offset
-  from drx_consumer.parked_event as e where (e.grp, e.topic, e.key) = (k.grp, k.topic, k.key)
+  from drx_consumer.parked_event as e where (e.grp, e.topic, e.part, e.key) = (k.grp, k.topic, k.part, k.key)
 ) as e
 where grp = $1 and ($2::text is null or class = $2) and ($3::text is null or code = $3)
   and ($4::text is null or topic = $4) and parked_at <= clock_timestamp() - $5::interval
-order by parked_at, topic, key limit $6
+order by parked_at, topic, part, key limit $6
 """
 _SHOW = """
 select topic, part as partition, "offset", key, timestamp_ms, source, event_id, event_type, body_sha256,
   class as cls, code, attempts, parked_at,
   case when $4 then raw_key end as raw_key, case when $4 then value end as value,
   case when $4 then headers end as headers
-from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order by "offset"
+from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order by part, "offset"
 """
 
 
@@ -95,6 +95,6 @@ async def list_parked(
 
 
 async def show(database: Database, group: str, topic: str, key: str, *, values: bool = False) -> list[WaitingEvent]:
-    """Return what waits under a key, in order; what the records hold only if `values` are asked for."""
+    """Return what waits under a key, by partition and in order; what records hold only if `values` are asked for."""
     async with database.transaction() as connection:
         return [WaitingEvent(*row) for row in await connection.fetch(_SHOW, group, topic, key, values)]

@@ -64,7 +64,7 @@ class Parker:
 
     def parked(self, share: Share, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
         """Note what is parked now."""
-        share.parked.add(key_text(record.key))
+        share.parked.add(key_text(record))
         self._parts.breaker.note(parked=1)
         self._parts.tally.parked(record, failure, attempts=attempts)
 

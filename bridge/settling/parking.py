@@ -32,7 +32,7 @@ OPERATOR = "operator"
 _PARK_KEY = """
 insert into drx_consumer.parked_key as k (grp, topic, key, part, class, code, attempts)
 values ($1, $2, $3, $4, $5, $6, $7)
-on conflict (grp, topic, key) do update set part = excluded.part
+on conflict (grp, topic, part, key) do update set class = k.class
 returning xmax = 0 as new
 """
 _PARK_EVENT = """
@@ -42,35 +42,39 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
   case when $14 <> 'behind' then (select coalesce(sum(next_offset), 0) from drx_consumer.progress where grp = $1) end)
 on conflict do nothing
 """
-_LOCK_KEY = "select from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3 for update"
+_LOCK_KEY = """
+select from drx_consumer.parked_key where grp = $1 and topic = $2 and part = $3 and key = $4 for update
+"""
 _COUNT_KEYS = "select count(*) from drx_consumer.parked_key where grp = $1"
-_COUNT_EVENTS = "select count(*) from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3"
+_COUNT_EVENTS = """
+select count(*) from drx_consumer.parked_event where grp = $1 and topic = $2 and part = $3 and key = $4
+"""
 _HEAD = """
-select part, "offset", key, timestamp_ms, raw_key, value, headers, source, event_id, body_sha256, class, code, attempts
-from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order by "offset" limit 1
+select "offset", key, timestamp_ms, raw_key, value, headers, source, event_id, body_sha256, class, code, attempts
+from drx_consumer.parked_event where grp = $1 and topic = $2 and part = $3 and key = $4 order by "offset" limit 1
 """
 _RELEASE_EVENT = """
 delete from drx_consumer.parked_event where grp = $1 and topic = $2 and part = $3 and "offset" = $4
 """
 _RELEASE_KEY = """
-delete from drx_consumer.parked_key as k where grp = $1 and topic = $2 and key = $3 and not exists (
-  select from drx_consumer.parked_event as e where (e.grp, e.topic, e.key) = (k.grp, k.topic, k.key)
+delete from drx_consumer.parked_key as k where grp = $1 and topic = $2 and part = $3 and key = $4 and not exists (
+  select from drx_consumer.parked_event as e where (e.grp, e.topic, e.part, e.key) = (k.grp, k.topic, k.part, k.key)
 ) returning true
 """
 _FAILED_KEY = """
-update drx_consumer.parked_key set class = $4, code = $5, attempts = attempts + $6,
+update drx_consumer.parked_key set class = $5, code = $6, attempts = attempts + $7,
   release_requested_at = null, release_requested_by = null, release_offset = null, release_attempts = 0
-where grp = $1 and topic = $2 and key = $3
+where grp = $1 and topic = $2 and part = $3 and key = $4
 """
 _FAILED_EVENT = """
 update drx_consumer.parked_event set class = $5, code = $6, attempts = attempts + $7
 where grp = $1 and topic = $2 and part = $3 and "offset" = $4
 """
 _REQUESTED = """
-select k.topic, k.key from drx_consumer.parked_key as k
+select k.topic, k.part, k.key from drx_consumer.parked_key as k
 join unnest($2::text[], $3::int[]) as place (topic, part) using (topic, part)
 where k.grp = $1 and k.release_requested_at <= clock_timestamp()
-order by k.release_requested_at, k.topic, k.key
+order by k.release_requested_at, k.topic, k.part, k.key
 """
 _BY_HAND = """
 select k.topic, k.part, k.key from drx_consumer.parked_key as k
@@ -131,10 +135,14 @@ class ParkingFullError(BridgeError):
         self.key = key
 
 
-def key_text(key: bytes | None) -> str:
-    """Return a record key as a text that names it: itself where it is text, else an escaped form of it."""
+def key_text(record: ConsumedRecord) -> str:
+    """Return the key of a record as a text that names it: itself where it is text, else an escaped form of it.
+
+    Records without a key have no order, and each has a text of its own.
+    """
+    key = record.key
     if key is None:
-        return "\\null"
+        return f"\\null@{record.offset}"
     if len(key) > TEXT_MAX_BYTES:
         return "\\h" + hashlib.sha256(key).hexdigest()
     try:
@@ -150,7 +158,7 @@ async def park(settlement: Settlement, record: ConsumedRecord, *, cls: str, code
     Raises:
         ParkingFullError: Nothing was written; the caller rolls back.
     """
-    connection, group, key = settlement.connection, settlement.group, key_text(record.key)
+    connection, group, key = settlement.connection, settlement.group, key_text(record)
     new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, cls, code, attempts)
     if new and await connection.fetchval(_COUNT_KEYS, group) > KEYS_MAX:
         raise ParkingFullError
@@ -163,32 +171,33 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
     Raises:
         ParkingFullError: Nothing was written; the caller rolls back.
     """
-    key = key_text(record.key)
-    if not await _locked(settlement, record.topic, key):
+    key = key_text(record)
+    if not await _locked(settlement, key):
         return False
     await _store(settlement, record, key, (BEHIND, "key_parked", 0))
     return True
 
 
-async def head(settlement: Settlement, topic: str, key: str) -> ParkedEvent | None:
+async def head(settlement: Settlement, key: str) -> ParkedEvent | None:
     """Lock a key, given in text form, and return its first record; None if the key is parked no more.
 
     Nor is one of which no record has come since it was set aside by hand.
     """
-    if not await _locked(settlement, topic, key):
+    if not await _locked(settlement, key):
         return None
-    row = await settlement.connection.fetchrow(_HEAD, settlement.group, topic, key)
+    which = (settlement.group, *settlement.place, key)
+    row = await settlement.connection.fetchrow(_HEAD, *which)
     if row is None:
-        await settlement.connection.fetchval(_RELEASE_KEY, settlement.group, topic, key)
+        await settlement.connection.fetchval(_RELEASE_KEY, *which)
         return None
-    return _parked_event(topic, row)
+    return _parked_event(settlement.place, row)
 
 
 async def release(settlement: Settlement, event: ParkedEvent) -> bool:
     """Remove what `head` returned, its effects being done; True if it was the last: the key is live again."""
     connection, group, record = settlement.connection, settlement.group, event.record
     await connection.execute(_RELEASE_EVENT, group, record.topic, record.partition, record.offset)
-    return bool(await connection.fetchval(_RELEASE_KEY, group, record.topic, event.key))
+    return bool(await connection.fetchval(_RELEASE_KEY, group, record.topic, record.partition, event.key))
 
 
 async def park_again(settlement: Settlement, event: ParkedEvent, *, cls: str, code: str, attempts: int) -> None:
@@ -197,18 +206,18 @@ async def park_again(settlement: Settlement, event: ParkedEvent, *, cls: str, co
     `attempts` are those of this time only.
     """
     connection, group, record = settlement.connection, settlement.group, event.record
-    await connection.execute(_FAILED_KEY, group, record.topic, event.key, cls, code, attempts)
-    place = (record.topic, record.partition, record.offset)
-    await connection.execute(_FAILED_EVENT, group, *place, cls, code, attempts)
+    place = (record.topic, record.partition)
+    await connection.execute(_FAILED_KEY, group, *place, event.key, cls, code, attempts)
+    await connection.execute(_FAILED_EVENT, group, *place, record.offset, cls, code, attempts)
 
 
-async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[str, str]]:
-    """Return the (topic, key in text form) of `places` whose release an operator asked for, as they fall due."""
+async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
+    """Return the keys, in text form, of `places` whose release an operator asked for, as they fall due."""
     topics = [place.topic for place in places]
     partitions = [place.partition for place in places]
     async with database.transaction() as connection:
         rows = await connection.fetch(_REQUESTED, group, topics, partitions)
-    return [(row["topic"], row["key"]) for row in rows]
+    return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
 
 
 async def by_hand(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
@@ -219,11 +228,11 @@ async def by_hand(database: Database, group: str, places: Collection[Place]) -> 
     return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
 
 
-async def has_room(connection: Connection, group: str, topic: str, full: ParkingFullError) -> bool:
-    """Whether a record of `topic` for which the lot was `full` may be set aside by now, or its key is live again."""
+async def has_room(connection: Connection, group: str, place: Place, full: ParkingFullError) -> bool:
+    """Whether a record of `place` for which the lot was `full` may be set aside by now, or its key is live again."""
     if full.key is None:
         return int(await connection.fetchval(_COUNT_KEYS, group)) < KEYS_MAX
-    return int(await connection.fetchval(_COUNT_EVENTS, group, topic, full.key)) < EVENTS_OF_KEY_MAX
+    return int(await connection.fetchval(_COUNT_EVENTS, group, *place, full.key)) < EVENTS_OF_KEY_MAX
 
 
 async def census(database: Database, group: str) -> Census:
@@ -238,15 +247,15 @@ def headers_json(headers: Sequence[tuple[str, bytes]]) -> str:
     return orjson.dumps([[stored_text(name), b64encode(content).decode()] for name, content in headers]).decode()
 
 
-async def _locked(settlement: Settlement, topic: str, key: str) -> bool:
+async def _locked(settlement: Settlement, key: str) -> bool:
     connection: Connection = settlement.connection
-    return await connection.fetchrow(_LOCK_KEY, settlement.group, topic, key) is not None
+    return await connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key) is not None
 
 
 async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: tuple[str, str, int]) -> None:
     """Insert the record; the key's row is locked."""
     connection, group = settlement.connection, settlement.group
-    if await connection.fetchval(_COUNT_EVENTS, group, record.topic, key) >= EVENTS_OF_KEY_MAX:
+    if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:
         raise ParkingFullError(key)
     names = ("ce_source", "ce_id", "ce_type", "drx_body_sha256")
     await connection.execute(
@@ -258,10 +267,8 @@ async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: 
     )
 
 
-def _parked_event(topic: str, row: Any) -> ParkedEvent:
+def _parked_event(place: Place, row: Any) -> ParkedEvent:
     headers = [(name, b64decode(content)) for name, content in orjson.loads(row["headers"])]
-    record = ConsumedRecord(
-        topic, row["part"], row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers
-    )
+    record = ConsumedRecord(*place, row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers)
     inbox = Inbox(row["source"], row["event_id"], row["body_sha256"])
     return ParkedEvent(record, row["key"], inbox, row["class"], row["code"], row["attempts"])

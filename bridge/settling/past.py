@@ -1,4 +1,4 @@
-"""Refuses to go on in the middle of the log with tables that hold nothing of what came before."""
+"""Refuses tables that do not fit the group: empty in the middle of the log, or full at its beginning."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.postgres.tables import lacks_own_tables
 from bridge.settling.operator import Decision, audit
-from bridge.settling.progress import has_past
+from bridge.settling.progress import forgotten_since, has_past
 
 
 async def refuse_past(database: Database, consumer: Consumer) -> None:
     """Refuse tables that are about to be made for a group that has a past: they would lack it for ever.
 
+    And those of a group that was forgotten since they were made: they would hold its effects twice.
+
     Raises:
-        ConfigError: A schema that was dropped, and a group that was not; the message names what forgets it.
+        ConfigError: A schema that was dropped, and a group that was not, or the other way round; the message names what
+            mends it.
         TransientError: The database is away.
     """
+    if await _would_repeat(database, consumer):
+        schema = "" if consumer.tables is None else consumer.tables.schema
+        msg = (
+            f"group {consumer.group} was forgotten, and schema {schema} holds what it has applied before: drop the"
+            f" schema, then `drx-consumer init`; or `drx-consumer init {consumer.name} --go-on --reason …` where events"
+            f" may be applied to it again"
+        )
+        raise ConfigError(msg)
     if await _would_lack(database, consumer):
         schema = "" if consumer.tables is None else consumer.tables.schema
         msg = (
@@ -31,8 +42,8 @@ async def refuse_past(database: Database, consumer: Consumer) -> None:
 
 
 async def audit_going_on(database: Database, consumer: Consumer, *, actor: str, reason: str) -> None:
-    """Keep who had the tables made all the same, and why; nothing where they would lack nothing."""
-    if await _would_lack(database, consumer):
+    """Keep who had it go on all the same, and why; nothing where the tables fit."""
+    if await _would_lack(database, consumer) or await _would_repeat(database, consumer):
         async with database.transaction() as connection:
             await audit(connection, consumer.group, "go_on", [Decision()], actor=actor, reason=reason)
 
@@ -49,6 +60,13 @@ def refuse_lost_progress(consumer: Consumer, committed: Mapping[Place, int | Non
             f" before them: `drx-consumer init {consumer.name} --from earliest|latest|TIME` says where to begin"
         )
         raise ConfigError(msg)
+
+
+async def _would_repeat(database: Database, consumer: Consumer) -> bool:
+    tables = consumer.tables
+    if tables is None or await lacks_own_tables(database, consumer) or await has_past(database, consumer.group):
+        return False
+    return await forgotten_since(database, consumer.group, tables.schema)
 
 
 async def _would_lack(database: Database, consumer: Consumer) -> bool:

@@ -25,7 +25,7 @@ select topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions, up
 from drx_consumer.progress as p where grp = $1 and topic = any($2::text[]) order by topic, part
 """
 _LOCK = "select from drx_consumer.progress where grp = $1 and topic = any($2::text[]) order by topic, part for update"
-# The epoch is raised: a process that nobody knew of is fenced, claims again and goes on from here. What was settled
+# The epoch is a new one: a process that nobody knew of is fenced, claims again and goes on from here. What was settled
 # at or above the old mark of a partition says nothing about the way from the new one; but where nothing had been
 # settled yet, it was carried over for a group that is about to start.
 _UNSETTLE = """
@@ -34,10 +34,10 @@ where (s.grp, s.topic, s.part) = (p.grp, p.topic, p.part) and p.next_offset is n
   and p.grp = $1 and (p.topic, p.part) in (select * from unnest($2::text[], $3::int[]))
 """
 _PLACE = """
-insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id)
-select $1, *, $5 from unnest($2::text[], $3::int[], $4::bigint[])
+insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id, epoch)
+select $1, *, $5, nextval('drx_consumer.epoch') from unnest($2::text[], $3::int[], $4::bigint[])
 on conflict (grp, topic, part) do update set next_offset = excluded.next_offset, last_event_id = null,
-  epoch = p.epoch + 1, cluster_id = excluded.cluster_id, adoptions = 0, held = false, deaths = 0,
+  epoch = nextval('drx_consumer.epoch'), cluster_id = excluded.cluster_id, adoptions = 0, held = false, deaths = 0,
   attempt_offset = null, attempts = 0, updated_at = clock_timestamp()
 where $6 or p.next_offset is null
 returning topic, part
@@ -60,6 +60,11 @@ _ANY = """
 select exists (select from drx_consumer.progress where grp = $1)
   or exists (select from drx_consumer.inbox where grp = $1)
 """
+# Unless somebody has said since that the group goes on.
+_FORGOTTEN_SINCE = """
+select verb = 'forget' and at > (select applied_at from "{schema}".schema_migration where number = 1)
+from drx_consumer.audit where grp = $1 and verb in ('forget', 'go_on') order by number desc limit 1
+"""
 # In the order of their references; the progress first, so that a running process is fenced.
 _FORGET = (
     "delete from drx_consumer.progress where grp = $1",
@@ -68,6 +73,7 @@ _FORGET = (
     "delete from drx_consumer.parked_key where grp = $1",
     "delete from drx_consumer.park_breaker where grp = $1",
     "delete from drx_consumer.outbox where grp = $1",
+    "delete from drx_consumer.job where grp = $1",
 )
 _FORGET_INBOX = """
 with gone as (
@@ -159,6 +165,14 @@ async def has_past(database: Database, group: str) -> bool:
         if not await connection.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
             return False
         return bool(await connection.fetchval(_ANY, group))
+
+
+async def forgotten_since(database: Database, group: str, schema: str) -> bool:
+    """Return whether a group was forgotten since the tables of its schema, which are there, were made."""
+    async with database.transaction() as connection:
+        if not await connection.fetchval("select to_regclass('drx_consumer.audit') is not null"):
+            return False
+        return bool(await connection.fetchval(_FORGOTTEN_SINCE.format(schema=schema), group))
 
 
 async def forget_group(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> Forgotten:

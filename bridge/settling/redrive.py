@@ -9,7 +9,6 @@ from contextlib import suppress
 from bridge.consumer import Outgoing
 from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
-from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.runtime.failpoints import WHILE_RELEASING, hit
 from bridge.settling import parking
@@ -48,10 +47,9 @@ class Redrive:
                 for place, key in await parking.by_hand(self._database, self._parts.consumer.group, places.keys()):
                     places[place].parked.add(key)
                 places = {place: share for place, share in places.items() if share.parked}
-                for topic, key in await parking.requested(self._database, self._parts.consumer.group, places.keys()):
-                    share = _owner(places, topic, key)
-                    if share is not None:
-                        await release(share, key)
+                for place, key in await parking.requested(self._database, self._parts.consumer.group, places.keys()):
+                    if key in places[place].parked:
+                        await release(places[place], key)
 
     async def due(self, share: Share) -> None:
         """Note what is to be released before the first record: in a full lot one more would stop the partition again.
@@ -92,7 +90,7 @@ class Redrive:
         async def mark() -> None:
             nonlocal began
             async with self._parts.settling(lane.share, frozenset()) as settlement:
-                began = await mark_release(settlement.connection, settlement.group, lane.share.place.topic, lane.key)
+                began = await mark_release(settlement.connection, settlement.group, lane.share.place, lane.key)
 
         if not await self._parts.persist(lane.share, mark):
             return False
@@ -104,7 +102,7 @@ class Redrive:
     async def _inside(self, lane: Lane) -> Next:
         share = lane.share
         async with self._parts.settling(share, frozenset()) as settlement:
-            waiting = await parking.head(settlement, share.place.topic, lane.key)
+            waiting = await parking.head(settlement, lane.key)
             if waiting is not None:
                 event = self._sorted(waiting)
                 if event is not None and await self._fresh(settlement, event):
@@ -115,9 +113,9 @@ class Redrive:
 
     async def _outside(self, lane: Lane) -> Next:
         """Call the handler between two transactions: its effects are idempotent, and its time is not theirs."""
-        share, topic = lane.share, lane.share.place.topic
+        share = lane.share
         async with self._parts.settling(share, frozenset()) as settlement:
-            waiting = await parking.head(settlement, topic, lane.key)
+            waiting = await parking.head(settlement, lane.key)
             if waiting is None:
                 return self._released(lane, live=True)
             event = self._sorted(waiting)
@@ -128,7 +126,7 @@ class Redrive:
         if event is not None and verdict == "fresh":
             outgoing = await self._call(lane, event, None)
         async with self._parts.settling(share, frozenset()) as settlement:
-            now = await parking.head(settlement, topic, lane.key)
+            now = await parking.head(settlement, lane.key)
             live = now is None
             if now is not None and now.record.offset == waiting.record.offset:
                 if event is not None and await settlement.admit((event.inbox,)) == ["fresh"]:
@@ -196,7 +194,7 @@ class Redrive:
         """Leave the key parked, with what is wrong with it now."""
         failure = verdict.failure
         async with self._parts.settling(lane.share, frozenset()) as settlement:
-            waiting = await parking.head(settlement, lane.share.place.topic, lane.key)
+            waiting = await parking.head(settlement, lane.key)
             if waiting is not None:
                 await parking.park_again(
                     settlement, waiting, cls=failure.cls, code=failure.code, attempts=verdict.attempts
@@ -210,8 +208,3 @@ class _LearningError(Exception):
         """Keep when to come again."""
         super().__init__()
         self.delay_s = delay_s
-
-
-def _owner(shares: dict[Place, Share], topic: str, key: str) -> Share | None:
-    """Return whose key it is; one that was parked by an owner before us is known from the claim."""
-    return next((each for place, each in shares.items() if place.topic == topic and key in each.parked), None)

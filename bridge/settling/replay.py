@@ -131,7 +131,7 @@ class Replay:
         self, share: Share, settlement: Settlement, done: _Pass, record: ConsumedRecord, ready: Ready
     ) -> bool:
         """Settle or hold one record; False when the pass ends here."""
-        key = key_text(record.key)
+        key = key_text(record)
         if key in done.held:
             done.held[key].append(record)
             return True
@@ -183,7 +183,7 @@ class Replay:
         return True
 
     async def _failed(self, share: Share, settlement: Settlement, done: _Pass, event: Sorted, exc: Exception) -> bool:
-        key = key_text(event.record.key)
+        key = key_text(event.record)
         verdict = await self._parts.on_failure(share.name(event.record), exc, attempt=1)
         if not self._parts.circuit.closed:
             raise _AbortError(None) from None
@@ -213,7 +213,7 @@ class Replay:
             except ParkingFullError as full:
                 return done.end(record, full)
             done.parked.append((record, park))
-            done.parked_keys.add(key_text(record.key))
+            done.parked_keys.add(key_text(record))
         done.settled.append(record.offset)
         return True
 

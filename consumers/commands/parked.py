@@ -74,7 +74,7 @@ def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: i
     if not keys:
         click.echo("nothing is parked")
         return 0
-    headings = ("key", "topic", "class", "code", "tries", "events", "since", "release")
+    headings = ("key", "partition", "class", "code", "tries", "events", "since", "release")
     print_table(headings, (_row(each) for each in keys))
     return 0
 
@@ -82,7 +82,7 @@ def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: i
 def _row(key: ParkedKey) -> tuple[object, ...]:
     release = None if key.release_requested_at is None else f"asked for by {key.release_requested_by}"
     since = f"{key.parked_at:{_TIME}}"
-    return key.key, key.topic, key.cls, key.code, key.attempts, key.events, since, release
+    return key.key, f"{key.topic}/{key.partition}", key.cls, key.code, key.attempts, key.events, since, release
 
 
 @parked.command()

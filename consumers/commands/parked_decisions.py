@@ -23,6 +23,7 @@ from consumers.commands.parked_options import (
     filters_of,
     json_option,
     name_argument,
+    partition_option,
     rate_option,
     topic_of,
     topic_option,
@@ -60,7 +61,7 @@ def _of_consumer(command: Command) -> Command:
 
 
 def _of_key(command: Command) -> Command:
-    return _of_consumer(click.argument("key")(topic_option(command)))
+    return _of_consumer(click.argument("key")(topic_option(partition_option(command))))
 
 
 @click.command()
@@ -105,9 +106,10 @@ def retry(
             reason=reason,
             dry_run=dry_run,
         )
-        if wanted is not None and len(decisions) < len(set(wanted)):
+        missing = set(wanted or ()) - {(each.topic, each.key) for each in decisions}
+        if missing:
             asked = "would be" if dry_run else "are"
-            msg = f"{len(set(wanted)) - len(decisions)} of these keys are not parked; the others {asked} asked for"
+            msg = f"{len(missing)} of these keys are not parked; the others {asked} asked for"
             raise ConfigError(msg)
         return decisions
 
@@ -116,9 +118,6 @@ def retry(
 
 @click.command()
 @_of_key
-@click.option(
-    "--partition", type=click.IntRange(0, 2**31 - 1), help="Unless Kafka's own partitioner has chosen it by the key."
-)
 def park(*, key: str, topic: str | None, partition: int | None, **said: Unpack[_Said]) -> int:
     """Set KEY aside: its records wait in order, and none is handled before `retry`. Needs a reason."""
 
@@ -134,23 +133,24 @@ def park(*, key: str, topic: str | None, partition: int | None, **said: Unpack[_
 @click.option(
     "--offset", type=click.IntRange(0, 2**63 - 1), required=True, help="Of the record, as `parked show` says."
 )
-def skip(*, key: str, topic: str | None, offset: int, **said: Unpack[_Said]) -> int:
+def skip(*, key: str, topic: str | None, partition: int | None, offset: int, **said: Unpack[_Said]) -> int:
     """Give up one record of KEY: it is never handled, and those behind it stay. Needs a reason."""
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
         where = (consumer.group, topic_of(consumer, topic), key)
-        return [await operator.skip(database, *where, offset=offset, **trace)]
+        return [await operator.skip(database, *where, offset=offset, partition=partition, **trace)]
 
     return _reasoned("skip", act, **said)
 
 
 @click.command("drop-key")
 @_of_key
-def drop_key(*, key: str, topic: str | None, **said: Unpack[_Said]) -> int:
+def drop_key(*, key: str, topic: str | None, partition: int | None, **said: Unpack[_Said]) -> int:
     """Give up all records that wait under KEY; later ones are handled. Needs a reason."""
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
-        return await operator.drop_key(database, consumer.group, topic_of(consumer, topic), key, **trace)
+        where = (consumer.group, topic_of(consumer, topic), key)
+        return await operator.drop_key(database, *where, partition=partition, **trace)
 
     return _reasoned("drop-key", act, **said)
 

@@ -34,6 +34,12 @@ def topic_option(command: Command) -> Command:
     return click.option("--topic", help="Needed where the consumer subscribes to several.")(command)
 
 
+def partition_option(command: Command) -> Command:
+    """Add the partition of a key."""
+    text = "Where it is another one than Kafka's own partitioner chooses by the key."
+    return click.option("--partition", type=click.IntRange(0, 2**31 - 1), help=text)(command)
+
+
 def where_option(command: Command) -> Command:
     """Add filters."""
     text = "class=…, code=…, topic=… or older=SECONDS; all that are given must hold."

@@ -63,24 +63,24 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         if case.where == IDLE:
             scene.wait_settled()
             zombie.freeze()
-        until(lambda: _frozen(zombie), what="a frozen member")
+        until(lambda: is_frozen(zombie), what="a frozen member")
         scene.write(RECORDS // 3)
         scene.member()
         with watched(scene) as offsets:
             scene.wait_settled()
             zombie.thaw()
-            until(lambda: _knows(zombie), what="a member that knows that it was away")
+            until(lambda: has_left(zombie), what="a member that knows that it was away")
             fenced = zombie.metric("drxbridge_fence_rejected_total")
             scene.finish()
         assert offsets.steps_back == []
         assert fenced > 0 or case.where != BEFORE_FENCE
 
 
-def _frozen(process: ConsumerProcess) -> bool:
+def is_frozen(process: ConsumerProcess) -> bool:
     return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
 
 
-def _knows(process: ConsumerProcess) -> bool:
+def has_left(process: ConsumerProcess) -> bool:
     """Whether its client has told it that it was put out of the group."""
     return any(process.metric("drxbridge_consumer_rebalances_total", kind=kind) for kind in ("revoked", "lost"))
 

@@ -270,6 +270,25 @@ async def test_an_operator_begins_and_forgets_what_the_owner_made_tables_for(
     assert made[0] == 0
 
 
+async def test_tables_that_are_full_when_a_group_was_forgotten_are_refused(desk: Desk, topics: Topics) -> None:
+    """Each event would be applied to them once more."""
+    await asyncio.to_thread(topics.standard)
+    beside = ("read_model", "--schema", "read_model_full")
+    begin = ("init", *beside, "--from", "earliest")
+    reason = ("--reason", "a drill")
+
+    first = await drx_consumer(desk.env, *begin)
+    await drx_consumer(desk.env, "forget", *beside, *reason)
+    full = await drx_consumer(desk.env, *begin)
+    going_on = await drx_consumer(desk.env, *begin, "--go-on", *reason)
+    await drx_consumer(desk.env, "forget", *beside, *reason)
+    execute(desk.dsn, "drop schema read_model_full cascade")
+    anew = await drx_consumer(desk.env, *begin)
+
+    assert [code for code, _, _ in (first, full, going_on, anew)] == [0, 2, 0, 0]
+    assert "was forgotten, and schema read_model_full holds what it has applied before" in spoken(full[2])
+
+
 async def test_a_start_below_what_is_parked_is_refused(desk: Desk, cluster: Cluster) -> None:
     """The offset of a parked event would be met again, in a topic made anew by another record, and that one lost."""
     await fill(cluster, desk.topic, {0: 3})

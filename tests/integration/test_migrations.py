@@ -25,7 +25,7 @@ ALL = [migration.number for migration in read_migrations(LEDGER_MIGRATIONS)]
 _BEFORE = (
     """
     insert into drx_consumer.progress (grp, topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions)
-    values ($1, $2, $3, 10, 'evt-9', 7, 'cluster-a', 2)
+    values ($1, $2, $3, 10, 'evt-9', nextval('drx_consumer.epoch'), 'cluster-a', 2)
     """,
     'insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, $2, $3, 12)',
     """
@@ -77,12 +77,8 @@ async def test_an_upgrade_in_place_keeps_what_was_there(database: Database, tmp_
 
     claim = await Ledger(database, group=GROUP, cluster_id="cluster-a").claim(PLACE)
     assert applied == ALL[number:]
-    assert (claim.epoch, claim.next_offset, claim.settled, claim.parked) == (
-        8,
-        10,
-        frozenset({12}),
-        frozenset({"rx-1"}),
-    )
+    assert claim.epoch > 1
+    assert (claim.next_offset, claim.settled, claim.parked) == (10, frozenset({12}), frozenset({"rx-1"}))
     assert claim.deaths == 0
 
 
@@ -262,12 +258,12 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
                 await parking.append(settlement, a_consumed_record(offset))
             await settlement.settle(next_offset=1, last_event_id="evt-0", above=(5, 6, 7, 8))
         await retry(operator, GROUP, actor="ann")
-        assert await parking.requested(consumer, GROUP, [PLACE]) == [(topic, key)]
+        assert await parking.requested(consumer, GROUP, [PLACE]) == [(PLACE, key)]
         async with ledger.begin(PLACE, epoch) as settlement:
-            waiting = await parking.head(settlement, topic, key)
+            waiting = await parking.head(settlement, key)
             assert waiting is not None
             await parking.release(settlement, waiting)
-            waiting = await parking.head(settlement, topic, key)
+            waiting = await parking.head(settlement, key)
             assert waiting is not None
             await parking.park_again(settlement, waiting, cls="bug", code="unexpected", attempts=1)
         await skip(operator, GROUP, topic, key, offset=6, actor="ann", reason="void")

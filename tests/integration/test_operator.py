@@ -19,7 +19,7 @@ from bridge.settling.ledger import FencedError, Ledger
 from bridge.settling.operator import Decision, drop_key, retry, skip
 from bridge.settling.parked import Filters, list_parked, show
 from bridge.settling.progress import audit_placing, forget_group, lock, place, standings
-from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
+from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, digest, ledger_database, rows, until_waiting
 
 TOPIC = PLACE.topic
 REBUILD = "desk-rebuild"
@@ -111,7 +111,7 @@ async def test_a_retry_asks_for_these_keys_only(ledger: Ledger, database: Databa
     decisions = await retry(database, GROUP, [(TOPIC, "rx-2"), (TOPIC, "gone")], actor="ann")
 
     assert [each.key for each in decisions] == ["rx-2"]
-    assert await parking.requested(database, GROUP, [PLACE]) == [(TOPIC, "rx-2")]
+    assert await parking.requested(database, GROUP, [PLACE]) == [(PLACE, "rx-2")]
 
 
 async def test_a_retry_of_no_keys_is_not_a_retry_of_all(ledger: Ledger, database: Database) -> None:
@@ -132,7 +132,7 @@ async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -
     from drx_consumer.parked_key order by 1
     """
     assert await rows(database, gaps) == [("rx-1", 0), ("rx-2", 1), ("rx-3", 2)]
-    assert await parking.requested(database, GROUP, [PLACE]) == [(TOPIC, "rx-1")]
+    assert await parking.requested(database, GROUP, [PLACE]) == [(PLACE, "rx-1")]
 
 
 async def test_a_skip_gives_up_one_record_and_leaves_those_behind_it(ledger: Ledger, database: Database) -> None:
@@ -140,7 +140,7 @@ async def test_a_skip_gives_up_one_record_and_leaves_those_behind_it(ledger: Led
 
     decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
 
-    assert decision == Decision(TOPIC, 3, KEY, 7, "acme", "evt-7", "a1", "unexpected", inbox_written=True)
+    assert decision == Decision(TOPIC, 3, KEY, 7, "acme", "evt-7", digest("a1"), "unexpected", inbox_written=True)
     assert [each.offset for each in await show(database, GROUP, TOPIC, KEY)] == [9]
     assert await rows(database, "select source, event_id from drx_consumer.inbox") == [("acme", "evt-7")]
 
@@ -163,7 +163,7 @@ async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger
     decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
 
     assert decision.inbox_written is False
-    assert await rows(database, "select body_sha256 from drx_consumer.inbox") == [("first",)]
+    assert await rows(database, "select body_sha256 from drx_consumer.inbox") == [(bytes.fromhex(digest("first")),)]
 
 
 async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledger, database: Database) -> None:
@@ -435,3 +435,21 @@ async def test_a_forgotten_group_leaves_only_the_trace_of_it(ledger: Ledger, dat
     with pytest.raises(FencedError):
         async with ledger.begin(PLACE, claim.epoch) as settlement:
             await settlement.settle(next_offset=3, last_event_id="evt-2", above=())
+
+
+async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    async with ledger.begin(Place(TOPIC, 4), 1) as settlement:
+        record = a_consumed_record(7, event_id="evt-other")._replace(partition=4)
+        await parking.park(settlement, record, cls="bug", code="unexpected", attempts=1)
+
+    with pytest.raises(ConfigError, match="partitions 3, 4 have a record"):
+        await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
+    asked = await retry(database, GROUP, [(TOPIC, KEY)], actor="ann")
+    skipped = await skip(database, GROUP, TOPIC, KEY, offset=7, partition=4, actor="ann", reason="void")
+    dropped = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="void")
+
+    assert [each.partition for each in asked] == [3, 4]
+    assert (skipped.partition, skipped.event_id) == (4, "evt-other")
+    assert [each.partition for each in dropped] == [3]
+    assert await rows(database, "select from drx_consumer.parked_key") == []

@@ -12,6 +12,7 @@ import pytest
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.postgres.pool import Database
 from bridge.settling import parking
+from bridge.settling.claims import Ended, mark_release
 from bridge.settling.ledger import Ledger, Settlement
 from bridge.settling.operator import drop_key, retry, skip
 from bridge.settling.parking import Census, ParkingFullError, append, census, head, key_text, park, park_again, release
@@ -56,7 +57,7 @@ async def test_a_parked_record_comes_back_whole(ledger: Ledger) -> None:
         await park(settlement, record, cls="permanent", code="refused", attempts=3)
 
     async with settling(ledger) as settlement:
-        waiting = await head(settlement, TOPIC, KEY)
+        waiting = await head(settlement, KEY)
 
     assert waiting is not None
     assert tuple(waiting.record) == tuple(record)
@@ -69,7 +70,7 @@ async def test_a_record_without_key_or_value_comes_back_whole(ledger: Ledger) ->
         await park(settlement, record, cls="poison", code="not_avro", attempts=0)
 
     async with settling(ledger) as settlement:
-        waiting = await head(settlement, TOPIC, "\\null")
+        waiting = await head(settlement, "\\null@7")
 
     assert waiting is not None
     assert tuple(waiting.record) == tuple(record)
@@ -81,7 +82,7 @@ async def test_a_record_without_key_or_value_comes_back_whole(ledger: Ledger) ->
         (b"rx-1", "rx-1"),
         ("Rezept ü".encode(), "Rezept ü"),
         (b"", ""),
-        (None, "\\null"),
+        (None, "\\null@7"),
         (b"\\null", "\\x5c6e756c6c"),
         (b"a\0b", "\\x610062"),
         (b"\xff\xfe", "\\xfffe"),
@@ -89,7 +90,7 @@ async def test_a_record_without_key_or_value_comes_back_whole(ledger: Ledger) ->
     ],
 )
 def test_every_key_has_a_text_form_of_its_own(key: bytes | None, text: str) -> None:
-    assert key_text(key) == text
+    assert key_text(ConsumedRecord(*PLACE, 7, 1, key, b"", [])) == text
 
 
 async def test_parking_writes_no_inbox_row(ledger: Ledger, database: Database) -> None:
@@ -124,13 +125,13 @@ async def test_records_are_released_in_the_order_of_their_offsets(ledger: Ledger
     released, live = [], False
     while not live:
         async with settling(ledger) as settlement:
-            waiting = await head(settlement, TOPIC, KEY)
+            waiting = await head(settlement, KEY)
             assert waiting is not None
             live = await release(settlement, waiting)
             released.append(waiting.record.offset)
 
     async with settling(ledger) as settlement:
-        assert await head(settlement, TOPIC, KEY) is None
+        assert await head(settlement, KEY) is None
     assert released == [7, 9, 12]
 
 
@@ -145,7 +146,7 @@ async def test_a_release_that_is_rolled_back_leaves_the_record_parked(ledger: Le
     await parked(ledger, 7)
     with pytest.raises(LookupError):  # noqa: PT012 - what a crash between release and commit leaves
         async with settling(ledger) as settlement:
-            waiting = await head(settlement, TOPIC, KEY)
+            waiting = await head(settlement, KEY)
             assert waiting is not None
             await release(settlement, waiting)
             raise LookupError
@@ -158,11 +159,11 @@ async def test_a_record_that_fails_its_release_waits_for_another_request(ledger:
     await retry(database, GROUP, actor="ann")
     before = await parking.requested(database, GROUP, [PLACE])
     async with settling(ledger) as settlement:
-        waiting = await head(settlement, TOPIC, KEY)
+        waiting = await head(settlement, KEY)
         assert waiting is not None
         await park_again(settlement, waiting, cls="permanent", code="refused", attempts=5)
 
-    assert (before, await parking.requested(database, GROUP, [PLACE])) == ([(TOPIC, KEY)], [])
+    assert (before, await parking.requested(database, GROUP, [PLACE])) == ([(PLACE, KEY)], [])
     events = 'select "offset", class, code, attempts from drx_consumer.parked_event order by 1'
     assert await rows(database, events) == [(7, "permanent", "refused", 6), (9, "behind", "key_parked", 0)]
     assert await rows(database, "select class, code, attempts from drx_consumer.parked_key") == [
@@ -176,7 +177,7 @@ async def test_only_the_owner_of_the_partition_hears_of_a_request(ledger: Ledger
 
     assert await parking.requested(database, GROUP, [Place(TOPIC, 4), Place("other", 3)]) == []
     assert await parking.requested(database, "other", [PLACE]) == []
-    assert await parking.requested(database, GROUP, [PLACE]) == [(TOPIC, KEY)]
+    assert await parking.requested(database, GROUP, [PLACE]) == [(PLACE, KEY)]
 
 
 async def test_parking_the_same_record_twice_keeps_one(ledger: Ledger, database: Database) -> None:
@@ -241,7 +242,7 @@ async def test_parking_waits_for_the_release_of_the_same_key_and_parks_it_anew(
     """The release makes the key live; the record that fails at that moment must not be lost with the old key."""
     await parked(ledger, 7)
     async with settling(ledger) as settlement:
-        waiting = await head(settlement, TOPIC, KEY)
+        waiting = await head(settlement, KEY)
         assert waiting is not None
         if begins == "after":
             assert await release(settlement, waiting)
@@ -260,7 +261,7 @@ async def test_a_release_that_waited_for_a_parking_finds_the_record(ledger: Ledg
 
     async def release_head() -> bool:
         async with settling(ledger) as settlement:
-            waiting = await head(settlement, TOPIC, KEY)
+            waiting = await head(settlement, KEY)
             assert waiting is not None
             return await release(settlement, waiting)
 
@@ -321,12 +322,12 @@ async def test_two_releases_at_once_release_each_record_once(ledger: Ledger, dat
 
     async def release_head() -> tuple[int, bool]:
         async with settling(ledger) as settlement:
-            waiting = await head(settlement, TOPIC, KEY)
+            waiting = await head(settlement, KEY)
             assert waiting is not None
             return waiting.record.offset, await release(settlement, waiting)
 
     async with settling(ledger) as settlement:
-        waiting = await head(settlement, TOPIC, KEY)
+        waiting = await head(settlement, KEY)
         assert waiting is not None
         second = asyncio.create_task(release_head())
         await until_waiting(database)
@@ -364,3 +365,62 @@ async def fill(database: Database, *, keys: int) -> None:
             GROUP,
             keys,
         )
+
+
+async def test_a_key_that_stands_in_two_partitions_is_parked_in_each_by_itself(
+    ledger: Ledger, database: Database
+) -> None:
+    """A foreign producer partitions by another rule."""
+    other = Place(TOPIC, PLACE.partition + 1)
+    await parked(ledger, 7, 8)
+    async with ledger.begin(other, 1) as settlement:
+        await park(
+            settlement,
+            a_consumed_record(7)._replace(partition=other.partition),
+            cls="bug",
+            code="unexpected",
+            attempts=1,
+        )
+
+    here, there = await ledger.claim(PLACE), await ledger.claim(other)
+    assert (here.parked, there.parked) == (frozenset({KEY}), frozenset({KEY}))
+
+    async with ledger.begin(other, there.epoch) as settlement:
+        waiting = await head(settlement, KEY)
+        assert waiting is not None
+        assert waiting.record.partition == other.partition
+        assert await release(settlement, waiting)
+    async with settling(ledger) as settlement:
+        assert await append(settlement, a_consumed_record(9))
+
+    found = await rows(database, 'select part, "offset" from drx_consumer.parked_event order by 1, 2')
+    assert found == [(PLACE.partition, offset) for offset in (7, 8, 9)]
+
+
+async def test_records_without_a_key_are_parked_one_by_one(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no order, so that none waits behind another, and many of them fill no place of one key."""
+    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 1)
+    async with settling(ledger) as settlement:
+        for offset in (7, 8, 9):
+            await park(settlement, a_consumed_record(offset, key=None), cls="bug", code="unexpected", attempts=1)
+        assert not await append(settlement, a_consumed_record(10, key=None))
+
+    async with settling(ledger) as settlement:
+        waiting = await head(settlement, "\\null@8")
+    assert waiting is not None
+    assert waiting.record.offset == 8
+
+
+async def test_an_owner_that_was_overtaken_takes_back_no_mark_of_a_release(ledger: Ledger, database: Database) -> None:
+    await parked(ledger, 7)
+    old = await ledger.claim(PLACE)
+    async with database.transaction() as connection:
+        await mark_release(connection, GROUP, PLACE, KEY)
+    new = await ledger.claim(PLACE)
+    async with database.transaction() as connection:
+        await mark_release(connection, GROUP, PLACE, KEY)
+
+    await ledger.give_back([Ended(PLACE, old.epoch, None, [KEY])])
+    assert await rows(database, "select release_attempts from drx_consumer.parked_key") == [(2,)]
+    await ledger.give_back([Ended(PLACE, new.epoch, None, [KEY])])
+    assert await rows(database, "select release_attempts from drx_consumer.parked_key") == [(1,)]

@@ -1,17 +1,22 @@
 -- What a consumer group has settled, and what it has set aside. Keys of a table compare as bytes (`collate "C"`): cheaper,
 -- in the order that Python sorts them, and no index changes its order with the operating system's locales.
 
+-- Of all partitions of all groups, so that no epoch comes twice, also where a group was forgotten meanwhile.
+create sequence {schema}.epoch;
+
 create table {schema}.progress (
   grp text collate "C" not null,
   topic text collate "C" not null,
   part int not null,
   next_offset bigint check (next_offset >= 0),
   last_event_id text,
-  epoch bigint not null default 0,
+  epoch bigint not null,
   cluster_id text,
   adoptions int not null default 0,
   attempt_offset bigint,
   attempts int not null default 0,
+  held boolean not null default false,
+  deaths int not null default 0,
   updated_at timestamptz not null default clock_timestamp(),
   primary key (grp, topic, part)
 ) with (
@@ -22,21 +27,25 @@ comment on table {schema}.progress is 'How far a group is in a partition, and wh
 comment on column {schema}.progress.next_offset is
   'Everything below is settled; null: claimed, and nothing settled yet';
 comment on column {schema}.progress.last_event_id is 'ce_id of the record at next_offset - 1, to know the topic again';
-comment on column {schema}.progress.epoch is 'Raised by each claim; the transactions of an older one fail';
+comment on column {schema}.progress.epoch is 'A new one with each claim, never used before; the transactions of an older one fail';
 comment on column {schema}.progress.cluster_id is 'Kafka cluster that the offsets belong to';
 comment on column {schema}.progress.adoptions is 'Claims since next_offset last moved';
 comment on column {schema}.progress.attempt_offset is 'Record that was about to be handled on its own';
 comment on column {schema}.progress.attempts is 'How often attempt_offset was';
+comment on column {schema}.progress.held is 'Claimed, and not given back: its owner is at work, or died';
+comment on column {schema}.progress.deaths is 'Owners since next_offset last moved that did not give it back';
 
 create table {schema}.inbox (
   grp text collate "C" not null,
   source text collate "C" not null,
   event_id text collate "C" not null,
-  body_sha256 text not null,
+  body_sha256 bytea not null,
+  settled_at timestamptz not null default now(),
   primary key (grp, source, event_id)
 );
 comment on table {schema}.inbox is 'Events whose effects are done, or were skipped';
 comment on column {schema}.inbox.body_sha256 is 'Of the delivery; empty for a foreign record';
+comment on column {schema}.inbox.settled_at is 'When the effects were done, or given up';
 
 create table {schema}.settled (
   grp text collate "C" not null,
@@ -61,17 +70,22 @@ create table {schema}.parked_key (
   parked_at timestamptz not null default clock_timestamp(),
   release_requested_at timestamptz,
   release_requested_by text,
-  primary key (grp, topic, key)
+  release_offset bigint,
+  release_attempts int not null default 0,
+  primary key (grp, topic, part, key)
 );
-create index parked_key_of_place on {schema}.parked_key (grp, topic, part);
+create index parked_key_by_name on {schema}.parked_key (grp, topic, key);
 create index parked_key_to_release on {schema}.parked_key (grp, topic, part, release_requested_at)
   where release_requested_at is not null;
 comment on table {schema}.parked_key is
-  'Keys set aside: later records of a key wait behind the one that failed. Its row is the lock of all that concerns it';
+  'Keys set aside: later records of a key in its partition wait behind the one that failed. Its row is the lock of all that concerns it';
 comment on column {schema}.parked_key.key is
-  'The record key where it is text; else \x and hex, \null for none, \h and a SHA-256 for a very long one';
+  'The record key where it is text; else \x and hex, \null@ and the offset for none, \h and a SHA-256 for a very long one';
 comment on column {schema}.parked_key.class is 'Class of failure: transient, permanent, poison, bug; operator: set aside by hand';
 comment on column {schema}.parked_key.release_requested_at is 'From when on the owner may release it; null: not asked for';
+comment on column {schema}.parked_key.release_offset is 'First record of the key when its release last began';
+comment on column {schema}.parked_key.release_attempts is
+  'How often its release began there, and neither ended nor was interrupted in order';
 
 create table {schema}.parked_event (
   grp text collate "C" not null,
@@ -91,13 +105,33 @@ create table {schema}.parked_event (
   code text not null,
   attempts int not null,
   parked_at timestamptz not null default clock_timestamp(),
+  group_offset bigint,
   primary key (grp, topic, part, "offset"),
-  foreign key (grp, topic, key) references {schema}.parked_key
+  foreign key (grp, topic, part, key) references {schema}.parked_key
 );
-create index parked_event_of_key on {schema}.parked_event (grp, topic, key, "offset");
+create index parked_event_of_key on {schema}.parked_event (grp, topic, part, key, "offset");
 comment on table {schema}.parked_event is 'Records of parked keys, whole; released from the lowest offset of a key on';
 comment on column {schema}.parked_event.headers is '[[name, base64 of its bytes], …], in order';
 comment on column {schema}.parked_event.class is 'As of the key; behind: it waits for an earlier one';
+comment on column {schema}.parked_event.group_offset is
+  'Sum of the next_offset of the group when the record failed; null: it did not';
+
+create table {schema}.park_breaker (
+  grp text collate "C" primary key,
+  opened_at timestamptz,
+  counted_from timestamptz not null default '-infinity'
+);
+comment on table {schema}.park_breaker is 'Groups that have parked too much at some time';
+comment on column {schema}.park_breaker.opened_at is 'Since when no process of the group settles anything; null: closed';
+comment on column {schema}.park_breaker.counted_from is 'When an operator last closed it: what was parked before is known';
+
+create table {schema}.job (
+  grp text collate "C" not null,
+  number int not null,
+  ran_at timestamptz not null,
+  primary key (grp, number)
+);
+comment on table {schema}.job is 'When each periodic job of a group ran last, whichever process ran it';
 
 create table {schema}.audit (
   number bigint generated always as identity primary key,

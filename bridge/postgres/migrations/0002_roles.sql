@@ -22,17 +22,23 @@ begin
   if exists (select from pg_roles where rolname = 'drx_consumer') then
     grant usage on schema {schema} to drx_consumer;
     grant select on {schema}.schema_migration to drx_consumer;
-    grant select, insert, update on {schema}.progress to drx_consumer;
+    grant usage on sequence {schema}.epoch to drx_consumer;
+    grant select, insert, update on {schema}.progress, {schema}.park_breaker, {schema}.job to drx_consumer;
     grant select, insert on {schema}.inbox to drx_consumer;
     grant select, insert, delete on {schema}.settled to drx_consumer;
     grant select, insert, update, delete on {schema}.parked_key, {schema}.parked_event to drx_consumer;
+    -- Whether the group was forgotten since its tables were made.
+    grant select (number, at, grp, verb) on {schema}.audit to drx_consumer;
   end if;
 
   -- A person at the command line: decides on parked keys, starts and forgets groups, and cannot undo the trace of it.
   if exists (select from pg_roles where rolname = 'drx_operator') then
     grant usage on schema {schema} to drx_operator;
     grant select on {schema}.schema_migration to drx_operator;
+    grant usage on sequence {schema}.epoch to drx_operator;
     grant select, insert, update, delete on {schema}.progress to drx_operator;
+    grant select, update, delete on {schema}.park_breaker to drx_operator;
+    grant select, delete on {schema}.job to drx_operator;
     grant select, insert, delete on {schema}.inbox, {schema}.settled to drx_operator;
     grant select, delete on {schema}.parked_key, {schema}.parked_event to drx_operator;
     grant update (release_requested_at, release_requested_by) on {schema}.parked_key to drx_operator;
@@ -44,6 +50,7 @@ begin
   if exists (select from pg_roles where rolname = 'drx_reader') then
     grant usage on schema {schema} to drx_reader;
     grant select on {schema}.schema_migration, {schema}.progress, {schema}.inbox, {schema}.settled to drx_reader;
+    grant select on {schema}.park_breaker, {schema}.job to drx_reader;
     grant select (grp, topic, part, class, code, attempts, parked_at, release_requested_at, release_requested_by)
       on {schema}.parked_key to drx_reader;
     grant select (grp, topic, part, "offset", timestamp_ms, source, event_id, event_type, body_sha256, class, code,

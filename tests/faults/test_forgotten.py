@@ -1,0 +1,61 @@
+"""A member that is frozen while its group is forgotten and begun anew, then thaws: what it holds has no effect.
+
+Epochs that began again with the group would let it pass the fence, and the new owner would go on behind the
+records that it settles, without having applied those before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import get_args
+
+import pytest
+
+from bridge.runtime.failpoints import BEFORE_FENCE
+from tests.faults.appending import Mode, appending
+from tests.faults.scene import Ground, Scene
+from tests.faults.test_zombies import POINTS, has_left, is_frozen
+from tests.integration.consumer_process import consumer_environment, drx_consumer
+from tests.integration.service_process import until
+from tests.postgres import execute
+from tests.topic_filler import Lives
+
+pytestmark = pytest.mark.kafka
+
+RECORDS = 600
+MAX_POLL_S = "8"
+CASES = get_args(Mode)
+
+
+def play(ground: Ground, case: Mode, seed: int) -> None:
+    """Freeze one in the middle of the log, and its successor at the beginning; thaw the first, then the other."""
+    with appending(ground, case, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
+        scene.write()
+        zombie = scene.member(f"{BEFORE_FENCE}:stop@{POINTS[case][BEFORE_FENCE]}", KAFKA__MAX_POLL_S=MAX_POLL_S)
+        until(lambda: is_frozen(zombie), what="a frozen member")
+        until(lambda: _forgotten(scene), what="a group without members, forgotten")
+        execute(scene.dsn, "truncate appended, counted")
+        successor = scene.member(f"{BEFORE_FENCE}:stop@1")
+        until(lambda: is_frozen(successor), what="a frozen successor")
+        zombie.thaw()
+        until(lambda: has_left(zombie), what="a member that knows that it was away")
+        successor.thaw()
+        scene.finish()
+
+
+def _forgotten(scene: Scene) -> bool:
+    """Whether the verb has succeeded; Kafka counts a frozen member for its session."""
+    env = consumer_environment(
+        bootstrap_servers=scene.ground.bootstrap_servers,
+        dsn=scene.dsn,
+        env=scene.subject.environment,
+        **scene.subject.settings,
+    )
+    code, _, _ = asyncio.run(drx_consumer(env, "forget", scene.subject.name, "--reason", "a drill"))
+    return code == 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_member_of_before_the_forgetting_settles_nothing(played: Callable[[], None]) -> None:
+    played()
