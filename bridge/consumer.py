@@ -129,7 +129,7 @@ Job = Callable[[Any], Awaitable[None]]
 
 
 class PeriodicJob(NamedTuple):
-    """Work beside the events: `run` gets a connection inside a transaction, one process of the group at a time."""
+    """Work beside the events: `run` gets a connection inside a transaction, once a period in the whole group."""
 
     run: Job
     every_s: float

@@ -1,9 +1,10 @@
-"""Run a consumer's periodic jobs beside its events: each in a transaction, one process of the group at a time."""
+"""Run a consumer's periodic jobs beside its events: each once a period in its group, whichever process is due first."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 import structlog
 
@@ -15,6 +16,14 @@ from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
 
+# The row is locked until the job has ended, so that a job that fails leaves it as it was, and the next one is due.
+_IS_OURS = """
+insert into drx_consumer.job as j (grp, number, ran_at) values ($1, $2, now())
+on conflict (grp, number) do update set ran_at = now() where j.ran_at <= now() - $3::interval
+returning true
+"""
+# Of a period: the clocks that wait for it and the database's are not the same.
+DUE = 0.9
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended($1, 0))"
 
 
@@ -38,7 +47,7 @@ class Jobs:
         while not stop.is_set():
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    await self._once(f"job {self._group} {number}", job)
+                    await self._once(number, job)
             except BridgeError as exc:
                 log.warning("worker.job_failed", group=self._group, code=exc.code)
             except TimeoutError:
@@ -47,8 +56,10 @@ class Jobs:
                 log.error("worker.job_failed", group=self._group, code="bug", where=trail(exc))
             await pause(stop, job.every_s)
 
-    async def _once(self, name: str, job: PeriodicJob) -> None:
+    async def _once(self, number: int, job: PeriodicJob) -> None:
         async with self._database.transaction() as connection:
             # Another process of the group that is at it is not waited for.
-            if await connection.fetchval(_TRY_LOCK, name):
+            if not await connection.fetchval(_TRY_LOCK, f"job {self._group} {number}"):
+                return
+            if await connection.fetchval(_IS_OURS, self._group, number, timedelta(seconds=DUE * job.every_s)):
                 await job.run(connection)

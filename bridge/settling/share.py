@@ -19,7 +19,8 @@ from bridge.settling.window import Mark, Window
 # kills lie behind them, there will be more deaths, and after so many all that a window may hold are.
 CAREFUL_FIRST = BATCH_RECORDS
 DEATHS_MANY = 3
-# Headers and our own objects around key and value, as `sys.getsizeof` counts them for a record of the contract.
+# Our own objects around key, value and headers, and the headers of a record of the contract, as `sys.getsizeof` counts
+# them.
 OVERHEAD_BYTES = 2_048
 # Without a settled or released record before a partition counts as waiting: a record that fails is tried five times,
 # with pauses of 30 s at most, and ten times at a sink in a brown-out.
@@ -126,13 +127,14 @@ class Share:
 
     def name(self, record: ConsumedRecord) -> tuple[Place, str]:
         """Return what the circuit knows the key of a record by."""
-        return self.place, key_text(record.key)
+        return self.place, key_text(record)
 
     def take(self, record: ConsumedRecord, *, now: float) -> bool:
         """Take a record into the window; False when it was settled before."""
         if not self.window.unsettled:
             self.moved_at = now
-        size = OVERHEAD_BYTES + len(record.value or b"")
+        size = OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
+        size += sum(len(content) for _, content in record.headers)  # of another producer they may be of any size
         return self.window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now)
 
     def open(self, offset: int) -> None:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from bridge.consumer import Job, PeriodicJob
 from bridge.errors import TransientError
 from bridge.postgres.jobs import Jobs
+from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from bridge.postgres.pool import Connection, Database, open_database
 from tests.kafka import HANG_S, until
 
@@ -22,14 +23,17 @@ SOON_S = 0.01
 @pytest.fixture
 async def database(postgres: str) -> AsyncIterator[Database]:
     async with open_database(postgres, size=4, application_name="test") as opened:
+        await migrate(opened, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
         yield opened
 
 
 @asynccontextmanager
-async def running(database: Database, job: Job, *, timeout_s: float = HANG_S) -> AsyncIterator[None]:
+async def running(
+    database: Database, job: Job, *, timeout_s: float = HANG_S, every_s: float = SOON_S
+) -> AsyncIterator[None]:
     """Run one job of the group `desk`, as one process of it does."""
     stop = asyncio.Event()
-    jobs = Jobs([PeriodicJob(job, SOON_S)], group="desk", database=database, timeout_s=timeout_s)
+    jobs = Jobs([PeriodicJob(job, every_s)], group="desk", database=database, timeout_s=timeout_s)
     task = asyncio.create_task(jobs.run(stop))
     try:
         yield
@@ -65,6 +69,28 @@ async def test_one_process_of_a_group_runs_a_job_at_a_time(database: Database) -
             await until(lambda: "quick" in runs)
             stop.set()
             await task
+
+
+async def test_a_job_runs_once_a_period_in_its_group_and_not_in_each_process(database: Database) -> None:
+    runs: list[str] = []
+    an_hour = 3600.0
+
+    def named(name: str) -> Job:
+        async def work(_: Connection) -> None:
+            runs.append(name)
+
+        return work
+
+    async with running(database, named("first"), every_s=an_hour):
+        await until(lambda: runs == ["first"])
+    async with running(database, named("second"), every_s=an_hour):
+        pass  # its first look has ended when it has stopped
+    async with database.transaction() as connection:
+        await connection.execute("update drx_consumer.job set ran_at = ran_at - interval '1 hour'")
+    async with running(database, named("third"), every_s=an_hour):
+        await until(lambda: len(runs) > 1)
+
+    assert runs == ["first", "third"]
 
 
 @pytest.mark.parametrize(
