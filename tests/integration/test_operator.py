@@ -428,7 +428,7 @@ async def test_a_forgotten_group_leaves_only_the_trace_of_it(ledger: Ledger, dat
 
     forgotten = await forget_group(database, GROUP, actor="ann", reason="rebuilt as desk-2")
 
-    assert forgotten == (1, 2, 2, 1, 2)
+    assert forgotten == (1, 2, 2, 1, 2, 0)
     tables = await everything(database)
     assert {table for table, content in tables.items() if any(GROUP in row for row in content)} == {"audit"}
     assert len(tables["progress"]) == 1
