@@ -13,7 +13,7 @@ def test_what_no_reader_sees_is_no_lag_once_it_has_been_passed() -> None:
     progress = Progress(0, now=0.0)
     progress.offered([a_record(0)])
     before = progress.lag(2, position=2, now=0.0, now_ms=2_000)
-    progress.observe(1, halted=False, now=1.0)
+    progress.observe(1, activity=1, halted=False, now=1.0)
 
     assert before == (2, 1.0)
     assert progress.lag(2, position=2, now=1.0, now_ms=2_000) == (0, 0.0)
@@ -22,7 +22,7 @@ def test_what_no_reader_sees_is_no_lag_once_it_has_been_passed() -> None:
 def test_what_has_not_been_read_yet_is_lag() -> None:
     progress = Progress(0, now=0.0)
     progress.offered([a_record(0)])
-    progress.observe(1, halted=False, now=1.0)
+    progress.observe(1, activity=1, halted=False, now=1.0)
 
     assert progress.lag(3, position=2, now=1.0, now_ms=2_000)[0] == 1
     assert progress.lag(3, position=None, now=1.0, now_ms=2_000)[0] == 2
