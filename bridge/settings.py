@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from bridge.errors import ConfigError
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import (
     MESSAGE_MAX_BYTES,
@@ -16,7 +19,8 @@ from bridge.kafka.record import (
     MESSAGE_MAX_MOST_BYTES,
     RAW_HEAD_MAX_BYTES,
 )
-from bridge.runtime.configuration import FileSettings, Section, read_settings
+from bridge.runtime.configuration import FileSettings, Section, prefix_of, read_settings
+from bridge.spool.keys import CURRENT
 
 PREFIX = "BRIDGE_"
 # What the end of a process may take beside its waits, where the grace period leaves as much.
@@ -26,6 +30,19 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 # RFC 7230 bounds nothing here; 64 keeps a name readable as a path segment, a metric label and a log field.
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+
+Profile = Literal["development", "production"]
+RiskName = Literal["plaintext_kafka", "generated_spool_key", "debug_log"]
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What the profile `production` refuses, in words that follow its name, and what to do instead."""
+
+    name: RiskName
+    says: str
+    advice: str
 
 
 def _tolerance(value: object) -> object:
@@ -186,6 +203,35 @@ class Log(Section):
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
+class Accept(Section):
+    """What the profile `production` would refuse, and the operator has decided to accept."""
+
+    risks: str = Field("", description=f"of {', '.join(get_args(RiskName))}; separated by commas")
+
+    @field_validator("risks")
+    @classmethod
+    def _are_known(cls, value: str) -> str:
+        unknown = {name.strip() for name in value.split(",")} - {"", *get_args(RiskName)}
+        if unknown:
+            msg = f"the names are {', '.join(get_args(RiskName))}"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that are given."""
+        return frozenset(name.strip() for name in self.risks.split(",")) - {""}
+
+
+def risks_of(kafka: Brokers, log: Log, prefix: str) -> Iterator[Risk]:
+    """Yield what both kinds of process may have."""
+    if kafka.security_protocol.endswith("PLAINTEXT"):
+        says = f"{kafka.security_protocol} carries health information, and any password, in clear"
+        yield Risk("plaintext_kafka", says, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
+    if log.level == "debug":
+        yield Risk("debug_log", "libraries log what we have not read", f"set {prefix}LOG__LEVEL to info")
+
+
 class Settings(FileSettings):
     """The whole configuration of the bridge, immutable."""
 
@@ -196,6 +242,8 @@ class Settings(FileSettings):
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
         description="name of this process in drx_ordinal; distinct for each replica",
     )
+    profile: Profile = Field("development", description="production refuses to start with what accept.risks names")
+    accept: Accept = Accept()
     http: Http = Http()
     management: Management = Management()
     kafka: Kafka = Kafka()
@@ -206,6 +254,17 @@ class Settings(FileSettings):
     shutdown: Shutdown = Shutdown()
     heartbeat: Heartbeat = Heartbeat()
     log: Log = Log()
+
+    @property
+    def risks(self) -> list[Risk]:
+        """What the profile `production` refuses unless it is accepted."""
+        found = list(risks_of(self.kafka, self.log, PREFIX))
+        key_dir = self.spool.key_dir
+        if self.spool.enabled and (key_dir is None or not (key_dir / CURRENT).is_file()):
+            where = "beside what it seals" if key_dir is None else f"in {key_dir}, where there is none now"
+            advice = f"make one, back it up, and set {PREFIX}SPOOL__KEY_DIR to its directory"
+            found.append(Risk("generated_spool_key", f"the start would make the spool's key {where}", advice))
+        return found
 
     @property
     def spool_after_s(self) -> float:
@@ -234,6 +293,33 @@ class Settings(FileSettings):
             )
             raise ValueError(msg)
         return self
+
+
+def refused(profile: Profile, risks: Collection[Risk], accept: Accept) -> list[Risk]:
+    """Return those with which a process of this profile does not start."""
+    return [risk for risk in risks if profile == "production" and risk.name not in accept.names]
+
+
+def refuse_risks(settings: Settings) -> None:
+    """See that the profile allows these settings.
+
+    Raises:
+        ConfigError: It does not; the message names each.
+    """
+    refuse(refused(settings.profile, settings.risks, settings.accept), prefix_of(Settings))
+
+
+def refuse(risks: Collection[Risk], prefix: str) -> None:
+    """Refuse to start if there are any.
+
+    Raises:
+        ConfigError: There are.
+    """
+    if risks:
+        listed = "; ".join(f"{risk.name}: {risk.says} → {risk.advice}" for risk in risks)
+        names = ",".join(risk.name for risk in risks)
+        msg = f"the profile production refuses {listed}; or accept it: {prefix}ACCEPT__RISKS={names}"
+        raise ConfigError(msg)
 
 
 def load_settings() -> Settings:

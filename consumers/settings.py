@@ -12,7 +12,18 @@ from pydantic_settings import SettingsConfigDict
 
 from bridge.errors import ConfigError
 from bridge.runtime.configuration import FileSettings, Section, read_settings
-from bridge.settings import Brokers, Log, Management, RegistryAddress, Seconds
+from bridge.settings import Accept as AcceptedRisks
+from bridge.settings import (
+    Brokers,
+    Log,
+    Management,
+    Profile,
+    RegistryAddress,
+    Seconds,
+    refuse,
+    refused,
+    risks_of,
+)
 
 PREFIX = "CONSUMER_"
 # A name is a group id, a metric label and, in capitals, part of a variable's name.
@@ -87,7 +98,7 @@ class Postgres(Section):
         return first
 
 
-class Accept(Section):
+class Accept(AcceptedRisks):
     """What a start would refuse, and the operator has looked at; to be taken out again afterwards."""
 
     cluster_id: str | None = Field(None, description="the Kafka cluster that stored offsets are now to be of")
@@ -106,6 +117,7 @@ class ConsumerSettings(FileSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
+    profile: Profile = Field("development", description="production refuses to start with what accept.risks names")
     kafka: Kafka = Kafka()
     registry: Registry = Registry()
     postgres: Postgres = Postgres()
@@ -131,6 +143,16 @@ class ConsumerSettings(FileSettings):
         """Return the consumer's own settings, keys in lower case."""
         own: Mapping[str, str] = getattr(self, section(consumer))
         return own
+
+
+def refuse_risks(settings: ConsumerSettings) -> None:
+    """See that the profile allows these settings.
+
+    Raises:
+        ConfigError: It does not; the message names each.
+    """
+    risks = list(risks_of(settings.kafka, settings.log, PREFIX))
+    refuse(refused(settings.profile, risks, settings.accept), PREFIX)
 
 
 def section(consumer: str) -> str:

@@ -21,7 +21,7 @@ from bridge.registry.client_credentials import read_credentials
 from bridge.registry.client_errors import IdsMissingError, RegistryUnavailableError
 from bridge.registry.ids import newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
-from bridge.settings import Registry, Settings, Source
+from bridge.settings import Registry, Settings, Source, refused
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -46,6 +46,21 @@ class Finding:
     verdict: Verdict
     says: str
     advice: str = ""
+
+
+def check_profile(settings: Settings) -> Iterator[Finding]:
+    """Say of each risk whether the profile refuses it, it is accepted, or only production would refuse it."""
+    stops = refused(settings.profile, settings.risks, settings.accept)
+    for risk in settings.risks:
+        says = f"{settings.profile}: {risk.name}: {risk.says}"
+        if risk in stops:
+            yield Finding("profile", "failed", says, f"{risk.advice}, or accept it in BRIDGE_ACCEPT__RISKS")
+        elif settings.profile == "production":
+            yield Finding("profile", "warning", f"{says}; accepted", risk.advice)
+        else:
+            yield Finding("profile", "ok", f"{says}; production would refuse it")
+    if not settings.risks:
+        yield Finding("profile", "ok", f"{settings.profile}: nothing that production refuses")
 
 
 def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:

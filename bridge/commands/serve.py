@@ -14,7 +14,7 @@ from bridge.app import run_ingress
 from bridge.errors import BridgeError
 from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import configure_logging, trail
-from bridge.settings import load_settings
+from bridge.settings import load_settings, refuse_risks
 
 if sys.platform == "win32":
     new_event_loop = asyncio.new_event_loop
@@ -31,6 +31,7 @@ GC_THRESHOLD = 10_000
 def serve() -> int:
     """Run the ingress until SIGTERM or SIGINT, configured by BRIDGE_… variables and BRIDGE_CONFIG."""
     settings = load_settings()
+    refuse_risks(settings)
     configure_logging(level=settings.log.level, style=settings.log.format)
     # What is loaded by now is never garbage: not looking through it again saves 3 % of the CPU, the threshold 4 %.
     gc.collect()

@@ -25,7 +25,7 @@ from bridge.runtime.command_line import audit_options
 from bridge.runtime.lifecycle import INTERRUPTED, run_workers, stop_on_signals
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
-from bridge.settings import Settings, load_settings
+from bridge.settings import Settings, load_settings, refuse_risks
 from bridge.spool.local_disk import LocalDisk, is_locked
 from bridge.spool.reading import ORDER_S
 from bridge.spool.recovery import segment_numbers
@@ -128,6 +128,7 @@ def drain(
     directory, key_dir = placed(directory, key_dir)
     log_errors_to_stderr()
     settings = load_settings()
+    refuse_risks(settings.model_copy(update={"spool": settings.spool.model_copy(update={"enabled": False})}))
     spool = settings.spool.model_copy(update={"enabled": True, "dir": directory, "key_dir": key_dir})
     if is_locked(directory):
         raise ConfigError(_refusal(directory, LOCKED))

@@ -15,6 +15,7 @@ from bridge.runtime.lifecycle import FAILED, INTERRUPTED
 from bridge.runtime.logging import configure_logging, trail
 from consumers.app import run_consumer
 from consumers.commands.installed import choose
+from consumers.settings import refuse_risks
 
 if sys.platform == "win32":
     new_event_loop = asyncio.new_event_loop
@@ -34,6 +35,7 @@ def run(name: str) -> int:
     # Said before anything is set up; later it could only be not ready.
     chosen.settings.postgres.address()
     chosen.settings.kafka.connection.options()
+    refuse_risks(chosen.settings)
     configure_logging(level=chosen.settings.log.level, style=chosen.settings.log.format)
     gc.collect()
     gc.freeze()

@@ -109,7 +109,7 @@ def test_a_sum_over_the_settings_stands_on_the_pods(rendered: Rendered) -> None:
 def test_another_setting_is_another_sum() -> None:
     values = load("minimal")
     before = render(values).one("StatefulSet")["spec"]["template"]["metadata"]["annotations"]
-    values["ingress"]["log"] = {"level": "debug"}
+    values["ingress"]["log"] = {"level": "warning"}
 
     assert render(values).one("StatefulSet")["spec"]["template"]["metadata"]["annotations"] != before
 

@@ -70,6 +70,7 @@ class Site:
         values["ingress"] |= {"sources": {self.source: settings | {"environment": "sandbox"}}, "kafka": {}}
         values["consumers"]["read_model"]["kafka"] = {}
         over = {
+            "accept": ["plaintext_kafka"],
             "kafka": {"bootstrapServers": self.bootstrap_servers, "securityProtocol": "PLAINTEXT", **(kafka or {})},
             "ingress": ingress,
             "consumers": {"read_model": {"options": {"schema": self.schema}}},

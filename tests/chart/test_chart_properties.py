@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from bridge.settings import load_settings
+from bridge.settings import load_settings, refused
 from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import load_settings as load_consumer_settings
@@ -49,6 +49,7 @@ INGRESS = some(
         capacityBytes=st.integers(1_048_576, 2**40),
         volume=some(sizeGi=st.integers(0, 4096)),
     ),
+    log=some(level=st.sampled_from(["debug", "info"])),
     preStopSleepS=st.integers(5, 30),
     shutdown=some(drainS=SECONDS, flushS=SECONDS, graceS=st.integers(1, 200)),
     kafka=some(credentialsSecret=MAYBE, clientCertificateSecret=MAYBE),
@@ -66,6 +67,8 @@ READ_MODEL = some(
 )
 VALUES = some(
     nameOverride=MAYBE,
+    profile=st.sampled_from(["development", "production"]),
+    accept=st.lists(st.sampled_from(["plaintext_kafka", "debug_log"]), unique=True),
     kafka=some(
         securityProtocol=st.sampled_from(["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]),
         partitions=st.integers(1, 24),
@@ -114,7 +117,11 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
         os.environ |= found
         try:
             if name.partition("/")[0] in {"StatefulSet", "Deployment"} and name.endswith("ingress"):
-                assert load_settings().sources
+                settings = load_settings()
+                assert settings.sources
+                # The key is a file on a mount that is not here.
+                risks = {each.name for each in refused(settings.profile, settings.risks, settings.accept)}
+                assert risks <= {"generated_spool_key"}
             elif found:
                 read_options(ReadModelOptions, NAME, load_consumer_settings([NAME]).options(NAME))
         finally:

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from bridge.commands.doctor import doctor
-from bridge.commands.doctor_checks import Finding, check_disk, check_registry, check_sources
+from bridge.commands.doctor_checks import Finding, check_disk, check_profile, check_registry, check_sources
 from bridge.dev.ports import free_port
 from bridge.kafka.routing import RoutingTable
 from bridge.settings import Registry, Settings, Source
@@ -59,6 +59,32 @@ def test_a_source_with_a_secret_is_fine(tmp_path: Path) -> None:
 
     assert [(each.check, each.verdict) for each in findings] == [("source drx", "ok"), ("secrets drx", "ok")]
     assert "current (v1, no end)" in findings[1].says
+
+
+@pytest.mark.parametrize(
+    ("profile", "risks", "verdicts"),
+    [
+        ("development", "", ["ok", "ok"]),
+        ("production", "", ["failed", "failed"]),
+        ("production", "plaintext_kafka", ["warning", "failed"]),
+    ],
+)
+def test_each_risk_is_said_with_what_becomes_of_it(profile: str, risks: str, verdicts: list[str]) -> None:
+    settings = Settings.model_validate({"profile": profile, "accept": {"risks": risks}})
+
+    findings = list(check_profile(settings))
+
+    assert [each.verdict for each in findings] == verdicts
+    assert ["plaintext_kafka" in findings[0].says, "generated_spool_key" in findings[1].says] == [True, True]
+
+
+def test_without_risks_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "current").touch()
+    given = {"kafka": {"security_protocol": "SSL"}, "spool": {"key_dir": tmp_path}, "profile": "production"}
+
+    (finding,) = check_profile(Settings.model_validate(given))
+
+    assert (finding.verdict, finding.advice) == ("ok", "")
 
 
 def test_without_sources_nothing_would_be_accepted() -> None:
@@ -157,6 +183,6 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
 
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
-    checks = ["config", "sources", "kafka", "registry", "spool", "spool", "spool", "disk"]
+    checks = ["config", "profile", "profile", "sources", "kafka", "registry", "spool", "spool", "spool", "disk"]
     assert [line.split()[1] for line in lines] == checks
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)

@@ -107,6 +107,7 @@ def good(tmp_path: Path, taken: int) -> dict[str, str]:
         ({"BRIDGE_HTTP": VALUE}, "BRIDGE_<SECTION>", "use BRIDGE_<SECTION>__<NAME>"),
         ({"BRIDGE_HTTP__DEADLINE_S": "20"}, "http.deadline_s", "less than shutdown.drain_s"),
         ({"BRIDGE_LOG__LEVEL": VALUE}, "BRIDGE_LOG__LEVEL", "'debug', 'info'"),
+        ({"BRIDGE_ACCEPT__RISKS": f"debug_log,{VALUE}"}, "BRIDGE_ACCEPT__RISKS", "plaintext_kafka"),
         ({f"{SOURCE}ENVIRONMENT": VALUE}, f"{SOURCE}ENVIRONMENT", "'production' or 'sandbox'"),
         ({"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "BRIDGE_KAFKA", "sasl_mechanism"),
     ],
@@ -143,6 +144,51 @@ def test_a_process_that_cannot_work_ends_before_it_answers(
 
     assert named in line
     assert said in line
+
+
+RISKS = {
+    "plaintext_kafka": {"BRIDGE_KAFKA__SECURITY_PROTOCOL": "PLAINTEXT"},
+    "debug_log": {"BRIDGE_LOG__LEVEL": "debug"},
+    "generated_spool_key": {"BRIDGE_SPOOL__KEY_DIR": "/absent"},
+}
+
+
+@pytest.fixture
+def guarded(good: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """Give settings that production takes; the port is taken, so that no start goes well."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "current").write_text("spk_")
+    return good | {
+        "BRIDGE_PROFILE": "production",
+        "BRIDGE_KAFKA__SECURITY_PROTOCOL": "SSL",
+        "BRIDGE_SPOOL__KEY_DIR": str(tmp_path / "keys"),
+    }
+
+
+@pytest.mark.parametrize("name", RISKS)
+def test_production_refuses_each_risk_and_says_how_it_is_accepted(run: Run, guarded: dict[str, str], name: str) -> None:
+    line = complaint(run("serve", env=guarded | RISKS[name]))
+
+    assert f"production refuses {name}: " in line
+    assert line.endswith(f"BRIDGE_ACCEPT__RISKS={name}")
+
+
+def test_production_names_all_that_it_refuses_at_once(run: Run, guarded: dict[str, str]) -> None:
+    line = complaint(run("serve", env=guarded | RISKS["plaintext_kafka"] | RISKS["debug_log"]))
+
+    assert line.endswith("accept it: BRIDGE_ACCEPT__RISKS=plaintext_kafka,debug_log")
+
+
+@pytest.mark.parametrize("profile", ["production", "development"])
+def test_what_is_accepted_or_no_production_goes_on(guarded: dict[str, str], taken: int, profile: str) -> None:
+    env = guarded | RISKS["plaintext_kafka"] | RISKS["debug_log"] | RISKS["generated_spool_key"]
+    accepted = {"BRIDGE_ACCEPT__RISKS": "plaintext_kafka, debug_log,generated_spool_key"}
+
+    line = complaint(
+        run_process("serve", env=env | (accepted if profile == "production" else {"BRIDGE_PROFILE": profile}))
+    )
+
+    assert str(taken) in line
 
 
 def test_without_a_source_there_is_nothing_to_serve(good: dict[str, str]) -> None:

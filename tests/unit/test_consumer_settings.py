@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.runtime.configuration import masked
-from consumers.settings import Postgres, load_settings
+from consumers.settings import Postgres, load_settings, refuse_risks
 
 INSTALLED = ["read_model", "refill-desk"]
 
@@ -124,3 +124,19 @@ def test_a_file_without_a_dsn_is_named(tmp_path: Path, content: str | None) -> N
 def test_no_database_is_a_mistake_that_says_what_to_set() -> None:
     with pytest.raises(ConfigError, match="CONSUMER_POSTGRES__DSN or CONSUMER_POSTGRES__DSN_FILE"):
         Postgres().address()
+
+
+def test_production_refuses_what_is_in_clear_or_talkative_until_it_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, CONSUMER_LOG__LEVEL="debug")
+    refuse_risks(load_settings(INSTALLED))
+
+    given(monkeypatch, CONSUMER_PROFILE="production")
+    with pytest.raises(ConfigError, match="CONSUMER_ACCEPT__RISKS=plaintext_kafka,debug_log"):
+        refuse_risks(load_settings(INSTALLED))
+
+    given(monkeypatch, CONSUMER_ACCEPT__RISKS="debug_log")
+    with pytest.raises(ConfigError, match=r"CONSUMER_ACCEPT__RISKS=plaintext_kafka$"):
+        refuse_risks(load_settings(INSTALLED))
+
+    given(monkeypatch, CONSUMER_KAFKA__SECURITY_PROTOCOL="SSL")
+    refuse_risks(load_settings(INSTALLED))

@@ -47,6 +47,9 @@ kafka.password: a secret has no place in values, which are kept with the release
 {{- if $kafka.caSecret }}
 kafka.caSecret: is set, but {{ $kafka.securityProtocol }} uses no certificates; set kafka.securityProtocol to SSL or SASL_SSL
 {{- end }}
+{{- if and (eq .Values.profile "production") (not (has "plaintext_kafka" .Values.accept)) }}
+kafka.securityProtocol: {{ $kafka.securityProtocol }} carries health information in clear, and profile is production; set SSL or SASL_SSL, or add plaintext_kafka to accept
+{{- end }}
 {{- range $name, $source := .Values.ingress.sources }}
 {{- if eq $source.environment "production" }}
 kafka.securityProtocol: {{ $kafka.securityProtocol }} carries what source {{ $name }} sends in clear, and that is production; set SSL or SASL_SSL
@@ -177,6 +180,9 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- end }}
 {{- if and $component.kafka.clientCertificateSecret (not (has $protocol (list "SSL" "SASL_SSL"))) }}
 {{ $path }}.kafka.clientCertificateSecret: is set, but {{ $protocol }} uses no certificates; set kafka.securityProtocol to SSL or SASL_SSL
+{{- end }}
+{{- if and (eq $component.log.level "debug") (eq $root.Values.profile "production") (not (has "debug_log" $root.Values.accept)) }}
+{{ $path }}.log.level: is debug, and profile is production; set info, or add debug_log to accept
 {{- end }}
 {{- if and $component.registry.credentialsSecret (not $root.Values.registry.url) }}
 {{ $path }}.registry.credentialsSecret: is set, but there is no registry; set registry.url, or leave this empty

@@ -4,6 +4,8 @@
 {{- $prefix := index . 1 -}}
 {{- $component := index . 2 -}}
 {{- $kafka := $root.Values.kafka -}}
+{{ $prefix }}_PROFILE: {{ $root.Values.profile | quote }}
+{{ $prefix }}_ACCEPT__RISKS: {{ join "," $root.Values.accept | quote }}
 {{ $prefix }}_KAFKA__BOOTSTRAP_SERVERS: {{ $kafka.bootstrapServers | quote }}
 {{ $prefix }}_KAFKA__SECURITY_PROTOCOL: {{ $kafka.securityProtocol | quote }}
 {{- if hasPrefix "SASL" $kafka.securityProtocol }}
