@@ -26,6 +26,9 @@ from typing import Any, Literal
 import orjson
 import structlog
 
+if sys.platform != "win32":
+    import resource
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # Innermost places that are logged; a line stays well under 8 KiB.
 TRAIL_MAX = 20
@@ -33,7 +36,7 @@ TRAIL_MAX = 20
 QUEUE_MAX = 8192
 # To a pipe the kernel writes so much whole or not at all (pipe(7)), so that a kill tears no line and other writers mix
 # none up; to anything else there is no such promise, and this bounds one write.
-PIPE_WRITE_MAX = select.PIPE_BUF
+PIPE_WRITE_MAX = getattr(select, "PIPE_BUF", 512)
 WRITE_MAX = 65_536
 # After a write, lines gather for this long: under load the thread is woken 100 times a second and not once a line.
 GATHER_S = 0.01
@@ -247,6 +250,22 @@ def configure_logging(*, level: str, style: Literal["auto", "json", "console"]) 
     root.setLevel(max(LEVELS[level], logging.WARNING))
 
 
+def keep_values_in() -> None:
+    """Log what nobody catches by its places, where Python would write its text, and have no core dumped.
+
+    Both would hold values. For a process of its own, once.
+    """
+    sys.excepthook = lambda _kind, exc, _trace: _log_uncaught(exc)
+    threading.excepthook = lambda unhandled: _log_uncaught(unhandled.exc_value)
+    sys.unraisablehook = lambda unraisable: _log_uncaught(unraisable.exc_value)
+    logging.captureWarnings(capture=True)
+    if sys.platform != "win32":
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        # Of 1 byte there is no file, and Linux takes just this limit for "no program either" (fs/coredump.c).
+        limit = 0 if hard == 0 else 1
+        resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
 def log_errors_to_stderr() -> None:
     """Have a command say on standard error what a human must look at, and nothing else."""
     structlog.configure(
@@ -259,6 +278,10 @@ def log_errors_to_stderr() -> None:
 def silence_kafka_client() -> None:
     """Keep the client's complaints off an operator's screen: a command says in its own words what is away."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+def _log_uncaught(exc: BaseException | None) -> None:
+    structlog.get_logger().error("worker.uncaught", where=[] if exc is None else trail(exc))
 
 
 def _occupy_standard_descriptors() -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.runtime.lifecycle import FAILED, INTERRUPTED
-from bridge.runtime.logging import configure_logging, trail
+from bridge.runtime.logging import configure_logging, keep_values_in, trail
 from consumers.app import run_consumer
 from consumers.commands.installed import choose
 from consumers.settings import refuse_risks
@@ -37,6 +37,7 @@ def run(name: str) -> int:
     chosen.settings.kafka.connection.options()
     refuse_risks(chosen.settings)
     configure_logging(level=chosen.settings.log.level, style=chosen.settings.log.format)
+    keep_values_in()
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)

@@ -145,10 +145,11 @@ async def _play(ingress: IngressProcess, stranded: IngressProcess) -> Aftermath:
         records = await ingress.records()
         seen = {"answers": "\n".join(told.answers + away.answers)}
         for name, one in (("with kafka", ingress), ("without kafka", stranded)):
-            seen[f"output {name}"] = one.output()
             for path in ("metrics", "readyz", "livez"):
                 reply = await ask(session, f"{one.management_url}/{path}")
                 seen[f"{path} {name}"] = f"{reply.body.decode()} {reply.headers}"
+            assert await one.end() == 0
+            seen[f"output {name}"] = one.output()
     return Aftermath(
         told.markers | away.markers,
         seen,

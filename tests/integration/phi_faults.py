@@ -1,0 +1,129 @@
+"""A process of ours in which one place after another fails with health information in its exception.
+
+`python -m tests.integration.phi_faults bridge serve` replaces every place by one that looks into the file that
+`PHI_FAULT` names: while it stands there, it raises, with the marker of the file and its own arguments as texts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "PHI_FAULT"
+
+# What a delivery meets, from its first bytes to its answer; a function stands under the module that calls it.
+PLACES = (
+    "bridge.runtime.http:Connection.data_received",
+    "bridge.runtime.http:Answer.prepare",
+    "bridge.ingress.routes:read_heads",
+    "bridge.ingress.routes:declared_size",
+    "bridge.ingress.routes:verify",
+    "bridge.ingress.routes:trace_of",
+    "bridge.ingress.routes:parse",
+    "bridge.ingress.routes:safe_headers",
+    "bridge.ingress.routes:Webhooks._route",
+    "bridge.ingress.routes:Webhooks._read",
+    "bridge.ingress.routes:Webhooks._prove",
+    "bridge.ingress.routes:Webhooks._take",
+    "bridge.ingress.routes:Webhooks._accept",
+    "bridge.ingress.routes:Webhooks._park",
+    "bridge.ingress.routes:Webhooks._refuse",
+    "bridge.ingress.admission:Admission.enter",
+    "bridge.ingress.admission:Admission.leave",
+    "bridge.ingress.observations:Observations.verified",
+    "bridge.ingress.observations:Observations.taken",
+    "bridge.ingress.observations:Observations.parked",
+    "bridge.ingress.observations:Observations.refused",
+    "bridge.ingress.observations:Observations.answered",
+    "bridge.ingress.profiles.drx_standard:_read_envelope",
+    "bridge.ingress.profiles.drx_standard:_compare_id",
+    "bridge.ingress.once:Once.take",
+    "bridge.ingress.once:Once.park",
+    "bridge.ingress.once:Once._publish",
+    "bridge.ingress.dedupe:Dedupe.begin",
+    "bridge.kafka.publisher:Publisher.publish",
+    "bridge.kafka.publisher:Publisher._event",
+    "bridge.kafka.publisher:Publisher._unrecognized",
+    "bridge.kafka.publisher:partition",
+    "bridge.kafka.publisher:event_record",
+    "bridge.kafka.publisher:unrecognized_record",
+    "bridge.kafka.codec:Codec.encode",
+    "bridge.kafka.lanes:Lanes.enqueue",
+    "bridge.kafka.lane_driver:LaneDriver._take",
+    "bridge.kafka.lane_driver:LaneDriver._write",
+    "bridge.kafka.supervisor:KafkaProducer.write",
+    "bridge.kafka.producer:Generation.write",
+)
+
+
+def failures(marker: str, text: str) -> list[Exception]:
+    """Exceptions as Python and libraries raise them, each with values in another corner."""
+    return [
+        ValueError(f"invalid literal: {marker}", text),
+        KeyError(marker),
+        json.JSONDecodeError(f"Expecting value {marker}", text + marker, 0),
+        UnicodeDecodeError("utf-8", marker.encode(), 0, 1, marker),
+        TypeError(f"cannot convert {marker}"),
+        OSError(5, marker, f"/tmp/{marker}"),  # noqa: S108 - no file of that name is made
+        RuntimeError(text),
+        AssertionError({marker: text}),
+    ]
+
+
+def fail(place: str, arguments: object) -> None:
+    """Raise if this is the place."""
+    path = Path(os.environ[VARIABLE])
+    wanted, _, marker = path.read_text().partition(" ")
+    if wanted != place:
+        return
+    with path.with_suffix(".hits").open("a") as hits:
+        hits.write(f"{place}\n")
+    found = failures(marker, repr(arguments))
+    exc = found[PLACES.index(place) % len(found)]
+    exc.add_note(f"while handling {marker}")
+    raise exc from ValueError(marker)
+
+
+def sabotage(place: str) -> None:
+    """Replace one place."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for each in owners:
+        owner = getattr(owner, each)
+    setattr(owner, name, failing(place, getattr(owner, name)))
+
+
+def failing(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what fails first, when it is its turn, and otherwise does the same."""
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        fail(place, (arguments, named))
+        return function(*arguments, **named)
+
+    @wraps(function)
+    async def call_later(*arguments: Any, **named: Any) -> Any:
+        fail(place, (arguments, named))
+        return await function(*arguments, **named)
+
+    return call_later if iscoroutinefunction(function) else call
+
+
+def main() -> None:
+    """Run the rest of the command line so."""
+    program = sys.argv.pop(1)
+    for place in PLACES:
+        sabotage(place)
+    importlib.import_module(f"{program}.cli").main()
+
+
+if __name__ == "__main__":
+    main()

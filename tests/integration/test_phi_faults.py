@@ -1,0 +1,226 @@
+"""Health information in exceptions, on disk and in a crash: it stays in values, whatever fails, and wherever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
+from tests.integration.ingress_process import IngressProcess, deliver
+from tests.integration.phi_documents import Marked, Marker
+from tests.integration.phi_faults import PLACES, VARIABLE
+from tests.integration.service_process import HANG_S, until
+from tests.postgres import execute
+
+pytestmark = pytest.mark.kafka
+
+# Nobody listens on it.
+NO_KAFKA = "127.0.0.1:9"
+NOWHERE = "nowhere "
+EVENT_TYPE = "prescription.created"
+# A place whose failure is answered by nothing may cost a request so much.
+REQUEST_S = 15.0
+SETTINGS = {"LOG__LEVEL": "debug", "HTTP__DEADLINE_S": "1", "SPOOL__AFTER_S": "0.3"}
+
+
+@dataclass
+class Seen:
+    """All that was sent, and all that was seen of it, by where."""
+
+    markers: set[str] = field(default_factory=set)
+    seen: dict[str, str] = field(default_factory=dict)
+    marker: Marker = field(default_factory=Marker)
+
+    def document(self, event_id: str) -> Marked:
+        """Make a document and remember its markers."""
+        made = self.marker.document(EVENT_TYPE, event_id=event_id)
+        self.markers |= set(made.markers.values())
+        return made
+
+    def text(self) -> str:
+        """Make one more marker."""
+        text = self.marker.text()
+        self.markers.add(text)
+        return text
+
+    def leaks(self) -> dict[str, set[str]]:
+        """Where a marker was seen, and which."""
+        found = {place: {each for each in self.markers if each in text} for place, text in self.seen.items()}
+        return {place: markers for place, markers in found.items() if markers}
+
+
+@pytest.fixture
+def kafka(cluster: Cluster) -> str:
+    Topics(cluster.bootstrap_servers).standard()
+    return cluster.bootstrap_servers
+
+
+async def send_all(session: aiohttp.ClientSession, ingress: IngressProcess, seen: Seen, name: str) -> str:
+    """Send what is accepted, what is parked, what is refused and what is no HTTP; return what came back."""
+    body = json.dumps(seen.document(name).document).encode()
+    answers = []
+    for webhook_id, content, headers in (
+        (name, body, {}),
+        (f"{name}-parked", body.replace(b'"version": "1"', b'"version": "%s"' % seen.text().encode()), {}),
+        (f"{name}-refused", body, {"webhook_signature": f"v1,{seen.text()}"}),
+    ):
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                reply = await deliver(session, ingress, content, webhook_id=webhook_id, **headers)
+            answers.append(f"{reply.body!r} {reply.headers}")
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            answers.append(type(exc).__name__)
+    return "\n".join(answers)
+
+
+async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, tmp_path: Path) -> None:
+    fault = tmp_path / "fault"
+    fault.write_text(NOWHERE)
+    seen = Seen()
+    command = [sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
+    with IngressProcess(tmp_path, kafka, command=["env", f"{VARIABLE}={fault}", *command], **SETTINGS) as ingress:
+        await asyncio.to_thread(ingress.ready)
+        for number, place in enumerate(PLACES):
+            async with aiohttp.ClientSession() as session:
+                fault.write_text(f"{place} {seen.text()}")
+                seen.seen[f"answers at {place}"] = await send_all(session, ingress, seen, f"evt_{number}")
+                fault.write_text(NOWHERE)
+            if not ingress.alive:
+                ingress.start()
+            await asyncio.to_thread(ingress.live)
+        for path in ("/metrics", "/readyz"):
+            seen.seen[path] = ingress.asked(path)[1].decode()
+        await ingress.end()
+        seen.seen["output"] = ingress.output()
+
+    hits = fault.with_suffix(".hits").read_text().splitlines()
+    assert set(PLACES) - set(hits) == set()
+    assert len(set(hits)) >= 30
+    assert seen.leaks() == {}
+    assert "Traceback" not in seen.seen["output"]
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be in a directory of its own, which is also that of temporary files."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.chdir(scratch)
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    return scratch
+
+
+def content_of(directory: Path) -> str:
+    """Names and bytes of all files."""
+    return "\n".join(
+        f"{path.relative_to(directory)} {path.read_bytes().decode('latin-1') if path.is_file() else ''}"
+        for path in sorted(directory.rglob("*"))
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+async def test_a_crash_leaves_nothing_but_what_is_sealed(tmp_path: Path, scratch: Path, number: signal.Signals) -> None:
+    """While Kafka is away: what was taken is on disk, in files whose names and bytes say nothing."""
+    seen = Seen()
+    with IngressProcess(tmp_path / "run", NO_KAFKA, **SETTINGS) as ingress:
+        await asyncio.to_thread(ingress.live)
+        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
+            for each in range(5):
+                seen.seen["answers"] = await send_all(session, ingress, seen, f"evt_{each}")
+        process = Path(f"/proc/{ingress.pid}")
+        seen.seen["title"] = (process / "cmdline").read_text() + (process / "comm").read_text()
+        assert "Max core file size" in (process / "limits").read_text()
+        assert (process / "limits").read_text().split("Max core file size")[1].split()[0] in {"0", "1"}
+        assert await ingress.end(number) == -number
+
+    seen.seen["spool and output"] = content_of(tmp_path / "run")
+    seen.seen["scratch"] = content_of(scratch)
+    assert "spool/" in seen.seen["spool and output"]
+    assert seen.leaks() == {}
+    assert "core" not in seen.seen["scratch"]
+
+
+CONSUMER = """
+from bridge.consumer import Consumer, Lanes
+from tests.integration.phi_faults import failures
+
+async def handle(event, context):
+    if event.source != "{source}":
+        return
+    number, text = int(event.id.rpartition("_")[2]), repr(event.value)
+    if number == 8:  # what PostgreSQL complains about stands in its message
+        await context.connection.execute("select cast('%s' as integer)" % event.key)
+    if number == 9:
+        event.value["no such field"][event.key]
+    raise failures(event.key, text)[number]
+
+consumer = Consumer(
+    name="desk", topics=["drx.prescriptions.v1"], mode=Lanes(4, transactional=True), handle=handle, group="{source}"
+)
+"""
+HANDLED = 10
+ROWS = """
+select row_to_json(p)::text from (select * from drx_consumer.parked_key where grp = '{group}') as p
+union all
+select (to_jsonb(p) - 'value')::text from (select * from drx_consumer.parked_event where grp = '{group}') as p
+"""
+
+
+async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_the_parked_value(
+    kafka: str, postgres: str, tmp_path: Path
+) -> None:
+    seen, keys = Seen(), set()
+    with IngressProcess(tmp_path / "ingress", kafka, **SETTINGS) as ingress:
+        await asyncio.to_thread(ingress.ready)
+        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
+            for number in range(HANDLED):
+                made = seen.document(f"evt_{number}")
+                keys.add(made.key)
+                body = json.dumps(made.document).encode()
+                assert (await deliver(session, ingress, body, webhook_id=f"evt_{number}")).status == 200
+        group = ingress.source
+    env = install_code(tmp_path / "package", "desk", CONSUMER.format(source=group))
+    with ConsumerProcess(tmp_path, "desk", bootstrap_servers=kafka, dsn=postgres, env=env, LOG__LEVEL="debug") as desk:
+        count = f"select count(*) from drx_consumer.parked_key where grp = '{group}' and key like 'PHI%'"  # noqa: S608 - ours
+        await asyncio.to_thread(desk.ready)
+        await asyncio.to_thread(until, lambda: execute(postgres, count) == [[(HANDLED,)]], what="all parked")
+        for path in ("/metrics", "/readyz"):
+            seen.seen[path] = desk.asked(path)[1].decode()
+        for command in ("export", "resume --reason drill", "retry --all --reason drill"):
+            verb, *options = command.split()
+            code, _, seen.seen[f"stderr of {verb}"] = await drx_consumer(desk.env, "parked", verb, "desk", *options)
+            assert code in {0, 2}
+        assert await desk.end() == 0
+        seen.seen["output"] = desk.output()
+    assert seen.leaks() == {}
+
+    # Where the key may stand, nothing else of the event does.
+    seen.markers -= keys
+    (rows,) = await asyncio.to_thread(execute, postgres, ROWS.format(group=group))
+    assert len(rows) >= 2 * HANDLED
+    seen.seen = {"rows": "\n".join(row for (row,) in rows)}
+    for verb in ("list", "export"):
+        _, seen.seen[verb], _ = await drx_consumer(desk.env, "parked", verb, "desk")
+    _, seen.seen["show"], _ = await drx_consumer(desk.env, "parked", "show", "desk", min(keys))
+    assert seen.leaks() == {}
+    _, shown, _ = await drx_consumer(desk.env, "parked", "show", "desk", min(keys), "--show-phi")
+    assert sum(marker in shown for marker in seen.markers) > 10
+
+
+def test_a_marker_on_disk_would_be_found(tmp_path: Path) -> None:
+    seen = Seen()
+    (tmp_path / seen.text()).write_bytes(b"\xff" + seen.text().encode())
+    seen.seen["disk"] = content_of(tmp_path)
+
+    assert seen.leaks() == {"disk": seen.markers}
+    assert os.fspath(tmp_path) not in seen.seen["disk"]
