@@ -1,0 +1,54 @@
+"""The security page: every cell of its tables names a test, and every test that it names is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "security.md").read_text()
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+
+
+@cache
+def functions_of(path: str) -> frozenset[str]:
+    found = ast.walk(ast.parse((ROOT / path).read_text()))
+    return frozenset(each.name for each in found if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def rows() -> list[str]:
+    """The rows of every table whose last column is of tests."""
+    found: list[str] = []
+    for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
+        head, _, *body = table.splitlines()
+        if head.endswith("| tests |"):
+            found += body
+    return found
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.split("|")[1].strip())
+def test_each_row_names_tests_that_are_there(row: str) -> None:
+    named = NAMED.findall(row.split("|")[3])
+
+    assert named
+    assert [f"{path}::{name}" for path, name in named if name not in functions_of(path)] == []
+
+
+def test_the_tables_are_found() -> None:
+    safeguards = {row.split("|")[1].split()[0] for row in rows() if row.startswith("| (")}
+
+    assert len(rows()) > 20
+    assert {"(a)(1)", "(a)(2)(i)", "(a)(2)(iv)", "(b)", "(c)(1)", "(d)", "(e)(1)"} <= safeguards
+
+
+def test_nothing_else_is_named_as_a_test_that_is_not_there() -> None:
+    assert [name for path, name in NAMED.findall(PAGE) if name not in functions_of(path)] == []
+
+
+def test_support_is_claimed_and_compliance_is_not() -> None:
+    assert "supports" in PAGE
+    assert re.search(r"complian(t|ce)", PAGE, re.IGNORECASE) is None
