@@ -23,7 +23,7 @@ PLACES = (
     "bridge.runtime.http:Connection.data_received",
     "bridge.runtime.http:Answer.prepare",
     "bridge.ingress.routes:read_heads",
-    "bridge.ingress.routes:declared_size",
+    "bridge.ingress.routes:check_content",
     "bridge.ingress.routes:verify",
     "bridge.ingress.routes:trace_of",
     "bridge.ingress.routes:parse",
