@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from bridge.contract.events import EVENT_MODELS
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, deliver
@@ -40,9 +41,9 @@ class Seen:
     seen: dict[str, str] = field(default_factory=dict)
     marker: Marker = field(default_factory=Marker)
 
-    def document(self, event_id: str) -> Marked:
+    def document(self, event_id: str, *, event_type: str = EVENT_TYPE) -> Marked:
         """Make a document and remember its markers."""
-        made = self.marker.document(EVENT_TYPE, event_id=event_id)
+        made = self.marker.document(event_type, event_id=event_id)
         self.markers |= set(made.markers.values())
         return made
 
@@ -65,11 +66,12 @@ def kafka(cluster: Cluster) -> str:
 
 
 async def send_all(session: aiohttp.ClientSession, ingress: IngressProcess, seen: Seen, name: str) -> str:
-    """Send what is accepted, what is parked, what is refused and what is no HTTP; return what came back."""
-    body = json.dumps(seen.document(name).document).encode()
+    """Send what is accepted, what is parked for its content and for its id, and what is refused; return the answers."""
+    body, other = (json.dumps(seen.document(name).document).encode() for _ in range(2))
     answers = []
     for webhook_id, content, headers in (
         (name, body, {}),
+        (name, other, {}),
         (f"{name}-parked", body.replace(b'"version": "1"', b'"version": "%s"' % seen.text().encode()), {}),
         (f"{name}-refused", body, {"webhook_signature": f"v1,{seen.text()}"}),
     ):
@@ -107,6 +109,10 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
     assert len(set(hits)) >= 30
     assert seen.leaks() == {}
     assert "Traceback" not in seen.seen["output"]
+    answers = "".join(seen.seen.values())
+    assert {
+        reason for reason in ("id_conflict", "unexpected", "unusable") if f'"reason":"{reason}"' not in answers
+    } == set()
 
 
 @pytest.fixture
@@ -216,6 +222,30 @@ async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_
     assert seen.leaks() == {}
     _, shown, _ = await drx_consumer(desk.env, "parked", "show", "desk", min(keys), "--show-phi")
     assert sum(marker in shown for marker in seen.markers) > 10
+
+
+async def test_the_read_model_keeps_what_it_applies_in_its_tables(kafka: str, postgres: str, tmp_path: Path) -> None:
+    seen = Seen()
+    with IngressProcess(tmp_path / "ingress", kafka, LOG__LEVEL="debug") as ingress:
+        await asyncio.to_thread(ingress.ready)
+        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
+            for event_type in EVENT_MODELS:
+                body = json.dumps(seen.document(event_type, event_type=event_type).document).encode()
+                assert (await deliver(session, ingress, body, webhook_id=event_type)).status in {200, 202}
+        source = ingress.source
+        await asyncio.to_thread(until, lambda: not ingress.metric("drxbridge_spool_events"), what="an empty spool")
+    with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=kafka, dsn=postgres, LOG__LEVEL="debug") as reader:
+        count = f"select count(*) from drx_consumer.inbox where source = '{source}'"  # noqa: S608 - our own word
+        await asyncio.to_thread(reader.ready)
+        await asyncio.to_thread(
+            until, lambda: execute(postgres, count) == [[(len(EVENT_MODELS),)]], what="all of it applied"
+        )
+        for path in ("/metrics", "/readyz"):
+            seen.seen[path] = reader.asked(path)[1].decode()
+        assert await reader.end() == 0
+        seen.seen["output"] = reader.output()
+
+    assert seen.leaks() == {}
 
 
 def test_a_marker_on_disk_would_be_found(tmp_path: Path) -> None:
