@@ -108,6 +108,15 @@ def dedupe_on_seen() -> None:
     Dedupe.settled = credulous  # type: ignore[method-assign]
 
 
+def forget_the_log() -> None:
+    """Take nothing of what the topics hold for known."""
+
+    def oblivious(self: Dedupe, identity: Identity, at_s: float) -> None:
+        """Remember nothing."""
+
+    Dedupe.recalled = oblivious  # type: ignore[method-assign]
+
+
 SABOTAGES: Mapping[str, Callable[[], None]] = {
     each.__name__: each
     for each in (
@@ -117,6 +126,7 @@ SABOTAGES: Mapping[str, Callable[[], None]] = {
         reorder_on_drain,
         unsealed_spool,
         dedupe_on_seen,
+        forget_the_log,
     )
 }
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from tests.builders import a_body
-from tests.faults.ingress.ledger import Attempt, Delivery
+from tests.faults.ingress.ledger import Attempt, Delivery, Ledger
 from tests.faults.ingress.oracle import Effects, judge_effects, judge_log
 from tests.faults.ingress.subject import Logged
 from tests.oracle.model import expected
@@ -131,6 +132,24 @@ def test_a_repeated_record_is_counted_and_disturbs_no_order() -> None:
     verdict = judge_log([first, second], logged(first, second, first))
 
     assert (verdict.repeated, verdict.misordered) == (1, [])
+
+
+def test_only_what_a_death_left_unsettled_may_be_repeated_where_a_row_says_so() -> None:
+    first, second = an_attempt(1), an_attempt(2)
+    log = logged(first, second, first, second)
+
+    assert judge_log([first, second], log).unexplained == []
+    assert judge_log([first, second], log, may_repeat={"evt_2"}).unexplained == ["evt_1"]
+
+
+def test_what_was_under_way_or_promised_from_the_spool_is_unsettled_at_a_death() -> None:
+    taken = replace(an_attempt(1), sent_at=1, ended_at=2)
+    under_way = replace(an_attempt(2, status=0, outcome=""), sent_at=8, ended_at=9.9)
+    spooled = replace(an_attempt(3, outcome="spooled"), sent_at=5, ended_at=6)
+    drained = replace(an_attempt(5, outcome="spooled"), sent_at=1, ended_at=2)
+    later = replace(an_attempt(4), sent_at=11, ended_at=12)
+
+    assert Ledger([taken, under_way, spooled, drained, later]).unsettled(10, drained_at=3) == {"evt_2", "evt_3"}
 
 
 def test_a_record_without_effect_is_lost_and_an_effect_without_record_foreign() -> None:

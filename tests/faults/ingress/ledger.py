@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 # has another key's signature, `stale` a good one that is too old.
 Kind = Literal["genuine", "duplicate", "replayed", "conflict", "rival", "unusable", "forged", "stale"]
 HOSTILE: frozenset[Kind] = frozenset({"forged", "stale"})
+# So long before we hear of a death its connections may have ended.
+DEATH_S = 1.0
 
 
 class Delivery(NamedTuple):
@@ -39,6 +41,7 @@ class Attempt:
 
     Attributes:
         sent_at: Seconds of a clock that never goes back, as `answered_at`, which is for ever where nobody answered.
+        ended_at: When the request was over, with an answer or without.
         status: 0 where nobody answered.
         outcome: What the answer called itself, and `reason` why.
         stepped: Whether clocks were stepped meanwhile, so that it may have become too old or too new.
@@ -48,6 +51,7 @@ class Attempt:
     kind: Kind
     sent_at: float
     answered_at: float = inf
+    ended_at: float = inf
     status: int = 0
     outcome: str = ""
     reason: str = ""
@@ -73,6 +77,17 @@ class Ledger:
     def of(self, *kinds: Kind) -> Iterator[Attempt]:
         """Attempts of some kinds."""
         return (each for each in self.attempts if each.kind in kinds)
+
+    def unsettled(self, at: float, *, drained_at: float) -> set[str]:
+        """Ids of which a process that dies at `at` may have written something and not written down that it has.
+
+        A request that was under way then, and what was spooled since `drained_at`, when the spool was empty.
+        """
+        return {
+            each.delivery.id
+            for each in self.attempts
+            if each.sent_at <= at and each.ended_at >= (drained_at if each.outcome == "spooled" else at - DEATH_S)
+        }
 
     @property
     def promised(self) -> int:

@@ -144,7 +144,10 @@ class Load:
         sent = sign(delivery.id, at, delivery.body) if headers is None else headers
         attempt = Attempt(delivery, kind, time.monotonic())
         self._ledger.attempts.append(attempt)
-        await self._exchange(attempt, sent, aiohttp.ClientTimeout(total=within_s))
+        try:
+            await self._exchange(attempt, sent, aiohttp.ClientTimeout(total=within_s))
+        finally:
+            attempt.ended_at = time.monotonic()
         attempt.stepped = self._stepped_at > attempt.sent_at - SIGNED_S - SEEN_S
         return attempt
 

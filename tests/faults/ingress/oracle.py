@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -54,6 +55,7 @@ class Verdict:
         answers: What the contract does not allow to be said.
         states: Prescriptions whose state is not what the model says.
         repeated: Records that repeat an event; no fault.
+        unexplained: Events that are repeated although the row was to bring that about for others only.
         repeated_effects: Effects beyond one for each event.
     """
 
@@ -62,15 +64,20 @@ class Verdict:
     misordered: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)
     repeated: int = 0
     repeated_effects: int = 0
 
 
-def judge_log(attempts: Sequence[Attempt], log: Sequence[Logged], *, replicas: int = 1) -> Verdict:
+def judge_log(
+    attempts: Sequence[Attempt], log: Sequence[Logged], *, replicas: int = 1, may_repeat: AbstractSet[str] | None = None
+) -> Verdict:
     """Compare the log with what was sent and answered.
 
-    Between several replicas order is promised for what none of them has spooled.
+    Between several replicas order is promised for what none of them has spooled. With `may_repeat`, no other ids may
+    stand in the log twice.
     """
+    times = Counter((each.event_id, each.parked) for each in log)
     events = {(each.event_id, each.body_sha256) for each in log if not each.parked}
     parked = {(each.event_id, each.body_sha256) for each in log if each.parked}
     hashes = _hashes(attempts)
@@ -78,8 +85,10 @@ def judge_log(attempts: Sequence[Attempt], log: Sequence[Logged], *, replicas: i
     verdict = Verdict(
         answers=[_said(each) for each in attempts if not _allowed(each)],
         foreign=sorted(event_id for event_id, _ in {*events, *parked} - issued),
-        repeated=sum(times - 1 for times in Counter((each.event_id, each.parked) for each in log).values()),
+        repeated=times.total() - len(times),
     )
+    if may_repeat is not None:
+        verdict.unexplained = sorted({name for (name, _), count in times.items() if count > 1} - may_repeat)
     owed = [each for each in attempts if each.promised and each.kind not in HOSTILE]
     verdict.lost = sorted(
         {

@@ -22,6 +22,7 @@ class Result:
         lost: Promised and not kept.
         foreign: In the log or among the effects without having been sent like that: forged, stale, changed.
         repeated: Records that repeat an event.
+        unsettled: Events that a killed process may have written without writing it down, so that they may be repeated.
         repeated_effects: Effects beyond one for each event.
         misordered: Events that were overtaken within their prescription.
         wrong_answers: Answers that the contract does not allow.
@@ -50,6 +51,7 @@ class Result:
     worst_answer_s: float
     recovery_s: float
     rss_peak_mib: float
+    unsettled: int = 0
 
 
 # The figures of a result that must be zero.

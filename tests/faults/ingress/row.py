@@ -30,6 +30,7 @@ class Row:
         replicas: How many processes take deliveries.
         short: Whether it is played in the short tier too.
         command: What to run instead of `serve`.
+        once: Whether only what was unsettled at a death may be repeated in the log, as docs/guarantees.md has it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Row:
     settings: Mapping[str, str] = field(default_factory=dict)
     replicas: int = 1
     short: bool = True
+    once: bool = False
     command: Sequence[str] = ()
 
 
@@ -60,6 +62,7 @@ class Outcome:
             "misordered": self.verdict.misordered,
             "wrong answers": self.verdict.answers,
             "wrong states": self.verdict.states,
+            "repeated in the log": self.verdict.unexplained,
             "repeated effects": ["…"] * self.verdict.repeated_effects,
             "health information in clear": self.leaks,
             "too large": [] if self.result.rss_peak_mib <= RSS_MAX_MIB else [f"{self.result.rss_peak_mib:.0f} MiB"],
@@ -86,14 +89,14 @@ async def play(row: Row, stage: Stage, *, seed: int, tier: Tier, command: Sequen
             await asyncio.to_thread(stage.brokers.heal)  # the next row has the same ones
             raise
         await scene.calm_down()
-        verdict, leaks = await _judge(scene, replicas=row.replicas)
+        verdict, leaks = await _judge(scene, row)
         return Outcome(_result(row, scene, verdict, leaks, seed=seed), verdict, leaks)
 
 
-async def _judge(scene: Scene, *, replicas: int) -> tuple[Verdict, list[str]]:
+async def _judge(scene: Scene, row: Row) -> tuple[Verdict, list[str]]:
     log = [*scene.log_before, *await scene.subject.log()]
     attempts = scene.ledger.attempts
-    verdict = judge_log(attempts, log, replicas=replicas)
+    verdict = judge_log(attempts, log, replicas=row.replicas, may_repeat=scene.unsettled if row.once else None)
     if scene.reader is not None:
         await asyncio.to_thread(scene.reader.wait_settled, log)
         judge_effects(verdict, attempts, log, await asyncio.to_thread(scene.reader.effects))
@@ -137,6 +140,7 @@ def _result(row: Row, scene: Scene, verdict: Verdict, leaks: Sequence[str], *, s
         lost=len(verdict.lost),
         foreign=len(verdict.foreign),
         repeated=verdict.repeated,
+        unsettled=len(scene.unsettled),
         repeated_effects=verdict.repeated_effects,
         misordered=len(verdict.misordered),
         wrong_answers=len(verdict.answers),

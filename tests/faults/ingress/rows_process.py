@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 
 from bridge.runtime import failpoints
 from tests.faults.ingress.row import Row
-from tests.faults.ingress.scene import Scene
+from tests.faults.ingress.scene import DRAINED_S, Scene
 
+# In the order in which a delivery meets them.
 DIRECT = (
     failpoints.BEFORE_VERIFY,
     failpoints.AFTER_VERIFY,
@@ -18,6 +21,11 @@ DIRECT = (
 )
 SPOOLING = (failpoints.BEFORE_FSYNC, failpoints.AFTER_FSYNC)
 DRAINING = (failpoints.DRAINED_BEFORE_DROP, failpoints.BEFORE_POSITIONS)
+# The first start, before it has made a key for its spool.
+STARTING = (failpoints.BEFORE_KEY,)
+# Deliveries that are sent again after a death, as by senders whose own notes were lost.
+RESENT = 30
+POINTS = (*DIRECT, *SPOOLING, *DRAINING, *STARTING)
 
 
 async def killed(scene: Scene) -> None:
@@ -27,36 +35,84 @@ async def killed(scene: Scene) -> None:
             if scene.rng.random() < 0.75:
                 await asyncio.to_thread(scene.ingress.ready)
             await asyncio.sleep(scene.rng.uniform(0, 1.5))
-            await scene.cut_short()
-        await scene.heal()
+            await scene.kill()
+            await _resend(scene)
 
 
 async def killed_at_points(scene: Scene) -> None:
-    """Kill it at each named point: those of a direct write, then those of the spool, then those of its drain."""
+    """Kill it at each named point: of a first start, then those of a direct write, of the spool, and of its drain."""
+    await _die_at(scene, failpoints.BEFORE_KEY)
+    await _resend(scene)
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
-            for point in DIRECT:
-                await _die(scene, point, nth=scene.rng.randrange(1, 30))
-            scene.brokers.pause()
-            for point in SPOOLING:
-                await _die(scene, point, nth=scene.rng.randrange(1, 10))
-            for point in DRAINING:
-                scene.brokers.pause()
-                scene.ingress.start()
-                await asyncio.to_thread(scene.ingress.ready)
-                await asyncio.sleep(1)
-                await _die(scene, point, nth=scene.rng.randrange(1, 3), then=scene.brokers.resume)
-            scene.ingress.start()
-            await scene.heal()
+            for point in (*DIRECT, *SPOOLING, *DRAINING):
+                await _die_at(scene, point)
+                await _resend(scene)
+
+
+async def killed_at_one(scene: Scene, *, point: str) -> None:
+    """Kill it at one point, again and again."""
+    if point in STARTING:
+        for _ in range(scene.tier.times(3)):
+            await _die_at(scene, point)
+            await _resend(scene)
+        return
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(3)):
+            await _die_at(scene, point)
+            await _resend(scene)
+
+
+async def _die_at(scene: Scene, point: str) -> None:
+    """Have a life that ends at a point, in the circumstances in which a life gets there."""
+    if point in DIRECT:
+        # A life begins with the spool, so that few writes are direct on a machine that is slow to drain it.
+        await _die(scene, point, nth=scene.rng.randrange(1, 5 if point == failpoints.AFTER_PRODUCE else 30))
+    elif point in SPOOLING:
+        scene.brokers.pause()
+        await _die(scene, point, nth=scene.rng.randrange(1, 10))
+        scene.brokers.resume()
+    elif point in DRAINING:
+        scene.brokers.pause()
+        await _alive(scene)
+        await asyncio.sleep(1)
+        await _die(scene, point, nth=scene.rng.randrange(1, 3), then=scene.brokers.resume)
+    else:
+        # Without load: while anything is sealed no key is made, since one must be missing.
+        await _alive(scene)
+        await scene.settled(DRAINED_S)
+        await _kill(scene)
+        await asyncio.to_thread(shutil.rmtree, scene.ingress.secrets_dir.parent / "spool" / "keys")
+        await _die(scene, point, nth=1)
 
 
 async def _die(scene: Scene, point: str, *, nth: int, then: Callable[[], None] = lambda: None) -> None:
     """Have a life that ends at the nth visit of a point, once `then` was done."""
-    if scene.ingress.alive:
-        await asyncio.to_thread(scene.ingress.kill)
+    await _kill(scene)
     scene.ingress.start(**{failpoints.VARIABLE: f"{point}:kill@{nth}"})
     then()
     assert await asyncio.to_thread(scene.ingress.ended) == -signal.SIGKILL, scene.ingress.output()
+    scene.died()
+
+
+async def _resend(scene: Scene) -> None:
+    """Start it again, and send once more what was taken by its last life, before it has read what that has written."""
+    taken = {each.delivery.id: each.delivery for each in scene.ledger.of("genuine") if each.outcome == "accepted"}
+    again = [delivery for name, delivery in taken.items() if name not in scene.unsettled][-RESENT:]
+    scene.ingress.start()
+    async with scene.load.open():
+        await asyncio.gather(*(scene.load.deliver(each, stubborn=True, kind="duplicate") for each in again))
+
+
+async def _alive(scene: Scene) -> None:
+    if not scene.ingress.alive:
+        scene.ingress.start()
+    await asyncio.to_thread(scene.ingress.ready)
+
+
+async def _kill(scene: Scene) -> None:
+    if scene.ingress.alive:
+        await scene.kill()
 
 
 async def grace_expires(scene: Scene) -> None:
@@ -72,7 +128,11 @@ async def grace_expires(scene: Scene) -> None:
 
 
 ROWS = (
-    Row("P1", "ingress killed at random moments", killed),
-    Row("P1-points", "ingress killed at each of eight points", killed_at_points),
-    Row("P3", "ingress killed amid its stop, brokers frozen", grace_expires),
+    Row("P1", "ingress killed at random moments", killed, once=True),
+    Row("P1-points", "ingress killed at each of nine points", killed_at_points, once=True),
+    *(
+        Row(f"P1-{point}", "ingress killed at this point", partial(killed_at_one, point=point), short=False, once=True)
+        for point in POINTS
+    ),
+    Row("P3", "ingress killed amid its stop, brokers frozen", grace_expires, once=True),
 )

@@ -71,6 +71,7 @@ class Scene:
         log_before: What a topic held that has been deleted since.
         fds: Open files of the ingress when nobody was connected and no fault had been done.
         excused: Events whose records were damaged on the disk; whoever damages them knows which these are.
+        unsettled: Events of which a life that was killed may have written something without writing that down.
         recovery_s: From the end of the fault until all was as before.
     """
 
@@ -89,9 +90,11 @@ class Scene:
     fds: int = 0
     recovery_s: float = 0.0
     rss_mib: float = 0.0
+    _drained_at: float = 0.0
     leaks: list[str] = field(default_factory=list)
     log_before: list[Logged] = field(default_factory=list)
     excused: set[str] = field(default_factory=set)
+    unsettled: set[str] = field(default_factory=set)
 
     @property
     def brokers(self) -> Brokers:
@@ -127,8 +130,11 @@ class Scene:
     async def settled(self, within_s: float) -> None:
         """Wait until nothing is spooled and a delivery is answered 200."""
         async with asyncio.timeout(within_s), self.load.open():
-            while (await self.load.probe()).status != 200 or await asyncio.to_thread(self.spooled) > 0:  # noqa: ASYNC110 - another process
+            looked_at = time.monotonic()
+            while (await self.load.probe()).status != 200 or await asyncio.to_thread(self.spooled) > 0:
                 await asyncio.sleep(LOOK_S)
+                looked_at = time.monotonic()
+        self._drained_at = looked_at
 
     def look_at_spool(self) -> None:
         """Look into every file of the spool, which is empty again later; nothing may stand there in clear."""
@@ -170,8 +176,17 @@ class Scene:
 
     async def cut_short(self) -> None:
         """Kill the ingress, and start it again."""
-        await asyncio.to_thread(self.ingress.kill)
+        await self.kill()
         self.ingress.start()
+
+    async def kill(self) -> None:
+        """Kill the ingress."""
+        await asyncio.to_thread(self.ingress.kill)
+        self.died()
+
+    def died(self) -> None:
+        """Note what the ingress, which is dead now, may have left unsettled."""
+        self.unsettled |= self.ledger.unsettled(time.monotonic(), drained_at=self._drained_at)
 
     def _fds(self) -> int:
         return int(psutil.Process(self.ingress.pid).num_fds())

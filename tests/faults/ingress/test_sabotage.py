@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults.ingress import rows_brokers
+from tests.faults.ingress import rows_brokers, rows_process
 from tests.faults.ingress.row import Outcome, Row, play
 from tests.faults.ingress.scene import Scene, Stage, Tier
 from tests.faults.sabotage import SABOTAGES
@@ -31,6 +31,7 @@ TIER = Tier(factor=0.7, rate=60.0, at_once=20)
 FROZEN = Row("B6", "all brokers frozen", rows_brokers.all_frozen, effects=False)
 NO_SPOOL = replace(FROZEN, settings={"SPOOL__ENABLED": "false"})
 KILLED = Row("P1", "ingress killed in an outage", killed_in_an_outage, effects=False)
+RESTARTED = Row("P1", "ingress killed at random moments", rows_process.killed, effects=False, once=True)
 
 
 class Case(NamedTuple):
@@ -46,6 +47,7 @@ CASES = {
     "redrive_past_the_spool": Case(FROZEN, lambda outcome: outcome.verdict.misordered),
     "reorder_on_drain": Case(FROZEN, lambda outcome: outcome.verdict.misordered),
     "unsealed_spool": Case(FROZEN, lambda outcome: outcome.leaks),
+    "forget_the_log": Case(RESTARTED, lambda outcome: outcome.verdict.unexplained),
     "dedupe_on_seen": Case(NO_SPOOL, lambda outcome: outcome.verdict.lost),
 }
 
