@@ -85,7 +85,7 @@ class Outbox:
         self._producer = producer
         self._group = group
         self._metrics = metrics
-        self._code = ""
+        self._reason: tuple[str, str] | None = None
         self._published = published
 
     async def work(self, shares: Callable[[], Collection[Share]]) -> None:
@@ -112,18 +112,20 @@ class Outbox:
         self._metrics.outbox_records.labels(self._metrics.service).set(waiting)
         self._metrics.outbox_oldest_age.labels(self._metrics.service).set(age_s)
         lanes: defaultdict[tuple[str, int], list[_Row]] = defaultdict(list)
-        codes: set[str] = set()
+        reasons: set[tuple[str, str]] = set()
         for row in found:
             count = self._producer.partitions(row["topic"])
             if count is None:
-                codes.add("topic_missing")
+                reasons.add(("topic_missing", row["topic"]))
             else:
                 made = self._record(row, count)
                 lanes[made.topic, made.partition].append(_Row(row["id"], made))
         for (topic, number), rows in lanes.items():
-            codes.add(await self._write(topic, number, rows))
-        self._say(codes - {""})
-        return len(found) == ROWS and codes <= {""}
+            code = await self._write(topic, number, rows)
+            if code:
+                reasons.add((code, topic))
+        self._say(reasons)
+        return len(found) == ROWS and not reasons
 
     async def _write(self, topic: str, number: int, rows: Sequence[_Row]) -> str:
         """Write the rows of one partition in order; return why some of them stay, or an empty string."""
@@ -150,9 +152,14 @@ class Outbox:
         timestamp_ms = int(float(str(row["published_at"])) * 1000)
         return Record(topic, number, key, value, named, timestamp_ms)  # type: ignore[arg-type]  # a record may have no key
 
-    def _say(self, codes: Collection[str]) -> None:
-        """Log a reason to wait once, until it is another."""
-        code = min(codes, default="")
-        if code and code != self._code:
-            log.warning("worker.outbox_waits", group=self._group, code=code)
-        self._code = code
+    def _say(self, reasons: Collection[tuple[str, str]]) -> None:
+        """Log a reason to wait once, until it is another, and when there is none any more."""
+        reason = min(reasons, default=None)
+        if reason == self._reason:
+            return
+        if reason is None:
+            log.info("worker.outbox_resumed", group=self._group)
+        else:
+            code, topic = reason
+            log.warning("worker.outbox_waits", group=self._group, code=code, topic=topic)
+        self._reason = reason

@@ -98,6 +98,7 @@ async def test_a_topic_that_is_missing_is_waited_for(
         create_topics(cluster.bootstrap_servers, {out: 1})
         until(lambda: not waiting(postgres, group), what="an empty outbox")
         assert desk.metric("drxbridge_outbox_published_total", service=group, topic=out) == written
+        until(lambda: desk.lines("worker.outbox_resumed"), what="a word that it goes on")
 
-    assert [line["code"] for line in desk.lines("worker.outbox_waits")] == ["topic_missing"]
+    assert [(line["code"], line["topic"]) for line in desk.lines("worker.outbox_waits")] == [("topic_missing", out)]
     assert len(await read_all(cluster.bootstrap_servers, out)) == written
