@@ -59,7 +59,7 @@ class Context:
 
     Attributes:
         ordinal: `<ingress instance>:<number>`, rising in the order of acceptance; empty for a foreign record.
-        attempt: 1 for the first.
+        attempt: 1 for the first; a call that fails because the service is away uses up none.
         connection: A PostgreSQL connection inside the settling transaction, in `Batches` and transactional `Lanes`.
         resource: What `Consumer.around` yielded.
         traceparent: W3C trace context of the delivery; empty for a foreign record.

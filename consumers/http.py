@@ -53,7 +53,10 @@ class Answer(NamedTuple):
 
 
 class HttpMetrics:
-    """Requests by their code and the time they took: `<name>_requests_total`, `<name>_request_duration_seconds`."""
+    """Requests by their code and the time they took, those of `ping` included.
+
+    They are `drxbridge_<name>_requests_total` and `drxbridge_<name>_request_duration_seconds`.
+    """
 
     def __init__(self, registry: CollectorRegistry, *, name: str, service: str) -> None:
         """Register both; `name` is a constant word, `service` the group of the consumer."""
@@ -222,7 +225,8 @@ async def open_http(
         raise ConfigError(msg)
     if parts.scheme == "http" and not allow_http:
         msg = (
-            f"the URL of {parts.hostname} is plain HTTP, and what is sent is health information: use https, or allow it"
+            f"the URL of {parts.hostname} is plain HTTP, and what is sent is health information:"
+            " use https, or let the consumer allow it by open_http(…, allow_http=True)"
         )
         raise ConfigError(msg)
     connector = aiohttp.TCPConnector(limit=connections, ssl=_tls(ca_file, cert_file, key_file))

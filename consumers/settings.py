@@ -163,7 +163,7 @@ def section(consumer: str) -> str:
     """
     named = consumer.replace("-", "_")
     if NAME.fullmatch(consumer) is None or named in ConsumerSettings.model_fields or hasattr(ConsumerSettings, named):
-        msg = f"a consumer cannot be named {consumer!r}: letters, digits, - and _, and not the name of a section"
+        msg = f"a consumer cannot be named {consumer!r}: lower-case letters, digits, - and _, not a section's name"
         raise ConfigError(msg)
     return named
 

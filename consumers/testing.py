@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from prometheus_client import CollectorRegistry
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, ValidationError
 
 from bridge.consumer import Batches, Consumer, Context, Placed, Setup
 from bridge.contract.envelope import VERSION
@@ -86,7 +86,8 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
         key: Record key; the prescription id, but for `prescriber.enrollment_changed` and `system.ping`.
         id: Event id; a new one unless given.
         at: When it happened and was received, aware UTC.
-        fields: Fields of the record by their names in the schema; a record within it as a mapping.
+        fields: Fields of the record by their names in the schema; a record within it as a mapping. A word that an enum
+            does not know comes as the bridge writes it: `shipment_status="UNKNOWN"`, `raw_shipment_status="lost"`.
 
     Raises:
         ValueError: There is no such type, or a field that does not fit it (`pydantic.ValidationError`).
@@ -106,12 +107,19 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
         "account_id": "acct_1",
         "prescription_id": None if event_type in {"prescriber.enrollment_changed", "system.ping"} else key,
     }
-    value = model.model_validate(_fitting(model, own | fields)).model_dump()
+    try:
+        value = model.model_validate(_fitting(model, own | fields)).model_dump()
+    except ValidationError as exc:
+        for error in exc.errors():
+            if error["type"] == "literal_error":
+                name = error["loc"][-1]
+                exc.add_note(f"A word that {name} does not know comes as {name}='UNKNOWN' and raw_{name}='…'.")
+        raise
     return Event(value["event_id"], event_type, value["source"], key, value["occurred_at"], value["received_at"], value)
 
 
 class Call(NamedTuple):
-    """One attempt at an event."""
+    """One attempt at an event: `attempt` counts from 1, and stays while the service that is called is away."""
 
     event_id: str
     attempt: int
@@ -138,7 +146,7 @@ class Running:
     """A consumer at work on one partition of each of its topics.
 
     Attributes:
-        calls: Every attempt of the handler, in order.
+        calls: Every call of the handler, in order; those that failed because a service was away too.
         registry: Metrics of the process, the consumer's own included.
     """
 
@@ -214,7 +222,11 @@ class Running:
         return [Parked(*row) for row in await self.fetch(query, self._consumer.group)]
 
     def count(self, outcome: str) -> int:
-        """Return how many records are `applied`, `duplicate` or `parked`; `retry` counts failed attempts."""
+        """Return how many records are `applied`, `duplicate` or `parked`; `retry` counts attempts that failed.
+
+        A call that fails because the service is away (`TransientError(systemic=True)`, 503, a time-out) is no attempt:
+        see `calls`.
+        """
         return sum(
             int(sample.value)
             for family in self.registry.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -52,12 +53,19 @@ def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorReg
     except BridgeError:
         raise
     except Exception as exc:  # a package of another team: anything may happen
-        msg = f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}"
+        hint = "" if _has(point) else "; after a change of pyproject.toml install the package again"
+        msg = f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}{hint}"
         raise ConfigError(msg) from exc
     if not isinstance(consumer, Consumer):
         msg = f"consumer {point.name!r}: {point.value} is neither a Consumer nor a function that returns one"
         raise ConfigError(msg)
     return consumer
+
+
+def _has(point: EntryPoint) -> bool:
+    """Return whether what the entry point names is in its module; True if the module itself cannot be imported."""
+    module = sys.modules.get(point.module)
+    return module is None or hasattr(module, point.attr.partition(".")[0])
 
 
 def _checked(consumer: Consumer, name: str) -> Consumer:

@@ -30,7 +30,7 @@ def new(*, name: str, parent: Path) -> int:
         target = home / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-    click.echo(f"{home} is ready; next: pip install -e {home}, drx-consumer init {name} --from latest, run {name}")
+    click.echo(f"{home} is ready; next: pip install -e {home}, drx-consumer init {name} --from earliest, run {name}")
     return 0
 
 

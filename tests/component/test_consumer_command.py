@@ -55,11 +55,22 @@ def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
         (NO_HANDLER, "consumer 'desk' has no handler: decorate one function with @consumer.handler"),
         ("raise KeyError('Marisol')", "consumer 'desk' cannot be loaded from desk_consumer:consumer: KeyError"),
         (
+            "desk = 7",
+            (
+                "consumer 'desk' cannot be loaded from desk_consumer:consumer: AttributeError"
+                "; after a change of pyproject.toml install the package again"
+            ),
+        ),
+        (
+            "def consumer(setup): return setup.nothing",
+            "consumer 'desk' cannot be loaded from desk_consumer:consumer: AttributeError",
+        ),
+        (
             "consumer = lambda setup: 7",
             "consumer 'desk': desk_consumer:consumer is neither a Consumer nor a function that returns one",
         ),
     ],
-    ids=["no handler", "an import that fails", "no consumer"],
+    ids=["no handler", "an import that fails", "an old entry point", "a function that fails", "no consumer"],
 )
 def test_a_package_that_is_no_consumer_is_named(
     said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, complaint: str
@@ -112,8 +123,8 @@ def test_a_setting_at_fault_is_named_without_its_secret(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["init", "read_model", "--from", "noon"], "earliest, latest, or an instant with its zone"),
-        (["init", "read_model", "--from", "2026-09-14T15:00:00"], "earliest, latest, or an instant with its zone"),
+        (["init", "read_model", "--from", "noon"], "earliest, latest, an instant with its zone"),
+        (["init", "read_model", "--from", "2026-09-14T15:00:00"], "earliest, latest, an instant with its zone"),
         (["init", "read_model", "--from", "latest", "--force"], "--force needs --reason"),
         (
             ["init", "read_model", "--from", "latest", "--force", "--reason", "r", "--unless-placed"],

@@ -42,6 +42,31 @@ def test_a_field_or_a_type_that_does_not_exist_is_refused() -> None:
         an_event("prescription.eaten")
 
 
+def test_a_word_that_an_enum_does_not_know_is_refused_with_what_to_give() -> None:
+    with pytest.raises(ValidationError) as refused:
+        an_event("shipment.status_changed", shipment_status="lost")
+
+    assert refused.value.__notes__ == [
+        "A word that shipment_status does not know comes as shipment_status='UNKNOWN' and raw_shipment_status='…'."
+    ]
+    an_event("shipment.status_changed", shipment_status="UNKNOWN", raw_shipment_status="lost")
+
+
+async def test_a_call_that_fails_because_the_service_is_away_is_a_call_and_no_retry() -> None:
+    consumer = Consumer("desk", TOPICS, mode=Lanes(2))
+
+    @consumer.handler
+    async def handle(_event: Event, _context: Context) -> None:
+        if len(desk.calls) < 3:
+            raise TransientError("away", systemic=True)
+
+    async with running(consumer) as desk:
+        await desk.feed(an_event("prescription.sent", id="evt_1"))
+
+    assert desk.calls == [Call("evt_1", 1)] * 3
+    assert (desk.count("retry"), desk.count("applied")) == (0, 1)
+
+
 async def test_effects_retries_duplicates_and_parked_keys_are_seen() -> None:
     consumer = Consumer("desk", TOPICS, mode=Lanes(2, transactional=True))
 
