@@ -1,8 +1,8 @@
 """The ingress on a disk that is small, read-only, or fails its fsync: `python -m tests.faults.ingress.bad_disk serve`.
 
 Runs in a mount namespace of its own, so that what it mounts ends with it. An fsync fails while the file that
-`FSYNC` names is there, and only once if it says so: what the kernel would answer is raised in its place, which needs
-neither a privilege nor a tracer.
+`FSYNC` names is there, only once if it says so, and hangs instead while it says that: what the kernel would answer is
+raised in its place, which needs neither a privilege nor a tracer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from pathlib import Path
 
 from bridge.cli import main
@@ -17,7 +18,9 @@ from bridge.cli import main
 MOUNT = "FAULTS_MOUNT"
 """Options of a file system in memory that takes the place of the spool's directory."""
 FSYNC = "FAULTS_FSYNC"
-ONCE = "once"
+ONCE, HANG = "once", "hang"
+# Between two looks whether a disk that hangs goes on.
+_LOOK_S = 0.05
 
 
 def mount() -> None:
@@ -36,10 +39,16 @@ def watch_fsync() -> None:
         return
     path, really = Path(order), os.fdatasync
 
-    def fdatasync(handle: int) -> None:
+    def ordered() -> str:
         try:
-            text = path.read_text()
+            return path.read_text()
         except FileNotFoundError:
+            return ""
+
+    def fdatasync(handle: int) -> None:
+        while (text := ordered()) == HANG:
+            time.sleep(_LOOK_S)
+        if not text:
             really(handle)
             return
         if text == ONCE:

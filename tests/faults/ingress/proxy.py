@@ -15,6 +15,8 @@ from typing import Any
 from bridge.dev.ports import HOST
 
 _CHUNK_BYTES = 65_536
+# Length and correlation id of an answer (Kafka protocol guide, "Response Header").
+_KEPT_BYTES = 8
 # Zero seconds to linger: a close is a reset.
 _RESET = struct.pack("ii", 1, 0)
 
@@ -28,6 +30,7 @@ class Trouble:
         rate_bytes_s: Most bytes a second of one connection.
         slice_bytes: Largest piece that goes on at once.
         reset_after_bytes: The connection is reset, both ways, when it has carried so much since it was made.
+        garbled: All ones instead of each piece but its first bytes, which are the length and the number of an answer.
         deaf: Nothing goes on; what comes is held back and goes on when the trouble ends.
     """
 
@@ -35,6 +38,7 @@ class Trouble:
     rate_bytes_s: float = 0.0
     slice_bytes: int = 0
     reset_after_bytes: int = 0
+    garbled: bool = False
     deaf: bool = False
 
 
@@ -112,7 +116,7 @@ class Proxy:
                 for piece in _slices(chunk, self._trouble(up=up).slice_bytes):
                     trouble = await self._let_through(up=up)
                     await asyncio.sleep(trouble.delay_s)
-                    writer.write(piece)
+                    writer.write(_garbled(piece) if trouble.garbled else piece)
                     await writer.drain()
                     carried += len(piece)
                     if trouble.rate_bytes_s:
@@ -171,6 +175,10 @@ def _reset(writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             connection.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
     writer.transport.abort()
+
+
+def _garbled(piece: bytes) -> bytes:
+    return piece[:_KEPT_BYTES] + b"\xff" * (len(piece) - _KEPT_BYTES)
 
 
 def _slices(chunk: bytes, most: int) -> list[bytes]:

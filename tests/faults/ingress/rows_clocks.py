@@ -12,10 +12,13 @@ from tests.faults.ingress.ledger import Kind
 from tests.faults.ingress.load import AGAIN, PATIENCE_S, RETRY_FIRST_S, SIGNED_S
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
+from tests.integration.service_process import until
 
 # Of the ingress's clock; the tolerance of a source is half of it.
 STEPS_S = (600.0, -600.0, 0.0)
 DRIFT_S = 3_600
+# Brokers refuse what is more than an hour ahead (`message.timestamp.after.max.ms`).
+FAR_S = 7_200.0
 TOLERANCE_S: int = Source.model_fields["tolerance_s"].default
 # Off by so much, and what is said of it: None where it is taken.
 EDGES: tuple[tuple[int, str | None], ...] = (
@@ -51,6 +54,21 @@ async def stepped(scene: Scene) -> None:
         await asyncio.sleep(SIGNED_S + SEEN_S)
         for drift_s, reason in ((DRIFT_S, "timestamp_future"), (-DRIFT_S, "timestamp_stale")):
             await _signed_at(scene, int(time.time()) + drift_s, reason)
+
+
+async def far_ahead(scene: Scene) -> None:
+    """Step the ingress's clock and the senders' two hours ahead and back: brokers refuse times of the next hour."""
+    clock = await give_clock(scene)
+    async with scene.load.poisson(scene.tier.rate):
+        for _ in range(scene.tier.times(1)):
+            await asyncio.to_thread(scene.ingress.ready)
+            step(scene, clock, FAR_S)
+            await asyncio.sleep(SIGNED_S + SEEN_S)
+            await asyncio.to_thread(until, lambda: scene.spooled() > 0, what="events with a time that is refused")
+            await scene.lasting(3)
+            step(scene, clock, 0.0)
+            await asyncio.sleep(SIGNED_S + SEEN_S)
+            await scene.heal()
 
 
 async def give_clock(scene: Scene) -> Clock:
@@ -92,4 +110,7 @@ async def _signed_at(scene: Scene, at: int, reason: str | None) -> None:
         assert attempt.promised, attempt
 
 
-ROWS = (Row("T1", "clocks stepped by ten minutes and held still, the provider's an hour off", stepped),)
+ROWS = (
+    Row("T1", "clocks stepped by ten minutes and held still, the provider's an hour off", stepped),
+    Row("T2", "clocks two hours ahead, and right again", far_ahead),
+)

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import orjson
 
 from bridge.runtime import failpoints
-from tests.faults.ingress.bad_disk import FSYNC, MOUNT, ONCE
+from tests.faults.ingress.bad_disk import FSYNC, HANG, MOUNT, ONCE
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
 from tests.integration.service_process import PROBE_S, until
@@ -61,6 +61,24 @@ async def fsync_fails(scene: Scene) -> None:
             await asyncio.sleep(2)
             order.unlink()
             await _until(lambda: takes(scene), what="a disk that is well again")
+            await scene.heal()
+
+
+async def hanging(scene: Scene) -> None:
+    """Freeze the brokers for a moment, with a disk that hangs for longer: Kafka alone must do when it is back."""
+    order = scene.directory / "fsync"
+    async with scene.load.poisson(scene.tier.rate):
+        await _another_life(scene, **{FSYNC: str(order)})
+        for _ in range(scene.tier.times(1)):
+            await _until(lambda: takes(scene), what="a disk that is well")
+            order.write_text(HANG)
+            scene.brokers.pause()
+            await _until(lambda: _spooling(scene) > 0 and not takes(scene), what="partitions that wait for the disk")
+            scene.brokers.resume()
+            await _until(lambda: _spooling(scene) == 0, what="partitions that are direct again")
+            assert not await asyncio.to_thread(takes, scene)
+            assert (await scene.load.probe()).status == HTTPStatus.OK
+            order.unlink()
             await scene.heal()
 
 
@@ -138,6 +156,10 @@ def takes(scene: Scene) -> bool:
     return scene.ingress.metric("drxbridge_spool_available") == 1
 
 
+def _spooling(scene: Scene) -> float:
+    return scene.ingress.metric("drxbridge_spooling_partitions")
+
+
 def checks(scene: Scene) -> tuple[int, str]:
     """What the probe is answered, and what it is told of the spool."""
     try:
@@ -191,5 +213,6 @@ ROWS = (
     Row("D2", "fsync of the spool fails once, then always, brokers frozen", fsync_fails, command=COMMAND),
     Row("D4", "spool on a read-only disk, then without its key", no_disk, command=COMMAND),
     Row("D6", "key of the spool removed in an outage, then a kill; the key put back", key_gone),
+    Row("D6", "disk hangs in a short outage, and for longer", hanging, command=COMMAND),
     Row("D5", "drain killed 50 times", drain_killed, short=False),
 )

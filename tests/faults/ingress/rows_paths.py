@@ -11,6 +11,7 @@ from tests.faults.ingress.scene import Scene
 # B7: 400 ms and 256 kbit/s. B9: every 50 KB.
 SLOW = Trouble(delay_s=0.4, rate_bytes_s=32_000, slice_bytes=4_096)
 DEAF = Trouble(deaf=True)
+GARBLED = Trouble(garbled=True)
 FRAGILE = Trouble(slice_bytes=700, reset_after_bytes=50_000)
 
 
@@ -44,8 +45,22 @@ async def one_way(scene: Scene) -> None:
             await scene.heal()
 
 
+async def garbled(scene: Scene) -> None:
+    """Have one broker answer garbage, then all; a client that connects anew meanwhile hears nothing else."""
+    async with scene.load.poisson(scene.tier.rate):
+        scene.proxies[await asyncio.to_thread(scene.brokers.busiest, scene.topic)].make_trouble(to_client=GARBLED)
+        await scene.lasting(4)
+        for proxy in scene.proxies.values():
+            proxy.make_trouble(to_client=GARBLED)
+            proxy.reset_all()
+        await scene.lasting(4)
+        assert scene.ingress.alive
+        await scene.heal()
+
+
 ROWS = (
     Row("B7", "brokers slow: +400 ms, 256 kbit/s", slow, detour=True),
     Row("B8", "one broker cut off in one direction, then in the other", one_way, detour=True, short=False),
     Row("B9", "connections sliced, and reset every 50 KB", fragile, detour=True),
+    Row("B12", "one broker answers garbage, then all", garbled, detour=True),
 )

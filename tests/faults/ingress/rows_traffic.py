@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from bridge.settings import Http
+from tests.builders import a_growing_body
 from tests.faults.ingress.ledger import Delivery
 from tests.faults.ingress.load import PATIENCE_S
 from tests.faults.ingress.row import Row
@@ -13,6 +15,7 @@ from tests.faults.ingress.scene import Scene
 
 COPIES = 10
 SENDERS = 16
+BODY_MAX_BYTES: int = Http.model_fields["body_max_bytes"].default
 
 
 async def tenfold(scene: Scene) -> None:
@@ -43,6 +46,20 @@ async def conflicting(scene: Scene) -> None:
     await _all_of(scene, send)
 
 
+async def growing(scene: Scene) -> None:
+    """Beside others send bodies of the largest size that become records of four times as many bytes."""
+    numbers = iter(range(scene.tier.times(25)))
+
+    async def send() -> None:
+        for number in numbers:
+            event_id, key = f"evt_growing_{number}", f"{scene.load.prescriptions.key_mark}g{number}"
+            body = a_growing_body(BODY_MAX_BYTES, id=event_id, key=key)
+            await scene.load.deliver(Delivery(event_id, key, body), stubborn=True)
+
+    async with scene.load.open(), scene.load.poisson(scene.tier.rate):
+        await send()
+
+
 async def _send_both(scene: Scene, delivery: Delivery, other: Delivery) -> None:
     if scene.rng.random() < 0.5:
         await scene.load.deliver(delivery, stubborn=True)
@@ -62,4 +79,5 @@ async def _all_of(scene: Scene, send: Callable[[], Coroutine[Any, Any, None]]) -
 ROWS = (
     Row("K1", "every delivery ten times, shuffled", tenfold),
     Row("K2", "another body under the same id", conflicting),
+    Row("K3", "the largest bodies, whose records are four times as large", growing),
 )
