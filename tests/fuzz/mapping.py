@@ -57,7 +57,7 @@ SCALARS: tuple[Callable[[Choices], object], ...] = (
 def check(content: bytes) -> None:
     choices = Choices(content)
     document = copy.deepcopy(choices.one(SAMPLES))
-    while not choices.is_used_up:
+    while document and not choices.is_used_up:
         edit(choices, document)
     body = to_json_text(document).encode()
     parsed = parse(body)
@@ -99,8 +99,6 @@ def mapped_record(delivery: Delivery, mapped: Mapped, document: dict[str, object
 def edit(choices: Choices, document: dict[str, Any]) -> None:
     """Set one member, take it out, add one, give it another spelling, or put one in another's place."""
     places = holders(document)
-    if not places:
-        return
     holder: Any = choices.one(places)
     place: Any = choices.one(list(holder)) if isinstance(holder, dict) else choices.below(len(holder))
     match choices.below(6):
