@@ -213,6 +213,6 @@ ROWS = (
     Row("D2", "fsync of the spool fails once, then always, brokers frozen", fsync_fails, command=COMMAND),
     Row("D4", "spool on a read-only disk, then without its key", no_disk, command=COMMAND),
     Row("D6", "key of the spool removed in an outage, then a kill; the key put back", key_gone),
-    Row("D6", "disk hangs in a short outage, and for longer", hanging, command=COMMAND),
+    Row("D7", "disk hangs in a short outage, and for longer", hanging, command=COMMAND),
     Row("D5", "drain killed 50 times", drain_killed, short=False),
 )
