@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator
 
@@ -147,3 +148,55 @@ async def test_where_all_have_proved_themselves_the_longest_idle_makes_room() ->
                 async with attacking(ingress, whole) as (third,):
                     assert b'"duplicate"' in await third.readuntil(b"}")
                     assert await ended(first) == b""
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_requests_are_answered_however_they_are_cut(seed: int) -> None:
+    """Framing must not depend on what a read happens to hold: random pieces, some requests sent ahead."""
+    rng = random.Random(seed)  # noqa: S311 - no keys
+    async with running(count_max=1_000) as ingress, asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for connection in range(8):
+            group.create_task(_cut(ingress, random.Random(rng.random()), f"{seed}_{connection}"))  # noqa: S311 - as above
+
+        async def publish_slowly() -> None:
+            for _ in range(20):
+                ingress.publisher.gate.clear()
+                await asyncio.sleep(0.001)
+                ingress.publisher.gate.set()
+                await asyncio.sleep(0.001)
+
+        group.create_task(publish_slowly())
+    assert len(ingress.publisher.published) == 8 * 30
+
+
+async def _cut(ingress: Ingress, rng: random.Random, name: str) -> None:
+    """Make 30 deliveries over one connection, one or some at a time, in pieces that may be single bytes."""
+    reader, writer = await asyncio.open_connection(HOST, ingress.port)
+    ids = [f"evt_{name}_{number}" for number in range(30)]
+    while ids:
+        taken, ids = ids[: (size := rng.choice((1, 1, 2, 5)))], ids[size:]
+        text = b"".join(_request(rng, webhook_id, chunked=size == 1 and rng.random() < 0.5) for webhook_id in taken)
+        while text:
+            end = rng.choice((1, 3, 50, 400, 5_000, len(text)))
+            writer.write(text[:end])
+            text = text[end:]
+            await writer.drain()
+            await asyncio.sleep(0)
+        for webhook_id in taken:
+            assert f'"accepted","id":"{webhook_id}"'.encode() in await reader.readuntil(b"}")
+    writer.close()
+
+
+def _request(rng: random.Random, webhook_id: str, *, chunked: bool) -> bytes:
+    body = a_body(id=webhook_id, padding="x" * rng.choice((0, 10, 3_000, 100_000)))
+    headers = signed_headers(body, webhook_id=webhook_id).items()
+    if not chunked:
+        return request_bytes(body, headers)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    head = f"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\n{lines}Transfer-Encoding: chunked\r\n\r\n".encode()
+    chunks = b""
+    while body:
+        size = rng.choice((1, 7, 1_000, len(body)))
+        chunks += b"%x\r\n%b\r\n" % (len(body[:size]), body[:size])
+        body = body[size:]
+    return head + chunks + b"0\r\n\r\n"

@@ -26,11 +26,13 @@ _SUMS = {
     "duplicated in the log": "repeated",
 }
 _WORST = {"worst answer, s": "worst_answer_s", "recovery, s": "recovery_s", "largest RSS, MiB": "rss_peak_mib"}
+# Only where honest deliveries were measured before an attack and beside it.
+_BESIDE = {"p99 when calm, ms": "p99_calm_s", "p99 beside it, ms": "p99_s"}
 
 
 def table(results: Sequence[Result]) -> str:
     """Give each row of the matrix one line, over all its runs, and the sums one more."""
-    columns = ["row", "what is done", "runs", *_SUMS, *_WORST]
+    columns = ["row", "what is done", "runs", *_SUMS, *_WORST, *_BESIDE]
     lines = [_line(columns), _line(["---", "---", *["--:" for _ in columns[2:]]])]
     by_row = sorted(results, key=lambda result: result.row)
     for name, runs in groupby(by_row, key=lambda result: result.row):
@@ -80,6 +82,10 @@ def _cells(name: str, runs: Sequence[Result], title: str | None = None) -> list[
         str(len(runs)),
         *(f"{sum(getattr(run, figure) for run in runs):,}" for figure in _SUMS.values()),
         *(f"{max(getattr(run, figure) for run in runs):.1f}" for figure in _WORST.values()),
+        *(
+            f"{1000 * max(getattr(run, figure) for run in runs):.0f}" if runs[-1].p99_s else ""
+            for figure in _BESIDE.values()
+        ),
     ]
 
 

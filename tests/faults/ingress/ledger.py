@@ -43,7 +43,7 @@ class Attempt:
         sent_at: Seconds of a clock that never goes back, as `answered_at`, which is for ever where nobody answered.
         ended_at: When the request was over, with an answer or without.
         status: 0 where nobody answered.
-        outcome: What the answer called itself, and `reason` why.
+        outcome: What the answer called itself, and `reason` why, or what the sender ran into instead of an answer.
         stepped: Whether clocks were stepped meanwhile, so that it may have become too old or too new.
     """
 

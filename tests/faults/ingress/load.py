@@ -160,7 +160,8 @@ class Load:
                 if answer.status in GATEWAY:
                     return
                 attempt.status = answer.status
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            attempt.reason = type(exc).__name__
             return
         attempt.answered_at = time.monotonic()
         attempt.outcome, attempt.reason = _words(body)

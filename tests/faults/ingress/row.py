@@ -149,4 +149,6 @@ def _result(row: Row, scene: Scene, verdict: Verdict, leaks: Sequence[str], *, s
         worst_answer_s=round(scene.ledger.worst_answer_s, 3),
         recovery_s=round(scene.recovery_s, 1),
         rss_peak_mib=round(scene.rss_mib, 1),
+        p99_calm_s=round(scene.p99_calm_s, 3),
+        p99_s=round(scene.p99_s, 3),
     )

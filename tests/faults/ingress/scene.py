@@ -72,6 +72,7 @@ class Scene:
         fds: Open files of the ingress when nobody was connected and no fault had been done.
         excused: Events whose records were damaged on the disk; whoever damages them knows which these are.
         unsettled: Events of which a life that was killed may have written something without writing that down.
+        p99_calm_s: The wait of 99 of 100 deliveries before an attack, and `p99_s` beside it.
         recovery_s: From the end of the fault until all was as before.
     """
 
@@ -89,6 +90,8 @@ class Scene:
     reader: Reader | None
     fds: int = 0
     recovery_s: float = 0.0
+    p99_calm_s: float = 0.0
+    p99_s: float = 0.0
     rss_mib: float = 0.0
     _drained_at: float = 0.0
     leaks: list[str] = field(default_factory=list)

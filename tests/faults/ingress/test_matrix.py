@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.ingress import (
     nemesis,
+    rows_attacks,
     rows_brokers,
     rows_clocks,
     rows_damage,
@@ -39,6 +40,7 @@ PARTS = (
     rows_disk,
     rows_damage,
     rows_traffic,
+    rows_attacks,
     rows_secrets,
     rows_replicas,
     rows_clocks,

@@ -1,0 +1,146 @@
+"""Clients without a secret, in a process of their own: `python -m tests.faults.ingress.attackers KIND PORT COUNT`.
+
+Each goes on until it is ended, and begins anew where it is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from bridge.dev.ports import HOST
+
+Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+BODY_BYTES = 262_144
+HEAD = (
+    f"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
+).encode()
+UNSIGNED = b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+AGAIN_S = 0.05
+RECEIVED_BYTES = 2_048
+
+
+async def _silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def _declaring(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD)
+    await reader.read()
+
+
+async def _partial(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + b" " * (BODY_BYTES - 1))
+    await reader.read()
+
+
+async def _deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport reads
+    while True:
+        writer.write(UNSIGNED * 1_000)
+        await writer.drain()
+
+
+async def _flooding(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(UNSIGNED)
+        await reader.readuntil(b"}")
+
+
+async def _connecting(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"P")
+    await writer.drain()
+
+
+ATTACKS: dict[str, Attack] = {
+    "silent": _silent,
+    "declaring": _declaring,
+    "partial": _partial,
+    "deaf": _deaf,
+    "flooding": _flooding,
+    "connecting": _connecting,
+}
+
+
+async def _attack(attack: Attack, port: int) -> None:
+    while True:
+        with contextlib.suppress(OSError, EOFError):
+            reader, writer = await asyncio.open_connection(sock=await _connected(port))
+            try:
+                await attack(reader, writer)
+            finally:
+                writer.transport.abort()
+        await asyncio.sleep(AGAIN_S)
+
+
+async def _connected(port: int) -> socket.socket:
+    """Connect with the least room for answers, so that not reading them is soon noticed."""
+    one = socket.socket()
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
+        one.settimeout(0)
+        await asyncio.get_running_loop().sock_connect(one, (HOST, port))
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+async def _all(attack: Attack, port: int, count: int) -> None:
+    await asyncio.gather(*(_attack(attack, port) for _ in range(count)))
+
+
+@contextmanager
+def attacking(kind: str, port: int, count: int) -> Iterator[None]:
+    """Attack a port by so many connections for the block."""
+    command = [sys.executable, "-m", "tests.faults.ingress.attackers", kind, str(port), str(count)]
+    process = subprocess.Popen(command)  # noqa: S603 - ours
+    try:
+        yield
+        assert process.poll() is None, "the attack has ended by itself"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def slow_attacks(url: str, *, connections: int, seconds: int) -> Iterator[list[str]]:
+    """Return the commands of slowhttptest that send heads slowly, send bodies slowly, and read slowly."""
+    program = shutil.which("slowhttptest", path=f"{os.environ['PATH']}:/usr/local/bin:/usr/bin")
+    if program is None:
+        pytest.skip("slowhttptest is not installed: `make fault-tools` as root on a Debian, or install it by hand")
+    common = [
+        "-c",
+        str(connections),
+        "-r",
+        str(connections),
+        "-l",
+        str(seconds),
+        "-u",
+        url,
+        "-t",
+        "POST",
+        "-p",
+        "30",
+        "-f",
+        "application/json",
+    ]
+    for mode in (
+        ["-H", "-i", "1"],
+        ["-B", "-i", "1", "-s", "8192"],
+        ["-X", "-w", "8", "-y", "16", "-n", "5", "-z", "8"],
+    ):
+        yield [program, *mode, *common]
+
+
+if __name__ == "__main__":
+    asyncio.run(_all(ATTACKS[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3])))

@@ -1,0 +1,171 @@
+"""Rows in which clients without a secret attack beside honest senders, none of whom may be refused anything."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tests.component.test_raw_http import played
+from tests.faults.ingress.attackers import attacking, slow_attacks
+from tests.faults.ingress.ledger import HOSTILE, Attempt
+from tests.faults.ingress.load import PATIENCE_S, STALE_S
+from tests.faults.ingress.row import Row
+from tests.faults.ingress.scene import LOOK_S, Scene
+from tests.raw_http import raw_cases, statuses
+
+Attack = Callable[[Scene], AbstractAsyncContextManager[None]]
+
+# Shorter than an attack in the short tier lasts.
+SETTINGS = {"HTTP__READ_TIMEOUT_S": "2"}
+CALM_S, ATTACK_S = 4.0, 8.0
+# Answers 503 that say that Kafka and the disk are slow, as on a machine that does too much at once. They are counted.
+SLOW_KAFKA = {"deadline", "kafka_unavailable", "outcome_unknown", "spool_unavailable"}
+# A bound of a hang, no promise: the machine may be busy.
+MET_S = 60.0
+ENDED = "drxbridge_http_connections_ended_total"
+# Deliveries that are captured, and for each what an intruder makes of it.
+CAPTURED = 20
+
+
+def beside(attack: Attack, *ended: str) -> Callable[[Scene], Awaitable[None]]:
+    """Have honest traffic while all is calm, then beside an attack until it has been met for the reasons `ended`."""
+
+    async def play(scene: Scene) -> None:
+        first = len(scene.ledger.attempts)
+        with scene.load.going_to(scene.ingress.url):
+            async with scene.load.poisson(scene.tier.rate):
+                await scene.lasting(CALM_S)
+                attacked = len(scene.ledger.attempts)
+                async with attack(scene):
+                    await scene.lasting(ATTACK_S)
+                    for reason in ended:
+                        await _met(scene, reason)
+        calm, beside_it = scene.ledger.attempts[first:attacked], scene.ledger.attempts[attacked:]
+        scene.p99_calm_s, scene.p99_s = _p99(calm), _p99(beside_it)
+        refused = [each for each in [*calm, *beside_it] if each.kind not in HOSTILE and not each.promised]
+        by_the_port = [each for each in refused if each.reason not in SLOW_KAFKA]
+        assert not by_the_port, [(each.kind, each.status, each.reason, each.sent_at) for each in by_the_port]
+
+    return play
+
+
+async def _met(scene: Scene, reason: str) -> None:
+    async with asyncio.timeout(MET_S):
+        while await asyncio.to_thread(scene.ingress.metric, ENDED, reason=reason) == 0:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(LOOK_S)
+
+
+def by(**kinds: int) -> Attack:
+    """Attack by so many connections of each kind at once, more in a longer tier."""
+
+    @asynccontextmanager
+    async def attack(scene: Scene) -> AsyncIterator[None]:
+        with ExitStack() as stack:
+            for kind, count in kinds.items():
+                stack.enter_context(attacking(kind, _port(scene), round(count * min(scene.tier.factor, 4))))
+            yield
+
+    return attack
+
+
+@asynccontextmanager
+async def slowly(scene: Scene) -> AsyncIterator[None]:
+    """Send heads, send bodies and read answers as slowly as slowhttptest does."""
+    connections = round(100 * min(scene.tier.factor, 10))
+    commands = slow_attacks(f"{scene.ingress.url}/webhooks/drx", connections=connections, seconds=int(PATIENCE_S))
+    with ExitStack() as stack:
+        for command in commands:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603, ASYNC220 - a fixed program
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield
+
+
+@asynccontextmanager
+async def rawly(scene: Scene) -> AsyncIterator[None]:
+    """Send every case of raw HTTP."""
+    yield
+    target = cast("Any", SimpleNamespace(port=_port(scene)))
+    for _ in range(scene.tier.times(1)):
+        for case in raw_cases():
+            received = await played(target, case)
+            for code, _ in statuses(received, head=case.parts[0].startswith("HEAD")):
+                assert code < HTTPStatus.INTERNAL_SERVER_ERROR, (case.name, code)
+
+
+@asynccontextmanager
+async def replaying(scene: Scene) -> AsyncIterator[None]:
+    """Send what was captured again as it was, altered, elsewhere, and otherwise; only the first may be taken."""
+    yield
+    url = scene.ingress.webhook_url
+    async with aiohttp.ClientSession() as session:
+
+        async def sent(method: str, to: str, body: bytes, headers: Mapping[str, str]) -> int:
+            async with session.request(method, to, data=body, headers=headers) as answer:
+                return answer.status
+
+        for _ in range(scene.tier.times(CAPTURED)):
+            delivery, other = (scene.load.prescriptions.new().deliveries[0] for _ in range(2))
+            at = scene.load.now
+            headers = scene.subject.sign(delivery.id, at, delivery.body)
+            assert (await scene.load.attempt(delivery, "genuine", headers)).promised
+            assert (await scene.load.attempt(delivery, "replayed", headers)).promised
+            # A sender with such ids, and how a captured delivery of its could be read otherwise.
+            shifted = scene.subject.sign(f"{other.id}.{at}", at + 1, other.body)
+            altered = {**shifted, "webhook-id": other.id, "webhook-timestamp": str(at)}
+            assert [
+                await sent("POST", url, b"%d.%b" % (at + 1, other.body), altered),
+                await sent("POST", url, other.body, shifted),
+                await sent("POST", url, other.body, headers),
+                await sent("POST", f"{url}x", delivery.body, headers),
+                await sent("POST", f"{url}/x", delivery.body, headers),
+                await sent("PUT", url, delivery.body, headers),
+                await sent("POST", url, delivery.body, {**headers, "webhook-timestamp": str(at + 1)}),
+                await sent("POST", url, delivery.body, {**headers, "webhook-id": other.id}),
+                await sent("POST", url, delivery.body, scene.subject.sign(delivery.id, at - STALE_S, delivery.body)),
+            ] == [401, 401, 401, 401, 404, 405, 401, 401, 401]
+
+
+def _port(scene: Scene) -> int:
+    port = urlsplit(scene.ingress.url).port
+    assert port is not None
+    return port
+
+
+def _p99(attempts: list[Attempt]) -> float:
+    waits = sorted(each.answered_at - each.sent_at for each in attempts if each.status)
+    return waits[int(len(waits) * 0.99)] if waits else 0.0
+
+
+ROWS = (
+    Row("H1", "heads, bodies and reading slowed by slowhttptest", beside(slowly, "slow_request"), settings=SETTINGS),
+    Row(
+        "H2",
+        "idle connections beyond the bound, and connections without end",
+        beside(by(silent=1_250, connecting=50), "too_many"),
+        short=False,
+    ),
+    Row(
+        "H3",
+        "bodies of 256 KiB declared and not sent, or sent but for a byte",
+        beside(by(declaring=300, partial=200), "slow_request", "bodies_full"),
+        settings=SETTINGS,
+    ),
+    Row("H6", "every case of raw HTTP", beside(rawly)),
+    Row(
+        "H8",
+        "requests sent without end and no answer read, and connections that send nothing",
+        beside(by(deaf=8, silent=200), "unread_answer", "silent"),
+        settings=SETTINGS,
+    ),
+    Row("A1", "unsigned requests without end", beside(by(flooding=16)), short=False),
+    Row("A3", "captured deliveries sent again: altered, elsewhere, otherwise, late", beside(replaying)),
+)
