@@ -143,10 +143,13 @@ class Webhooks:
         """Read a body that is still coming until it is whole or too large; parts may be single bytes."""
         parts: list[bytes] = []
         size = 0
-        while size <= self._body_max_bytes and not payload.at_eof():
-            parts.append(await payload.readany())
-            size += len(parts[-1])
-        return b"".join(parts)
+        try:
+            while size <= self._body_max_bytes and not payload.at_eof():
+                parts.append(await payload.readany())
+                size += len(parts[-1])
+            return b"".join(parts)
+        finally:
+            parts.clear()  # the exception of a lost connection keeps this frame until the collector comes by
 
     def _prove(self, source: Source, heads: Mapping[bytes, bytes], body: bytes) -> Delivery:
         """Verify on bytes, before anything is parsed."""

@@ -50,10 +50,10 @@ CONNECTIONS_MAX = 256
 READING_MAX_BYTES = 1_048_576
 # Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
 BACKLOG = 1024
-# What the kernel holds for one connection, and counts as memory of the pod: some hundred answers, and a body of the
-# usual limit. By itself it would take up to 4 and 6 MiB (`tcp_wmem`, `tcp_rmem`).
-UNREAD_MAX_BYTES = 65_536
-UNPARSED_MAX_BYTES = 262_144
+# What the kernel holds for one connection which counts as memory of the pod: some hundred answers, a quarter of
+# the largest usual body. By itself it would take up to 4 and 6 MiB (`tcp_wmem`, `tcp_rmem`), and one read 256 KiB: all
+# connections may be read in one turn of the loop, before any that was ended in it lets go of what it held.
+KERNEL_MAX_BYTES = 65_536
 # Files that the process needs for all else: brokers, spool, secrets, probes.
 FILES_SPARE = 256
 # Where a chunked body ends otherwise, something stands behind it, or it has a trailer. The parser of aiohttp 3.14 keeps
@@ -482,8 +482,8 @@ class HardenedServer(web.Server):
             msg = f"{section}.host, {section}.port: cannot listen on {host}:{port} ({why}); choose another"
             raise ConfigError(msg) from None
         for each in listener.sockets:  # connections inherit it
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_MAX_BYTES)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNPARSED_MAX_BYTES)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_MAX_BYTES)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_MAX_BYTES)
         try:
             await self._guard(stop)
         finally:

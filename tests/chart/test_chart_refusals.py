@@ -72,7 +72,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"ingress.dedupe.capacity": 20_000_000}, "ingress.resources.limits.memory", "lower one of these"),
     ("minimal", {"ingress.http.bodyMaxBytes": 2**21}, "ingress.http.bodyMaxBytes", "kafka.messageMaxBytes"),
     ("minimal", {"ingress.http.inflightMaxBytes": 2**30}, "ingress.resources.limits.memory", "lower one of these"),
-    ("minimal", {"ingress.resources.limits.memory": "230M"}, "ingress.resources.limits.memory", "at least 232Mi"),
+    ("minimal", {"ingress.resources.limits.memory": "330M"}, "ingress.resources.limits.memory", "at least 328Mi"),
     *(
         ("minimal", {f"{component}.{table}": {key: "x"}}, f"{component}.{table}", f"{key} is the chart's own")
         for component in ("ingress", READER)
