@@ -58,12 +58,13 @@ _is_timestamp = re.compile(rb"[0-9]{1,12}").fullmatch
 # What is signed is `id.timestamp.body`, and nothing in it says where the id ends: any part between two dots that looks
 # like a timestamp can be read as the timestamp. Standard Webhooks 1.0.0 leaves it to senders to have no dot in an id
 # ("Signature scheme"). These two are the signs of a text that was split in another place than its sender did.
-# The true timestamp has become part of the id, with the beginning of the body:
-_id_holds_timestamp = re.compile(rb"\.[0-9]{1,12}(?:\.|\Z)").search
+# The true timestamp has become the end of the id, or a part of it with the beginning of the body behind. There it is
+# told from other digits by its length: unix seconds have ten from 2001 to 2286, and up to two zeros before them.
+_id_holds_timestamp = re.compile(rb"\.(?:[0-9]{1,12}\Z|[0-9]{10,12}\.)").search
 # The true timestamp has become part of the body, with the end of the id before it. An id has 200 characters at most, of
 # which the altered one and the timestamp it gave up take four, and none begins a part with what begins JSON: a document
 # with the text "1.2.3" in it is no altered delivery.
-_body_holds_timestamp = re.compile(rb"(?:(?![{\[\"])[!-~]{0,196}\.)?[0-9]{1,12}\.").match
+_body_holds_timestamp = re.compile(rb"[0-9]{1,12}\.|(?![{\[\"])[!-~]{0,196}\.[0-9]{10,12}\.").match
 
 
 class Verified(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -58,6 +59,9 @@ def audit_options(command: Command) -> Command:
 
 def run_command_line(cli: click.Group, *, program: str) -> None:
     """Run `cli` and end the process: 2 with one line for what the operator can mend, 130 when interrupted."""
+    # A shell starts a job in the background with SIGINT ignored, and its children inherit that; then nothing here would
+    # ever end a command that goes on until it is interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False, prog_name=program)
     except BridgeError as exc:

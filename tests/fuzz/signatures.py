@@ -160,13 +160,21 @@ def is_ambiguous(webhook_id: bytes, body: bytes) -> bool:
     ends_of_ids = [
         re.fullmatch(rb"[\x21-\x7e]{0,196}", start) and not start.startswith((b"{", b"[", b'"')) for start in starts
     ]
-    return any(map(is_time, webhook_id.split(b".")[1:])) or any(
-        is_time(part) and (at == 0 or ends_of_ids[at]) for at, part in enumerate(parts)
+    _, *middle = webhook_id.split(b".")
+    return (
+        any(map(is_true_time, middle))
+        or is_time(middle[-1] if middle else b"")
+        or any((at == 0 and is_time(part)) or (is_true_time(part) and ends_of_ids[at]) for at, part in enumerate(parts))
     )
 
 
 def is_time(part: bytes) -> bool:
     return bool(re.fullmatch(rb"[0-9]{1,12}", part))
+
+
+def is_true_time(part: bytes) -> bool:
+    """Say whether the digits may be the timestamp of a delivery that was genuine, perhaps with zeros before."""
+    return bool(re.fullmatch(rb"[0-9]{10,12}", part))
 
 
 def is_public(each: bytes) -> bool:
