@@ -51,7 +51,7 @@ _SHA256 = re.compile(rb"[0-9a-f]{64}")
 
 
 class Memory(Protocol):
-    """What is told about each record.
+    """Where the identity of each record is kept.
 
     Attributes:
         finished: Set when all tails have been read, or when nothing should wait for that any longer.
@@ -60,7 +60,7 @@ class Memory(Protocol):
     finished: bool
 
     def recalled(self, identity: Identity, at_s: float) -> None:
-        """Note what is in a topic, of a delivery received at `at_s` (Unix seconds); the same may be told twice."""
+        """Note what is in a topic, of a delivery received at `at_s` (Unix seconds); may come twice for a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Follower:
         Args:
             connection: How the brokers are reached.
             topics: Those that are written, and those that what waits was accepted for; asked again and again.
-            memory: What is told.
+            memory: Where identities are kept.
             window_s: The longest that anything is remembered; what is older is not read.
             records_max: Most records of one topic, the newest.
             oldest_s: Receipt (Unix seconds) of the oldest delivery that waits to be written, if any: a process that

@@ -15,8 +15,8 @@ from bridge.settling.claims import Claim, Ended
 from bridge.settling.parking import ParkingFullError, key_text
 from bridge.settling.window import Mark, Window
 
-# Records handled one at a time after a death: as many as a batch holds, and lanes have in hand. Should the one that
-# kills lie behind them, there will be more deaths, and after so many all that a window may hold are.
+# Records handled one at a time after a death: as many as a batch holds and lanes have in hand. If the record that kills
+# the process lies behind them, deaths repeat; from `DEATHS_MANY` on, all that a window holds are handled so.
 CAREFUL_FIRST = BATCH_RECORDS
 DEATHS_MANY = 3
 # Our own objects around key, value and headers, and the headers of a record of the contract, as `sys.getsizeof` counts
