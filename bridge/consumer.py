@@ -53,7 +53,7 @@ class Outgoing(NamedTuple):
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """Where an event stands and how often it was tried.
 

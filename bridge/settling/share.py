@@ -134,7 +134,8 @@ class Share:
         if not self.window.unsettled:
             self.moved_at = now
         size = OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
-        size += sum(len(content) for _, content in record.headers)  # of another producer they may be of any size
+        for _, content in record.headers:  # of another producer they may be of any size
+            size += len(content)
         return self.window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now)
 
     def open(self, offset: int) -> None:

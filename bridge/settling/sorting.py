@@ -13,7 +13,6 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.settling.failure import Failure, classify
 from bridge.settling.ledger import Inbox
 
-_HEADERS = ("drx_body_sha256", "drx_ordinal", "traceparent", "drx_origin")
 KNOWN_TYPES = frozenset({*EVENT_MODELS, UNRECOGNIZED_TYPE})
 
 
@@ -99,7 +98,10 @@ class Sorter:
             return classify(exc)
         if content is None and not self._consumer.wants(event.type):
             return Skip.UNWANTED
-        digest, ordinal, traceparent, origin = (headers.get(name, b"").decode("ascii", "replace") for name in _HEADERS)
+        digest = headers.get("drx_body_sha256", b"").decode("ascii", "replace")
+        ordinal = headers.get("drx_ordinal", b"").decode("ascii", "replace")
+        traceparent = headers.get("traceparent", b"").decode("ascii", "replace")
+        origin = headers.get("drx_origin", b"").decode("ascii", "replace")
         return Sorted(record, event, Inbox(event.source, event.id, digest), ordinal, traceparent, origin)
 
     def _skips_type(self, content: bytes) -> Skip | None:
