@@ -14,12 +14,13 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  #
 
 from bridge.errors import BridgeError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
-from bridge.kafka.producer import REQUEST_TIMEOUT_MS, end_client
+from bridge.kafka.producer import end_client
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 
-# Everything together; making a topic on a busy cluster takes seconds.
+# Everything together, and one request of it; making all topics on a busy cluster takes seconds.
 ADMIN_S = 30.0
+_REQUEST_MS = 20_000
 REPLICAS_MAX = 3
 # docs/contract.md §4: the log of events is the record; raw deliveries are kept for 30 days.
 FOREVER_MS = -1
@@ -134,7 +135,7 @@ async def open_admin(connection: Connection) -> AsyncIterator[Admin]:
     options["bootstrap_servers"] = await reachable(connection.servers)
     if not options["bootstrap_servers"]:
         raise AdminError("unreachable", f"no broker answers at {connection.bootstrap_servers}")
-    client = AIOKafkaAdminClient(**options, client_id="drx-bridge-admin", request_timeout_ms=REQUEST_TIMEOUT_MS)
+    client = AIOKafkaAdminClient(**options, client_id="drx-bridge-admin", request_timeout_ms=_REQUEST_MS)
     try:
         async with asyncio.timeout(ADMIN_S):
             await client.start()
@@ -168,7 +169,7 @@ class Admin:
         wanted = [
             NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=spec.configs) for spec in specs
         ]
-        answer = await self._client.create_topics(wanted, timeout_ms=REQUEST_TIMEOUT_MS)
+        answer = await self._client.create_topics(wanted, timeout_ms=_REQUEST_MS)
         outcomes: dict[str, Literal["created", "exists"]] = {}
         for name, error_code, *_ in answer.topic_errors:
             error = kafka_errors.for_code(error_code)

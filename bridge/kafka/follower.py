@@ -1,7 +1,7 @@
 """Read our own topics, headers only: their tails at a start, then what comes, so that a repeat of it is recognised.
 
-What other replicas write is known here some milliseconds after it was committed; what this process has written comes by
-too, and changes nothing.
+What other replicas write is known here about 50 ms after it was committed; what this process has written comes by too,
+and changes nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FollowMode = Literal["auto", "on", "off"]
 PAUSE_S = 0.002
 # After each poll that brought less than a slice. Each costs a fetch for each broker (about 0.5 ms of CPU), however few
 # records it brings; a sender that tries again waits longer than this.
-FOLLOW_PAUSE_S = 0.005
+FOLLOW_PAUSE_S = 0.05
 # Between two looks at what is to be read and how far that is.
 LOOK_S = 0.25
 # Between two requests for metadata while a partition has no leader.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 
@@ -12,6 +13,7 @@ from bridge.commands.topics import topics
 from bridge.errors import BridgeError
 from bridge.kafka.admin import AdminError, open_admin
 from bridge.kafka.connection import Connection
+from bridge.kafka.producer import REQUEST_TIMEOUT_MS
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from tests.cluster import Cluster
 from tests.kafka import configure_topic, reset_connections
@@ -106,6 +108,15 @@ async def test_a_connection_that_was_reset_is_one_that_has_no_answer(own_cluster
         await ask_again()
 
     assert caught.value.code == "no_answer"
+
+
+async def test_a_cluster_that_takes_its_time_is_waited_for(own_cluster: Cluster) -> None:
+    """Making topics on a loaded machine was seen to take longer than a write may."""
+    async with open_admin(Connection(own_cluster.bootstrap_servers)) as admin:
+        own_cluster.pause_broker(1)
+        asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_MS / 1000 + 1, own_cluster.resume_broker, 1)
+
+        assert await admin.default_replication_factor() == 1
 
 
 async def test_a_bug_of_who_asks_is_not_taken_for_one_that_has_no_answer(own_cluster: Cluster) -> None:
