@@ -11,7 +11,7 @@ COMMANDS = {
     "serve": ("bridge.commands.serve:serve", "Run the ingress."),
     "dev": ("bridge.dev.cli:dev", "Run the whole system on this machine."),
     "demo": ("bridge.dev.demo_cli:demo", "Watch one prescription go all the way."),
-    "simulate": ("bridge.dev.simulate_cli:simulate", "Sign and push deliveries as DRx does."),
+    "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
     "verify": ("bridge.commands.verify:verify", "Would this delivery be accepted, and if not why."),
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),
     "topics": ("bridge.commands.topics:topics", "Create or check the topics."),

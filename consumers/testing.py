@@ -41,8 +41,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record as ContractRecord
 from bridge.decoding import open_decoder
 from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer
-from bridge.dev.postgres_programs import find_programs
+from bridge.dev.postgres import PostgresServer, find_programs
 from bridge.errors import ConfigError
 from bridge.event import Delivery, Event
 from bridge.kafka.codec import Codec

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from bridge.dev.admin import create_topics
 from bridge.dev.files import write_json
 from bridge.dev.jars import kafka_jars
 from bridge.dev.java import find_java
-from bridge.dev.kafka import KafkaCluster
+from bridge.dev.kafka import KafkaCluster, create_topics
 
 # Head of a batch in the files of Kafka: base offset, length of what follows, leader epoch, magic, CRC, attributes, last
 # offset delta.

@@ -18,10 +18,8 @@ from bridge.dev.demo_acts import DISPLAY, MACHINES
 from bridge.dev.demo_hands import Output
 from bridge.dev.demo_model import Decided, Row, Told, Waiting
 from bridge.dev.demo_witness import Seen
-from bridge.dev.generator import Outgoing, a_cast
 from bridge.dev.simulator import Answer, Reply
-from bridge.dev.story import Life
-from bridge.dev.story_plots import mail_order
+from bridge.dev.story import Life, Outgoing, a_cast, mail_order
 from bridge.event import Event
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped

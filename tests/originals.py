@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 import orjson
 
-from bridge.dev.generator import EPOCH, a_cast
-from bridge.dev.story import Life
-from bridge.dev.story_plots import PLOTS, account_news
+from bridge.dev.story import EPOCH, PLOTS, Life, a_cast, account_news
 from bridge.event import Delivery, Event
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped

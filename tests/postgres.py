@@ -15,8 +15,7 @@ from uuid import uuid4
 import asyncpg  # noqa: TID251 - makes the databases that the code under test connects to
 
 from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer
-from bridge.dev.postgres_programs import find_programs
+from bridge.dev.postgres import PostgresServer, find_programs
 
 # A dozen scenes of faults at a time, each with several processes of eight connections.
 SETTINGS = {"max_connections": "400"}

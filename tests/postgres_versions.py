@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.dev.jars import cache_dir
-from bridge.dev.postgres_programs import VARIABLE, Programs, find_programs
+from bridge.dev.postgres import VARIABLE, Programs, find_programs
 from bridge.errors import ConfigError
 
 _ROOT = Path(__file__).parents[1]

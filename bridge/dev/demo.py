@@ -14,8 +14,8 @@ from bridge.dev.demo_faults import answer_faults, header_faults, order_faults, u
 from bridge.dev.demo_model import Row
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import Seen, holding, with_id
-from bridge.dev.generator import Outgoing
 from bridge.dev.simulator import Answer
+from bridge.dev.story import Outgoing
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 
 # Fields of a value that are shown of the first event; the others are like them.

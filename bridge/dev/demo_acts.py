@@ -1,4 +1,4 @@
-"""What the events of `story_plots.mail_order` mean: to people, and for the state of the prescription.
+"""What the events of `story.mail_order` mean: to people, and for the state of the prescription.
 
 Written from docs/contract.md §6 by hand, apart from the code that merges, so that it can disagree with it.
 """

@@ -13,8 +13,8 @@ from bridge.commands.tail_format import plain
 from bridge.dev.demo_acts import DISPLAY, MACHINES, state_after
 from bridge.dev.demo_model import Row, Told
 from bridge.dev.demo_witness import Seen
-from bridge.dev.generator import Outgoing
 from bridge.dev.simulator import Answer
+from bridge.dev.story import Outgoing
 
 
 def answer_faults(answer: Answer) -> list[str]:

@@ -9,7 +9,7 @@ from bridge.dev.demo_faults import answer_faults, order_faults, state_faults, un
 from bridge.dev.demo_outage import BEFORE, Model, Outlasted, Witness
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import with_id
-from bridge.dev.generator import Outgoing
+from bridge.dev.story import Outgoing
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 
 

@@ -22,13 +22,10 @@ from bridge.dev.demo_read_model import tour_timeline
 from bridge.dev.demo_repeats import tour_repeats
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import KafkaWitness, open_witness
-from bridge.dev.generator import Outgoing, a_cast
 from bridge.dev.services import PARTITIONS
-from bridge.dev.simulator import RetryPolicy, Sender, Sign
-from bridge.dev.simulator_target import signer
+from bridge.dev.simulator import RetryPolicy, Sender, Sign, signer
 from bridge.dev.stack import Stack
-from bridge.dev.story import MINUTE, Life, token
-from bridge.dev.story_plots import mail_order
+from bridge.dev.story import MINUTE, Life, Outgoing, a_cast, mail_order, token
 from bridge.ingress.signatures import sign
 from bridge.kafka.connection import Connection
 from bridge.kafka.routing import partition

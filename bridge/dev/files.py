@@ -1,14 +1,104 @@
-"""Small JSON files that are never seen half written."""
+"""The directory of an embedded stack, the lock that keeps it to one stack, and files never seen half written."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import secrets
+import shutil
 import tempfile
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from bridge.errors import ConfigError
+
+# A fresh cluster of three takes 60 MB; Kafka ends a broker whose disk is full, so there must be room to play.
+DISK_MIN_BYTES = 512 * 1024 * 1024
+# Standard Webhooks 1.0.0: a secret has 24 to 64 bytes; 32 is what the Svix libraries make.
+_SECRET_BYTES = 32
+_MEBIBYTE = 1024 * 1024
+
+
+class DataDirectory:
+    """Where each part keeps its things."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the places below `path`; it must be absolute, as children run elsewhere."""
+        self.path = path
+        self.kafka = path / "kafka"
+        self.postgres = path / "postgres"
+        self.registry = path / "registry"
+        self.spool = path / "spool"
+        self.logs = path / "logs"
+        self.secrets = path / "secrets"
+        self.endpoints = path / "endpoints.json"
+        self.ports = path / "ports.json"
+        self.ledger = path / "processes.json"
+
+    def secret_dir(self, source: str) -> Path:
+        """Make the secrets directory of a source, with a `current` secret that stays the same from then on."""
+        directory = self.secrets / source
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        slot = directory / "current"
+        if not slot.exists():
+            secret = b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+            write_text(slot, f"whsec_{secret}\n", mode=0o600)
+        return directory
+
+    def spool_key_dir(self) -> Path:
+        """Make the directory of the spool's keys, apart from what they seal; the ingress makes the first one."""
+        directory = self.secrets / "spool"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return directory
+
+
+@contextlib.contextmanager
+def claim(path: Path, *, pid: int, free_min_bytes: int = DISK_MIN_BYTES) -> Iterator[DataDirectory]:
+    """Make the directory and hold it for this process until the context ends or the process does.
+
+    Raises:
+        ConfigError: It cannot be written, is held by another process, or has too little room.
+    """
+    directory = DataDirectory(path.absolute())
+    with contextlib.ExitStack() as stack:
+        try:
+            for place in (directory.path, directory.kafka, directory.logs, directory.secrets):
+                place.mkdir(parents=True, exist_ok=True)
+            # Read and write, kept as it is: until it is locked, its text is the other's.
+            lock = stack.enter_context((directory.path / "dev.lock").open("a+"))
+        except OSError as exc:
+            msg = f"--data-dir {path}: cannot be written ({exc.strerror})"
+            raise ConfigError(msg) from exc
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            lock.seek(0)
+            msg = f"--data-dir {path}: in use by another `drx-bridge dev`, pid {lock.read().strip() or 'unknown'}"
+            raise ConfigError(msg) from exc
+        lock.truncate(0)
+        lock.write(f"{pid}\n")
+        lock.flush()
+        require_room(directory.path, free_min_bytes=free_min_bytes)
+        yield directory
+
+
+def require_room(path: Path, *, free_min_bytes: int) -> None:
+    """Refuse a file system that is nearly full.
+
+    Raises:
+        ConfigError: Fewer than `free_min_bytes` are free.
+    """
+    free = shutil.disk_usage(path).free
+    if free < free_min_bytes:
+        msg = (
+            f"--data-dir {path}: too little disk, {free // _MEBIBYTE} MiB free"
+            f" and {free_min_bytes // _MEBIBYTE} MiB needed"
+        )
+        raise ConfigError(msg)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
-from bridge.dev import admin
+from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - the stack asks one of its own brokers
+
 from bridge.dev.files import read_json, write_json, write_text
 from bridge.dev.java import Java
-from bridge.dev.kafka_config import LOG4J, jvm_options, server_properties
 from bridge.dev.ports import HOST, stable_ports
 from bridge.dev.processes import Child
 from bridge.errors import ConfigError
+from bridge.kafka.admin import FOREVER_MS, UNRECOGNIZED_RETENTION_MS, TopicSpec, open_admin
+from bridge.kafka.connection import CLIENT_FAILURES, Connection
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 BROKER_COUNTS = (1, 3)
 # 5 s on an idle machine, several times that beside a busy test suite; the last resort against a hang.
@@ -180,7 +187,7 @@ class KafkaCluster:
     def _wait_ready(self, number: int, *, expect: set[int], check: Callable[[], None] = _nothing) -> None:
         broker = self.brokers[number]
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not expect <= admin.known_brokers(self._address(number)):
+        while not expect <= known_brokers(self._address(number)):
             check()
             if broker.exit_code is not None:
                 msg = f"{broker.name} ended with {broker.exit_code} before it answered; see {broker.log}"
@@ -209,3 +216,141 @@ def _cluster_id(path: Path, *, brokers: int) -> str:
         )
         raise ConfigError(msg)
     return str(known["cluster_id"])
+
+
+# Replicas that must have a record before it is acknowledged, and brokers that survive one loss: production's figures.
+_REPLICATED_FROM = 3
+_MIN_IN_SYNC = 2
+# Seen serving: 380 MB resident for one broker, and three of the smaller beside a test suite.
+_HEAP_ALONE, _HEAP_OF_MANY = "384m", "320m"
+
+LOG4J = """\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{ISO8601} %-5p %c{1}: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = info
+logger.lifecycle.name = kafka.server.BrokerServer
+logger.lifecycle.level = info
+"""
+
+
+def jvm_options(*, brokers: int) -> list[str]:
+    """Options of every JVM that is started in a broker's directory, to which the paths are relative."""
+    return [
+        f"-Xmx{_HEAP_ALONE if brokers < _REPLICATED_FROM else _HEAP_OF_MANY}",
+        "-XX:+UseSerialGC",  # threads of G1 cost more than they save on a heap this small
+        "-XX:-UsePerfData",  # its file in /tmp outlives a kill
+        "-Djava.awt.headless=true",
+        "-Djava.io.tmpdir=tmp",
+        "-Dlog4j2.configurationFile=log4j2.properties",
+    ]
+
+
+def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) -> str:
+    """Text of `server.properties` of broker `number`; paths are relative, since Kafka splits `log.dirs` at commas.
+
+    With a port `detour-N` the broker listens there too, and tells those who come that way to go on at port `proxy-N`.
+    """
+    replicas = min(brokers, _REPLICATED_FROM)
+    in_sync = _MIN_IN_SYNC if brokers >= _REPLICATED_FROM else 1
+    voters = ",".join(f"{n}@{HOST}:{ports[f'controller-{n}']}" for n in range(1, brokers + 1))
+    client = f"PLAINTEXT://{HOST}:{ports[f'broker-{number}']}"
+    controller = f"CONTROLLER://{HOST}:{ports[f'controller-{number}']}"
+    detour, proxy = ports.get(f"detour-{number}"), ports.get(f"proxy-{number}")
+    lines = {
+        "process.roles": "broker,controller",
+        "node.id": number,
+        "controller.quorum.voters": voters,
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"{client},{controller}" + (f",DETOUR://{HOST}:{detour}" if detour else ""),
+        "advertised.listeners": client + (f",DETOUR://{HOST}:{proxy}" if proxy else ""),
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR:PLAINTEXT",
+        "log.dirs": "log",
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": replicas,
+        # 50 by default: each is a directory to open and to recover, and no group here is that busy.
+        "offsets.topic.num.partitions": 6,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
+        "transaction.state.log.num.partitions": 6,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
+        # 9 s by default: for so long a produce waits when a broker dies; development should not.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 1000,
+        # 3 s by default, for members that start one by one in production.
+        "group.initial.rebalance.delay.ms": 0,
+    }
+    return "".join(f"{name}={value}\n" for name, value in lines.items())
+
+
+T = TypeVar("T")
+
+# A loopback answer takes milliseconds; a broker that is still starting accepts the connection and says nothing.
+_PROBE_TIMEOUT_S = 3.0
+
+
+def known_brokers(address: str) -> set[int]:
+    """Ids of the live brokers as the one at `address` knows them; none while it does not answer."""
+    host, _, port = address.rpartition(":")
+    try:
+        # A refused connection is cheap to find out here; aiokafka would log an error each time.
+        socket.create_connection((host, int(port)), timeout=_PROBE_TIMEOUT_S).close()
+        return _run(_known_brokers(address))
+    except CLIENT_FAILURES:
+        return set()
+
+
+def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
+    """Create those of `topics` (partitions by name) that are missing, on as many brokers as there are, three at most.
+
+    Raises:
+        AdminError: The brokers refused, or did not answer in time.
+    """
+    _run(_create_topics(bootstrap_servers, topics))
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run it on a loop of its own: the caller's thread may be running another one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+@asynccontextmanager
+async def _client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
+
+
+async def _known_brokers(address: str) -> set[int]:
+    async with asyncio.timeout(_PROBE_TIMEOUT_S), _client(address) as client:
+        cluster = await client.describe_cluster()
+        return {broker["node_id"] for broker in cluster["brokers"]}
+
+
+async def _create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
+    async with open_admin(Connection(bootstrap_servers)) as admin:
+        replicas = await admin.default_replication_factor()
+        specs = [
+            TopicSpec(
+                name=name,
+                partitions=partitions,
+                replication_factor=replicas,
+                min_insync_replicas=max(1, replicas - 1),
+                retention_ms=UNRECOGNIZED_RETENTION_MS if name == UNRECOGNIZED_TOPIC else FOREVER_MS,
+            )
+            for name, partitions in topics.items()
+        ]
+        await admin.create(specs)

@@ -1,19 +1,24 @@
-"""A DRx on the wire: signs each delivery, pushes it over HTTP and keeps at it like a real sender."""
+"""A DRx on the wire: signs each delivery, pushes it over HTTP and retries like a real sender."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import orjson
 
-from bridge.dev.generator import Outgoing
+from bridge.dev.story import Outgoing
+from bridge.errors import ConfigError
+from bridge.ingress.signatures import parse_secret, sign
 
 # A sender that is told to wait longer than this has been told to give up.
 RETRY_AFTER_MAX_S = 300.0
@@ -208,3 +213,43 @@ def _retry_after_s(header: str, *, now: datetime) -> float:
         return max(0.0, (parsedate_to_datetime(header) - now).total_seconds())
     except (TypeError, ValueError):
         return 0.0
+
+
+DEFAULT_PATH = "/webhooks/drx"
+SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
+
+
+def webhook_url(url: str) -> str:
+    """Complete an address of the bridge to one of its webhooks.
+
+    Raises:
+        ConfigError: No http or https address.
+    """
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port):
+            return urlunsplit(parts._replace(path=DEFAULT_PATH if parts.path in {"", "/"} else parts.path))
+    msg = f"--url: {url!r} is no http:// or https:// address"
+    raise ConfigError(msg)
+
+
+def signer(path: Path) -> Sign:
+    """Read the shared secret that signs, in the form of a slot file of the ingress.
+
+    Raises:
+        ConfigError: Unreadable, or no `whsec_` secret on its first line.
+    """
+    try:
+        with path.open("rb") as file:
+            first_line = file.read(SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0]
+        key, _ = parse_secret(first_line.strip().decode("ascii", "replace"))
+    except OSError as exc:
+        msg = f"--secret-file: cannot read {path} ({exc.strerror})"
+        raise ConfigError(msg) from None
+    except ConfigError as exc:
+        msg = f"--secret-file: {path}: {exc}"
+        raise ConfigError(msg) from None
+    if key is None:
+        msg = f"--secret-file: {path} holds a public key; signing needs a secret that starts with whsec_"
+        raise ConfigError(msg)
+    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key)

@@ -10,17 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.dev.admin import create_topics
-from bridge.dev.directory import DataDirectory, claim
-from bridge.dev.files import write_json
+from bridge.dev.files import DataDirectory, claim, write_json
 from bridge.dev.jars import JarCache, kafka_jars
 from bridge.dev.java import find_java
-from bridge.dev.kafka import KafkaCluster
+from bridge.dev.kafka import KafkaCluster, create_topics
 from bridge.dev.ports import HOST, is_free, stable_ports
-from bridge.dev.postgres import PostgresServer
-from bridge.dev.postgres_programs import find_programs
-from bridge.dev.processes import Child, Ledger
-from bridge.dev.readiness import wait_caught_up, wait_ready
+from bridge.dev.postgres import PostgresServer, find_programs
+from bridge.dev.processes import Child, Ledger, Supervisor
 from bridge.dev.services import (
     CONSUMERS,
     PARTITIONS,
@@ -29,8 +25,9 @@ from bridge.dev.services import (
     consumer_service,
     ingress_service,
     registry_service,
+    wait_caught_up,
+    wait_ready,
 )
-from bridge.dev.supervisor import Supervisor
 from bridge.errors import ConfigError
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 

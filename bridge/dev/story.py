@@ -1,12 +1,15 @@
-"""Writes one prescription's life as contract v1 events: the envelope, the ids and the clock of a DRx."""
+"""Plausible prescriptions as contract v1 events: one history of each plot, or an endless seeded stream of many."""
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
+
+import orjson
 
 Environment = Literal["production", "sandbox"]
 Body = dict[str, Any]
@@ -157,3 +160,287 @@ class Life:
             "account_id": self.cast.account_id,
         }
         self.events.append(event | envelope | {"data": fields})
+
+
+def mail_order(life: Life) -> None:
+    """From the draft to the patient's door by mail."""
+    queue: Body = {"queue_id": life.request_id("q")[2:], "active": True}
+    line = life.request_id("7")[2:]
+    track: Body = {"carrier": "ups", "tracking_number": f"1Z999AA1{life.request_id('t')[2:]}00784"}
+    life.draft()
+    life.transmit()
+    life.confirm()
+    life.tell("fulfillment.status_changed", 20 * MINUTE, **queue, fulfillment_status="received")
+    life.tell(
+        "fulfillment.status_changed",
+        HOUR,
+        **queue,
+        pharmacy_rx_number=line,
+        fulfillment_status="packed",
+        billing_status="billed",
+        patient_pay="15.00",
+        raw_status="PACKED",
+    )
+    life.fill("dispensed", HOUR)
+    life.tell("shipment.status_changed", HOUR, **track, shipment_status="label_created")
+    due = (life.today + 2 * DAY).isoformat()
+    life.tell("shipment.status_changed", DAY, **track, shipment_status="in_transit", estimated_delivery=due)
+    life.tell(
+        "shipment.status_changed", 2 * DAY, **track, shipment_status="delivered", delivered_at=life.instant(2 * DAY)
+    )
+
+
+def controlled(life: Life) -> None:
+    """A controlled substance: signed with two factors at the second try."""
+    schedule = life.cast.medication.get("dea_schedule", "IV")
+    life.draft()
+    life.tell(
+        "epcs.signing_failed", 4 * MINUTE, full=True, dea_schedule=schedule, failure="otp_mismatch", attempts_left=2
+    )
+    life.tell(
+        "epcs.signed",
+        MINUTE,
+        full=True,
+        dea_schedule=schedule,
+        factors=["password", "otp_soft"],
+        identity_provider="id.me",
+        signed_at=life.instant(MINUTE),
+        signature_hash=f"sha256:{hashlib.sha256(life.prescription_id.encode()).hexdigest()}",
+    )
+    life.transmit(MINUTE)
+    life.confirm()
+    life.fill("partially_dispensed", 3 * HOUR, quantity_dispensed="6", quantity_remaining="6")
+
+
+def second_attempt(life: Life) -> None:
+    """The network was down: an alert, and a second message that arrives."""
+    down = {"kind": "error", "code": "600", "description": "Communication problem, try again later"}
+    life.draft()
+    life.tell("prescription.updated", 3 * MINUTE, full=True, changed_fields=["pharmacy"], reason="Patient moved")
+    life.transmit()
+    life.tell(
+        "prescription.transmission_failed", MINUTE, **life.answer(), network_status=down, retryable=True, attempt=1
+    )
+    life.tell(
+        "alert.raised",
+        HOUR,
+        alert_id=life.request_id("al"),
+        category="processing_problem",
+        workflow="new_rx",
+        severity="warning",
+        message="The first attempt failed",
+    )
+    life.transmit(HOUR, attempt=2)
+    life.confirm()
+    life.fill("not_dispensed", 10 * DAY, note="Not picked up, returned to stock")
+
+
+def renewal_answered(life: Life) -> None:
+    """The pharmacy asks for refills and gets them."""
+    request = life.request_id("rr")
+    life.draft()
+    life.transmit()
+    life.confirm()
+    life.fill("dispensed", 2 * HOUR)
+    life.tell("renewal.requested", 25 * DAY, full=True, **life.answer(), **_renewal(request, follow_up_count=0))
+    life.tell(
+        "renewal.responded",
+        2 * DAY,
+        request_id=request,
+        decision="approved",
+        refills_approved=3,
+        responded_by="prescriber",
+        network_status=ACCEPTED,
+    )
+
+
+def renewal_superseded(life: Life) -> None:
+    """The pharmacy asks twice; the first question leaves the queue without an answer."""
+    first, second = life.request_id("rr"), life.request_id("rr")
+    life.draft()
+    life.transmit()
+    life.confirm()
+    life.tell("renewal.requested", 20 * DAY, full=True, **life.answer(), **_renewal(first, follow_up_count=0))
+    life.tell("renewal.requested", 2 * DAY, full=True, **life.answer(), **_renewal(second, follow_up_count=1))
+    life.tell("renewal.closed", MINUTE, request_id=first, reason="superseded", superseded_by=second)
+
+
+def changed(life: Life) -> None:
+    """The pharmacy is out of stock, asks for another quantity, and gets it."""
+    request: Body = {"request_id": life.request_id("cr"), "change_code": "OS"}
+    life.draft()
+    life.transmit()
+    life.confirm()
+    life.tell(
+        "change.requested",
+        2 * HOUR,
+        full=True,
+        **life.answer(),
+        **request,
+        matched=True,
+        follow_up_count=0,
+        reason="Backordered until October",
+        medications_requested=[{**life.cast.medication, "quantity": "90", "written_date": life.written_on}],
+    )
+    life.tell(
+        "change.responded", HOUR, **request, decision="approved", responded_by="prescriber", network_status=ACCEPTED
+    )
+
+
+def cancelled(life: Life) -> None:
+    """The prescriber takes the order back in time."""
+    request = life.request_id("cx")
+    life.draft()
+    life.transmit()
+    life.confirm()
+    life.tell(
+        "cancel.requested", HOUR, request_id=request, reason="Wrong pharmacy", scope="all", network_status=ACCEPTED
+    )
+    life.tell(
+        "cancel.responded", HOUR, **life.answer(), request_id=request, decision="approved", note="Removed from profile"
+    )
+
+
+def account_news(life: Life) -> None:
+    """A ping and a prescriber's new service levels: events about the account."""
+    life.announce("system.ping", 0 * MINUTE, message="hello")
+    life.announce(
+        "prescriber.enrollment_changed",
+        HOUR,
+        prescriber=life.cast.prescriber,
+        identity_proofing="verified",
+        epcs_status="active",
+        service_levels=["new", "renewal", "change", "cancel", "epcs"],
+    )
+
+
+PLOTS: tuple[Callable[[Life], None], ...] = (
+    mail_order,
+    controlled,
+    second_attempt,
+    renewal_answered,
+    renewal_superseded,
+    changed,
+    cancelled,
+    account_news,
+)
+
+
+def _renewal(request_id: str, *, follow_up_count: int) -> Body:
+    return {
+        "request_id": request_id,
+        "matched": True,
+        "match_basis": "pon",
+        "refills_requested": 3,
+        "follow_up_count": follow_up_count,
+    }
+
+
+# All of them past for any clock this runs under, so that no event is ahead of its receipt; fixed, so that one seed is
+# one stream on any day.
+EPOCH = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
+# Lives told at one time: enough that neighbours in the stream have different keys, few enough to end soon.
+LIVES_AT_ONCE = 16
+
+FIRST_NAMES = ("Marisol", "Theo", "Wanda", "Amadou", "Priya", "Søren", "Lucía", "Kenji")
+LAST_NAMES = ("Quintero", "Marsh", "Kowalczyk", "Diallo", "Raman", "Lindqvist", "Ortega", "Mori")
+PLACES = (("Novi", "48374"), ("Wixom", "48393"), ("Milford", "48381"), ("Howell", "48843"))
+MEDICATIONS = (
+    ("lisinopril 10 mg oral tablet", "00591040701", "314076", "30", 30, "Take one tablet by mouth every morning"),
+    ("atorvastatin 20 mg oral tablet", "00093505798", "617310", "90", 90, "Take one tablet by mouth at bedtime"),
+    ("metformin 500 mg oral tablet", "00093104801", "861007", "60", 30, "Take one tablet by mouth twice a day"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One delivery to be made: its webhook id and the exact bytes of its body."""
+
+    id: str
+    body: bytes
+
+
+def a_cast(rng: random.Random) -> Cast:
+    """Draw people, a place and a medicine; every number is one that is reserved for tests or belongs to nobody."""
+    city, postal_code = rng.choice(PLACES)
+    description, ndc, rxcui, quantity, days, sig = rng.choice(MEDICATIONS)
+    number = rng.randrange(1, 10_000)
+    address = {"line1": f"{number} Birch Ln", "city": city, "state": "MI", "postal_code": postal_code, "country": "US"}
+    return Cast(
+        account_id=f"acct_{4000 + number % 50}",
+        patient=_a_patient(rng, number, address=address),
+        prescriber={
+            "id": f"prv_{300 + number % 40}",
+            "npi": f"19999999{number % 40:02d}",
+            "spi": f"999999999{number % 40:04d}",
+            "dea_number": f"BO999{number % 40:04d}",
+            "first_name": "Adaeze",
+            "last_name": "Okafor",
+        },
+        pharmacy={
+            "ncpdp_id": f"99990{number % 100:02d}",
+            "npi": f"19999998{number % 100:02d}",
+            "name": f"Maple Street Pharmacy #{number % 100:03d}",
+            "phone": _phone(rng),
+            "fax": _phone(rng),
+            "address": {**address, "line1": "100 Maple St"},
+        },
+        medication={
+            "description": description,
+            "ndc": ndc,
+            "rxcui": rxcui,
+            "quantity": quantity,
+            "quantity_unit": "C48542",
+            "days_supply": days,
+            "refills": 3,
+            "sig": sig,
+            "substitution_allowed": True,
+        },
+    )
+
+
+def deliveries(seed: int, *, environment: Environment = "sandbox") -> Iterator[Outgoing]:
+    """Yield deliveries for ever; the same seed gives the same bytes.
+
+    Events of one prescription come in order, with events of others between them. All twenty types appear within the
+    first two hundred.
+    """
+    rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
+    waiting = _lives(rng, environment)
+    running = [next(waiting) for _ in range(LIVES_AT_ONCE)]
+    while True:
+        place = rng.randrange(len(running))
+        event = next(running[place], None)
+        if event is None:
+            running[place] = next(waiting)
+        else:
+            yield event
+
+
+def _lives(rng: random.Random, environment: Environment) -> Iterator[Iterator[Outgoing]]:
+    number = 0
+    while True:
+        starts_at = EPOCH + timedelta(minutes=number % 40_000)
+        life = Life(a_cast(rng), rng=rng, starts_at=starts_at, environment=environment)
+        PLOTS[number % len(PLOTS)](life)
+        yield iter([Outgoing(event["id"], orjson.dumps(event)) for event in life.events])
+        number += 1
+
+
+def _a_patient(rng: random.Random, number: int, *, address: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "id": f"pat_{number}",
+        "mrn": f"MRN-{number:07d}",
+        "first_name": rng.choice(FIRST_NAMES),
+        "last_name": rng.choice(LAST_NAMES),
+        "date_of_birth": f"{rng.randrange(1935, 2015)}-{rng.randrange(1, 13):02d}-{rng.randrange(1, 29):02d}",
+        "sex": rng.choice("FMU"),
+        "phone": _phone(rng),
+        "email": f"patient.{number}@example.test",
+        "address": address,
+    }
+
+
+def _phone(rng: random.Random) -> str:
+    # 555-0100 to 555-0199 are reserved for fiction (ATIS-0300115).
+    return f"+12485550{rng.randrange(100, 200)}"

@@ -17,8 +17,7 @@ import psutil
 
 from bridge.dev.ports import HOST, free_port
 from bridge.dev.processes import Child
-from bridge.dev.readiness import answers
-from bridge.dev.services import child_environment
+from bridge.dev.services import answers, child_environment
 from tests.installed import ROOT
 
 START_S = 60.0

@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from tests.bench.ingress import CONNECTIONS, WARM_UP_REQUESTS
 from tests.bench.servers import Server, bridge
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster

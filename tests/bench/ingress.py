@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord

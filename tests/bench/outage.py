@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from tests.bench.ingress import CONNECTIONS, WARM_UP_REQUESTS, found_in
 from tests.bench.load import Load
 from tests.bench.report import spread

@@ -18,10 +18,9 @@ import orjson
 import psutil
 from rich.console import Console
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer
-from bridge.dev.postgres_programs import find_programs
+from bridge.dev.postgres import PostgresServer, find_programs
 from tests.bench import slow_sinks
 from tests.bench.consuming import Pace, Sample, consumer, memory, pace
 from tests.bench.sizes import log_bytes, table_bytes, wal_bytes

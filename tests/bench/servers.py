@@ -17,8 +17,7 @@ import psutil
 
 from bridge.dev.ports import HOST, free_port
 from bridge.dev.processes import Child
-from bridge.dev.readiness import answers
-from bridge.dev.services import PARTITIONS, child_environment
+from bridge.dev.services import PARTITIONS, answers, child_environment
 from tests.bench.load import Load
 from tests.bench.traffic import PATH, SECRET
 

@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Producer
 from rich.console import Console
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.kafka.record import Record
 from tests.bench.consuming import START_S, Consuming, consumer
 from tests.bench.sinks import NAME

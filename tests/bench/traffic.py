@@ -9,7 +9,7 @@ from functools import cache
 
 import orjson
 
-from bridge.dev.generator import deliveries
+from bridge.dev.story import deliveries
 from bridge.ingress.signatures import sign
 
 HMAC_KEY = b"bench-key-that-guards-nothing-at-all"

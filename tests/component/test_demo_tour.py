@@ -17,8 +17,8 @@ from bridge.dev.demo_read_model import tour_timeline
 from bridge.dev.demo_repeats import tour_repeats
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_witness import Seen
-from bridge.dev.generator import Outgoing
 from bridge.dev.simulator import Reply
+from bridge.dev.story import Outgoing
 from tests.demo_world import PARTITIONS, Bridge, Change, ReadModel, a_life
 
 

@@ -12,8 +12,7 @@ from threading import Thread
 import pytest
 
 from bridge.dev.processes import Child
-from bridge.dev.readiness import wait_caught_up, wait_ready
-from bridge.dev.services import Service
+from bridge.dev.services import Service, wait_caught_up, wait_ready
 from bridge.errors import ConfigError
 
 

@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bridge.dev.generator import Outgoing
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play
+from bridge.dev.story import Outgoing
 from bridge.ingress.signatures import sign
 from tests.receiver import Seen, answers, receiving, resets
 

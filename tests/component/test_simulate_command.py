@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bridge.dev.simulate_cli import simulate
-from bridge.dev.simulator_target import webhook_url
+from bridge.dev.simulate import simulate
+from bridge.dev.simulator import webhook_url
 from bridge.errors import ConfigError
 
 SECRET = "whsec_ZHJ4LWJyaWRnZS10ZXN0LWtleS1ub3Qtc2VjcmV0ISE="

@@ -10,8 +10,7 @@ from contextlib import ExitStack
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from bridge.dev.admin import known_brokers
-from bridge.dev.kafka_config import server_properties
+from bridge.dev.kafka import known_brokers, server_properties
 from bridge.dev.ports import HOST, free_port
 
 IMAGE_VARIABLE = "DRX_TEST_KAFKA_IMAGE"
@@ -27,7 +26,7 @@ _COMMAND = (
     f"/opt/kafka/bin/kafka-storage.sh format --ignore-formatted -t {_CLUSTER_ID} -c {_PROPERTIES_PATH}"
     f" && exec /opt/kafka/bin/kafka-server-start.sh {_PROPERTIES_PATH}"
 )
-# The heaps that serve the embedded brokers (bridge/dev/kafka_config.py).
+# The heaps that serve the embedded brokers (bridge/dev/kafka.py).
 _HEAP = {1: "-Xmx384m", 3: "-Xmx320m"}
 _CLIENT_PORT, _BROKER_PORT, _CONTROLLER_PORT = 9092, 9093, 9094
 # Three at once take 20 s on an idle machine with 2 cores; the last resort against a hang.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import asyncpg  # noqa: TID251 - looks at what was committed
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.kafka.record import Record
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import HANG_S

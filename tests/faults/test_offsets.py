@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from tests.faults.appending import appending
 from tests.faults.scene import Ground, Scene
 from tests.integration.service_process import HANG_S, until

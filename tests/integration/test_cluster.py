@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # noqa: TID251 - the brokers themselves are under test
 
-from bridge.dev.admin import known_brokers
+from bridge.dev.kafka import known_brokers
 from tests.cluster import Cluster, Topics
 
 pytestmark = pytest.mark.kafka

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # noqa: TID251 - the broker itself is under test
 
-from bridge.dev.admin import known_brokers
+from bridge.dev.kafka import known_brokers
 from tests.cluster import Cluster, Topics
 
 pytestmark = pytest.mark.kafka

@@ -19,8 +19,7 @@ import pytest
 
 from bridge.dev import unprivileged
 from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer
-from bridge.dev.postgres_programs import command_for, find_programs
+from bridge.dev.postgres import PostgresServer, command_for, find_programs
 from bridge.errors import ConfigError
 from tests.integration.dev_process import gone, until
 from tests.postgres import EmbeddedPostgres, execute

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.processes import LOG_MAX_BYTES, Child, Ledger
-from bridge.dev.supervisor import Supervisor
+from bridge.dev.processes import LOG_MAX_BYTES, Child, Ledger, Supervisor
 from tests.integration.dev_process import gone, until
 
 

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # noqa: TID251 - asks the broker itself
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
 
-from bridge.dev.admin import known_brokers
+from bridge.dev.kafka import known_brokers
 from tests.integration.dev_process import DevProcess, gone, run_dev, until
 from tests.postgres import execute
 

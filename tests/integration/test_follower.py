@@ -22,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub do
     NewTopic,
 )
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason
 from bridge.kafka.connection import Connection
 from bridge.kafka.follower import FOLLOW_MAX_PER_S, LAG_MAX_S, Follower, FollowMode, FollowPatience

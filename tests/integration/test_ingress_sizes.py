@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.dev.ports import free_port
 from bridge.kafka.record import MESSAGE_MAX_LEAST_BYTES
 from tests.builders import a_body, a_growing_body

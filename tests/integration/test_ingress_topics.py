@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 import pytest
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.dev.ports import free_port
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.kafka.routing import partition
 from bridge.kafka.transport import ConsumedRecord
 from tests.cluster import Cluster, Topics

@@ -13,7 +13,7 @@ from aiokafka import TopicPartition  # noqa: TID251 - no part of the bridge ever
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # noqa: TID251 - as above
 from prometheus_client import CollectorRegistry
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.kafka import client
 from bridge.kafka.adoption import StartPolicy
 from bridge.kafka.client import Timing, open_transport

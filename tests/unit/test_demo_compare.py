@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.dev.demo_compare import differences
-from bridge.dev.generator import deliveries
+from bridge.dev.story import deliveries
 from bridge.event import Delivery
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped

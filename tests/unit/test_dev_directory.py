@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.directory import claim, require_room
+from bridge.dev.files import claim, require_room
 from bridge.errors import ConfigError
 
 

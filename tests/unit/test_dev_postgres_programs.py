@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.postgres_programs import Programs, environment, find_programs
+from bridge.dev.postgres import Programs, environment, find_programs
 from bridge.errors import ConfigError
 
 

@@ -1,7 +1,7 @@
 import itertools
 import json
 
-from bridge.dev.generator import deliveries
+from bridge.dev.story import deliveries
 
 
 def test_generated_deliveries_are_all_twenty_types_with_ids_of_their_own() -> None:

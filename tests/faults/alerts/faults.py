@@ -19,9 +19,7 @@ from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bridge.dev.files import write_text
-from bridge.dev.generator import EPOCH, a_cast
-from bridge.dev.story import HOUR, Life
-from bridge.dev.story_plots import cancelled
+from bridge.dev.story import EPOCH, HOUR, Life, a_cast, cancelled
 from tests.faults.alerts.site import EVENTS, REFUSED, Site, an_event
 from tests.integration.consumer_process import drx_consumer
 from tests.integration.service_process import until

@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import orjson
 
-from bridge.dev.admin import create_topics
 from bridge.dev.files import write_text
+from bridge.dev.kafka import create_topics
 from tests.builders import KEY, SECRET, a_body, signed_headers
 from tests.cluster import STANDARD_TOPICS, Cluster
 from tests.faults.alerts.inbox import Inbox, listening

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
 from tests.faults.ingress.staging import PARTITIONS

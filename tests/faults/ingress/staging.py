@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import orjson
 
-from bridge.dev.admin import create_topics
+from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC

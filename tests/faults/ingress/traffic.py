@@ -11,9 +11,7 @@ from typing import Any
 
 import orjson
 
-from bridge.dev.generator import EPOCH, a_cast
-from bridge.dev.story import Body, Cast, Life, token
-from bridge.dev.story_plots import PLOTS, account_news
+from bridge.dev.story import EPOCH, PLOTS, Body, Cast, Life, a_cast, account_news, token
 from tests.faults.ingress.ledger import Delivery
 
 _PLOTS = [plot for plot in PLOTS if plot is not account_news]

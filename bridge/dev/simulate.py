@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import math
 import random
+import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import click
 import orjson
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
-from bridge.dev.generator import Outgoing, deliveries
-from bridge.dev.simulator import Answer, RetryPolicy, Sender, Sign, play
-from bridge.dev.simulator_input import arrange, read_sample, read_scenario
-from bridge.dev.simulator_report import Tally
-from bridge.dev.simulator_target import signer, webhook_url
-from bridge.dev.story import Environment
+from bridge.dev.simulator import Answer, RetryPolicy, Sender, Sign, play, signer, webhook_url
+from bridge.dev.story import Environment, Outgoing, deliveries
 from bridge.errors import ConfigError
 from bridge.runtime.lifecycle import INTERRUPTED
 
@@ -202,3 +205,140 @@ def _bar(people: Console, total: int | None) -> Progress:
         transient=True,
         disable=short or not people.is_terminal,
     )
+
+
+# docs/contract.md §1: a webhook id is 1 to 200 printable ASCII characters without space.
+WEBHOOK_ID = re.compile(r"[\x21-\x7e]{1,200}")
+# A repeated delivery comes up to this many deliveries after the first: a sender's retry is rarely the very next thing.
+REPEAT_WITHIN = 10
+
+
+def read_sample(path: Path, *, rng: random.Random) -> Outgoing:
+    """Take a file's bytes exactly as the body, malformed ones too."""
+    return _outgoing(_read(path), rng=rng)
+
+
+def read_scenario(path: Path, *, rng: random.Random) -> list[Outgoing]:
+    """Take each line that is not blank as one body."""
+    lines = [line.removesuffix(b"\r") for line in _read(path).split(b"\n")]
+    outgoings = [_outgoing(line, rng=rng) for line in lines if line.strip()]
+    if not outgoings:
+        msg = f"{path}: no deliveries in it; expected one JSON body per line"
+        raise ConfigError(msg)
+    return outgoings
+
+
+def arrange(
+    outgoings: Iterable[Outgoing], *, rng: random.Random, duplicates: float, shuffle: bool
+) -> Iterator[Outgoing]:
+    """Repeat deliveries with probability `duplicates`, and mix everything up if asked to."""
+    repeated = _repeat(outgoings, rng=rng, probability=duplicates)
+    if not shuffle:
+        return repeated
+    mixed = list(repeated)
+    rng.shuffle(mixed)
+    return iter(mixed)
+
+
+def _repeat(outgoings: Iterable[Outgoing], *, rng: random.Random, probability: float) -> Iterator[Outgoing]:
+    pending: list[tuple[int, Outgoing]] = []
+    for number, outgoing in enumerate(outgoings):
+        yield outgoing
+        if rng.random() < probability:
+            pending.append((number + rng.randrange(REPEAT_WITHIN), outgoing))
+        yield from (late for due, late in pending if due <= number)
+        pending = [(due, late) for due, late in pending if due > number]
+    yield from (late for _, late in pending)
+
+
+def _outgoing(body: bytes, *, rng: random.Random) -> Outgoing:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    webhook_id = document.get("id") if isinstance(document, dict) else None
+    if not isinstance(webhook_id, str) or not WEBHOOK_ID.fullmatch(webhook_id):
+        webhook_id = f"msg_{rng.getrandbits(128):032x}"
+    return Outgoing(webhook_id, body)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        msg = f"{path}: cannot read it ({exc.strerror})"
+        raise ConfigError(msg) from None
+
+
+PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
+
+
+class Tally:
+    """Counts answers as they come; keeps no bodies and no ids."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.answers: Counter[tuple[int, str, str]] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.failed = 0
+        self._latencies_s = array("d")
+
+    def add(self, answer: Answer) -> None:
+        """Count one delivery that ended."""
+        reply = answer.reply
+        self.answers[reply.status, reply.outcome, reply.reason] += 1
+        self.retries.update(answer.retried)
+        self.failed += not answer.taken
+        if reply.status:
+            self._latencies_s.append(reply.latency_s)
+
+    @property
+    def total(self) -> int:
+        """Deliveries that ended."""
+        return self.answers.total()
+
+    def latency_ms(self) -> dict[str, float | None]:
+        """Nearest-rank percentiles of the time from sending to the answer that ended the delivery."""
+        ordered = sorted(self._latencies_s)
+        return {
+            name: round(ordered[max(0, math.ceil(part * len(ordered)) - 1)] * 1000, 2) if ordered else None
+            for name, part in PERCENTILES
+        }
+
+    def document(self) -> dict[str, object]:
+        """Everything counted, as JSON types."""
+        return {
+            "deliveries": self.total,
+            "failed": self.failed,
+            "retries": self.retries.total(),
+            "retried": dict(sorted(self.retries.items())),
+            "answers": [
+                {"status": status or None, "outcome": outcome or None, "reason": reason or None, "count": count}
+                for (status, outcome, reason), count in self._ordered()
+            ],
+            "latency_ms": self.latency_ms(),
+        }
+
+    def rendered(self) -> RenderableType:
+        """Everything counted, as tables."""
+        answers = Table(title="Answers", title_justify="left", title_style="bold")
+        answers.add_column("status", justify="right")
+        answers.add_column("outcome")
+        answers.add_column("reason")
+        answers.add_column("deliveries", justify="right")
+        for (status, outcome, reason), count in self._ordered():
+            style = "green" if 200 <= status < 300 else "red"  # noqa: PLR2004 - 2xx
+            answers.add_row(Text(str(status or "none"), style), Text(outcome), Text(reason), f"{count:,}")
+        times = Table(title="Latency, ms", title_justify="left", title_style="bold")
+        row = self.latency_ms()
+        for name in row:
+            times.add_column(name, justify="right")
+        times.add_row(*("-" if value is None else f"{value:,.1f}" for value in row.values()))
+        parts: list[RenderableType] = [answers, times]
+        if self.retries:
+            causes = ", ".join(f"{count:,} x {cause}" for cause, count in sorted(self.retries.items()))
+            parts.append(Text(f"Tried again {self.retries.total():,} times: {causes}", "yellow"))
+        return Group(*parts)
+
+    def _ordered(self) -> list[tuple[tuple[int, str, str], int]]:
+        return sorted(self.answers.items())
