@@ -12,6 +12,7 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry
 
+from bridge.avro.schema_ids import SchemaIds
 from bridge.contract.events import EVENT_MODELS
 from bridge.durability import CLOSE_S, Durability, aside, open_durability
 from bridge.errors import ConfigError
@@ -38,7 +39,6 @@ from bridge.runtime.lifecycle import (
     unless,
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.schema_ids import SchemaIds
 from bridge.settings import Http, Settings
 
 # The management port drains for a second, and has a second to close what is left.

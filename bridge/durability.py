@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bridge.avro.schema_ids import RECORDS
 from bridge.ingress.dedupe import Dedupe
 from bridge.kafka.follower import Follower
 from bridge.kafka.lanes import Lanes, Limits
@@ -20,7 +21,6 @@ from bridge.runtime.hand import Hand
 from bridge.runtime.health import Check
 from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.metrics import IngressMetrics
-from bridge.schema_ids import RECORDS
 from bridge.settings import Settings
 from bridge.spool.store import Spool
 

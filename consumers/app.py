@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
+from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.consumer import Consumer
-from bridge.decoding import Decoder, open_decoder
 from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.client import Timing, open_transport
 from bridge.kafka.subscriber import Subscriber
@@ -123,7 +123,7 @@ class Member:
         consumer: Consumer,
         *,
         database: Database,
-        decoder: Decoder,
+        decoder: EventDecoder,
         metrics: ConsumerMetrics,
     ) -> None:
         """Say what it is made of; nothing is asked before `run`."""

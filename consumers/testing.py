@@ -35,16 +35,16 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from prometheus_client import CollectorRegistry
 from pydantic import AwareDatetime, ValidationError
 
+from bridge.avro.codec import Codec
+from bridge.avro.event_decoder import open_decoder
 from bridge.consumer import Batches, Consumer, Context, Placed, Setup
 from bridge.contract.envelope import VERSION
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record as ContractRecord
-from bridge.decoding import open_decoder
 from bridge.dev.ports import free_port
 from bridge.dev.postgres import PostgresServer, find_programs
 from bridge.errors import ConfigError
 from bridge.event import Delivery, Event
-from bridge.kafka.codec import Codec
 from bridge.kafka.record import event_record
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.transport import ConsumedRecord, Place

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from bridge.avro.schema_ids import RECORDS
 from bridge.event import UNRECOGNIZED_TYPE, Delivery, Event, ParkReason
 from bridge.kafka.admin import REPLICAS_MAX, TopicSpec, topic_specs
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Header, event_record, unrecognized_record
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.registry.loader import LOCK_NAME, bundled
-from bridge.schema_ids import RECORDS
 from bridge.settings import Kafka
 
 Document = dict[str, Any]

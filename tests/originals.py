@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import orjson
 
+from bridge.avro.codec import Codec
+from bridge.avro.encoder import varint
+from bridge.avro.schema_ids import RECORDS
 from bridge.dev.story import EPOCH, PLOTS, Life, a_cast, account_news
 from bridge.event import Delivery, Event
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.kafka.codec import Codec
 from bridge.kafka.record import Record, _milliseconds, _rfc3339, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
-from bridge.kafka.scalars import varint
 from bridge.registry.loader import bundled
-from bridge.schema_ids import RECORDS
 
 SOURCE = "drx"
 # In equal parts of the seven plots about a prescription.

@@ -9,13 +9,13 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from functools import cache
 from typing import Any, get_args
 
+from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event, ParkReason, Reason
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.passing import Detail
 from bridge.ingress.profiles.profile import FLAGS, Mapped
 from bridge.ingress.strict_json import Real, parse, to_json_text
-from bridge.kafka.codec import Codec
 from bridge.registry.loader import read_schemas, schemas_root
 from tests.unit.profile_documents import SAMPLES, a_delivery, leaves
 

@@ -13,8 +13,8 @@ import click
 import orjson
 from rich.console import Console
 
+from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown
-from bridge.decoding import Decoder, open_decoder
 from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
@@ -113,7 +113,7 @@ def _passed_over(place: Place, offset: int, after: int) -> None:
     click.echo(f"{place.topic}/{place.partition}: {offsets} cannot be read: the batch is corrupt", err=True)
 
 
-async def _decoded(record: ConsumedRecord, *, decoder: Decoder, masker: Masker | None) -> Shown:
+async def _decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Masker | None) -> Shown:
     name, value, error = "", None, ""
     if record.value is not None:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import orjson
 
-from bridge.decoding import open_decoder
+from bridge.avro.event_decoder import open_decoder
 from bridge.dev.demo import SOURCE, Tour
 from bridge.dev.demo_disk import SpoolWitness
 from bridge.dev.demo_hands import Intruder, Operator, PowerSwitch

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.decoding import Decoder
+from bridge.avro.event_decoder import EventDecoder
 from bridge.dev.stack import TOPICS
 from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
@@ -46,7 +46,7 @@ class Seen:
 class KafkaWitness:
     """Follows the topics of the contract and keeps what comes."""
 
-    def __init__(self, *, connection: Connection, decoder: Decoder) -> None:
+    def __init__(self, *, connection: Connection, decoder: EventDecoder) -> None:
         """Say where to look and how to decode; `follow` must run for `find` to see anything."""
         self._connection = connection
         self._decoder = decoder
@@ -88,7 +88,7 @@ class KafkaWitness:
 
 
 @asynccontextmanager
-async def open_witness(connection: Connection, decoder: Decoder) -> AsyncIterator[KafkaWitness]:
+async def open_witness(connection: Connection, decoder: EventDecoder) -> AsyncIterator[KafkaWitness]:
     """Open a witness that has seen nothing yet and misses nothing from here on."""
     witness = KafkaWitness(connection=connection, decoder=decoder)
     async with open_reader(connection, TOPICS, from_beginning=False) as reader:

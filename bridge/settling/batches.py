@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import TransientError
-from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import BATCH_BEFORE_OFFSET, hit
 from bridge.settling import parking

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID, unknown_schema
 from bridge.errors import DecodeError, TransientError
-from bridge.kafka.codec import UNKNOWN_SCHEMA_ID, unknown_schema
 from bridge.kafka.transport import ConsumedRecord
 from bridge.settling.failure import Failure, classify
 from bridge.settling.sorting import Decoder

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.consumer import Outgoing
 from bridge.errors import DecodeError, PermanentError, TransientError
-from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.postgres.pool import Database
 from bridge.runtime.failpoints import WHILE_RELEASING, hit
 from bridge.settling import parking

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import PermanentError, TransientError
-from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.transport import ConsumedRecord
 from bridge.postgres.pool import is_closed
 from bridge.runtime.failpoints import AFTER_EFFECT, BATCH_BEFORE_OFFSET, hit

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.consumer import Outgoing
 from bridge.errors import PermanentError
-from bridge.kafka.codec import UNKNOWN_SCHEMA_ID
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import AFTER_EFFECT, hit
 from bridge.settling.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Retry

@@ -13,7 +13,7 @@ import click
 import orjson
 from rich.console import Console
 
-from bridge.decoding import Decoder, open_decoder
+from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import DecodeError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audited
@@ -169,7 +169,7 @@ def _document(item: ParkedKey | WaitingEvent) -> dict[str, Any]:
     return document
 
 
-async def _content(event: WaitingEvent, decoder: Decoder) -> dict[str, Any]:
+async def _content(event: WaitingEvent, decoder: EventDecoder) -> dict[str, Any]:
     headers = [(name, b64decode(content)) for name, content in orjson.loads(event.headers or "[]")]
     place = (event.topic, event.partition, event.offset, event.timestamp_ms)
     shown: dict[str, Any] = {

@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
+from bridge.avro.codec import Codec
+from bridge.avro.schema_ids import RECORDS
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Delivery
 from bridge.ingress.admission import Admission
@@ -31,7 +33,6 @@ from bridge.ingress.routes import Webhooks
 from bridge.ingress.signatures import KeySlot, verify
 from bridge.ingress.source import Source
 from bridge.ingress.strict_json import parse
-from bridge.kafka.codec import Codec
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.ports import NoBuffer
 from bridge.kafka.publisher import Publisher
@@ -41,7 +42,6 @@ from bridge.registry.loader import bundled
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import configure_logging
 from bridge.runtime.metrics import IngressMetrics
-from bridge.schema_ids import RECORDS
 from tests.bench.traffic import HMAC_KEY, requests
 
 # Divisible by the number of types, so that each has its share.

@@ -17,19 +17,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as Metric
 
+from bridge.avro.codec import Codec
+from bridge.avro.schema_ids import RECORDS
 from bridge.event import Delivery, Event
 from bridge.ingress.dedupe import Dedupe
 from bridge.ingress.once import Once
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.kafka.codec import Codec
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.spooled import unpack
 from bridge.registry.loader import bundled
-from bridge.schema_ids import RECORDS
 from tests.builders import a_body, a_growing_body, signed_headers
 from tests.component.test_ingress import Ingress, running, until
 from tests.fakes import FakeProducer, FakeSpool

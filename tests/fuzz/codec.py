@@ -8,8 +8,8 @@ from uuid import UUID
 
 import fastavro  # noqa: TID251 -- the other implementation that ours is held to
 
+from bridge.avro.codec import SCHEMA_HEADER, Codec, Writer, unknown_schema
 from bridge.errors import DecodeError
-from bridge.kafka.codec import SCHEMA_HEADER, Codec, Writer, unknown_schema
 from bridge.registry.loader import bundled
 from tests.fuzz.choices import Choices
 

@@ -54,7 +54,7 @@ PLACES = (
     "bridge.kafka.publisher:partition",
     "bridge.kafka.publisher:event_record",
     "bridge.kafka.publisher:unrecognized_record",
-    "bridge.kafka.codec:Codec.encode",
+    "bridge.avro.codec:Codec.encode",
     "bridge.kafka.lanes:Lanes.enqueue",
     "bridge.kafka.lane_driver:LaneDriver._take",
     "bridge.kafka.lane_driver:LaneDriver._write",

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
-from bridge.kafka.codec import Codec
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import signed_headers

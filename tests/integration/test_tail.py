@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from bridge.kafka.codec import Codec
+from bridge.avro.codec import Codec
 from bridge.registry.loader import bundled
 from tests.audit_lines import acts, audit_lines
 from tests.builders import an_event

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded, Writer, unknown_schema
+from bridge.avro.encoder import EncodeError, compile_encoder, varint
 from bridge.errors import DecodeError
-from bridge.kafka.codec import SCHEMA_HEADER, Codec, Decoded, Writer, unknown_schema
-from bridge.kafka.encoder import compile_encoder
-from bridge.kafka.scalars import EncodeError, varint
 from bridge.registry.lint import expand
 from bridge.registry.loader import bundled
 from tests.unit.schema_corpus import values

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.kafka.codec import Codec, Decoded, Writer
-from bridge.kafka.decoder import compile_decoder
-from bridge.kafka.scalars import varint
+from bridge.avro.codec import Codec, Decoded, Writer
+from bridge.avro.decoder import compile_decoder
+from bridge.avro.encoder import varint
 from bridge.registry.lint import expand
 from bridge.registry.loader import bundled
 from tests.unit.schema_corpus import values

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from bridge.avro.codec import Codec
 from bridge.dev.demo_compare import differences
 from bridge.dev.story import deliveries
 from bridge.event import Delivery
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.strict_json import parse
-from bridge.kafka.codec import Codec
 from bridge.registry.loader import bundled
 from tests.builders import a_delivery
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
-from bridge.kafka.codec import Codec
 from bridge.registry.lint import expand
 from bridge.registry.loader import read_schemas, schemas_root
 from tests.unit.schema_corpus import values

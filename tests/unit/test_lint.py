@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.avro.codec import Codec, Writer
+from bridge.avro.encoder import EncodeError
 from bridge.errors import DecodeError
-from bridge.kafka.codec import Codec, Writer
-from bridge.kafka.scalars import EncodeError
 from bridge.registry.lint import compatibility, expand
 from bridge.registry.loader import read_schemas, schemas_root
 from tests.unit.schema_corpus import values

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
+from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, Digits, Record
-from bridge.kafka.codec import Codec
 from bridge.registry.lint import expand
 from bridge.registry.loader import read_schemas, schemas_root
 from tests.unit.schema_corpus import values

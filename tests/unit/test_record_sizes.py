@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from bridge.avro.codec import Codec
+from bridge.avro.schema_ids import RECORDS
 from bridge.event import ParkReason
 from bridge.ingress.heads import safe_headers
 from bridge.ingress.profiles.profile import Mapped
-from bridge.kafka.codec import Codec
 from bridge.kafka.record import (
     MESSAGE_MAX_BYTES,
     MESSAGE_MAX_LEAST_BYTES,
@@ -25,7 +26,6 @@ from bridge.kafka.record import (
     unrecognized_value,
 )
 from bridge.registry.loader import bundled
-from bridge.schema_ids import RECORDS
 from bridge.settings import Http
 from tests.builders import a_delivery, a_growing_body
 from tests.unit.profile_documents import SAMPLES, map_body

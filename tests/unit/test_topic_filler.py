@@ -6,10 +6,10 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from itertools import islice, pairwise
 
+from bridge.avro.schema_ids import RECORDS
 from bridge.event import Delivery
 from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import partition
-from bridge.schema_ids import RECORDS
 from tests.originals import ORIGINALS, codec, decoded
 from tests.topic_filler import AT_ONCE, Lives
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from bridge.decoding import Decoder
+from bridge.avro.codec import Codec, Writer
+from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
-from bridge.kafka.codec import Codec, Writer
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
@@ -52,9 +52,9 @@ def a_record(value: bytes | None = PAYLOAD, *, key: bytes | None = b"rx_1") -> C
     return ConsumedRecord("drx.prescriptions.v1", 0, 0, 0, key, value, [])
 
 
-def by_the_lock() -> Decoder:
+def by_the_lock() -> EventDecoder:
     writers = [Writer(entry.id, UUID(entry.guid), entry.schema) for entry in LOCK.entries]
-    return Decoder(Codec(schemas=SCHEMAS, ids={}, writers=writers), registry=None)
+    return EventDecoder(Codec(schemas=SCHEMAS, ids={}, writers=writers), registry=None)
 
 
 def code_of(record: ConsumedRecord) -> str:
@@ -104,7 +104,7 @@ def test_a_record_that_is_none_of_ours_says_why(record: ConsumedRecord, code: st
 
 
 def test_a_sound_record_of_another_type_is_told_from_a_broken_one() -> None:
-    decoder = Decoder(Codec(schemas=SCHEMAS, ids={}, writers=[Writer(7, None, ORDER)]), registry=None)
+    decoder = EventDecoder(Codec(schemas=SCHEMAS, ids={}, writers=[Writer(7, None, ORDER)]), registry=None)
 
     with pytest.raises(UnknownRecordError):
         decoder.decode(a_record(b"\0\0\0\0\x07\x02"))
@@ -116,16 +116,16 @@ async def test_without_a_registry_there_is_nothing_to_learn() -> None:
 
 
 @pytest.fixture
-async def decoder(connect: Connector, fake: FakeRegistry) -> Decoder:
+async def decoder(connect: Connector, fake: FakeRegistry) -> EventDecoder:
     """Know nothing yet, and ask `fake`."""
-    return Decoder(Codec(schemas=SCHEMAS, ids={}), registry=await connect(fake.app()))
+    return EventDecoder(Codec(schemas=SCHEMAS, ids={}), registry=await connect(fake.app()))
 
 
 def answering(fake: FakeRegistry, *answers: Answer) -> None:
     fake.answers[f"GET /schemas/ids/{ID}"] = list(answers)
 
 
-async def test_what_the_registry_knows_is_learned_once(decoder: Decoder, fake: FakeRegistry) -> None:
+async def test_what_the_registry_knows_is_learned_once(decoder: EventDecoder, fake: FakeRegistry) -> None:
     answering(fake, shown(dict(LOCK.latest()[PING].schema)))
 
     with pytest.raises(DecodeError, match="unknown_schema_id"):
@@ -141,7 +141,7 @@ async def test_what_the_registry_knows_is_learned_once(decoder: Decoder, fake: F
     ("status", "code"), [(503, "registry_unreachable"), (401, "registry_refused"), (403, "registry_refused")]
 )
 async def test_a_registry_that_does_not_help_says_nothing_about_the_record(
-    decoder: Decoder, fake: FakeRegistry, status: int, code: str
+    decoder: EventDecoder, fake: FakeRegistry, status: int, code: str
 ) -> None:
     answering(fake, (status, {"error_code": 0, "message": ""}))
 
@@ -151,12 +151,12 @@ async def test_a_registry_that_does_not_help_says_nothing_about_the_record(
     assert (caught.value.code, caught.value.systemic) == (code, True)
 
 
-async def test_a_healthy_registry_that_does_not_know_it_says_so(decoder: Decoder) -> None:
+async def test_a_healthy_registry_that_does_not_know_it_says_so(decoder: EventDecoder) -> None:
     with pytest.raises(DecodeError, match="unknown_schema_id"):
         await decoder.learn(a_record())
 
 
-async def test_people_see_any_record(decoder: Decoder, fake: FakeRegistry) -> None:
+async def test_people_see_any_record(decoder: EventDecoder, fake: FakeRegistry) -> None:
     """`inspect` learns by itself, and takes records that are no events."""
     fake.answers["GET /schemas/ids/7"] = [shown(ORDER)]
 

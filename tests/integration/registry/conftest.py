@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.avro.codec import Codec
 from bridge.ingress.profiles.profile import Mapped
-from bridge.kafka.codec import Codec
 from bridge.registry.loader import bundled
 from tests.integration.registry.registry_parts import Sample, Served
 from tests.node import node_script

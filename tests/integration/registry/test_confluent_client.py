@@ -14,7 +14,7 @@ from confluent_kafka.schema_registry.common.schema_registry_client import Schema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from bridge.kafka.codec import Codec, Writer
+from bridge.avro.codec import Codec, Writer
 from bridge.registry.loader import bundled
 from tests.integration.registry.registry_parts import Sample, Served
 

@@ -11,6 +11,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from prometheus_client import CollectorRegistry, Counter
 
+from bridge.avro.schema_ids import SchemaIds
 from bridge.errors import NotDurableError
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import open_client
@@ -19,7 +20,6 @@ from bridge.registry.loader import bundled
 from bridge.registry.server import registry_app
 from bridge.registry.store import Store
 from bridge.registry.store_rules import AvroRules
-from bridge.schema_ids import SchemaIds
 from bridge.settings import Registry
 from tests.integration.registry.registry_parts import Sample
 

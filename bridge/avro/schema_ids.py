@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
 
 import structlog
 from prometheus_client import Counter
 
+from bridge.avro.codec import Codec
+from bridge.avro.event_decoder import RegistryAddress
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, ConfigError, NotDurableError
-from bridge.kafka.codec import Codec
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import open_client
 from bridge.registry.client_credentials import read_credentials
@@ -18,7 +21,6 @@ from bridge.registry.ids import newest, resolve_ids, wanted
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 from bridge.runtime.lifecycle import pause
-from bridge.settings import Registry
 
 log = structlog.get_logger()
 
@@ -27,6 +29,14 @@ RETRY_S = 2.0
 
 RECORDS: Mapping[str, str] = {kind: f"{NAMESPACE}.{model.__name__}" for kind, model in EVENT_MODELS.items()}
 """Event type to full record name."""
+
+
+class Registry(RegistryAddress, Protocol):
+    """Where schema ids come from; the settings have it."""
+
+    @property
+    def ids_file(self) -> Path | None:
+        """Ids of that registry, kept for the next start."""
 
 
 class SchemaIds:

@@ -14,11 +14,9 @@ import fastavro  # noqa: TID251 -- this is the door
 from fastavro.read import SchemaResolutionError  # noqa: TID251 -- as above
 from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
+from bridge.avro.decoder import Decode, compile_decoder
+from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
-from bridge.kafka.decoder import compile_decoder
-from bridge.kafka.encoder import compile_encoder
-from bridge.kafka.scalar_decoders import Decode
-from bridge.kafka.scalars import Encode, EncodeError
 
 Schema = Mapping[str, Any]
 

@@ -1,17 +1,17 @@
-"""Records to events, by the bundled lock or by the registry that is configured; for people, whatever a topic holds."""
+"""Decode records to events, with the schemas of the bundled lock or of the configured registry."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, Writer, unknown_schema
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
-from bridge.kafka.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, Writer, unknown_schema
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.client import RegistryClient, open_client
@@ -19,7 +19,6 @@ from bridge.registry.client_credentials import read_credentials
 from bridge.registry.client_errors import RegistryRefusedError, RegistryUnavailableError
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
-from bridge.settings import RegistryAddress
 
 # Codes of `DecodeError` beside those of the codec.
 TOMBSTONE = "tombstone"
@@ -31,11 +30,26 @@ SCHEMA_INVALID = "schema_invalid"
 _EVENT_RECORDS = frozenset(f"{NAMESPACE}.{model.__name__}" for model in EVENT_MODELS.values())
 
 
-class Decoder:
-    """A codec that asks the registry for what it does not know, if there is one."""
+class RegistryAddress(Protocol):
+    """Where the registry is; the settings have it."""
+
+    @property
+    def url(self) -> str | None:
+        """Without one, the ids are those of the bundled lock."""
+
+    @property
+    def username_file(self) -> Path | None:
+        """File whose first line is the user."""
+
+    @property
+    def password_file(self) -> Path | None:
+        """File whose first line is the password."""
+
+
+class EventDecoder:
+    """A codec that asks the registry, if there is one, for schema ids that it does not know."""
 
     def __init__(self, codec: Codec, *, registry: RegistryClient | None) -> None:
-        """Take a codec and, for its unknown ids, a registry."""
         self._codec = codec
         self._registry = registry
 
@@ -121,13 +135,13 @@ def _event(record: str, value: dict[str, Any], key: str) -> Event:
 
 
 @asynccontextmanager
-async def open_decoder(registry: RegistryAddress, *, cache_dir: Path | None = None) -> AsyncIterator[Decoder]:
+async def open_decoder(registry: RegistryAddress, *, cache_dir: Path | None = None) -> AsyncIterator[EventDecoder]:
     """Open a decoder; with a registry URL the ids are that registry's and the lock's mean nothing."""
     lock = bundled()
     if registry.url is None:
         writers = [Writer(entry.id, UUID(entry.guid), entry.schema) for entry in lock.entries]
-        yield Decoder(Codec(schemas=lock.schemas(), ids={}, writers=writers), registry=None)
+        yield EventDecoder(Codec(schemas=lock.schemas(), ids={}, writers=writers), registry=None)
         return
     credentials = read_credentials(registry.username_file, registry.password_file)
     async with open_client(registry.url, credentials=credentials, cache_dir=cache_dir) as client:
-        yield Decoder(Codec(schemas=lock.schemas(), ids={}), registry=client)
+        yield EventDecoder(Codec(schemas=lock.schemas(), ids={}), registry=client)
