@@ -157,7 +157,6 @@ class Consumer:
         types: Patterns of event types to handle (`renewal.*`); the others are settled unseen.
         unknown: What becomes of a record whose type is one of `types` and not known to this release: its key is
             parked, it is skipped and counted, or the process ends.
-        order_free: Declares that events of a key need no order: failures go to the dead-letter topic, not parked.
         handler_timeout_s: A handler that takes longer has failed, and may be tried again.
         group: Group id if it is not the name.
         tables: Tables of its own in the database that settles its records.
@@ -174,7 +173,6 @@ class Consumer:
     mode: Lanes | Batches = field(default_factory=Lanes)
     types: Sequence[str] = ("*",)
     unknown: Literal["skip", "park", "fail"] = "park"
-    order_free: bool = False
     handler_timeout_s: float = HANDLER_TIMEOUT_S
     group: str = ""
     tables: Tables | None = None

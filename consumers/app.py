@@ -34,10 +34,9 @@ from bridge.runtime.lifecycle import (
     stop_on_signals,
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.settling.dead_letters import DeadLetters, dead_letter_topic
 from bridge.settling.ledger import Ledger
 from bridge.settling.settler import Settler
-from bridge.settling.start_checks import Ground, check_start
+from bridge.settling.start_checks import check_start
 from consumers.settings import MARGIN_S, ConsumerSettings
 
 log = structlog.get_logger()
@@ -161,10 +160,10 @@ class Member:
         async with AsyncExitStack() as stack:
             # Entered and left by this task: a task group or a time-out within `around` must not be left by another.
             resource = await self._around(stack, stop)
-            ground = await self._started(stop)
-            if ground is None:
+            cluster_id = await self._started(stop)
+            if cluster_id is None:
                 return
-            settler = await self._open_settler(stack, ground, resource)
+            settler = await self._open_settler(stack, cluster_id, resource)
             # Outlives the subscriber, which drains it.
             settling = await stack.enter_async_context(background(settler, drain_timeout_s=CLOSE_S))
             subscriber = self._subscribe(settler)
@@ -196,8 +195,8 @@ class Member:
         self._start = exc.code
         await pause(stop, RETRY_S)
 
-    async def _started(self, stop: asyncio.Event) -> Ground | None:
-        """Ask until Kafka and PostgreSQL answer; None when `stop` was set before."""
+    async def _started(self, stop: asyncio.Event) -> str | None:
+        """Ask until Kafka and PostgreSQL answer, and return the cluster's id; None when `stop` was set before."""
         kafka = self._settings.kafka
         while not stop.is_set():
             try:
@@ -214,17 +213,16 @@ class Member:
                 await self._wait(exc, stop)
         return None
 
-    async def _open_settler(self, stack: AsyncExitStack, ground: Ground, resource: Any) -> Settler:
+    async def _open_settler(self, stack: AsyncExitStack, cluster_id: str, resource: Any) -> Settler:
         consumer = self._consumer
         return Settler(
             producer=await self._open_producer(stack) if consumer.publishes else None,
             consumer=consumer.within(self._settings.postgres.pool_size),
             database=self._database,
-            ledger=Ledger(self._database, group=consumer.group, cluster_id=ground.cluster_id),
+            ledger=Ledger(self._database, group=consumer.group, cluster_id=cluster_id),
             decoder=self._decoder,
             metrics=self._metrics,
             resource=resource,
-            dead_letters=await self._open_dead_letters(stack, ground) if consumer.order_free else None,
         )
 
     async def _open_producer(self, stack: AsyncExitStack) -> KafkaProducer:
@@ -237,17 +235,6 @@ class Member:
         )
         await stack.enter_async_context(background(producer, drain_timeout_s=CLOSE_S))
         return producer
-
-    async def _open_dead_letters(self, stack: AsyncExitStack, ground: Ground) -> DeadLetters:
-        group = self._consumer.group
-        producer = KafkaProducer(
-            connection=self._settings.kafka.connection,
-            topics=[dead_letter_topic(topic, group) for topic in self._consumer.topics],
-            partitions=max(ground.partitions.values()),
-            metrics=IngressMetrics(CollectorRegistry()),  # an ingress's; a consumer counts its dead letters itself
-        )
-        await stack.enter_async_context(background(producer, drain_timeout_s=CLOSE_S))
-        return DeadLetters(producer, group=group)
 
     def _subscribe(self, settler: Settler) -> Subscriber:
         settings, consumer = self._settings, self._consumer

@@ -89,7 +89,6 @@ class ConsumerMetrics:
         self.parked_events = self._gauge("parked_events", "Events of parked keys")
         self.parked_oldest_age = self._gauge("parked_oldest_age_seconds", "Age of the oldest parked key")
         self.park = self._counter("park", "Keys parked, by class of failure", ("class",))
-        self.dlq_records = self._counter("dlq_records", "Records sent to the dead-letter topic", ("class",))
         self.park_breaker_open = self._gauge("park_breaker_open", "1 while too much is parked to go on")
         self.parking_full_partitions = self._gauge("parking_full_partitions", "Partitions stopped by a full lot")
 

@@ -76,7 +76,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Set the record aside: its key is parked, or a copy goes to the dead-letter topic of an order-free handler."""
+    """Park the record's key."""
 
     failure: Failure
     attempts: int

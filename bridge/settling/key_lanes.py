@@ -126,7 +126,6 @@ class KeyLanes:
         if following is Next.DONE:
             lane.records.popleft()
             lane.attempt = 0
-            lane.first_at = None
         if lane.records or lane.releasing:
             self._make_ready(lane)
         else:

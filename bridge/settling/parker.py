@@ -1,10 +1,9 @@
-"""Set a record aside for good: its key is parked, or a copy goes to the dead-letter topic."""
+"""Park the key of a record that cannot be applied, and append what follows it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import WHILE_PARKING, hit
@@ -36,9 +35,7 @@ class Parker:
         finally:
             breaker.give_back()
 
-    async def set_aside(
-        self, share: Share, record: ConsumedRecord, failure: Failure, *, attempts: int, first_at: datetime | None = None
-    ) -> None:
+    async def set_aside(self, share: Share, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
         """Settle a record that was not applied, in a transaction of its own, however long the database is away.
 
         Raises:
@@ -52,9 +49,7 @@ class Parker:
                 await self.park(settlement, record, failure, attempts=attempts)
 
         with self._room():
-            if self._parts.dead_letters is not None:
-                await self._dead_letter(share, record, failure, attempts=attempts, first_at=first_at)
-            elif await self._parts.persist(share, write):
+            if await self._parts.persist(share, write):
                 self.parked(share, record, failure, attempts=attempts)
 
     async def park(self, settlement: Settlement, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
@@ -67,16 +62,6 @@ class Parker:
         share.parked.add(key_text(record))
         self._parts.breaker.note(parked=1)
         self._parts.tally.parked(record, failure, attempts=attempts)
-
-    async def dead_letter(
-        self, record: ConsumedRecord, failure: Failure, *, attempts: int, first_at: datetime | None = None
-    ) -> None:
-        """Copy a record to the dead-letter topic; on return Kafka has it."""
-        if self._parts.dead_letters is not None:
-            now = datetime.now(UTC)
-            await self._parts.dead_letters.write(record, failure, attempts=attempts, first_at=first_at or now)
-            self._parts.breaker.note(parked=1)
-            self._parts.tally.dead_lettered(record, failure, attempts=attempts)
 
     async def append(self, share: Share, record: ConsumedRecord) -> bool:
         """Append a record behind its parked key and settle it; False when the key is parked no more."""
@@ -97,19 +82,6 @@ class Parker:
         if appended:
             self._parts.tally.appended(record.topic)
         return True
-
-    async def _dead_letter(
-        self, share: Share, record: ConsumedRecord, failure: Failure, *, attempts: int, first_at: datetime | None
-    ) -> None:
-        async def copy() -> None:
-            await self.dead_letter(record, failure, attempts=attempts, first_at=first_at)
-
-        async def settle() -> None:
-            async with self._parts.settling(share, frozenset((record.offset,))):
-                pass
-
-        if await self._parts.persist(share, copy):
-            await self._parts.persist(share, settle)
 
 
 class _LiveError(Exception):

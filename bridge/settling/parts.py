@@ -16,7 +16,6 @@ from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, hit
 from bridge.settling.breaker import ParkBreaker
 from bridge.settling.calls import bounded
 from bridge.settling.circuit import Circuit
-from bridge.settling.dead_letters import DeadLetters
 from bridge.settling.failure import (
     ATTEMPTS_MAX,
     BLAMELESS_S,
@@ -42,7 +41,6 @@ class Parts:
 
     Attributes:
         spread: Draws delays; `random.uniform` but in tests.
-        dead_letters: Only for consumers that are order-free.
         resource: What `Consumer.around` yielded.
     """
 
@@ -53,7 +51,6 @@ class Parts:
     circuit: Circuit
     tally: Tally
     breaker: ParkBreaker
-    dead_letters: DeadLetters | None = None
     spread: Spread = random.uniform
     resource: Any = None
 

@@ -202,18 +202,13 @@ class Replay:
         if not self._parts.breaker.reserve():
             return done.end(record, ParkBreakerOpenError())
         done.reserved += 1
-        if self._parts.dead_letters is not None:
-            await self._parker.dead_letter(record, park.failure, attempts=park.attempts)  # and counts it
-            self._parts.breaker.give_back()
-            done.reserved -= 1
-        else:
-            try:
-                async with settlement.savepoint():
-                    await self._parker.park(settlement, record, park.failure, attempts=park.attempts)
-            except ParkingFullError as full:
-                return done.end(record, full)
-            done.parked.append((record, park))
-            done.parked_keys.add(key_text(record))
+        try:
+            async with settlement.savepoint():
+                await self._parker.park(settlement, record, park.failure, attempts=park.attempts)
+        except ParkingFullError as full:
+            return done.end(record, full)
+        done.parked.append((record, park))
+        done.parked_keys.add(key_text(record))
         done.settled.append(record.offset)
         return True
 

@@ -20,7 +20,6 @@ from bridge.settling.brake import Brake
 from bridge.settling.breaker import ParkBreaker, ParkBreakerOpenError
 from bridge.settling.circuit import Circuit
 from bridge.settling.crew import Crew
-from bridge.settling.dead_letters import DeadLetters
 from bridge.settling.driver import BatchDriver, Careful, batch_driver, install_releases
 from bridge.settling.failure import Spread
 from bridge.settling.holding import Holding
@@ -61,7 +60,6 @@ class Settler:
         ledger: Ledger,
         decoder: Decoder,
         metrics: ConsumerMetrics,
-        dead_letters: DeadLetters | None = None,
         resource: Any = None,
         producer: Producer | None = None,
         breaker: ParkBreaker | None = None,
@@ -69,7 +67,7 @@ class Settler:
         spread: Spread = random.uniform,
         release_poll_s: float = POLL_S,
     ) -> None:
-        """Put the parts together; `dead_letters` is for a consumer that is order-free, and only for one.
+        """Put the parts together.
 
         `producer` writes what handlers publish; without one that stays in the outbox.
 
@@ -104,7 +102,6 @@ class Settler:
             circuit=self._circuit,
             tally=tally,
             breaker=brake.breaker,
-            dead_letters=dead_letters,
             spread=spread,
             resource=resource,
         )

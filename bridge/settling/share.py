@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection
-from datetime import datetime
 from typing import Any, Literal
 
 from bridge.consumer import BATCH_RECORDS
@@ -34,13 +33,13 @@ class Lane:
 
     Attributes:
         key: In text form.
-        attempt: Attempts made at the first record, the first of them at `first_at`.
+        attempt: Attempts made at the first record.
         handled: The handler of the last attempt has returned, so what failed afterwards is not the record's fault.
         releasing: True while the parked records of the key go first.
         marked: It is committed that the release began.
     """
 
-    __slots__ = ("attempt", "first_at", "handled", "key", "marked", "records", "releasing", "share", "state", "timer")
+    __slots__ = ("attempt", "handled", "key", "marked", "records", "releasing", "share", "state", "timer")
 
     def __init__(self, share: Share, key: str) -> None:
         """Start empty."""
@@ -48,7 +47,6 @@ class Lane:
         self.key = key
         self.records: deque[ConsumedRecord] = deque()
         self.attempt = 0
-        self.first_at: datetime | None = None
         self.handled = False
         self.releasing = False
         self.marked = False

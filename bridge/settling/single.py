@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.consumer import Outgoing
@@ -89,7 +88,6 @@ class Single:
         return Next.DONE
 
     async def _attempt(self, lane: Lane, event: Sorted) -> Next | After:
-        lane.first_at = lane.first_at or datetime.now(UTC)
         lane.attempt += 1
         lane.handled = False
         lane.share.away.discard(lane.key)
@@ -144,7 +142,5 @@ class Single:
             return After(verdict.delay_s)
         if verdict.failure.code == ID_CONFLICT:
             self._parts.tally.conflicted(event)
-        await self._parker.set_aside(
-            lane.share, event.record, verdict.failure, attempts=verdict.attempts, first_at=lane.first_at
-        )
+        await self._parker.set_aside(lane.share, event.record, verdict.failure, attempts=verdict.attempts)
         return Next.DONE

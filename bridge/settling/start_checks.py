@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from bridge.consumer import Consumer
 from bridge.errors import ConfigError
@@ -14,7 +12,6 @@ from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 from bridge.postgres.pool import Database
 from bridge.postgres.tables import migrate_tables, pending_tables
 from bridge.postgres.text import stored_text
-from bridge.settling.dead_letter_topics import provide_dead_letter_topics
 from bridge.settling.past import refuse_lost_progress, refuse_past
 from bridge.settling.progress import Progress, standings
 
@@ -28,13 +25,6 @@ where grp = $1 and cluster_id is distinct from $2
 _GONE = Bounds(0, 0)
 
 
-class Ground(NamedTuple):
-    """What a process stands on: the cluster's id, and how many partitions each topic has."""
-
-    cluster_id: str
-    partitions: Mapping[str, int]
-
-
 async def check_start(
     consumer: Consumer,
     *,
@@ -42,8 +32,8 @@ async def check_start(
     connection: Connection,
     accepted_cluster: str | None,
     begins_by_itself: bool,
-) -> Ground:
-    """Return what there is, once everything is as it must be.
+) -> str:
+    """Return the id of the Kafka cluster, once everything is as it must be.
 
     `accepted_cluster` is the cluster that, as the operator says, the stored offsets are of. A consumer that
     `begins_by_itself` makes its tables, and needs nobody to say where it begins.
@@ -75,12 +65,10 @@ async def check_start(
         known = {at: each.next_offset for at, each in stored.items() if each.next_offset and each.last_event_id}
         last = {at: offset - 1 for at, offset in known.items() if offset > bounds[at].start}
         judge_last_records(consumer.name, stored, await view.first_records(last))
-    partitions = Counter(place.topic for place in bounds)
-    await provide_dead_letter_topics(consumer, connection=connection, partitions=partitions, create=begins_by_itself)
     if accepted_cluster is not None:
         async with database.transaction() as session:
             await session.execute(_ACCEPT, consumer.group, cluster_id)
-    return Ground(cluster_id, partitions)
+    return cluster_id
 
 
 def judge_start(

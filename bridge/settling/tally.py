@@ -17,7 +17,7 @@ from bridge.settling.sorting import Skip, Sorted
 
 log = structlog.get_logger()
 
-Outcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "dlq", "retry"]
+Outcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, in an earlier life. `skipped`: of a type
 that this release does not know, and the consumer says `skip`. `retry` is no end."""
 
@@ -41,7 +41,6 @@ class Tally:
                 self.count(topic, outcome, 0)
         for each in get_args(FailureClass):
             metrics.park.labels(service, each)
-            metrics.dlq_records.labels(service, each)
         metrics.bugs.labels(service)
         metrics.fence_rejected.labels(service)
         self._aloud = bool(log.is_enabled_for(logging.DEBUG)) if hasattr(log, "is_enabled_for") else False
@@ -104,18 +103,6 @@ class Tally:
     def appended(self, topic: str, records: int = 1) -> None:
         """Count records that followed their key."""
         self.count(topic, "parked", records)
-
-    def dead_lettered(self, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
-        """Tell of a copy in the dead-letter topic."""
-        self.count(record.topic, "dlq")
-        self._metrics.dlq_records.labels(self._metrics.service, failure.cls).inc()
-        log.error(
-            "record.dead_lettered",
-            code=failure.code,
-            attempts=attempts,
-            **{"class": failure.cls},
-            **self._where(record),
-        )
 
     def bug(self, exc: BaseException) -> None:
         """Tell where a handler's exception came from that is none of our tree: places only."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +21,6 @@ from bridge.postgres.tables import migrate_tables, pending_tables
 from bridge.runtime.audit import audited
 from bridge.runtime.command_line import audit_options
 from bridge.runtime.logging import silence_kafka_client
-from bridge.settling.dead_letter_topics import provide_dead_letter_topics
 from bridge.settling.decisions import import_decisions
 from bridge.settling.past import audit_going_on, refuse_past
 from bridge.settling.progress import audit_placing, lock, parked_from, place, standings
@@ -199,11 +197,7 @@ async def _stands(database: Database, chosen: Chosen) -> bool:
 async def _begin_in_kafka(database: Database | None, chosen: Chosen, want: Want) -> list[Start]:
     consumer, connection = chosen.consumer, chosen.settings.kafka.connection
     async with open_group(connection, consumer.group, consumer.topics) as view:
-        starts = await _place(database, view, chosen, want)
-        partitions = Counter(place.topic for place in view.places)
-    if not want.dry_run:
-        await provide_dead_letter_topics(consumer, connection=connection, partitions=partitions, create=True)
-    return starts
+        return await _place(database, view, chosen, want)
 
 
 async def _place(database: Database | None, view: GroupView, chosen: Chosen, want: Want) -> list[Start]:

@@ -84,13 +84,8 @@ def progress_alerts() -> list[Alert]:
 
 def trouble_alerts() -> list[Alert]:
     """Return those about events that could not be applied, or that say something alarming."""
-    dead = grew("drxbridge_dlq_records_total", "10m", by=_BY)
     safety = grew("drxbridge_safety_signals_total", "10m", by="namespace, kind")
     return [
-        Alert("DLQGrowing", f"{dead} > 0", "ticket", "{{ $labels.service }} has sent records to its dead-letter topic"),
-        Alert(
-            "DLQGrowing", f"{dead} > 10", "page", "{{ $labels.service }} sends many records to its dead-letter topic"
-        ),
         Alert(
             "ParkedKeysGrowing",
             f"{grew('drxbridge_park_total', '10m', by=_BY)} > 0",

@@ -58,11 +58,10 @@ CONSUMERS = (
     ),
     Panel(
         "Failures",
-        "Set aside, or sent to a dead-letter topic.",
+        "Keys parked, by class of failure.",
         "ops",
         {
             "{{service}} parked {{class}}": f"{rates('park_total', 'service, class')} > 0",
-            "{{service}} dead {{class}}": f"{rates('dlq_records_total', 'service, class')} > 0",
         },
     ),
     Panel(

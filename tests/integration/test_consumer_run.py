@@ -17,7 +17,6 @@ from bridge.settling.failure import DEATHS_MAX
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.service_process import until
-from tests.kafka import read_all
 from tests.postgres import execute
 from tests.topic_filler import Lives, fill
 
@@ -40,9 +39,7 @@ CODE = """
 import os
 from bridge.consumer import Consumer, Lanes
 from bridge.errors import PermanentError
-consumer = Consumer(
-    name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}", order_free={order_free}
-)
+consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}")
 @consumer.handler
 async def handle(event, context):
     if {refuses} and "HEALED" not in os.environ:
@@ -114,10 +111,9 @@ def start(cluster: Cluster, topic: str, group: str, postgres: str, tmp_path: Pat
         dsn: str = "",
         code: str = CODE,
         refuses: bool = False,
-        order_free: bool = False,
         **settings: str,
     ) -> ConsumerProcess:
-        module = code.format(topic=topic, group=group, refuses=refuses, order_free=order_free)
+        module = code.format(topic=topic, group=group, refuses=refuses)
         env = install_code(tmp_path / "package", "desk", module)
         return ConsumerProcess(
             tmp_path,
@@ -170,7 +166,7 @@ async def test_the_server_ends_nothing_before_the_handlers_own_bound(
     written = write(cluster, topic, 1)
     shown = "values (concat_ws(' ', current_setting('idle_in_transaction_session_timeout'), {}))\""
     code = CODE.replace('values ($1)", event.id', shown.format("current_setting('statement_timeout')"))
-    with start(code=code.replace("order_free=", "handler_timeout_s=90, order_free=")) as desk:
+    with start(code=code.replace("group=", "handler_timeout_s=90, group=")) as desk:
         desk.ready()
         until(lambda: progress(postgres) == written, what="everything settled")
 
@@ -302,26 +298,6 @@ async def test_a_release_that_parks_everything_stands_still_until_an_operator_re
         desk.ready()
 
     assert rows(postgres, "select count(*) from drx_consumer.parked_key") == parked
-
-
-async def test_what_an_order_free_consumer_cannot_apply_goes_to_its_dead_letter_topic(
-    start: Start, cluster: Cluster, topic: str, group: str, postgres: str
-) -> None:
-    written = write(cluster, topic, 10)
-    with start(refuses=True, order_free=True) as desk:
-        desk.ready()
-        until(lambda: progress(postgres) == written, what="everything settled")
-        code = await desk.end()
-    originals = await read_all(cluster.bootstrap_servers, topic)
-    letters = await read_all(cluster.bootstrap_servers, f"{topic}.{group}.dlq")
-
-    assert code == 0
-    assert {(each.partition, each.key, each.value) for each in letters} == {
-        (each.partition, each.key, each.value) for each in originals
-    }
-    assert {(each.header("drx_dlq_class"), each.header("drx_dlq_code")) for each in letters} == {
-        ("permanent", "refused")
-    }
 
 
 async def test_what_handlers_need_is_opened_before_them_and_closed_after_them(

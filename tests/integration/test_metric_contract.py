@@ -99,7 +99,7 @@ async def test_a_consumer_counts_what_is_promised(ingress: IngressProcess, postg
     assert judged(text) == (0, "")
     assert len([line for line in text.splitlines() if not line.startswith("#")]) <= SERIES_MAX
     # What an alert counts is there before the first of it.
-    for name in ("park", "dlq_records", "fence_rejected", "consumer_bugs", "client_rebuilds", "consumer_rebalances"):
+    for name in ("park", "fence_rejected", "consumer_bugs", "client_rebuilds", "consumer_rebalances"):
         assert f"drxbridge_{name}_total{{" in text
 
 

@@ -11,9 +11,7 @@ from bridge.errors import PermanentError
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
 from bridge.settling.breaker import ParkBreaker
-from bridge.settling.dead_letters import DeadLetters
 from bridge.settling.operator import resume
-from tests.fakes import FakeProducer
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
 
@@ -175,16 +173,3 @@ async def test_a_release_that_is_asked_for_waits_for_the_breaker(database: Datab
         await bench.settler._release(bench.settler._shares[PLACE], "rx_1")
 
         assert bench.settler.fenced(PLACE) is False
-
-
-@MODES
-async def test_a_flood_of_dead_letters_is_stopped_as_well(database: Database, mode: Lanes | Batches) -> None:
-    producer = FakeProducer({f"{PLACE.topic}.{GROUP}.dlq": 12})
-    letters = DeadLetters(producer, group=GROUP)
-    consumer = a_consumer(refusing_half(), mode, order_free=True)
-
-    async with at_work(consumer, database, breaker=a_breaker(), dead_letters=letters) as bench:
-        await bench.feed(LOG)
-        await until_told(bench)
-
-        assert len(producer.records) == ALLOWED

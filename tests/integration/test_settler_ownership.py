@@ -8,22 +8,19 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.consumer import Batches, Consumer, Lanes
-from bridge.errors import NotDurableError, TransientError
+from bridge.errors import TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from bridge.postgres.pool import Database
-from bridge.settling.dead_letters import DeadLetters
 from bridge.settling.failure import DEATHS_MAX
 from bridge.settling.ledger import Ledger
 from bridge.settling.shares import WINDOW_RECORDS
-from tests.fakes import FakeProducer
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
 )
-DLQ = f"{PLACE.topic}.{GROUP}.dlq"
 
 
 @pytest.fixture
@@ -289,46 +286,3 @@ async def test_the_window_is_bounded(database: Database) -> None:
         bench.settler.offer(PLACE, [a_record(WINDOW_RECORDS - 1)])
 
         assert (before, bench.settler.room(PLACE)) == (True, False)
-
-
-@MODES
-async def test_order_free_failures_go_to_the_dead_letter_topic(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: ValueError("Mary Smith") if event.id == "evt_0" else None
-    producer = FakeProducer({DLQ: 12})
-    letters = DeadLetters(producer, group=GROUP)
-
-    async with at_work(a_consumer(effects, mode, order_free=True), database, dead_letters=letters) as bench:
-        await bench.feed([a_record(0), a_record(1), a_record(2, "rx_2", value=POISON)])
-        await bench.settled(3)
-
-        assert sorted((each.topic, each.partition, each.key, each.value) for each in producer.records) == [
-            (DLQ, 0, b"rx_1", a_record(0).value),
-            (DLQ, 0, b"rx_2", POISON),
-        ]
-        assert (effects.kept, await bench.parked(), bench.outcome("dlq")) == (["evt_1"], [], 2)
-        [headers] = [dict(each.headers) for each in producer.records if each.key == b"rx_1"]
-        assert headers["drx_dlq_class"] == b"bug"
-        assert headers["drx_dlq_code"] == b"unexpected"
-        assert headers["drx_dlq_offset"] == b"0"
-        assert b"Mary" not in b"".join(headers.values())
-
-
-@MODES
-async def test_nothing_is_settled_before_its_dead_letter_is_acknowledged(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: ValueError(event.id) if event.id == "evt_0" else None
-    producer = FakeProducer({DLQ: 12})
-    producer.failure = NotDurableError().code
-
-    letters = DeadLetters(producer, group=GROUP)
-    async with at_work(a_consumer(effects, mode, order_free=True), database, dead_letters=letters) as bench:
-        await bench.feed([a_record(0)])
-        await until(lambda: bench.count("consumer_sink_failures_total") > 3)
-        before = bench.settler.mark(PLACE)
-        producer.failure = None
-        await bench.settled(1)
-
-        assert (before, len(producer.records)) == (0, 1)

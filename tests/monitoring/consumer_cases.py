@@ -36,7 +36,7 @@ def consumers() -> list[Case]:
     rollout = {at("poll_age_seconds", each): flat(1, HOUR) for each in others}
     rollout |= {at("consumer_rebalances_total", each, 'kind="revoked"'): step(16, last=8) for each in others}
     circuit = at("circuit_state", CONSUMER, 'state="open"')
-    dead, parked = (at(each, CONSUMER, 'class="poison"') for each in ("dlq_records_total", "park_total"))
+    parked = at("park_total", CONSUMER, 'class="poison"')
     outbox = at("outbox_oldest_age_seconds", CONSUMER)
     fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
     safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
@@ -62,9 +62,6 @@ def consumers() -> list[Case]:
         quiet("FenceRejections", "at an old one", {fenced: step(1)}),
         firing("SinkCircuitOpen", {circuit: step(1)}),
         quiet("SinkCircuitOpen", "at a short one", {circuit: step(1, last=2)}),
-        firing("DLQGrowing", {dead: step(3, last=5)}, severity=TICKET),
-        firing("DLQGrowing", {dead: step(20, last=5)}, also="ticket"),
-        quiet("DLQGrowing", "at old ones", {dead: step(20)}),
         firing("ParkedKeysGrowing", {parked: step(1, last=5)}, severity=TICKET),
         firing("ParkedKeysGrowing", {parked: f"_x56 {flat(1, 5)}"}, severity=TICKET),
         quiet("ParkedKeysGrowing", "at an old one", {parked: step(1)}),

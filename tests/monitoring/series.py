@@ -103,6 +103,5 @@ LABELLED = (
     ("consumer_stopped_partitions", f'{CONSUMER},code="topic_recreated"', 0),
     ("circuit_state", f'{CONSUMER},state="open"', 0),
     ("park_total", f'{CONSUMER},class="poison"', 0),
-    ("dlq_records_total", f'{CONSUMER},class="poison"', 0),
     ("safety_signals_total", f'{READER},kind="dispensed_after_cancel"', 0),
 )

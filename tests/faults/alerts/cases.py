@@ -60,7 +60,6 @@ DELIVERIES = (
 )
 CONSUMERS = (
     Case("ParkedKeysGrowing", "ticket", "a record in the topic that is none of ours", faults.poison),
-    Case("DLQGrowing", "ticket", "an event that an order-free consumer cannot apply", faults.refused),
     Case("SafetySignal", "page", "a prescription dispensed after its cancellation", faults.dispensed_after_cancel),
     Case("ConsumerMissing", "page", "a consumer frozen", faults.consumer_frozen),
     Case(

@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from bridge.dev.files import write_text
 from bridge.dev.story import EPOCH, HOUR, Life, a_cast, cancelled
-from tests.faults.alerts.site import EVENTS, REFUSED, Site, an_event
+from tests.faults.alerts.site import EVENTS, Site, an_event
 from tests.integration.consumer_process import drx_consumer
 from tests.integration.service_process import until
 from tests.kafka import limit_messages
@@ -95,13 +95,6 @@ def poison(site: Site) -> Iterator[None]:
     """A key is parked."""
     with parked(site):
         yield
-
-
-@contextmanager
-def refused(site: Site) -> Iterator[None]:
-    """The order-free consumer is told what it cannot apply."""
-    assert site.deliver(an_event(data_prescription_id=f"{REFUSED}_{uuid4().hex}")) == 200
-    yield
 
 
 @contextmanager

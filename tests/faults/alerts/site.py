@@ -30,17 +30,13 @@ from tests.postgres import EmbeddedPostgres
 EVENTS = "drx.prescriptions.v1"
 # Ten seconds of a few deliveries fill it.
 CAPACITY_BYTES = 4 * 1024 * 1024
-# What the desk cannot apply: keys that begin like this.
-REFUSED = "rx_refused"
-# An order-free handler: what it cannot apply goes to its dead-letter topic.
+# A consumer beside the read model.
 _DESK = f"""
 from bridge.consumer import Consumer, Lanes
-from bridge.errors import PermanentError
-consumer = Consumer(name="desk", topics=["{EVENTS}"], mode=Lanes(4), group="desk", order_free=True)
+consumer = Consumer(name="desk", topics=["{EVENTS}"], mode=Lanes(4), group="desk")
 @consumer.handler
 async def handle(event, context):
-    if event.key.startswith("{REFUSED}"):
-        raise PermanentError("refused")
+    pass
 """
 _INGRESS = {
     "HEARTBEAT__ENABLED": "true",
@@ -64,7 +60,7 @@ class Site:
 
     Attributes:
         began: Unix time from which on Prometheus knows something.
-        desk: A consumer whose handler is order-free.
+        desk: A consumer beside the read model.
         played: Titles of the faults that have been seen.
     """
 
