@@ -13,15 +13,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.consumer import Consumer
 from bridge.errors import BridgeError, ConfigError
-from bridge.kafka.client import Timing, open_transport
-from bridge.kafka.subscriber import Subscriber
 from bridge.kafka.supervisor import KafkaProducer
-from bridge.kafka.watchdog import Limits
-from bridge.postgres.jobs import Jobs
-from bridge.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
-from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import (
     EndOf,
@@ -34,9 +27,16 @@ from bridge.runtime.lifecycle import (
     stop_on_signals,
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.settling.ledger import Ledger
-from bridge.settling.settler import Settler
-from bridge.settling.start_checks import check_start
+from consumers.api import Consumer
+from consumers.postgres.jobs import Jobs
+from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
+from consumers.runtime.client import Timing, open_transport
+from consumers.runtime.ledger import Ledger
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.settler import Settler
+from consumers.runtime.start_checks import check_start
+from consumers.runtime.subscriber import Subscriber
+from consumers.runtime.watchdog import Limits
 from consumers.settings import MARGIN_S, ConsumerSettings
 
 log = structlog.get_logger()

@@ -37,7 +37,6 @@ from pydantic import AwareDatetime, ValidationError
 
 from bridge.avro.codec import Codec
 from bridge.avro.event_decoder import open_decoder
-from bridge.consumer import Batches, Consumer, Context, Placed, Setup
 from bridge.contract.envelope import VERSION
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record as ContractRecord
@@ -48,15 +47,16 @@ from bridge.event import Delivery, Event
 from bridge.kafka.record import event_record
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.postgres.pool import Database, open_database
-from bridge.postgres.tables import migrate_tables
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
-from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.settings import RegistryAddress
-from bridge.settling import operator, parked
-from bridge.settling.ledger import Ledger
-from bridge.settling.settler import Settler
+from consumers.api import Batches, Consumer, Context, Placed, Setup
+from consumers.postgres.pool import Database, open_database
+from consumers.postgres.tables import migrate_tables
+from consumers.runtime import operator, parked
+from consumers.runtime.ledger import Ledger
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.settler import Settler
 
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 SOURCE = "drx"

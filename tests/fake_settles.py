@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from bridge.errors import TransientError
-from bridge.kafka.settles import Adoption
 from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.runtime.settles import Adoption
 
 
 class FakeSettles:

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
-from bridge.postgres.pool import Connection, Database, open_database
-from bridge.settling.ledger import Inbox
+from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from consumers.postgres.pool import Connection, Database, open_database
+from consumers.runtime.ledger import Inbox
 
 GROUP = "desk"
 PLACE = Place("drx.prescriptions.v1", 3)

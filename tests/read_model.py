@@ -10,10 +10,10 @@ from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
-from bridge.consumer import BatchHandler, Consumer, Context, Placed, Setup
 from bridge.event import Event
-from bridge.postgres.migrate import migrate
-from bridge.postgres.pool import Connection, Database, open_database
+from consumers.api import BatchHandler, Consumer, Context, Placed, Setup
+from consumers.postgres.migrate import migrate
+from consumers.postgres.pool import Connection, Database, open_database
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
 
 TOPIC = "drx.prescriptions.v1"

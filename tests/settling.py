@@ -12,15 +12,15 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from bridge.consumer import Consumer, Context, Placed
 from bridge.errors import DecodeError, PermanentError, UnknownRecordError
 from bridge.event import Event
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
-from bridge.postgres.pool import Database, open_database
-from bridge.runtime.consumer_metrics import ConsumerMetrics
-from bridge.settling.ledger import Ledger
-from bridge.settling.settler import Settler
+from consumers.api import Consumer, Context, Placed
+from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from consumers.postgres.pool import Database, open_database
+from consumers.runtime.ledger import Ledger
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.settler import Settler
 from tests.kafka import HANG_S, until
 
 PLACE = Place("drx.prescriptions.v1", 0)

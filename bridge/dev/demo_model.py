@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from bridge.dev.demo_acts import DISPLAY, MACHINES, State
-from bridge.postgres.pool import Database
+from consumers.postgres.pool import Database
 
 Found = TypeVar("Found")
 

@@ -29,8 +29,8 @@ from bridge.dev.story import MINUTE, Life, Outgoing, a_cast, mail_order, token
 from bridge.ingress.signatures import sign
 from bridge.kafka.connection import Connection
 from bridge.kafka.routing import partition
-from bridge.postgres.pool import open_database
 from bridge.settings import Registry
+from consumers.postgres.pool import open_database
 
 # The life that is told took four days; it ends before now.
 _BEGAN_AGO = timedelta(days=5)

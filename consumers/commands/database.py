@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bridge.errors import ConfigError, PermanentError, TransientError
-from bridge.postgres.pool import Database, open_database
 from consumers.commands.installed import Chosen
+from consumers.postgres.pool import Database, open_database
 
 _ADVICE = {
     "no_schema": "run `drx-consumer init`",

@@ -7,14 +7,14 @@ import asyncio
 import click
 import orjson
 
-from bridge.kafka.groups import open_group
 from bridge.runtime.audit import audited
 from bridge.runtime.logging import silence_kafka_client
-from bridge.settling.progress import Forgotten, forget_group
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.members import refuse_members
 from consumers.commands.parked_options import decision_options, json_option, name_argument
+from consumers.runtime.groups import open_group
+from consumers.runtime.progress import Forgotten, forget_group
 
 
 @click.command()

@@ -13,20 +13,20 @@ import click
 import orjson
 
 from bridge.errors import ConfigError
-from bridge.kafka.groups import GroupView, open_group
 from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
-from bridge.postgres.pool import Database
-from bridge.postgres.tables import migrate_tables, pending_tables
 from bridge.runtime.audit import audited
 from bridge.runtime.command_line import audit_options
 from bridge.runtime.logging import silence_kafka_client
-from bridge.settling.decisions import import_decisions
-from bridge.settling.past import audit_going_on, refuse_past
-from bridge.settling.progress import audit_placing, lock, parked_from, place, standings
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.members import refuse_members
+from consumers.postgres.pool import Database
+from consumers.postgres.tables import migrate_tables, pending_tables
+from consumers.runtime.decisions import import_decisions
+from consumers.runtime.groups import GroupView, open_group
+from consumers.runtime.past import audit_going_on, refuse_past
+from consumers.runtime.progress import audit_placing, lock, parked_from, place, standings
 
 EARLIEST, LATEST = "earliest", "latest"
 Begin = str | datetime | int

@@ -9,8 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 
 from prometheus_client import CollectorRegistry
 
-from bridge.consumer import Consumer, Setup
 from bridge.errors import BridgeError, ConfigError
+from consumers.api import Consumer, Setup
 from consumers.settings import ConsumerSettings, load_settings
 
 GROUP = "drx_bridge.consumers"

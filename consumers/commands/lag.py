@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 import click
 import orjson
 
-from bridge.kafka.groups import GroupState, open_group
 from bridge.kafka.transport import Place
 from bridge.runtime.logging import silence_kafka_client
-from bridge.settling.progress import standings
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
+from consumers.runtime.groups import GroupState, open_group
+from consumers.runtime.progress import standings
 
 
 @dataclass(frozen=True, slots=True)

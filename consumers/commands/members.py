@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bridge.errors import ConfigError
-from bridge.kafka.groups import GroupView
 from consumers.commands.installed import Chosen
+from consumers.runtime.groups import GroupView
 
 
 async def refuse_members(view: GroupView, chosen: Chosen) -> None:

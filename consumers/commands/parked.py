@@ -18,10 +18,6 @@ from bridge.errors import DecodeError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audited
 from bridge.runtime.command_line import audit_options
-from bridge.settling.decisions import export
-from bridge.settling.operator import opened_at
-from bridge.settling.parked import LIST_MAX, ParkedKey, WaitingEvent, list_parked
-from bridge.settling.parked import show as waiting
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.parked_decisions import drop_key, park, resume, retry, skip
@@ -34,6 +30,10 @@ from consumers.commands.parked_options import (
     where_option,
 )
 from consumers.commands.screen import print_table
+from consumers.runtime.decisions import export
+from consumers.runtime.operator import opened_at
+from consumers.runtime.parked import LIST_MAX, ParkedKey, WaitingEvent, list_parked
+from consumers.runtime.parked import show as waiting
 
 _TIME = "%Y-%m-%d %H:%M:%SZ"
 

@@ -9,13 +9,9 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import click
 import orjson
 
-from bridge.consumer import Consumer
 from bridge.errors import ConfigError
-from bridge.postgres.pool import Database
 from bridge.runtime.audit import audited, places
-from bridge.settling import operator
-from bridge.settling.operator import Decision
-from bridge.settling.parked import Filters
+from consumers.api import Consumer
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.parked_options import (
@@ -29,6 +25,10 @@ from consumers.commands.parked_options import (
     topic_option,
     where_option,
 )
+from consumers.postgres.pool import Database
+from consumers.runtime import operator
+from consumers.runtime.operator import Decision
+from consumers.runtime.parked import Filters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Order = Callable[[Database], Awaitable[list[Decision]]]

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
-from bridge.consumer import Consumer
 from bridge.errors import ConfigError
 from bridge.runtime.command_line import audit_options
-from bridge.settling.parked import Filters
+from consumers.api import Consumer
+from consumers.runtime.parked import Filters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

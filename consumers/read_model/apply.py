@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from bridge.consumer import Placed
 from bridge.errors import TransientError
 from bridge.event import Event
+from consumers.api import Placed
 from consumers.read_model.alarms import Alarms, Contradictions, contradictions
 from consumers.read_model.facts import Document, blank
 from consumers.read_model.history import prescription_of, storable

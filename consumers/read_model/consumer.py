@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from bridge.consumer import Batches, Consumer, Setup, Tables
+from consumers.api import Batches, Consumer, Setup, Tables
 from consumers.options import read_options
 from consumers.read_model.apply import Applier
 from consumers.read_model.metrics import ReadModelMetrics

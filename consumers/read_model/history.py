@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from bridge.event import Event
-from bridge.postgres.text import stored_text
+from consumers.postgres.text import stored_text
 
 # PostgreSQL's text and jsonb take every character but this one, which JSON and Avro allow.
 NUL, REPLACEMENT = "\x00", "\ufffd"

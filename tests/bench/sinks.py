@@ -6,8 +6,8 @@ import asyncio
 import time
 from pathlib import Path
 
-from bridge.consumer import Consumer, Context, Lanes, Setup
 from bridge.event import Event
+from consumers.api import Consumer, Context, Lanes, Setup
 
 SINK_S = 0.02
 NAME = "bench_slow"

@@ -14,7 +14,7 @@ from tests.integration.consumer_process import install_code
 
 Said = Callable[..., tuple[int | str | None, str]]
 
-NO_HANDLER = "from bridge.consumer import Consumer\nconsumer = Consumer(name='desk', topics=['t'])"
+NO_HANDLER = "from consumers.api import Consumer\nconsumer = Consumer(name='desk', topics=['t'])"
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from bridge.consumer import Batches, Consumer, Context, Lanes, Placed, Setup
 from bridge.errors import PermanentError
 from bridge.event import Event
-from bridge.postgres.pool import Connection
+from consumers.api import Batches, Consumer, Context, Lanes, Placed, Setup
+from consumers.postgres.pool import Connection
 
 NAME = "appender"
 # Without any constraint that would hide a second time.

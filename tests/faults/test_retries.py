@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import asyncpg  # noqa: TID251 - the other one
 import pytest
 
-from bridge.postgres.pool import LOCK_TIMEOUT_S
+from consumers.postgres.pool import LOCK_TIMEOUT_S
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
 from tests.integration.service_process import until

@@ -14,10 +14,10 @@ from uuid import uuid4
 import pytest
 
 from bridge.dev.ports import free_port
-from bridge.kafka.client import open_transport
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
+from consumers.runtime.client import open_transport
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
@@ -27,7 +27,7 @@ from tests.postgres import execute
 pytestmark = pytest.mark.kafka
 
 CODE = """
-from bridge.consumer import Consumer
+from consumers.api import Consumer
 consumer = Consumer(name="desk", group="{group}", topics=["{topic}"])
 @consumer.handler
 async def handle(event, context): ...

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import free_port
-from bridge.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
-from bridge.settling.failure import DEATHS_MAX
+from consumers.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
+from consumers.runtime.failure import DEATHS_MAX
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.service_process import until
@@ -28,7 +28,7 @@ LIVES = Lives(40)
 # Holds a thread for longer than any test lasts.
 HANGING = """
 import asyncio, time
-from bridge.consumer import Consumer
+from consumers.api import Consumer
 consumer = Consumer(name="desk", topics=["{topic}"], group="{group}")
 @consumer.handler
 async def handle(event, context):
@@ -37,7 +37,7 @@ async def handle(event, context):
 # Applies in the settling transaction, and has a job beside the events.
 CODE = """
 import os
-from bridge.consumer import Consumer, Lanes
+from consumers.api import Consumer, Lanes
 from bridge.errors import PermanentError
 consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}")
 @consumer.handler
@@ -54,7 +54,7 @@ AROUND = """
 import os
 from contextlib import asynccontextmanager
 from pathlib import Path
-from bridge.consumer import Consumer, Lanes
+from consumers.api import Consumer, Lanes
 from bridge.errors import ConfigError, TransientError
 told, tries = Path(os.environ["TOLD"]), []
 @asynccontextmanager

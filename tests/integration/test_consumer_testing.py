@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import Counter
 from pydantic import ValidationError
 
-from bridge.consumer import Batches, Consumer, Context, Lanes, Placed, Setup
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
+from consumers.api import Batches, Consumer, Context, Lanes, Placed, Setup
 from consumers.read_model.consumer import open_read_model
 from consumers.testing import Call, Parked, Published, an_event, running
 

@@ -12,8 +12,8 @@ import pytest
 
 from bridge.dev.ports import free_port
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
-from bridge.postgres.errors import NoConnectionError
-from bridge.postgres.pool import Connection, Database, open_database, savepoint
+from consumers.postgres.errors import NoConnectionError
+from consumers.postgres.pool import Connection, Database, open_database, savepoint
 from tests.ledger import rows, until_waiting
 from tests.postgres import EmbeddedPostgres
 

@@ -9,10 +9,10 @@ import pytest
 from bridge.dev.demo_acts import DISPLAY, MACHINES
 from bridge.dev.demo_model import GROUP, Decided, PostgresWitness, Row, Waiting
 from bridge.kafka.transport import ConsumedRecord
-from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
-from bridge.settling.ledger import Ledger
-from bridge.settling.operator import retry, skip
-from bridge.settling.parking import append, park
+from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from consumers.runtime.ledger import Ledger
+from consumers.runtime.operator import retry, skip
+from consumers.runtime.parking import append, park
 from tests.ledger import KEY, PLACE, a_consumed_record
 from tests.prescriptions import created, filled, processed, sent
 from tests.read_model import ReadModel, open_model

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.consumer import Job, PeriodicJob
 from bridge.errors import TransientError
-from bridge.postgres.jobs import Jobs
-from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
-from bridge.postgres.pool import Connection, Database, open_database
+from consumers.api import Job, PeriodicJob
+from consumers.postgres.jobs import Jobs
+from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from consumers.postgres.pool import Connection, Database, open_database
 from tests.kafka import HANG_S, until
 
 # Due again at once.

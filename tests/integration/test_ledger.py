@@ -10,10 +10,10 @@ import pytest
 
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import Place
-from bridge.postgres.pool import Database, open_database
-from bridge.settling.claims import Claim, Ended
-from bridge.settling.ledger import FencedError, Ledger
-from bridge.settling.progress import forget_group
+from consumers.postgres.pool import Database, open_database
+from consumers.runtime.claims import Claim, Ended
+from consumers.runtime.ledger import FencedError, Ledger
+from consumers.runtime.progress import forget_group
 from tests.ledger import GROUP, PLACE, an_entry, effects_table, ledger_database, rows, until_waiting
 
 OTHER = Place(PLACE.topic, 4)

@@ -29,7 +29,7 @@ DELIVERIES = 240
 PIPE_BYTES = 4096
 DROPPED = "drxbridge_log_dropped_total"
 CONSUMER = """
-from bridge.consumer import Consumer, Lanes
+from consumers.api import Consumer, Lanes
 
 async def handle(event, context):
     pass

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.errors import ConfigError, PermanentError, TransientError
-from bridge.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate, pending, read_migrations
-from bridge.postgres.pool import Database, open_database
-from bridge.settling import parking
-from bridge.settling.decisions import export, import_decisions
-from bridge.settling.ledger import Ledger
-from bridge.settling.operator import drop_key, retry, skip
-from bridge.settling.progress import forget_group, lock, place
+from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate, pending, read_migrations
+from consumers.postgres.pool import Database, open_database
+from consumers.runtime import parking
+from consumers.runtime.decisions import export, import_decisions
+from consumers.runtime.ledger import Ledger
+from consumers.runtime.operator import drop_key, retry, skip
+from consumers.runtime.progress import forget_group, lock, place
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 from tests.postgres import EmbeddedPostgres, execute
 

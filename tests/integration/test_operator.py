@@ -12,13 +12,13 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.kafka.transport import Place
-from bridge.postgres.pool import Database
-from bridge.settling import parking
-from bridge.settling.decisions import export, import_decisions
-from bridge.settling.ledger import FencedError, Ledger
-from bridge.settling.operator import Decision, drop_key, retry, skip
-from bridge.settling.parked import Filters, list_parked, show
-from bridge.settling.progress import audit_placing, forget_group, lock, place, standings
+from consumers.postgres.pool import Database
+from consumers.runtime import parking
+from consumers.runtime.decisions import export, import_decisions
+from consumers.runtime.ledger import FencedError, Ledger
+from consumers.runtime.operator import Decision, drop_key, retry, skip
+from consumers.runtime.parked import Filters, list_parked, show
+from consumers.runtime.progress import audit_placing, forget_group, lock, place, standings
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, digest, ledger_database, rows, until_waiting
 
 TOPIC = PLACE.topic

@@ -24,7 +24,7 @@ LIVES = Lives(12)
 RECORDS = 120
 KILLS = 2
 CODE = """
-from bridge.consumer import Consumer, Lanes
+from consumers.api import Consumer, Lanes
 consumer = Consumer("desk", ["{topic}"], group="{group}", mode={mode}, publishes=["{out}"])
 @consumer.handler
 async def handle(event, context):

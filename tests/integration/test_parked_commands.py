@@ -24,7 +24,7 @@ KEY, OTHER = LIVES.prescription_id(1), LIVES.prescription_id(2)
 IDS = LIVES.event_ids(1)
 # Refuses two prescriptions until they are healed.
 CODE = """
-from bridge.consumer import Consumer, Lanes
+from consumers.api import Consumer, Lanes
 from bridge.errors import PermanentError
 consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}")
 @consumer.handler

@@ -10,12 +10,22 @@ from hashlib import sha256
 import pytest
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.postgres.pool import Database
-from bridge.settling import parking
-from bridge.settling.claims import Ended, mark_release
-from bridge.settling.ledger import Ledger, Settlement
-from bridge.settling.operator import drop_key, retry, skip
-from bridge.settling.parking import Census, ParkingFullError, append, census, head, key_text, park, park_again, release
+from consumers.postgres.pool import Database
+from consumers.runtime import parking
+from consumers.runtime.claims import Ended, mark_release
+from consumers.runtime.ledger import Ledger, Settlement
+from consumers.runtime.operator import drop_key, retry, skip
+from consumers.runtime.parking import (
+    Census,
+    ParkingFullError,
+    append,
+    census,
+    head,
+    key_text,
+    park,
+    park_again,
+    release,
+)
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 
 TOPIC = PLACE.topic

@@ -157,7 +157,7 @@ async def test_a_crash_leaves_nothing_but_what_is_sealed(tmp_path: Path, scratch
 
 
 CONSUMER = """
-from bridge.consumer import Consumer, Lanes
+from consumers.api import Consumer, Lanes
 from tests.integration.phi_faults import failures
 
 async def handle(event, context):

@@ -13,8 +13,8 @@ from random import Random
 import pytest
 
 from bridge.errors import TransientError
-from bridge.postgres.migrate import read_migrations
-from bridge.postgres.text import stored_text
+from consumers.postgres.migrate import read_migrations
+from consumers.postgres.text import stored_text
 from consumers.read_model.consumer import MIGRATIONS
 from tests.builders import SAMPLES
 from tests.prescriptions import (

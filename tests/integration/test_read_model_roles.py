@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import TransientError
-from bridge.postgres.migrate import migrate, read_migrations
-from bridge.postgres.pool import open_database
+from consumers.postgres.migrate import migrate, read_migrations
+from consumers.postgres.pool import open_database
 from consumers.read_model.consumer import MIGRATIONS
 from tests.prescriptions import cancel_answered, created, filled
 from tests.read_model import ReadModel, open_model

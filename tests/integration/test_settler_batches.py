@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.postgres.pool import Database
-from bridge.settling.sorting import UnknownTypeError
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.pool import Database
+from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work
 

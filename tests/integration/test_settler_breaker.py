@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError
 from bridge.kafka.transport import Place
-from bridge.postgres.pool import Database
-from bridge.settling.breaker import ParkBreaker
-from bridge.settling.operator import resume
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.pool import Database
+from consumers.runtime.breaker import ParkBreaker
+from consumers.runtime.operator import resume
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
 

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.consumer import Consumer, Context, Lanes
 from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
-from bridge.postgres.pool import Database
-from bridge.settling.learning import Learner
+from consumers.api import Consumer, Context, Lanes
+from consumers.postgres.pool import Database
+from consumers.runtime.learning import Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
@@ -160,7 +160,7 @@ async def test_failures_park_the_key_and_later_records_wait_behind(database: Dat
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.settling.calls.bounded.__kwdefaults__", {"grace_s": 0.01})
+    monkeypatch.setattr("consumers.runtime.calls.bounded.__kwdefaults__", {"grace_s": 0.01})
     effects = Effects()
     end = asyncio.Event()
 

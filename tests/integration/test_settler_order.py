@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.settling.breaker import ParkBreaker
+from consumers.api import Batches, Consumer, Lanes
+from consumers.runtime.breaker import ParkBreaker
 from tests.settling import PLACE, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
-from bridge.postgres.errors import NoConnectionError
-from bridge.settling.ledger import Ledger, Settlement
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.errors import NoConnectionError
+from consumers.runtime.ledger import Ledger, Settlement
 from tests.kafka import until
 from tests.postgres import EmbeddedPostgres, fresh_database
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
-from bridge.postgres.pool import Database
-from bridge.settling.failure import DEATHS_MAX
-from bridge.settling.ledger import Ledger
-from bridge.settling.shares import WINDOW_RECORDS
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.pool import Database
+from consumers.runtime.failure import DEATHS_MAX
+from consumers.runtime.ledger import Ledger
+from consumers.runtime.shares import WINDOW_RECORDS
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.postgres.pool import Database
-from bridge.settling import parking
-from bridge.settling.failure import DEATHS_MAX
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.pool import Database
+from consumers.runtime import parking
+from consumers.runtime.failure import DEATHS_MAX
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 

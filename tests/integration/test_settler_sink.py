@@ -11,12 +11,12 @@ from functools import partial
 import aiohttp
 import pytest
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
-from bridge.postgres.pool import Database
-from bridge.settling import operator, shares
-from bridge.settling.circuit import OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.pool import Database
+from consumers.runtime import operator, shares
+from consumers.runtime.circuit import OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE
 from tests.kafka import HANG_S, until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
 

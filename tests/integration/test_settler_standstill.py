@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
-from bridge.postgres.pool import Database
-from bridge.settling import operator, parking, share, shares
-from bridge.settling.breaker import ParkBreakerOpenError
-from bridge.settling.learning import Learner
-from bridge.settling.parking import ParkingFullError
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.pool import Database
+from consumers.runtime import operator, parking, share, shares
+from consumers.runtime.breaker import ParkBreakerOpenError
+from consumers.runtime.learning import Learner
+from consumers.runtime.parking import ParkingFullError
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bridge.consumer import Batches, Consumer, Context, Lanes, Placed
 from bridge.event import Event
-from bridge.postgres.pool import Database
+from consumers.api import Batches, Consumer, Context, Lanes, Placed
+from consumers.postgres.pool import Database
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize("mode", [Batches(50, 0.005), Lanes(4, transactional=True)], ids=["batches", "lanes"])

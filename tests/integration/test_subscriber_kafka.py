@@ -14,17 +14,17 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # noqa: TID251 
 from prometheus_client import CollectorRegistry
 
 from bridge.dev.kafka import create_topics
-from bridge.kafka import client
-from bridge.kafka.adoption import StartPolicy
-from bridge.kafka.client import Timing, open_transport
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
-from bridge.kafka.settles import Adoption
-from bridge.kafka.subscriber import Subscriber
 from bridge.kafka.supervisor import KafkaProducer
 from bridge.kafka.transport import Place, Transport
-from bridge.kafka.watchdog import Limits
-from bridge.runtime.consumer_metrics import ConsumerMetrics
+from consumers.runtime import client
+from consumers.runtime.adoption import StartPolicy
+from consumers.runtime.client import Timing, open_transport
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.settles import Adoption
+from consumers.runtime.subscriber import Subscriber
+from consumers.runtime.watchdog import Limits
 from tests.cluster import Cluster, Topics
 from tests.fake_settles import FakeSettles
 from tests.kafka import HANG_S, killed, ready_producer, until

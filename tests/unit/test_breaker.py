@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.settling.breaker import ParkBreaker
+from consumers.runtime.breaker import ParkBreaker
 
 
 def test_it_opens_when_more_than_its_share_was_parked() -> None:

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import TransientError
-from bridge.runtime.consumer_metrics import ConsumerMetrics
-from bridge.settling.circuit import FAILING_MAX, OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE, Circuit
+from consumers.runtime.circuit import FAILING_MAX, OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE, Circuit
+from consumers.runtime.metrics import ConsumerMetrics
 
 BRIEF = 0.001
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.consumer import Batches, Consumer, Lanes
 from bridge.errors import ConfigError
+from consumers.api import Batches, Consumer, Lanes
 
 
 def count(consumer: Consumer) -> int:

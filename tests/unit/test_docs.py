@@ -21,9 +21,9 @@ from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
 from bridge.runtime.configuration import FileSettings
-from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings
+from consumers.runtime.metrics import ConsumerMetrics
 from consumers.settings import ConsumerSettings
 from consumers.settings import load_settings as load_consumer_settings
 from docs.generate import COMMAND, HERE, PAGES, main

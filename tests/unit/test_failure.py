@@ -9,9 +9,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
-from bridge.postgres.errors import NoLockError
-from bridge.settling.calls import HandlerTimeoutError
-from bridge.settling.failure import Failure, classify
+from consumers.postgres.errors import NoLockError
+from consumers.runtime.calls import HandlerTimeoutError
+from consumers.runtime.failure import Failure, classify
 
 REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://there/"))
 

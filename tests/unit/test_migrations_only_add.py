@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bridge.postgres.migrate import LEDGER_MIGRATIONS, Migration, read_migrations
+from consumers.postgres.migrate import LEDGER_MIGRATIONS, Migration, read_migrations
 from consumers.read_model.consumer import MIGRATIONS
 
 ALL = [migration for directory in (LEDGER_MIGRATIONS, MIGRATIONS) for migration in read_migrations(directory)]

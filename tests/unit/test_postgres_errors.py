@@ -8,7 +8,7 @@ import pytest
 from asyncpg import exceptions  # noqa: TID251 - what the door translates
 
 from bridge.errors import PermanentError, TransientError
-from bridge.postgres.errors import NoConnectionError, translated, translated_connect
+from consumers.postgres.errors import NoConnectionError, translated, translated_connect
 
 
 @pytest.mark.parametrize(

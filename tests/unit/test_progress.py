@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from bridge.kafka.progress import Progress
 from bridge.kafka.transport import ConsumedRecord
+from consumers.runtime.partition_progress import Progress
 
 
 def a_record(offset: int) -> ConsumedRecord:

@@ -15,14 +15,14 @@ from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.ingress.secrets import Outcome as Reload
 from bridge.ingress.secrets import SlotWord
 from bridge.kafka.supervisor import State as ProducerState
-from bridge.runtime.consumer_metrics import ConsumerMetrics
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings
-from bridge.settling.circuit import State as CircuitState
-from bridge.settling.failure import FailureClass
-from bridge.settling.tally import Outcome as RecordEnd
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.safety import ANOMALY_KINDS, SAFETY_KINDS
+from consumers.runtime.circuit import State as CircuitState
+from consumers.runtime.failure import FailureClass
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.tally import Outcome as RecordEnd
 from docs.openapi import UNAVAILABLE
 from tests.metric_contract import CONTRACT, PROMISES, SETS, broken
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bridge.consumer import Batches, Consumer, Setup
 from bridge.errors import ConfigError
+from consumers.api import Batches, Consumer, Setup
 from consumers.read_model.alarms import Alarms, Contradictions
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
 from consumers.read_model.metrics import ReadModelMetrics

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.settling.claims import Claim
-from bridge.settling.share import Share
+from consumers.runtime.claims import Claim
+from consumers.runtime.share import Share
 
 NOTHING = Claim(1, 0, None, None, frozenset(), frozenset(), deaths=0, attempt_offset=None, attempts=0)
 MEGABYTE = 1_000_000

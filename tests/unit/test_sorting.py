@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.consumer import Consumer
-from bridge.settling.failure import Failure
-from bridge.settling.sorting import Skip, Sorter, UnknownTypeError
+from consumers.api import Consumer
+from consumers.runtime.failure import Failure
+from consumers.runtime.sorting import Skip, Sorter, UnknownTypeError
 from tests.settling import PLACE, POISON, PlainDecoder, a_record
 
 

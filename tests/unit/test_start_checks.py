@@ -9,8 +9,8 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
-from bridge.settling.progress import Progress
-from bridge.settling.start_checks import judge_last_records, judge_start
+from consumers.runtime.progress import Progress
+from consumers.runtime.start_checks import judge_last_records, judge_start
 
 PLACE = Place("drx.prescriptions.v1", 3)
 AGAIN = "`drx-consumer init desk --from … --force --reason …`"

@@ -17,7 +17,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "POLL_S", 0.02)
     monkeypatch.setattr(membership, "FAILED_S", 0.01)
     monkeypatch.setattr(subscriber, "RETRY_FIRST_S", 0.01)
-    monkeypatch.setattr("bridge.kafka.watchdog.TICK_S", 0.01)
+    monkeypatch.setattr("consumers.runtime.watchdog.TICK_S", 0.01)
 
 
 @pytest.fixture

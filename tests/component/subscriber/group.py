@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
-from bridge.kafka.adoption import StartPolicy
-from bridge.kafka.subscriber import Subscriber
 from bridge.kafka.transport import Place
-from bridge.kafka.watchdog import Limits
-from bridge.runtime.consumer_metrics import ConsumerMetrics
+from consumers.runtime.adoption import StartPolicy
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.subscriber import Subscriber
+from consumers.runtime.watchdog import Limits
 from tests.fake_settles import FakeSettles
 from tests.fake_transport import FakeKafka, FakeTransport
 

@@ -6,10 +6,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.errors import ConfigError
-from bridge.kafka.adoption import StartPolicy
-from bridge.kafka.settles import Adoption
 from bridge.kafka.transport import Place
-from bridge.postgres.text import TEXT_MAX_BYTES, stored_text
+from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
+from consumers.runtime.adoption import StartPolicy
+from consumers.runtime.settles import Adoption
 from tests.component.subscriber.group import A, B, Group, turns, until
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.kafka import membership, subscriber
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.kafka.watchdog import Limits
+from consumers.runtime.watchdog import Limits
 from tests.component.subscriber.group import A, B, Group, turns, until
 from tests.fake_transport import FakeTransport
 
@@ -50,7 +50,7 @@ async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
         return 0.0
 
     monkeypatch.setattr(subscriber, "RETRY_MAX_S", 0.08)
-    monkeypatch.setattr("bridge.kafka.subscriber.random.uniform", shortest)
+    monkeypatch.setattr("consumers.runtime.subscriber.random.uniform", shortest)
     async with group.running():
         while len(delays) < 5:
             await until(lambda: len(group.transports) > len(delays) and set(group.settles.marks) == {A, B})

@@ -6,8 +6,8 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from bridge.kafka.settles import Adoption
-from bridge.kafka.watchdog import Limits
+from consumers.runtime.settles import Adoption
+from consumers.runtime.watchdog import Limits
 from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
 
 

@@ -32,7 +32,7 @@ EVENTS = "drx.prescriptions.v1"
 CAPACITY_BYTES = 4 * 1024 * 1024
 # A consumer beside the read model.
 _DESK = f"""
-from bridge.consumer import Consumer, Lanes
+from consumers.api import Consumer, Lanes
 consumer = Consumer(name="desk", topics=["{EVENTS}"], mode=Lanes(4), group="desk")
 @consumer.handler
 async def handle(event, context):

@@ -1,0 +1,65 @@
+"""Run a consumer's periodic jobs beside its events: each once a period in its group, whichever process is due first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from bridge.errors import BridgeError
+from bridge.runtime.lifecycle import pause
+from bridge.runtime.logging import trail
+from consumers.api import PeriodicJob
+from consumers.postgres.pool import Database
+
+log = structlog.get_logger()
+
+# The row is locked until the job has ended, so that a job that fails leaves it as it was, and the next one is due.
+_IS_OURS = """
+insert into drx_consumer.job as j (grp, number, ran_at) values ($1, $2, now())
+on conflict (grp, number) do update set ran_at = now() where j.ran_at <= now() - $3::interval
+returning true
+"""
+# Of a period: the clocks that wait for it and the database's are not the same.
+DUE = 0.9
+_TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended($1, 0))"
+
+
+class Jobs:
+    """A worker that runs jobs; one that fails is tried again when it is due again."""
+
+    def __init__(self, jobs: Sequence[PeriodicJob], *, group: str, database: Database, timeout_s: float) -> None:
+        """Run the `jobs` of `group`, each for `timeout_s` at most."""
+        self._jobs = jobs
+        self._group = group
+        self._database = database
+        self._timeout_s = timeout_s
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run every job at once and then at its period, until `stop` is set."""
+        tasks = [asyncio.create_task(self._repeat(number, job, stop)) for number, job in enumerate(self._jobs)]
+        await stop.wait()
+        await asyncio.gather(*tasks)
+
+    async def _repeat(self, number: int, job: PeriodicJob, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._once(number, job)
+            except BridgeError as exc:
+                log.warning("worker.job_failed", group=self._group, code=exc.code)
+            except TimeoutError:
+                log.warning("worker.job_failed", group=self._group, code="timeout")
+            except Exception as exc:  # noqa: BLE001 - a team's own code; its texts carry values
+                log.error("worker.job_failed", group=self._group, code="bug", where=trail(exc))
+            await pause(stop, job.every_s)
+
+    async def _once(self, number: int, job: PeriodicJob) -> None:
+        async with self._database.transaction() as connection:
+            # Another process of the group that is at it is not waited for.
+            if not await connection.fetchval(_TRY_LOCK, f"job {self._group} {number}"):
+                return
+            if await connection.fetchval(_IS_OURS, self._group, number, timedelta(seconds=DUE * job.every_s)):
+                await job.run(connection)

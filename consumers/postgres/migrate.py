@@ -1,0 +1,174 @@
+"""Brings the tables of one schema up to date: plain numbered SQL files, each applied once, under a lock."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bridge.errors import ConfigError
+from consumers.postgres.pool import Connection, Database
+
+LEDGER_SCHEMA = "drx_consumer"
+LEDGER_MIGRATIONS: Traversable = files("consumers.postgres") / "migrations"
+
+# What a file says where the name of the schema belongs.
+PLACEHOLDER = "{schema}"
+
+_FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+# PostgreSQL cuts names after 63 bytes and keeps `pg_` for itself.
+_SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+# A migration may rewrite a table; another process that waits for it needs as long.
+_STEP_TIMEOUT_S = 900
+# An `ALTER TABLE` that waits for a lock makes everybody behind it wait as well.
+_LOCK_TIMEOUT_S = 10
+
+
+class Migration(NamedTuple):
+    """One file of a directory of migrations."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file as it was written, whatever schema it is applied to."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+async def migrate(
+    database: Database,
+    *,
+    directory: Traversable | Path,
+    schema: str,
+    notice: Callable[[str], None] = lambda _: None,
+) -> list[int]:
+    """Apply what `schema` lacks, each file in a transaction of its own; return the numbers applied.
+
+    Processes that do so at the same time wait for each other; one applies, the others find it done.
+    Files are named `0001_words.sql`, and `{schema}` in them stands for the schema's name. The schema is created when
+    it is not there. `notice` hears the `RAISE NOTICE` texts of the files. What a newer release has added since is left
+    as it is. Where nothing is lacking, the right to read is enough.
+
+    Raises:
+        ConfigError: The schema was made by other files than these.
+        TransientError: The database is away.
+    """
+    if not await pending(database, directory=directory, schema=schema):
+        return []
+    known = read_migrations(directory)
+    applied: list[int] = []
+    while True:
+        async with database.transaction() as connection:
+            await _lock(connection, schema)
+            missing = _missing(known, await _prepared(connection, schema), schema)
+            if not missing:
+                return applied
+            await _apply(connection, missing[0], schema=schema, notice=notice)
+        applied.append(missing[0].number)
+
+
+async def pending(database: Database, *, directory: Traversable | Path, schema: str) -> list[int]:
+    """Return the numbers that `migrate` would apply; needs no right but to read.
+
+    Raises:
+        ConfigError: The schema was made by other files than these.
+        TransientError: The database is away.
+    """
+    known = read_migrations(directory)
+    _check_name(schema)
+    async with database.transaction() as connection:
+        exists = await connection.fetchval("select to_regclass($1) is not null", f'"{schema}".schema_migration')
+        applied = await _applied(connection, schema) if exists else {}
+    return [migration.number for migration in _missing(known, applied, schema)]
+
+
+def read_migrations(directory: Traversable | Path) -> list[Migration]:
+    """Return the migrations of a directory in order.
+
+    Raises:
+        ConfigError: Numbers do not run from 1 without a gap.
+    """
+    found = []
+    for file in directory.iterdir():
+        match = _FILE_NAME.fullmatch(file.name)
+        if match:
+            found.append(Migration(int(match[1]), file.name, file.read_text(encoding="utf-8")))
+    found.sort()
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        msg = "migrations must be numbered from 0001 without a gap"
+        raise ConfigError(msg)
+    return found
+
+
+def _check_name(schema: str) -> None:
+    if not _SCHEMA_NAME.fullmatch(schema):
+        msg = "a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_…"
+        raise ConfigError(msg)
+
+
+async def _lock(connection: Any, schema: str) -> None:
+    """Take the lock that one schema's migrations run under; it ends with the transaction."""
+    limit = f"{_STEP_TIMEOUT_S}s"
+    await connection.execute(f"set local statement_timeout = '{limit}'; set local lock_timeout = '{limit}'")
+    await connection.execute(
+        "select pg_advisory_xact_lock(hashtextextended($1, 0))", f"migrate {schema}", timeout=_STEP_TIMEOUT_S
+    )
+    await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT_S}s'")
+
+
+async def _prepared(connection: Connection, schema: str) -> dict[int, str]:
+    """Make the schema and its list when they are not there; return what was applied."""
+    # `create schema if not exists` wants the right to create one even where it is there.
+    if not await connection.fetchval("select exists (select from pg_namespace where nspname = $1)", schema):
+        await connection.execute(f'create schema "{schema}"')
+    await connection.execute(
+        f"""
+        create table if not exists "{schema}".schema_migration (
+          number int primary key,
+          name text not null,
+          sha256 text not null,
+          applied_at timestamptz not null default clock_timestamp()
+        )
+        """
+    )
+    return await _applied(connection, schema)
+
+
+async def _applied(connection: Connection, schema: str) -> dict[int, str]:
+    rows = await connection.fetch(
+        f'select number, sha256 from "{schema}".schema_migration'  # noqa: S608 - a checked name
+    )
+    return {row["number"]: row["sha256"] for row in rows}
+
+
+def _missing(known: list[Migration], applied: dict[int, str], schema: str) -> list[Migration]:
+    # Those that only a newer release knows are none of ours: migrations only add, so this one works beside them, which
+    # lets it run on while the newer one is rolled out, or back.
+    for migration in known:
+        if applied.get(migration.number, migration.sha256) != migration.sha256:
+            msg = f"schema {schema} was made by another {migration.name}: restore that file and add a new one"
+            raise ConfigError(msg)
+    return [migration for migration in known if migration.number not in applied]
+
+
+async def _apply(connection: Any, migration: Migration, *, schema: str, notice: Callable[[str], None]) -> None:
+    def hear(_: object, message: Any) -> None:
+        notice(str(message.message))  # of our own files: constants
+
+    connection.add_log_listener(hear)
+    try:
+        await connection.execute(migration.sql.replace(PLACEHOLDER, f'"{schema}"'), timeout=_STEP_TIMEOUT_S)
+    finally:
+        connection.remove_log_listener(hear)
+    await connection.execute(
+        f'insert into "{schema}".schema_migration (number, name, sha256) values ($1, $2, $3)',  # noqa: S608 - as above
+        migration.number,
+        migration.name,
+        migration.sha256,
+    )

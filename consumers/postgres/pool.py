@@ -1,0 +1,216 @@
+"""The door to PostgreSQL: a few connections, opened when needed, and transactions whose failures are ours.
+
+Everything happens in a transaction. Statements are prepared once per connection (asyncpg does so by their text), and
+a session's limits travel as start-up parameters: both want PostgreSQL itself, or PgBouncer in session mode with these
+parameters in `ignore_startup_parameters` and set for the role instead (`ALTER ROLE … SET`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol
+
+import asyncpg  # noqa: TID251 - this is the door
+
+from bridge.errors import TransientError
+from consumers.postgres.errors import translated, translated_connect
+
+# A healthy server on the same network answers a connect in milliseconds; TLS and a busy postmaster within a second.
+CONNECT_TIMEOUT_S = 5.0
+# How long to wait for a free connection: longer than a connect, far below a Kafka session (45 s).
+ACQUIRE_TIMEOUT_S = 10.0
+# Our longest statements (a batch of 200) take milliseconds; migrations bring limits of their own.
+COMMAND_TIMEOUT_S = 30.0
+# Of that time the server has so much: as a rule it is the server that ends a statement, and the connection goes on.
+SERVER_SHARE = 0.9
+# A partition's row is contended only by a claim; beyond that it is better to come again than to queue up.
+LOCK_TIMEOUT_S = 5.0
+# A process stopped inside a transaction keeps the row of its partition locked: this ends its hold. It must be longer
+# than the handler's own timeout where a handler works inside the transaction.
+IDLE_IN_TRANSACTION_TIMEOUT_S = 30.0
+ROLLBACK_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
+
+_DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class Connection(Protocol):
+    """What handlers and our own statements use of an asyncpg connection."""
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Run a statement, or several without arguments; return the command tag."""
+
+    async def executemany(self, command: str, args: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each sequence of arguments."""
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """Return all rows."""
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        """Return the first row, or None."""
+
+    async def fetchval(self, query: str, *args: Any, column: int = 0) -> Any:
+        """Return one value of the first row, or None."""
+
+    def cursor(self, query: str, *args: Any, prefetch: int | None = None) -> Any:
+        """Iterate over rows without holding them all."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """Open a savepoint."""
+
+
+class Database:
+    """Hands out transactions; made by `open_database`."""
+
+    def __init__(self, pool: asyncpg.Pool, *, acquire_timeout_s: float, rollback_timeout_s: float) -> None:
+        """Take a pool that is ready and may hold no connection yet."""
+        self._pool = pool
+        self._acquire_timeout_s = acquire_timeout_s
+        self._rollback_timeout_s = rollback_timeout_s
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Open a transaction: committed at the end of the block, rolled back if the block raises.
+
+        A connection that broke, or that failed for a reason which other events would meet too, is closed.
+
+        Raises:
+            TransientError: The database is away (`systemic`), or the same statements may work later. When the
+                connection broke during the commit, whether it was committed is not known.
+            PermanentError: They never will; the code is the SQLSTATE.
+        """
+        connection = await self._acquire()
+        transaction = connection.transaction()
+        try:
+            await transaction.start()
+            yield connection
+            await transaction.commit()
+        except BaseException as failure:
+            broken = not await self._rolled_back(connection, transaction)
+            ours = translated(failure, broken=broken)
+            if isinstance(ours, TransientError) and ours.systemic:
+                _terminate(connection)
+            if ours is None:
+                raise
+            raise ours from None  # the driver's text and detail carry values of the row
+        finally:
+            await self._release(connection)
+
+    async def _acquire(self) -> Any:
+        try:
+            return await self._pool.acquire(timeout=self._acquire_timeout_s)
+        except Exception as failure:
+            ours = translated_connect(failure)
+            if ours is None:
+                raise
+            raise ours from None
+
+    async def _release(self, connection: Any) -> None:
+        # The transaction has ended by now: a connection that fails here is closed by the pool, and nothing is lost.
+        with suppress(*_DRIVER_ERRORS):
+            await self._pool.release(connection, timeout=self._rollback_timeout_s)
+
+    async def _rolled_back(self, connection: Any, transaction: Any) -> bool:
+        """Roll back within a bound; False when that failed and the connection was closed, which rolls back as well."""
+        try:
+            async with asyncio.timeout(self._rollback_timeout_s):
+                await transaction.rollback()
+        except _DRIVER_ERRORS:  # TimeoutError is an OSError
+            _terminate(connection)
+            return False
+        except BaseException:  # cancelled once more
+            _terminate(connection)
+            raise
+        return True
+
+
+@asynccontextmanager
+async def savepoint(connection: Connection) -> AsyncIterator[None]:
+    """Open a savepoint: an error of the block undoes only what the block did.
+
+    Raises:
+        TransientError: As for a transaction.
+        PermanentError: As for a transaction.
+    """
+    try:
+        async with connection.transaction():
+            yield
+    except Exception as failure:
+        ours = translated(failure, broken=is_closed(connection))
+        if ours is None:
+            raise
+        raise ours from None
+
+
+@asynccontextmanager
+async def open_database(
+    dsn: str,
+    *,
+    size: int,
+    application_name: str,
+    command_timeout_s: float = COMMAND_TIMEOUT_S,
+    acquire_timeout_s: float = ACQUIRE_TIMEOUT_S,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    idle_in_transaction_timeout_s: float = IDLE_IN_TRANSACTION_TIMEOUT_S,
+) -> AsyncIterator[Database]:
+    """Open a pool of at most `size` connections; the server need not be there yet.
+
+    Args:
+        dsn: `postgresql://…`; more than one host and `target_session_attrs=read-write` for a pair of servers.
+        size: Each transaction holds one for as long as it lasts.
+        application_name: What the server's own views call us.
+        command_timeout_s: For one statement and its answer; the server gives up a little earlier, so that it
+            normally is the server that says so and the connection goes on.
+        acquire_timeout_s: For a connection, a new one included.
+        lock_timeout_s: For one lock.
+        idle_in_transaction_timeout_s: For a pause between two statements of a transaction.
+    """
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,  # no floor: a pool that restores one logs the driver's errors, with values
+        init_size=0,
+        max_size=size,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=command_timeout_s,
+        server_settings={
+            "application_name": application_name,
+            "default_transaction_isolation": "read committed",  # what the statements of the ledger are written for
+            "idle_in_transaction_session_timeout": _milliseconds(idle_in_transaction_timeout_s),
+            "jit": "off",  # short statements over arrays, whose size the planner only guesses
+            "lock_timeout": _milliseconds(lock_timeout_s),
+            "statement_timeout": _milliseconds(command_timeout_s * SERVER_SHARE),
+            "TimeZone": "UTC",
+        },
+    )
+    await pool
+    try:
+        yield Database(
+            pool,
+            acquire_timeout_s=acquire_timeout_s,
+            rollback_timeout_s=min(ROLLBACK_TIMEOUT_S, command_timeout_s),
+        )
+    finally:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await pool.close()
+        except _DRIVER_ERRORS:
+            pool.terminate()
+
+
+def _terminate(connection: Any) -> None:
+    with suppress(asyncpg.InterfaceError):  # the pool has taken the lost connection back
+        connection.terminate()
+
+
+def is_closed(connection: Any) -> bool:
+    """Whether nothing can be done on a connection any more."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # the pool has taken the lost connection back
+        return True
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))

@@ -1,0 +1,242 @@
+"""The door to aiokafka's consumer as a member of a group: bytes, our own bound on every wait, and a certain end.
+
+aiokafka 0.14 switches its max-poll check off when anything is raised or cancelled inside `getmany`, takes no partition
+for all partitions, never ends a commit, and leaves connections open when it is stopped in an outage. Here `getmany` is
+only called where it cannot wait, and what is private to aiokafka is touched; its version range is pinned for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition  # noqa: TID251 - this is the door
+from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID251 - as above
+    StickyPartitionAssignor,
+)
+from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
+
+from bridge.kafka.batches import POLL_RECORDS, Batches, UnreadableBatchError
+from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
+from bridge.kafka.reader import consumed, end_consumer
+from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, Transport, TransportError
+from consumers.runtime.missing_topics import MissingTopics
+
+FETCH_MAX_BYTES = 8 * 1024 * 1024
+PARTITION_FETCH_MAX_BYTES = 1024 * 1024
+# aiokafka has one fetch in flight per broker, and a partition that was just emptied waits for the next: so a short one.
+FETCH_WAIT_MS = 100
+# A commit has five seconds; the other questions are as small.
+ANSWER_S = 5.0
+# A join is answered when all members have joined, so a request must be allowed to take longer than that.
+JOIN_MARGIN_S = 5.0
+# As Kafka's own clients: a member must be able to miss two heartbeats.
+HEARTBEATS = 3
+
+_CODES = {
+    kafka_errors.NoOffsetForPartitionError: "offset_missing",
+    kafka_errors.OffsetOutOfRangeError: "offset_out_of_range",
+    kafka_errors.TopicAuthorizationFailedError: "refused",
+    kafka_errors.GroupAuthorizationFailedError: "refused",
+    kafka_errors.ClusterAuthorizationFailedError: "refused",
+    kafka_errors.IllegalGenerationError: "not_member",
+    kafka_errors.UnknownMemberIdError: "not_member",
+    kafka_errors.RebalanceInProgressError: "not_member",
+    kafka_errors.CommitFailedError: "not_member",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What the group is told.
+
+    Attributes:
+        session_s: Without a heartbeat for so long a member is put out.
+        rebalance_s: In which a member must give its partitions back and join again.
+        max_poll_s: Without a poll for so long a member leaves by itself.
+    """
+
+    session_s: float = 45.0
+    rebalance_s: float = 90.0
+    max_poll_s: float = 600.0
+
+
+def open_transport(
+    connection: Connection, *, group: str, topics: Sequence[str], timing: Timing = Timing()
+) -> Transport:
+    """Return a member of `group` that will join it, for `topics`, when it is started; it is started once."""
+    return _Member(connection, group=group, topics=topics, timing=timing)
+
+
+class _Member:
+    """One aiokafka consumer from its start to its end."""
+
+    def __init__(self, connection: Connection, *, group: str, topics: Sequence[str], timing: Timing) -> None:
+        self._connection = connection
+        self._group = group
+        self._topics = topics
+        self._timing = timing
+        self._consumer: Any = None
+        self._batches: Batches
+        self._missing: MissingTopics
+        self._ending: asyncio.Task[None] | None = None
+
+    async def start(self, rebalances: Rebalances) -> None:
+        options = self._connection.options()
+        options["bootstrap_servers"] = await reachable(self._connection.servers)
+        if not options["bootstrap_servers"]:
+            raise TransportError("no_answer")
+        self._consumer = _build(options, group=self._group, timing=self._timing)
+        self._batches = Batches(self._consumer)
+        try:
+            async with _answered(START_S):
+                # Without topics, so that it returns before the group has agreed: others may take long to join.
+                await self._consumer.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))
+        self._missing = MissingTopics(self._consumer._client, self._topics)  # noqa: SLF001 - it alone renews metadata
+
+    async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
+        self._missing.look()
+        found = await self._take(places)
+        if not found and timeout_s > 0:
+            await self._batches.news(timeout_s)
+            found = await self._take(places)
+        return found
+
+    async def _take(self, places: Collection[Place]) -> Mapping[Place, Sequence[ConsumedRecord]]:
+        """Return what is there, without a wait: then nothing can be cancelled inside of `getmany`."""
+        subscription = self._consumer._subscription  # noqa: SLF001 - `getmany` waits for the group without a bound
+        try:
+            # Without either nothing would come for ever, and nobody would say so.
+            tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - as above
+            if any(task.done() for task in tasks):
+                raise TransportError("no_answer")
+            self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
+            with subscription.fetch_context():  # this alone is what keeps a member in its group
+                pass
+            found = {} if subscription.reassignment_in_progress else await self._batches.take(places)
+        except UnreadableBatchError as exc:
+            raise TransportError(exc.code, [exc.place], offset=exc.offset) from exc
+        except CLIENT_FAILURES as exc:
+            raise _translated(exc) from exc
+        return {place: [consumed(each) for each in records] for place, records in found.items()}
+
+    def position(self, place: Place) -> int | None:
+        partition = TopicPartition(*place)
+        if partition not in self._consumer.assignment():
+            return None
+        state = self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
+        return state.position if state.has_valid_position else None
+
+    def assigned(self) -> frozenset[Place]:
+        return frozenset(Place(*each) for each in self._consumer.assignment())
+
+    def seek(self, place: Place, offset: int) -> None:
+        for each in self._ours([place]):
+            self._consumer.seek(each, offset)
+
+    def pause(self, places: Collection[Place]) -> None:
+        self._consumer.pause(*self._ours(places))
+
+    def resume(self, places: Collection[Place]) -> None:
+        self._consumer.resume(*self._ours(places))
+
+    def _ours(self, places: Collection[Place]) -> list[Any]:
+        """Leave out what a rebalance took in this moment; the listener tells of it."""
+        ours = self._consumer.assignment()
+        return [TopicPartition(*place) for place in places if place in ours]
+
+    async def commit(self, offsets: Mapping[Place, int]) -> None:
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - `commit()` waits first, and then sends what is stale
+        membership = (coordinator.generation, coordinator.member_id)
+        async with _answered(ANSWER_S):
+            await coordinator.ensure_coordinator_known()
+            lost = offsets.keys() - self._consumer.assignment()
+            # No wait from here to the request: a partition taken away meanwhile would be rewound for its new owner.
+            if lost or membership != (coordinator.generation, coordinator.member_id) or coordinator.generation < 0:
+                raise TransportError("not_member", lost or offsets)
+            await coordinator._do_commit_offsets(  # noqa: SLF001 - as above
+                None, {TopicPartition(*place): OffsetAndMetadata(offset, "") for place, offset in offsets.items()}
+            )
+
+    async def committed(self, places: Collection[Place]) -> Mapping[Place, int | None]:
+        wanted = [TopicPartition(*place) for place in places]
+        async with _answered(ANSWER_S):
+            found = await self._consumer._coordinator.fetch_committed_offsets(wanted)  # noqa: SLF001 - one request
+        return {place: found[place].offset if place in found else None for place in places}
+
+    async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
+        wanted = [TopicPartition(*place) for place in places]
+        async with _answered(ANSWER_S):
+            starts = await self._consumer.beginning_offsets(wanted)
+            ends = await self._consumer.end_offsets(wanted)
+        return {place: Bounds(starts[place], ends[place]) for place in places}
+
+    async def stop(self) -> None:
+        if self._consumer is None:
+            return
+        if self._ending is None:
+            self._ending = asyncio.create_task(end_consumer(self._consumer))
+        await asyncio.shield(self._ending)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    def __init__(self, rebalances: Rebalances) -> None:
+        self._rebalances = rebalances
+
+    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        await self._rebalances.revoked(frozenset(Place(*each) for each in revoked))
+
+    def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        self._rebalances.assigned(frozenset(Place(*each) for each in assigned))
+
+
+def _build(options: dict[str, Any], *, group: str, timing: Timing) -> Any:
+    return AIOKafkaConsumer(
+        **options,
+        client_id="drx-consumer",
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="none",  # the others skip or repeat silently
+        isolation_level="read_committed",  # what a transaction has taken back never was
+        # It keeps what it was given in its class, which the next client of this process must not take for its own.
+        partition_assignment_strategy=[type("Sticky", (StickyPartitionAssignor,), {})],
+        session_timeout_ms=_ms(timing.session_s),
+        heartbeat_interval_ms=_ms(min(3.0, timing.session_s / HEARTBEATS)),
+        rebalance_timeout_ms=_ms(timing.rebalance_s),
+        max_poll_interval_ms=_ms(timing.max_poll_s),
+        request_timeout_ms=_ms(timing.rebalance_s + JOIN_MARGIN_S),
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        fetch_max_bytes=FETCH_MAX_BYTES,
+        max_partition_fetch_bytes=PARTITION_FETCH_MAX_BYTES,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        max_poll_records=POLL_RECORDS,
+    )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+@asynccontextmanager
+async def _answered(timeout_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except CLIENT_FAILURES as exc:
+        raise _translated(exc) from exc
+
+
+def _translated(exc: Exception) -> TransportError:
+    places = exc.args[0] if exc.args and isinstance(exc, kafka_errors.OffsetOutOfRangeError) else ()
+    if exc.args and isinstance(exc, kafka_errors.NoOffsetForPartitionError):
+        places = exc.args[:1]
+    return TransportError(_CODES.get(type(exc), "no_answer"), [Place(*place) for place in places])

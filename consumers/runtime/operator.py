@@ -1,0 +1,303 @@
+"""What a person may decide about parked keys: each decision in one transaction, under the key's lock, with its trace.
+
+A parked record is settled already (below the mark, or in `settled`), so that a decision never touches progress.
+Skipped and dropped events go into the inbox: a repetition of one is a duplicate, whenever it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from bridge.errors import ConfigError
+from bridge.kafka.routing import partition as partition_of
+from consumers.postgres.pool import Connection, Database
+from consumers.runtime.ledger import digest_bytes
+from consumers.runtime.parked import Filters
+
+_CHOOSE = """
+select topic, part, key, code, parked_at from drx_consumer.parked_key
+where grp = $1 and ($2::text is null or class = $2) and ($3::text is null or code = $3)
+  and ($4::text is null or topic = $4) and parked_at <= clock_timestamp() - $5::interval
+  and ($6::text[] is null or (topic, key) in (select * from unnest($6::text[], $7::text[])))
+order by topic, part, key
+"""
+_REQUEST = """
+update drx_consumer.parked_key as k set release_requested_by = $2,
+  release_requested_at = clock_timestamp() + (wanted.place - 1) * $3::interval
+from unnest($4::text[], $5::int[], $6::text[]) with ordinality as wanted (topic, part, key, place)
+where k.grp = $1 and (k.topic, k.part, k.key) = (wanted.topic, wanted.part, wanted.key)
+"""
+# One key may stand in several partitions, where another producer has put it: its records have no order among those.
+_LOCK_KEY = """
+select from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4)
+order by part for update
+"""
+_EVENTS = """
+select e.part, e."offset", e.source, e.event_id, e.body_sha256, e.code,
+  e.event_id <> '' and not exists (
+    select from drx_consumer.inbox as i where (i.grp, i.source, i.event_id) = (e.grp, e.source, e.event_id)
+  ) and row_number() over (partition by e.source, e.event_id order by e.part, e."offset") = 1 as inbox_written
+from drx_consumer.parked_event as e
+where e.grp = $1 and e.topic = $2 and e.key = $3 and ($4::int is null or e.part = $4)
+  and ($5::bigint is null or e."offset" = $5)
+order by e.part, e."offset"
+"""
+_EMPTY = """
+select part, code from drx_consumer.parked_key
+where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4) order by part
+"""
+_INTO_INBOX = """
+insert into drx_consumer.inbox (grp, source, event_id, body_sha256)
+select $1, * from unnest($2::text[], $3::text[], $4::bytea[]) order by 2, 3 on conflict do nothing
+returning source, event_id
+"""
+_REMOVE_EVENTS = """
+delete from drx_consumer.parked_event
+where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4)
+  and ($5::bigint is null or "offset" = $5)
+"""
+_REMOVE_KEY = """
+delete from drx_consumer.parked_key as k
+where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4) and not exists (
+  select from drx_consumer.parked_event as e where (e.grp, e.topic, e.part, e.key) = (k.grp, k.topic, k.part, k.key)
+)
+"""
+_PARK = """
+insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempts)
+values ($1, $2, $3, $4, 'operator', 'by_hand', 0) on conflict do nothing returning true
+"""
+_IS_PARKED = "select exists (select from drx_consumer.parked_key where (grp, topic, key, part) = ($1, $2, $3, $4))"
+# Each partition of a topic that a group reads has a row.
+_PARTITIONS = "select count(*), max(part) + 1 from drx_consumer.progress where grp = $1 and topic = $2"
+_LOCK_BREAKER = "select from drx_consumer.park_breaker where grp = $1 and opened_at is not null for update"
+_CLOSE_BREAKER = """
+update drx_consumer.park_breaker set opened_at = null, counted_from = clock_timestamp() where grp = $1
+"""
+_OPENED_AT = "select opened_at from drx_consumer.park_breaker where grp = $1"
+_AUDIT = """
+insert into drx_consumer.audit (grp, verb, actor, reason, topic, part, key, "offset", source, event_id, body_sha256,
+  code, inbox_written)
+select $1, $2, $3, $4, * from unnest($5::text[], $6::int[], $7::text[], $8::bigint[], $9::text[], $10::text[],
+  $11::text[], $12::text[], $13::bool[])
+"""
+
+
+class Decision(NamedTuple):
+    """What was decided, or would be in a dry run: about a record, a key, a partition or a whole group.
+
+    Attributes:
+        code: Why it was parked.
+        inbox_written: Whether the event went into the inbox: not if an equal id was there, or it has none.
+    """
+
+    topic: str | None = None
+    partition: int | None = None
+    key: str | None = None
+    offset: int | None = None
+    source: str | None = None
+    event_id: str | None = None
+    body_sha256: str | None = None
+    code: str | None = None
+    inbox_written: bool | None = None
+
+
+async def retry(
+    database: Database,
+    group: str,
+    keys: Sequence[tuple[str, str]] | None = None,
+    *,
+    filters: Filters = Filters(),  # noqa: B008 - frozen
+    per_second: float | None = None,
+    actor: str,
+    reason: str = "",
+    dry_run: bool = False,
+) -> list[Decision]:
+    """Ask the owners to release keys: these (topic, key in text form), or all, as far as the filters go.
+
+    The keys parked first come first, `per_second` of them at most; each owner sees its own as they fall due.
+    """
+    chosen = (None, None) if keys is None else ([topic for topic, _ in keys], [key for _, key in keys])
+    interval = timedelta(seconds=1 / per_second if per_second else 0)
+    async with database.transaction() as connection:
+        choose = _CHOOSE if dry_run else _CHOOSE + " for update"
+        rows = await connection.fetch(choose, group, *filters.criteria(), *chosen)
+        rows.sort(key=lambda row: (row["parked_at"], row["topic"], row["part"], row["key"]))
+        decisions = [Decision(row["topic"], row["part"], row["key"], code=row["code"]) for row in rows]
+        if not dry_run and decisions:
+            topics, partitions, names, *_ = zip(*decisions, strict=True)
+            await connection.execute(_REQUEST, group, actor, interval, topics, partitions, names)
+            await audit(connection, group, "retry", decisions, actor=actor, reason=reason)
+    return decisions
+
+
+async def park(
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
+) -> Decision:
+    """Set a key aside by hand: its owner handles no more records of it, but keeps them in order, until it is released.
+
+    Without a `partition` it is the one that Kafka's own partitioner gives the key.
+
+    Raises:
+        ConfigError: No reason, the key is parked already, or its partition is not known.
+    """
+    _demand("park", reason)
+    async with database.transaction() as connection:
+        if partition is None:
+            partition = await _partition(connection, group, topic, key)
+        if await connection.fetchval(_IS_PARKED, group, topic, key, partition) or not (
+            dry_run or await connection.fetchval(_PARK, group, topic, key, partition)
+        ):
+            msg = "that key is parked already"
+            raise ConfigError(msg)
+        decision = Decision(topic, partition, key, code="by_hand")
+        if not dry_run:
+            await audit(connection, group, "park", [decision], actor=actor, reason=reason)
+    return decision
+
+
+async def skip(
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    offset: int,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
+) -> Decision:
+    """Give up one record of a key; those behind it stay, and the key is live again if there are none.
+
+    Raises:
+        ConfigError: No reason, no such record is parked, or one in each of several partitions.
+    """
+    which = (topic, key, partition, offset)
+    decisions = await _give_up(database, group, which, ("skip", actor, reason), dry_run=dry_run)
+    return decisions[0]
+
+
+async def drop_key(
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
+) -> list[Decision]:
+    """Give up all records of a key, in each partition unless one is named; it is live again.
+
+    Raises:
+        ConfigError: No reason, or the key is not parked.
+    """
+    which = (topic, key, partition, None)
+    return await _give_up(database, group, which, ("drop_key", actor, reason), dry_run=dry_run)
+
+
+async def resume(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> list[Decision]:
+    """Close the park breaker of a group: its processes go on, and what was parked before counts no more.
+
+    Raises:
+        ConfigError: No reason, or the breaker is not open.
+    """
+    _demand("resume", reason)
+    async with database.transaction() as connection:
+        if await connection.fetchrow(_LOCK_BREAKER, group) is None:
+            msg = "the park breaker is not open"
+            raise ConfigError(msg)
+        if not dry_run:
+            await connection.execute(_CLOSE_BREAKER, group)
+            await audit(connection, group, "resume", [Decision()], actor=actor, reason=reason)
+    return [Decision()]
+
+
+async def opened_at(database: Database, group: str) -> datetime | None:
+    """Return since when the park breaker of a group is open; None when it is closed."""
+    async with database.transaction() as connection:
+        since: datetime | None = await connection.fetchval(_OPENED_AT, group)
+    return since
+
+
+async def audit(
+    connection: Connection, group: str, verb: str, decisions: Sequence[Decision], *, actor: str, reason: str
+) -> None:
+    """Keep who decided what, in the transaction that does it."""
+    columns = [list(column) for column in zip(*decisions, strict=True)]
+    if columns:
+        await connection.execute(_AUDIT, group, verb, actor, reason, *columns)
+
+
+async def _give_up(
+    database: Database,
+    group: str,
+    which: tuple[str, str, int | None, int | None],
+    why: tuple[str, str, str],
+    *,
+    dry_run: bool,
+) -> list[Decision]:
+    topic, key, partition, offset = which
+    verb, actor, reason = why
+    _demand(verb, reason)
+    async with database.transaction() as connection:
+        if not dry_run:
+            await connection.fetch(_LOCK_KEY, group, topic, key, partition)
+        rows = await connection.fetch(_EVENTS, group, *which)
+        decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
+        if not decisions and offset is None:  # set aside by hand, and nothing has come since
+            rows = await connection.fetch(_EMPTY, group, topic, key, partition)
+            decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
+        if not decisions:
+            msg = "nothing of that topic, key and offset is parked"
+            raise ConfigError(msg)
+        if offset is not None and len(decisions) > 1:
+            found = ", ".join(str(each.partition) for each in decisions)
+            msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
+            raise ConfigError(msg)
+        if not dry_run:
+            decisions = await _into_inbox(connection, group, decisions)
+            await connection.execute(_REMOVE_EVENTS, group, *which)
+            await connection.execute(_REMOVE_KEY, group, topic, key, partition)
+            await audit(connection, group, verb, decisions, actor=actor, reason=reason)
+    return decisions
+
+
+async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
+    count, end = await connection.fetchrow(_PARTITIONS, group, topic)
+    if not count or count != end or key.startswith("\\"):  # an escaped form of what is no text
+        msg = "the partition of that key is not known: --partition says which is meant"
+        raise ConfigError(msg)
+    return partition_of(key.encode(), count)
+
+
+def _demand(verb: str, reason: str) -> None:
+    if not reason.strip():
+        msg = f"{verb} needs a reason: it is kept in the audit"
+        raise ConfigError(msg)
+
+
+async def _into_inbox(connection: Connection, group: str, decisions: list[Decision]) -> list[Decision]:
+    """Insert those that are to be inserted, and say which were: another partition may have been faster."""
+    wanted = [each for each in decisions if each.inbox_written]
+    columns = (
+        [each.source for each in wanted],
+        [each.event_id for each in wanted],
+        [digest_bytes(each.body_sha256 or "") for each in wanted],
+    )
+    written = {tuple(row) for row in await connection.fetch(_INTO_INBOX, group, *columns)}
+    return [
+        each._replace(inbox_written=bool(each.inbox_written) and (each.source, each.event_id) in written)
+        for each in decisions
+    ]

@@ -1,0 +1,274 @@
+"""Sets records of a key aside in PostgreSQL, and lets them go on in order; the row of the key is the lock of it all.
+
+Parking, appending and releasing happen in a `Settlement`'s transaction, so that the mark moves with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from bridge.errors import BridgeError
+from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.postgres.pool import Connection, Database
+from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
+from consumers.runtime.ledger import Inbox, Settlement
+
+# Ten thousand keys are a hundred times what a bad day should park; a thousand events of a prescription are more than
+# its whole life. Beyond that the partition stops, since something else is wrong.
+KEYS_MAX = 10_000
+EVENTS_OF_KEY_MAX = 1_000
+
+# Class of an event that did not fail itself.
+BEHIND = "behind"
+# Class of a key that a person has set aside, whether or not a record of it has come since.
+OPERATOR = "operator"
+
+# Also right against an operator who is deleting the key: it waits, and then inserts instead of updating.
+_PARK_KEY = """
+insert into drx_consumer.parked_key as k (grp, topic, key, part, class, code, attempts)
+values ($1, $2, $3, $4, $5, $6, $7)
+on conflict (grp, topic, part, key) do update set class = k.class
+returning xmax = 0 as new
+"""
+_PARK_EVENT = """
+insert into drx_consumer.parked_event (grp, topic, key, part, "offset", timestamp_ms, raw_key, value, headers,
+  source, event_id, event_type, body_sha256, class, code, attempts, group_offset)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+  case when $14 <> 'behind' then (select coalesce(sum(next_offset), 0) from drx_consumer.progress where grp = $1) end)
+on conflict do nothing
+"""
+_LOCK_KEY = """
+select from drx_consumer.parked_key where grp = $1 and topic = $2 and part = $3 and key = $4 for update
+"""
+_COUNT_KEYS = "select count(*) from drx_consumer.parked_key where grp = $1"
+_COUNT_EVENTS = """
+select count(*) from drx_consumer.parked_event where grp = $1 and topic = $2 and part = $3 and key = $4
+"""
+_HEAD = """
+select "offset", key, timestamp_ms, raw_key, value, headers, source, event_id, body_sha256, class, code, attempts
+from drx_consumer.parked_event where grp = $1 and topic = $2 and part = $3 and key = $4 order by "offset" limit 1
+"""
+_RELEASE_EVENT = """
+delete from drx_consumer.parked_event where grp = $1 and topic = $2 and part = $3 and "offset" = $4
+"""
+_RELEASE_KEY = """
+delete from drx_consumer.parked_key as k where grp = $1 and topic = $2 and part = $3 and key = $4 and not exists (
+  select from drx_consumer.parked_event as e where (e.grp, e.topic, e.part, e.key) = (k.grp, k.topic, k.part, k.key)
+) returning true
+"""
+_FAILED_KEY = """
+update drx_consumer.parked_key set class = $5, code = $6, attempts = attempts + $7,
+  release_requested_at = null, release_requested_by = null, release_offset = null, release_attempts = 0
+where grp = $1 and topic = $2 and part = $3 and key = $4
+"""
+_FAILED_EVENT = """
+update drx_consumer.parked_event set class = $5, code = $6, attempts = attempts + $7
+where grp = $1 and topic = $2 and part = $3 and "offset" = $4
+"""
+_REQUESTED = """
+select k.topic, k.part, k.key from drx_consumer.parked_key as k
+join unnest($2::text[], $3::int[]) as place (topic, part) using (topic, part)
+where k.grp = $1 and k.release_requested_at <= clock_timestamp()
+order by k.release_requested_at, k.topic, k.part, k.key
+"""
+_BY_HAND = """
+select k.topic, k.part, k.key from drx_consumer.parked_key as k
+join unnest($2::text[], $3::int[]) as place (topic, part) using (topic, part)
+where k.grp = $1 and k.class = 'operator'
+"""
+_CENSUS = """
+select
+  (select count(*) from drx_consumer.parked_key where grp = $1) as keys,
+  (select count(*) from drx_consumer.parked_event where grp = $1) as events,
+  (select extract(epoch from clock_timestamp() - min(parked_at))::float8
+   from drx_consumer.parked_key where grp = $1) as oldest_age_s
+"""
+
+
+class ParkedEvent(NamedTuple):
+    """A record that waits, and why.
+
+    Attributes:
+        key: In text form.
+        inbox: Who the event is by its headers; texts are empty for a foreign record.
+        cls: Class of the failure, or `behind`.
+        attempts: How often its handler was tried, releases included.
+    """
+
+    record: ConsumedRecord
+    key: str
+    inbox: Inbox
+    cls: str
+    code: str
+    attempts: int
+
+    def __repr__(self) -> str:
+        """Name the place only: key and value are health information."""
+        return f"ParkedEvent({self.record!r})"
+
+
+class Census(NamedTuple):
+    """What a group has parked; the age is that of its oldest key, 0 when there is none."""
+
+    keys: int
+    events: int
+    oldest_age_s: float
+
+
+class ParkingFullError(BridgeError):
+    """The lot is full: the partition stops until there is room, since nothing is dropped.
+
+    Attributes:
+        key: In text form, whose events are too many; None when the keys of the group are.
+    """
+
+    code = "parking_full"
+
+    def __init__(self, key: str | None = None) -> None:
+        """Keep which limit was met."""
+        super().__init__(self.code)
+        self.key = key
+
+
+def key_text(record: ConsumedRecord) -> str:
+    """Return the key of a record as a text that names it: itself where it is text, else an escaped form of it.
+
+    Records without a key have no order, and each has a text of its own.
+    """
+    key = record.key
+    if key is None:
+        return f"\\null@{record.offset}"
+    if len(key) > TEXT_MAX_BYTES:
+        return "\\h" + hashlib.sha256(key).hexdigest()
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return "\\x" + key.hex()
+    return "\\x" + key.hex() if "\0" in text or text.startswith("\\") else text
+
+
+async def park(settlement: Settlement, record: ConsumedRecord, *, cls: str, code: str, attempts: int) -> None:
+    """Set a record aside, and with it its key: later records of the key are to be appended.
+
+    Raises:
+        ParkingFullError: Nothing was written; the caller rolls back.
+    """
+    connection, group, key = settlement.connection, settlement.group, key_text(record)
+    new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, cls, code, attempts)
+    if new and await connection.fetchval(_COUNT_KEYS, group) > KEYS_MAX:
+        raise ParkingFullError
+    await _store(settlement, record, key, (cls, code, attempts))
+
+
+async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
+    """Set a record aside behind the others of its key; False if the key is parked no more, and nothing was done.
+
+    Raises:
+        ParkingFullError: Nothing was written; the caller rolls back.
+    """
+    key = key_text(record)
+    if not await _locked(settlement, key):
+        return False
+    await _store(settlement, record, key, (BEHIND, "key_parked", 0))
+    return True
+
+
+async def head(settlement: Settlement, key: str) -> ParkedEvent | None:
+    """Lock a key, given in text form, and return its first record; None if the key is parked no more.
+
+    Nor is one of which no record has come since it was set aside by hand.
+    """
+    if not await _locked(settlement, key):
+        return None
+    which = (settlement.group, *settlement.place, key)
+    row = await settlement.connection.fetchrow(_HEAD, *which)
+    if row is None:
+        await settlement.connection.fetchval(_RELEASE_KEY, *which)
+        return None
+    return _parked_event(settlement.place, row)
+
+
+async def release(settlement: Settlement, event: ParkedEvent) -> bool:
+    """Remove what `head` returned, its effects being done; True if it was the last: the key is live again."""
+    connection, group, record = settlement.connection, settlement.group, event.record
+    await connection.execute(_RELEASE_EVENT, group, record.topic, record.partition, record.offset)
+    return bool(await connection.fetchval(_RELEASE_KEY, group, record.topic, record.partition, event.key))
+
+
+async def park_again(settlement: Settlement, event: ParkedEvent, *, cls: str, code: str, attempts: int) -> None:
+    """Leave what `head` returned where it is, having failed once more: its key waits for another request.
+
+    `attempts` are those of this time only.
+    """
+    connection, group, record = settlement.connection, settlement.group, event.record
+    place = (record.topic, record.partition)
+    await connection.execute(_FAILED_KEY, group, *place, event.key, cls, code, attempts)
+    await connection.execute(_FAILED_EVENT, group, *place, record.offset, cls, code, attempts)
+
+
+async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
+    """Return the keys, in text form, of `places` whose release an operator asked for, as they fall due."""
+    topics = [place.topic for place in places]
+    partitions = [place.partition for place in places]
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_REQUESTED, group, topics, partitions)
+    return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
+
+
+async def by_hand(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
+    """Return the keys, in text form, of `places` that an operator has set aside."""
+    columns = [place.topic for place in places], [place.partition for place in places]
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_BY_HAND, group, *columns)
+    return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
+
+
+async def has_room(connection: Connection, group: str, place: Place, full: ParkingFullError) -> bool:
+    """Whether a record of `place` for which the lot was `full` may be set aside by now, or its key is live again."""
+    if full.key is None:
+        return int(await connection.fetchval(_COUNT_KEYS, group)) < KEYS_MAX
+    return int(await connection.fetchval(_COUNT_EVENTS, group, *place, full.key)) < EVENTS_OF_KEY_MAX
+
+
+async def census(database: Database, group: str) -> Census:
+    """Count what a group has parked."""
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(_CENSUS, group)
+    return Census(row["keys"], row["events"], row["oldest_age_s"] or 0.0)
+
+
+def headers_json(headers: Sequence[tuple[str, bytes]]) -> str:
+    """Return headers as they are stored."""
+    return orjson.dumps([[stored_text(name), b64encode(content).decode()] for name, content in headers]).decode()
+
+
+async def _locked(settlement: Settlement, key: str) -> bool:
+    connection: Connection = settlement.connection
+    return await connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key) is not None
+
+
+async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: tuple[str, str, int]) -> None:
+    """Insert the record; the key's row is locked."""
+    connection, group = settlement.connection, settlement.group
+    if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:
+        raise ParkingFullError(key)
+    names = ("ce_source", "ce_id", "ce_type", "drx_body_sha256")
+    await connection.execute(
+        _PARK_EVENT,
+        *(group, record.topic, key, record.partition, record.offset, record.timestamp_ms),
+        *(record.key, record.value, headers_json(record.headers)),
+        *(stored_text(record.header(name)) for name in names),
+        *why,
+    )
+
+
+def _parked_event(place: Place, row: Any) -> ParkedEvent:
+    headers = [(name, b64decode(content)) for name, content in orjson.loads(row["headers"])]
+    record = ConsumedRecord(*place, row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers)
+    inbox = Inbox(row["source"], row["event_id"], row["body_sha256"])
+    return ParkedEvent(record, row["key"], inbox, row["class"], row["code"], row["attempts"])
