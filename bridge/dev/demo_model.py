@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from bridge.dev.demo_acts import DISPLAY, MACHINES, State
-from consumers.postgres.pool import Database
 
 Found = TypeVar("Found")
+Fetch = Callable[..., Awaitable[list[Any]]]
+"""Runs a query with its arguments, and returns the rows."""
 
 GROUP = "read_model"
 # An event is in its row a tenth of a second after its delivery is answered, a released one after some two seconds;
@@ -83,9 +84,9 @@ class Decided(NamedTuple):
 class PostgresWitness:
     """Asks the tables, and waits a while for what is to come."""
 
-    def __init__(self, database: Database, *, wait_s: float = WAIT_S) -> None:
+    def __init__(self, fetch: Fetch, *, wait_s: float = WAIT_S) -> None:
         """Wait for `wait_s` at most, until one wait was in vain."""
-        self._database = database
+        self._fetch = fetch
         self.patience_s = wait_s
 
     async def row(self, key: str, *, events: int) -> Row | None:
@@ -119,10 +120,6 @@ class PostgresWitness:
     async def decisions(self, key: str) -> list[Decided]:
         """Return what was decided about a key, the first decision first."""
         return [Decided(*row) for row in await self._fetch(_DECISIONS, GROUP, key)]
-
-    async def _fetch(self, query: str, *arguments: str) -> list[Any]:
-        async with self._database.transaction() as connection:
-            return await connection.fetch(query, *arguments)
 
     async def _waited(self, ask: Callable[[], Awaitable[Found]], enough: Callable[[Found], bool]) -> Found:
         deadline = asyncio.get_running_loop().time() + self.patience_s

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
+import asyncpg  # noqa: TID251 - looks at what the consumers have written, without their code
 import orjson
 
 from bridge.avro.event_decoder import open_decoder
@@ -30,7 +31,6 @@ from bridge.ingress.signatures import sign
 from bridge.kafka.connection import Connection
 from bridge.kafka.routing import partition
 from bridge.settings import Registry
-from consumers.postgres.pool import open_database
 
 # The life that is told took four days; it ends before now.
 _BEGAN_AGO = timedelta(days=5)
@@ -54,9 +54,9 @@ async def tour(stack: Stack, screen: Screen) -> str:
         aiohttp.ClientSession() as session,
         open_decoder(Registry()) as decoder,
         open_witness(connection, decoder) as witness,
-        open_database(endpoints["postgres"], size=1, application_name="drx-bridge demo") as database,
+        asyncpg.create_pool(endpoints["postgres"], min_size=1, max_size=1) as pool,
     ):
-        url, model = f"{endpoints['ingress']}{source['path']}", PostgresWitness(database)
+        url, model = f"{endpoints['ingress']}{source['path']}", PostgresWitness(pool.fetch)
         sender = _sender(session, url, signer(Path(source["secret_file"])), rng=rng)
         forger = _sender(session, url, _forged_signature(), rng=rng)
         first = Tour(screen=screen, sender=sender, forger=forger, witness=witness, model=model, partitions=PARTITIONS)

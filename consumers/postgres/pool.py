@@ -8,7 +8,7 @@ parameters in `ignore_startup_parameters` and set for the role instead (`ALTER R
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 
@@ -41,9 +41,6 @@ class Connection(Protocol):
 
     async def execute(self, query: str, *args: Any) -> str:
         """Run a statement, or several without arguments; return the command tag."""
-
-    async def executemany(self, command: str, args: Iterable[Sequence[Any]]) -> None:
-        """Run a statement once for each sequence of arguments."""
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         """Return all rows."""

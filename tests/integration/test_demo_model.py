@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from bridge.dev.demo_acts import DISPLAY, MACHINES
 from bridge.dev.demo_model import GROUP, Decided, PostgresWitness, Row, Waiting
 from bridge.kafka.transport import ConsumedRecord
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.operator import retry, skip
 from consumers.runtime.parking import append, park
@@ -28,9 +31,14 @@ async def model(postgres: str) -> AsyncIterator[ReadModel]:
         yield opened
 
 
+async def fetch(database: Database, query: str, *arguments: str) -> list[Any]:
+    async with database.transaction() as connection:
+        return await connection.fetch(query, *arguments)
+
+
 @pytest.fixture
 def witness(model: ReadModel) -> PostgresWitness:
-    return PostgresWitness(model.database, wait_s=WAIT_S)
+    return PostgresWitness(partial(fetch, model.database), wait_s=WAIT_S)
 
 
 async def test_the_row_is_seen_with_all_its_words(model: ReadModel, witness: PostgresWitness) -> None:
@@ -97,7 +105,7 @@ async def test_what_is_parked_and_decided_is_seen_in_order(model: ReadModel, wit
 
 async def test_what_waited_in_vain_waits_no_more(model: ReadModel) -> None:
     """A read model that stands still is told about at once, not after a wait for each check of the tour."""
-    witness = PostgresWitness(model.database, wait_s=0.1)
+    witness = PostgresWitness(partial(fetch, model.database), wait_s=0.1)
 
     assert await witness.row("rx_1", events=1) is None
     assert witness.patience_s == 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.kafka import adoption, committer, membership, subscriber
+from consumers.runtime import adoption, committer, membership, subscriber
 from tests.component.subscriber.group import Group
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from bridge.kafka import adoption
 from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.runtime import adoption
 from consumers.runtime.settles import Adoption
 from tests.component.subscriber.group import A, B, Group, turns, until
 

@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 import pytest
 
-from bridge.kafka import membership, subscriber
 from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.runtime import membership, subscriber
 from consumers.runtime.watchdog import Limits
 from tests.component.subscriber.group import A, B, Group, turns, until
 from tests.fake_transport import FakeTransport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.kafka import membership
+from consumers.runtime import membership
 from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bridge.kafka import membership
+from consumers.runtime import membership
 from tests.component.subscriber.group import A, B, Group, until
 from tests.fake_transport import FakeTransport
 
