@@ -11,7 +11,7 @@ from bridge.errors import NotDurableError
 from bridge.event import Identity, Settled
 from bridge.kafka.ports import RecordRefusedError
 from bridge.kafka.record import Record
-from bridge.spool.format import Entry
+from bridge.spool.segment import Entry
 
 
 class FakeProducer:

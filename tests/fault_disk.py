@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bridge.spool.local_disk import LocalDisk
+from bridge.spool.disk import LocalDisk
 
 FOREVER = 1_000_000_000
 

@@ -16,8 +16,8 @@ from bridge.kafka.record import Record
 from bridge.kafka.spooled import pack
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
-from bridge.spool.format import Entry, Lane
-from bridge.spool.reading import ORDER_S
+from bridge.spool.reader import ORDER_S
+from bridge.spool.segment import Entry, Lane
 from bridge.spool.store import Spool
 
 CAPACITY_BYTES = 64 * 1024 * 1024

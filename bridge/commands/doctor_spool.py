@@ -10,10 +10,10 @@ from pathlib import Path
 from bridge.commands.doctor_checks import Finding, Verdict
 from bridge.kafka.spooled import read
 from bridge.settings import Spool
-from bridge.spool.ballast import SIZE_BYTES
+from bridge.spool.disk import is_locked
+from bridge.spool.inspect import SegmentState, damaged_count, survey
 from bridge.spool.keys import CURRENT, KeyRing
-from bridge.spool.local_disk import is_locked
-from bridge.spool.survey import SegmentState, damaged_count, survey
+from bridge.spool.writer import SIZE_BYTES
 
 _MEBIBYTE = 1024 * 1024
 # Less than the ballast and a first group of records is a full disk.

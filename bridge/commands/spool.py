@@ -17,10 +17,10 @@ from bridge.errors import ConfigError
 from bridge.kafka.spooled import read
 from bridge.runtime.command_line import LazyGroup
 from bridge.runtime.logging import log_errors_to_stderr
-from bridge.spool.aside import names_of, note_of
+from bridge.spool.disk import LocalDisk, is_locked
+from bridge.spool.inspect import SegmentState, damaged_count, survey
 from bridge.spool.keys import KeyRing
-from bridge.spool.local_disk import LocalDisk, is_locked
-from bridge.spool.survey import SegmentState, damaged_count, survey
+from bridge.spool.set_aside import names_of, note_of
 
 # Verbs that change something, imported only when they run.
 _ELSEWHERE = {

@@ -22,9 +22,9 @@ from bridge.runtime.audit import audited
 from bridge.runtime.command_line import audit_options
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
-from bridge.spool.aside import DONE, NOTHING_THERE, OUTCOME, REQUEST, Verb
-from bridge.spool.format import Entry, Lane
-from bridge.spool.local_disk import FILE_MODE, is_locked
+from bridge.spool.disk import FILE_MODE, is_locked
+from bridge.spool.segment import Entry, Lane
+from bridge.spool.set_aside import DONE, NOTHING_THERE, OUTCOME, REQUEST, Verb
 from bridge.spool.store import Spool
 
 LOOK_S = 0.1

@@ -26,8 +26,8 @@ from bridge.runtime.lifecycle import INTERRUPTED, run_workers, stop_on_signals
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings, refuse_risks
-from bridge.spool.local_disk import LocalDisk, is_locked
-from bridge.spool.reading import ORDER_S
+from bridge.spool.disk import LocalDisk, is_locked
+from bridge.spool.reader import ORDER_S
 from bridge.spool.recovery import segment_numbers
 
 LOOK_S = 0.1

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bridge.kafka.spooled import read
+from bridge.spool.inspect import survey
 from bridge.spool.keys import KeyRing
-from bridge.spool.survey import survey
 
 # A drain begins when the ingress has found its brokers again, within seconds; this is the last resort.
 DRAIN_S = 60.0

@@ -18,7 +18,7 @@ from bridge.kafka.lane_driver import LaneDriver
 from bridge.kafka.ports import Buffer, CatchUp, Memory, Producer, knows_all
 from bridge.kafka.spooled import identity_of, pack, unpack
 from bridge.runtime.logging import trail
-from bridge.spool.format import Entry
+from bridge.spool.segment import Entry
 
 log = structlog.get_logger()
 

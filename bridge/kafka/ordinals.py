@@ -11,8 +11,7 @@ from typing import Self
 
 from bridge.runtime.hand import Hand
 from bridge.runtime.lifecycle import repeat
-from bridge.spool.disk import Disk
-from bridge.spool.local_disk import LocalDisk
+from bridge.spool.disk import Disk, LocalDisk
 
 # Noted ahead; at 10,000 events a second more than a minute. It is a second by the clock, and no restart is quicker, so
 # that after one the clock leads again.

@@ -9,7 +9,7 @@ from typing import Protocol
 from bridge.errors import NotDurableError
 from bridge.event import Identity, Settled
 from bridge.kafka.record import Record
-from bridge.spool.format import Entry
+from bridge.spool.segment import Entry
 
 
 class RecordRefusedError(NotDurableError):

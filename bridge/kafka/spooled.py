@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bridge.event import Identity
 from bridge.kafka.record import Header, Record
-from bridge.spool.format import Entry, UnreadableEntryError
+from bridge.spool.segment import Entry, UnreadableEntryError
 
 # Of the layout of a payload, its first byte. Another layout is another version; once a release reads it, the next may
 # write it.

@@ -1,8 +1,12 @@
-"""The few things the spool asks of a file system, so that a test can make each of them fail; errors become codes."""
+"""What the spool asks of a file system, so that a test can make each of it fail; errors become codes."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import os
+import struct
 from pathlib import Path
 from typing import Protocol
 
@@ -114,3 +118,179 @@ def _part(disk: Disk, path: Path, at: int, to: int) -> bytes | None:
         if exc.errno != errno.EIO:
             raise
         return None
+
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+LOCK = "lock"
+# `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
+_FLOCK = struct.Struct("@hhqqi0q")
+
+
+class LocalDisk:
+    """See `Disk`; here is only how."""
+
+    def make_directory(self, directory: Path) -> None:
+        """Make it for its owner only."""
+        directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+
+    def lock(self, directory: Path) -> int:
+        """Lock the file `lock`, or on a read-only file system whatever can be opened."""
+        handle = _open_lock(directory)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise
+        with contextlib.suppress(OSError):  # for who looks only
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+        return handle
+
+    def names(self, directory: Path) -> list[str]:
+        """List them in no order."""
+        try:
+            return os.listdir(directory)  # noqa: PTH208 - iterdir makes a Path of each
+        except FileNotFoundError:
+            return []
+
+    def size(self, path: Path) -> int:
+        """Ask the file system."""
+        return path.stat().st_size
+
+    def free(self, directory: Path) -> int:
+        """Leave out what is kept for root."""
+        state = os.statvfs(directory)
+        return state.f_bavail * state.f_frsize
+
+    def create(self, path: Path) -> int:
+        """Refuse a name that is there, also as a symbolic link."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+
+    def write(self, handle: int, content: bytes) -> None:
+        """Go on after a short write, so that the reason for it comes out."""
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+
+    def sync(self, handle: int) -> None:
+        """Size and content; times do not matter."""
+        os.fdatasync(handle)
+
+    def truncate(self, handle: int, size: int) -> None:
+        """Cut by handle."""
+        os.ftruncate(handle, size)
+
+    def close(self, handle: int) -> None:
+        """Close it."""
+        os.close(handle)
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """Read by position."""
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts = []
+            while length and (part := os.pread(handle, length, offset)):
+                parts.append(part)
+                offset, length = offset + len(part), length - len(part)
+            return b"".join(parts)
+        finally:
+            os.close(handle)
+
+    def may_read(self, path: Path) -> None:
+        """Open it."""
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def append(self, path: Path, content: bytes) -> None:
+        """Open, write, close: it happens some times a second."""
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        try:
+            self._write_whole(handle, content)
+        finally:
+            os.close(handle)
+
+    def extend(self, path: Path, content: bytes) -> None:
+        """Open, write, sync, close: it happens once for each file."""
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            self._write_whole(handle, content)
+            self.sync(handle)
+        finally:
+            os.close(handle)
+
+    def _write_whole(self, handle: int, content: bytes) -> None:
+        before = os.fstat(handle).st_size
+        try:
+            self.write(handle, content)
+        except OSError:
+            os.ftruncate(handle, before)
+            raise
+
+    def cut(self, path: Path, size: int) -> None:
+        """Cut and sync."""
+        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(handle, size)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def reserve(self, path: Path, size: int) -> None:
+        """Have the file system set the blocks aside; a file with holes would keep nothing."""
+        handle = self.create(path)
+        try:
+            os.posix_fallocate(handle, 0, size)
+            os.fsync(handle)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(handle)
+
+    def rename(self, path: Path, target: Path) -> None:
+        """Replace what is there."""
+        path.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove it."""
+        path.unlink(missing_ok=True)
+
+    def sync_directory(self, directory: Path) -> None:
+        """POSIX lets a directory entry be lost without this."""
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def is_locked(directory: Path) -> bool:
+    """Tell whether a process has the directory, without a lock of our own: one that starts now might meet it."""
+    for path in (directory / LOCK, directory):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind = _FLOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, wanted))[0]
+        except OSError:
+            continue
+        finally:
+            os.close(handle)
+        if kind != fcntl.F_UNLCK:
+            return True
+    return False
+
+
+def _open_lock(directory: Path) -> int:
+    path = directory / LOCK
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    except OSError as exc:
+        if code_of(exc) not in {"read_only", "wrong_owner"}:
+            raise
+    # What was spooled before the file system became read-only can still be delivered.
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

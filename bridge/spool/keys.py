@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from bridge.runtime import failpoints
-from bridge.spool.format import KEY_BYTES, Key, key_of
+from bridge.spool.segment import KEY_BYTES, Key, key_of
 
 CURRENT = "current"
 PREFIX = "spk_"

@@ -1,27 +1,80 @@
-"""Append groups of records to segment files; runs on a thread of its own, one call at a time."""
+"""Make groups of records durable in segment files: group commit, one write and one fsync for each group."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
-from bridge.spool.ballast import Ballast
+from bridge.runtime.hand import Hand
+from bridge.runtime.logging import trail
+from bridge.spool.availability import STALLED
 from bridge.spool.disk import Disk, code_of
-from bridge.spool.format import NONCE_BYTES, Entry, Key, end_mark, seal
+from bridge.spool.index import Index
 from bridge.spool.keys import NO_KEY, KeyRing
+from bridge.spool.segment import NONCE_BYTES, Entry, Key, end_mark, seal, segment_name
 
-SUFFIX = ".segment"
-# Large enough that few files are made, small enough that space comes back while a long spool is drained.
-SEGMENT_BYTES = 8_388_608
-SEGMENTS_MIN = 16
-SEGMENT_MIN_BYTES = 65_536
+NAME = "ballast"
+PROBE = "probe"
+# A group of records is not larger, but for a single call that is.
+SIZE_BYTES = 1_048_576
+# A small disk keeps an eighth of what is free, and is full when even that is less than this.
+SIZE_MIN_BYTES = 16_384
+SHARE = 8
+BLOCK_BYTES = 4096
+
+
+class Ballast:
+    """The file that is given up; the spool takes events only while it is there."""
+
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        """Look after the file in `directory`."""
+        self._directory = directory
+        self._disk = disk
+
+    def ensure(self) -> None:
+        """Make the file unless it is there, and prove that the disk takes writes.
+
+        Raises:
+            OSError: It does not, or there is no room to speak of.
+        """
+        if NAME not in self._disk.names(self._directory):
+            size = min(SIZE_BYTES, self._disk.free(self._directory) // SHARE)
+            if size < SIZE_MIN_BYTES:
+                raise OSError(errno.ENOSPC, NAME)
+            self._disk.reserve(self._directory / NAME, size - size % BLOCK_BYTES)
+        self._probe()
+
+    def release(self) -> bool:
+        """Give the space up; False when there is none to give."""
+        if NAME not in self._disk.names(self._directory):
+            return False
+        self._disk.unlink(self._directory / NAME)
+        self._disk.sync_directory(self._directory)
+        return True
+
+    def _probe(self) -> None:
+        path = self._directory / PROBE
+        self._disk.unlink(path)
+        handle = self._disk.create(path)
+        try:
+            self._disk.write(handle, bytes(BLOCK_BYTES))
+            self._disk.sync(handle)
+        finally:
+            self._disk.close(handle)
+            self._disk.unlink(path)
 
 
 class Put(NamedTuple):
@@ -61,16 +114,6 @@ class _Open:
     key: Key
     size: int = 0
     records: int = 0
-
-
-def segment_name(number: int) -> str:
-    """Return the name of a segment's file; by name they are in the order of their numbers."""
-    return f"{number:016x}{SUFFIX}"
-
-
-def segment_bytes(capacity_bytes: int) -> int:
-    """Return at what size another segment is begun."""
-    return max(SEGMENT_MIN_BYTES, min(SEGMENT_BYTES, capacity_bytes // SEGMENTS_MIN))
 
 
 class Writer:
@@ -240,3 +283,125 @@ class Writer:
             if not segment.records:
                 with contextlib.suppress(OSError):
                     self._disk.unlink(self._directory / segment_name(segment.number))
+
+
+log = structlog.get_logger()
+
+# A group fits the ballast, so that it can be saved when the disk is full; a larger call goes alone.
+GROUP_MAX_BYTES = SIZE_BYTES
+# A disk that takes longer for one group is in trouble, and who asks now is better told at once.
+STALLED_S = 2.0
+
+
+class Call(NamedTuple):
+    """The entries of one call, durable together."""
+
+    entries: Sequence[Entry]
+    size: int
+    done: asyncio.Future[None]
+
+
+class Commits:
+    """Calls on their way to the disk, in order."""
+
+    def __init__(
+        self,
+        *,
+        hand: Hand,
+        writer: Writer,
+        index: Index,
+        durable: Callable[[Sequence[Entry], Written], None],
+        refused: Callable[[str], None],
+        stalled: Callable[[str], None],
+        stalled_s: float,
+    ) -> None:
+        """Tell `durable` of each group before its calls end, and `refused` why one was not written.
+
+        While the disk needs longer than `stalled_s` for a group, `stalled` has a word for it, and in the end none.
+        """
+        self._hand = hand
+        self._writer = writer
+        self._index = index
+        self._durable = durable
+        self._refused = refused
+        self._stalled = stalled
+        self._stalled_s = stalled_s
+        self._calls: deque[Call] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._group: list[Call] = []
+        self.size = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """True when nothing is on its way."""
+        return self._task is None
+
+    def put(self, call: Call) -> None:
+        """Take a call; its future ends when it is durable or cannot be made so."""
+        self._calls.append(call)
+        self.size += call.size
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait so long for what is on its way; who waits longer is told that it is not durable."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=timeout_s)
+            self._give_up(self._group, STALLED)
+
+    async def _run(self) -> None:
+        try:
+            while group := self._next():
+                self._group = group
+                await self._commit(group)
+        finally:
+            self._group = []
+            self._task = None
+
+    def _next(self) -> list[Call]:
+        """Take what goes together; who gave up waiting before it was begun is left out."""
+        group: list[Call] = []
+        size = 0
+        while self._calls and (not group or size + self._calls[0].size <= GROUP_MAX_BYTES):
+            call = self._calls.popleft()
+            self.size -= call.size
+            if not call.done.done():
+                group.append(call)
+                size += call.size
+        return group
+
+    async def _commit(self, group: list[Call]) -> None:
+        entries = [entry for call in group for entry in call.entries]
+        watch = asyncio.get_running_loop().call_later(self._stalled_s, self._stalled, STALLED)
+        try:
+            write = partial(self._writer.write, entries, is_first=not self._index.events())
+            written = await self._hand.do(write)
+        except NotDurableError as exc:
+            self._give_up(group, exc.code)
+        except Exception as exc:  # noqa: BLE001 - a bug must not leave anybody waiting, nor the next group unwritten
+            log.error("worker.spool_failed", code=type(exc).__name__, where=trail(exc))
+            _fail(group, "unexpected")
+        else:
+            self._durable(entries, written)
+            for call in group:
+                if not call.done.done():
+                    call.done.set_result(None)
+            if written.code:
+                self._give_up([], written.code)
+        finally:
+            watch.cancel()
+            self._stalled("")
+
+    def _give_up(self, group: list[Call], code: str) -> None:
+        """Nothing that waits would fare better."""
+        self._refused(code)
+        waiting = list(self._calls)
+        self._calls.clear()
+        self.size = 0
+        _fail(group + waiting, code)
+
+
+def _fail(calls: list[Call], code: str) -> None:
+    for call in calls:
+        if not call.done.done():
+            call.done.set_exception(NotDurableError(code))

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 import bridge.app  # noqa: F401 - its memory is part of what is measured
 from bridge.runtime.metrics import IngressMetrics
-from bridge.spool.format import Entry
+from bridge.spool.segment import Entry
 from bridge.spool.store import Spool
 
 APPENDERS = 64

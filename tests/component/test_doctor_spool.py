@@ -14,8 +14,7 @@ from bridge.commands.doctor_checks import Finding
 from bridge.commands.doctor_spool import check_spool
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.settings import Spool
-from bridge.spool.format import PREFIX
-from bridge.spool.writer import segment_name
+from bridge.spool.segment import PREFIX, segment_name
 from tests.spooling import as_somebody, files, open_spool, segments, write_key
 
 

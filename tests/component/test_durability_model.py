@@ -26,7 +26,7 @@ from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.spooled import identity_of, unpack
-from bridge.spool.format import Entry
+from bridge.spool.segment import Entry
 from tests.builders import a_delivery, an_event
 from tests.fakes import FakeSpool
 from tests.virtual_time import VirtualLoop

@@ -12,7 +12,7 @@ from bridge.event import Durable, Identity, Settled
 from bridge.kafka import lane_driver
 from bridge.kafka.lane_driver import LaneDriver
 from bridge.kafka.record import Record
-from bridge.spool.format import Entry
+from bridge.spool.segment import Entry
 from tests.component.test_lanes import HANG_S, TOPIC, Subject, until
 from tests.fakes import FakeMemory, FakeProducer, FakeSpool
 from tests.faulty_awaits import FaultyTasks, awaits_of

@@ -15,7 +15,7 @@ from bridge.kafka.lane_driver import BATCH_MAX
 from bridge.kafka.lanes import SWEEP_S, Lanes, Limits
 from bridge.kafka.record import Record
 from bridge.kafka.spooled import identity_of, pack, unpack
-from bridge.spool.format import Entry, UnreadableEntryError
+from bridge.spool.segment import Entry, UnreadableEntryError
 from tests.fakes import FakeMemory, FakeProducer, FakeSpool
 
 TOPIC = "drx.prescriptions.v1"

@@ -19,8 +19,8 @@ from bridge.kafka.lane import Accepted, Item, Lane
 from bridge.kafka.lanes import Lanes
 from bridge.kafka.record import Record
 from bridge.kafka.supervisor import KafkaProducer, Patience
-from bridge.spool import format as spool_format
-from bridge.spool.format import TAG_BYTES, Entry
+from bridge.spool import segment as spool_segment
+from bridge.spool.segment import TAG_BYTES, Entry
 from bridge.spool.store import Spool
 
 # So that a producer is replaced within seconds of an outage.
@@ -95,7 +95,7 @@ def unsealed_spool() -> None:
         def decrypt(self, _nonce: bytes, sealed: bytes, _clear: bytes) -> bytes:
             return sealed[:-TAG_BYTES]
 
-    spool_format.AESGCM = Clear  # type: ignore[assignment, attr-defined]
+    spool_segment.AESGCM = Clear  # type: ignore[assignment, attr-defined]
 
 
 def dedupe_on_seen() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from bridge.runtime.metrics import IngressMetrics
-from bridge.spool.format import (
+from bridge.spool.segment import (
     HEAD_BYTES,
     NONCE_BYTES,
     PREFIX,
@@ -19,12 +19,13 @@ from bridge.spool.format import (
     Entry,
     end_mark,
     key_of,
+    positions_frame,
     read_head,
+    read_positions,
     scan,
     seal,
     unseal,
 )
-from bridge.spool.positions import positions_frame, read_positions
 from bridge.spool.store import Spool
 from tests.fuzz.choices import Choices
 from tests.fuzz.memory_disk import MemoryDisk

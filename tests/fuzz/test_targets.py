@@ -14,7 +14,7 @@ import structlog
 
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.signatures import Verified
-from bridge.spool.format import Scan, scan
+from bridge.spool.segment import Scan, scan
 from tests.fuzz import codec, mapping, signatures, spool, strict_json
 from tests.fuzz.targets import TARGETS, Target, read_corpus, write_corpus
 

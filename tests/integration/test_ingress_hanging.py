@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from bridge.dev.ports import free_port
-from bridge.spool.writer import segment_name
+from bridge.spool.segment import segment_name
 from tests.builders import a_body
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import HANG_S, until

@@ -17,8 +17,8 @@ from bridge.dev.ports import free_port
 from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from bridge.kafka.spooled import pack
-from bridge.spool.format import PREFIX, Entry
-from bridge.spool.local_disk import is_locked
+from bridge.spool.disk import is_locked
+from bridge.spool.segment import PREFIX, Entry
 from tests.audit_lines import audit_lines
 from tests.builders import a_delivery, an_event
 from tests.cluster import Topics

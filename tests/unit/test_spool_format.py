@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.spool.format import HEAD_BYTES, PREFIX, Entry, end_mark, key_of, read_head, scan, seal, sealed_size, unseal
+from bridge.spool.segment import HEAD_BYTES, PREFIX, Entry, end_mark, key_of, read_head, scan, seal, sealed_size, unseal
 from tests.spooling import MARKER, an_entry
 
 KEY = key_of(b"k" * 32)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.spool.positions import PREFIX, VERSION, positions_frame, read_positions
+from bridge.spool.segment import POSITIONS_PREFIX, POSITIONS_VERSION, positions_frame, read_positions
 
 SEGMENT = 77
 
@@ -53,7 +53,7 @@ def test_what_follows_a_torn_frame_is_believed(filler: bytes) -> None:
 
 def test_a_frame_of_another_version_is_passed_over() -> None:
     first, second, third = (positions_frame(SEGMENT, [number]) for number in (1, 2, 3))
-    later = second[: len(PREFIX)] + bytes([VERSION + 1]) + second[len(PREFIX) + 1 :]
+    later = second[: len(POSITIONS_PREFIX)] + bytes([POSITIONS_VERSION + 1]) + second[len(POSITIONS_PREFIX) + 1 :]
 
     assert read_positions(first + later + third, segment=SEGMENT) == {1, 3}
 
@@ -61,6 +61,6 @@ def test_a_frame_of_another_version_is_passed_over() -> None:
 @given(content=st.binary(max_size=200), marks=st.lists(st.integers(0, 200), max_size=4))
 def test_nothing_that_a_file_holds_raises_or_is_believed(content: bytes, marks: list[int]) -> None:
     for at in marks:
-        content = content[:at] + PREFIX + bytes([VERSION]) + content[at:]
+        content = content[:at] + POSITIONS_PREFIX + bytes([POSITIONS_VERSION]) + content[at:]
 
     assert read_positions(content, segment=SEGMENT) == set()

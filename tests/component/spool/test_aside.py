@@ -18,8 +18,8 @@ import structlog
 from bridge.commands.spool import spool
 from bridge.commands.spool_aside import _write
 from bridge.errors import ConfigError
-from bridge.spool.format import Lane
-from bridge.spool.survey import survey
+from bridge.spool.inspect import survey
+from bridge.spool.segment import Lane
 from tests.audit_lines import audit_lines
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S

@@ -15,9 +15,8 @@ import structlog
 from bridge.commands.spool import spool
 from bridge.errors import ConfigError
 from bridge.kafka.spooled import read
-from bridge.spool.format import PREFIX, key_of
-from bridge.spool.survey import survey
-from bridge.spool.writer import segment_name
+from bridge.spool.inspect import survey
+from bridge.spool.segment import PREFIX, key_of, segment_name
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, open_spool, segments, write_key
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.spool import recovery
-from bridge.spool.format import HEAD_BYTES, read_head
+from bridge.spool.segment import HEAD_BYTES, read_head
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, OTHER, an_entry, damaged, files, make_spool, open_spool, ordinals, segments
 

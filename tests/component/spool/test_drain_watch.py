@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from bridge.commands.spool_drain import Outcome, Watch
 from bridge.durability import Durability
 from bridge.runtime.metrics import IngressMetrics
-from bridge.spool.reading import ORDER_S
+from bridge.spool.reader import ORDER_S
 from tests.virtual_time import VirtualLoop
 
 PATIENCE_S = 5.0

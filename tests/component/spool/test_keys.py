@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.spool.format import Lane
+from bridge.spool.segment import Lane
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S
 from tests.spooling import LANE, MARKER, OTHER, an_entry, damaged, files, open_spool, ordinals, segments, write_key

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bridge.errors import NotDurableError
-from bridge.spool.format import Lane
-from bridge.spool.writer import segment_bytes
+from bridge.spool.segment import Lane, segment_bytes
 from tests.fault_disk import FaultDisk
 from tests.spooling import ALL, Kept, an_entry, make_spool, ordinals, write_key
 

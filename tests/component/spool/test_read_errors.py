@@ -12,8 +12,7 @@ import pytest
 from bridge.errors import NotDurableError
 from bridge.runtime.lifecycle import background, unless
 from bridge.spool import store
-from bridge.spool.finding import BATCH
-from bridge.spool.unread import PROMPT_ATTEMPTS
+from bridge.spool.recovery import BATCH, PROMPT_ATTEMPTS
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S, until
 from tests.spooling import LANE, OTHER, an_entry, damaged, make_spool, open_spool, ordinals, segments

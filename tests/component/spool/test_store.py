@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.spool.format import Entry
-from bridge.spool.local_disk import LocalDisk, is_locked
+from bridge.spool.disk import LocalDisk, is_locked
+from bridge.spool.segment import Entry
 from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, make_spool, open_spool, ordinals, segments
 
 STARTS = 3000

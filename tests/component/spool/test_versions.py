@@ -12,11 +12,20 @@ import pytest
 from bridge.kafka import spooled
 from bridge.kafka.record import Record
 from bridge.kafka.spooled import pack, unpack
-from bridge.spool import format as spool_format
-from bridge.spool.format import HEAD_BYTES, PREFIX, VERSION, Entry, UnreadableEntryError, end_mark, key_of, seal
-from bridge.spool.positions import positions_frame
-from bridge.spool.survey import survey
-from bridge.spool.writer import segment_name
+from bridge.spool import segment as spool_segment
+from bridge.spool.inspect import survey
+from bridge.spool.segment import (
+    HEAD_BYTES,
+    PREFIX,
+    VERSION,
+    Entry,
+    UnreadableEntryError,
+    end_mark,
+    key_of,
+    positions_frame,
+    seal,
+    segment_name,
+)
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, OTHER, Kept, a_record, an_entry, damaged, open_spool, ordinals, segments, write_key
 
@@ -30,8 +39,8 @@ NUMBER = 5
 def later_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Be the next version, which writes another format and reads this one as well."""
     with monkeypatch.context() as patch:
-        patch.setattr(spool_format, "VERSION", LATER)
-        patch.setattr(spool_format, "READABLE", frozenset({VERSION, LATER}))
+        patch.setattr(spool_segment, "VERSION", LATER)
+        patch.setattr(spool_segment, "READABLE", frozenset({VERSION, LATER}))
         yield
 
 

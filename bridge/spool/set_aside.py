@@ -12,23 +12,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import orjson
 import structlog
 
 from bridge.errors import NotDurableError
 from bridge.runtime.hand import Hand
-from bridge.spool.book import Book
 from bridge.spool.disk import Disk, code_of
-from bridge.spool.finding import Finder
-from bridge.spool.format import Entry, Lane, read_head, unseal
+from bridge.spool.index import Index, Place
 from bridge.spool.keys import NO_KEY, KeyRing
-from bridge.spool.places import Place
-from bridge.spool.reading import Reader
-from bridge.spool.recovery import write_whole
-from bridge.spool.removal import Removal
-from bridge.spool.writer import Writer, segment_name
+from bridge.spool.reader import Reader
+from bridge.spool.recovery import Finder, write_whole
+from bridge.spool.segment import Entry, Lane, read_head, segment_name, unseal
+from bridge.spool.writer import Writer
+
+if TYPE_CHECKING:
+    from bridge.spool.store import Removal
 
 log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ class Aside:
         disk: Disk,
         hand: Hand,
         keys: KeyRing,
-        book: Book,
+        index: Index,
         writer: Writer,
         reader: Reader,
         removal: Removal,
@@ -89,7 +89,7 @@ class Aside:
         self._disk = disk
         self._hand = hand
         self._keys = keys
-        self._book = book
+        self._index = index
         self._writer = writer
         self._reader = reader
         self._removal = removal
@@ -105,7 +105,7 @@ class Aside:
         for request in requests:
             if request.verb == "put_back":
                 await self._put_back(request, found)
-            elif self._book.depth(request.lane):
+            elif self._index.depth(request.lane):
                 self._wanted[request.lane] = request
             elif await self._hand.do(partial(self._claim, request)):
                 await self._answer(request, NOTHING_THERE)
@@ -120,18 +120,18 @@ class Aside:
         request = self._wanted.get(lane)
         if request is None or not (refused or request.forced):
             return False
-        head = self._book.head(lane, most=1, most_bytes=1)
+        head = self._index.head(lane, most=1, most_bytes=1)
         entries = await self._reader.peek(lane, most=1, most_bytes=1)
-        if not entries or head != self._book.head(lane, most=1, most_bytes=1):
+        if not entries or head != self._index.head(lane, most=1, most_bytes=1):
             return False  # the disk does not give it back, or it was found damaged: another is first now
         self._wanted.pop(lane, None)
         if not await self._hand.do(partial(self._claim, request)):
             return False
-        segment = self._book.segments[head[0].segment].path
+        segment = self._index.segments[head[0].segment].path
         outcome, name = await self._hand.do(partial(self._keep, request, entries[0], segment, head[0], refused))
         if outcome == DONE:
             # Copied first: after a crash in between it is at the head again, and set aside once more.
-            self._removal.acknowledged(self._book.drop(lane, 1))
+            self._removal.acknowledged(self._index.drop(lane, 1))
             self._removal.write_positions()
             self.count += 1
             topic, partition = lane
@@ -150,7 +150,7 @@ class Aside:
                 outcome = result
                 continue
             # As what is found late: behind what was handed out, and while Kafka is well behind what comes meanwhile.
-            await self._finder.find(self._book.segment(result, segment_name(result)), found)
+            await self._finder.find(self._index.segment(result, segment_name(result)), found)
             # Entered first: after a crash in between it is in both places, and its id tells.
             await self._hand.do(partial(self._forget, name))
             log.warning("worker.spool_put_back", name=name)

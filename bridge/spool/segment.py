@@ -1,7 +1,4 @@
-"""The records of a segment file as bytes: sealed, told apart from damage, and found again after it.
-
-`docs/spool.md` describes the same for who writes a reader.
-"""
+"""The files of a spool as bytes: sealed records, told apart from damage, and the side file of acknowledged ones."""
 
 from __future__ import annotations
 
@@ -270,3 +267,57 @@ def _heads(content: bytes, damage: list[tuple[int, int]], *, segment: int) -> It
             if head is not None and head.segment == segment and head.length:
                 yield head.number
             at = content.find(PREFIX, at + 1, end)
+
+
+# Not ASCII at the front, as a segment's; the version of the format is in the byte behind it.
+POSITIONS_PREFIX = b"\x8bDRXAK\n"
+POSITIONS_VERSION = 1
+_MAGIC = POSITIONS_PREFIX + bytes([POSITIONS_VERSION])
+# Magic, number of the segment, count of running numbers.
+_COUNT = struct.Struct(">8sQI")
+_NUMBER_BYTES = 4
+# A changed number would make an event count as acknowledged that is not, so a check sum of 32 bits is not enough.
+_DIGEST_BYTES = 16
+
+
+def positions_frame(segment: int, numbers: Iterable[int]) -> bytes:
+    """Return what to append to the side file of `segment` when these records are acknowledged."""
+    listed = tuple(numbers)
+    content = _COUNT.pack(_MAGIC, segment, len(listed)) + struct.pack(f">{len(listed)}I", *listed)
+    return content + _digest(content)
+
+
+def read_positions(content: bytes, *, segment: int) -> set[int]:
+    """Return the numbers of the acknowledged records by every sound frame, whatever stands between those."""
+    numbers: set[int] = set()
+    at = content.find(_MAGIC)
+    while 0 <= at <= len(content) - _COUNT.size:
+        _, stated, count = _COUNT.unpack_from(content, at)
+        end = at + _COUNT.size + count * _NUMBER_BYTES
+        if stated == segment and content[end : end + _DIGEST_BYTES] == _digest(content[at:end]):
+            numbers.update(struct.unpack_from(f">{count}I", content, at + _COUNT.size))
+            at = content.find(_MAGIC, end + _DIGEST_BYTES)
+        else:  # torn: not behind the length that it states
+            at = content.find(_MAGIC, at + 1)
+    return numbers
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+
+SUFFIX = ".segment"
+# Large enough that few files are made, small enough that space comes back while a long spool is drained.
+SEGMENT_BYTES = 8_388_608
+SEGMENTS_MIN = 16
+SEGMENT_MIN_BYTES = 65_536
+
+
+def segment_name(number: int) -> str:
+    """Return the name of a segment's file; by name they are in the order of their numbers."""
+    return f"{number:016x}{SUFFIX}"
+
+
+def segment_bytes(capacity_bytes: int) -> int:
+    """Return at what size another segment is begun."""
+    return max(SEGMENT_MIN_BYTES, min(SEGMENT_BYTES, capacity_bytes // SEGMENTS_MIN))

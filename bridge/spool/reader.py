@@ -10,11 +10,10 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from bridge.runtime.hand import Hand
-from bridge.spool.book import Book
 from bridge.spool.disk import Disk
-from bridge.spool.format import Entry, Key, Lane, read_head, unseal
+from bridge.spool.index import Index, Place, Segment
 from bridge.spool.keys import KeyRing
-from bridge.spool.places import Place, Segment
+from bridge.spool.segment import Entry, Key, Lane, read_head, unseal
 
 # Longer than a device takes to time out and be reset (30 s in Linux); what it does not give back then may never come.
 ORDER_S = 40.0
@@ -71,19 +70,19 @@ class Reader:
         *,
         hand: Hand,
         keys: KeyRing,
-        book: Book,
+        index: Index,
         limit: Callable[[], float],
         leave_out: Callable[[Lane, Sequence[Source]], Awaitable[None]],
         skip: Callable[[Lane, Sequence[Source]], None],
         order_s: float,
     ) -> None:
-        """Read from `disk` where `book` says.
+        """Read from `disk` where `index` says.
 
         Args:
             disk: The file system.
             hand: What reads.
             keys: What opens.
-            book: What is known.
+            index: What is known.
             limit: Tells from which segment, by index, nothing may be handed out now.
             leave_out: Told of what is damaged.
             skip: Told of what the disk does not give back.
@@ -92,7 +91,7 @@ class Reader:
         self._disk = disk
         self._hand = hand
         self._keys = keys
-        self._book = book
+        self._index = index
         self._limit = limit
         self._leave_out = leave_out
         self._skip = skip
@@ -102,8 +101,8 @@ class Reader:
     async def peek(self, lane: Lane, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a lane; none when it is empty or cannot be read now."""
         while places := self._places(lane, most=most, most_bytes=most_bytes):
-            self._book.hold(lane, len(places))
-            sources = [(self._book.segments[place.segment], place) for place in places]
+            self._index.hold(lane, len(places))
+            sources = [(self._index.segments[place.segment], place) for place in places]
             skip = self._is_overdue(lane)
             work = partial(read_entries, self._disk, self._keys.opening, lane, sources, skip=skip)
             outcome = await self._hand.do(work)
@@ -122,7 +121,7 @@ class Reader:
     def _places(self, lane: Lane, *, most: int, most_bytes: int) -> list[Place]:
         limit = self._limit()
         return list(
-            takewhile(lambda place: place.segment < limit, self._book.head(lane, most=most, most_bytes=most_bytes))
+            takewhile(lambda place: place.segment < limit, self._index.head(lane, most=most, most_bytes=most_bytes))
         )
 
     def _is_overdue(self, lane: Lane) -> bool:

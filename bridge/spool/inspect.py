@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.spool.disk import Disk
-from bridge.spool.format import Entry, Key, Lane, UnreadableEntryError
-from bridge.spool.local_disk import LocalDisk
+from bridge.spool.disk import Disk, LocalDisk
 from bridge.spool.recovery import DAMAGED, Content, Opened, examine, segment_numbers, unseal_all
-from bridge.spool.writer import segment_name
+from bridge.spool.segment import Entry, Key, Lane, UnreadableEntryError, segment_name
 
 # Opened at once, so that memory does not depend on how much is spooled.
 BATCH = 200

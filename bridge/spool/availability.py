@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-import structlog
+from typing import Protocol
 
-from bridge.spool.book import Book
-from bridge.spool.metrics import SpoolMetrics
-from bridge.spool.writer import segment_bytes
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from bridge.spool.index import Index
+from bridge.spool.segment import segment_bytes
 
 log = structlog.get_logger()
+
+
+class SpoolMetrics(Protocol):
+    """Attributes are named as the metrics are, without prefix and suffix."""
+
+    spool_available: Gauge
+    spool_events: Gauge
+    spool_bytes: Gauge
+    spool_capacity_bytes: Gauge
+    spool_oldest_event: Gauge
+    spool_locked_records: Gauge
+    spool_unread_segments: Gauge
+    spool_uncopied_ranges: Gauge
+    spool_set_aside_records: Gauge
+    spool_corrupt_records: Counter
+    spool_torn_tails: Counter
+    spool_fsync_duration: Histogram
+
 
 NOT_OPEN = "not_open"
 FULL = "full"
@@ -22,22 +42,22 @@ class Condition:
         refusal: Why the disk would not take them; empty when it would, be it slowly.
     """
 
-    def __init__(self, metrics: SpoolMetrics, *, capacity_bytes: int, book: Book) -> None:
+    def __init__(self, metrics: SpoolMetrics, *, capacity_bytes: int, index: Index) -> None:
         """Begin closed."""
         self._available = metrics.spool_available
         self._capacity_bytes = capacity_bytes
-        self._book = book
+        self._index = index
         self._is_closed = False
         self._stall = ""
         self._told = self.refusal = NOT_OPEN
         self._available.set(0)
         metrics.spool_capacity_bytes.set(capacity_bytes)
-        metrics.spool_events.set_function(book.events)
-        metrics.spool_bytes.set_function(lambda: book.size)
-        metrics.spool_oldest_event.set_function(lambda: book.oldest_ms() / 1000)
-        metrics.spool_locked_records.set_function(book.locked)
-        metrics.spool_unread_segments.set_function(lambda: len(book.unread()))
-        metrics.spool_uncopied_ranges.set_function(book.uncopied)
+        metrics.spool_events.set_function(index.events)
+        metrics.spool_bytes.set_function(lambda: index.size)
+        metrics.spool_oldest_event.set_function(lambda: index.oldest_ms() / 1000)
+        metrics.spool_locked_records.set_function(index.locked)
+        metrics.spool_unread_segments.set_function(lambda: len(index.unread()))
+        metrics.spool_uncopied_ranges.set_function(index.uncopied)
 
     @property
     def code(self) -> str:
@@ -76,7 +96,7 @@ class Condition:
 
     def has_room(self, size: int) -> bool:
         """Tell whether so many bytes more are within the capacity."""
-        return self._book.size + size <= self._capacity_bytes
+        return self._index.size + size <= self._capacity_bytes
 
     def fullness(self) -> str:
         """Return `full` while there is no room to speak of, else nothing."""
