@@ -16,15 +16,13 @@ from bridge.avro.schema_ids import SchemaIds
 from bridge.contract.events import EVENT_MODELS
 from bridge.durability import CLOSE_S, Durability, aside, open_durability
 from bridge.errors import ConfigError
-from bridge.ingress.admission import Admission
+from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
-from bridge.ingress.observations import SERVICE, UNKNOWN, Observations
-from bridge.ingress.once import Once
+from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Profile, dedupe_window_s
-from bridge.ingress.routes import Webhooks
+from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.secrets import DecoyKeys, Outcome, SecretDirectory
-from bridge.ingress.source import Source
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer
@@ -216,7 +214,9 @@ def _server(
     webhooks = Webhooks(
         sources=sources,
         decoy=decoy,
-        once=Once(publisher=durability.publisher, repeats=durability.dedupe, deadline_s=http.deadline_s),
+        deduplicator=Deduplicator(
+            publisher=durability.publisher, repeats=durability.dedupe, deadline_s=http.deadline_s
+        ),
         admission=admission,
         observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS, deadline_s=http.deadline_s),
         body_max_bytes=http.body_max_bytes,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bridge.avro.schema_ids import RECORDS
-from bridge.ingress.dedupe import Dedupe
+from bridge.ingress.deduplicator import KnownIds
 from bridge.kafka.follower import Follower
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.ordinals import Ordinals
@@ -45,7 +45,7 @@ class Durability:
     """
 
     publisher: Publisher
-    dedupe: Dedupe
+    dedupe: KnownIds
     lanes: Lanes
     producer: KafkaProducer
     spool: Spool | NoBuffer
@@ -139,8 +139,8 @@ def patience_beside_spool(after_s: float) -> Patience:
     return Patience(tick_s=min(Patience().tick_s, after_s / 8), stalled_s=after_s * 3 / 4)
 
 
-def _dedupe(settings: Settings, windows_s: Mapping[str, float], metrics: IngressMetrics) -> Dedupe:
-    dedupe = Dedupe(
+def _dedupe(settings: Settings, windows_s: Mapping[str, float], metrics: IngressMetrics) -> KnownIds:
+    dedupe = KnownIds(
         windows_s=windows_s, capacity=settings.dedupe.capacity, evicted_early=metrics.dedupe_evicted_early.inc
     )
     metrics.dedupe_ids.set_function(lambda: len(dedupe))
@@ -170,7 +170,7 @@ def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoBuffer:
     )
 
 
-def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, dedupe: Dedupe, *, partitions: int) -> dict[str, Check]:
+def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, dedupe: KnownIds, *, partitions: int) -> dict[str, Check]:
     """Ready means: an event can be made durable now, in Kafka or, which is only second best, on disk."""
 
     def second_best(result: str) -> str:

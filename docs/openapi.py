@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bridge.ingress import signatures
-from bridge.ingress.observations import PARK_REASONS, ROUTE
+from bridge.ingress.metrics import PARK_REASONS, ROUTE
 from bridge.ingress.routes import REFUSAL_STATUS, RETRY_AFTER_S, STATUS
 from bridge.settings import Http, Management
 from docs.body_schema import body_schemas

@@ -21,9 +21,9 @@ from bridge.dev.demo_witness import Seen
 from bridge.dev.simulator import Answer, Reply
 from bridge.dev.story import Life, Outgoing, a_cast, mail_order
 from bridge.event import Event
+from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.strict_json import parse
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 from consumers.read_model.facts import Document, blank
 from consumers.read_model.machines import apply

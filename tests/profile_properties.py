@@ -12,10 +12,10 @@ from typing import Any, get_args
 from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event, ParkReason, Reason
+from bridge.ingress.json_body import Real, parse, to_json_text
 from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.passing import Detail
+from bridge.ingress.profiles.plan import Detail
 from bridge.ingress.profiles.profile import FLAGS, Mapped
-from bridge.ingress.strict_json import Real, parse, to_json_text
 from bridge.registry.loader import read_schemas, schemas_root
 from tests.unit.profile_documents import SAMPLES, a_delivery, leaves
 

@@ -17,8 +17,8 @@ import structlog
 from prometheus_client import Gauge
 
 from bridge.ingress.profiles import drx_standard
+from bridge.ingress.routes import Source
 from bridge.ingress.signatures import KeySlot, sign
-from bridge.ingress.source import Source
 from bridge.runtime.lifecycle import pause
 
 # No name of a configured source begins like this, so it can be no sender's.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Literal
@@ -15,14 +15,12 @@ import structlog
 
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, ParkReason
-from bridge.ingress.admission import Admission
-from bridge.ingress.heads import check_content, read_heads, safe_headers, trace_of
-from bridge.ingress.observations import UNKNOWN, Observations, Request
-from bridge.ingress.once import Once
+from bridge.ingress.deduplicator import Deduplicator
+from bridge.ingress.headers import check_content, read_heads, safe_headers, trace_of
+from bridge.ingress.json_body import parse
+from bridge.ingress.metrics import UNKNOWN, Observations, Request
 from bridge.ingress.profiles.profile import Mapped, Profile
-from bridge.ingress.signatures import REASONS, verify
-from bridge.ingress.source import Source
-from bridge.ingress.strict_json import parse
+from bridge.ingress.signatures import REASONS, KeySlot, verify
 from bridge.runtime import failpoints
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail
@@ -56,6 +54,61 @@ _REFUSALS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One configured sender.
+
+    Attributes:
+        name: Last segment of its path.
+        environment: What it may send.
+        profile: Its dialect.
+        keys: Its key slots, asked for at each delivery since they are reloaded.
+        tolerance_s: How far a delivery's timestamp may be off, or None.
+        internal: It is ourselves: its clock is no sender's.
+    """
+
+    name: str
+    environment: str
+    profile: Profile
+    keys: Callable[[], Sequence[KeySlot]]
+    tolerance_s: int | None
+    internal: bool = False
+
+
+class Admission:
+    """How much may be taken in at one time, by count and by bytes; decided when a body is whole.
+
+    No queue: what does not fit is refused at once, and the sender comes back. A delivery whose body is still coming
+    takes no room here: a client could take all of it by declaring bodies that it never sends. What has come of such
+    bodies is bounded by the server (`runtime/http.py`).
+    """
+
+    __slots__ = ("_bytes_max", "_count_max", "bytes", "count")
+
+    def __init__(self, *, count_max: int, bytes_max: int) -> None:
+        """Start empty."""
+        self._count_max = count_max
+        self._bytes_max = bytes_max
+        self.count = 0
+        self.bytes = 0
+
+    def enter(self, size: int) -> bool:
+        """Take one delivery of `size` bytes in, or return False and take nothing.
+
+        A delivery larger than the whole bound still enters when nothing else is in flight, or it never could.
+        """
+        if self.count >= self._count_max or (self.count and self.bytes + size > self._bytes_max):
+            return False
+        self.count += 1
+        self.bytes += size
+        return True
+
+    def leave(self, size: int) -> None:
+        """Give back what `enter` took for the same `size`."""
+        self.count -= 1
+        self.bytes -= size
+
+
 class Webhooks:
     """Handles every request of the public port."""
 
@@ -64,7 +117,7 @@ class Webhooks:
         *,
         sources: Mapping[str, Source],
         decoy: Source,
-        once: Once,
+        deduplicator: Deduplicator,
         admission: Admission,
         observations: Observations,
         body_max_bytes: int,
@@ -73,7 +126,7 @@ class Webhooks:
         """Serve `sources`; a name that is none of them is verified against `decoy`, whose keys never count."""
         self._sources = sources
         self._decoy = decoy
-        self._once = once
+        self._deduplicator = deduplicator
         self._admission = admission
         self._observe = observations
         observations.expect(REFUSAL_STATUS)
@@ -176,12 +229,12 @@ class Webhooks:
         self, request: Request, delivery: Delivery, profile: Profile, heads: Mapping[bytes, bytes]
     ) -> Answer:
         """Make what a verified delivery holds durable: its events, or the delivery itself with a reason."""
-        ends_at = self._once.ends_at()
+        ends_at = self._deduplicator.ends_at()
         try:
             outcome = self._understand(delivery, profile)
             if isinstance(outcome, Mapped):
                 try:
-                    taken = await self._once.take(delivery, outcome.events, ends_at=ends_at)
+                    taken = await self._deduplicator.take(delivery, outcome.events, ends_at=ends_at)
                 except TooLargeError as exc:
                     outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
                 else:
@@ -193,7 +246,7 @@ class Webhooks:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
             log.error("worker.failed", source=request.source, event_id=delivery.id, where=trail(exc))
             outcome = ParkReason("unexpected")
-        fresh = await self._once.park(replace(delivery, headers=safe_headers(heads)), outcome, ends_at=ends_at)
+        fresh = await self._deduplicator.park(replace(delivery, headers=safe_headers(heads)), outcome, ends_at=ends_at)
         return self._park(request, outcome, fresh=fresh)
 
     @staticmethod

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.event import Identity
-from bridge.ingress.dedupe import Dedupe
+from bridge.ingress.deduplicator import KnownIds
 from bridge.ingress.id_table import IdTable
 
 IDS = 1_000_000
@@ -153,7 +153,7 @@ def _store(name: str) -> dict[str, float]:
 
 def _deliveries() -> dict[str, float]:
     before = _rss_mib()
-    dedupe = Dedupe(windows_s={"drx": 86_400}, capacity=IDS)
+    dedupe = KnownIds(windows_s={"drx": 86_400}, capacity=IDS)
 
     def deliver(identity: Identity) -> None:
         dedupe.begin([identity])

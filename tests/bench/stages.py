@@ -22,17 +22,14 @@ from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Delivery
-from bridge.ingress.admission import Admission
-from bridge.ingress.dedupe import Dedupe
-from bridge.ingress.heads import check_content, read_heads, trace_of
-from bridge.ingress.observations import Observations, Request
-from bridge.ingress.once import Once
+from bridge.ingress.deduplicator import Deduplicator, KnownIds
+from bridge.ingress.headers import check_content, read_heads, trace_of
+from bridge.ingress.json_body import parse
+from bridge.ingress.metrics import Observations, Request
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.routes import Webhooks
+from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.signatures import KeySlot, verify
-from bridge.ingress.source import Source
-from bridge.ingress.strict_json import parse
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.ports import NoBuffer
 from bridge.kafka.publisher import Publisher
@@ -123,7 +120,7 @@ class Bench:
         self.observe = Observations(self.metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0)
         lock = bundled()
         self.codec = Codec(schemas=lock.schemas(), ids=lock.ids())
-        dedupe = Dedupe(windows_s={"drx": 0.0}, capacity=1000)  # the same deliveries come again and again
+        dedupe = KnownIds(windows_s={"drx": 0.0}, capacity=1000)  # the same deliveries come again and again
         self.publisher = Publisher(
             lanes=Lanes(
                 producer=Instant(),
@@ -144,7 +141,7 @@ class Bench:
         self.webhooks = Webhooks(
             sources={"drx": source},
             decoy=source,
-            once=Once(publisher=self.publisher, repeats=dedupe, deadline_s=4),
+            deduplicator=Deduplicator(publisher=self.publisher, repeats=dedupe, deadline_s=4),
             admission=Admission(count_max=1024, bytes_max=2**26),
             observations=self.observe,
             body_max_bytes=2**18,

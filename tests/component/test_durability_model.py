@@ -19,8 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
-from bridge.ingress.dedupe import Dedupe
-from bridge.ingress.once import Once
+from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
@@ -103,7 +102,7 @@ class Life:
 
     def __init__(self, kafka: MoodyKafka, spool: FakeSpool, loop: VirtualLoop, first_ordinal: int) -> None:
         """Begin with what the disk holds."""
-        self.dedupe = Dedupe(windows_s={SOURCE: 86_400}, capacity=1000, now=loop.time)
+        self.dedupe = KnownIds(windows_s={SOURCE: 86_400}, capacity=1000, now=loop.time)
         self.lanes = Lanes(
             producer=kafka,
             spool=spool,
@@ -121,7 +120,7 @@ class Life:
             ordinals=itertools.count(first_ordinal),
             message_max_bytes=MESSAGE_MAX_BYTES,
         )
-        self.once = Once(publisher=publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
+        self.once = Deduplicator(publisher=publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
         for entry in spool.entries:
             self.lanes.recovered(entry)
 

@@ -17,14 +17,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
-from bridge.ingress.admission import Admission
-from bridge.ingress.dedupe import Dedupe
-from bridge.ingress.observations import Observations
-from bridge.ingress.once import Once
+from bridge.ingress.deduplicator import Deduplicator, KnownIds
+from bridge.ingress.metrics import Observations
 from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.routes import REFUSAL_STATUS, Webhooks
+from bridge.ingress.routes import REFUSAL_STATUS, Admission, Source, Webhooks
 from bridge.ingress.signatures import decoys
-from bridge.ingress.source import Source
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
@@ -38,7 +35,7 @@ class ScriptedPublisher:
 
     published: list[tuple[Delivery, Outcome]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
-    dedupe: Dedupe = field(default_factory=lambda: Dedupe(windows_s={"drx": 86_400}, capacity=1000))
+    dedupe: KnownIds = field(default_factory=lambda: KnownIds(windows_s={"drx": 86_400}, capacity=1000))
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -138,9 +135,9 @@ async def running(
     connections_max: int = 1_000,
     reading_max_bytes: int = 1 << 24,
     profile: Any = None,
-    once: Once | None = None,
+    deduplicator: Deduplicator | None = None,
 ) -> AsyncIterator[Ingress]:
-    """Run one; with `once` what is taken goes there and not to the scripted publisher."""
+    """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -154,7 +151,7 @@ async def running(
     webhooks = Webhooks(
         sources={"drx": source},
         decoy=decoy,
-        once=once or Once(publisher=publisher, repeats=publisher.dedupe, deadline_s=4),
+        deduplicator=deduplicator or Deduplicator(publisher=publisher, repeats=publisher.dedupe, deadline_s=4),
         admission=admission,
         observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0),
         body_max_bytes=body_max,

@@ -20,8 +20,7 @@ from prometheus_client import Counter as Metric
 from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.event import Delivery, Event
-from bridge.ingress.dedupe import Dedupe
-from bridge.ingress.once import Once
+from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.lanes import Lanes, Limits
@@ -75,10 +74,10 @@ class Wired:
     ingress: Ingress
     producer: FakeProducer
     spool: FakeSpool
-    dedupe: Dedupe
+    dedupe: KnownIds
     clock: list[float]
     lanes: Lanes
-    once: Once
+    once: Deduplicator
 
     def be_patient(self) -> None:
         """From now on no deadline is reached."""
@@ -132,7 +131,7 @@ async def wired(
     message_max_bytes: int = MESSAGE_MAX_BYTES,
 ) -> AsyncIterator[Wired]:
     clock = [1_700_000_000.0]
-    dedupe = Dedupe(windows_s={"drx": WINDOW_S}, capacity=capacity, now=lambda: clock[0])
+    dedupe = KnownIds(windows_s={"drx": WINDOW_S}, capacity=capacity, now=lambda: clock[0])
     dedupe.finished = True
     producer, spool = FakeProducer(dict.fromkeys(RoutingTable().topics, PARTITIONS)), FakeSpool()
     lanes = Lanes(
@@ -153,8 +152,8 @@ async def wired(
         ordinals=itertools.count(1),
         message_max_bytes=message_max_bytes,
     )
-    once = Once(publisher=publisher, repeats=dedupe, deadline_s=deadline_s)
-    async with running(profile=profile, once=once) as ingress:
+    once = Deduplicator(publisher=publisher, repeats=dedupe, deadline_s=deadline_s)
+    async with running(profile=profile, deduplicator=once) as ingress:
         yield Wired(ingress, producer, spool, dedupe, clock, lanes, once)
         producer.flow()
     await publisher.close(5)

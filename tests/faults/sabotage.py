@@ -14,7 +14,7 @@ from typing import Any
 from bridge.cli import main as bridge_main
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity, Settled
-from bridge.ingress.dedupe import Dedupe
+from bridge.ingress.deduplicator import KnownIds
 from bridge.kafka.lane import Accepted, Item, Lane
 from bridge.kafka.lanes import Lanes
 from bridge.kafka.record import Record
@@ -100,21 +100,21 @@ def unsealed_spool() -> None:
 
 def dedupe_on_seen() -> None:
     """Take whatever was seen for committed."""
-    settled = Dedupe.settled
+    settled = KnownIds.settled
 
-    def credulous(self: Dedupe, identity: Identity, state: Settled) -> None:
+    def credulous(self: KnownIds, identity: Identity, state: Settled) -> None:
         settled(self, identity, "committed" if state == "failed" else state)
 
-    Dedupe.settled = credulous  # type: ignore[method-assign]
+    KnownIds.settled = credulous  # type: ignore[method-assign]
 
 
 def forget_the_log() -> None:
     """Take nothing of what the topics hold for known."""
 
-    def oblivious(self: Dedupe, identity: Identity, at_s: float) -> None:
+    def oblivious(self: KnownIds, identity: Identity, at_s: float) -> None:
         """Remember nothing."""
 
-    Dedupe.recalled = oblivious  # type: ignore[method-assign]
+    KnownIds.recalled = oblivious  # type: ignore[method-assign]
 
 
 SABOTAGES: Mapping[str, Callable[[], None]] = {

@@ -12,9 +12,9 @@ import fastavro  # noqa: TID251 -- the other implementation that ours is held to
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Delivery, ParkReason
+from bridge.ingress.json_body import Real, parse, to_json_text
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.strict_json import Real, parse, to_json_text
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, event_record, unrecognized_record, unrecognized_value
 from bridge.kafka.spooled import pack, unpack
 from bridge.registry.loader import read_schemas, schemas_root

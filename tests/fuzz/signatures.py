@@ -13,7 +13,7 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.heads import check_content, read_heads, safe_headers, trace_of
+from bridge.ingress.headers import check_content, read_heads, safe_headers, trace_of
 from bridge.ingress.signatures import PUBLIC_ELEMENTS_MAX, KeySlot, verify
 from tests.fuzz.choices import Choices
 

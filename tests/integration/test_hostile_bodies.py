@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from bridge.avro.codec import Codec
-from bridge.ingress.strict_json import DEPTH_MAX
+from bridge.ingress.json_body import DEPTH_MAX
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.registry.loader import bundled
 from tests.builders import a_body, signed_headers

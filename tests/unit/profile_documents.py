@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bridge.event import Delivery, Event, ParkReason
+from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.strict_json import parse
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 # Later than every sample.

@@ -12,9 +12,9 @@ from bridge.avro.codec import Codec
 from bridge.dev.demo_compare import differences
 from bridge.dev.story import deliveries
 from bridge.event import Delivery
+from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.strict_json import parse
 from bridge.registry.loader import bundled
 from tests.builders import a_delivery
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from bridge.cli import COMMANDS
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
-from bridge.ingress.observations import PARK_REASONS
+from bridge.ingress.metrics import PARK_REASONS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import ParkReason
+from bridge.ingress.json_body import DEPTH_MAX, Real
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.strict_json import DEPTH_MAX, Real
 from tests.profile_properties import NATIVE, assert_closed, assert_nothing_lost, assert_writable, holders, outcome_of
 
 texts = st.sampled_from(

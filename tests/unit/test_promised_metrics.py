@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic import ValidationError
 
 from bridge.ingress.heartbeat import SOURCE
-from bridge.ingress.observations import FAILURE_REASONS, OTHER, PARK_REASONS, POST, ROUTE, SERVICE, UNAVAILABLE_CODES
+from bridge.ingress.metrics import FAILURE_REASONS, OTHER, PARK_REASONS, POST, ROUTE, SERVICE, UNAVAILABLE_CODES
 from bridge.ingress.profiles.profile import FLAGS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.ingress.secrets import Outcome as Reload

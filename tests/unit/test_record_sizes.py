@@ -13,7 +13,7 @@ import pytest
 from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.event import ParkReason
-from bridge.ingress.heads import safe_headers
+from bridge.ingress.headers import safe_headers
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.record import (
     MESSAGE_MAX_BYTES,

@@ -14,12 +14,19 @@ from typing import cast
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import AHEAD_MAX, Delivery, Event, ParkReason
-from bridge.ingress.profiles.fields import put_nothing, put_text, read_instant, text_of_id
 from bridge.ingress.profiles.keys import KEY_RULES, KeyRule, prescription_key, readable_prescription
-from bridge.ingress.profiles.passing import Detail, Pass
-from bridge.ingress.profiles.plan import blank_record, compile_members
+from bridge.ingress.profiles.plan import (
+    Detail,
+    Members,
+    Pass,
+    blank_record,
+    compile_members,
+    put_nothing,
+    put_text,
+    read_instant,
+    text_of_id,
+)
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.profiles.structures import Members
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from bridge.ingress.profiles.fields import text_of_id
-from bridge.ingress.profiles.passing import Detail, Pass
+from bridge.ingress.profiles.plan import Detail, Pass, text_of_id
 
 # Finds the key in the whole body; empty, with the fault noted, if there is none.
 KeyRule = Callable[[Mapping[str, object], Pass], str]

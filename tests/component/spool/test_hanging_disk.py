@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.event import Durable
-from bridge.ingress.dedupe import Dedupe
+from bridge.ingress.deduplicator import KnownIds
 from bridge.kafka.lane import Accepted
 from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.spooled import identity_of
@@ -27,7 +27,7 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
     disk = FaultDisk(tmp_path)
     kept = make_spool(tmp_path, disk=disk, stalled_s=0.1)
     producer = FakeProducer({TOPIC: 12})
-    memory = Dedupe(windows_s={"drx": 86_400}, capacity=1000)
+    memory = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
     memory.finished = True
     lanes = Lanes(
         producer=producer,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.event import Identity, Settled
-from bridge.ingress.dedupe import Dedupe
+from bridge.ingress.deduplicator import KnownIds
 
 WINDOW_S = 100
 IDENTITIES = [
@@ -39,11 +39,11 @@ class World:
     committed_s: dict[Identity, float] = field(default_factory=dict)
     ever_durable: set[Identity] = field(default_factory=set)
     attached: list[tuple[Identity, asyncio.Future[Settled]]] = field(default_factory=list)
-    dedupe: Dedupe = field(init=False)
+    dedupe: KnownIds = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with an index that knows nothing and has room for all."""
-        self.dedupe = Dedupe(windows_s={"drx": WINDOW_S}, capacity=100, now=lambda: self.now_s)
+        self.dedupe = KnownIds(windows_s={"drx": WINDOW_S}, capacity=100, now=lambda: self.now_s)
 
     def remembered(self, identity: Identity) -> bool:
         """It is durable, and its window is not over."""

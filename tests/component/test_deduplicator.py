@@ -9,8 +9,7 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
-from bridge.ingress.dedupe import Dedupe
-from bridge.ingress.once import Once
+from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from tests.builders import a_delivery, an_event
 from tests.virtual_time import VirtualLoop
 
@@ -33,13 +32,13 @@ class SlowPublisher:
 
 
 class Subject:
-    """Once and what surrounds it."""
+    """Deduplicator and what surrounds it."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         """Know nothing."""
         self.publisher = SlowPublisher()
-        self.dedupe = Dedupe(windows_s={FIRST.source: 3600}, capacity=1000, now=loop.time)
-        self.once = Once(publisher=self.publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
+        self.dedupe = KnownIds(windows_s={FIRST.source: 3600}, capacity=1000, now=loop.time)
+        self.once = Deduplicator(publisher=self.publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
 
     async def code_of(self, delivery: Delivery) -> str:
         """Deliver as the ingress does; return why it was not taken."""

@@ -1,6 +1,6 @@
-"""Know again what was made durable before: a sender's retry, and an id that comes back with another body.
+"""Make each thing durable once, however often it is delivered, and say what became of this delivery of it.
 
-Only what is committed or spooled is held; what is on its way is *pending*, and forgotten when it fails. A repeat is
+Only what is committed or spooled is known; what is on its way is *pending*, and forgotten when it fails. A repeat is
 told from a conflict by the body's hash. The id itself is not kept: 64 bits of a keyed hash stand for it, so an event
 would be taken for another only if these and 64 bits of the body's SHA-256 were equal; if only these, it is parked.
 """
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
+from typing import Literal, NamedTuple, Protocol
 
-from bridge.event import Identity, Settled
+from bridge.errors import NotDurableError
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason, Settled
 from bridge.ingress.id_table import NEVER, IdTable
 from bridge.ingress.profiles.profile import DEDUPE_WINDOW_S
 
@@ -74,7 +76,7 @@ class _Source:
         self.parked_salt = token_hex(_SALT_BYTES)
 
 
-class Dedupe:
+class KnownIds:
     """The index of one ingress process.
 
     Attributes:
@@ -211,3 +213,118 @@ class Dedupe:
 
     def _expires(self, source: str, at_s: float) -> int:
         return min(max(int(at_s + self._sources[source].window_s), 0), NEVER - 1)
+
+
+class Publisher(Protocol):
+    """Makes the outcome of a delivery durable, and tells `KnownIds` what becomes of each part, however late."""
+
+    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
+        """Return when every record is durable, and say how.
+
+        Raises:
+            NotDurableError: At once, and then nothing was taken; or from the awaitable, not within the deadline: the
+                records may still appear.
+        """
+
+
+Outcome = Literal["accepted", "duplicate", "spooled", "conflict"]
+# From the positions of what is fresh to how it became durable.
+Publish = Callable[[tuple[int, ...]], Awaitable[Durable]]
+# A delivery that has waited for less than this leaves its deadline to the publisher, and spares a timer of its own.
+SLACK_S = 0.05
+
+
+class _Ended(NamedTuple):
+    conflict: bool = False
+    fresh: bool = False
+    spooled: bool = False
+
+
+class Deduplicator:
+    """Publishes what is new; a repeat gets the end of its first delivery."""
+
+    def __init__(self, *, publisher: Publisher, repeats: KnownIds, deadline_s: float) -> None:
+        """Have every delivery end within `deadline_s`, whatever it waits for; the publisher does so by itself."""
+        self._publisher = publisher
+        self._repeats = repeats
+        self._deadline_s = deadline_s
+
+    def ends_at(self) -> float:
+        """Return by when (loop time) a delivery that has come now must have its answer."""
+        return asyncio.get_running_loop().time() + self._deadline_s
+
+    async def take(self, delivery: Delivery, events: tuple[Event, ...], *, ends_at: float) -> Outcome:
+        """Make events durable; nothing is, when one of their ids stands with another body: that is a `conflict`.
+
+        Raises:
+            NotDurableError: Not now; the sender keeps it.
+        """
+        identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
+
+        def publish(fresh: tuple[int, ...]) -> Awaitable[Durable]:
+            return self._publisher.publish(delivery, tuple(events[n] for n in fresh))
+
+        ended = await self._end(identities, publish, ends_at)
+        if ended.conflict:
+            return "conflict"
+        return "spooled" if ended.spooled else "accepted" if ended.fresh else "duplicate"
+
+    async def park(self, delivery: Delivery, park: ParkReason, *, ends_at: float) -> bool:
+        """Make a delivery that is no event durable as it is; return whether it was not there before.
+
+        Raises:
+            NotDurableError: Not now; the sender keeps it.
+        """
+        identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
+        return (await self._end([identity], lambda _: self._publisher.publish(delivery, park), ends_at)).fresh
+
+    async def _end(self, identities: Sequence[Identity], publish: Publish, ends_at: float) -> _Ended:
+        fresh = False
+        while True:
+            known = self._repeats.begin(identities)
+            if known.conflict:
+                return _Ended(conflict=True)
+            if known.rival is not None:
+                await _end_of(known.rival, ends_at)
+                continue
+            states: list[Settled] = []
+            if known.fresh:
+                states.append(await self._publish(identities, known.fresh, publish, ends_at))
+                fresh = True
+            states += [await _end_of(other, ends_at) for other in known.pending]
+            if "failed" not in states:
+                return _Ended(fresh=fresh, spooled=known.spooled or "spooled" in states)
+
+    async def _publish(
+        self, identities: Sequence[Identity], fresh: tuple[int, ...], publish: Publish, ends_at: float
+    ) -> Durable:
+        try:
+            left_s = _left_s(ends_at)
+            ending = publish(fresh)
+        except BaseException:
+            # Nothing was taken, so nobody else will tell.
+            for n in fresh:
+                self._repeats.settled(identities[n], "failed")
+            raise
+        if left_s > self._deadline_s - SLACK_S:
+            return await ending
+        try:
+            # What is given up here is told to `KnownIds` like all that is late.
+            return await asyncio.wait_for(ending, left_s)
+        except TimeoutError:
+            raise NotDurableError("deadline") from None
+
+
+async def _end_of(other: asyncio.Future[Settled], ends_at: float) -> Settled:
+    """Wait for what becomes of another delivery, whose future is not ours to cancel."""
+    await asyncio.wait({other}, timeout=_left_s(ends_at))
+    if not other.done():
+        raise NotDurableError("deadline")
+    return other.result()
+
+
+def _left_s(ends_at: float) -> float:
+    left_s = ends_at - asyncio.get_running_loop().time()
+    if left_s <= 0:
+        raise NotDurableError("deadline")
+    return left_s

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.event import ParkReason
-from bridge.ingress.strict_json import DEPTH_MAX, Real, parse, to_json_text
+from bridge.ingress.json_body import DEPTH_MAX, Real, parse, to_json_text
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 BODIES = [

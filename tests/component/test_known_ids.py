@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from bridge.event import Identity, Reason, Settled
-from bridge.ingress.dedupe import Dedupe, Known
+from bridge.ingress.deduplicator import Known, KnownIds
 
 WINDOW_S = 3600
 START_S = 1_700_000_000.0
@@ -35,8 +35,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def dedupe(clock: Clock) -> Dedupe:
-    return Dedupe(windows_s=WINDOWS, capacity=1000, now=clock)
+def dedupe(clock: Clock) -> KnownIds:
+    return KnownIds(windows_s=WINDOWS, capacity=1000, now=clock)
 
 
 def an_identity(event_id: str = "evt_1", *, body: bytes = b"{}", reason: str = "", source: str = "drx") -> Identity:
@@ -49,12 +49,12 @@ PARKED = an_identity(reason="malformed_json")
 PARKED_OTHER_BODY = an_identity(body=b"[]", reason="unknown_type")
 
 
-def test_an_unknown_id_is_fresh_and_pending_from_now_on(dedupe: Dedupe) -> None:
+def test_an_unknown_id_is_fresh_and_pending_from_now_on(dedupe: KnownIds) -> None:
     assert dedupe.begin([EVENT]) == Known(fresh=(0,))
     assert len(dedupe) == 0
 
 
-async def test_a_retry_attaches_to_what_is_pending(dedupe: Dedupe) -> None:
+async def test_a_retry_attaches_to_what_is_pending(dedupe: KnownIds) -> None:
     dedupe.begin([EVENT])
 
     retries = [dedupe.begin([EVENT]) for _ in range(2)]
@@ -64,7 +64,7 @@ async def test_a_retry_attaches_to_what_is_pending(dedupe: Dedupe) -> None:
     assert [await future for known in retries for future in known.pending] == ["committed"] * 2
 
 
-async def test_a_retry_that_is_given_up_takes_nobody_with_it(dedupe: Dedupe) -> None:
+async def test_a_retry_that_is_given_up_takes_nobody_with_it(dedupe: KnownIds) -> None:
     dedupe.begin([EVENT])
     (given_up,) = dedupe.begin([EVENT]).pending
     (patient,) = dedupe.begin([EVENT]).pending
@@ -76,7 +76,7 @@ async def test_a_retry_that_is_given_up_takes_nobody_with_it(dedupe: Dedupe) -> 
 
 
 @pytest.mark.parametrize("state", get_args(Settled))
-async def test_another_body_waits_for_what_is_pending(dedupe: Dedupe, state: Settled) -> None:
+async def test_another_body_waits_for_what_is_pending(dedupe: KnownIds, state: Settled) -> None:
     dedupe.begin([EVENT])
 
     known = dedupe.begin([OTHER_BODY])
@@ -90,7 +90,7 @@ async def test_another_body_waits_for_what_is_pending(dedupe: Dedupe, state: Set
 
 
 @pytest.mark.parametrize("state", ["committed", "spooled"])
-def test_a_repeat_of_what_is_durable_is_known(dedupe: Dedupe, state: Settled) -> None:
+def test_a_repeat_of_what_is_durable_is_known(dedupe: KnownIds, state: Settled) -> None:
     dedupe.begin([EVENT])
     dedupe.settled(EVENT, state)
 
@@ -98,14 +98,14 @@ def test_a_repeat_of_what_is_durable_is_known(dedupe: Dedupe, state: Settled) ->
     assert dedupe.begin([OTHER_BODY]) == Known(conflict=True)
 
 
-def test_a_failure_is_forgotten(dedupe: Dedupe) -> None:
+def test_a_failure_is_forgotten(dedupe: KnownIds) -> None:
     dedupe.begin([EVENT])
     dedupe.settled(EVENT, "failed")
 
     assert dedupe.begin([OTHER_BODY]) == Known(fresh=(0,))
 
 
-def test_only_what_is_durable_is_held(dedupe: Dedupe) -> None:
+def test_only_what_is_durable_is_held(dedupe: KnownIds) -> None:
     """An id that was only seen would have its retry answered as a duplicate of nothing."""
     for number in range(10):
         dedupe.begin([an_identity(f"evt_{number}")])
@@ -116,7 +116,7 @@ def test_only_what_is_durable_is_held(dedupe: Dedupe) -> None:
     assert len(dedupe) == 2
 
 
-def test_a_late_acknowledgement_counts(dedupe: Dedupe) -> None:
+def test_a_late_acknowledgement_counts(dedupe: KnownIds) -> None:
     """It was given up, and then the broker had written it after all."""
     dedupe.begin([EVENT])
     dedupe.settled(EVENT, "failed")
@@ -126,7 +126,7 @@ def test_a_late_acknowledgement_counts(dedupe: Dedupe) -> None:
     assert dedupe.begin([EVENT]) == Known()
 
 
-def test_what_is_spooled_becomes_committed_and_never_goes_back(dedupe: Dedupe) -> None:
+def test_what_is_spooled_becomes_committed_and_never_goes_back(dedupe: KnownIds) -> None:
     dedupe.settled(EVENT, "spooled")
     assert not dedupe.committed_before(EVENT)
 
@@ -137,7 +137,7 @@ def test_what_is_spooled_becomes_committed_and_never_goes_back(dedupe: Dedupe) -
     assert dedupe.begin([EVENT]) == Known(spooled=False)
 
 
-def test_of_two_bodies_the_first_one_stands(dedupe: Dedupe) -> None:
+def test_of_two_bodies_the_first_one_stands(dedupe: KnownIds) -> None:
     dedupe.settled(EVENT, "spooled")
     dedupe.settled(OTHER_BODY, "committed")
 
@@ -147,7 +147,7 @@ def test_of_two_bodies_the_first_one_stands(dedupe: Dedupe) -> None:
 
 
 @pytest.mark.parametrize(("source", "window_s"), WINDOWS.items())
-def test_a_window_is_the_source_s_own(dedupe: Dedupe, clock: Clock, source: str, window_s: float) -> None:
+def test_a_window_is_the_source_s_own(dedupe: KnownIds, clock: Clock, source: str, window_s: float) -> None:
     event = an_identity(source=source)
     dedupe.settled(event, "committed")
 
@@ -157,7 +157,7 @@ def test_a_window_is_the_source_s_own(dedupe: Dedupe, clock: Clock, source: str,
     assert dedupe.begin([event]) == Known(fresh=(0,))
 
 
-def test_after_its_window_an_id_may_have_another_body(dedupe: Dedupe, clock: Clock) -> None:
+def test_after_its_window_an_id_may_have_another_body(dedupe: KnownIds, clock: Clock) -> None:
     dedupe.settled(EVENT, "committed")
     clock.s += WINDOW_S
 
@@ -168,7 +168,7 @@ def test_after_its_window_an_id_may_have_another_body(dedupe: Dedupe, clock: Clo
     assert dedupe.begin([EVENT]) == Known(conflict=True)
 
 
-def test_what_is_spooled_is_not_forgotten_however_long(dedupe: Dedupe, clock: Clock) -> None:
+def test_what_is_spooled_is_not_forgotten_however_long(dedupe: KnownIds, clock: Clock) -> None:
     dedupe.settled(EVENT, "spooled")
     clock.s += 100 * WINDOW_S
     for number in range(100):
@@ -177,7 +177,7 @@ def test_what_is_spooled_is_not_forgotten_however_long(dedupe: Dedupe, clock: Cl
     assert dedupe.begin([EVENT]) == Known(spooled=True)
 
 
-def test_the_window_of_what_was_spooled_begins_when_it_is_committed(dedupe: Dedupe, clock: Clock) -> None:
+def test_the_window_of_what_was_spooled_begins_when_it_is_committed(dedupe: KnownIds, clock: Clock) -> None:
     dedupe.settled(EVENT, "spooled")
     clock.s += 100 * WINDOW_S
 
@@ -189,13 +189,13 @@ def test_the_window_of_what_was_spooled_begins_when_it_is_committed(dedupe: Dedu
     assert dedupe.begin([EVENT]) == Known(fresh=(0,))
 
 
-def test_sources_are_strangers(dedupe: Dedupe) -> None:
+def test_sources_are_strangers(dedupe: KnownIds) -> None:
     dedupe.settled(EVENT, "committed")
 
     assert dedupe.begin([an_identity(source="short")]) == Known(fresh=(0,))
 
 
-def test_a_source_that_is_not_configured_any_more_can_still_be_settled(dedupe: Dedupe) -> None:
+def test_a_source_that_is_not_configured_any_more_can_still_be_settled(dedupe: KnownIds) -> None:
     """Its events may stand in the spool."""
     gone = an_identity(source="gone")
 
@@ -205,7 +205,7 @@ def test_a_source_that_is_not_configured_any_more_can_still_be_settled(dedupe: D
     assert dedupe.committed_before(gone)
 
 
-async def test_events_of_one_delivery_are_looked_at_one_by_one(dedupe: Dedupe) -> None:
+async def test_events_of_one_delivery_are_looked_at_one_by_one(dedupe: KnownIds) -> None:
     committed, spooled, pending, new = (an_identity(f"dlv/{number}") for number in range(4))
     dedupe.settled(committed, "committed")
     dedupe.settled(spooled, "spooled")
@@ -218,7 +218,7 @@ async def test_events_of_one_delivery_are_looked_at_one_by_one(dedupe: Dedupe) -
 
 
 @pytest.mark.parametrize("state", [None, "committed", "spooled"])
-async def test_a_delivery_that_clashes_registers_nothing(dedupe: Dedupe, state: Settled | None) -> None:
+async def test_a_delivery_that_clashes_registers_nothing(dedupe: KnownIds, state: Settled | None) -> None:
     """Its other events would be pending for ever."""
     dedupe.begin([EVENT])
     if state is not None:
@@ -230,13 +230,13 @@ async def test_a_delivery_that_clashes_registers_nothing(dedupe: Dedupe, state: 
     assert dedupe.begin([an_identity("new")]) == Known(fresh=(0,))
 
 
-async def test_one_id_twice_in_a_delivery_loses_neither(dedupe: Dedupe) -> None:
+async def test_one_id_twice_in_a_delivery_loses_neither(dedupe: KnownIds) -> None:
     """A bug of a profile, which must not cost an event."""
     assert dedupe.begin([EVENT, EVENT]).fresh == (0, 1)
 
 
 @pytest.mark.parametrize("reason", get_args(Reason))
-def test_a_parked_delivery_is_known_whatever_it_was_parked_for(dedupe: Dedupe, reason: Reason) -> None:
+def test_a_parked_delivery_is_known_whatever_it_was_parked_for(dedupe: KnownIds, reason: Reason) -> None:
     parked = an_identity(reason=reason)
     assert dedupe.begin([parked]) == Known(fresh=(0,))
     dedupe.settled(parked, "committed")
@@ -245,13 +245,13 @@ def test_a_parked_delivery_is_known_whatever_it_was_parked_for(dedupe: Dedupe, r
 
 
 @pytest.mark.parametrize("state", ["committed", "spooled"])
-def test_a_spooled_parked_delivery_is_known_too(dedupe: Dedupe, state: Settled) -> None:
+def test_a_spooled_parked_delivery_is_known_too(dedupe: KnownIds, state: Settled) -> None:
     dedupe.settled(PARKED, state)
 
     assert dedupe.begin([PARKED]) == Known(spooled=state == "spooled")
 
 
-async def test_a_retry_of_a_pending_parked_delivery_attaches(dedupe: Dedupe) -> None:
+async def test_a_retry_of_a_pending_parked_delivery_attaches(dedupe: KnownIds) -> None:
     dedupe.begin([PARKED])
 
     known = dedupe.begin([PARKED])
@@ -261,14 +261,14 @@ async def test_a_retry_of_a_pending_parked_delivery_attaches(dedupe: Dedupe) -> 
     assert [await future for future in known.pending] == ["committed"]
 
 
-def test_a_repaired_body_after_a_parked_one_is_an_event(dedupe: Dedupe) -> None:
+def test_a_repaired_body_after_a_parked_one_is_an_event(dedupe: KnownIds) -> None:
     dedupe.settled(PARKED, "committed")
 
     assert dedupe.begin([OTHER_BODY]) == Known(fresh=(0,))
     assert dedupe.begin([PARKED_OTHER_BODY]) == Known(fresh=(0,))
 
 
-def test_parked_bodies_of_one_webhook_id_do_not_clash(dedupe: Dedupe) -> None:
+def test_parked_bodies_of_one_webhook_id_do_not_clash(dedupe: KnownIds) -> None:
     dedupe.begin([PARKED])
     assert dedupe.begin([PARKED_OTHER_BODY]) == Known(fresh=(0,))
     dedupe.settled(PARKED_OTHER_BODY, "committed")
@@ -278,7 +278,7 @@ def test_parked_bodies_of_one_webhook_id_do_not_clash(dedupe: Dedupe) -> None:
     assert dedupe.begin([PARKED_OTHER_BODY]) == Known()
 
 
-def test_the_retry_of_a_conflict_is_recognised(dedupe: Dedupe) -> None:
+def test_the_retry_of_a_conflict_is_recognised(dedupe: KnownIds) -> None:
     dedupe.settled(EVENT, "committed")
     conflict = OTHER_BODY._replace(reason="id_conflict")
     assert dedupe.begin([OTHER_BODY]).conflict
@@ -290,7 +290,7 @@ def test_the_retry_of_a_conflict_is_recognised(dedupe: Dedupe) -> None:
     assert dedupe.begin([EVENT]) == Known()
 
 
-def test_what_is_found_in_a_topic_is_known(dedupe: Dedupe) -> None:
+def test_what_is_found_in_a_topic_is_known(dedupe: KnownIds) -> None:
     dedupe.recalled(EVENT, START_S - WINDOW_S + 1)
     dedupe.recalled(PARKED, START_S)
 
@@ -307,21 +307,21 @@ def test_what_is_found_in_a_topic_is_known(dedupe: Dedupe) -> None:
         (an_identity(source="stranger"), START_S),
     ],
 )
-def test_what_is_too_old_or_not_ours_is_not_recalled(dedupe: Dedupe, identity: Identity, at_s: float) -> None:
+def test_what_is_too_old_or_not_ours_is_not_recalled(dedupe: KnownIds, identity: Identity, at_s: float) -> None:
     dedupe.recalled(identity, at_s)
 
     assert len(dedupe) == 0
 
 
 @pytest.mark.parametrize("at_s", [START_S + 1e6, 1e18])
-def test_a_receipt_in_the_future_counts_as_now(dedupe: Dedupe, clock: Clock, at_s: float) -> None:
+def test_a_receipt_in_the_future_counts_as_now(dedupe: KnownIds, clock: Clock, at_s: float) -> None:
     dedupe.recalled(EVENT, at_s)
 
     clock.s += WINDOW_S
     assert dedupe.begin([EVENT]) == Known(fresh=(0,))
 
 
-def test_recall_does_not_shorten_a_window(dedupe: Dedupe, clock: Clock) -> None:
+def test_recall_does_not_shorten_a_window(dedupe: KnownIds, clock: Clock) -> None:
     dedupe.settled(EVENT, "committed")
 
     dedupe.recalled(EVENT, START_S - WINDOW_S / 2)
@@ -330,7 +330,7 @@ def test_recall_does_not_shorten_a_window(dedupe: Dedupe, clock: Clock) -> None:
     assert dedupe.begin([EVENT]) == Known()
 
 
-def test_recall_finds_that_what_is_spooled_was_written(dedupe: Dedupe, clock: Clock) -> None:
+def test_recall_finds_that_what_is_spooled_was_written(dedupe: KnownIds, clock: Clock) -> None:
     """The process died between the acknowledgement and the removal; the drain must not write it again."""
     dedupe.settled(EVENT, "spooled")
 
@@ -341,7 +341,7 @@ def test_recall_finds_that_what_is_spooled_was_written(dedupe: Dedupe, clock: Cl
     assert dedupe.begin([EVENT]) == Known()
 
 
-def test_recall_leaves_another_body_that_is_newer(dedupe: Dedupe) -> None:
+def test_recall_leaves_another_body_that_is_newer(dedupe: KnownIds) -> None:
     dedupe.settled(EVENT, "spooled")
 
     dedupe.recalled(OTHER_BODY, START_S)
@@ -350,7 +350,7 @@ def test_recall_leaves_another_body_that_is_newer(dedupe: Dedupe) -> None:
     assert not dedupe.committed_before(EVENT)
 
 
-async def test_recall_does_not_end_what_is_pending(dedupe: Dedupe) -> None:
+async def test_recall_does_not_end_what_is_pending(dedupe: KnownIds) -> None:
     dedupe.begin([EVENT])
 
     dedupe.recalled(EVENT, START_S)
@@ -364,7 +364,7 @@ async def test_recall_does_not_end_what_is_pending(dedupe: Dedupe) -> None:
 
 def test_what_goes_before_its_time_is_counted(clock: Clock) -> None:
     early: list[None] = []
-    dedupe = Dedupe(windows_s=WINDOWS, capacity=10, now=clock, evicted_early=lambda: early.append(None))
+    dedupe = KnownIds(windows_s=WINDOWS, capacity=10, now=clock, evicted_early=lambda: early.append(None))
 
     for number in range(13):
         dedupe.settled(an_identity(f"evt_{number}"), "committed")
@@ -375,7 +375,7 @@ def test_what_goes_before_its_time_is_counted(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("s", [-1.0, 0.0, 4_294_967_295.0, 1e12])
-def test_a_clock_that_is_out_of_its_mind_stops_nothing(dedupe: Dedupe, clock: Clock, s: float) -> None:
+def test_a_clock_that_is_out_of_its_mind_stops_nothing(dedupe: KnownIds, clock: Clock, s: float) -> None:
     clock.s = s
 
     dedupe.begin([EVENT])
@@ -384,7 +384,7 @@ def test_a_clock_that_is_out_of_its_mind_stops_nothing(dedupe: Dedupe, clock: Cl
     assert dedupe.committed_before(EVENT)
 
 
-async def test_an_index_keeps_no_future_of_those_who_have_left(dedupe: Dedupe) -> None:
+async def test_an_index_keeps_no_future_of_those_who_have_left(dedupe: KnownIds) -> None:
     """A write may stay unknown for long, and its sender retries all the time."""
     dedupe.begin([EVENT])
 
