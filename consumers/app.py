@@ -30,13 +30,12 @@ from bridge.runtime.metrics import IngressMetrics, LoopLag
 from consumers.api import Consumer
 from consumers.postgres.jobs import Jobs
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
-from consumers.runtime.client import Timing, open_transport
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.settler import Settler
 from consumers.runtime.start_checks import check_start
-from consumers.runtime.subscriber import Subscriber
-from consumers.runtime.watchdog import Limits
+from consumers.runtime.subscriber import Limits, Subscriber
+from consumers.runtime.transport import Timing, open_transport
 from consumers.settings import MARGIN_S, ConsumerSettings
 
 log = structlog.get_logger()

@@ -53,7 +53,7 @@ from bridge.settings import RegistryAddress
 from consumers.api import Batches, Consumer, Context, Placed, Setup
 from consumers.postgres.pool import Database, open_database
 from consumers.postgres.tables import migrate_tables
-from consumers.runtime import operator, parked
+from consumers.runtime import operator, parking
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.settler import Settler
@@ -210,8 +210,8 @@ class Running:
             while any(each.release_requested_at for each in await self._parked_keys(key)):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(_POLL_S)
 
-    async def _parked_keys(self, key: str) -> list[parked.ParkedKey]:
-        return [each for each in await parked.list_parked(self._database, self._consumer.group) if each.key == key]
+    async def _parked_keys(self, key: str) -> list[parking.ParkedKey]:
+        return [each for each in await parking.list_parked(self._database, self._consumer.group) if each.key == key]
 
     async def parked(self) -> list[Parked]:
         """Return the records that are set aside, in order."""

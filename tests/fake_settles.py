@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime.settles import Adoption
+from consumers.runtime.subscriber import Adoption
 
 
 class FakeSettles:

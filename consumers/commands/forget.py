@@ -14,7 +14,7 @@ from consumers.commands.installed import Chosen, choose
 from consumers.commands.members import refuse_members
 from consumers.commands.parked_options import decision_options, json_option, name_argument
 from consumers.runtime.groups import open_group
-from consumers.runtime.progress import Forgotten, forget_group
+from consumers.runtime.operator import Forgotten, forget_group
 
 
 @click.command()

@@ -23,10 +23,9 @@ from consumers.commands.installed import Chosen, choose
 from consumers.commands.members import refuse_members
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import migrate_tables, pending_tables
-from consumers.runtime.decisions import import_decisions
 from consumers.runtime.groups import GroupView, open_group
-from consumers.runtime.past import audit_going_on, refuse_past
-from consumers.runtime.progress import audit_placing, lock, parked_from, place, standings
+from consumers.runtime.operator import audit_placing, import_decisions, lock, parked_from, place, standings
+from consumers.runtime.start_checks import audit_going_on, refuse_past
 
 EARLIEST, LATEST = "earliest", "latest"
 Begin = str | datetime | int

@@ -15,7 +15,7 @@ from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
 from consumers.runtime.groups import GroupState, open_group
-from consumers.runtime.progress import standings
+from consumers.runtime.operator import standings
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,9 @@ from consumers.commands.parked_options import (
     where_option,
 )
 from consumers.commands.screen import print_table
-from consumers.runtime.decisions import export
-from consumers.runtime.operator import opened_at
-from consumers.runtime.parked import LIST_MAX, ParkedKey, WaitingEvent, list_parked
-from consumers.runtime.parked import show as waiting
+from consumers.runtime.operator import export, opened_at
+from consumers.runtime.parking import LIST_MAX, ParkedKey, WaitingEvent, list_parked
+from consumers.runtime.parking import show as waiting
 
 _TIME = "%Y-%m-%d %H:%M:%SZ"
 

@@ -28,7 +28,7 @@ from consumers.commands.parked_options import (
 from consumers.postgres.pool import Database
 from consumers.runtime import operator
 from consumers.runtime.operator import Decision
-from consumers.runtime.parked import Filters
+from consumers.runtime.parking import Filters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Order = Callable[[Database], Awaitable[list[Decision]]]

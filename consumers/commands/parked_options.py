@@ -10,7 +10,7 @@ import click
 from bridge.errors import ConfigError
 from bridge.runtime.command_line import audit_options
 from consumers.api import Consumer
-from consumers.runtime.parked import Filters
+from consumers.runtime.parking import Filters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Collection
 
 from bridge.kafka.transport import Place
-from consumers.runtime.claims import Claim
-from consumers.runtime.ledger import Ledger
+from consumers.runtime.ledger import Claim, Ledger
 from consumers.runtime.share import Share
 
 

@@ -12,10 +12,9 @@ from bridge.runtime.failpoints import WHILE_RELEASING, hit
 from consumers.api import Outgoing
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
-from consumers.runtime.claims import mark_release
 from consumers.runtime.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Park, Retry
 from consumers.runtime.key_lanes import After, Next
-from consumers.runtime.ledger import FencedError, Settlement
+from consumers.runtime.ledger import FencedError, Settlement, mark_release
 from consumers.runtime.parking import ParkedEvent
 from consumers.runtime.parts import Parts
 from consumers.runtime.share import Lane, Share

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.api import BATCH_RECORDS
-from consumers.runtime.claims import Claim, Ended
+from consumers.runtime.ledger import Claim, Ended
 from consumers.runtime.parking import ParkingFullError, key_text
 from consumers.runtime.window import Mark, Window
 

@@ -9,7 +9,7 @@ import structlog
 
 from bridge.errors import BridgeError
 from bridge.kafka.transport import Place
-from consumers.runtime.claims import Claim
+from consumers.runtime.ledger import Claim
 from consumers.runtime.share import Share
 from consumers.runtime.tally import Tally
 

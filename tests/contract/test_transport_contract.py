@@ -14,7 +14,7 @@ from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
 from bridge.kafka.supervisor import KafkaProducer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
-from consumers.runtime.client import Timing, open_transport
+from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Topics
 from tests.fake_transport import FakeKafka, FakeTransport
 from tests.kafka import HANG_S, ready_producer, reset_connections, until

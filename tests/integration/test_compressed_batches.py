@@ -12,8 +12,8 @@ from confluent_kafka import Producer
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import ReadError, open_reader, open_tail
 from bridge.kafka.transport import Place, TransportError
-from consumers.runtime.client import Timing, open_transport
 from consumers.runtime.groups import open_group
+from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.kafka import HANG_S, configure_topic, read_all
 

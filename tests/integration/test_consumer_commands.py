@@ -17,7 +17,7 @@ from bridge.dev.ports import free_port
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
-from consumers.runtime.client import open_transport
+from consumers.runtime.transport import open_transport
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place, TransportError
-from consumers.runtime.client import Timing, open_transport
+from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, Topics
 from tests.kafka import HANG_S, killed, paused, ready_producer, until
 
@@ -303,7 +303,7 @@ async def test_questions_to_a_frozen_broker_end_with_no_answer(
     cluster: Cluster, topics: Topics, topic: str, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library's commit has no end, nor has its question for offsets."""
-    monkeypatch.setattr("consumers.runtime.client.ANSWER_S", 0.5)
+    monkeypatch.setattr("consumers.runtime.transport.ANSWER_S", 0.5)
     first = Place(topic, 0)
     async with ours(topics, topic, group) as transport, paused(cluster):
         for ask in (transport.commit({first: 1}), transport.committed([first]), transport.bounds([first])):

@@ -11,9 +11,8 @@ import pytest
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database, open_database
-from consumers.runtime.claims import Claim, Ended
-from consumers.runtime.ledger import FencedError, Ledger
-from consumers.runtime.progress import forget_group
+from consumers.runtime.ledger import Claim, Ended, FencedError, Ledger
+from consumers.runtime.operator import forget_group
 from tests.ledger import GROUP, PLACE, an_entry, effects_table, ledger_database, rows, until_waiting
 
 OTHER = Place(PLACE.topic, 4)

@@ -13,10 +13,8 @@ from bridge.errors import ConfigError, PermanentError, TransientError
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate, pending, read_migrations
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime import parking
-from consumers.runtime.decisions import export, import_decisions
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.operator import drop_key, retry, skip
-from consumers.runtime.progress import forget_group, lock, place
+from consumers.runtime.operator import drop_key, export, forget_group, import_decisions, lock, place, retry, skip
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 from tests.postgres import EmbeddedPostgres, execute
 

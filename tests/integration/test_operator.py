@@ -14,11 +14,21 @@ from bridge.errors import ConfigError
 from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
-from consumers.runtime.decisions import export, import_decisions
 from consumers.runtime.ledger import FencedError, Ledger
-from consumers.runtime.operator import Decision, drop_key, retry, skip
-from consumers.runtime.parked import Filters, list_parked, show
-from consumers.runtime.progress import audit_placing, forget_group, lock, place, standings
+from consumers.runtime.operator import (
+    Decision,
+    audit_placing,
+    drop_key,
+    export,
+    forget_group,
+    import_decisions,
+    lock,
+    place,
+    retry,
+    skip,
+    standings,
+)
+from consumers.runtime.parking import Filters, list_parked, show
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, digest, ledger_database, rows, until_waiting
 
 TOPIC = PLACE.topic

@@ -12,8 +12,7 @@ import pytest
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
-from consumers.runtime.claims import Ended, mark_release
-from consumers.runtime.ledger import Ledger, Settlement
+from consumers.runtime.ledger import Ended, Ledger, Settlement, mark_release
 from consumers.runtime.operator import drop_key, retry, skip
 from consumers.runtime.parking import (
     Census,

@@ -18,13 +18,10 @@ from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
 from bridge.kafka.supervisor import KafkaProducer
 from bridge.kafka.transport import Place, Transport
-from consumers.runtime import client
-from consumers.runtime.adoption import StartPolicy
-from consumers.runtime.client import Timing, open_transport
+from consumers.runtime import transport
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.settles import Adoption
-from consumers.runtime.subscriber import Subscriber
-from consumers.runtime.watchdog import Limits
+from consumers.runtime.subscriber import Adoption, Limits, StartPolicy, Subscriber
+from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, Topics
 from tests.fake_settles import FakeSettles
 from tests.kafka import HANG_S, killed, ready_producer, until
@@ -150,7 +147,7 @@ async def test_a_topic_that_is_made_later_is_read_before_the_metadata_are_old(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker may learn of a new topic after the member has asked it; its group has nothing to hand out then."""
-    monkeypatch.setattr(client, "METADATA_MAX_AGE_MS", 3_600_000)
+    monkeypatch.setattr(transport, "METADATA_MAX_AGE_MS", 3_600_000)
     late = replace(group, topic=f"{group.topic}-late")
 
     async with late.running() as (subscriber, _):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from consumers.runtime.missing_topics import LOOK_MAX_S, LOOK_S, MissingTopics
+from consumers.runtime.transport import LOOK_MAX_S, LOOK_S, MissingTopics
 
 
 @dataclass

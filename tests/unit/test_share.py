@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime.claims import Claim
+from consumers.runtime.ledger import Claim
 from consumers.runtime.share import Share
 
 NOTHING = Claim(1, 0, None, None, frozenset(), frozenset(), deaths=0, attempt_offset=None, attempts=0)

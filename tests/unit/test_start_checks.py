@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
-from consumers.runtime.progress import Progress
+from consumers.runtime.operator import Progress
 from consumers.runtime.start_checks import judge_last_records, judge_start
 
 PLACE = Place("drx.prescriptions.v1", 3)

@@ -9,10 +9,8 @@ from contextlib import asynccontextmanager
 from prometheus_client import CollectorRegistry
 
 from bridge.kafka.transport import Place
-from consumers.runtime.adoption import StartPolicy
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.subscriber import Subscriber
-from consumers.runtime.watchdog import Limits
+from consumers.runtime.subscriber import Limits, StartPolicy, Subscriber
 from tests.fake_settles import FakeSettles
 from tests.fake_transport import FakeKafka, FakeTransport
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime import adoption
-from consumers.runtime.settles import Adoption
+from consumers.runtime import subscriber
+from consumers.runtime.subscriber import Adoption
 from tests.component.subscriber.group import A, B, Group, turns, until
 
 
@@ -33,7 +33,7 @@ async def test_a_claim_that_fails_is_not_repeated_at_once(group: Group, monkeypa
         delays.append(delay_s)
         group.settles.away = len(delays) < 8
 
-    monkeypatch.setattr(adoption.Adopter.__init__, "__kwdefaults__", {"sleep": sleep})
+    monkeypatch.setattr(subscriber.Adopter.__init__, "__kwdefaults__", {"sleep": sleep})
     group.gives = [A]
     group.settles.away = True
 

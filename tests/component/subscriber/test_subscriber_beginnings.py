@@ -8,8 +8,7 @@ from structlog.testing import capture_logs
 from bridge.errors import ConfigError
 from bridge.kafka.transport import Place
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
-from consumers.runtime.adoption import StartPolicy
-from consumers.runtime.settles import Adoption
+from consumers.runtime.subscriber import Adoption, StartPolicy
 from tests.component.subscriber.group import A, B, Group, turns, until
 
 

@@ -8,8 +8,8 @@ from collections.abc import Collection
 import pytest
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime import membership, subscriber
-from consumers.runtime.watchdog import Limits
+from consumers.runtime import subscriber
+from consumers.runtime.subscriber import Limits
 from tests.component.subscriber.group import A, B, Group, turns, until
 from tests.fake_transport import FakeTransport
 
@@ -49,7 +49,7 @@ async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
         delays.append(most)
         return 0.0
 
-    monkeypatch.setattr(subscriber, "RETRY_MAX_S", 0.08)
+    monkeypatch.setattr(subscriber, "CLIENT_RETRY_MAX_S", 0.08)
     monkeypatch.setattr("consumers.runtime.subscriber.random.uniform", shortest)
     async with group.running():
         while len(delays) < 5:
@@ -118,7 +118,7 @@ async def test_a_partition_without_an_offset_that_came_back_during_a_poll_fails_
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The poll asked on behalf of the tenure before; in this one nothing is sought yet."""
-    monkeypatch.setattr(membership, "POLL_S", 0.2)
+    monkeypatch.setattr(subscriber, "POLL_S", 0.2)
     group.kafka.refuses += ["not_member"] * 1_000
     async with group.running():
         await until(lambda: set(group.settles.marks) == {A, B})

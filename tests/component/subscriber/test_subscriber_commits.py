@@ -6,8 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from consumers.runtime.settles import Adoption
-from consumers.runtime.watchdog import Limits
+from consumers.runtime.subscriber import Adoption, Limits
 from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
 
 

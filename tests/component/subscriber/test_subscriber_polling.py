@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumers.runtime import membership
+from consumers.runtime import subscriber
 from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
 
 
@@ -37,12 +37,12 @@ async def test_room_is_noticed_long_before_a_poll_without_records_ends(
         group.settles.full = {A}
         group.kafka.add(A, "a")
         await turns(group)
-        monkeypatch.setattr(membership, "POLL_S", 2 * HANG_S)
+        monkeypatch.setattr(subscriber, "POLL_S", 2 * HANG_S)
         await turns(group)
         group.settles.full = set()
 
         await until(lambda: group.settles.ids(A) == ["a"])
-        monkeypatch.setattr(membership, "POLL_S", 0.02)
+        monkeypatch.setattr(subscriber, "POLL_S", 0.02)
         group.kafka.add(B, "b")  # which ends the poll that is out
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 
 from bridge.kafka.transport import Place
-from consumers.runtime.watchdog import Limits
+from consumers.runtime.subscriber import Limits
 from tests.component.subscriber.group import A, B, Group, until
 
 

@@ -8,7 +8,8 @@ only called where it cannot wait, and what is private to aiokafka is touched; it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,41 @@ from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import consumed, end_consumer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, Transport, TransportError
-from consumers.runtime.missing_topics import MissingTopics
+
+# A broker that lags behind the others knows a new topic within this time.
+LOOK_S = 1.0
+# A topic that is away for long costs its brokers, and the log, no more than this.
+LOOK_MAX_S = 10.0
+
+
+class MissingTopics:
+    """Watches one client.
+
+    A member that leads its group hands out what its own metadata know: nothing of a topic of which the broker that it
+    asked has not heard yet, though another has.
+    """
+
+    def __init__(self, client: Any, topics: Sequence[str], *, now: Callable[[], float] = time.monotonic) -> None:
+        """Take a client that was told to keep the metadata of `topics`."""
+        self._client = client
+        self._topics = topics
+        self._now = now
+        self._wait_s = LOOK_S
+        self._look_at = now()
+
+    def look(self) -> None:
+        """Have the metadata renewed in the background if they lack a topic; to be called often."""
+        now = self._now()
+        if now < self._look_at:
+            return
+        known = all(self._client.cluster.partitions_for_topic(topic) for topic in self._topics)
+        if known:
+            self._wait_s = LOOK_S
+        self._look_at = now + self._wait_s
+        if not known:
+            self._client.force_metadata_update()
+            self._wait_s = min(2 * self._wait_s, LOOK_MAX_S)
+
 
 FETCH_MAX_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_MAX_BYTES = 1024 * 1024
