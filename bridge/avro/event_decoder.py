@@ -14,9 +14,13 @@ from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecor
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA
 from bridge.kafka.transport import ConsumedRecord
-from bridge.registry.client import RegistryClient, open_client
-from bridge.registry.client_credentials import read_credentials
-from bridge.registry.client_errors import RegistryRefusedError, RegistryUnavailableError
+from bridge.registry.client import (
+    RegistryClient,
+    RegistryRefusedError,
+    RegistryUnavailableError,
+    open_client,
+    read_credentials,
+)
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 

@@ -15,8 +15,7 @@ from bridge.avro.event_decoder import RegistryAddress
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, ConfigError, NotDurableError
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import open_client
-from bridge.registry.client_credentials import read_credentials
+from bridge.registry.client import open_client, read_credentials
 from bridge.registry.ids import newest, resolve_ids, wanted
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE

@@ -16,10 +16,8 @@ from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.secrets import load
 from bridge.ingress.signatures import KeySlot
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import open_client
-from bridge.registry.client_credentials import read_credentials
-from bridge.registry.client_errors import IdsMissingError, RegistryUnavailableError
-from bridge.registry.ids import newest, resolve_ids, wanted, wrong_ids
+from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials
+from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.settings import Registry, Settings, Source, refused
 

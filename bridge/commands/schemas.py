@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from bridge.registry.audit import findings
-from bridge.registry.lint import Finding
 from bridge.registry.loader import read_lock, read_schemas, schemas_root, write_lock
+from bridge.registry.rules import Finding, findings
 from bridge.runtime.command_line import LazyGroup
 
 # Verbs that talk to a registry, imported only when they run.

@@ -11,9 +11,7 @@ import click
 
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import RegistryClient, open_client
-from bridge.registry.client_credentials import read_credentials
-from bridge.registry.client_errors import RegistryRefusedError
+from bridge.registry.client import RegistryClient, RegistryRefusedError, open_client, read_credentials
 from bridge.registry.ids import Wanted, read_ids, wanted, write_ids
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audited

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from pathlib import Path
 
 import click
 from aiohttp import web
 
 from bridge.errors import ConfigError
 from bridge.registry.loader import bundled
-from bridge.registry.server import registry_app
-from bridge.registry.store import Store
-from bridge.registry.store_open import open_store
 from bridge.runtime.lifecycle import INTERRUPTED, stop_on_signals
 
 # Requests take milliseconds; a client that stalls must not hold up a stop.
@@ -29,23 +25,26 @@ DRAIN_S = 2.0
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
-@click.option(
-    "--file",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Keeps what others register; without it that is gone after a stop.",
-)
 @click.option("--read-only", is_flag=True, help="Take nothing new.")
-def serve(*, host: str, port: int, path: Path | None, read_only: bool) -> int:
-    """Serve the bundled schemas, and what others register, as a Confluent-compatible registry until SIGTERM."""
-    came = asyncio.run(_serve(open_store(bundled(), path=path, read_only=read_only), host, port))
+def serve(*, host: str, port: int, read_only: bool) -> int:
+    """Serve the bundled schemas as a Confluent-compatible registry until SIGTERM.
+
+    What others register is kept in memory.
+    """
+    try:
+        from bridge.registry.server import EmbeddedRegistry, registry_app  # noqa: PLC0415 - needs the extra `dev`
+    except ImportError:
+        msg = "the embedded registry is for development: install the package with its extra `dev`"
+        raise ConfigError(msg) from None
+    app = registry_app(EmbeddedRegistry(bundled(), read_only=read_only))
+    came = asyncio.run(_serve(app, host, port))
     return INTERRUPTED if signal.SIGINT in came[:1] else 0
 
 
-async def _serve(store: Store, host: str, port: int) -> list[signal.Signals]:
+async def _serve(app: web.Application, host: str, port: int) -> list[signal.Signals]:
     stop = asyncio.Event()
     came = stop_on_signals(stop)
-    runner = web.AppRunner(registry_app(store), access_log=None, shutdown_timeout=DRAIN_S)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -31,7 +31,6 @@ class DataDirectory:
         self.path = path
         self.kafka = path / "kafka"
         self.postgres = path / "postgres"
-        self.registry = path / "registry"
         self.spool = path / "spool"
         self.logs = path / "logs"
         self.secrets = path / "secrets"

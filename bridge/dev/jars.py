@@ -1,4 +1,7 @@
-"""Keep the jars of Apache Kafka, exactly those of the lock, in a cache that every data directory shares."""
+"""Keep the jars of Apache Kafka, exactly those of the lock, in a cache that every data directory shares.
+
+`python -m bridge.dev.jars` writes the lock anew, after a change of `COORDINATES`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ from bridge.errors import ConfigError
 
 VARIABLE = "BRIDGE_DEV_CACHE"
 LOCK = Path(__file__).with_name("kafka.lock.toml")
+# `!` takes each project's own choice of its dependencies: without it, log4j's list of tested versions
+# (its dependencyManagement) puts kafka-clients 3.9 beside a 4.3 broker.
+COORDINATES = "org.apache.kafka:kafka_2.13:4.3.1!+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
 # Small files over one repository: latency counts, not bandwidth; as many as a browser opens to one host.
 _DOWNLOADS_AT_ONCE = 6
 # A jar of 12 MB on a slow line; the default of the resolver is 10 s for each read.
@@ -164,3 +170,23 @@ def _download(jar: Jar, context: Any) -> Path:
         msg = f"{jar.coordinate} is not the file of the lock (its SHA-256 differs); it was not kept"
         raise ConfigError(msg)
     return path
+
+
+def relock(path: Path) -> int:
+    """Resolve `COORDINATES` with everything they need into `path`; the number of jars."""
+    from jgo.env._lockfile import LockFile  # noqa: PLC0415 - see `maven_repository`
+    from jgo.maven import MavenContext  # noqa: PLC0415 - as above
+    from jgo.parse import Endpoint  # noqa: PLC0415 - as above
+
+    with tempfile.TemporaryDirectory() as scratch:
+        context = MavenContext(repo_cache=Path(scratch))
+        wanted = [context.create_dependency(part) for part in Endpoint.parse(COORDINATES).coordinates]
+        inputs, transitive = context.resolver.resolve(wanted)
+        used = [*inputs, *(found for found in transitive if found.scope in {"compile", "runtime"})]
+        lock = LockFile.from_resolved_dependencies(used, environment_name="kafka", min_java_version=17)
+        lock.save(path)
+    return len(used)
+
+
+if __name__ == "__main__":
+    relock(LOCK)

@@ -61,9 +61,7 @@ class Service:
 
 def registry_service(directory: DataDirectory, *, port: int) -> Service:
     """Describe the embedded registry."""
-    directory.registry.mkdir(exist_ok=True)
-    file = str(directory.registry / "schemas.json")
-    arguments = ["bridge", "schemas", "serve", "--host", HOST, "--port", str(port), "--file", file]
+    arguments = ["bridge", "schemas", "serve", "--host", HOST, "--port", str(port)]
     child = _child("registry", arguments, directory=directory, settings={})
     return Service(child, port, "/subjects", _REGISTRY_GRACE_S)
 

@@ -1,93 +1,239 @@
-"""Ask a Confluent-compatible registry: schemas of ids met while reading, and look-up and registration of our own."""
+"""Client of a Confluent-compatible schema registry (Confluent, Karapace, Apicurio, or the one in `server`).
+
+`fetch` is for readers: the schema of an id or GUID, from memory, else from the disk cache, else from the registry. An
+id never changes its meaning within one registry, so what was fetched is kept for good; ids of another registry mean
+something else, so the cache has a folder for each. An id that the registry does not know is asked for again at the next
+call: replicas of a registry lag behind its writers, and how long to wait for them is decided by the consumer runtime.
+
+`look_up`, `register`, `holds` and `read_only` are for `schemas push`, `doctor` and a start. Schemas are compared by
+`schemas.meaning`, never by text or fingerprint: registries spell schemas anew, and fingerprints ignore logical types.
+
+Each call is one HTTP request with a deadline, repeated with jitter while the registry fails or is not reached. All
+calls may be repeated: registering the same schema twice gives the same id.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import random
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
 import aiohttp
+from yarl import URL
 
-from bridge.registry.client_cache import DiskCache, Fetched
-from bridge.registry.client_errors import RegistryUnavailableError, SchemaPendingError, SchemaUnknownError
-from bridge.registry.client_missing import Missing
-from bridge.registry.client_rest import NO_REGISTRY, Reply, Rest
-from bridge.registry.store_form import meaning
+from bridge.errors import BridgeError, ConfigError
+from bridge.registry.documents import DamagedFileError, read_document, write_document
+from bridge.registry.schemas import Schema, meaning
 
-Schema = Mapping[str, Any]
-
+CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
+# For one try. A registry answers from memory in milliseconds; longer means it is in trouble.
+TIMEOUT_S: Final = 2.0
+# With the pauses below about ten seconds at worst, after which the caller decides.
+TRIES: Final = 4
+DELAY_FIRST_S: Final = 0.1
+DELAY_MAX_S: Final = 1.0
 # Versions of one subject that are compared one by one when a look-up finds nothing, newest first; ours have few.
 _VERSIONS_MAX: Final = 20
+# Of a registry's message, for one line on an operator's screen.
+_DETAIL_MAX: Final = 500
+_NO_REGISTRY: Final = "what answers there is no schema registry"
+
+
+class RegistryUnavailableError(BridgeError):
+    """No usable answer: away, slow, failing, or not a registry. Nothing is known; the same call may work later."""
+
+    code = "registry_unavailable"
+    retriable = True
+
+    def __init__(self, url: str, why: str = "no answer") -> None:
+        super().__init__(f"registry {url}: {why}")
+
+
+class RegistryRefusedError(BridgeError):
+    """The registry refuses the call, and would refuse it again.
+
+    Attributes:
+        status: HTTP status; what decides.
+        error_code: What the body says, 0 where it says nothing; a hint, as some registries always answer 0.
+        detail: Its message, for an operator; registries speak of schemas, never of records.
+    """
+
+    code = "registry_refused"
+
+    def __init__(self, what: str, *, status: int, error_code: int, detail: str) -> None:
+        super().__init__(f"{what}: the registry answered {status} (error_code {error_code}) {detail}".rstrip())
+        self.status = status
+        self.error_code = error_code
+        self.detail = detail
+
+
+class SchemaUnknownError(BridgeError):
+    """The registry does not know the id (`schema_unknown`), or it is no Avro record (`schema_not_avro`)."""
+
+    code = "schema_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A schema as a registry has it.
+
+    Attributes:
+        id: Its id there; None where it was asked for by GUID and the registry did not say.
+        guid: Its GUID there, or None where the registry has none.
+        schema: Self-contained record.
+    """
+
+    id: int | None
+    guid: UUID | None
+    schema: Schema = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """An answer with a status below 500; `document` is None where the body is no JSON."""
+
+    url: str
+    status: int
+    document: Any
+
+    @property
+    def found(self) -> bool:
+        return self.status < HTTPStatus.MULTIPLE_CHOICES
+
+    @property
+    def missing(self) -> bool:
+        """The thing, or the whole endpoint, is not there; the body's code does not tell which reliably."""
+        return self.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE)
+
+    def fields(self) -> Mapping[str, Any]:
+        """The document if it is an object; RegistryUnavailableError otherwise, for then no registry has answered."""
+        if not isinstance(self.document, dict):
+            raise RegistryUnavailableError(self.url, _NO_REGISTRY)
+        return self.document
+
+    def refusal(self, what: str) -> RegistryRefusedError:
+        said = self.document if isinstance(self.document, dict) else {}
+        error_code, detail = said.get("error_code"), said.get("message")
+        return RegistryRefusedError(
+            what,
+            status=self.status,
+            error_code=error_code if isinstance(error_code, int) else 0,
+            detail=detail[:_DETAIL_MAX] if isinstance(detail, str) else "",
+        )
 
 
 class RegistryClient:
-    """One registry. `fetch` is for readers and keeps what it got; the rest is for pushing and for a start."""
+    """One registry."""
 
-    def __init__(self, rest: Rest, *, cache: DiskCache | None, now: Callable[[], float]) -> None:
-        """Take working parts.
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        credentials: tuple[str, str] | None = None,
+        cache_dir: Path | None = None,
+        timeout_s: float = TIMEOUT_S,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Take a session that the caller closes.
 
         Args:
-            rest: Calls the registry.
-            cache: Outlives the process; None fetches anew after every start.
-            now: Steady clock in seconds.
+            session: Open for as long as this is used.
+            url: Base address, with any path, such as Apicurio's `/apis/ccompat/v7`.
+            credentials: User and password of basic authentication; they win over those in `url`.
+            cache_dir: Keeps fetched schemas over a restart; None fetches anew after every start.
+            timeout_s: For one try, from connecting to the last byte.
+            sleep: Pauses between tries.
+            jitter: Uniform in [0, 1); many clients must not come back at one moment.
         """
-        self.url = rest.url
-        self._rest = rest
-        self._cache = cache
-        self._now = now
+        self.url = plain_url(url)
+        self._session = session
+        self._headers = {"Accept": f"{CONTENT_TYPE}, application/json"}
+        known = URL(url)
+        pair = credentials or ((known.user, known.password or "") if known.user else None)
+        if pair:
+            self._headers["Authorization"] = f"Basic {base64.b64encode(':'.join(pair).encode()).decode()}"
+        self._cache = cache_dir and cache_dir / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._sleep = sleep
+        self._jitter = jitter
         self._known: dict[int | UUID, Fetched] = {}
-        self._missing = Missing()
-        self._flights: dict[int | UUID, asyncio.Task[Fetched]] = {}
+        self._fetches: dict[int | UUID, asyncio.Task[Fetched]] = {}
+
+    async def close(self) -> None:
+        """Cancel the fetches under way."""
+        fetches = list(self._fetches.values())
+        for each in fetches:
+            each.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
 
     async def fetch(self, key: int | UUID) -> Fetched:
-        """Return the schema of an id or GUID: from memory, else from disk, else from the registry, asked once for all.
+        """Return the schema of an id or GUID; concurrent calls for one key share one request.
 
         Raises:
             RegistryUnavailableError: The registry gave no answer.
-            SchemaPendingError: It does not know the id, yet.
-            SchemaUnknownError: It did not know the id all through the grace, or it is no self-contained Avro record.
-            RegistryRefusedError: It lets us not read.
+            SchemaUnknownError: It does not know the id, or the schema is no self-contained Avro record.
+            RegistryRefusedError: It does not let us read.
         """
         known = self._known.get(key)
         if known is not None:
             return known
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = asyncio.create_task(self._load(key))
-            flight.add_done_callback(lambda done: self._landed(key, done))
-        # A reader that gives up must not take the answer from the others.
-        return await asyncio.shield(flight)
+        task = self._fetches.get(key)
+        if task is None:
+            task = self._fetches[key] = asyncio.create_task(self._load(key))
+            task.add_done_callback(lambda done: self._finish(key, done))
+        # A reader that gives up must not cancel the request that others wait for.
+        return await asyncio.shield(task)
 
-    async def close(self) -> None:
-        """End what is still asked for."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+    def _finish(self, key: int | UUID, task: asyncio.Task[Fetched]) -> None:
+        del self._fetches[key]
+        # Asking for the exception marks it as retrieved, also when every reader has given up.
+        if not task.cancelled() and task.exception() is None:
+            self._known[key] = task.result()
+
+    async def _load(self, key: int | UUID) -> Fetched:
+        if self._cache is not None and (kept := await asyncio.to_thread(_read_cached, self._cache, key)) is not None:
+            return kept
+        path = f"schemas/guids/{key}" if isinstance(key, UUID) else f"schemas/ids/{key}"
+        reply = await self._call("GET", path)
+        if reply.missing:
+            raise SchemaUnknownError(SchemaUnknownError.code)
+        if not reply.found:
+            raise reply.refusal(path)
+        fetched = _schema_in(reply, key)
+        if self._cache is not None:
+            await asyncio.to_thread(_write_cached, self._cache, key, fetched)
+        return fetched
 
     async def look_up(self, subject: str, schema: Schema) -> int | None:
         """Return the id that a subject has for a schema that means the same, or None.
 
         Raises:
-            RegistryUnavailableError, RegistryRefusedError: No answer, or one that is no answer to this.
+            RegistryUnavailableError: No answer.
+            RegistryRefusedError: It does not let us look.
         """
-        reply = await self._rest.call("POST", f"subjects/{_quoted(subject)}", body=_posted(schema))
+        path = f"subjects/{quote(subject, safe='')}"
+        reply = await self._call("POST", path, body=_posted(schema))
         if reply.found and (found := _same(reply, schema)) is not None:
             return found
         if not (reply.found or reply.missing):
             raise reply.refusal(subject)
         # Registered in another spelling, which some registries take for another schema.
-        listed = await self._rest.call("GET", f"subjects/{_quoted(subject)}/versions")
+        listed = await self._call("GET", f"{path}/versions")
         numbers = listed.document if listed.found and isinstance(listed.document, list) else []
         for number in sorted((each for each in numbers if isinstance(each, int)), reverse=True)[:_VERSIONS_MAX]:
-            version = await self._rest.call("GET", f"subjects/{_quoted(subject)}/versions/{number}")
+            version = await self._call("GET", f"{path}/versions/{number}")
             if version.found and (found := _same(version, schema)) is not None:
                 return found
         return None
@@ -99,12 +245,12 @@ class RegistryClient:
             RegistryRefusedError: Not compatible (409), invalid, read-only, or not allowed.
             RegistryUnavailableError: No answer, or the id given is that of another schema.
         """
-        reply = await self._rest.call("POST", f"subjects/{_quoted(subject)}/versions", body=_posted(schema))
+        reply = await self._call("POST", f"subjects/{quote(subject, safe='')}/versions", body=_posted(schema))
         if not reply.found:
             raise reply.refusal(subject)
         schema_id = reply.fields().get("id")
         if not isinstance(schema_id, int):
-            raise RegistryUnavailableError(self.url, NO_REGISTRY)
+            raise RegistryUnavailableError(self.url, _NO_REGISTRY)
         text = await self._text(schema_id)
         if text is not None and not _means(text, schema):
             raise RegistryUnavailableError(self.url, f"id {schema_id} was given for {subject} but is another schema")
@@ -117,43 +263,46 @@ class RegistryClient:
 
     async def read_only(self) -> bool:
         """True if the registry says that it takes nothing new; one that has no modes takes everything."""
-        reply = await self._rest.call("GET", "mode")
+        reply = await self._call("GET", "mode")
         return reply.found and str(reply.fields().get("mode", "")).startswith("READONLY")
 
     async def _text(self, schema_id: int) -> str | None:
         path = f"schemas/ids/{schema_id}"
-        reply = await self._rest.call("GET", path)
+        reply = await self._call("GET", path)
         if not (reply.found or reply.missing):
             raise reply.refusal(path)
         text = reply.fields().get("schema") if reply.found else None
         return text if isinstance(text, str) else None
 
-    async def _load(self, key: int | UUID) -> Fetched:
-        if self._cache is not None and (kept := await asyncio.to_thread(self._cache.load, key)) is not None:
-            return kept
-        if not self._missing.fresh(key, now=self._now()):
-            path = f"schemas/guids/{key}" if isinstance(key, UUID) else f"schemas/ids/{key}"
-            reply = await self._rest.call("GET", path)
-            if reply.found:
-                self._missing.forget(key)
-                return await self._keep(key, _fetched(key, reply))
-            if not reply.missing:
-                raise reply.refusal(path)
-            self._missing.note(key, now=self._now())
-        if self._missing.poison(key):
-            raise SchemaUnknownError(SchemaUnknownError.code)
-        raise SchemaPendingError(SchemaPendingError.code)
+    async def _call(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> _Reply:
+        """Try until the registry answers with a status below 500 that is not 429."""
+        for attempt in range(TRIES):
+            if attempt:
+                await self._sleep(min(DELAY_FIRST_S * 2 ** (attempt - 1), DELAY_MAX_S) * (0.5 + self._jitter() / 2))
+            reply = await self._try(method, path, body)
+            if reply is not None:
+                return reply
+        raise RegistryUnavailableError(self.url, f"no answer in {TRIES} tries; is it up, and is the URL right?")
 
-    async def _keep(self, key: int | UUID, fetched: Fetched) -> Fetched:
-        if self._cache is not None:
-            await asyncio.to_thread(self._cache.keep, key, fetched)
-        return fetched
-
-    def _landed(self, key: int | UUID, flight: asyncio.Task[Fetched]) -> None:
-        del self._flights[key]
-        # Asking for the exception marks it as seen, also when every reader has given up.
-        if not flight.cancelled() and flight.exception() is None:
-            self._known[key] = flight.result()
+    async def _try(self, method: str, path: str, body: Mapping[str, Any] | None) -> _Reply | None:
+        headers = self._headers if body is None else {**self._headers, "Content-Type": CONTENT_TYPE}
+        try:
+            async with self._session.request(
+                method,
+                URL(f"{self.url}/{path}", encoded=True),
+                data=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=self._timeout,
+            ) as response:
+                text = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return None
+        try:
+            return _Reply(self.url, response.status, json.loads(text))
+        except (ValueError, RecursionError):
+            return _Reply(self.url, response.status, None)
 
 
 @asynccontextmanager
@@ -162,26 +311,79 @@ async def open_client(
 ) -> AsyncIterator[RegistryClient]:
     """Open a client of the registry at `url`; `cache_dir` keeps fetched schemas over a restart."""
     async with aiohttp.ClientSession() as session:
-        rest = Rest(session, url, credentials=credentials, sleep=asyncio.sleep, jitter=random.random)
-        cache = None if cache_dir is None else DiskCache(cache_dir, rest.url)
-        client = RegistryClient(rest, cache=cache, now=time.monotonic)
+        client = RegistryClient(session, url, credentials=credentials, cache_dir=cache_dir)
         try:
             yield client
         finally:
             await client.close()
 
 
-def _quoted(subject: str) -> str:
-    return quote(subject, safe="")
+def plain_url(url: str) -> str:
+    """Return the address that names a registry: without credentials, query or closing slash.
+
+    Raises:
+        ConfigError: No address that can be asked; the message does not show it, for it may hold a password.
+    """
+    try:
+        parts = URL(url)
+    except ValueError:
+        parts = URL()
+    if parts.scheme not in ("http", "https") or not parts.host:
+        msg = "the registry's URL is not an http address with a host, such as https://registry.example:8081"
+        raise ConfigError(msg)
+    return str(parts.with_user(None).with_query(None).with_fragment(None)).rstrip("/")
+
+
+def read_credentials(username_file: Path | None, password_file: Path | None) -> tuple[str, str] | None:
+    """Return user and password from the first lines of two files, or None where no file is named.
+
+    Raises:
+        ConfigError: Only one is named, or one cannot be read.
+    """
+    if username_file is None and password_file is None:
+        return None
+    if username_file is None or password_file is None:
+        msg = "registry.username_file and registry.password_file go together; one of them is not set"
+        raise ConfigError(msg)
+    return _first_line(username_file), _first_line(password_file)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
+    except (OSError, UnicodeDecodeError):
+        msg = f"{path}: cannot be read; registry.username_file and registry.password_file must name readable files"
+        raise ConfigError(msg) from None
+
+
+def _read_cached(directory: Path, key: int | UUID) -> Fetched | None:
+    """Return what was kept; None if nothing was, or if it is damaged and must be fetched again."""
+    try:
+        kept = read_document(directory / f"{key}.json")
+    except (DamagedFileError, OSError):
+        return None
+    if not isinstance(kept, dict) or not isinstance(kept.get("schema"), dict):
+        return None
+    guid = kept.get("guid")
+    return Fetched(kept.get("id"), UUID(guid) if guid else None, kept["schema"])
+
+
+def _write_cached(directory: Path, key: int | UUID, fetched: Fetched) -> None:
+    """Keep a schema; a full or unwritable disk costs only a fetch after the next start."""
+    guid = None if fetched.guid is None else str(fetched.guid)
+    try:
+        write_document(directory / f"{key}.json", {"id": fetched.id, "guid": guid, "schema": dict(fetched.schema)})
+    except OSError:
+        return
 
 
 def _posted(schema: Schema) -> dict[str, str]:
-    """The kind is left out: Avro is what every registry takes when none is named, and some reject `null`."""
+    """`schemaType` is left out: Avro is what every registry takes when none is named, and some reject `null`."""
     return {"schema": json.dumps(schema, separators=(",", ":"))}
 
 
-def _same(reply: Reply, schema: Schema) -> int | None:
-    """Return the id in a reply that shows the schema we mean; one without the schema's text is taken at its word."""
+def _same(reply: _Reply, schema: Schema) -> int | None:
+    """Return the id in a reply that shows the schema we mean; one without the schema's text is trusted."""
     said = reply.fields()
     schema_id, text = said.get("id"), said.get("schema")
     same = text is None or (isinstance(text, str) and _means(text, schema))
@@ -189,14 +391,13 @@ def _same(reply: Reply, schema: Schema) -> int | None:
 
 
 def _means(text: str, schema: Schema) -> bool:
-    """Compare what schemas say, never their texts: registries spell them anew."""
     try:
         return meaning(json.loads(text)) == meaning(schema)
     except (ValueError, RecursionError):
         return False
 
 
-def _fetched(key: int | UUID, reply: Reply) -> Fetched:
+def _schema_in(reply: _Reply, key: int | UUID) -> Fetched:
     said = reply.fields()
     if (said.get("schemaType") or "AVRO") != "AVRO" or said.get("references"):
         raise SchemaUnknownError("schema_not_avro")
@@ -204,7 +405,7 @@ def _fetched(key: int | UUID, reply: Reply) -> Fetched:
         schema = json.loads(said.get("schema", ""))
         guid = UUID(said["guid"]) if said.get("guid") else None
     except (ValueError, TypeError, AttributeError, RecursionError):
-        raise RegistryUnavailableError(reply.url, NO_REGISTRY) from None
+        raise RegistryUnavailableError(reply.url, _NO_REGISTRY) from None
     if not isinstance(schema, dict):
         raise SchemaUnknownError("schema_not_avro")
     given = said.get("id")

@@ -1,4 +1,8 @@
-"""The ids of our schemas in a foreign registry, kept in a file that is good for that registry alone."""
+"""The ids of our schemas in a foreign registry, kept in a file that is valid for that registry alone.
+
+With the file a start does not need the registry at all, so an outage of the registry cannot stop a bridge that has
+known its ids once. The file maps the digest of a schema to its id: a new release looks up only what is new.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,25 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.registry.client_errors import IdsMissingError
-from bridge.registry.client_rest import plain_url
+from bridge.errors import BridgeError
+from bridge.registry.client import plain_url
+from bridge.registry.documents import DamagedFileError, read_document, write_document
 from bridge.registry.lock import NAMESPACE, Lock, LockedSchema, subject
-from bridge.registry.store_file import DamagedFileError, read_document, write_document
+from bridge.registry.schemas import Schema
 
-Schema = Mapping[str, Any]
+
+class IdsMissingError(BridgeError):
+    """The registry answers but does not hold our schemas; `drx-bridge schemas push` makes the same call work."""
+
+    code = "registry_ids_missing"
+    retriable = True
 
 
 class Registry(Protocol):
-    """What is asked of a registry here; `RegistryClient` is one."""
+    """The calls needed here; `RegistryClient` has them."""
 
     url: str
 
@@ -73,8 +83,7 @@ def newest(lock: Lock) -> list[LockedSchema]:
 async def resolve_ids(schemas: Sequence[Wanted], *, registry: Registry, path: Path | None) -> dict[str, int]:
     """Return record full name -> id in this registry, for every schema.
 
-    A file that has them all is enough: the registry is not asked, so that its outage never touches a bridge that has
-    once known its ids. What is missing is looked up, and kept.
+    Ids that the file lacks are looked up, and kept in it.
 
     Args:
         schemas: What must be known, one per record.
@@ -83,7 +92,7 @@ async def resolve_ids(schemas: Sequence[Wanted], *, registry: Registry, path: Pa
 
     Raises:
         RegistryUnavailableError, IdsMissingError: Not yet; the same call may work later.
-        RegistryRefusedError: The registry lets us not look.
+        RegistryRefusedError: The registry does not let us look.
     """
     known = read_ids(path, registry.url)
     missing = [each for each in schemas if each.digest not in known]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import ConfigError
-from bridge.registry.lock import Lock, Schema, format_lock, full_name, parse_lock, resolve
+from bridge.registry.lock import Lock, format_lock, parse_lock
+from bridge.registry.schemas import Schema, full_name, resolve
 
 LOCK_NAME = "schemas.lock.json"
 

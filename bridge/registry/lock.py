@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
-from uuid import NAMESPACE_OID, UUID, uuid5
-
-from fastavro.schema import fingerprint as avro_fingerprint  # noqa: TID251 -- a door
-from fastavro.schema import parse_schema, to_parsing_canonical_form  # noqa: TID251 -- a door
+from uuid import NAMESPACE_OID, uuid5
 
 from bridge.errors import ConfigError
-
-Schema = Mapping[str, Any]
+from bridge.registry.schemas import Schema, digest, fingerprint, full_name
 
 NAMESPACE = "drx.v1"
 
@@ -112,11 +107,6 @@ class Lock:
         return Lock(tuple(entries))
 
 
-def full_name(schema: Schema) -> str:
-    """Return namespace and name of a named type."""
-    return f"{schema['namespace']}.{schema['name']}" if "namespace" in schema else str(schema["name"])
-
-
 def subject(record: str, topic: str | None = None) -> str:
     """Return the subject of a record on a topic, its default one if none is given (TopicRecordNameStrategy)."""
     return f"{topic or default_topic(record)}-{record}"
@@ -125,54 +115,6 @@ def subject(record: str, topic: str | None = None) -> str:
 def default_topic(record: str) -> str:
     """Return where a record goes unless a site routes it elsewhere."""
     return _TOPICS.get(record, _TOPIC)
-
-
-def fingerprint(schema: Schema) -> str:
-    """Return the SHA-256 of the parsing canonical form (Avro 1.12, "Schema Fingerprints"), lower-case hex."""
-    return str(avro_fingerprint(to_parsing_canonical_form(parse_schema(dict(schema))), "SHA-256"))
-
-
-def digest(schema: Schema) -> str:
-    """Return the SHA-256 of everything a schema says, its attributes in any order, lower-case hex."""
-    return hashlib.sha256(json.dumps(schema, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
-    """Return the schema with each type it names written out where it first occurs.
-
-    Args:
-        schema: A record.
-        named: Full name -> type that `schema` may refer to.
-
-    Raises:
-        ConfigError: Names a type that is not there.
-    """
-    record: dict[str, Any] = _resolve(schema, named, set())
-    return record
-
-
-_PRIMITIVES = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}
-
-
-def _resolve(schema: Any, named: Mapping[str, Schema], seen: set[str]) -> Any:
-    if isinstance(schema, list):
-        return [_resolve(branch, named, seen) for branch in schema]
-    if isinstance(schema, str):
-        if schema in _PRIMITIVES or schema in seen:
-            return schema
-        if schema not in named:
-            message = f"schemas: no type {schema}"
-            raise ConfigError(message)
-        schema = named[schema]
-    resolved = dict(schema)
-    if "name" in schema:
-        seen.add(full_name(schema))
-    for part in ("items", "values"):
-        if part in schema:
-            resolved[part] = _resolve(schema[part], named, seen)
-    if "fields" in schema:
-        resolved["fields"] = [{**each, "type": _resolve(each["type"], named, seen)} for each in schema["fields"]]
-    return resolved
 
 
 def parse_lock(document: Mapping[str, Any]) -> Lock:
@@ -215,13 +157,8 @@ def _entry(schema: Schema, *, version: int, schema_id: int) -> LockedSchema:
         subject=subject(full_name(schema)),
         version=version,
         id=schema_id,
-        guid=str(guid(full_digest)),
+        guid=str(uuid5(NAMESPACE_OID, full_digest)),
         fingerprint=fingerprint(schema),
         digest=full_digest,
         schema=schema,
     )
-
-
-def guid(full_digest: str) -> UUID:
-    """Return the GUID of the schema with this digest."""
-    return uuid5(NAMESPACE_OID, full_digest)

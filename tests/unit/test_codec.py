@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded, Writer, unknown_schema
 from bridge.avro.encoder import EncodeError, compile_encoder, varint
 from bridge.errors import DecodeError
-from bridge.registry.lint import expand
 from bridge.registry.loader import bundled
+from bridge.registry.schemas import expand
 from tests.unit.schema_corpus import values
 
 LOCK = bundled()

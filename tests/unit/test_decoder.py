@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from bridge.avro.codec import Codec, Decoded, Writer
 from bridge.avro.decoder import compile_decoder
 from bridge.avro.encoder import varint
-from bridge.registry.lint import expand
 from bridge.registry.loader import bundled
+from bridge.registry.schemas import expand
 from tests.unit.schema_corpus import values
 
 SCHEMAS = bundled().schemas()

@@ -16,8 +16,8 @@ from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
-from bridge.registry.lint import expand
 from bridge.registry.loader import read_schemas, schemas_root
+from bridge.registry.schemas import expand
 from tests.unit.schema_corpus import values
 
 SCHEMAS = read_schemas(schemas_root())

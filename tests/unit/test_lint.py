@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from bridge.avro.codec import Codec, Writer
 from bridge.avro.encoder import EncodeError
 from bridge.errors import DecodeError
-from bridge.registry.lint import compatibility, expand
 from bridge.registry.loader import read_schemas, schemas_root
+from bridge.registry.rules import compatibility
+from bridge.registry.schemas import expand
 from tests.unit.schema_corpus import values
 
 MICROS = {"type": "long", "logicalType": "timestamp-micros"}

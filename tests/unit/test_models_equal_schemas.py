@@ -16,8 +16,8 @@ from pydantic.fields import FieldInfo
 from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, Digits, Record
-from bridge.registry.lint import expand
 from bridge.registry.loader import read_schemas, schemas_root
+from bridge.registry.schemas import expand
 from tests.unit.schema_corpus import values
 
 SCHEMAS = read_schemas(schemas_root())

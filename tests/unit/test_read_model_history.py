@@ -11,8 +11,8 @@ import orjson
 import pytest
 from hypothesis import given
 
-from bridge.registry.lint import expand
 from bridge.registry.loader import bundled
+from bridge.registry.schemas import expand
 from consumers.postgres.text import stored_text
 from consumers.read_model.history import body_of, prescription_of, storable
 from tests.prescriptions import a_fact, created, renewal_asked, worked_on

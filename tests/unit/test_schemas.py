@@ -13,11 +13,10 @@ from click.testing import CliRunner
 
 from bridge.commands.schemas import schemas as schemas_command
 from bridge.errors import ConfigError
-from bridge.registry.audit import findings
-from bridge.registry.house import house_findings
-from bridge.registry.lint import expand
 from bridge.registry.loader import bundled, read_files, read_lock, read_schemas, schemas_root, write_lock
-from bridge.registry.lock import Lock, default_topic, digest, fingerprint, format_lock, parse_lock, resolve, subject
+from bridge.registry.lock import Lock, default_topic, format_lock, parse_lock, subject
+from bridge.registry.rules import findings, house_findings
+from bridge.registry.schemas import digest, expand, fingerprint, resolve
 
 CATALOGUE = json.loads((Path(__file__).parents[1] / "data" / "catalogue.json").read_text())
 EVENTS = {event["type"]: event for event in CATALOGUE["events"]}

@@ -1,7 +1,6 @@
 """Fixtures of the registry's component tests."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -9,35 +8,28 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from bridge.registry.client import RegistryClient
 from bridge.registry.loader import bundled
-from bridge.registry.server import registry_app
-from bridge.registry.store_open import open_store
+from bridge.registry.server import EmbeddedRegistry, registry_app
 from tests.component.registry.registry_calls import Client
 from tests.component.registry.registry_fakes import Clock, Connector, FakeRegistry
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """Where `registry` keeps what is registered."""
-    return tmp_path / "registry.json"
-
-
-@pytest.fixture
-async def registry(file: Path) -> AsyncIterator[Client]:
+async def registry() -> AsyncIterator[Client]:
     """The embedded registry over a socket."""
-    async with TestClient(TestServer(registry_app(open_store(bundled(), path=file)))) as client:
+    async with TestClient(TestServer(registry_app(EmbeddedRegistry(bundled())))) as client:
         yield client
 
 
 @pytest.fixture
 async def frozen() -> AsyncIterator[Client]:
     """The same, read-only."""
-    async with TestClient(TestServer(registry_app(open_store(bundled(), read_only=True)))) as client:
+    async with TestClient(TestServer(registry_app(EmbeddedRegistry(bundled(), read_only=True)))) as client:
         yield client
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Time as the client sees it."""
+    """What the client pauses with."""
     return Clock()
 
 
@@ -61,4 +53,4 @@ async def connect(clock: Clock) -> AsyncIterator[Connector]:
 @pytest.fixture
 async def embedded(connect: Connector) -> RegistryClient:
     """Our client of our registry."""
-    return await connect(registry_app(open_store(bundled())))
+    return await connect(registry_app(EmbeddedRegistry(bundled())))

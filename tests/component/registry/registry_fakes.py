@@ -1,4 +1,4 @@
-"""Foreign registries for the client's tests: one that misbehaves as told, and a clock that a test moves."""
+"""Foreign registries for the client's tests: one that misbehaves as told, and a clock without waiting."""
 
 import asyncio
 import json
@@ -9,24 +9,19 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from bridge.registry.client import RegistryClient
-from bridge.registry.client_cache import DiskCache
-from bridge.registry.client_rest import TIMEOUT_S, Rest
+from bridge.registry.client import TIMEOUT_S, RegistryClient
 
 Answer = tuple[int, object]
 
 
 class Clock:
-    """A steady clock that only moves when it is told to; `sleep` moves it too."""
+    """Notes the pauses between tries, which take no time."""
 
     def __init__(self) -> None:
-        """Start at zero."""
-        self.now = 0.0
         self.slept: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
-        """Pass the time at once."""
-        self.now += seconds
+        """Return at once."""
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
@@ -35,7 +30,6 @@ class FakeRegistry:
     """Answers what it is told to: per path the given answers in turn, the last one for ever, else Apicurio's 404."""
 
     def __init__(self) -> None:
-        """Know nothing."""
         self.answers: dict[str, list[Answer]] = {}
         self.asked: Counter[str] = Counter()
         self.authorizations: set[str | None] = set()
@@ -67,7 +61,6 @@ class Connector:
     """Serves applications on ports of their own and makes clients of them."""
 
     def __init__(self, session: aiohttp.ClientSession, clock: Clock) -> None:
-        """Use one session and one clock for all."""
         self._session = session
         self._clock = clock
         self._servers: list[TestServer] = []
@@ -99,16 +92,15 @@ class Connector:
         timeout_s: float = TIMEOUT_S,
     ) -> RegistryClient:
         """Return one more client of what is served at `url`, with no memory of the first."""
-        rest = Rest(
+        client = RegistryClient(
             self._session,
             url,
             credentials=credentials,
+            cache_dir=cache_dir,
+            timeout_s=timeout_s,
             sleep=self._clock.sleep,
             jitter=lambda: 0.5,
-            timeout_s=timeout_s,
         )
-        cache = None if cache_dir is None else DiskCache(cache_dir, rest.url)
-        client = RegistryClient(rest, cache=cache, now=lambda: self._clock.now)
         self._clients.append(client)
         return client
 

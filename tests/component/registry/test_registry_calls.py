@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import RegistryClient
-from bridge.registry.client_errors import (
+from bridge.registry.client import (
+    RegistryClient,
     RegistryRefusedError,
     RegistryUnavailableError,
+    plain_url,
 )
-from bridge.registry.client_rest import plain_url
 from bridge.registry.ids import newest, wanted
 from bridge.registry.loader import bundled
 from tests.component.registry.registry_fakes import Answer, Connector, FakeRegistry, shown

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import RegistryClient
-from bridge.registry.client_errors import (
-    IdsMissingError,
+from bridge.registry.client import (
+    RegistryClient,
     RegistryUnavailableError,
 )
-from bridge.registry.ids import newest, read_ids, resolve_ids, wanted, write_ids, wrong_ids
+from bridge.registry.ids import IdsMissingError, newest, read_ids, resolve_ids, wanted, write_ids, wrong_ids
 from bridge.registry.loader import bundled
 
 LOCKED = bundled().entries[0]

@@ -1,20 +1,17 @@
-"""The store's rules of Avro, held against generated schemas and against Apache Avro's own checker."""
+"""What the embedded registry takes for a schema, and when two texts are the same schema, on generated schemas."""
 
 import copy
 import json
 from typing import Any
 
 import pytest
-from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
-from avro.schema import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.registry.loader import bundled
-from bridge.registry.store_form import full_form, meaning
-from bridge.registry.store_model import RegistryFaultError
-from bridge.registry.store_resolution import unreadable
-from bridge.registry.store_rules import AvroRules
+from bridge.registry.lock import Lock
+from bridge.registry.schemas import full_form, meaning
+from bridge.registry.server import EmbeddedRegistry, RegistryFaultError, parse, unreadable
 
 WORDS = ["type", "name", "namespace", "fields", "items", "values", "symbols", "size", "default", "aliases", "doc"]
 KINDS = [
@@ -95,42 +92,35 @@ def renamed(schema: Any, suffix: str) -> Any:
 @settings(deadline=None)
 @given(junk)
 def test_anything_is_a_schema_or_a_refusal(document: Any) -> None:
-    """What the store would do with it never ends in another error, which a client would take for an outage."""
-    rules, text = AvroRules(), json.dumps(document)
+    """Taking it never ends in another error, which a client would take for an outage."""
+    text = json.dumps(document)
+    registry = EmbeddedRegistry(Lock())
     try:
-        rules.form(text)
+        registered = registry.register("junk", text)
     except RegistryFaultError as fault:
         assert fault.error_code == 42201  # noqa: PT017 - both ways out are right
         return
-    assert rules.incompatibilities(text, [text], level="FULL_TRANSITIVE", ours=False) == []
+    assert unreadable(registered.schema, registered.schema) == []
 
 
 @settings(deadline=None)
 @given(records())
 def test_a_form_is_its_own_form_and_a_valid_schema(schema: dict[str, Any]) -> None:
-    rules = AvroRules()
-    form = rules.form(json.dumps(schema, indent=2))
+    written = parse(json.dumps(schema, indent=2))
+    form = parse(written.form)
 
-    assert rules.form(form) == form
-    assert full_form(json.loads(form)) == form
-    assert unreadable(schema, json.loads(form)) == unreadable(json.loads(form), schema) == []
-
-
-@settings(deadline=None, max_examples=300)
-@given(records(), records())
-def test_reading_is_decided_as_apache_avro_decides_it(reader: dict[str, Any], writer: dict[str, Any]) -> None:
-    checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]  # avro types half of itself
-    theirs = checker.get_compatibility(parse(json.dumps(reader)), parse(json.dumps(writer))).compatibility
-
-    assert (unreadable(reader, writer) == []) == (theirs is SchemaCompatibilityType.compatible)
+    assert form.form == written.form
+    assert full_form(json.loads(written.form)) == written.form
+    assert unreadable(written, form) == unreadable(form, written) == []
 
 
 @pytest.mark.parametrize("record", sorted(bundled().schemas()))
 def test_our_schemas_are_valid_and_read_themselves(record: str) -> None:
     schema = bundled().schemas()[record]
+    parsed = parse(json.dumps(schema))
 
-    assert AvroRules().form(json.dumps(schema)) == full_form(schema)
-    assert unreadable(schema, schema) == []
+    assert parsed.form == full_form(schema)
+    assert unreadable(parsed, parsed) == []
 
 
 def test_documentation_is_part_of_the_form_and_no_part_of_the_meaning() -> None:

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.registry import client_rest
-from bridge.registry.client_errors import (
+from bridge.registry.client import (
+    TIMEOUT_S,
     RegistryRefusedError,
     RegistryUnavailableError,
     SchemaUnknownError,
+    plain_url,
 )
-from bridge.registry.client_rest import plain_url
 from tests.component.registry.registry_fakes import Answer, Clock, Connector, FakeRegistry, shown
 
 ORDER: dict[str, Any] = {
@@ -56,7 +56,7 @@ async def test_lasting_trouble_is_unavailable_and_asked_again_next_time(
 
 async def test_a_slow_registry_is_unavailable(connect: Connector, fake: FakeRegistry) -> None:
     """The bound itself is asserted apart, so that this test need not wait for it four times."""
-    assert client_rest.TIMEOUT_S == 2.0
+    assert TIMEOUT_S == 2.0
     fake.hangs = True
     client = await connect(fake.app(), timeout_s=0.05)
     with pytest.raises(RegistryUnavailableError):

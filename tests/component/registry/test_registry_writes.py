@@ -2,15 +2,13 @@
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from bridge.registry.loader import bundled
-from bridge.registry.server import registry_app
-from bridge.registry.store_open import open_store
+from bridge.registry.server import EmbeddedRegistry, registry_app
 from tests.component.registry.registry_calls import (
     COMPATIBILITY,
     LOCKED,
@@ -46,9 +44,9 @@ async def test_a_schema_keeps_its_id_whatever_its_spelling_and_subject(registry:
     assert await get(registry, f"/schemas/ids/{first['id']}/subjects") == ["orders-value", "other-value"]
 
 
-async def test_a_foreign_id_is_above_the_lock_and_the_same_in_every_registry(registry: Client, tmp_path: Path) -> None:
+async def test_a_foreign_id_is_above_the_lock_and_the_same_in_every_registry(registry: Client) -> None:
     here = await post(registry, f"{THEIRS}/versions", ORDER)
-    async with TestClient(TestServer(registry_app(open_store(bundled(), path=tmp_path / "other.json")))) as other:
+    async with TestClient(TestServer(registry_app(EmbeddedRegistry(bundled())))) as other:
         await post(other, "/subjects/first-value/versions", WITH_NOTE)
         there = await post(other, f"{THEIRS}/versions", ORDER)
 

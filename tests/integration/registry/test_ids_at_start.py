@@ -17,9 +17,8 @@ from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import open_client
 from bridge.registry.ids import wanted
 from bridge.registry.loader import bundled
-from bridge.registry.server import registry_app
-from bridge.registry.store import Store
-from bridge.registry.store_rules import AvroRules
+from bridge.registry.lock import Lock
+from bridge.registry.server import EmbeddedRegistry, registry_app
 from bridge.settings import Registry
 from tests.integration.registry.registry_parts import Sample
 
@@ -29,7 +28,7 @@ LEARN_TIMEOUT_S = 20
 @pytest.fixture
 async def foreign() -> AsyncIterator[TestServer]:
     """A registry that has never heard of us, and whose ids are its own."""
-    server = TestServer(registry_app(Store([], rules=AvroRules())))
+    server = TestServer(registry_app(EmbeddedRegistry(Lock())))
     async with server:
         yield server
 

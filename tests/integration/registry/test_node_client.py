@@ -6,13 +6,12 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge.registry.lint import expand
 from bridge.registry.loader import bundled
+from bridge.registry.schemas import expand
 from tests.integration.registry.registry_parts import Sample, Served
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -22,8 +21,8 @@ NODE_TIMEOUT_S = 60
 
 
 @pytest.fixture
-def registry(serve: Callable[..., Served], tmp_path: Path) -> Served:
-    return serve("--file", str(tmp_path / "registry.json"))
+def registry(serve: Callable[..., Served]) -> Served:
+    return serve()
 
 
 def run(node: list[str], registry: Served, samples: list[Sample]) -> Any:

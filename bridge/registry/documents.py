@@ -1,4 +1,8 @@
-"""Keep one JSON document in a file that is whole or not there: atomic, durable, and check-summed."""
+"""One JSON document in a file: replaced in one step, synced to disk, and checked by its checksum when it is read.
+
+The file is `{"sha256": …, "document": …}`, where the checksum is that of the document with sorted keys. A flipped bit
+in an id would have records written under the schema of another event, so a damaged file counts as none.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from bridge.errors import BridgeError
 
 
 class DamagedFileError(BridgeError):
-    """The file is there but is not what was written; each caller knows what that means for it."""
+    """The file exists but does not hold what was written."""
 
     code = "damaged_file"
 
@@ -22,7 +26,7 @@ def write_document(path: Path, document: object) -> None:
 
     Args:
         path: Its directory is made when missing.
-        document: Anything JSON can say.
+        document: A JSON value.
 
     Raises:
         OSError: Not written; the earlier file is untouched.
@@ -46,7 +50,7 @@ def read_document(path: Path) -> object | None:
     """Return the document, or None when there is no file.
 
     Raises:
-        DamagedFileError: Not JSON, or the check sum differs.
+        DamagedFileError: Not JSON, or the checksum differs.
         OSError: Cannot be read.
     """
     try:

@@ -1,0 +1,316 @@
+"""What a schema of ours may look like, and what may follow it.
+
+Two sets of rules, both checked by `drx-bridge schemas check` before a merge:
+
+- `compatibility`: FULL_TRANSITIVE, and what Avro's own check does not see (a changed logical type, unit or default, a
+  name that comes back). Four changes are allowed: add a field with a default, remove one that had a default (its name
+  stays reserved), add an enum symbol, change a doc. Everything else is refused, because readers of any two versions
+  must get the same meaning.
+- `house_findings`: documented, nullable in one way, enums that can grow, whatever the schema's history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastavro.schema import SchemaParseException  # noqa: TID251 -- a door
+
+from bridge.registry.lock import Lock
+from bridge.registry.schemas import Schema, expand
+
+# What the walk itself compares, and what may change freely; every other attribute of a type carries meaning
+# (logicalType, precision, scale, size, unit, ...) and must stay.
+_WALKED: Final = frozenset({"type", "name", "fields", "symbols", "items", "values", "default", "aliases"})
+_FREE: Final = frozenset({"doc"})
+_FIELD_WALKED: Final = frozenset({"type", "name", "default", "aliases", "phi"})
+_PHI_RANKS: Final = {None: 0, "L": 1, "D": 2}  # a class may rise: more care loses nothing
+
+# The types of the contract, with their logical type.
+_TYPES: Final = frozenset(
+    {
+        ("string", None),
+        ("bytes", None),
+        ("boolean", None),
+        ("int", None),
+        ("long", None),
+        ("long", "timestamp-micros"),
+        ("int", "date"),
+        ("bytes", "decimal"),
+        ("record", None),
+        ("enum", None),
+        ("array", None),
+        ("map", None),
+    }
+)
+_UNKNOWN: Final = "UNKNOWN"
+# Without `raw_` sibling: an event of another environment than its source's is parked before it becomes a record.
+_CLOSED_ENUMS: Final = frozenset({"drx.v1.Environment"})
+_NULLABLE_STRING: Final = {"type": ["null", "string"], "default": None}
+
+_Fault = tuple[str, str, str]
+"""Path, rule and reason of a finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reason why a schema is refused.
+
+    Attributes:
+        record: Full name of the record looked at.
+        path: Field in it, array and map items as `*`; empty for the record itself.
+        rule: Stable code of the rule.
+        reason: One sentence.
+    """
+
+    record: str
+    path: str
+    rule: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.record} {self.path}" if self.path else self.record
+        return f"{where}: {self.reason} [{self.rule}]"
+
+
+def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Finding]:
+    """Return every reason to refuse `schemas` as the successor of `lock`.
+
+    Args:
+        schemas: Record full name -> self-contained schema.
+        lock: What was ever published.
+    """
+    found: list[Finding] = []
+    for record, schema in schemas.items():
+        broken = compatibility(schema, [entry.schema for entry in lock.history(record)])
+        found += broken
+        if not any(finding.rule == "not_avro" for finding in broken):
+            found += house_findings(schema)
+    gone = lock.latest().keys() - schemas.keys()
+    reason = "The record is in the lock and has no file; a published record stays."
+    return found + [Finding(record, "", "record_removed", reason) for record in sorted(gone)]
+
+
+def compatibility(new: Any, olds: Sequence[Any]) -> list[Finding]:
+    """Return why `new` may not follow `olds`; nothing if it may.
+
+    Args:
+        new: A self-contained schema.
+        olds: Every earlier version, oldest first.
+    """
+    try:
+        expanded = expand(new)
+    except (
+        SchemaParseException,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # what fastavro raises for no schema
+        return [Finding("", "", "not_avro", "This is no self-contained Avro schema.")]
+    record = str(expanded["name"]) if isinstance(expanded, Mapping) and "name" in expanded else ""
+    earlier = [expand(old) for old in olds]
+    faults = [fault for old in earlier for fault in _type(expanded, old, "")]
+    faults += _reserved(expanded, earlier)
+    return [Finding(record, *fault) for fault in dict.fromkeys(faults)]
+
+
+def _type(new: Any, old: Any, path: str) -> Iterator[_Fault]:
+    if isinstance(new, list) or isinstance(old, list):
+        yield from _union(new, old, path)
+        return
+    new, old = _spelled_out(new), _spelled_out(old)
+    if new["type"] != old["type"]:
+        yield path, "type_changed", f"The type was {old['type']} and is {new['type']}."
+        return
+    if new.get("name") != old.get("name"):
+        yield path, "renamed", f"The type {old['name']} is now named {new['name']}; readers know it by its name."
+        return
+    yield from _attributes(new, old, path, walked=_WALKED)
+    yield from _aliases(new, path)
+    if "fields" in new:
+        yield from _fields(new, old, path)
+    elif "symbols" in new:
+        yield from _symbols(new, old, path)
+    for part in ("items", "values"):
+        if part in new:
+            yield from _type(new[part], old[part], _below(path, "*"))
+
+
+def _spelled_out(schema: Any) -> Schema:
+    return schema if isinstance(schema, Mapping) else {"type": schema}
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _union(new: Any, old: Any, path: str) -> Iterator[_Fault]:
+    if not isinstance(new, list) or not isinstance(old, list) or len(new) != len(old):
+        yield (
+            path,
+            "union_changed",
+            "The union has other branches, which a reader of the other version does not have.",
+        )
+        return
+    for new_branch, old_branch in zip(new, old, strict=True):
+        yield from _type(new_branch, old_branch, path)
+
+
+def _attributes(new: Schema, old: Schema, path: str, *, walked: frozenset[str]) -> Iterator[_Fault]:
+    for name in sorted((new.keys() | old.keys()) - walked - _FREE):
+        if new.get(name) != old.get(name):
+            yield (
+                path,
+                "attribute_changed",
+                f"{name} was {old.get(name)} and is {new.get(name)}; Avro does not look at it.",
+            )
+
+
+def _aliases(new: Schema, path: str) -> Iterator[_Fault]:
+    if new.get("aliases"):
+        yield path, "alias", "An alias renames, and readers that do not follow aliases lose the value."
+
+
+def _fields(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
+    new_fields = {each["name"]: each for each in new["fields"]}
+    old_fields = {each["name"]: each for each in old["fields"]}
+    for name, field in new_fields.items():
+        if name not in old_fields and "default" not in field:
+            reason = "A new field needs a default, or no reader can read the records written before it."
+            yield _below(path, name), "added_without_default", reason
+        yield from _aliases(field, _below(path, name))
+    for name, field in old_fields.items():
+        if name not in new_fields:
+            if "default" not in field:
+                reason = "The removed field had no default, so readers of the earlier version cannot do without it."
+                yield _below(path, name), "required_removed", reason
+            continue
+        yield from _field(new_fields[name], field, _below(path, name))
+    if [name for name in new_fields if name in old_fields] != [name for name in old_fields if name in new_fields]:
+        yield path, "order_changed", "Fields changed places, which gains nothing and moves every byte."
+
+
+def _field(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
+    yield from _type(new["type"], old["type"], path)
+    yield from _default(new, old, path)
+    yield from _attributes(new, old, path, walked=_FIELD_WALKED)
+    if _PHI_RANKS.get(new.get("phi"), 0) < _PHI_RANKS.get(old.get("phi"), 0):
+        yield path, "phi_lowered", "The field lost its PHI class; what masks it today would show it."
+
+
+def _default(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
+    if ("default" in new, new.get("default")) != ("default" in old, old.get("default")):
+        yield (
+            path,
+            "default_changed",
+            "The default is another; readers of the two versions would fill in different values.",
+        )
+
+
+def _symbols(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
+    kept = [symbol for symbol in new["symbols"] if symbol in old["symbols"]]
+    gone = [symbol for symbol in old["symbols"] if symbol not in new["symbols"]]
+    if gone:
+        yield path, "symbol_removed", f"The symbol {gone[0]} is gone; records that hold it lose their meaning."
+    elif kept != old["symbols"]:
+        yield path, "order_changed", "Symbols changed places, which gains nothing and changes what their numbers mean."
+    yield from _default(new, old, path)
+
+
+def _reserved(new: Any, olds: Sequence[Any]) -> Iterator[_Fault]:
+    """Refuse names that an earlier version used and a later one removed: old records still hold values under them."""
+    ever: dict[str, set[str]] = {}
+    last: dict[str, set[str]] = {}
+    for old in olds:
+        for _, record in records(old):
+            names = {each["name"] for each in record["fields"]}
+            ever.setdefault(record["name"], set()).update(names)
+            last[record["name"]] = names
+    for path, record in records(new):
+        removed = ever.get(record["name"], set()) - last.get(record["name"], set())
+        for each in record["fields"]:
+            if each["name"] in removed:
+                reason = "An earlier version had a field of this name; it stays reserved, take another."
+                yield _below(path, each["name"]), "name_reserved", reason
+
+
+def records(schema: Any, path: str = "") -> Iterator[tuple[str, Schema]]:
+    """Yield every record in an expanded schema with its path, inner ones first."""
+    if isinstance(schema, list):
+        for branch in schema:
+            yield from records(branch, path)
+    elif isinstance(schema, Mapping):
+        for each in schema.get("fields", ()):
+            yield from records(each["type"], _below(path, each["name"]))
+        if "fields" in schema:
+            yield path, schema
+        for part in ("items", "values"):
+            if part in schema:
+                yield from records(schema[part], _below(path, "*"))
+
+
+def house_findings(schema: Schema) -> list[Finding]:
+    """Return where a self-contained record breaks a house rule."""
+    expanded = expand(schema)
+    return [Finding(expanded["name"], *fault) for fault in _house_type(expanded, "", 0)]
+
+
+def _house_type(schema: Any, path: str, rank: int) -> Iterator[_Fault]:
+    schema = _spelled_out(schema)
+    kind, logical = schema["type"], schema.get("logicalType")
+    if (kind, logical) not in _TYPES:
+        yield path, "type_not_used", f"{kind} {logical or ''} is not among the types of the contract."
+    if logical == "decimal" and not ("precision" in schema and "scale" in schema):
+        yield path, "decimal_size", "A decimal states precision and scale."
+    if "name" in schema and not schema.get("doc"):
+        yield path, "doc_missing", f"The type {schema['name']} has no doc."
+    if kind == "enum" and not (schema["symbols"][0] == _UNKNOWN == schema.get("default")):
+        yield path, "enum_unknown", "An enum starts with UNKNOWN and has it as default, or it can never grow."
+    if kind == "record":
+        yield from _house_fields(schema, path, rank)
+    for part in ("items", "values"):
+        if part in schema:
+            yield from _house_type(schema[part], _below(path, "*"), rank)
+
+
+def _house_fields(schema: Schema, path: str, rank: int) -> Iterator[_Fault]:
+    fields = schema["fields"]
+    for place, field in enumerate(fields):
+        where = _below(path, field["name"])
+        follower = fields[place + 1] if place + 1 < len(fields) else {}
+        own = _PHI_RANKS.get(field.get("phi"), -1)
+        if own < rank:
+            yield where, "phi_class", "The class is D or L, and inside a field that has one at least as strict."
+        if not field.get("doc"):
+            yield where, "doc_missing", "The field has no doc."
+        yield from _nullable(field, where)
+        yield from _raw(field, follower, where)
+        yield from _house_type(_bare(field["type"]), where, max(own, rank))
+
+
+def _nullable(field: Schema, where: str) -> Iterator[_Fault]:
+    declared = field["type"]
+    if not isinstance(declared, list):
+        return
+    if len(declared) != 2 or declared[0] != "null" or "default" not in field or field["default"] is not None:  # noqa: PLR2004 -- null and one type
+        yield where, "nullable", "A nullable field is null or one type, in this order, and defaults to null."
+
+
+def _raw(field: Schema, follower: Schema, where: str) -> Iterator[_Fault]:
+    """Require, right after an enum, the field that keeps words which are not among its symbols."""
+    bare = _bare(field["type"])
+    listed = isinstance(bare, Mapping) and bare["type"] == "array"
+    enum = bare["items"] if listed else bare
+    if not isinstance(enum, Mapping) or enum["type"] != "enum" or enum["name"] in _CLOSED_ENUMS:
+        return
+    kept: dict[str, Any] = {"name": f"raw_{field['name']}", "phi": field.get("phi")}
+    kept |= {"type": {"type": "array", "items": "string"}, "default": []} if listed else _NULLABLE_STRING
+    if any(follower.get(name, "absent" if name == "default" else None) != wanted for name, wanted in kept.items()):
+        reason = f"The enum is not followed by {kept['name']} with its PHI class, which keeps other words."
+        yield where, "raw_missing", reason
+
+
+def _bare(declared: Any) -> Any:
+    return declared[-1] if isinstance(declared, list) else declared

@@ -1,0 +1,147 @@
+"""Avro schemas as values: names, written-out forms, comparison by meaning, fingerprints.
+
+A schema is held as the JSON value of its text. It is *self-contained* when every type it names is defined inside it,
+*expanded* when no name stands in place of a definition. Two texts may say the same schema (attributes in another order,
+`{"type": "string"}` for `"string"`, a namespace apart or inside the name), so schemas are compared by their form:
+
+- `full_form`: everything that a schema says. Two texts with one full form are one schema.
+- `meaning`: what decides how bytes are read, so without documentation, aliases and our own attributes, which a registry
+  may drop or reorder when it spells a schema anew. Unlike Avro's parsing canonical form, on which `fingerprint` is
+  built, it keeps logical types, precision, scale and defaults.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastavro.schema import expand_schema, parse_schema, to_parsing_canonical_form  # noqa: TID251 -- a door
+from fastavro.schema import fingerprint as avro_fingerprint  # noqa: TID251 -- a door
+
+from bridge.errors import ConfigError
+
+Schema = Mapping[str, Any]
+
+_PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+_NAMED: Final = ("record", "error", "enum", "fixed")
+_INNER: Final = ("items", "values")
+_NOT_MEANING: Final = frozenset({"doc", "aliases", "order", "phi"})
+
+
+def full_name(schema: Schema) -> str:
+    """Return namespace and name of a named type."""
+    return f"{schema['namespace']}.{schema['name']}" if "namespace" in schema else str(schema["name"])
+
+
+def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
+    """Return a record self-contained: each type it names is defined where it first occurs.
+
+    Args:
+        schema: A record.
+        named: Full name -> type that `schema` may refer to.
+
+    Raises:
+        ConfigError: Names a type that is not there.
+    """
+    record: dict[str, Any] = _resolve(schema, named, set())
+    return record
+
+
+def _resolve(schema: Any, named: Mapping[str, Schema], seen: set[str]) -> Any:
+    if isinstance(schema, list):
+        return [_resolve(branch, named, seen) for branch in schema]
+    if isinstance(schema, str):
+        if schema in _PRIMITIVES or schema in seen:
+            return schema
+        if schema not in named:
+            message = f"schemas: no type {schema}"
+            raise ConfigError(message)
+        schema = named[schema]
+    resolved = dict(schema)
+    if "name" in schema:
+        seen.add(full_name(schema))
+    for part in _INNER:
+        if part in schema:
+            resolved[part] = _resolve(schema[part], named, seen)
+    if "fields" in schema:
+        resolved["fields"] = [{**each, "type": _resolve(each["type"], named, seen)} for each in schema["fields"]]
+    return resolved
+
+
+def expand(schema: Any) -> Any:
+    """Return the schema with every name replaced by its definition, and every name a full one."""
+    return expand_schema(schema)
+
+
+def fingerprint(schema: Schema) -> str:
+    """Return the SHA-256 of the parsing canonical form (Avro 1.12, "Schema Fingerprints"), lower-case hex."""
+    return str(avro_fingerprint(to_parsing_canonical_form(parse_schema(dict(schema))), "SHA-256"))
+
+
+def digest(schema: Schema) -> str:
+    """Return the SHA-256 of everything a schema says, its attributes in any order, lower-case hex."""
+    return hashlib.sha256(_text(schema).encode()).hexdigest()
+
+
+def full_form(schema: Any) -> str:
+    """Return the one text of all that say this schema."""
+    return _text(_Form(frozenset()).of(schema, ""))
+
+
+def meaning(schema: Any) -> str:
+    """Return the one text of all schemas that read the same bytes the same way."""
+    return _text(_Form(_NOT_MEANING).of(schema, ""))
+
+
+def _text(schema: Any) -> str:
+    return json.dumps(schema, sort_keys=True, separators=(",", ":"))
+
+
+class _Form:
+    """One walk over a schema, which remembers the names defined so far."""
+
+    def __init__(self, left_out: frozenset[str]) -> None:
+        self._left_out = left_out
+        self._defined: set[str] = set()
+
+    def of(self, schema: Any, namespace: str) -> Any:
+        if isinstance(schema, str):
+            full = _in_namespace(schema, namespace)
+            return full if full in self._defined else schema
+        if isinstance(schema, list):
+            return [self.of(branch, namespace) for branch in schema]
+        if isinstance(schema, Mapping):
+            return self._mapping(self._kept(schema), namespace)
+        return schema
+
+    def _mapping(self, schema: dict[str, Any], namespace: str) -> Any:
+        kind = schema.get("type")
+        if schema.keys() == {"type"}:
+            return self.of(kind, namespace)
+        if kind in _NAMED:
+            name = _in_namespace(str(schema.get("name", "")), str(schema.pop("namespace", None) or namespace))
+            namespace = name.rpartition(".")[0]
+            schema["name"] = name
+            self._defined.add(name)
+        elif not isinstance(kind, str):
+            schema["type"] = self.of(kind, namespace)
+        for part in _INNER:
+            if part in schema:
+                schema[part] = self.of(schema[part], namespace)
+        if isinstance(schema.get("fields"), list):
+            schema["fields"] = [self._field(each, namespace) for each in schema["fields"]]
+        return schema
+
+    def _field(self, field: Any, namespace: str) -> Any:
+        if not isinstance(field, Mapping) or "type" not in field:
+            return field
+        return {**self._kept(field), "type": self.of(field["type"], namespace)}
+
+    def _kept(self, schema: Schema) -> dict[str, Any]:
+        return {name: each for name, each in schema.items() if name not in self._left_out}
+
+
+def _in_namespace(name: str, namespace: str) -> str:
+    return f"{namespace}.{name}" if namespace and "." not in name else name
