@@ -11,9 +11,8 @@ from typing import TypeVar
 from bridge.avro.schema_ids import RECORDS
 from bridge.ingress.deduplicator import KnownIds
 from bridge.kafka.follower import Follower
-from bridge.kafka.lanes import Lanes, Limits
 from bridge.kafka.ordinals import Ordinals
-from bridge.kafka.ports import NoBuffer
+from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
 from bridge.kafka.publisher import Encode, Publisher
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.supervisor import KafkaProducer, Patience
@@ -46,9 +45,9 @@ class Durability:
 
     publisher: Publisher
     dedupe: KnownIds
-    lanes: Lanes
+    writers: PartitionWriters
     producer: KafkaProducer
-    spool: Spool | NoBuffer
+    spool: Spool | NoSpool
     workers: list[Worker]
     checks: dict[str, Check]
 
@@ -79,8 +78,8 @@ async def open_durability(
         spool = _spool(settings, metrics)
         follower = Follower(
             connection=settings.kafka.connection,
-            topics=lambda: {*routing.topics, *lanes.topics},
-            memory=dedupe,
+            topics=routing.topics,
+            dedupe=dedupe,
             window_s=max(windows_s.values(), default=0.0),
             records_max=settings.dedupe.capacity,
             oldest_s=lambda: spool.oldest_ms() / 1000 or None,
@@ -88,20 +87,20 @@ async def open_durability(
         )
         metrics.dedupe_ready.set_function(lambda: follower.ready)
         metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
-        lanes = Lanes(
+        writers = PartitionWriters(
             producer=producer,
             spool=spool,
-            memory=dedupe,
+            dedupe=dedupe,
             late_acks=metrics.late_acks,
             limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
-            catch_up=follower.catch_up,
+            follower=follower,
         )
-        metrics.spooling_partitions.set_function(lambda: lanes.spooling)
-        metrics.spool_blocked_partitions.set_function(lambda: lanes.blocked)
+        metrics.spooling_partitions.set_function(lambda: writers.spooling)
+        metrics.spool_blocked_partitions.set_function(lambda: writers.blocked)
         workers: list[Worker] = [follower]
         if isinstance(spool, Spool):
             stack.push_async_callback(spool.close)
-            await spool.open(lanes.recovered)
+            await spool.open(writers.recovered)
             workers.append(spool)
         ordinals = Ordinals(
             settings.spool.dir / ORDINALS, first=spool.last_ordinal + 1, is_usable=lambda: spool.is_open
@@ -111,7 +110,7 @@ async def open_durability(
         flush_s = settings.shutdown.flush_s
         workers.append(EndOf(await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))))
         publisher = Publisher(
-            lanes=lanes,
+            writers=writers,
             encode=encode,
             schemas=RECORDS,
             routing=routing,
@@ -122,7 +121,7 @@ async def open_durability(
         )
         stack.push_async_callback(publisher.close, flush_s)
         checks = _checks(producer, spool, dedupe, partitions=settings.kafka.partitions)
-        yield Durability(publisher, dedupe, lanes, producer, spool, workers, checks)
+        yield Durability(publisher, dedupe, writers, producer, spool, workers, checks)
 
 
 async def aside(work: Callable[[], Result]) -> Result:
@@ -158,10 +157,10 @@ def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics
     )
 
 
-def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoBuffer:
+def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoSpool:
     wanted = settings.spool
     if not wanted.enabled:
-        return NoBuffer()
+        return NoSpool()
     return Spool(
         directory=wanted.dir,
         key_dir=wanted.key_dir or wanted.dir / "keys",
@@ -170,7 +169,7 @@ def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoBuffer:
     )
 
 
-def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, dedupe: KnownIds, *, partitions: int) -> dict[str, Check]:
+def _checks(producer: KafkaProducer, spool: Spool | NoSpool, dedupe: KnownIds, *, partitions: int) -> dict[str, Check]:
     """Ready means: an event can be made durable now, in Kafka or, which is only second best, on disk."""
 
     def second_best(result: str) -> str:
@@ -201,4 +200,4 @@ def _checks(producer: KafkaProducer, spool: Spool | NoBuffer, dedupe: KnownIds, 
         return "degraded" if spool.code and producer.ready else spool.code or "ok"
 
     checks: dict[str, Check] = {"kafka": kafka, "topics": topics}
-    return checks if isinstance(spool, NoBuffer) else {**checks, "spool": disk}
+    return checks if isinstance(spool, NoSpool) else {**checks, "spool": disk}

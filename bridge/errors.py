@@ -44,6 +44,10 @@ class NotDurableError(BridgeError):
         self.code = code
 
 
+class RecordRefusedError(NotDurableError):
+    """Kafka refused a batch for what one of its records is; nothing of the batch was written."""
+
+
 class TooLargeError(BridgeError):
     """An event becomes a larger record than its topic takes; the delivery is parked as it came, which always fits."""
 

@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from bridge.errors import NotDurableError
+from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Identity, Settled
-from bridge.kafka.ports import RecordRefusedError
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry
 
@@ -184,7 +183,7 @@ class FakeSpool:
         future.set_result(None)
 
 
-class FakeMemory:
+class FakeDedupe:
     """Remembers what it is told.
 
     Attributes:

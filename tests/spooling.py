@@ -12,8 +12,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record
-from bridge.kafka.spooled import pack
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
 from bridge.spool.reader import ORDER_S

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.commands.doctor_checks import Finding, Verdict
-from bridge.kafka.spooled import read
+from bridge.kafka.partition_writer import read
 from bridge.settings import Spool
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, survey

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
-from bridge.kafka.spooled import read
+from bridge.kafka.partition_writer import read
 from bridge.runtime.command_line import LazyGroup
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.spool.disk import LocalDisk, is_locked

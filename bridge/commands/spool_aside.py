@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
-from bridge.kafka.spooled import read
+from bridge.kafka.partition_writer import read
 from bridge.runtime.audit import audited
 from bridge.runtime.command_line import audit_options
 from bridge.runtime.logging import log_errors_to_stderr

@@ -102,7 +102,7 @@ class Watch:
     def _note(self, total: int, left: int) -> None:
         locked, damaged = int(self._value("locked_records")), int(self._value("corrupt_records_total"))
         unread = int(self._value("unread_segments"))
-        self.outcome = Outcome(total - left, left, locked, self._parts.lanes.blocked, damaged, unread)
+        self.outcome = Outcome(total - left, left, locked, self._parts.writers.blocked, damaged, unread)
         self._tell(total - left, total)
 
 

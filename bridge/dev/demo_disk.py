@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from bridge.kafka.spooled import read
+from bridge.kafka.partition_writer import read
 from bridge.spool.inspect import survey
 from bridge.spool.keys import KeyRing
 

@@ -7,7 +7,6 @@ and changes nothing.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -21,6 +20,7 @@ from bridge.errors import BridgeError
 from bridge.event import Identity
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_reader, open_tail
+from bridge.kafka.record import identity_of
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.lifecycle import pause, unless
 from bridge.runtime.logging import trail
@@ -47,10 +47,8 @@ FOLLOW_AGAIN_PER_S = 4_000
 # A follow that is further behind is not `ready`. A broken connection is noticed after 15 s, and mended within seconds.
 LAG_MAX_S = 30.0
 
-_SHA256 = re.compile(rb"[0-9a-f]{64}")
 
-
-class Memory(Protocol):
+class Deduplicator(Protocol):
     """Where the identity of each record is kept.
 
     Attributes:
@@ -146,14 +144,14 @@ class _Topic:
 
 
 class Follower:
-    """A worker that tells `memory` what the topics hold; each topic is read by a task and a client of its own."""
+    """A worker that tells `dedupe` what the topics hold; each topic is read by a task and a client of its own."""
 
     def __init__(
         self,
         *,
         connection: Connection,
-        topics: Callable[[], Collection[str]],
-        memory: Memory,
+        topics: Collection[str],
+        dedupe: Deduplicator,
         window_s: float,
         records_max: int,
         oldest_s: Callable[[], float | None] = lambda: None,
@@ -161,12 +159,12 @@ class Follower:
         now: Callable[[], float] = time.time,
         patience: FollowPatience = FollowPatience(),
     ) -> None:
-        """Tell `memory` what is in the topics.
+        """Tell `dedupe` what is in the topics.
 
         Args:
             connection: How the brokers are reached.
-            topics: Those that are written, and those that what waits was accepted for; asked again and again.
-            memory: Where identities are kept.
+            topics: Those that are written; `follow` adds more.
+            dedupe: Where identities are kept.
             window_s: The longest that anything is remembered; what is older is not read.
             records_max: Most records of one topic, the newest.
             oldest_s: Receipt (Unix seconds) of the oldest delivery that waits to be written, if any: a process that
@@ -176,15 +174,14 @@ class Follower:
             patience: How long is waited for what.
         """
         self._connection = connection
-        self._names = topics
-        self._memory = memory
+        self._dedupe = dedupe
         self._window_s = window_s
         self._records_max = records_max
         self._oldest_s = oldest_s
         self._mode = mode
         self._now = now
         self._patience = patience
-        self._topics: dict[str, _Topic] = {}
+        self._topics = {name: _Topic(name) for name in topics}
         self._following = mode != "off"
         self._tail_turn = asyncio.Lock()
         self._reachable_since: float | None = None
@@ -223,6 +220,10 @@ class Follower:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def follow(self, topic: str) -> None:
+        """Read a topic, too, if it is not read already."""
+        self._topics.setdefault(topic, _Topic(topic))
+
     async def catch_up(self, topic: str, partition: int) -> None:
         """Return when what is in a partition at this moment has been read, or after a while; never raise."""
         known = self._topics.get(topic)
@@ -247,8 +248,6 @@ class Follower:
 
     def _begin(self) -> None:
         """Have a task for each topic that is to be read; one that has ended by whatever fault is begun again."""
-        for name in self._names():
-            self._topics.setdefault(name, _Topic(name))
         for topic in self._topics.values():
             if (topic.task is None or topic.task.done()) and (self._following or not topic.read):
                 topic.task = asyncio.create_task(self._read_on(topic))
@@ -261,7 +260,7 @@ class Follower:
             if not topic.code:
                 return
             self._judge()
-            late = self._memory.finished and not topic.read
+            late = self._dedupe.finished and not topic.read
             await asyncio.sleep(self._patience.retry_late_s if late else self._patience.retry_s)
 
     async def _attempt(self, topic: _Topic) -> str:
@@ -340,9 +339,9 @@ class Follower:
 
     def _tell(self, records: Sequence[ConsumedRecord]) -> None:
         for record in records:
-            identity = identity_of(record)
+            identity = identity_of(record.headers)
             if identity is not None:
-                self._memory.recalled(identity, record.timestamp_ms / 1000)
+                self._dedupe.recalled(identity, record.timestamp_ms / 1000)
 
     def _judge(self) -> None:
         """Say when nothing needs to wait for a tail any longer."""
@@ -350,13 +349,13 @@ class Follower:
         codes = {topic.name: topic.code for topic in unread if topic.code}
         now = time.monotonic()
         if not unread:
-            self._memory.finished = True
+            self._dedupe.finished = True
         elif "unreachable" in codes.values():
             self._reachable_since = None
         elif codes and self._reachable_since is None:
             self._reachable_since = now
-        elif codes and now - (self._reachable_since or now) >= self._patience.give_up_s and not self._memory.finished:
-            self._memory.finished = True
+        elif codes and now - (self._reachable_since or now) >= self._patience.give_up_s and not self._dedupe.finished:
+            self._dedupe.finished = True
             for name, code in codes.items():
                 log.warning("worker.recall_given_up", topic=name, code=code)
 
@@ -389,20 +388,3 @@ def _passed_over(place: Place, offset: int, after: int) -> None:
     """Say that a repeat of what lies there will be taken for new: no time would make it readable."""
     where = {"topic": place.topic, "partition": place.partition, "offset": offset, "next_offset": after}
     log.error("worker.recall_batch_unreadable", **where)
-
-
-def identity_of(record: ConsumedRecord) -> Identity | None:
-    """Return what the headers of a record identify, or None where they are not ours."""
-    headers = dict(record.headers)
-    body_sha256 = headers.get("drx_body_sha256", b"")
-    if _SHA256.fullmatch(body_sha256) is None or not {"ce_source", "ce_id"} <= headers.keys():
-        return None
-    try:
-        return Identity(
-            source=headers["ce_source"].decode(),
-            id=headers["ce_id"].decode(),
-            body_sha256=body_sha256.decode(),
-            reason=headers.get("drx_reason", b"").decode(),
-        )
-    except UnicodeDecodeError:
-        return None

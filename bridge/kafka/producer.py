@@ -16,9 +16,8 @@ import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
-from bridge.errors import NotDurableError
+from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.kafka.connection import CLIENT_FAILURES
-from bridge.kafka.ports import RecordRefusedError
 from bridge.kafka.record import Record
 from bridge.runtime.lifecycle import is_cancelled
 from bridge.runtime.logging import trail

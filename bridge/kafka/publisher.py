@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from bridge.errors import TooLargeError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
-from bridge.kafka.lane import Accepted
-from bridge.kafka.lanes import Lanes
+from bridge.kafka.partition_writer import Accepted, PartitionWriters
 from bridge.kafka.record import (
     UNRECOGNIZED_SCHEMA,
     event_record,
@@ -28,7 +27,7 @@ class Publisher:
     def __init__(
         self,
         *,
-        lanes: Lanes,
+        writers: PartitionWriters,
         encode: Encode,
         schemas: Mapping[str, str],
         routing: RoutingTable,
@@ -40,7 +39,7 @@ class Publisher:
         """Publish under the name of `instance`.
 
         Args:
-            lanes: The way to Kafka.
+            writers: The way to Kafka.
             encode: Raises `EncodeError` when a value does not fit its schema.
             schemas: Event type to full record name.
             routing: Event type to topic.
@@ -49,7 +48,7 @@ class Publisher:
             ordinals: Each above every one that this instance ever gave.
             message_max_bytes: `max.message.bytes` of the topics.
         """
-        self._lanes = lanes
+        self._writers = writers
         self._encode = encode
         self._schemas = schemas
         self._routing = routing
@@ -66,14 +65,14 @@ class Publisher:
             TooLargeError: An event is larger than its topic takes, and nothing was accepted.
             NotDurableError: At once, or from the awaitable; a record already handed to Kafka may still appear.
         """
-        self._lanes.check_open()
+        self._writers.check_open()
         if isinstance(outcome, ParkReason):
-            return self._lanes.enqueue([self._unrecognized(delivery, outcome)])
-        return self._lanes.enqueue([self._event(event, delivery) for event in outcome])
+            return self._writers.enqueue([self._unrecognized(delivery, outcome)])
+        return self._writers.enqueue([self._event(event, delivery) for event in outcome])
 
     async def close(self, timeout_s: float) -> None:
         """Take nothing more, finish what was taken, then close the producer; all of it within `timeout_s`."""
-        await self._lanes.close(timeout_s)
+        await self._writers.close(timeout_s)
 
     def _event(self, event: Event, delivery: Delivery) -> Accepted:
         topic = self._routing.topic(event.type)

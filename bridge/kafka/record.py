@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 
-from bridge.event import UNRECOGNIZED_TYPE, Delivery, Event, ParkReason
+from bridge.event import UNRECOGNIZED_TYPE, Delivery, Event, Identity, ParkReason
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 Header = tuple[str, bytes]
@@ -20,6 +22,7 @@ _CONTENT_TYPE: Header = ("content-type", b"application/avro")
 _UNRECOGNIZED: Header = ("ce_type", UNRECOGNIZED_TYPE.encode())
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_SHA256 = re.compile(rb"[0-9a-f]{64}")
 
 # `max.message.bytes` of the topics: above what any body of 256 KiB becomes. Unknown members repeat the path of their
 # object, so a value has up to six times the bytes of its body (tests/unit/test_record_sizes.py finds the worst).
@@ -107,6 +110,23 @@ def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int,
         _text_header("drx_schema", UNRECOGNIZED_SCHEMA),
     ]
     return Record(UNRECOGNIZED_TOPIC, partition, key, value, headers, _milliseconds(delivery.received_at))
+
+
+def identity_of(headers: Iterable[Header]) -> Identity | None:
+    """Return the identity in the headers of a record, or None if they are not as this module writes them."""
+    named = dict(headers)
+    body_sha256 = named.get("drx_body_sha256", b"")
+    if _SHA256.fullmatch(body_sha256) is None or not {"ce_source", "ce_id"} <= named.keys():
+        return None
+    try:
+        return Identity(
+            source=named["ce_source"].decode(),
+            id=named["ce_id"].decode(),
+            body_sha256=body_sha256.decode(),
+            reason=named.get("drx_reason", b"").decode(),
+        )
+    except UnicodeDecodeError:
+        return None
 
 
 def message_bytes(record: Record) -> int:

@@ -30,8 +30,7 @@ from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.signatures import KeySlot, verify
-from bridge.kafka.lanes import Lanes, Limits
-from bridge.kafka.ports import NoBuffer
+from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
@@ -122,10 +121,10 @@ class Bench:
         self.codec = Codec(schemas=lock.schemas(), ids=lock.ids())
         dedupe = KnownIds(windows_s={"drx": 0.0}, capacity=1000)  # the same deliveries come again and again
         self.publisher = Publisher(
-            lanes=Lanes(
+            writers=PartitionWriters(
                 producer=Instant(),
-                spool=NoBuffer(),
-                memory=dedupe,
+                spool=NoSpool(),
+                dedupe=dedupe,
                 late_acks=self.metrics.late_acks,
                 limits=Limits(),
             ),
@@ -199,7 +198,7 @@ class Bench:
 
     async def enqueue(self) -> None:
         """Publish all as one burst to a producer that costs nothing."""
-        futures = [self.publisher._lanes.enqueue([record]) for record in self.records]
+        futures = [self.publisher._writers.enqueue([record]) for record in self.records]
         for each in futures:
             await each
 

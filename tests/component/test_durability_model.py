@@ -1,6 +1,6 @@
 """Whatever befalls Kafka, the disk and the process, in any order: every promise to every sender is kept.
 
-The lanes, the deduplication and what makes things durable once are the real ones; time is virtual. Kafka keeps, loses
+The writers, the deduplication and what makes things durable once are the real ones; time is virtual. Kafka keeps, loses
 or keeps without saying so; the disk fills up and fails; the process is killed and comes back with what the disk holds.
 """
 
@@ -20,11 +20,10 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
-from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.partition_writer import Limits, PartitionWriters, spooled_identity, unpack
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
-from bridge.kafka.spooled import identity_of, unpack
 from bridge.spool.segment import Entry
 from tests.builders import a_delivery, an_event
 from tests.fakes import FakeSpool
@@ -33,7 +32,7 @@ from tests.virtual_time import VirtualLoop
 Mood = Literal["well", "away", "silent", "deaf", "mute"]
 SOURCE = "drx"
 KEYS = ("rx_1", "rx_2", "rx_3")
-# Of these two share a partition, so that a key meets a stranger in its lane.
+# Of these two share a partition, so that a key meets a stranger in its partition.
 PARTITIONS = 2
 DEADLINE_S, SPOOL_AFTER_S = 4.0, 2.0
 # Small, so that a drain takes several turns, and things happen in between.
@@ -103,15 +102,15 @@ class Life:
     def __init__(self, kafka: MoodyKafka, spool: FakeSpool, loop: VirtualLoop, first_ordinal: int) -> None:
         """Begin with what the disk holds."""
         self.dedupe = KnownIds(windows_s={SOURCE: 86_400}, capacity=1000, now=loop.time)
-        self.lanes = Lanes(
+        self.writers = PartitionWriters(
             producer=kafka,
             spool=spool,
-            memory=self.dedupe,
+            dedupe=self.dedupe,
             late_acks=Counter("late", "late", registry=CollectorRegistry()),
             limits=Limits(deadline_s=DEADLINE_S, spool_after_s=SPOOL_AFTER_S),
         )
         publisher = Publisher(
-            lanes=self.lanes,
+            writers=self.writers,
             encode=lambda _, value: str(value).encode(),
             schemas={"prescription.processed": "drx.v1.PrescriptionProcessed"},
             routing=RoutingTable(),
@@ -122,7 +121,7 @@ class Life:
         )
         self.once = Deduplicator(publisher=publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
         for entry in spool.entries:
-            self.lanes.recovered(entry)
+            self.writers.recovered(entry)
 
 
 class Durability(RuleBasedStateMachine):
@@ -187,7 +186,7 @@ class Durability(RuleBasedStateMachine):
         """
         if orderly:
             mood = self.kafka.mood
-            self.loop.run(self.life.lanes.close(10))
+            self.loop.run(self.life.writers.close(10))
             self.kafka.mood = mood
         self.loop.run(self._die())
         if not disk_read:
@@ -204,13 +203,13 @@ class Durability(RuleBasedStateMachine):
     @rule()
     def topics_are_read(self) -> None:
         for record in self._records():
-            self.life.dedupe.recalled(identity_of(record.headers), self.loop.time())
+            self.life.dedupe.recalled(spooled_identity(record), self.loop.time())
         self.life.dedupe.finished = True
 
     @invariant()
     def nothing_is_forged(self) -> None:
         if hasattr(self, "sent"):
-            assert {identity_of(record.headers).id for record in self._records()} <= {one.id for one in self.sent}
+            assert {spooled_identity(record).id for record in self._records()} <= {one.id for one in self.sent}
 
     def teardown(self) -> None:
         """Heal everything, let it drain, then hold the bridge to what it has said."""
@@ -226,16 +225,16 @@ class Durability(RuleBasedStateMachine):
         try:
             self._judge()
         finally:
-            self.loop.run(self.life.lanes.close(1))
+            self.loop.run(self.life.writers.close(1))
             self.loop.run(self._die())
             self.loop.close()
 
     def _judge(self) -> None:
         assert not self.spool.entries, "left on disk"
-        assert not self.life.lanes.spooling
+        assert not self.life.writers.spooling
         firsts: defaultdict[str, list[str]] = defaultdict(list)
         for record in self._records():
-            name, seen = identity_of(record.headers).id, firsts[record.key.decode()]
+            name, seen = spooled_identity(record).id, firsts[record.key.decode()]
             if name not in seen:
                 seen.append(name)
         for one in self.sent:
@@ -249,7 +248,7 @@ class Durability(RuleBasedStateMachine):
                 assert second.id not in seen or seen.index(first.id) < seen.index(second.id), f"{second} before {first}"
 
     def _deliver(self, one: Sent) -> None:
-        one.unseen |= {identity_of(unpack(each.payload, *each.lane).headers).id for each in self.unread}
+        one.unseen |= {spooled_identity(unpack(each.payload, *each.lane)).id for each in self.unread}
         self.loop.run(self._begin(one, self.life, self.lives))
 
     async def _begin(self, one: Sent, life: Life, number: int) -> None:
@@ -277,7 +276,7 @@ class Durability(RuleBasedStateMachine):
     async def _find(self) -> None:
         for entry in self.unread:
             self.spool.kept[entry.lane].append(entry)
-            self.life.lanes.recovered(entry)
+            self.life.writers.recovered(entry)
         self.unread.clear()
 
     async def _die(self) -> None:

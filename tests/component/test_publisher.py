@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, ParkReason
-from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.partition_writer import Limits, PartitionWriters
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable, partition
-from tests.fakes import FakeMemory, FakeProducer, FakeSpool
+from tests.fakes import FakeDedupe, FakeProducer, FakeSpool
 
 TOPICS = {"drx.prescriptions.v1": 12, "drx.accounts.v1": 12, "drx.unrecognized.v1": 12}
 SCHEMAS = {"prescription.sent": "drx.v1.PrescriptionSent", "system.ping": "drx.v1.SystemPing"}
@@ -42,21 +42,21 @@ def no_spool() -> FakeSpool:
 def a_publisher(
     producer: FakeProducer,
     spool: FakeSpool | None = None,
-    memory: FakeMemory | None = None,
+    dedupe: FakeDedupe | None = None,
     *,
     deadline_s: float = LONG_S,
     spool_after_s: float = LONG_S,
     records_max: int = 1000,
 ) -> Publisher:
-    lanes = Lanes(
+    writers = PartitionWriters(
         producer=producer,
         spool=spool or no_spool(),
-        memory=memory or FakeMemory(),
+        dedupe=dedupe or FakeDedupe(),
         late_acks=Counter("late", "late", registry=CollectorRegistry()),
         limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s, records_max=records_max),
     )
     return Publisher(
-        lanes=lanes,
+        writers=writers,
         encode=encode,
         schemas=SCHEMAS,
         routing=RoutingTable(),

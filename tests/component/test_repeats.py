@@ -23,11 +23,10 @@ from bridge.event import Delivery, Event
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.partition_writer import Limits, PartitionWriters, unpack
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES
 from bridge.kafka.routing import RoutingTable
-from bridge.kafka.spooled import unpack
 from bridge.registry.loader import bundled
 from tests.builders import a_body, a_growing_body, signed_headers
 from tests.component.test_ingress import Ingress, running, until
@@ -76,12 +75,12 @@ class Wired:
     spool: FakeSpool
     dedupe: KnownIds
     clock: list[float]
-    lanes: Lanes
+    writers: PartitionWriters
     once: Deduplicator
 
     def be_patient(self) -> None:
         """From now on no deadline is reached."""
-        self.lanes._limits = Limits(deadline_s=LONG_S, spool_after_s=LONG_S)
+        self.writers.limits = Limits(deadline_s=LONG_S, spool_after_s=LONG_S)
         self.once._deadline_s = LONG_S
 
     async def post(self, body: bytes = BODY, *, webhook_id: str = "evt_1") -> Answer:
@@ -134,16 +133,16 @@ async def wired(
     dedupe = KnownIds(windows_s={"drx": WINDOW_S}, capacity=capacity, now=lambda: clock[0])
     dedupe.finished = True
     producer, spool = FakeProducer(dict.fromkeys(RoutingTable().topics, PARTITIONS)), FakeSpool()
-    lanes = Lanes(
+    writers = PartitionWriters(
         producer=producer,
         spool=spool,
-        memory=dedupe,
+        dedupe=dedupe,
         late_acks=Metric("late", "late", registry=CollectorRegistry()),
         limits=Limits(deadline_s=deadline_s, spool_after_s=LONG_S),
     )
     lock = bundled()
     publisher = Publisher(
-        lanes=lanes,
+        writers=writers,
         encode=Codec(schemas=lock.schemas(), ids=lock.ids()).encode,
         schemas=RECORDS,
         routing=RoutingTable(),
@@ -154,7 +153,7 @@ async def wired(
     )
     once = Deduplicator(publisher=publisher, repeats=dedupe, deadline_s=deadline_s)
     async with running(profile=profile, deduplicator=once) as ingress:
-        yield Wired(ingress, producer, spool, dedupe, clock, lanes, once)
+        yield Wired(ingress, producer, spool, dedupe, clock, writers, once)
         producer.flow()
     await publisher.close(5)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridge.errors import NotDurableError
-from bridge.kafka.ports import Producer, RecordRefusedError
+from bridge.errors import NotDurableError, RecordRefusedError
+from bridge.kafka.partition_writer import Producer
 from bridge.kafka.record import Record
 from tests.fakes import FakeProducer
 from tests.kafka import NARROW_BYTES, narrow_topic, read_all, ready_producer

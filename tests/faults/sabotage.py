@@ -15,8 +15,7 @@ from bridge.cli import main as bridge_main
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity, Settled
 from bridge.ingress.deduplicator import KnownIds
-from bridge.kafka.lane import Accepted, Item, Lane
-from bridge.kafka.lanes import Lanes
+from bridge.kafka.partition_writer import Accepted, PartitionWriter, PartitionWriters, Pending
 from bridge.kafka.record import Record
 from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.spool import segment as spool_segment
@@ -32,43 +31,43 @@ _redrives: set[asyncio.Task[None]] = set()
 
 def ack_before_write() -> None:
     """Answer 200 when a record is handed over, whatever becomes of it."""
-    enqueue = Lanes.enqueue
+    enqueue = PartitionWriters.enqueue
 
-    def hasty(self: Lanes, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
+    def hasty(self: PartitionWriters, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
         enqueue(self, accepted).add_done_callback(lambda future: future.exception())
         answer: asyncio.Future[Durable] = asyncio.get_running_loop().create_future()
         answer.set_result("committed")
         return answer
 
-    Lanes.enqueue = hasty  # type: ignore[method-assign]
+    PartitionWriters.enqueue = hasty  # type: ignore[method-assign]
 
 
 def drop_on_rebuild() -> None:
     """Take what was in flight when the circuit opened for written, and forget it with its producer."""
-    trip = Lanes._trip
+    switch = PartitionWriter._switch_to_spool
 
-    def forgetful(self: Lanes, lane: Lane, front: Sequence[Item]) -> bool:
-        for item in lane.flight:
-            self._accounts.commit(item)
-        return trip(self, lane, front)
+    def forgetful(self: PartitionWriter, front: Sequence[Pending] = ()) -> bool:
+        for pending in self._in_flight:
+            self._commit(pending)
+        return switch(self, front)
 
-    Lanes._trip = forgetful  # type: ignore[method-assign]
+    PartitionWriter._switch_to_spool = forgetful  # type: ignore[method-assign]
     _be_hasty()
 
 
 def redrive_past_the_spool() -> None:
     """Send what was in flight again by itself, while newer events of the same partition come out of the spool."""
-    trip = Lanes._trip
+    switch = PartitionWriter._switch_to_spool
 
-    def impatient(self: Lanes, lane: Lane, front: Sequence[Item]) -> bool:
-        for item in lane.flight:
-            if item.state == "open":
-                self._accounts.commit(item)
-                task = asyncio.ensure_future(_redrive(self._producer, lane, item.accepted.record))
+    def impatient(self: PartitionWriter, front: Sequence[Pending] = ()) -> bool:
+        for pending in self._in_flight:
+            if pending.state == "open":
+                self._commit(pending)
+                task = asyncio.ensure_future(_redrive(self._producer, self._place, pending.accepted.record))
                 _redrives.add(task)
-        return trip(self, lane, front)
+        return switch(self, front)
 
-    Lanes._trip = impatient  # type: ignore[method-assign]
+    PartitionWriter._switch_to_spool = impatient  # type: ignore[method-assign]
     _be_hasty()
 
 
@@ -140,11 +139,11 @@ def _be_hasty() -> None:
     KafkaProducer.__init__ = begin_hasty  # type: ignore[method-assign]
 
 
-async def _redrive(producer: Any, lane: Lane, record: Record) -> None:
+async def _redrive(producer: Any, place: tuple[str, int], record: Record) -> None:
     while True:
         await asyncio.sleep(REDRIVE_S)
         try:
-            await producer.write(lane.topic, lane.partition, [record])
+            await producer.write(*place, [record])
         except NotDurableError:
             continue
         return

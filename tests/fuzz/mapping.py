@@ -15,8 +15,8 @@ from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import Real, parse, to_json_text
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
+from bridge.kafka.partition_writer import pack, unpack
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, event_record, unrecognized_record, unrecognized_value
-from bridge.kafka.spooled import pack, unpack
 from bridge.registry.loader import read_schemas, schemas_root
 from tests.fuzz.choices import Choices
 from tests.profile_properties import (

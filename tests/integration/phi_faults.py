@@ -55,9 +55,9 @@ PLACES = (
     "bridge.kafka.publisher:event_record",
     "bridge.kafka.publisher:unrecognized_record",
     "bridge.avro.codec:Codec.encode",
-    "bridge.kafka.lanes:Lanes.enqueue",
-    "bridge.kafka.lane_driver:LaneDriver._take",
-    "bridge.kafka.lane_driver:LaneDriver._write",
+    "bridge.kafka.partition_writer:PartitionWriters.enqueue",
+    "bridge.kafka.partition_writer:PartitionWriter._take",
+    "bridge.kafka.partition_writer:PartitionWriter._write",
     "bridge.kafka.supervisor:KafkaProducer.write",
     "bridge.kafka.producer:Generation.write",
 )

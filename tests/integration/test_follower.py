@@ -74,8 +74,8 @@ async def following(
     """Run a follower at `WHEN_S`; by default everything that is younger than 1970 counts."""
     follower = Follower(
         connection=Connection(bootstrap_servers),
-        topics=lambda: topics,
-        memory=memory,
+        topics=topics,
+        dedupe=memory,
         window_s=window_s,
         records_max=records_max,
         oldest_s=lambda: oldest_s,
@@ -230,8 +230,8 @@ async def test_an_outage_is_waited_for_however_long(cluster: Cluster, topics: To
     async with killed(cluster):
         follower = Follower(
             connection=Connection(topics.bootstrap_servers),
-            topics=lambda: [topic],
-            memory=memory,
+            topics=[topic],
+            dedupe=memory,
             window_s=WHEN_S,
             records_max=1000,
             now=lambda: WHEN_S,

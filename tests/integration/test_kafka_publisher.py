@@ -11,15 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.event import ParkReason
-from bridge.kafka.lanes import Lanes, Limits
-from bridge.kafka.ports import NoBuffer
+from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event
 from tests.cluster import Cluster, Topics
-from tests.fakes import FakeMemory
+from tests.fakes import FakeDedupe
 from tests.kafka import read_all, ready_producer
 
 pytestmark = pytest.mark.kafka
@@ -36,10 +35,10 @@ async def publisher(topics: Topics) -> AsyncIterator[Publisher]:
     names = await asyncio.to_thread(topics.standard)
     async with ready_producer(topics.bootstrap_servers, *names) as producer:
         publisher = Publisher(
-            lanes=Lanes(
+            writers=PartitionWriters(
                 producer=producer,
-                spool=NoBuffer(),
-                memory=FakeMemory(),
+                spool=NoSpool(),
+                dedupe=FakeDedupe(),
                 late_acks=Counter("late", "late", registry=CollectorRegistry()),
                 limits=Limits(deadline_s=30),
             ),

@@ -9,11 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.event import Identity
-from bridge.kafka.lane import Accepted
-from bridge.kafka.lanes import Lanes, Limits
+from bridge.kafka.partition_writer import Accepted, Limits, PartitionWriters
 from bridge.kafka.record import Record
 from tests.cluster import Cluster, Topics
-from tests.fakes import FakeMemory, FakeSpool
+from tests.fakes import FakeDedupe, FakeSpool
 from tests.kafka import HANG_S, a_producer, read_all, running, until
 
 pytestmark = pytest.mark.kafka
@@ -64,22 +63,22 @@ async def test_what_was_spooled_under_a_clock_that_was_ahead_drains_when_it_is_r
     topic = await asyncio.to_thread(topics.fresh)
     async with running(a_producer(cluster.bootstrap_servers, topic, now=clock)) as producer:
         await until(lambda: producer.ready and not producer.wrong_counts)
-        lanes = Lanes(
+        writers = PartitionWriters(
             producer=producer,
             spool=spool,
-            memory=FakeMemory(),
+            dedupe=FakeDedupe(),
             late_acks=Counter("late", "late", registry=CollectorRegistry()),
             limits=Limits(deadline_s=HANG_S, spool_after_s=HANG_S / 2),
         )
         clock.ahead_s = AHEAD_S
-        taken = [lanes.enqueue([received(clock, topic, each)]) for each in "abc"]
+        taken = [writers.enqueue([received(clock, topic, each)]) for each in "abc"]
         assert await asyncio.gather(*taken) == ["spooled"] * 3
-        await until(lambda: lanes.blocked == 1)
+        await until(lambda: writers.blocked == 1)
 
         clock.ahead_s = 0.0
-        await until(lambda: not lanes.spooling)
-        assert await lanes.enqueue([received(clock, topic, "d")]) == "committed"
-        await lanes.close(5)
+        await until(lambda: not writers.spooling)
+        assert await writers.enqueue([received(clock, topic, "d")]) == "committed"
+        await writers.close(5)
 
     assert [record.value for record in await read_all(cluster.bootstrap_servers, topic)] == [b"a", b"b", b"c", b"d"]
     assert not spool.entries

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import free_port
+from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
-from bridge.kafka.spooled import pack
 from bridge.spool.disk import is_locked
 from bridge.spool.segment import PREFIX, Entry
 from tests.audit_lines import audit_lines

@@ -14,7 +14,7 @@ import structlog
 
 from bridge.commands.spool import spool
 from bridge.errors import ConfigError
-from bridge.kafka.spooled import read
+from bridge.kafka.partition_writer import read
 from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
 from tests.fault_disk import FaultDisk

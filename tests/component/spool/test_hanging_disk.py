@@ -11,10 +11,8 @@ from prometheus_client import CollectorRegistry, Counter
 from bridge.errors import NotDurableError
 from bridge.event import Durable
 from bridge.ingress.deduplicator import KnownIds
-from bridge.kafka.lane import Accepted
-from bridge.kafka.lanes import Lanes, Limits
-from bridge.kafka.spooled import identity_of
-from tests.component.test_lanes import HANG_S, until
+from bridge.kafka.partition_writer import Accepted, Limits, PartitionWriters, spooled_identity
+from tests.component.test_partition_writer import HANG_S, until
 from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, a_record, make_spool, open_spool
@@ -27,22 +25,22 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
     disk = FaultDisk(tmp_path)
     kept = make_spool(tmp_path, disk=disk, stalled_s=0.1)
     producer = FakeProducer({TOPIC: 12})
-    memory = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
-    memory.finished = True
-    lanes = Lanes(
+    dedupe = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
+    dedupe.finished = True
+    writers = PartitionWriters(
         producer=producer,
         spool=kept.spool,
-        memory=memory,
+        dedupe=dedupe,
         late_acks=Counter("late", "late", registry=CollectorRegistry()),
         limits=Limits(deadline_s=0.5, spool_after_s=0.1),
     )
 
     def send(number: int) -> asyncio.Future[Durable]:
         record = a_record(number)
-        return lanes.enqueue([Accepted(record, identity_of(record.headers), number)])
+        return writers.enqueue([Accepted(record, spooled_identity(record), number)])
 
     async with asyncio.timeout(HANG_S):
-        await kept.spool.open(lanes.recovered)
+        await kept.spool.open(writers.recovered)
         disk.released.clear()
         producer.hold()
         producer.failure = None if answered else "outcome_unknown"
@@ -55,18 +53,18 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
             with pytest.raises(NotDurableError, match="deadline"):
                 await first
             producer.failure = None
-        await until(lambda: not lanes.spooling)
+        await until(lambda: not writers.spooling)
         if not answered:
             assert await send(1) == "committed"
         assert await send(2) == "committed"
         assert kept.spool.code == "stalled"
 
         disk.released.set()
-        await until(lambda: not kept.spool.code and not kept.spool.depth(LANE) and not lanes.spooling)
+        await until(lambda: not kept.spool.code and not kept.spool.depth(LANE) and not writers.spooling)
         assert await send(3) == "committed"
-        await lanes.close(1)
+        await writers.close(1)
         await kept.spool.close()
 
-    assert [identity_of(record.headers).id for record in producer.records] == ["evt_1", "evt_2", "evt_3"]
+    assert [spooled_identity(record).id for record in producer.records] == ["evt_1", "evt_2", "evt_3"]
     async with open_spool(tmp_path) as again:
         assert again.found == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record
-from bridge.kafka.spooled import pack
 from tests.component.spool import independent_reader
 from tests.component.spool.independent_reader import read, record_in
 from tests.spooling import LANE, OTHER, an_entry, open_spool, segments, write_key

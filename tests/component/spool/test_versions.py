@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.kafka import spooled
+from bridge.kafka import partition_writer
+from bridge.kafka.partition_writer import pack, unpack
 from bridge.kafka.record import Record
-from bridge.kafka.spooled import pack, unpack
 from bridge.spool import segment as spool_segment
 from bridge.spool.inspect import survey
 from bridge.spool.segment import (
@@ -56,8 +56,8 @@ def later_layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return unpack(payload[1 + len(extra) :] if payload[0] == LATER else payload, topic, partition)
 
     with monkeypatch.context() as patch:
-        patch.setattr(spooled, "pack", pack_later)
-        patch.setattr(spooled, "unpack", unpack_later)
+        patch.setattr(partition_writer, "pack", pack_later)
+        patch.setattr(partition_writer, "unpack", unpack_later)
         yield
 
 
@@ -184,17 +184,17 @@ def test_a_look_from_outside_tells_another_version_from_a_missing_key(
     with later_version(monkeypatch):
         foreign_segment(tmp_path, later_records(3))
 
-    (state,) = survey(tmp_path, {}, read=spooled.read)
+    (state,) = survey(tmp_path, {}, read=partition_writer.read)
 
     assert (state.unknown, state.locked, state.lost, state.damage) == (3, 0, 0, [])
     assert (state.is_torn, state.is_sound) == (False, False)
 
 
 def finder(kept: Kept) -> Callable[[Entry], None]:
-    """Do with an entry what the lanes do: read it."""
+    """Do with an entry what the partition writers do: read it."""
 
     def found(entry: Entry) -> None:
-        spooled.read(entry)
+        partition_writer.read(entry)
         kept.found.append(entry)
 
     return found
@@ -206,7 +206,7 @@ async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it
     async with open_spool(tmp_path) as kept:
         await kept.spool.append([an_entry(1, payload=pack(a_record(1)))])
         with later_layout(monkeypatch):
-            await kept.spool.append([an_entry(2, payload=spooled.pack(a_record(2)))])
+            await kept.spool.append([an_entry(2, payload=partition_writer.pack(a_record(2)))])
         await kept.spool.append([an_entry(3, payload=pack(a_record(3)))])
 
     for _ in range(2):
@@ -255,4 +255,4 @@ async def test_other_records_are_delivered_while_an_unread_segment_holds_one_of_
 
 def test_a_record_without_the_headers_of_an_event_is_none_of_ours() -> None:
     with pytest.raises(UnreadableEntryError):
-        spooled.identity_of([("ce_id", b"evt_1")])
+        partition_writer.spooled_identity(Record("t", 0, b"k", b"v", [("ce_id", b"evt_1")], 0))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.event import Identity, ParkReason
-from bridge.kafka.follower import identity_of
-from bridge.kafka.record import Header, Record, event_record, unrecognized_record
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.record import Header, Record, event_record, identity_of, unrecognized_record
 from tests.builders import a_delivery, an_event
 
 DELIVERY = a_delivery()
@@ -17,21 +15,17 @@ EVENT = event_record(
 PARKED = unrecognized_record(DELIVERY, ParkReason("unusable", "no_key"), partition=0, value=b"")
 
 
-def consumed(headers: list[Header]) -> ConsumedRecord:
-    return ConsumedRecord("t", 0, 0, 0, None, None, headers)
-
-
 def changed(record: Record, name: str, content: bytes | None) -> list[Header]:
     """The headers of a record with one changed, or left out."""
     return [(each, old if each != name else content) for each, old in record.headers if each != name or content]  # type: ignore[misc]  # None is left out
 
 
 def test_an_event_is_identified_by_its_own_id_and_the_body_it_came_in() -> None:
-    assert identity_of(consumed(EVENT.headers)) == Identity("drx", "evt_1/2", DELIVERY.body_sha256)
+    assert identity_of(EVENT.headers) == Identity("drx", "evt_1/2", DELIVERY.body_sha256)
 
 
 def test_a_parked_delivery_is_identified_with_its_reason() -> None:
-    assert identity_of(consumed(PARKED.headers)) == Identity("drx", "evt_1", DELIVERY.body_sha256, "unusable")
+    assert identity_of(PARKED.headers) == Identity("drx", "evt_1", DELIVERY.body_sha256, "unusable")
 
 
 @pytest.mark.parametrize(
@@ -51,4 +45,4 @@ def test_a_parked_delivery_is_identified_with_its_reason() -> None:
     ],
 )
 def test_headers_that_are_not_as_ours_identify_nothing(name: str, content: bytes | None) -> None:
-    assert identity_of(consumed(changed(PARKED, name, content))) is None
+    assert identity_of(changed(PARKED, name, content)) is None

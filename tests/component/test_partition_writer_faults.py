@@ -9,22 +9,22 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity, Settled
-from bridge.kafka import lane_driver
-from bridge.kafka.lane_driver import LaneDriver
+from bridge.kafka import partition_writer
+from bridge.kafka.partition_writer import PartitionWriter
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry
-from tests.component.test_lanes import HANG_S, TOPIC, Subject, until
-from tests.fakes import FakeMemory, FakeProducer, FakeSpool
+from tests.component.test_partition_writer import HANG_S, TOPIC, Subject, until
+from tests.fakes import FakeDedupe, FakeProducer, FakeSpool
 from tests.faulty_awaits import FaultyTasks, awaits_of
 
 AWAITS = sorted(
     awaits_of(
-        LaneDriver._drive,
-        LaneDriver._write,
-        LaneDriver._reconcile,
-        LaneDriver._drain,
-        LaneDriver._wait,
-        LaneDriver._put,
+        PartitionWriter._run,
+        PartitionWriter._write,
+        PartitionWriter._reconcile,
+        PartitionWriter._drain,
+        PartitionWriter._drain_refused,
+        PartitionWriter._put,
     )
 )
 # Of a delivery under whatever fault: sooner or later it is answered.
@@ -50,7 +50,7 @@ class CountingSpool(FakeSpool):
         return await super().peek(lane, most=most, most_bytes=most_bytes)
 
 
-class CountingMemory(FakeMemory):
+class CountingDedupe(FakeDedupe):
     """Counts how often it is asked whether a drain may begin."""
 
     asked = 0
@@ -77,24 +77,24 @@ class CountingProducer(FakeProducer):
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_driver, "FAULT_PAUSE_S", 0.01)
-    monkeypatch.setattr(lane_driver, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(partition_writer, "FAULT_PAUSE_S", 0.01)
+    monkeypatch.setattr(partition_writer, "RETRY_FIRST_S", 0.01)
 
 
 class Life:
     """A sender of one key, and what becomes of each delivery."""
 
-    def __init__(self, *, spool: CountingSpool | None = None, memory: CountingMemory | None = None) -> None:
+    def __init__(self, *, spool: CountingSpool | None = None, dedupe: CountingDedupe | None = None) -> None:
         """Send nothing yet."""
         self.spool = spool or CountingSpool()
-        self.memory = memory or CountingMemory()
+        self.dedupe = dedupe or CountingDedupe()
         self.producer = CountingProducer({TOPIC: 12})
         self.subject = Subject(
             spool_after_s=0.05,
             deadline_s=DEADLINE_S,
             producer=self.producer,
             spool=self.spool,
-            memory=self.memory,
+            dedupe=self.dedupe,
         )
         self.sent: dict[str, asyncio.Future[Durable]] = {}
 
@@ -120,16 +120,16 @@ async def live_through(life: Life) -> None:
 
     What is counted twice more has been suspended, and has gone on, in between.
     """
-    producer, spool, memory = life.producer, life.spool, life.memory
+    producer, spool, dedupe = life.producer, life.spool, life.dedupe
     await _direct(life)
     # An outage that nobody needs to find out about; its drain waits for the topics, for the disk, for Kafka.
     producer.connected = False
     life.send()
     await life.answered()
-    memory.finished = False
+    dedupe.finished = False
     producer.connected = True
-    await _twice_more(lambda: memory.asked)
-    spool.unreadable, memory.finished = True, True
+    await _twice_more(lambda: dedupe.asked)
+    spool.unreadable, dedupe.finished = True, True
     await _twice_more(lambda: spool.read)
     producer.failure, spool.unreadable = "kafka_unavailable", False
     await _twice_more(lambda: producer.asked)
@@ -144,7 +144,7 @@ async def live_through(life: Life) -> None:
     await until(lambda: producer.asked > asked or first.done())
     spool.hold()
     life.send()
-    await until(lambda: life.subject.lanes.spooling or first.done())
+    await until(lambda: life.subject.writers.spooling or first.done())
     producer.flow()
     await until(first.done)
     spool.flow()
@@ -172,14 +172,14 @@ async def _direct(life: Life) -> None:
         if not sent.exception() and sent.result() == "committed":
             break
         await asyncio.sleep(0.01)
-    await until(lambda: not life.subject.spool.entries and not life.subject.lanes.spooling)
+    await until(lambda: not life.subject.spool.entries and not life.subject.writers.spooling)
 
 
 def check(life: Life) -> None:
     firsts = list(dict.fromkeys(life.subject.written))
     assert [each for each in firsts if each in life.promised] == life.promised
-    assert life.subject.lanes._accounts.records == life.subject.lanes._accounts.bytes == 0
-    assert not life.subject.lanes.blocked
+    assert life.subject.writers.records == life.subject.writers.bytes == 0
+    assert not life.subject.writers.blocked
 
 
 @pytest.mark.parametrize("exc", [TypeError, asyncio.CancelledError])
@@ -188,7 +188,7 @@ def check(life: Life) -> None:
 async def test_it_survives_whatever_is_raised_at_an_await(
     at: tuple[str, int], nth: int, exc: type[BaseException]
 ) -> None:
-    tasks = FaultyTasks(LaneDriver._drive, at, exc(), nth=nth)
+    tasks = FaultyTasks(PartitionWriter._run, at, exc(), nth=nth)
     asyncio.get_running_loop().set_task_factory(tasks)
     life = Life()
 
@@ -197,10 +197,10 @@ async def test_it_survives_whatever_is_raised_at_an_await(
 
     assert tasks.raised or nth > 1
     check(life)
-    await life.subject.lanes.close(1)
+    await life.subject.writers.close(1)
 
 
-class ForgetfulMemory(CountingMemory):
+class ForgetfulDedupe(CountingDedupe):
     """Raises at what it is told now and then."""
 
     def settled(self, identity: Identity, state: Settled) -> None:
@@ -227,8 +227,8 @@ class RaisingSpool(CountingSpool):
         return super().append(entries)
 
 
-async def test_it_survives_whatever_its_memory_and_its_disk_raise() -> None:
-    life = Life(spool=RaisingSpool(), memory=ForgetfulMemory())
+async def test_it_survives_whatever_its_deduplicator_and_its_disk_raise() -> None:
+    life = Life(spool=RaisingSpool(), dedupe=ForgetfulDedupe())
 
     async with asyncio.timeout(2 * HANG_S):
         await live_through(life)
@@ -240,4 +240,4 @@ async def test_it_survives_whatever_its_memory_and_its_disk_raise() -> None:
             await _direct(life)
 
     check(life)
-    await life.subject.lanes.close(1)
+    await life.subject.writers.close(1)

@@ -1,4 +1,4 @@
-"""The lanes with a disk beside Kafka: what one cannot take the other does, and nothing is overtaken."""
+"""The partition writers with a disk beside Kafka: what one cannot take the other does, and nothing is overtaken."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity
-from bridge.kafka.lane import Accepted
-from bridge.kafka.lane_driver import BATCH_MAX
-from bridge.kafka.lanes import SWEEP_S, Lanes, Limits
+from bridge.kafka.partition_writer import (
+    BATCH_MAX,
+    SWEEP_S,
+    Accepted,
+    Limits,
+    PartitionWriters,
+    pack,
+    spooled_identity,
+    unpack,
+)
 from bridge.kafka.record import Record
-from bridge.kafka.spooled import identity_of, pack, unpack
 from bridge.spool.segment import Entry, UnreadableEntryError
-from tests.fakes import FakeMemory, FakeProducer, FakeSpool
+from tests.fakes import FakeDedupe, FakeProducer, FakeSpool
 
 TOPIC = "drx.prescriptions.v1"
 PLACE = (TOPIC, 0)
@@ -28,11 +34,11 @@ HANG_S = 30.0
 def accepted(event_id: str, ordinal: int = 0, *, partition: int = 0) -> Accepted:
     headers = [("ce_source", b"drx"), ("ce_id", event_id.encode()), ("drx_body_sha256", b"00" * 32)]
     record = Record(TOPIC, partition, b"rx_1", b"v", headers, 1_772_366_400_000)
-    return Accepted(record, identity_of(headers), ordinal)
+    return Accepted(record, spooled_identity(record), ordinal)
 
 
 class Subject:
-    """Lanes and what surrounds them."""
+    """Partition writers and what surrounds them."""
 
     def __init__(
         self,
@@ -41,44 +47,48 @@ class Subject:
         deadline_s: float = LONG_S,
         producer: FakeProducer | None = None,
         spool: FakeSpool | None = None,
-        memory: FakeMemory | None = None,
+        dedupe: FakeDedupe | None = None,
     ) -> None:
         """Begin with a Kafka and a disk that work."""
+        self.followed: list[str] = []
         self.caught_up: list[tuple[str, int]] = []
         self.producer = producer or FakeProducer({TOPIC: 12})
         self.spool = spool or FakeSpool()
-        self.memory = memory or FakeMemory()
+        self.dedupe = dedupe or FakeDedupe()
         self.late = Counter("late", "late", registry=CollectorRegistry())
-        self.lanes = Lanes(
+        self.writers = PartitionWriters(
             producer=self.producer,
             spool=self.spool,
-            memory=self.memory,
+            dedupe=self.dedupe,
             late_acks=self.late,
             limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s),
-            catch_up=self._catch_up,
+            follower=self,
         )
 
-    async def _catch_up(self, topic: str, partition: int) -> None:
+    def follow(self, topic: str) -> None:
+        self.followed.append(topic)
+
+    async def catch_up(self, topic: str, partition: int) -> None:
         """Note it, and have another replica's records known only now."""
         await asyncio.sleep(0)
         self.caught_up.append((topic, partition))
-        self.memory.committed.add("elsewhere")
+        self.dedupe.committed.add("elsewhere")
 
     def send(self, *ids: str, partition: int = 0) -> list[asyncio.Future[Durable]]:
-        return [self.lanes.enqueue([accepted(each, n, partition=partition)]) for n, each in enumerate(ids)]
+        return [self.writers.enqueue([accepted(each, n, partition=partition)]) for n, each in enumerate(ids)]
 
     @property
     def written(self) -> list[str]:
-        return [identity_of(record.headers).id for record in self.producer.records]
+        return [spooled_identity(record).id for record in self.producer.records]
 
     @property
     def kept(self) -> list[str]:
-        return [identity_of(unpack(each.payload, *PLACE).headers).id for each in self.spool.kept[PLACE]]
+        return [spooled_identity(unpack(each.payload, *PLACE)).id for each in self.spool.kept[PLACE]]
 
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(HANG_S):
-        while not condition():  # noqa: ASYNC110 - the lanes have no event to wait for
+        while not condition():  # noqa: ASYNC110 - the writers have no event to wait for
             await asyncio.sleep(0.005)
 
 
@@ -87,7 +97,7 @@ async def subject() -> AsyncIterator[Subject]:
     made = Subject()
     yield made
     made.producer.flow()
-    await made.lanes.close(1)
+    await made.writers.close(1)
 
 
 @pytest.fixture
@@ -96,7 +106,7 @@ async def hasty() -> AsyncIterator[Subject]:
     made = Subject(spool_after_s=0.05)
     yield made
     made.producer.flow()
-    await made.lanes.close(1)
+    await made.writers.close(1)
 
 
 async def test_without_kafka_a_delivery_is_durable_on_disk_at_once(subject: Subject) -> None:
@@ -105,7 +115,7 @@ async def test_without_kafka_a_delivery_is_durable_on_disk_at_once(subject: Subj
     assert await asyncio.gather(*subject.send("a", "b")) == ["spooled", "spooled"]
 
     assert subject.kept == ["a", "b"]
-    assert subject.memory.told == [("a", "spooled"), ("b", "spooled")]
+    assert subject.dedupe.told == [("a", "spooled"), ("b", "spooled")]
 
 
 async def test_a_delivery_is_not_spooled_before_the_disk_says_so(subject: Subject) -> None:
@@ -143,7 +153,7 @@ async def test_a_late_ack_is_taken_off_the_disk_and_not_written_again(hasty: Sub
     await until(lambda: not hasty.spool.entries)
 
     assert hasty.written == ["a", "b"]
-    assert hasty.memory.told == [("a", "spooled"), ("b", "spooled"), ("a", "committed"), ("b", "committed")]
+    assert hasty.dedupe.told == [("a", "spooled"), ("b", "spooled"), ("a", "committed"), ("b", "committed")]
     assert hasty.late._value.get() == 1
 
 
@@ -151,7 +161,7 @@ async def test_an_ack_that_comes_before_the_disk_is_done_is_an_ack(hasty: Subjec
     hasty.producer.hold()
     hasty.spool.hold()
     (sent,) = hasty.send("a")
-    await until(lambda: hasty.lanes.spooling)
+    await until(lambda: hasty.writers.spooling)
 
     hasty.producer.flow()
     assert await sent == "committed"
@@ -195,13 +205,13 @@ async def test_what_comes_while_anything_is_spooled_queues_behind_it(subject: Su
     await subject.producer.wait_for_write()
     assert await asyncio.gather(*sent) == ["spooled"]
     subject.producer.flow()
-    await until(lambda: not subject.lanes.spooling)
+    await until(lambda: not subject.writers.spooling)
 
     assert subject.written == ["a", "b"]
     assert await asyncio.gather(*subject.send("c")) == ["committed"]
 
 
-async def test_a_lane_that_spools_delays_no_other(subject: Subject) -> None:
+async def test_a_partition_that_spools_delays_no_other(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a"))
     subject.spool.unreadable = True
@@ -213,13 +223,13 @@ async def test_a_lane_that_spools_delays_no_other(subject: Subject) -> None:
 async def test_a_drain_waits_until_the_topics_were_read(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a", "b"))
-    subject.memory.finished = False
+    subject.dedupe.finished = False
     subject.producer.connected = True
     await asyncio.sleep(0.3)
     assert not subject.written
 
-    subject.memory.committed.add("a")
-    subject.memory.finished = True
+    subject.dedupe.committed.add("a")
+    subject.dedupe.finished = True
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == ["b"]
@@ -230,27 +240,27 @@ async def test_each_drain_first_looks_at_what_others_have_written(subject: Subje
         subject.producer.connected = False
         assert await asyncio.gather(*subject.send(*ids)) == ["spooled"] * len(ids)
         subject.producer.connected = True
-        await until(lambda: not subject.lanes.spooling)
+        await until(lambda: not subject.writers.spooling)
 
     assert subject.written == ["a", "b"]
     assert subject.caught_up == [PLACE, PLACE]
 
 
 async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(subject: Subject) -> None:
-    subject.memory.finished = False
+    subject.dedupe.finished = False
     assert await asyncio.gather(*subject.send("a", "b")) == ["spooled"] * 2
     assert not subject.written
 
-    subject.memory.committed.add("a")
-    subject.memory.finished = True
-    await until(lambda: not subject.lanes.spooling)
+    subject.dedupe.committed.add("a")
+    subject.dedupe.finished = True
+    await until(lambda: not subject.writers.spooling)
 
     assert await asyncio.gather(*subject.send("c")) == ["committed"]
     assert subject.written == ["b", "c"]
 
 
 async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(subject: Subject) -> None:
-    subject.memory.finished = False
+    subject.dedupe.finished = False
     subject.spool.code = "disabled"
 
     assert await asyncio.gather(*subject.send("a")) == ["committed"]
@@ -260,7 +270,7 @@ async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(subject: S
 async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subject, known: set[str]) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a", "b", "c", "d"))
-    subject.memory.committed = set(known)
+    subject.dedupe.committed = set(known)
 
     subject.producer.connected = True
     await until(lambda: not subject.spool.entries)
@@ -268,14 +278,14 @@ async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subjec
     assert subject.written == [each for each in "abcd" if each not in known]
 
 
-async def test_under_a_steady_stream_a_lane_still_leaves_spooling(subject: Subject) -> None:
+async def test_under_a_steady_stream_a_partition_still_leaves_spooling(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send(*[f"e{n}" for n in range(1200)]))
     subject.producer.connected = True
     sent: list[asyncio.Future[Durable]] = []
 
     async with asyncio.timeout(HANG_S):
-        while subject.lanes.spooling:
+        while subject.writers.spooling:
             sent += subject.send(f"n{len(sent)}")
             await asyncio.sleep(0)
     await asyncio.gather(*sent)
@@ -288,44 +298,44 @@ async def test_a_record_that_kafka_refuses_stays_on_disk_with_what_follows(subje
     subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
 
     assert await asyncio.gather(*subject.send("a", "b", "c")) == ["committed", "spooled", "spooled"]
-    await until(lambda: subject.lanes.blocked)
+    await until(lambda: subject.writers.blocked)
     assert subject.kept == ["b", "c"]
 
     subject.producer.too_large = lambda _: False
     await until(lambda: not subject.spool.entries)
     assert subject.written == ["a", "b", "c"]
-    assert not subject.lanes.blocked
+    assert not subject.writers.blocked
 
 
 async def test_a_refused_record_that_an_operator_sets_aside_lets_the_others_pass(subject: Subject) -> None:
     subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
     await asyncio.gather(*subject.send("a", "b", "c", "d"))
-    await until(lambda: subject.lanes.blocked)
+    await until(lambda: subject.writers.blocked)
 
     subject.spool.unwanted.add(PLACE)
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == ["a", "c", "d"]
-    assert [identity_of(unpack(each.payload, *PLACE).headers).id for each in subject.spool.aside] == ["b"]
-    assert not subject.lanes.blocked
+    assert [spooled_identity(unpack(each.payload, *PLACE)).id for each in subject.spool.aside] == ["b"]
+    assert not subject.writers.blocked
 
 
 async def test_a_record_that_is_refused_for_its_topic_is_not_set_aside(subject: Subject) -> None:
     subject.producer.topics.clear()
     subject.spool.unwanted.add(PLACE)
     await asyncio.gather(*subject.send("a"))
-    await until(lambda: subject.lanes.blocked)
+    await until(lambda: subject.writers.blocked)
 
     subject.producer.topics[TOPIC] = 12
     await until(lambda: not subject.spool.entries)
     assert (subject.written, subject.spool.aside) == (["a"], [])
 
 
-async def test_a_topic_that_is_missing_blocks_its_lanes_and_loses_nothing(subject: Subject) -> None:
+async def test_a_topic_that_is_missing_blocks_its_partitions_and_loses_nothing(subject: Subject) -> None:
     subject.producer.topics.clear()
 
     assert await asyncio.gather(*subject.send("a")) == ["spooled"]
-    await until(lambda: subject.lanes.blocked)
+    await until(lambda: subject.writers.blocked)
 
     subject.producer.topics[TOPIC] = 12
     await until(lambda: not subject.spool.entries)
@@ -343,7 +353,7 @@ async def test_with_neither_kafka_nor_disk_nothing_is_taken(subject: Subject) ->
 async def test_a_full_disk_refuses_what_would_overtake(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a"))
-    subject.memory.finished = False
+    subject.dedupe.finished = False
     subject.producer.connected = True
     subject.spool.code = "full"
 
@@ -360,7 +370,7 @@ async def test_a_disk_that_fails_is_no_success(subject: Subject) -> None:
 
     with pytest.raises(NotDurableError, match="spool_unavailable"):
         await sent
-    assert subject.memory.told == [("a", "failed")]
+    assert subject.dedupe.told == [("a", "failed")]
 
 
 async def test_a_disk_that_was_full_is_offered_again_what_kafka_does_not_answer(hasty: Subject) -> None:
@@ -370,7 +380,7 @@ async def test_a_disk_that_was_full_is_offered_again_what_kafka_does_not_answer(
     await hasty.producer.wait_for_write()
     sent += hasty.send("b")
     await asyncio.sleep(5 * SWEEP_S)
-    assert not hasty.lanes.spooling
+    assert not hasty.writers.spooling
 
     hasty.spool.code = ""
 
@@ -400,7 +410,7 @@ async def test_when_the_disk_fails_an_answer_of_kafka_still_counts(hasty: Subjec
     hasty.producer.flow()
 
     assert await sent == "committed"
-    assert hasty.memory.told == [("a", "committed")]
+    assert hasty.dedupe.told == [("a", "committed")]
 
 
 async def hung(*, deadline_s: float = LONG_S) -> tuple[Subject, asyncio.Future[Durable]]:
@@ -409,45 +419,45 @@ async def hung(*, deadline_s: float = LONG_S) -> tuple[Subject, asyncio.Future[D
     subject.producer.hold()
     subject.spool.hold()
     (sent,) = subject.send("a")
-    await until(lambda: subject.lanes.spooling)
+    await until(lambda: subject.writers.spooling)
     subject.spool.code = "stalled"
     return subject, sent
 
 
-async def test_a_lane_is_direct_again_beside_a_disk_that_hangs_when_kafka_has_taken_what_was_on_its_way() -> None:
+async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_kafka_has_taken_what_was_on_its_way() -> None:
     subject, sent = await hung()
 
     subject.producer.flow()
     assert await sent == "committed"
-    await until(lambda: not subject.lanes.spooling)
+    await until(lambda: not subject.writers.spooling)
     assert await asyncio.gather(*subject.send("b")) == ["committed"]
 
     subject.spool.code = ""
     subject.spool.flow()
-    await until(lambda: not subject.spool.entries and not subject.lanes.spooling)
+    await until(lambda: not subject.spool.entries and not subject.writers.spooling)
     assert subject.written == ["a", "b"]
-    await subject.lanes.close(1)
+    await subject.writers.close(1)
 
 
-async def test_a_lane_is_direct_again_beside_a_disk_that_hangs_when_everybody_has_been_answered() -> None:
+async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_everybody_has_been_answered() -> None:
     subject, sent = await hung(deadline_s=0.3)
     subject.producer.failure = "outcome_unknown"
     subject.producer.flow()
     with pytest.raises(NotDurableError, match="deadline"):
         await sent
     subject.producer.failure = None
-    await until(lambda: not subject.lanes.spooling)
+    await until(lambda: not subject.writers.spooling)
     assert await asyncio.gather(*subject.send("a", "b")) == ["committed"] * 2
 
     subject.spool.code = ""
     subject.spool.flow()
-    await until(lambda: not subject.spool.entries and not subject.lanes.spooling)
+    await until(lambda: not subject.spool.entries and not subject.writers.spooling)
     assert subject.written == ["a", "b"]
-    assert subject.lanes._accounts.records == 0
-    await subject.lanes.close(1)
+    assert subject.writers.records == 0
+    await subject.writers.close(1)
 
 
-async def test_a_lane_keeps_to_a_disk_that_hangs_while_somebody_waits_for_it() -> None:
+async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_it() -> None:
     subject, sent = await hung()
     subject.producer.failure = "outcome_unknown"
     subject.producer.flow()
@@ -461,9 +471,9 @@ async def test_a_lane_keeps_to_a_disk_that_hangs_while_somebody_waits_for_it() -
     subject.spool.code = ""
     subject.spool.flow()
     assert await sent == "spooled"
-    await until(lambda: not subject.lanes.spooling)
+    await until(lambda: not subject.writers.spooling)
     assert subject.written == ["a"]
-    await subject.lanes.close(1)
+    await subject.writers.close(1)
 
 
 async def test_what_a_disk_finishes_late_and_nobody_has_sent_again_is_written_once() -> None:
@@ -473,13 +483,13 @@ async def test_what_a_disk_finishes_late_and_nobody_has_sent_again_is_written_on
     with pytest.raises(NotDurableError, match="deadline"):
         await sent
     subject.producer.failure = None
-    await until(lambda: not subject.lanes.spooling)
+    await until(lambda: not subject.writers.spooling)
 
     subject.spool.code = ""
     subject.spool.flow()
-    await until(lambda: subject.written and not subject.spool.entries and not subject.lanes.spooling)
+    await until(lambda: subject.written and not subject.spool.entries and not subject.writers.spooling)
     assert subject.written == ["a"]
-    await subject.lanes.close(1)
+    await subject.writers.close(1)
 
 
 async def test_a_sender_that_was_told_503_finds_its_late_event_committed() -> None:
@@ -489,14 +499,14 @@ async def test_a_sender_that_was_told_503_finds_its_late_event_committed() -> No
     (sent,) = subject.send("a")
     with pytest.raises(NotDurableError, match="deadline"):
         await sent
-    assert subject.memory.told == []
+    assert subject.dedupe.told == []
 
     subject.producer.flow()
-    await until(lambda: subject.memory.told)
+    await until(lambda: subject.dedupe.told)
 
-    assert subject.memory.told == [("a", "committed")]
+    assert subject.dedupe.told == [("a", "committed")]
     assert subject.late._value.get() == 1
-    await subject.lanes.close(1)
+    await subject.writers.close(1)
 
 
 async def test_a_stop_in_an_outage_leaves_everything_on_disk() -> None:
@@ -506,7 +516,7 @@ async def test_a_stop_in_an_outage_leaves_everything_on_disk() -> None:
     await subject.producer.wait_for_write()
     rest = subject.send("b", "c")
 
-    await subject.lanes.close(0)
+    await subject.writers.close(0)
 
     assert await asyncio.gather(*first, *rest) == ["spooled"] * 3
     assert subject.kept == ["a", "b", "c"]
@@ -518,9 +528,9 @@ async def test_a_stop_beside_a_slow_disk_leaves_nothing_twice() -> None:
     subject.producer.hold()
     subject.spool.hold()
     (sent,) = subject.send("a")
-    await until(lambda: subject.lanes.spooling)
+    await until(lambda: subject.writers.spooling)
 
-    closing = asyncio.ensure_future(subject.lanes.close(5))
+    closing = asyncio.ensure_future(subject.writers.close(5))
     for _ in range(20):  # turns of the loop, until the stop waits for the disk
         await asyncio.sleep(0)
     subject.spool.flow()
@@ -539,7 +549,7 @@ async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
     subject.producer.connected, subject.producer.failure = True, "kafka_unavailable"
 
     async with asyncio.timeout(HANG_S):
-        await subject.lanes.close(1)
+        await subject.writers.close(1)
 
     assert subject.kept == ["a"]
 
@@ -549,8 +559,13 @@ async def test_what_an_earlier_life_left_on_disk_is_drained_before_anything_new(
     await asyncio.gather(*subject.send("a", "b"))
     later = Subject()
     later.spool = subject.spool
-    heir = Lanes(
-        producer=later.producer, spool=subject.spool, memory=later.memory, late_acks=later.late, limits=Limits()
+    heir = PartitionWriters(
+        producer=later.producer,
+        spool=subject.spool,
+        dedupe=later.dedupe,
+        late_acks=later.late,
+        limits=Limits(),
+        follower=later,
     )
     for entry in subject.spool.entries:
         heir.recovered(entry)
@@ -559,8 +574,9 @@ async def test_what_an_earlier_life_left_on_disk_is_drained_before_anything_new(
     assert await sent == "spooled"
     await until(lambda: not subject.spool.entries)
 
+    assert later.followed == [TOPIC]
     assert later.written == ["a", "b", "c"]
-    assert later.memory.told[:2] == [("a", "spooled"), ("b", "spooled")]
+    assert later.dedupe.told[:2] == [("a", "spooled"), ("b", "spooled")]
     await heir.close(1)
 
 
@@ -569,10 +585,10 @@ async def test_what_no_version_of_ours_has_packed_leaves_a_partition_as_it_was(
     subject: Subject, payload: bytes
 ) -> None:
     with pytest.raises(UnreadableEntryError):
-        subject.lanes.recovered(Entry(0, 0, PLACE, payload))
+        subject.writers.recovered(Entry(0, 0, PLACE, payload))
 
     assert await asyncio.gather(*subject.send("b")) == ["committed"]
-    assert subject.lanes.spooling == 0
+    assert subject.writers.spooling == 0
 
 
 def find(subject: Subject, *ids: str) -> None:
@@ -581,7 +597,7 @@ def find(subject: Subject, *ids: str) -> None:
         found = accepted(each)
         entry = Entry(0, found.record.timestamp_ms, PLACE, pack(found.record))
         subject.spool.kept[PLACE].append(entry)
-        subject.lanes.recovered(entry)
+        subject.writers.recovered(entry)
 
 
 async def test_what_is_found_late_lets_nothing_overtake_what_is_on_its_way(subject: Subject) -> None:
@@ -658,7 +674,7 @@ async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_f
     await until(lambda: not subject.spool.entries)
 
     assert subject.written.index("w") < subject.written.index("n")
-    await subject.lanes.close(1)
+    await subject.writers.close(1)
 
 
 async def test_a_disk_that_cannot_be_read_is_asked_again(subject: Subject) -> None:
@@ -680,9 +696,9 @@ async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subje
     subject.spool.unreadable = True
     subject.producer.connected = True
 
-    assert await subject.lanes.enqueue([accepted("b", 1), accepted("c", 2, partition=1)]) == "spooled"
+    assert await subject.writers.enqueue([accepted("b", 1), accepted("c", 2, partition=1)]) == "spooled"
 
-    assert subject.memory.told[1:] == [("b", "spooled"), ("c", "committed")]
+    assert subject.dedupe.told[1:] == [("b", "spooled"), ("c", "committed")]
 
 
 def test_identity_comes_back_from_the_headers() -> None:

@@ -1,0 +1,895 @@
+"""Write accepted records to Kafka, or to the spool while Kafka does not take them, in order within each partition.
+
+Each partition has a writer, whose task moves one batch at a time. A writer is in one of three modes:
+
+- `direct`: records wait in memory and are written to Kafka.
+- `spooling`: new records are appended to the spool, behind what it holds. The task writes what is still in memory, then
+  drains the spool, oldest record first.
+- `finishing`: a drain has no more than `BATCH_MAX` records left. New records wait in memory until the spool is empty,
+  and the writer is direct again; under a steady load a drain would not end otherwise.
+
+A direct writer begins to spool when Kafka is away as a record comes, when a delivery has waited `Limits.spool_after_s`,
+when a write fails, and when the spool turns out to hold records that the writer did not know of. What is in memory is
+then appended to the spool, first the batch in flight, since its outcome is unknown. If Kafka acknowledges that batch
+after all, its records are dropped from the head of the spool again (`_reconcile`).
+
+A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
+is acknowledged when all of its records are durable, or fails at its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
+
+import structlog
+from prometheus_client import Counter
+
+from bridge.errors import NotDurableError, RecordRefusedError
+from bridge.event import Durable, Identity, Settled
+from bridge.kafka.record import Record, identity_of
+from bridge.runtime import failpoints
+from bridge.runtime.lifecycle import pause
+from bridge.runtime.logging import trail
+from bridge.spool.segment import Entry, UnreadableEntryError
+
+log = structlog.get_logger()
+
+# Headers, key and our own objects around the value of a record.
+OVERHEAD_BYTES = 1024
+# Records of one write; a producer's batch is full long before with records of 1 KB.
+BATCH_MAX = 500
+# The same of the spool, whose records come from the disk; twice a producer's batch.
+PEEK_MAX_BYTES = 1024 * 1024
+# About what an append to the spool takes.
+APPEND_S = 0.01
+# Between two looks whether Kafka is back, and between two attempts of a drain that fails, doubling up to the most.
+LOOK_S = 0.1
+RETRY_FIRST_S = 0.25
+RETRY_MAX_S = 5.0
+# After a bug: long enough to flood no log, and short beside what senders wait before they come again.
+FAULT_PAUSE_S = 1.0
+# Late by at most this much, deadlines cost one timer for all deliveries instead of one for each.
+SWEEP_S = 0.1
+# Kept from the time for a stop when records do not leave: for the disk, and for the producer to end in order.
+RESCUE_S = 3.0
+PRODUCER_CLOSE_S = 2.0
+# What is cancelled needs a few turns of the loop.
+END_S = 0.5
+# What Kafka says about a record or its topic; it says so again until somebody changes something there.
+_REFUSALS = {"record_too_large", "record_refused", "topic_missing", "not_authorized"}
+
+Mode = Literal["direct", "spooling", "finishing"]
+
+
+class Producer(Protocol):
+    """Writes to Kafka; every call ends within a bound of the producer's own."""
+
+    @property
+    def ready(self) -> bool:
+        """True when a write may succeed now."""
+
+    async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
+        """Write as many `records`, from the first, as one batch holds; return how many all replicas have.
+
+        Raises:
+            RecordRefusedError: One of the records is at fault.
+            NotDurableError: Not written, or not known to be.
+        """
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish what is in flight within `timeout_s`, then end every connection."""
+
+
+class Spool(Protocol):
+    """Keeps entries durably on this host; `bridge.spool` does."""
+
+    @property
+    def code(self) -> str:
+        """Empty when it takes entries, else why it does not."""
+
+    def depth(self, partition: tuple[str, int], /) -> int:
+        """How many durable entries of a partition it holds."""
+
+    def append(self, entries: Sequence[Entry], /) -> Awaitable[None]:
+        """Have all entries, or none, durable when the future ends; the order of calls is the order kept.
+
+        Raises:
+            NotDurableError: From the future; none of them is durable.
+        """
+
+    async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
+        """Return the first entries of a partition."""
+
+    async def set_aside(self, partition: tuple[str, int], /, *, refused: str) -> bool:
+        """Set the first entry of a partition aside if an operator has asked for that; return whether it was.
+
+        `refused` is the code by which Kafka has just refused that entry alone; empty when it has not.
+        """
+
+    def drop(self, partition: tuple[str, int], count: int, /) -> None:
+        """Forget the first entries of a partition, which are in Kafka."""
+
+
+class Deduplicator(Protocol):
+    """Knows which events are in their topics.
+
+    Attributes:
+        finished: The topics have been read, or nothing should wait for that; so a drain may begin.
+    """
+
+    finished: bool
+
+    def committed_before(self, identity: Identity) -> bool:
+        """Whether the same event is in its topic already."""
+
+    def settled(self, identity: Identity, state: Settled) -> None:
+        """Note what became of an event; `committed` may follow `spooled`."""
+
+
+class Follower(Protocol):
+    """Tells the deduplicator what other replicas write."""
+
+    def follow(self, topic: str) -> None:
+        """Read a topic from now on, if it is not read already."""
+
+    async def catch_up(self, topic: str, partition: int) -> None:
+        """Return when what is in a partition at this moment has been read, or after a while; never raise."""
+
+
+class NoSpool:
+    """Stands for the spool where there is none: it takes nothing and holds nothing."""
+
+    code = "disabled"
+    is_open = False
+    last_ordinal = 0
+
+    def oldest_ms(self) -> int:
+        """Nothing waits."""
+        return 0
+
+    def depth(self, _partition: tuple[str, int], /) -> int:
+        """Nothing is held."""
+        return 0
+
+    def append(self, _entries: Sequence[Entry], /) -> asyncio.Future[None]:
+        """Take nothing."""
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        refused.set_exception(NotDurableError(self.code))
+        return refused
+
+    async def peek(self, _partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
+        """Nothing is held."""
+        del most, most_bytes
+        return []
+
+    async def set_aside(self, _partition: tuple[str, int], /, *, refused: str) -> bool:
+        """Nothing is held."""
+        del refused
+        return False
+
+    def drop(self, _partition: tuple[str, int], _count: int, /) -> None:
+        """Nothing is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much.
+
+    Attributes:
+        deadline_s: From acceptance to the answer.
+        spool_after_s: From acceptance until Kafka has had its chance.
+        records_max: Records in memory.
+        bytes_max: Bytes of them.
+    """
+
+    deadline_s: float = 4.0
+    spool_after_s: float = 2.0
+    records_max: int = 10_000
+    bytes_max: int = 128 * 1024 * 1024
+
+
+class Accepted(NamedTuple):
+    """A record that was accepted.
+
+    Attributes:
+        identity: What a repeat of it has in common with it.
+        ordinal: Rises in the order of acceptance.
+    """
+
+    record: Record
+    identity: Identity
+    ordinal: int
+
+
+class Acknowledgement:
+    """Acknowledges a delivery when all of its records are durable.
+
+    Attributes:
+        future: How they are durable, or `NotDurableError`.
+        spool_at: Loop time at which Kafka has had its chance.
+        expires_at: Loop time at which the sender is answered that nothing is durable.
+        writers: Where its records went.
+    """
+
+    __slots__ = ("_left", "_spooled", "expires_at", "future", "spool_at", "writers")
+
+    def __init__(
+        self, future: asyncio.Future[Durable], writers: list[PartitionWriter], spool_at: float, expires_at: float
+    ) -> None:
+        """Wait for one record in each of `writers`."""
+        self.future = future
+        self.writers = writers
+        self.spool_at = spool_at
+        self.expires_at = expires_at
+        self._left = len(writers)
+        self._spooled = False
+
+    def count(self, durable: Durable) -> None:
+        """Note that one more record is durable; the delivery is committed only when all of its records are."""
+        self._spooled |= durable == "spooled"
+        self._left -= 1
+        if not self._left and not self.future.done():
+            self.future.set_result("spooled" if self._spooled else "committed")
+
+    def fail(self, code: str) -> None:
+        """Answer that a record of the delivery will not become durable."""
+        if not self.future.done():
+            self.future.set_exception(NotDurableError(code))
+
+
+class Pending:
+    """An accepted record in memory.
+
+    Attributes:
+        state: `open` until it is durable or given up.
+        in_flight: Handed to Kafka, which has not answered.
+        on_disk: Durable in the spool.
+    """
+
+    __slots__ = ("accepted", "acknowledgement", "in_flight", "on_disk", "state")
+
+    def __init__(self, accepted: Accepted, acknowledgement: Acknowledgement) -> None:
+        self.accepted = accepted
+        self.acknowledgement = acknowledgement
+        self.state: Literal["open", "durable", "failed"] = "open"
+        self.in_flight = False
+        self.on_disk = False
+
+    @property
+    def size(self) -> int:
+        """Roughly what it takes of the memory, in bytes."""
+        return OVERHEAD_BYTES + len(self.accepted.record.value or b"")
+
+    @property
+    def is_answered(self) -> bool:
+        """True when its sender has an answer; while it is open, that the delivery has to be sent again."""
+        return self.acknowledgement.future.done()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Append:
+    """An append to the spool that has not ended."""
+
+    records: list[Pending]
+    future: asyncio.Future[None]
+
+
+class PartitionWriters:
+    """The partition writers of a process, and what they share: memory, deadlines and the stop.
+
+    Attributes:
+        records: Records in memory: waiting, in flight, or being appended to the spool.
+        bytes: Roughly what they take.
+        appends: Appends to the spool that have not ended.
+        stopping: Set when writers begin nothing more; a write in flight is still settled.
+    """
+
+    def __init__(
+        self,
+        *,
+        producer: Producer,
+        spool: Spool,
+        dedupe: Deduplicator,
+        late_acks: Counter,
+        limits: Limits,
+        follower: Follower | None = None,
+    ) -> None:
+        """Write by `producer`, and keep in `spool` what cannot be written in time.
+
+        Args:
+            producer: The way to Kafka.
+            spool: The local disk.
+            dedupe: Gets what becomes of each event.
+            late_acks: Counts acknowledgements of Kafka that come after another answer.
+            limits: How long and how much.
+            follower: Without one, nobody else writes to the topics.
+        """
+        self.producer = producer
+        self.spool = spool
+        self.dedupe = dedupe
+        self.late_acks = late_acks
+        self.limits = limits
+        self.follower = follower
+        self.records = 0
+        self.bytes = 0
+        self.appends: set[asyncio.Future[None]] = set()
+        self.stopping = asyncio.Event()
+        self._writers: dict[tuple[str, int], PartitionWriter] = {}
+        # Not expired; all have the same time, so the oldest is the first.
+        self._unanswered: deque[Acknowledgement] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    @property
+    def blocked(self) -> int:
+        """How many partitions have something at their head that Kafka refuses."""
+        return sum(bool(writer.blocked) for writer in self._writers.values())
+
+    @property
+    def spooling(self) -> int:
+        """How many partitions are not written directly."""
+        return sum(writer.mode != "direct" for writer in self._writers.values())
+
+    def check_open(self) -> None:
+        """Raise `NotDurableError` when nothing can be taken now."""
+        if self._closing:
+            raise NotDurableError("shutting_down")
+        if self.spool.code and not self.producer.ready:
+            raise NotDurableError("kafka_unavailable")
+
+    def recovered(self, entry: Entry) -> None:
+        """Take over an entry that the spool holds from an earlier process.
+
+        Raises:
+            UnreadableEntryError: Not an entry that this version can read; nothing was taken over.
+        """
+        self.dedupe.settled(spooled_identity(unpack(entry.payload, *entry.lane)), "spooled")
+        self._writer(*entry.lane).drain_found()
+
+    def enqueue(self, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
+        """Take the records of one delivery, all or none; the future ends when every one is durable.
+
+        Raises:
+            NotDurableError: At once, or from the future; a record already handed to Kafka may still appear.
+        """
+        if not accepted:
+            raise ValueError(accepted)  # an answer 2xx with nothing durable behind it would be a lost delivery
+        self.check_open()
+        writers = [self._writer(record.topic, record.partition) for record, _, _ in accepted]
+        direct = [writer.takes_direct() for writer in writers]
+        loop = asyncio.get_running_loop()
+        now, limits = loop.time(), self.limits
+        acknowledgement = Acknowledgement(
+            loop.create_future(), writers, now + limits.spool_after_s, now + limits.deadline_s
+        )
+        pending = [Pending(each, acknowledgement) for each in accepted]
+        size = sum(each.size for each in pending)
+        if self.records + len(pending) > limits.records_max or self.bytes + size > limits.bytes_max:
+            raise NotDurableError("queue_full")
+        self.records += len(pending)
+        self.bytes += size
+        self._unanswered.append(acknowledgement)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
+        for writer, each, straight in zip(writers, pending, direct, strict=True):
+            writer.add(each, direct=straight)
+        return acknowledgement.future
+
+    async def close(self, timeout_s: float) -> None:
+        """Take nothing more; spool what Kafka does not take in time; all of it within `timeout_s`."""
+        self._closing = True
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout_s
+        waiting = [each.future for each in self._unanswered if not each.future.done()]
+        if waiting and self.producer.ready:
+            await asyncio.wait(waiting, timeout=max(0.0, timeout_s - RESCUE_S - PRODUCER_CLOSE_S))
+        self.stopping.set()
+        for writer in self._writers.values():
+            writer.spool_memory()
+        if self.appends:
+            await asyncio.wait(self.appends, timeout=max(0.0, ends_at - PRODUCER_CLOSE_S - loop.time()))
+        for acknowledgement in self._unanswered:
+            acknowledgement.fail("shutting_down")
+        await self.producer.close(max(0.0, ends_at - loop.time()))
+        await self._end_tasks()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    async def _end_tasks(self) -> None:
+        """A closed producer refuses at once, so these end by themselves, unless they wait for a disk that hangs."""
+        tasks = [writer.task for writer in self._writers.values() if writer.task is not None]
+        if tasks:
+            _, hanging = await asyncio.wait(tasks, timeout=END_S)
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _writer(self, topic: str, partition: int) -> PartitionWriter:
+        writer = self._writers.get((topic, partition))
+        if writer is None:
+            writer = self._writers[topic, partition] = PartitionWriter(self, topic, partition)
+            if self.follower is not None:
+                self.follower.follow(topic)
+        return writer
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer deliveries whose time is up, and spool those for which Kafka had its chance."""
+        # Set first, so that whatever is raised below ends no sweeping.
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
+        now = loop.time()
+        while self._unanswered and (self._unanswered[0].future.done() or self._unanswered[0].expires_at <= now):
+            self._unanswered.popleft().fail("deadline")
+        for acknowledgement in self._unanswered:
+            if acknowledgement.spool_at > now:
+                break
+            if not acknowledgement.future.done():
+                for writer in acknowledgement.writers:
+                    writer.spool_memory()
+        if not self._unanswered:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+
+class PartitionWriter:
+    """The one way of a partition's records to Kafka; see the top of the module.
+
+    Attributes:
+        mode: Where new records go.
+        blocked: Code of what Kafka refuses at the head of the spool, or empty.
+        task: Runs while there is something to write or to drain.
+    """
+
+    __slots__ = (
+        "_appends",
+        "_caught_up",
+        "_dedupe",
+        "_failures",
+        "_in_flight",
+        "_partition",
+        "_place",
+        "_producer",
+        "_rescue",
+        "_shared",
+        "_singly",
+        "_spool",
+        "_topic",
+        "_waiting",
+        "_writing_since",
+        "blocked",
+        "mode",
+        "task",
+    )
+
+    def __init__(self, shared: PartitionWriters, topic: str, partition: int) -> None:
+        self._shared = shared
+        self._producer, self._spool, self._dedupe = shared.producer, shared.spool, shared.dedupe
+        self._topic, self._partition = self._place = topic, partition
+        self.mode: Mode = "direct"
+        self.blocked = ""
+        self.task: asyncio.Task[None] | None = None
+        self._waiting: deque[Pending] = deque()  # neither handed to Kafka nor to the spool
+        self._in_flight: list[Pending] = []  # handed to Kafka, from memory
+        self._writing_since: float | None = None  # loop time
+        self._appends: list[Append] = []  # of which some sender waits for the end
+        self._rescue: asyncio.Future[None] | None = None  # the append that took over what was in flight
+        self._singly = 0  # so many of the next records are written one by one, to find the one that Kafka refuses
+        self._failures = 0  # of the drain, in a row
+        self._caught_up = False  # what others had written to the partition before this drain began is known
+
+    def takes_direct(self) -> bool:
+        """Return whether the next record is to be written from memory, or else spooled.
+
+        Raises:
+            NotDurableError: Neither is possible.
+        """
+        if self.mode == "finishing":
+            return True
+        code = self._spool.code
+        # Until the topics have been read it may be a repeat: the drain will know, and leave it out.
+        may_repeat = not self._dedupe.finished and not code
+        if self.mode == "direct" and self._producer.ready and not may_repeat and not self._is_stuck():
+            return True
+        if not code:
+            return False
+        raise NotDurableError(_spool_fault(code) if self.mode == "spooling" else "kafka_unavailable")
+
+    def _is_stuck(self) -> bool:
+        limits = self._shared.limits
+        patience_s = limits.deadline_s if self._spool.code else limits.spool_after_s
+        since = self._writing_since
+        return since is not None and asyncio.get_running_loop().time() - since > patience_s
+
+    def add(self, pending: Pending, *, direct: bool) -> None:
+        """Take a record, as `takes_direct` has said."""
+        if direct:
+            self._waiting.append(pending)
+            self._start()
+        else:
+            if self.mode == "direct":
+                self._switch_to_spool()
+            self._append([pending])
+
+    def _start(self) -> None:
+        if self.task is None and not self._shared.stopping.is_set():
+            self.task = asyncio.get_running_loop().create_task(self._run())
+            self.task.add_done_callback(self._ended)
+
+    async def _run(self) -> None:
+        """Move one batch after the other, until nothing is left."""
+        self._failures = 0
+        while not self._shared.stopping.is_set():
+            if self.mode == "finishing" or (self.mode == "spooling" and not self._waiting):
+                await self._drain()
+            elif batch := self._take(self._batch_max()):
+                await self._write(batch)
+            elif self.mode == "direct":
+                return
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Go on where there is more to do; after a fault only when a pause is over, since it may be met again."""
+        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self._shared.stopping.is_set() or task.cancelling():
+            self.task = None
+        elif fault is None:
+            self._resume()
+        else:
+            log.error("worker.failed", topic=self._topic, partition=self._partition, where=trail(fault))
+            self._fail_in_flight()
+            self.blocked = "" if self.mode == "direct" else "unexpected"
+            asyncio.get_running_loop().call_later(FAULT_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self.task = None
+        if self.mode != "direct" or self._waiting:
+            self._start()
+
+    def _fail_in_flight(self) -> None:
+        """Give up what was in flight at a fault, unless it is being appended to the spool: its outcome is unknown."""
+        appended = {pending for append in self._appends for pending in append.records}
+        in_flight, self._in_flight = self._in_flight, []
+        self._writing_since = None
+        for pending in in_flight:
+            pending.in_flight = False
+            if pending not in appended:
+                self._fail(pending, "unexpected")
+
+    def _batch_max(self) -> int:
+        if not self._singly:
+            return BATCH_MAX
+        self._singly -= 1
+        return 1
+
+    def _take(self, most: int) -> list[Pending]:
+        """Take the next waiting records; those whose senders have to send again would only be repeated."""
+        batch: list[Pending] = []
+        while self._waiting and len(batch) < most:
+            pending = self._waiting.popleft()
+            if pending.is_answered:
+                self._fail(pending, "deadline")
+            else:
+                batch.append(pending)
+        return batch
+
+    async def _write(self, batch: list[Pending]) -> None:
+        """Write a batch from memory; if the writer begins to spool meanwhile, the batch is the head of the spool."""
+        self._in_flight = batch
+        for pending in batch:
+            pending.in_flight = True
+        written, refusal = await self._put([pending.accepted.record for pending in batch])
+        failpoints.hit(failpoints.AFTER_PRODUCE)
+        for pending in batch:
+            pending.in_flight = False
+        self._in_flight = []
+        for pending in batch[:written]:
+            self._commit(pending)
+        left = batch[written:]
+        if self.mode != "direct":
+            await self._reconcile(batch[:written])
+            left = [pending for pending in left if pending.state == "open"]
+        if not left:
+            return
+        if refusal is None:
+            self._waiting.extendleft(reversed(left))
+        elif isinstance(refusal, RecordRefusedError) and len(batch) > 1:
+            self._singly = len(batch)
+            self._waiting.extendleft(reversed(left))
+        elif self.mode != "direct" or not self._switch_to_spool(left):
+            # Behind what is in the spool by now, others would have overtaken them.
+            for pending in left:
+                self._fail(pending, refusal.code)
+
+    async def _put(self, records: Sequence[Record]) -> tuple[int, NotDurableError | None]:
+        """Write once; return how many were written, and if none was, why."""
+        self._writing_since = asyncio.get_running_loop().time()
+        try:
+            return await self._producer.write(self._topic, self._partition, records), None
+        except NotDurableError as exc:
+            return 0, exc
+        except Exception as exc:  # noqa: BLE001 - a bug in a producer must not leave a partition without a writer
+            log.error("worker.write_failed", topic=self._topic, partition=self._partition, code=type(exc).__name__)
+            return 0, NotDurableError("unexpected")
+        finally:
+            self._writing_since = None
+
+    async def _reconcile(self, committed: list[Pending]) -> None:
+        """Drop what Kafka has after all from the head of the spool, once it is known what is there."""
+        while self._rescue is not None and not self._rescue.done() and not self._leave_spool():
+            await asyncio.wait({self._rescue}, timeout=LOOK_S)
+        self._rescue = None
+        self._spool.drop(self._place, sum(pending.on_disk for pending in committed))
+
+    def spool_memory(self) -> None:
+        """Begin to spool with what is in memory, if the spool takes it and does not have it."""
+        if self.mode != "spooling" and (self._in_flight or self._waiting):
+            self._switch_to_spool()
+
+    def _switch_to_spool(self, front: Sequence[Pending] = ()) -> bool:
+        """Spool what is in flight, `front`, and what waits, in this order; return whether the spool takes entries."""
+        if self._spool.code:
+            return False
+        self.mode, self._caught_up = "spooling", False
+        pending = [each for each in self._in_flight if each.state == "open"]
+        pending += front
+        pending += self._take(len(self._waiting))
+        if pending:
+            self._rescue = self._append(pending)
+        self._start()
+        return True
+
+    def _append(self, records: list[Pending]) -> asyncio.Future[None]:
+        """Append records to the spool, after all that was appended before."""
+        append = Append(records, self._call_spool(records))
+        self._appends.append(append)
+        self._shared.appends.add(append.future)
+        append.future.add_done_callback(partial(self._appended, append))
+        return append.future
+
+    def _call_spool(self, records: list[Pending]) -> asyncio.Future[None]:
+        """Call it now, for the order of the calls is the order on disk; whatever is raised, the future has."""
+        try:
+            entries = [
+                Entry(ordinal, record.timestamp_ms, self._place, pack(record))
+                for record, _, ordinal in (pending.accepted for pending in records)
+            ]
+            return asyncio.ensure_future(self._spool.append(entries))
+        except Exception as exc:  # noqa: BLE001 - a bug must not leave a sender waiting
+            log.error("worker.failed", topic=self._topic, partition=self._partition, where=trail(exc))
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(exc)
+            return failed
+
+    def _appended(self, append: Append, future: asyncio.Future[None]) -> None:
+        self._shared.appends.discard(future)
+        fault = asyncio.CancelledError() if future.cancelled() else future.exception()
+        for pending in append.records:
+            if fault is None:
+                self._spooled(pending)
+            elif not pending.in_flight:  # what is in flight may still be acknowledged
+                self._fail(pending, _spool_fault(getattr(fault, "code", "")))
+        if append not in self._appends:  # given up by `_leave_spool`
+            if fault is None:
+                # All senders have been answered: if they have sent again, the drain leaves this out as a repeat.
+                self.drain_found()
+            return
+        self._appends.remove(append)
+        if fault is not None and not self._appends and not self._spool.depth(self._place):
+            # What is in flight may be spooled later.
+            self._go_direct()
+
+    def _leave_spool(self) -> bool:
+        """Go direct if nothing is in the spool, and no sender waits for what is being appended.
+
+        A disk may hang for longer than the outage because of which it was used.
+        """
+        if self._spool.depth(self._place):
+            return False
+        appending = [pending for append in self._appends for pending in append.records]
+        if any(each.state == "open" and (each.in_flight or not each.is_answered) for each in appending):
+            return False
+        for pending in appending:
+            self._fail(pending, "deadline")
+        self._appends.clear()
+        self._rescue = None
+        self._go_direct()
+        return True
+
+    def _go_direct(self) -> None:
+        self.mode, self.blocked = "direct", ""
+
+    def drain_found(self) -> None:
+        """Drain records that the spool turns out to hold, after those that are in memory."""
+        if self.mode == "direct":
+            self.mode = "spooling"
+        self._caught_up = False
+        self._start()
+
+    async def _drain(self) -> None:
+        """Write the head of the spool to Kafka, or wait a little."""
+        if not self._spool.depth(self._place):
+            self._failures = 0
+            if not self._leave_spool():
+                await pause(self._shared.stopping, APPEND_S)
+            return
+        if await self._spool.set_aside(self._place, refused=""):
+            self._failures = 0
+            return
+        if not (self._producer.ready and self._dedupe.finished):
+            self._switch_to_spool()
+            await pause(self._shared.stopping, LOOK_S)
+            return
+        if not self._caught_up:
+            # Another replica may have written the same meanwhile.
+            self._caught_up = True
+            if self._shared.follower is not None:
+                await self._shared.follower.catch_up(self._topic, self._partition)
+            return
+        entries = await self._spool.peek(self._place, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
+        if not entries:  # the disk cannot be read now
+            await pause(self._shared.stopping, LOOK_S)
+        elif records := self._leave_known_out([unpack(each.payload, *self._place) for each in entries]):
+            written, refusal = await self._put(records)
+            self._drained(records[:written])
+            if refusal is not None:
+                await self._drain_refused(refusal, len(records))
+                return
+        self._failures = 0
+        self.blocked = ""
+
+    def _leave_known_out(self, records: list[Record]) -> list[Record]:
+        """Drop the records at the head that are in their topic already; return those up to the next such one."""
+        known = [self._dedupe.committed_before(spooled_identity(each)) for each in records]
+        head = known.index(False) if False in known else len(known)
+        self._spool.drop(self._place, head)
+        tail = known.index(True, head) if True in known[head:] else len(known)
+        return records[head:tail]
+
+    def _drained(self, records: list[Record]) -> None:
+        failpoints.hit(failpoints.DRAINED_BEFORE_DROP)
+        self._spool.drop(self._place, len(records))
+        for record in records:
+            self._dedupe.settled(spooled_identity(record), "committed")
+        if self.mode == "spooling" and self._spool.depth(self._place) <= BATCH_MAX:
+            self.mode = "finishing"
+
+    async def _drain_refused(self, refusal: NotDurableError, count: int) -> None:
+        """Look for the record at fault, or wait, longer each time."""
+        self._switch_to_spool()
+        if isinstance(refusal, RecordRefusedError):
+            if count > 1:
+                self._singly, self._failures = count, 0
+                return
+            if await self._spool.set_aside(self._place, refused=refusal.code):
+                self.blocked, self._failures = "", 0
+                return
+        code = refusal.code if refusal.code in _REFUSALS else ""
+        if code and code != self.blocked:
+            log.error("worker.drain_blocked", topic=self._topic, partition=self._partition, code=code)
+        self.blocked = code
+        most = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(self._failures, 16))
+        self._failures += 1
+        await pause(self._shared.stopping, random.uniform(most / 2, most))  # noqa: S311 - spreads load, guards nothing
+
+    def _commit(self, pending: Pending) -> None:
+        """All in-sync replicas have it, perhaps after its sender got another answer."""
+        if pending.state != "open" or pending.is_answered:
+            self._shared.late_acks.inc()
+        if pending.state == "open":
+            pending.state = "durable"
+            pending.acknowledgement.count("committed")
+            if not pending.on_disk:
+                self._forget(pending)
+        self._report(pending, "committed")
+
+    def _spooled(self, pending: Pending) -> None:
+        pending.on_disk = True
+        if pending.state == "open":
+            pending.state = "durable"
+            pending.acknowledgement.count("spooled")
+            self._report(pending, "spooled")
+            self._forget(pending)
+
+    def _fail(self, pending: Pending, code: str) -> None:
+        """Give it up: it is not durable."""
+        if pending.state != "open":
+            return
+        pending.state = "failed"
+        pending.acknowledgement.fail(code)
+        self._forget(pending)
+        self._report(pending, "failed")
+
+    def _report(self, pending: Pending, state: Settled) -> None:
+        try:
+            self._dedupe.settled(pending.accepted.identity, state)
+        except Exception as exc:  # noqa: BLE001 - a bug there must not leave the other records of a batch unsettled
+            log.error("worker.failed", where=trail(exc))
+
+    def _forget(self, pending: Pending) -> None:
+        self._shared.records -= 1
+        self._shared.bytes -= pending.size
+
+
+def _spool_fault(code: str) -> str:
+    return "spool_full" if code == "full" else "spool_unavailable"
+
+
+# The payload of a spool entry is a record without its place, which the entry has. Big-endian:
+#
+#     version u8, time i64 (Unix ms), length of the value i32 (-1: null), count of headers u16, value,
+#     key, then name and content of each header: each of these a length u32 and so many bytes
+#
+# Another layout is another version; once a release reads it, the next may write it.
+VERSION = 1
+_HEAD = struct.Struct(">BqiH")
+_LENGTH = struct.Struct(">I")
+
+
+def pack(record: Record) -> bytes:
+    """Return the payload of a record in the spool."""
+    value = record.value
+    parts = [
+        _HEAD.pack(VERSION, record.timestamp_ms, -1 if value is None else len(value), len(record.headers)),
+        value or b"",
+    ]
+    for part in (record.key, *(part for name, content in record.headers for part in (name.encode(), content))):
+        parts += [_LENGTH.pack(len(part)), part]
+    return b"".join(parts)
+
+
+def unpack(payload: bytes, topic: str, partition: int) -> Record:
+    """Invert `pack`.
+
+    Raises:
+        UnreadableEntryError: Of another version, or no record: the spool has proved that the bytes are ours, so a fault
+            in them is a bug.
+    """
+    try:
+        return _unpack(payload, topic, partition)
+    except (struct.error, UnicodeDecodeError):
+        raise UnreadableEntryError from None
+
+
+def _unpack(payload: bytes, topic: str, partition: int) -> Record:
+    version, timestamp_ms, length, count = _HEAD.unpack_from(payload)
+    if version != VERSION:
+        raise UnreadableEntryError
+    start = _HEAD.size + max(length, 0)
+    value = None if length < 0 else payload[_HEAD.size : start]
+    parts = []
+    for _ in range(1 + 2 * count):
+        (size,) = _LENGTH.unpack_from(payload, start)
+        start += _LENGTH.size + size
+        parts.append(payload[start - size : start])
+    if start != len(payload):
+        raise UnreadableEntryError
+    headers = [(name.decode(), content) for name, content in zip(parts[1::2], parts[2::2], strict=True)]
+    return Record(topic, partition, parts[0], value, headers, timestamp_ms)
+
+
+def spooled_identity(record: Record) -> Identity:
+    """Return the identity of a record from the spool.
+
+    Raises:
+        UnreadableEntryError: It has none.
+    """
+    identity = identity_of(record.headers)
+    if identity is None:
+        raise UnreadableEntryError
+    return identity
+
+
+def read(entry: Entry) -> Record:
+    """Return the record in an entry of the spool.
+
+    Raises:
+        UnreadableEntryError: This version cannot read and deliver it.
+    """
+    record = unpack(entry.payload, *entry.lane)
+    spooled_identity(record)
+    return record
