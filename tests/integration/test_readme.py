@@ -1,4 +1,4 @@
-"""What the README tells people to run does run, on a real stack, in its order."""
+"""The runnable snippets of README.md and docs/ run on a real stack, in the order in which they are read."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from tests.integration.dev_process import PATIENCE_S, DevProcess
 
 pytestmark = pytest.mark.kafka
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # A comment before a fenced block says that it runs, and under which name it is kept if another block calls it.
 BLOCK = re.compile(r"<!-- runs(?:: (?P<name>[\w.]+))? -->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
-BLOCKS = list(BLOCK.finditer(README.read_text(encoding="utf-8")))
+BLOCKS = [block for page in PAGES for block in BLOCK.finditer(page.read_text(encoding="utf-8"))]
 PROGRAMS = {block["name"]: block["text"] for block in BLOCKS if block["name"]}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a folder as the README assumes it: the stack in `stack`, the programs beside it."""
+    """Give a folder as the pages assume it: the stack in `stack`, the programs beside it."""
     folder = tmp_path_factory.mktemp("readme")
     for name, text in PROGRAMS.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -41,8 +42,8 @@ def environment() -> dict[str, str]:
 
 
 def shell(place: Path, command: str) -> tuple[str, str]:
-    """Run what its block says and return what it told on both streams."""
-    done = subprocess.run(  # noqa: S603 - the README is ours
+    """Run what its block says and return both streams."""
+    done = subprocess.run(  # noqa: S603 - the pages are ours
         ["bash", "-euc", command],  # noqa: S607 - as a reader has it
         cwd=place,
         env=environment(),
@@ -62,8 +63,8 @@ def the_block_with(words: str) -> str:
 
 
 def first_line(place: Path, program: str) -> str:
-    """Start a reader, which never ends by itself, and take what it tells first."""
-    reader = subprocess.Popen(  # noqa: S603 - the README is ours
+    """Start a reader, which never ends by itself, and return its first line."""
+    reader = subprocess.Popen(  # noqa: S603 - the pages are ours
         [sys.executable, program], cwd=place, env=environment(), stdout=subprocess.PIPE, text=True
     )
     with reader:

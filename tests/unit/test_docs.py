@@ -33,7 +33,9 @@ ROOT = HERE.parent
 SAMPLES = ROOT / "tests" / "data" / "samples"
 ROWS = json.loads((SAMPLES / "manifest.json").read_bytes())
 PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(HERE.glob("adr/*.md"))
-PROSE += [HERE / name for name in ("guarantees.md", "spool.md")]
+PROSE += [HERE / name for name in ("guarantees.md", "senders.md", "readers.md", "spool.md")]
+LINKING = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "helm/drx-bridge/README.md")]
+LINKING += sorted(HERE.rglob("*.md"))
 METRICS = {*vars(IngressMetrics(CollectorRegistry())), *vars(ConsumerMetrics(CollectorRegistry(), service="desk"))}
 NATIVE = [row["file"] for row in ROWS if row["profile"] == "drx_standard" and row["file"].startswith("native/")]
 
@@ -102,11 +104,25 @@ def test_a_page_is_what_the_code_says(name: str) -> None:
 def test_a_page_for_people_points_to_what_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
 
-    links = [link.partition("#")[0] for link in re.findall(r"\]\((?!https:)([^)]+)\)", text)]
-    assert [link for link in links if not (page.parent / link).exists()] == []
     assert set(re.findall(r"drx-bridge ([a-z]+)(?= |`|$)", text, re.MULTILINE)) <= set(COMMANDS)
     assert set(re.findall(r"BRIDGE_([A-Z]+)__", text)) <= {name.upper() for name in Settings.model_fields}
     assert set(re.findall(r"drxbridge_(\w+?)(?:_total)?\b", text)) <= METRICS
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\(\s*(?!https:)([^)#\s]*)#?([^)\s]*)\)", page.read_text(encoding="utf-8"))
+
+    targets = [(page.parent / file if file else page, anchor) for file, anchor in links]
+    assert [file for file, _ in targets if not file.exists()] == []
+    assert [(file.name, anchor) for file, anchor in targets if anchor and anchor not in anchors(file)] == []
 
 
 def test_an_unknown_argument_writes_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:
