@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from typing import TypeVar, get_args
 
 from prometheus_client import CollectorRegistry
 
-from bridge.avro.schema_ids import SchemaIds
+from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.contract.events import EVENT_MODELS
-from bridge.durability import CLOSE_S, Durability, aside, open_durability
 from bridge.errors import ConfigError
-from bridge.ingress.deduplicator import Deduplicator
+from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Profile, dedupe_window_s
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.secrets import DecoyKeys, Outcome, SecretDirectory
+from bridge.kafka.follower import Follower
+from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
+from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
+from bridge.kafka.supervisor import KafkaProducer, Patience
+from bridge.runtime.hand import Hand
 from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.lifecycle import (
@@ -38,9 +43,17 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.settings import Http, Settings
+from bridge.spool.store import Spool
 
+Result = TypeVar("Result")
+
+# For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
+CLOSE_S = 1.0
 # The management port drains for a second, and has a second to close what is left.
 MANAGEMENT_CLOSE_S = 3.0
+# A connection takes tenths of a second, and so do the tails of topics with some 10,000 records. Brokers that are silent
+# are an outage; longer tails are read while deliveries are spooled.
+START_S = 5.0
 
 
 class PublicPort:
@@ -93,11 +106,11 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         raise ConfigError(msg)
     async with AsyncExitStack() as stack:
         metrics = IngressMetrics(CollectorRegistry())
-        secrets = await aside(partial(_open_secrets, settings, metrics))
+        secrets = await in_thread(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
         sources = _sources(settings, secrets) | {each.source.name: each.source for each in heartbeat}
         routing = RoutingTable(settings.kafka.routes)
-        ids = await aside(
+        ids = await in_thread(
             partial(SchemaIds, settings.registry, routing=routing, requests=metrics.schema_registry_requests)
         )
         # Outlives all others, so that a start and a stop can be watched from outside; not ready until all is there.
@@ -215,7 +228,7 @@ def _server(
         sources=sources,
         decoy=decoy,
         deduplicator=Deduplicator(
-            publisher=durability.publisher, repeats=durability.dedupe, deadline_s=http.deadline_s
+            publisher=durability.publisher, repeats=durability.known_ids, deadline_s=http.deadline_s
         ),
         admission=admission,
         observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS, deadline_s=http.deadline_s),
@@ -245,3 +258,170 @@ def _checks(
         "schema_ids": lambda: "ok" if ids.known else "unknown",
         **{f"secrets_{name}": partial(_check_secrets, slots) for name, slots in secrets.items()},
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """The running parts.
+
+    Attributes:
+        workers: What must run beside them.
+        checks: Whether something can be made durable now.
+    """
+
+    publisher: Publisher
+    known_ids: KnownIds
+    writers: PartitionWriters
+    producer: KafkaProducer
+    spool: Spool | NoSpool
+    workers: list[Worker]
+    checks: dict[str, Check]
+
+
+@asynccontextmanager
+async def open_durability(
+    settings: Settings,
+    *,
+    routing: RoutingTable,
+    encode: Encode,
+    windows_s: Mapping[str, float],
+    metrics: IngressMetrics,
+) -> AsyncIterator[Durability]:
+    """Recover what the spool holds, connect in the background, and end in order: all that was taken is kept.
+
+    Args:
+        settings: The whole configuration.
+        routing: Event type to topic.
+        encode: Record name and value to wire format.
+        windows_s: By source, how long ids are remembered.
+        metrics: Those of the process.
+    """
+    async with AsyncExitStack() as stack:
+        known_ids = KnownIds(
+            windows_s=windows_s, capacity=settings.dedupe.capacity, evicted_early=metrics.dedupe_evicted_early.inc
+        )
+        metrics.dedupe_ids.set_function(lambda: len(known_ids))
+        # A fault is said at the start; later the producer could only be not ready.
+        await in_thread(settings.kafka.connection.options)
+        producer = _producer(settings, routing, metrics)
+        spool = _spool(settings, metrics)
+        follower = _follower(settings, routing, known_ids, spool, window_s=max(windows_s.values(), default=0.0))
+        metrics.dedupe_ready.set_function(lambda: follower.ready)
+        metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
+        writers = PartitionWriters(
+            producer=producer,
+            spool=spool,
+            known_ids=known_ids,
+            late_acks=metrics.late_acks,
+            limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
+            follower=follower,
+        )
+        metrics.spooling_partitions.set_function(lambda: writers.spooling)
+        metrics.spool_blocked_partitions.set_function(lambda: writers.blocked)
+        workers: list[Worker] = [follower]
+        if isinstance(spool, Spool):
+            stack.push_async_callback(spool.close)
+            await spool.open(writers.recovered)
+            workers.append(spool)
+        flush_s = settings.shutdown.flush_s
+        workers.append(EndOf(await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))))
+        publisher = Publisher(
+            writers=writers,
+            encode=encode,
+            schemas=RECORDS,
+            routing=routing,
+            partitions=settings.kafka.partitions,
+            instance=settings.instance,
+            ordinals=ordinals(spool),
+            message_max_bytes=settings.kafka.message_max_bytes,
+        )
+        stack.push_async_callback(publisher.close, flush_s)
+        checks = _durability_checks(producer, spool, known_ids, partitions=settings.kafka.partitions)
+        yield Durability(publisher, known_ids, writers, producer, spool, workers, checks)
+
+
+async def in_thread(work: Callable[[], Result]) -> Result:
+    """Do what may hang on a volume without the loop, which would not see a stop."""
+    hand = Hand("start")
+    try:
+        return await hand.do(work)
+    finally:
+        hand.end()
+
+
+def patience_beside_spool(after_s: float) -> Patience:
+    """See an outage before its first delivery is spooled, `after_s` after it came, so that no second one waits."""
+    return Patience(tick_s=min(Patience().tick_s, after_s / 8), stalled_s=after_s * 3 / 4)
+
+
+def _follower(
+    settings: Settings, routing: RoutingTable, known_ids: KnownIds, spool: Spool | NoSpool, *, window_s: float
+) -> Follower:
+    return Follower(
+        connection=settings.kafka.connection,
+        topics=routing.topics,
+        known_ids=known_ids,
+        window_s=window_s,
+        records_max=settings.dedupe.capacity,
+        oldest_s=lambda: spool.oldest_ms() / 1000 or None,
+        mode=settings.dedupe.follow,
+    )
+
+
+def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
+    patience = patience_beside_spool(settings.spool_after_s) if settings.spool.enabled else Patience()
+    return KafkaProducer(
+        connection=settings.kafka.connection,
+        topics=routing.topics,
+        partitions=settings.kafka.partitions,
+        metrics=metrics,
+        patience=patience,
+    )
+
+
+def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoSpool:
+    wanted = settings.spool
+    if not wanted.enabled:
+        return NoSpool()
+    return Spool(
+        directory=wanted.dir,
+        key_dir=wanted.key_dir or wanted.dir / "keys",
+        capacity_bytes=wanted.capacity_bytes,
+        metrics=metrics,
+    )
+
+
+def _durability_checks(
+    producer: KafkaProducer, spool: Spool | NoSpool, known_ids: KnownIds, *, partitions: int
+) -> dict[str, Check]:
+    """Ready means: an event can be made durable now, in Kafka or, which is only second best, on disk."""
+
+    def second_best(result: str) -> str:
+        return result if result == "ok" or spool.code else "degraded"
+
+    started = time.monotonic()
+
+    def kafka() -> str:
+        # The first attempt to connect and the reading of the topics are waited for, so that a start beside a sound
+        # Kafka spools nothing.
+        if time.monotonic() - started < START_S:
+            if producer.untried:
+                return producer.state
+            if producer.ready and None not in producer.wrong_counts.values() and not known_ids.finished:
+                return "recalling"
+        return second_best("ok" if producer.ready else producer.code or producer.state)
+
+    def topics() -> str:
+        counts = producer.wrong_counts.values()
+        if None in counts:
+            return second_best("topic_missing")
+        # More than expected raises an alarm but takes nothing away, as the expected count stays in use; of fewer, the
+        # ones that are not there are wanted by some keys.
+        few = any(seen < partitions for seen in counts if seen is not None)
+        return second_best("too_few_partitions" if few else "ok")
+
+    def disk() -> str:
+        return "degraded" if spool.code and producer.ready else spool.code or "ok"
+
+    checks: dict[str, Check] = {"kafka": kafka, "topics": topics}
+    return checks if isinstance(spool, NoSpool) else {**checks, "spool": disk}

@@ -183,7 +183,7 @@ class FakeSpool:
         future.set_result(None)
 
 
-class FakeDedupe:
+class FakeKnownIds:
     """Remembers what it is told.
 
     Attributes:

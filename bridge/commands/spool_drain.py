@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from bridge.app import Durability, open_durability
 from bridge.commands.spool_options import place_options, placed
-from bridge.durability import Durability, open_durability
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
@@ -82,7 +82,7 @@ class Watch:
             left = self._left()
             total += max(0, left - before)  # a key came back
             # What is in the topics already is looked up first, which takes its time.
-            is_looking = self._parts.producer.ready and not self._parts.dedupe.finished
+            is_looking = self._parts.producer.ready and not self._parts.known_ids.finished
             # Nothing overtakes what cannot be read, for so long.
             is_held = self.outcome.unread > 0 and loop.time() - began_at <= ORDER_S
             if left != before or is_looking or is_held:

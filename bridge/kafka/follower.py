@@ -48,7 +48,7 @@ FOLLOW_AGAIN_PER_S = 4_000
 LAG_MAX_S = 30.0
 
 
-class Deduplicator(Protocol):
+class KnownIds(Protocol):
     """Where the identity of each record is kept.
 
     Attributes:
@@ -144,14 +144,14 @@ class _Topic:
 
 
 class Follower:
-    """A worker that tells `dedupe` what the topics hold; each topic is read by a task and a client of its own."""
+    """A worker that tells `known_ids` what the topics hold; each topic is read by a task and a client of its own."""
 
     def __init__(
         self,
         *,
         connection: Connection,
         topics: Collection[str],
-        dedupe: Deduplicator,
+        known_ids: KnownIds,
         window_s: float,
         records_max: int,
         oldest_s: Callable[[], float | None] = lambda: None,
@@ -159,12 +159,12 @@ class Follower:
         now: Callable[[], float] = time.time,
         patience: FollowPatience = FollowPatience(),
     ) -> None:
-        """Tell `dedupe` what is in the topics.
+        """Tell `known_ids` what is in the topics.
 
         Args:
             connection: How the brokers are reached.
             topics: Those that are written; `follow` adds more.
-            dedupe: Where identities are kept.
+            known_ids: Where identities are kept.
             window_s: The longest that anything is remembered; what is older is not read.
             records_max: Most records of one topic, the newest.
             oldest_s: Receipt (Unix seconds) of the oldest delivery that waits to be written, if any: a process that
@@ -174,7 +174,7 @@ class Follower:
             patience: How long is waited for what.
         """
         self._connection = connection
-        self._dedupe = dedupe
+        self._known_ids = known_ids
         self._window_s = window_s
         self._records_max = records_max
         self._oldest_s = oldest_s
@@ -260,7 +260,7 @@ class Follower:
             if not topic.code:
                 return
             self._judge()
-            late = self._dedupe.finished and not topic.read
+            late = self._known_ids.finished and not topic.read
             await asyncio.sleep(self._patience.retry_late_s if late else self._patience.retry_s)
 
     async def _attempt(self, topic: _Topic) -> str:
@@ -341,7 +341,7 @@ class Follower:
         for record in records:
             identity = identity_of(record.headers)
             if identity is not None:
-                self._dedupe.recalled(identity, record.timestamp_ms / 1000)
+                self._known_ids.recalled(identity, record.timestamp_ms / 1000)
 
     def _judge(self) -> None:
         """Say when nothing needs to wait for a tail any longer."""
@@ -349,13 +349,15 @@ class Follower:
         codes = {topic.name: topic.code for topic in unread if topic.code}
         now = time.monotonic()
         if not unread:
-            self._dedupe.finished = True
+            self._known_ids.finished = True
         elif "unreachable" in codes.values():
             self._reachable_since = None
         elif codes and self._reachable_since is None:
             self._reachable_since = now
-        elif codes and now - (self._reachable_since or now) >= self._patience.give_up_s and not self._dedupe.finished:
-            self._dedupe.finished = True
+        elif (
+            codes and now - (self._reachable_since or now) >= self._patience.give_up_s and not self._known_ids.finished
+        ):
+            self._known_ids.finished = True
             for name, code in codes.items():
                 log.warning("worker.recall_given_up", topic=name, code=code)
 

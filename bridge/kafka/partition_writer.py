@@ -117,7 +117,7 @@ class Spool(Protocol):
         """Forget the first entries of a partition, which are in Kafka."""
 
 
-class Deduplicator(Protocol):
+class KnownIds(Protocol):
     """Knows which events are in their topics.
 
     Attributes:
@@ -134,7 +134,7 @@ class Deduplicator(Protocol):
 
 
 class Follower(Protocol):
-    """Tells the deduplicator what other replicas write."""
+    """Tells `KnownIds` what other replicas write."""
 
     def follow(self, topic: str) -> None:
         """Read a topic from now on, if it is not read already."""
@@ -296,7 +296,7 @@ class PartitionWriters:
         *,
         producer: Producer,
         spool: Spool,
-        dedupe: Deduplicator,
+        known_ids: KnownIds,
         late_acks: Counter,
         limits: Limits,
         follower: Follower | None = None,
@@ -306,14 +306,14 @@ class PartitionWriters:
         Args:
             producer: The way to Kafka.
             spool: The local disk.
-            dedupe: Gets what becomes of each event.
+            known_ids: Gets what becomes of each event.
             late_acks: Counts acknowledgements of Kafka that come after another answer.
             limits: How long and how much.
             follower: Without one, nobody else writes to the topics.
         """
         self.producer = producer
         self.spool = spool
-        self.dedupe = dedupe
+        self.known_ids = known_ids
         self.late_acks = late_acks
         self.limits = limits
         self.follower = follower
@@ -350,7 +350,7 @@ class PartitionWriters:
         Raises:
             UnreadableEntryError: Not an entry that this version can read; nothing was taken over.
         """
-        self.dedupe.settled(spooled_identity(unpack(entry.payload, *entry.lane)), "spooled")
+        self.known_ids.settled(spooled_identity(unpack(entry.payload, *entry.lane)), "spooled")
         self._writer(*entry.lane).drain_found()
 
     def enqueue(self, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
@@ -449,9 +449,9 @@ class PartitionWriter:
     __slots__ = (
         "_appends",
         "_caught_up",
-        "_dedupe",
         "_failures",
         "_in_flight",
+        "_known_ids",
         "_partition",
         "_place",
         "_producer",
@@ -469,7 +469,7 @@ class PartitionWriter:
 
     def __init__(self, shared: PartitionWriters, topic: str, partition: int) -> None:
         self._shared = shared
-        self._producer, self._spool, self._dedupe = shared.producer, shared.spool, shared.dedupe
+        self._producer, self._spool, self._known_ids = shared.producer, shared.spool, shared.known_ids
         self._topic, self._partition = self._place = topic, partition
         self.mode: Mode = "direct"
         self.blocked = ""
@@ -493,7 +493,7 @@ class PartitionWriter:
             return True
         code = self._spool.code
         # Until the topics have been read it may be a repeat: the drain will know, and leave it out.
-        may_repeat = not self._dedupe.finished and not code
+        may_repeat = not self._known_ids.finished and not code
         if self.mode == "direct" and self._producer.ready and not may_repeat and not self._is_stuck():
             return True
         if not code:
@@ -720,7 +720,7 @@ class PartitionWriter:
         if await self._spool.set_aside(self._place, refused=""):
             self._failures = 0
             return
-        if not (self._producer.ready and self._dedupe.finished):
+        if not (self._producer.ready and self._known_ids.finished):
             self._switch_to_spool()
             await pause(self._shared.stopping, LOOK_S)
             return
@@ -744,7 +744,7 @@ class PartitionWriter:
 
     def _leave_known_out(self, records: list[Record]) -> list[Record]:
         """Drop the records at the head that are in their topic already; return those up to the next such one."""
-        known = [self._dedupe.committed_before(spooled_identity(each)) for each in records]
+        known = [self._known_ids.committed_before(spooled_identity(each)) for each in records]
         head = known.index(False) if False in known else len(known)
         self._spool.drop(self._place, head)
         tail = known.index(True, head) if True in known[head:] else len(known)
@@ -754,7 +754,7 @@ class PartitionWriter:
         failpoints.hit(failpoints.DRAINED_BEFORE_DROP)
         self._spool.drop(self._place, len(records))
         for record in records:
-            self._dedupe.settled(spooled_identity(record), "committed")
+            self._known_ids.settled(spooled_identity(record), "committed")
         if self.mode == "spooling" and self._spool.depth(self._place) <= BATCH_MAX:
             self.mode = "finishing"
 
@@ -806,7 +806,7 @@ class PartitionWriter:
 
     def _report(self, pending: Pending, state: Settled) -> None:
         try:
-            self._dedupe.settled(pending.accepted.identity, state)
+            self._known_ids.settled(pending.accepted.identity, state)
         except Exception as exc:  # noqa: BLE001 - a bug there must not leave the other records of a batch unsettled
             log.error("worker.failed", where=trail(exc))
 

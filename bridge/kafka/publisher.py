@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Protocol
 
 from bridge.errors import TooLargeError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
@@ -19,6 +21,28 @@ from bridge.kafka.routing import RoutingTable, partition
 
 # Full record name and value to wire format.
 Encode = Callable[[str, Mapping[str, object]], bytes]
+
+
+class Numbered(Protocol):
+    """A spool.
+
+    Attributes:
+        last_ordinal: The highest it has held; 0 before the first.
+    """
+
+    last_ordinal: int
+
+
+def ordinals(spool: Numbered, *, now_ns: Callable[[], int] = time.time_ns) -> Iterator[int]:
+    """Number records in the order of acceptance: from the clock (Unix microseconds) on, and above all in the spool.
+
+    Of what is in Kafka already nothing is known here, so under a clock that was set back between two processes ordinals
+    may fall.
+    """
+    ordinal = now_ns() // 1000 - 1
+    while True:
+        ordinal = max(ordinal, spool.last_ordinal) + 1
+        yield ordinal
 
 
 class Publisher:
@@ -45,7 +69,7 @@ class Publisher:
             routing: Event type to topic.
             partitions: Partitions that every topic must have; part of the key order.
             instance: Name of this process, distinct for each replica.
-            ordinals: Each above every one that this instance ever gave.
+            ordinals: See `ordinals`.
             message_max_bytes: `max.message.bytes` of the topics.
         """
         self._writers = writers

@@ -119,12 +119,12 @@ class Bench:
         self.observe = Observations(self.metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0)
         lock = bundled()
         self.codec = Codec(schemas=lock.schemas(), ids=lock.ids())
-        dedupe = KnownIds(windows_s={"drx": 0.0}, capacity=1000)  # the same deliveries come again and again
+        known_ids = KnownIds(windows_s={"drx": 0.0}, capacity=1000)  # the same deliveries come again and again
         self.publisher = Publisher(
             writers=PartitionWriters(
                 producer=Instant(),
                 spool=NoSpool(),
-                dedupe=dedupe,
+                known_ids=known_ids,
                 late_acks=self.metrics.late_acks,
                 limits=Limits(),
             ),
@@ -140,7 +140,7 @@ class Bench:
         self.webhooks = Webhooks(
             sources={"drx": source},
             decoy=source,
-            deduplicator=Deduplicator(publisher=self.publisher, repeats=dedupe, deadline_s=4),
+            deduplicator=Deduplicator(publisher=self.publisher, repeats=known_ids, deadline_s=4),
             admission=Admission(count_max=1024, bytes_max=2**26),
             observations=self.observe,
             body_max_bytes=2**18,

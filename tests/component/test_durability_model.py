@@ -101,11 +101,11 @@ class Life:
 
     def __init__(self, kafka: MoodyKafka, spool: FakeSpool, loop: VirtualLoop, first_ordinal: int) -> None:
         """Begin with what the disk holds."""
-        self.dedupe = KnownIds(windows_s={SOURCE: 86_400}, capacity=1000, now=loop.time)
+        self.known_ids = KnownIds(windows_s={SOURCE: 86_400}, capacity=1000, now=loop.time)
         self.writers = PartitionWriters(
             producer=kafka,
             spool=spool,
-            dedupe=self.dedupe,
+            known_ids=self.known_ids,
             late_acks=Counter("late", "late", registry=CollectorRegistry()),
             limits=Limits(deadline_s=DEADLINE_S, spool_after_s=SPOOL_AFTER_S),
         )
@@ -119,7 +119,7 @@ class Life:
             ordinals=itertools.count(first_ordinal),
             message_max_bytes=MESSAGE_MAX_BYTES,
         )
-        self.once = Deduplicator(publisher=publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
+        self.once = Deduplicator(publisher=publisher, repeats=self.known_ids, deadline_s=DEADLINE_S)
         for entry in spool.entries:
             self.writers.recovered(entry)
 
@@ -203,8 +203,8 @@ class Durability(RuleBasedStateMachine):
     @rule()
     def topics_are_read(self) -> None:
         for record in self._records():
-            self.life.dedupe.recalled(spooled_identity(record), self.loop.time())
-        self.life.dedupe.finished = True
+            self.life.known_ids.recalled(spooled_identity(record), self.loop.time())
+        self.life.known_ids.finished = True
 
     @invariant()
     def nothing_is_forged(self) -> None:

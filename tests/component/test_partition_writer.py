@@ -22,7 +22,7 @@ from bridge.kafka.partition_writer import (
 )
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
-from tests.fakes import FakeDedupe, FakeProducer, FakeSpool
+from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 
 TOPIC = "drx.prescriptions.v1"
 PLACE = (TOPIC, 0)
@@ -47,19 +47,19 @@ class Subject:
         deadline_s: float = LONG_S,
         producer: FakeProducer | None = None,
         spool: FakeSpool | None = None,
-        dedupe: FakeDedupe | None = None,
+        known_ids: FakeKnownIds | None = None,
     ) -> None:
         """Begin with a Kafka and a disk that work."""
         self.followed: list[str] = []
         self.caught_up: list[tuple[str, int]] = []
         self.producer = producer or FakeProducer({TOPIC: 12})
         self.spool = spool or FakeSpool()
-        self.dedupe = dedupe or FakeDedupe()
+        self.known_ids = known_ids or FakeKnownIds()
         self.late = Counter("late", "late", registry=CollectorRegistry())
         self.writers = PartitionWriters(
             producer=self.producer,
             spool=self.spool,
-            dedupe=self.dedupe,
+            known_ids=self.known_ids,
             late_acks=self.late,
             limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s),
             follower=self,
@@ -72,7 +72,7 @@ class Subject:
         """Note it, and have another replica's records known only now."""
         await asyncio.sleep(0)
         self.caught_up.append((topic, partition))
-        self.dedupe.committed.add("elsewhere")
+        self.known_ids.committed.add("elsewhere")
 
     def send(self, *ids: str, partition: int = 0) -> list[asyncio.Future[Durable]]:
         return [self.writers.enqueue([accepted(each, n, partition=partition)]) for n, each in enumerate(ids)]
@@ -115,7 +115,7 @@ async def test_without_kafka_a_delivery_is_durable_on_disk_at_once(subject: Subj
     assert await asyncio.gather(*subject.send("a", "b")) == ["spooled", "spooled"]
 
     assert subject.kept == ["a", "b"]
-    assert subject.dedupe.told == [("a", "spooled"), ("b", "spooled")]
+    assert subject.known_ids.told == [("a", "spooled"), ("b", "spooled")]
 
 
 async def test_a_delivery_is_not_spooled_before_the_disk_says_so(subject: Subject) -> None:
@@ -153,7 +153,7 @@ async def test_a_late_ack_is_taken_off_the_disk_and_not_written_again(hasty: Sub
     await until(lambda: not hasty.spool.entries)
 
     assert hasty.written == ["a", "b"]
-    assert hasty.dedupe.told == [("a", "spooled"), ("b", "spooled"), ("a", "committed"), ("b", "committed")]
+    assert hasty.known_ids.told == [("a", "spooled"), ("b", "spooled"), ("a", "committed"), ("b", "committed")]
     assert hasty.late._value.get() == 1
 
 
@@ -223,13 +223,13 @@ async def test_a_partition_that_spools_delays_no_other(subject: Subject) -> None
 async def test_a_drain_waits_until_the_topics_were_read(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a", "b"))
-    subject.dedupe.finished = False
+    subject.known_ids.finished = False
     subject.producer.connected = True
     await asyncio.sleep(0.3)
     assert not subject.written
 
-    subject.dedupe.committed.add("a")
-    subject.dedupe.finished = True
+    subject.known_ids.committed.add("a")
+    subject.known_ids.finished = True
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == ["b"]
@@ -247,12 +247,12 @@ async def test_each_drain_first_looks_at_what_others_have_written(subject: Subje
 
 
 async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(subject: Subject) -> None:
-    subject.dedupe.finished = False
+    subject.known_ids.finished = False
     assert await asyncio.gather(*subject.send("a", "b")) == ["spooled"] * 2
     assert not subject.written
 
-    subject.dedupe.committed.add("a")
-    subject.dedupe.finished = True
+    subject.known_ids.committed.add("a")
+    subject.known_ids.finished = True
     await until(lambda: not subject.writers.spooling)
 
     assert await asyncio.gather(*subject.send("c")) == ["committed"]
@@ -260,7 +260,7 @@ async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(su
 
 
 async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(subject: Subject) -> None:
-    subject.dedupe.finished = False
+    subject.known_ids.finished = False
     subject.spool.code = "disabled"
 
     assert await asyncio.gather(*subject.send("a")) == ["committed"]
@@ -270,7 +270,7 @@ async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(subject: S
 async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subject, known: set[str]) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a", "b", "c", "d"))
-    subject.dedupe.committed = set(known)
+    subject.known_ids.committed = set(known)
 
     subject.producer.connected = True
     await until(lambda: not subject.spool.entries)
@@ -353,7 +353,7 @@ async def test_with_neither_kafka_nor_disk_nothing_is_taken(subject: Subject) ->
 async def test_a_full_disk_refuses_what_would_overtake(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a"))
-    subject.dedupe.finished = False
+    subject.known_ids.finished = False
     subject.producer.connected = True
     subject.spool.code = "full"
 
@@ -370,7 +370,7 @@ async def test_a_disk_that_fails_is_no_success(subject: Subject) -> None:
 
     with pytest.raises(NotDurableError, match="spool_unavailable"):
         await sent
-    assert subject.dedupe.told == [("a", "failed")]
+    assert subject.known_ids.told == [("a", "failed")]
 
 
 async def test_a_disk_that_was_full_is_offered_again_what_kafka_does_not_answer(hasty: Subject) -> None:
@@ -410,7 +410,7 @@ async def test_when_the_disk_fails_an_answer_of_kafka_still_counts(hasty: Subjec
     hasty.producer.flow()
 
     assert await sent == "committed"
-    assert hasty.dedupe.told == [("a", "committed")]
+    assert hasty.known_ids.told == [("a", "committed")]
 
 
 async def hung(*, deadline_s: float = LONG_S) -> tuple[Subject, asyncio.Future[Durable]]:
@@ -499,12 +499,12 @@ async def test_a_sender_that_was_told_503_finds_its_late_event_committed() -> No
     (sent,) = subject.send("a")
     with pytest.raises(NotDurableError, match="deadline"):
         await sent
-    assert subject.dedupe.told == []
+    assert subject.known_ids.told == []
 
     subject.producer.flow()
-    await until(lambda: subject.dedupe.told)
+    await until(lambda: subject.known_ids.told)
 
-    assert subject.dedupe.told == [("a", "committed")]
+    assert subject.known_ids.told == [("a", "committed")]
     assert subject.late._value.get() == 1
     await subject.writers.close(1)
 
@@ -562,7 +562,7 @@ async def test_what_an_earlier_life_left_on_disk_is_drained_before_anything_new(
     heir = PartitionWriters(
         producer=later.producer,
         spool=subject.spool,
-        dedupe=later.dedupe,
+        known_ids=later.known_ids,
         late_acks=later.late,
         limits=Limits(),
         follower=later,
@@ -576,7 +576,7 @@ async def test_what_an_earlier_life_left_on_disk_is_drained_before_anything_new(
 
     assert later.followed == [TOPIC]
     assert later.written == ["a", "b", "c"]
-    assert later.dedupe.told[:2] == [("a", "spooled"), ("b", "spooled")]
+    assert later.known_ids.told[:2] == [("a", "spooled"), ("b", "spooled")]
     await heir.close(1)
 
 
@@ -698,7 +698,7 @@ async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subje
 
     assert await subject.writers.enqueue([accepted("b", 1), accepted("c", 2, partition=1)]) == "spooled"
 
-    assert subject.dedupe.told[1:] == [("b", "spooled"), ("c", "committed")]
+    assert subject.known_ids.told[1:] == [("b", "spooled"), ("c", "committed")]
 
 
 def test_identity_comes_back_from_the_headers() -> None:

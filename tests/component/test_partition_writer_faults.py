@@ -14,7 +14,7 @@ from bridge.kafka.partition_writer import PartitionWriter
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry
 from tests.component.test_partition_writer import HANG_S, TOPIC, Subject, until
-from tests.fakes import FakeDedupe, FakeProducer, FakeSpool
+from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 from tests.faulty_awaits import FaultyTasks, awaits_of
 
 AWAITS = sorted(
@@ -50,7 +50,7 @@ class CountingSpool(FakeSpool):
         return await super().peek(lane, most=most, most_bytes=most_bytes)
 
 
-class CountingDedupe(FakeDedupe):
+class CountingKnownIds(FakeKnownIds):
     """Counts how often it is asked whether a drain may begin."""
 
     asked = 0
@@ -84,17 +84,17 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 class Life:
     """A sender of one key, and what becomes of each delivery."""
 
-    def __init__(self, *, spool: CountingSpool | None = None, dedupe: CountingDedupe | None = None) -> None:
+    def __init__(self, *, spool: CountingSpool | None = None, known_ids: CountingKnownIds | None = None) -> None:
         """Send nothing yet."""
         self.spool = spool or CountingSpool()
-        self.dedupe = dedupe or CountingDedupe()
+        self.known_ids = known_ids or CountingKnownIds()
         self.producer = CountingProducer({TOPIC: 12})
         self.subject = Subject(
             spool_after_s=0.05,
             deadline_s=DEADLINE_S,
             producer=self.producer,
             spool=self.spool,
-            dedupe=self.dedupe,
+            known_ids=self.known_ids,
         )
         self.sent: dict[str, asyncio.Future[Durable]] = {}
 
@@ -120,16 +120,16 @@ async def live_through(life: Life) -> None:
 
     What is counted twice more has been suspended, and has gone on, in between.
     """
-    producer, spool, dedupe = life.producer, life.spool, life.dedupe
+    producer, spool, known_ids = life.producer, life.spool, life.known_ids
     await _direct(life)
     # An outage that nobody needs to find out about; its drain waits for the topics, for the disk, for Kafka.
     producer.connected = False
     life.send()
     await life.answered()
-    dedupe.finished = False
+    known_ids.finished = False
     producer.connected = True
-    await _twice_more(lambda: dedupe.asked)
-    spool.unreadable, dedupe.finished = True, True
+    await _twice_more(lambda: known_ids.asked)
+    spool.unreadable, known_ids.finished = True, True
     await _twice_more(lambda: spool.read)
     producer.failure, spool.unreadable = "kafka_unavailable", False
     await _twice_more(lambda: producer.asked)
@@ -200,7 +200,7 @@ async def test_it_survives_whatever_is_raised_at_an_await(
     await life.subject.writers.close(1)
 
 
-class ForgetfulDedupe(CountingDedupe):
+class ForgetfulKnownIds(CountingKnownIds):
     """Raises at what it is told now and then."""
 
     def settled(self, identity: Identity, state: Settled) -> None:
@@ -227,8 +227,8 @@ class RaisingSpool(CountingSpool):
         return super().append(entries)
 
 
-async def test_it_survives_whatever_its_deduplicator_and_its_disk_raise() -> None:
-    life = Life(spool=RaisingSpool(), dedupe=ForgetfulDedupe())
+async def test_it_survives_whatever_its_known_ids_and_its_disk_raise() -> None:
+    life = Life(spool=RaisingSpool(), known_ids=ForgetfulKnownIds())
 
     async with asyncio.timeout(2 * HANG_S):
         await live_through(life)

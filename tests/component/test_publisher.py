@@ -14,7 +14,7 @@ from bridge.kafka.partition_writer import Limits, PartitionWriters
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable, partition
-from tests.fakes import FakeDedupe, FakeProducer, FakeSpool
+from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 
 TOPICS = {"drx.prescriptions.v1": 12, "drx.accounts.v1": 12, "drx.unrecognized.v1": 12}
 SCHEMAS = {"prescription.sent": "drx.v1.PrescriptionSent", "system.ping": "drx.v1.SystemPing"}
@@ -42,7 +42,7 @@ def no_spool() -> FakeSpool:
 def a_publisher(
     producer: FakeProducer,
     spool: FakeSpool | None = None,
-    dedupe: FakeDedupe | None = None,
+    known_ids: FakeKnownIds | None = None,
     *,
     deadline_s: float = LONG_S,
     spool_after_s: float = LONG_S,
@@ -51,7 +51,7 @@ def a_publisher(
     writers = PartitionWriters(
         producer=producer,
         spool=spool or no_spool(),
-        dedupe=dedupe or FakeDedupe(),
+        known_ids=known_ids or FakeKnownIds(),
         late_acks=Counter("late", "late", registry=CollectorRegistry()),
         limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s, records_max=records_max),
     )

@@ -73,7 +73,7 @@ class Wired:
     ingress: Ingress
     producer: FakeProducer
     spool: FakeSpool
-    dedupe: KnownIds
+    known_ids: KnownIds
     clock: list[float]
     writers: PartitionWriters
     once: Deduplicator
@@ -91,7 +91,7 @@ class Wired:
 
     async def until_waiting(self, count: int) -> None:
         """Wait until so many deliveries wait for the end of another one."""
-        await until(lambda: sum(len(each.waiting) for each in self.dedupe._pending.values()) == count)
+        await until(lambda: sum(len(each.waiting) for each in self.known_ids._pending.values()) == count)
 
     async def bring(self, state: State) -> asyncio.Task[Answer]:
         """Deliver once, and leave it in this state."""
@@ -130,13 +130,13 @@ async def wired(
     message_max_bytes: int = MESSAGE_MAX_BYTES,
 ) -> AsyncIterator[Wired]:
     clock = [1_700_000_000.0]
-    dedupe = KnownIds(windows_s={"drx": WINDOW_S}, capacity=capacity, now=lambda: clock[0])
-    dedupe.finished = True
+    known_ids = KnownIds(windows_s={"drx": WINDOW_S}, capacity=capacity, now=lambda: clock[0])
+    known_ids.finished = True
     producer, spool = FakeProducer(dict.fromkeys(RoutingTable().topics, PARTITIONS)), FakeSpool()
     writers = PartitionWriters(
         producer=producer,
         spool=spool,
-        dedupe=dedupe,
+        known_ids=known_ids,
         late_acks=Metric("late", "late", registry=CollectorRegistry()),
         limits=Limits(deadline_s=deadline_s, spool_after_s=LONG_S),
     )
@@ -151,9 +151,9 @@ async def wired(
         ordinals=itertools.count(1),
         message_max_bytes=message_max_bytes,
     )
-    once = Deduplicator(publisher=publisher, repeats=dedupe, deadline_s=deadline_s)
+    once = Deduplicator(publisher=publisher, repeats=known_ids, deadline_s=deadline_s)
     async with running(profile=profile, deduplicator=once) as ingress:
-        yield Wired(ingress, producer, spool, dedupe, clock, writers, once)
+        yield Wired(ingress, producer, spool, known_ids, clock, writers, once)
         producer.flow()
     await publisher.close(5)
 
@@ -305,7 +305,7 @@ async def test_a_parked_delivery_that_is_pending_or_spooled_is_not_kept_twice(at
     at.producer.connected = False
     at.spool.hold()
     first = at.send(b"[]")
-    await until(lambda: bool(at.dedupe._pending))
+    await until(lambda: bool(at.known_ids._pending))
     second = at.send(b"[]")
     await at.until_waiting(1)
 

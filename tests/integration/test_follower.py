@@ -75,7 +75,7 @@ async def following(
     follower = Follower(
         connection=Connection(bootstrap_servers),
         topics=topics,
-        dedupe=memory,
+        known_ids=memory,
         window_s=window_s,
         records_max=records_max,
         oldest_s=lambda: oldest_s,
@@ -231,7 +231,7 @@ async def test_an_outage_is_waited_for_however_long(cluster: Cluster, topics: To
         follower = Follower(
             connection=Connection(topics.bootstrap_servers),
             topics=[topic],
-            dedupe=memory,
+            known_ids=memory,
             window_s=WHEN_S,
             records_max=1000,
             now=lambda: WHEN_S,

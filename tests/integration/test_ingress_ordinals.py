@@ -1,4 +1,4 @@
-"""Ordinals of an instance rise from one life of its process to the next."""
+"""Ordinals of an instance rise from one process to the next."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.integration.ingress_process import IngressProcess, deliver
 from tests.spooling import open_spool, ordinals
 
 
-async def test_they_go_on_above_those_of_an_earlier_life_whatever_the_clock_says(tmp_path: Path) -> None:
-    """The earlier life had a clock that ran far ahead."""
+async def test_they_go_on_above_those_in_the_spool_whatever_the_clock_says(tmp_path: Path) -> None:
+    """The earlier process had a clock that ran far ahead, and its spool is not drained."""
     earlier = 4 * 10**15
     spool = tmp_path / "spool"
-    spool.mkdir()
-    (spool / "ordinals").write_text(f"{earlier}\n")
+    async with open_spool(spool) as kept:
+        await kept.put(earlier)
     with IngressProcess(tmp_path, f"127.0.0.1:{free_port()}") as ingress:
         await asyncio.to_thread(ingress.ready)
         async with aiohttp.ClientSession() as session:
@@ -28,4 +28,4 @@ async def test_they_go_on_above_those_of_an_earlier_life_whatever_the_clock_says
 
     assert [answer.status for answer in answers] == [202, 202]
     async with open_spool(spool) as kept:
-        assert ordinals(kept.found) == [earlier, earlier + 1]
+        assert ordinals(kept.found) == [earlier, earlier + 1, earlier + 2]

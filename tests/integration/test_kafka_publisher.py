@@ -18,7 +18,7 @@ from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, Routin
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event
 from tests.cluster import Cluster, Topics
-from tests.fakes import FakeDedupe
+from tests.fakes import FakeKnownIds
 from tests.kafka import read_all, ready_producer
 
 pytestmark = pytest.mark.kafka
@@ -38,7 +38,7 @@ async def publisher(topics: Topics) -> AsyncIterator[Publisher]:
             writers=PartitionWriters(
                 producer=producer,
                 spool=NoSpool(),
-                dedupe=FakeDedupe(),
+                known_ids=FakeKnownIds(),
                 late_acks=Counter("late", "late", registry=CollectorRegistry()),
                 limits=Limits(deadline_s=30),
             ),

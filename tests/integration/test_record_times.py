@@ -12,7 +12,7 @@ from bridge.event import Identity
 from bridge.kafka.partition_writer import Accepted, Limits, PartitionWriters
 from bridge.kafka.record import Record
 from tests.cluster import Cluster, Topics
-from tests.fakes import FakeDedupe, FakeSpool
+from tests.fakes import FakeKnownIds, FakeSpool
 from tests.kafka import HANG_S, a_producer, read_all, running, until
 
 pytestmark = pytest.mark.kafka
@@ -66,7 +66,7 @@ async def test_what_was_spooled_under_a_clock_that_was_ahead_drains_when_it_is_r
         writers = PartitionWriters(
             producer=producer,
             spool=spool,
-            dedupe=FakeDedupe(),
+            known_ids=FakeKnownIds(),
             late_acks=Counter("late", "late", registry=CollectorRegistry()),
             limits=Limits(deadline_s=HANG_S, spool_after_s=HANG_S / 2),
         )

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bridge.app import Durability
 from bridge.commands.spool_drain import Outcome, Watch
-from bridge.durability import Durability
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.reader import ORDER_S
 from tests.virtual_time import VirtualLoop
@@ -26,7 +26,9 @@ def watch(act: Callable[[IngressMetrics], None], *, after_s: float) -> tuple[Out
     metrics.spool_events.set(5)
     metrics.spool_unread_segments.set(1)
     parts: Any = SimpleNamespace(
-        producer=SimpleNamespace(ready=True), dedupe=SimpleNamespace(finished=True), lanes=SimpleNamespace(blocked=0)
+        producer=SimpleNamespace(ready=True),
+        known_ids=SimpleNamespace(finished=True),
+        writers=SimpleNamespace(blocked=0),
     )
 
     async def run() -> tuple[Outcome, float]:

@@ -25,12 +25,12 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
     disk = FaultDisk(tmp_path)
     kept = make_spool(tmp_path, disk=disk, stalled_s=0.1)
     producer = FakeProducer({TOPIC: 12})
-    dedupe = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
-    dedupe.finished = True
+    known_ids = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
+    known_ids.finished = True
     writers = PartitionWriters(
         producer=producer,
         spool=kept.spool,
-        dedupe=dedupe,
+        known_ids=known_ids,
         late_acks=Counter("late", "late", registry=CollectorRegistry()),
         limits=Limits(deadline_s=0.5, spool_after_s=0.1),
     )

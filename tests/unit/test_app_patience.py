@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.durability import patience_beside_spool
+from bridge.app import patience_beside_spool
 from bridge.settings import Settings
 
 
