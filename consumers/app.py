@@ -243,7 +243,7 @@ class Member:
             open_transport=partial(
                 open_transport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing
             ),
-            settles=settler,
+            processor=settler,
             metrics=self._metrics,
             group=consumer.group,
             policy=kafka.offset_reset,

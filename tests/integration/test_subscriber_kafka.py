@@ -23,7 +23,7 @@ from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.subscriber import Adoption, Limits, StartPolicy, Subscriber
 from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, Topics
-from tests.fake_settles import FakeSettles
+from tests.fake_processor import FakeProcessor
 from tests.kafka import HANG_S, killed, ready_producer, until
 
 pytestmark = pytest.mark.kafka
@@ -42,7 +42,7 @@ class Group:
     producer: KafkaProducer
     stored: dict[Place, Adoption] = field(default_factory=dict)
     commits: list[Mapping[Place, int]] = field(default_factory=list)
-    settles: list[FakeSettles] = field(default_factory=list)
+    processors: list[FakeProcessor] = field(default_factory=list)
     written: int = 0
 
     @property
@@ -65,13 +65,13 @@ class Group:
         return opened
 
     @asynccontextmanager
-    async def running(self, policy: StartPolicy = "earliest") -> AsyncIterator[tuple[Subscriber, FakeSettles]]:
+    async def running(self, policy: StartPolicy = "earliest") -> AsyncIterator[tuple[Subscriber, FakeProcessor]]:
         """Run one member."""
-        settles = FakeSettles(self.stored)
-        self.settles.append(settles)
+        processor = FakeProcessor(self.stored)
+        self.processors.append(processor)
         subscriber = Subscriber(
             open_transport=self.open,
-            settles=settles,
+            processor=processor,
             metrics=ConsumerMetrics(CollectorRegistry(), service="desk"),
             group=self.name,
             policy=policy,
@@ -80,7 +80,7 @@ class Group:
         stop = asyncio.Event()
         task = asyncio.create_task(subscriber.run(stop))
         try:
-            yield subscriber, settles
+            yield subscriber, processor
         finally:
             stop.set()
             async with asyncio.timeout(HANG_S):
@@ -97,7 +97,7 @@ class Group:
 
     def seen(self) -> list[int]:
         """Numbers of all events that any member was offered."""
-        return [int(each) for settles in self.settles for place in self.places for each in settles.ids(place)]
+        return [int(each) for processor in self.processors for place in self.places for each in processor.ids(place)]
 
     async def until_all_seen(self) -> None:
         """Wait until nothing is missing."""
@@ -135,9 +135,9 @@ async def test_members_come_and_go_and_every_event_is_settled_once_and_in_order(
         await group.until_all_seen()
 
     assert len(group.seen()) == group.written
-    for settles in group.settles:
+    for processor in group.processors:
         for place in group.places:
-            offsets = [record.offset for record in settles.offered[place]]
+            offsets = [record.offset for record in processor.offered[place]]
             assert offsets == sorted(offsets)
     assert offsets_only_rise(group.commits)
     assert {place: group.stored[place].next_offset for place in group.places} == dict.fromkeys(group.places, 30)
@@ -162,14 +162,16 @@ async def test_a_topic_that_is_made_later_is_read_before_the_metadata_are_old(
 async def test_a_claim_that_is_late_delivers_exactly_from_the_sought_offset(group: Group) -> None:
     """Kafka's own offset is behind, and the client fetches from there while the claim is out."""
     await group.write(4 * PARTITIONS)
-    async with group.running() as (_, settles):
+    async with group.running() as (_, processor):
         await group.until_all_seen()
     group.stored |= {place: Adoption(2, str(PARTITIONS + place.partition)) for place in group.places}
 
-    async with group.running() as (_, settles):
-        await until(lambda: len(settles.marks) == PARTITIONS and all(settles.offered[each] for each in group.places))
+    async with group.running() as (_, processor):
+        await until(
+            lambda: len(processor.marks) == PARTITIONS and all(processor.offered[each] for each in group.places)
+        )
 
-    assert {place: [each.offset for each in settles.offered[place]] for place in group.places} == {
+    assert {place: [each.offset for each in processor.offered[place]] for place in group.places} == {
         place: [2, 3] for place in group.places
     }
 
@@ -179,11 +181,11 @@ async def test_an_offset_that_kafka_never_had_is_committed_from_what_is_stored(g
     await group.write(2 * PARTITIONS)
     group.stored = {place: Adoption(1, str(place.partition)) for place in group.places}
 
-    async with group.running("none") as (subscriber, settles):
-        await until(lambda: all(settles.ids(each) for each in group.places))
+    async with group.running("none") as (subscriber, processor):
+        await until(lambda: all(processor.ids(each) for each in group.places))
         assert subscriber.ready() == "ok"
 
-    assert {each.offset for place in group.places for each in settles.offered[place]} == {1}
+    assert {each.offset for place in group.places for each in processor.offered[place]} == {1}
     assert group.commits[-1] == dict.fromkeys(group.places, 2) or offsets_only_rise(group.commits)
 
 
@@ -193,11 +195,11 @@ async def test_a_topic_with_other_records_than_were_settled_stops_its_partition(
     group.stored = {each: Adoption(2, str(PARTITIONS + each.partition)) for each in others}
     group.stored[changed] = Adoption(2, "another")
 
-    async with group.running() as (subscriber, settles):
+    async with group.running() as (subscriber, processor):
         await until(lambda: subscriber.ready() == "topic_recreated")
-        await until(lambda: all(settles.ids(each) for each in others))
+        await until(lambda: all(processor.ids(each) for each in others))
 
-    assert settles.ids(changed) == []
+    assert processor.ids(changed) == []
 
 
 async def test_records_that_were_deleted_before_they_were_settled_stop_their_partition(group: Group) -> None:
@@ -214,17 +216,17 @@ async def test_records_that_were_deleted_before_they_were_settled_stop_their_par
     )
     await admin.close()
 
-    async with group.running() as (subscriber, settles):
+    async with group.running() as (subscriber, processor):
         await until(lambda: subscriber.ready() == "offset_expired")
-        await until(lambda: all(settles.ids(each) for each in group.places if each != cut_too_far))
+        await until(lambda: all(processor.ids(each) for each in group.places if each != cut_too_far))
 
-    assert [each.offset for each in settles.offered[cut_in_time]] == [2, 3]
-    assert settles.ids(cut_too_far) == []
+    assert [each.offset for each in processor.offered[cut_in_time]] == [2, 3]
+    assert processor.ids(cut_too_far) == []
 
 
 async def test_a_broker_that_dies_and_comes_back_is_waited_for(cluster: Cluster, group: Group) -> None:
     await group.write(PARTITIONS)
-    async with group.running() as (subscriber, settles):
+    async with group.running() as (subscriber, processor):
         await group.until_all_seen()
         async with killed(cluster):
             await until(lambda: subscriber.degraded() == "degraded")
@@ -233,7 +235,7 @@ async def test_a_broker_that_dies_and_comes_back_is_waited_for(cluster: Cluster,
         await group.until_all_seen()
         await until(lambda: subscriber.degraded() == "ok")
 
-    assert len(settles.adoptions) >= PARTITIONS
+    assert len(processor.adoptions) >= PARTITIONS
     assert offsets_only_rise(group.commits)
 
 

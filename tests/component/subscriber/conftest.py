@@ -13,11 +13,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test see in milliseconds what production sees in seconds."""
     monkeypatch.setattr(subscriber, "CLAIM_RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(subscriber, "BEYOND_END_S", 0.001)
-    monkeypatch.setattr(subscriber, "PERIOD_S", 0.01)
+    monkeypatch.setattr(subscriber, "COMMIT_PERIOD_S", 0.01)
     monkeypatch.setattr(subscriber, "POLL_S", 0.02)
-    monkeypatch.setattr(subscriber, "FAILED_S", 0.01)
+    monkeypatch.setattr(subscriber, "FAILED_POLL_S", 0.01)
     monkeypatch.setattr(subscriber, "CLIENT_RETRY_FIRST_S", 0.01)
-    monkeypatch.setattr(subscriber, "TICK_S", 0.01)
+    monkeypatch.setattr(subscriber, "WATCH_PERIOD_S", 0.01)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.kafka.transport import Place
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.subscriber import Limits, StartPolicy, Subscriber
-from tests.fake_settles import FakeSettles
+from consumers.runtime.subscriber import Limits, Sleep, StartPolicy, Subscriber
+from tests.fake_processor import FakeProcessor
 from tests.fake_transport import FakeKafka, FakeTransport
 
 HANG_S = 5.0
@@ -24,12 +24,13 @@ class Group:
     def __init__(self) -> None:
         """Give every partition to one member."""
         self.kafka = FakeKafka({"t": 2})
-        self.settles = FakeSettles()
+        self.processor = FakeProcessor()
         self.registry = CollectorRegistry()
         self.transports: list[FakeTransport] = []
         self.policy: StartPolicy = "earliest"
         self.limits = Limits(look_s=0.01)
         self.drain_s = 1.0
+        self.sleep: Sleep = asyncio.sleep
         self.gives: Collection[Place] | None = None
         self.task: asyncio.Task[None] | None = None
         self.subscriber: Subscriber
@@ -46,12 +47,13 @@ class Group:
     async def running(self) -> AsyncIterator[Subscriber]:
         self.subscriber = Subscriber(
             open_transport=self.open,
-            settles=self.settles,
+            processor=self.processor,
             metrics=ConsumerMetrics(self.registry, service="desk"),
             group="desk",
             policy=self.policy,
             drain_s=self.drain_s,
             limits=self.limits,
+            sleep=self.sleep,
         )
         stop = asyncio.Event()
         self.task = asyncio.create_task(self.subscriber.run(stop))

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime import subscriber
 from consumers.runtime.subscriber import Adoption
 from tests.component.subscriber.group import A, B, Group, turns, until
 
 
 async def test_a_claim_is_retried_while_the_database_is_away_and_the_partition_stays_paused(group: Group) -> None:
     group.kafka.add(A, "a")
-    group.settles.away = True
+    group.processor.away = True
     async with group.running() as running:
-        await until(lambda: len(group.settles.adoptions) > 5)
+        await until(lambda: len(group.processor.adoptions) > 5)
         assert group.transport.paused == {A, B}
         assert set().union(*group.transport.polled) == set()
         assert (running.live(), running.ready(), running.degraded()) == ("ok", "ok", "degraded")
-        group.settles.away = False
+        group.processor.away = False
 
-        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: group.processor.ids(A) == ["a"])
         await until(lambda: running.degraded() == "ok")
 
 
-async def test_a_claim_that_fails_is_not_repeated_at_once(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_that_fails_is_not_repeated_at_once(group: Group) -> None:
     delays: list[float] = []
 
     async def sleep(delay_s: float) -> None:
         delays.append(delay_s)
-        group.settles.away = len(delays) < 8
+        group.processor.away = len(delays) < 8
 
-    monkeypatch.setattr(subscriber.Adopter.__init__, "__kwdefaults__", {"sleep": sleep})
+    group.sleep = sleep
     group.gives = [A]
-    group.settles.away = True
+    group.processor.away = True
 
     async with group.running():
-        await until(lambda: A in group.settles.marks)
+        await until(lambda: A in group.processor.marks)
 
     assert all(0.005 * 2**n <= delay <= 0.01 * 2**n for n, delay in enumerate(delays))
 
@@ -47,20 +44,20 @@ async def test_records_come_from_where_it_was_sought_although_the_client_fetches
     """Kafka's own offset is behind; while the claim is out, records could flow from there."""
     group.kafka.add(A, "a", "b", "c")
     group.kafka.offsets = {A: 0, B: 0}
-    group.settles.stored[A] = Adoption(2, "b")
-    group.settles.claiming.clear()
+    group.processor.stored[A] = Adoption(2, "b")
+    group.processor.claiming.clear()
     async with group.running():
-        await until(lambda: len(group.settles.adoptions) == 2)
+        await until(lambda: len(group.processor.adoptions) == 2)
         await turns(group)
-        group.settles.claiming.set()
+        group.processor.claiming.set()
 
-        await until(lambda: group.settles.ids(A) == ["c"])
+        await until(lambda: group.processor.ids(A) == ["c"])
 
 
 async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(group: Group) -> None:
     group.gives = [A]
     async with group.running():
-        await until(lambda: A in group.settles.marks)
+        await until(lambda: A in group.processor.marks)
         transport = group.transport
         taken = asyncio.Event()
         taking = transport._take
@@ -69,7 +66,7 @@ async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(gr
             found = taking(asked)
             if found and not taken.is_set():
                 taken.set()
-                group.settles.claiming.clear()
+                group.processor.claiming.clear()
                 assert transport._rebalances is not None
                 transport._rebalances.assigned(frozenset([A]))
             return found
@@ -78,48 +75,48 @@ async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(gr
         group.kafka.add(A, "a")
         await taken.wait()
         await turns(group)
-        assert group.settles.ids(A) == []
-        group.settles.claiming.set()
+        assert group.processor.ids(A) == []
+        group.processor.claiming.set()
 
-        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: group.processor.ids(A) == ["a"])
 
 
 async def test_a_claim_of_an_earlier_generation_does_not_count(group: Group) -> None:
-    group.settles.claiming.clear()
+    group.processor.claiming.clear()
     async with group.running():
-        await until(lambda: len(group.settles.adoptions) == 2)
+        await until(lambda: len(group.processor.adoptions) == 2)
         await group.transport.rebalance([A])
-        await until(lambda: len(group.settles.adoptions) == 3)
-        group.settles.claiming.set()
+        await until(lambda: len(group.processor.adoptions) == 3)
+        group.processor.claiming.set()
 
-        await until(lambda: A in group.settles.marks)
+        await until(lambda: A in group.processor.marks)
         await turns(group)
-        assert B not in group.settles.marks
+        assert B not in group.processor.marks
 
-    generations = [generation for _, generation in group.settles.adoptions]
+    generations = [generation for _, generation in group.processor.adoptions]
     assert sorted(set(generations)) == generations
 
 
 async def test_a_partition_whose_fence_failed_is_claimed_again_under_a_new_generation(group: Group) -> None:
     group.gives = [A]
     async with group.running():
-        await until(lambda: A in group.settles.marks)
-        group.settles.overtaken.add(A)
-        await until(lambda: not group.settles.overtaken)
+        await until(lambda: A in group.processor.marks)
+        group.processor.overtaken.add(A)
+        await until(lambda: not group.processor.overtaken)
         group.kafka.add(A, "a")
-        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: group.processor.ids(A) == ["a"])
 
-    (_, first), (_, second) = group.settles.adoptions
+    (_, first), (_, second) = group.processor.adoptions
     assert second > first
-    assert group.settles.forgotten[0] == A
+    assert group.processor.forgotten[0] == A
 
 
 async def test_what_is_taken_without_a_word_is_forgotten_when_the_next_assignment_comes(group: Group) -> None:
     async with group.running():
-        await until(lambda: set(group.settles.marks) == {A, B})
+        await until(lambda: set(group.processor.marks) == {A, B})
         assert group.transport._rebalances is not None
         group.transport._assigned = frozenset([B])
         group.transport._rebalances.assigned(frozenset([B]))
 
-        assert set(group.settles.forgotten) == {A, B}
-        await until(lambda: set(group.settles.marks) == {B})
+        assert set(group.processor.forgotten) == {A, B}
+        await until(lambda: set(group.processor.marks) == {B})

@@ -19,16 +19,16 @@ async def test_records_are_offered_in_order_and_what_is_settled_is_committed(gro
     async with group.running():
         await until(lambda: group.kafka.offsets == {A: 2, B: 1})
 
-    assert (group.settles.ids(A), group.settles.ids(B)) == (["a", "b"], ["c"])
+    assert (group.processor.ids(A), group.processor.ids(B)) == (["a", "b"], ["c"])
 
 
 async def test_what_postgresql_says_counts_and_not_what_kafka_says(group: Group) -> None:
     group.kafka.add(A, "a", "b", "c")
     group.kafka.offsets = {A: 1, B: 0}
-    group.settles.stored[A] = Adoption(2, "b")
+    group.processor.stored[A] = Adoption(2, "b")
 
     async with group.running():
-        await until(lambda: group.settles.ids(A) == ["c"])
+        await until(lambda: group.processor.ids(A) == ["c"])
 
 
 async def test_without_a_progress_row_the_groups_offset_counts(group: Group) -> None:
@@ -37,7 +37,7 @@ async def test_without_a_progress_row_the_groups_offset_counts(group: Group) -> 
     group.kafka.offsets = {A: 1, B: 0}
 
     async with group.running():
-        await until(lambda: group.settles.ids(A) == ["b"])
+        await until(lambda: group.processor.ids(A) == ["b"])
 
 
 @pytest.mark.parametrize(("policy", "ids"), [("earliest", ["b", "later"]), ("latest", ["later"])])
@@ -47,9 +47,9 @@ async def test_where_nobody_has_read_the_policy_decides(group: Group, policy: St
     group.kafka.expire(A, 1)
 
     async with group.running():
-        await until(lambda: A in group.settles.marks)
+        await until(lambda: A in group.processor.marks)
         group.kafka.add(A, "later")
-        await until(lambda: group.settles.ids(A) == ids)
+        await until(lambda: group.processor.ids(A) == ids)
 
 
 async def test_with_no_place_to_begin_at_the_process_ends_and_says_what_to_do(group: Group) -> None:
@@ -67,20 +67,20 @@ async def test_a_new_partition_without_a_place_is_stopped_and_the_others_go_on(g
     group.kafka.add(A, "a")
 
     async with group.running() as running:
-        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: group.processor.ids(A) == ["a"])
         await until(lambda: running.ready() == "not_initialized")
 
 
 async def test_an_offset_that_kafka_has_lost_is_committed_again(group: Group) -> None:
     """The group's offsets expire when it was away for a week; PostgreSQL's are valid."""
     group.kafka.add(A, "a", "b")
-    group.settles.stored = {A: Adoption(2, "b"), B: Adoption(0, None)}
+    group.processor.stored = {A: Adoption(2, "b"), B: Adoption(0, None)}
     group.policy = "none"
 
     async with group.running():
         await until(lambda: group.kafka.offsets == {A: 2, B: 0})
 
-    assert group.settles.ids(A) == []
+    assert group.processor.ids(A) == []
 
 
 async def test_offsets_lost_while_reading_have_the_client_rebuilt(group: Group) -> None:
@@ -106,14 +106,14 @@ async def test_a_batch_that_cannot_be_read_stops_its_partition_only_after_what_l
             await until(lambda: running.ready() == "batch_unreadable")
             await until(lambda: group.kafka.offsets == {A: 2, B: 1})
             group.kafka.add(B, "later")
-            await until(lambda: group.settles.ids(B) == ["other", "later"])
+            await until(lambda: group.processor.ids(B) == ["other", "later"])
             assert A in group.transport.paused
             assert running.degraded() == "degraded"
             assert running.live() == "ok"
             assert group.sample("consumer_stopped_partitions", code="batch_unreadable") == 1
             assert group.sample("client_rebuilds_total") == 0
 
-    assert group.settles.ids(A) == ["a", "b"]
+    assert group.processor.ids(A) == ["a", "b"]
     (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
     assert (line["topic"], line["partition"], line["offset"], line["code"]) == ("t", 0, 2, "batch_unreadable")
 
@@ -121,10 +121,10 @@ async def test_a_batch_that_cannot_be_read_stops_its_partition_only_after_what_l
 async def test_a_batch_of_settled_records_that_cannot_be_read_any_more_stops_nothing(group: Group) -> None:
     group.kafka.add(A, "a", "b", "c")
     group.kafka.corrupt[A] = 1
-    group.settles.stored[A] = Adoption(2, "b")
+    group.processor.stored[A] = Adoption(2, "b")
 
     async with group.running() as running:
-        await until(lambda: group.settles.ids(A) == ["c"])
+        await until(lambda: group.processor.ids(A) == ["c"])
         assert running.ready() == "ok"
 
 
@@ -142,18 +142,18 @@ async def test_a_log_that_is_not_what_it_was_stops_its_partition_only(
     group.kafka.add(A, *log)
     group.kafka.expire(A, start)
     group.kafka.add(B, "other")
-    group.settles.stored[A] = stored
+    group.processor.stored[A] = stored
 
     with capture_logs() as logs:
         async with group.running() as running:
             await until(lambda: running.ready() == code)
-            await until(lambda: group.settles.ids(B) == ["other"])
+            await until(lambda: group.processor.ids(B) == ["other"])
             await turns(group)
             assert A in group.transport.paused
             assert group.sample("consumer_stopped_partitions", code=code) == 1
 
     assert group.sample("consumer_stopped_partitions", code=code) == 0
-    assert group.settles.ids(A) == []
+    assert group.processor.ids(A) == []
     assert A not in group.kafka.offsets
     (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
     assert (line["log_level"], line["topic"], line["partition"], line["code"]) == ("error", "t", 0, code)
@@ -174,24 +174,24 @@ async def test_a_log_that_is_what_it_was_goes_on_from_the_mark(group: Group, sta
     """What lies before the start of the log can be compared no more, and was settled."""
     group.kafka.add(A, "a", "b", "c")
     group.kafka.expire(A, start)
-    group.settles.stored[A] = stored
+    group.processor.stored[A] = stored
 
     async with group.running():
-        await until(lambda: group.settles.ids(A) == ["c"])
+        await until(lambda: group.processor.ids(A) == ["c"])
 
 
 async def test_an_id_that_the_ledger_keeps_shortened_is_known_again(group: Group) -> None:
     foreign = "x" * (TEXT_MAX_BYTES + 1)
     group.kafka.add(A, "a", foreign, "c")
-    group.settles.stored[A] = Adoption(2, stored_text(foreign))
+    group.processor.stored[A] = Adoption(2, stored_text(foreign))
 
     async with group.running():
-        await until(lambda: group.settles.ids(A) == ["c"])
+        await until(lambda: group.processor.ids(A) == ["c"])
 
 
 async def test_an_end_that_lags_behind_after_a_failover_is_looked_at_again(group: Group) -> None:
     group.kafka.add(A, "a")
-    group.settles.stored[A] = Adoption(2, "b")
+    group.processor.stored[A] = Adoption(2, "b")
     bounds, looks = group.kafka.bounds, iter([1, 1])
 
     def catching_up(place: Place) -> object:
@@ -201,18 +201,18 @@ async def test_an_end_that_lags_behind_after_a_failover_is_looked_at_again(group
 
     group.kafka.bounds = catching_up  # type: ignore[method-assign,assignment]
     async with group.running() as running:
-        await until(lambda: A in group.settles.marks)
+        await until(lambda: A in group.processor.marks)
         assert running.ready() == "ok"
 
 
 async def test_a_log_that_expires_under_the_reader_stops_the_partition(group: Group) -> None:
     group.kafka.add(A, "a")
     async with group.running() as running:
-        await until(lambda: group.settles.ids(A) == ["a"])
-        group.settles.full.add(A)
+        await until(lambda: group.processor.ids(A) == ["a"])
+        group.processor.full.add(A)
         await turns(group)
         group.kafka.add(A, "b", "c")
         group.kafka.expire(A, 3)
-        group.settles.full.clear()
+        group.processor.full.clear()
 
         await until(lambda: running.ready() == "offset_expired")

@@ -25,18 +25,18 @@ async def test_it_starts_without_kafka_and_joins_when_it_is_there(group: Group) 
 
 
 async def test_a_client_that_fails_is_left_in_order_and_another_takes_over(group: Group) -> None:
-    group.settles.holding = True
+    group.processor.holding = True
     group.kafka.add(A, "a")
     async with group.running():
-        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: group.processor.ids(A) == ["a"])
         group.transport.failure = "no_answer"
         await until(lambda: len(group.transports) == 2)
 
         assert group.transports[0].stopped
-        assert frozenset([A, B]) in group.settles.drained
+        assert frozenset([A, B]) in group.processor.drained
         assert group.kafka.offsets[A] == 1
         group.kafka.add(A, "b")
-        await until(lambda: group.settles.ids(A) == ["a", "b"])
+        await until(lambda: group.processor.ids(A) == ["a", "b"])
 
 
 async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
@@ -53,7 +53,7 @@ async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
     monkeypatch.setattr("consumers.runtime.subscriber.random.uniform", shortest)
     async with group.running():
         while len(delays) < 5:
-            await until(lambda: len(group.transports) > len(delays) and set(group.settles.marks) == {A, B})
+            await until(lambda: len(group.transports) > len(delays) and set(group.processor.marks) == {A, B})
             group.transport.failure = "no_answer"
             await until(lambda: group.transport.failure is None)
             await until(lambda: group.transports[len(delays) - 1].stopped)
@@ -65,7 +65,7 @@ async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(gr
     """It never looks for brokers that all have new addresses."""
     group.limits = Limits(look_s=0.01, silent_s=0.1)
     async with group.running() as running:
-        await until(lambda: set(group.settles.marks) == {A, B})
+        await until(lambda: set(group.processor.marks) == {A, B})
         group.kafka.go_away()
         await until(lambda: running.degraded() == "degraded")
         await until(lambda: len(group.transports) > 2)
@@ -77,11 +77,11 @@ async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(gr
 async def test_a_client_without_answers_is_rebuilt_before_anything_was_read(group: Group) -> None:
     """What it was given is asked about from the first moment: an adoption would wait for such a client for ever."""
     group.limits = Limits(look_s=0.01, silent_s=0.1)
-    group.settles.claiming.clear()
+    group.processor.claiming.clear()
     async with group.running() as running:
-        await until(lambda: len(group.settles.adoptions) == 2)
+        await until(lambda: len(group.processor.adoptions) == 2)
         group.kafka.go_away()
-        group.settles.claiming.set()
+        group.processor.claiming.set()
         await until(lambda: len(group.transports) > 2)
         group.kafka.come_back()
 
@@ -92,7 +92,7 @@ async def test_a_partition_that_nobody_answers_for_has_no_client_rebuilt(group: 
     """It would have all the others given back and taken again, as long as it has no leader."""
     group.limits = Limits(look_s=0.01, silent_s=0.1)
     group.kafka.leaderless.add(B)
-    group.settles.holding = True
+    group.processor.holding = True
     now = asyncio.get_running_loop().time
     async with group.running():
         group.kafka.add(A, "a", "b")
@@ -121,29 +121,29 @@ async def test_a_partition_without_an_offset_that_came_back_during_a_poll_fails_
     monkeypatch.setattr(subscriber, "POLL_S", 0.2)
     group.kafka.refuses += ["not_member"] * 1_000
     async with group.running():
-        await until(lambda: set(group.settles.marks) == {A, B})
-        group.settles.claiming.clear()
+        await until(lambda: set(group.processor.marks) == {A, B})
+        group.processor.claiming.clear()
         polls = len(group.transport.polled)
         await until(lambda: len(group.transport.polled) > polls)
         await group.transport.rebalance([A, B])
         group.kafka.add(A, "a")
         await turns(group)
-        group.settles.claiming.set()
+        group.processor.claiming.set()
 
-        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: group.processor.ids(A) == ["a"])
         assert len(group.transports) == 1
 
 
 async def test_an_outage_that_is_short_changes_nothing(group: Group) -> None:
     async with group.running() as running:
-        await until(lambda: set(group.settles.marks) == {A, B})
+        await until(lambda: set(group.processor.marks) == {A, B})
         group.kafka.go_away()
         await until(lambda: running.degraded() == "degraded")
         assert (running.live(), running.ready()) == ("ok", "ok")
         group.kafka.come_back()
         group.kafka.add(A, "a")
 
-        await until(lambda: group.settles.ids(A) == ["a"] and running.degraded() == "ok")
+        await until(lambda: group.processor.ids(A) == ["a"] and running.degraded() == "ok")
         assert len(group.transports) == 1
 
 
@@ -162,7 +162,7 @@ class NeverGiven(FakeTransport):
 
 async def test_a_cluster_that_refuses_is_asked_again_and_said(group: Group) -> None:
     async with group.running() as running:
-        await until(lambda: set(group.settles.marks) == {A, B})
+        await until(lambda: set(group.processor.marks) == {A, B})
         taking = group.transport._take
 
         def refuse(asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
@@ -186,9 +186,9 @@ async def test_what_fails_in_the_listener_ends_the_process(group: Group) -> None
         if places:
             raise LookupError
 
-    group.settles.drain = fail  # type: ignore[method-assign]
+    group.processor.drain = fail  # type: ignore[method-assign]
     ending = asyncio.create_task(group.run_to_its_end())
-    await until(lambda: set(group.settles.marks) == {A, B})
+    await until(lambda: set(group.processor.marks) == {A, B})
 
     await group.transport.rebalance([A])
 

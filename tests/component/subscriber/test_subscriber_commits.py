@@ -11,16 +11,16 @@ from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
 
 
 async def test_a_revoked_partition_is_drained_committed_and_forgotten_while_it_is_still_ours(group: Group) -> None:
-    group.settles.holding = True
+    group.processor.holding = True
     group.kafka.add(A, "a")
     async with group.running():
-        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: group.processor.ids(A) == ["a"])
 
         await group.transport.rebalance([B])
 
-        assert group.settles.drained == [frozenset(), frozenset([A, B])]
+        assert group.processor.drained == [frozenset(), frozenset([A, B])]
         assert group.kafka.offsets[A] == 1
-        assert A not in group.settles.marks
+        assert A not in group.processor.marks
         assert group.sample("consumer_rebalances_total", kind="revoked") == 1
 
 
@@ -30,7 +30,7 @@ async def test_nothing_is_committed_for_a_partition_after_it_was_revoked(group: 
     async with group.running():
         await until(lambda: group.kafka.offsets == {A: 1, B: 0})
         await group.transport.rebalance([B])
-        group.settles.marks[A] = 7
+        group.processor.marks[A] = 7
         group.transport._assigned |= {A}
         commits = len(group.kafka.commits)
         group.kafka.add(B, "b")
@@ -38,7 +38,7 @@ async def test_nothing_is_committed_for_a_partition_after_it_was_revoked(group: 
         await until(lambda: len(group.kafka.commits) > commits)
 
     assert group.kafka.offsets[A] == 1
-    del group.settles.marks[A]
+    del group.processor.marks[A]
 
 
 async def test_a_commit_that_waits_for_another_looks_at_the_marks_when_its_turn_comes(group: Group) -> None:
@@ -49,11 +49,11 @@ async def test_a_commit_that_waits_for_another_looks_at_the_marks_when_its_turn_
         await until(lambda: group.kafka.offsets == {A: 0})
         group.transport.answer_s = HANG_S
         group.kafka.go_away()
-        group.settles.marks[A] = 1
+        group.processor.marks[A] = 1
         await until(lambda: group.kafka.waiting == 1)
         revoking = asyncio.create_task(group.transport.rebalance([]))
-        await until(lambda: len(group.settles.drained) == 2)
-        group.settles.marks[A] = 2
+        await until(lambda: len(group.processor.drained) == 2)
+        group.processor.marks[A] = 2
         group.kafka.come_back()
         await revoking
 
@@ -64,13 +64,13 @@ async def test_offsets_never_go_back(group: Group) -> None:
     """A database that was restored is behind Kafka: others have seen the higher offset."""
     group.kafka.add(A, "a", "b", "c")
     group.kafka.offsets = {A: 2, B: 0}
-    group.settles.stored[A] = Adoption(1, "a")
-    group.settles.holding = True
+    group.processor.stored[A] = Adoption(1, "a")
+    group.processor.holding = True
     async with group.running():
-        await until(lambda: group.settles.ids(A) == ["b", "c"])
+        await until(lambda: group.processor.ids(A) == ["b", "c"])
         await turns(group)
         assert group.kafka.offsets[A] == 2
-        group.settles.settle(A)
+        group.processor.settle(A)
 
         await until(lambda: group.kafka.offsets[A] == 3)
 
@@ -86,10 +86,10 @@ async def test_a_failed_commit_is_made_good_by_the_next_and_told_once(group: Gro
 
 
 async def test_a_commit_that_is_refused_at_a_revoke_means_that_the_partitions_were_lost(group: Group) -> None:
-    group.settles.holding = True
+    group.processor.holding = True
     group.kafka.add(A, "a")
     async with group.running():
-        await until(lambda: group.settles.ids(A) == ["a"] and group.kafka.offsets == {A: 0, B: 0})
+        await until(lambda: group.processor.ids(A) == ["a"] and group.kafka.offsets == {A: 0, B: 0})
         group.kafka.refuses = ["not_member"]
 
         await group.transport.rebalance([B])

@@ -23,34 +23,34 @@ async def test_a_partition_that_settles_nothing_for_too_long_is_not_alive_unless
     group: Group,
 ) -> None:
     group.limits = Limits(stuck_s=0.1)
-    group.settles.holding = True
+    group.processor.holding = True
     group.kafka.add(A, "a")
     async with group.running() as running:
-        await until(lambda: group.settles.ids(A) == ["a"])
-        group.settles.stopped_for_long = {A}
+        await until(lambda: group.processor.ids(A) == ["a"])
+        group.processor.stopped_for_long = {A}
         await asyncio.sleep(0.2)  # longer than the limit
         assert running.live() == "ok"
-        group.settles.stopped_for_long = set()
+        group.processor.stopped_for_long = set()
 
         await until(lambda: running.live() == "partition_stuck")
-        group.settles.settle(A)
+        group.processor.settle(A)
         await until(lambda: running.live() == "ok")
 
 
 async def test_a_partition_in_which_something_is_tried_is_alive_however_long_it_is_in_vain(group: Group) -> None:
     """A row that another has locked, say: a restart would not help."""
     group.limits = Limits(stuck_s=0.1)
-    group.settles.holding = group.settles.trying = True
+    group.processor.holding = group.processor.trying = True
     group.kafka.add(A, "a")
     async with group.running() as running:
-        await until(lambda: group.settles.ids(A) == ["a"])
-        watchdog = running._watchdog
-        assert watchdog is not None
+        await until(lambda: group.processor.ids(A) == ["a"])
+        member = running._member
+        assert member is not None
         for _ in range(20):
-            watchdog.tick()
+            member.tick()
             assert running.live() == "ok"
             await asyncio.sleep(0.02)
-        group.settles.trying = False
+        group.processor.trying = False
 
         await until(lambda: running.live() == "partition_stuck")
 
@@ -58,7 +58,7 @@ async def test_a_partition_in_which_something_is_tried_is_alive_however_long_it_
 async def test_a_poll_that_does_not_return_is_not_alive(group: Group) -> None:
     group.limits = Limits(poll_s=0.05)
     async with group.running() as running:
-        await until(lambda: set(group.settles.marks) == {A, B})
+        await until(lambda: set(group.processor.marks) == {A, B})
         going_on = asyncio.Event()
         polling = group.transport.poll
 
@@ -74,13 +74,13 @@ async def test_a_poll_that_does_not_return_is_not_alive(group: Group) -> None:
 
 
 async def test_lag_is_reported_per_partition_and_taken_away_with_it(group: Group) -> None:
-    group.settles.holding = True
+    group.processor.holding = True
     group.kafka.add(A, "a", "b")
     async with group.running():
         await until(lambda: group.sample("consumer_lag_records", topic="t", partition="0") == 2)
         assert (group.sample("consumer_lag_seconds", topic="t", partition="0") or 0) > 1_000
         assert group.sample("consumer_settled_offset", topic="t", partition="0") == 0
-        group.settles.settle(A)
+        group.processor.settle(A)
         await until(lambda: group.sample("consumer_lag_records", topic="t", partition="0") == 0)
         assert group.sample("consumer_lag_seconds", topic="t", partition="0") == 0
         assert group.sample("consumer_settled_offset", topic="t", partition="0") == 2

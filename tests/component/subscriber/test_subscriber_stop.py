@@ -12,13 +12,13 @@ from tests.fake_transport import FakeTransport
 
 
 async def test_a_stop_drains_commits_and_leaves(group: Group) -> None:
-    group.settles.holding = True
+    group.processor.holding = True
     group.kafka.add(A, "a")
     async with group.running() as running:
-        await until(lambda: group.settles.ids(A) == ["a"])
+        await until(lambda: group.processor.ids(A) == ["a"])
 
     assert running.ready() == "stopping"
-    assert group.settles.drained[-1] == {A, B}
+    assert group.processor.drained[-1] == {A, B}
     assert group.kafka.offsets[A] == 1
     assert group.transport.stopped
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -26,30 +26,30 @@ async def test_a_stop_drains_commits_and_leaves(group: Group) -> None:
 
 async def test_nothing_is_polled_after_the_stop(group: Group) -> None:
     async with group.running():
-        await until(lambda: set(group.settles.marks) == {A, B})
+        await until(lambda: set(group.processor.marks) == {A, B})
     polls = len(group.transport.polled)
     group.kafka.add(A, "a")
     await asyncio.sleep(0)
 
     assert len(group.transport.polled) == polls
-    assert group.settles.ids(A) == []
+    assert group.processor.ids(A) == []
 
 
 async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriber, "CLOSE_S", 0.01)
     group.drain_s = 0.05
     async with group.running():
-        await until(lambda: set(group.settles.marks) == {A, B})
-        group.settles.drain_hangs = True
+        await until(lambda: set(group.processor.marks) == {A, B})
+        group.processor.drain_hangs = True
 
     assert group.transport.stopped
 
 
 async def test_a_stop_in_an_outage_ends(group: Group) -> None:
     async with group.running():
-        await until(lambda: set(group.settles.marks) == {A, B})
+        await until(lambda: set(group.processor.marks) == {A, B})
         group.kafka.go_away()
-        group.settles.marks[A] = 1
+        group.processor.marks[A] = 1
 
     assert group.transport.stopped
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -69,8 +69,8 @@ async def test_a_stop_while_joining_ends_at_once(group: Group) -> None:
 
 
 async def test_a_stop_during_a_claim_ends(group: Group) -> None:
-    group.settles.claiming.clear()
+    group.processor.claiming.clear()
     async with group.running():
-        await until(lambda: len(group.settles.adoptions) == 2)
+        await until(lambda: len(group.processor.adoptions) == 2)
 
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -11,7 +11,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.runtime.subscriber import Adoption
 
 
-class FakeSettles:
+class FakeProcessor:
     """Settles everything at once, unless told otherwise; PostgreSQL is a dictionary, which members may share.
 
     Attributes:
