@@ -25,9 +25,9 @@ from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.secrets import DecoyKeys, Outcome, SecretDirectory
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
+from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
-from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.runtime.hand import Hand
 from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer

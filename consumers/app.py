@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import BridgeError, ConfigError
-from bridge.kafka.supervisor import KafkaProducer
+from bridge.kafka.producer import KafkaProducer
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import (
     EndOf,

@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin
 from bridge.kafka.connection import Connection
+from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.reader import open_reader
-from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.metrics import IngressMetrics
 from tests.cluster import Cluster

@@ -332,7 +332,7 @@ class Follower:
                     return "no_answer"
                 if not tail.is_whole() and looked_at - asked_at >= METADATA_S:
                     asked_at = looked_at
-                    tail.look_again()
+                    tail.refresh_metadata()
             if records:
                 await asyncio.sleep(PAUSE_S if len(records) >= SLICE_RECORDS else FOLLOW_PAUSE_S)
         return ""

@@ -304,7 +304,7 @@ class Tail:
             return True
         return led(self._consumer, self._topic) != self.ends.keys()
 
-    def look_again(self) -> None:
+    def refresh_metadata(self) -> None:
         """Have the metadata renewed in the background."""
         self._consumer._client.force_metadata_update()  # noqa: SLF001 - no public way
 

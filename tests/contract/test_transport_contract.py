@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bridge.kafka.connection import Connection
+from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
-from bridge.kafka.supervisor import KafkaProducer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
 from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Topics

@@ -16,8 +16,8 @@ from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity, Settled
 from bridge.ingress.deduplicator import KnownIds
 from bridge.kafka.partition_writer import Accepted, PartitionWriter, PartitionWriters, Pending
+from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.record import Record
-from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.spool import segment as spool_segment
 from bridge.spool.segment import TAG_BYTES, Entry
 from bridge.spool.store import Spool

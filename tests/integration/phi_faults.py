@@ -58,7 +58,7 @@ PLACES = (
     "bridge.kafka.partition_writer:PartitionWriters.enqueue",
     "bridge.kafka.partition_writer:PartitionWriter._take",
     "bridge.kafka.partition_writer:PartitionWriter._write",
-    "bridge.kafka.supervisor:KafkaProducer.write",
+    "bridge.kafka.producer:KafkaProducer.write",
     "bridge.kafka.producer:Generation.write",
 )
 

@@ -405,7 +405,7 @@ async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics
         await until(lambda: memory.ids["evt_1"] == 1 and follower.ready)
         grown = admin.create_partitions([NewPartitions(first, 2)])[first]
         await asyncio.to_thread(grown.result, HANG_S)
-        follower._topics[first].tail.look_again()  # type: ignore[union-attr]  # else within a minute
+        follower._topics[first].tail.refresh_metadata()  # type: ignore[union-attr]  # else within a minute
         fill(topics.bootstrap_servers, [a_record(first, "evt_2", partition=1)])
         await until(lambda: memory.ids["evt_2"] == 1)
 

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.errors import NotDurableError
+from bridge.kafka.producer import Patience
 from bridge.kafka.record import Record
-from bridge.kafka.supervisor import Patience
 from tests.cluster import Cluster, Topics
 from tests.faults.ingress.proxy import Proxy
 from tests.kafka import HANG_S, a_producer, read_all, running, until

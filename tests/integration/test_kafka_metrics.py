@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.errors import NotDurableError
 from bridge.kafka.connection import Connection
+from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
-from bridge.kafka.supervisor import KafkaProducer
 from bridge.runtime.metrics import IngressMetrics
 from tests.cluster import Topics
 from tests.kafka import running, until

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.errors import NotDurableError
 from bridge.kafka.connection import Connection
+from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.record import Record
-from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.runtime.metrics import IngressMetrics
 from tests.cluster import Cluster, Topics
 from tests.kafka import (
@@ -286,7 +286,7 @@ async def test_a_producer_whose_metadata_nobody_renews_any_more_is_replaced(clus
         await until_working(producer, topic)
         assert producer._generation is not None
         reset_connections(producer._generation._client.client)
-        producer._generation.look_again()
+        producer._generation.refresh_metadata()
 
         await until(lambda: producer.ready and producer._generations == 2)
         await producer.write(topic, 0, [a_record(topic, b"second")])

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import Connection
+from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
-from bridge.kafka.supervisor import KafkaProducer
 from bridge.kafka.transport import Place, Transport
 from consumers.runtime import transport
 from consumers.runtime.metrics import ConsumerMetrics

@@ -14,7 +14,7 @@ from bridge.ingress.profiles.profile import FLAGS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.ingress.secrets import Outcome as Reload
 from bridge.ingress.secrets import SlotWord
-from bridge.kafka.supervisor import State as ProducerState
+from bridge.kafka.producer import State as ProducerState
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings
 from consumers.read_model.metrics import ReadModelMetrics

@@ -1,4 +1,4 @@
-"""Whatever is raised at whichever await of the supervisor, there is a working producer again, and only one."""
+"""Whatever is raised at whichever await of the producer, there is a working producer again, and only one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import NotDurableError
-from bridge.kafka import supervisor
+from bridge.kafka import producer as producer_module
 from bridge.kafka.connection import Connection
+from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.record import Record
-from bridge.kafka.supervisor import KafkaProducer, Patience
 from bridge.runtime.metrics import IngressMetrics
 from tests.faulty_awaits import FaultyTasks, awaits_of
 
@@ -23,8 +23,8 @@ RECORD = Record(TOPIC, 0, b"rx_1", b"v", [], 1_772_366_400_000)
 HASTY = Patience(tick_s=0.01, missing_s=0.0, retry_first_s=0.01, retry_max_s=0.01)
 AWAITS = sorted(
     awaits_of(
-        KafkaProducer._keep,
-        KafkaProducer._have_one,
+        KafkaProducer._keep_connected,
+        KafkaProducer._connect_and_watch,
         KafkaProducer._connect,
         KafkaProducer._open,
         KafkaProducer._watch,
@@ -69,8 +69,8 @@ class FakeGeneration:
         self.cluster.met("partitions")
         return self.cluster.partitions
 
-    def look_again(self) -> None:
-        self.cluster.met("look_again")
+    def refresh_metadata(self) -> None:
+        self.cluster.met("refresh_metadata")
 
     def oldest_s(self, now: float) -> float:
         del now
@@ -109,8 +109,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
         made.met("reachable")
         return [f"{host}:{port}" for host, port in servers]
 
-    monkeypatch.setattr(supervisor, "Generation", lambda _options, **_: FakeGeneration(made))
-    monkeypatch.setattr(supervisor, "reachable", reachable)
+    monkeypatch.setattr(producer_module, "Generation", lambda _options, **_: FakeGeneration(made))
+    monkeypatch.setattr(producer_module, "reachable", reachable)
     return made
 
 
@@ -159,7 +159,7 @@ async def live_through(producer: KafkaProducer, cluster: FakeCluster) -> None:
 async def test_it_survives_whatever_is_raised_at_an_await(
     cluster: FakeCluster, at: tuple[str, int], exc: type[BaseException]
 ) -> None:
-    tasks = FaultyTasks(KafkaProducer._keep, at, exc())
+    tasks = FaultyTasks(KafkaProducer._keep_connected, at, exc())
     asyncio.get_running_loop().set_task_factory(tasks)
 
     await live_through(a_producer(), cluster)
@@ -168,10 +168,10 @@ async def test_it_survives_whatever_is_raised_at_an_await(
 
 
 @pytest.mark.parametrize(
-    "method", ["start", "settle", "end", "partitions", "look_again", "oldest_s", "silent_s", "reachable"]
+    "method", ["start", "settle", "end", "partitions", "refresh_metadata", "oldest_s", "silent_s", "reachable"]
 )
 async def test_it_survives_whatever_a_client_raises(cluster: FakeCluster, method: str) -> None:
-    cluster.partitions = None if method == "look_again" else 12
+    cluster.partitions = None if method == "refresh_metadata" else 12
     cluster.faults[method] = [TypeError()]
 
     await live_through(a_producer(), cluster)
