@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,13 +32,8 @@ from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.lifecycle import (
     EndOf,
-    Overdue,
     Worker,
     background,
-    first_fault,
-    run_workers,
-    stop_on_signals,
-    unless,
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.settings import Http, Settings
@@ -68,30 +62,6 @@ class PublicPort:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then answer what is in flight."""
         await self._server.serve(self._http.host, self._http.port, stop=stop, drain_s=self._drain_s)
-
-
-async def run_ingress(settings: Settings) -> list[signal.Signals]:
-    """Run the ingress until SIGTERM or SIGINT; return the signals that came.
-
-    Raises:
-        ConfigError: The operator must change something; nothing was started that is not ended again.
-    """
-    stop = asyncio.Event()
-    signals = stop_on_signals(stop)
-    overdue = asyncio.create_task(Overdue(settings.shutdown.overdue_s).run(stop))
-    try:
-        async with AsyncExitStack() as stack:
-            # A disk or a resolver that hangs must not keep a process that may end at any time.
-            workers = await unless(stop, stack.enter_async_context(open_ingress(settings)))
-            if workers is not None:
-                await run_workers(workers, stop=stop, drain_timeout_s=settings.shutdown.drain_s + CLOSE_S)
-    except ExceptionGroup as group:
-        raise (first_fault(group, ConfigError) or group) from None
-    finally:
-        # Also after a failure: a thread that hangs would be waited for at the very end.
-        stop.set()
-        await overdue
-    return signals
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -18,13 +17,10 @@ from bridge.kafka.producer import KafkaProducer
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import (
     EndOf,
-    Overdue,
     Worker,
     background,
-    first_fault,
     pause,
     run_workers,
-    stop_on_signals,
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from consumers.api import Consumer
@@ -36,7 +32,7 @@ from consumers.runtime.settler import Settler
 from consumers.runtime.start_checks import check_start
 from consumers.runtime.subscriber import Limits, Subscriber
 from consumers.runtime.transport import Timing, open_transport
-from consumers.settings import MARGIN_S, ConsumerSettings
+from consumers.settings import ConsumerSettings
 
 log = structlog.get_logger()
 
@@ -54,25 +50,6 @@ IDLE_MARGIN_S = 10.0
 # A record is tried five times, with pauses of 30 s at most; twice that without any progress is no patience any more.
 TRIES = 5
 PAUSE_MAX_S = 30.0
-
-
-async def run_consumer(
-    settings: ConsumerSettings, consumer: Consumer, registry: CollectorRegistry
-) -> list[signal.Signals]:
-    """Run a consumer until SIGTERM or SIGINT; return the signals that came.
-
-    Raises:
-        ConfigError: The operator must change something; nothing was started that is not ended again.
-        ExceptionGroup: A part failed that the process cannot do without.
-    """
-    stop = asyncio.Event()
-    signals = stop_on_signals(stop)
-    try:
-        async with open_consumer(settings, consumer, registry) as workers:
-            await run_workers(workers, stop=stop, drain_timeout_s=_drain_s(settings) + CLOSE_S)
-    except ExceptionGroup as group:
-        raise (first_fault(group, ConfigError) or group) from None
-    return signals
 
 
 @asynccontextmanager
@@ -108,8 +85,7 @@ async def open_consumer(
         )
         # Outlives all others, so that a stop can be watched to its end.
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
-        overdue = Overdue(settings.shutdown.grace_s - MARGIN_S)
-        yield [member, EndOf(managing), LoopLag(metrics.event_loop_lag), overdue]
+        yield [member, EndOf(managing), LoopLag(metrics.event_loop_lag)]
 
 
 class Member:
@@ -172,8 +148,8 @@ class Member:
             )
             self._settler, self._subscriber, self._start = settler, subscriber, "ok"
             log.info("worker.started", group=consumer.group)
-            drain_s = _drain_s(self._settings)
-            await run_workers([subscriber, EndOf(settling), jobs], stop=stop, drain_timeout_s=drain_s)
+            workers: list[Worker] = [subscriber, EndOf(settling), jobs]
+            await run_workers(workers, stop=stop, drain_timeout_s=drain_s(self._settings))
 
     async def _around(self, stack: AsyncExitStack, stop: asyncio.Event) -> Any:
         """Open what the handlers need, for as long as it takes; None where they need nothing, or `stop` was set."""
@@ -256,5 +232,6 @@ class Member:
         )
 
 
-def _drain_s(settings: ConsumerSettings) -> float:
+def drain_s(settings: ConsumerSettings) -> float:
+    """Return what workers get to settle and commit after a stop."""
     return settings.shutdown.drain_s + settings.shutdown.commit_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bridge.runtime.command_line import LazyGroup, run_command_line
+from bridge.runtime.process import LazyGroup, run_command_line
 
 # Name, where it lives, and its line in `--help`; a command's module is imported only when it runs.
 COMMANDS = {

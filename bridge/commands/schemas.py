@@ -10,7 +10,7 @@ import click
 
 from bridge.registry.loader import read_lock, read_schemas, schemas_root, write_lock
 from bridge.registry.rules import Finding, findings
-from bridge.runtime.command_line import LazyGroup
+from bridge.runtime.process import LazyGroup
 
 # Verbs that talk to a registry, imported only when they run.
 _ELSEWHERE = {

@@ -14,8 +14,7 @@ from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryClient, RegistryRefusedError, open_client, read_credentials
 from bridge.registry.ids import Wanted, read_ids, wanted, write_ids
 from bridge.registry.loader import bundled
-from bridge.runtime.audit import audited
-from bridge.runtime.command_line import audit_options
+from bridge.runtime.audit import audit_options, audited
 from bridge.settings import load_settings
 
 REFUSED_EXIT = 1

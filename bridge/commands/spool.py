@@ -15,8 +15,8 @@ from rich.table import Table
 from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import read
-from bridge.runtime.command_line import LazyGroup
 from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.process import LazyGroup
 from bridge.spool.disk import LocalDisk, is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, survey
 from bridge.spool.keys import KeyRing

@@ -18,8 +18,7 @@ from prometheus_client import CollectorRegistry
 from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import read
-from bridge.runtime.audit import audited
-from bridge.runtime.command_line import audit_options
+from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import FILE_MODE, is_locked

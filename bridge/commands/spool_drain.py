@@ -20,8 +20,7 @@ from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
 from bridge.kafka.routing import RoutingTable
-from bridge.runtime.audit import audited
-from bridge.runtime.command_line import audit_options
+from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.lifecycle import INTERRUPTED, run_workers, stop_on_signals
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics

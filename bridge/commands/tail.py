@@ -21,8 +21,7 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
-from bridge.runtime.audit import audited
-from bridge.runtime.command_line import audit_options
+from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Registry, load_settings
 

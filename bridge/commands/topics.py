@@ -11,8 +11,7 @@ import orjson
 
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
-from bridge.runtime.audit import audited
-from bridge.runtime.command_line import audit_options
+from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import Settings, load_settings
 

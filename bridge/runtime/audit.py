@@ -12,10 +12,11 @@ import contextlib
 import getpass
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import click
 import orjson
 
 from bridge.errors import BridgeError, ConfigError
@@ -26,6 +27,8 @@ STDERR = 2
 # A line stays below 16 KiB also where a command concerns every parked key.
 PLACES_MAX = 100
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 
 def operator_name() -> str:
     """Return the name of the user, or the number where it has no name, as in a container with a uid of its own."""
@@ -33,6 +36,16 @@ def operator_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid-{os.getuid()}"
+
+
+def audit_options(command: Command) -> Command:
+    """Add the options `--actor` and `--reason` to a command, for its audit lines."""
+    for option in (
+        click.option("--actor", default=operator_name, help="Who; the user name unless said."),
+        click.option("--reason", default="", help="Why; kept with what was done."),
+    ):
+        command = option(command)
+    return command
 
 
 @contextlib.contextmanager

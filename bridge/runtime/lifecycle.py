@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
-
-import structlog
-
-from bridge.runtime.logging import flush_log
 
 Result = TypeVar("Result")
 Fault = TypeVar("Fault", bound=Exception)
@@ -97,21 +91,6 @@ class EndOf:
             self._task.result()
 
 
-class Overdue:
-    """A worker that ends the process when a stop takes too long; by a thread, since the loop may hang as well."""
-
-    def __init__(self, seconds: float) -> None:
-        """Give a stop so many seconds."""
-        self._seconds = seconds
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Begin to count when `stop` is set; the count goes on when everything of the process has ended but itself."""
-        await stop.wait()
-        timer = threading.Timer(self._seconds, _give_up)
-        timer.daemon = True
-        timer.start()
-
-
 async def pause(stop: asyncio.Event, seconds: float) -> bool:
     """Return True when so much time has passed, False as soon as `stop` is set."""
     try:
@@ -140,12 +119,6 @@ def is_cancelled() -> bool:
     """Whether the current task is to end; a `CancelledError` alone may come from a future that a library cancelled."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
-
-
-def _give_up() -> None:
-    structlog.get_logger().error("worker.stop_overdue")
-    flush_log()
-    os._exit(FAILED)
 
 
 def stop_on_signals(stop: asyncio.Event) -> list[signal.Signals]:

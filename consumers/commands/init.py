@@ -15,8 +15,7 @@ import orjson
 from bridge.errors import ConfigError
 from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
-from bridge.runtime.audit import audited
-from bridge.runtime.command_line import audit_options
+from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose

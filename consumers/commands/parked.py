@@ -16,8 +16,7 @@ from rich.console import Console
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import DecodeError
 from bridge.kafka.transport import ConsumedRecord
-from bridge.runtime.audit import audited
-from bridge.runtime.command_line import audit_options
+from bridge.runtime.audit import audit_options, audited
 from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.parked_decisions import drop_key, park, resume, retry, skip

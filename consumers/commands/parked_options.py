@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from bridge.errors import ConfigError
-from bridge.runtime.command_line import audit_options
+from bridge.runtime.audit import audit_options
 from consumers.api import Consumer
 from consumers.runtime.parking import Filters
 

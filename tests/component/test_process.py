@@ -1,0 +1,85 @@
+"""How a long-running process ends, by its exit code and its last log line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+# Only bounds a test that has gone wrong.
+HANG_S = 60.0
+OVERDUE_S = 0.2
+
+PROCESS = """
+import asyncio, os, signal, time
+from contextlib import asynccontextmanager
+import click
+from bridge.errors import ConfigError, NotDurableError
+from bridge.runtime.process import run_command_line, run_service
+
+class Worker:
+    async def run(self, stop):
+        {work}
+
+@asynccontextmanager
+async def open_parts():
+    {opening}
+    yield [Worker()]
+
+@click.group()
+def cli():
+    pass
+
+@cli.command()
+def serve():
+    return run_service(open_parts(), log_level="info", log_format="json", drain_timeout_s=5,
+                       overdue_s={overdue_s}, gc_threshold=10_000)
+
+run_command_line(cli, program="drx")
+"""
+
+
+def ended(work: str, opening: str = "pass", overdue_s: float = HANG_S) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error."""
+    code = dedent(PROCESS).format(work=work, opening=opening, overdue_s=overdue_s)
+    done = subprocess.run(  # noqa: S603 - our own process
+        [sys.executable, "-c", code, "serve"], capture_output=True, text=True, timeout=HANG_S, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
+def test_a_signal_ends_it_in_order(name: str, code: int) -> None:
+    assert ended(f"os.kill(os.getpid(), signal.{name}); await stop.wait()") == (code, "", "")
+
+
+def test_a_part_that_fails_is_logged_with_its_code_and_without_its_text() -> None:
+    code, out, err = ended("raise NotDurableError('spool_full') from KeyError('rx_1')")
+    line = json.loads(out)
+
+    assert (code, err) == (1, "")
+    assert (line["event"], line["level"], line["code"]) == ("worker.process_failed", "error", "spool_full")
+    assert "rx_1" not in out
+
+
+def test_what_the_operator_must_change_is_one_line_and_exit_2() -> None:
+    assert ended("raise ConfigError('http.port: taken')") == (2, "", "drx: http.port: taken\n")
+
+
+def test_a_start_that_hangs_ends_at_a_signal() -> None:
+    opening = "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()"
+
+    assert ended("pass", opening) == (0, "", "")
+
+
+def test_a_stop_that_hangs_is_cut_off_also_where_the_loop_does() -> None:
+    code, out, err = ended(
+        "os.kill(os.getpid(), signal.SIGTERM); await stop.wait(); await asyncio.sleep(0); time.sleep(3600)",
+        overdue_s=OVERDUE_S,
+    )
+
+    assert (code, err) == (1, "")
+    assert json.loads(out)["event"] == "worker.stop_overdue"
