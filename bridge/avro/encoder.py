@@ -38,7 +38,6 @@ class EncodeError(BridgeError):
     code = "encode"
 
     def __init__(self, field: str) -> None:
-        """Keep the path of the `field` at fault."""
         super().__init__(f"not what the schema says: {field or 'the record itself'}")
         self.field = field
 

@@ -65,7 +65,6 @@ class Watch:
     def __init__(
         self, parts: Durability, metrics: IngressMetrics, *, patience_s: float, tell: Callable[[int, int], None]
     ) -> None:
-        """Tell how much is drained, and of how much."""
         self._parts = parts
         self._metrics = metrics
         self._patience_s = patience_s

@@ -49,7 +49,7 @@ class IdTable:
     )
 
     def __init__(self, capacity: int, *, evicted_early: Callable[[], object] = lambda: None) -> None:
-        """Hold up to `capacity` entries; `evicted_early` hears of each that had to go before its time."""
+        """Hold up to `capacity` entries; `evicted_early` is called for each that had to go before its time."""
         self._capacity = capacity
         self._evicted_early = evicted_early
         buckets = 1 << (capacity - 1).bit_length()

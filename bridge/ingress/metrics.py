@@ -49,7 +49,6 @@ class Request:
     __slots__ = ("began", "event_id", "method", "routed", "source")
 
     def __init__(self, method: str) -> None:
-        """Start the clock."""
         self.began = time.perf_counter()
         self.method = method
         self.routed = False

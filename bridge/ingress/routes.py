@@ -86,7 +86,6 @@ class Admission:
     __slots__ = ("_bytes_max", "_count_max", "bytes", "count")
 
     def __init__(self, *, count_max: int, bytes_max: int) -> None:
-        """Start empty."""
         self._count_max = count_max
         self._bytes_max = bytes_max
         self.count = 0

@@ -55,7 +55,6 @@ class SecretsError(ConfigError):
     """A secrets directory cannot be used; the message names a file and never anything of its content."""
 
     def __init__(self, code: Code, message: str) -> None:
-        """Keep the `code` that logs carry."""
         super().__init__(message)
         self.code = code
 
@@ -160,7 +159,6 @@ class DecoyKeys:
     """What an unknown name is verified against: keys like those of a source that exists, which never count."""
 
     def __init__(self, like: Callable[[], Sequence[KeySlot]]) -> None:
-        """Be like the keys that `like` returns."""
         self._like = like
         self._of: Sequence[KeySlot] | None = None
         self._keys: tuple[KeySlot, ...] = ()

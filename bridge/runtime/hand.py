@@ -16,7 +16,6 @@ class Hand:
     """Does what it is handed, in that order; a daemon, so that a disk that hangs does not keep the process alive."""
 
     def __init__(self, name: str) -> None:
-        """Start the thread."""
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 

@@ -37,7 +37,7 @@ class Management:
         port: int,
         live: Check = lambda: "ok",
     ) -> None:
-        """Serve on `host:port`; readiness is that no check says worse than `degraded`, and `live` bounds a life."""
+        """Serve on `host:port`; ready while no check says worse than `degraded`, alive while `live` says `ok`."""
         self._live = live
         self._checks = checks
         self._registry = registry

@@ -16,7 +16,7 @@ INTERRUPTED = 130  # exit code after SIGINT: 128 + its number, as shells say it
 
 
 class Worker(Protocol):
-    """Something that works until it is told to stop."""
+    """A long-lived part of a process."""
 
     def run(self, stop: asyncio.Event) -> Coroutine[Any, Any, None]:
         """Work until `stop` is set, drain, return; raise only what the process cannot outlive."""
@@ -81,7 +81,6 @@ class EndOf:
     """A worker that ends, and so stops the process, when a background task does."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
-        """Watch `task`."""
         self._task = task
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -92,7 +91,7 @@ class EndOf:
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:
-    """Return True when so much time has passed, False as soon as `stop` is set."""
+    """Return True after `seconds`, False as soon as `stop` is set."""
     try:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:

@@ -212,7 +212,6 @@ class LoopLag:
     """A worker that measures how late a timer fires."""
 
     def __init__(self, histogram: Histogram) -> None:
-        """Observe into `histogram`, `event_loop_lag` of the process."""
         self._histogram = histogram
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -57,7 +57,6 @@ class NoConnectionError(TransientError):
     """There is no connection to be had: whatever it was wanted for, the record is not at fault."""
 
     def __init__(self, code: str) -> None:
-        """Say why."""
         super().__init__(code, systemic=True)
 
 
@@ -68,7 +67,6 @@ class NoLockError(TransientError):
     blameless = True
 
     def __init__(self) -> None:
-        """Need no other code."""
         super().__init__(self.code)
 
 

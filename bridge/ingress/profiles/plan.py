@@ -51,7 +51,6 @@ class Pass:
     __slots__ = ("extensions", "field", "flags", "indexes", "worst")
 
     def __init__(self) -> None:
-        """Start with nothing to report."""
         self.worst: Detail | None = None
         self.field = ""
         self.flags: set[Flag] = set()
@@ -270,7 +269,6 @@ class Members:
     __slots__ = ("path", "puts", "required")
 
     def __init__(self, path: str, puts: Mapping[str, Put], required: Iterable[str]) -> None:
-        """Keep the compiled members."""
         self.path = path
         self.puts = dict(puts)
         self.required = tuple(required)
