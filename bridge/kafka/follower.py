@@ -1,7 +1,7 @@
-"""Read our own topics, headers only: their tails at a start, then what comes, so that a repeat of it is recognised.
+"""Read the headers of our own topics, so that repeats are recognised: first their tails, then new records as they come.
 
-What other replicas write is known here about 50 ms after it was committed; what this process has written comes by too,
-and changes nothing.
+The tail is what the deduplication window covers; it warms up the known ids after a start. What other replicas write
+later is known about 50 ms after it was committed. What this process has written is read as well, and changes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PAUSE_S = 0.002
 # After each poll that brought less than a slice. Each costs a fetch for each broker (about 0.5 ms of CPU), however few
 # records it brings; a sender that tries again waits longer than this.
 FOLLOW_PAUSE_S = 0.05
-# Between two looks at what is to be read and how far that is.
+# Between two checks of what there is to read and how far it has been read.
 LOOK_S = 0.25
 # Between two requests for metadata while a partition has no leader.
 METADATA_S = 5.0
@@ -44,7 +44,7 @@ ASK_S = 0.05
 # `auto` follows less than this: at 20 µs for a record, a tenth of a core. It is taken up again a fifth below.
 FOLLOW_MAX_PER_S = 5_000
 FOLLOW_AGAIN_PER_S = 4_000
-# A follow that is further behind is not `ready`. A broken connection is noticed after 15 s, and mended within seconds.
+# Further behind, the follower is not `ready`. A broken connection is noticed after 15 s, and replaced within seconds.
 LAG_MAX_S = 30.0
 
 
@@ -63,25 +63,25 @@ class KnownIds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FollowPatience:
-    """How long is waited for what.
+    """How long to wait for what.
 
     Attributes:
         retry_s: Between two attempts to read a topic.
-        give_up_s: With brokers that can be reached, nothing waits longer for a tail that cannot be read.
+        give_up_s: With reachable brokers, drains wait this long for a tail that cannot be read.
         retry_late_s: Between two attempts at such a tail after that.
-        catch_up_s: A drain waits no longer for the follow than this; a broken connection takes a second or two.
-        weigh_s: The rate of `auto` is measured over this long, so that the drain after an outage rarely counts.
+        catch_up_s: A drain waits this long for the follower; a broken connection takes a second or two.
+        rate_window_s: `auto` measures the rate over this long, so that the drain after an outage rarely counts.
     """
 
     retry_s: float = 1.0
     give_up_s: float = 120.0
     retry_late_s: float = 60.0
     catch_up_s: float = 5.0
-    weigh_s: float = 60.0
+    rate_window_s: float = 60.0
 
 
-class _Mark(NamedTuple):
-    """The end of a log when a broker named it; `at` is monotonic time."""
+class _End(NamedTuple):
+    """The end of a log as a broker named it at `at`, in monotonic time."""
 
     end: int
     at: float
@@ -94,20 +94,20 @@ class _Topic:
     Attributes:
         positions: By partition, the offset of the next record.
         ends: By partition, the last known end of the log.
-        marks: By partition, an end that has not been reached yet.
-        current_at: By partition, the latest monotonic time of which all that was there then has been read.
-        answers: By partition, what tells the last answer of a broker from the one before.
+        targets: By partition, a known end that has not been reached yet.
+        current_at: By partition, the latest monotonic time at which everything written before has been read.
+        answers: By partition, the number of the last answer of a broker.
         answered_at: Monotonic time at which any broker answered.
         read: The tails of all partitions have been read.
         code: Why the last attempt ended; empty without one.
         tail: While it is being read.
-        moved: Set and replaced when positions have moved.
+        advanced: Set and replaced when positions have moved.
     """
 
     name: str
     positions: dict[int, int] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
-    marks: dict[int, _Mark] = field(default_factory=dict)
+    targets: dict[int, _End] = field(default_factory=dict)
     current_at: dict[int, float] = field(default_factory=dict)
     answers: dict[int, int] = field(default_factory=dict)
     answered_at: float = 0.0
@@ -115,36 +115,36 @@ class _Topic:
     code: str = ""
     tail: Tail | None = None
     task: asyncio.Task[None] | None = None
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    advanced: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def move(self, positions: dict[int, int]) -> None:
-        """Note how far it has been read, and wake those who wait for that."""
+    def advance(self, positions: dict[int, int]) -> None:
+        """Note how far the topic has been read, and wake what waits for that."""
         self.positions |= positions
-        self.moved.set()
-        self.moved = asyncio.Event()
+        self.advanced.set()
+        self.advanced = asyncio.Event()
 
     def begin(self, tail: Tail, positions: dict[int, int], now: float) -> None:
-        """Note that another client reads it from now on."""
+        """Note that a new client reads the topic from now on."""
         self.tail = tail
-        self.marks.clear()
+        self.targets.clear()
         self.answers.clear()
         self.answered_at = now
-        self.move(positions)
+        self.advance(positions)
 
-    def look(self, answers: dict[int, tuple[int, int]], now: float) -> None:
-        """Note what brokers have said of the ends of the log."""
+    def note_ends(self, answers: dict[int, tuple[int, int]], now: float) -> None:
+        """Note the ends of the log that brokers have named."""
         for partition, (answer, end) in answers.items():
             if self.answers.get(partition) != answer:
                 self.answers[partition], self.answered_at, self.ends[partition] = answer, now, end
-                self.marks.setdefault(partition, _Mark(end, now))
-            mark = self.marks.get(partition)
-            if mark is not None and self.positions[partition] >= mark.end:
-                self.current_at[partition] = mark.at
-                del self.marks[partition]
+                self.targets.setdefault(partition, _End(end, now))
+            target = self.targets.get(partition)
+            if target is not None and self.positions[partition] >= target.end:
+                self.current_at[partition] = target.at
+                del self.targets[partition]
 
 
 class Follower:
-    """A worker that tells `known_ids` what the topics hold; each topic is read by a task and a client of its own."""
+    """A worker that fills `known_ids` from the topics; each topic is read by a task and a client of its own."""
 
     def __init__(
         self,
@@ -159,19 +159,19 @@ class Follower:
         now: Callable[[], float] = time.time,
         patience: FollowPatience = FollowPatience(),
     ) -> None:
-        """Tell `known_ids` what is in the topics.
+        """Read `topics` into `known_ids`.
 
         Args:
             connection: How the brokers are reached.
             topics: Those that are written; `follow` adds more.
             known_ids: Where identities are kept.
-            window_s: The longest that anything is remembered; what is older is not read.
+            window_s: The longest deduplication window; older records are not read.
             records_max: Most records of one topic, the newest.
-            oldest_s: Receipt (Unix seconds) of the oldest delivery that waits to be written, if any: a process that
-                died may have written it already, so this far back is read, too.
+            oldest_s: Receipt (Unix seconds) of the oldest spooled delivery, if any: a process that crashed may have
+                written it already, so the topics are read as far back.
             mode: Whether reading goes on after the tails.
             now: Unix seconds.
-            patience: How long is waited for what.
+            patience: How long to wait for what.
         """
         self._connection = connection
         self._known_ids = known_ids
@@ -188,12 +188,12 @@ class Follower:
 
     @property
     def ready(self) -> bool:
-        """Every tail has been read, and the follow, if any, is not far behind."""
+        """Every tail has been read, and the follower is not far behind."""
         return bool(self._topics) and all(topic.read for topic in self._topics.values()) and not self._lags
 
     @property
     def lag_s(self) -> float:
-        """Seconds since all that was in the topics had been read; NaN before the first time, and without a follow."""
+        """Seconds since everything in the topics had been read; NaN before the first time, and when not following."""
         times = [at for topic in self._topics.values() if topic.read for at in topic.current_at.values()]
         return time.monotonic() - min(times) if times and self._following else nan
 
@@ -203,17 +203,17 @@ class Follower:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop`, whatever happens to the brokers."""
-        weighed_at, ends = time.monotonic(), self._ends()
+        measured_at, ends = time.monotonic(), self._ends()
         try:
             while True:
-                self._begin()
-                self._judge()
+                self._start_tasks()
+                self._update_finished()
                 if not await pause(stop, LOOK_S):
                     return
-                elapsed_s = time.monotonic() - weighed_at
-                if self._mode == "auto" and elapsed_s >= self._patience.weigh_s:
-                    await unless(stop, self._weigh(ends, elapsed_s))
-                    weighed_at, ends = time.monotonic(), self._ends()
+                elapsed_s = time.monotonic() - measured_at
+                if self._mode == "auto" and elapsed_s >= self._patience.rate_window_s:
+                    await unless(stop, self._adapt_to_rate(ends, elapsed_s))
+                    measured_at, ends = time.monotonic(), self._ends()
         finally:
             tasks = [topic.task for topic in self._topics.values() if topic.task is not None]
             for task in tasks:
@@ -221,11 +221,11 @@ class Follower:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def follow(self, topic: str) -> None:
-        """Read a topic, too, if it is not read already."""
+        """Read one more topic, unless it is read already."""
         self._topics.setdefault(topic, _Topic(topic))
 
     async def catch_up(self, topic: str, partition: int) -> None:
-        """Return when what is in a partition at this moment has been read, or after a while; never raise."""
+        """Return when everything in a partition at this moment has been read, or after a while; never raise."""
         known = self._topics.get(topic)
         if known is None or not (self._following and known.read):
             return
@@ -233,7 +233,7 @@ class Follower:
             async with asyncio.timeout(self._patience.catch_up_s):
                 end = await self._end_of(known, partition)
                 while known.positions.get(partition, 0) < end:
-                    await known.moved.wait()
+                    await known.advanced.wait()
         except TimeoutError:
             log.warning("worker.follow_behind", topic=topic, partition=partition)
 
@@ -241,30 +241,30 @@ class Follower:
     async def _end_of(topic: _Topic, partition: int) -> int:
         while True:
             if topic.tail is not None:
-                # Another client or another broker will answer.
+                # A new client or another broker will answer.
                 with suppress(ReadError):
                     return await topic.tail.end_of(partition)
             await asyncio.sleep(ASK_S)
 
-    def _begin(self) -> None:
-        """Have a task for each topic that is to be read; one that has ended by whatever fault is begun again."""
+    def _start_tasks(self) -> None:
+        """Start a task for each topic that has none; one that failed is started again."""
         for topic in self._topics.values():
             if (topic.task is None or topic.task.done()) and (self._following or not topic.read):
-                topic.task = asyncio.create_task(self._read_on(topic))
+                topic.task = asyncio.create_task(self._keep_reading(topic))
 
-    async def _read_on(self, topic: _Topic) -> None:
-        """Read a topic, as often as it takes."""
+    async def _keep_reading(self, topic: _Topic) -> None:
+        """Read a topic, with a new client after each failure."""
         while True:
             topic.code = await self._attempt(topic)
             topic.tail = None
             if not topic.code:
                 return
-            self._judge()
+            self._update_finished()
             late = self._known_ids.finished and not topic.read
             await asyncio.sleep(self._patience.retry_late_s if late else self._patience.retry_s)
 
     async def _attempt(self, topic: _Topic) -> str:
-        """Read a topic until something ends that; return what, or an empty string when nothing more is wanted."""
+        """Read a topic until something fails; return its code, or an empty string when nothing more is to be read."""
         try:
             return await self._read(topic)
         except BridgeError as exc:
@@ -287,7 +287,7 @@ class Follower:
                 since_ms=int(since_s * 1000),
                 records_max=self._records_max,
                 noted=topic.positions,
-                unreadable=_passed_over,
+                unreadable=_log_unreadable,
             )
             async with opening as tail:
                 topic.begin(tail, await tail.positions(), time.monotonic())
@@ -298,16 +298,16 @@ class Follower:
                 elif not topic.read:
                     topic.read, topic.code = True, ""
                     topic.current_at = dict.fromkeys(tail.ends, time.monotonic())
-                self._judge()
+                self._update_finished()
                 return await self._follow(topic, tail) if self._following else topic.code
 
     async def _read_tail(self, topic: _Topic, tail: Tail) -> None:
-        """Read what was there at the opening."""
+        """Read up to the ends at the opening."""
         came_at = time.monotonic()
         while any(topic.positions[partition] < end for partition, end in tail.ends.items()):
             records = await tail.poll()
-            self._tell(records)
-            topic.move(await tail.positions())
+            self._note(records)
+            topic.advance(await tail.positions())
             if records:
                 came_at = time.monotonic()
             elif time.monotonic() - came_at > SILENT_S or tail.is_stale():
@@ -315,17 +315,17 @@ class Follower:
             await asyncio.sleep(PAUSE_S)
 
     async def _follow(self, topic: _Topic, tail: Tail) -> str:
-        """Read what comes; return why another client must go on, or an empty string when nothing more is wanted."""
+        """Read new records; return why a new client is needed, or an empty string when following has been paused."""
         looked_at = asked_at = time.monotonic()
         while self._following:
             records = await tail.poll()
-            self._tell(records)
+            self._note(records)
             if records:
-                topic.move({record.partition: record.offset + 1 for record in records})
+                topic.advance({record.partition: record.offset + 1 for record in records})
             if time.monotonic() - looked_at >= LOOK_S:
                 looked_at = time.monotonic()
-                topic.move(await tail.positions())
-                topic.look(tail.heard(), looked_at)
+                topic.advance(await tail.positions())
+                topic.note_ends(tail.heard(), looked_at)
                 if tail.is_stale():
                     return "stale"
                 if looked_at - topic.answered_at > SILENT_S:
@@ -337,26 +337,25 @@ class Follower:
                 await asyncio.sleep(PAUSE_S if len(records) >= SLICE_RECORDS else FOLLOW_PAUSE_S)
         return ""
 
-    def _tell(self, records: Sequence[ConsumedRecord]) -> None:
+    def _note(self, records: Sequence[ConsumedRecord]) -> None:
         for record in records:
             identity = identity_of(record.headers)
             if identity is not None:
                 self._known_ids.recalled(identity, record.timestamp_ms / 1000)
 
-    def _judge(self) -> None:
-        """Say when nothing needs to wait for a tail any longer."""
+    def _update_finished(self) -> None:
+        """Set `finished` when all tails have been read, or one cannot be read for `give_up_s`."""
         unread = [topic for topic in self._topics.values() if not topic.read]
         codes = {topic.name: topic.code for topic in unread if topic.code}
-        now = time.monotonic()
         if not unread:
             self._known_ids.finished = True
         elif "unreachable" in codes.values():
             self._reachable_since = None
-        elif codes and self._reachable_since is None:
-            self._reachable_since = now
-        elif (
-            codes and now - (self._reachable_since or now) >= self._patience.give_up_s and not self._known_ids.finished
-        ):
+        elif not codes or self._known_ids.finished:
+            return
+        elif self._reachable_since is None:
+            self._reachable_since = time.monotonic()
+        elif time.monotonic() - self._reachable_since >= self._patience.give_up_s:
             self._known_ids.finished = True
             for name, code in codes.items():
                 log.warning("worker.recall_given_up", topic=name, code=code)
@@ -364,8 +363,8 @@ class Follower:
     def _ends(self) -> dict[tuple[str, int], int]:
         return {(topic.name, number): end for topic in self._topics.values() for number, end in topic.ends.items()}
 
-    async def _weigh(self, before: dict[tuple[str, int], int], elapsed_s: float) -> None:
-        """Stop following a stream that is too fast, or take it up again, by how much the logs have grown."""
+    async def _adapt_to_rate(self, before: dict[tuple[str, int], int], elapsed_s: float) -> None:
+        """Pause following while the logs grow too fast, or resume it."""
         if not self._following:
             await self._ask_ends()
         ends = self._ends()
@@ -378,15 +377,15 @@ class Follower:
             log.info("worker.follow_resumed", records_per_s=round(rate))
 
     async def _ask_ends(self) -> None:
-        for topic in self._topics.values():
+        for topic in list(self._topics.values()):  # `follow` may add one meanwhile
             try:
                 async with open_reader(self._connection, [topic.name], from_beginning=False) as reader:
                     topic.ends |= {place.partition: end for place, end in reader.ends.items()}
             except BridgeError:
-                continue  # without its brokers it does not grow either
+                continue  # the log does not grow without its brokers either
 
 
-def _passed_over(place: Place, offset: int, after: int) -> None:
-    """Say that a repeat of what lies there will be taken for new: no time would make it readable."""
+def _log_unreadable(place: Place, offset: int, after: int) -> None:
+    """Log that a repeat of what is there will be taken for new; it would not be readable later either."""
     where = {"topic": place.topic, "partition": place.partition, "offset": offset, "next_offset": after}
     log.error("worker.recall_batch_unreadable", **where)

@@ -413,7 +413,7 @@ async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics
 async def test_a_stream_that_is_too_fast_is_not_followed_until_it_is_slower(topics: Topics) -> None:
     topic = topics.fresh(partitions=4)
     memory = Memory()
-    patience = replace(PATIENT, weigh_s=0.5)
+    patience = replace(PATIENT, rate_window_s=0.5)
 
     async with following(topics.bootstrap_servers, [topic], memory, mode="auto", patience=patience) as follower:
         await until(lambda: follower.ready)
