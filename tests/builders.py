@@ -13,8 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bridge.event import Delivery, Event
+from bridge.event import Delivery, Event, Identity
 from bridge.ingress.signatures import KeySlot, sign
+from bridge.kafka.record import Record, identity_of
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 KEY = b"component-test-key-not-a-secret!"
@@ -112,3 +113,10 @@ def an_event(**changes: Any) -> Event:
         "extensions": {},
     }
     return Event(**{"value": value, **fields})
+
+
+def identity_in(record: Record) -> Identity:
+    """Return the identity of a record of ours."""
+    identity = identity_of(record.headers)
+    assert identity is not None
+    return identity

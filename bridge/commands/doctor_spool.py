@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.commands.doctor_checks import Finding, Verdict
-from bridge.kafka.partition_writer import read
+from bridge.kafka.partition_writer import from_entry
 from bridge.settings import Spool
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, survey
@@ -43,7 +43,7 @@ def check_spool(spool: Spool) -> Iterator[Finding]:
     keys = KeyRing(spool.key_dir or spool.dir / "keys")
     keys.load()
     try:
-        states = list(survey(spool.dir, keys.opening, read=read))
+        states = list(survey(spool.dir, keys.opening, read=from_entry))
     except OSError as exc:
         yield Finding("spool", "failed", f"{spool.dir}: {exc.strerror}", "run as the bridge's user")
         return

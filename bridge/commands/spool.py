@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
-from bridge.kafka.partition_writer import read
+from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.process import LazyGroup
 from bridge.spool.disk import LocalDisk, is_locked
@@ -71,7 +71,7 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
     keys = KeyRing(key_dir)
     keys.load()
     try:
-        return list(survey(directory, keys.opening, read=read)), keys
+        return list(survey(directory, keys.opening, read=from_entry)), keys
     except OSError:
         msg = f"{directory}: cannot be read; run as its owner"
         raise ConfigError(msg) from None

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.commands.spool_options import place_options, placed
 from bridge.errors import ConfigError
-from bridge.kafka.partition_writer import read
+from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
@@ -169,7 +169,7 @@ async def _serve_here(wanted: Wanted) -> None:
 
 
 def _check(entry: Entry) -> None:
-    read(entry)
+    from_entry(entry)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from bridge.kafka.partition_writer import read
+from bridge.kafka.partition_writer import from_entry
 from bridge.spool.inspect import survey
 from bridge.spool.keys import KeyRing
 
@@ -32,7 +32,7 @@ class SpoolWitness:
     def waiting(self) -> int:
         """Return how many events are held and not yet acknowledged by Kafka."""
         self._keys.load()
-        return sum(state.waiting for state in survey(self._directory, self._keys.opening, read=read))
+        return sum(state.waiting for state in survey(self._directory, self._keys.opening, read=from_entry))
 
     async def drained(self) -> int:
         """Return how many are left when there are none, or after a while."""

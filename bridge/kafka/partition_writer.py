@@ -344,15 +344,6 @@ class PartitionWriters:
         if self.spool.code and not self.producer.ready:
             raise NotDurableError("kafka_unavailable")
 
-    def recovered(self, entry: Entry) -> None:
-        """Take over an entry that the spool holds from an earlier process.
-
-        Raises:
-            UnreadableEntryError: Not an entry that this version can read; nothing was taken over.
-        """
-        self.known_ids.settled(spooled_identity(unpack(entry.payload, *entry.lane)), "spooled")
-        self._writer(*entry.lane).drain_found()
-
     def enqueue(self, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
         """Take the records of one delivery, all or none; the future ends when every one is durable.
 
@@ -381,6 +372,16 @@ class PartitionWriters:
         for writer, each, straight in zip(writers, pending, direct, strict=True):
             writer.add(each, direct=straight)
         return acknowledgement.future
+
+    def recovered(self, entry: Entry) -> None:
+        """Take over an entry that the spool holds from an earlier process.
+
+        Raises:
+            UnreadableEntryError: Not an entry that this version can read; nothing was taken over.
+        """
+        record, identity, _ = from_entry(entry)
+        self.known_ids.settled(identity, "spooled")
+        self._writer(record.topic, record.partition).drain_found()
 
     async def close(self, timeout_s: float) -> None:
         """Take nothing more; spool what Kafka does not take in time; all of it within `timeout_s`."""
@@ -733,28 +734,28 @@ class PartitionWriter:
         entries = await self._spool.peek(self._place, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
         if not entries:  # the disk cannot be read now
             await pause(self._shared.stopping, LOOK_S)
-        elif records := self._leave_known_out([unpack(each.payload, *self._place) for each in entries]):
-            written, refusal = await self._put(records)
-            self._drained(records[:written])
+        elif batch := self._leave_known_out([from_entry(each) for each in entries]):
+            written, refusal = await self._put([each.record for each in batch])
+            self._drained(batch[:written])
             if refusal is not None:
-                await self._drain_refused(refusal, len(records))
+                await self._drain_refused(refusal, len(batch))
                 return
         self._failures = 0
         self.blocked = ""
 
-    def _leave_known_out(self, records: list[Record]) -> list[Record]:
+    def _leave_known_out(self, batch: list[Accepted]) -> list[Accepted]:
         """Drop the records at the head that are in their topic already; return those up to the next such one."""
-        known = [self._known_ids.committed_before(spooled_identity(each)) for each in records]
+        known = [self._known_ids.committed_before(each.identity) for each in batch]
         head = known.index(False) if False in known else len(known)
         self._spool.drop(self._place, head)
         tail = known.index(True, head) if True in known[head:] else len(known)
-        return records[head:tail]
+        return batch[head:tail]
 
-    def _drained(self, records: list[Record]) -> None:
+    def _drained(self, batch: list[Accepted]) -> None:
         failpoints.hit(failpoints.DRAINED_BEFORE_DROP)
-        self._spool.drop(self._place, len(records))
-        for record in records:
-            self._known_ids.settled(spooled_identity(record), "committed")
+        self._spool.drop(self._place, len(batch))
+        for each in batch:
+            self._known_ids.settled(each.identity, "committed")
         if self.mode == "spooling" and self._spool.depth(self._place) <= BATCH_MAX:
             self.mode = "finishing"
 
@@ -872,24 +873,14 @@ def _unpack(payload: bytes, topic: str, partition: int) -> Record:
     return Record(topic, partition, parts[0], value, headers, timestamp_ms)
 
 
-def spooled_identity(record: Record) -> Identity:
-    """Return the identity of a record from the spool.
+def from_entry(entry: Entry) -> Accepted:
+    """Return the accepted record in an entry of the spool.
 
     Raises:
-        UnreadableEntryError: It has none.
+        UnreadableEntryError: This version cannot read it, or it says no identity.
     """
+    record = unpack(entry.payload, *entry.lane)
     identity = identity_of(record.headers)
     if identity is None:
         raise UnreadableEntryError
-    return identity
-
-
-def read(entry: Entry) -> Record:
-    """Return the record in an entry of the spool.
-
-    Raises:
-        UnreadableEntryError: This version cannot read and deliver it.
-    """
-    record = unpack(entry.payload, *entry.lane)
-    spooled_identity(record)
-    return record
+    return Accepted(record, identity, entry.ordinal)

@@ -20,12 +20,12 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
-from bridge.kafka.partition_writer import Limits, PartitionWriters, spooled_identity, unpack
+from bridge.kafka.partition_writer import Limits, PartitionWriters, from_entry
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
 from bridge.spool.segment import Entry
-from tests.builders import a_delivery, an_event
+from tests.builders import a_delivery, an_event, identity_in
 from tests.fakes import FakeSpool
 from tests.virtual_time import VirtualLoop
 
@@ -203,13 +203,13 @@ class Durability(RuleBasedStateMachine):
     @rule()
     def topics_are_read(self) -> None:
         for record in self._records():
-            self.life.known_ids.recalled(spooled_identity(record), self.loop.time())
+            self.life.known_ids.recalled(identity_in(record), self.loop.time())
         self.life.known_ids.finished = True
 
     @invariant()
     def nothing_is_forged(self) -> None:
         if hasattr(self, "sent"):
-            assert {spooled_identity(record).id for record in self._records()} <= {one.id for one in self.sent}
+            assert {identity_in(record).id for record in self._records()} <= {one.id for one in self.sent}
 
     def teardown(self) -> None:
         """Heal everything, let it drain, then hold the bridge to what it has said."""
@@ -234,7 +234,7 @@ class Durability(RuleBasedStateMachine):
         assert not self.life.writers.spooling
         firsts: defaultdict[str, list[str]] = defaultdict(list)
         for record in self._records():
-            name, seen = spooled_identity(record).id, firsts[record.key.decode()]
+            name, seen = identity_in(record).id, firsts[record.key.decode()]
             if name not in seen:
                 seen.append(name)
         for one in self.sent:
@@ -248,7 +248,7 @@ class Durability(RuleBasedStateMachine):
                 assert second.id not in seen or seen.index(first.id) < seen.index(second.id), f"{second} before {first}"
 
     def _deliver(self, one: Sent) -> None:
-        one.unseen |= {spooled_identity(unpack(each.payload, *each.lane)).id for each in self.unread}
+        one.unseen |= {from_entry(each).identity.id for each in self.unread}
         self.loop.run(self._begin(one, self.life, self.lives))
 
     async def _begin(self, one: Sent, life: Life, number: int) -> None:

@@ -16,12 +16,12 @@ from bridge.kafka.partition_writer import (
     Accepted,
     Limits,
     PartitionWriters,
+    from_entry,
     pack,
-    spooled_identity,
-    unpack,
 )
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
+from tests.builders import identity_in
 from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 
 TOPIC = "drx.prescriptions.v1"
@@ -34,7 +34,7 @@ HANG_S = 30.0
 def accepted(event_id: str, ordinal: int = 0, *, partition: int = 0) -> Accepted:
     headers = [("ce_source", b"drx"), ("ce_id", event_id.encode()), ("drx_body_sha256", b"00" * 32)]
     record = Record(TOPIC, partition, b"rx_1", b"v", headers, 1_772_366_400_000)
-    return Accepted(record, spooled_identity(record), ordinal)
+    return Accepted(record, identity_in(record), ordinal)
 
 
 class Subject:
@@ -79,11 +79,11 @@ class Subject:
 
     @property
     def written(self) -> list[str]:
-        return [spooled_identity(record).id for record in self.producer.records]
+        return [identity_in(record).id for record in self.producer.records]
 
     @property
     def kept(self) -> list[str]:
-        return [spooled_identity(unpack(each.payload, *PLACE)).id for each in self.spool.kept[PLACE]]
+        return [from_entry(each).identity.id for each in self.spool.kept[PLACE]]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -316,7 +316,7 @@ async def test_a_refused_record_that_an_operator_sets_aside_lets_the_others_pass
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == ["a", "c", "d"]
-    assert [spooled_identity(unpack(each.payload, *PLACE)).id for each in subject.spool.aside] == ["b"]
+    assert [from_entry(each).identity.id for each in subject.spool.aside] == ["b"]
     assert not subject.writers.blocked
 
 

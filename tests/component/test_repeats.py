@@ -23,7 +23,7 @@ from bridge.event import Delivery, Event
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.kafka.partition_writer import Limits, PartitionWriters, unpack
+from bridge.kafka.partition_writer import Limits, PartitionWriters, from_entry
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES
 from bridge.kafka.routing import RoutingTable
@@ -112,7 +112,7 @@ class Wired:
 
     def kept(self) -> Counter[tuple[str, str]]:
         """Kind and id of every record on disk."""
-        return Counter(_kind(unpack(entry.payload, *entry.lane).headers) for entry in self.spool.entries)
+        return Counter(_kind(from_entry(entry).record.headers) for entry in self.spool.entries)
 
 
 def _kind(headers: list[tuple[str, bytes]]) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import structlog
 
 from bridge.commands.spool import spool
 from bridge.errors import ConfigError
-from bridge.kafka.partition_writer import read
+from bridge.kafka.partition_writer import from_entry
 from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
 from tests.fault_disk import FaultDisk
@@ -126,7 +126,7 @@ def test_a_damaged_record_fails_it(directory: Path, run: Run) -> None:
 def test_a_seal_that_does_not_hold_is_damage_whatever_the_check_sums_say(directory: Path) -> None:
     real, other = key_of(b"a" * 32), key_of(b"b" * 32)
 
-    (state,) = survey(directory, {real.id: other._replace(id=real.id)}, read=read)
+    (state,) = survey(directory, {real.id: other._replace(id=real.id)}, read=from_entry)
 
     assert (state.lost, state.waiting, state.locked) == (4, 0, 0)
 
@@ -135,7 +135,7 @@ def test_what_the_disk_does_not_give_back_is_told_from_damage(directory: Path) -
     disk, key = FaultDisk(directory), key_of(b"a" * 32)
     disk.unreadable = lambda _path, _start, _end: True
 
-    (state,) = survey(directory, {key.id: key}, read=read, disk=disk)
+    (state,) = survey(directory, {key.id: key}, read=from_entry, disk=disk)
 
     assert (state.is_read, state.is_sound) == (False, False)
     assert (state.lost, state.damage, state.is_torn) == (0, [], False)

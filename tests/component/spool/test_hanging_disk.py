@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry, Counter
 from bridge.errors import NotDurableError
 from bridge.event import Durable
 from bridge.ingress.deduplicator import KnownIds
-from bridge.kafka.partition_writer import Accepted, Limits, PartitionWriters, spooled_identity
+from bridge.kafka.partition_writer import Accepted, Limits, PartitionWriters
+from tests.builders import identity_in
 from tests.component.test_partition_writer import HANG_S, until
 from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
@@ -37,7 +38,7 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
 
     def send(number: int) -> asyncio.Future[Durable]:
         record = a_record(number)
-        return writers.enqueue([Accepted(record, spooled_identity(record), number)])
+        return writers.enqueue([Accepted(record, identity_in(record), number)])
 
     async with asyncio.timeout(HANG_S):
         await kept.spool.open(writers.recovered)
@@ -65,6 +66,6 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
         await writers.close(1)
         await kept.spool.close()
 
-    assert [spooled_identity(record).id for record in producer.records] == ["evt_1", "evt_2", "evt_3"]
+    assert [identity_in(record).id for record in producer.records] == ["evt_1", "evt_2", "evt_3"]
     async with open_spool(tmp_path) as again:
         assert again.found == []

@@ -184,7 +184,7 @@ def test_a_look_from_outside_tells_another_version_from_a_missing_key(
     with later_version(monkeypatch):
         foreign_segment(tmp_path, later_records(3))
 
-    (state,) = survey(tmp_path, {}, read=partition_writer.read)
+    (state,) = survey(tmp_path, {}, read=partition_writer.from_entry)
 
     assert (state.unknown, state.locked, state.lost, state.damage) == (3, 0, 0, [])
     assert (state.is_torn, state.is_sound) == (False, False)
@@ -194,7 +194,7 @@ def finder(kept: Kept) -> Callable[[Entry], None]:
     """Do with an entry what the partition writers do: read it."""
 
     def found(entry: Entry) -> None:
-        partition_writer.read(entry)
+        partition_writer.from_entry(entry)
         kept.found.append(entry)
 
     return found
@@ -255,4 +255,4 @@ async def test_other_records_are_delivered_while_an_unread_segment_holds_one_of_
 
 def test_a_record_without_the_headers_of_an_event_is_none_of_ours() -> None:
     with pytest.raises(UnreadableEntryError):
-        partition_writer.spooled_identity(Record("t", 0, b"k", b"v", [("ce_id", b"evt_1")], 0))
+        partition_writer.from_entry(an_entry(1, payload=pack(Record("t", 0, b"k", b"v", [("ce_id", b"evt_1")], 0))))
