@@ -92,7 +92,7 @@ class EventDecoder:
             raise TransientError("registry_unreachable", systemic=True) from None
         except RegistryRefusedError as exc:
             raise TransientError(exc.code, systemic=True) from None
-        except BridgeError:  # pending or unknown: the registry has answered
+        except BridgeError:  # the registry has answered that it has no such schema
             raise DecodeError(UNKNOWN_SCHEMA_ID) from None
         if fetched.id is None:
             raise DecodeError(UNKNOWN_SCHEMA_ID)

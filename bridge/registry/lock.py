@@ -1,4 +1,9 @@
-"""The schemas that were ever published, each with the id it keeps for ever."""
+"""The lock: every schema that was ever published, with the id it keeps for ever.
+
+`schemas.lock.json` is a list of versions in the order of their ids, one attribute a line, so that a new version shows
+as an addition in a diff. A version is never changed or removed: everything in it but `version` and `id` is derived from
+its schema, and `parse_lock` refuses a file in which it is not. Only `drx-bridge schemas lock` writes it.
+"""
 
 from __future__ import annotations
 
@@ -141,7 +146,7 @@ def parse_lock(document: Mapping[str, Any]) -> Lock:
 
 
 def format_lock(lock: Lock) -> str:
-    """Return the lock as JSON, one attribute a line, so that a new version shows as an addition."""
+    """Return the text of `schemas.lock.json`."""
     entries = ",\n".join(f"{{\n{_attributes(entry)}\n}}" for entry in lock.entries)
     return f'{{"schemas": [\n{entries}\n]}}\n'
 

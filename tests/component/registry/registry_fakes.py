@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -12,6 +13,14 @@ from aiohttp.test_utils import TestServer
 from bridge.registry.client import TIMEOUT_S, RegistryClient
 
 Answer = tuple[int, object]
+
+# A schema that is none of ours.
+ORDER: dict[str, Any] = {
+    "type": "record",
+    "name": "Order",
+    "namespace": "shop",
+    "fields": [{"name": "id", "type": "long"}],
+}
 
 
 class Clock:

@@ -15,7 +15,7 @@ from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
-from tests.component.registry.registry_fakes import Answer, Connector, FakeRegistry, shown
+from tests.component.registry.registry_fakes import ORDER, Answer, Connector, FakeRegistry, shown
 
 LOCK = bundled()
 SCHEMAS = LOCK.schemas()
@@ -40,12 +40,6 @@ VALUE: dict[str, Any] = {
     "extensions": {},
 }
 PAYLOAD = WRITER.encode(PING, VALUE)
-ORDER: dict[str, Any] = {
-    "type": "record",
-    "name": "Order",
-    "namespace": "shop",
-    "fields": [{"name": "id", "type": "long"}],
-}
 
 
 def a_record(value: bytes | None = PAYLOAD, *, key: bytes | None = b"rx_1") -> ConsumedRecord:

@@ -14,16 +14,10 @@ from bridge.registry.client import (
 )
 from bridge.registry.ids import newest, wanted
 from bridge.registry.loader import bundled
-from tests.component.registry.registry_fakes import Answer, Connector, FakeRegistry, shown
+from tests.component.registry.registry_fakes import ORDER, Answer, Connector, FakeRegistry, shown
 
 LOCKED = bundled().entries[0]
 OURS = wanted(newest(bundled()), RoutingTable().topic)
-ORDER: dict[str, Any] = {
-    "type": "record",
-    "name": "Order",
-    "namespace": "shop",
-    "fields": [{"name": "id", "type": "long"}],
-}
 REQUIRED = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": "string"}]}
 
 

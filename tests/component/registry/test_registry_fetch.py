@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,15 +12,9 @@ from bridge.registry.client import (
 )
 from bridge.registry.loader import bundled
 from bridge.registry.server import EmbeddedRegistry, registry_app
-from tests.component.registry.registry_fakes import Connector, FakeRegistry, shown
+from tests.component.registry.registry_fakes import ORDER, Connector, FakeRegistry, shown
 
 LOCKED = bundled().entries[0]
-ORDER: dict[str, Any] = {
-    "type": "record",
-    "name": "Order",
-    "namespace": "shop",
-    "fields": [{"name": "id", "type": "long"}],
-}
 
 
 async def test_a_schema_is_fetched_by_id_and_by_guid(embedded: RegistryClient) -> None:

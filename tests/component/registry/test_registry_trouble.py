@@ -1,7 +1,5 @@
 """What real registries have been seen to do, and what the client makes of it."""
 
-from typing import Any
-
 import pytest
 
 from bridge.errors import ConfigError
@@ -12,14 +10,7 @@ from bridge.registry.client import (
     SchemaUnknownError,
     plain_url,
 )
-from tests.component.registry.registry_fakes import Answer, Clock, Connector, FakeRegistry, shown
-
-ORDER: dict[str, Any] = {
-    "type": "record",
-    "name": "Order",
-    "namespace": "shop",
-    "fields": [{"name": "id", "type": "long"}],
-}
+from tests.component.registry.registry_fakes import ORDER, Answer, Clock, Connector, FakeRegistry, shown
 
 
 @pytest.mark.parametrize(
