@@ -10,7 +10,8 @@ from aiohttp import web
 
 from bridge.errors import ConfigError
 from bridge.registry.loader import bundled
-from bridge.runtime.lifecycle import INTERRUPTED, stop_on_signals
+from bridge.runtime.lifecycle import stop_on_signals
+from bridge.runtime.process import INTERRUPTED
 
 # Requests take milliseconds; a client that stalls must not hold up a stop.
 DRAIN_S = 2.0

@@ -21,9 +21,10 @@ from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.lifecycle import INTERRUPTED, run_workers, stop_on_signals
+from bridge.runtime.lifecycle import run_workers, stop_on_signals
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
+from bridge.runtime.process import INTERRUPTED
 from bridge.settings import Settings, load_settings, refuse_risks
 from bridge.spool.disk import LocalDisk, is_locked
 from bridge.spool.reader import ORDER_S

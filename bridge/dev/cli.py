@@ -13,8 +13,8 @@ import click
 from bridge.dev.kafka import BROKER_COUNTS
 from bridge.dev.stack import Options, Stack, open_stack, prepare_jars
 from bridge.errors import ConfigError
-from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import silence_kafka_client
+from bridge.runtime.process import INTERRUPTED
 
 # A killed process is noticed within this time.
 _TEND_PERIOD_S = 0.2

@@ -23,8 +23,8 @@ from bridge.dev.demo import SOURCE
 from bridge.dev.demo_screen import Screen
 from bridge.dev.demo_story import tour
 from bridge.dev.stack import Options, Stack, open_stack
-from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import silence_kafka_client
+from bridge.runtime.process import INTERRUPTED
 
 # A signal is noticed, and a dead process started again, within this time.
 _TEND_PERIOD_S = 0.2

@@ -27,7 +27,7 @@ from rich.text import Text
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, Sign, play, signer, webhook_url
 from bridge.dev.story import Environment, Outgoing, deliveries
 from bridge.errors import ConfigError
-from bridge.runtime.lifecycle import INTERRUPTED
+from bridge.runtime.process import INTERRUPTED
 
 DEFAULT_COUNT = 100
 # Fewer deliveries are over before a bar could tell anything.

@@ -11,9 +11,6 @@ from typing import Any, Protocol, TypeVar
 Result = TypeVar("Result")
 Fault = TypeVar("Fault", bound=Exception)
 
-FAILED = 1
-INTERRUPTED = 130  # exit code after SIGINT: 128 + its number, as shells say it
-
 
 class Worker(Protocol):
     """A long-lived part of a process."""

@@ -24,8 +24,6 @@ import structlog
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.runtime.lifecycle import (
-    FAILED,
-    INTERRUPTED,
     Worker,
     first_fault,
     run_workers,
@@ -33,6 +31,10 @@ from bridge.runtime.lifecycle import (
     unless,
 )
 from bridge.runtime.logging import configure_logging, flush_log, keep_values_in, trail
+
+FAILED = 1
+MISCONFIGURED = 2
+INTERRUPTED = 130  # 128 + the number of SIGINT, as in a shell
 
 
 class LazyGroup(click.Group):
@@ -74,13 +76,13 @@ def run_command_line(cli: click.Group, *, program: str) -> None:
         code = cli.main(standalone_mode=False, prog_name=program)
     except BridgeError as exc:
         click.echo(f"{program}: {exc}", err=True)
-        sys.exit(2)
+        sys.exit(MISCONFIGURED)
     except click.exceptions.NoArgsIsHelpError as exc:
         exc.show()
-        sys.exit(2)
+        sys.exit(MISCONFIGURED)
     except click.exceptions.ClickException as exc:
         click.echo(_complaint(exc, program), err=True)
-        sys.exit(2)
+        sys.exit(MISCONFIGURED)
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
