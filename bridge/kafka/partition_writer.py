@@ -49,20 +49,20 @@ BATCH_MAX = 500
 PEEK_MAX_BYTES = 1024 * 1024
 # About what an append to the spool takes.
 APPEND_S = 0.01
-# Between two looks whether Kafka is back, and between two attempts of a drain that fails, doubling up to the most.
+# Between two checks whether Kafka is back, and between two attempts of a drain that fails, doubling up to the most.
 LOOK_S = 0.1
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 5.0
 # After a bug: long enough to flood no log, and short beside what senders wait before they come again.
 FAULT_PAUSE_S = 1.0
-# Late by at most this much, deadlines cost one timer for all deliveries instead of one for each.
+# Deadlines are late by at most this, so that they cost one timer for all deliveries instead of one for each.
 SWEEP_S = 0.1
-# Kept from the time for a stop when records do not leave: for the disk, and for the producer to end in order.
+# Reserved of the time for a stop: to spool what Kafka does not take, and to close the producer.
 RESCUE_S = 3.0
 PRODUCER_CLOSE_S = 2.0
-# What is cancelled needs a few turns of the loop.
+# Cancelled tasks need a few turns of the loop.
 END_S = 0.5
-# What Kafka says about a record or its topic; it says so again until somebody changes something there.
+# What Kafka answers for a record or its topic, until the topic or its permissions are changed.
 _REFUSALS = {"record_too_large", "record_refused", "topic_missing", "not_authorized"}
 
 Mode = Literal["direct", "spooling", "finishing"]
@@ -269,7 +269,7 @@ class Pending:
 
     @property
     def is_answered(self) -> bool:
-        """True when its sender has an answer; while it is open, that the delivery has to be sent again."""
+        """True when its delivery was answered; if the record is still open, the answer was to send it again."""
         return self.acknowledgement.future.done()
 
 
@@ -404,7 +404,7 @@ class PartitionWriters:
             self._sweeper.cancel()
 
     async def _end_tasks(self) -> None:
-        """A closed producer refuses at once, so these end by themselves, unless they wait for a disk that hangs."""
+        """Wait for the tasks, which a closed producer refuses at once; cancel those that wait for a disk that hangs."""
         tasks = [writer.task for writer in self._writers.values() if writer.task is not None]
         if tasks:
             _, hanging = await asyncio.wait(tasks, timeout=END_S)
@@ -422,7 +422,7 @@ class PartitionWriters:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer deliveries whose time is up, and spool those for which Kafka had its chance."""
-        # Set first, so that whatever is raised below ends no sweeping.
+        # First, so that the timer survives whatever is raised below.
         self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
         now = loop.time()
         while self._unanswered and (self._unanswered[0].future.done() or self._unanswered[0].expires_at <= now):
@@ -446,27 +446,6 @@ class PartitionWriter:
         blocked: Code of what Kafka refuses at the head of the spool, or empty.
         task: Runs while there is something to write or to drain.
     """
-
-    __slots__ = (
-        "_appends",
-        "_caught_up",
-        "_failures",
-        "_in_flight",
-        "_known_ids",
-        "_partition",
-        "_place",
-        "_producer",
-        "_rescue",
-        "_shared",
-        "_singly",
-        "_spool",
-        "_topic",
-        "_waiting",
-        "_writing_since",
-        "blocked",
-        "mode",
-        "task",
-    )
 
     def __init__(self, shared: PartitionWriters, topic: str, partition: int) -> None:
         self._shared = shared
@@ -534,7 +513,7 @@ class PartitionWriter:
                 return
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Go on where there is more to do; after a fault only when a pause is over, since it may be met again."""
+        """Go on if there is more to do; after a fault only after a pause, since it may occur again at once."""
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if self._shared.stopping.is_set() or task.cancelling():
             self.task = None
@@ -568,7 +547,7 @@ class PartitionWriter:
         return 1
 
     def _take(self, most: int) -> list[Pending]:
-        """Take the next waiting records; those whose senders have to send again would only be repeated."""
+        """Take the next waiting records, without those that their senders have to send again."""
         batch: list[Pending] = []
         while self._waiting and len(batch) < most:
             pending = self._waiting.popleft()
@@ -602,7 +581,7 @@ class PartitionWriter:
             self._singly = len(batch)
             self._waiting.extendleft(reversed(left))
         elif self.mode != "direct" or not self._switch_to_spool(left):
-            # Behind what is in the spool by now, others would have overtaken them.
+            # They cannot be appended to the spool any more: what is there by now was accepted later.
             for pending in left:
                 self._fail(pending, refusal.code)
 
@@ -620,14 +599,14 @@ class PartitionWriter:
             self._writing_since = None
 
     async def _reconcile(self, committed: list[Pending]) -> None:
-        """Drop what Kafka has after all from the head of the spool, once it is known what is there."""
+        """Drop `committed` from the head of the spool, once the append of what was in flight has ended."""
         while self._rescue is not None and not self._rescue.done() and not self._leave_spool():
             await asyncio.wait({self._rescue}, timeout=LOOK_S)
         self._rescue = None
         self._spool.drop(self._place, sum(pending.on_disk for pending in committed))
 
     def spool_memory(self) -> None:
-        """Begin to spool with what is in memory, if the spool takes it and does not have it."""
+        """Switch to the spool if anything is in memory only."""
         if self.mode != "spooling" and (self._in_flight or self._waiting):
             self._switch_to_spool()
 
@@ -653,7 +632,7 @@ class PartitionWriter:
         return append.future
 
     def _call_spool(self, records: list[Pending]) -> asyncio.Future[None]:
-        """Call it now, for the order of the calls is the order on disk; whatever is raised, the future has."""
+        """Call `append` now, since the order of the calls is the order on disk; the future has whatever is raised."""
         try:
             entries = [
                 Entry(ordinal, record.timestamp_ms, self._place, pack(record))
@@ -681,11 +660,11 @@ class PartitionWriter:
             return
         self._appends.remove(append)
         if fault is not None and not self._appends and not self._spool.depth(self._place):
-            # What is in flight may be spooled later.
+            # Nothing is in the spool. What is in flight may be appended later, if it is not acknowledged.
             self._go_direct()
 
     def _leave_spool(self) -> bool:
-        """Go direct if nothing is in the spool, and no sender waits for what is being appended.
+        """Go direct if nothing is in the spool, and no sender waits for what is being appended; return whether.
 
         A disk may hang for longer than the outage because of which it was used.
         """
@@ -705,7 +684,7 @@ class PartitionWriter:
         self.mode, self.blocked = "direct", ""
 
     def drain_found(self) -> None:
-        """Drain records that the spool turns out to hold, after those that are in memory."""
+        """Drain records that the spool turned out to hold, after those that are in memory."""
         if self.mode == "direct":
             self.mode = "spooling"
         self._caught_up = False
@@ -726,7 +705,7 @@ class PartitionWriter:
             await pause(self._shared.stopping, LOOK_S)
             return
         if not self._caught_up:
-            # Another replica may have written the same meanwhile.
+            # A replica may have written the same events meanwhile.
             self._caught_up = True
             if self._shared.follower is not None:
                 await self._shared.follower.catch_up(self._topic, self._partition)
@@ -760,7 +739,7 @@ class PartitionWriter:
             self.mode = "finishing"
 
     async def _drain_refused(self, refusal: NotDurableError, count: int) -> None:
-        """Look for the record at fault, or wait, longer each time."""
+        """Find the record at fault, or wait, longer each time."""
         self._switch_to_spool()
         if isinstance(refusal, RecordRefusedError):
             if count > 1:
@@ -778,14 +757,13 @@ class PartitionWriter:
         await pause(self._shared.stopping, random.uniform(most / 2, most))  # noqa: S311 - spreads load, guards nothing
 
     def _commit(self, pending: Pending) -> None:
-        """All in-sync replicas have it, perhaps after its sender got another answer."""
+        """Note that all in-sync replicas have a record, perhaps after its delivery was answered otherwise."""
         if pending.state != "open" or pending.is_answered:
             self._shared.late_acks.inc()
         if pending.state == "open":
             pending.state = "durable"
             pending.acknowledgement.count("committed")
-            if not pending.on_disk:
-                self._forget(pending)
+            self._forget(pending)
         self._report(pending, "committed")
 
     def _spooled(self, pending: Pending) -> None:
@@ -797,7 +775,7 @@ class PartitionWriter:
             self._forget(pending)
 
     def _fail(self, pending: Pending, code: str) -> None:
-        """Give it up: it is not durable."""
+        """Give up a record that is not durable."""
         if pending.state != "open":
             return
         pending.state = "failed"
