@@ -100,7 +100,7 @@ def _record(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
         if missing:
             fail(prefix + min(missing))
         if value.keys() - names:
-            fail(path)  # the unknown name is not told: it may itself be a value
+            fail(path)  # the unknown name is left out: it may itself be a value
         return {**defaults, **value}
 
     def encode(value: Any) -> bytes:

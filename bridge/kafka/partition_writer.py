@@ -309,7 +309,7 @@ class PartitionWriters:
             known_ids: Gets what becomes of each event.
             late_acks: Counts acknowledgements of Kafka that come after another answer.
             limits: How long and how much.
-            follower: Without one, nobody else writes to the topics.
+            follower: Reads what other replicas write; None if there are none.
         """
         self.producer = producer
         self.spool = spool

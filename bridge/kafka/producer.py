@@ -352,7 +352,7 @@ class Generation:
         try:
             async with asyncio.timeout(START_S):
                 await self._client.start()
-                # The bootstrap answer names no topics; a client that was told of none asks for all it may see.
+                # The bootstrap answer names no topics; a client with an empty list of topics asks for all it may see.
                 await self._client.client.force_metadata_update()
         except kafka_errors.ClusterAuthorizationFailedError as exc:
             raise NotDurableError("not_authorized") from exc

@@ -23,7 +23,7 @@ from bridge.kafka.routing import RoutingTable, partition
 Encode = Callable[[str, Mapping[str, object]], bytes]
 
 
-class Numbered(Protocol):
+class HasLastOrdinal(Protocol):
     """A spool.
 
     Attributes:
@@ -33,7 +33,7 @@ class Numbered(Protocol):
     last_ordinal: int
 
 
-def ordinals(spool: Numbered, *, now_ns: Callable[[], int] = time.time_ns) -> Iterator[int]:
+def ordinals(spool: HasLastOrdinal, *, now_ns: Callable[[], int] = time.time_ns) -> Iterator[int]:
     """Number records in the order of acceptance: from the clock (Unix microseconds) on, and above all in the spool.
 
     Of what is in Kafka already nothing is known here, so under a clock that was set back between two processes ordinals

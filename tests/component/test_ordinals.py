@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from bridge.kafka.partition_writer import NoSpool
-from bridge.kafka.publisher import Numbered, ordinals
+from bridge.kafka.publisher import HasLastOrdinal, ordinals
 from tests.spooling import an_entry, make_spool, open_spool
 
 NOON_S = 1_770_000_000
@@ -14,7 +14,7 @@ NOON = NOON_S * 10**6
 AGO_S = NOON_S - 86_400
 
 
-def given(spool: Numbered, now_s: int, count: int = 3) -> list[int]:
+def given(spool: HasLastOrdinal, now_s: int, count: int = 3) -> list[int]:
     return list(islice(ordinals(spool, now_ns=lambda: now_s * 10**9), count))
 
 

@@ -554,7 +554,7 @@ async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
     assert subject.kept == ["a"]
 
 
-async def test_what_an_earlier_life_left_on_disk_is_drained_before_anything_new(subject: Subject) -> None:
+async def test_what_an_earlier_process_left_on_disk_is_drained_before_anything_new(subject: Subject) -> None:
     subject.producer.connected = False
     await asyncio.gather(*subject.send("a", "b"))
     later = Subject()
@@ -592,7 +592,7 @@ async def test_what_no_version_of_ours_has_packed_leaves_a_partition_as_it_was(
 
 
 def find(subject: Subject, *ids: str) -> None:
-    """Have the disk find what an earlier life left, as it does when it can be read at last."""
+    """Have the disk find what an earlier process left, as it does when it can be read at last."""
     for each in ids:
         found = accepted(each)
         entry = Entry(0, found.record.timestamp_ms, PLACE, pack(found.record))

@@ -81,8 +81,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_writer, "RETRY_FIRST_S", 0.01)
 
 
-class Life:
-    """A sender of one key, and what becomes of each delivery."""
+class Sender:
+    """Sends events of one key, and keeps what becomes of each delivery."""
 
     def __init__(self, *, spool: CountingSpool | None = None, known_ids: CountingKnownIds | None = None) -> None:
         """Send nothing yet."""
@@ -115,17 +115,17 @@ class Life:
         return [name for name, sent in self.sent.items() if sent.exception() is None]
 
 
-async def live_through(life: Life) -> None:
+async def take_every_way(sender: Sender) -> None:
     """Take every way that a partition knows: direct, over the disk, late acknowledgements, drains that fail or wait.
 
     What is counted twice more has been suspended, and has gone on, in between.
     """
-    producer, spool, known_ids = life.producer, life.spool, life.known_ids
-    await _direct(life)
+    producer, spool, known_ids = sender.producer, sender.spool, sender.known_ids
+    await _direct(sender)
     # An outage that nobody needs to find out about; its drain waits for the topics, for the disk, for Kafka.
     producer.connected = False
-    life.send()
-    await life.answered()
+    sender.send()
+    await sender.answered()
     known_ids.finished = False
     producer.connected = True
     await _twice_more(lambda: known_ids.asked)
@@ -136,28 +136,28 @@ async def live_through(life: Life) -> None:
     producer.failure, producer.too_large = None, lambda _: True
     await _twice_more(lambda: producer.asked)
     producer.too_large = lambda _: False
-    await _direct(life)
+    await _direct(sender)
     # One whose first delivery is in flight, and is acknowledged late while the disk takes its time with the next.
     producer.hold()
-    first = life.send()
+    first = sender.send()
     asked = producer.asked
     await until(lambda: producer.asked > asked or first.done())
     spool.hold()
-    life.send()
-    await until(lambda: life.subject.writers.spooling or first.done())
+    sender.send()
+    await until(lambda: sender.subject.writers.spooling or first.done())
     producer.flow()
     await until(first.done)
     spool.flow()
-    await _direct(life)
+    await _direct(sender)
     # What comes first finds only the disk, which takes its time.
     producer.connected = False
     spool.hold()
-    waiting = life.send()
+    waiting = sender.send()
     asked = spool.asked
     await until(lambda: spool.asked > asked + 1 or waiting.done())
     spool.flow()
     producer.connected = True
-    await _direct(life)
+    await _direct(sender)
 
 
 async def _twice_more(count: Callable[[], int]) -> None:
@@ -165,21 +165,21 @@ async def _twice_more(count: Callable[[], int]) -> None:
     await until(lambda: count() > before + 1)
 
 
-async def _direct(life: Life) -> None:
+async def _direct(sender: Sender) -> None:
     """Send until one is acknowledged by Kafka, with nothing on disk any more."""
-    while (sent := life.send()) is not None:
-        await life.answered()
+    while (sent := sender.send()) is not None:
+        await sender.answered()
         if not sent.exception() and sent.result() == "committed":
             break
         await asyncio.sleep(0.01)
-    await until(lambda: not life.subject.spool.entries and not life.subject.writers.spooling)
+    await until(lambda: not sender.subject.spool.entries and not sender.subject.writers.spooling)
 
 
-def check(life: Life) -> None:
-    firsts = list(dict.fromkeys(life.subject.written))
-    assert [each for each in firsts if each in life.promised] == life.promised
-    assert life.subject.writers.records == life.subject.writers.bytes == 0
-    assert not life.subject.writers.blocked
+def check(sender: Sender) -> None:
+    firsts = list(dict.fromkeys(sender.subject.written))
+    assert [each for each in firsts if each in sender.promised] == sender.promised
+    assert sender.subject.writers.records == sender.subject.writers.bytes == 0
+    assert not sender.subject.writers.blocked
 
 
 @pytest.mark.parametrize("exc", [TypeError, asyncio.CancelledError])
@@ -190,14 +190,14 @@ async def test_it_survives_whatever_is_raised_at_an_await(
 ) -> None:
     tasks = FaultyTasks(PartitionWriter._run, at, exc(), nth=nth)
     asyncio.get_running_loop().set_task_factory(tasks)
-    life = Life()
+    sender = Sender()
 
     async with asyncio.timeout(HANG_S):
-        await live_through(life)
+        await take_every_way(sender)
 
     assert tasks.raised or nth > 1
-    check(life)
-    await life.subject.writers.close(1)
+    check(sender)
+    await sender.subject.writers.close(1)
 
 
 class ForgetfulKnownIds(CountingKnownIds):
@@ -228,16 +228,16 @@ class RaisingSpool(CountingSpool):
 
 
 async def test_it_survives_whatever_its_known_ids_and_its_disk_raise() -> None:
-    life = Life(spool=RaisingSpool(), known_ids=ForgetfulKnownIds())
+    sender = Sender(spool=RaisingSpool(), known_ids=ForgetfulKnownIds())
 
     async with asyncio.timeout(2 * HANG_S):
-        await live_through(life)
+        await take_every_way(sender)
         for _ in range(5):
-            life.subject.producer.connected = False
-            life.send()
-            await life.answered()
-            life.subject.producer.connected = True
-            await _direct(life)
+            sender.subject.producer.connected = False
+            sender.send()
+            await sender.answered()
+            sender.subject.producer.connected = True
+            await _direct(sender)
 
-    check(life)
-    await life.subject.writers.close(1)
+    check(sender)
+    await sender.subject.writers.close(1)
