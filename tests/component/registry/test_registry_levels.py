@@ -33,7 +33,7 @@ async def test_an_incompatible_schema_is_40901_and_names_the_field(registry: Cli
 
 
 async def test_our_own_subjects_are_held_to_the_stricter_rules(registry: Client) -> None:
-    """Avro's own check does not see a changed logical type; the lint of this project does."""
+    """Avro's own check does not see a changed logical type; our rules do."""
     text = json.dumps(LOCKED.schema)
     changed = text.replace("timestamp-micros", "timestamp-millis", 1)
     answer = await post(registry, f"/compatibility{OURS}/versions/latest?verbose=true", changed)

@@ -1,4 +1,4 @@
-"""Every row of what a schema may become: what the lint says, and what a reader of the other age really reads."""
+"""Every change of a schema: what the rules say of it, and what a reader of the other version really reads."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ ALLOWED = {
     ),
 }
 
-# Rule and path that the lint gives, then the change. Where both readers get the value right, somebody else does not:
+# Rule and path of the finding, then the change. Where both readers get the value right, somebody else does not:
 # our reader goes by the writer's logical type and scale, those of other languages go by their own, and no reader
 # of Avro looks at units, PHI classes or another version's default.
 REFUSED: dict[str, tuple[str, str, Row]] = {
@@ -405,7 +405,7 @@ REFUSED: dict[str, tuple[str, str, Row]] = {
 
 
 @pytest.mark.parametrize("row", ALLOWED.values(), ids=ALLOWED)
-def test_a_lawful_change_is_let_through_and_readers_of_both_ages_read_the_other(row: Row) -> None:
+def test_an_allowed_change_passes_and_readers_of_both_versions_read_the_other(row: Row) -> None:
     old, new = record(*row.old), record(*row.new)
 
     assert compatibility(new, [old]) == []
@@ -414,7 +414,7 @@ def test_a_lawful_change_is_let_through_and_readers_of_both_ages_read_the_other(
 
 
 @pytest.mark.parametrize(("rule", "path", "row"), REFUSED.values(), ids=REFUSED)
-def test_an_unlawful_change_is_refused_and_this_is_what_readers_would_get(rule: str, path: str, row: Row) -> None:
+def test_a_change_that_is_refused_and_what_readers_would_get(rule: str, path: str, row: Row) -> None:
     old, new = record(*row.old), record(*row.new)
 
     found = compatibility(new, [old])
@@ -441,7 +441,7 @@ SWAPPED = {
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_the_lint_knows_which_way_a_lawful_change_goes(name: str) -> None:
+def test_a_change_that_is_allowed_may_be_refused_the_other_way(name: str) -> None:
     row = ALLOWED[name]
 
     found = compatibility(record(*row.old), [record(*row.new)])
@@ -511,7 +511,7 @@ def test_a_first_version_may_be_anything() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_records_of_ours_that_grew_are_read_by_readers_of_both_ages(data: st.DataObject) -> None:
+def test_records_of_ours_that_grew_are_read_by_readers_of_both_versions(data: st.DataObject) -> None:
     """The real schemas, with every lawful change at once."""
     old = data.draw(st.sampled_from(sorted(read_schemas(schemas_root()).items())))[1]
     name = f"{old['namespace']}.{old['name']}"
