@@ -15,10 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fastavro.schema import SchemaParseException  # noqa: TID251 -- a door
-
 from bridge.registry.lock import Lock
-from bridge.registry.schemas import Schema, expand
+from bridge.registry.schemas import NotAvroError, Schema, expand
 
 # What the walk itself compares, and what may change freely; every other attribute of a type carries meaning
 # (logicalType, precision, scale, size, unit, ...) and must stay.
@@ -101,13 +99,7 @@ def compatibility(new: Any, olds: Sequence[Any]) -> list[Finding]:
     """
     try:
         expanded = expand(new)
-    except (
-        SchemaParseException,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # what fastavro raises for no schema
+    except NotAvroError:
         return [Finding("", "", "not_avro", "This is no self-contained Avro schema.")]
     record = str(expanded["name"]) if isinstance(expanded, Mapping) and "name" in expanded else ""
     earlier = [expand(old) for old in olds]

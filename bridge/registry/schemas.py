@@ -17,10 +17,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fastavro.schema import expand_schema, parse_schema, to_parsing_canonical_form  # noqa: TID251 -- a door
+from fastavro.schema import (  # noqa: TID251 -- a door
+    SchemaParseException,
+    expand_schema,
+    parse_schema,
+    to_parsing_canonical_form,
+)
 from fastavro.schema import fingerprint as avro_fingerprint  # noqa: TID251 -- a door
 
-from bridge.errors import ConfigError
+from bridge.errors import BridgeError, ConfigError
 
 Schema = Mapping[str, Any]
 
@@ -28,6 +33,12 @@ _PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "doub
 _NAMED: Final = ("record", "error", "enum", "fixed")
 _INNER: Final = ("items", "values")
 _NOT_MEANING: Final = frozenset({"doc", "aliases", "order", "phi"})
+
+
+class NotAvroError(BridgeError):
+    """A JSON value is no self-contained Avro schema."""
+
+    code = "not_avro"
 
 
 def full_name(schema: Schema) -> str:
@@ -71,8 +82,15 @@ def _resolve(schema: Any, named: Mapping[str, Schema], seen: set[str]) -> Any:
 
 
 def expand(schema: Any) -> Any:
-    """Return the schema with every name replaced by its definition, and every name a full one."""
-    return expand_schema(schema)
+    """Return the schema with every name replaced by its definition, and every name a full one.
+
+    Raises:
+        NotAvroError: It cannot be used; names of fields are not checked.
+    """
+    try:
+        return expand_schema(schema)
+    except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError):  # what fastavro raises
+        raise NotAvroError(NotAvroError.code) from None
 
 
 def fingerprint(schema: Schema) -> str:

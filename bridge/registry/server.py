@@ -28,16 +28,15 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
-from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
-from avro.errors import AvroException
-from avro.schema import Schema as AvroSchema
-from avro.schema import parse as parse_avro
-from fastavro.schema import SchemaParseException  # noqa: TID251 -- a door
+from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType  # noqa: TID251 -- a door
+from avro.errors import AvroException  # noqa: TID251 -- a door
+from avro.schema import Schema as AvroSchema  # noqa: TID251 -- a door
+from avro.schema import parse as parse_avro  # noqa: TID251 -- a door
 
 from bridge.errors import BridgeError
 from bridge.registry.lock import Lock
 from bridge.registry.rules import compatibility, records
-from bridge.registry.schemas import expand, full_form
+from bridge.registry.schemas import NotAvroError, expand, full_form
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 # Confluent's own bound on the text of a schema; ours are under 20 KiB.
@@ -103,7 +102,7 @@ def parse(text: str) -> Parsed:
         # What Avro's library lets pass: names of fields, and defaults, which fastavro checks.
         names = [each["name"] for _, record in records(expand(value)) for each in record["fields"]]
         valid = all(map(_FIELD_NAME.fullmatch, names)) and not compatibility(value, [])
-    except (AvroException, SchemaParseException, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+    except (AvroException, NotAvroError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         valid = False
     if not valid:
         raise RegistryFaultError(42201, "Invalid schema: no valid self-contained Avro schema")
