@@ -46,7 +46,7 @@ def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_
         return REFUSED_EXIT
     if ids_file is not None:
         _record(ids_file, url, {each.digest: ids[each.digest] for each in schemas})
-    _tell(schemas, ids, ids_file, as_json=as_json)
+    _print(schemas, ids, ids_file, as_json=as_json)
     return 0
 
 
@@ -87,7 +87,7 @@ def _advice(refused: RegistryRefusedError) -> str:
     return ""
 
 
-def _tell(schemas: list[Wanted], ids: dict[str, int], ids_file: Path | None, *, as_json: bool) -> None:
+def _print(schemas: list[Wanted], ids: dict[str, int], ids_file: Path | None, *, as_json: bool) -> None:
     if as_json:
         rows = [{"subject": each.subject, "record": each.record, "id": ids[each.digest]} for each in schemas]
         click.echo(json.dumps({"schemas": rows, "ids_file": None if ids_file is None else str(ids_file)}))
