@@ -458,7 +458,7 @@ class PartitionWriter:
         self._in_flight: list[Pending] = []  # handed to Kafka, from memory
         self._writing_since: float | None = None  # loop time
         self._appends: list[Append] = []  # of which some sender waits for the end
-        self._rescue: asyncio.Future[None] | None = None  # the append that took over what was in flight
+        self._rescue: Append | None = None  # the one that took over what was in flight
         self._singly = 0  # so many of the next records are written one by one, to find the one that Kafka refuses
         self._failures = 0  # of the drain, in a row
         self._caught_up = False  # what others had written to the partition before this drain began is known
@@ -600,8 +600,9 @@ class PartitionWriter:
 
     async def _reconcile(self, committed: list[Pending]) -> None:
         """Drop `committed` from the head of the spool, once the append of what was in flight has ended."""
-        while self._rescue is not None and not self._rescue.done() and not self._leave_spool():
-            await asyncio.wait({self._rescue}, timeout=LOOK_S)
+        # Of an append that has ended, the future is done a turn of the loop before `_appended` has run.
+        while (rescue := self._rescue) is not None and rescue in self._appends and not self._leave_spool():
+            await asyncio.wait({rescue.future}, timeout=LOOK_S)
         self._rescue = None
         self._spool.drop(self._place, sum(pending.on_disk for pending in committed))
 
@@ -623,13 +624,13 @@ class PartitionWriter:
         self._start()
         return True
 
-    def _append(self, records: list[Pending]) -> asyncio.Future[None]:
+    def _append(self, records: list[Pending]) -> Append:
         """Append records to the spool, after all that was appended before."""
         append = Append(records, self._call_spool(records))
         self._appends.append(append)
         self._shared.appends.add(append.future)
         append.future.add_done_callback(partial(self._appended, append))
-        return append.future
+        return append
 
     def _call_spool(self, records: list[Pending]) -> asyncio.Future[None]:
         """Call `append` now, since the order of the calls is the order on disk; the future has whatever is raised."""
@@ -647,19 +648,19 @@ class PartitionWriter:
 
     def _appended(self, append: Append, future: asyncio.Future[None]) -> None:
         self._shared.appends.discard(future)
+        is_given_up = append not in self._appends  # by `_leave_spool`
+        if not is_given_up:
+            self._appends.remove(append)
         fault = asyncio.CancelledError() if future.cancelled() else future.exception()
         for pending in append.records:
             if fault is None:
                 self._spooled(pending)
             elif not pending.in_flight:  # what is in flight may still be acknowledged
                 self._fail(pending, _spool_fault(getattr(fault, "code", "")))
-        if append not in self._appends:  # given up by `_leave_spool`
-            if fault is None:
-                # All senders have been answered: if they have sent again, the drain leaves this out as a repeat.
-                self.drain_found()
-            return
-        self._appends.remove(append)
-        if fault is not None and not self._appends and not self._spool.depth(self._place):
+        if fault is None and is_given_up:
+            # All senders have been answered: if they have sent again, the drain leaves this out as a repeat.
+            self.drain_found()
+        elif fault is not None and not (is_given_up or self._appends or self._spool.depth(self._place)):
             # Nothing is in the spool. What is in flight may be appended later, if it is not acknowledged.
             self._go_direct()
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity
+from bridge.kafka import partition_writer
 from bridge.kafka.partition_writer import (
     BATCH_MAX,
     SWEEP_S,
@@ -473,6 +474,27 @@ async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_i
     assert await sent == "spooled"
     await until(lambda: not subject.writers.spooling)
     assert subject.written == ["a"]
+    await subject.writers.close(1)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_record_that_the_disk_has_is_durable_in_whichever_turn_of_the_loop_that_is_seen(
+    monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Of the end of a call, the future is done before its callbacks have run."""
+    subject, sent = await hung()
+    monkeypatch.setattr(partition_writer, "LOOK_S", 0.0)  # in each turn it is asked whether the call has ended
+    subject.producer.failure = "outcome_unknown"
+    subject.producer.flow()
+    await until(lambda: not subject.producer._in_flight)
+    subject.producer.failure = None
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    subject.spool.code = ""
+    subject.spool.flow()
+
+    assert await sent == "spooled"
     await subject.writers.close(1)
 
 
