@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bridge.spool.disk import LocalDisk
+from bridge.spool.disk import Disk
 
 FOREVER = 1_000_000_000
 
 
-class FaultDisk(LocalDisk):
+class FaultDisk(Disk):
     """The local disk until told otherwise.
 
     Attributes:

@@ -17,12 +17,12 @@ from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
 from bridge.spool.reader import ORDER_S
-from bridge.spool.segment import Entry, Lane
+from bridge.spool.segment import Entry, Partition
 from bridge.spool.store import Spool
 
 CAPACITY_BYTES = 64 * 1024 * 1024
-LANE: Lane = ("drx.prescriptions.v1", 3)
-OTHER: Lane = ("drx.accounts.v1", 0)
+LANE: Partition = ("drx.prescriptions.v1", 3)
+OTHER: Partition = ("drx.accounts.v1", 0)
 # What no raw file may hold.
 MARKER = b"PHI-canary-Adams-1961"
 ALL = 1_000_000
@@ -43,17 +43,17 @@ def as_somebody() -> Iterator[None]:
         os.seteuid(before)
 
 
-def an_entry(ordinal: int, *, lane: Lane = LANE, payload: bytes | None = None) -> Entry:
+def an_entry(ordinal: int, *, lane: Partition = LANE, payload: bytes | None = None) -> Entry:
     at_ms = 1_700_000_000_000 + ordinal
     return Entry(ordinal, at_ms, lane, pack(a_record(ordinal, lane=lane)) if payload is None else payload)
 
 
-def a_record(number: int, *, lane: Lane = LANE) -> Record:
+def a_record(number: int, *, lane: Partition = LANE) -> Record:
     headers = [("ce_source", b"drx"), ("ce_id", b"evt_%d" % number), ("drx_body_sha256", b"00" * 32)]
     return Record(*lane, MARKER, MARKER, headers, 1_700_000_000_000 + number)
 
 
-def entries(numbers: Iterable[int], *, lane: Lane = LANE) -> list[Entry]:
+def entries(numbers: Iterable[int], *, lane: Partition = LANE) -> list[Entry]:
     return [an_entry(number, lane=lane) for number in numbers]
 
 
@@ -98,15 +98,13 @@ class Kept:
         assert value is not None
         return value
 
-    async def put(self, *ordinals: int, lane: Lane = LANE) -> None:
+    async def put(self, *ordinals: int, lane: Partition = LANE) -> None:
         await self.spool.append(entries(ordinals, lane=lane))
 
     async def tend(self) -> None:
-        """Do all that a period brings."""
         await self.spool.tend()
-        await self.spool.read_again()
 
-    async def head(self, lane: Lane = LANE) -> list[int]:
+    async def head(self, lane: Partition = LANE) -> list[int]:
         return ordinals(await self.spool.peek(lane, most=ALL, most_bytes=ALL * 1000))
 
 

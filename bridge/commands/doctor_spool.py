@@ -13,11 +13,11 @@ from bridge.settings import Spool
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, survey
 from bridge.spool.keys import CURRENT, KeyRing
-from bridge.spool.writer import SIZE_BYTES
+from bridge.spool.writer import RESERVE_BYTES
 
 _MEBIBYTE = 1024 * 1024
-# Less than the ballast and a first group of records is a full disk.
-FREE_MIN_BYTES = 2 * SIZE_BYTES
+# Less than the reserve and a first group of records is a full disk.
+FREE_MIN_BYTES = 2 * RESERVE_BYTES
 _NO_KEY = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
 _UNREAD = "chown it to the bridge's user; if it is, the disk fails, which the kernel's log says"
 _KEY_ADVICE = {

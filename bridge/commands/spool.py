@@ -17,9 +17,10 @@ from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.process import LazyGroup
-from bridge.spool.disk import LocalDisk, is_locked
+from bridge.spool.disk import Disk, is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, survey
 from bridge.spool.keys import KeyRing
+from bridge.spool.segment import Partition
 from bridge.spool.set_aside import names_of, note_of
 
 # Verbs that change something, imported only when they run.
@@ -78,10 +79,10 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
 
 
 def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:
-    disk = LocalDisk()
-    lanes, sealed = Counter[Any](), Counter[bytes]()
+    disk = Disk()
+    partitions, sealed = Counter[Partition](), Counter[bytes]()
     for state in states:
-        lanes += state.lanes
+        partitions += state.partitions
         sealed += state.keys
     oldest = min((state.oldest_ms for state in states if state.oldest_ms), default=0)
     return {
@@ -98,7 +99,8 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         "set_aside": [{"name": name, **note_of(disk, directory, name)} for name in names_of(disk, directory)],
         "oldest": datetime.fromtimestamp(oldest / 1000, UTC).isoformat().replace("+00:00", "Z") if oldest else None,
         "lanes": [
-            {"topic": topic, "partition": number, "events": lanes[topic, number]} for topic, number in sorted(lanes)
+            {"topic": topic, "partition": number, "events": events}
+            for (topic, number), events in sorted(partitions.items())
         ],
         "keys": [
             {

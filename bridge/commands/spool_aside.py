@@ -22,7 +22,7 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import FILE_MODE, is_locked
-from bridge.spool.segment import Entry, Lane
+from bridge.spool.segment import Entry, Partition
 from bridge.spool.set_aside import DONE, NOTHING_THERE, OUTCOME, REQUEST, Verb
 from bridge.spool.store import Spool
 
@@ -59,7 +59,7 @@ class Wanted:
     actor: str
     reason: str
     patience_s: float
-    lane: Lane = ("", 0)
+    lane: Partition = ("", 0)
     forced: bool = False
     names: Sequence[str] = ()
 

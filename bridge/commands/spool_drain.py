@@ -26,9 +26,9 @@ from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.process import INTERRUPTED
 from bridge.settings import Settings, load_settings, refuse_risks
-from bridge.spool.disk import LocalDisk, is_locked
-from bridge.spool.reader import ORDER_S
+from bridge.spool.disk import Disk, is_locked
 from bridge.spool.recovery import segment_numbers
+from bridge.spool.store import Spool
 
 LOOK_S = 0.1
 LOCKED = "locked"
@@ -41,7 +41,7 @@ class Outcome:
     Attributes:
         drained: Events that Kafka has now.
         left: Events that it has not.
-        locked: Records whose key is not there.
+        locked: Records that cannot be opened.
         blocked: Partitions in which Kafka refuses what is first.
         damaged: Records that were found damaged, and left out.
         unread: Segments of which the disk does not give everything back.
@@ -63,46 +63,34 @@ class Outcome:
 class Watch:
     """A worker that ends when everything is drained, or when nothing has moved for too long."""
 
-    def __init__(
-        self, parts: Durability, metrics: IngressMetrics, *, patience_s: float, tell: Callable[[int, int], None]
-    ) -> None:
+    def __init__(self, parts: Durability, spool: Spool, *, patience_s: float, show: Callable[[int, int], None]) -> None:
+        """Call `show` with how much is drained, and of how much."""
         self._parts = parts
-        self._metrics = metrics
+        self._spool = spool
         self._patience_s = patience_s
-        self._tell = tell
+        self._show = show
         self.outcome = Outcome()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until `stop` is set."""
         loop = asyncio.get_running_loop()
-        total = before = self._left()
-        began_at = moved_at = loop.time()
+        total = before = self._spool.held.events
+        moved_at = loop.time()
         while not stop.is_set():
-            left = self._left()
-            total += max(0, left - before)  # a key came back
+            held = self._spool.held
+            total += max(0, held.events - before)  # something was put back
             # What is in the topics already is looked up first, which takes its time.
             is_looking = self._parts.producer.ready and not self._parts.known_ids.finished
-            # Nothing overtakes what cannot be read, for so long.
-            is_held = self.outcome.unread > 0 and loop.time() - began_at <= ORDER_S
-            if left != before or is_looking or is_held:
+            if held.events != before or is_looking:
                 moved_at = loop.time()
-            before = left
-            self._note(total, left)
-            if not (left or self.outcome.unread) or loop.time() - moved_at > self._patience_s:
+            before = held.events
+            self.outcome = Outcome(
+                total - held.events, held.events, held.locked, self._parts.writers.blocked, held.damaged, held.unread
+            )
+            self._show(total - held.events, total)
+            if not held.events or loop.time() - moved_at > self._patience_s:
                 return
             await asyncio.sleep(LOOK_S)
-
-    def _left(self) -> int:
-        return int(self._value("events"))
-
-    def _value(self, name: str) -> float:
-        return self._metrics.registry.get_sample_value(f"drxbridge_spool_{name}") or 0.0
-
-    def _note(self, total: int, left: int) -> None:
-        locked, damaged = int(self._value("locked_records")), int(self._value("corrupt_records_total"))
-        unread = int(self._value("unread_segments"))
-        self.outcome = Outcome(total - left, left, locked, self._parts.writers.blocked, damaged, unread)
-        self._tell(total - left, total)
 
 
 @click.command()
@@ -131,12 +119,12 @@ def drain(
     spool = settings.spool.model_copy(update={"enabled": True, "dir": directory, "key_dir": key_dir})
     if is_locked(directory):
         raise ConfigError(_refusal(directory, LOCKED))
-    if segment_numbers(LocalDisk(), directory):
+    if segment_numbers(Disk(), directory):
         with (
             audited("spool.drain", actor=actor, reason=reason, directory=str(directory)) as ended,
-            _bar(shown=not as_json) as tell,
+            _bar(shown=not as_json) as show,
         ):
-            work = _drain(settings.model_copy(update={"spool": spool}), patience_s=patience_s, tell=tell)
+            work = _drain(settings.model_copy(update={"spool": spool}), patience_s=patience_s, show=show)
             outcome, interrupted = asyncio.run(work)
             ended.update(_fields(outcome), **({"outcome": "interrupted"} if interrupted else {}))
     else:
@@ -148,7 +136,7 @@ def drain(
     return INTERRUPTED if interrupted else int(not outcome.is_complete)
 
 
-async def _drain(settings: Settings, *, patience_s: float, tell: Callable[[int, int], None]) -> tuple[Outcome, bool]:
+async def _drain(settings: Settings, *, patience_s: float, show: Callable[[int, int], None]) -> tuple[Outcome, bool]:
     metrics = IngressMetrics(CollectorRegistry())
     windows_s = {
         name: source.dedupe_window_s or dedupe_window_s(load_profile(source.profile))
@@ -163,9 +151,9 @@ async def _drain(settings: Settings, *, patience_s: float, tell: Callable[[int, 
         windows_s=windows_s,
         metrics=metrics,
     ) as parts:
-        if not parts.spool.is_open:
+        if not (isinstance(parts.spool, Spool) and parts.spool.is_open):
             raise ConfigError(_refusal(settings.spool.dir, parts.spool.code))
-        watch = Watch(parts, metrics, patience_s=patience_s, tell=tell)
+        watch = Watch(parts, parts.spool, patience_s=patience_s, show=show)
         await run_workers([*parts.workers, watch], stop=stop, drain_timeout_s=settings.shutdown.flush_s)
     return watch.outcome, bool(signals)
 

@@ -24,13 +24,11 @@ Encode = Callable[[str, Mapping[str, object]], bytes]
 
 
 class HasLastOrdinal(Protocol):
-    """A spool.
+    """A spool."""
 
-    Attributes:
-        last_ordinal: The highest it has held; 0 before the first.
-    """
-
-    last_ordinal: int
+    @property
+    def last_ordinal(self) -> int:
+        """The highest it has held; 0 before the first."""
 
 
 def ordinals(spool: HasLastOrdinal, *, now_ns: Callable[[], int] = time.time_ns) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Whether the spool takes entries, and what it reports of itself."""
+"""Whether the spool takes entries, and what it reports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from bridge.spool.index import Index
 from bridge.spool.segment import segment_bytes
 
 log = structlog.get_logger()
+
+NOT_OPEN = "not_open"
+FULL = "full"
+STALLED = "stalled"
 
 
 class SpoolMetrics(Protocol):
@@ -30,74 +34,68 @@ class SpoolMetrics(Protocol):
     spool_fsync_duration: Histogram
 
 
-NOT_OPEN = "not_open"
-FULL = "full"
-STALLED = "stalled"
-
-
-class Condition:
-    """The one word for why no entries are taken.
+class Availability:
+    """Why no entries are taken, if none are; closed at first.
 
     Attributes:
-        refusal: Why the disk would not take them; empty when it would, be it slowly.
+        refusal: Why a write would fail; empty when it would succeed, be it slowly.
+        is_stalled: The group that is on its way to the disk takes too long.
     """
 
     def __init__(self, metrics: SpoolMetrics, *, capacity_bytes: int, index: Index) -> None:
-        """Begin closed."""
-        self._available = metrics.spool_available
+        self._gauge = metrics.spool_available
         self._capacity_bytes = capacity_bytes
         self._index = index
         self._is_closed = False
-        self._stall = ""
-        self._told = self.refusal = NOT_OPEN
-        self._available.set(0)
+        self._logged = self.refusal = NOT_OPEN
+        self.is_stalled = False
+        self._gauge.set(0)
         metrics.spool_capacity_bytes.set(capacity_bytes)
         metrics.spool_events.set_function(index.events)
         metrics.spool_bytes.set_function(lambda: index.size)
         metrics.spool_oldest_event.set_function(lambda: index.oldest_ms() / 1000)
         metrics.spool_locked_records.set_function(index.locked)
-        metrics.spool_unread_segments.set_function(lambda: len(index.unread()))
+        metrics.spool_unread_segments.set_function(index.unread)
         metrics.spool_uncopied_ranges.set_function(index.uncopied)
 
     @property
     def code(self) -> str:
         """Why no entries are taken; empty when they are."""
-        return self.refusal or self._stall
+        return self.refusal or (STALLED if self.is_stalled else "")
 
-    def change(self, refusal: str) -> None:
-        """Take another word over."""
+    def refuse(self, code: str) -> None:
+        """Take no entries, for this reason; with an empty one, take them again."""
         if not self._is_closed:
-            self.refusal = refusal
-            self._tell()
+            self.refusal = code
+            self._report()
 
-    def stall(self, code: str) -> None:
-        """Be told that the disk takes too long, or, by an empty word, no more."""
+    def stall(self, *, is_stalled: bool) -> None:
+        """Note whether the disk takes too long."""
         if not self._is_closed:
-            self._stall = code
-            self._tell()
+            self.is_stalled = is_stalled
+            self._report()
 
     def close(self) -> None:
-        """Take no entries any more, whatever comes; that is no news."""
+        """Take no entries any more; a stop is no warning."""
         self._is_closed = True
         self.refusal = NOT_OPEN
-        self._available.set(0)
+        self._gauge.set(0)
 
-    def _tell(self) -> None:
-        """Say what has changed, once."""
+    def has_room(self, size: int) -> bool:
+        """Tell whether `size` bytes more are within the capacity."""
+        return self._index.size + size <= self._capacity_bytes
+
+    def fullness(self) -> str:
+        """Return `full` while there is no room for another segment, else nothing."""
+        return "" if self.has_room(segment_bytes(self._capacity_bytes)) else FULL
+
+    def _report(self) -> None:
         code = self.code
-        if code == self._told:
+        if code == self._logged:
             return
-        self._told = code
-        self._available.set(0 if code else 1)
+        self._logged = code
+        self._gauge.set(0 if code else 1)
         if code:
             log.warning("worker.spool_unavailable", code=code)
         else:
             log.info("worker.spool_available")
-
-    def has_room(self, size: int) -> bool:
-        """Tell whether so many bytes more are within the capacity."""
-        return self._index.size + size <= self._capacity_bytes
-
-    def fullness(self) -> str:
-        """Return `full` while there is no room to speak of, else nothing."""
-        return "" if self.has_room(segment_bytes(self._capacity_bytes)) else FULL

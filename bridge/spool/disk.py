@@ -1,4 +1,4 @@
-"""What the spool asks of a file system, so that a test can make each of it fail; errors become codes."""
+"""What the spool asks of a file system, each in one method that a test can make fail; its errors become codes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import fcntl
 import os
 import struct
 from pathlib import Path
-from typing import Protocol
 
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+LOCK = "lock"
+# `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
+_FLOCK = struct.Struct("@hhqqi0q")
 # What is read at once, where reading the whole failed.
 BLOCK_BYTES = 4096
 READ_BYTES = 1_048_576
@@ -25,69 +29,180 @@ _CODES = {
 
 
 def code_of(failure: OSError) -> str:
-    """Return the constant word for what a file system said."""
+    """Return the code of a file system's error."""
     return _CODES.get(failure.errno or 0, "io_error")
 
 
-class Disk(Protocol):
-    """A file system; everything may raise `OSError`."""
+class Disk:
+    """The local file system; everything may raise `OSError`."""
 
     def make_directory(self, directory: Path) -> None:
-        """Make it, and those above it, unless it is there."""
+        """Make a directory for its owner only, and those above it, unless it is there."""
+        directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
 
     def lock(self, directory: Path) -> int:
-        """Return a handle that keeps every other process out until it is closed; it waits for nobody."""
+        """Return a handle that keeps every other process out until it is closed; fails at once when one has it.
+
+        On a read-only file system what can be opened is locked, be it the directory itself.
+        """
+        handle = _open_lock(directory)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise
+        with contextlib.suppress(OSError):  # for `is_locked` only
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+        return handle
 
     def names(self, directory: Path) -> list[str]:
-        """Return the names in a directory, none when it is not there."""
+        """Return the names in a directory, in no order; none when it is not there."""
+        try:
+            return os.listdir(directory)  # noqa: PTH208 - iterdir makes a Path of each
+        except FileNotFoundError:
+            return []
 
     def size(self, path: Path) -> int:
         """Return the bytes of a file."""
+        return path.stat().st_size
 
     def free(self, directory: Path) -> int:
-        """Return how many bytes this process may still write."""
+        """Return how many bytes this process may still write, without what is kept for root."""
+        state = os.statvfs(directory)
+        return state.f_bavail * state.f_frsize
 
     def create(self, path: Path) -> int:
-        """Return a handle of a new file that only its owner may read."""
+        """Return a handle of a new file for its owner only; refuses a name that is there, also as a symbolic link."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
 
     def write(self, handle: int, content: bytes) -> None:
         """Write all of it at the end; after a failure, part of it may stand there."""
+        rest = memoryview(content)
+        while rest:  # after a short write the next one fails, and says why
+            rest = rest[os.write(handle, rest) :]
 
     def sync(self, handle: int) -> None:
-        """Make the content durable."""
+        """Make size and content durable."""
+        os.fdatasync(handle)
 
     def truncate(self, handle: int, size: int) -> None:
         """Cut what is behind `size`."""
+        os.ftruncate(handle, size)
 
     def close(self, handle: int) -> None:
-        """Give a handle back."""
+        """Close a handle of `create` or `lock`."""
+        os.close(handle)
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """Return up to `length` bytes; less where the file ends."""
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts = []
+            while length and (part := os.pread(handle, length, offset)):
+                parts.append(part)
+                offset, length = offset + len(part), length - len(part)
+            return b"".join(parts)
+        finally:
+            os.close(handle)
 
     def may_read(self, path: Path) -> None:
-        """Raise `OSError` when the file is not ours to read; whether its content is well does not matter."""
+        """Raise when a file may not be read, whatever its content is like."""
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def append(self, path: Path, content: bytes) -> None:
         """Write all or nothing at the end of a file, made when missing, without waiting for the disk."""
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        try:
+            self._write_whole(handle, content)
+        finally:
+            os.close(handle)
 
     def extend(self, path: Path, content: bytes) -> None:
         """Write all or nothing at the end of a file that is there, durably."""
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            self._write_whole(handle, content)
+            self.sync(handle)
+        finally:
+            os.close(handle)
+
+    def _write_whole(self, handle: int, content: bytes) -> None:
+        before = os.fstat(handle).st_size
+        try:
+            self.write(handle, content)
+        except OSError:
+            os.ftruncate(handle, before)
+            raise
 
     def cut(self, path: Path, size: int) -> None:
         """Cut a file at `size`, durably."""
+        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(handle, size)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
     def reserve(self, path: Path, size: int) -> None:
-        """Make a file of so many bytes that nobody else can take; all or nothing."""
+        """Make a file whose `size` bytes have their blocks, all or nothing; one with holes would keep no space."""
+        handle = self.create(path)
+        try:
+            os.posix_fallocate(handle, 0, size)
+            os.fsync(handle)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(handle)
 
     def rename(self, path: Path, target: Path) -> None:
-        """Give a file another name."""
+        """Give a file another name, in place of what has that."""
+        path.replace(target)
 
     def unlink(self, path: Path) -> None:
         """Remove a file, if it is there."""
+        path.unlink(missing_ok=True)
 
     def sync_directory(self, directory: Path) -> None:
-        """Make names durable that came or went."""
+        """Make names durable that came or went; without this POSIX lets them be lost."""
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def is_locked(directory: Path) -> bool:
+    """Tell whether a process has the directory, without a lock of our own: one that starts now might meet it."""
+    for path in (directory / LOCK, directory):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind = _FLOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, wanted))[0]
+        except OSError:
+            continue
+        finally:
+            os.close(handle)
+        if kind != fcntl.F_UNLCK:
+            return True
+    return False
+
+
+def write_whole(disk: Disk, path: Path, content: bytes) -> None:
+    """Make a file durable, of which nobody ever sees a part under its name."""
+    part = path.with_name(f"{path.name}.part")
+    disk.unlink(part)
+    handle = disk.create(part)
+    try:
+        disk.write(handle, content)
+        disk.sync(handle)
+    finally:
+        disk.close(handle)
+    disk.rename(part, path)
+    disk.sync_directory(path.parent)
 
 
 def read_what_can_be(disk: Disk, path: Path) -> tuple[bytes, bool]:
@@ -118,168 +233,6 @@ def _part(disk: Disk, path: Path, at: int, to: int) -> bytes | None:
         if exc.errno != errno.EIO:
             raise
         return None
-
-
-FILE_MODE = 0o600
-DIRECTORY_MODE = 0o700
-LOCK = "lock"
-# `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
-_FLOCK = struct.Struct("@hhqqi0q")
-
-
-class LocalDisk:
-    """See `Disk`; here is only how."""
-
-    def make_directory(self, directory: Path) -> None:
-        """Make it for its owner only."""
-        directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-
-    def lock(self, directory: Path) -> int:
-        """Lock the file `lock`, or on a read-only file system whatever can be opened."""
-        handle = _open_lock(directory)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise
-        with contextlib.suppress(OSError):  # for who looks only
-            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
-        return handle
-
-    def names(self, directory: Path) -> list[str]:
-        """List them in no order."""
-        try:
-            return os.listdir(directory)  # noqa: PTH208 - iterdir makes a Path of each
-        except FileNotFoundError:
-            return []
-
-    def size(self, path: Path) -> int:
-        """Ask the file system."""
-        return path.stat().st_size
-
-    def free(self, directory: Path) -> int:
-        """Leave out what is kept for root."""
-        state = os.statvfs(directory)
-        return state.f_bavail * state.f_frsize
-
-    def create(self, path: Path) -> int:
-        """Refuse a name that is there, also as a symbolic link."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
-
-    def write(self, handle: int, content: bytes) -> None:
-        """Go on after a short write, so that the reason for it comes out."""
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-
-    def sync(self, handle: int) -> None:
-        """Size and content; times do not matter."""
-        os.fdatasync(handle)
-
-    def truncate(self, handle: int, size: int) -> None:
-        """Cut by handle."""
-        os.ftruncate(handle, size)
-
-    def close(self, handle: int) -> None:
-        """Close it."""
-        os.close(handle)
-
-    def read(self, path: Path, offset: int, length: int) -> bytes:
-        """Read by position."""
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            parts = []
-            while length and (part := os.pread(handle, length, offset)):
-                parts.append(part)
-                offset, length = offset + len(part), length - len(part)
-            return b"".join(parts)
-        finally:
-            os.close(handle)
-
-    def may_read(self, path: Path) -> None:
-        """Open it."""
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-
-    def append(self, path: Path, content: bytes) -> None:
-        """Open, write, close: it happens some times a second."""
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
-        try:
-            self._write_whole(handle, content)
-        finally:
-            os.close(handle)
-
-    def extend(self, path: Path, content: bytes) -> None:
-        """Open, write, sync, close: it happens once for each file."""
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
-            self._write_whole(handle, content)
-            self.sync(handle)
-        finally:
-            os.close(handle)
-
-    def _write_whole(self, handle: int, content: bytes) -> None:
-        before = os.fstat(handle).st_size
-        try:
-            self.write(handle, content)
-        except OSError:
-            os.ftruncate(handle, before)
-            raise
-
-    def cut(self, path: Path, size: int) -> None:
-        """Cut and sync."""
-        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.ftruncate(handle, size)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-    def reserve(self, path: Path, size: int) -> None:
-        """Have the file system set the blocks aside; a file with holes would keep nothing."""
-        handle = self.create(path)
-        try:
-            os.posix_fallocate(handle, 0, size)
-            os.fsync(handle)
-        except OSError:
-            path.unlink()
-            raise
-        finally:
-            os.close(handle)
-
-    def rename(self, path: Path, target: Path) -> None:
-        """Replace what is there."""
-        path.replace(target)
-
-    def unlink(self, path: Path) -> None:
-        """Remove it."""
-        path.unlink(missing_ok=True)
-
-    def sync_directory(self, directory: Path) -> None:
-        """POSIX lets a directory entry be lost without this."""
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def is_locked(directory: Path) -> bool:
-    """Tell whether a process has the directory, without a lock of our own: one that starts now might meet it."""
-    for path in (directory / LOCK, directory):
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind = _FLOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, wanted))[0]
-        except OSError:
-            continue
-        finally:
-            os.close(handle)
-        if kind != fcntl.F_UNLCK:
-            return True
-    return False
 
 
 def _open_lock(directory: Path) -> int:

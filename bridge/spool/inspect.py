@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.spool.disk import Disk, LocalDisk
-from bridge.spool.recovery import DAMAGED, Content, Opened, examine, segment_numbers, unseal_all
-from bridge.spool.segment import Entry, Key, Lane, UnreadableEntryError, segment_name
+from bridge.spool.damage import DIRECTORY as DAMAGED
+from bridge.spool.disk import Disk
+from bridge.spool.recovery import Content, Opened, examine, segment_numbers, unseal_all
+from bridge.spool.segment import Entry, Key, Partition, UnreadableEntryError, segment_name
 
 # Opened at once, so that memory does not depend on how much is spooled.
 BATCH = 200
@@ -28,7 +29,7 @@ class SegmentState:
         damage: Ranges of bytes that are no intact record.
         is_torn: True when the last write is unfinished: a crash, or a write that is under way.
         is_read: False when the file, or part of it, cannot be read; what is counted then is what could be.
-        lanes: How many wait in each lane, without the locked.
+        partitions: How many wait of each partition, without the locked.
         keys: How many intact records each key has sealed.
         oldest_ms: When the oldest that waits was accepted; 0 without any.
     """
@@ -43,7 +44,7 @@ class SegmentState:
     damage: list[tuple[int, int]] = field(default_factory=list)
     is_torn: bool = False
     is_read: bool = True
-    lanes: Counter[Lane] = field(default_factory=Counter)
+    partitions: Counter[Partition] = field(default_factory=Counter)
     keys: Counter[bytes] = field(default_factory=Counter)
     oldest_ms: int = 0
 
@@ -67,7 +68,7 @@ def survey(
     Raises:
         OSError: The directory cannot be listed.
     """
-    disk = disk or LocalDisk()
+    disk = disk or Disk()
     numbers = segment_numbers(disk, directory)
     for number in numbers:
         path = directory / segment_name(number)
@@ -83,7 +84,7 @@ def survey(
 
 def damaged_count(directory: Path) -> int:
     """Return how many damaged ranges were copied."""
-    return len(LocalDisk().names(directory / DAMAGED))
+    return len(Disk().names(directory / DAMAGED))
 
 
 def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callable[[Entry], object]) -> SegmentState:
@@ -110,7 +111,7 @@ def _open(state: SegmentState, opened: Opened, read: Callable[[Entry], object]) 
     for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
         if entry is not None:
             if _is_readable(entry, read):
-                state.lanes[entry.lane] += 1
+                state.partitions[entry.lane] += 1
             else:
                 state.unknown += 1
         elif lock == "no_key":

@@ -1,4 +1,22 @@
-"""The files of a spool as bytes: sealed records, told apart from damage, and the side file of acknowledged ones."""
+"""The files of a spool as bytes: segments, whose sealed records are told from damage, and their positions.
+
+A segment `<number as 16 hex digits>.segment` is a series of records, only ever appended to. A record is a head of 68
+bytes in the clear and a body sealed with AES-256-GCM, with the head up to its check sums as associated data:
+
+    prefix 7 | version 1 | body length 4 | segment 8 | running number 4 | ordinal 8 | unix ms 8 | key id 8 | nonce 12
+    | CRC of the body 4 | CRC of all before 4 | body: partition 4, topic length 2, topic, payload, tag 16
+
+The check sums tell damage from a missing key; the seal alone proves who wrote it. The segment's number in each head
+makes a stale block of another file no record of this one; running numbers without gaps tell how many are missing. The
+end mark, a head without a body, says how many there were. Only the segment that was written to last may have none, and
+may end in an unfinished write, which was never confirmed. After damage the next record is found by its prefix.
+
+Beside it `<number>.positions` says which records are acknowledged, in frames with a digest each: magic 8, segment 8,
+count 4, running numbers 4 each, BLAKE2b 16. A frame that does not hold is passed over. Losing the file costs
+duplicates only.
+
+All numbers are big-endian. `docs/spool.md` says the same for those who write a reader.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +24,20 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-Lane = tuple[str, int]
-"""Topic and partition."""
+Partition = tuple[str, int]
+"""Topic and number of the partition."""
 
+SUFFIX, POSITIONS_SUFFIX = ".segment", ".positions"
+# Large enough that few files are made, small enough that space comes back while a long spool is drained.
+SEGMENT_BYTES = 8_388_608
+SEGMENTS_MIN = 16
+SEGMENT_MIN_BYTES = 65_536
 # Not ASCII at the front and with a line end, so that no text and no text-mode copy looks like it.
 PREFIX = b"\x8bDRXSP\n"
 # What is written, in the byte behind the prefix. A change of anything that follows is another version; once a release
@@ -35,18 +59,18 @@ OVERHEAD_BYTES = HEAD_BYTES + _INSIDE.size + TAG_BYTES
 
 
 class Entry(NamedTuple):
-    """One opaque payload of a lane.
+    """One opaque payload of a partition.
 
     Attributes:
         ordinal: Rises in the order of acceptance.
         at_ms: When it was accepted, unix milliseconds.
-        lane: Where it waits in line.
+        lane: Topic and partition.
         payload: Never looked into.
     """
 
     ordinal: int
     at_ms: int
-    lane: Lane
+    lane: Partition
     payload: bytes
 
     def __repr__(self) -> str:
@@ -281,7 +305,7 @@ _DIGEST_BYTES = 16
 
 
 def positions_frame(segment: int, numbers: Iterable[int]) -> bytes:
-    """Return what to append to the side file of `segment` when these records are acknowledged."""
+    """Return what to append to the positions file of `segment` when these records are acknowledged."""
     listed = tuple(numbers)
     content = _COUNT.pack(_MAGIC, segment, len(listed)) + struct.pack(f">{len(listed)}I", *listed)
     return content + _digest(content)
@@ -306,16 +330,14 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
-SUFFIX = ".segment"
-# Large enough that few files are made, small enough that space comes back while a long spool is drained.
-SEGMENT_BYTES = 8_388_608
-SEGMENTS_MIN = 16
-SEGMENT_MIN_BYTES = 65_536
-
-
 def segment_name(number: int) -> str:
     """Return the name of a segment's file; by name they are in the order of their numbers."""
     return f"{number:016x}{SUFFIX}"
+
+
+def positions_path(segment: Path) -> Path:
+    """Return the positions file of a segment."""
+    return segment.with_suffix(POSITIONS_SUFFIX)
 
 
 def segment_bytes(capacity_bytes: int) -> int:

@@ -1,4 +1,21 @@
-"""Hold entries durably on local disk, lane by lane, until they are acknowledged elsewhere."""
+"""Hold entries durably on local disk, by partition and in order, until they are acknowledged elsewhere.
+
+An entry goes through these parts:
+
+- `append` hands it to the group commit (`writer`), which seals it (`segment`), writes it at the end of the newest
+  segment file, and has the disk confirm it. Only then does the call end, and its place goes into the `index`.
+- `peek` reads the first entries of a partition back (`reader`), `drop` takes them as acknowledged. Their running
+  numbers go to the segment's positions file a little later; a crash in between delivers them twice. A segment that
+  holds nothing any more is removed.
+- A start reads what is there into the index, oldest first (`recovery`).
+
+A read error never cuts, removes or hides anything. What cannot be read or opened is counted, stays on disk as it is,
+and is read again by the next start. In a running process it keeps the order of its partition for `reader.ORDER_S`, then
+what is behind it goes on. What was read and does not hold is damage: it is counted, and copied to `damaged/` before its
+segment may go (`damage`).
+
+Two threads do what may hang on a disk: one writes, one reads. Everything else is on the loop's thread.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +26,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -16,56 +34,91 @@ from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.runtime.hand import Hand
 from bridge.runtime.lifecycle import repeat
-from bridge.spool.availability import FULL, Condition, SpoolMetrics
-from bridge.spool.disk import Disk, LocalDisk, code_of
-from bridge.spool.index import Index, Place, Segment
+from bridge.spool.availability import FULL, Availability, SpoolMetrics
+from bridge.spool.damage import Damage
+from bridge.spool.disk import Disk, code_of
+from bridge.spool.index import Index, Segment
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.reader import ORDER_S, Reader
-from bridge.spool.recovery import Finder, Unread, positions_path, remove_orphans, segment_numbers
-from bridge.spool.segment import Entry, Lane, positions_frame, sealed_size, segment_bytes, segment_name
-from bridge.spool.set_aside import Aside
-from bridge.spool.writer import STALLED_S, Ballast, Call, Commits, Writer, Written
+from bridge.spool.recovery import Recovery, enter, segment_numbers
+from bridge.spool.segment import (
+    POSITIONS_SUFFIX,
+    SUFFIX,
+    Entry,
+    Partition,
+    positions_frame,
+    positions_path,
+    sealed_size,
+    segment_bytes,
+    segment_name,
+)
+from bridge.spool.set_aside import DONE, NOTHING_THERE, Request, Restored, SetAside
+from bridge.spool.writer import STALLED_S, GroupCommit, Reserve, SegmentWriter
 
 log = structlog.get_logger()
 
+# Space that came back is noticed, and a lock or a key, within two of these.
+RETRY_S = 2.0
+CLOSE_S = 5.0
+# Positions are written after this time at most; what is lost of them in a crash is delivered twice.
+POSITIONS_S = 0.05
+# The segment that is written to is not removed for less than this each time it happens to be empty.
+KEEP_OPEN_BYTES = 1_048_576
 
-class Premises:
-    """The directory, from its lock to its unlinks.
+
+class Held(NamedTuple):
+    """What a spool holds.
 
     Attributes:
-        numbers: The segments that were there when it was taken, oldest first.
+        events: Records that wait.
+        locked: Records that cannot be opened.
+        damaged: Records that this process found damaged.
+        unread: Segments of which the disk did not give everything back.
     """
 
-    def __init__(self, directory: Path, *, disk: Disk, keys: KeyRing, ballast: Ballast, writer: Writer) -> None:
-        """Touch nothing yet."""
+    events: int
+    locked: int
+    damaged: int
+    unread: int
+
+
+class Directory:
+    """The directory from its lock to its unlinks; every method runs on the writing thread.
+
+    Attributes:
+        numbers: Of the segments that were there when it was locked, oldest first.
+    """
+
+    def __init__(self, directory: Path, *, disk: Disk, keys: KeyRing, reserve: Reserve, writer: SegmentWriter) -> None:
         self._directory = directory
         self._disk = disk
         self._keys = keys
-        self._ballast = ballast
+        self._reserve = reserve
         self._writer = writer
         self._lock: int | None = None
         self._missing: set[bytes] = set()
         self.numbers: list[int] = []
 
-    def enter(self) -> str:
-        """Take the directory for this process and read the keys; return why that is not possible, or nothing."""
+    def open(self) -> str:
+        """Lock the directory for this process and read the keys; return why that is not possible, or nothing."""
         try:
             self._disk.make_directory(self._directory)
             self._lock = self._disk.lock(self._directory)
             self.numbers = segment_numbers(self._disk, self._directory)
             for number in self.numbers:
-                self._check(self._directory / segment_name(number))
+                self._check_owner(self._directory / segment_name(number))
         except OSError as exc:
-            self.leave()
+            self.close()
             return code_of(exc)
+        self._writer.last_number = max(self.numbers, default=0)
         self._keys.load()
-        remove_orphans(self._disk, self._directory)
+        self._remove_orphans()
         return ""
 
     def prepare(self, needed: AbstractSet[bytes]) -> str:
-        """See that a write would succeed: ballast, disk and keys; return why not, or nothing."""
+        """See that a write would succeed: reserve, disk and keys; return why not, or nothing."""
         try:
-            self._ballast.ensure()
+            self._reserve.ensure()
         except OSError as exc:
             return code_of(exc)
         self._keys.load()
@@ -87,36 +140,44 @@ class Premises:
         self._missing = missing
         return NO_KEY if missing or current is None else ""
 
-    def remove(self, segment: Path, *, is_active: bool) -> None:
-        """Remove a segment in which nothing is left, and then its side file."""
-        if is_active:
-            self._writer.end_segment()
-        with contextlib.suppress(OSError):  # it is found again at the next start, with its positions
-            self._disk.unlink(segment)
-            self._disk.sync_directory(self._directory)
-            self._disk.unlink(positions_path(segment))
-
     def note(self, segment: Path, number: int, numbers: Sequence[int]) -> None:
-        """Write down which records are acknowledged."""
+        """Append to the positions file which records are acknowledged."""
         failpoints.hit(failpoints.BEFORE_POSITIONS)
         with contextlib.suppress(OSError):  # costs duplicates only
             self._disk.append(positions_path(segment), positions_frame(number, numbers))
 
-    def leave(self) -> None:
+    def remove(self, segment: Path, *, is_active: bool) -> None:
+        """Remove a segment in which nothing is left, and then its positions."""
+        if is_active:
+            self._writer.end_segment()
+        with contextlib.suppress(OSError):  # the next start finds it again, with its positions
+            self._disk.unlink(segment)
+            self._disk.sync_directory(self._directory)
+            self._disk.unlink(positions_path(segment))
+
+    def close(self) -> None:
         """End writing and let another process have the directory."""
         self._writer.end_segment()
         if self._lock is not None:
             self._disk.close(self._lock)
             self._lock = None
 
-    def _check(self, segment: Path) -> None:
+    def _check_owner(self, segment: Path) -> None:
         """Raise when a segment is not ours, so that nothing behind it is delivered before it is."""
         try:
             self._disk.may_read(segment)
         except PermissionError:
             raise
         except OSError:
-            return  # what the disk does not give back now is tried again later, and keeps nothing else from being read
+            return  # the recovery tries to read it, and reads the others
+
+    def _remove_orphans(self) -> None:
+        """Remove positions whose segment is gone."""
+        with contextlib.suppress(OSError):
+            names = set(self._disk.names(self._directory))
+            for name in names:
+                if name.endswith(POSITIONS_SUFFIX) and name.removesuffix(POSITIONS_SUFFIX) + SUFFIX not in names:
+                    self._disk.unlink(self._directory / name)
 
     def _make_key(self) -> None:
         """Make the first key, unless something is sealed already: then its key is missing, and that must be seen."""
@@ -130,77 +191,8 @@ class Premises:
             self._keys.load()
 
 
-# Positions are written so often at most; what is lost of them in a crash is delivered twice.
-POSITIONS_S = 0.05
-# The segment that is written to is not removed for less than this each time it happens to be empty.
-KEEP_OPEN_BYTES = 1_048_576
-
-
-class Removal:
-    """What happens after an acknowledgement; on the loop's thread, but for the disk.
-
-    Attributes:
-        active: Index of the segment that was written to last.
-    """
-
-    def __init__(self, *, hand: Hand, premises: Premises, index: Index, is_idle: Callable[[], bool]) -> None:
-        """Leave the active segment alone unless `is_idle`: a group on its way may be about to land in it."""
-        self._hand = hand
-        self._premises = premises
-        self._index = index
-        self._is_idle = is_idle
-        self._timer: asyncio.TimerHandle | None = None
-        self._unwritten: set[int] = set()
-        self.active: int | None = None
-
-    def acknowledged(self, indexes: set[int]) -> None:
-        """Note that records of these segments were dropped."""
-        for index in indexes:
-            segment = self._index.segments[index]
-            if index != self.active or segment.size >= KEEP_OPEN_BYTES:
-                self._remove_if_empty(segment)
-        self._unwritten |= indexes & self._index.segments.keys()
-        if self._unwritten and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(POSITIONS_S, self.write_positions)
-
-    def remove_empty(self) -> None:
-        """Remove every file that holds nothing any more."""
-        for segment in list(self._index.segments.values()):
-            self._remove_if_empty(segment)
-
-    def write_positions(self) -> None:
-        """Have the side files written now."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for index in self._unwritten & self._index.segments.keys():
-            segment = self._index.segments[index]
-            numbers = segment.acknowledged.tolist()
-            del segment.acknowledged[:]
-            self._hand.do(partial(self._premises.note, segment.path, segment.number, numbers))
-        self._unwritten.clear()
-
-    def _remove_if_empty(self, segment: Segment) -> None:
-        is_active = segment.index == self.active
-        if segment.is_needed or (is_active and not self._is_idle()):
-            return
-        if is_active:
-            self.active = None
-        self._index.forget(segment)
-        self._hand.do(partial(self._premises.remove, segment.path, is_active=is_active))
-
-
-# Space that came back is noticed, and a lock, within two of these; a key, too, unless the disk takes longer to read.
-RETRY_S = 2.0
-CLOSE_S = 5.0
-
-
 class Spool:
-    """The buffer of one process; every method is called on one loop.
-
-    Attributes:
-        last_ordinal: Highest one recovered or appended; 0 if none was.
-    """
+    """The spool of one process; every method is called on one loop."""
 
     def __init__(
         self,
@@ -220,112 +212,82 @@ class Spool:
         Args:
             directory: Where segments are; of one process at a time.
             key_dir: One file per key, `current` seals.
-            capacity_bytes: Segments take up to so much.
+            capacity_bytes: What all segments may take.
             metrics: What is reported.
             disk: The file system.
             now_ns: Unix time; segments are named after it.
             stalled_s: No more is taken while the disk needs longer than this for one group.
             close_s: What is on its way to the disk gets at the end.
-            order_s: What the disk does not give back is waited for so long before anything overtakes it.
+            order_s: How long order is kept behind what the disk does not give back.
         """
-        disk = disk or LocalDisk()
-        self._metrics = metrics
+        disk = disk or Disk()
         self._close_s = close_s
-        # What a failing disk is asked again may take it long; what waits for delivery does not stand behind that.
-        self._writing, self._reading, self._finding = Hand("spool-writer"), Hand("spool-reader"), Hand("spool-finder")
-        self._keys = KeyRing(key_dir)
-        ballast = Ballast(directory, disk)
-        self._writer = Writer(
-            directory,
-            disk=disk,
-            keys=self._keys,
-            ballast=ballast,
-            segment_bytes=segment_bytes(capacity_bytes),
-            now_ns=now_ns,
+        # What is to be delivered does not wait for a disk that is slow to write, nor the other way round.
+        self._writing, self._reading = writing, reading = Hand("spool-writer"), Hand("spool-reader")
+        self._keys = keys = KeyRing(key_dir)
+        self._index = index = Index(directory)
+        self._availability = availability = Availability(metrics, capacity_bytes=capacity_bytes, index=index)
+        reserve = Reserve(directory, disk)
+        size = segment_bytes(capacity_bytes)
+        self._writer = writer = SegmentWriter(
+            directory, disk=disk, keys=keys, reserve=reserve, segment_bytes=size, now_ns=now_ns
         )
-        self._premises = Premises(directory, disk=disk, keys=self._keys, ballast=ballast, writer=self._writer)
-        self._index = Index(directory)
-        self._condition = Condition(metrics, capacity_bytes=capacity_bytes, index=self._index)
-        self._commits = Commits(
-            hand=self._writing,
-            writer=self._writer,
-            index=self._index,
-            durable=self._durable,
-            refused=self._condition.change,
-            stalled=self._condition.stall,
-            stalled_s=stalled_s,
+        self._directory = Directory(directory, disk=disk, keys=keys, reserve=reserve, writer=writer)
+        self._commits = GroupCommit(
+            hand=writing, writer=writer, index=index, availability=availability, metrics=metrics, stalled_s=stalled_s
         )
-        self._finder = Finder(
-            directory,
+        self._damage = damage = Damage(disk=disk, hand=writing, metrics=metrics)
+        self._recovery = Recovery(
             disk=disk,
-            hand=self._writing,
-            reading=self._finding,
-            keys=self._keys,
-            index=self._index,
+            hand=reading,
+            keys=keys,
+            index=index,
+            writer=writer,
+            damage=damage,
             metrics=metrics,
-            mark_end=self._writer.mark_end,
-            is_quiet=lambda lane: self._commits.is_idle or self._index.depth(lane) > 0,
-        )
-        self._unread = Unread(
-            disk=disk,
-            hand=self._finding,
-            keys=self._keys,
-            index=self._index,
-            finder=self._finder,
             order_s=order_s,
         )
-        self._reader = Reader(
-            disk,
-            hand=self._reading,
-            keys=self._keys,
-            index=self._index,
-            limit=self._unread.limit,
-            leave_out=self._finder.leave_out,
-            skip=self._unread.skip,
-            order_s=order_s,
-        )
-        self._removal = Removal(
-            hand=self._writing, premises=self._premises, index=self._index, is_idle=lambda: self._commits.is_idle
-        )
-        self._aside = Aside(
-            directory,
-            disk=disk,
-            hand=self._writing,
-            keys=self._keys,
-            index=self._index,
-            writer=self._writer,
-            reader=self._reader,
-            removal=self._removal,
-            finder=self._finder,
-        )
-        metrics.spool_set_aside_records.set_function(lambda: self._aside.count)
+        self._reader = Reader(disk=disk, hand=reading, keys=keys, index=index, damage=damage, order_s=order_s)
+        self._set_aside = SetAside(directory, disk=disk, keys=keys, writer=writer)
+        self._set_aside_records = metrics.spool_set_aside_records
+        self._requests: dict[Partition, Request] = {}
+        self._unwritten: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._found: Callable[[Entry], None] = lambda _entry: None
         self._is_open = self._is_closed = False
-        self.last_ordinal = 0
 
     @property
     def code(self) -> str:
         """Why no entries are taken; empty when they are."""
-        return self._condition.code
+        return self._availability.code
 
     @property
     def is_open(self) -> bool:
-        """True when it is known what is held, whether more is taken or not."""
+        """True when what is on disk is in the index, whether more is taken or not."""
         return self._is_open
 
-    async def open(self, found: Callable[[Entry], None]) -> None:
-        """Recover what is there; `found` gets every intact entry in the order of the files, also later ones of `run`.
+    @property
+    def last_ordinal(self) -> int:
+        """Highest ordinal recovered or appended; 0 without any."""
+        return self._index.last_ordinal
 
-        Whatever the disk holds or refuses is no error: `code` says it.
+    @property
+    def held(self) -> Held:
+        """What it holds."""
+        index = self._index
+        return Held(index.events(), index.locked(), self._damage.records, index.unread())
+
+    async def open(self, found: Callable[[Entry], None]) -> None:
+        """Recover what is there; `found` gets each entry that waits, in order, also what is put back later.
+
+        Whatever the disk holds or refuses is no error: `code` says it. Takes `order_s` longer while the disk fails.
         """
         self._found = found
         await self._try_to_open()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Open what could not be opened, take entries and read again when that is possible, until `stop` is set."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(repeat(self.tend, RETRY_S, stop))
-            group.create_task(repeat(self.read_again, RETRY_S, stop))
+        """Tend it until `stop` is set."""
+        await repeat(self.tend, RETRY_S, stop)
 
     async def tend(self) -> None:
         """Open, take entries again, serve operators and remove what is empty, if that is possible now."""
@@ -333,32 +295,23 @@ class Spool:
             await self._try_to_open()
             return
         keys = self._index.keys()
-        if self._condition.refusal:
-            code = await self._writing.do(partial(self._premises.prepare, keys))
-            self._condition.change(code or self._condition.fullness())
-        elif code := await self._writing.do(partial(self._premises.check_keys, keys)):
-            self._condition.change(code)
+        if self._availability.refusal:
+            code = await self._writing.do(partial(self._directory.prepare, keys))
+            self._availability.refuse(code or self._availability.fullness())
+        elif code := await self._writing.do(partial(self._directory.check_keys, keys)):
+            self._availability.refuse(code)
         await self._writing.do(self._writer.mark_ends)
-        await self._aside.look(self._found)
-        self._removal.remove_empty()
+        await self._damage.copy_again(self._index)
+        await self._serve_requests()
+        self._remove_empty()
 
-    async def read_again(self) -> None:
-        """Enter what could not be read or opened, and copy what is damaged, if that is possible now.
+    def depth(self, partition: Partition) -> int:
+        """Return how many durable entries of a partition are not dropped."""
+        return self._index.depth(partition)
 
-        A failing disk may take minutes to read, and entries can be taken meanwhile.
-        """
-        if self._is_open:
-            await self._unread.try_again(self._found)
-            await self._finder.find_locked(self._found)
-            await self._finder.copy_again()
-
-    def depth(self, lane: Lane) -> int:
-        """Return how many durable entries of a lane are not dropped."""
-        return self._index.depth(lane)
-
-    def lanes(self) -> list[Lane]:
-        """Return the lanes that have any."""
-        return self._index.lanes()
+    def partitions(self) -> list[Partition]:
+        """Return the partitions that have any."""
+        return self._index.partitions()
 
     def oldest_ms(self) -> int:
         """Return when the oldest entry was accepted, in Unix milliseconds; 0 without any."""
@@ -372,69 +325,151 @@ class Spool:
         """
         if not entries:
             raise ValueError(entries)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         size = sum(map(sealed_size, entries))
-        if not self._condition.code and not self._condition.has_room(self._commits.size + size):
-            self._condition.change(FULL)
-        if self.code:
-            done.set_exception(NotDurableError(self.code))
-        else:
-            self._commits.put(Call(entries, size, done))
-        return done
+        if not self.code and not self._availability.has_room(self._commits.size + size):
+            self._availability.refuse(FULL)
+        if not self.code:
+            return self._commits.put(entries, size)
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        refused.set_exception(NotDurableError(self.code))
+        return refused
 
-    async def peek(self, lane: Lane, *, most: int, most_bytes: int) -> list[Entry]:
-        """Return the first entries of a lane; none when it is empty or cannot be read now.
+    async def peek(self, partition: Partition, *, most: int, most_bytes: int) -> list[Entry]:
+        """Return the first entries of a partition; none when it is empty or cannot be read now.
 
-        What is found damaged is copied, counted and left out; what the disk does not give back is waited for, and
-        in the end left for later.
+        What is found damaged is left out. What the disk does not give back is waited for, and after `order_s` left to
+        the next start. Nothing is handed out before all that is on disk is in the index.
         """
-        return await self._reader.peek(lane, most=most, most_bytes=most_bytes)
+        return await self._reader.peek(partition, most=most, most_bytes=most_bytes) if self._is_open else []
 
-    async def set_aside(self, lane: Lane, *, refused: str) -> bool:
-        """Set the first entry of a lane aside if an operator has asked for that; return whether it was.
+    def drop(self, partition: Partition, count: int) -> None:
+        """Take the first `count` entries of a partition as acknowledged."""
+        touched = self._index.drop(partition, count)
+        for index in touched:
+            segment = self._index.segments[index]
+            if index != self._index.active or segment.size >= KEEP_OPEN_BYTES:
+                self._remove_if_empty(segment)
+        self._unwritten |= touched & self._index.segments.keys()
+        if self._unwritten and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(POSITIONS_S, self._write_positions)
 
-        To be called by what drains the lane, while nothing of it is on its way; `refused` is the code by which Kafka
-        has just refused that entry alone, or empty.
+    async def set_aside(self, partition: Partition, *, refused: str) -> bool:
+        """Set the first entry of a partition aside if an operator has asked for that; return whether it was.
+
+        To be called by what drains the partition, while nothing of it is on its way. Without force only when Kafka has
+        just `refused` that entry alone, by the code that it gave.
         """
-        return await self._aside.set_aside(lane, refused=refused)
-
-    def drop(self, lane: Lane, count: int) -> None:
-        """Take the first `count` entries of a lane as acknowledged."""
-        self._removal.acknowledged(self._index.drop(lane, count))
+        request = self._requests.get(partition)
+        if request is None or not (refused or request.forced):
+            return False
+        head = self._index.head(partition, most=1, most_bytes=1)
+        entries = await self.peek(partition, most=1, most_bytes=1)
+        if not entries or head != self._index.head(partition, most=1, most_bytes=1):
+            return False  # the disk does not give it back, or it was found damaged: another is first now
+        del self._requests[partition]
+        if not await self._writing.do(partial(self._set_aside.claim, request)):
+            return False
+        segment = self._index.segments[head[0].segment]
+        work = partial(self._set_aside.keep, request, entries[0], segment, head[0], refused)
+        outcome, name = await self._writing.do(work)
+        if outcome == DONE:
+            # Copied first: after a crash in between it is at the head again, and set aside once more.
+            self.drop(partition, 1)
+            self._write_positions()
+            self._set_aside_records.inc()
+            log.warning("worker.spool_set_aside", topic=partition[0], partition=partition[1], name=name, code=refused)
+        await self._writing.do(partial(self._set_aside.answer, request, outcome, [name]))
+        return outcome == DONE
 
     async def close(self) -> None:
         """Finish what is on its way to the disk, within a bound, and let another process have the directory."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._condition.close()
+        self._availability.close()
         await self._commits.finish(self._close_s)
-        self._removal.write_positions()
-        self._removal.remove_empty()
+        self._write_positions()
+        self._remove_empty()
         self._is_open = False
-        await asyncio.wait({self._writing.do(self._premises.leave)}, timeout=self._close_s)
-        for hand in (self._writing, self._reading, self._finding):
+        await asyncio.wait({self._writing.do(self._directory.close)}, timeout=self._close_s)
+        for hand in (self._writing, self._reading):
             hand.end()
 
     async def _try_to_open(self) -> None:
-        code = await self._writing.do(self._premises.enter)
-        if code:
-            self._condition.change(code)
+        if code := await self._writing.do(self._directory.open):
+            self._availability.refuse(code)
             return
-        await self._finder.recover(self._premises.numbers, self._found)
-        await self._unread.begin(self._found)
-        self._writer.last_number = max(self._premises.numbers, default=0)
-        self.last_ordinal = self._finder.last_ordinal
+        await self._recovery.run(self._directory.numbers, self._found)
         self._is_open = True
-        self._removal.remove_empty()
-        self._condition.change(await self._writing.do(partial(self._premises.prepare, self._index.keys())))
+        self._remove_empty()
+        self._availability.refuse(await self._writing.do(partial(self._directory.prepare, self._index.keys())))
 
-    def _durable(self, entries: Sequence[Entry], written: Written) -> None:
-        self._metrics.spool_fsync_duration.observe(written.sync_s)
-        segment = self._index.segment(written.segment, segment_name(written.segment))
-        self._removal.active = segment.index
-        segment.keys.add(written.key_id)
-        self._index.resize(segment, written.size)
-        for entry, put in zip(entries, written.puts, strict=True):
-            self._index.add(entry.lane, Place(segment.index, put.offset, put.length, put.number, entry.at_ms))
-            self.last_ordinal = max(self.last_ordinal, entry.ordinal)
+    async def _serve_requests(self) -> None:
+        """Put back what operators ask for, and note what they want set aside: `set_aside` serves that."""
+        requests = await self._writing.do(self._set_aside.requests)
+        self._requests = {}
+        for request in requests:
+            if request.verb == "put_back":
+                await self._put_back(request)
+            elif self._index.depth(request.lane):
+                self._requests[request.lane] = request
+            elif await self._writing.do(partial(self._set_aside.claim, request)):
+                await self._writing.do(partial(self._set_aside.answer, request, NOTHING_THERE))
+        self._set_aside_records.set(len(await self._writing.do(self._set_aside.names)))
+
+    async def _put_back(self, request: Request) -> None:
+        if not await self._writing.do(partial(self._set_aside.claim, request)):
+            return
+        kept = await self._writing.do(self._set_aside.names)
+        outcome, done = DONE if kept else NOTHING_THERE, []
+        for name in request.names or kept:
+            restored = await self._writing.do(partial(self._set_aside.restore, name)) if name in kept else NOTHING_THERE
+            if isinstance(restored, str):
+                outcome = restored
+                continue
+            await self._enter(restored)
+            # Entered first: after a crash in between it is in both places, and its id tells.
+            await self._writing.do(partial(self._set_aside.forget, name))
+            log.warning("worker.spool_put_back", name=name)
+            done.append(name)
+        await self._writing.do(partial(self._set_aside.answer, request, outcome, done))
+
+    async def _enter(self, restored: Restored) -> None:
+        """Append a record that was put back to its queue, behind what waits or is on its way.
+
+        What is on its way to an empty queue may be acknowledged without having been handed out, by `drop`, which counts
+        from the head.
+        """
+        entry, written = restored
+        while not self._index.depth(entry.lane) and self._commits.carries(entry.lane):
+            await self._writing.do(_nothing)  # done after the group that is being written
+        (place,) = written.places(self._index, [entry])
+        enter(self._index, entry, place, self._found)
+
+    def _write_positions(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for index in self._unwritten & self._index.segments.keys():
+            segment = self._index.segments[index]
+            numbers = segment.acknowledged.tolist()
+            del segment.acknowledged[:]
+            self._writing.do(partial(self._directory.note, segment.path, segment.number, numbers))
+        self._unwritten.clear()
+
+    def _remove_empty(self) -> None:
+        for segment in list(self._index.segments.values()):
+            self._remove_if_empty(segment)
+
+    def _remove_if_empty(self, segment: Segment) -> None:
+        """Remove a segment that nothing needs, but for one into which a group may be on its way."""
+        is_active = segment.index == self._index.active
+        # Before it is open, a segment of which not all is in the index seems to hold nothing.
+        if not self._is_open or segment.is_needed or (is_active and not self._commits.is_idle):
+            return
+        self._index.forget(segment)
+        self._writing.do(partial(self._directory.remove, segment.path, is_active=is_active))
+
+
+def _nothing() -> None:
+    """Wait for the thread, and for nothing else."""

@@ -1,4 +1,12 @@
-"""Make groups of records durable in segment files: group commit, one write and one fsync for each group."""
+"""Append entries to segment files, durably: one write and one fsync for a group of calls.
+
+`GroupCommit` runs on the loop: what is appended while one group is on its way to the disk makes the next.
+`SegmentWriter` does the work on the spool's writing thread: it has at most one segment open, and begins another when it
+is large enough, when the key changes, or when it cannot be trusted. After a failed fsync the kernel calls the pages
+clean, and a second fsync of the same file would succeed without a write; so a group whose fsync fails is cut off and
+written once more, to another file. `Reserve` is space kept for the moment when the disk is full: the group that meets
+that is still made durable in it, and only then are entries refused.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +28,74 @@ from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.runtime.hand import Hand
 from bridge.runtime.logging import trail
-from bridge.spool.availability import STALLED
+from bridge.spool.availability import STALLED, Availability, SpoolMetrics
 from bridge.spool.disk import Disk, code_of
-from bridge.spool.index import Index
+from bridge.spool.index import Index, Place
 from bridge.spool.keys import NO_KEY, KeyRing
-from bridge.spool.segment import NONCE_BYTES, Entry, Key, end_mark, seal, segment_name
+from bridge.spool.segment import NONCE_BYTES, Entry, Key, Partition, end_mark, seal, segment_name
 
-NAME = "ballast"
+log = structlog.get_logger()
+
+RESERVE = "ballast"
 PROBE = "probe"
 # A group of records is not larger, but for a single call that is.
-SIZE_BYTES = 1_048_576
+RESERVE_BYTES = 1_048_576
 # A small disk keeps an eighth of what is free, and is full when even that is less than this.
-SIZE_MIN_BYTES = 16_384
-SHARE = 8
+RESERVE_MIN_BYTES = 16_384
+RESERVE_SHARE = 8
 BLOCK_BYTES = 4096
+# A group fits the reserve, so that it can be saved when the disk is full; a larger call goes alone.
+GROUP_MAX_BYTES = RESERVE_BYTES
+# A disk that takes longer for one group is in trouble, and further calls are better refused at once.
+STALLED_S = 2.0
 
 
-class Ballast:
-    """The file that is given up; the spool takes events only while it is there."""
+class Written(NamedTuple):
+    """A durable group.
+
+    Attributes:
+        segment: Number of the file that holds all of it.
+        offsets: Where each entry's record stands, and where the last one ends.
+        first: Running number of the first.
+        key_id: Of what sealed it.
+        sync_s: What the disk took.
+        code: Why no further group can be taken for now; empty if it can.
+    """
+
+    segment: int
+    offsets: list[int]
+    first: int
+    key_id: bytes
+    sync_s: float
+    code: str = ""
+
+    def places(self, index: Index, entries: Sequence[Entry]) -> list[Place]:
+        """Note the segment in the index; return the place of each entry, which is not in its queue yet."""
+        segment = index.segment(self.segment)
+        segment.keys.add(self.key_id)
+        index.resize(segment, self.offsets[-1])
+        bounds = zip(self.offsets, self.offsets[1:], strict=False)
+        return [
+            Place(segment.index, start, end - start, number, entry.at_ms)
+            for number, (entry, (start, end)) in enumerate(zip(entries, bounds, strict=True), self.first)
+        ]
+
+
+@dataclass(slots=True)
+class _Open:
+    """The segment that is written to; `size` and `records` count what is durable."""
+
+    number: int
+    handle: int
+    key: Key
+    size: int = 0
+    records: int = 0
+
+
+class Reserve:
+    """A file that is removed when the disk is full; entries are taken only while it is there."""
 
     def __init__(self, directory: Path, disk: Disk) -> None:
-        """Look after the file in `directory`."""
         self._directory = directory
         self._disk = disk
 
@@ -50,19 +105,22 @@ class Ballast:
         Raises:
             OSError: It does not, or there is no room to speak of.
         """
-        if NAME not in self._disk.names(self._directory):
-            size = min(SIZE_BYTES, self._disk.free(self._directory) // SHARE)
-            if size < SIZE_MIN_BYTES:
-                raise OSError(errno.ENOSPC, NAME)
-            self._disk.reserve(self._directory / NAME, size - size % BLOCK_BYTES)
+        if RESERVE not in self._disk.names(self._directory):
+            size = min(RESERVE_BYTES, self._disk.free(self._directory) // RESERVE_SHARE)
+            if size < RESERVE_MIN_BYTES:
+                raise OSError(errno.ENOSPC, RESERVE)
+            self._disk.reserve(self._directory / RESERVE, size - size % BLOCK_BYTES)
         self._probe()
 
     def release(self) -> bool:
-        """Give the space up; False when there is none to give."""
-        if NAME not in self._disk.names(self._directory):
+        """Free the space; return False when there is none to free."""
+        try:
+            if RESERVE not in self._disk.names(self._directory):
+                return False
+            self._disk.unlink(self._directory / RESERVE)
+            self._disk.sync_directory(self._directory)
+        except OSError:
             return False
-        self._disk.unlink(self._directory / NAME)
-        self._disk.sync_directory(self._directory)
         return True
 
     def _probe(self) -> None:
@@ -77,47 +135,12 @@ class Ballast:
             self._disk.unlink(path)
 
 
-class Put(NamedTuple):
-    """Where a record stands in its segment."""
-
-    offset: int
-    length: int
-    number: int
-
-
-class Written(NamedTuple):
-    """A durable group.
+class SegmentWriter:
+    """Writes segments, on the writing thread.
 
     Attributes:
-        segment: Number of the file that holds all of it.
-        puts: One for each entry.
-        size: Bytes of that file now.
-        key_id: Of what sealed it.
-        sync_s: What the disk took.
-        code: Why no further group can be taken for now; empty if it can.
+        last_number: Of the segment begun last; the next gets the time, or one more than this.
     """
-
-    segment: int
-    puts: list[Put]
-    size: int
-    key_id: bytes
-    sync_s: float
-    code: str = ""
-
-
-@dataclass(slots=True)
-class _Open:
-    """The segment that is written to: so many bytes and records of it are durable."""
-
-    number: int
-    handle: int
-    key: Key
-    size: int = 0
-    records: int = 0
-
-
-class Writer:
-    """Has at most one segment open, and begins another when it is large enough or cannot be trusted."""
 
     def __init__(
         self,
@@ -125,15 +148,14 @@ class Writer:
         *,
         disk: Disk,
         keys: KeyRing,
-        ballast: Ballast,
+        reserve: Reserve,
         segment_bytes: int,
         now_ns: Callable[[], int],
     ) -> None:
-        """Begin another segment at `segment_bytes`; its number is the time, or one more than the last."""
         self._directory = directory
         self._disk = disk
         self._keys = keys
-        self._ballast = ballast
+        self._reserve = reserve
         self._segment_bytes = segment_bytes
         self._now_ns = now_ns
         self._open: _Open | None = None
@@ -152,17 +174,17 @@ class Writer:
             return self._write(entries)
         except OSError as exc:
             code = code_of(exc)
-        if code == "full" and not self._release():
+        if code == "full" and not self._reserve.release():
             raise NotDurableError(code)
-        # Once more: in the space of the ballast, or in another file, since this one is not trusted any further.
+        # Once more: in the space of the reserve, or in another file, since this one is not trusted any further.
         try:
             written = self._write(entries)
         except OSError as exc:
             raise NotDurableError(code_of(exc)) from None
         return written._replace(code="full") if code == "full" else written
 
-    def write_apart(self, entry: Entry) -> int:
-        """Make an entry durable in a segment of its own, as if it was found late; return the number of that.
+    def write_apart(self, entry: Entry) -> Written:
+        """Make an entry durable in a segment of its own, which gets no more.
 
         Raises:
             NotDurableError: No key seals.
@@ -184,7 +206,7 @@ class Writer:
             raise
         finally:
             self._disk.close(segment.handle)
-        return segment.number
+        return Written(segment.number, [0, len(record)], 0, segment.key.id, 0.0)
 
     def end_segment(self) -> None:
         """Write no more to the segment that is open."""
@@ -196,12 +218,12 @@ class Writer:
                 self.mark_end(segment.number, segment.records)
 
     def mark_end(self, number: int, count: int) -> None:
-        """Have a segment say that it gets no more than `count` records."""
+        """Append the end mark to a segment of `count` records."""
         self._unmarked.append((self._directory / segment_name(number), end_mark(number, count)))
         self.mark_ends()
 
     def mark_ends(self) -> None:
-        """Write the marks that are due; what the disk does not take now is left for the next time."""
+        """Append the end marks that are due; what the disk does not take now is left for the next time."""
         for due in tuple(self._unmarked):
             try:
                 self._disk.extend(*due)
@@ -210,12 +232,6 @@ class Writer:
             except OSError:
                 continue
             self._unmarked.remove(due)
-
-    def _release(self) -> bool:
-        try:
-            return self._ballast.release()
-        except OSError:
-            return False
 
     def _write(self, entries: Sequence[Entry]) -> Written:
         segment = self._segment()
@@ -235,15 +251,14 @@ class Writer:
             took_s = time.perf_counter() - began
             failpoints.hit(failpoints.AFTER_FSYNC)
         except BaseException:
-            # After a failed fsync the kernel calls the pages clean, and a second one would succeed without a write.
             self._cut(segment, trusted=False)
             raise
-        puts = []
-        for number, record in enumerate(records, segment.records):
-            puts.append(Put(segment.size, len(record), number))
-            segment.size += len(record)
+        offsets, first = [segment.size], segment.records
+        for record in records:
+            offsets.append(offsets[-1] + len(record))
+        segment.size = offsets[-1]
         segment.records += len(records)
-        return Written(segment.number, puts, segment.size, segment.key.id, took_s)
+        return Written(segment.number, offsets, first, segment.key.id, took_s)
 
     def _segment(self) -> _Open:
         if self._open is not None and self._open.size >= self._segment_bytes:
@@ -285,15 +300,7 @@ class Writer:
                     self._disk.unlink(self._directory / segment_name(segment.number))
 
 
-log = structlog.get_logger()
-
-# A group fits the ballast, so that it can be saved when the disk is full; a larger call goes alone.
-GROUP_MAX_BYTES = SIZE_BYTES
-# A disk that takes longer for one group is in trouble, and who asks now is better told at once.
-STALLED_S = 2.0
-
-
-class Call(NamedTuple):
+class _Call(NamedTuple):
     """The entries of one call, durable together."""
 
     entries: Sequence[Entry]
@@ -301,34 +308,32 @@ class Call(NamedTuple):
     done: asyncio.Future[None]
 
 
-class Commits:
-    """Calls on their way to the disk, in order."""
+class GroupCommit:
+    """Calls on their way to the disk, in order; on the loop's thread.
+
+    Attributes:
+        size: Bytes of the calls that are not in a group yet.
+    """
 
     def __init__(
         self,
         *,
         hand: Hand,
-        writer: Writer,
+        writer: SegmentWriter,
         index: Index,
-        durable: Callable[[Sequence[Entry], Written], None],
-        refused: Callable[[str], None],
-        stalled: Callable[[str], None],
+        availability: Availability,
+        metrics: SpoolMetrics,
         stalled_s: float,
     ) -> None:
-        """Tell `durable` of each group before its calls end, and `refused` why one was not written.
-
-        While the disk needs longer than `stalled_s` for a group, `stalled` has a word for it, and in the end none.
-        """
         self._hand = hand
         self._writer = writer
         self._index = index
-        self._durable = durable
-        self._refused = refused
-        self._stalled = stalled
+        self._availability = availability
+        self._sync_duration = metrics.spool_fsync_duration
         self._stalled_s = stalled_s
-        self._calls: deque[Call] = deque()
+        self._calls: deque[_Call] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._group: list[Call] = []
+        self._group: list[_Call] = []
         self.size = 0
 
     @property
@@ -336,15 +341,22 @@ class Commits:
         """True when nothing is on its way."""
         return self._task is None
 
-    def put(self, call: Call) -> None:
-        """Take a call; its future ends when it is durable or cannot be made so."""
+    def carries(self, partition: Partition) -> bool:
+        """Tell whether an entry of a partition is on its way."""
+        return any(entry.lane == partition for call in (*self._group, *self._calls) for entry in call.entries)
+
+    def put(self, entries: Sequence[Entry], size: int) -> asyncio.Future[None]:
+        """Take the entries of a call; the future ends when all are durable, or raises `NotDurableError`."""
+        loop = asyncio.get_running_loop()
+        call = _Call(entries, size, loop.create_future())
         self._calls.append(call)
-        self.size += call.size
+        self.size += size
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = loop.create_task(self._run())
+        return call.done
 
     async def finish(self, timeout_s: float) -> None:
-        """Wait so long for what is on its way; who waits longer is told that it is not durable."""
+        """Wait up to `timeout_s` for what is on its way; what takes longer is not durable as far as is known."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
             self._give_up(self._group, STALLED)
@@ -358,9 +370,9 @@ class Commits:
             self._group = []
             self._task = None
 
-    def _next(self) -> list[Call]:
-        """Take what goes together; who gave up waiting before it was begun is left out."""
-        group: list[Call] = []
+    def _next(self) -> list[_Call]:
+        """Take what goes together; a call that was cancelled before it was begun is left out."""
+        group: list[_Call] = []
         size = 0
         while self._calls and (not group or size + self._calls[0].size <= GROUP_MAX_BYTES):
             call = self._calls.popleft()
@@ -370,19 +382,19 @@ class Commits:
                 size += call.size
         return group
 
-    async def _commit(self, group: list[Call]) -> None:
+    async def _commit(self, group: list[_Call]) -> None:
         entries = [entry for call in group for entry in call.entries]
-        watch = asyncio.get_running_loop().call_later(self._stalled_s, self._stalled, STALLED)
+        stall = partial(self._availability.stall, is_stalled=True)
+        watch = asyncio.get_running_loop().call_later(self._stalled_s, stall)
         try:
-            write = partial(self._writer.write, entries, is_first=not self._index.events())
-            written = await self._hand.do(write)
+            written = await self._hand.do(partial(self._writer.write, entries, is_first=not self._index.events()))
         except NotDurableError as exc:
             self._give_up(group, exc.code)
         except Exception as exc:  # noqa: BLE001 - a bug must not leave anybody waiting, nor the next group unwritten
             log.error("worker.spool_failed", code=type(exc).__name__, where=trail(exc))
             _fail(group, "unexpected")
         else:
-            self._durable(entries, written)
+            self._add(entries, written)
             for call in group:
                 if not call.done.done():
                     call.done.set_result(None)
@@ -390,18 +402,25 @@ class Commits:
                 self._give_up([], written.code)
         finally:
             watch.cancel()
-            self._stalled("")
+            self._availability.stall(is_stalled=False)
 
-    def _give_up(self, group: list[Call], code: str) -> None:
-        """Nothing that waits would fare better."""
-        self._refused(code)
+    def _add(self, entries: Sequence[Entry], written: Written) -> None:
+        self._sync_duration.observe(written.sync_s)
+        for entry, place in zip(entries, written.places(self._index, entries), strict=True):
+            self._index.add(entry.lane, place)
+            self._index.active = place.segment
+            self._index.last_ordinal = max(self._index.last_ordinal, entry.ordinal)
+
+    def _give_up(self, group: list[_Call], code: str) -> None:
+        """Refuse what waits as well: it would fail in the same way."""
+        self._availability.refuse(code)
         waiting = list(self._calls)
         self._calls.clear()
         self.size = 0
         _fail(group + waiting, code)
 
 
-def _fail(calls: list[Call], code: str) -> None:
+def _fail(calls: Sequence[_Call], code: str) -> None:
     for call in calls:
         if not call.done.done():
             call.done.set_exception(NotDurableError(code))

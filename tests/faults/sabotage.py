@@ -75,8 +75,8 @@ def reorder_on_drain() -> None:
     """Take what is spooled from its end."""
     peek = Spool.peek
 
-    async def reversed_peek(self: Spool, lane: tuple[str, int], *, most: int, most_bytes: int) -> list[Entry]:
-        return list(reversed(await peek(self, lane, most=most, most_bytes=most_bytes)))
+    async def reversed_peek(self: Spool, partition: tuple[str, int], *, most: int, most_bytes: int) -> list[Entry]:
+        return list(reversed(await peek(self, partition, most=most, most_bytes=most_bytes)))
 
     Spool.peek = reversed_peek  # type: ignore[method-assign]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
+from bridge.spool.disk import Disk
+
 FREE_BYTES = 1 << 40
 
 
-class MemoryDisk:
+class MemoryDisk(Disk):
     """What `Disk` asks for; directories are the prefixes of names."""
 
     def __init__(self, files: dict[Path, bytes]) -> None:

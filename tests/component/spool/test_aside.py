@@ -19,7 +19,7 @@ from bridge.commands.spool import spool
 from bridge.commands.spool_aside import _write
 from bridge.errors import ConfigError
 from bridge.spool.inspect import survey
-from bridge.spool.segment import Lane
+from bridge.spool.segment import Partition
 from tests.audit_lines import audit_lines
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S
@@ -33,7 +33,7 @@ def keys(tmp_path: Path) -> Path:
     return write_key(tmp_path / "keys").parent
 
 
-def ask(directory: Path, verb: str = "set_aside", *, lane: Lane = LANE, name: str = "a", **changes: Any) -> Path:
+def ask(directory: Path, verb: str = "set_aside", *, lane: Partition = LANE, name: str = "a", **changes: Any) -> Path:
     """Leave a request as the command does."""
     path = directory / f"{name}.request"
     asked = {"verb": verb, "lane": lane, "forced": False, "names": [], "actor": "ann", "reason": "too large"}
@@ -49,7 +49,7 @@ def kept_aside(directory: Path) -> list[Path]:
     return files(directory, "set-aside/*.record")
 
 
-async def set_one_aside(kept: Kept, directory: Path, lane: Lane = LANE) -> None:
+async def set_one_aside(kept: Kept, directory: Path, lane: Partition = LANE) -> None:
     ask(directory, lane=lane)
     await kept.tend()
     assert await kept.spool.set_aside(lane, refused=TOO_LARGE)
@@ -235,7 +235,9 @@ async def test_a_record_that_is_put_back_while_others_are_on_their_way_gets_in_n
         calls: list[asyncio.Task[None]] = []
 
         def observe(operation: str) -> None:
-            if operation == "read .segment" and not calls:
+            """Have one on its way while the record is written to a segment again."""
+            if operation == "create .segment":
+                disk.observe = lambda _operation: None
                 loop.call_soon_threadsafe(lambda: calls.append(asyncio.ensure_future(kept.put(7))))
 
         disk.observe = observe
@@ -244,7 +246,7 @@ async def test_a_record_that_is_put_back_while_others_are_on_their_way_gets_in_n
         await kept.tend()
 
         assert calls
-        assert sorted(await kept.head()) == [1, 7]
+        assert await kept.head() == [7, 1]
 
 
 def printed(text: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.spool import recovery
+from bridge.spool import damage
 from bridge.spool.segment import HEAD_BYTES, read_head
 from tests.fault_disk import FaultDisk
 from tests.spooling import LANE, OTHER, an_entry, damaged, files, make_spool, open_spool, ordinals, segments
@@ -180,13 +180,15 @@ async def test_damage_that_comes_while_it_runs_is_left_out_and_counted(tmp_path:
         first, second = ranges_of(content)[1:3]
         path.write_bytes(content[: second[0] - 1] + b"?" + content[second[0] :])
 
-        assert await kept.head() == [1, 3, 4]
-        assert kept.spool.depth(LANE) == 3
+        assert await kept.head() == [1]
+        kept.spool.drop(LANE, 1)
+        assert await kept.head() == [3, 4]
+        assert kept.spool.depth(LANE) == 2
         assert kept.value("corrupt_records_total") == 1
         (copy,) = damaged(tmp_path)
         assert copy.name == f"{path.stem}-{first[0]}-{first[1]}"
 
-        kept.spool.drop(LANE, 3)
+        kept.spool.drop(LANE, 2)
     assert segments(tmp_path) == []
 
 
@@ -197,7 +199,7 @@ async def test_what_was_only_damaged_does_not_keep_a_lane_busy(tmp_path: Path) -
         path.write_bytes(bytes(len(path.read_bytes())))
 
         assert await kept.head() == []
-        assert kept.spool.lanes() == []
+        assert kept.spool.partitions() == []
         assert kept.value("corrupt_records_total") == 2
 
 
@@ -233,7 +235,7 @@ async def test_what_cannot_be_copied_keeps_its_file(tmp_path: Path) -> None:
     assert len(damaged(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("bound", ["DAMAGED_MAX", "DAMAGED_MAX_BYTES"])
+@pytest.mark.parametrize("bound", ["FILES_MAX", "BYTES_MAX"])
 async def test_what_has_no_room_among_the_damaged_stays_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
@@ -245,7 +247,7 @@ async def test_what_has_no_room_among_the_damaged_stays_where_it_is(
     for record in (0, 2):
         raw[record * size + 100] ^= 1
     path.write_bytes(raw)
-    monkeypatch.setattr(recovery, bound, {"DAMAGED_MAX": 1, "DAMAGED_MAX_BYTES": 2 * size - 1}[bound])
+    monkeypatch.setattr(damage, bound, {"FILES_MAX": 1, "BYTES_MAX": 2 * size - 1}[bound])
 
     for _ in range(2):
         async with open_spool(tmp_path) as again:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from bridge.app import Durability
 from bridge.commands.spool_drain import Outcome, Watch
-from bridge.runtime.metrics import IngressMetrics
-from bridge.spool.reader import ORDER_S
+from bridge.spool.store import Held
 from tests.virtual_time import VirtualLoop
 
 PATIENCE_S = 5.0
 
 
-def watch(act: Callable[[IngressMetrics], None], *, after_s: float) -> tuple[Outcome, float]:
-    """Have it watch five events, one segment that cannot be read, and an act; give the outcome and when it came."""
+def watch(first: Held, then: Held, *, after_s: float) -> tuple[Outcome, float]:
+    """Have it watch a spool that holds `first` and, after a while, `then`; give the outcome and when it came."""
     loop = VirtualLoop()
-    metrics = IngressMetrics(CollectorRegistry())
-    metrics.spool_events.set(5)
-    metrics.spool_unread_segments.set(1)
+    spool: Any = SimpleNamespace(held=first)
     parts: Any = SimpleNamespace(
         producer=SimpleNamespace(ready=True),
         known_ids=SimpleNamespace(finished=True),
@@ -32,9 +26,9 @@ def watch(act: Callable[[IngressMetrics], None], *, after_s: float) -> tuple[Out
     )
 
     async def run() -> tuple[Outcome, float]:
-        watched = Watch(cast("Durability", parts), metrics, patience_s=PATIENCE_S, tell=lambda _done, _total: None)
+        watched = Watch(parts, spool, patience_s=PATIENCE_S, show=lambda _done, _total: None)
         began = asyncio.get_running_loop().time()
-        asyncio.get_running_loop().call_later(after_s, act, metrics)
+        asyncio.get_running_loop().call_later(after_s, setattr, spool, "held", then)
         await watched.run(asyncio.Event())
         return watched.outcome, asyncio.get_running_loop().time() - began
 
@@ -44,19 +38,25 @@ def watch(act: Callable[[IngressMetrics], None], *, after_s: float) -> tuple[Out
         loop.close()
 
 
-def test_what_cannot_be_read_is_left_and_fails_it() -> None:
-    outcome, took_s = watch(lambda metrics: metrics.spool_events.set(0), after_s=1)
+def test_it_ends_when_nothing_is_left() -> None:
+    outcome, took_s = watch(Held(5, 0, 0, 0), Held(0, 0, 0, 0), after_s=1)
 
-    assert (outcome.drained, outcome.left, outcome.unread, outcome.is_complete) == (5, 0, 1, False)
-    assert took_s == pytest.approx(ORDER_S + PATIENCE_S, abs=1)
+    assert (outcome.drained, outcome.left, outcome.is_complete) == (5, 0, True)
+    assert took_s == pytest.approx(1, abs=1)
 
 
-def test_what_can_be_read_again_completes_it() -> None:
-    def heal(metrics: IngressMetrics) -> None:
-        metrics.spool_events.set(0)
-        metrics.spool_unread_segments.set(0)
+def test_it_ends_when_nothing_moves() -> None:
+    outcome, took_s = watch(Held(5, 0, 0, 0), Held(2, 0, 0, 0), after_s=1)
 
-    outcome, took_s = watch(heal, after_s=ORDER_S)
+    assert (outcome.drained, outcome.left, outcome.is_complete) == (3, 2, False)
+    assert took_s == pytest.approx(1 + PATIENCE_S, abs=1)
 
-    assert (outcome.drained, outcome.unread, outcome.is_complete) == (5, 0, True)
-    assert took_s == pytest.approx(ORDER_S, abs=1)
+
+@pytest.mark.parametrize("kept", [Held(0, 1, 0, 0), Held(0, 0, 1, 0), Held(0, 0, 0, 1)])
+def test_what_cannot_be_opened_or_read_is_left_and_fails_it(kept: Held) -> None:
+    """Nothing of that comes back while this process runs, so nothing is waited for."""
+    outcome, took_s = watch(kept._replace(events=5), kept, after_s=1)
+
+    assert (outcome.locked, outcome.damaged, outcome.unread) == kept[1:]
+    assert (outcome.drained, outcome.left, outcome.is_complete) == (5, 0, False)
+    assert took_s == pytest.approx(1, abs=1)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bridge.errors import NotDurableError
-from bridge.spool.segment import Lane, segment_bytes
+from bridge.spool.segment import Partition, segment_bytes
 from tests.fault_disk import FaultDisk
 from tests.spooling import ALL, Kept, an_entry, make_spool, ordinals, write_key
 
-LANES: list[Lane] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.v1", 1), ("drx.accounts.v1", 0)]
+LANES: list[Partition] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.v1", 1), ("drx.accounts.v1", 0)]
 # Small, so that a handful of records fills a segment, and some more the whole.
 CAPACITY_BYTES = 1_500_000
 PAYLOAD_BYTES = 30_000
@@ -36,8 +36,8 @@ class SpoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.directory = Path(tempfile.mkdtemp(prefix="drx-spool-"))
-        self.waiting: dict[Lane, list[int]] = defaultdict(list)
-        self.dropped: dict[Lane, list[int]] = defaultdict(list)
+        self.waiting: dict[Partition, list[int]] = defaultdict(list)
+        self.dropped: dict[Partition, list[int]] = defaultdict(list)
         self.next = 1
         self.unmarked = 0
         self.key = 1
@@ -55,12 +55,12 @@ class SpoolMachine(RuleBasedStateMachine):
         assert kept.spool.code == ""
         return kept
 
-    def _found(self, lane: Lane) -> list[int]:
+    def _found(self, lane: Partition) -> list[int]:
         """Tell what was found, also what the disk gave back a little later."""
         return sorted(ordinals(entry for entry in self.kept.found if entry.lane == lane))
 
     @rule(places=st.lists(st.sampled_from(LANES), min_size=1, max_size=4))
-    def append(self, places: list[Lane]) -> None:
+    def append(self, places: list[Partition]) -> None:
         """All of a call are there, or none."""
         numbers = range(self.next, self.next + len(places))
         self.next += len(places)
@@ -76,7 +76,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.waiting[lane].append(number)
 
     @rule(lane=st.sampled_from(LANES), count=st.integers(1, 6))
-    def drop(self, lane: Lane, count: int) -> None:
+    def drop(self, lane: Partition, count: int) -> None:
         """Acknowledge from the head."""
         count = min(count, len(self.waiting[lane]))
 
@@ -143,7 +143,7 @@ class SpoolMachine(RuleBasedStateMachine):
         spool = self.kept.spool
         # Without its mark nobody can tell whether a file lost its end, so that counts.
         self.unmarked += len(spool._writer._unmarked)
-        os.close(spool._premises._lock or 0)
+        os.close(spool._directory._lock or 0)
         for hand in (spool._writing, spool._reading):
             hand.end()
         self.kept = self._open(read_failures)
@@ -169,7 +169,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert self.kept.value("torn_tails_total") == self.kept.value("unread_segments") == 0
         assert self.kept.value("events") == sum(map(len, self.waiting.values()))
 
-    def _peek(self, lane: Lane) -> list[int]:
+    def _peek(self, lane: Partition) -> list[int]:
         return ordinals(self._run(self.kept.spool.peek(lane, most=ALL, most_bytes=ALL * 1000)))
 
     def teardown(self) -> None:

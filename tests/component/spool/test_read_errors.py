@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.runtime.lifecycle import background, unless
-from bridge.spool import store
-from bridge.spool.recovery import BATCH, PROMPT_ATTEMPTS
+from bridge.runtime.lifecycle import unless
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S, until
-from tests.spooling import LANE, OTHER, an_entry, damaged, make_spool, open_spool, ordinals, segments
+from tests.spooling import LANE, OTHER, Kept, an_entry, damaged, make_spool, open_spool, ordinals, segments
 
 # Nobody waits for as long as this, and not at all.
 LONG_S, NOT_S = 1000.0, 0.0
@@ -40,18 +36,32 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in segments(directory)}
 
 
-async def test_what_passes_within_a_start_costs_nothing(tmp_path: Path, disk: FaultDisk) -> None:
+def heal(disk: FaultDisk) -> None:
+    disk.unreadable = lambda _path, _start, _end: False
+
+
+async def assert_all_is_found(directory: Path, expected: list[int]) -> None:
+    """Start again on a disk that is well: what was missing is there, and nothing was damaged."""
+    async with open_spool(directory) as again:
+        assert await again.head() == ordinals(again.found) == expected
+        assert again.value("unread_segments") == 0
+        assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
+        again.spool.drop(LANE, len(expected))
+    assert segments(directory) == []
+
+
+@pytest.mark.parametrize("failures", [1, 3, 9])
+async def test_what_passes_within_a_start_costs_nothing(tmp_path: Path, disk: FaultDisk, failures: int) -> None:
     await fill(tmp_path, [1, 2], [3, 4])
-    disk.read_failures = 3
+    disk.read_failures = failures
 
     async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as again:
-        assert await again.head() == [1, 2, 3, 4]
-        assert sorted(ordinals(again.found)) == [1, 2, 3, 4]
+        assert await again.head() == ordinals(again.found) == [1, 2, 3, 4]
         assert again.value("unread_segments") == 0
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
 
 
-async def test_segments_that_cannot_be_read_are_left_as_they_are_until_they_can(
+async def test_segments_that_cannot_be_read_are_left_as_they_are_until_the_next_start(
     tmp_path: Path, disk: FaultDisk
 ) -> None:
     await fill(tmp_path, [1, 2], [3, 4])
@@ -60,116 +70,64 @@ async def test_segments_that_cannot_be_read_are_left_as_they_are_until_they_can(
 
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
         await again.put(9, lane=OTHER)
+        again.spool.drop(OTHER, 1)
         await again.tend()
         assert (again.spool.code, again.found) == ("", [])
         assert again.value("unread_segments") == 2
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
-        assert contents(tmp_path).items() >= before.items()
-        assert damaged(tmp_path) == []
-
-        disk.unreadable = lambda _path, _start, _end: False
-        await again.tend()
-        assert await again.head() == ordinals(again.found) == [1, 2, 3, 4]
-        assert again.value("unread_segments") == 0
-        assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
-        again.spool.drop(LANE, 4)
-        again.spool.drop(OTHER, 1)
-    assert segments(tmp_path) == []
+    assert (contents(tmp_path), damaged(tmp_path)) == (before, [])
+    await assert_all_is_found(tmp_path, [1, 2, 3, 4])
 
 
-async def test_a_disk_that_goes_on_failing_is_asked_less_often(tmp_path: Path, disk: FaultDisk) -> None:
-    """Each look at it keeps it busy, and may take long."""
-    await fill(tmp_path, [1])
-    looks = 0
-
-    def unreadable(_path: Path, _start: int, _end: int) -> bool:
-        nonlocal looks
-        looks += 1
-        return True
-
-    disk.unreadable = unreadable
-    async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
-        counts = []
-        for _ in range(2 * PROMPT_ATTEMPTS):
-            await again.tend()
-            counts.append(looks)
-
-        assert counts[PROMPT_ATTEMPTS - 1] < counts[PROMPT_ATTEMPTS] == counts[-1]
+async def failing_start(directory: Path, disk: FaultDisk) -> tuple[Kept, asyncio.Task[None]]:
+    """Begin a start that does not get on for what the disk does not give back."""
+    kept = make_spool(directory, disk=disk, order_s=LONG_S)
+    opening = asyncio.create_task(kept.spool.open(kept.found.append))
+    await until(lambda: kept.value("unread_segments") > 0)
+    return kept, opening
 
 
-async def test_nothing_overtakes_what_a_segment_may_hold_that_cannot_be_read(tmp_path: Path, disk: FaultDisk) -> None:
+async def test_a_start_keeps_order_behind_what_cannot_be_read(tmp_path: Path, disk: FaultDisk) -> None:
     await fill(tmp_path, [1], [2, 3], [4])
     middle = segments(tmp_path)[1]
     disk.unreadable = lambda path, _start, _end: path == middle
+    kept, opening = await failing_start(tmp_path, disk)
 
-    async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as again:
-        await again.put(5)
-        assert await again.head() == [1]
+    assert await kept.head() == []
+    with pytest.raises(NotDurableError, match="not_open"):
+        await kept.put(5)
+    heal(disk)
+    await opening
+    await kept.put(5)
+    assert await kept.head() == [1, 2, 3, 4, 5]
+    await kept.spool.close()
 
-        disk.unreadable = lambda _path, _start, _end: False
-        await again.tend()
-        assert await again.head() == [1, 2, 3, 4, 5]
 
-
-async def test_nothing_overtakes_either_when_the_start_itself_took_long(
+async def test_a_start_goes_on_when_that_takes_too_long(
     tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fill(tmp_path, [1], [2])
-    first, second = segments(tmp_path)
+    """Or one bad sector would keep everything that is intact from being delivered."""
+    await fill(tmp_path, [1, 2], [3, 4], [5])
+    first, second, _ = segments(tmp_path)
     loop = asyncio.get_running_loop()
     late_s, time = 0.0, loop.time
-    read: set[Path] = set()
+    reads: list[Path] = []
 
     def take_long(path: Path, _start: int, _end: int) -> bool:
         nonlocal late_s
-        late_s += 2 * LONG_S
-        read.add(path)
-        return path == first
+        if path == first:
+            late_s += LONG_S / 5
+            reads.append(path)
+        return path in {first, second}
 
     disk.unreadable = take_long
     monkeypatch.setattr(loop, "time", lambda: time() + late_s)
 
     async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as again:
-        assert read == {first, second}
-        assert await again.head() == []
-
-
-async def test_entries_are_taken_again_while_the_disk_takes_long_to_read(
-    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What has filled the spool is delivered meanwhile."""
-    monkeypatch.setattr(store, "RETRY_S", 0.01)
-    await fill(tmp_path, [1])
-    disk.unreadable = lambda _path, _start, _end: True
-
-    async with asyncio.timeout(HANG_S), open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
-        disk.unreadable = lambda _path, _start, _end: False
-        with disk.hanging_reads() as hanging:
-            async with background(again.spool, drain_timeout_s=HANG_S):
-                await hanging.wait()
-                taken = 0
-                while not again.spool.code:
-                    with contextlib.suppress(NotDurableError):
-                        await again.spool.append([an_entry(taken, lane=OTHER, payload=bytes(100_000))])
-                        taken += 1
-                assert again.spool.code == "full"
-                again.spool.drop(OTHER, taken)
-                await until(lambda: not again.spool.code)
-
-
-async def test_in_the_end_what_can_be_read_gets_on_and_the_rest_comes_late(tmp_path: Path, disk: FaultDisk) -> None:
-    """Or one bad sector would keep everything that is intact from being delivered."""
-    await fill(tmp_path, [1, 2], [3, 4])
-    first = segments(tmp_path)[0]
-    disk.unreadable = lambda path, _start, _end: path == first
-
-    async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
-        assert await again.head() == [3, 4]
-
-        disk.unreadable = lambda _path, _start, _end: False
-        await again.tend()
-        again.spool.drop(LANE, 2)
-        assert await again.head() == [1, 2]
+        assert late_s >= LONG_S
+        assert len(reads) >= 6
+        assert await again.head() == [5]
+        assert again.value("unread_segments") == 2
 
 
 async def test_sectors_that_cannot_be_read_keep_back_their_records_only(tmp_path: Path, disk: FaultDisk) -> None:
@@ -187,14 +145,8 @@ async def test_sectors_that_cannot_be_read_keep_back_their_records_only(tmp_path
         await again.tend()
         assert again.value("unread_segments") == 1
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
-        assert (contents(tmp_path), damaged(tmp_path)) == (before, [])
-
-        disk.unreadable = lambda _path, _start, _end: False
-        await again.tend()
-        assert await again.head() == missing
-        again.spool.drop(LANE, len(missing))
-        assert again.value("unread_segments") == again.value("corrupt_records_total") == 0
-    assert segments(tmp_path) == []
+    assert (contents(tmp_path), damaged(tmp_path)) == (before, [])
+    await assert_all_is_found(tmp_path, missing)
 
 
 async def test_an_end_that_cannot_be_read_is_not_taken_for_an_unfinished_write(tmp_path: Path, disk: FaultDisk) -> None:
@@ -207,26 +159,34 @@ async def test_an_end_that_cannot_be_read_is_not_taken_for_an_unfinished_write(t
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
         assert (again.value("torn_tails_total"), path.stat().st_size) == (0, size)
 
-        disk.unreadable = lambda _path, _start, _end: False
-        await again.tend()
+    heal(disk)
+    async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
         assert await again.head() == list(range(59))
         assert (again.value("torn_tails_total"), again.value("corrupt_records_total")) == (1, 0)
 
 
 async def test_a_record_that_the_disk_does_not_give_back_now_is_waited_for(tmp_path: Path, disk: FaultDisk) -> None:
     async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as kept:
-        await kept.put(1, 2, 3)
-        disk.read_failures = 1
-        assert await kept.head() == []
+        await kept.put(1)
+        end = segments(tmp_path)[0].stat().st_size
+        await kept.put(2, 3)
+        await kept.put(4, lane=OTHER)
+        disk.unreadable = lambda _path, start, _end: start < end
+        for _ in range(2):
+            assert (await kept.head(), await kept.head(OTHER)) == ([], [4])
+
+        heal(disk)
         assert await kept.head() == [1, 2, 3]
         assert kept.value("corrupt_records_total") == 0
 
 
-async def test_a_record_that_the_disk_keeps_for_itself_is_left_for_later(tmp_path: Path, disk: FaultDisk) -> None:
+async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start(
+    tmp_path: Path, disk: FaultDisk
+) -> None:
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as kept:
         for number in range(5):
             await kept.spool.append([an_entry(number, payload=bytes(1000))])
-        second = (path := segments(tmp_path)[0]).stat().st_size // 5
+        second = segments(tmp_path)[0].stat().st_size // 5
         disk.unreadable = lambda _path, start, _end: second <= start < 3 * second
         assert await kept.head() == [0]
         kept.spool.drop(LANE, 1)
@@ -234,15 +194,8 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_for_later(tmp_pat
         kept.spool.drop(LANE, 2)
         await kept.tend()
         assert (kept.value("unread_segments"), kept.value("corrupt_records_total")) == (1, 0)
-        assert path.exists()
-
-        disk.unreadable = lambda _path, _start, _end: False
-        await kept.tend()
-        assert await kept.head() == [1, 2]
-        assert ordinals(kept.found) == [1, 2]
-        assert kept.value("unread_segments") == 0
-        kept.spool.drop(LANE, 2)
-    assert segments(tmp_path) == []
+        assert kept.spool.code == ""
+    await assert_all_is_found(tmp_path, [1, 2])
 
 
 async def test_what_was_read_wrongly_once_is_no_damage(tmp_path: Path) -> None:
@@ -269,7 +222,7 @@ async def test_damage_is_not_copied_as_long_as_it_cannot_be_read(tmp_path: Path,
         await again.tend()
         assert (damaged(tmp_path), path.read_bytes()) == ([], spoilt)
 
-        disk.unreadable = lambda _path, _start, _end: False
+        heal(disk)
         await again.tend()
         (copy,) = damaged(tmp_path)
         assert copy.read_bytes() == spoilt[: len(copy.read_bytes())]
@@ -319,74 +272,38 @@ async def test_a_start_that_is_cut_off_removes_nothing(tmp_path: Path, disk: Fau
         assert await again.head() == list(range(50))
 
 
-async def test_a_segment_stays_while_the_rest_of_it_is_entered(tmp_path: Path, disk: FaultDisk) -> None:
-    """What was readable of it is acknowledged at that moment."""
-    async with open_spool(tmp_path) as killed:
-        for number in range(30):
-            await killed.spool.append([an_entry(number, payload=bytes(1000))])
-        (segment,) = segments(tmp_path)
-        as_it_is = segment.read_bytes()
-    segment.write_bytes(as_it_is)  # without an end mark
-    disk.unreadable = lambda _path, start, end: start < SECTOR.stop and end > SECTOR.start
-    loop = asyncio.get_running_loop()
-    dropped = threading.Event()
-
-    async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
-        known = await again.head()
-
-        def drop() -> None:
-            again.spool.drop(LANE, len(known))
-            dropped.set()
-
-        def acknowledge(operation: str) -> None:
-            if operation == "extend .segment" and not dropped.is_set():  # by its end mark
-                loop.call_soon_threadsafe(drop)
-                dropped.wait()
-
-        disk.observe = acknowledge
-        disk.unreadable = lambda _path, _start, _end: False
-        await again.tend()
-
-        assert dropped.is_set()
-        assert sorted(known + await again.head()) == list(range(30))
-
-
-async def test_nothing_overtakes_while_a_segment_is_entered_that_can_be_read_again(
+async def test_a_start_that_is_cut_off_while_it_waits_for_the_disk_removes_nothing(
     tmp_path: Path, disk: FaultDisk
 ) -> None:
-    await fill(tmp_path, list(range(2 * BATCH + 1)), [10_000])
+    await fill(tmp_path, [1], [2])
+    before = contents(tmp_path)
     first = segments(tmp_path)[0]
     disk.unreadable = lambda path, _start, _end: path == first
+    kept, opening = await failing_start(tmp_path, disk)
+    opening.cancel()
+    await asyncio.wait({opening})
+    await kept.spool.close()
 
-    async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as again:
-        disk.unreadable = lambda _path, _start, _end: False
-        tending = asyncio.create_task(again.tend())
-        handed: list[int] = []
-        while not tending.done() or again.spool.depth(LANE):
-            head = await again.head()
-            again.spool.drop(LANE, len(head))
-            handed += head
-            await asyncio.sleep(0)
-        await tending
-
-    assert handed == [*range(2 * BATCH + 1), 10_000]
+    assert contents(tmp_path) == before
+    await assert_all_is_found(tmp_path, [1, 2])
 
 
 async def test_nothing_overtakes_in_a_spool_that_opens_late(tmp_path: Path, disk: FaultDisk) -> None:
     await fill(tmp_path, [1], [2])
-    first = segments(tmp_path)[0]
-    disk.unreadable = lambda path, _start, _end: path == first
+    second = segments(tmp_path)[1]
+    disk.unreadable = lambda path, _start, _end: path == second
     kept = make_spool(tmp_path, disk=disk, order_s=LONG_S)
     async with open_spool(tmp_path):  # another process has it
         await kept.spool.open(kept.found.append)
         assert kept.spool.code == "locked"
 
     opening = asyncio.create_task(kept.tend())
-    early = []
-    while not opening.done():
-        early += await kept.head()
-        await asyncio.sleep(0)
+    async with asyncio.timeout(HANG_S):
+        while not kept.value("unread_segments"):
+            assert await kept.head() == []
+            await asyncio.sleep(0)
+    assert (await kept.head(), ordinals(kept.found)) == ([], [1])
+    heal(disk)
     await opening
+    assert await kept.head() == ordinals(kept.found) == [1, 2]
     await kept.spool.close()
-
-    assert (early, ordinals(kept.found)) == ([], [2])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.spool.disk import LocalDisk, is_locked
+from bridge.spool.disk import Disk, is_locked
 from bridge.spool.segment import Entry
 from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, make_spool, open_spool, ordinals, segments
 
@@ -47,7 +47,7 @@ async def test_what_is_dropped_does_not_come_back(tmp_path: Path) -> None:
         kept.spool.drop(LANE, 2)
         kept.spool.drop(OTHER, 1)
         assert await kept.head() == [3]
-        assert sorted(kept.spool.lanes()) == [OTHER, LANE]
+        assert sorted(kept.spool.partitions()) == [OTHER, LANE]
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3, 11]
@@ -57,7 +57,7 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
         kept.spool.drop(LANE, 2)
-        assert kept.spool.lanes() == []
+        assert kept.spool.partitions() == []
         await kept.tend()
         await kept.put(3)
         assert len(segments(tmp_path)) == 1
@@ -81,6 +81,7 @@ async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_p
         again.spool.drop(LANE, again.spool.depth(LANE))
 
     await again.spool.open(found)
+    again.spool.drop(LANE, again.spool.depth(LANE))
     await again.spool.close()
 
     assert ordinals(again.found) == list(range(1000))
@@ -204,7 +205,7 @@ async def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
     """A bridge that starts while somebody asks for the status would do without its spool at first."""
     async with open_spool(tmp_path):
         assert is_locked(tmp_path)
-    disk, stop = LocalDisk(), threading.Event()
+    disk, stop = Disk(), threading.Event()
 
     def look() -> int:
         looks = 0
