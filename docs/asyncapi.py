@@ -23,28 +23,28 @@ AVRO = "application/vnd.apache.avro;version=1.12.0"
 BINDING = "0.5.0"
 HEADERS: Mapping[str, str] = {
     "ce_specversion": "CloudEvents 1.0, binary mode",
-    "ce_id": "id of the event; with ce_source it identifies the event, so that a repeated record can be told",
+    "ce_id": "id of the event; with ce_source it identifies the event and its repeats",
     "ce_source": "configured name of the sender",
     "ce_type": "type of the event",
     "ce_subject": "the record's key",
-    "ce_time": "when it happened at the source, RFC 3339 with Z; of an unrecognized delivery, its receipt",
-    "content-type": "of the value",
+    "ce_time": "when it happened at the source, RFC 3339 with Z; for an unrecognized delivery, its receipt",
+    "content-type": "content type of the value",
     "traceparent": "W3C Trace Context",
     "drx_received_at": "receipt of the delivery, RFC 3339 with Z",
     "drx_key_slot": "slot of the secret that verified the delivery",
     "drx_body_sha256": "SHA-256 of the received body, lower-case hex",
     "drx_schema": "full name of the record in the value",
     "drx_ordinal": "<instance>:<number>; the number rises in the order of acceptance by that instance",
-    "drx_reason": "why the delivery is no event",
+    "drx_reason": "why the delivery is not a valid event",
 }
 CHANNELS: Mapping[str, tuple[str, str]] = {
     PRESCRIPTIONS_TOPIC: (
         "Every event about a prescription, all types, in one order per key.",
-        "Prescription id; req:<request id> of a renewal or change request that names no prescription.",
+        "Prescription id; req:<request id> for a renewal or change request that names no prescription.",
     ),
-    ACCOUNTS_TOPIC: ("News of prescribers and accounts.", "Prescriber id; account id of a system.ping."),
+    ACCOUNTS_TOPIC: ("Events about prescribers and accounts.", "Prescriber id; account id for a system.ping."),
     UNRECOGNIZED_TOPIC: (
-        "Genuine deliveries that are no event: exact bytes and why. They may say anything: keep it under its own ACL.",
+        "Genuine deliveries that are not valid events: exact bytes, unchecked, and the reason. Needs its own ACL.",
         "Prescription id if it could be read, else the webhook id.",
     ),
 }

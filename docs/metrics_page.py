@@ -13,17 +13,17 @@ _FILE = Path(__file__).with_name("metrics.yaml")
 _PROCESSES = {
     "ingress": "The ingress, `drx-bridge serve`",
     "consumer": "Every consumer, `drx-consumer run NAME`",
-    "read_model": "The consumer `read_model` besides",
+    "read_model": "In addition, the consumer `read_model`",
 }
 _TITLE = """# Metrics
 
-`/metrics` of the management port, as text or OpenMetrics by `Accept`. Labels say only what is listed; nothing that is
-sent makes a new series, and a process has less than 1,500. Times are in seconds, sizes in bytes, moments in Unix
-seconds. Histograms are classic ones, with the edges of the objectives among their buckets; Prometheus can store them as
-native histograms with custom buckets (`convert_classic_histograms_to_nhcb`).
+`/metrics` on the management port serves text or OpenMetrics, depending on `Accept`. Labels have only the listed values;
+requests never create new series, and a process has fewer than 1,500. Durations are in seconds, sizes in bytes, times in
+Unix seconds. Histograms are classic ones whose buckets include the thresholds of the objectives; Prometheus can store
+them as native histograms with custom buckets (`convert_classic_histograms_to_nhcb`).
 
-The rules made of them are in [`rules.yaml`](../helm/drx-bridge/files/rules.yaml), a rule file for any Prometheus; each
-alert has [a page](runbooks).
+The alert rules are in [`rules.yaml`](../helm/drx-bridge/files/rules.yaml), a rule file for any Prometheus; each alert
+has [a runbook](runbooks/README.md).
 """
 
 
@@ -43,11 +43,11 @@ def metrics_page() -> str:
             f"## {title}\n\n| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n{''.join(rows)}"
         )
     sets = "".join(f"| {name} | {_values(values)} |\n" for name, values in whole["sets"].items())
-    parts.append(f"## What labels say\n\n| set | values |\n|---|---|\n{sets}")
+    parts.append(f"## Values of labels\n\n| set | values |\n|---|---|\n{sets}")
     libraries = ", ".join(f"`{name}`" for name in whole["libraries"])
-    parts.append(f"## Of the client library\n\nEvery process has {libraries}; they have no prefix of ours.\n")
+    parts.append(f"## From the client library\n\nEvery process has {libraries}, without the prefix.\n")
     absent = "".join(f"- `{each['name']}`: {each['why']}\n" for each in whole["absent"])
-    parts.append(f"## What there is not, and why\n\n{absent}")
+    parts.append(f"## Metrics that do not exist, and why\n\n{absent}")
     return "\n".join(parts)
 
 

@@ -18,57 +18,57 @@ Document = dict[str, Any]
 REFERENCE = "#/components/schemas/"
 # What each refusal means to the sender that gets it.
 REFUSALS: Mapping[str, str] = {
-    "malformed_http": "the bytes are no HTTP request",
+    "malformed_http": "the bytes are not a valid HTTP request",
     "signature_missing": "webhook-id, webhook-timestamp or webhook-signature is missing",
-    "header_duplicated": "one of these three is there twice",
+    "header_duplicated": "one of these three headers is repeated",
     "id_malformed": "webhook-id is not 1 to 200 printable ASCII characters without space",
     "timestamp_malformed": "webhook-timestamp is not 1 to 12 digits",
-    "signature_malformed": "webhook-signature is too long or holds too many elements",
-    "signature_mismatch": "no element is the signature of these bytes by a secret in force, or the text is ambiguous; "
+    "signature_malformed": "webhook-signature is too long or has too many elements",
+    "signature_mismatch": "no element is a signature of these bytes with a valid secret, or the text is ambiguous; "
     "also for an unknown source",
     "timestamp_stale": "genuine, but the timestamp is older than the tolerance",
     "timestamp_future": "genuine, but the timestamp is ahead of ours by more than the tolerance",
     "not_found": "there is nothing at this path",
-    "method_not_allowed": "deliveries are POSTed",
+    "method_not_allowed": "only POST is allowed",
     "body_too_large": "the body is over the limit",
-    "content_type": "the content type is not application/json (charset=utf-8 may be said)",
+    "content_type": "the content type is not application/json (with or without charset=utf-8)",
     "content_encoding": "the body is compressed; the signed bytes must be the received bytes",
 }
-# Why a delivery was set aside.
+# Why a delivery was parked.
 REASONS: Mapping[str, str] = {
-    "malformed_json": "not one JSON object that every reader reads alike",
+    "malformed_json": "not one JSON object in strict form (a duplicate key, for example)",
     "unknown_type": "not one of the types of the contract",
     "environment_mismatch": "not the environment of the source",
-    "unusable": "a required field is missing, a field has the wrong type, or no key can be made",
+    "unusable": "a required field is missing, a field has the wrong type, or there is no usable key",
     "id_conflict": "the id was used before with another body; the first one stands",
-    "unexpected": "a fault of the bridge",
+    "unexpected": "a bug in the bridge",
 }
-# Why nothing could be made durable; the sender keeps the delivery and tries again.
+# Why nothing could be made durable; the sender keeps the delivery and retries.
 UNAVAILABLE: Mapping[str, str] = {
-    "admission_full": "too many deliveries are under way",
+    "admission_full": "too many deliveries are in progress",
     "deadline": "neither Kafka nor the disk confirmed in time; the record may still appear",
-    "handshake_failed": "a broker takes connections but gives no session",
-    "kafka_unavailable": "no broker can be written to, and the spool takes nothing",
+    "handshake_failed": "a broker accepts connections, but the handshake fails",
+    "kafka_unavailable": "no broker can be written to, and the spool accepts nothing",
     "not_authorized": "the brokers refuse our user",
-    "outcome_unknown": "the connection ended amid a write; the record may have been written",
+    "outcome_unknown": "the connection ended during a write; the record may have been written",
     "queue_full": "too many records wait for Kafka or the disk",
     "record_refused": "Kafka refuses this record",
-    "record_too_large": "the record is larger than the topic takes",
+    "record_too_large": "the record is larger than the topic accepts",
     "schema_ids_unknown": "no schema registry has been reached since the start",
-    "shutting_down": "this process is ending",
-    "spool_full": "earlier events are on disk, and there is no room behind them",
-    "spool_unavailable": "earlier events are on disk, which cannot be written to now",
+    "shutting_down": "the process is shutting down",
+    "spool_full": "earlier events are spooled, and there is no room for more",
+    "spool_unavailable": "earlier events are spooled, and the disk cannot be written to now",
     "topic_missing": "the topic does not exist",
-    "unexpected": "a fault of the bridge",
-    "unreachable": "no broker takes a connection",
+    "unexpected": "a bug in the bridge",
+    "unreachable": "no broker accepts a connection",
 }
 _META: Document = {
     "title": "drx-bridge",
     "version": version("drx-bridge"),
     "description": "Signed webhooks in, Kafka records out. Signatures are those of Standard Webhooks 1.0.0.\n\n"
-    "The body schemas say what native DRx sends. The bridge is lenient where nothing is lost: an unknown member is "
-    "kept in `extensions`, a word outside an enum becomes `UNKNOWN` and is kept beside it. What does not fit otherwise "
-    "is parked, never refused. `x-phi` is the class of health information: D identifies a person, L is linked to one.",
+    "The body schemas describe what native DRx sends. The bridge is lenient where nothing is lost: an unknown member "
+    "is kept in `extensions`, a word outside an enum becomes `UNKNOWN` and is kept beside it. Any other mismatch is "
+    "parked, never refused. `x-phi` is the class of health information: D identifies a person, L is linked to one.",
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 
@@ -94,12 +94,12 @@ def _server(text: str, port: int) -> Document:
 
 def _delivery() -> Document:
     written = _answer(
-        "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` was there before.",
+        "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` already was.",
         *("Accepted", "Duplicate"),
     )
     kept = _answer(
-        "`spooled`: durable on the bridge's disk, and on its way to Kafka. `parked`: genuine and durable, but no event;"
-        " it is kept byte for byte. Send neither again.",
+        "`spooled`: durable on the bridge's disk; it will be delivered to Kafka. `parked`: genuine and durable, but "
+        "not a valid event; it is kept byte for byte. Do not send either again.",
         *("Spooled", "Parked"),
     )
     again = f"Nothing is durable yet. Send the same delivery again after `Retry-After`. Codes:{_codes(UNAVAILABLE)}"
@@ -117,7 +117,7 @@ def _delivery() -> Document:
             str(STATUS["accepted"]): written,
             str(STATUS["parked"]): kept,
             **_refusals(),
-            "500": _answer("A fault of the bridge before anything was durable. Send it again.", "Unavailable"),
+            "500": _answer("A bug in the bridge before anything was durable. Send the delivery again.", "Unavailable"),
             str(STATUS["unavailable"]): {**_answer(again, "Unavailable"), "headers": {"Retry-After": wait}},
         },
     }
@@ -128,13 +128,22 @@ def _parameters() -> list[Document]:
         schema = {"type": "string", **({"pattern": f"^{pattern}$"} if pattern else {})}
         return {"name": name, "in": "header", "required": required, "description": text, "schema": schema}
 
-    an_id = "The same on every attempt; nowhere a `.`, 1 to 12 digits, and another `.` or the end."
+    an_id = "The same on every attempt; no `.` followed by 1 to 12 digits and another `.` or the end."
     return [
-        {"name": "source", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Its name."},
+        {
+            "name": "source",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "description": "Name of the source.",
+        },
         header("webhook-id", an_id, _pattern(signatures._is_id)),  # noqa: SLF001 - the one truth
         header("webhook-timestamp", "Unix seconds of this attempt.", _pattern(signatures._is_timestamp)),  # noqa: SLF001 - as above
-        header("webhook-signature", "`v1,<base64>` (HMAC-SHA256) or `v1a,<base64>` (ed25519); several by a space."),
-        header("traceparent", "W3C Trace Context; goes on in the records.", required=False),
+        header(
+            "webhook-signature",
+            "`v1,<base64>` (HMAC-SHA256) or `v1a,<base64>` (ed25519); several are separated by a space.",
+        ),
+        header("traceparent", "W3C Trace Context; copied to the records.", required=False),
     ]
 
 
@@ -192,14 +201,14 @@ def _answers() -> Document:
 
 
 def _probes() -> dict[str, tuple[str, Document]]:
-    ready = "An event can be made durable now, be it on disk only (`degraded`), and the process is not ending."
+    ready = "An event can be made durable now, if only on disk (`degraded`), and the process is not shutting down."
     text = {"schema": {"type": "string"}}
     metrics = {"description": "The metrics.", "content": {"text/plain": text, "application/openmetrics-text": text}}
     return {
-        "/livez": ("Is the process alive", {"200": _answer("It is. Kafka has no part in this.", "Alive")}),
+        "/livez": ("Is the process alive", {"200": _answer("It is; Kafka is not checked.", "Alive")}),
         "/readyz": (
             "May it get traffic",
-            {"200": _answer(ready, "Readiness"), "503": _answer("Not now; the checks say why.", "Readiness")},
+            {"200": _answer(ready, "Readiness"), "503": _answer("Not ready; the checks say why.", "Readiness")},
         ),
         "/metrics": ("What it counts, for Prometheus", {"200": metrics}),
     }

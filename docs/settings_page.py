@@ -16,8 +16,8 @@ NAME = "<NAME>"
 FILE = config_variable(Settings)
 INTRO = f"""# Settings
 
-`drx-bridge` reads its settings once, at the start. The environment wins over the TOML file that `{FILE}`
-names, and the file over the defaults. `__` separates the levels; the same names in lower case are the keys in TOML:
+`drx-bridge` reads its settings once, at start. The environment overrides the TOML file named by `{FILE}`, and the
+file overrides the defaults. `__` separates the levels; the same names in lower case are the keys in TOML:
 
 ```toml
 [http]
@@ -30,24 +30,24 @@ secrets_dir = "/etc/drx-bridge/secrets/drx"
 ```
 
 An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting.
-`drx-bridge config` shows the values in force, `drx-bridge doctor` whether one can work with them. Lists and tables
-(`{PREFIX}KAFKA__ROUTES`) are JSON in the environment. No setting holds a secret: those with `FILE` or `DIR` in their
-name say where it is.
+`drx-bridge config` prints the effective values, `drx-bridge doctor` checks whether they work. Lists and tables
+(`{PREFIX}KAFKA__ROUTES`) are JSON in the environment. No setting contains a secret: those with `FILE` or `DIR` in their
+name point to it.
 
-Names that depend on each other:
+Settings that depend on each other:
 
-- `{PREFIX}SPOOL__AFTER_S` < `{PREFIX}HTTP__DEADLINE_S`: or no time is left to spool;
+- `{PREFIX}SPOOL__AFTER_S` < `{PREFIX}HTTP__DEADLINE_S`: otherwise no time is left to spool;
 - `{PREFIX}HTTP__DEADLINE_S` < `{PREFIX}SHUTDOWN__DRAIN_S`: a stop must not cut off an answer;
-- `{PREFIX}SHUTDOWN__DRAIN_S` + `{PREFIX}SHUTDOWN__FLUSH_S` < `{PREFIX}SHUTDOWN__GRACE_S`: or the pod is killed first;
-- with `SASL_…` as `{PREFIX}KAFKA__SECURITY_PROTOCOL`, the mechanism and both files; with another, none of them;
+- `{PREFIX}SHUTDOWN__DRAIN_S` + `{PREFIX}SHUTDOWN__FLUSH_S` < `{PREFIX}SHUTDOWN__GRACE_S`, or the pod is killed first;
+- if `{PREFIX}KAFKA__SECURITY_PROTOCOL` is `SASL_…`, the mechanism and both files are required, otherwise refused;
 - `{PREFIX}REGISTRY__USERNAME_FILE` and `{PREFIX}REGISTRY__PASSWORD_FILE`: both or none.
 """
 CONSUMER_INTRO = f"""# Settings of a consumer
 
-`drx-consumer` reads its settings once, at the start. The environment wins over the TOML file that
-`{config_variable(ConsumerSettings)}` names, and the file over the defaults. `__` separates the levels; the same names
-in lower case are the keys in TOML. Every installed consumer has a section of its own beside these, whose values are
-plain texts: `CONSUMER_READ_MODEL__SCHEMA` in the environment is
+`drx-consumer` reads its settings once, at start. The environment overrides the TOML file named by
+`{config_variable(ConsumerSettings)}`, and the file overrides the defaults. `__` separates the levels; the same names
+in lower case are the keys in TOML. Every installed consumer also has a section of its own, whose values are texts:
+`CONSUMER_READ_MODEL__SCHEMA` in the environment is
 
 ```toml
 [kafka]
@@ -61,16 +61,16 @@ schema = "read_model"
 ```
 
 An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting. A DSN may
-hold a password and is never shown; better give the file that holds it. The operator's commands (`init`, `lag`,
-`parked`) read the same settings.
+contain a password and is never shown; prefer `DSN_FILE`. The operator's commands (`init`, `lag`, `parked`) read the
+same settings.
 
-Names that depend on each other:
+Settings that depend on each other:
 
 - `{CONSUMER}KAFKA__SESSION_S` < `{CONSUMER}KAFKA__MAX_POLL_S`;
 - `{CONSUMER}SHUTDOWN__DRAIN_S` + `{CONSUMER}SHUTDOWN__COMMIT_S` < `{CONSUMER}KAFKA__REBALANCE_S`: partitions that are
   handed over are drained as well;
 - `{CONSUMER}SHUTDOWN__DRAIN_S` + `{CONSUMER}SHUTDOWN__COMMIT_S` + 5 s ≤ `{CONSUMER}SHUTDOWN__GRACE_S`: 5 s before the
-  pod would be killed the process ends by itself, whatever hangs;
+  pod would be killed the process ends by itself, even if something hangs;
 - one of `{CONSUMER}POSTGRES__DSN` and `{CONSUMER}POSTGRES__DSN_FILE`;
 - SASL, and the registry's files, as for `drx-bridge` ([settings](settings.md)).
 """
