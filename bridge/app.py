@@ -27,9 +27,9 @@ from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
-from bridge.runtime.hand import Hand
 from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer
+from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import (
     EndOf,
     Worker,
@@ -312,11 +312,11 @@ async def open_durability(
 
 async def in_thread(work: Callable[[], Result]) -> Result:
     """Do what may hang on a volume without the loop, which would not see a stop."""
-    hand = Hand("start")
+    thread = IOThread("start")
     try:
-        return await hand.do(work)
+        return await thread.run(work)
     finally:
-        hand.end()
+        thread.end()
 
 
 def patience_beside_spool(after_s: float) -> Patience:

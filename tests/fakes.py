@@ -143,15 +143,15 @@ class FakeSpool:
         """Lose what a killed process had not heard the end of."""
         self._held = None
 
-    def depth(self, lane: tuple[str, int], /) -> int:
+    def depth(self, partition: tuple[str, int], /) -> int:
         """Count."""
-        return len(self.kept[lane])
+        return len(self.kept[partition])
 
-    async def set_aside(self, lane: tuple[str, int], /, *, refused: str) -> bool:
+    async def set_aside(self, partition: tuple[str, int], /, *, refused: str) -> bool:
         """Do as an operator wants who asks for what Kafka refuses, in `unwanted` partitions."""
-        if not refused or lane not in self.unwanted:
+        if not refused or partition not in self.unwanted:
             return False
-        self.aside.append(self.kept[lane].pop(0))
+        self.aside.append(self.kept[partition].pop(0))
         return True
 
     def append(self, entries: Sequence[Entry], /) -> asyncio.Future[None]:
@@ -163,15 +163,15 @@ class FakeSpool:
             self._held.append((entries, future))
         return future
 
-    async def peek(self, lane: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
+    async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first ones."""
         del most_bytes
-        return [] if self.unreadable else self.kept[lane][: min(most, self._peek_max)]
+        return [] if self.unreadable else self.kept[partition][: min(most, self._peek_max)]
 
-    def drop(self, lane: tuple[str, int], count: int, /) -> None:
+    def drop(self, partition: tuple[str, int], count: int, /) -> None:
         """Forget the first ones."""
-        assert count <= len(self.kept[lane])
-        del self.kept[lane][:count]
+        assert count <= len(self.kept[partition])
+        del self.kept[partition][:count]
 
     def _settle(self, entries: Sequence[Entry], future: asyncio.Future[None]) -> None:
         if self.failure is not None:
@@ -179,7 +179,7 @@ class FakeSpool:
             future.set_exception(NotDurableError(self.failure))
             return
         for entry in entries:
-            self.kept[entry.lane].append(entry)
+            self.kept[entry.partition].append(entry)
         future.set_result(None)
 
 

@@ -21,7 +21,7 @@ from bridge.spool.segment import Entry, Partition
 from bridge.spool.store import Spool
 
 CAPACITY_BYTES = 64 * 1024 * 1024
-LANE: Partition = ("drx.prescriptions.v1", 3)
+PARTITION: Partition = ("drx.prescriptions.v1", 3)
 OTHER: Partition = ("drx.accounts.v1", 0)
 # What no raw file may hold.
 MARKER = b"PHI-canary-Adams-1961"
@@ -43,18 +43,20 @@ def as_somebody() -> Iterator[None]:
         os.seteuid(before)
 
 
-def an_entry(ordinal: int, *, lane: Partition = LANE, payload: bytes | None = None) -> Entry:
+def an_entry(ordinal: int, *, partition: Partition = PARTITION, payload: bytes | None = None) -> Entry:
     at_ms = 1_700_000_000_000 + ordinal
-    return Entry(ordinal, at_ms, lane, pack(a_record(ordinal, lane=lane)) if payload is None else payload)
+    return Entry(
+        ordinal, at_ms, partition, pack(a_record(ordinal, partition=partition)) if payload is None else payload
+    )
 
 
-def a_record(number: int, *, lane: Partition = LANE) -> Record:
+def a_record(number: int, *, partition: Partition = PARTITION) -> Record:
     headers = [("ce_source", b"drx"), ("ce_id", b"evt_%d" % number), ("drx_body_sha256", b"00" * 32)]
-    return Record(*lane, MARKER, MARKER, headers, 1_700_000_000_000 + number)
+    return Record(*partition, MARKER, MARKER, headers, 1_700_000_000_000 + number)
 
 
-def entries(numbers: Iterable[int], *, lane: Partition = LANE) -> list[Entry]:
-    return [an_entry(number, lane=lane) for number in numbers]
+def entries(numbers: Iterable[int], *, partition: Partition = PARTITION) -> list[Entry]:
+    return [an_entry(number, partition=partition) for number in numbers]
 
 
 def ordinals(found: Iterable[Entry]) -> list[int]:
@@ -98,14 +100,14 @@ class Kept:
         assert value is not None
         return value
 
-    async def put(self, *ordinals: int, lane: Partition = LANE) -> None:
-        await self.spool.append(entries(ordinals, lane=lane))
+    async def put(self, *ordinals: int, partition: Partition = PARTITION) -> None:
+        await self.spool.append(entries(ordinals, partition=partition))
 
     async def tend(self) -> None:
         await self.spool.tend()
 
-    async def head(self, lane: Partition = LANE) -> list[int]:
-        return ordinals(await self.spool.peek(lane, most=ALL, most_bytes=ALL * 1000))
+    async def head(self, partition: Partition = PARTITION) -> list[int]:
+        return ordinals(await self.spool.peek(partition, most=ALL, most_bytes=ALL * 1000))
 
 
 def make_spool(

@@ -1,4 +1,4 @@
-"""`drx-bridge spool`: what is held on a disk, whether it is sound, and the ways out of what stands in the way."""
+"""`drx-bridge spool`: show what a spool holds and check it; drain, set aside, put back."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def spool() -> None:
 @spool.command()
 @place_options
 def status(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
-    """Say what is held; also beside the process that has the spool open."""
+    """Show what is held; works beside the process that has the spool open."""
     directory, key_dir = placed(directory, key_dir)
     document = _document(directory, *_read(directory, key_dir))
     if as_json:
         click.echo(orjson.dumps(document))
     else:
-        _tell(document)
+        _print(document)
     return 0
 
 
@@ -134,7 +134,7 @@ def _sentence(state: SegmentState) -> str:
     return f"{state.name}: {', '.join(parts)}"
 
 
-def _tell(document: dict[str, Any]) -> None:
+def _print(document: dict[str, Any]) -> None:
     shown = Table(show_header=False, box=None)
     held = "yes" if document["held"] else "no"
     rows = [("directory", document["directory"]), ("held by a process", held)]
@@ -143,7 +143,7 @@ def _tell(document: dict[str, Any]) -> None:
         for name in ("events", "bytes", "segments", "locked", "unknown", "lost", "unread", "damaged")
     ]
     rows += [("oldest", document["oldest"] or "none")]
-    rows += [(f"{lane['topic']}/{lane['partition']}", f"{lane['events']:,}") for lane in document["lanes"]]
+    rows += [(f"{each['topic']}/{each['partition']}", f"{each['events']:,}") for each in document["lanes"]]
     for kept in document["set_aside"]:
         told = f"{kept.get('topic')}/{kept.get('partition')}, {kept.get('code') or 'by force'}, {kept.get('actor')}"
         rows.append((f"set aside {kept['name']}", told))

@@ -59,13 +59,13 @@ class Wanted:
     actor: str
     reason: str
     patience_s: float
-    lane: Partition = ("", 0)
+    partition: Partition = ("", 0)
     forced: bool = False
     names: Sequence[str] = ()
 
     def document(self) -> bytes:
         """Return the content of the request's file."""
-        fields = ("verb", "lane", "forced", "names", "actor", "reason")
+        fields = ("verb", "partition", "forced", "names", "actor", "reason")
         asked = {name: getattr(self, name) for name in fields}
         return orjson.dumps(asked | {"expires_at": time.time() + self.patience_s})
 
@@ -92,7 +92,7 @@ def set_aside(
             "start one or run `drx-bridge spool drain` meanwhile, or give --force"
         )
         raise ConfigError(msg)
-    wanted = Wanted("set_aside", directory, key_dir, lane=(topic, partition), forced=force, **who)
+    wanted = Wanted("set_aside", directory, key_dir, partition=(topic, partition), forced=force, **who)
     return _ask(wanted, as_json=as_json, topic=topic, partition=partition, forced=force)
 
 
@@ -163,7 +163,7 @@ async def _serve_here(wanted: Wanted) -> None:
         await spool.open(_check)
         if spool.is_open:
             await spool.tend()
-            await spool.set_aside(wanted.lane, refused="")
+            await spool.set_aside(wanted.partition, refused="")
     finally:
         await spool.close()
 

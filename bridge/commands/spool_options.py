@@ -1,4 +1,4 @@
-"""What the verbs of `drx-bridge spool` share: which spool, and where the log goes."""
+"""Options of all verbs of `drx-bridge spool`: which directory, which keys, JSON."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import structlog
 
 from bridge.errors import ConfigError
 from bridge.ingress.signatures import KeySlot, decoys, parse_secret
-from bridge.runtime.hand import Hand
+from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import pause
 
 Code = Literal[
@@ -120,13 +120,13 @@ class SecretDirectory:
         """Look for changes once a period until `stop` is set."""
         # A disk may hang, and the loop must not hang with it; nor does this wait for a thread of the default executor,
         # all of which a name server that does not answer may have.
-        hand = Hand(f"secrets-{self._source}")
+        thread = IOThread(f"secrets-{self._source}")
         try:
             while not stop.is_set():
                 await self._wait(stop, self._period_s)
-                await hand.do(self.poll)
+                await thread.run(self.poll)
         finally:
-            hand.end()
+            thread.end()
 
     def poll(self) -> None:
         """Read the directory, and take a new set over once it has stood still for a period."""

@@ -858,7 +858,7 @@ def from_entry(entry: Entry) -> Accepted:
     Raises:
         UnreadableEntryError: This version cannot read it, or it says no identity.
     """
-    record = unpack(entry.payload, *entry.lane)
+    record = unpack(entry.payload, *entry.partition)
     identity = identity_of(record.headers)
     if identity is None:
         raise UnreadableEntryError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from bridge.runtime.hand import Hand
+from bridge.runtime.io_thread import IOThread
 from bridge.spool.availability import SpoolMetrics
 from bridge.spool.disk import Disk, write_whole
 from bridge.spool.index import Index, Segment
@@ -31,9 +31,9 @@ class Damage:
         records: How many records were found damaged.
     """
 
-    def __init__(self, *, disk: Disk, hand: Hand, metrics: SpoolMetrics) -> None:
+    def __init__(self, *, disk: Disk, thread: IOThread, metrics: SpoolMetrics) -> None:
         self._disk = disk
-        self._hand = hand
+        self._thread = thread
         self._metrics = metrics
         self.records = 0
 
@@ -53,7 +53,7 @@ class Damage:
 
     async def _copy(self, segment: Segment) -> None:
         ranges = tuple(segment.uncopied)
-        failed = await self._hand.do(partial(copy_ranges, self._disk, segment.path, ranges))
+        failed = await self._thread.run(partial(copy_ranges, self._disk, segment.path, ranges))
         copied = set(ranges).difference(failed)
         segment.uncopied = [each for each in segment.uncopied if each not in copied]
 

@@ -111,7 +111,7 @@ def _open(state: SegmentState, opened: Opened, read: Callable[[Entry], object]) 
     for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
         if entry is not None:
             if _is_readable(entry, read):
-                state.partitions[entry.lane] += 1
+                state.partitions[entry.partition] += 1
             else:
                 state.unknown += 1
         elif lock == "no_key":

@@ -27,20 +27,19 @@ log = structlog.get_logger()
 
 
 class KeyRing:
-    """The keys read so far; one that was read once goes on opening until the process ends.
+    """The keys that were read so far; each opens records until the process ends, also when its file is gone.
 
     Attributes:
         directory: Where the files are.
         current: The last good content of `current`; None when there was none yet.
-        opening: What opens, by id.
-        names: The file that each of them came from.
-        present: Ids of the keys that a file held when the directory was read last. What is sealed with any other
-            cannot be opened after a restart.
+        opening: All keys, by id.
+        names: Names of their files, by id.
+        present: Ids of the keys that had a file at the last reading. What is sealed with any other cannot be opened
+            after a restart.
         complaint: A file that cannot be used, and why.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Read nothing yet."""
         self.directory = directory
         self.complaint: tuple[str, str] | None = None
         self.current: Key | None = None
@@ -70,7 +69,7 @@ class KeyRing:
 
     @property
     def sealing(self) -> Key | None:
-        """What seals: `current`, as long as any file holds it."""
+        """The key that seals: `current`, while any file holds it."""
         return self.current if self.current is not None and self.current.id in self.present else None
 
     @property
@@ -84,7 +83,7 @@ class KeyRing:
         Raises:
             OSError: It cannot be kept there.
         """
-        # Whole from the first moment, and never in the place of one that somebody else has put there meanwhile.
+        # Whole from the first moment, and never in the place of one that was put there meanwhile.
         handle, name = tempfile.mkstemp(prefix=f".{CURRENT}-", dir=self.directory)
         try:
             try:
@@ -105,7 +104,6 @@ class KeyFileError(Exception):
     """A file is no key; never leaves this module."""
 
     def __init__(self, code: str) -> None:
-        """Keep the constant `code`."""
         super().__init__(code)
         self.code = code
 

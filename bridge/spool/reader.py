@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import structlog
 
-from bridge.runtime.hand import Hand
+from bridge.runtime.io_thread import IOThread
 from bridge.spool.damage import Damage
 from bridge.spool.disk import Disk
 from bridge.spool.index import Index, Place, Segment
@@ -38,9 +38,11 @@ class Head(NamedTuple):
 class Reader:
     """Keeps the order of each partition for `order_s` behind a record that cannot be read, then passes it over."""
 
-    def __init__(self, *, disk: Disk, hand: Hand, keys: KeyRing, index: Index, damage: Damage, order_s: float) -> None:
+    def __init__(
+        self, *, disk: Disk, thread: IOThread, keys: KeyRing, index: Index, damage: Damage, order_s: float
+    ) -> None:
         self._disk = disk
-        self._hand = hand
+        self._thread = thread
         self._keys = keys
         self._index = index
         self._damage = damage
@@ -51,7 +53,7 @@ class Reader:
         """Return the first entries of a partition; none when it is empty or cannot be read now."""
         while places := self._index.head(partition, most=most, most_bytes=most_bytes):
             sources = [(self._index.segments[place.segment], place) for place in places]
-            entries, ended_by = await self._hand.do(partial(self._read_all, partition, sources))
+            entries, ended_by = await self._thread.run(partial(self._read_all, partition, sources))
             if ended_by != "unread":
                 self._unread_since.pop(partition, None)
             if entries:
@@ -89,7 +91,7 @@ class Reader:
                 entry = None
             except OSError as exc:
                 return Head(entries, "unread" if exc.errno == errno.EIO else "refused")
-            if entry is None or entry.lane != partition:
+            if entry is None or entry.partition != partition:
                 return Head(entries, "damaged")
             entries.append(entry)
         return Head(entries, "")

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import structlog
 
-from bridge.runtime.hand import Hand
+from bridge.runtime.io_thread import IOThread
 from bridge.spool.availability import SpoolMetrics
 from bridge.spool.damage import Damage, Range
 from bridge.spool.disk import Disk, read_what_can_be
@@ -87,7 +87,7 @@ class Recovery:
         self,
         *,
         disk: Disk,
-        hand: Hand,
+        thread: IOThread,
         keys: KeyRing,
         index: Index,
         writer: SegmentWriter,
@@ -96,7 +96,7 @@ class Recovery:
         order_s: float,
     ) -> None:
         self._disk = disk
-        self._hand = hand
+        self._thread = thread
         self._keys = keys
         self._index = index
         self._writer = writer
@@ -120,7 +120,7 @@ class Recovery:
         pause_s = RETRY_FIRST_S
         while True:
             work = partial(examine, self._disk, segment.path, number=segment.number, newest=newest)
-            content = await self._hand.do(partial(_or_none, work))
+            content = await self._thread.run(partial(_or_none, work))
             is_unread = content is None or not content.is_read
             if is_unread != segment.is_unread:
                 segment.is_unread = is_unread
@@ -155,10 +155,10 @@ class Recovery:
         if content.scan.torn_at is not None:
             self._torn_tails.inc()
             log.warning("worker.spool_torn_tail", segment=segment.path.stem)
-            await self._hand.do(partial(self._cut, segment.path, content.whole))
+            await self._thread.run(partial(self._cut, segment.path, content.whole))
         if newest and content.waiting and not content.scan.is_ended:
             # Nothing is appended to a segment of an earlier process.
-            await self._hand.do(partial(self._writer.mark_end, segment.number, content.scan.total))
+            await self._thread.run(partial(self._writer.mark_end, segment.number, content.scan.total))
         if content.scan.damage or content.scan.lost:
             await self._damage.keep(segment, content.scan.damage, records=content.scan.lost)
 
@@ -174,7 +174,7 @@ class Recovery:
         locked = Counter[str]()
         for first in range(0, len(content.waiting), BATCH):
             batch = content.waiting[first : first + BATCH]
-            opened = await self._hand.do(partial(unseal_all, content.content, batch, self._keys.opening))
+            opened = await self._thread.run(partial(unseal_all, content.content, batch, self._keys.opening))
             for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
                 if lock:
                     segment.locked += 1
@@ -196,7 +196,7 @@ def enter(index: Index, entry: Entry, place: Place, found: Callable[[Entry], Non
     except UnreadableEntryError:
         index.segments[place.segment].locked += 1
         return False
-    index.add(entry.lane, place)
+    index.add(entry.partition, place)
     return True
 
 

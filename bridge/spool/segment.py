@@ -64,18 +64,18 @@ class Entry(NamedTuple):
     Attributes:
         ordinal: Rises in the order of acceptance.
         at_ms: When it was accepted, unix milliseconds.
-        lane: Topic and partition.
+        partition: Topic and partition.
         payload: Never looked into.
     """
 
     ordinal: int
     at_ms: int
-    lane: Partition
+    partition: Partition
     payload: bytes
 
     def __repr__(self) -> str:
         """Name the place only: the payload is health information."""
-        return f"Entry({self.ordinal}, {self.lane[0]}/{self.lane[1]})"
+        return f"Entry({self.ordinal}, {self.partition[0]}/{self.partition[1]})"
 
 
 class UnreadableEntryError(Exception):
@@ -158,13 +158,13 @@ def key_of(secret: bytes) -> Key:
 
 def sealed_size(entry: Entry) -> int:
     """Return the bytes that an entry takes on disk."""
-    return OVERHEAD_BYTES + len(entry.lane[0].encode()) + len(entry.payload)
+    return OVERHEAD_BYTES + len(entry.partition[0].encode()) + len(entry.payload)
 
 
 def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> bytes:
     """Return the record of an entry; `nonce` was never used with this key."""
-    topic = entry.lane[0].encode()
-    inside = _INSIDE.pack(entry.lane[1], len(topic)) + topic + entry.payload
+    topic = entry.partition[0].encode()
+    inside = _INSIDE.pack(entry.partition[1], len(topic)) + topic + entry.payload
     clear = _CLEAR.pack(
         PREFIX, VERSION, len(inside) + TAG_BYTES, segment, number, entry.ordinal, entry.at_ms, key.id, nonce
     )

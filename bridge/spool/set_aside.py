@@ -46,7 +46,7 @@ class Request(NamedTuple):
 
     Attributes:
         path: Its file.
-        lane: The partition whose first record is to be set aside.
+        partition: The partition whose first record is to be set aside.
         forced: Do it although Kafka has not refused the record.
         names: What is to be put back; everything when empty.
         expires_at: Unix time after which nobody waits for it.
@@ -54,7 +54,7 @@ class Request(NamedTuple):
 
     path: Path
     verb: Verb
-    lane: Partition
+    partition: Partition
     forced: bool
     names: Sequence[str]
     actor: str
@@ -121,8 +121,8 @@ class SetAside:
             if head is None:
                 return DAMAGED, name
             note = {
-                "topic": entry.lane[0],
-                "partition": entry.lane[1],
+                "topic": entry.partition[0],
+                "partition": entry.partition[1],
                 "code": refused,
                 "accepted_at_ms": entry.at_ms,
                 "bytes": len(entry.payload),
@@ -165,7 +165,7 @@ class SetAside:
     def _read(self, path: Path) -> Request | None:
         try:
             document = orjson.loads(self._disk.read(path, 0, REQUEST_MAX_BYTES))
-            request = Request(path=path, **document | {"lane": tuple(document["lane"])})
+            request = Request(path=path, **document | {"partition": tuple(document["partition"])})
             if request.expires_at >= time.time():
                 return request
         except OSError:

@@ -32,7 +32,7 @@ import structlog
 
 from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
-from bridge.runtime.hand import Hand
+from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import repeat
 from bridge.spool.availability import FULL, Availability, SpoolMetrics
 from bridge.spool.damage import Damage
@@ -223,7 +223,7 @@ class Spool:
         disk = disk or Disk()
         self._close_s = close_s
         # What is to be delivered does not wait for a disk that is slow to write, nor the other way round.
-        self._writing, self._reading = writing, reading = Hand("spool-writer"), Hand("spool-reader")
+        self._writing, self._reading = writing, reading = IOThread("spool-writer"), IOThread("spool-reader")
         self._keys = keys = KeyRing(key_dir)
         self._index = index = Index(directory)
         self._availability = availability = Availability(metrics, capacity_bytes=capacity_bytes, index=index)
@@ -234,12 +234,12 @@ class Spool:
         )
         self._directory = Directory(directory, disk=disk, keys=keys, reserve=reserve, writer=writer)
         self._commits = GroupCommit(
-            hand=writing, writer=writer, index=index, availability=availability, metrics=metrics, stalled_s=stalled_s
+            thread=writing, writer=writer, index=index, availability=availability, metrics=metrics, stalled_s=stalled_s
         )
-        self._damage = damage = Damage(disk=disk, hand=writing, metrics=metrics)
+        self._damage = damage = Damage(disk=disk, thread=writing, metrics=metrics)
         self._recovery = Recovery(
             disk=disk,
-            hand=reading,
+            thread=reading,
             keys=keys,
             index=index,
             writer=writer,
@@ -247,7 +247,7 @@ class Spool:
             metrics=metrics,
             order_s=order_s,
         )
-        self._reader = Reader(disk=disk, hand=reading, keys=keys, index=index, damage=damage, order_s=order_s)
+        self._reader = Reader(disk=disk, thread=reading, keys=keys, index=index, damage=damage, order_s=order_s)
         self._set_aside = SetAside(directory, disk=disk, keys=keys, writer=writer)
         self._set_aside_records = metrics.spool_set_aside_records
         self._requests: dict[Partition, Request] = {}
@@ -296,11 +296,11 @@ class Spool:
             return
         keys = self._index.keys()
         if self._availability.refusal:
-            code = await self._writing.do(partial(self._directory.prepare, keys))
+            code = await self._writing.run(partial(self._directory.prepare, keys))
             self._availability.refuse(code or self._availability.fullness())
-        elif code := await self._writing.do(partial(self._directory.check_keys, keys)):
+        elif code := await self._writing.run(partial(self._directory.check_keys, keys)):
             self._availability.refuse(code)
-        await self._writing.do(self._writer.mark_ends)
+        await self._writing.run(self._writer.mark_ends)
         await self._damage.copy_again(self._index)
         await self._serve_requests()
         self._remove_empty()
@@ -367,18 +367,18 @@ class Spool:
         if not entries or head != self._index.head(partition, most=1, most_bytes=1):
             return False  # the disk does not give it back, or it was found damaged: another is first now
         del self._requests[partition]
-        if not await self._writing.do(partial(self._set_aside.claim, request)):
+        if not await self._writing.run(partial(self._set_aside.claim, request)):
             return False
         segment = self._index.segments[head[0].segment]
         work = partial(self._set_aside.keep, request, entries[0], segment, head[0], refused)
-        outcome, name = await self._writing.do(work)
+        outcome, name = await self._writing.run(work)
         if outcome == DONE:
             # Copied first: after a crash in between it is at the head again, and set aside once more.
             self.drop(partition, 1)
             self._write_positions()
             self._set_aside_records.inc()
             log.warning("worker.spool_set_aside", topic=partition[0], partition=partition[1], name=name, code=refused)
-        await self._writing.do(partial(self._set_aside.answer, request, outcome, [name]))
+        await self._writing.run(partial(self._set_aside.answer, request, outcome, [name]))
         return outcome == DONE
 
     async def close(self) -> None:
@@ -391,48 +391,50 @@ class Spool:
         self._write_positions()
         self._remove_empty()
         self._is_open = False
-        await asyncio.wait({self._writing.do(self._directory.close)}, timeout=self._close_s)
-        for hand in (self._writing, self._reading):
-            hand.end()
+        await asyncio.wait({self._writing.run(self._directory.close)}, timeout=self._close_s)
+        for thread in (self._writing, self._reading):
+            thread.end()
 
     async def _try_to_open(self) -> None:
-        if code := await self._writing.do(self._directory.open):
+        if code := await self._writing.run(self._directory.open):
             self._availability.refuse(code)
             return
         await self._recovery.run(self._directory.numbers, self._found)
         self._is_open = True
         self._remove_empty()
-        self._availability.refuse(await self._writing.do(partial(self._directory.prepare, self._index.keys())))
+        self._availability.refuse(await self._writing.run(partial(self._directory.prepare, self._index.keys())))
 
     async def _serve_requests(self) -> None:
         """Put back what operators ask for, and note what they want set aside: `set_aside` serves that."""
-        requests = await self._writing.do(self._set_aside.requests)
+        requests = await self._writing.run(self._set_aside.requests)
         self._requests = {}
         for request in requests:
             if request.verb == "put_back":
                 await self._put_back(request)
-            elif self._index.depth(request.lane):
-                self._requests[request.lane] = request
-            elif await self._writing.do(partial(self._set_aside.claim, request)):
-                await self._writing.do(partial(self._set_aside.answer, request, NOTHING_THERE))
-        self._set_aside_records.set(len(await self._writing.do(self._set_aside.names)))
+            elif self._index.depth(request.partition):
+                self._requests[request.partition] = request
+            elif await self._writing.run(partial(self._set_aside.claim, request)):
+                await self._writing.run(partial(self._set_aside.answer, request, NOTHING_THERE))
+        self._set_aside_records.set(len(await self._writing.run(self._set_aside.names)))
 
     async def _put_back(self, request: Request) -> None:
-        if not await self._writing.do(partial(self._set_aside.claim, request)):
+        if not await self._writing.run(partial(self._set_aside.claim, request)):
             return
-        kept = await self._writing.do(self._set_aside.names)
+        kept = await self._writing.run(self._set_aside.names)
         outcome, done = DONE if kept else NOTHING_THERE, []
         for name in request.names or kept:
-            restored = await self._writing.do(partial(self._set_aside.restore, name)) if name in kept else NOTHING_THERE
+            restored = (
+                await self._writing.run(partial(self._set_aside.restore, name)) if name in kept else NOTHING_THERE
+            )
             if isinstance(restored, str):
                 outcome = restored
                 continue
             await self._enter(restored)
             # Entered first: after a crash in between it is in both places, and its id tells.
-            await self._writing.do(partial(self._set_aside.forget, name))
+            await self._writing.run(partial(self._set_aside.forget, name))
             log.warning("worker.spool_put_back", name=name)
             done.append(name)
-        await self._writing.do(partial(self._set_aside.answer, request, outcome, done))
+        await self._writing.run(partial(self._set_aside.answer, request, outcome, done))
 
     async def _enter(self, restored: Restored) -> None:
         """Append a record that was put back to its queue, behind what waits or is on its way.
@@ -441,8 +443,8 @@ class Spool:
         from the head.
         """
         entry, written = restored
-        while not self._index.depth(entry.lane) and self._commits.carries(entry.lane):
-            await self._writing.do(_nothing)  # done after the group that is being written
+        while not self._index.depth(entry.partition) and self._commits.carries(entry.partition):
+            await self._writing.run(_nothing)  # done after the group that is being written
         (place,) = written.places(self._index, [entry])
         enter(self._index, entry, place, self._found)
 
@@ -454,7 +456,7 @@ class Spool:
             segment = self._index.segments[index]
             numbers = segment.acknowledged.tolist()
             del segment.acknowledged[:]
-            self._writing.do(partial(self._directory.note, segment.path, segment.number, numbers))
+            self._writing.run(partial(self._directory.note, segment.path, segment.number, numbers))
         self._unwritten.clear()
 
     def _remove_empty(self) -> None:
@@ -468,7 +470,7 @@ class Spool:
         if not self._is_open or segment.is_needed or (is_active and not self._commits.is_idle):
             return
         self._index.forget(segment)
-        self._writing.do(partial(self._directory.remove, segment.path, is_active=is_active))
+        self._writing.run(partial(self._directory.remove, segment.path, is_active=is_active))
 
 
 def _nothing() -> None:

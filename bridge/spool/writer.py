@@ -26,7 +26,7 @@ import structlog
 
 from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
-from bridge.runtime.hand import Hand
+from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import trail
 from bridge.spool.availability import STALLED, Availability, SpoolMetrics
 from bridge.spool.disk import Disk, code_of
@@ -318,14 +318,14 @@ class GroupCommit:
     def __init__(
         self,
         *,
-        hand: Hand,
+        thread: IOThread,
         writer: SegmentWriter,
         index: Index,
         availability: Availability,
         metrics: SpoolMetrics,
         stalled_s: float,
     ) -> None:
-        self._hand = hand
+        self._thread = thread
         self._writer = writer
         self._index = index
         self._availability = availability
@@ -343,7 +343,7 @@ class GroupCommit:
 
     def carries(self, partition: Partition) -> bool:
         """Tell whether an entry of a partition is on its way."""
-        return any(entry.lane == partition for call in (*self._group, *self._calls) for entry in call.entries)
+        return any(entry.partition == partition for call in (*self._group, *self._calls) for entry in call.entries)
 
     def put(self, entries: Sequence[Entry], size: int) -> asyncio.Future[None]:
         """Take the entries of a call; the future ends when all are durable, or raises `NotDurableError`."""
@@ -387,7 +387,7 @@ class GroupCommit:
         stall = partial(self._availability.stall, is_stalled=True)
         watch = asyncio.get_running_loop().call_later(self._stalled_s, stall)
         try:
-            written = await self._hand.do(partial(self._writer.write, entries, is_first=not self._index.events()))
+            written = await self._thread.run(partial(self._writer.write, entries, is_first=not self._index.events()))
         except NotDurableError as exc:
             self._give_up(group, exc.code)
         except Exception as exc:  # noqa: BLE001 - a bug must not leave anybody waiting, nor the next group unwritten
@@ -407,7 +407,7 @@ class GroupCommit:
     def _add(self, entries: Sequence[Entry], written: Written) -> None:
         self._sync_duration.observe(written.sync_s)
         for entry, place in zip(entries, written.places(self._index, entries), strict=True):
-            self._index.add(entry.lane, place)
+            self._index.add(entry.partition, place)
             self._index.active = place.segment
             self._index.last_ordinal = max(self._index.last_ordinal, entry.ordinal)
 

@@ -275,7 +275,7 @@ class Durability(RuleBasedStateMachine):
 
     async def _find(self) -> None:
         for entry in self.unread:
-            self.spool.kept[entry.lane].append(entry)
+            self.spool.kept[entry.partition].append(entry)
             self.life.writers.recovered(entry)
         self.unread.clear()
 

@@ -36,18 +36,18 @@ class CountingSpool(FakeSpool):
 
     asked = read = 0
 
-    def depth(self, lane: tuple[str, int], /) -> int:
+    def depth(self, partition: tuple[str, int], /) -> int:
         self.asked += 1
-        return super().depth(lane)
+        return super().depth(partition)
 
-    async def set_aside(self, lane: tuple[str, int], /, *, refused: str) -> bool:
+    async def set_aside(self, partition: tuple[str, int], /, *, refused: str) -> bool:
         await asyncio.sleep(0)
-        return await super().set_aside(lane, refused=refused)
+        return await super().set_aside(partition, refused=refused)
 
-    async def peek(self, lane: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
+    async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         self.read += 1
         await asyncio.sleep(0)
-        return await super().peek(lane, most=most, most_bytes=most_bytes)
+        return await super().peek(partition, most=most, most_bytes=most_bytes)
 
 
 class CountingKnownIds(FakeKnownIds):

@@ -29,7 +29,7 @@ from bridge.spool.segment import (
 from bridge.spool.store import Spool
 from tests.fuzz.choices import Choices
 from tests.fuzz.memory_disk import MemoryDisk
-from tests.spooling import LANE, OTHER, ordinals, write_key
+from tests.spooling import OTHER, PARTITION, ordinals, write_key
 
 WORDS = (PREFIX + bytes([VERSION]), b"\xff\xff\xff\xff", b"\0\0\0\0\0\0\0\0")
 
@@ -46,7 +46,9 @@ METRICS = IngressMetrics(CollectorRegistry())
 
 def an_entry(segment: int, number: int) -> Entry:
     ordinal = segment * PER_SEGMENT + number
-    return Entry(ordinal, 1_700_000_000_000 + ordinal, OTHER if ordinal % 3 == 0 else LANE, b"%d" % ordinal * ordinal)
+    return Entry(
+        ordinal, 1_700_000_000_000 + ordinal, OTHER if ordinal % 3 == 0 else PARTITION, b"%d" % ordinal * ordinal
+    )
 
 
 def sealed(segment: int, number: int) -> bytes:
@@ -78,13 +80,13 @@ def check_recovery(content: bytes) -> None:
         name = choices.one(NAMES)
         files[name] = damaged(choices, files[name], files[choices.one(NAMES)])
     disk = MemoryDisk({DIRECTORY / name: content for name, content in files.items()})
-    found = asyncio.run(opened(disk, Entry(APPENDED, 0, LANE, b"new")))
+    found = asyncio.run(opened(disk, Entry(APPENDED, 0, PARTITION, b"new")))
     owed, spared = expected(files)
     assert ordinals(found) == sorted(ordinals(found))
     assert owed <= set(ordinals(found)) <= owed | spared
     assert all(entry == an_entry(*divmod(entry.ordinal, PER_SEGMENT)) for entry in found)
     again = asyncio.run(opened(disk))
-    assert again == [*found, Entry(APPENDED, 0, LANE, b"new")]
+    assert again == [*found, Entry(APPENDED, 0, PARTITION, b"new")]
 
 
 def expected(files: dict[str, bytes]) -> tuple[set[int], set[int]]:

@@ -49,7 +49,7 @@ def test_nothing_of_an_entry_stands_in_the_clear_but_its_ordinal_and_its_time() 
     sealed = record(0)
 
     assert MARKER not in sealed
-    assert ENTRY.lane[0].encode() not in sealed
+    assert ENTRY.partition[0].encode() not in sealed
 
 
 def test_two_records_of_one_entry_have_nothing_in_common_behind_the_head() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import NotDurableError
-from tests.spooling import CAPACITY_BYTES, LANE, MARKER, Kept, an_entry, files, open_spool, ordinals
+from tests.spooling import CAPACITY_BYTES, MARKER, PARTITION, Kept, an_entry, files, open_spool, ordinals
 
 PAYLOAD_BYTES = 1_500
 
@@ -49,7 +49,7 @@ async def full(directory: Path) -> dict[str, Any]:
         await kept.tend()
         code_with_room = kept.spool.code
         second = await fill(kept, 1000)
-        kept.spool.drop(LANE, len(first))
+        kept.spool.drop(PARTITION, len(first))
         await kept.tend()
         rest = await kept.head()
     async with open_spool(directory) as again:
@@ -76,7 +76,7 @@ async def read_only(directory: Path) -> dict[str, Any]:
     mount(directory, "remount,ro")
     async with open_spool(directory) as again:
         code, found, head = again.spool.code, ordinals(again.found), await again.head()
-        again.spool.drop(LANE, 3)
+        again.spool.drop(PARTITION, 3)
         await again.tend()
         mount(directory, "remount,rw")
         await again.tend()

@@ -23,7 +23,7 @@ from bridge.spool.segment import Partition
 from tests.audit_lines import audit_lines
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S
-from tests.spooling import LANE, MARKER, OTHER, Kept, files, open_spool, ordinals, segments, write_key
+from tests.spooling import MARKER, OTHER, PARTITION, Kept, files, open_spool, ordinals, segments, write_key
 
 TOO_LARGE = "record_too_large"
 
@@ -33,10 +33,12 @@ def keys(tmp_path: Path) -> Path:
     return write_key(tmp_path / "keys").parent
 
 
-def ask(directory: Path, verb: str = "set_aside", *, lane: Partition = LANE, name: str = "a", **changes: Any) -> Path:
+def ask(
+    directory: Path, verb: str = "set_aside", *, partition: Partition = PARTITION, name: str = "a", **changes: Any
+) -> Path:
     """Leave a request as the command does."""
     path = directory / f"{name}.request"
-    asked = {"verb": verb, "lane": lane, "forced": False, "names": [], "actor": "ann", "reason": "too large"}
+    asked = {"verb": verb, "partition": partition, "forced": False, "names": [], "actor": "ann", "reason": "too large"}
     path.write_text(json.dumps(asked | {"expires_at": time.time() + HANG_S} | changes))
     return path
 
@@ -49,24 +51,24 @@ def kept_aside(directory: Path) -> list[Path]:
     return files(directory, "set-aside/*.record")
 
 
-async def set_one_aside(kept: Kept, directory: Path, lane: Partition = LANE) -> None:
-    ask(directory, lane=lane)
+async def set_one_aside(kept: Kept, directory: Path, partition: Partition = PARTITION) -> None:
+    ask(directory, partition=partition)
     await kept.tend()
-    assert await kept.spool.set_aside(lane, refused=TOO_LARGE)
+    assert await kept.spool.set_aside(partition, refused=TOO_LARGE)
 
 
 async def test_a_refused_record_is_set_aside_and_what_is_behind_it_gets_on(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
-        await kept.put(4, lane=OTHER)
+        await kept.put(4, partition=OTHER)
         request = ask(tmp_path)
         await kept.tend()
         assert await kept.head() == [1, 2, 3]
 
-        assert await kept.spool.set_aside(LANE, refused=TOO_LARGE)
+        assert await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
 
         assert (await kept.head(), await kept.head(OTHER)) == ([2, 3], [4])
-        assert not await kept.spool.set_aside(LANE, refused=TOO_LARGE)
+        assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
         assert kept.value("set_aside_records") == 1
         (record,) = kept_aside(tmp_path)
         assert outcome(request) == {"outcome": "done", "names": [record.stem]}
@@ -74,8 +76,8 @@ async def test_a_refused_record_is_set_aside_and_what_is_behind_it_gets_on(tmp_p
         assert MARKER not in record.read_bytes()
         note = json.loads(record.with_suffix(".json").read_text())
         assert {name: note[name] for name in ("topic", "partition", "code", "actor", "reason")} == {
-            "topic": LANE[0],
-            "partition": LANE[1],
+            "topic": PARTITION[0],
+            "partition": PARTITION[1],
             "code": TOO_LARGE,
             "actor": "ann",
             "reason": "too large",
@@ -101,7 +103,7 @@ async def test_what_is_put_back_is_delivered_behind_what_waits(tmp_path: Path) -
         assert (kept_aside(tmp_path), kept.value("set_aside_records")) == ([], 0)
         await kept.put(3)
         assert await kept.head() == [2, 1, 3]
-        kept.spool.drop(LANE, 3)
+        kept.spool.drop(PARTITION, 3)
     assert segments(tmp_path) == []
     assert files(tmp_path, "set-aside/*") == []
 
@@ -129,14 +131,14 @@ async def test_what_kafka_has_not_refused_stays_unless_it_is_forced(tmp_path: Pa
         await kept.put(1, 2)
         request = ask(tmp_path)
         await kept.tend()
-        assert not await kept.spool.set_aside(LANE, refused="")
+        assert not await kept.spool.set_aside(PARTITION, refused="")
         assert not await kept.spool.set_aside(OTHER, refused=TOO_LARGE)
         assert await kept.head() == [1, 2]
 
         request.unlink()
         ask(tmp_path, forced=True)
         await kept.tend()
-        assert await kept.spool.set_aside(LANE, refused="")
+        assert await kept.spool.set_aside(PARTITION, refused="")
         assert await kept.head() == [2]
 
 
@@ -147,13 +149,13 @@ async def test_a_request_that_was_taken_back_is_not_served(tmp_path: Path) -> No
         await kept.tend()
         request.unlink()
 
-        assert not await kept.spool.set_aside(LANE, refused=TOO_LARGE)
+        assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
         assert await kept.head() == [1]
         assert kept_aside(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b"\xff", b'{"verb": "set_aside", "lane": 1, "expires_at": 1}', b"[" * 20_000]
+    "content", [b"", b"[]", b"{}", b"\xff", b'{"verb": "set_aside", "partition": 1, "expires_at": 1}', b"[" * 20_000]
 )
 async def test_what_is_no_request_or_an_old_one_is_removed(tmp_path: Path, content: bytes) -> None:
     async with open_spool(tmp_path) as kept:
@@ -164,7 +166,7 @@ async def test_what_is_no_request_or_an_old_one_is_removed(tmp_path: Path, conte
         await kept.tend()
 
         assert files(tmp_path, "*.request") == [], (garbage, old)
-        assert not await kept.spool.set_aside(LANE, refused=TOO_LARGE)
+        assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
         assert kept.spool.code == ""
 
 
@@ -184,7 +186,7 @@ async def test_a_disk_that_does_not_take_the_copy_leaves_the_record_where_it_is(
         await kept.tend()
         disk.sync_failures = 1
 
-        assert not await kept.spool.set_aside(LANE, refused=TOO_LARGE)
+        assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
         assert outcome(request)["outcome"] == "io_error"
         assert await kept.head() == [1, 2]
         assert kept_aside(tmp_path) == []
@@ -199,7 +201,7 @@ async def test_no_other_record_is_set_aside_for_one_that_was_found_damaged(tmp_p
         raw = path.read_bytes()
         path.write_bytes(raw[:100] + bytes([raw[100] ^ 1]) + raw[101:])
 
-        assert not await kept.spool.set_aside(LANE, refused=TOO_LARGE)
+        assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
         assert await kept.head() == [2]
         assert request.exists()
 
@@ -265,7 +267,7 @@ class TestCommands:
         return int(spool.main(words, standalone_mode=False))
 
     def set_aside(self, directory: Path, *arguments: object, reason: str = "too large") -> int:
-        place = ("--topic", LANE[0], "--partition", LANE[1], "--reason", reason)
+        place = ("--topic", PARTITION[0], "--partition", PARTITION[1], "--reason", reason)
         return self.run(directory, "set-aside", *place, *arguments)
 
     async def fill(self, directory: Path) -> None:
@@ -283,7 +285,7 @@ class TestCommands:
                 """Do what the process does, which Kafka refuses a record."""
                 while not done.is_set():
                     await kept.tend()
-                    await kept.spool.set_aside(LANE, refused=TOO_LARGE)
+                    await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
                     await asyncio.sleep(0.01)
 
             driving = asyncio.create_task(drive())
@@ -315,7 +317,7 @@ class TestCommands:
             assert printed(said.out) == {"ok": False, "outcome": "not_taken_up", "names": []}
             assert audit_lines(said.err)[-1]["outcome"] == "failed"
             await kept.tend()
-            assert not await kept.spool.set_aside(LANE, refused=TOO_LARGE)
+            assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
 
     def test_without_a_process_it_takes_force(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         asyncio.run(self.fill(tmp_path))
@@ -327,7 +329,7 @@ class TestCommands:
         (name,) = printed(capfd.readouterr().out)["names"]
         self.run(tmp_path, "status")
         (told,) = printed(capfd.readouterr().out)["set_aside"]
-        assert (told["name"], told["topic"], told["reason"], told["code"]) == (name, LANE[0], "too large", "")
+        assert (told["name"], told["topic"], told["reason"], told["code"]) == (name, PARTITION[0], "too large", "")
         assert [state.waiting for state in survey(tmp_path, {}, read=len)] == [1]
 
         assert self.run(tmp_path, "put-back", "--reason", "again") == 0
@@ -340,7 +342,7 @@ class TestCommands:
         before = files(tmp_path)
 
         words = {
-            "set-aside": ("--topic", LANE[0], "--partition", LANE[1], "--reason", " ", "--force"),
+            "set-aside": ("--topic", PARTITION[0], "--partition", PARTITION[1], "--reason", " ", "--force"),
             "put-back": (),
         }
         with pytest.raises(ConfigError, match="--reason"):

@@ -18,7 +18,7 @@ from bridge.kafka.partition_writer import from_entry
 from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
 from tests.fault_disk import FaultDisk
-from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, open_spool, segments, write_key
+from tests.spooling import MARKER, OTHER, PARTITION, an_entry, entries, files, open_spool, segments, write_key
 
 Run = Callable[..., tuple[int, Any]]
 
@@ -43,14 +43,14 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Give a spool with three events of one lane and two of another, one of them acknowledged."""
+    """Give a spool with three events of one partition and two of another, one of them acknowledged."""
     write_key(tmp_path / "keys", secret=b"a" * 32)
 
     async def fill() -> None:
         async with open_spool(tmp_path) as kept:
             await kept.put(1, 2, 3)
-            await kept.put(4, 5, lane=OTHER)
-            kept.spool.drop(LANE, 1)
+            await kept.put(4, 5, partition=OTHER)
+            kept.spool.drop(PARTITION, 1)
 
     asyncio.run(fill())
     return tmp_path
@@ -198,9 +198,11 @@ async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path:
         async def use() -> None:
             nonlocal busy
             for number in range(400):
-                await kept.spool.append([an_entry(number, payload=bytes(3000)), *entries([number + 1000], lane=OTHER)])
-                if kept.spool.depth(LANE) > 20:
-                    kept.spool.drop(LANE, 20)
+                await kept.spool.append(
+                    [an_entry(number, payload=bytes(3000)), *entries([number + 1000], partition=OTHER)]
+                )
+                if kept.spool.depth(PARTITION) > 20:
+                    kept.spool.drop(PARTITION, 20)
                     kept.spool.drop(OTHER, 20)
             busy = False
 

@@ -13,7 +13,7 @@ import pytest
 from bridge.spool import damage
 from bridge.spool.segment import HEAD_BYTES, read_head
 from tests.fault_disk import FaultDisk
-from tests.spooling import LANE, OTHER, an_entry, damaged, files, make_spool, open_spool, ordinals, segments
+from tests.spooling import OTHER, PARTITION, an_entry, damaged, files, make_spool, open_spool, ordinals, segments
 
 SEEDS = 1_000
 # The last one is where an unfinished write is possible.
@@ -63,8 +63,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
             async with open_spool(directory, capacity_bytes=CAPACITY_BYTES) as kept:
                 for number in range(PER_SEGMENT):
                     ordinal = segment * PER_SEGMENT + number
-                    lane = OTHER if ordinal % 3 == 0 else LANE
-                    await kept.spool.append([an_entry(ordinal, lane=lane, payload=payload(ordinal))])
+                    partition = OTHER if ordinal % 3 == 0 else PARTITION
+                    await kept.spool.append([an_entry(ordinal, partition=partition, payload=payload(ordinal))])
 
     asyncio.run(fill())
     return Template(directory, {path.name: ranges_of(path.read_bytes()) for path in segments(directory)})
@@ -181,14 +181,14 @@ async def test_damage_that_comes_while_it_runs_is_left_out_and_counted(tmp_path:
         path.write_bytes(content[: second[0] - 1] + b"?" + content[second[0] :])
 
         assert await kept.head() == [1]
-        kept.spool.drop(LANE, 1)
+        kept.spool.drop(PARTITION, 1)
         assert await kept.head() == [3, 4]
-        assert kept.spool.depth(LANE) == 2
+        assert kept.spool.depth(PARTITION) == 2
         assert kept.value("corrupt_records_total") == 1
         (copy,) = damaged(tmp_path)
         assert copy.name == f"{path.stem}-{first[0]}-{first[1]}"
 
-        kept.spool.drop(LANE, 2)
+        kept.spool.drop(PARTITION, 2)
     assert segments(tmp_path) == []
 
 
@@ -225,7 +225,7 @@ async def test_what_cannot_be_copied_keeps_its_file(tmp_path: Path) -> None:
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [2, 3]
-        again.spool.drop(LANE, 2)
+        again.spool.drop(PARTITION, 2)
         await again.tend()
         assert segments(tmp_path) == [path]
 
@@ -255,7 +255,7 @@ async def test_what_has_no_room_among_the_damaged_stays_where_it_is(
             await again.tend()
             assert (len(damaged(tmp_path)), again.value("uncopied_ranges")) == (1, 1)
     async with open_spool(tmp_path) as again:
-        again.spool.drop(LANE, 2)
+        again.spool.drop(PARTITION, 2)
         await again.tend()
         assert path.read_bytes() == raw
 
@@ -288,7 +288,7 @@ async def test_a_position_is_that_of_its_record_even_when_another_is_damaged(tmp
     """Were positions counted instead of named, the damage of a delivered record would hide one that was not."""
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3, 4)
-        kept.spool.drop(LANE, 2)
+        kept.spool.drop(PARTITION, 2)
     (path,) = segments(tmp_path)
     path.write_bytes(path.read_bytes()[ranges_of(path.read_bytes())[0][1] :])
 
@@ -300,12 +300,12 @@ async def test_positions_behind_a_torn_frame_count(tmp_path: Path) -> None:
     """A power cut tears what was written last; what a later process writes behind it is no less true."""
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3, 4)
-        kept.spool.drop(LANE, 1)
+        kept.spool.drop(PARTITION, 1)
     (path,) = files(tmp_path, "*.positions")
     path.write_bytes(path.read_bytes()[:-3])
     async with open_spool(tmp_path) as kept:
         assert ordinals(kept.found) == [1, 2, 3, 4]
-        kept.spool.drop(LANE, 2)
+        kept.spool.drop(PARTITION, 2)
 
     async with open_spool(tmp_path) as kept:
         assert ordinals(kept.found) == [3, 4]
@@ -314,7 +314,7 @@ async def test_positions_behind_a_torn_frame_count(tmp_path: Path) -> None:
 async def test_positions_that_are_damaged_cost_duplicates_only(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
-        kept.spool.drop(LANE, 2)
+        kept.spool.drop(PARTITION, 2)
     (side,) = files(tmp_path, "*.positions")
     side.write_bytes(bytes([side.read_bytes()[0] ^ 1]) + side.read_bytes()[1:])
 

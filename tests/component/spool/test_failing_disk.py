@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import NotDurableError
 from tests.fault_disk import FOREVER, FaultDisk
-from tests.spooling import CAPACITY_BYTES, LANE, an_entry, files, make_spool, open_spool, ordinals, segments
+from tests.spooling import CAPACITY_BYTES, PARTITION, an_entry, files, make_spool, open_spool, ordinals, segments
 
 # Nothing of this takes a tenth of it.
 HANG_S = 30.0
@@ -128,7 +128,7 @@ async def test_a_full_disk_is_drained_and_comes_back_by_that(tmp_path: Path, dis
             taken += 1
         disk.room_bytes = sum(path.stat().st_size for path in files(tmp_path))
 
-        kept.spool.drop(LANE, taken - 1)
+        kept.spool.drop(PARTITION, taken - 1)
         await kept.tend()
 
         assert kept.spool.code == ""
@@ -154,7 +154,7 @@ async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, dis
         with pytest.raises(NotDurableError, match="read_only"):
             await again.put(4)
         assert await again.head() == [1, 2, 3]
-        again.spool.drop(LANE, 3)
+        again.spool.drop(PARTITION, 3)
         assert again.spool.partitions() == []
 
         disk.read_only = False
@@ -211,7 +211,7 @@ async def test_positions_that_cannot_be_written_cost_nothing_now(tmp_path: Path,
     async with open_spool(tmp_path, disk=disk) as kept:
         await kept.put(1, 2)
         disk.room_bytes = 0
-        kept.spool.drop(LANE, 1)
+        kept.spool.drop(PARTITION, 1)
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [1, 2]

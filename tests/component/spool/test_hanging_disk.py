@@ -16,9 +16,9 @@ from tests.builders import identity_in
 from tests.component.test_partition_writer import HANG_S, until
 from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
-from tests.spooling import LANE, a_record, make_spool, open_spool
+from tests.spooling import PARTITION, a_record, make_spool, open_spool
 
-TOPIC, _ = LANE
+TOPIC, _ = PARTITION
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["acknowledged late", "answered 503 and sent again"])
@@ -61,7 +61,7 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
         assert kept.spool.code == "stalled"
 
         disk.released.set()
-        await until(lambda: not kept.spool.code and not kept.spool.depth(LANE) and not writers.spooling)
+        await until(lambda: not kept.spool.code and not kept.spool.depth(PARTITION) and not writers.spooling)
         assert await send(3) == "committed"
         await writers.close(1)
         await kept.spool.close()

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from bridge.runtime.failpoints import AFTER_FSYNC, BEFORE_FSYNC, BEFORE_KEY, BEFORE_POSITIONS, VARIABLE
-from tests.component.spool.victim import LANES
-from tests.spooling import ALL, LANE, entries, open_spool, ordinals
+from tests.component.spool.victim import PARTITIONS
+from tests.spooling import ALL, PARTITION, entries, open_spool, ordinals
 
 ROOT = Path(__file__).parents[3]
 HANG_S = 60.0
 KILLS = 12
 # A victim may run ahead of who reads what it says: by what fits into its pipe, and as much that was read of it at once.
 PIPE_BYTES = 4096
-# In each lane; more than it can say in so many lives, each of 500 lines and some 550 by which it is ahead.
+# In each partition; more than it can say in so many lives, each of 500 lines and some 550 by which it is ahead.
 SPOOLED = 7000
 
 
@@ -47,8 +47,8 @@ async def test_a_death_at_a_named_point_loses_nothing_that_was_called_durable(tm
         assert promised - set(said(lines, "delivered")) <= found
         # The call that was under way may be there or not, but not half.
         assert len(found - promised) in {0, 2}
-        for lane in LANES:
-            assert await kept.head(lane) == sorted(await kept.head(lane))
+        for partition in PARTITIONS:
+            assert await kept.head(partition) == sorted(await kept.head(partition))
         assert kept.value("corrupt_records_total") == 0
 
 
@@ -64,8 +64,8 @@ async def test_a_death_while_the_first_key_is_made_leaves_none_that_cannot_be_us
 
 async def test_a_drain_that_is_killed_again_and_again_delivers_everything_in_order(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
-        for lane, first in zip(LANES, (0, SPOOLED), strict=True):
-            await kept.spool.append(entries(range(first, first + SPOOLED), lane=lane))
+        for partition, first in zip(PARTITIONS, (0, SPOOLED), strict=True):
+            await kept.spool.append(entries(range(first, first + SPOOLED), partition=partition))
     rng = random.Random(5)  # noqa: S311 - a replay is by its seed
     delivered: list[int] = []
     kills = 0
@@ -90,4 +90,4 @@ async def test_a_drain_that_is_killed_again_and_again_delivers_everything_in_ord
         assert [number for number in firsts if first <= number < first + SPOOLED] == list(range(first, first + SPOOLED))
     async with open_spool(tmp_path) as kept:
         assert kept.found == []
-        assert kept.spool.depth(LANE) == 0
+        assert kept.spool.depth(PARTITION) == 0

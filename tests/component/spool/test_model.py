@@ -20,7 +20,7 @@ from bridge.spool.segment import Partition, segment_bytes
 from tests.fault_disk import FaultDisk
 from tests.spooling import ALL, Kept, an_entry, make_spool, ordinals, write_key
 
-LANES: list[Partition] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.v1", 1), ("drx.accounts.v1", 0)]
+PARTITIONS: list[Partition] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.v1", 1), ("drx.accounts.v1", 0)]
 # Small, so that a handful of records fills a segment, and some more the whole.
 CAPACITY_BYTES = 1_500_000
 PAYLOAD_BYTES = 30_000
@@ -55,37 +55,37 @@ class SpoolMachine(RuleBasedStateMachine):
         assert kept.spool.code == ""
         return kept
 
-    def _found(self, lane: Partition) -> list[int]:
+    def _found(self, partition: Partition) -> list[int]:
         """Tell what was found, also what the disk gave back a little later."""
-        return sorted(ordinals(entry for entry in self.kept.found if entry.lane == lane))
+        return sorted(ordinals(entry for entry in self.kept.found if entry.partition == partition))
 
-    @rule(places=st.lists(st.sampled_from(LANES), min_size=1, max_size=4))
+    @rule(places=st.lists(st.sampled_from(PARTITIONS), min_size=1, max_size=4))
     def append(self, places: list[Partition]) -> None:
         """All of a call are there, or none."""
         numbers = range(self.next, self.next + len(places))
         self.next += len(places)
         call = [
-            an_entry(number, lane=lane, payload=bytes(PAYLOAD_BYTES))
-            for number, lane in zip(numbers, places, strict=True)
+            an_entry(number, partition=partition, payload=bytes(PAYLOAD_BYTES))
+            for number, partition in zip(numbers, places, strict=True)
         ]
         try:
             self._run(_wait_for(self.kept, call))
         except NotDurableError:
             return
-        for number, lane in zip(numbers, places, strict=True):
-            self.waiting[lane].append(number)
+        for number, partition in zip(numbers, places, strict=True):
+            self.waiting[partition].append(number)
 
-    @rule(lane=st.sampled_from(LANES), count=st.integers(1, 6))
-    def drop(self, lane: Partition, count: int) -> None:
+    @rule(partition=st.sampled_from(PARTITIONS), count=st.integers(1, 6))
+    def drop(self, partition: Partition, count: int) -> None:
         """Acknowledge from the head."""
-        count = min(count, len(self.waiting[lane]))
+        count = min(count, len(self.waiting[partition]))
 
         async def act() -> None:
-            self.kept.spool.drop(lane, count)
+            self.kept.spool.drop(partition, count)
 
         self._run(act())
-        self.dropped[lane] += self.waiting[lane][:count]
-        del self.waiting[lane][:count]
+        self.dropped[partition] += self.waiting[partition][:count]
+        del self.waiting[partition][:count]
 
     @rule()
     def turn_the_key(self) -> None:
@@ -134,8 +134,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.disk.sync_failures = self.disk.write_failures = 0
         self._run(self.kept.spool.close())
         self.kept = self._open(read_failures)
-        for lane in LANES:
-            assert self._found(lane) == self.waiting[lane]
+        for partition in PARTITIONS:
+            assert self._found(partition) == self.waiting[partition]
 
     @rule(read_failures=READ_FAILURES)
     def crash(self, read_failures: int) -> None:
@@ -144,33 +144,33 @@ class SpoolMachine(RuleBasedStateMachine):
         # Without its mark nobody can tell whether a file lost its end, so that counts.
         self.unmarked += len(spool._writer._unmarked)
         os.close(spool._directory._lock or 0)
-        for hand in (spool._writing, spool._reading):
-            hand.end()
+        for thread in (spool._writing, spool._reading):
+            thread.end()
         self.kept = self._open(read_failures)
-        for lane in LANES:
-            found, waiting = self._found(lane), self.waiting[lane]
+        for partition in PARTITIONS:
+            found, waiting = self._found(partition), self.waiting[partition]
             again = found[: len(found) - len(waiting)]
             assert found[len(again) :] == waiting
-            assert again == [number for number in self.dropped[lane] if number in again]
-            self.waiting[lane] = found
-            self.dropped[lane] = [number for number in self.dropped[lane] if number not in again]
+            assert again == [number for number in self.dropped[partition] if number in again]
+            self.waiting[partition] = found
+            self.dropped[partition] = [number for number in self.dropped[partition] if number not in again]
 
     @precondition(lambda self: not self.disk.room_bytes)
     @invariant()
     def nothing_is_missing_or_damaged(self) -> None:
         """Depth, content and order are what the lists say."""
-        for lane in LANES:
-            assert self.kept.spool.depth(lane) == len(self.waiting[lane])
-            while self.disk.read_failures and self.waiting[lane]:
-                peeked = self._peek(lane)
-                assert peeked == self.waiting[lane][: len(peeked)]
-            assert self._peek(lane) == self.waiting[lane]
+        for partition in PARTITIONS:
+            assert self.kept.spool.depth(partition) == len(self.waiting[partition])
+            while self.disk.read_failures and self.waiting[partition]:
+                peeked = self._peek(partition)
+                assert peeked == self.waiting[partition][: len(peeked)]
+            assert self._peek(partition) == self.waiting[partition]
         assert self.kept.value("corrupt_records_total") <= self.unmarked
         assert self.kept.value("torn_tails_total") == self.kept.value("unread_segments") == 0
         assert self.kept.value("events") == sum(map(len, self.waiting.values()))
 
-    def _peek(self, lane: Partition) -> list[int]:
-        return ordinals(self._run(self.kept.spool.peek(lane, most=ALL, most_bytes=ALL * 1000)))
+    def _peek(self, partition: Partition) -> list[int]:
+        return ordinals(self._run(self.kept.spool.peek(partition, most=ALL, most_bytes=ALL * 1000)))
 
     def teardown(self) -> None:
         """Leave nothing behind."""

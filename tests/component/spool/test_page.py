@@ -9,7 +9,7 @@ from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record
 from tests.component.spool import independent_reader
 from tests.component.spool.independent_reader import read, record_in
-from tests.spooling import LANE, OTHER, an_entry, open_spool, segments, write_key
+from tests.spooling import OTHER, PARTITION, an_entry, open_spool, segments, write_key
 
 READER = Path(independent_reader.__file__)
 
@@ -34,17 +34,17 @@ async def test_a_reader_written_from_the_page_reads_what_waits(tmp_path: Path) -
     keys = write_key(tmp_path / "keys", secret=b"a" * 32).parent
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
-        await kept.put(3, lane=OTHER)
+        await kept.put(3, partition=OTHER)
     (keys / "current").rename(keys / "previous")
     write_key(keys, secret=b"b" * 32)
     async with open_spool(tmp_path) as kept:
         await kept.put(4, 5)
-        kept.spool.drop(LANE, 1)
+        kept.spool.drop(PARTITION, 1)
 
     *found, summary = read(tmp_path, keys)
 
-    expected = [an_entry(2), an_entry(3, lane=OTHER), an_entry(4), an_entry(5)]
-    assert [(each["topic"], each["partition"]) for each in found] == [entry.lane for entry in expected]
+    expected = [an_entry(2), an_entry(3, partition=OTHER), an_entry(4), an_entry(5)]
+    assert [(each["topic"], each["partition"]) for each in found] == [entry.partition for entry in expected]
     assert [(each["ordinal"], each["at_ms"]) for each in found] == [(entry.ordinal, entry.at_ms) for entry in expected]
     assert [bytes.fromhex(each["payload"]) for each in found] == [entry.payload for entry in expected]
     assert summary == {"missing": 0, "damaged_bytes": 0}
@@ -52,7 +52,7 @@ async def test_a_reader_written_from_the_page_reads_what_waits(tmp_path: Path) -
 
 async def test_a_payload_of_the_bridge_is_a_record(tmp_path: Path) -> None:
     headers = [("ce_id", b"evt_1"), ("empty", b"")]
-    with_value = Record(*LANE, b"rx_1", b"value", headers, 1_700_000_000_123)
+    with_value = Record(*PARTITION, b"rx_1", b"value", headers, 1_700_000_000_123)
     tombstone = with_value._replace(value=None)
     async with open_spool(tmp_path) as kept:
         await kept.spool.append([an_entry(1, payload=pack(with_value)), an_entry(2, payload=pack(tombstone))])

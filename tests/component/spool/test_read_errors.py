@@ -11,7 +11,7 @@ from bridge.errors import NotDurableError
 from bridge.runtime.lifecycle import unless
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S, until
-from tests.spooling import LANE, OTHER, Kept, an_entry, damaged, make_spool, open_spool, ordinals, segments
+from tests.spooling import OTHER, PARTITION, Kept, an_entry, damaged, make_spool, open_spool, ordinals, segments
 
 # Nobody waits for as long as this, and not at all.
 LONG_S, NOT_S = 1000.0, 0.0
@@ -46,7 +46,7 @@ async def assert_all_is_found(directory: Path, expected: list[int]) -> None:
         assert await again.head() == ordinals(again.found) == expected
         assert again.value("unread_segments") == 0
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
-        again.spool.drop(LANE, len(expected))
+        again.spool.drop(PARTITION, len(expected))
     assert segments(directory) == []
 
 
@@ -69,7 +69,7 @@ async def test_segments_that_cannot_be_read_are_left_as_they_are_until_the_next_
     disk.unreadable = lambda _path, _start, _end: True
 
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
-        await again.put(9, lane=OTHER)
+        await again.put(9, partition=OTHER)
         again.spool.drop(OTHER, 1)
         await again.tend()
         assert (again.spool.code, again.found) == ("", [])
@@ -141,7 +141,7 @@ async def test_sectors_that_cannot_be_read_keep_back_their_records_only(tmp_path
         assert found == sorted(found)
         assert 3 <= len(missing) <= 6
         assert await again.head() == found
-        again.spool.drop(LANE, len(found))
+        again.spool.drop(PARTITION, len(found))
         await again.tend()
         assert again.value("unread_segments") == 1
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
@@ -170,7 +170,7 @@ async def test_a_record_that_the_disk_does_not_give_back_now_is_waited_for(tmp_p
         await kept.put(1)
         end = segments(tmp_path)[0].stat().st_size
         await kept.put(2, 3)
-        await kept.put(4, lane=OTHER)
+        await kept.put(4, partition=OTHER)
         disk.unreadable = lambda _path, start, _end: start < end
         for _ in range(2):
             assert (await kept.head(), await kept.head(OTHER)) == ([], [4])
@@ -189,9 +189,9 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start
         second = segments(tmp_path)[0].stat().st_size // 5
         disk.unreadable = lambda _path, start, _end: second <= start < 3 * second
         assert await kept.head() == [0]
-        kept.spool.drop(LANE, 1)
+        kept.spool.drop(PARTITION, 1)
         assert await kept.head() == [3, 4]
-        kept.spool.drop(LANE, 2)
+        kept.spool.drop(PARTITION, 2)
         await kept.tend()
         assert (kept.value("unread_segments"), kept.value("corrupt_records_total")) == (1, 0)
         assert kept.spool.code == ""
@@ -218,7 +218,7 @@ async def test_damage_is_not_copied_as_long_as_it_cannot_be_read(tmp_path: Path,
 
     async with open_spool(tmp_path, disk=disk) as again:
         assert await again.head() == [2, 3]
-        again.spool.drop(LANE, 2)
+        again.spool.drop(PARTITION, 2)
         await again.tend()
         assert (damaged(tmp_path), path.read_bytes()) == ([], spoilt)
 

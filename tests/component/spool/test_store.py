@@ -11,7 +11,18 @@ import pytest
 from bridge.errors import NotDurableError
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.segment import Entry
-from tests.spooling import LANE, MARKER, OTHER, an_entry, entries, files, make_spool, open_spool, ordinals, segments
+from tests.spooling import (
+    MARKER,
+    OTHER,
+    PARTITION,
+    an_entry,
+    entries,
+    files,
+    make_spool,
+    open_spool,
+    ordinals,
+    segments,
+)
 
 STARTS = 3000
 
@@ -19,13 +30,13 @@ STARTS = 3000
 async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
-        await kept.put(3, lane=OTHER)
+        await kept.put(3, partition=OTHER)
         await kept.put(4)
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [1, 2, 3, 4]
-        assert again.found[2] == an_entry(3, lane=OTHER)
-        assert (again.spool.depth(LANE), again.spool.depth(OTHER)) == (3, 1)
+        assert again.found[2] == an_entry(3, partition=OTHER)
+        assert (again.spool.depth(PARTITION), again.spool.depth(OTHER)) == (3, 1)
         assert again.spool.last_ordinal == 4
         assert await again.head() == [1, 2, 4]
 
@@ -43,11 +54,11 @@ async def test_the_order_of_the_calls_is_the_order_in_the_file(tmp_path: Path) -
 async def test_what_is_dropped_does_not_come_back(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
-        await kept.put(10, 11, lane=OTHER)
-        kept.spool.drop(LANE, 2)
+        await kept.put(10, 11, partition=OTHER)
+        kept.spool.drop(PARTITION, 2)
         kept.spool.drop(OTHER, 1)
         assert await kept.head() == [3]
-        assert sorted(kept.spool.partitions()) == [OTHER, LANE]
+        assert sorted(kept.spool.partitions()) == [OTHER, PARTITION]
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3, 11]
@@ -56,7 +67,7 @@ async def test_what_is_dropped_does_not_come_back(tmp_path: Path) -> None:
 async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
-        kept.spool.drop(LANE, 2)
+        kept.spool.drop(PARTITION, 2)
         assert kept.spool.partitions() == []
         await kept.tend()
         await kept.put(3)
@@ -64,7 +75,7 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3]
-        again.spool.drop(LANE, 1)
+        again.spool.drop(PARTITION, 1)
 
     assert segments(tmp_path) == []
     assert files(tmp_path, "*.positions") == []
@@ -78,10 +89,10 @@ async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_p
 
     def found(entry: Entry) -> None:
         again.found.append(entry)
-        again.spool.drop(LANE, again.spool.depth(LANE))
+        again.spool.drop(PARTITION, again.spool.depth(PARTITION))
 
     await again.spool.open(found)
-    again.spool.drop(LANE, again.spool.depth(LANE))
+    again.spool.drop(PARTITION, again.spool.depth(PARTITION))
     await again.spool.close()
 
     assert ordinals(again.found) == list(range(1000))
@@ -94,7 +105,7 @@ async def test_a_file_stays_while_a_group_is_on_its_way_into_it(tmp_path: Path) 
         await kept.spool.append([an_entry(1, payload=bytes(2_000_000))])
         call = kept.spool.append([an_entry(2)])
         await asyncio.sleep(0)
-        kept.spool.drop(LANE, 1)
+        kept.spool.drop(PARTITION, 1)
         await call
 
         assert await kept.head() == [2]
@@ -110,7 +121,7 @@ async def test_a_large_spool_is_many_files_and_each_goes_when_it_is_done(tmp_pat
             await kept.spool.append([an_entry(number, payload=payload)])
         before = segments(tmp_path)
         taken = kept.value("bytes")
-        kept.spool.drop(LANE, 30)
+        kept.spool.drop(PARTITION, 30)
         await kept.put(60)
 
         assert len(before) > 4
@@ -123,8 +134,8 @@ async def test_a_peek_is_bounded_but_gives_at_least_one(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(*range(10))
 
-        assert ordinals(await kept.spool.peek(LANE, most=3, most_bytes=10_000)) == [0, 1, 2]
-        assert ordinals(await kept.spool.peek(LANE, most=10, most_bytes=1)) == [0]
+        assert ordinals(await kept.spool.peek(PARTITION, most=3, most_bytes=10_000)) == [0, 1, 2]
+        assert ordinals(await kept.spool.peek(PARTITION, most=10, most_bytes=1)) == [0]
         assert await kept.spool.peek(OTHER, most=3, most_bytes=10_000) == []
 
 
@@ -160,7 +171,7 @@ async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
         assert kept.spool.code == "full"
         assert kept.value("available") == 0
 
-        kept.spool.drop(LANE, 5)
+        kept.spool.drop(PARTITION, 5)
         await kept.tend()
 
         assert kept.spool.code == ""

@@ -27,7 +27,18 @@ from bridge.spool.segment import (
     segment_name,
 )
 from tests.fault_disk import FaultDisk
-from tests.spooling import LANE, OTHER, Kept, a_record, an_entry, damaged, open_spool, ordinals, segments, write_key
+from tests.spooling import (
+    OTHER,
+    PARTITION,
+    Kept,
+    a_record,
+    an_entry,
+    damaged,
+    open_spool,
+    ordinals,
+    segments,
+    write_key,
+)
 
 SECRET = b"v" * 32
 LATER = VERSION + 1
@@ -88,8 +99,8 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
         async with open_spool(tmp_path) as kept:
             assert ordinals(kept.found) == [1, 2]
             await kept.put(3, 4)
-            await kept.put(5, lane=OTHER)
-            kept.spool.drop(LANE, 1)
+            await kept.put(5, partition=OTHER)
+            kept.spool.drop(PARTITION, 1)
     later = segments(tmp_path)[-1]
     content = later.read_bytes()
 
@@ -102,7 +113,7 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
             assert await kept.head() == [2]
     async with open_spool(tmp_path) as kept:
         await kept.put(6)
-        kept.spool.drop(LANE, 1)
+        kept.spool.drop(PARTITION, 1)
     assert later.read_bytes() == content
     assert damaged(tmp_path) == []
 
@@ -110,7 +121,7 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
         async with open_spool(tmp_path) as kept:
             assert ordinals(kept.found) == [3, 4, 5, 6]
             assert kept.value("locked_records") == 0
-            kept.spool.drop(LANE, 3)
+            kept.spool.drop(PARTITION, 3)
             kept.spool.drop(OTHER, 1)
     assert segments(tmp_path) == []
 
@@ -129,7 +140,7 @@ async def test_a_file_of_another_version_is_kept_whatever_stands_in_it(tmp_path:
     for _ in range(2):
         async with open_spool(tmp_path) as kept:
             await kept.put(1)
-            kept.spool.drop(LANE, 1)
+            kept.spool.drop(PARTITION, 1)
             await kept.tend()
 
             assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (1, 0)
@@ -216,13 +227,13 @@ async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it
             await kept.tend()
             assert await kept.head() == [1, 3]
     async with open_spool(tmp_path, find=finder) as kept:
-        kept.spool.drop(LANE, 2)
+        kept.spool.drop(PARTITION, 2)
         assert len(segments(tmp_path)) == 1
 
     with later_layout(monkeypatch):
         async with open_spool(tmp_path, find=finder) as kept:
             assert ordinals(kept.found) == [2]
-            kept.spool.drop(LANE, 1)
+            kept.spool.drop(PARTITION, 1)
     assert segments(tmp_path) == []
 
 
@@ -236,7 +247,7 @@ async def test_what_is_no_record_at_all_is_kept_and_does_not_end_the_process(tmp
     async with open_spool(tmp_path, find=finder) as kept:
         assert ordinals(kept.found) == [2]
         assert kept.value("locked_records") == 1
-        kept.spool.drop(LANE, 1)
+        kept.spool.drop(PARTITION, 1)
     assert len(segments(tmp_path)) == 1
 
 

@@ -10,10 +10,10 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from tests.spooling import LANE, OTHER, an_entry, open_spool
+from tests.spooling import OTHER, PARTITION, an_entry, open_spool
 
-# Two lanes, so that one segment is acknowledged here and there.
-LANES = (LANE, OTHER)
+# Two partitions, so that one segment is acknowledged here and there.
+PARTITIONS = (PARTITION, OTHER)
 # Enough that positions are written, and segments removed, while it goes on.
 BATCH = 7
 CAPACITY_BYTES = 1_048_576
@@ -29,22 +29,22 @@ async def append(directory: Path, first: int) -> None:
     """Append two at a time, each call said when it is durable; acknowledge some of what is old."""
     async with open_spool(directory, capacity_bytes=CAPACITY_BYTES) as kept:
         for number in count(first, 2):
-            await kept.spool.append([an_entry(number, lane=LANES[number // 2 % 2]), an_entry(number + 1)])
+            await kept.spool.append([an_entry(number, partition=PARTITIONS[number // 2 % 2]), an_entry(number + 1)])
             say(f"durable {number}")
-            if kept.spool.depth(LANE) > BATCH * BATCH:
-                for entry in await kept.spool.peek(LANE, most=BATCH, most_bytes=CAPACITY_BYTES):
+            if kept.spool.depth(PARTITION) > BATCH * BATCH:
+                for entry in await kept.spool.peek(PARTITION, most=BATCH, most_bytes=CAPACITY_BYTES):
                     say(f"delivered {entry.ordinal}")
-                kept.spool.drop(LANE, BATCH)
+                kept.spool.drop(PARTITION, BATCH)
 
 
 async def drain(directory: Path) -> None:
     """Deliver all there is, in small batches, so that a death meets some."""
     async with open_spool(directory, capacity_bytes=CAPACITY_BYTES) as kept:
-        while lanes := kept.spool.partitions():
-            for lane in lanes:
-                for entry in await kept.spool.peek(lane, most=BATCH, most_bytes=CAPACITY_BYTES):
+        while partitions := kept.spool.partitions():
+            for partition in partitions:
+                for entry in await kept.spool.peek(partition, most=BATCH, most_bytes=CAPACITY_BYTES):
                     say(f"delivered {entry.ordinal}")
-                kept.spool.drop(lane, BATCH)
+                kept.spool.drop(partition, BATCH)
             await asyncio.sleep(0.001)  # Kafka would take longer
     say("empty")
 

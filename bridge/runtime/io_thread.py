@@ -1,0 +1,47 @@
+"""One thread for calls that may hang on a disk, since the loop must not."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class IOThread:
+    """Runs calls in their order; a daemon, so that a disk that hangs does not keep the process alive."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def run(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Return the future outcome of a call, to be awaited on the running loop."""
+        outcome: Future[Result] = Future()
+        self._calls.put((work, outcome))
+        return asyncio.wrap_future(outcome)
+
+    def end(self) -> None:
+        """Let the thread end after the calls so far, without waiting for it."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while call := self._calls.get():
+            work, outcome = call
+            if outcome.set_running_or_notify_cancel():
+                _run(work, outcome)
+            # Or a group of payloads would stay in memory until the next.
+            del call, work, outcome
+
+
+def _run(work: Callable[[], Any], outcome: Future[Any]) -> None:
+    try:
+        result = work()
+    except BaseException as exc:  # noqa: BLE001 - the caller must get it, whatever it is
+        outcome.set_exception(exc)
+    else:
+        outcome.set_result(result)
