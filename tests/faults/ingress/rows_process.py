@@ -36,18 +36,18 @@ async def killed(scene: Scene) -> None:
                 await asyncio.to_thread(scene.ingress.ready)
             await asyncio.sleep(scene.rng.uniform(0, 1.5))
             await scene.kill()
-            await _resend(scene)
+            await resend(scene)
 
 
 async def killed_at_points(scene: Scene) -> None:
     """Kill it at each named point: of a first start, then those of a direct write, of the spool, and of its drain."""
     await _die_at(scene, failpoints.BEFORE_KEY)
-    await _resend(scene)
+    await resend(scene)
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             for point in (*DIRECT, *SPOOLING, *DRAINING):
                 await _die_at(scene, point)
-                await _resend(scene)
+                await resend(scene)
 
 
 async def killed_at_one(scene: Scene, *, point: str) -> None:
@@ -55,12 +55,12 @@ async def killed_at_one(scene: Scene, *, point: str) -> None:
     if point in STARTING:
         for _ in range(scene.tier.times(3)):
             await _die_at(scene, point)
-            await _resend(scene)
+            await resend(scene)
         return
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(3)):
             await _die_at(scene, point)
-            await _resend(scene)
+            await resend(scene)
 
 
 async def _die_at(scene: Scene, point: str) -> None:
@@ -95,7 +95,7 @@ async def _die(scene: Scene, point: str, *, nth: int, then: Callable[[], None] =
     scene.died()
 
 
-async def _resend(scene: Scene) -> None:
+async def resend(scene: Scene) -> None:
     """Start it again, and send once more what was taken by its last life, before it has read what that has written."""
     taken = {each.delivery.id: each.delivery for each in scene.ledger.of("genuine") if each.outcome == "accepted"}
     again = [delivery for name, delivery in taken.items() if name not in scene.unsettled][-RESENT:]

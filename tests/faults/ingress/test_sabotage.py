@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.ingress import rows_brokers, rows_process
 from tests.faults.ingress.row import Outcome, Row, play
-from tests.faults.ingress.scene import Scene, Stage, Tier
+from tests.faults.ingress.scene import DRAINED_S, Scene, Stage, Tier
 from tests.faults.sabotage import SABOTAGES
 
 pytestmark = pytest.mark.kafka
@@ -27,11 +27,21 @@ async def killed_in_an_outage(scene: Scene) -> None:
         await scene.heal()
 
 
+async def killed_at_rest(scene: Scene) -> None:
+    """Long after Kafka had what is sent again."""
+    for _ in range(2):  # the first may be spooled, while the topics are read
+        async with scene.load.poisson(scene.tier.rate):
+            await asyncio.sleep(1)
+        await scene.settled(DRAINED_S)
+    await scene.kill()
+    await rows_process.resend(scene)
+
+
 TIER = Tier(factor=0.7, rate=60.0, at_once=20)
 FROZEN = Row("B6", "all brokers frozen", rows_brokers.all_frozen, effects=False)
 NO_SPOOL = replace(FROZEN, settings={"SPOOL__ENABLED": "false"})
 KILLED = Row("P1", "ingress killed in an outage", killed_in_an_outage, effects=False)
-RESTARTED = Row("P1", "ingress killed at random moments", rows_process.killed, effects=False, once=True)
+RESTARTED = Row("P1", "ingress killed at rest", killed_at_rest, effects=False, once=True)
 
 
 class Case(NamedTuple):
