@@ -1,8 +1,8 @@
-"""The door to aiokafka's consumer as a member of a group: bytes, our own bound on every wait, and a certain end.
+"""`bridge.kafka.transport.Transport` through aiokafka: a group member that gives bytes, with a bound on every wait.
 
-aiokafka 0.14 switches its max-poll check off when anything is raised or cancelled inside `getmany`, takes no partition
-for all partitions, never ends a commit, and leaves connections open when it is stopped in an outage. Here `getmany` is
-only called where it cannot wait, and what is private to aiokafka is touched; its version range is pinned for that.
+aiokafka 0.14 disables its max-poll check when anything is raised or cancelled inside `getmany`, takes no partition for
+all partitions, may never finish a commit, and leaves connections open when it is stopped in an outage. So `getmany` is
+only called when it cannot wait, and private parts of aiokafka are used; its version is pinned for that.
 """
 
 from __future__ import annotations
@@ -27,51 +27,20 @@ from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import consumed, end_consumer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, Transport, TransportError
 
-# A broker that lags behind the others knows a new topic within this time.
-LOOK_S = 1.0
-# A topic that is away for long costs its brokers, and the log, no more than this.
-LOOK_MAX_S = 10.0
-
-
-class MissingTopics:
-    """Watches one client.
-
-    A member that leads its group hands out what its own metadata know: nothing of a topic of which the broker that it
-    asked has not heard yet, though another has.
-    """
-
-    def __init__(self, client: Any, topics: Sequence[str], *, now: Callable[[], float] = time.monotonic) -> None:
-        """Take a client that was told to keep the metadata of `topics`."""
-        self._client = client
-        self._topics = topics
-        self._now = now
-        self._wait_s = LOOK_S
-        self._look_at = now()
-
-    def look(self) -> None:
-        """Have the metadata renewed in the background if they lack a topic; to be called often."""
-        now = self._now()
-        if now < self._look_at:
-            return
-        known = all(self._client.cluster.partitions_for_topic(topic) for topic in self._topics)
-        if known:
-            self._wait_s = LOOK_S
-        self._look_at = now + self._wait_s
-        if not known:
-            self._client.force_metadata_update()
-            self._wait_s = min(2 * self._wait_s, LOOK_MAX_S)
-
-
 FETCH_MAX_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_MAX_BYTES = 1024 * 1024
-# aiokafka has one fetch in flight per broker, and a partition that was just emptied waits for the next: so a short one.
+# aiokafka has one fetch in flight per broker, and a partition that was just emptied waits for the next one.
 FETCH_WAIT_MS = 100
-# A commit has five seconds; the other questions are as small.
+# For a commit; the other requests are as small.
 ANSWER_S = 5.0
 # A join is answered when all members have joined, so a request must be allowed to take longer than that.
 JOIN_MARGIN_S = 5.0
 # As Kafka's own clients: a member must be able to miss two heartbeats.
 HEARTBEATS = 3
+# A broker whose metadata lag behind the others' knows a new topic within this time.
+MISSING_TOPIC_FIRST_S = 1.0
+# So that a topic that is missing for long costs its brokers, and the log, little.
+MISSING_TOPIC_MAX_S = 10.0
 
 _CODES = {
     kafka_errors.NoOffsetForPartitionError: "offset_missing",
@@ -88,12 +57,12 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What the group is told.
+    """Time-outs of a group member, as Kafka defines them.
 
     Attributes:
-        session_s: Without a heartbeat for so long a member is put out.
-        rebalance_s: In which a member must give its partitions back and join again.
-        max_poll_s: Without a poll for so long a member leaves by itself.
+        session_s: Without a heartbeat for this long the broker removes a member.
+        rebalance_s: For a member to give its partitions back and join again.
+        max_poll_s: Without a poll for this long a member leaves the group.
     """
 
     session_s: float = 45.0
@@ -104,13 +73,39 @@ class Timing:
 def open_transport(
     connection: Connection, *, group: str, topics: Sequence[str], timing: Timing = Timing()
 ) -> Transport:
-    """Return a member of `group` that will join it, for `topics`, when it is started; it is started once."""
+    """Return a member of `group` that joins it, for `topics`, when it is started; it can be started once."""
     return _Member(connection, group=group, topics=topics, timing=timing)
 
 
-class _Member:
-    """One aiokafka consumer from its start to its end."""
+class MissingTopics:
+    """Refreshes a client's metadata while they lack a topic; aiokafka by itself would wait for `metadata_max_age_ms`.
 
+    The leader of a group assigns what its own metadata know: nothing of a topic that the broker it asked has not heard
+    of yet, though others have.
+    """
+
+    def __init__(self, client: Any, topics: Sequence[str], *, now: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._topics = topics
+        self._now = now
+        self._wait_s = MISSING_TOPIC_FIRST_S
+        self._look_at = now()
+
+    def look(self) -> None:
+        """Start a refresh if a topic is missing and the last one is long enough ago; cheap, for every poll."""
+        now = self._now()
+        if now < self._look_at:
+            return
+        known = all(self._client.cluster.partitions_for_topic(topic) for topic in self._topics)
+        if known:
+            self._wait_s = MISSING_TOPIC_FIRST_S
+        self._look_at = now + self._wait_s
+        if not known:
+            self._client.force_metadata_update()
+            self._wait_s = min(2 * self._wait_s, MISSING_TOPIC_MAX_S)
+
+
+class _Member:
     def __init__(self, connection: Connection, *, group: str, topics: Sequence[str], timing: Timing) -> None:
         self._connection = connection
         self._group = group
@@ -147,15 +142,15 @@ class _Member:
         return found
 
     async def _take(self, places: Collection[Place]) -> Mapping[Place, Sequence[ConsumedRecord]]:
-        """Return what is there, without a wait: then nothing can be cancelled inside of `getmany`."""
+        """Return what is there without a wait, so that nothing can be cancelled inside `getmany`."""
         subscription = self._consumer._subscription  # noqa: SLF001 - `getmany` waits for the group without a bound
         try:
-            # Without either nothing would come for ever, and nobody would say so.
+            # If either task has ended, no record ever comes, and aiokafka reports nothing.
             tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - as above
             if any(task.done() for task in tasks):
                 raise TransportError("no_answer")
             self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
-            with subscription.fetch_context():  # this alone is what keeps a member in its group
+            with subscription.fetch_context():  # counts as a poll, which keeps a member in its group
                 pass
             found = {} if subscription.reassignment_in_progress else await self._batches.take(places)
         except UnreadableBatchError as exc:
@@ -185,7 +180,7 @@ class _Member:
         self._consumer.resume(*self._ours(places))
 
     def _ours(self, places: Collection[Place]) -> list[Any]:
-        """Leave out what a rebalance took in this moment; the listener tells of it."""
+        """Leave out what a rebalance took at this moment; the listener reports it."""
         ours = self._consumer.assignment()
         return [TopicPartition(*place) for place in places if place in ours]
 
@@ -195,7 +190,7 @@ class _Member:
         async with _answered(ANSWER_S):
             await coordinator.ensure_coordinator_known()
             lost = offsets.keys() - self._consumer.assignment()
-            # No wait from here to the request: a partition taken away meanwhile would be rewound for its new owner.
+            # No await from here to the request: a partition revoked meanwhile would be rewound for its new owner.
             if lost or membership != (coordinator.generation, coordinator.member_id) or coordinator.generation < 0:
                 raise TransportError("not_member", lost or offsets)
             await coordinator._do_commit_offsets(  # noqa: SLF001 - as above
@@ -241,8 +236,8 @@ def _build(options: dict[str, Any], *, group: str, timing: Timing) -> Any:
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="none",  # the others skip or repeat silently
-        isolation_level="read_committed",  # what a transaction has taken back never was
-        # It keeps what it was given in its class, which the next client of this process must not take for its own.
+        isolation_level="read_committed",  # aborted records are not there
+        # It keeps its assignment in its class, where the next client of this process must not find it.
         partition_assignment_strategy=[type("Sticky", (StickyPartitionAssignor,), {})],
         session_timeout_ms=_ms(timing.session_s),
         heartbeat_interval_ms=_ms(min(3.0, timing.session_s / HEARTBEATS)),

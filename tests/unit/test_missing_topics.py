@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from consumers.runtime.transport import LOOK_MAX_S, LOOK_S, MissingTopics
+from consumers.runtime.transport import MISSING_TOPIC_FIRST_S, MISSING_TOPIC_MAX_S, MissingTopics
 
 
 @dataclass
@@ -45,13 +45,19 @@ def test_nothing_is_asked_while_every_topic_is_known() -> None:
 
 def test_one_topic_that_is_missing_or_without_partitions_is_asked_for_at_once_and_ever_more_rarely() -> None:
     for partial in ({"a": {0}}, {"a": {0}, "b": set[int]()}):
-        client = Client(partial)
+        client, first = Client(partial), MISSING_TOPIC_FIRST_S
 
         between = client.look_for(60.0, MissingTopics(client, ["a", "b"], now=lambda: client.now))  # noqa: B023 - used here
 
         assert client.asked[0] == 100.0
-        assert between[:5] == [LOOK_S, 2 * LOOK_S, 4 * LOOK_S, 8 * LOOK_S, LOOK_MAX_S]
-        assert set(between[5:]) == {LOOK_MAX_S}
+        assert between[:5] == [first, 2 * first, 4 * first, 8 * first, MISSING_TOPIC_MAX_S]
+            MISSING_TOPIC_FIRST_S,
+            2 * MISSING_TOPIC_FIRST_S,
+            4 * MISSING_TOPIC_FIRST_S,
+            8 * MISSING_TOPIC_FIRST_S,
+            MISSING_TOPIC_MAX_S,
+        ]
+        assert set(between[5:]) == {MISSING_TOPIC_MAX_S}
 
 
 def test_a_topic_that_is_deleted_later_is_asked_for_anew() -> None:
@@ -60,4 +66,4 @@ def test_a_topic_that_is_deleted_later_is_asked_for_anew() -> None:
     client.look_for(60.0, missing)
     client.known.clear()
 
-    assert client.look_for(5.0, missing)[0] == LOOK_S
+    assert client.look_for(5.0, missing)[0] == MISSING_TOPIC_FIRST_S
