@@ -1,8 +1,18 @@
-"""What a group has settled, kept in PostgreSQL together with the effects of the handlers: the exactly-once part.
+"""What a group has settled, kept in PostgreSQL together with the effects of its handlers: exactly once.
 
-One transaction settles records: `fence` (is the partition still ours?), `admit` (which events are new?), the effects,
-`settle` (up to where is everything done?). It needs READ COMMITTED, where a statement that waited for another
-transaction looks again.
+`progress` has a row per partition. `next_offset`, the mark, says that everything below it is settled; records settled
+at or above it (lanes finish out of order) are listed in `settled` and pruned when the mark has passed them. `inbox` has
+a row per event whose effects are done.
+
+A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
+records: `fence` (is the epoch still ours, and the mark where we think?), `admit` (which events are new?), the effects
+of the handlers, `settle` (move the mark). Whoever has lost the partition meanwhile fails at the fence or at `settle`,
+and its effects are rolled back. This needs READ COMMITTED, where a statement that waited for another transaction looks
+again.
+
+A claim that was not given back means that its owner crashed: `deaths` counts those since the mark last moved. A process
+that finds some handles the next record on its own, after `mark_attempt`, which is committed first, so that a record
+that crashes its process is found. An orderly end takes its own mark back.
 """
 
 from __future__ import annotations
@@ -10,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, NamedTuple
 
@@ -19,6 +29,12 @@ from bridge.kafka.transport import Place
 from consumers.api import Outgoing
 from consumers.postgres.pool import Connection, Database, savepoint
 from consumers.postgres.text import stored_text
+
+Verdict = Literal["fresh", "duplicate", "conflict"]
+
+_Columns = tuple[list[str], list[str], list[bytes]]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _CLAIM = """
 insert into drx_consumer.progress as p (grp, topic, part, epoch, cluster_id, adoptions, held)
@@ -63,62 +79,6 @@ join drx_consumer.progress as p using (topic, part, epoch)
 where p.grp = $1 and k.grp = $1 and (k.topic, k.part, k.key) = (begun.topic, begun.part, begun.key)
   and k.release_attempts > 0
 """
-
-
-class Claim(NamedTuple):
-    """Where a partition stands at the moment it becomes ours.
-
-    Attributes:
-        next_offset: Everything below is settled; None when nothing is known of the partition.
-        last_event_id: `stored_text` of the `ce_id` of the record before `next_offset`, if there was one.
-        cluster_id: The Kafka cluster that the offsets belong to.
-        settled: Offsets at or above `next_offset` that are settled.
-        parked: Keys set aside, in text form.
-        deaths: Owners since `next_offset` last moved that did not give the partition back.
-        attempt_offset: Record that was marked by `mark_attempt`, and `attempts` how often.
-    """
-
-    epoch: int
-    next_offset: int | None
-    last_event_id: str | None
-    cluster_id: str | None
-    settled: frozenset[int]
-    parked: frozenset[str]
-    deaths: int
-    attempt_offset: int | None
-    attempts: int
-
-
-class Ended(NamedTuple):
-    """A claim that ends in order.
-
-    Attributes:
-        attempt_offset: Record that this owner has marked, if any.
-        releases: Keys, in text form, whose releases it has marked and not ended.
-    """
-
-    place: Place
-    epoch: int
-    attempt_offset: int | None
-    releases: Sequence[str]
-
-
-async def mark_release(connection: Connection, group: str, place: Place, key: str) -> int | None:
-    """Note that the release of a key, in text form, begins.
-
-    Returns:
-        How often it began without a known end; 0 for a key that is parked no more, None if nobody asks for it any more.
-    """
-    row = await connection.fetchrow(_MARK_RELEASE, group, *place, key)
-    if row is None:
-        return 0
-    return row["release_attempts"] if row["asked"] else None
-
-
-Verdict = Literal["fresh", "duplicate", "conflict"]
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 # Locks the row until the end of the transaction, so that a claim waits for it; writes nothing.
 _FENCE = """
 select from drx_consumer.progress
@@ -172,8 +132,47 @@ insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, '', 0,
 """
 
 
+class Claim(NamedTuple):
+    """Where a partition stands at the moment it becomes ours.
+
+    Attributes:
+        next_offset: Everything below is settled; None when nothing is known of the partition.
+        last_event_id: `stored_text` of the `ce_id` of the record before `next_offset`, if there was one.
+        cluster_id: The Kafka cluster that the offsets belong to.
+        settled: Offsets at or above `next_offset` that are settled.
+        parked: Parked keys, in text form.
+        deaths: Owners since `next_offset` last moved that did not give the partition back: they crashed.
+        attempt_offset: Record that was marked by `mark_attempt`.
+        attempts: How often it was.
+    """
+
+    epoch: int
+    next_offset: int | None
+    last_event_id: str | None
+    cluster_id: str | None
+    settled: frozenset[int]
+    parked: frozenset[str]
+    deaths: int
+    attempt_offset: int | None
+    attempts: int
+
+
+class Ended(NamedTuple):
+    """A claim that ends in order.
+
+    Attributes:
+        attempt_offset: Record that this owner has marked and not settled, if any.
+        releases: Keys, in text form, whose release it has marked and not ended.
+    """
+
+    place: Place
+    epoch: int
+    attempt_offset: int | None
+    releases: Sequence[str]
+
+
 class Inbox(NamedTuple):
-    """Who an event is: its body's digest, in hex, tells a repetition from another event with the same id."""
+    """Identity of an event. The digest of its body, in hex, tells a repetition from another event with an equal id."""
 
     source: str
     event_id: str
@@ -181,7 +180,7 @@ class Inbox(NamedTuple):
 
 
 class FencedError(BridgeError):
-    """The partition was claimed by another, or stands elsewhere than we think: nothing of this transaction holds."""
+    """Another process has claimed the partition, or its mark has moved: the transaction is rolled back."""
 
     code = "fenced"
 
@@ -195,7 +194,6 @@ class Settlement:
     """
 
     def __init__(self, connection: Connection, *, group: str, place: Place, epoch: int) -> None:
-        """Take a connection inside a transaction, and the epoch of our claim."""
         self.connection = connection
         self.group = group
         self.place = place
@@ -203,7 +201,7 @@ class Settlement:
         self._where = (group, place.topic, place.partition, epoch)
 
     async def fence(self, first: int) -> None:
-        """Make sure that the partition is ours and that no record from `first` on is below the mark.
+        """Check, and lock, that the partition is ours and its mark is not above `first`.
 
         Raises:
             FencedError: It is not so.
@@ -212,41 +210,38 @@ class Settlement:
             raise FencedError
 
     async def admit(self, entries: Sequence[Inbox]) -> list[Verdict]:
-        """Put events into the inbox and return for each whether its effects are still to be done.
+        """Put events into the inbox; return for each whether it is `fresh`, so that its effects are still to be done.
 
-        Waits for another transaction that is about to admit the same event. Rolled back to a savepoint, the events
-        leave the inbox again.
+        Waits for another transaction that has admitted the same event and not ended. A rollback to a savepoint takes
+        the events out of the inbox again.
         """
         if not entries:
             return []
         wanted, first, columns = _distinct(entries)
         fresh = {tuple(row) for row in await self.connection.fetch(_ADMIT, self.group, *columns)}
-        known = {event: entry.body_sha256 for event, entry in first.items()}
-        if len(fresh) < len(first):
-            # A statement of its own: it sees what another transaction has committed while the first one waited.
-            for row in await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2]):
-                known[row["source"], row["event_id"]] = row["body_sha256"].hex()
-        return [_verdict(entry, fresh, known[entry[:2]]) for entry in wanted]
+        # A statement of its own: it sees what another transaction has committed while the first one waited.
+        before = await self._digests(columns) if len(fresh) < len(first) else {}
+        return _verdicts(wanted, first | before, fresh)
 
     async def look(self, entries: Sequence[Inbox]) -> list[Verdict]:
         """Return what `admit` would say now, and write nothing: another transaction may admit them meanwhile."""
         if not entries:
             return []
         wanted, first, columns = _distinct(entries)
-        known = {event: entry.body_sha256 for event, entry in first.items()}
-        fresh: set[tuple[str, ...]] = set(first)
-        for row in await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2]):
-            event = row["source"], row["event_id"]
-            known[event] = row["body_sha256"].hex()
-            fresh.discard(event)
-        return [_verdict(entry, fresh, known[entry[:2]]) for entry in wanted]
+        before = await self._digests(columns)
+        return _verdicts(wanted, first | before, set(first.keys() - before.keys()))
+
+    async def _digests(self, columns: _Columns) -> dict[tuple[str, ...], str]:
+        """Return the digests of those events that are in the inbox."""
+        rows = await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2])
+        return {(row["source"], row["event_id"]): row["body_sha256"].hex() for row in rows}
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
-        """Open a savepoint; its errors come out as those of `Database.transaction` do."""
+        """Open a savepoint; errors as of `Database.transaction`."""
         return savepoint(self.connection)
 
     async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> None:
-        """Move the mark up to `next_offset`, never back, and keep what is settled `above` it, and what was published.
+        """Move the mark up to `next_offset`, never back; store what is settled `above` it, and what was published.
 
         `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record.
 
@@ -270,19 +265,19 @@ class Ledger:
     """
 
     def __init__(self, database: Database, *, group: str, cluster_id: str) -> None:
-        """Take the cluster that new partitions are noted to belong to."""
+        """Note new partitions as those of Kafka cluster `cluster_id`."""
         self._database = database
         self._group = group
         self._cluster_id = cluster_id
         self.published = asyncio.Event()
 
     async def claim(self, place: Place, *, again: bool = False) -> Claim:
-        """Take a partition: transactions of whoever had it fail from now on.
+        """Claim a partition: transactions of its former owner fail from now on.
 
-        Whoever has not given it back has died, unless it is claimed `again` by a process that never did.
+        A former owner that has not given it back has crashed, unless it is this process that claims it `again`.
 
         Raises:
-            TransientError: The database is away, or the owner before us still holds the row.
+            TransientError: The database is away, or a transaction of the former owner still holds the row.
         """
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(_CLAIM, self._group, *place, self._cluster_id, again)
@@ -291,7 +286,7 @@ class Ledger:
         return Claim(settled=frozenset(standing["settled"]), parked=frozenset(standing["parked"]), **dict(row))
 
     async def give_back(self, ended: Sequence[Ended]) -> None:
-        """End claims in order: they are no deaths.
+        """End claims in order, so that they do not count as deaths; those of a former epoch are left alone.
 
         Raises:
             TransientError: The database is away.
@@ -314,11 +309,11 @@ class Ledger:
             self.published.set()
 
     async def ping(self) -> None:
-        """Write a row, and take it back: a server that is full, or a standby by now, refuses it.
+        """Write a row and roll it back: a server that is full, or has become a standby, refuses it.
 
         Raises:
             TransientError: The database is away.
-            PermanentError: It does not take the row.
+            PermanentError: It refuses the row.
         """
         with suppress(_UndoneError):
             async with self._database.transaction() as connection:
@@ -326,7 +321,7 @@ class Ledger:
                 raise _UndoneError
 
     async def mark_attempt(self, place: Place, epoch: int, offset: int) -> int:
-        """Note, committed, that this record is about to be handled on its own; return how often it was.
+        """Commit that this record is about to be handled on its own; return how often it was.
 
         Raises:
             FencedError: The partition is not ours.
@@ -339,19 +334,20 @@ class Ledger:
 
 
 class _UndoneError(Exception):
-    """What was written is rolled back."""
+    """Rolls the transaction back."""
 
 
-def _distinct(
-    entries: Sequence[Inbox],
-) -> tuple[list[Inbox], dict[tuple[str, str], Inbox], tuple[list[str], list[str], list[bytes]]]:
-    """Return the entries as they are stored, the first of each event, and the columns of those."""
-    wanted = [Inbox(*map(stored_text, entry)) for entry in entries]
-    first: dict[tuple[str, str], Inbox] = {}
-    for entry in wanted:
-        first.setdefault(entry[:2], entry)
-    sources, ids, digests = zip(*first.values(), strict=True)
-    return wanted, first, (list(sources), list(ids), [digest_bytes(each) for each in digests])
+async def mark_release(connection: Connection, group: str, place: Place, key: str) -> int | None:
+    """Note that the release of a key, in text form, begins.
+
+    Returns:
+        How often it began and neither ended nor was interrupted in order; 0 if the key is no longer parked, None if its
+        release is no longer requested.
+    """
+    row = await connection.fetchrow(_MARK_RELEASE, group, *place, key)
+    if row is None:
+        return 0
+    return row["release_attempts"] if row["asked"] else None
 
 
 def digest_bytes(body_sha256: str) -> bytes:
@@ -359,11 +355,28 @@ def digest_bytes(body_sha256: str) -> bytes:
     return bytes.fromhex(body_sha256) if _SHA256.fullmatch(body_sha256) else b""
 
 
-def _verdict(entry: Inbox, fresh: set[tuple[str, ...]], body_sha256: str) -> Verdict:
-    """Judge one event; the first of a call uses up its freshness."""
-    if entry[:2] in fresh:
-        fresh.discard(entry[:2])
-        return "fresh"
-    if entry.body_sha256 and body_sha256 and entry.body_sha256 != body_sha256:
-        return "conflict"
-    return "duplicate"
+def _distinct(entries: Sequence[Inbox]) -> tuple[list[Inbox], dict[tuple[str, ...], str], _Columns]:
+    """Return the entries as they are stored, the digest of the first of each event, and the columns of those."""
+    wanted = [Inbox(*map(stored_text, entry)) for entry in entries]
+    first: dict[tuple[str, ...], str] = {}
+    for entry in wanted:
+        first.setdefault(entry[:2], entry.body_sha256)
+    sources, ids = zip(*first, strict=True)
+    return wanted, first, (list(sources), list(ids), list(map(digest_bytes, first.values())))
+
+
+def _verdicts(
+    entries: Sequence[Inbox], digests: Mapping[tuple[str, ...], str], fresh: set[tuple[str, ...]]
+) -> list[Verdict]:
+    """Judge each event; of several equal ones only the first is fresh, and the others are compared with `digests`."""
+    verdicts: list[Verdict] = []
+    for entry in entries:
+        known = digests[entry[:2]]
+        if entry[:2] in fresh:
+            fresh.discard(entry[:2])
+            verdicts.append("fresh")
+        elif entry.body_sha256 and known and entry.body_sha256 != known:
+            verdicts.append("conflict")
+        else:
+            verdicts.append("duplicate")
+    return verdicts
