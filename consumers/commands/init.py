@@ -23,7 +23,14 @@ from consumers.commands.members import refuse_members
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import migrate_tables, pending_tables
 from consumers.runtime.groups import GroupView, open_group
-from consumers.runtime.operator import audit_placing, import_decisions, lock, parked_from, place, standings
+from consumers.runtime.operator import (
+    audit_offsets,
+    import_decisions,
+    lock_progress,
+    parked_from,
+    set_offsets,
+    standings,
+)
 from consumers.runtime.start_checks import audit_going_on, refuse_past
 
 EARLIEST, LATEST = "earliest", "latest"
@@ -214,15 +221,15 @@ async def _place(database: Database | None, view: GroupView, chosen: Chosen, wan
         raise ConfigError(msg)
     if database is not None and not want.dry_run:
         async with database.transaction() as connection:
-            await lock(connection, consumer.group, consumer.topics)
+            await lock_progress(connection, consumer.group, consumer.topics)
             if parked := await parked_from(connection, consumer.group, offsets):
                 # In a topic that was made anew the offsets are other records', which would be taken for parked ones.
                 msg = f"{parked} parked events lie beyond that start; release, skip or drop them first"
                 raise ConfigError(msg)
             cluster_id = await view.cluster_id()
-            placed = await place(connection, consumer.group, offsets, cluster_id=cluster_id, move=want.force)
+            placed = await set_offsets(connection, consumer.group, offsets, cluster_id=cluster_id, move=want.force)
             offsets = {at: offset for at, offset in offsets.items() if at in placed}
-            await audit_placing(connection, consumer.group, offsets, actor=want.actor, reason=want.reason)
+            await audit_offsets(connection, consumer.group, offsets, actor=want.actor, reason=want.reason)
             if not (want.unless_placed and (await view.state()).live):
                 # Inside the transaction: Kafka refuses it if somebody has joined meanwhile. Members that are there
                 # commit what they adopt.

@@ -1,7 +1,11 @@
-"""What a person may decide about parked keys: each decision in one transaction, under the key's lock, with its trace.
+"""What operators do with a group: decide about parked keys, see and set its offsets, forget it, carry decisions over.
 
-A parked record is settled already (below the mark, or in `settled`), so that a decision never touches progress.
-Skipped and dropped events go into the inbox: a repetition of one is a duplicate, whenever it comes.
+Each decision is one transaction, under the lock of the key, with a row in `audit`. A parked record is settled already
+(below the mark, or in `settled`), so no decision touches progress. Skipped and dropped events go into the inbox: a
+repetition of one is a duplicate, whenever it comes.
+
+A rebuild reads the log again in a group of its own, beside the live one: `export` writes the decisions of the live
+group, and `import_decisions` settles for the new one, before it starts, what was skipped and dropped.
 """
 
 from __future__ import annotations
@@ -20,6 +24,11 @@ from consumers.postgres.pool import Connection, Database
 from consumers.runtime.ledger import digest_bytes
 from consumers.runtime.parking import Filters
 
+# Rows deleted at a time: takes a second at most, far below the time-out of a statement.
+FORGET_ROWS = 10_000
+# Decisions after which a record is never handled again.
+_FINAL = ("skip", "drop_key")
+
 _CHOOSE = """
 select topic, part, key, code, parked_at from drx_consumer.parked_key
 where grp = $1 and ($2::text is null or class = $2) and ($3::text is null or code = $3)
@@ -33,7 +42,7 @@ update drx_consumer.parked_key as k set release_requested_by = $2,
 from unnest($4::text[], $5::int[], $6::text[]) with ordinality as wanted (topic, part, key, place)
 where k.grp = $1 and (k.topic, k.part, k.key) = (wanted.topic, wanted.part, wanted.key)
 """
-# One key may stand in several partitions, where another producer has put it: its records have no order among those.
+# Another producer may have written a key to several partitions; its records have no order among those.
 _LOCK_KEY = """
 select from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4)
 order by part for update
@@ -73,7 +82,7 @@ insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempt
 values ($1, $2, $3, $4, 'operator', 'by_hand', 0) on conflict do nothing returning true
 """
 _IS_PARKED = "select exists (select from drx_consumer.parked_key where (grp, topic, key, part) = ($1, $2, $3, $4))"
-# Each partition of a topic that a group reads has a row.
+# A group has a row for each partition of a topic that it reads.
 _PARTITIONS = "select count(*), max(part) + 1 from drx_consumer.progress where grp = $1 and topic = $2"
 _LOCK_BREAKER = "select from drx_consumer.park_breaker where grp = $1 and opened_at is not null for update"
 _CLOSE_BREAKER = """
@@ -86,230 +95,6 @@ insert into drx_consumer.audit (grp, verb, actor, reason, topic, part, key, "off
 select $1, $2, $3, $4, * from unnest($5::text[], $6::int[], $7::text[], $8::bigint[], $9::text[], $10::text[],
   $11::text[], $12::text[], $13::bool[])
 """
-
-
-class Decision(NamedTuple):
-    """What was decided, or would be in a dry run: about a record, a key, a partition or a whole group.
-
-    Attributes:
-        code: Why it was parked.
-        inbox_written: Whether the event went into the inbox: not if an equal id was there, or it has none.
-    """
-
-    topic: str | None = None
-    partition: int | None = None
-    key: str | None = None
-    offset: int | None = None
-    source: str | None = None
-    event_id: str | None = None
-    body_sha256: str | None = None
-    code: str | None = None
-    inbox_written: bool | None = None
-
-
-async def retry(
-    database: Database,
-    group: str,
-    keys: Sequence[tuple[str, str]] | None = None,
-    *,
-    filters: Filters = Filters(),  # noqa: B008 - frozen
-    per_second: float | None = None,
-    actor: str,
-    reason: str = "",
-    dry_run: bool = False,
-) -> list[Decision]:
-    """Ask the owners to release keys: these (topic, key in text form), or all, as far as the filters go.
-
-    The keys parked first come first, `per_second` of them at most; each owner sees its own as they fall due.
-    """
-    chosen = (None, None) if keys is None else ([topic for topic, _ in keys], [key for _, key in keys])
-    interval = timedelta(seconds=1 / per_second if per_second else 0)
-    async with database.transaction() as connection:
-        choose = _CHOOSE if dry_run else _CHOOSE + " for update"
-        rows = await connection.fetch(choose, group, *filters.criteria(), *chosen)
-        rows.sort(key=lambda row: (row["parked_at"], row["topic"], row["part"], row["key"]))
-        decisions = [Decision(row["topic"], row["part"], row["key"], code=row["code"]) for row in rows]
-        if not dry_run and decisions:
-            topics, partitions, names, *_ = zip(*decisions, strict=True)
-            await connection.execute(_REQUEST, group, actor, interval, topics, partitions, names)
-            await audit(connection, group, "retry", decisions, actor=actor, reason=reason)
-    return decisions
-
-
-async def park(
-    database: Database,
-    group: str,
-    topic: str,
-    key: str,
-    *,
-    partition: int | None = None,
-    actor: str,
-    reason: str,
-    dry_run: bool = False,
-) -> Decision:
-    """Set a key aside by hand: its owner handles no more records of it, but keeps them in order, until it is released.
-
-    Without a `partition` it is the one that Kafka's own partitioner gives the key.
-
-    Raises:
-        ConfigError: No reason, the key is parked already, or its partition is not known.
-    """
-    _demand("park", reason)
-    async with database.transaction() as connection:
-        if partition is None:
-            partition = await _partition(connection, group, topic, key)
-        if await connection.fetchval(_IS_PARKED, group, topic, key, partition) or not (
-            dry_run or await connection.fetchval(_PARK, group, topic, key, partition)
-        ):
-            msg = "that key is parked already"
-            raise ConfigError(msg)
-        decision = Decision(topic, partition, key, code="by_hand")
-        if not dry_run:
-            await audit(connection, group, "park", [decision], actor=actor, reason=reason)
-    return decision
-
-
-async def skip(
-    database: Database,
-    group: str,
-    topic: str,
-    key: str,
-    *,
-    offset: int,
-    partition: int | None = None,
-    actor: str,
-    reason: str,
-    dry_run: bool = False,
-) -> Decision:
-    """Give up one record of a key; those behind it stay, and the key is live again if there are none.
-
-    Raises:
-        ConfigError: No reason, no such record is parked, or one in each of several partitions.
-    """
-    which = (topic, key, partition, offset)
-    decisions = await _give_up(database, group, which, ("skip", actor, reason), dry_run=dry_run)
-    return decisions[0]
-
-
-async def drop_key(
-    database: Database,
-    group: str,
-    topic: str,
-    key: str,
-    *,
-    partition: int | None = None,
-    actor: str,
-    reason: str,
-    dry_run: bool = False,
-) -> list[Decision]:
-    """Give up all records of a key, in each partition unless one is named; it is live again.
-
-    Raises:
-        ConfigError: No reason, or the key is not parked.
-    """
-    which = (topic, key, partition, None)
-    return await _give_up(database, group, which, ("drop_key", actor, reason), dry_run=dry_run)
-
-
-async def resume(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> list[Decision]:
-    """Close the park breaker of a group: its processes go on, and what was parked before counts no more.
-
-    Raises:
-        ConfigError: No reason, or the breaker is not open.
-    """
-    _demand("resume", reason)
-    async with database.transaction() as connection:
-        if await connection.fetchrow(_LOCK_BREAKER, group) is None:
-            msg = "the park breaker is not open"
-            raise ConfigError(msg)
-        if not dry_run:
-            await connection.execute(_CLOSE_BREAKER, group)
-            await audit(connection, group, "resume", [Decision()], actor=actor, reason=reason)
-    return [Decision()]
-
-
-async def opened_at(database: Database, group: str) -> datetime | None:
-    """Return since when the park breaker of a group is open; None when it is closed."""
-    async with database.transaction() as connection:
-        since: datetime | None = await connection.fetchval(_OPENED_AT, group)
-    return since
-
-
-async def audit(
-    connection: Connection, group: str, verb: str, decisions: Sequence[Decision], *, actor: str, reason: str
-) -> None:
-    """Keep who decided what, in the transaction that does it."""
-    columns = [list(column) for column in zip(*decisions, strict=True)]
-    if columns:
-        await connection.execute(_AUDIT, group, verb, actor, reason, *columns)
-
-
-async def _give_up(
-    database: Database,
-    group: str,
-    which: tuple[str, str, int | None, int | None],
-    why: tuple[str, str, str],
-    *,
-    dry_run: bool,
-) -> list[Decision]:
-    topic, key, partition, offset = which
-    verb, actor, reason = why
-    _demand(verb, reason)
-    async with database.transaction() as connection:
-        if not dry_run:
-            await connection.fetch(_LOCK_KEY, group, topic, key, partition)
-        rows = await connection.fetch(_EVENTS, group, *which)
-        decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
-        if not decisions and offset is None:  # set aside by hand, and nothing has come since
-            rows = await connection.fetch(_EMPTY, group, topic, key, partition)
-            decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
-        if not decisions:
-            msg = "nothing of that topic, key and offset is parked"
-            raise ConfigError(msg)
-        if offset is not None and len(decisions) > 1:
-            found = ", ".join(str(each.partition) for each in decisions)
-            msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
-            raise ConfigError(msg)
-        if not dry_run:
-            decisions = await _into_inbox(connection, group, decisions)
-            await connection.execute(_REMOVE_EVENTS, group, *which)
-            await connection.execute(_REMOVE_KEY, group, topic, key, partition)
-            await audit(connection, group, verb, decisions, actor=actor, reason=reason)
-    return decisions
-
-
-async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
-    count, end = await connection.fetchrow(_PARTITIONS, group, topic)
-    if not count or count != end or key.startswith("\\"):  # an escaped form of what is no text
-        msg = "the partition of that key is not known: --partition says which is meant"
-        raise ConfigError(msg)
-    return partition_of(key.encode(), count)
-
-
-def _demand(verb: str, reason: str) -> None:
-    if not reason.strip():
-        msg = f"{verb} needs a reason: it is kept in the audit"
-        raise ConfigError(msg)
-
-
-async def _into_inbox(connection: Connection, group: str, decisions: list[Decision]) -> list[Decision]:
-    """Insert those that are to be inserted, and say which were: another partition may have been faster."""
-    wanted = [each for each in decisions if each.inbox_written]
-    columns = (
-        [each.source for each in wanted],
-        [each.event_id for each in wanted],
-        [digest_bytes(each.body_sha256 or "") for each in wanted],
-    )
-    written = {tuple(row) for row in await connection.fetch(_INTO_INBOX, group, *columns)}
-    return [
-        each._replace(inbox_written=bool(each.inbox_written) and (each.source, each.event_id) in written)
-        for each in decisions
-    ]
-
-
-# Rows deleted at a time: a second at most, far below the limit of a statement.
-FORGET_ROWS = 10_000
-
 _PROGRESS = """
 select topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions, updated_at,
   (select count(*) from drx_consumer.settled as s
@@ -321,15 +106,15 @@ select topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions, up
 from drx_consumer.progress as p where grp = $1 and topic = any($2::text[]) order by topic, part
 """
 _LOCK = "select from drx_consumer.progress where grp = $1 and topic = any($2::text[]) order by topic, part for update"
-# The epoch is a new one: a process that nobody knew of is fenced, claims again and goes on from here. What was settled
-# at or above the old mark of a partition says nothing about the way from the new one; but where nothing had been
-# settled yet, it was carried over for a group that is about to start.
+# Offsets settled at or above the old mark say nothing about the records after the new one. Where there is no mark yet,
+# they were imported for a group that is about to start, and stay.
 _UNSETTLE = """
 delete from drx_consumer.settled as s using drx_consumer.progress as p
 where (s.grp, s.topic, s.part) = (p.grp, p.topic, p.part) and p.next_offset is not null
   and p.grp = $1 and (p.topic, p.part) in (select * from unnest($2::text[], $3::int[]))
 """
-_PLACE = """
+# With a new epoch, so that a process that still reads is fenced, claims again and goes on from here.
+_SET_OFFSETS = """
 insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id, epoch)
 select $1, *, $5, nextval('drx_consumer.epoch') from unnest($2::text[], $3::int[], $4::bigint[])
 on conflict (grp, topic, part) do update set next_offset = excluded.next_offset, last_event_id = null,
@@ -356,12 +141,12 @@ _ANY = """
 select exists (select from drx_consumer.progress where grp = $1)
   or exists (select from drx_consumer.inbox where grp = $1)
 """
-# Unless somebody has said since that the group goes on.
+# Unless an operator has said since that the group goes on all the same.
 _FORGOTTEN_SINCE = """
 select verb = 'forget' and at > (select applied_at from "{schema}".schema_migration where number = 1)
 from drx_consumer.audit where grp = $1 and verb in ('forget', 'go_on') order by number desc limit 1
 """
-# In the order of their references; the progress first, so that a running process is fenced.
+# In the order of their references; progress first, so that a running process is fenced.
 _FORGET = (
     "delete from drx_consumer.progress where grp = $1",
     "delete from drx_consumer.settled where grp = $1",
@@ -377,125 +162,6 @@ with gone as (
   where ctid = any (array(select ctid from drx_consumer.inbox where grp = $1 limit $2)) returning 1
 ) select count(*) from gone
 """
-
-
-class Progress(NamedTuple):
-    """Where a group stands in a partition; see `Claim`.
-
-    Attributes:
-        next_offset: None when it was claimed, and nothing settled or set yet.
-        above: How many records are settled at or above `next_offset`.
-        parked_keys: Keys of the partition that are set aside, with `parked_events` records.
-    """
-
-    place: Place
-    next_offset: int | None
-    last_event_id: str | None
-    epoch: int
-    cluster_id: str | None
-    adoptions: int
-    updated_at: datetime
-    above: int
-    parked_keys: int
-    parked_events: int
-
-
-class Forgotten(NamedTuple):
-    """Rows that a group had."""
-
-    progress: int
-    inbox: int
-    settled: int
-    parked_keys: int
-    parked_events: int
-    outbox: int
-
-
-async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Progress]:
-    """Return where a group stands in each partition of these topics that it has claimed or been placed in."""
-    async with database.transaction() as connection:
-        rows = await connection.fetch(_PROGRESS, group, list(topics))
-    found = [Progress(Place(row["topic"], row["part"]), *tuple(row)[2:]) for row in rows]
-    return {each.place: each for each in found}
-
-
-async def lock(connection: Connection, group: str, topics: Collection[str]) -> None:
-    """Let whoever settles or claims partitions of the group wait until the transaction ends."""
-    await connection.fetch(_LOCK, group, list(topics))
-
-
-async def parked_from(connection: Connection, group: str, offsets: Mapping[Place, int]) -> int:
-    """Return how many parked events lie at or above these offsets, where the group would meet their offsets again."""
-    places = sorted(offsets)
-    columns = [at.topic for at in places], [at.partition for at in places], [offsets[at] for at in places]
-    return int(await connection.fetchval(_PARKED_FROM, group, *columns))
-
-
-async def place(
-    connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool
-) -> set[Place]:
-    """Let a group go on from these offsets; effects that are done stay so: a repetition is a duplicate.
-
-    Returns:
-        Which were placed: without `move`, none that stands somewhere by now.
-    """
-    places = sorted(offsets)
-    columns = [at.topic for at in places], [at.partition for at in places]
-    if move:
-        await connection.execute(_UNSETTLE, group, *columns)
-    rows = await connection.fetch(_PLACE, group, *columns, [offsets[at] for at in places], cluster_id, move)
-    return {Place(*row) for row in rows}
-
-
-async def audit_placing(
-    connection: Connection, group: str, offsets: Mapping[Place, int], *, actor: str, reason: str
-) -> None:
-    """Keep who placed a group and why, in the transaction that does it."""
-    decisions = [Decision(at.topic, at.partition, offset=offsets[at]) for at in sorted(offsets)]
-    await audit(connection, group, "init", decisions, actor=actor, reason=reason)
-
-
-async def has_past(database: Database, group: str) -> bool:
-    """Return whether a group would not begin anew: it has progress, or would take events for duplicates."""
-    async with database.transaction() as connection:
-        if not await connection.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
-            return False
-        return bool(await connection.fetchval(_ANY, group))
-
-
-async def forgotten_since(database: Database, group: str, schema: str) -> bool:
-    """Return whether a group was forgotten since the tables of its schema, which are there, were made."""
-    async with database.transaction() as connection:
-        if not await connection.fetchval("select to_regclass('drx_consumer.audit') is not null"):
-            return False
-        return bool(await connection.fetchval(_FORGOTTEN_SINCE.format(schema=schema), group))
-
-
-async def forget_group(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> Forgotten:
-    """Remove all that is kept of a group, but for the audit; return how much that is.
-
-    Raises:
-        ConfigError: No reason.
-    """
-    if not reason.strip():
-        msg = "forget needs a reason: it is kept in the audit"
-        raise ConfigError(msg)
-    async with database.transaction() as connection:
-        forgotten = Forgotten(*await connection.fetchrow(_COUNT, group))
-        if dry_run:
-            return forgotten
-        for statement in _FORGET:
-            await connection.execute(statement, group)
-        await audit(connection, group, "forget", [Decision()], actor=actor, reason=reason)
-    while True:
-        async with database.transaction() as connection:
-            if await connection.fetchval(_FORGET_INBOX, group, FORGET_ROWS) < FORGET_ROWS:
-                return forgotten
-
-
-# Decisions after which a record is never handled again.
-_FINAL = ("skip", "drop_key")
-
 _DECISIONS = """
 select 'decision' as kind, at, actor, verb, topic, part, key, "offset", source, event_id, body_sha256, code,
   inbox_written, reason
@@ -513,10 +179,6 @@ _IMPORT_SETTLED = """
 insert into drx_consumer.settled (grp, topic, part, "offset")
 select $1, * from unnest($2::text[], $3::int[], $4::bigint[]) on conflict do nothing
 """
-_IMPORT_INBOX = """
-insert into drx_consumer.inbox (grp, source, event_id, body_sha256)
-select $1, * from unnest($2::text[], $3::text[], $4::bytea[]) on conflict do nothing
-"""
 _IMPORT_AUDIT = """
 insert into drx_consumer.audit (grp, at, actor, verb, reason, topic, part, key, "offset", source, event_id,
   body_sha256, code, inbox_written)
@@ -530,8 +192,58 @@ where not exists (
 """
 
 
+class Decision(NamedTuple):
+    """A decision about a record, a key, a partition or a whole group; in a dry run, what it would be.
+
+    Attributes:
+        code: Why it was parked.
+        inbox_written: Whether the event went into the inbox: not if an equal id was there, or it has none.
+    """
+
+    topic: str | None = None
+    partition: int | None = None
+    key: str | None = None
+    offset: int | None = None
+    source: str | None = None
+    event_id: str | None = None
+    body_sha256: str | None = None
+    code: str | None = None
+    inbox_written: bool | None = None
+
+
+class Progress(NamedTuple):
+    """Progress of a group in a partition; see `Claim`.
+
+    Attributes:
+        next_offset: None if the partition was claimed, and nothing settled or set yet.
+        above: Number of records settled at or above `next_offset`.
+    """
+
+    place: Place
+    next_offset: int | None
+    last_event_id: str | None
+    epoch: int
+    cluster_id: str | None
+    adoptions: int
+    updated_at: datetime
+    above: int
+    parked_keys: int
+    parked_events: int
+
+
+class Forgotten(NamedTuple):
+    """Numbers of rows that a group had."""
+
+    progress: int
+    inbox: int
+    settled: int
+    parked_keys: int
+    parked_events: int
+    outbox: int
+
+
 class Carried(NamedTuple):
-    """A decision with its trace."""
+    """A decision as an export has it."""
 
     at: datetime
     actor: str
@@ -540,10 +252,227 @@ class Carried(NamedTuple):
     decision: Decision
 
 
-async def export(database: Database, group: str, *, values: bool = False) -> AsyncIterator[dict[str, Any]]:
-    """Give every decision and then every parked event of a group as rows that JSON can hold.
+async def retry(
+    database: Database,
+    group: str,
+    keys: Sequence[tuple[str, str]] | None = None,
+    *,
+    filters: Filters = Filters(),  # noqa: B008 - frozen
+    per_second: float | None = None,
+    actor: str,
+    reason: str = "",
+    dry_run: bool = False,
+) -> list[Decision]:
+    """Request the release of these keys (topic, key in text form), or of all, as far as the filters match.
 
-    Keys are health information; what the records hold is in the rows only if `values` are asked for.
+    The keys parked first are released first, `per_second` of them at most. The owners of their partitions release them.
+    """
+    chosen = (None, None) if keys is None else ([topic for topic, _ in keys], [key for _, key in keys])
+    interval = timedelta(seconds=1 / per_second if per_second else 0)
+    async with database.transaction() as connection:
+        choose = _CHOOSE if dry_run else _CHOOSE + " for update"
+        rows = await connection.fetch(choose, group, *filters.criteria(), *chosen)
+        rows.sort(key=lambda row: (row["parked_at"], row["topic"], row["part"], row["key"]))
+        decisions = [Decision(row["topic"], row["part"], row["key"], code=row["code"]) for row in rows]
+        if not dry_run and decisions:
+            topics, partitions, names, *_ = zip(*decisions, strict=True)
+            await connection.execute(_REQUEST, group, actor, interval, topics, partitions, names)
+            await audit(connection, group, "retry", decisions, actor=actor, reason=reason)
+    return decisions
+
+
+async def park(
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
+) -> Decision:
+    """Park a key by hand: its records wait in order, unhandled, until it is released.
+
+    Without a `partition` it is the one that Kafka's default partitioner gives the key.
+
+    Raises:
+        ConfigError: No reason, the key is parked already, or its partition is not known.
+    """
+    _require("park", reason)
+    async with database.transaction() as connection:
+        if partition is None:
+            partition = await _partition(connection, group, topic, key)
+        if await connection.fetchval(_IS_PARKED, group, topic, key, partition) or not (
+            dry_run or await connection.fetchval(_PARK, group, topic, key, partition)
+        ):
+            msg = "that key is parked already"
+            raise ConfigError(msg)
+        decision = Decision(topic, partition, key, code="by_hand")
+        if not dry_run:
+            await audit(connection, group, "park", [decision], actor=actor, reason=reason)
+    return decision
+
+
+async def skip(
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    offset: int,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
+) -> Decision:
+    """Give up one record of a key; those behind it stay parked, and the key is live again if there are none.
+
+    Raises:
+        ConfigError: No reason, no such record is parked, or several partitions have one.
+    """
+    which = (topic, key, partition, offset)
+    decisions = await _give_up(database, group, which, ("skip", actor, reason), dry_run=dry_run)
+    return decisions[0]
+
+
+async def drop_key(
+    database: Database,
+    group: str,
+    topic: str,
+    key: str,
+    *,
+    partition: int | None = None,
+    actor: str,
+    reason: str,
+    dry_run: bool = False,
+) -> list[Decision]:
+    """Give up all records of a key, in every partition unless one is named; the key is live again.
+
+    Raises:
+        ConfigError: No reason, or the key is not parked.
+    """
+    which = (topic, key, partition, None)
+    return await _give_up(database, group, which, ("drop_key", actor, reason), dry_run=dry_run)
+
+
+async def resume(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> list[Decision]:
+    """Close the park breaker of a group: its processes go on, and what was parked before no longer counts.
+
+    Raises:
+        ConfigError: No reason, or the breaker is not open.
+    """
+    _require("resume", reason)
+    async with database.transaction() as connection:
+        if await connection.fetchrow(_LOCK_BREAKER, group) is None:
+            msg = "the park breaker is not open"
+            raise ConfigError(msg)
+        if not dry_run:
+            await connection.execute(_CLOSE_BREAKER, group)
+            await audit(connection, group, "resume", [Decision()], actor=actor, reason=reason)
+    return [Decision()]
+
+
+async def opened_at(database: Database, group: str) -> datetime | None:
+    """Return when the park breaker of a group opened; None while it is closed."""
+    async with database.transaction() as connection:
+        since: datetime | None = await connection.fetchval(_OPENED_AT, group)
+    return since
+
+
+async def audit(
+    connection: Connection, group: str, verb: str, decisions: Sequence[Decision], *, actor: str, reason: str
+) -> None:
+    """Write decisions to the audit, in the transaction that carries them out."""
+    columns = [list(column) for column in zip(*decisions, strict=True)]
+    if columns:
+        await connection.execute(_AUDIT, group, verb, actor, reason, *columns)
+
+
+async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Progress]:
+    """Return the progress of a group in each partition of these topics that has any."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_PROGRESS, group, list(topics))
+    found = [Progress(Place(row["topic"], row["part"]), *tuple(row)[2:]) for row in rows]
+    return {each.place: each for each in found}
+
+
+async def lock_progress(connection: Connection, group: str, topics: Collection[str]) -> None:
+    """Make processes that settle or claim partitions of the group wait until the transaction ends."""
+    await connection.fetch(_LOCK, group, list(topics))
+
+
+async def parked_from(connection: Connection, group: str, offsets: Mapping[Place, int]) -> int:
+    """Return how many parked events lie at or above these offsets, which the group would read again."""
+    places = sorted(offsets)
+    columns = [at.topic for at in places], [at.partition for at in places], [offsets[at] for at in places]
+    return int(await connection.fetchval(_PARKED_FROM, group, *columns))
+
+
+async def set_offsets(
+    connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool
+) -> set[Place]:
+    """Make a group go on from these offsets; the inbox stays, so an event that was applied is a duplicate.
+
+    Returns:
+        The partitions that were set: without `move`, only those that had no offset.
+    """
+    places = sorted(offsets)
+    columns = [at.topic for at in places], [at.partition for at in places]
+    if move:
+        await connection.execute(_UNSETTLE, group, *columns)
+    rows = await connection.fetch(_SET_OFFSETS, group, *columns, [offsets[at] for at in places], cluster_id, move)
+    return {Place(*row) for row in rows}
+
+
+async def audit_offsets(
+    connection: Connection, group: str, offsets: Mapping[Place, int], *, actor: str, reason: str
+) -> None:
+    """Write offsets that were set to the audit, in the same transaction."""
+    decisions = [Decision(at.topic, at.partition, offset=offsets[at]) for at in sorted(offsets)]
+    await audit(connection, group, "init", decisions, actor=actor, reason=reason)
+
+
+async def has_past(database: Database, group: str) -> bool:
+    """Return whether a group has progress, or an inbox by which it would take events for duplicates."""
+    async with database.transaction() as connection:
+        if not await connection.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
+            return False
+        return bool(await connection.fetchval(_ANY, group))
+
+
+async def forgotten_since(database: Database, group: str, schema: str) -> bool:
+    """Return whether a group was forgotten after the tables of its schema, which must exist, were made."""
+    async with database.transaction() as connection:
+        if not await connection.fetchval("select to_regclass('drx_consumer.audit') is not null"):
+            return False
+        return bool(await connection.fetchval(_FORGOTTEN_SINCE.format(schema=schema), group))
+
+
+async def forget_group(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> Forgotten:
+    """Delete all rows of a group but its audit; return how many there are.
+
+    Raises:
+        ConfigError: No reason.
+    """
+    _require("forget", reason)
+    async with database.transaction() as connection:
+        forgotten = Forgotten(*await connection.fetchrow(_COUNT, group))
+        if dry_run:
+            return forgotten
+        for statement in _FORGET:
+            await connection.execute(statement, group)
+        await audit(connection, group, "forget", [Decision()], actor=actor, reason=reason)
+    while True:
+        async with database.transaction() as connection:
+            if await connection.fetchval(_FORGET_INBOX, group, FORGET_ROWS) < FORGET_ROWS:
+                return forgotten
+
+
+async def export(database: Database, group: str, *, values: bool = False) -> AsyncIterator[dict[str, Any]]:
+    """Yield every decision and then every parked event of a group, as rows for JSON.
+
+    Keys are health information; the contents of records are included only with `values`.
     """
     async with database.transaction() as connection:
         await connection.execute("set transaction isolation level repeatable read, read only")
@@ -558,9 +487,9 @@ async def import_decisions(
 ) -> list[Decision]:
     """Settle for `group`, before it starts, what was skipped and dropped for another; return what.
 
-    The records count as settled, at their offsets. An event is in the inbox only if the decision had put it there:
-    otherwise an equal id was there before, and this group must meet that one afresh. Other rows of an export are
-    passed over; importing it again changes nothing.
+    The records count as settled, at their offsets. An event goes into the inbox only if the decision had put it there:
+    otherwise an equal id was there before, which this group has yet to handle. Other rows of an export are ignored;
+    importing it again changes nothing.
 
     Raises:
         ConfigError: A row is not of an export.
@@ -568,7 +497,6 @@ async def import_decisions(
     carried = [_carried(number, row) for number, row in enumerate(rows, 1) if row.get("verb") in _FINAL]
     decisions = [each.decision for each in carried]
     if decisions and not dry_run:
-        inbox = [each for each in decisions if each.inbox_written]
         async with database.transaction() as connection:
             await connection.execute(
                 _IMPORT_SETTLED,
@@ -577,16 +505,73 @@ async def import_decisions(
                 [each.partition for each in decisions],
                 [each.offset for each in decisions],
             )
-            await connection.execute(
-                _IMPORT_INBOX,
-                group,
-                [each.source for each in inbox],
-                [each.event_id for each in inbox],
-                [digest_bytes(each.body_sha256 or "") for each in inbox],
-            )
+            await _into_inbox(connection, group, decisions)
             flat = [(*each[:4], *each.decision) for each in carried]
             await connection.execute(_IMPORT_AUDIT, group, *(list(column) for column in zip(*flat, strict=True)))
     return decisions
+
+
+async def _give_up(
+    database: Database,
+    group: str,
+    which: tuple[str, str, int | None, int | None],
+    why: tuple[str, str, str],
+    *,
+    dry_run: bool,
+) -> list[Decision]:
+    topic, key, partition, offset = which
+    verb, actor, reason = why
+    _require(verb, reason)
+    async with database.transaction() as connection:
+        if not dry_run:
+            await connection.fetch(_LOCK_KEY, group, topic, key, partition)
+        rows = await connection.fetch(_EVENTS, group, *which)
+        decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
+        if not decisions and offset is None:  # parked by hand, and no record has come since
+            rows = await connection.fetch(_EMPTY, group, topic, key, partition)
+            decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
+        if not decisions:
+            msg = "nothing of that topic, key and offset is parked"
+            raise ConfigError(msg)
+        if offset is not None and len(decisions) > 1:
+            found = ", ".join(str(each.partition) for each in decisions)
+            msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
+            raise ConfigError(msg)
+        if not dry_run:
+            decisions = await _into_inbox(connection, group, decisions)
+            await connection.execute(_REMOVE_EVENTS, group, *which)
+            await connection.execute(_REMOVE_KEY, group, topic, key, partition)
+            await audit(connection, group, verb, decisions, actor=actor, reason=reason)
+    return decisions
+
+
+async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
+    count, end = await connection.fetchrow(_PARTITIONS, group, topic)
+    if not count or count != end or key.startswith("\\"):  # an escaped form of what is no text
+        msg = "the partition of that key is not known: --partition says which is meant"
+        raise ConfigError(msg)
+    return partition_of(key.encode(), count)
+
+
+def _require(verb: str, reason: str) -> None:
+    if not reason.strip():
+        msg = f"{verb} needs a reason: it is kept in the audit"
+        raise ConfigError(msg)
+
+
+async def _into_inbox(connection: Connection, group: str, decisions: list[Decision]) -> list[Decision]:
+    """Insert the events that are to be; return which were: another partition may have inserted an equal one."""
+    wanted = [each for each in decisions if each.inbox_written]
+    columns = (
+        [each.source for each in wanted],
+        [each.event_id for each in wanted],
+        [digest_bytes(each.body_sha256 or "") for each in wanted],
+    )
+    written = {tuple(row) for row in await connection.fetch(_INTO_INBOX, group, *columns)}
+    return [
+        each._replace(inbox_written=bool(each.inbox_written) and (each.source, each.event_id) in written)
+        for each in decisions
+    ]
 
 
 def _carried(number: int, row: Mapping[str, Any]) -> Carried:

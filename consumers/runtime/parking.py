@@ -1,6 +1,11 @@
-"""Sets records of a key aside in PostgreSQL, and lets them go on in order; the row of the key is the lock of it all.
+"""Parking: a record that cannot be settled is stored in PostgreSQL, and its key waits until it is released, in order.
 
-Parking, appending and releasing happen in a `Settlement`'s transaction, so that the mark moves with them.
+`parked_key` has a row per key and partition, `parked_event` the whole records of it. `park` stores a record that
+failed, `append` each later one of its key, both in the `Settlement` that moves the mark past it. The row of the key is
+the lock of everything that concerns the key: its owner releases record by record (`head`, the effects, `release`), and
+operators decide (`operator`), under that lock alone. When the last record is released the key is live again.
+
+A key is kept as text that names it (`key_text`), since operators and SQL handle it.
 """
 
 from __future__ import annotations
@@ -20,17 +25,15 @@ from consumers.postgres.pool import Connection, Database
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 from consumers.runtime.ledger import Inbox, Settlement
 
-# Ten thousand keys are a hundred times what a bad day should park; a thousand events of a prescription are more than
-# its whole life. Beyond that the partition stops, since something else is wrong.
+# A bad day should park a hundred keys, and a prescription has far fewer than a thousand events: beyond these limits
+# something else is wrong, and the partition stops.
 KEYS_MAX = 10_000
 EVENTS_OF_KEY_MAX = 1_000
 
-# Class of an event that did not fail itself.
-BEHIND = "behind"
-# Class of a key that a person has set aside, whether or not a record of it has come since.
-OPERATOR = "operator"
+# For people to read; an export gives everything.
+LIST_MAX = 1_000
 
-# Also right against an operator who is deleting the key: it waits, and then inserts instead of updating.
+# Waits for an operator who is deleting the key, and then inserts instead of updating.
 _PARK_KEY = """
 insert into drx_consumer.parked_key as k (grp, topic, key, part, class, code, attempts)
 values ($1, $2, $3, $4, $5, $6, $7)
@@ -90,195 +93,6 @@ select
   (select extract(epoch from clock_timestamp() - min(parked_at))::float8
    from drx_consumer.parked_key where grp = $1) as oldest_age_s
 """
-
-
-class ParkedEvent(NamedTuple):
-    """A record that waits, and why.
-
-    Attributes:
-        key: In text form.
-        inbox: Who the event is by its headers; texts are empty for a foreign record.
-        cls: Class of the failure, or `behind`.
-        attempts: How often its handler was tried, releases included.
-    """
-
-    record: ConsumedRecord
-    key: str
-    inbox: Inbox
-    cls: str
-    code: str
-    attempts: int
-
-    def __repr__(self) -> str:
-        """Name the place only: key and value are health information."""
-        return f"ParkedEvent({self.record!r})"
-
-
-class Census(NamedTuple):
-    """What a group has parked; the age is that of its oldest key, 0 when there is none."""
-
-    keys: int
-    events: int
-    oldest_age_s: float
-
-
-class ParkingFullError(BridgeError):
-    """The lot is full: the partition stops until there is room, since nothing is dropped.
-
-    Attributes:
-        key: In text form, whose events are too many; None when the keys of the group are.
-    """
-
-    code = "parking_full"
-
-    def __init__(self, key: str | None = None) -> None:
-        """Keep which limit was met."""
-        super().__init__(self.code)
-        self.key = key
-
-
-def key_text(record: ConsumedRecord) -> str:
-    """Return the key of a record as a text that names it: itself where it is text, else an escaped form of it.
-
-    Records without a key have no order, and each has a text of its own.
-    """
-    key = record.key
-    if key is None:
-        return f"\\null@{record.offset}"
-    if len(key) > TEXT_MAX_BYTES:
-        return "\\h" + hashlib.sha256(key).hexdigest()
-    try:
-        text = key.decode()
-    except UnicodeDecodeError:
-        return "\\x" + key.hex()
-    return "\\x" + key.hex() if "\0" in text or text.startswith("\\") else text
-
-
-async def park(settlement: Settlement, record: ConsumedRecord, *, cls: str, code: str, attempts: int) -> None:
-    """Set a record aside, and with it its key: later records of the key are to be appended.
-
-    Raises:
-        ParkingFullError: Nothing was written; the caller rolls back.
-    """
-    connection, group, key = settlement.connection, settlement.group, key_text(record)
-    new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, cls, code, attempts)
-    if new and await connection.fetchval(_COUNT_KEYS, group) > KEYS_MAX:
-        raise ParkingFullError
-    await _store(settlement, record, key, (cls, code, attempts))
-
-
-async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
-    """Set a record aside behind the others of its key; False if the key is parked no more, and nothing was done.
-
-    Raises:
-        ParkingFullError: Nothing was written; the caller rolls back.
-    """
-    key = key_text(record)
-    if not await _locked(settlement, key):
-        return False
-    await _store(settlement, record, key, (BEHIND, "key_parked", 0))
-    return True
-
-
-async def head(settlement: Settlement, key: str) -> ParkedEvent | None:
-    """Lock a key, given in text form, and return its first record; None if the key is parked no more.
-
-    Nor is one of which no record has come since it was set aside by hand.
-    """
-    if not await _locked(settlement, key):
-        return None
-    which = (settlement.group, *settlement.place, key)
-    row = await settlement.connection.fetchrow(_HEAD, *which)
-    if row is None:
-        await settlement.connection.fetchval(_RELEASE_KEY, *which)
-        return None
-    return _parked_event(settlement.place, row)
-
-
-async def release(settlement: Settlement, event: ParkedEvent) -> bool:
-    """Remove what `head` returned, its effects being done; True if it was the last: the key is live again."""
-    connection, group, record = settlement.connection, settlement.group, event.record
-    await connection.execute(_RELEASE_EVENT, group, record.topic, record.partition, record.offset)
-    return bool(await connection.fetchval(_RELEASE_KEY, group, record.topic, record.partition, event.key))
-
-
-async def park_again(settlement: Settlement, event: ParkedEvent, *, cls: str, code: str, attempts: int) -> None:
-    """Leave what `head` returned where it is, having failed once more: its key waits for another request.
-
-    `attempts` are those of this time only.
-    """
-    connection, group, record = settlement.connection, settlement.group, event.record
-    place = (record.topic, record.partition)
-    await connection.execute(_FAILED_KEY, group, *place, event.key, cls, code, attempts)
-    await connection.execute(_FAILED_EVENT, group, *place, record.offset, cls, code, attempts)
-
-
-async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
-    """Return the keys, in text form, of `places` whose release an operator asked for, as they fall due."""
-    topics = [place.topic for place in places]
-    partitions = [place.partition for place in places]
-    async with database.transaction() as connection:
-        rows = await connection.fetch(_REQUESTED, group, topics, partitions)
-    return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
-
-
-async def by_hand(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
-    """Return the keys, in text form, of `places` that an operator has set aside."""
-    columns = [place.topic for place in places], [place.partition for place in places]
-    async with database.transaction() as connection:
-        rows = await connection.fetch(_BY_HAND, group, *columns)
-    return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
-
-
-async def has_room(connection: Connection, group: str, place: Place, full: ParkingFullError) -> bool:
-    """Whether a record of `place` for which the lot was `full` may be set aside by now, or its key is live again."""
-    if full.key is None:
-        return int(await connection.fetchval(_COUNT_KEYS, group)) < KEYS_MAX
-    return int(await connection.fetchval(_COUNT_EVENTS, group, *place, full.key)) < EVENTS_OF_KEY_MAX
-
-
-async def census(database: Database, group: str) -> Census:
-    """Count what a group has parked."""
-    async with database.transaction() as connection:
-        row = await connection.fetchrow(_CENSUS, group)
-    return Census(row["keys"], row["events"], row["oldest_age_s"] or 0.0)
-
-
-def headers_json(headers: Sequence[tuple[str, bytes]]) -> str:
-    """Return headers as they are stored."""
-    return orjson.dumps([[stored_text(name), b64encode(content).decode()] for name, content in headers]).decode()
-
-
-async def _locked(settlement: Settlement, key: str) -> bool:
-    connection: Connection = settlement.connection
-    return await connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key) is not None
-
-
-async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: tuple[str, str, int]) -> None:
-    """Insert the record; the key's row is locked."""
-    connection, group = settlement.connection, settlement.group
-    if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:
-        raise ParkingFullError(key)
-    names = ("ce_source", "ce_id", "ce_type", "drx_body_sha256")
-    await connection.execute(
-        _PARK_EVENT,
-        *(group, record.topic, key, record.partition, record.offset, record.timestamp_ms),
-        *(record.key, record.value, headers_json(record.headers)),
-        *(stored_text(record.header(name)) for name in names),
-        *why,
-    )
-
-
-def _parked_event(place: Place, row: Any) -> ParkedEvent:
-    headers = [(name, b64decode(content)) for name, content in orjson.loads(row["headers"])]
-    record = ConsumedRecord(*place, row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers)
-    inbox = Inbox(row["source"], row["event_id"], row["body_sha256"])
-    return ParkedEvent(record, row["key"], inbox, row["class"], row["code"], row["attempts"])
-
-
-# A list is for eyes; an export gives everything.
-LIST_MAX = 1_000
-
 _LIST = """
 select topic, part as partition, key, class as cls, code, attempts, parked_at, release_requested_at,
   release_requested_by, e.events, e.first_offset
@@ -299,6 +113,28 @@ from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order 
 """
 
 
+class ParkedEvent(NamedTuple):
+    """A parked record, and why.
+
+    Attributes:
+        key: In text form.
+        inbox: Identity by its headers; texts are empty for a foreign record.
+        cls: Class of the failure, or `behind` if it only waits for an earlier record of its key.
+        attempts: How often its handler was tried, releases included.
+    """
+
+    record: ConsumedRecord
+    key: str
+    inbox: Inbox
+    cls: str
+    code: str
+    attempts: int
+
+    def __repr__(self) -> str:
+        """Name the place only: key and value are health information."""
+        return f"ParkedEvent({self.record!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which parked keys: those that meet all that is given."""
@@ -314,7 +150,7 @@ class Filters:
 
 
 class ParkedKey(NamedTuple):
-    """A parked key, why, and how much waits there; `key` is in text form."""
+    """A parked key, why, and how much waits behind it; `key` is in text form, `cls` is `operator` if set by hand."""
 
     topic: str
     partition: int
@@ -330,7 +166,11 @@ class ParkedKey(NamedTuple):
 
 
 class WaitingEvent(NamedTuple):
-    """A parked record; the last three only when values were asked for (`headers` as JSON: `[[name, base64], …]`)."""
+    """A parked record as operators see it; the last three are None unless values were asked for.
+
+    Attributes:
+        headers: JSON, `[[name, base64], …]`.
+    """
 
     topic: str
     partition: int
@@ -350,6 +190,133 @@ class WaitingEvent(NamedTuple):
     headers: str | None
 
 
+class Census(NamedTuple):
+    """How much a group has parked; the age is that of its oldest key, 0 when there is none."""
+
+    keys: int
+    events: int
+    oldest_age_s: float
+
+
+class ParkingFullError(BridgeError):
+    """A limit is reached: the partition stops until there is room, since nothing is dropped.
+
+    Attributes:
+        key: In text form, if it has too many events; None if the group has too many keys.
+    """
+
+    code = "parking_full"
+
+    def __init__(self, key: str | None = None) -> None:
+        super().__init__(self.code)
+        self.key = key
+
+
+def key_text(record: ConsumedRecord) -> str:
+    """Return the key of a record as text: itself where it is text, else an escaped form.
+
+    Records without a key have no order, so each has a text of its own.
+    """
+    key = record.key
+    if key is None:
+        return f"\\null@{record.offset}"
+    if len(key) > TEXT_MAX_BYTES:
+        return "\\h" + hashlib.sha256(key).hexdigest()
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return "\\x" + key.hex()
+    return "\\x" + key.hex() if "\0" in text or text.startswith("\\") else text
+
+
+async def park(settlement: Settlement, record: ConsumedRecord, *, cls: str, code: str, attempts: int) -> None:
+    """Park a record and its key; later records of the key must be appended.
+
+    Raises:
+        ParkingFullError: Nothing was written; the caller rolls back.
+    """
+    connection, group, key = settlement.connection, settlement.group, key_text(record)
+    new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, cls, code, attempts)
+    if new and await connection.fetchval(_COUNT_KEYS, group) > KEYS_MAX:
+        raise ParkingFullError
+    await _store(settlement, record, key, (cls, code, attempts))
+
+
+async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
+    """Park a record behind the others of its key; False, with nothing done, if the key is no longer parked.
+
+    Raises:
+        ParkingFullError: Nothing was written; the caller rolls back.
+    """
+    key = key_text(record)
+    if not await _locked(settlement, key):
+        return False
+    await _store(settlement, record, key, ("behind", "key_parked", 0))
+    return True
+
+
+async def head(settlement: Settlement, key: str) -> ParkedEvent | None:
+    """Lock a key, given in text form, and return its first record; None if the key is live.
+
+    A key that was parked by hand, and of which no record has come since, becomes live by this.
+    """
+    if not await _locked(settlement, key):
+        return None
+    which = (settlement.group, *settlement.place, key)
+    row = await settlement.connection.fetchrow(_HEAD, *which)
+    if row is None:
+        await settlement.connection.fetchval(_RELEASE_KEY, *which)
+        return None
+    return _parked_event(settlement.place, row)
+
+
+async def release(settlement: Settlement, event: ParkedEvent) -> bool:
+    """Remove the record that `head` returned, its effects being done; True if the key is live again."""
+    connection, group, record = settlement.connection, settlement.group, event.record
+    await connection.execute(_RELEASE_EVENT, group, record.topic, record.partition, record.offset)
+    return bool(await connection.fetchval(_RELEASE_KEY, group, record.topic, record.partition, event.key))
+
+
+async def park_again(settlement: Settlement, event: ParkedEvent, *, cls: str, code: str, attempts: int) -> None:
+    """Leave the record that `head` returned parked, having failed again; its key waits for another request.
+
+    `attempts` are those of this release only.
+    """
+    connection, group, record = settlement.connection, settlement.group, event.record
+    place = (record.topic, record.partition)
+    await connection.execute(_FAILED_KEY, group, *place, event.key, cls, code, attempts)
+    await connection.execute(_FAILED_EVENT, group, *place, record.offset, cls, code, attempts)
+
+
+async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
+    """Return the keys, in text form, of `places` whose release is requested and due, the longest due first."""
+    return await _keys(database, _REQUESTED, group, places)
+
+
+async def by_hand(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
+    """Return the keys, in text form, of `places` that an operator has parked."""
+    return await _keys(database, _BY_HAND, group, places)
+
+
+async def has_room(connection: Connection, group: str, place: Place, full: ParkingFullError) -> bool:
+    """Whether the limit that a record of `place` met is no longer reached."""
+    if full.key is None:
+        return int(await connection.fetchval(_COUNT_KEYS, group)) < KEYS_MAX
+    return int(await connection.fetchval(_COUNT_EVENTS, group, *place, full.key)) < EVENTS_OF_KEY_MAX
+
+
+async def census(database: Database, group: str) -> Census:
+    """Count what a group has parked."""
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(_CENSUS, group)
+    return Census(row["keys"], row["events"], row["oldest_age_s"] or 0.0)
+
+
+def _headers_json(headers: Sequence[tuple[str, bytes]]) -> str:
+    """Return headers as `parked_event.headers` has them."""
+    return orjson.dumps([[stored_text(name), b64encode(content).decode()] for name, content in headers]).decode()
+
+
 async def list_parked(
     database: Database,
     group: str,
@@ -363,6 +330,40 @@ async def list_parked(
 
 
 async def show(database: Database, group: str, topic: str, key: str, *, values: bool = False) -> list[WaitingEvent]:
-    """Return what waits under a key, by partition and in order; what records hold only if `values` are asked for."""
+    """Return the records of a key, by partition and in order; key, value and headers only with `values`."""
     async with database.transaction() as connection:
         return [WaitingEvent(*row) for row in await connection.fetch(_SHOW, group, topic, key, values)]
+
+
+async def _keys(database: Database, query: str, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
+    topics, partitions = [at.topic for at in places], [at.partition for at in places]
+    async with database.transaction() as connection:
+        rows = await connection.fetch(query, group, topics, partitions)
+    return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
+
+
+async def _locked(settlement: Settlement, key: str) -> bool:
+    connection: Connection = settlement.connection
+    return await connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key) is not None
+
+
+async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: tuple[str, str, int]) -> None:
+    """Insert the record; the key's row is locked."""
+    connection, group = settlement.connection, settlement.group
+    if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:
+        raise ParkingFullError(key)
+    names = ("ce_source", "ce_id", "ce_type", "drx_body_sha256")
+    await connection.execute(
+        _PARK_EVENT,
+        *(group, record.topic, key, record.partition, record.offset, record.timestamp_ms),
+        *(record.key, record.value, _headers_json(record.headers)),
+        *(stored_text(record.header(name)) for name in names),
+        *why,
+    )
+
+
+def _parked_event(place: Place, row: Any) -> ParkedEvent:
+    headers = [(name, b64decode(content)) for name, content in orjson.loads(row["headers"])]
+    record = ConsumedRecord(*place, row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers)
+    inbox = Inbox(row["source"], row["event_id"], row["body_sha256"])
+    return ParkedEvent(record, row["key"], inbox, row["class"], row["code"], row["attempts"])

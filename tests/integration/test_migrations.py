@@ -14,7 +14,16 @@ from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.operator import drop_key, export, forget_group, import_decisions, lock, place, retry, skip
+from consumers.runtime.operator import (
+    drop_key,
+    export,
+    forget_group,
+    import_decisions,
+    lock_progress,
+    retry,
+    set_offsets,
+    skip,
+)
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 from tests.postgres import EmbeddedPostgres, execute
 
@@ -243,8 +252,8 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
     ):
         assert await pending(consumer, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA) == []
         async with operator.transaction() as connection:
-            await lock(connection, GROUP, [topic])
-            await place(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a", move=True)
+            await lock_progress(connection, GROUP, [topic])
+            await set_offsets(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a", move=True)
         ledger = Ledger(consumer, group=GROUP, cluster_id="cluster-a")
         epoch = (await ledger.claim(PLACE)).epoch
         await ledger.mark_attempt(PLACE, epoch, 0)

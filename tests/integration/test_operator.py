@@ -17,13 +17,11 @@ from consumers.runtime import parking
 from consumers.runtime.ledger import FencedError, Ledger
 from consumers.runtime.operator import (
     Decision,
-    audit_placing,
+    audit_offsets,
     drop_key,
     export,
     forget_group,
     import_decisions,
-    lock,
-    place,
     retry,
     skip,
     standings,
@@ -368,9 +366,9 @@ async def test_a_row_that_is_not_of_an_export_is_refused_by_its_number(
 
 async def placed(database: Database, offsets: dict[Place, int], *, cluster_id: str = "cluster-a") -> None:
     async with database.transaction() as connection:
-        await lock(connection, GROUP, [TOPIC])
-        await place(connection, GROUP, offsets, cluster_id=cluster_id, move=True)
-        await audit_placing(connection, GROUP, offsets, actor="ann", reason="new cluster")
+        await lock_progress(connection, GROUP, [TOPIC])
+        await set_offsets(connection, GROUP, offsets, cluster_id=cluster_id, move=True)
+        await audit_offsets(connection, GROUP, offsets, actor="ann", reason="new cluster")
 
 
 async def test_a_group_starts_where_it_was_placed(ledger: Ledger, database: Database) -> None:
@@ -410,7 +408,7 @@ async def test_placing_a_group_keeps_the_decisions_carried_over_for_it(ledger: L
     await import_decisions(database, await exported(database), group=REBUILD)
 
     async with database.transaction() as connection:
-        await place(connection, REBUILD, {PLACE: 0}, cluster_id="cluster-a", move=True)
+        await set_offsets(connection, REBUILD, {PLACE: 0}, cluster_id="cluster-a", move=True)
 
     assert (await Ledger(database, group=REBUILD, cluster_id="cluster-a").claim(PLACE)).settled == {7}
 
