@@ -31,7 +31,7 @@ from consumers.runtime.operator import (
     set_offsets,
     standings,
 )
-from consumers.runtime.start_checks import audit_going_on, refuse_past
+from consumers.runtime.start_checks import accept_tables, check_tables
 
 EARLIEST, LATEST = "earliest", "latest"
 Begin = str | datetime | int
@@ -171,9 +171,9 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
     consumer = chosen.consumer
     async with open_for_operator(chosen, "init") as database:
         if not want.go_on:
-            await refuse_past(database, consumer)
+            await check_tables(database, consumer)
         elif not want.dry_run:
-            await audit_going_on(database, consumer, actor=want.actor, reason=want.reason)
+            await accept_tables(database, consumer, actor=want.actor, reason=want.reason)
         missing = await pending_tables(database, consumer)
         if missing:
             click.echo(f"tables to make or upgrade: {', '.join(missing)}", err=True)

@@ -1,4 +1,7 @@
-"""Before a process joins its group: are its tables there, and are the offsets it stands at still what they were?"""
+"""Checks before a process joins its group: its tables fit the group, and its offsets fit the topics.
+
+What is refused is an operator's decision; the message names the command or setting that overrides the refusal.
+"""
 
 from __future__ import annotations
 
@@ -14,74 +17,12 @@ from consumers.postgres.text import stored_text
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Decision, Progress, audit, forgotten_since, has_past, standings
 
-
-async def refuse_past(database: Database, consumer: Consumer) -> None:
-    """Refuse tables that are about to be made for a group that has a past: they would lack it for ever.
-
-    And those of a group that was forgotten since they were made: they would hold its effects twice.
-
-    Raises:
-        ConfigError: A schema that was dropped, and a group that was not, or the other way round; the message names what
-            mends it.
-        TransientError: The database is away.
-    """
-    if await _would_repeat(database, consumer):
-        schema = "" if consumer.tables is None else consumer.tables.schema
-        msg = (
-            f"group {consumer.group} was forgotten, and schema {schema} holds what it has applied before: drop the"
-            f" schema, then `drx-consumer init`; or `drx-consumer init {consumer.name} --go-on --reason …` where events"
-            f" may be applied to it again"
-        )
-        raise ConfigError(msg)
-    if await _would_lack(database, consumer):
-        schema = "" if consumer.tables is None else consumer.tables.schema
-        msg = (
-            f"schema {schema} has no tables, and group {consumer.group} has read events that they would lack: run"
-            f" `drx-consumer forget {consumer.name} --schema {schema} --reason …`, then `drx-consumer init`; or"
-            f" `drx-consumer init {consumer.name} --go-on --reason …` to do without those events"
-        )
-        raise ConfigError(msg)
-
-
-async def audit_going_on(database: Database, consumer: Consumer, *, actor: str, reason: str) -> None:
-    """Keep who had it go on all the same, and why; nothing where the tables fit."""
-    if await _would_lack(database, consumer) or await _would_repeat(database, consumer):
-        async with database.transaction() as connection:
-            await audit(connection, consumer.group, "go_on", [Decision()], actor=actor, reason=reason)
-
-
-def refuse_lost_progress(consumer: Consumer, committed: Mapping[Place, int | None]) -> None:
-    """Refuse to go on from Kafka's offsets alone where the database says nothing, and tables in it hold nothing.
-
-    Raises:
-        ConfigError: The database is another than before, or was emptied.
-    """
-    if consumer.tables is not None and any(committed.values()):
-        msg = (
-            f"group {consumer.group} has offsets in Kafka and none in this database, whose tables lack what lies"
-            f" before them: `drx-consumer init {consumer.name} --from earliest|latest|TIME` says where to begin"
-        )
-        raise ConfigError(msg)
-
-
-async def _would_repeat(database: Database, consumer: Consumer) -> bool:
-    tables = consumer.tables
-    if tables is None or await lacks_own_tables(database, consumer) or await has_past(database, consumer.group):
-        return False
-    return await forgotten_since(database, consumer.group, tables.schema)
-
-
-async def _would_lack(database: Database, consumer: Consumer) -> bool:
-    return await lacks_own_tables(database, consumer) and await has_past(database, consumer.group)
-
-
 _ACCEPT = """
 update drx_consumer.progress set cluster_id = $2, updated_at = clock_timestamp()
 where grp = $1 and cluster_id is distinct from $2
 """
 
-
-# A partition that is not there any more: its topic was made anew with fewer.
+# Bounds of a partition that no longer exists: its topic was recreated with fewer.
 _GONE = Bounds(0, 0)
 
 
@@ -93,17 +34,21 @@ async def check_start(
     accepted_cluster: str | None,
     begins_by_itself: bool,
 ) -> str:
-    """Return the id of the Kafka cluster, once everything is as it must be.
+    """Return the id of the Kafka cluster, after all checks.
 
-    `accepted_cluster` is the cluster that, as the operator says, the stored offsets are of. A consumer that
-    `begins_by_itself` makes its tables, and needs nobody to say where it begins.
+    Args:
+        consumer: Its tables and topics are checked.
+        database: Where its group has its progress.
+        connection: To the Kafka cluster.
+        accepted_cluster: Id of the cluster to which, as the operator says, the stored offsets belong as well.
+        begins_by_itself: It makes its tables, and needs no `init`.
 
     Raises:
-        ConfigError: The operator must decide; the message names what overrides the refusal.
-        ReadError, AdminError: Kafka is away, or has not got the topics.
+        ConfigError: An operator must decide.
+        ReadError, AdminError: Kafka is away, or lacks the topics.
         TransientError: The database is away.
     """
-    await refuse_past(database, consumer)
+    await check_tables(database, consumer)
     if begins_by_itself:
         await migrate_tables(database, consumer)
     elif missing := await pending_tables(database, consumer):
@@ -112,9 +57,9 @@ async def check_start(
     stored = await standings(database, consumer.group, consumer.topics)
     async with open_group(connection, consumer.group, consumer.topics) as view:
         cluster_id, bounds = await view.cluster_id(), await view.bounds()
-        if begins_by_itself and not stored:  # who has claimed and settled nothing was here, in this database
-            refuse_lost_progress(consumer, await view.committed())
-        judge_start(
+        if begins_by_itself and not stored:  # a group that had ever run on this database would have claimed a partition
+            _check_committed(consumer, await view.committed())
+        check_offsets(
             consumer.name,
             stored.values(),
             bounds,
@@ -124,14 +69,66 @@ async def check_start(
         )
         known = {at: each.next_offset for at, each in stored.items() if each.next_offset and each.last_event_id}
         last = {at: offset - 1 for at, offset in known.items() if offset > bounds[at].start}
-        judge_last_records(consumer.name, stored, await view.first_records(last))
+        check_last_records(consumer.name, stored, await view.first_records(last))
     if accepted_cluster is not None:
         async with database.transaction() as session:
             await session.execute(_ACCEPT, consumer.group, cluster_id)
     return cluster_id
 
 
-def judge_start(
+async def check_tables(database: Database, consumer: Consumer) -> None:
+    """Check that the consumer's own tables fit the progress of its group.
+
+    Raises:
+        ConfigError: The tables were dropped and the group was not forgotten, so they would lack events for ever; or the
+            other way round, so that events would be applied to them twice.
+        TransientError: The database is away.
+    """
+    if misfit := await _tables_misfit(database, consumer):
+        raise ConfigError(misfit)
+
+
+async def accept_tables(database: Database, consumer: Consumer, *, actor: str, reason: str) -> None:
+    """Write to the audit that tables which do not fit their group are used all the same; nothing if they fit."""
+    if await _tables_misfit(database, consumer):
+        async with database.transaction() as connection:
+            await audit(connection, consumer.group, "go_on", [Decision()], actor=actor, reason=reason)
+
+
+async def _tables_misfit(database: Database, consumer: Consumer) -> str:
+    """Return why the tables do not fit and what mends it; empty if they fit, or if the consumer has none."""
+    name, group, tables = consumer.name, consumer.group, consumer.tables
+    if tables is None:
+        return ""
+    past = await has_past(database, group)
+    if await lacks_own_tables(database, consumer):
+        if not past:
+            return ""
+        return (
+            f"schema {tables.schema} has no tables, and group {group} has read events that they would lack: run"
+            f" `drx-consumer forget {name} --schema {tables.schema} --reason …`, then `drx-consumer init`; or"
+            f" `drx-consumer init {name} --go-on --reason …` to do without those events"
+        )
+    if past or not await forgotten_since(database, group, tables.schema):
+        return ""
+    return (
+        f"group {group} was forgotten, and schema {tables.schema} holds what it has applied before: drop the"
+        f" schema, then `drx-consumer init`; or `drx-consumer init {name} --go-on --reason …` where events"
+        f" may be applied to it again"
+    )
+
+
+def _check_committed(consumer: Consumer, committed: Mapping[Place, int | None]) -> None:
+    """Refuse to go on from Kafka's offsets alone: the database is another one than before, or was emptied."""
+    if consumer.tables is not None and any(committed.values()):
+        msg = (
+            f"group {consumer.group} has offsets in Kafka and none in this database, whose tables lack what lies"
+            f" before them: `drx-consumer init {consumer.name} --from earliest|latest|TIME` says where to begin"
+        )
+        raise ConfigError(msg)
+
+
+def check_offsets(
     consumer: str,
     stored: Iterable[Progress],
     bounds: Mapping[Place, Bounds],
@@ -140,18 +137,18 @@ def judge_start(
     accepted: str | None,
     begins_by_itself: bool,
 ) -> None:
-    """Refuse to go on from offsets that cannot be what they were; decided from values alone.
+    """Check that the stored offsets belong to this cluster and lie within its logs; from values alone.
 
     Args:
         consumer: Its name, for the message.
-        stored: Where the group stands.
-        bounds: What the logs of its topics hold.
-        cluster_id: Of the cluster that the logs are of.
-        accepted: The cluster that, as the operator says, the offsets are of.
-        begins_by_itself: A group that stands nowhere needs no `init`.
+        stored: Progress of the group.
+        bounds: Of the logs of its topics.
+        cluster_id: Of the cluster that has these logs.
+        accepted: See `check_start`.
+        begins_by_itself: A group without progress needs no `init`.
 
     Raises:
-        ConfigError: The message names what overrides the refusal.
+        ConfigError: They do not.
     """
     stored = list(stored)
     offsets = {each.place: each.next_offset for each in stored if each.next_offset is not None}
@@ -169,18 +166,18 @@ def judge_start(
         _judge_offset(consumer, place, offset, bounds.get(place, _GONE))
 
 
-def judge_last_records(
+def check_last_records(
     consumer: str, stored: Mapping[Place, Progress], records: Mapping[Place, ConsumedRecord | None]
 ) -> None:
-    """Refuse a topic in which other records lie where those were that were settled last.
+    """Check that the record before each offset is the one that was settled last.
 
     Args:
         consumer: Its name, for the message.
-        stored: Where the group stands.
-        records: The first of each partition from the one before that offset on; a gap there proves nothing.
+        stored: Progress of the group.
+        records: First record of each partition from the one before its offset on; a gap there proves nothing.
 
     Raises:
-        ConfigError: As `judge_start`.
+        ConfigError: It is another record.
     """
     for place, record in sorted(records.items()):
         if record is None:

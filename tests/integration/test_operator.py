@@ -22,7 +22,9 @@ from consumers.runtime.operator import (
     export,
     forget_group,
     import_decisions,
+    lock_progress,
     retry,
+    set_offsets,
     skip,
     standings,
 )

@@ -10,7 +10,7 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 from consumers.runtime.operator import Progress
-from consumers.runtime.start_checks import judge_last_records, judge_start
+from consumers.runtime.start_checks import check_last_records, check_offsets
 
 PLACE = Place("drx.prescriptions.v1", 3)
 AGAIN = "`drx-consumer init desk --from … --force --reason …`"
@@ -27,7 +27,7 @@ def judged(*stored: Progress, bounds: Bounds = LOG, **changes: Any) -> str:
     """Return the complaint, or an empty text."""
     options: dict[str, Any] = {"cluster_id": "A", "accepted": None, "begins_by_itself": False} | changes
     try:
-        judge_start("desk", stored, {PLACE: bounds}, **options)
+        check_offsets("desk", stored, {PLACE: bounds}, **options)
     except ConfigError as exc:
         return str(exc)
     return ""
@@ -54,7 +54,7 @@ def test_an_offset_before_the_start_has_expired() -> None:
 
 def test_a_partition_that_is_gone_was_made_anew() -> None:
     with pytest.raises(ConfigError, match="ends at 0: the topic was made anew"):
-        judge_start("desk", [standing(5)], {}, cluster_id="A", accepted=None, begins_by_itself=True)
+        check_offsets("desk", [standing(5)], {}, cluster_id="A", accepted=None, begins_by_itself=True)
 
 
 @pytest.mark.parametrize("stored", [[], [standing(None)]])
@@ -83,9 +83,9 @@ def a_record(offset: int, event_id: str) -> ConsumedRecord:
 def test_other_records_under_the_same_offsets_are_a_topic_made_anew() -> None:
     """Also when it has outgrown what was settled of the old one."""
     with pytest.raises(ConfigError, match="holds other records: the topic was made anew"):
-        judge_last_records("desk", {PLACE: standing(5, last_event_id="evt_1")}, {PLACE: a_record(4, "evt_2")})
+        check_last_records("desk", {PLACE: standing(5, last_event_id="evt_1")}, {PLACE: a_record(4, "evt_2")})
 
 
 @pytest.mark.parametrize("record", [a_record(4, "evt_1"), a_record(6, "evt_2")], ids=["the same", "a gap"])
 def test_the_same_record_or_none_proves_nothing_against_it(record: ConsumedRecord) -> None:
-    judge_last_records("desk", {PLACE: standing(5, last_event_id="evt_1")}, {PLACE: record})
+    check_last_records("desk", {PLACE: standing(5, last_event_id="evt_1")}, {PLACE: record})
