@@ -24,8 +24,8 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from consumers.api import Consumer
-from consumers.postgres.jobs import Jobs
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
+from consumers.runtime.jobs import Jobs
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.settler import Settler

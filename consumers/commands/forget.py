@@ -9,10 +9,8 @@ import orjson
 
 from bridge.runtime.audit import audited
 from bridge.runtime.logging import silence_kafka_client
-from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.members import refuse_members
-from consumers.commands.parked_options import decision_options, json_option, name_argument
+from consumers.commands.options import decision_options, json_option, name_argument, require_reason
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Forgotten, forget_group
 
@@ -26,9 +24,7 @@ def forget(*, name: str, schema: str | None, actor: str, reason: str, dry_run: b
 
     Nobody may be in the group. Needs a reason.
     """
-    if not reason.strip():
-        msg = "--reason is needed: it is kept with the decision"
-        raise click.UsageError(msg)
+    require_reason(reason)
     chosen = choose(name, schema=schema)
     silence_kafka_client()
     group = chosen.consumer.group
@@ -45,9 +41,9 @@ def forget(*, name: str, schema: str | None, actor: str, reason: str, dry_run: b
 
 async def _forget(chosen: Chosen, *, actor: str, reason: str, dry_run: bool) -> Forgotten:
     group = chosen.consumer.group
-    async with open_for_operator(chosen, "forget") as database:
+    async with chosen.open_database("forget") as database:
         async with open_group(chosen.settings.kafka.connection, group, chosen.consumer.topics) as view:
-            await refuse_members(view, chosen)
+            await view.refuse_members(session_s=chosen.settings.kafka.session_s)
             if not dry_run:
                 # First, since Kafka refuses it if somebody has joined meanwhile; and while the progress is there, the
                 # offsets would only be committed again.

@@ -17,9 +17,7 @@ from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import silence_kafka_client
-from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.members import refuse_members
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import migrate_tables, pending_tables
 from consumers.runtime.groups import GroupView, open_group
@@ -169,7 +167,7 @@ def _rows(path: Path | None) -> list[Mapping[str, Any]]:
 
 async def _init(chosen: Chosen, want: Want) -> list[Start]:
     consumer = chosen.consumer
-    async with open_for_operator(chosen, "init") as database:
+    async with chosen.open_database("init") as database:
         if not want.go_on:
             await check_tables(database, consumer)
         elif not want.dry_run:
@@ -209,7 +207,7 @@ async def _place(database: Database | None, view: GroupView, chosen: Chosen, wan
     """Place what may be placed; without a database there is no progress yet, and it is a dry run."""
     consumer = chosen.consumer
     if not want.unless_placed:
-        await refuse_members(view, chosen)
+        await view.refuse_members(session_s=chosen.settings.kafka.session_s)
     stored = {} if database is None else await standings(database, consumer.group, consumer.topics)
     before = {at: each.next_offset for at, each in stored.items() if each.next_offset is not None}
     wanted = await _offsets(view, want)

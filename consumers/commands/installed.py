@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from prometheus_client import CollectorRegistry
 
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
 from consumers.api import Consumer, Setup
+from consumers.postgres.pool import Database, open_database
 from consumers.settings import ConsumerSettings, load_settings
 
 GROUP = "drx_bridge.consumers"
+
+
+# What to do about an answer of PostgreSQL, by its code.
+_ADVICE = {
+    "no_schema": "run `drx-consumer init`",
+    "no_table": "run `drx-consumer init`",
+    "not_permitted": "the user of CONSUMER_POSTGRES__DSN may not do this",
+    "authentication_failed": "user or password of CONSUMER_POSTGRES__DSN",
+    "no_database": "there is no such database; see CONSUMER_POSTGRES__DSN",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,22 @@ class Chosen:
     settings: ConsumerSettings
     consumer: Consumer
     registry: CollectorRegistry
+
+    @asynccontextmanager
+    async def open_database(self, command: str) -> AsyncIterator[Database]:
+        """Open the consumer's database for an operator's `command`, on one connection.
+
+        Raises:
+            ConfigError: The database is away or refuses; says what to do.
+        """
+        name = f"drx-consumer {command} {self.consumer.name}"
+        try:
+            async with open_database(self.settings.postgres.address(), size=1, application_name=name) as database:
+                yield database
+        except (TransientError, PermanentError) as exc:
+            advice = _ADVICE.get(exc.code)
+            msg = f"PostgreSQL: {exc.code}" + (f" → {advice}" if advice else "")
+            raise ConfigError(msg) from None
 
 
 def choose(name: str, *, schema: str | None = None) -> Chosen:

@@ -11,7 +11,6 @@ import orjson
 
 from bridge.kafka.transport import Place
 from bridge.runtime.logging import silence_kafka_client
-from consumers.commands.database import open_for_operator
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
 from consumers.runtime.groups import GroupState, open_group
@@ -72,7 +71,7 @@ def _row(lag: Lag) -> tuple[object, ...]:
 
 async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:
     consumer, settings = chosen.consumer, chosen.settings
-    async with open_for_operator(chosen, "lag") as database:
+    async with chosen.open_database("lag") as database:
         stored = await standings(database, consumer.group, consumer.topics)
     async with open_group(settings.kafka.connection, consumer.group, consumer.topics) as view:
         state, bounds, committed = await view.state(), await view.bounds(), await view.committed()

@@ -1,39 +1,91 @@
-"""`drx-consumer parked`: see what a consumer has set aside, and take it out of the process to look at."""
+"""`drx-consumer parked`: see what a consumer has parked, decide about it, and export it."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import click
 import orjson
 from rich.console import Console
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.errors import DecodeError
+from bridge.errors import ConfigError, DecodeError
 from bridge.kafka.transport import ConsumedRecord
-from bridge.runtime.audit import audit_options, audited
-from consumers.commands.database import open_for_operator
+from bridge.runtime.audit import audit_options, audited, places
+from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.parked_decisions import drop_key, park, resume, retry, skip
-from consumers.commands.parked_options import (
-    filters_of,
-    json_option,
-    name_argument,
-    topic_of,
-    topic_option,
-    where_option,
-)
+from consumers.commands.options import decision_options, json_option, name_argument, require_reason
 from consumers.commands.screen import print_table
-from consumers.runtime.operator import export, opened_at
-from consumers.runtime.parking import LIST_MAX, ParkedKey, WaitingEvent, list_parked
-from consumers.runtime.parking import show as waiting
+from consumers.postgres.pool import Database
+from consumers.runtime import operator
+from consumers.runtime.operator import Decision, export, opened_at
+from consumers.runtime.parking import LIST_MAX, Filters, ParkedKey, WaitingEvent, list_parked
+from consumers.runtime.parking import show as records_of
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# A century, which is more than any parked key's age and what PostgreSQL's calendar has room for.
+OLDER_MAX_S = 3_155_760_000
+# Keys per second; a thousand keys at the slowest take eleven days.
+RATE_MIN, RATE_MAX = 0.001, 10_000.0
+
+# What `--where` can ask for, and the name of the filter.
+_WHERE = {"class": "cls", "code": "code", "topic": "topic", "older": "older_s"}
 _TIME = "%Y-%m-%d %H:%M:%SZ"
+
+
+class _Asked(TypedDict):
+    """What every verb takes that decides something."""
+
+    name: str
+    schema: str | None
+    actor: str
+    reason: str
+    dry_run: bool
+    as_json: bool
+
+
+class _Trace(TypedDict):
+    """What of it goes along with the decision."""
+
+    actor: str
+    reason: str
+    dry_run: bool
+
+
+_Act = Callable[[Database, Consumer, _Trace], Awaitable[list[Decision]]]
+
+
+def _where_option(command: Command) -> Command:
+    text = "class=…, code=…, topic=… or older=SECONDS; all that are given must hold."
+    return click.option("--where", multiple=True, metavar="NAME=VALUE", help=text)(command)
+
+
+def _rate(_context: click.Context, _parameter: click.Parameter, rate: float | None) -> float | None:
+    if rate is not None and not RATE_MIN <= rate <= RATE_MAX:  # click's own range lets NaN pass
+        msg = f"keys per second, from {RATE_MIN:g} to {RATE_MAX:g}"
+        raise click.BadParameter(msg)
+    return rate
+
+
+def _topic_option(command: Command) -> Command:
+    return click.option("--topic", help="Needed where the consumer subscribes to several.")(command)
+
+
+def _of_consumer(command: Command) -> Command:
+    return name_argument(decision_options(json_option(command)))
+
+
+def _of_key(command: Command) -> Command:
+    text = "Where it is another one than Kafka's own partitioner chooses by the key."
+    command = click.option("--partition", type=click.IntRange(0, 2**31 - 1), help=text)(command)
+    return _of_consumer(click.argument("key")(_topic_option(command)))
 
 
 @click.group()
@@ -41,16 +93,9 @@ def parked() -> None:
     """See and settle what a consumer has set aside; keys are prescription ids, shown because one needs them."""
 
 
-parked.add_command(park)
-parked.add_command(retry)
-parked.add_command(skip)
-parked.add_command(drop_key)
-parked.add_command(resume)
-
-
 @parked.command("list")
 @name_argument
-@where_option
+@_where_option
 @click.option("--limit", type=click.IntRange(1, 2**31 - 1), default=LIST_MAX, show_default=True, help="Keys at most.")
 @json_option
 def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: int, as_json: bool) -> int:
@@ -60,7 +105,7 @@ def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: i
 
     async def ask() -> tuple[list[ParkedKey], datetime | None]:
         group = chosen.consumer.group
-        async with open_for_operator(chosen, "parked list") as database:
+        async with chosen.open_database("parked list") as database:
             return await list_parked(database, group, filters, limit=limit), await opened_at(database, group)
 
     keys, since = asyncio.run(ask())
@@ -86,7 +131,7 @@ def _row(key: ParkedKey) -> tuple[object, ...]:
 @parked.command()
 @name_argument
 @click.argument("key")
-@topic_option
+@_topic_option
 @click.option("--show-phi", is_flag=True, help="Show health information: what the records hold.")
 @audit_options
 @json_option
@@ -136,7 +181,7 @@ def export_all(*, name: str, schema: str | None, show_phi: bool, actor: str, rea
 
     async def write() -> int:
         rows = 0
-        async with open_for_operator(chosen, "parked export") as database:
+        async with chosen.open_database("parked export") as database:
             async for row in export(database, group, values=show_phi):
                 sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
                 rows += 1
@@ -148,10 +193,168 @@ def export_all(*, name: str, schema: str | None, show_phi: bool, actor: str, rea
     return 0
 
 
+@parked.command()
+@name_argument
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@_topic_option
+@click.option("--all", "everything", is_flag=True, help="Every parked key, or those that --where describes.")
+@_where_option
+@click.option("--rate", type=float, callback=_rate, help="Keys per second; without it all at once.")
+@decision_options
+@json_option
+def retry(
+    *,
+    keys: tuple[str, ...],
+    topic: str | None,
+    everything: bool,
+    where: tuple[str, ...],
+    rate: float | None,
+    **asked: Unpack[_Asked],
+) -> int:
+    """Ask the consumer to handle the records of KEYs again, in order; a running process does so within seconds."""
+    if bool(keys) == everything or (where and not everything):
+        msg = "name keys, or --all with or without --where"
+        raise click.UsageError(msg)
+    filters = filters_of(where)
+
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        wanted = [(topic_of(consumer, topic), key) for key in keys] if keys else None
+        decisions = await operator.retry(database, consumer.group, wanted, filters=filters, per_second=rate, **trace)
+        missing = set(wanted or ()) - {(each.topic, each.key) for each in decisions}
+        if missing:
+            requested = "would be" if trace["dry_run"] else "are"
+            msg = f"{len(missing)} of these keys are not parked; the others {requested} asked for"
+            raise ConfigError(msg)
+        return decisions
+
+    return _decide("retry", act, **asked)
+
+
+@parked.command()
+@_of_key
+def park(*, key: str, topic: str | None, partition: int | None, **asked: Unpack[_Asked]) -> int:
+    """Set KEY aside: its records wait in order, and none is handled before `retry`. Needs a reason."""
+    require_reason(asked["reason"])
+
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        where = (consumer.group, topic_of(consumer, topic), key)
+        return [await operator.park(database, *where, partition=partition, **trace)]
+
+    return _decide("park", act, **asked)
+
+
+@parked.command()
+@_of_key
+@click.option(
+    "--offset", type=click.IntRange(0, 2**63 - 1), required=True, help="Of the record, as `parked show` says."
+)
+def skip(*, key: str, topic: str | None, partition: int | None, offset: int, **asked: Unpack[_Asked]) -> int:
+    """Give up one record of KEY: it is never handled, and those behind it stay. Needs a reason."""
+    require_reason(asked["reason"])
+
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        where = (consumer.group, topic_of(consumer, topic), key)
+        return [await operator.skip(database, *where, offset=offset, partition=partition, **trace)]
+
+    return _decide("skip", act, **asked)
+
+
+@parked.command("drop-key")
+@_of_key
+def drop_key(*, key: str, topic: str | None, partition: int | None, **asked: Unpack[_Asked]) -> int:
+    """Give up all records that wait under KEY; later ones are handled. Needs a reason."""
+    require_reason(asked["reason"])
+
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        where = (consumer.group, topic_of(consumer, topic), key)
+        return await operator.drop_key(database, *where, partition=partition, **trace)
+
+    return _decide("drop-key", act, **asked)
+
+
+@parked.command()
+@_of_consumer
+def resume(**asked: Unpack[_Asked]) -> int:
+    """Let a consumer go on whose park breaker is open; what is parked stays so, and counts no more. Needs a reason."""
+    require_reason(asked["reason"])
+
+    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
+        return await operator.resume(database, consumer.group, **trace)
+
+    return _decide("resume", act, **asked)
+
+
+def _decide(verb: str, act: _Act, **asked: Unpack[_Asked]) -> int:
+    """Carry a decision out, with its audit lines, and print it."""
+    chosen = choose(asked["name"], schema=asked["schema"])
+    dry_run = asked["dry_run"]
+    trace = _Trace(actor=asked["actor"], reason=asked["reason"], dry_run=dry_run)
+
+    async def run() -> list[Decision]:
+        async with chosen.open_database(f"parked {verb}") as database:
+            return await act(database, chosen.consumer, trace)
+
+    with audited(f"parked.{verb}", group=chosen.consumer.group, **trace) as ended:
+        decisions = asyncio.run(run())
+        ended.update(decisions=len(decisions), places=places(decisions))
+    for each in decisions:
+        document = {"verb": verb, "dry_run": dry_run, **each._asdict()}
+        line = f"{'would ' if dry_run else ''}{_line(verb, each)}"
+        click.echo(orjson.dumps(document) if asked["as_json"] else line)
+    if not asked["as_json"]:
+        click.echo(f"{len(decisions)} {'would be decided' if dry_run else 'decided'}", err=True)
+    return 0
+
+
+def _line(verb: str, decision: Decision) -> str:
+    if decision.topic is None:
+        return verb
+    place = f"{decision.topic}/{decision.partition}" + ("" if decision.offset is None else f"@{decision.offset}")
+    return f"{verb} {decision.key}  {place}  {decision.code}"
+
+
+def filters_of(where: tuple[str, ...]) -> Filters:
+    """Return what `--where` asks for.
+
+    Raises:
+        UsageError: No such filter.
+    """
+    given: dict[str, Any] = {}
+    for each in where:
+        name, equals, value = each.partition("=")
+        if not equals or name not in _WHERE:
+            msg = f"--where {each}: the filters are {', '.join(f'{known}=…' for known in _WHERE)}"
+            raise click.UsageError(msg)
+        given[_WHERE[name]] = value
+    try:
+        older_s = float(given.get("older_s", 0))
+    except ValueError:
+        older_s = -1.0
+    if not 0 <= older_s <= OLDER_MAX_S:  # nor is it one of these when it is no number
+        msg = f"--where older=… takes seconds, from 0 to {OLDER_MAX_S}"
+        raise click.UsageError(msg)
+    return Filters(**given | {"older_s": older_s})
+
+
+def topic_of(consumer: Consumer, topic: str | None) -> str:
+    """Return the topic that is meant.
+
+    Raises:
+        ConfigError: It could be one of several, or is none of the consumer's.
+    """
+    topics = consumer.topics
+    if topic is None and len(topics) == 1:
+        return topics[0]
+    if topic is None or topic not in topics:
+        msg = f"--topic: one of {', '.join(topics)}"
+        raise ConfigError(msg)
+    return topic
+
+
 async def _show(chosen: Chosen, topic: str, key: str, *, values: bool) -> list[dict[str, Any]]:
     registry = chosen.settings.registry
-    async with open_for_operator(chosen, "parked show") as database:
-        events = await waiting(database, chosen.consumer.group, topic, key, values=values)
+    async with chosen.open_database("parked show") as database:
+        events = await records_of(database, chosen.consumer.group, topic, key, values=values)
     if not values:
         return [_document(each) for each in events]
     async with open_decoder(registry, cache_dir=registry.cache_dir) as decoder:

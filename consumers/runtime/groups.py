@@ -109,6 +109,20 @@ class GroupView:
         """Return whether anybody is in the group."""
         return await self._until_answered(self._state)
 
+    async def refuse_members(self, *, session_s: float) -> None:
+        """Refuse a group that a process is a member of, or was when it was killed less than `session_s` ago.
+
+        Raises:
+            ConfigError: It has members.
+        """
+        state = await self.state()
+        if state.live:
+            msg = (
+                f"group {self._group} has {state.members} members: stop them first; one that was killed counts for"
+                f" another {session_s:g} s"
+            )
+            raise ConfigError(msg)
+
     async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         while True:
             try:

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from bridge.errors import TransientError
 from consumers.api import Job, PeriodicJob
-from consumers.postgres.jobs import Jobs
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Connection, Database, open_database
+from consumers.runtime.jobs import Jobs
 from tests.kafka import HANG_S, until
 
 # Due again at once.

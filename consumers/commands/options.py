@@ -1,0 +1,39 @@
+"""Options that several commands have in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from bridge.runtime.audit import audit_options
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def name_argument(command: Command) -> Command:
+    """Add NAME of the consumer, and the schema that makes a group of its own."""
+    command = click.option("--schema", help="Of the one that is being built beside the live one.")(command)
+    return click.argument("name")(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON line per item.")(command)
+
+
+def decision_options(command: Command) -> Command:
+    """Add who decides, why, and the dry run."""
+    return click.option("--dry-run", is_flag=True, help="Only say what would be done.")(audit_options(command))
+
+
+def require_reason(reason: str) -> None:
+    """Refuse an empty reason.
+
+    Raises:
+        UsageError: It is empty.
+    """
+    if not reason.strip():
+        msg = "--reason is needed: it is kept with the decision"
+        raise click.UsageError(msg)
