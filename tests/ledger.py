@@ -10,7 +10,8 @@ from hashlib import sha256
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Connection, Database, open_database
-from consumers.runtime.ledger import Inbox
+from consumers.runtime.ledger import Inbox, Ledger, Settlement
+from consumers.runtime.parking import append, park
 
 GROUP = "desk"
 PLACE = Place("drx.prescriptions.v1", 3)
@@ -51,6 +52,23 @@ def a_consumed_record(
         ("x-binary", b"\xff\x00"),
     ]
     return ConsumedRecord(PLACE.topic, PLACE.partition, offset, 1_700_000_000_000 + offset, key, b"\x00v", headers)
+
+
+@asynccontextmanager
+async def settling(ledger: Ledger) -> AsyncIterator[Settlement]:
+    """Open a transaction on `PLACE` whose epoch is not checked."""
+    async with ledger.begin(PLACE, 1) as settlement:
+        yield settlement
+
+
+async def parked(
+    ledger: Ledger, *offsets: int, key: bytes = KEY.encode(), cls: str = "bug", code: str = "unexpected"
+) -> None:
+    """Park the first record and append the others."""
+    async with settling(ledger) as settlement:
+        await park(settlement, a_consumed_record(offsets[0], key=key), cls=cls, code=code, attempts=1)
+        for offset in offsets[1:]:
+            assert await append(settlement, a_consumed_record(offset, key=key))
 
 
 async def until_waiting(database: Database, sessions: int = 1) -> None:

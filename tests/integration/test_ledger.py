@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -13,20 +12,9 @@ from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import Claim, Ended, FencedError, Ledger
 from consumers.runtime.operator import forget_group
-from tests.ledger import GROUP, PLACE, an_entry, effects_table, ledger_database, rows, until_waiting
+from tests.ledger import GROUP, PLACE, an_entry, effects_table, rows, until_waiting
 
 OTHER = Place(PLACE.topic, 4)
-
-
-@pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with ledger_database(postgres) as database:
-        yield database
-
-
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database, group=GROUP, cluster_id="cluster-a")
 
 
 async def settled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -29,31 +29,12 @@ from consumers.runtime.operator import (
     standings,
 )
 from consumers.runtime.parking import Filters, list_parked, show
-from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, digest, ledger_database, rows, until_waiting
+from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, digest, parked, rows, until_waiting
 
 TOPIC = PLACE.topic
 REBUILD = "desk-rebuild"
 
 _TABLES = ("progress", "inbox", "settled", "parked_key", "parked_event", "audit")
-
-
-@pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with ledger_database(postgres) as database:
-        yield database
-
-
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database, group=GROUP, cluster_id="cluster-a")
-
-
-async def parked(ledger: Ledger, *offsets: int, key: str = KEY, cls: str = "bug", code: str = "unexpected") -> None:
-    async with ledger.begin(PLACE, 1) as settlement:
-        first, *behind = (a_consumed_record(offset, key=key.encode()) for offset in offsets)
-        await parking.park(settlement, first, cls=cls, code=code, attempts=1)
-        for record in behind:
-            await parking.append(settlement, record)
 
 
 async def everything(database: Database) -> dict[str, list[tuple[object, ...]]]:
@@ -62,7 +43,7 @@ async def everything(database: Database) -> dict[str, list[tuple[object, ...]]]:
 
 async def test_the_list_shows_the_oldest_first_with_what_waits(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
-    await parked(ledger, 8, key="rx-2", cls="poison", code="not_avro")
+    await parked(ledger, 8, key=b"rx-2", cls="poison", code="not_avro")
 
     listed = await list_parked(database, GROUP)
 
@@ -87,7 +68,7 @@ async def test_filters_choose_for_the_list_and_for_retry_alike(
     ledger: Ledger, database: Database, filters: Filters, keys: list[str]
 ) -> None:
     await parked(ledger, 7)
-    await parked(ledger, 8, key="rx-2", cls="poison", code="not_avro")
+    await parked(ledger, 8, key=b"rx-2", cls="poison", code="not_avro")
     async with database.transaction() as connection:
         await connection.execute(
             "update drx_consumer.parked_key set parked_at = parked_at - interval '2 hours' where key = 'rx-1'"
@@ -116,7 +97,7 @@ async def test_values_are_shown_only_when_asked_for(ledger: Ledger, database: Da
 
 async def test_a_retry_asks_for_these_keys_only(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
-    await parked(ledger, 8, key="rx-2")
+    await parked(ledger, 8, key=b"rx-2")
 
     decisions = await retry(database, GROUP, [(TOPIC, "rx-2"), (TOPIC, "gone")], actor="ann")
 
@@ -134,7 +115,7 @@ async def test_a_retry_of_no_keys_is_not_a_retry_of_all(ledger: Ledger, database
 async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -> None:
     """The first is due at once, each other a while later: the owners need no limiter of their own."""
     for number, key in enumerate(("rx-1", "rx-2", "rx-3")):
-        await parked(ledger, number, key=key)
+        await parked(ledger, number, key=key.encode())
     await retry(database, GROUP, per_second=0.01, actor="ann")
 
     gaps = """
@@ -189,7 +170,7 @@ async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledg
 
 async def test_a_drop_gives_up_every_record_of_the_key(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
-    await parked(ledger, 8, key="rx-2")
+    await parked(ledger, 8, key=b"rx-2")
 
     decisions = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
 
@@ -211,7 +192,7 @@ async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledg
 
 async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
-    await parked(ledger, 8, key="rx-2")
+    await parked(ledger, 8, key=b"rx-2")
     await retry(database, GROUP, [(TOPIC, KEY)], actor="ann", reason="fixed in 1.2")
     await skip(database, GROUP, TOPIC, KEY, offset=7, actor="bob", reason="entered twice")
     await drop_key(database, GROUP, TOPIC, "rx-2", actor="ann", reason="test patient")

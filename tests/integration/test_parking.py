@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import sha256
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
-from consumers.runtime.ledger import Ended, Ledger, Settlement, mark_release
+from consumers.runtime.ledger import Ended, Ledger, mark_release
 from consumers.runtime.operator import drop_key, retry, skip
 from consumers.runtime.parking import (
     Census,
@@ -25,35 +23,9 @@ from consumers.runtime.parking import (
     park_again,
     release,
 )
-from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
+from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, parked, rows, settling, until_waiting
 
 TOPIC = PLACE.topic
-
-
-@pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with ledger_database(postgres) as database:
-        yield database
-
-
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database, group=GROUP, cluster_id="cluster-a")
-
-
-@asynccontextmanager
-async def settling(ledger: Ledger) -> AsyncIterator[Settlement]:
-    """Open a transaction whose epoch nothing asks for."""
-    async with ledger.begin(PLACE, 1) as settlement:
-        yield settlement
-
-
-async def parked(ledger: Ledger, *offsets: int, key: bytes = KEY.encode()) -> None:
-    """Park the first and append the others."""
-    async with settling(ledger) as settlement:
-        await park(settlement, a_consumed_record(offsets[0], key=key), cls="bug", code="unexpected", attempts=1)
-        for offset in offsets[1:]:
-            assert await append(settlement, a_consumed_record(offset, key=key))
 
 
 async def waiting_offsets(database: Database) -> list[object]:
