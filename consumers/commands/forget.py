@@ -45,7 +45,7 @@ async def _forget(chosen: Chosen, *, actor: str, reason: str, dry_run: bool) -> 
         async with open_group(chosen.settings.kafka.connection, group, chosen.consumer.topics) as view:
             await view.refuse_members(session_s=chosen.settings.kafka.session_s)
             if not dry_run:
-                # First, since Kafka refuses it if somebody has joined meanwhile; and while the progress is there, the
-                # offsets would only be committed again.
+                # First, since Kafka refuses it if a member has joined meanwhile, and such a member, as long as the
+                # progress is there, commits the offsets again.
                 await view.forget()
         return await forget_group(database, group, actor=actor, reason=reason, dry_run=dry_run)

@@ -37,14 +37,14 @@ Begin = str | datetime | int
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What was asked for.
+    """The options of the command.
 
     Attributes:
         begin: `earliest`, `latest`, an instant, an offset, or None: only the tables.
-        partition: The only one to place; None: all of them.
-        force: Also move partitions that stand somewhere.
-        unless_placed: Place what stands nowhere and leave the rest, whoever is in the group; without Kafka, leave a
-            group that stands somewhere in each of its topics.
+        partition: The only one to set; None: all of them.
+        force: Also move partitions that have an offset.
+        unless_placed: Set partitions without an offset and leave the rest, even if the group has members; without
+            Kafka, succeed if the group has an offset in each of its topics.
         go_on: Make tables that lack what the group has read already.
         decisions: Rows of `parked export` whose skips and drops hold here too.
     """
@@ -61,7 +61,7 @@ class Want:
 
 
 class Start(NamedTuple):
-    """Where a partition stood, and where it goes on."""
+    """The offset of a partition before and after."""
 
     place: Place
     before: int | None
@@ -183,7 +183,7 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
             try:
                 starts = await _begin_in_kafka(database if usable else None, chosen, want)
             except ReadError:
-                if not (want.unless_placed and usable and await _stands(database, chosen)):
+                if not (want.unless_placed and usable and await _has_offsets(database, chosen)):
                     raise
                 click.echo("Kafka is away: what stands somewhere was left there", err=True)
         if want.decisions and usable:
@@ -192,7 +192,8 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
         return starts
 
 
-async def _stands(database: Database, chosen: Chosen) -> bool:
+async def _has_offsets(database: Database, chosen: Chosen) -> bool:
+    """Return whether the group has an offset in each of its topics."""
     stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
     return {at.topic for at, each in stored.items() if each.next_offset is not None} == set(chosen.consumer.topics)
 
@@ -200,11 +201,11 @@ async def _stands(database: Database, chosen: Chosen) -> bool:
 async def _begin_in_kafka(database: Database | None, chosen: Chosen, want: Want) -> list[Start]:
     consumer, connection = chosen.consumer, chosen.settings.kafka.connection
     async with open_group(connection, consumer.group, consumer.topics) as view:
-        return await _place(database, view, chosen, want)
+        return await _set_offsets(database, view, chosen, want)
 
 
-async def _place(database: Database | None, view: GroupView, chosen: Chosen, want: Want) -> list[Start]:
-    """Place what may be placed; without a database there is no progress yet, and it is a dry run."""
+async def _set_offsets(database: Database | None, view: GroupView, chosen: Chosen, want: Want) -> list[Start]:
+    """Set the offsets that may be set; without a database there is no progress yet, and it is a dry run."""
     consumer = chosen.consumer
     if not want.unless_placed:
         await view.refuse_members(session_s=chosen.settings.kafka.session_s)
@@ -221,7 +222,7 @@ async def _place(database: Database | None, view: GroupView, chosen: Chosen, wan
         async with database.transaction() as connection:
             await lock_progress(connection, consumer.group, consumer.topics)
             if parked := await parked_from(connection, consumer.group, offsets):
-                # In a topic that was made anew the offsets are other records', which would be taken for parked ones.
+                # In a recreated topic other records have these offsets, and would be taken for the parked ones.
                 msg = f"{parked} parked events lie beyond that start; release, skip or drop them first"
                 raise ConfigError(msg)
             cluster_id = await view.cluster_id()
@@ -229,8 +230,8 @@ async def _place(database: Database | None, view: GroupView, chosen: Chosen, wan
             offsets = {at: offset for at, offset in offsets.items() if at in placed}
             await audit_offsets(connection, consumer.group, offsets, actor=want.actor, reason=want.reason)
             if not (want.unless_placed and (await view.state()).live):
-                # Inside the transaction: Kafka refuses it if somebody has joined meanwhile. Members that are there
-                # commit what they adopt.
+                # Inside the transaction: Kafka refuses it if a member has joined meanwhile. Live members commit what
+                # they adopt.
                 await view.commit(offsets)
     return [Start(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
 

@@ -1,4 +1,4 @@
-"""The consumers that are installed beside us: entry points of one group, each a `Consumer` or what builds one."""
+"""Installed consumers: entry points of one group, each a `Consumer` or a function that builds one."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Chosen:
 
 
 def choose(name: str, *, schema: str | None = None) -> Chosen:
-    """Read the settings and build the consumer; a `schema` that is given wins over its section.
+    """Read the settings and build the consumer; `schema` overrides its section.
 
     Raises:
-        ConfigError: A setting is at fault, there is no such consumer, or it is none that can be run.
+        ConfigError: A setting is wrong, there is no such consumer, or it cannot be run.
     """
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
@@ -91,7 +91,7 @@ def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorReg
 
 
 def _has(point: EntryPoint) -> bool:
-    """Return whether what the entry point names is in its module; True if the module itself cannot be imported."""
+    """Return whether the module has what the entry point names; True if it cannot be imported."""
     module = sys.modules.get(point.module)
     return module is None or hasattr(module, point.attr.partition(".")[0])
 

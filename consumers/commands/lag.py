@@ -22,9 +22,9 @@ class Lag:
     """How far one partition is behind.
 
     Attributes:
-        next_offset: Everything below is settled; None if nobody has said where to begin.
+        next_offset: Everything below is settled; None if there is no progress yet.
         above: Records settled at or above it.
-        committed: What Kafka has for the group; it follows.
+        committed: The group's offset in Kafka, which follows.
         records: Records not settled yet.
         seconds: Age of the oldest of them; None if it could not be read.
         unreadable: Offset of the batch that cannot be read, if that is the next one.
@@ -88,7 +88,7 @@ async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:
     for at in sorted(bounds):
         above = stored[at].above if at in stored else 0
         record = oldest.get(at)
-        # What lies up to the end may be nothing but markers of transactions, which no reader sees.
+        # All that lies up to the end may be transaction markers, which no reader sees.
         is_behind = at in behind and (record is not None or at not in oldest)
         records = bounds[at].end - behind[at] - above if is_behind else 0
         age = None if record is None else max(0.0, now - record.timestamp_ms / 1000)

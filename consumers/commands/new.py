@@ -1,4 +1,4 @@
-"""`drx-consumer new`: a package to begin a consumer from, which works as it is."""
+"""`drx-consumer new`: write a package for a new consumer from the template."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def render(name: str) -> dict[str, str]:
     """Return the files of a package by their paths.
 
     Raises:
-        ConfigError: No consumer can be named so.
+        ConfigError: The name is not usable.
     """
     module = section(name)
     return {

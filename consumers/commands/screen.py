@@ -1,4 +1,4 @@
-"""Tables for people, whose rows stay whole for grep where nobody looks at a screen."""
+"""Tables for people; in a pipe the rows stay whole, for grep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PIPED_WIDTH = 200
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows; None is a dash, and numbers stand to the right."""
+    """Print rows; None is a dash, numbers are right-aligned."""
     table = Table(box=None, header_style="bold")
     for heading in headings:
         table.add_column(heading, no_wrap=True)

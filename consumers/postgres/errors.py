@@ -1,4 +1,4 @@
-"""Says what a failure of the database means to us, by SQLSTATE and never by the driver's text, which holds values."""
+"""Translates failures of the database, by SQLSTATE and never by the driver's text, which holds values."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import asyncpg  # noqa: TID251 - part of the door
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
 
-# PostgreSQL 18, appendix A "Error Codes". What no other event would meet differently: the sink itself is away, full,
-# refuses us, or lacks what a migration would bring.
+# PostgreSQL 18, appendix A "Error Codes". Failures that every event would meet: the database is away, full, refuses us,
+# or lacks a migration.
 _SYSTEMIC = {
     "25006": "read_only",  # read_only_sql_transaction: we talk to what has become a standby
     "3D000": "no_database",
@@ -32,7 +32,7 @@ _SYSTEMIC_CLASSES = {
     "F0": "database_fault",  # config_file_error
     "XX": "database_fault",  # internal_error, corruption
 }
-# What the same statements may not meet again.
+# Failures that the same statements may not meet again.
 _TRANSIENT = {
     "0A000": "stale_plan",  # only as InvalidCachedStatementError: a table has changed under a prepared statement
     "25P03": "idle_in_transaction",
@@ -42,7 +42,7 @@ _TRANSIENT = {
     "57014": "statement_timeout",
 }
 _TRANSIENT_CLASSES = {"40": "serialization_failure"}
-# The first that fits.
+# The first match counts.
 _CONNECT: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "no_connection"),
     (ssl.SSLError, "tls"),
@@ -54,14 +54,14 @@ _CONNECT: tuple[tuple[type[Exception], str], ...] = (
 
 
 class NoConnectionError(TransientError):
-    """There is no connection to be had: whatever it was wanted for, the record is not at fault."""
+    """No connection could be opened, so no record is at fault."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code, systemic=True)
 
 
 class NoLockError(TransientError):
-    """Another holds a lock for longer than is waited for it, a migration say: whatever it was wanted for will pass."""
+    """Another session, such as a migration, holds a lock for longer than we wait; no record is at fault."""
 
     code = "lock_timeout"
     blameless = True
@@ -71,10 +71,10 @@ class NoLockError(TransientError):
 
 
 def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
-    """Return what a failure inside a transaction is in our tree, or None if it is not the database's.
+    """Translate a failure inside a transaction; None if it is not the database's.
 
-    A time-out or an operating system's error does not say whose it is (a handler may call other services): it is the
-    database's when the connection is `broken`: closed, or unable to roll back.
+    A time-out or an operating system's error may be that of another service which a handler calls: it is the database's
+    if the connection is `broken`, which is closed or unable to roll back.
     """
     if isinstance(failure, BridgeError):
         return None
@@ -88,8 +88,8 @@ def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
 
 
 def translated_connect(failure: BaseException) -> BridgeError | None:
-    """Return what a failure to get a connection is in our tree, or None if it is a bug."""
-    if isinstance(failure, ValueError):  # ClientConfigurationError is one; a port that is no number is a bare one
+    """Translate a failure to get a connection; None if it is a bug."""
+    if isinstance(failure, ValueError):  # ClientConfigurationError is one; a port that is no number raises a bare one
         return ConfigError("the DSN of the database is not usable: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     if isinstance(failure, asyncpg.PostgresError):
         known = _of_server(failure)

@@ -1,4 +1,4 @@
-"""Brings the tables of one schema up to date: plain numbered SQL files, each applied once, under a lock."""
+"""Migrations of one schema: plain numbered SQL files, each applied once, under a lock."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from consumers.postgres.pool import Connection, Database
 LEDGER_SCHEMA = "drx_consumer"
 LEDGER_MIGRATIONS: Traversable = files("consumers.postgres") / "migrations"
 
-# What a file says where the name of the schema belongs.
+# Stands for the name of the schema in a file.
 PLACEHOLDER = "{schema}"
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
-# PostgreSQL cuts names after 63 bytes and keeps `pg_` for itself.
+# PostgreSQL truncates names after 63 bytes and reserves `pg_`.
 _SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 # A migration may rewrite a table; another process that waits for it needs as long.
 _STEP_TIMEOUT_S = 900
-# An `ALTER TABLE` that waits for a lock makes everybody behind it wait as well.
+# An `ALTER TABLE` that waits for a lock makes every later statement on the table wait as well.
 _LOCK_TIMEOUT_S = 10
 
 
@@ -37,7 +37,7 @@ class Migration(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Digest of the file as it was written, whatever schema it is applied to."""
+        """Digest of the file, the same for every schema."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
@@ -50,10 +50,9 @@ async def migrate(
 ) -> list[int]:
     """Apply what `schema` lacks, each file in a transaction of its own; return the numbers applied.
 
-    Processes that do so at the same time wait for each other; one applies, the others find it done.
-    Files are named `0001_words.sql`, and `{schema}` in them stands for the schema's name. The schema is created when
-    it is not there. `notice` hears the `RAISE NOTICE` texts of the files. What a newer release has added since is left
-    as it is. Where nothing is lacking, the right to read is enough.
+    Processes that do so at the same time wait for each other. Files are named `0001_words.sql`, and `{schema}` in them
+    stands for the schema's name. The schema is created if it does not exist. `notice` gets the `RAISE NOTICE` texts of
+    the files. Migrations of a newer release are left as they are. If nothing is missing, the right to read is enough.
 
     Raises:
         ConfigError: The schema was made by other files than these.
@@ -74,7 +73,7 @@ async def migrate(
 
 
 async def pending(database: Database, *, directory: Traversable | Path, schema: str) -> list[int]:
-    """Return the numbers that `migrate` would apply; needs no right but to read.
+    """Return the numbers that `migrate` would apply; needs only the right to read.
 
     Raises:
         ConfigError: The schema was made by other files than these.
@@ -113,7 +112,7 @@ def _check_name(schema: str) -> None:
 
 
 async def _lock(connection: Any, schema: str) -> None:
-    """Take the lock that one schema's migrations run under; it ends with the transaction."""
+    """Take the lock of one schema's migrations, until the transaction ends."""
     limit = f"{_STEP_TIMEOUT_S}s"
     await connection.execute(f"set local statement_timeout = '{limit}'; set local lock_timeout = '{limit}'")
     await connection.execute(
@@ -123,8 +122,8 @@ async def _lock(connection: Any, schema: str) -> None:
 
 
 async def _prepared(connection: Connection, schema: str) -> dict[int, str]:
-    """Make the schema and its list when they are not there; return what was applied."""
-    # `create schema if not exists` wants the right to create one even where it is there.
+    """Create the schema and its list of migrations if needed; return what was applied."""
+    # `create schema if not exists` needs the right to create one even if it exists.
     if not await connection.fetchval("select exists (select from pg_namespace where nspname = $1)", schema):
         await connection.execute(f'create schema "{schema}"')
     await connection.execute(
@@ -148,8 +147,8 @@ async def _applied(connection: Connection, schema: str) -> dict[int, str]:
 
 
 def _missing(known: list[Migration], applied: dict[int, str], schema: str) -> list[Migration]:
-    # Those that only a newer release knows are none of ours: migrations only add, so this one works beside them, which
-    # lets it run on while the newer one is rolled out, or back.
+    # Migrations of a newer release are ignored: migrations only add, so this release can run beside the newer one while
+    # that is rolled out, or back.
     for migration in known:
         if applied.get(migration.number, migration.sha256) != migration.sha256:
             msg = f"schema {schema} was made by another {migration.name}: restore that file and add a new one"

@@ -1,7 +1,7 @@
-"""The door to PostgreSQL: a few connections, opened when needed, and transactions whose failures are ours.
+"""The door to PostgreSQL: a pool of few connections, and transactions that fail with our own errors.
 
 Everything happens in a transaction. Statements are prepared once per connection (asyncpg does so by their text), and
-a session's limits travel as start-up parameters: both want PostgreSQL itself, or PgBouncer in session mode with these
+a session's limits are start-up parameters: both need PostgreSQL itself, or PgBouncer in session mode with these
 parameters in `ignore_startup_parameters` and set for the role instead (`ALTER ROLE … SET`).
 """
 
@@ -23,12 +23,12 @@ CONNECT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 10.0
 # Our longest statements (a batch of 200) take milliseconds; migrations bring limits of their own.
 COMMAND_TIMEOUT_S = 30.0
-# Of that time the server has so much: as a rule it is the server that ends a statement, and the connection goes on.
+# Share of that time after which the server ends a statement: mostly it is first, and the connection stays usable.
 SERVER_SHARE = 0.9
-# A partition's row is contended only by a claim; beyond that it is better to come again than to queue up.
+# A partition's row is contended only by a claim; after this time it is better to retry than to queue.
 LOCK_TIMEOUT_S = 5.0
-# A process stopped inside a transaction keeps the row of its partition locked: this ends its hold. It must be longer
-# than the handler's own timeout where a handler works inside the transaction.
+# A process that is stopped inside a transaction keeps the row of its partition locked for this time. Longer than the
+# time-out of a handler that works inside the transaction.
 IDLE_IN_TRANSACTION_TIMEOUT_S = 30.0
 ROLLBACK_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
@@ -59,7 +59,7 @@ class Connection(Protocol):
 
 
 class Database:
-    """Hands out transactions; made by `open_database`."""
+    """Opens transactions; made by `open_database`."""
 
     def __init__(self, pool: asyncpg.Pool, *, acquire_timeout_s: float, rollback_timeout_s: float) -> None:
         """Take a pool that is ready and may hold no connection yet."""
@@ -71,12 +71,12 @@ class Database:
     async def transaction(self) -> AsyncIterator[Connection]:
         """Open a transaction: committed at the end of the block, rolled back if the block raises.
 
-        A connection that broke, or that failed for a reason which other events would meet too, is closed.
+        A connection that broke, or that failed for a `systemic` reason, is closed.
 
         Raises:
-            TransientError: The database is away (`systemic`), or the same statements may work later. When the
-                connection broke during the commit, whether it was committed is not known.
-            PermanentError: They never will; the code is the SQLSTATE.
+            TransientError: The database is away (`systemic`), or the same statements may work later. If the connection
+                broke during the commit, it is not known whether that happened.
+            PermanentError: The same statements will never work; the code is the SQLSTATE.
         """
         connection = await self._acquire()
         transaction = connection.transaction()
@@ -105,19 +105,19 @@ class Database:
             raise ours from None
 
     async def _release(self, connection: Any) -> None:
-        # The transaction has ended by now: a connection that fails here is closed by the pool, and nothing is lost.
+        # The transaction has ended: a connection that fails here is closed by the pool, and nothing is lost.
         with suppress(*_DRIVER_ERRORS):
             await self._pool.release(connection, timeout=self._rollback_timeout_s)
 
     async def _rolled_back(self, connection: Any, transaction: Any) -> bool:
-        """Roll back within a bound; False when that failed and the connection was closed, which rolls back as well."""
+        """Roll back within a bound; False if that failed and the connection was closed, which rolls back as well."""
         try:
             async with asyncio.timeout(self._rollback_timeout_s):
                 await transaction.rollback()
         except _DRIVER_ERRORS:  # TimeoutError is an OSError
             _terminate(connection)
             return False
-        except BaseException:  # cancelled once more
+        except BaseException:  # cancelled again
             _terminate(connection)
             raise
         return True
@@ -125,7 +125,7 @@ class Database:
 
 @asynccontextmanager
 async def savepoint(connection: Connection) -> AsyncIterator[None]:
-    """Open a savepoint: an error of the block undoes only what the block did.
+    """Open a savepoint: an error of the block rolls back the block only.
 
     Raises:
         TransientError: As for a transaction.
@@ -152,14 +152,13 @@ async def open_database(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     idle_in_transaction_timeout_s: float = IDLE_IN_TRANSACTION_TIMEOUT_S,
 ) -> AsyncIterator[Database]:
-    """Open a pool of at most `size` connections; the server need not be there yet.
+    """Open a pool of at most `size` connections; the server need not be up yet.
 
     Args:
         dsn: `postgresql://…`; more than one host and `target_session_attrs=read-write` for a pair of servers.
-        size: Each transaction holds one for as long as it lasts.
-        application_name: What the server's own views call us.
-        command_timeout_s: For one statement and its answer; the server gives up a little earlier, so that it
-            normally is the server that says so and the connection goes on.
+        size: Each transaction holds one connection.
+        application_name: Our name in the server's views.
+        command_timeout_s: For one statement and its answer; the server's own limit is `SERVER_SHARE` of it.
         acquire_timeout_s: For a connection, a new one included.
         lock_timeout_s: For one lock.
         idle_in_transaction_timeout_s: For a pause between two statements of a transaction.
@@ -202,7 +201,7 @@ def _terminate(connection: Any) -> None:
 
 
 def is_closed(connection: Any) -> bool:
-    """Whether nothing can be done on a connection any more."""
+    """Whether a connection is no longer usable."""
     try:
         return bool(connection.is_closed())
     except asyncpg.InterfaceError:  # the pool has taken the lost connection back

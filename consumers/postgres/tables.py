@@ -1,4 +1,4 @@
-"""All tables that a consumer needs: those that every consumer's progress is kept in, and its own."""
+"""All tables that a consumer needs: those of the runtime, schema `drx_consumer`, and its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from consumers.postgres.pool import Database
 async def migrate_tables(
     database: Database, consumer: Consumer, *, notice: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Make or upgrade them; return what was applied, as `schema 1`.
+    """Create or upgrade the tables; return what was applied, as `schema 1`.
 
     Raises:
         ConfigError: A schema was made by other files than these.
@@ -26,7 +26,7 @@ async def migrate_tables(
 
 
 async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
-    """Return what `migrate_tables` would apply; needs no right but to read.
+    """Return what `migrate_tables` would apply; needs only the right to read.
 
     Raises:
         ConfigError: As `migrate_tables`.
@@ -40,7 +40,7 @@ async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
 
 
 async def lacks_own_tables(database: Database, consumer: Consumer) -> bool:
-    """Return whether the consumer has tables of its own that nobody has made yet, or that were dropped whole.
+    """Return whether the consumer has tables of its own that do not exist: not yet, or dropped as a whole.
 
     Raises:
         ConfigError: As `migrate_tables`.

@@ -1,4 +1,4 @@
-"""The door to aiokafka for those who look at a consumer group from outside, dead or alive, and set where it stands."""
+"""A consumer group seen from outside, running or not: members, offsets, first records; sets and removes offsets."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 
 Answer = TypeVar("Answer")
 
-# Everything together; each request has a bound of its own.
+# For the whole view; each request has a bound of its own.
 GROUPS_S = 60.0
-# One record of each partition comes within this time, or is said not to.
+# For the first record of each partition.
 RECORDS_S = 15.0
 POLL_S = 0.5
-# Between two questions to a coordinator that is being made or moved.
+# Between two requests to a coordinator that is being made or moved.
 AGAIN_S = 0.2
 
-# What Kafka says of a group in which nobody is: `Dead` also stands for one that it has never heard of.
+# States of a group without members; `Dead` is also the state of a group that does not exist.
 _WITHOUT_MEMBERS = {"Empty", "Dead"}
 
 
 class GroupState(NamedTuple):
-    """State as Kafka names it, and how many members there are."""
+    """State as Kafka names it, and the number of members."""
 
     state: str
     members: int
 
     @property
     def live(self) -> bool:
-        """True while a process is, or is about to be, a member."""
+        """True while a process is a member or joins."""
         return self.state not in _WITHOUT_MEMBERS
 
 
 @asynccontextmanager
 async def open_group(connection: Connection, group: str, topics: Sequence[str]) -> AsyncIterator[GroupView]:
-    """Open a view of `group` on `topics`, for a while: the block has `GROUPS_S`. It does not join.
+    """Open a view of `group` on `topics`, which does not join the group; the block has `GROUPS_S` to end.
 
     Raises:
         ConfigError: A file of the connection cannot be used.
@@ -86,14 +86,15 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
 
 
 class GroupView:
-    """Questions and orders about one group; all partitions of its topics are `places`.
+    """What can be asked and done about one group.
 
     Attributes:
-        unreadable: Where `first_records` has met a batch that cannot be read.
+        places: All partitions of its topics.
+        unreadable: Offsets of batches that `first_records` could not read.
     """
 
     def __init__(self, consumer: Any, admin: Any, group: str, places: Sequence[Place]) -> None:
-        """Use started clients; the consumer is assigned `places` and is no member."""
+        """Use started clients; the consumer is assigned `places` and is not a member."""
         self.unreadable: dict[Place, int] = {}
         self._consumer = consumer
         self._batches = Batches(consumer)
@@ -102,11 +103,11 @@ class GroupView:
         self.places = places
 
     async def cluster_id(self) -> str:
-        """Return the id that the cluster was given when it was made."""
+        """Return the id of the Kafka cluster."""
         return str((await self._admin.describe_cluster())["cluster_id"])
 
     async def state(self) -> GroupState:
-        """Return whether anybody is in the group."""
+        """Return the state of the group; waits for a coordinator that is being made."""
         return await self._until_answered(self._state)
 
     async def refuse_members(self, *, session_s: float) -> None:
@@ -128,7 +129,7 @@ class GroupView:
             try:
                 return await ask()
             except KafkaError as exc:
-                # The first group of a cluster waits for the topic of offsets; the block has its bound.
+                # The first group of a cluster waits until the topic of offsets exists; the block has its bound.
                 if not exc.retriable:
                     raise
             await asyncio.sleep(AGAIN_S)
@@ -149,29 +150,29 @@ class GroupView:
         return {place: Bounds(starts[place], ends[place]) for place in self.places}
 
     async def committed(self) -> dict[Place, int | None]:
-        """Return the group's offsets in Kafka."""
+        """Return the group's offsets in Kafka; None where it has none."""
         return {place: await self._consumer.committed(_partition(place)) for place in self.places}
 
     async def offsets_at(self, timestamp_ms: int) -> dict[Place, int | None]:
-        """Return the first offset whose record is of that time or later; None where there is none."""
+        """Return the first offset with a record of that time or later; None where there is none."""
         found = await self._consumer.offsets_for_times({_partition(place): timestamp_ms for place in self.places})
         return {Place(*place): None if at is None else int(at.offset) for place, at in found.items()}
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:
-        """Keep offsets for a group without members; Kafka refuses it for one with members."""
+        """Commit offsets; Kafka refuses this while the group has members."""
         await self._consumer.commit({_partition(place): offset for place, offset in offsets.items()})
 
     async def forget(self) -> None:
-        """Remove the group with its offsets; one that is not there is gone already.
+        """Remove the group with its offsets, if it exists.
 
         Raises:
-            ConfigError: Somebody is in the group.
+            ConfigError: The group has members.
         """
         await self._until_answered(self._delete)
 
     async def _delete(self) -> None:
         coordinator = await self._admin.find_coordinator(self._group)
-        # The client has no method for it.
+        # aiokafka has no method for it.
         answer = await self._admin._send_request(DeleteGroupsRequest([self._group]), coordinator)  # noqa: SLF001
         ((_, error_code),) = answer.results
         if error_code == NonEmptyGroup.errno:
@@ -181,10 +182,10 @@ class GroupView:
             raise for_code(error_code)
 
     async def first_records(self, offsets: Mapping[Place, int]) -> dict[Place, ConsumedRecord | None]:
-        """Return the first record at or after each offset; None where no reader sees one up to the end.
+        """Return the first record at or after each offset; None where there is none up to the end of the log.
 
-        A partition is left out whose record does not come within `RECORDS_S`, or lies in a batch that cannot be read:
-        `unreadable` says so.
+        A partition is missing if its record did not come within `RECORDS_S`, or lies in a batch that cannot be read
+        (see `unreadable`).
         """
         found: dict[Place, ConsumedRecord | None] = {}
         for place, offset in offsets.items():
@@ -196,7 +197,7 @@ class GroupView:
                 break
             found |= await self._first(left)
             for place in left:
-                # Markers of transactions, and what those have taken back, may be all there is.
+                # Transaction markers and aborted records may be all there is.
                 if place not in found and await self._consumer.position(_partition(place)) >= ends[place].end:
                     found[place] = None
         return found

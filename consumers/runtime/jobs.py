@@ -1,4 +1,4 @@
-"""Run a consumer's periodic jobs beside its events: each once a period in its group, whichever process is due first."""
+"""Run a consumer's periodic jobs: each once a period in its group, in whichever process is due first."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from consumers.postgres.pool import Database
 
 log = structlog.get_logger()
 
-# The row is locked until the job has ended, so that a job that fails leaves it as it was, and the next one is due.
+# The row is locked until the job has ended; a job that fails rolls it back, and is due again.
 _IS_OURS = """
 insert into drx_consumer.job as j (grp, number, ran_at) values ($1, $2, now())
 on conflict (grp, number) do update set ran_at = now() where j.ran_at <= now() - $3::interval
 returning true
 """
-# Of a period: the clocks that wait for it and the database's are not the same.
+# Share of a period after which a job is due: the processes' clocks and the database's differ.
 DUE = 0.9
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended($1, 0))"
 
 
 class Jobs:
-    """A worker that runs jobs; one that fails is tried again when it is due again."""
+    """A worker that runs jobs; one that fails is tried again after its period."""
 
     def __init__(self, jobs: Sequence[PeriodicJob], *, group: str, database: Database, timeout_s: float) -> None:
         """Run the `jobs` of `group`, each for `timeout_s` at most."""
@@ -58,7 +58,7 @@ class Jobs:
 
     async def _once(self, number: int, job: PeriodicJob) -> None:
         async with self._database.transaction() as connection:
-            # Another process of the group that is at it is not waited for.
+            # Skip if another process holds the lock.
             if not await connection.fetchval(_TRY_LOCK, f"job {self._group} {number}"):
                 return
             if await connection.fetchval(_IS_OURS, self._group, number, timedelta(seconds=DUE * job.every_s)):
