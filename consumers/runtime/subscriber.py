@@ -268,7 +268,7 @@ class PartitionLag:
         """Return how long records have been in hand without one being tried."""
         return now - self._moved_at
 
-    def lag(self, end: int, *, position: int | None, now: float, now_ms: float) -> tuple[int, float]:
+    def behind(self, end: int, *, position: int | None, now: float, now_ms: float) -> tuple[int, float]:
         """Return the number of unsettled records, and the age in seconds of the oldest.
 
         While none of them was read yet, the age is how long it is known that there are some. What lies between the last
@@ -293,7 +293,7 @@ class AssignedPartition:
         generation: A new one each time, by which later steps know an earlier assignment.
         claim: The task that finds out where to start.
         comparing: Where to start, until the record before it was compared.
-        lag: From the first offer on; None before.
+        lag: How far it is behind, from the start of reading on; None before.
         committed: The group's offset in Kafka as far as we know; -1 when there is none.
         halted: True while it is paused because nothing of it can be settled.
         stopped: Code, once it is certain that it cannot be read.
@@ -309,14 +309,19 @@ class AssignedPartition:
     stopped: str = ""
 
     @property
-    def fetched(self) -> bool:
-        """Whether its records are wanted from Kafka."""
-        return (self.lag is not None or self.comparing is not None) and not self.halted and not self.stopped
+    def reading(self) -> bool:
+        """Whether its records are offered to the processor."""
+        return self.lag is not None
 
     @property
     def progressing(self) -> bool:
-        """Whether its records are read and settled."""
-        return self.lag is not None and not self.halted and not self.stopped
+        """Whether it is read and nothing keeps it from being settled."""
+        return self.reading and not self.halted and not self.stopped
+
+    @property
+    def fetched(self) -> bool:
+        """Whether its records are wanted from Kafka, to offer or to compare."""
+        return (self.reading or self.comparing is not None) and not self.halted and not self.stopped
 
 
 class Member:
@@ -365,6 +370,7 @@ class Member:
         metrics.poll_age.labels(metrics.service).set_function(lambda: time.monotonic() - self._polled_at)
         self._assigned_partitions = metrics.consumer_assigned_partitions.labels(metrics.service)
         self._paused_partitions = metrics.consumer_paused_partitions.labels(metrics.service)
+        self._commit_seconds = metrics.commit.labels(metrics.service)
         self._partition_gauges = (
             metrics.consumer_lag_records,
             metrics.consumer_lag_seconds,
@@ -492,8 +498,8 @@ class Member:
         """Poll once, and offer what was fetched for the present generation of its partition."""
         self._advance()
         fetched = [each for each in self._assigned.values() if each.fetched]
-        asked = {each.place: each for each in fetched if each.lag is None or self._processor.room(each.place)}
-        claiming = any(each.lag is None and not each.stopped for each in self._assigned.values())
+        asked = {each.place: each for each in fetched if not each.reading or self._processor.room(each.place)}
+        claiming = any(not each.reading and not each.stopped for each in self._assigned.values())
         short = claiming or len(asked) < len(fetched)
         try:
             found = await self._transport.poll(asked, timeout_s=SHORT_POLL_S if short else POLL_S)
@@ -513,7 +519,7 @@ class Member:
             if each.claim is None:
                 self._transport.pause([each.place])
                 each.claim = asyncio.create_task(self._claim(each.place, each.generation))
-            elif each.lag is not None:
+            elif each.reading:
                 self._follow(each)
             elif each.claim.done() and each.comparing is None and not each.stopped:
                 self._claimed(each, each.claim.result())
@@ -648,7 +654,7 @@ class Member:
         return outcome
 
     async def _send_commit(self, partitions: Collection[AssignedPartition]) -> str:
-        reading = [(each, self._processor.mark(each.place)) for each in partitions if each.lag is not None]
+        reading = [(each, self._processor.mark(each.place)) for each in partitions if each.reading]
         news = [(each, mark) for each, mark in reading if mark is not None and mark > each.committed]
         if not news:
             return "ok"
@@ -658,7 +664,7 @@ class Member:
         except TransportError as exc:
             return exc.code
         finally:
-            self._metrics.commit.labels(self._metrics.service).observe(time.monotonic() - begun)
+            self._commit_seconds.observe(time.monotonic() - begun)
         for each, mark in news:
             each.committed = mark
         return "ok"
@@ -709,7 +715,7 @@ class Member:
             bounds = answers.get(each.place)  # assigned since we asked
             if each.lag is not None and bounds is not None:
                 position = self._transport.position(each.place)
-                found = each.lag.lag(bounds.end, position=position, now=now, now_ms=time.time() * 1000)
+                found = each.lag.behind(bounds.end, position=position, now=now, now_ms=time.time() * 1000)
                 for gauge, value in zip(self._partition_gauges, (*found, each.lag.mark), strict=True):
                     gauge.labels(self._metrics.service, *each.place).set(value)
 
