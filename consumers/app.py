@@ -75,20 +75,20 @@ async def open_consumer(
         decoder = await stack.enter_async_context(
             open_decoder(settings.registry, cache_dir=settings.registry.cache_dir)
         )
-        member = Member(settings, consumer, database=database, decoder=decoder, metrics=metrics)
+        worker = ConsumerWorker(settings, consumer, database=database, decoder=decoder, metrics=metrics)
         management = Management(
-            checks=member.checks,
-            live=member.live,
+            checks=worker.checks,
+            live=worker.live,
             registry=registry,
             host=settings.management.host,
             port=settings.management.port,
         )
         # Outlives all others, so that a stop can be watched to its end.
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
-        yield [member, EndOf(managing), LoopLag(metrics.event_loop_lag)]
+        yield [worker, EndOf(managing), LoopLag(metrics.event_loop_lag)]
 
 
-class Member:
+class ConsumerWorker:
     """A worker that checks what it stands on, then joins its group, and settles what it reads."""
 
     def __init__(

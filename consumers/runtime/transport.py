@@ -74,7 +74,7 @@ def open_transport(
     connection: Connection, *, group: str, topics: Sequence[str], timing: Timing = Timing()
 ) -> Transport:
     """Return a member of `group` that joins it, for `topics`, when it is started; it can be started once."""
-    return _Member(connection, group=group, topics=topics, timing=timing)
+    return _GroupTransport(connection, group=group, topics=topics, timing=timing)
 
 
 class MissingTopics:
@@ -105,7 +105,7 @@ class MissingTopics:
             self._wait_s = min(2 * self._wait_s, MISSING_TOPIC_MAX_S)
 
 
-class _Member:
+class _GroupTransport:
     def __init__(self, connection: Connection, *, group: str, topics: Sequence[str], timing: Timing) -> None:
         self._connection = connection
         self._group = group
