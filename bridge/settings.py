@@ -55,23 +55,26 @@ class Http(Section):
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a pod listens on its own address
     port: Port = Field(8080, description="port to listen on")
     body_max_bytes: int = Field(262_144, ge=1, le=16_777_216, description="larger bodies are refused with 413")
-    deadline_s: Seconds = Field(4.0, description="an answer is given within this time of the receipt")
-    read_timeout_s: Seconds = Field(10.0, description="a header or body that takes longer ends its connection")
+    deadline_s: Seconds = Field(4.0, description="time limit for an answer, from the receipt")
+    read_timeout_s: Seconds = Field(10.0, description="time limit for a head or a body; the connection is then reset")
     keepalive_s: Seconds = Field(75.0, description="an idle connection is closed after this time")
     connections_max: int = Field(
-        2048, ge=16, le=65_536, description="open connections; for one more the oldest that has proved nothing is ended"
+        2048,
+        ge=16,
+        le=65_536,
+        description="most open connections; beyond it the oldest without a verified delivery is ended",
     )
     reading_max_bytes: int = Field(
         33_554_432,
         ge=1_048_576,
-        description="bytes of requests that are not whole; beyond it the one that has come for longest is ended",
+        description="most bytes of incomplete requests; beyond it the one arriving for longest is ended",
     )
-    inflight_max: int = Field(1024, ge=1, le=65_536, description="deliveries taken in at one time")
-    inflight_max_bytes: int = Field(67_108_864, ge=1024, description="bytes of bodies taken in at one time")
+    inflight_max: int = Field(1024, ge=1, le=65_536, description="most deliveries in progress at one time")
+    inflight_max_bytes: int = Field(67_108_864, ge=1024, description="most bytes of bodies in progress at one time")
 
 
 class Management(Section):
-    """The port of probes and metrics."""
+    """Port for probes and metrics."""
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a pod listens on its own address
     port: Port = Field(9090, description="port to listen on")
@@ -85,13 +88,13 @@ class Brokers(Section):
         "PLAINTEXT", description="how connections to the brokers are protected"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="how we say who we are; with SASL only"
+        None, description="SASL mechanism; with SASL only"
     )
-    sasl_username_file: Path | None = Field(None, description="file that holds the user; with SASL only")
-    sasl_password_file: Path | None = Field(None, description="file that holds the password; with SASL only")
+    sasl_username_file: Path | None = Field(None, description="file with the user name; with SASL only")
+    sasl_password_file: Path | None = Field(None, description="file with the password; with SASL only")
     ssl_cafile: Path | None = Field(None, description="certificates to trust; unset: the system's")
-    ssl_certfile: Path | None = Field(None, description="our certificate, where brokers ask for one")
-    ssl_keyfile: Path | None = Field(None, description="its private key")
+    ssl_certfile: Path | None = Field(None, description="client certificate, if brokers require one")
+    ssl_keyfile: Path | None = Field(None, description="private key of the client certificate")
 
     @property
     def connection(self) -> Connection:
@@ -113,12 +116,14 @@ class Brokers(Section):
 class Kafka(Brokers):
     """The brokers and what is written to them."""
 
-    partitions: int = Field(12, ge=1, le=10_000, description="partitions of every topic; part of the key order")
+    partitions: int = Field(
+        12, ge=1, le=10_000, description="partitions of every topic; decides the partition of a key"
+    )
     message_max_bytes: int = Field(
         MESSAGE_MAX_BYTES,
         ge=MESSAGE_MAX_LEAST_BYTES,
         le=MESSAGE_MAX_MOST_BYTES,
-        description="max.message.bytes of every topic; an event that becomes larger is parked as it came",
+        description="max.message.bytes of every topic; a larger event is parked as received",
     )
     routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
 
@@ -141,7 +146,7 @@ class Source(Section):
     """One sender of webhooks."""
 
     profile: str = Field(min_length=1, description="dialect of the sender, such as drx_standard")
-    environment: Literal["production", "sandbox"] = Field(description="what this source sends; others are parked")
+    environment: Literal["production", "sandbox"] = Field(description="environment of its events; others are parked")
     secrets_dir: Path = Field(description="directory with one file per secret slot")
     scheme: Literal["standard_webhooks"] = Field("standard_webhooks", description="how deliveries are signed")
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
@@ -149,35 +154,37 @@ class Source(Section):
     )
     # The bounds are those of a profile's own window.
     dedupe_window_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
-        None, description="ids are remembered so long; unset: as the profile says, else 86,400"
+        None, description="how long ids are remembered; unset: the profile's value, else 86,400"
     )
 
 
 class Dedupe(Section):
     """Memory for ids of events that are already in Kafka or in the spool, so that a retry is not written again."""
 
-    capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="ids held at most; a million take 36 MiB")
+    capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="most ids remembered; a million take 36 MiB")
     follow: Literal["auto", "on", "off"] = Field(
-        "auto", description="know what other replicas write; auto: below 5,000 records a second in all"
+        "auto", description="read what other replicas write; auto: below 5,000 records a second in total"
     )
 
 
 class Spool(Section):
-    """The buffer on local disk for what Kafka does not take in time."""
+    """Local disk for what Kafka does not take in time."""
 
-    enabled: bool = Field(default=True, description="without it, what Kafka does not take in time is answered 503")
-    dir: Path = Field(Path("/var/lib/drx-bridge/spool"), description="directory of one process; on a disk that stays")
-    capacity_bytes: int = Field(
-        1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="sealed events take up to this; more is refused"
+    enabled: bool = Field(default=True, description="if off, what Kafka does not take in time is answered 503")
+    dir: Path = Field(
+        Path("/var/lib/drx-bridge/spool"), description="directory for this process only, on persistent storage"
     )
-    key_dir: Path | None = Field(None, description="directory with one file per key; unset: `keys` inside the spool's")
+    capacity_bytes: int = Field(
+        1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="most bytes of spooled events; more is refused"
+    )
+    key_dir: Path | None = Field(None, description="directory with one file per key; unset: `keys` in the spool's")
     after_s: Seconds | None = Field(
-        None, description="a delivery waits so long for Kafka before it is spooled; unset: half of http.deadline_s"
+        None, description="how long a delivery waits for Kafka before it is spooled; unset: half of http.deadline_s"
     )
 
 
 class Shutdown(Section):
-    """How long a stop may take; the parts nest inside the grace period of the pod."""
+    """Time limits of a stop; together they fit into the grace period of the pod."""
 
     drain_s: Seconds = Field(15.0, description="time for requests in flight to be answered")
     flush_s: Seconds = Field(10.0, description="time for the producer to close")
@@ -190,21 +197,21 @@ class Shutdown(Section):
 
 
 class Heartbeat(Section):
-    """A signed `system.ping` of our own through the public port, so that silence can be told from a quiet sender."""
+    """A signed `system.ping` through the public port, which distinguishes an outage from a quiet sender."""
 
     enabled: bool = Field(default=True, description="post heartbeats into the topic of `system.ping`")
-    every_s: Seconds = Field(30.0, description="time between two heartbeats; an alert misses four of the default")
+    every_s: Seconds = Field(30.0, description="time between heartbeats; the alert allows for four of the default")
 
 
 class Log(Section):
     """What goes to standard output."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is less is left out")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
 class Accept(Section):
-    """What the profile `production` would refuse, and the operator has decided to accept."""
+    """Risks that the profile `production` would refuse and the operator accepts."""
 
     risks: str = Field("", description=f"of {', '.join(get_args(RiskName))}; separated by commas")
 
@@ -242,7 +249,7 @@ class Settings(FileSettings):
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
         description="name of this process in drx_ordinal; distinct for each replica",
     )
-    profile: Profile = Field("development", description="production refuses to start with what accept.risks names")
+    profile: Profile = Field("development", description="production refuses risks that accept.risks does not name")
     accept: Accept = Accept()
     http: Http = Http()
     management: Management = Management()

@@ -46,28 +46,28 @@ class Kafka(Brokers):
     """The brokers, and this process as a member of its group."""
 
     session_s: Annotated[float, Field(ge=6, le=1800)] = Field(
-        45.0, description="a member that is silent for this long has left"
+        45.0, description="a member without heartbeats for this long is removed"
     )
-    rebalance_s: Seconds = Field(90.0, description="time for members to hand their partitions over")
-    max_poll_s: Seconds = Field(600.0, description="a member that does not poll for this long has left")
+    rebalance_s: Seconds = Field(90.0, description="time limit for members to hand over partitions")
+    max_poll_s: Seconds = Field(600.0, description="a member that does not poll for this long is removed")
     offset_reset: Literal["none", "earliest", "latest"] = Field(
-        "none", description="where a group without offsets begins; none: where `drx-consumer init` says"
+        "none", description="where a group without offsets begins; none: as `drx-consumer init` has set"
     )
 
 
 class Registry(RegistryAddress):
     """Where the schemas of records come from."""
 
-    cache_dir: Path | None = Field(None, description="directory that keeps fetched schemas over a restart")
+    cache_dir: Path | None = Field(None, description="directory that keeps fetched schemas across restarts")
 
 
 class Postgres(Section):
     """The database of progress, parked records and transactional effects."""
 
-    dsn: SecretStr | None = Field(None, description="postgresql://user@host:port/database; may hold a password")
+    dsn: SecretStr | None = Field(None, description="postgresql://user@host:port/database; may contain a password")
     dsn_file: Path | None = Field(None, description="file whose first line is the DSN")
     pool_size: int = Field(
-        8, ge=2, le=100, description="connections of this process at most; one is left free by transactional lanes"
+        8, ge=2, le=100, description="most connections of this process; transactional lanes leave one free"
     )
 
     @model_validator(mode="after")
@@ -99,13 +99,13 @@ class Postgres(Section):
 
 
 class Accept(AcceptedRisks):
-    """What a start would refuse, and the operator has looked at; to be taken out again afterwards."""
+    """What a start would refuse and the operator accepts after a check; remove it afterwards."""
 
-    cluster_id: str | None = Field(None, description="the Kafka cluster that stored offsets are now to be of")
+    cluster_id: str | None = Field(None, description="Kafka cluster for which stored offsets are accepted")
 
 
 class Shutdown(Section):
-    """How long a stop may take; the parts nest inside the grace period of the pod."""
+    """Time limits of a stop; together they fit into the grace period of the pod."""
 
     drain_s: Seconds = Field(30.0, description="time for records in flight to be settled")
     commit_s: Seconds = Field(5.0, description="time for the last commit")
@@ -117,7 +117,7 @@ class ConsumerSettings(FileSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
-    profile: Profile = Field("development", description="production refuses to start with what accept.risks names")
+    profile: Profile = Field("development", description="production refuses risks that accept.risks does not name")
     kafka: Kafka = Kafka()
     registry: Registry = Registry()
     postgres: Postgres = Postgres()

@@ -38,16 +38,16 @@ class ReadModelOptions(Options):
     """All that can be set.
 
     Attributes:
-        tables_schema: Where the tables are (`schema`); each schema is a read model of its own.
-        topics: What it reads.
-        batch_records: Events of one transaction at most.
-        unconfirmed_h: A message sent without an answer is overdue after so many hours.
-        cancel_unanswered_h: A cancel request without an answer.
-        request_open_h: An open renewal or change request.
-        silence_gaps: A source is silent after so many times its usual gap,
-        silence_min_s: and never sooner than this.
-        timers_every_s: How often the timers are looked at.
-        alarms_from: Contradictions that an event received before raises are counted for no alarm.
+        tables_schema: Schema of the tables (`schema`); each schema is a read model of its own.
+        topics: Topics that it reads.
+        batch_records: Most events in one transaction.
+        unconfirmed_h: Hours after which a message sent without an answer is overdue.
+        cancel_unanswered_h: The same for a cancel request without an answer.
+        request_open_h: The same for an open renewal or change request.
+        silence_gaps: A source is silent after this many times its usual gap.
+        silence_min_s: A source is not silent before this time.
+        timers_every_s: How often the timers are checked.
+        alarms_from: Contradictions raised by events received before this time are not counted as new.
     """
 
     tables_schema: Annotated[str, AfterValidator(_schema)] = Field(NAME, alias="schema")
