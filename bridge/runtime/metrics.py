@@ -60,7 +60,7 @@ class LogDropped(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the family without a value, as a registry asks for when this is registered."""
-        name, text = f"{NAMESPACE}_log_dropped", "Log lines that standard output did not take"
+        name, text = f"{NAMESPACE}_log_dropped", "Log lines that could not be written to standard output"
         return [CounterMetricFamily(name, text, labels=tuple(self._labels))]
 
     def collect(self) -> Iterable[Metric]:
@@ -98,12 +98,15 @@ class IngressMetrics:
 
     def _http(self) -> None:
         self.http_requests = self._counter(
-            "http_requests", "Requests by what was answered", ("route", "method", "outcome", "code")
+            "http_requests", "Requests by answer", ("route", "method", "outcome", "code")
         )
         self.http_request_duration = self._histogram(
-            "http_request_duration_seconds", "Time from the head to the answer", DURATION_BUCKETS, ("route", "outcome")
+            "http_request_duration_seconds",
+            "Time from the request head to the answer",
+            DURATION_BUCKETS,
+            ("route", "outcome"),
         )
-        self.http_inflight_requests = self._gauge("http_inflight_requests", "Deliveries taken in and not answered yet")
+        self.http_inflight_requests = self._gauge("http_inflight_requests", "Deliveries in progress")
         self.http_open_connections = self._gauge("http_open_connections", "Open client connections")
         self.http_connections_ended = self._counter(
             "http_connections_ended", "Connections that the bridge has ended", ("reason",)
@@ -112,40 +115,51 @@ class IngressMetrics:
             self.http_connections_ended.labels(reason)
         self.http_request_body_bytes = self._histogram("http_request_body_bytes", "Size of bodies read", BODY_BUCKETS)
         self.sender_time_budget = self._histogram(
-            "sender_time_budget_ratio", "Part of the deadline that an answer took, refusals aside", BUDGET_BUCKETS
+            "sender_time_budget_ratio", "Share of the deadline that an answer took, without refusals", BUDGET_BUCKETS
         )
 
     def _signatures(self) -> None:
-        self.signature_failures = self._counter("signature_failures", "Deliveries refused by their proof", ("reason",))
-        self.signature_verified = self._counter("signature_verified", "Deliveries proved, by secret", ("key_slot",))
-        self.provider_clock_offset = self._histogram(
-            "provider_clock_offset_seconds", "Receipt against the delivery's timestamp, either way", OFFSET_BUCKETS
+        self.signature_failures = self._counter(
+            "signature_failures", "Deliveries refused by signature verification", ("reason",)
         )
-        self.secret_reload = self._counter("secret_reload", "Readings of a secrets directory", ("source", "outcome"))
+        self.signature_verified = self._counter(
+            "signature_verified", "Deliveries verified, by secret slot", ("key_slot",)
+        )
+        self.provider_clock_offset = self._histogram(
+            "provider_clock_offset_seconds",
+            "Absolute difference between receipt and the delivery's timestamp",
+            OFFSET_BUCKETS,
+        )
+        self.secret_reload = self._counter("secret_reload", "Reloads of a secrets directory", ("source", "outcome"))
         self.secret_expiry = self._gauge(
-            "secret_expiry_timestamp_seconds", "When the last secret of a source ends", ("source",)
+            "secret_expiry_timestamp_seconds", "When the last secret of a source expires", ("source",)
         )
 
     def _events(self) -> None:
         self.unrecognized = self._counter("unrecognized", "Verified deliveries parked", ("source", "reason"))
         self.extension_fields = self._counter("extension_fields", "Fields outside the contract", ("event_type",))
-        self.lenient_fields = self._counter("lenient_fields", "Lossless leniencies applied", ("flag",))
+        self.lenient_fields = self._counter(
+            "lenient_fields", "Lenient conversions applied, none of which loses data", ("flag",)
+        )
         self.source_last_event = self._gauge(
             "source_last_event_timestamp_seconds", "Receipt of the newest event", ("source",)
         )
         self.freshness = self._histogram(
-            "freshness_seconds", "Age of an event along its way", FRESHNESS_BUCKETS, ("service", "segment")
+            "freshness_seconds", "Age of an event at a stage", FRESHNESS_BUCKETS, ("service", "segment")
         )
-        self.freshness_negative = self._counter("freshness_negative", "Events from the future", ("service", "segment"))
+        self.freshness_negative = self._counter(
+            "freshness_negative", "Events whose time is in the future", ("service", "segment")
+        )
 
     def _dedupe(self) -> None:
-        self.dedupe_ready = self._gauge("dedupe_ready", "1 while the ids in the tail of our topics are known")
+        self.dedupe_ready = self._gauge("dedupe_ready", "1 while the ids at the end of the bridge's topics are known")
         self.dedupe_follow_lag_seconds = self._gauge(
-            "dedupe_follow_lag_seconds", "Since when ids that other replicas wrote may be unknown; NaN without a follow"
+            "dedupe_follow_lag_seconds",
+            "For how long ids written by other replicas may be unknown; NaN if they are not followed",
         )
-        self.dedupe_ids = self._gauge("dedupe_ids", "Ids of committed and spooled events that are remembered")
+        self.dedupe_ids = self._gauge("dedupe_ids", "Remembered ids of committed and spooled events")
         self.dedupe_evicted_early = self._counter(
-            "dedupe_evicted_early", "Ids forgotten for lack of capacity before their window was over"
+            "dedupe_evicted_early", "Ids removed for lack of capacity before their window ended"
         )
         self.id_conflicts = self._counter("id_conflicts", "Events whose id was known with another body", ("source",))
 
@@ -153,32 +167,32 @@ class IngressMetrics:
         self.produce_duration = self._histogram(
             "produce_duration_seconds", "Time for Kafka to acknowledge a batch", DURATION_BUCKETS, ("topic",)
         )
-        self.produce = self._counter("produce", "Records by what Kafka said", ("topic", "outcome"))
-        self.producer_state = self._gauge("producer_state", "1 for the state the producer is in", ("state",))
+        self.produce = self._counter("produce", "Records by Kafka's answer", ("topic", "outcome"))
+        self.producer_state = self._gauge("producer_state", "1 for the current state of the producer", ("state",))
         self.producer_generation = self._gauge("producer_generation", "Producers built since the start")
         self.oldest_unacked = self._gauge("oldest_unacked_seconds", "Age of the oldest record not acknowledged")
-        self.late_acks = self._counter("late_acks", "Acknowledgements after the sender had got another answer")
+        self.late_acks = self._counter("late_acks", "Acknowledgements after the sender had received another answer")
         self.partition_count_mismatch = self._gauge(
-            "partition_count_mismatch", "1 when a topic has another partition count than the setting", ("topic",)
+            "partition_count_mismatch", "1 if the partition count of a topic differs from the setting", ("topic",)
         )
         self.schema_registry_requests = self._counter(
             "schema_registry_requests", "Requests to the schema registry", ("outcome",)
         )
 
     def _spool(self) -> None:
-        self.spool_available = self._gauge("spool_available", "1 while the spool takes events")
-        self.spool_events = self._gauge("spool_events", "Events held durably that Kafka has not acknowledged")
+        self.spool_available = self._gauge("spool_available", "1 while the spool accepts events")
+        self.spool_events = self._gauge("spool_events", "Events that are spooled and not acknowledged by Kafka")
         self.spool_bytes = self._gauge("spool_bytes", "Bytes of the segments on disk")
-        self.spool_capacity_bytes = self._gauge("spool_capacity_bytes", "What those bytes may be at most")
+        self.spool_capacity_bytes = self._gauge("spool_capacity_bytes", "Most bytes of segments")
         self.spool_oldest_event = self._gauge(
-            "spool_oldest_event_timestamp_seconds", "When the oldest of the events was accepted; 0 without any"
+            "spool_oldest_event_timestamp_seconds", "When the oldest spooled event was accepted; 0 if there is none"
         )
-        self.spooling_partitions = self._gauge("spooling_partitions", "Partitions whose new events queue on disk")
+        self.spooling_partitions = self._gauge("spooling_partitions", "Partitions whose new events are spooled")
         self.spool_blocked_partitions = self._gauge(
-            "spool_blocked_partitions", "Partitions with something on disk that Kafka refuses"
+            "spool_blocked_partitions", "Partitions with a spooled record that Kafka refuses"
         )
         self.spool_locked_records = self._gauge(
-            "spool_locked_records", "Records whose key is not there, or that another version of the bridge wrote"
+            "spool_locked_records", "Records whose key is missing, or that another version of the bridge wrote"
         )
         self.spool_unread_segments = self._gauge(
             "spool_unread_segments", "Segments of which the disk does not give everything back now"
@@ -187,7 +201,7 @@ class IngressMetrics:
             "spool_uncopied_ranges", "Damaged ranges that could not be copied; their segments are kept"
         )
         self.spool_set_aside_records = self._gauge(
-            "spool_set_aside_records", "Records that an operator has set aside, and nobody has put back"
+            "spool_set_aside_records", "Records that are set aside and not put back"
         )
         self.spool_corrupt_records = self._counter("spool_corrupt_records", "Records found damaged")
         self.spool_torn_tails = self._counter("spool_torn_tails", "Unfinished last writes cut off at a start")
@@ -198,7 +212,7 @@ class IngressMetrics:
     def _process(self) -> None:
         self.heartbeat_last_seen = self._gauge(
             "heartbeat_last_seen_timestamp_seconds",
-            "When a heartbeat last was in Kafka; at first the start",
+            "When a heartbeat last reached Kafka; at first the time of the start",
             ("service",),
         )
         self.event_loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop is", LAG_BUCKETS)

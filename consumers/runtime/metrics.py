@@ -60,9 +60,11 @@ class ConsumerMetrics:
             "consumer_last_applied_timestamp_seconds", "When a record of the topic was last applied", ("topic",)
         )
         self.freshness = self._histogram(
-            "freshness_seconds", "Age of an event along its way", FRESHNESS_BUCKETS, ("segment",)
+            "freshness_seconds", "Age of an event at a stage", FRESHNESS_BUCKETS, ("segment",)
         )
-        self.freshness_negative = self._counter("freshness_negative", "Events from the future", ("segment",))
+        self.freshness_negative = self._counter(
+            "freshness_negative", "Events whose time is in the future", ("segment",)
+        )
         self.bugs = self._counter("consumer_bugs", "Handler exceptions outside the tree of errors")
         self.id_conflicts = self._counter("id_conflicts", "Equal ids with another body", ("source",))
 
