@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.lifecycle import run_workers, stop_on_signals
+from bridge.runtime.lifecycle import run_workers, stop_on_signals, unless
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.process import INTERRUPTED
@@ -144,13 +144,18 @@ async def _drain(settings: Settings, *, patience_s: float, show: Callable[[int, 
     }
     stop = asyncio.Event()
     signals = stop_on_signals(stop)
-    async with open_durability(
+    opening = open_durability(
         settings,
         routing=RoutingTable(settings.kafka.routes),
         encode=_nothing,
         windows_s=windows_s,
         metrics=metrics,
-    ) as parts:
+    )
+    async with AsyncExitStack() as stack:
+        # A failing disk may take long to read, and must not keep an operator from giving up.
+        parts = await unless(stop, stack.enter_async_context(opening))
+        if parts is None:
+            return Outcome(), True
         if not (isinstance(parts.spool, Spool) and parts.spool.is_open):
             raise ConfigError(_refusal(settings.spool.dir, parts.spool.code))
         watch = Watch(parts, parts.spool, patience_s=patience_s, show=show)
@@ -166,7 +171,7 @@ def _refusal(directory: Path, code: str) -> str:
 
 @contextmanager
 def _bar(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give what moves a bar, for people who look at one."""
+    """Yield a function that moves a progress bar, which is shown on a terminal only."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("drained"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,19 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start
     await assert_all_is_found(tmp_path, [1, 2])
 
 
+async def test_a_record_that_may_not_be_read_now_is_waited_for_without_end(tmp_path: Path) -> None:
+    """What somebody can put right here, such as an owner or a limit of open files, passes without a restart."""
+    disk = Refusing(tmp_path)
+    async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as kept:
+        await kept.put(1, 2)
+        disk.is_refusing = True
+        for _ in range(2):
+            assert (await kept.head(), kept.value("unread_segments")) == ([], 0)
+
+        disk.is_refusing = False
+        assert await kept.head() == [1, 2]
+
+
 async def test_what_was_read_wrongly_once_is_no_damage(tmp_path: Path) -> None:
     disk = Garbling(tmp_path)
     async with open_spool(tmp_path, disk=disk) as kept:
@@ -242,6 +256,17 @@ async def test_a_directory_that_cannot_be_listed_is_no_stopped_start(tmp_path: P
         await again.tend()
         assert again.spool.code == ""
         assert await again.head() == [1, 2]
+
+
+class Refusing(FaultDisk):
+    """Has no more files to open."""
+
+    is_refusing = False
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        if self.is_refusing:
+            raise OSError(errno.EMFILE, "read")
+        return super().read(path, offset, length)
 
 
 class Garbling(FaultDisk):
