@@ -394,14 +394,13 @@ async def test_a_follow_that_fell_out_of_the_log_begins_at_the_window_again(topi
 
 async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics) -> None:
     first, later = topics.fresh(partitions=1), topics.fresh(partitions=1)
-    names = [first]
     fill(topics.bootstrap_servers, [a_record(later, "evt_1")])
     admin = AdminClient({"bootstrap.servers": topics.bootstrap_servers})
     memory = Memory()
 
-    async with following(topics.bootstrap_servers, names, memory) as follower:
+    async with following(topics.bootstrap_servers, [first], memory) as follower:
         await until(lambda: follower.ready)
-        names.append(later)
+        follower.follow(later)
         await until(lambda: memory.ids["evt_1"] == 1 and follower.ready)
         grown = admin.create_partitions([NewPartitions(first, 2)])[first]
         await asyncio.to_thread(grown.result, HANG_S)
