@@ -15,7 +15,7 @@ from tests.faults.ingress.scene import Scene
 from tests.integration.service_process import until
 
 # Of the ingress's clock; the tolerance of a source is half of it.
-STEPS_S = (600.0, -600.0, 0.0)
+STEPS_S = (600.0, -600.0)
 DRIFT_S = 3_600
 # Brokers refuse what is more than an hour ahead (`message.timestamp.after.max.ms`).
 FAR_S = 7_200.0

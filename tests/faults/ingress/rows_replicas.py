@@ -24,7 +24,8 @@ from tests.integration.service_process import until
 REPLICAS = 3
 # In the longer tier 20,000 requests.
 RATE, REQUESTS = 300.0, 4_000
-BY_SOURCE_RATE, BY_SOURCE_REQUESTS = 100.0, 4_000
+# Two rounds of a kill, a cut and three replacements.
+BY_SOURCE_RATE, BY_SOURCE_REQUESTS = 100.0, 2_000
 # Longer than a delivery waits for Kafka before it is spooled.
 CUT_OFF_S = 4.0
 LOOK_S = 0.25
