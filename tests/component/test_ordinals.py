@@ -39,7 +39,7 @@ async def test_they_rise_over_a_restart_with_an_empty_spool_as_the_clock_does(tm
     async with open_spool(tmp_path) as kept:
         first = given(kept.spool, NOON_S)
         await kept.put(*first)
-        kept.spool.drop(an_entry(0).lane, 3)
+        kept.spool.drop(an_entry(0).partition, 3)
     async with open_spool(tmp_path) as kept:
         second = given(kept.spool, NOON_S + 1)
 
