@@ -28,7 +28,7 @@ from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, o
 from consumers.runtime.jobs import Jobs
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.settler import Settler
+from consumers.runtime.processor import Processor
 from consumers.runtime.start_checks import check_start
 from consumers.runtime.subscriber import Limits, Subscriber
 from consumers.runtime.transport import Timing, open_transport
@@ -107,7 +107,7 @@ class ConsumerWorker:
         self._decoder = decoder
         self._metrics = metrics
         self._start = "starting"
-        self._settler: Settler | None = None
+        self._processor: Processor | None = None
         self._subscriber: Subscriber | None = None
 
     @property
@@ -116,8 +116,8 @@ class ConsumerWorker:
         return {
             "start": lambda: self._start,
             "group": lambda: "ok" if self._subscriber is None else self._subscriber.ready(),
-            "parking": lambda: "ok" if self._settler is None else self._settler.standing(),
-            "settling": lambda: "ok" if self._settler is None else self._settler.waiting(),
+            "parking": lambda: "ok" if self._processor is None else self._processor.standing(),
+            "settling": lambda: "ok" if self._processor is None else self._processor.waiting(),
             "reading": lambda: "ok" if self._subscriber is None else self._subscriber.degraded(),
         }
 
@@ -138,15 +138,15 @@ class ConsumerWorker:
             cluster_id = await self._started(stop)
             if cluster_id is None:
                 return
-            settler = await self._open_settler(stack, cluster_id, resource)
+            processor = await self._open_processor(stack, cluster_id, resource)
             # Outlives the subscriber, which drains it.
-            settling = await stack.enter_async_context(background(settler, drain_timeout_s=CLOSE_S))
-            subscriber = self._subscribe(settler)
+            settling = await stack.enter_async_context(background(processor, drain_timeout_s=CLOSE_S))
+            subscriber = self._subscribe(processor)
             consumer = self._consumer
             jobs = Jobs(
                 consumer.jobs, group=consumer.group, database=self._database, timeout_s=consumer.handler_timeout_s
             )
-            self._settler, self._subscriber, self._start = settler, subscriber, "ok"
+            self._processor, self._subscriber, self._start = processor, subscriber, "ok"
             log.info("worker.started", group=consumer.group)
             workers: list[Worker] = [subscriber, EndOf(settling), jobs]
             await run_workers(workers, stop=stop, drain_timeout_s=drain_s(self._settings))
@@ -188,9 +188,9 @@ class ConsumerWorker:
                 await self._wait(exc, stop)
         return None
 
-    async def _open_settler(self, stack: AsyncExitStack, cluster_id: str, resource: Any) -> Settler:
+    async def _open_processor(self, stack: AsyncExitStack, cluster_id: str, resource: Any) -> Processor:
         consumer = self._consumer
-        return Settler(
+        return Processor(
             producer=await self._open_producer(stack) if consumer.publishes else None,
             consumer=consumer.within(self._settings.postgres.pool_size),
             database=self._database,
@@ -211,7 +211,7 @@ class ConsumerWorker:
         await stack.enter_async_context(background(producer, drain_timeout_s=CLOSE_S))
         return producer
 
-    def _subscribe(self, settler: Settler) -> Subscriber:
+    def _subscribe(self, processor: Processor) -> Subscriber:
         settings, consumer = self._settings, self._consumer
         kafka = settings.kafka
         timing = Timing(session_s=kafka.session_s, rebalance_s=kafka.rebalance_s, max_poll_s=kafka.max_poll_s)
@@ -219,7 +219,7 @@ class ConsumerWorker:
             open_transport=partial(
                 open_transport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing
             ),
-            processor=settler,
+            processor=processor,
             metrics=self._metrics,
             group=consumer.group,
             policy=kafka.offset_reset,

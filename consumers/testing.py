@@ -56,7 +56,7 @@ from consumers.postgres.tables import migrate_tables
 from consumers.runtime import operator, parking
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.settler import Settler
+from consumers.runtime.processor import Processor
 
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 SOURCE = "drx"
@@ -154,7 +154,7 @@ class Running:
         consumer: Consumer,
         *,
         calls: list[Call],
-        settler: Settler,
+        processor: Processor,
         work: asyncio.Task[None],
         database: Database,
         registry: CollectorRegistry,
@@ -162,7 +162,7 @@ class Running:
         self.calls = calls
         self.registry = registry
         self._consumer = consumer
-        self._settler = settler
+        self._processor = processor
         self._work = work
         self._database = database
         self._ends = {Place(topic, 0): 0 for topic in consumer.topics}
@@ -181,7 +181,7 @@ class Running:
         for event in events:
             place = self._place(event)
             offset, self._ends[place] = self._ends[place], self._ends[place] + 1
-            self._settler.offer(place, [_record(event, place, offset)])
+            self._processor.offer(place, [_record(event, place, offset)])
 
     async def settled(self) -> None:
         """Return when everything that was given is settled.
@@ -190,7 +190,7 @@ class Running:
             TimeoutError: Some is not, after `SETTLED_S`.
         """
         async with asyncio.timeout(SETTLED_S):
-            while any(self._settler.mark(place) != end for place, end in self._ends.items()):
+            while any(self._processor.mark(place) != end for place, end in self._ends.items()):
                 if self._work.done():
                     self._work.result()
                 await asyncio.sleep(_POLL_S)
@@ -270,7 +270,7 @@ async def running(
         await _empty(database)
         await migrate_tables(database, built)
         calls: list[Call] = []
-        settler = Settler(
+        processor = Processor(
             consumer=_watched(built, calls).within(_POOL_SIZE),
             database=database,
             ledger=Ledger(database, group=built.group, cluster_id="test"),
@@ -281,16 +281,16 @@ async def running(
             release_poll_s=2 * _POLL_S,
         )
         stop = asyncio.Event()
-        work = asyncio.create_task(settler.run(stop))
+        work = asyncio.create_task(processor.run(stop))
         places = [Place(topic, 0) for topic in built.topics]
         try:
             for place in places:
-                await settler.adopt(place, 1)
-                settler.start(place, 0)
-            yield Running(built, calls=calls, settler=settler, work=work, database=database, registry=registry)
+                await processor.adopt(place, 1)
+                processor.start(place, 0)
+            yield Running(built, calls=calls, processor=processor, work=work, database=database, registry=registry)
         finally:
-            await settler.drain(places, timeout_s=1.0)
-            settler.forget(places)
+            await processor.drain(places, timeout_s=1.0)
+            processor.forget(places)
             stop.set()
             await work
 

@@ -1,4 +1,4 @@
-"""What tests of the settling share: a log in memory, a decoder without Avro, a settler on a real database."""
+"""What tests of the settling share: a log in memory, a decoder without Avro, a processor on a real database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.settler import Settler
+from consumers.runtime.processor import Processor
 from tests.kafka import HANG_S, until
 
 PLACE = Place("drx.prescriptions.v1", 0)
@@ -157,17 +157,17 @@ class Effects:
 
 
 class Bench:
-    """A settler at work on a log in memory."""
+    """A processor at work on a log in memory."""
 
     def __init__(self, consumer: Consumer, database: Database, decoder: PlainDecoder, **options: Any) -> None:
-        """Build it; `options` go to the settler."""
+        """Build it; `options` go to the processor."""
         self.consumer = consumer
         self.database = database
         self.decoder = decoder
         self.registry = CollectorRegistry()
         self.metrics = ConsumerMetrics(self.registry, service=consumer.name)
         self.ledger = options.pop("ledger", None) or Ledger(database, group=consumer.group, cluster_id="here")
-        self.settler = Settler(
+        self.processor = Processor(
             consumer=consumer,
             database=database,
             ledger=self.ledger,
@@ -182,25 +182,25 @@ class Bench:
 
     async def adopt(self, place: Place = PLACE) -> int:
         """Claim a partition and expect its records; return the first offset."""
-        adoption = await self.settler.adopt(place, 1)
+        adoption = await self.processor.adopt(place, 1)
         offset = adoption.next_offset or 0
-        self.settler.start(place, offset)
+        self.processor.start(place, offset)
         return offset
 
     async def feed(self, records: Sequence[ConsumedRecord], place: Place = PLACE) -> None:
         """Claim a partition and offer what it holds from there on."""
         offset = await self.adopt(place)
-        self.settler.offer(place, [each for each in records if each.offset >= offset])
+        self.processor.offer(place, [each for each in records if each.offset >= offset])
 
     async def read_again(self, records: Sequence[ConsumedRecord]) -> None:
         """Do as the reader does once the partition shows that it is to be adopted anew."""
-        await until(lambda: self.settler.fenced(PLACE))
-        self.settler.forget([PLACE])
+        await until(lambda: self.processor.fenced(PLACE))
+        self.processor.forget([PLACE])
         await self.feed(records)
 
     async def settled(self, mark: int, place: Place = PLACE) -> None:
         """Wait until everything below `mark` is settled."""
-        await until(lambda: self.failed or self.settler.mark(place) == mark)
+        await until(lambda: self.failed or self.processor.mark(place) == mark)
         if self.task is not None and self.task.done():
             self.task.result()
 
@@ -267,16 +267,16 @@ async def a_database(
 
 @asynccontextmanager
 async def at_work(consumer: Consumer, database: Database, **options: Any) -> AsyncIterator[Bench]:
-    """Run a settler for the block; at the end it is stopped as a reader would."""
+    """Run a processor for the block; at the end it is stopped as a reader would."""
     decoder = options.pop("decoder", None) or PlainDecoder()
     bench = Bench(consumer, database, decoder, **options)
-    bench.task = asyncio.create_task(bench.settler.run(bench.stop))
+    bench.task = asyncio.create_task(bench.processor.run(bench.stop))
     try:
         yield bench
     finally:
-        places = [share.place for share in bench.settler._shares.all()]
-        await bench.settler.drain(places, timeout_s=0.5)
-        bench.settler.forget(places)
+        places = [each.place for each in bench.processor._partitions.all()]
+        await bench.processor.drain(places, timeout_s=0.5)
+        bench.processor.forget(places)
         bench.stop.set()
         await asyncio.wait({bench.task}, timeout=30)
         if bench.task.done() and not bench.task.cancelled():

@@ -1,40 +1,45 @@
-"""Apply the records of a partition many at a time, in one transaction; the fast path."""
+"""Apply the records of a partition many at a time, in one transaction.
+
+A batch in which nothing goes wrong costs one transaction. When the handler refuses it, or one of its records is at
+fault, the transaction is rolled back and every record goes on alone, in the queue of its key: there the one at fault is
+found, retried or parked, and the others are applied, each in a transaction of its own. Batches of other keys go on
+meanwhile. A record that cannot be decoded goes to its key queue at once.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import BATCH_BEFORE_OFFSET, hit
+from consumers.api import Batches
 from consumers.runtime import parking
-from consumers.runtime.failure import Failure
-from consumers.runtime.key_lanes import KeyLanes
-from consumers.runtime.ledger import Settlement
+from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, Failure, delay_s
+from consumers.runtime.key_queues import KeyQueues
+from consumers.runtime.ledger import FencedError, Settlement
 from consumers.runtime.parking import key_text
-from consumers.runtime.parts import Parts
-from consumers.runtime.share import Share
+from consumers.runtime.partition import Partition
+from consumers.runtime.settling import Settling
 from consumers.runtime.sorting import Skip, Sorted
 
-Ready = Sorted | Failure | Skip
-"""What a record is."""
+# Batches in hand at a time: while one waits for the database, another is decoded. A thousand events take some 14 MiB.
+BATCHES_MAX = 3
 
 
 @dataclass(slots=True)
 class Batch:
-    """Records of one partition in order.
+    """Records of one partition.
 
     Attributes:
-        items: All of them but those that are appended.
-        behind: Records of parked keys.
-        sound: Every item is an event or of no use.
+        items: All of them but those that are appended, in order.
+        behind: Records of parked keys, in order.
     """
 
-    items: list[tuple[ConsumedRecord, Ready]] = field(default_factory=list)
+    items: list[tuple[ConsumedRecord, Sorted | Skip]] = field(default_factory=list)
     behind: list[ConsumedRecord] = field(default_factory=list)
-    sound: bool = True
 
     def __len__(self) -> int:
         """Count records."""
@@ -46,128 +51,176 @@ class Batch:
         return sorted([*(record for record, _ in self.items), *self.behind], key=lambda record: record.offset)
 
 
-class NotAppendedError(Exception):
+class _NotAppendedError(Exception):
     """A key is parked no more: the batch is formed anew."""
 
 
-class HandlerError(Exception):
-    """The handler itself said no, so one of the records is at fault; what it raised is the cause."""
+class _RefusedError(Exception):
+    """One of the records is at fault."""
 
 
-class Former:
-    """Forms batches out of what waits."""
+class BatchDriver:
+    """Drives partitions in batches."""
 
-    def __init__(self, parts: Parts, *, lanes: KeyLanes, records_max: int) -> None:
-        """Take the shared parts; a record of a key that is handled alone goes to its lane."""
-        self._parts = parts
-        self._lanes = lanes
-        self._records_max = records_max
+    def __init__(self, settling: Settling, *, key_queues: KeyQueues, mode: Batches) -> None:
+        self._settling = settling
+        self._key_queues = key_queues
+        self._mode = mode
+        self._slots = asyncio.Semaphore(BATCHES_MAX)
 
-    def form(self, share: Share) -> Batch:
-        """Take records out of the queue."""
+    async def drive(self, partition: Partition) -> None:
+        """Settle what is offered until the partition is closed.
+
+        Raises:
+            FencedError: The partition is not ours.
+            UnknownTypeError: The consumer fails for a type that this release does not know.
+        """
+        attempt = 0
+        while not partition.closed:
+            self._key_queues.release_due(partition)
+            if not partition.backlog or not self._settling.circuit.closed:
+                await partition.woken()
+                continue
+            await self._fill(partition)
+            async with self._slots:
+                settled = await self._turn(partition, attempt + 1)
+            attempt = 0 if settled else attempt + 1
+            if attempt:  # it met a deadlock, or a database that is away
+                await asyncio.sleep(delay_s(attempt, spread=self._settling.spread, max_s=SYSTEMIC_MAX_S))
+
+    async def _fill(self, partition: Partition) -> None:
+        """Wait a little for a batch to be full."""
+        until = asyncio.get_running_loop().time() + self._mode.wait_s
+        while len(partition.backlog) < self._mode.records and not partition.closed:
+            try:
+                async with asyncio.timeout_at(until):
+                    await partition.woken()
+            except TimeoutError:
+                return
+
+    async def _turn(self, partition: Partition, attempt: int) -> bool:
+        """Take a batch out of the backlog and settle it; False when it is to be tried again after a while."""
+        if partition.closed:
+            return True
+        batch = self._form(partition)
+        if not len(batch):
+            return True
+        partition.begin()
+        try:
+            return await self._settle(partition, batch, attempt)
+        finally:
+            partition.end()
+
+    def _form(self, partition: Partition) -> Batch:
+        """Take a batch out of the backlog; records of keys that are handled one by one go to their queues."""
         batch = Batch()
-        queue, sort = share.queue, self._parts.sorter.sort
-        while queue and len(batch) < self._records_max:
-            record = queue.popleft()
-            if share.lanes or share.parked:
+        backlog, sort = partition.backlog, self._settling.sorter.sort
+        while backlog and len(batch) < self._mode.records:
+            record = backlog.popleft()
+            if partition.queues or partition.parked:
                 key = key_text(record)
-                if key in share.lanes:
-                    self._lanes.put(share, record)
+                if key in partition.queues:
+                    self._key_queues.put(partition, record)
                     continue
-                if key in share.parked:
+                if key in partition.parked:
                     batch.behind.append(record)
                     continue
             ready = sort(record)
             if isinstance(ready, Failure):
-                if ready.code == UNKNOWN_SCHEMA_ID:
-                    self._lend(share, batch, record)
-                    continue
-                batch.sound = False
-            batch.items.append((record, ready))
+                self._take_out(partition, batch, record)
+            else:
+                batch.items.append((record, ready))
         return batch
 
-    def back(self, share: Share, records: Sequence[ConsumedRecord], *, alone: str | None = None) -> None:
-        """Put records back to where they were taken from; those of the key `alone`, into its lane."""
-        rest = []
-        for record in records:
-            if alone is not None and key_text(record) == alone:
-                self._lanes.put(share, record)
-            else:
-                rest.append(record)
-        share.queue.extendleft(reversed(rest))
-
-    def _lend(self, share: Share, batch: Batch, record: ConsumedRecord) -> None:
-        """Give a key to its lane while its schema is asked for, with what of it is in the batch already."""
+    def _take_out(self, partition: Partition, batch: Batch, record: ConsumedRecord) -> None:
+        """Give a record that cannot be decoded to its key queue, behind what the batch holds of its key."""
         key = key_text(record)
-        before = [each for each in batch.items if key_text(each[0]) == key]
-        for each in before:
-            batch.items.remove(each)
-            self._lanes.put(share, each[0])
-        self._lanes.put(share, record)
+        before = [item for item in batch.items if key_text(item[0]) == key]
+        if before:
+            batch.items = [item for item in batch.items if key_text(item[0]) != key]
+        for each, _ in before:
+            self._key_queues.put(partition, each)
+        self._key_queues.put(partition, record)
 
+    async def _settle(self, partition: Partition, batch: Batch, attempt: int) -> bool:
+        try:
+            await self._apply(partition, batch)
+        except _NotAppendedError:
+            self._put_back(partition, batch)
+        except FencedError:
+            raise
+        except TransientError as exc:
+            if exc.systemic:
+                self._settling.circuit.failed(code=exc.code)
+            else:
+                self._settling.tally.retried_batch(partition.place.topic, len(batch), code=exc.code)
+            if attempt < ATTEMPTS_MAX:
+                self._put_back(partition, batch)
+                return False
+            # Should it fail for one record alone, that is found out one by one.
+            self._go_on_alone(partition, batch)
+        except Exception:  # noqa: BLE001 - found again in the key queue of the record at fault, and judged there
+            self._go_on_alone(partition, batch)
+        return True
 
-class FastPath:
-    """One transaction for a batch in which nothing goes wrong."""
+    def _put_back(self, partition: Partition, batch: Batch) -> None:
+        if not (partition.gone or partition.stopped):  # else they are read again
+            partition.backlog.extendleft(reversed(batch.records))
 
-    def __init__(self, parts: Parts) -> None:
-        """Take the shared parts."""
-        self._parts = parts
+    def _go_on_alone(self, partition: Partition, batch: Batch) -> None:
+        if not (partition.gone or partition.stopped):
+            for record in batch.records:
+                self._key_queues.put(partition, record)
 
-    async def apply(self, share: Share, batch: Batch) -> None:
+    async def _apply(self, partition: Partition, batch: Batch) -> None:
         """Settle a batch, or nothing of it.
 
         Raises:
-            NotAppendedError: A key is parked no more.
-            HandlerError: The handler refused the batch, or an id came with another body.
+            _NotAppendedError: A key is parked no more.
+            _RefusedError: The handler said no, or an id came with another body.
             TransientError: The database is away, or could not do it this time.
             FencedError: The partition is not ours.
-            ParkingFullError: The lot is full.
+            ParkingFullError: Too many records of a key are parked.
         """
+        settling, topic = self._settling, partition.place.topic
         events = [ready for _, ready in batch.items if isinstance(ready, Sorted)]
         offsets = frozenset([*(item[0].offset for item in batch.items), *(each.offset for each in batch.behind)])
         if not events and not batch.behind:
-            share.settle(offsets)
-            self._pass_over(share, batch)
+            partition.settle(offsets)
+            settling.tally.passed_over(topic, (ready for _, ready in batch.items))
             return
-        async with self._parts.settling(share, offsets, effects=True) as settlement:
+        async with settling.transaction(partition, offsets, effects=True) as settlement:
             await settlement.fence(min(offsets))
-            await self._append(share, settlement, batch.behind)
+            for record in batch.behind:
+                if not await parking.append(settlement, record):
+                    partition.parked.discard(key_text(record))
+                    raise _NotAppendedError
             fresh = await self._fresh(settlement, events)
             if fresh:
-                await self._call(share, settlement, fresh)
+                await self._call(partition, settlement, fresh)
             hit(BATCH_BEFORE_OFFSET)
-        self._parts.circuit.passed(share.name(event.record) for event in fresh)
-        self._parts.breaker.note(other=len(events))
-        self._parts.tally.applied(fresh)
+        settling.circuit.passed(partition.name(event.record) for event in fresh)
+        settling.park_limit.counter.note(other=len(events))
+        settling.tally.applied(fresh)
         if len(events) < len(batch.items):
-            self._pass_over(share, batch)
-        topic = share.place.topic
+            settling.tally.passed_over(topic, (ready for _, ready in batch.items))
         if batch.behind:
-            self._parts.tally.appended(topic, len(batch.behind))
+            settling.tally.appended(topic, len(batch.behind))
         if len(fresh) < len(events):
-            self._parts.tally.count(topic, "duplicate", len(events) - len(fresh))
-
-    def _pass_over(self, share: Share, batch: Batch) -> None:
-        self._parts.tally.passed_over(share.place.topic, (ready for _, ready in batch.items))
-
-    async def _append(self, share: Share, settlement: Settlement, records: Sequence[ConsumedRecord]) -> None:
-        for record in records:
-            if not await parking.append(settlement, record):
-                share.parked.discard(key_text(record))
-                raise NotAppendedError
+            settling.tally.count(topic, "duplicate", len(events) - len(fresh))
 
     async def _fresh(self, settlement: Settlement, events: list[Sorted]) -> list[Sorted]:
         if not events:
             return []
         verdicts = await settlement.admit([event.inbox for event in events])
         if "conflict" in verdicts:
-            raise HandlerError
+            raise _RefusedError
         return [event for event, verdict in zip(events, verdicts, strict=True) if verdict == "fresh"]
 
-    async def _call(self, share: Share, settlement: Settlement, events: Sequence[Sorted]) -> None:
+    async def _call(self, partition: Partition, settlement: Settlement, events: Sequence[Sorted]) -> None:
         connection = settlement.connection
-        placed = [self._parts.placed(event, attempt=1, connection=connection) for event in events]
+        placed = [self._settling.placed(event, attempt=1, connection=connection) for event in events]
         try:
-            await self._parts.call(share, placed, settlement)
-        except TransientError as exc:
-            raise HandlerError from exc
+            await self._settling.call(partition, placed, settlement)
+        except TransientError as exc:  # of the handler, not of the transaction
+            raise _RefusedError from exc

@@ -20,7 +20,7 @@ State = Literal["closed", "open"]
 # Failures in a row, of different keys or of pings, that open the circuit. A sink that fails 70 % of all calls fails
 # so often in a row once in 4,000 calls: in a brown-out the circuit stays closed, and what fails is tried again.
 OPEN_AFTER = 20
-# Between pings while the circuit is closed and something fails: a sink that is away is known after 5 s at the latest.
+# Between pings while the circuit is closed and something fails: a sink that is away is found out within 5 s.
 PING_EVERY_S = 0.25
 # Before the first ping of an open circuit; up to `DELAY_MAX_S` after many.
 PING_FIRST_S = 0.5
@@ -50,20 +50,20 @@ class _Failing:
 
 
 class Circuit:
-    """Counts what the sink does, and pings it while something fails; `work` must run for that.
+    """Counts calls that pass and fail, and pings the sink while something fails; `work` must run for that.
 
     Attributes:
         failing: The keys whose last attempt has failed.
     """
 
-    def __init__(self, ping: Ping, *, tells: bool, metrics: ConsumerMetrics, spread: Spread) -> None:
+    def __init__(self, ping: Ping, *, pings_sink: bool, metrics: ConsumerMetrics, spread: Spread) -> None:
         """Start closed.
 
-        `tells` says that the ping asks the sink of the handlers, not only the database that records are settled in.
-        `spread` draws the delays between pings.
+        `pings_sink` says that the ping asks the sink of the handlers, not only the database that records are settled
+        in. `spread` draws the delays between pings.
         """
         self._ping = ping
-        self._tells = tells
+        self._pings_sink = pings_sink
         self._spread = spread
         self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(State)}
         self._failures = metrics.consumer_sink_failures.labels(metrics.service)
@@ -100,7 +100,7 @@ class Circuit:
             self._close()
 
     def failed(self, name: Hashable = None, *, code: str) -> int:
-        """Note a systemic failure, of the key `name` or of nobody in particular; return its failures in a row."""
+        """Note a systemic failure, of the key `name` or of none in particular; return its failures in a row."""
         self._failures.inc()
         self._doubtful.set()
         failing = self.failing.get(name)
@@ -116,24 +116,24 @@ class Circuit:
         return failing.times
 
     def at_fault(self, name: Hashable) -> bool:
-        """Whether the record of a key fails for its own sake, as far as what else was tried meanwhile tells."""
+        """Whether the record of a key is itself at fault, judged by what else was tried since it began to fail."""
         failing = self.failing.get(name)
         if failing is None:
             return False
         passed = self._passed - failing.passed
         # Others that began to fail since, or that began before and fail still.
         failed = max(self._failed - failing.failed, len(self.failing) - 1)
-        # Laplace's rule: a handful of calls that passed do not yet tell of a rate.
+        # Laplace's rule of succession: a handful of calls that passed say little about a rate.
         if failing.times >= OWN_FAILURES and (failed + 1) * 100 <= (passed + failed + 2) * OTHERS_PERCENT:
             return True
-        return self._tells and not failed and failing.times >= OWN_FAILURES_ALONE
+        return self._pings_sink and not failed and failing.times >= OWN_FAILURES_ALONE
 
     async def there(self) -> bool:
-        """Ping; whether the sink answered."""
+        """Ping the sink; return whether it answered."""
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 await self._ping()
-        except Exception as exc:  # noqa: BLE001 - whatever a ping raises says that the sink is not well
+        except Exception as exc:  # noqa: BLE001 - whatever a ping raises means that the sink is not well
             code = classify(exc).code
             if self._answers:
                 log.warning("worker.ping_failed", code=code)

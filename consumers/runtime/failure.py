@@ -1,4 +1,4 @@
-"""What a failure says: of the record, or of the sink. `Parts.on_failure` decides by it."""
+"""Classify failures: of the record, or of the sink. `Settling.on_failure` decides by the class what becomes of it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 ATTEMPTS_MAX = 5
 DELAY_FIRST_S = 0.2
 DELAY_MAX_S = 30.0
-# Between attempts while the sink is at fault and its circuit closed: its brown-out may be over in a moment.
+# Between attempts while the sink is at fault and its circuit closed: its brown-out may be short.
 SYSTEMIC_MAX_S = 5.0
-# After what another transaction was the reason for, such as a lock that was not to be had in time.
+# After a failure caused by another transaction, such as a lock that was not free in time.
 BLAMELESS_S = 0.5
 
 # Deaths of processes with one record alone in hand after which it is parked unseen. Two may be chance: a node that is
@@ -32,7 +32,7 @@ ID_CONFLICT = "id_conflict"
 PROCESS_DIED = "process_died"
 
 _OURS: tuple[tuple[type[BridgeError], FailureClass], ...] = ((PermanentError, "permanent"), (DecodeError, "poison"))
-# What a handler raises whose service is away, if nobody translates it; the first that fits. `TimeoutError`,
+# What a handler raises when its service is away and nothing translates it; the first that fits. `TimeoutError`,
 # `ssl.SSLError` and `socket.gaierror` are `OSError`s.
 _SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "timeout"),
@@ -49,11 +49,11 @@ Spread = Callable[[float, float], float]
 
 
 class Failure(NamedTuple):
-    """What went wrong, in words that may be logged.
+    """What went wrong, fit to be logged.
 
     Attributes:
         code: Constant of the error's class; never a value of an event.
-        blameless: It says nothing of the record, and uses up no attempt of it.
+        blameless: It says nothing about the record, and is not counted among its attempts.
     """
 
     cls: FailureClass
@@ -86,7 +86,7 @@ Verdict = Retry | Park
 
 CONFLICT = Failure("permanent", ID_CONFLICT)
 DIED = Failure("bug", PROCESS_DIED)
-"""A process died each time it had this record in hand."""
+"""Each process died that had this record in hand."""
 
 
 def classify(exc: BaseException) -> Failure:

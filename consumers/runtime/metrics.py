@@ -1,10 +1,17 @@
-"""Every metric of a consumer process, with closed label sets; one registry per process."""
+"""Every metric of a consumer process, with closed label sets; one registry per process.
+
+`Tally` counts what became of records, and logs those that need attention.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import time
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from typing import Any, Literal, get_args
 
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -15,6 +22,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from bridge.kafka.transport import ConsumedRecord
+from bridge.runtime.logging import trail
 from bridge.runtime.metrics import (
     DURATION_BUCKETS,
     FRESHNESS_BUCKETS,
@@ -23,6 +32,14 @@ from bridge.runtime.metrics import (
     LogDropped,
     LoopHistogram,
 )
+from consumers.runtime.failure import Failure, FailureClass, Retry
+from consumers.runtime.sorting import Skip, Sorted
+
+log = structlog.get_logger()
+
+Outcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
+"""`duplicate`: its event was settled before. `stale`: the record itself was, by an owner before. `skipped`: of a
+type that this release does not know, and the consumer skips those. `retry` is no end."""
 
 
 class ConsumerMetrics:
@@ -119,3 +136,111 @@ class ConsumerMetrics:
         self.registry.register(self.log_dropped)
         build = Gauge("build_info", "1, with the version", ("version",), namespace=NAMESPACE, registry=self.registry)
         build.labels(version=version("drx-bridge")).set(1)
+
+
+class Tally:
+    """Counts for one consumer; a number of records at a time where there may be thousands a second."""
+
+    def __init__(self, metrics: ConsumerMetrics, *, group: str, topics: Iterable[str]) -> None:
+        """Count into `metrics`; the series are there from the start, so that a rate sees the first of each."""
+        self._metrics = metrics
+        self._group = group
+        service = metrics.service
+        self._records: dict[tuple[str, Outcome], Any] = {}
+        self._last: dict[str, Any] = {}
+        self._ages = [
+            (metrics.freshness.labels(service, each), metrics.freshness_negative.labels(service, each))
+            for each in ("kafka_to_applied", "end_to_end")
+        ]
+        for topic in topics:
+            for outcome in get_args(Outcome):
+                self.count(topic, outcome, 0)
+        for each in get_args(FailureClass):
+            metrics.park.labels(service, each)
+        metrics.bugs.labels(service)
+        metrics.fence_rejected.labels(service)
+        self._debug = bool(log.is_enabled_for(logging.DEBUG)) if hasattr(log, "is_enabled_for") else False
+
+    def count(self, topic: str, outcome: Outcome, records: int = 1) -> None:
+        """Count records of a topic."""
+        counter = self._records.get((topic, outcome))
+        if counter is None:
+            counter = self._metrics.consumer_records.labels(self._metrics.service, topic, outcome)
+            self._records[topic, outcome] = counter
+        counter.inc(records)
+
+    def passed_over(self, topic: str, skips: Iterable[object]) -> None:
+        """Count, among skipped records, those of types that this release does not know."""
+        unknown = sum(each is Skip.UNKNOWN for each in skips)
+        if unknown:
+            self.count(topic, "skipped", unknown)
+
+    def applied(self, records: Sequence[Sorted]) -> None:
+        """Count records of one topic whose effects are there, and how old they are."""
+        if not records:
+            return
+        now = time.time()
+        topic = records[0].record.topic
+        self.count(topic, "applied", len(records))
+        last = self._last.get(topic)
+        if last is None:
+            last = self._last[topic] = self._metrics.consumer_last_applied.labels(self._metrics.service, topic)
+        last.set(now)
+        (written, written_future), (whole, whole_future) = self._ages
+        _observe(written, written_future, (now - each.record.timestamp_ms / 1000 for each in records))
+        _observe(whole, whole_future, (now - each.event.occurred_at.timestamp() for each in records))
+        if self._debug:
+            for each in records:
+                log.debug("record.applied", event_type=each.event.type, **self._where(each.record))
+
+    def conflicted(self, event: Sorted) -> None:
+        """Count an id that came with another body; its source is a configured name, so the label is bounded."""
+        self._metrics.id_conflicts.labels(self._metrics.service, event.inbox.source).inc()
+
+    def retried(self, record: ConsumedRecord, retry: Retry, *, attempt: int) -> None:
+        """Count and log a record that is tried again, unless the sink is at fault: the circuit logs that."""
+        if retry.failure.cls != "systemic":
+            self.count(record.topic, "retry")
+            log.warning("record.retried", code=retry.failure.code, attempts=attempt, **self._where(record))
+
+    def retried_batch(self, topic: str, records: int, *, code: str) -> None:
+        """Count and log records that are tried again together, none of them being at fault."""
+        self.count(topic, "retry", records)
+        log.warning("worker.batch_retried", code=code, records=records, topic=topic, group=self._group)
+
+    def parked(self, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
+        """Count and log the record that parked its key."""
+        self.count(record.topic, "parked")
+        self._metrics.park.labels(self._metrics.service, failure.cls).inc()
+        log.error(
+            "record.parked", code=failure.code, attempts=attempts, **{"class": failure.cls}, **self._where(record)
+        )
+
+    def appended(self, topic: str, records: int = 1) -> None:
+        """Count records appended behind their parked key."""
+        self.count(topic, "parked", records)
+
+    def bug(self, exc: BaseException) -> None:
+        """Count an exception outside the tree of errors, and log where it came from: places only."""
+        self._metrics.bugs.labels(self._metrics.service).inc()
+        log.error("worker.handler_bug", where=trail(exc))
+
+    def fenced(self) -> None:
+        """Count a transaction rejected because another member has claimed the partition."""
+        self._metrics.fence_rejected.labels(self._metrics.service).inc()
+
+    def _where(self, record: ConsumedRecord) -> dict[str, Any]:
+        return {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "event_id": record.header("ce_id"),
+            "group": self._group,
+        }
+
+
+def _observe(histogram: Any, future: Any, ages_s: Iterable[float]) -> None:
+    for age_s in ages_s:
+        if age_s < 0:
+            future.inc()
+        histogram.observe(max(0.0, age_s))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -22,15 +22,15 @@ from bridge.kafka.record import Record
 from bridge.kafka.routing import partition
 from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database
-from consumers.runtime.share import Share
+from consumers.runtime.partition import Partitions
 
 log = structlog.get_logger()
 
 # Rows of one turn; a few batches of a producer.
 ROWS = 500
-# Without a word of this process's handlers: rows that an owner before us left, and a topic that was missing.
+# Without news from handlers of this process: for rows that an owner before left, and a topic that was missing.
 POLL_S = 1.0
-# Names a row of a group, the same in each repeat.
+# `<group>:<row id>`, the same in each repeat.
 OUTBOX_HEADER = "drx_outbox"
 
 _WAITING = """
@@ -88,12 +88,12 @@ class Outbox:
         self._reason: tuple[str, str] | None = None
         self._published = published
 
-    async def work(self, shares: Callable[[], Collection[Share]]) -> None:
+    async def work(self, partitions: Partitions) -> None:
         """Write until cancelled; what Kafka does not take now stays, and is tried again."""
         while True:
             self._published.clear()
             try:
-                full = await self._turn([share.place for share in shares()])
+                full = await self._turn([each.place for each in partitions.open()])
             except TransientError:  # what settles records finds out that the database is away, and says so
                 full = False
             if not full:
@@ -111,7 +111,7 @@ class Outbox:
             waiting, age_s = tuple(await connection.fetchrow(_STANDING, self._group))
         self._metrics.outbox_records.labels(self._metrics.service).set(waiting)
         self._metrics.outbox_oldest_age.labels(self._metrics.service).set(age_s)
-        lanes: defaultdict[tuple[str, int], list[_Row]] = defaultdict(list)
+        batches: defaultdict[tuple[str, int], list[_Row]] = defaultdict(list)
         reasons: set[tuple[str, str]] = set()
         for row in found:
             count = self._producer.partitions(row["topic"])
@@ -119,8 +119,8 @@ class Outbox:
                 reasons.add(("topic_missing", row["topic"]))
             else:
                 made = self._record(row, count)
-                lanes[made.topic, made.partition].append(_Row(row["id"], made))
-        for (topic, number), rows in lanes.items():
+                batches[made.topic, made.partition].append(_Row(row["id"], made))
+        for (topic, number), rows in batches.items():
             code = await self._write(topic, number, rows)
             if code:
                 reasons.add((code, topic))

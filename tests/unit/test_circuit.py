@@ -24,9 +24,9 @@ class Sink:
             raise TransientError("down", systemic=True)
 
 
-def a_circuit(sink: Sink | None = None, *, tells: bool = True) -> Circuit:
+def a_circuit(sink: Sink | None = None, *, pings_sink: bool = True) -> Circuit:
     metrics = ConsumerMetrics(CollectorRegistry(), service="tests")
-    return Circuit((sink or Sink()).ping, tells=tells, metrics=metrics, spread=lambda *_: BRIEF)
+    return Circuit((sink or Sink()).ping, pings_sink=pings_sink, metrics=metrics, spread=lambda *_: BRIEF)
 
 
 def fail(circuit: Circuit, *names: object, times: int = 1) -> None:
@@ -127,7 +127,7 @@ async def test_nobody_is_pinged_while_nothing_fails() -> None:
     ("passed", "failed", "at_fault"), [(100, 0, True), (8, 0, True), (7, 0, False), (80, 10, False), (200, 10, True)]
 )
 def test_a_record_is_at_fault_where_few_others_fail(passed: int, failed: int, at_fault: bool) -> None:  # noqa: FBT001 - a table
-    circuit = a_circuit(tells=False)
+    circuit = a_circuit(pings_sink=False)
     fail(circuit, "bad")
     for number in range(passed):
         circuit.passed([number])
@@ -142,15 +142,15 @@ def test_a_record_is_at_fault_where_few_others_fail(passed: int, failed: int, at
     assert (before, circuit.at_fault("bad")) == (False, at_fault)
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_a_record_alone_is_at_fault_only_if_the_ping_asks_the_same_sink(tells: bool) -> None:  # noqa: FBT001 - two cases
-    circuit = a_circuit(tells=tells)
+@pytest.mark.parametrize("pings_sink", [True, False])
+def test_a_record_alone_is_at_fault_only_if_the_ping_asks_the_same_sink(pings_sink: bool) -> None:  # noqa: FBT001 - two cases
+    circuit = a_circuit(pings_sink=pings_sink)
 
     fail(circuit, "bad", times=OWN_FAILURES_ALONE - 1)
     before = circuit.at_fault("bad")
     fail(circuit, "bad")
 
-    assert (before, circuit.at_fault("bad")) == (False, tells)
+    assert (before, circuit.at_fault("bad")) == (False, pings_sink)
 
 
 def test_of_two_that_fail_none_is_alone() -> None:

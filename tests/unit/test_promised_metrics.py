@@ -22,7 +22,7 @@ from consumers.read_model.safety import ANOMALY_KINDS, SAFETY_KINDS
 from consumers.runtime.circuit import State as CircuitState
 from consumers.runtime.failure import FailureClass
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.tally import Outcome as RecordEnd
+from consumers.runtime.metrics import Outcome as RecordEnd
 from docs.openapi import UNAVAILABLE
 from tests.metric_contract import CONTRACT, PROMISES, SETS, broken
 

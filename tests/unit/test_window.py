@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.runtime.window import Mark, Window
+from consumers.runtime.partition import Mark, Window
 
 
 def a_window(*offsets: int, start: int = 0, settled: tuple[int, ...] = ()) -> Window:

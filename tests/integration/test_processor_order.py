@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
 from consumers.api import Batches, Consumer, Lanes
-from consumers.runtime.breaker import ParkBreaker
+from consumers.runtime.park_limit import ParkCounter
 from tests.settling import PLACE, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
@@ -58,9 +58,9 @@ async def _check(dsn: str, mode: Lanes | Batches, plan: list[tuple[str, list[str
     consumer = Consumer(f"group_{number}", [PLACE.topic], mode=mode)
     consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
     log = [a_record(offset, key, id=ids[offset]) for offset, (key, _) in enumerate(plan)]
-    breaker = ParkBreaker(last=1000, percent=100)
+    counter = ParkCounter(last=1000, percent=100)
 
-    async with a_database(dsn) as database, at_work(consumer, database, breaker=breaker) as bench:
+    async with a_database(dsn) as database, at_work(consumer, database, park_counter=counter) as bench:
         await bench.feed(log)
         await bench.settled(len(log))
         while await bench.rows("select 1 from drx_consumer.parked_key where grp = $1", consumer.group):

@@ -76,7 +76,7 @@ async def test_a_record_that_spoils_its_transaction_is_parked_and_the_others_are
 
         assert await bench.parked() == [("rx_2", 2, code), ("rx_2", 5, "key_parked")]
         assert sorted(await bench.effects()) == ["evt_0", "evt_1", "evt_3", "evt_4", "evt_6"]
-        assert bench.settler.standing() == "ok"
+        assert bench.processor.standing() == "ok"
 
 
 @MODES

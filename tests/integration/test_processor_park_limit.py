@@ -10,8 +10,8 @@ from bridge.errors import PermanentError
 from bridge.kafka.transport import Place
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime.breaker import ParkBreaker
 from consumers.runtime.operator import resume
+from consumers.runtime.park_limit import ParkCounter
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
 
@@ -30,8 +30,8 @@ async def database(postgres: str) -> AsyncIterator[Database]:
         yield opened
 
 
-def a_breaker() -> ParkBreaker:
-    return ParkBreaker(last=100, percent=10)
+def a_counter() -> ParkCounter:
+    return ParkCounter(last=100, percent=10)
 
 
 def a_consumer(effects: Effects, mode: Lanes | Batches, **changes: object) -> Consumer:
@@ -54,13 +54,14 @@ async def until_told(bench: Bench) -> None:
 async def test_a_flood_of_bad_records_halts_every_partition_instead_of_filling_the_lot(
     database: Database, mode: Lanes | Batches
 ) -> None:
-    async with at_work(a_consumer(refusing_half(), mode), database, breaker=a_breaker()) as bench:
+    async with at_work(a_consumer(refusing_half(), mode), database, park_counter=a_counter()) as bench:
         await bench.adopt(OTHER)
         await bench.feed(LOG)
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.processor.halted(PLACE))
 
-        assert (bench.settler.halted(OTHER), bench.failed) == (True, False)
-        assert (bench.settler.standing(), bench.count("park_breaker_open")) == ("park_breaker_open", 1)
+        await bench.processor._partitions[PLACE].idle.wait()
+        assert (bench.processor.halted(OTHER), bench.failed) == (True, False)
+        assert (bench.processor.standing(), bench.count("park_breaker_open")) == ("park_breaker_open", 1)
         assert len(await bench.parked()) == ALLOWED
 
 
@@ -73,11 +74,11 @@ async def test_lanes_that_park_at_the_same_moment_park_no_more_than_is_allowed(
     effects.fail = lambda *_: PermanentError("refused")
     lanes = Lanes(8, transactional=transactional)
 
-    async with at_work(a_consumer(effects, lanes), database, breaker=a_breaker()) as bench:
+    async with at_work(a_consumer(effects, lanes), database, park_counter=a_counter()) as bench:
         await bench.feed(LOG)
         await until_told(bench)
-        share = bench.settler._shares[PLACE]
-        await share.idle.wait()
+        partition = bench.processor._partitions[PLACE]
+        await partition.idle.wait()
 
         assert len(await bench.parked()) == ALLOWED
 
@@ -85,15 +86,15 @@ async def test_lanes_that_park_at_the_same_moment_park_no_more_than_is_allowed(
 @MODES
 async def test_a_restart_does_not_reopen_the_flood(database: Database, mode: Lanes | Batches) -> None:
     consumer = a_consumer(refusing_half(), mode)
-    async with at_work(consumer, database, breaker=a_breaker()) as bench:
+    async with at_work(consumer, database, park_counter=a_counter()) as bench:
         await bench.feed(LOG)
         await until_told(bench)
     again = Effects()
 
-    async with at_work(a_consumer(again, mode), database, breaker=a_breaker()) as bench:
+    async with at_work(a_consumer(again, mode), database, park_counter=a_counter()) as bench:
         await bench.feed(LOG)
 
-        assert (bench.settler.halted(PLACE), bench.count("park_breaker_open")) == (True, 1)
+        assert (bench.processor.halted(PLACE), bench.count("park_breaker_open")) == (True, 1)
     assert again.attempts == []
 
 
@@ -103,15 +104,15 @@ async def test_a_process_that_dies_before_it_is_too_much_leaves_its_count_behind
 ) -> None:
     for parked in (4, 8, ALLOWED):
         effects = refusing_half()
-        async with at_work(a_consumer(effects, mode), database, breaker=a_breaker()) as bench:
+        async with at_work(a_consumer(effects, mode), database, park_counter=a_counter()) as bench:
             offset = await bench.adopt()
-            bench.settler.offer(PLACE, LOG[offset : 2 * parked])
+            bench.processor.offer(PLACE, LOG[offset : 2 * parked])
             await bench.settled(2 * parked)
-            bench.settler.forget([PLACE])
+            bench.processor.forget([PLACE])
 
-    async with at_work(a_consumer(refusing_half(), mode), database, breaker=a_breaker()) as bench:
+    async with at_work(a_consumer(refusing_half(), mode), database, park_counter=a_counter()) as bench:
         await bench.feed(LOG)
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.processor.halted(PLACE))
 
         assert len(await bench.parked()) == ALLOWED
 
@@ -119,17 +120,17 @@ async def test_a_process_that_dies_before_it_is_too_much_leaves_its_count_behind
 async def test_what_was_parked_before_many_good_records_counts_no_more(database: Database) -> None:
     effects = Effects()
     effects.fail = lambda event, _: PermanentError("refused") if int(event.id[4:]) < ALLOWED else None
-    async with at_work(a_consumer(effects, Batches(50, 0.005)), database, breaker=a_breaker()) as bench:
+    async with at_work(a_consumer(effects, Batches(50, 0.005)), database, park_counter=a_counter()) as bench:
         await bench.feed(LOG)
         await bench.settled(200)
     more = [a_record(offset, f"rx_{offset}") for offset in range(200, 205)]
     effects.fail = lambda *_: PermanentError("refused")
 
-    async with at_work(a_consumer(effects, Batches(50, 0.005)), database, breaker=a_breaker()) as bench:
+    async with at_work(a_consumer(effects, Batches(50, 0.005)), database, park_counter=a_counter()) as bench:
         await bench.feed(more)
         await bench.settled(205)
 
-        assert bench.settler.standing() == "ok"
+        assert bench.processor.standing() == "ok"
 
 
 @MODES
@@ -137,7 +138,7 @@ async def test_an_operator_resumes_the_group_and_what_was_parked_counts_no_more(
     database: Database, mode: Lanes | Batches
 ) -> None:
     effects = refusing_half()
-    async with at_work(a_consumer(effects, mode), database, breaker=a_breaker()) as bench:
+    async with at_work(a_consumer(effects, mode), database, park_counter=a_counter()) as bench:
         await bench.feed(LOG)
         await until_told(bench)
         effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_199" else None
@@ -145,7 +146,7 @@ async def test_an_operator_resumes_the_group_and_what_was_parked_counts_no_more(
         await bench.read_again(LOG)
         await bench.settled(200)
 
-        assert (bench.settler.standing(), bench.count("park_breaker_open")) == ("ok", 0)
+        assert (bench.processor.standing(), bench.count("park_breaker_open")) == ("ok", 0)
         assert len(await bench.parked()) == ALLOWED + 1
         assert len(effects.kept) == 200 - ALLOWED - 1
         assert await bench.rows("select verb, actor, reason from drx_consumer.audit") == [("resume", "ann", "mended")]
@@ -154,22 +155,22 @@ async def test_an_operator_resumes_the_group_and_what_was_parked_counts_no_more(
 async def test_the_other_processes_of_the_group_stand_still_too(database: Database) -> None:
     consumer = a_consumer(refusing_half(), Lanes(1))
     async with (
-        at_work(consumer, database, breaker=a_breaker()) as one,
-        at_work(consumer, database, breaker=a_breaker()) as other,
+        at_work(consumer, database, park_counter=a_counter()) as one,
+        at_work(consumer, database, park_counter=a_counter()) as other,
     ):
         await other.adopt(OTHER)
         await one.feed(LOG)
-        await until(lambda: other.settler.halted(OTHER))
+        await until(lambda: other.processor.halted(OTHER))
 
         assert other.count("park_breaker_open") == 1
 
 
 async def test_a_release_that_is_asked_for_waits_for_the_breaker(database: Database) -> None:
     """The partition is not even claimed again for it, over and over."""
-    async with at_work(a_consumer(refusing_half(), Lanes(1)), database, breaker=a_breaker()) as bench:
+    async with at_work(a_consumer(refusing_half(), Lanes(1)), database, park_counter=a_counter()) as bench:
         await bench.feed(LOG)
         await until_told(bench)
         await bench.request_release("rx_1")
-        await bench.settler._release(bench.settler._shares[PLACE], "rx_1")
+        await bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
 
-        assert bench.settler.fenced(PLACE) is False
+        assert bench.processor.fenced(PLACE) is False

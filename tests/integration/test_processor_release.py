@@ -44,7 +44,7 @@ async def test_a_released_key_catches_up_in_order_and_is_live_again(database: Da
         effects.refused.clear()
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
-        bench.settler.offer(PLACE, [a_record(5)])
+        bench.processor.offer(PLACE, [a_record(5)])
         await bench.settled(6)
 
         assert effects.kept == [f"evt_{offset}" for offset in range(6)]
@@ -65,7 +65,7 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(database: Datab
         await bench.until_rows(
             "select code from drx_consumer.parked_key where release_requested_at is null", [("second",)]
         )
-        bench.settler.offer(PLACE, [a_record(3)])
+        bench.processor.offer(PLACE, [a_record(3)])
         await bench.settled(4)
 
         assert await bench.parked() == [("rx_1", 1, "second"), ("rx_1", 2, "key_parked"), ("rx_1", 3, "key_parked")]
@@ -91,7 +91,7 @@ async def test_new_records_of_a_key_never_overtake_its_release(database: Databas
         effects.refused.clear()
         await bench.request_release("rx_1")
         await releasing.wait()
-        bench.settler.offer(PLACE, [a_record(2), a_record(3, "rx_2"), a_record(4)])
+        bench.processor.offer(PLACE, [a_record(2), a_record(3, "rx_2"), a_record(4)])
         await until(lambda: "evt_3" in effects.applied)
         go_on.set()
         await bench.settled(5)
@@ -119,10 +119,10 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database
         # Not due yet, so that nobody begins it but this test.
         due = "clock_timestamp() + interval '1 hour'"
         await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
-        bench.settler.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
+        bench.processor.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
         await in_batch.wait()
-        await bench.settler._release(bench.settler._shares[PLACE], "rx_1")
-        bench.settler.offer(PLACE, [a_record(3)])
+        await bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
+        bench.processor.offer(PLACE, [a_record(3)])
         go_on.set()
         await bench.settled(4)
         await bench.until_rows("select key from drx_consumer.parked_key", [])
@@ -139,7 +139,7 @@ async def test_an_operator_drops_the_key_while_records_come(database: Database, 
         await bench.settled(2)
         await bench.rows("delete from drx_consumer.parked_event returning 1")
         await bench.rows("delete from drx_consumer.parked_key returning 1")
-        bench.settler.offer(PLACE, [a_record(2), a_record(3)])
+        bench.processor.offer(PLACE, [a_record(2), a_record(3)])
         await bench.settled(4)
 
         assert effects.kept == ["evt_2", "evt_3"]
@@ -171,9 +171,9 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(offset) for offset in range(4)])
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.processor.halted(PLACE))
 
-        assert bench.settler.mark(PLACE) == 2
+        assert bench.processor.mark(PLACE) == 2
         assert effects.kept == []
 
 
@@ -192,7 +192,7 @@ async def test_a_release_that_kills_the_process_ends_after_three_deaths(
     async def die(_event: Event) -> None:
         nonlocal deaths
         deaths += 1
-        bench.settler.forget([PLACE])  # nothing is given back
+        bench.processor.forget([PLACE])  # nothing is given back
         await asyncio.Event().wait()
 
     effects.before = die
@@ -268,4 +268,4 @@ async def test_a_release_waits_for_the_sink(database: Database, mode: Lanes | Ba
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
-        assert (effects.kept, bench.settler.halted(PLACE)) == (["evt_0"], False)
+        assert (effects.kept, bench.processor.halted(PLACE)) == (["evt_0"], False)

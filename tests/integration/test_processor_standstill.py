@@ -12,10 +12,10 @@ from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime import operator, parking, share, shares
-from consumers.runtime.breaker import ParkBreakerOpenError
-from consumers.runtime.learning import Learner
+from consumers.runtime import operator, parking, partition
+from consumers.runtime.park_limit import ParkLimitError
 from consumers.runtime.parking import ParkingFullError
+from consumers.runtime.sorting import Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
@@ -69,7 +69,7 @@ async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database,
     async with at_work(consumer, database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, "rx_0", value=UNKNOWN)])
         await until(lambda: decoder.learned > 1)
-        bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}") for offset in (1, 2)])
+        bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset}") for offset in (1, 2)])
         await until(lambda: bench.count("circuit_state", state="open") == 1)
         effects.down = False
         await until(lambda: bench.count("circuit_state", state="closed") == 1)
@@ -107,8 +107,8 @@ async def test_a_full_key_can_be_released_and_its_partition_goes_on(
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed(log[:2])
         await bench.settled(2)
-        bench.settler.offer(PLACE, log[2:])
-        await until(lambda: bench.settler.halted(PLACE))
+        bench.processor.offer(PLACE, log[2:])
+        await until(lambda: bench.processor.halted(PLACE))
         effects.refused.clear()
         await bench.request_release("rx_1")
         await bench.read_again(log)
@@ -141,13 +141,13 @@ async def test_a_partition_goes_on_by_itself_when_the_full_key_is_given_up(
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed(log)
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.processor.halted(PLACE))
         await give_up(database)
         await bench.read_again(log)
         await bench.settled(4)
 
         assert effects.kept == ["evt_2", "evt_3"]
-        assert bench.settler.standing() == "ok"
+        assert bench.processor.standing() == "ok"
 
 
 @MODES
@@ -174,10 +174,10 @@ async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_rele
         before = effects.attempts.count("evt_0")
         await bench.request_release("rx_1")
         await releasing.wait()
-        bench.settler.offer(PLACE, log[1:])
-        await until(lambda: bench.settler.standing() == "parking_full")
-        await bench.settler._release(bench.settler._shares[PLACE], "rx_1")
-        given_up = bench.settler.fenced(PLACE)
+        bench.processor.offer(PLACE, log[1:])
+        await until(lambda: bench.processor.standing() == "parking_full")
+        await bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
+        given_up = bench.processor.fenced(PLACE)
         go_on.set()
         await bench.read_again(log)
         await bench.settled(2)
@@ -203,12 +203,12 @@ async def test_a_release_that_waits_in_a_partition_that_is_adopted_again_has_not
         await bench.request_release("rx_1")
         await bench.until_rows(attempts, [(1,)])
         await bench.rows("update drx_consumer.parked_key set release_attempts = 2 returning key")
-        share = bench.settler._shares[PLACE]
-        await share.idle.wait()
-        bench.settler._shares.stop(share, ParkingFullError())
+        held = bench.processor._partitions[PLACE]
+        await held.idle.wait()
+        bench.processor._partitions.stop(held, ParkingFullError())
         # Both what stopped it and the release that waits have it adopted again.
-        await asyncio.gather(*(bench.settler._brake.renew(share) for _ in range(2)))
-        await until(lambda: bench.settler.fenced(PLACE))
+        await asyncio.gather(*(bench.processor._park_limit.renew(held) for _ in range(2)))
+        await until(lambda: bench.processor.fenced(PLACE))
 
         assert await bench.rows(attempts) == [(1,)]
 
@@ -227,7 +227,7 @@ async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
         await bench.feed([a_record(0, place=other)], other)
         await bench.settled(1, other)
         await bench.feed(log)
-        await until(lambda: bench.settler.standing() == "parking_full")
+        await until(lambda: bench.processor.standing() == "parking_full")
         effects.refused = {"evt_1"}
         await bench.request_release("rx_1")
         await bench.read_again(log)
@@ -243,7 +243,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 1)
-    monkeypatch.setattr(shares, "WINDOW_BYTES", 20 * 2_048)
+    monkeypatch.setattr(partition, "WINDOW_BYTES", 20 * 2_048)
     other = Place(PLACE.topic, 1)
     effects = Effects("evt_0")
     log = [a_record(offset, f"rx_{offset % 2}") for offset in range(40)]
@@ -251,11 +251,11 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.adopt(other)
         await bench.feed(log)
-        await until(lambda: bench.settler.halted(PLACE))
-        room = bench.settler.room(other)
-        await until(bench.settler._shares[PLACE].idle.is_set)
-        lanes = bench.settler._shares[PLACE].lanes.values()
-        held = len(bench.settler._shares[PLACE].queue) + sum(len(lane.records) for lane in lanes)
+        await until(lambda: bench.processor.halted(PLACE))
+        room = bench.processor.room(other)
+        await until(bench.processor._partitions[PLACE].idle.is_set)
+        stopped = bench.processor._partitions[PLACE]
+        held = len(stopped.backlog) + sum(len(queue.records) for queue in stopped.queues.values())
         await operator.drop_key(database, GROUP, PLACE.topic, "rx_0", actor="kim", reason="withdrawn")
         await bench.read_again(log)
         await bench.settled(40)
@@ -275,11 +275,11 @@ async def test_a_partition_that_is_stopped_while_a_step_waits_ends_no_process(da
         async with database.transaction() as connection:
             await connection.execute("delete from drx_consumer.parked_event")
             await connection.execute("delete from drx_consumer.parked_key")
-            bench.settler.offer(PLACE, [a_record(1, value=POISON)])
+            bench.processor.offer(PLACE, [a_record(1, value=POISON)])
             await bench.until_rows("select count(*) from pg_locks where not granted", [(1,)])
-            bench.settler._brake.stop(bench.settler._shares[PLACE], ParkBreakerOpenError())
+            bench.processor._park_limit.stop(bench.processor._partitions[PLACE], ParkLimitError())
         await bench.until_rows('select "offset" from drx_consumer.parked_event', [(1,)])
-        await until(bench.settler._shares[PLACE].idle.is_set)
+        await until(bench.processor._partitions[PLACE].idle.is_set)
 
         assert not bench.failed
 
@@ -288,25 +288,25 @@ async def test_a_partition_that_is_stopped_while_a_step_waits_ends_no_process(da
 async def test_a_limit_met_where_the_key_is_parked_leaves_something_to_release(
     database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In batches both happen in one transaction: rolled back, it would leave a partition that nobody can get going."""
+    """Were the parked key rolled back with what did not fit, nobody could get the partition going."""
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
     effects = Effects("evt_1")
     log = [a_record(0, "rx_2"), *(a_record(offset) for offset in range(1, 5))]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed(log)
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.processor.halted(PLACE))
         await bench.settled(3)
         parked = await bench.parked()
         await until(lambda: bench.count("parking_full_partitions") == 1)
-        assert bench.settler.standing() == "parking_full"
+        assert bench.processor.standing() == "parking_full"
         effects.refused.clear()
         await bench.request_release("rx_1")
         await bench.read_again(log)
         await bench.settled(5)
 
         await until(lambda: bench.count("parking_full_partitions") == 0)
-        assert bench.settler.standing() == "ok"
+        assert bench.processor.standing() == "ok"
         assert parked == [("rx_1", 1, "refused"), ("rx_1", 2, "key_parked")]
         assert effects.kept == [f"evt_{offset}" for offset in range(5)]
 
@@ -317,19 +317,24 @@ async def test_the_key_that_is_one_too_many_takes_no_other_out_of_the_lot(
     monkeypatch.setattr(parking, "KEYS_MAX", 1)
     effects = Effects("evt_1", "evt_2")
 
-    async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(4)])
-        await until(lambda: bench.settler.halted(PLACE))
+    log = [a_record(offset, f"rx_{offset}") for offset in range(4)]
 
-        assert (bench.settler.mark(PLACE), await bench.parked()) == (2, [("rx_1", 1, "refused")])
-        assert await bench.effects() == ["evt_0"]
+    async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
+        await bench.feed(log[:2])
+        await bench.settled(2)
+        bench.processor.offer(PLACE, log[2:])
+        await until(lambda: bench.processor.halted(PLACE))
+        await bench.processor._partitions[PLACE].idle.wait()
+
+        assert (bench.processor.mark(PLACE), await bench.parked()) == (2, [("rx_1", 1, "refused")])
+        assert (await bench.effects())[:1] == ["evt_0"]
 
 
 @pytest.mark.parametrize("mode", [Batches(50, 0.005), Lanes(4, transactional=True)], ids=["batches", "lanes"])
 async def test_a_row_that_another_has_locked_for_long_makes_a_partition_wait_and_not_dead(
     postgres: str, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(share, "WAITS_S", 0.1)
+    monkeypatch.setattr(partition, "WAITS_S", 0.1)
     effects = Effects()
 
     async with (
@@ -339,19 +344,19 @@ async def test_a_row_that_another_has_locked_for_long_makes_a_partition_wait_and
         async with database.transaction() as connection:
             await connection.execute("lock table effect in share mode")
             await bench.feed([a_record(0)])
-            await until(lambda: bench.settler.waiting() == "degraded")
-            before = bench.settler.activity()
-            await until(lambda: bench.settler.activity() > before)
+            await until(lambda: bench.processor.waiting() == "degraded")
+            before = bench.processor.activity()
+            await until(lambda: bench.processor.activity() > before)
         await bench.settled(1)
 
-        assert (bench.settler.waiting(), await bench.parked()) == ("ok", [])
+        assert (bench.processor.waiting(), await bench.parked()) == ("ok", [])
 
 
 @MODES
 async def test_a_release_that_makes_progress_is_activity_and_does_not_wait(
     database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(share, "WAITS_S", 0.0)
+    monkeypatch.setattr(partition, "WAITS_S", 0.0)
     effects = Effects("evt_0")
     go_on = asyncio.Event()
 
@@ -364,14 +369,14 @@ async def test_a_release_that_makes_progress_is_activity_and_does_not_wait(
         await bench.feed([a_record(offset) for offset in range(4)])
         await bench.settled(4)
         effects.refused.clear()
-        before = bench.settler.activity()
-        idle = bench.settler.waiting()
+        before = bench.processor.activity()
+        idle = bench.processor.waiting()
         await bench.request_release("rx_1")
         await until(lambda: effects.attempts[-1:] == ["evt_2"])
-        released = bench.settler.activity() - before
-        await until(lambda: bench.settler.waiting() == "degraded")
+        released = bench.processor.activity() - before
+        await until(lambda: bench.processor.waiting() == "degraded")
         go_on.set()
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
-        assert (idle, bench.settler.waiting(), effects.kept) == ("ok", "ok", [f"evt_{each}" for each in range(4)])
+        assert (idle, bench.processor.waiting(), effects.kept) == ("ok", "ok", [f"evt_{each}" for each in range(4)])
         assert released >= 2

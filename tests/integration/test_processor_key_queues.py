@@ -13,7 +13,7 @@ from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime.learning import Learner
+from consumers.runtime.sorting import Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
@@ -160,7 +160,7 @@ async def test_failures_park_the_key_and_later_records_wait_behind(database: Dat
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.runtime.calls.bounded.__kwdefaults__", {"grace_s": 0.01})
+    monkeypatch.setattr("consumers.runtime.settling._bounded.__kwdefaults__", {"grace_s": 0.01})
     effects = Effects()
     end = asyncio.Event()
 
@@ -219,8 +219,8 @@ async def test_a_registry_that_does_not_answer_halts_the_partition(database: Dat
 
     async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.processor.halted(PLACE))
         decoder.answer = None
         await bench.settled(2)
 
-        assert (bench.settler.halted(PLACE), await bench.parked()) == (False, [])
+        assert (bench.processor.halted(PLACE), await bench.parked()) == (False, [])

@@ -51,8 +51,8 @@ async def test_a_database_that_goes_away_is_waited_for(
         await bench.feed(log[:5])
         await bench.settled(5)
         await asyncio.to_thread(server.kill)
-        bench.settler.offer(PLACE, log[5:])
-        await until(lambda: bench.settler.halted(PLACE))
+        bench.processor.offer(PLACE, log[5:])
+        await until(lambda: bench.processor.halted(PLACE))
         await asyncio.to_thread(server.start)
         await bench.settled(20)
 
@@ -87,8 +87,8 @@ async def test_a_record_for_which_there_is_no_connection_is_not_at_fault_althoug
 
     def refuses() -> bool:
         nonlocal refused
-        lane = bench.settler._shares[PLACE].lanes.get("rx_1")
-        refused += (refuse := refused < 20 and lane is not None and lane.state == "busy")
+        queue = bench.processor._partitions[PLACE].queues.get("rx_1")
+        refused += (refuse := refused < 20 and queue is not None and queue.state == "busy")
         return refuse
 
     async with a_database(dsn) as database:
@@ -112,7 +112,7 @@ async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: s
         if event.id == "evt_1":
             hanging.set()
             await go_on.wait()
-        elif effects.attempts.count("evt_0") > 2:  # alone, after the batch and its replay
+        elif effects.attempts.count("evt_0") > 2:  # after the batch and the first attempt on its own
             await hanging.wait()
 
     effects.before = hang
@@ -123,7 +123,7 @@ async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: s
     ):
         await bench.feed([a_record(0)])
         await until(lambda: bench.outcome("retry") == 1)
-        bench.settler.offer(PLACE, [a_record(1, "rx_2")])
+        bench.processor.offer(PLACE, [a_record(1, "rx_2")])
         await hanging.wait()
         await until(lambda: effects.attempts.count("evt_0") > 8)
         go_on.set()

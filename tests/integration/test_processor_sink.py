@@ -15,7 +15,7 @@ from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime import operator, shares
+from consumers.runtime import operator, partition
 from consumers.runtime.circuit import OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE
 from tests.kafka import HANG_S, until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
@@ -52,8 +52,8 @@ async def offer_more(bench: Bench, offset: int, *, parked: int) -> int:
     """Offer sound records one by one until so many keys are parked; return the next offset."""
     async with asyncio.timeout(HANG_S):
         while len(await bench.parked()) < parked:
-            if bench.settler.room(PLACE) and not bench.settler.halted(PLACE):
-                bench.settler.offer(PLACE, [a_record(offset, f"rx_{offset}")])
+            if bench.processor.room(PLACE) and not bench.processor.halted(PLACE):
+                bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset}")])
                 offset += 1
             await asyncio.sleep(0.01)
     return offset
@@ -67,7 +67,7 @@ async def test_a_sink_that_refuses_connections_is_waited_for(database: Database,
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset % 30}") for offset in range(60)])
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.processor.halted(PLACE))
         at_opening = len(effects.attempts)
         pings = effects.pings
         await until(lambda: effects.pings > pings + 3)
@@ -76,7 +76,7 @@ async def test_a_sink_that_refuses_connections_is_waited_for(database: Database,
         await bench.settled(60)
 
         assert tried <= 4, "what was called when the circuit opened may still fail, and no more"
-        assert (await bench.parked(), bench.settler.halted(PLACE)) == ([], False)
+        assert (await bench.parked(), bench.processor.halted(PLACE)) == ([], False)
         assert bench.outcome("retry") == 0
         assert sorted(effects.kept, key=lambda each: int(each[4:])) == [f"evt_{offset}" for offset in range(60)]
 
@@ -149,7 +149,7 @@ async def test_records_that_fail_alone_are_parked_although_the_window_above_them
     database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than a window of others may be settled above: it is they that tell whose fault it is."""
-    monkeypatch.setattr(shares, "WINDOW_RECORDS", 8)
+    monkeypatch.setattr(partition, "WINDOW_RECORDS", 8)
     effects = Effects()
     effects.fail = bad_keys_fail
 
@@ -184,10 +184,10 @@ async def test_a_record_that_fails_alone_waits_while_the_ping_fails(database: Da
 
     async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
         await bench.feed([a_record(0, "bad")])
-        await until(lambda: bench.settler.halted(PLACE))
+        await until(lambda: bench.processor.halted(PLACE))
         await until(lambda: effects.pings > OPEN_AFTER + OWN_FAILURES_ALONE)
 
-        assert (bench.settler.mark(PLACE), await bench.parked()) == (0, [])
+        assert (bench.processor.mark(PLACE), await bench.parked()) == (0, [])
 
 
 async def test_without_a_ping_a_record_that_fails_alone_waits_for_others_to_compare_with(database: Database) -> None:
@@ -292,7 +292,7 @@ async def test_a_key_that_was_set_aside_and_never_came_can_be_let_go(
         else:
             await operator.drop_key(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
-        bench.settler.offer(PLACE, [a_record(1)])
+        bench.processor.offer(PLACE, [a_record(1)])
         await bench.settled(2)
 
         assert effects.kept == ["evt_0", "evt_1"]

@@ -14,7 +14,7 @@ from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.failure import DEATHS_MAX
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.shares import WINDOW_RECORDS
+from consumers.runtime.partition import WINDOW_RECORDS
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 
@@ -46,11 +46,11 @@ async def test_a_late_claim_of_another_fences_the_owner_who_claims_again(
         await bench.feed(log[:4])
         await bench.settled(4)
         await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
-        bench.settler.offer(PLACE, log[4:])
+        bench.processor.offer(PLACE, log[4:])
         await bench.read_again(log)
         await bench.settled(8)
 
-        assert bench.settler.fenced(PLACE) is False
+        assert bench.processor.fenced(PLACE) is False
         assert bench.count("fence_rejected_total") >= 1
         assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
 
@@ -67,9 +67,9 @@ async def test_a_zombie_leaves_no_effect_behind(database: Database) -> None:
 
     async with at_work(a_consumer(effects, Lanes(4, transactional=True)), database) as bench:
         await bench.feed([a_record(0)])
-        await until(lambda: bench.settler.fenced(PLACE))
+        await until(lambda: bench.processor.fenced(PLACE))
 
-        assert (await bench.effects(), bench.settler.mark(PLACE)) == ([], 0)
+        assert (await bench.effects(), bench.processor.mark(PLACE)) == ([], 0)
 
 
 @MODES
@@ -87,13 +87,13 @@ async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(database: Da
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0)])
         await entered.wait()
-        draining = asyncio.create_task(bench.settler.drain([PLACE], timeout_s=30))
+        draining = asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30))
         await asyncio.sleep(0)
-        bench.settler.offer(PLACE, [a_record(1)])
+        bench.processor.offer(PLACE, [a_record(1)])
         go_on.set()
         await draining
 
-        assert (bench.settler.mark(PLACE), effects.applied) == (1, ["evt_0"])
+        assert (bench.processor.mark(PLACE), effects.applied) == (1, ["evt_0"])
 
 
 @MODES
@@ -111,9 +111,9 @@ async def test_a_drain_gives_up_at_its_end(database: Database, mode: Lanes | Bat
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0)])
         await entered.wait()
-        await bench.settler.drain([PLACE], timeout_s=0.05)
+        await bench.processor.drain([PLACE], timeout_s=0.05)
 
-        assert bench.settler.mark(PLACE) == 0
+        assert bench.processor.mark(PLACE) == 0
         assert await bench.effects() == []
 
 
@@ -126,7 +126,7 @@ async def test_skip_then_crash_then_read_again(database: Database, mode: Lanes |
     async with at_work(consumer, database) as bench:
         await bench.feed(log)
         await bench.settled(4)
-        bench.settler.forget([PLACE])
+        bench.processor.forget([PLACE])
         await bench.rows("update drx_consumer.progress set next_offset = 1 returning 1")
 
     async with at_work(consumer, database) as bench:
@@ -202,7 +202,7 @@ async def test_ends_in_order_are_no_deaths_however_many_there_are(database: Data
         await bench.feed([])
 
         assert await bench.rows("select adoptions, deaths from drx_consumer.progress") == [(16, 0)]
-        assert bench.settler._shares[PLACE].careful_left == 0
+        assert bench.processor._partitions[PLACE].careful_left == 0
 
 
 @MODES
@@ -282,7 +282,7 @@ async def test_the_window_is_bounded(database: Database) -> None:
 
     async with at_work(a_consumer(effects, Lanes(1)), database) as bench:
         await bench.feed([a_record(offset) for offset in range(WINDOW_RECORDS - 1)])
-        before = bench.settler.room(PLACE)
-        bench.settler.offer(PLACE, [a_record(WINDOW_RECORDS - 1)])
+        before = bench.processor.room(PLACE)
+        bench.processor.offer(PLACE, [a_record(WINDOW_RECORDS - 1)])
 
-        assert (before, bench.settler.room(PLACE)) == (True, False)
+        assert (before, bench.processor.room(PLACE)) == (True, False)

@@ -1,4 +1,4 @@
-"""The tasks of one worker: each is owned, the first that fails is heard, and all of them end."""
+"""The tasks of one worker: each has an owner, the first failure is reported, and all of them end."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-class Crew:
-    """Starts tasks and keeps them."""
+class Tasks:
+    """Tasks of a worker that come and go; unlike in a `TaskGroup`, the failure of one cancels none of the others."""
 
     def __init__(self) -> None:
-        """Start with none."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
         self._failed = asyncio.Event()
@@ -33,7 +32,7 @@ class Crew:
             raise self._failure
 
     async def end(self, timeout_s: float) -> None:
-        """Cancel all and wait for them a while."""
+        """Cancel all and wait for them."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

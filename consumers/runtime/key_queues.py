@@ -1,0 +1,364 @@
+"""Handle keys side by side, and the records of each key one by one, in order.
+
+`put` appends a record to the queue of its key. A worker takes the queue that has waited longest, and one step settles
+its first record: the record is applied, found to be a duplicate, skipped, or parked. One that is to be tried again
+keeps its place, and its key waits for a timer, not in the hands of a worker.
+
+Where the handler works inside the settling transaction, effects and mark are committed together. Where it does not, its
+record is settled after it has returned, in rounds: all that was handled while a round was written makes the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import Enum, auto
+
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID
+from bridge.errors import PermanentError, TransientError
+from bridge.kafka.transport import ConsumedRecord
+from bridge.runtime.failpoints import AFTER_EFFECT, hit
+from consumers.api import Outgoing
+from consumers.runtime.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Retry, classify
+from consumers.runtime.ledger import FencedError
+from consumers.runtime.parking import ParkingFullError, key_text
+from consumers.runtime.partition import Handled, KeyQueue, Partition
+from consumers.runtime.release import Release
+from consumers.runtime.settling import STOPS, Settling
+from consumers.runtime.sorting import Skip, Sorted
+from consumers.runtime.tasks import Tasks
+
+# A mark that moved over records nobody wanted is written this often; it costs a repeated skip to lose it.
+MARK_S = 1.0
+
+
+class Next(Enum):
+    """What follows a step; a number of seconds instead of it: the step is to be taken again after these."""
+
+    SETTLED = auto()
+    """The first record is settled, or will never be here."""
+    HANDLED = auto()
+    """The handler has returned; a round settles the record."""
+
+
+class KeyQueues:
+    """The key queues of all partitions; `work` is run by as many tasks as keys may be in hand at a time."""
+
+    def __init__(self, settling: Settling, *, release: Release, tasks: Tasks) -> None:
+        """Rounds run among `tasks`."""
+        self._settling = settling
+        self._release = release
+        self._tasks = tasks
+        self._ready: deque[KeyQueue] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        # One record of all partitions is in hand at a time where processes died: with two, the innocent one would be
+        # charged with each death too.
+        self._one_in_hand = asyncio.Lock()
+        settling.circuit.listen(self._wake_all)
+
+    def put(self, partition: Partition, record: ConsumedRecord) -> None:
+        """Let a record wait behind those of its key."""
+        queue = self._queue(partition, key_text(record))
+        queue.records.append(record)
+        if queue.state == "idle":
+            self._make_ready(queue)
+
+    def release(self, partition: Partition, key: str) -> None:
+        """Let the parked records of a key go first."""
+        queue = self._queue(partition, key)
+        queue.releasing = True
+        partition.moved()
+        if queue.state == "idle":
+            self._make_ready(queue)
+
+    def release_due(self, partition: Partition) -> None:
+        """Begin the releases that were requested; never while a batch is in hand, which may hold records of the key."""
+        for key in partition.releases & partition.parked:
+            self.release(partition, key)
+        partition.releases.clear()
+
+    async def drive_carefully(self, partition: Partition) -> None:
+        """Hand on the backlog one record at a time, so that one which kills the process is found out and parked.
+
+        Returns when the records in question are behind us, or the partition is closed.
+        """
+        while partition.careful_left and not partition.closed:
+            if not partition.queues:
+                self.release_due(partition)
+            if not partition.backlog or partition.queues:
+                await partition.woken()
+                continue
+            async with self._one_in_hand:
+                if not partition.closed and not partition.queues:
+                    await self._hand_on(partition)
+
+    async def _hand_on(self, partition: Partition) -> None:
+        """Hand on one record, and wait until it is settled or waits for another attempt."""
+        record = partition.backlog.popleft()
+        partition.careful_left -= 1
+        skip = self._settling.sorter.skips(record)
+        if skip is not None:
+            partition.settle((record.offset,))
+            self._settling.tally.passed_over(record.topic, (skip,))
+            return
+        partition.suspect = record.offset
+        self.put(partition, record)
+        while not partition.closed and any(queue.state != "waiting" for queue in partition.queues.values()):
+            await partition.woken()
+
+    async def work(self) -> None:
+        """Take steps until cancelled; raises what the process cannot outlive."""
+        while True:
+            queue = await self._take()
+            partition = queue.partition
+            partition.begin()
+            following: Next | float | None = None
+            try:
+                following = await self._step(queue)
+            except STOPS as exc:
+                self._settling.stop(partition, exc)
+            finally:
+                if following is not Next.HANDLED:
+                    partition.end()
+            if following is not None and following is not Next.HANDLED:
+                self._follow(queue, following)
+            partition.wake.set()
+
+    async def _take(self) -> KeyQueue:
+        """Wait for the queue that has waited longest."""
+        ready, circuit = self._ready, self._settling.circuit
+        while True:
+            while ready and ready[0].partition.closed:
+                ready.popleft()
+            if ready and circuit.closed:
+                queue = ready.popleft()
+                queue.state = "busy"
+                return queue
+            waiter = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            await waiter
+
+    def _queue(self, partition: Partition, key: str) -> KeyQueue:
+        queue = partition.queues.get(key)
+        if queue is None:
+            queue = partition.queues[key] = KeyQueue(partition, key)
+        return queue
+
+    def _follow(self, queue: KeyQueue, following: Next | float) -> None:
+        partition = queue.partition
+        if partition.gone or partition.stopped:
+            return
+        if following is Next.SETTLED:
+            queue.records.popleft()
+            queue.attempt = 0
+        elif not isinstance(following, Next) and following > 0:
+            queue.state = "waiting"
+            queue.timer = asyncio.get_running_loop().call_later(following, self._make_ready, queue)
+            return
+        if queue.records or queue.releasing:
+            self._make_ready(queue)
+        else:
+            queue.state = "idle"
+            partition.queues.pop(queue.key, None)
+            partition.away.discard(queue.key)
+
+    def _make_ready(self, queue: KeyQueue) -> None:
+        queue.state = "ready"
+        queue.timer = None
+        self._ready.append(queue)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        while self._idle:
+            self._wake()
+
+    async def _step(self, queue: KeyQueue) -> Next | float:
+        """Settle the first record of a queue, or say when to try again.
+
+        Raises:
+            FencedError: The partition is not ours.
+            ParkLimitError: Too much is parked.
+            ParkingFullError: The parking lot is full.
+            BridgeError: What the process cannot outlive.
+        """
+        if queue.releasing:
+            return await self._release.step(queue)
+        partition, record = queue.partition, queue.records[0]
+        if queue.key in partition.parked and await self._settling.append(partition, record):
+            return Next.SETTLED
+        if partition.suspect == record.offset and not await self._mark(partition, record):
+            return Next.SETTLED
+        ready = self._settling.sorter.sort(record)
+        if isinstance(ready, Skip):
+            partition.settle((record.offset,))  # nothing needs to be written for it at once
+            self._settling.tally.passed_over(record.topic, (ready,))
+            return Next.SETTLED
+        if isinstance(ready, Failure):
+            return await self._unreadable(queue, record, ready)
+        return await self._attempt(queue, ready)
+
+    async def _mark(self, partition: Partition, record: ConsumedRecord) -> bool:
+        """Mark a record that is about to be handled; False when it killed the process too often, and was parked."""
+        attempts = 0
+
+        async def mark() -> None:
+            nonlocal attempts
+            attempts = await self._settling.ledger.mark_attempt(partition.place, partition.epoch, record.offset)
+
+        if not await self._settling.persist(partition, mark):
+            return False  # nor is anything of the partition left to be settled here
+        partition.suspect, partition.attempted = None, record.offset  # once per claim, however often it is tried
+        if attempts > DEATHS_MAX:
+            await self._settling.park(partition, record, DIED, attempts=DEATHS_MAX)
+        return attempts <= DEATHS_MAX
+
+    async def _unreadable(self, queue: KeyQueue, record: ConsumedRecord, failure: Failure) -> Next | float:
+        """Park a record that cannot be decoded, unless the registry may still know its schema."""
+        partition, learner = queue.partition, self._settling.learner
+        partition.away.discard(queue.key)
+        if failure.code == UNKNOWN_SCHEMA_ID:
+            answer = learner.ask(record)
+            if not isinstance(answer, Failure):
+                if learner.away(record):
+                    partition.away.add(queue.key)
+                return answer
+            failure = answer
+        await self._settling.park(partition, record, failure, attempts=1)
+        return Next.SETTLED
+
+    async def _attempt(self, queue: KeyQueue, event: Sorted) -> Next | float:
+        queue.attempt += 1
+        queue.handled = False
+        queue.partition.away.discard(queue.key)
+        try:
+            if self._settling.consumer.transactional:
+                await self._apply_inside(queue, event)
+                return Next.SETTLED
+            await self._apply_outside(queue, event)
+        except (FencedError, ParkingFullError):
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
+            return await self._failed(queue, event, exc)
+        return Next.HANDLED
+
+    async def _apply_inside(self, queue: KeyQueue, event: Sorted) -> None:
+        """Run the handler inside the transaction that settles its record."""
+        settling, partition = self._settling, queue.partition
+        offsets = frozenset((event.record.offset,))
+        async with settling.transaction(partition, offsets, effects=True) as settlement:
+            (verdict,) = await settlement.admit((event.inbox,))
+            if verdict == "conflict":
+                raise PermanentError(ID_CONFLICT)
+            if verdict == "fresh":
+                placed = settling.placed(event, attempt=queue.attempt, connection=settlement.connection)
+                await settling.call(partition, (placed,), settlement)
+                queue.handled = True
+        settling.circuit.passed((queue.name,))
+        settling.park_limit.counter.note(other=1)
+        if verdict == "fresh":
+            settling.tally.applied((event,))
+        else:
+            settling.tally.count(event.record.topic, "duplicate")
+
+    async def _apply_outside(self, queue: KeyQueue, event: Sorted) -> None:
+        """Run the handler, whose effects are idempotent, and leave its record to the next round."""
+        settling, partition = self._settling, queue.partition
+        async with settling.ledger.begin(partition.place, partition.epoch) as settlement:
+            (verdict,) = await settlement.look((event.inbox,))
+        if verdict == "conflict":
+            raise PermanentError(ID_CONFLICT)
+        outgoing: Sequence[Outgoing] = ()
+        if verdict == "fresh":
+            placed = settling.placed(event, attempt=queue.attempt, connection=None)
+            await settling.call(partition, (placed,), None)
+            outgoing = placed.context.outgoing
+            settling.circuit.passed((queue.name,))
+            hit(AFTER_EFFECT)
+        partition.handled.append(Handled(queue, event, verdict == "fresh", outgoing))
+        if not partition.settling:
+            partition.settling = True
+            self._tasks.start(self._settle_rounds(partition))
+
+    async def _failed(self, queue: KeyQueue, event: Sorted, exc: Exception) -> Next | float:
+        if queue.partition.gone:
+            return 0.0  # whoever owns the partition now tries the record again
+        attempt = queue.attempt
+        verdict = await self._settling.on_failure(queue, exc)
+        if isinstance(verdict, Retry):
+            self._settling.tally.retried(event.record, verdict, attempt=attempt)
+            return verdict.delay_s
+        if verdict.failure.code == ID_CONFLICT:
+            self._settling.tally.conflicted(event)
+        await self._settling.park(queue.partition, event.record, verdict.failure, attempts=verdict.attempts)
+        return Next.SETTLED
+
+    async def _settle_rounds(self, partition: Partition) -> None:
+        try:
+            while partition.handled:
+                handled, partition.handled = partition.handled, []
+                await self._settle_round(partition, handled)
+        finally:
+            partition.settling = False
+
+    async def _settle_round(self, partition: Partition, handled: Sequence[Handled]) -> None:
+        """Settle records of one partition together; when one of them is at fault, each by itself."""
+        try:
+            await self._settling.persist(partition, lambda: self._settle(partition, handled))
+        except FencedError as exc:
+            self._settling.stop(partition, exc)
+        except PermanentError as exc:
+            if len(handled) > 1:
+                for each in handled:
+                    await self._settle_round(partition, (each,))
+                return
+            await self._park(partition, handled[0].event, classify(exc))
+        for each in handled:
+            partition.end()
+            self._follow(each.queue, Next.SETTLED)
+        partition.wake.set()
+
+    async def _settle(self, partition: Partition, handled: Sequence[Handled]) -> None:
+        settling = self._settling
+        offsets = frozenset(each.event.record.offset for each in handled)
+        async with settling.transaction(partition, offsets) as settlement:
+            verdicts = await settlement.admit([each.event.inbox for each in handled])
+            for each, verdict in zip(handled, verdicts, strict=True):
+                if verdict == "fresh":
+                    settlement.outgoing += each.outgoing
+        for each, verdict in zip(handled, verdicts, strict=True):
+            if verdict == "conflict":  # of another key, and at the same moment: both were handled
+                settling.tally.conflicted(each.event)
+        applied = [each.event for each in handled if each.applied]
+        settling.tally.applied(applied)
+        if len(applied) < len(handled):
+            settling.tally.count(partition.place.topic, "duplicate", len(handled) - len(applied))
+        settling.park_limit.counter.note(other=len(handled))
+
+    async def _park(self, partition: Partition, event: Sorted, failure: Failure) -> None:
+        try:
+            await self._settling.park(partition, event.record, failure, attempts=1)
+        except STOPS as exc:
+            self._settling.stop(partition, exc)
+
+    async def write_marks(self, partitions: Iterable[Partition]) -> None:
+        """Write the marks that moved without a transaction, over records that nobody wanted."""
+        for partition in list(partitions):
+            if partition.gone or not partition.opened or partition.written == partition.window.mark:
+                continue
+            if not self._settling.circuit.closed:
+                return
+            try:
+                async with self._settling.transaction(partition):
+                    pass
+            except FencedError as exc:
+                self._settling.stop(partition, exc)
+            except TransientError:
+                return  # what settles records finds out the same, and logs it

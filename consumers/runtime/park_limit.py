@@ -1,0 +1,240 @@
+"""Stop a group that parks too much: all its processes, also after a restart, until an operator resumes it.
+
+A bad release must not park a whole topic. A process that ended instead would park as much again after its restart, and
+no scrape would show that it had stopped. Each process counts what it parks; that the limit was exceeded is committed in
+`drx_consumer.park_breaker`, which all processes of the group poll. A partition that is stopped by a full parking lot
+stops alone, and goes on when there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import zip_longest
+
+import structlog
+
+from bridge.errors import BridgeError, TransientError
+from consumers.postgres.pool import Database
+from consumers.runtime import parking
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.partition import Partition, Partitions
+
+log = structlog.get_logger()
+
+# A tenth of the last two hundred: a few bad records park their keys, a bad release is stopped after 21.
+LAST_RECORDS = 200
+PARKED_MAX_PERCENT = 10
+
+# `ages`: for each record parked lately, how many were settled since, the oldest first.
+_STANDING = """
+select coalesce(b.opened_at is not null, false) as open, array(
+  select settled.now - e.group_offset from drx_consumer.parked_event as e
+  where e.grp = $1 and e.class <> 'behind' and e.group_offset between settled.now - $2 and settled.now
+    and e.parked_at > coalesce(b.counted_from, '-infinity')
+  order by e.group_offset
+) as ages
+from (select coalesce(sum(next_offset), 0)::bigint as now from drx_consumer.progress where grp = $1) as settled
+left join drx_consumer.park_breaker as b on b.grp = $1
+"""
+_IS_OPEN = "select exists (select from drx_consumer.park_breaker where grp = $1 and opened_at is not null)"
+_OPEN = """
+insert into drx_consumer.park_breaker as b (grp, opened_at) values ($1, clock_timestamp())
+on conflict (grp) do update set opened_at = coalesce(b.opened_at, excluded.opened_at)
+"""
+
+
+class ParkLimitError(BridgeError):
+    """Too much was parked: the group stops until an operator resumes it."""
+
+    code = "park_breaker_open"
+
+
+class ParkCounter:
+    """Counts how many of the last records were parked; what is appended behind a parked key does not count.
+
+    Attributes:
+        last: How many records are looked at.
+    """
+
+    def __init__(self, *, last: int = LAST_RECORDS, percent: float = PARKED_MAX_PERCENT) -> None:
+        """Allow `percent` % of the `last` records; while there were fewer, as many as of all."""
+        self.last = last
+        self._last: deque[bool] = deque(maxlen=last)
+        self._parked = 0
+        self._reserved = 0
+        self._max = int(last * percent / 100)
+
+    @property
+    def exceeded(self) -> bool:
+        """True when too much was parked."""
+        return self._parked > self._max
+
+    @property
+    def left(self) -> int:
+        """How many more may be parked now."""
+        return max(0, self._max - self._parked - self._reserved)
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Reserve room for one record that is about to be parked, beside others that are.
+
+        Raises:
+            ParkLimitError: There is none.
+        """
+        if not self.left:
+            self.note(parked=1)
+            raise ParkLimitError
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+
+    def seed(self, ages: Sequence[int]) -> None:
+        """Count what was parked before this process: for each how many records were settled since, the oldest first."""
+        for age, following in zip_longest(ages, ages[1:]):
+            self.note(parked=1)
+            self.note(other=age if following is None else max(0, age - following - 1))
+
+    def reset(self) -> None:
+        """Count from nothing."""
+        self._last.clear()
+        self._parked = 0
+
+    def note(self, *, parked: int = 0, other: int = 0) -> None:
+        """Count settled records, those parked last: if in doubt, too many count as parked."""
+        for each in (False,) * other + (True,) * parked:
+            if len(self._last) == self._last.maxlen and self._last[0]:
+                self._parked -= 1
+            self._last.append(each)
+            self._parked += each
+
+
+class ParkLimit:
+    """Stops partitions, and resumes them when the reason is gone; `work` must run for that.
+
+    Attributes:
+        counter: Counts what this process parks, on top of what is known from before it.
+    """
+
+    def __init__(
+        self,
+        counter: ParkCounter,
+        partitions: Partitions,
+        *,
+        database: Database,
+        group: str,
+        metrics: ConsumerMetrics,
+        poll_s: float,
+    ) -> None:
+        """Poll the group's state every `poll_s`."""
+        self.counter = counter
+        self._partitions = partitions
+        self._database = database
+        self._group = group
+        self._gauge = metrics.park_breaker_open.labels(metrics.service)
+        self._poll_s = poll_s
+        self._seeded = False
+        # The limit was exceeded here, and that is not committed yet.
+        self._uncommitted = False
+        self._wake = asyncio.Event()
+        self._set(exceeded=False)
+
+    async def look(self) -> None:
+        """Read the group's state, before a partition is claimed.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_STANDING, self._group, self.counter.last)
+        if not self._seeded:
+            self._seeded = True
+            self.counter.seed(row["ages"])
+        if row["open"]:
+            self._set(exceeded=True)
+
+    def stop(self, partition: Partition, why: BridgeError) -> None:
+        """Settle nothing of a partition any more; too much parked stops all of them, here and in the whole group."""
+        if not isinstance(why, ParkLimitError):
+            self._partitions.stop(partition, why)
+        elif not self._exceeded:
+            log.error("worker.park_breaker", code=why.code, group=self._group)
+            self._stop_all()
+            self._uncommitted = True
+            self._wake.set()
+
+    def stops(self, partition: Partition) -> bool:
+        """Stop a partition that was claimed only now, if nothing is to be settled."""
+        if self._exceeded:
+            self._partitions.stop(partition, ParkLimitError())
+        return self._exceeded
+
+    async def renew(self, partition: Partition) -> None:
+        """Have a stopped partition adopted again, if its reason is gone and nothing of it is in hand.
+
+        A release in hand that was given up here would count as begun and never ended, as if the process had died.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        if not (self._exceeded or partition.active or partition.gone or partition.given_back):
+            await self._partitions.give_back((partition,))
+            self._partitions.renew(partition)
+
+    def standing(self) -> str:
+        """Return `ok`, or why records of some partition wait until an operator acts."""
+        if self._exceeded:
+            return ParkLimitError.code
+        return next((each.stopped for each in self._partitions.all() if each.stopped), "ok")
+
+    async def work(self) -> None:
+        """Commit what happened here, and follow what the group says, until cancelled."""
+        while True:
+            with suppress(TransientError):  # what settles records finds out the same, and logs it
+                await self._follow()
+                await self._resume()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    async def _follow(self) -> None:
+        committing = self._uncommitted
+        async with self._database.transaction() as connection:
+            if committing:
+                await connection.execute(_OPEN, self._group)
+            is_open = bool(await connection.fetchval(_IS_OPEN, self._group))
+        if committing:
+            self._uncommitted = False
+        if is_open and not self._exceeded:
+            self._stop_all()
+        elif self._exceeded and not is_open and not self._uncommitted:
+            log.info("worker.park_breaker_closed", group=self._group)
+            self.counter.reset()
+            self._set(exceeded=False)
+
+    async def _resume(self) -> None:
+        """Have stopped partitions adopted again that may go on."""
+        stopped = [] if self._exceeded else [each for each in self._partitions.open() if each.stopped]
+        full = {partition: partition.full for partition in stopped if partition.full is not None}
+        if full:
+            async with self._database.transaction() as connection:
+                for partition, why in full.items():
+                    if not await parking.has_room(connection, self._group, partition.place, why):
+                        stopped.remove(partition)
+        for partition in stopped:
+            if not partition.draining:  # what is about to be given back is still ours
+                await self.renew(partition)
+
+    def _stop_all(self) -> None:
+        self._set(exceeded=True)
+        for partition in self._partitions.open():
+            self._partitions.stop(partition, ParkLimitError())
+
+    def _set(self, *, exceeded: bool) -> None:
+        self._exceeded = exceeded
+        self._gauge.set(exceeded)

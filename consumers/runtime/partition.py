@@ -1,0 +1,493 @@
+"""What this process holds of its partitions: which records are settled, and where those that are not wait.
+
+A record enters by `take`. It is in the `window` until everything below it is settled, and until it is handled it waits
+in the `backlog` or in the queue of its key. The window's mark is the offset that is committed. A partition that is
+claimed again is another `Partition`: what was in hand of the old one can change nothing any more (`gone`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import structlog
+
+from bridge.errors import BridgeError
+from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.api import BATCH_RECORDS, Outgoing
+from consumers.runtime.ledger import Claim, Ended, Ledger
+from consumers.runtime.metrics import Tally
+from consumers.runtime.parking import ParkingFullError, key_text
+from consumers.runtime.sorting import Sorted
+
+log = structlog.get_logger()
+
+# What is taken in and not settled is bounded per partition and per process.
+WINDOW_RECORDS = 1_024
+WINDOW_BYTES = 32 * 1024 * 1024
+# What is settled above a record that is tried again is kept as an offset and an id, some 4 MB of a partition at most:
+# the other keys go on for so many records.
+SETTLED_RECORDS = 16 * WINDOW_RECORDS
+# Records handled one at a time after a process died: as many as a batch holds. If the record that kills the process
+# lies behind them, deaths repeat; from `DEATHS_MANY` on, all that a window holds are handled so.
+CAREFUL_FIRST = BATCH_RECORDS
+CAREFUL_RECORDS = WINDOW_RECORDS
+DEATHS_MANY = 3
+# Our own objects around key, value and headers, and the headers of a record of the contract, as `sys.getsizeof` counts
+# them.
+OVERHEAD_BYTES = 2_048
+# Without a settled or released record before a partition counts as waiting: a record that fails is tried five times,
+# with pauses of 30 s at most, and ten times at a sink in a brown-out.
+WAITS_S = 300.0
+
+
+class Mark(NamedTuple):
+    """How far a partition is settled.
+
+    Attributes:
+        next_offset: Everything below is settled, and the record just below, if there is one, was seen.
+        last_event_id: Event id of the record just below, or None when it is not known or it has none.
+        above: Offsets at or above the mark among those that were asked about.
+    """
+
+    next_offset: int
+    last_event_id: str | None
+    above: tuple[int, ...]
+
+
+class _Entry(NamedTuple):
+    offset: int
+    event_id: str
+    size: int
+    taken_at: float
+
+
+class Window:
+    """The records of one partition from the mark on, in order; a log may have gaps, so no offset is taken for granted.
+
+    A record leaves when everything below it has left: until then its offset and event id are kept, not its bytes.
+
+    Attributes:
+        mark: The offset below which everything is settled.
+        last_event_id: Event id of the record just below the mark.
+        size: Bytes of the records that are not settled.
+    """
+
+    def __init__(self, mark: int, *, last_event_id: str | None = None, settled: Collection[int] = ()) -> None:
+        """Start at a mark; `settled` are offsets above it that were settled by an owner before."""
+        self.mark = mark
+        self.last_event_id = last_event_id
+        self.size = 0
+        self._settled_before = {offset for offset in settled if offset >= mark}
+        self._entries: deque[_Entry] = deque()
+        self._open: dict[int, _Entry] = {}
+        self._end = mark
+
+    @property
+    def count(self) -> int:
+        """Records taken in that have not left, settled or not."""
+        return len(self._entries)
+
+    @property
+    def unsettled(self) -> int:
+        """Records that are not settled."""
+        return len(self._open)
+
+    def add(self, offset: int, *, size: int, event_id: str, now: float) -> bool:
+        """Take a record in; False when there is nothing to do: taken in before, or settled by an owner before."""
+        if offset < self._end:
+            return False
+        self._end = offset + 1
+        entry = _Entry(offset, event_id, size, now)
+        self._entries.append(entry)
+        if offset in self._settled_before:
+            self._settled_before.discard(offset)
+            self._advance()
+            return False
+        self._open[offset] = entry
+        self.size += size
+        return True
+
+    def preview(self, offsets: Collection[int]) -> Mark:
+        """Return the mark as it will be once `offsets` are settled too; `above` are those of them it does not reach."""
+        next_offset, last_event_id = self.mark, self.last_event_id
+        for entry in self._reach(offsets):
+            next_offset, last_event_id = entry.offset + 1, entry.event_id or None
+        return Mark(next_offset, last_event_id, tuple(sorted(each for each in offsets if each >= next_offset)))
+
+    def settle(self, offsets: Collection[int]) -> None:
+        """Settle records; those that are no more in the window are ignored."""
+        for offset in offsets:
+            entry = self._open.pop(offset, None)
+            if entry is not None:
+                self.size -= entry.size
+        self._advance()
+
+    def oldest_age_s(self, now: float) -> float:
+        """Age of the oldest record that is not settled; 0 when there is none."""
+        for entry in self._open.values():
+            return now - entry.taken_at
+        return 0.0
+
+    def _reach(self, offsets: Collection[int]) -> Iterator[_Entry]:
+        waiting = self._open
+        for entry in self._entries:
+            if entry.offset in waiting and entry.offset not in offsets:
+                return
+            yield entry
+
+    def _advance(self) -> None:
+        entries, waiting = self._entries, self._open
+        while entries and entries[0].offset not in waiting:
+            entry = entries.popleft()
+            self.mark, self.last_event_id = entry.offset + 1, entry.event_id or None
+
+
+class KeyQueue:
+    """The records of one key that are handled one by one, oldest first; one of them is in hand at a time.
+
+    Attributes:
+        key: In text form.
+        attempt: Attempts made at the first record.
+        handled: The handler of the last attempt has returned, so what failed afterwards is not the record's fault.
+        releasing: True while the parked records of the key go first.
+        marked: It is committed that the release began.
+        state: `ready` to be taken by a worker, `busy` in its hands, `waiting` for another attempt, or `idle`.
+    """
+
+    __slots__ = ("attempt", "handled", "key", "marked", "partition", "records", "releasing", "state", "timer")
+
+    def __init__(self, partition: Partition, key: str) -> None:
+        self.partition = partition
+        self.key = key
+        self.records: deque[ConsumedRecord] = deque()
+        self.attempt = 0
+        self.handled = False
+        self.releasing = False
+        self.marked = False
+        self.state: Literal["idle", "ready", "busy", "waiting"] = "idle"
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> tuple[Place, str]:
+        """What the circuit knows the key by."""
+        return self.partition.place, self.key
+
+
+class Handled(NamedTuple):
+    """The first record of a queue, whose handler has returned outside of a transaction: it is still to be settled."""
+
+    queue: KeyQueue
+    event: Sorted
+    applied: bool
+    outgoing: Sequence[Outgoing]
+
+
+class Partition:
+    """A partition as it was claimed.
+
+    Attributes:
+        parked: Keys set aside, in text form.
+        backlog: Records that no batch and no key queue has taken yet.
+        queues: Keys handled one by one; what follows of them waits there.
+        releases: Keys, in text form, whose release was requested.
+        away: Keys that wait for a registry that does not answer.
+        calls: Handlers that run.
+        handled: Records whose handler has returned, for the next round of settling; `settling` while a round is on.
+        careful_left: Records still to be handled one at a time, because processes died.
+        suspect: Offset of the record that is marked before it is handled, in case it kills the process.
+        attempted: Offset of the one that was marked last.
+        direct: Records go to their key queues as they come; the backlog is empty.
+        written: The mark as it is in the ledger.
+        active: Batches and records in hand; `idle` is set while there are none.
+        activity: Counts whatever is tried, settled or released.
+        moved_at: When a record was last settled or released, or the first taken into an empty window.
+        given_back: The claim was given back in the ledger, or is about to be.
+        stopped: Why nothing of it is settled any more; empty while things go on.
+        full: The limit that stopped it, if it was one of the parked.
+        gone: Nothing of it counts any more.
+    """
+
+    def __init__(self, place: Place, claim: Claim) -> None:
+        self.place = place
+        self.claim = claim
+        self.epoch = claim.epoch
+        self.parked = set(claim.parked)
+        self.window = Window(claim.next_offset or 0)
+        self.opened = False
+        self.backlog: deque[ConsumedRecord] = deque()
+        self.queues: dict[str, KeyQueue] = {}
+        self.releases: set[str] = set()
+        self.away: set[str] = set()
+        self.calls: set[asyncio.Task[Any]] = set()
+        self.handled: list[Handled] = []
+        self.settling = False
+        self.driver: asyncio.Task[None] | None = None
+        self.wake = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.active = 0
+        self.activity = 0
+        self.moved_at = 0.0
+        self.draining = self.given_back = self.gone = self.direct = False
+        self.stopped = ""
+        self.full: ParkingFullError | None = None
+        died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
+        self.careful_left = CAREFUL_FIRST if claim.deaths else 0
+        if claim.deaths >= DEATHS_MANY or (died_on_one and claim.attempts > 0):
+            self.careful_left = CAREFUL_RECORDS
+        self.suspect: int | None = None
+        self.attempted: int | None = None
+        self.written = 0
+
+    @property
+    def closed(self) -> bool:
+        """True when no record may be started any more."""
+        return self.draining or self.gone or bool(self.stopped)
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing can be settled for long, for a reason of its own."""
+        return bool(self.stopped or self.away)
+
+    def name(self, record: ConsumedRecord) -> tuple[Place, str]:
+        """Return what the circuit knows the key of a record by."""
+        return self.place, key_text(record)
+
+    def open(self, offset: int) -> None:
+        """Expect records from `offset` on."""
+        known = offset == self.claim.next_offset
+        self.window = Window(
+            offset, last_event_id=self.claim.last_event_id if known else None, settled=self.claim.settled
+        )
+        self.written = offset
+        self.opened = True
+
+    def take(self, record: ConsumedRecord, *, now: float) -> bool:
+        """Take a record into the window; False when it was settled before."""
+        if not self.window.unsettled:
+            self.moved_at = now
+        size = OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
+        for _, content in record.headers:  # of another producer they may be of any size
+            size += len(content)
+        return self.window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now)
+
+    def begin(self) -> None:
+        """Note that a batch or a record is in hand."""
+        self.active += 1
+        self.activity += 1
+        self.idle.clear()
+
+    def end(self) -> None:
+        """Undo one `begin`."""
+        self.active -= 1
+        self.activity += 1
+        if not self.active:
+            self.idle.set()
+
+    def settle(self, offsets: Collection[int], *, mark: Mark | None = None) -> None:
+        """Settle records in the window; `mark` is what was written of it with them."""
+        if self.gone:
+            return
+        self.window.settle(offsets)
+        if offsets:
+            self.moved()
+        if mark is not None:
+            self.written = max(self.written, mark.next_offset)
+
+    def moved(self) -> None:
+        """Note that a record was settled or released."""
+        self.activity += 1
+        self.moved_at = asyncio.get_running_loop().time()
+
+    def waits(self, now: float) -> bool:
+        """Whether records are in hand, and none was settled or released for `WAITS_S` although nothing halts them."""
+        in_hand = self.window.unsettled or any(queue.releasing for queue in self.queues.values())
+        return bool(in_hand) and not self.halted and now - self.moved_at > WAITS_S
+
+    async def woken(self) -> None:
+        """Wait until something has changed: a record came or was settled, or the partition is closed."""
+        self.wake.clear()
+        await self.wake.wait()
+
+    def ended(self) -> Ended:
+        """Return what to undo in the ledger when this claim ends in order."""
+        marked = [queue.key for queue in self.queues.values() if queue.marked]
+        return Ended(self.place, self.epoch, self.attempted, marked)
+
+    def stop(self, why: BridgeError) -> None:
+        """Settle nothing any more, and keep no record: all are read again once the partition is adopted anew."""
+        self.stopped = why.code
+        self.full = why if isinstance(why, ParkingFullError) else None
+        self.backlog.clear()
+        for queue in self.queues.values():
+            queue.records.clear()
+
+    def close(self) -> None:
+        """Let go of everything: nothing of it counts any more."""
+        self.gone = True
+        for call in self.calls:
+            call.cancel()
+        for queue in self.queues.values():
+            if queue.timer is not None:
+                queue.timer.cancel()
+        self.backlog.clear()
+        self.wake.set()
+        if self.driver is not None:
+            self.driver.cancel()
+
+
+class Partitions:
+    """The partitions of this member: claimed, drained, given back, forgotten."""
+
+    def __init__(self, ledger: Ledger, *, group: str, tally: Tally) -> None:
+        self._ledger = ledger
+        self._group = group
+        self._tally = tally
+        self._held: dict[Place, Partition] = {}
+        self._fenced: set[Place] = set()
+        # Claims of this process that were not given back, by a number of each: claimed again, they are no deaths.
+        self._claims: dict[Place, int] = {}
+        self._numbers = itertools.count()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    def __getitem__(self, place: Place) -> Partition:
+        return self._held[place]
+
+    def find(self, place: Place) -> Partition | None:
+        """Return what is held of a place."""
+        return self._held.get(place)
+
+    def all(self) -> list[Partition]:
+        """Return every partition."""
+        return list(self._held.values())
+
+    def open(self) -> list[Partition]:
+        """Return the partitions whose records are expected."""
+        return [partition for partition in self._held.values() if partition.opened and not partition.gone]
+
+    def room(self, place: Place) -> bool:
+        """Whether more of a place may be taken in now."""
+        partition = self._held.get(place)
+        if partition is None or partition.window.unsettled >= WINDOW_RECORDS:
+            return False
+        if partition.window.count >= SETTLED_RECORDS:
+            return False
+        return sum(each.window.size for each in self._held.values() if not each.stopped) < WINDOW_BYTES
+
+    def mark(self, place: Place) -> int | None:
+        """Return the offset below which everything of a place is settled; None before its records are expected."""
+        partition = self._held.get(place)
+        return partition.window.mark if partition is not None and partition.opened else None
+
+    async def adopt(self, place: Place) -> Partition:
+        """Claim a partition; what was held of it counts for nothing.
+
+        Raises:
+            TransientError: The database is away, or the owner before us is in the middle of a transaction.
+        """
+        again = place in self._claims
+        self._claims[place] = next(self._numbers)
+        claim = await self._ledger.claim(place, again=again)
+        self.forget((place,))
+        partition = self._held[place] = Partition(place, claim)
+        self._none_left.clear()
+        return partition
+
+    async def give_back(self, partitions: Collection[Partition]) -> None:
+        """End the claims in order: a claim that was not given back means that its owner died.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        # The marks of a partition are taken back once, even if two ask at the same time.
+        ending = [each for each in partitions if not each.given_back]
+        if not ending:
+            return
+        claims = {each.place: self._claims.get(each.place) for each in ending}
+        for each in ending:
+            each.given_back = True
+        try:
+            await self._ledger.give_back([each.ended() for each in ending])
+        except BaseException:
+            for each in ending:
+                each.given_back = False
+            raise
+        for place, number in claims.items():
+            if self._claims.get(place) == number:  # else it was claimed again
+                self._claims.pop(place, None)
+
+    def forget(self, places: Collection[Place]) -> None:
+        """Drop all that is known of these."""
+        for place in places:
+            self._fenced.discard(place)
+            partition = self._held.pop(place, None)
+            if partition is not None:
+                partition.close()
+        if not self._held:
+            self._none_left.set()
+
+    def close(self) -> None:
+        """Settle nothing any more; the marks stay known until their places are forgotten."""
+        for partition in self._held.values():
+            partition.close()
+
+    async def forgotten(self, stop: asyncio.Event) -> None:
+        """Wait, after `stop`, until the reader has drained, committed and forgotten all."""
+        await stop.wait()
+        await self._none_left.wait()
+
+    def is_fenced(self, place: Place) -> bool:
+        """Whether a transaction found that the place was claimed since."""
+        return place in self._fenced
+
+    def fence(self, partition: Partition) -> None:
+        """Let go of a partition that another claimed, or that stands elsewhere than we thought: it is adopted again."""
+        self._tally.fenced()
+        if partition.gone:
+            return
+        place = partition.place
+        log.warning("worker.fenced", group=self._group, topic=place.topic, partition=place.partition)
+        self.renew(partition)
+
+    def renew(self, partition: Partition) -> None:
+        """Let go of a partition, which is to be adopted again."""
+        partition.close()
+        if self._held.get(partition.place) is partition:
+            self._fenced.add(partition.place)
+
+    def stop(self, partition: Partition, why: BridgeError) -> None:
+        """Settle nothing of a partition any more: an operator must look."""
+        if partition.stopped:
+            return
+        partition.stop(why)
+        place = {"topic": partition.place.topic, "partition": partition.place.partition}
+        log.error("worker.partition_stopped", group=self._group, code=why.code, **place)
+
+    def wake(self) -> None:
+        """Let the driver of each look again."""
+        for partition in self._held.values():
+            partition.wake.set()
+
+    async def drain(self, places: Iterable[Place], *, timeout_s: float) -> list[Partition]:
+        """Start no new record of these; return those whose records in hand are settled, and give up the others."""
+        partitions = [self._held[place] for place in places if place in self._held]
+        for partition in partitions:
+            partition.draining = True
+            partition.wake.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                for partition in partitions:
+                    if not partition.gone:
+                        await partition.idle.wait()
+        except TimeoutError:
+            for partition in partitions:
+                if partition.active and not partition.gone:
+                    place = {"topic": partition.place.topic, "partition": partition.place.partition}
+                    log.warning("worker.given_up", group=self._group, **place)
+                    partition.close()
+        return [partition for partition in partitions if not partition.gone]

@@ -1,0 +1,314 @@
+"""Settle the records of this member's partitions: what the subscriber offers is applied, skipped, retried or parked.
+
+A record goes this way:
+
+1. `Processor.offer` takes it into the window of its partition. One that was settled before ends there.
+2. With `Lanes`, one that its header shows to be unwanted is settled at once, and any other goes to the queue of its key
+   (`key_queues`). With `Batches` it waits in the backlog for the next batch (`batches`); what fails there goes to the
+   queue of its key as well.
+3. It is decoded (`sorting`), and the handler runs (`settling`). `Settling.on_failure` decides on a retry or on parking.
+4. `Settling.transaction` writes effects and mark, and settles the record in the window. Then the
+   subscriber commits the mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+
+from bridge.errors import TransientError
+from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.pool import Database
+from consumers.runtime import parking
+from consumers.runtime.batches import BatchDriver
+from consumers.runtime.circuit import Circuit
+from consumers.runtime.failure import Spread
+from consumers.runtime.key_queues import MARK_S, KeyQueues
+from consumers.runtime.ledger import Ledger
+from consumers.runtime.metrics import ConsumerMetrics, Tally
+from consumers.runtime.outbox import Outbox, Producer
+from consumers.runtime.park_limit import ParkCounter, ParkLimit
+from consumers.runtime.parking import ParkingFullError
+from consumers.runtime.partition import Partition, Partitions
+from consumers.runtime.release import Release
+from consumers.runtime.settling import STOPS, Settling
+from consumers.runtime.sorting import Decoder, Learner, Sorter
+from consumers.runtime.subscriber import Adoption
+from consumers.runtime.tasks import Tasks
+
+log = structlog.get_logger()
+
+# How soon an operator sees that a release has begun.
+RELEASE_POLL_S = 1.0
+# Beside batches, so many keys are handled one by one at a time; with the batches in hand (3) they fit a pool of 8.
+RETRY_WORKERS = 4
+# For giving claims back, and for the marks of what was skipped; a row is written in milliseconds.
+GIVE_BACK_S = 1.0
+# For what is cancelled at the end to let go of its connections.
+END_S = 10.0
+OBSERVE_S = 1.0
+# Counting what is parked is a query; alarms on it look back minutes.
+PARKED_EVERY = 15
+
+
+class Processor:
+    """Implements `subscriber.Settles` for one consumer; a worker of its process."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Consumer,
+        database: Database,
+        ledger: Ledger,
+        decoder: Decoder,
+        metrics: ConsumerMetrics,
+        resource: Any = None,
+        producer: Producer | None = None,
+        park_counter: ParkCounter | None = None,
+        learner: Learner | None = None,
+        spread: Spread = random.uniform,
+        release_poll_s: float = RELEASE_POLL_S,
+    ) -> None:
+        """Compose the parts.
+
+        `producer` writes what handlers publish; without one that stays in the outbox. `spread` draws delays. Requests
+        of operators are looked for every `release_poll_s`.
+        """
+        self._consumer = consumer
+        self._database = database
+        self._metrics = metrics
+        self._release_poll_s = release_poll_s
+        self._tasks = Tasks()
+        group = consumer.group
+        tally = Tally(metrics, group=group, topics=consumer.topics)
+        self._partitions = Partitions(ledger, group=group, tally=tally)
+        self._circuit = Circuit(
+            partial(_ping, consumer, ledger, resource),
+            pings_sink=consumer.ping is not None or consumer.transactional,
+            metrics=metrics,
+            spread=spread,
+        )
+        self._park_limit = ParkLimit(
+            park_counter or ParkCounter(),
+            self._partitions,
+            database=database,
+            group=group,
+            metrics=metrics,
+            poll_s=release_poll_s,
+        )
+        self._settling = Settling(
+            consumer=consumer,
+            ledger=ledger,
+            sorter=Sorter(consumer, decoder),
+            learner=learner or Learner(decoder),
+            circuit=self._circuit,
+            tally=tally,
+            partitions=self._partitions,
+            park_limit=self._park_limit,
+            spread=spread,
+            resource=resource,
+        )
+        self._release = Release(self._settling, database=database)
+        self._key_queues = KeyQueues(self._settling, release=self._release, tasks=self._tasks)
+        self._batches: BatchDriver | None = None
+        if isinstance(consumer.mode, Batches):
+            self._batches = BatchDriver(self._settling, key_queues=self._key_queues, mode=consumer.mode)
+        self._outbox: Outbox | None = None
+        if producer is not None:
+            self._outbox = Outbox(
+                database=database, producer=producer, group=group, metrics=metrics, published=ledger.published
+            )
+        self._circuit.listen(self._partitions.wake)
+
+    async def adopt(self, place: Place, generation: int) -> Adoption:
+        """Claim a partition; what was held of it counts for nothing.
+
+        Raises:
+            TransientError: Not now.
+        """
+        del generation  # the reader's: it asks again when it has moved
+        await self._park_limit.look()
+        partition = await self._partitions.adopt(place)
+        await self._release.note_due(partition)
+        return Adoption(partition.claim.next_offset, partition.claim.last_event_id)
+
+    def start(self, place: Place, offset: int) -> None:
+        """Expect records from `offset` on."""
+        partition = self._partitions[place]
+        partition.open(offset)
+        if self._park_limit.stops(partition):
+            return
+        if partition.careful_left:
+            log.warning("worker.careful", topic=place.topic, partition=place.partition, group=self._consumer.group)
+        self._key_queues.release_due(partition)
+        partition.direct = self._batches is None and not partition.careful_left
+        if not partition.direct:
+            partition.driver = self._tasks.start(self._drive(partition))
+
+    def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
+        """Take records in; what was settled by an owner before, and what nobody wants, is settled at once."""
+        partition = self._partitions.find(place)
+        if partition is None or partition.closed:
+            return
+        settling = self._settling
+        now, stale = asyncio.get_running_loop().time(), 0
+        for record in records:
+            if not partition.take(record, now=now):
+                stale += 1
+            elif not partition.direct:
+                partition.backlog.append(record)
+            elif (skip := settling.sorter.skips(record)) is not None:
+                partition.settle((record.offset,))
+                settling.tally.passed_over(place.topic, (skip,))
+            else:
+                self._key_queues.put(partition, record)
+        if stale:
+            settling.tally.count(place.topic, "stale", stale)
+        partition.wake.set()
+
+    def room(self, place: Place) -> bool:
+        """Whether more may be offered now."""
+        return self._partitions.room(place)
+
+    def halted(self, place: Place) -> bool:
+        """Whether nothing of a partition can be settled for long."""
+        partition = self._partitions.find(place)
+        return partition is not None and (partition.halted or not self._circuit.closed)
+
+    def standing(self) -> str:
+        """Return `ok`, or why records of some partition wait until an operator acts."""
+        return self._park_limit.standing()
+
+    def waiting(self) -> str:
+        """Return `ok`, or `degraded` while nothing of a partition could be settled or released for long."""
+        now = asyncio.get_running_loop().time()
+        waits = self._circuit.closed and any(partition.waits(now) for partition in self._partitions.open())
+        return "degraded" if waits else "ok"
+
+    def activity(self) -> int:
+        """Return a number that moves whenever something is tried, settled or released."""
+        return sum(partition.activity for partition in self._partitions.all())
+
+    def fenced(self, place: Place) -> bool:
+        """Whether a transaction found that the partition was claimed since; to be forgotten and adopted again."""
+        return self._partitions.is_fenced(place)
+
+    def mark(self, place: Place) -> int | None:
+        """Return the offset below which everything is settled."""
+        return self._partitions.mark(place)
+
+    async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
+        """Start no new record of these; return when those in hand are settled, or given up at the end of the time."""
+        drained = await self._partitions.drain(places, timeout_s=timeout_s)
+        # If this fails, the next owner skips some records again, and takes the end of this claim for a death.
+        with contextlib.suppress(TimeoutError, TransientError):
+            async with asyncio.timeout(GIVE_BACK_S):
+                await self._key_queues.write_marks(drained)
+                await self._partitions.give_back(drained)
+
+    def forget(self, places: Collection[Place]) -> None:
+        """Drop all that is known of these."""
+        self._partitions.forget(places)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Settle what is offered; after `stop` until every partition is forgotten.
+
+        Raises:
+            UnknownTypeError: The consumer fails for a type that this release does not know.
+        """
+        mode = self._consumer.mode
+        for _ in range(mode.count if isinstance(mode, Lanes) else RETRY_WORKERS):
+            self._tasks.start(self._key_queues.work())
+        self._tasks.start(self._circuit.work())
+        self._tasks.start(self._park_limit.work())
+        if self._outbox is not None:
+            self._tasks.start(self._outbox.work(self._partitions))
+        self._tasks.start(self._write_marks())
+        self._tasks.start(self._find_releases())
+        self._tasks.start(self._observe())
+        failed = asyncio.create_task(self._tasks.failed())
+        ending = asyncio.create_task(self._partitions.forgotten(stop))
+        try:
+            await asyncio.wait((failed, ending), return_when=asyncio.FIRST_COMPLETED)
+            self._tasks.check()
+        finally:
+            failed.cancel()
+            ending.cancel()
+            self._partitions.close()
+            await self._settling.learner.end()
+            await self._tasks.end(END_S)
+
+    async def _drive(self, partition: Partition) -> None:
+        """Carry the records of a partition on: one at a time after deaths, then in batches or by their keys."""
+        try:
+            await self._key_queues.drive_carefully(partition)
+            if self._batches is not None:
+                await self._batches.drive(partition)
+            else:
+                while partition.backlog:
+                    self._key_queues.put(partition, partition.backlog.popleft())
+                partition.direct = True
+        except STOPS as exc:
+            self._settling.stop(partition, exc)
+
+    async def _write_marks(self) -> None:
+        while True:
+            await asyncio.sleep(MARK_S)
+            await self._key_queues.write_marks(self._partitions.open())
+
+    async def _find_releases(self) -> None:
+        while True:
+            await asyncio.sleep(self._release_poll_s)
+            with contextlib.suppress(TransientError):  # what settles records finds out the same, and logs it
+                for partition, key in await self._release.requested(self._partitions.open()):
+                    await self._begin_release(partition, key)
+
+    async def _begin_release(self, partition: Partition, key: str) -> None:
+        if partition.stopped:  # it may be this key that leaves no room
+            await self._park_limit.renew(partition)
+        elif self._batches is None:
+            self._key_queues.release(partition, key)
+        else:
+            partition.releases.add(key)
+            partition.wake.set()
+
+    async def _observe(self) -> None:
+        """Report once in a while what is in flight and what is parked."""
+        metrics, service = self._metrics, self._metrics.service
+        for looks in itertools.count():
+            if looks % PARKED_EVERY == 0:
+                await self._count_parked()
+            now = asyncio.get_running_loop().time()
+            held = self._partitions.open()
+            full = sum(partition.stopped == ParkingFullError.code for partition in held)
+            metrics.parking_full_partitions.labels(service).set(full)
+            windows = [partition.window for partition in held]
+            metrics.inflight_records.labels(service).set(sum(window.unsettled for window in windows))
+            oldest_s = max((window.oldest_age_s(now) for window in windows), default=0.0)
+            metrics.oldest_inflight_age.labels(service).set(oldest_s)
+            await asyncio.sleep(OBSERVE_S)
+
+    async def _count_parked(self) -> None:
+        try:
+            census = await parking.census(self._database, self._consumer.group)
+        except TransientError:
+            return  # the last figures stand; what settles records logs that the database is away
+        metrics, service = self._metrics, self._metrics.service
+        metrics.parked_keys.labels(service).set(census.keys)
+        metrics.parked_events.labels(service).set(census.events)
+        metrics.parked_oldest_age.labels(service).set(census.oldest_age_s)
+
+
+async def _ping(consumer: Consumer, ledger: Ledger, resource: Any) -> None:
+    """Ask what records are settled in, and what handlers write to, whether they work."""
+    await ledger.ping()
+    if consumer.ping is not None:
+        await consumer.ping(resource)

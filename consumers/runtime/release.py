@@ -1,0 +1,212 @@
+"""Release parked keys: their records go on in order, inside the owner's own loop, then the key is live again.
+
+An operator's request is a mark on the row of the key (`drx_consumer.parked_key`). The owner of the partition finds it,
+puts the key into a queue of its own and applies one parked record to a transaction, which locks the row of the key as
+parking and appending do. A release that begins is marked too, so that a record which kills the process is found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID
+from bridge.errors import DecodeError, PermanentError
+from bridge.runtime.failpoints import WHILE_RELEASING, hit
+from consumers.api import Outgoing
+from consumers.postgres.pool import Database
+from consumers.runtime import parking
+from consumers.runtime.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Park, Retry
+from consumers.runtime.ledger import FencedError, Settlement, mark_release
+from consumers.runtime.parking import ParkedEvent
+from consumers.runtime.partition import KeyQueue, Partition
+from consumers.runtime.settling import Settling
+from consumers.runtime.sorting import Skip, Sorted
+
+
+class Requested(NamedTuple):
+    """A key, in text form, whose release an operator has asked for."""
+
+    partition: Partition
+    key: str
+
+
+class Release:
+    """Finds requests for releases, and takes the steps of a queue that releases its key."""
+
+    def __init__(self, settling: Settling, *, database: Database) -> None:
+        self._settling = settling
+        self._database = database
+
+    async def requested(self, partitions: Collection[Partition]) -> list[Requested]:
+        """Return the parked keys to be released; note on the way which keys an operator has parked.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        group = self._settling.consumer.group
+        places = {each.place: each for each in partitions if not each.draining}
+        if not places:
+            return []
+        for place, key in await parking.by_hand(self._database, group, places.keys()):
+            places[place].parked.add(key)
+        places = {place: each for place, each in places.items() if each.parked}
+        rows = await parking.requested(self._database, group, places.keys())
+        return [Requested(places[place], key) for place, key in rows if key in places[place].parked]
+
+    async def note_due(self, partition: Partition) -> None:
+        """Note what to release before the first record: in a full lot one more would stop the partition again.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        if partition.parked:
+            rows = await parking.requested(self._database, self._settling.consumer.group, [partition.place])
+            partition.releases.update(key for _, key in rows)
+
+    async def step(self, queue: KeyQueue) -> float:
+        """Release the first parked record of a queue's key; return after how many seconds the queue goes on.
+
+        Raises:
+            FencedError: The partition is not ours.
+        """
+        if not queue.marked and not await self._mark(queue):
+            return 0.0
+        queue.attempt += 1
+        queue.handled = False
+        try:
+            if self._settling.consumer.transactional:
+                live = await self._inside(queue)
+            else:
+                live = await self._outside(queue)
+        except FencedError:
+            raise
+        except _NotLearnedYetError as exc:
+            queue.attempt -= 1
+            return exc.delay_s
+        except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
+            return await self._failed(queue, exc)
+        queue.attempt = 0
+        queue.partition.moved()
+        if live:
+            queue.partition.parked.discard(queue.key)
+            queue.releasing = queue.marked = False
+        return 0.0
+
+    async def _mark(self, queue: KeyQueue) -> bool:
+        """Mark a release that begins; False when processes died of it too often, or the request was withdrawn.
+
+        Once per claim: a record that kills is the first of its key after each death but the first.
+        """
+        began: int | None = None
+        partition = queue.partition
+
+        async def mark() -> None:
+            nonlocal began
+            async with self._settling.transaction(partition) as settlement:
+                began = await mark_release(settlement.connection, settlement.group, partition.place, queue.key)
+
+        if not await self._settling.persist(partition, mark):
+            return False
+        queue.marked = queue.releasing = began is not None
+        if began is not None and began > DEATHS_MAX:
+            await self._end(queue, Park(DIED, DEATHS_MAX))
+        return queue.releasing
+
+    async def _inside(self, queue: KeyQueue) -> bool:
+        """Release one record in one transaction with its effects; True when the key is live again."""
+        async with self._settling.transaction(queue.partition) as settlement:
+            waiting = await parking.head(settlement, queue.key)
+            if waiting is None:
+                return True
+            event = self._sorted(waiting)
+            if event is not None:
+                (verdict,) = await settlement.admit((event.inbox,))
+                if verdict == "conflict":
+                    raise PermanentError(ID_CONFLICT)
+                if verdict == "fresh":
+                    await self._call(queue, event, settlement)
+            live = await parking.release(settlement, waiting)
+            hit(WHILE_RELEASING)
+        return live
+
+    async def _outside(self, queue: KeyQueue) -> bool:
+        """Call the handler between two transactions: its effects are idempotent, and its time is not theirs."""
+        async with self._settling.transaction(queue.partition) as settlement:
+            waiting = await parking.head(settlement, queue.key)
+            if waiting is None:
+                return True
+            event = self._sorted(waiting)
+            (verdict,) = await settlement.look([event.inbox]) if event is not None else ("duplicate",)
+        if verdict == "conflict":
+            raise PermanentError(ID_CONFLICT)
+        outgoing: Sequence[Outgoing] = ()
+        if event is not None and verdict == "fresh":
+            outgoing = await self._call(queue, event, None)
+        async with self._settling.transaction(queue.partition) as settlement:
+            now = await parking.head(settlement, queue.key)
+            if now is None:
+                return True
+            if now.record.offset != waiting.record.offset:
+                return False
+            if event is not None and await settlement.admit((event.inbox,)) == ["fresh"]:
+                settlement.outgoing += outgoing
+            live = await parking.release(settlement, now)
+            hit(WHILE_RELEASING)
+        return live
+
+    def _sorted(self, waiting: ParkedEvent) -> Sorted | None:
+        ready = self._settling.sorter.sort(waiting.record)
+        if isinstance(ready, Failure):
+            if ready.code == UNKNOWN_SCHEMA_ID:
+                answer = self._settling.learner.ask(waiting.record)
+                if not isinstance(answer, Failure):
+                    raise _NotLearnedYetError(answer)
+            raise DecodeError(ready.code)
+        if isinstance(ready, Skip):
+            self._settling.tally.passed_over(waiting.record.topic, (ready,))
+            return None
+        return ready
+
+    async def _call(self, queue: KeyQueue, event: Sorted, settlement: Settlement | None) -> Sequence[Outgoing]:
+        """Run the handler and return what it publishes, which goes along with the `settlement` if there is one."""
+        connection = None if settlement is None else settlement.connection
+        placed = self._settling.placed(event, attempt=queue.attempt, connection=connection)
+        await self._settling.call(queue.partition, (placed,), settlement)
+        queue.handled = True
+        self._settling.circuit.passed((queue.name,))
+        self._settling.tally.applied((event,))
+        return placed.context.outgoing
+
+    async def _failed(self, queue: KeyQueue, exc: Exception) -> float:
+        verdict = await self._settling.on_failure(queue, exc)
+        if isinstance(verdict, Retry):
+            if verdict.failure.cls != "systemic":
+                self._settling.tally.count(queue.partition.place.topic, "retry")
+            return verdict.delay_s
+        await self._end(queue, verdict)
+        return 0.0
+
+    async def _end(self, queue: KeyQueue, verdict: Park) -> None:
+        """Leave the key parked, with the reason it has now."""
+        failure = verdict.failure
+
+        async def refuse() -> None:
+            async with self._settling.transaction(queue.partition) as settlement:
+                waiting = await parking.head(settlement, queue.key)
+                if waiting is not None:
+                    await parking.park_again(
+                        settlement, waiting, cls=failure.cls, code=failure.code, attempts=verdict.attempts
+                    )
+
+        await self._settling.persist(queue.partition, refuse)
+        queue.attempt = 0
+        queue.releasing = queue.marked = False
+
+
+class _NotLearnedYetError(Exception):
+    """The schema of the record is being asked for."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__()
+        self.delay_s = delay_s

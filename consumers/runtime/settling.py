@@ -1,0 +1,294 @@
+"""The steps that settling a record one by one, in batches and from the parking lot have in common.
+
+`call` runs the handler, `on_failure` is the one place that decides what becomes of a record that failed, and
+`transaction` writes the result: effects, mark, parked records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import structlog
+
+from bridge.errors import BridgeError, ConfigError, TransientError
+from bridge.kafka.transport import ConsumedRecord
+from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, WHILE_PARKING, hit
+from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Placed
+from consumers.postgres.errors import NoConnectionError
+from consumers.runtime import parking
+from consumers.runtime.circuit import Circuit
+from consumers.runtime.failure import (
+    ATTEMPTS_MAX,
+    BLAMELESS_S,
+    SYSTEMIC_MAX_S,
+    TIMEOUT,
+    Failure,
+    Park,
+    Retry,
+    Spread,
+    Verdict,
+    classify,
+    delay_s,
+)
+from consumers.runtime.ledger import FencedError, Ledger, Settlement
+from consumers.runtime.metrics import Tally
+from consumers.runtime.park_limit import ParkLimit, ParkLimitError
+from consumers.runtime.parking import ParkingFullError, key_text
+from consumers.runtime.partition import KeyQueue, Partition, Partitions
+from consumers.runtime.sorting import Learner, Sorted, Sorter
+
+log = structlog.get_logger()
+
+# For a cancelled handler to close its connections.
+GRACE_S = 5.0
+
+STOPS = (FencedError, ParkLimitError, ParkingFullError)
+"""After these nothing of the partition is settled any more; see `Settling.stop`."""
+
+
+class HandlerTimeoutError(TransientError):
+    """The handler took too long."""
+
+    def __init__(self) -> None:
+        super().__init__(TIMEOUT, systemic=True)
+
+
+class GivenUpError(TransientError):
+    """The partition was taken while the handler ran."""
+
+    def __init__(self) -> None:
+        super().__init__("given_up")
+
+
+class _LiveError(Exception):
+    """The key is parked no more: an operator has dropped or released it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """What it takes to settle a record.
+
+    Attributes:
+        spread: Draws delays; `random.uniform` but in tests.
+        resource: What `Consumer.around` yielded.
+    """
+
+    consumer: Consumer
+    ledger: Ledger
+    sorter: Sorter
+    learner: Learner
+    circuit: Circuit
+    tally: Tally
+    partitions: Partitions
+    park_limit: ParkLimit
+    spread: Spread = random.uniform
+    resource: Any = None
+
+    def placed(self, event: Sorted, *, attempt: int, connection: Any) -> Placed:
+        """Return what a handler is given."""
+        topic, partition, offset = event.record[:3]
+        context = Context(
+            self.consumer.group,
+            topic,
+            partition,
+            offset,
+            event.ordinal,
+            attempt,
+            connection,
+            self.resource,
+            event.traceparent,
+            event.origin,
+        )
+        return Placed(event.event, context)
+
+    async def call(self, partition: Partition, placed: Sequence[Placed], settlement: Settlement | None) -> None:
+        """Run the handler within its time-out; what it publishes is written by the `settlement`, if there is one.
+
+        Raises:
+            HandlerTimeoutError: It was not done in time; it may go on if it does not let itself be cancelled.
+            GivenUpError: It was cancelled with its partition.
+            LookupError: It published to a topic that the consumer does not name: a bug.
+        """
+        handle = self.consumer.handle
+        if handle is None:
+            message = f"consumer {self.consumer.name!r} has no handler"
+            raise ConfigError(message)
+        if isinstance(self.consumer.mode, Lanes):
+            (one,) = placed
+            call = cast("EventHandler", handle)(one.event, one.context)
+        else:
+            call = cast("BatchHandler", handle)(placed, None if settlement is None else settlement.connection)
+        await _bounded(partition, _ended(call), timeout_s=self.consumer.handler_timeout_s)
+        outgoing = [each for one in placed for each in one.context.outgoing]
+        if any(each.topic not in self.consumer.publishes for each in outgoing):
+            raise LookupError
+        if settlement is not None:
+            settlement.outgoing += outgoing
+
+    async def on_failure(self, queue: KeyQueue, exc: Exception) -> Verdict:
+        """Decide what becomes of the first record of a queue, whose attempt failed with `exc`.
+
+        What came after its handler had returned, such as a deadlock at the mark, is not its fault. An attempt that says
+        nothing of the record is not counted.
+        """
+        failure = classify(exc)
+        if failure.cls == "systemic":
+            verdict = await self._on_systemic(queue, exc, failure)
+        else:
+            verdict = self._on_own(queue, exc, failure)
+        if isinstance(verdict, Retry) and not verdict.counts:
+            queue.attempt -= 1
+        return verdict
+
+    async def _on_systemic(self, queue: KeyQueue, exc: Exception, failure: Failure) -> Verdict:
+        """Park a record only if it fails where others pass, and the sink answers pings."""
+        name = None if queue.handled or isinstance(exc, NoConnectionError) else queue.name
+        times = self.circuit.failed(name, code=failure.code)
+        if self.circuit.at_fault(name) and await self.circuit.there():
+            self.circuit.failing.pop(name, None)
+            return Park(Failure("transient", failure.code), times)
+        return Retry(failure, delay_s(times, spread=self.spread, max_s=SYSTEMIC_MAX_S), counts=False)
+
+    def _on_own(self, queue: KeyQueue, exc: Exception, failure: Failure) -> Verdict:
+        self.circuit.failing.pop(queue.name, None)
+        if failure.cls == "transient":
+            if queue.handled or failure.blameless:
+                return Retry(failure, delay_s(1, spread=self.spread, first_s=BLAMELESS_S), counts=False)
+            if queue.attempt < ATTEMPTS_MAX:
+                return Retry(failure, delay_s(queue.attempt, spread=self.spread))
+        elif failure.cls == "permanent":  # the sink has answered
+            self.circuit.passed((queue.name,))
+        elif failure.cls == "bug":
+            self.tally.bug(exc)
+        return Park(failure, queue.attempt)
+
+    async def persist(self, partition: Partition, write: Callable[[], Awaitable[None]]) -> bool:
+        """Write what is decided, for as long as it takes; False when the partition was lost meanwhile.
+
+        A decision outlives an outage of the database: the handler is not asked a second time for it.
+        """
+        attempt = 0
+        while not partition.gone:
+            try:
+                await write()
+            except (TransientError, OSError) as exc:
+                attempt += 1
+                partition.activity += 1
+                failure = classify(exc)
+                if failure.cls == "systemic":
+                    self.circuit.failed(code=failure.code)
+                await asyncio.sleep(delay_s(attempt, spread=self.spread, max_s=SYSTEMIC_MAX_S))
+            else:
+                return True
+        return False
+
+    @asynccontextmanager
+    async def transaction(
+        self, partition: Partition, offsets: frozenset[int] = frozenset(), *, effects: bool = False
+    ) -> AsyncIterator[Settlement]:
+        """Open a transaction that settles `offsets` at its end, and settle them in the window once it is committed.
+
+        `effects` says that handlers work inside it.
+
+        Raises:
+            FencedError: The partition is not ours.
+        """
+        hit(BEFORE_FENCE)
+        async with self.ledger.begin(partition.place, partition.epoch) as settlement:
+            yield settlement
+            mark = partition.window.preview(offsets)
+            await settlement.settle(next_offset=mark.next_offset, last_event_id=mark.last_event_id, above=mark.above)
+            if effects:
+                hit(AFTER_EFFECT)
+        partition.settle(offsets, mark=mark)
+
+    async def park(self, partition: Partition, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
+        """Park the key of a record, in a transaction of its own, however long the database is away.
+
+        Raises:
+            ParkLimitError: Too much was parked already; nothing was written.
+            ParkingFullError: The parking lot is full; nothing was written.
+            FencedError: The partition is not ours.
+        """
+
+        async def write() -> None:
+            async with self.transaction(partition, frozenset((record.offset,))) as settlement:
+                await parking.park(settlement, record, cls=failure.cls, code=failure.code, attempts=attempts)
+                hit(WHILE_PARKING)
+
+        with self.park_limit.counter.room():
+            if await self.persist(partition, write):
+                partition.parked.add(key_text(record))
+                self.park_limit.counter.note(parked=1)
+                self.tally.parked(record, failure, attempts=attempts)
+
+    async def append(self, partition: Partition, record: ConsumedRecord) -> bool:
+        """Append a record behind its parked key and settle it; False when the key is parked no more.
+
+        Raises:
+            ParkingFullError: Too many records of the key are parked; nothing was written.
+            FencedError: The partition is not ours.
+        """
+
+        async def write() -> None:
+            async with self.transaction(partition, frozenset((record.offset,))) as settlement:
+                if not await parking.append(settlement, record):
+                    raise _LiveError
+
+        try:
+            if await self.persist(partition, write):
+                self.tally.appended(record.topic)
+        except _LiveError:
+            partition.parked.discard(key_text(record))
+            return False
+        return True
+
+    def stop(self, partition: Partition, why: BridgeError) -> None:
+        """End a partition after one of `STOPS`: adopt it again if another claimed it, else wait for an operator."""
+        if isinstance(why, FencedError):
+            self.partitions.fence(partition)
+        else:
+            self.park_limit.stop(partition, why)
+
+
+async def _bounded(
+    partition: Partition, call: Coroutine[Any, Any, None], *, timeout_s: float, grace_s: float = GRACE_S
+) -> None:
+    """Run a handler; what it raises comes out."""
+    task = asyncio.get_running_loop().create_task(call)
+    partition.calls.add(task)
+    task.add_done_callback(partition.calls.discard)
+    try:
+        await asyncio.wait((task,), timeout=timeout_s)
+        if not task.done():
+            await _cancel(task, grace_s)
+            raise HandlerTimeoutError
+        if task.cancelled():
+            raise GivenUpError
+        task.result()
+    except asyncio.CancelledError:
+        await _cancel(task, grace_s)
+        raise
+
+
+async def _cancel(task: asyncio.Task[None], grace_s: float) -> None:
+    task.cancel()
+    task.add_done_callback(_retrieve)
+    await asyncio.wait((task,), timeout=grace_s)
+    if not task.done():
+        log.error("worker.handler_stuck")
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Look at what nobody waits for, so that the loop does not complain of it with a value in its words."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _ended(call: Awaitable[None]) -> None:
+    await call

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.runtime.park_limit import ParkCounter, ParkLimitError
+
+
+def test_it_opens_when_more_than_its_share_was_parked() -> None:
+    counter = ParkCounter(last=20, percent=10)
+
+    counter.note(parked=2)
+    before = counter.exceeded
+    counter.note(parked=1)
+
+    assert (before, counter.exceeded) == (False, True)
+
+
+def test_what_was_parked_long_ago_counts_no_more() -> None:
+    counter = ParkCounter(last=20, percent=10)
+    counter.note(parked=2)
+    counter.note(other=20)
+
+    counter.note(parked=2)
+
+    assert (counter.exceeded, counter.left) == (False, 0)
+
+
+def test_it_goes_on_counting_where_an_earlier_life_ended() -> None:
+    counter = ParkCounter(last=20, percent=10)
+
+    counter.seed([19, 4])
+    before = counter.left
+    counter.note(other=1)
+
+    assert (before, counter.left) == (0, 1)
+
+
+@given(st.lists(st.booleans(), max_size=200).filter(any), st.integers(1, 50), st.integers(0, 100))
+def test_ages_say_all_about_an_earlier_life(parked: list[bool], last: int, percent: int) -> None:
+    lived, seeded = ParkCounter(last=last, percent=percent), ParkCounter(last=last, percent=percent)
+    for each in parked:
+        lived.note(parked=each, other=not each)
+    seeded.seed([len(parked) - 1 - number for number, each in enumerate(parked) if each])
+
+    assert (seeded.exceeded, seeded.left) == (lived.exceeded, lived.left)
+
+
+@given(st.lists(st.booleans(), max_size=200), st.integers(1, 50), st.integers(0, 100))
+def test_it_counts_the_last_records(parked: list[bool], last: int, percent: int) -> None:
+    counter = ParkCounter(last=last, percent=percent)
+    for each in parked:
+        counter.note(parked=each, other=not each)
+
+    assert counter.exceeded == (sum(parked[-last:]) > last * percent // 100)
+
+
+def test_room_that_is_reserved_is_free_again_when_it_is_left() -> None:
+    counter = ParkCounter(last=100, percent=2)
+
+    with ExitStack() as first, counter.room():
+        first.enter_context(counter.room())
+        with pytest.raises(ParkLimitError), counter.room():
+            pytest.fail("there is no room")
+        left = counter.left
+
+    assert (left, counter.left, counter.exceeded) == (0, 1, False)
