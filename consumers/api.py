@@ -38,7 +38,10 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Handle the events of one partition many at a time, in one transaction; effects happen exactly once."""
+    """Handle the events of one partition many at a time, in one transaction; effects happen exactly once.
+
+    When a batch fails, its events are handled again one by one, each as a batch and in a transaction of its own.
+    """
 
     records: int = BATCH_RECORDS
     wait_s: float = BATCH_WAIT_S

@@ -60,7 +60,7 @@ PARKED_EVERY = 15
 
 
 class Processor:
-    """Implements `subscriber.Settles` for one consumer; a worker of its process."""
+    """Implements `subscriber.Processor` for one consumer; a worker of its process."""
 
     def __init__(
         self,
