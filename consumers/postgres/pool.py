@@ -124,24 +124,6 @@ class Database:
 
 
 @asynccontextmanager
-async def savepoint(connection: Connection) -> AsyncIterator[None]:
-    """Open a savepoint: an error of the block rolls back the block only.
-
-    Raises:
-        TransientError: As for a transaction.
-        PermanentError: As for a transaction.
-    """
-    try:
-        async with connection.transaction():
-            yield
-    except Exception as failure:
-        ours = translated(failure, broken=is_closed(connection))
-        if ours is None:
-            raise
-        raise ours from None
-
-
-@asynccontextmanager
 async def open_database(
     dsn: str,
     *,
@@ -198,14 +180,6 @@ async def open_database(
 def _terminate(connection: Any) -> None:
     with suppress(asyncpg.InterfaceError):  # the pool has taken the lost connection back
         connection.terminate()
-
-
-def is_closed(connection: Any) -> bool:
-    """Whether a connection is no longer usable."""
-    try:
-        return bool(connection.is_closed())
-    except asyncpg.InterfaceError:  # the pool has taken the lost connection back
-        return True
 
 
 def _milliseconds(seconds: float) -> str:

@@ -21,13 +21,13 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Literal, NamedTuple
 
 from bridge.errors import BridgeError
 from bridge.kafka.transport import Place
 from consumers.api import Outgoing
-from consumers.postgres.pool import Connection, Database, savepoint
+from consumers.postgres.pool import Connection, Database
 from consumers.postgres.text import stored_text
 
 Verdict = Literal["fresh", "duplicate", "conflict"]
@@ -212,8 +212,8 @@ class Settlement:
     async def admit(self, entries: Sequence[Inbox]) -> list[Verdict]:
         """Put events into the inbox; return for each whether it is `fresh`, so that its effects are still to be done.
 
-        Waits for another transaction that has admitted the same event and not ended. A rollback to a savepoint takes
-        the events out of the inbox again.
+        Waits for another transaction that has admitted the same event and not ended. A rollback takes the events
+        out of the inbox again.
         """
         if not entries:
             return []
@@ -235,10 +235,6 @@ class Settlement:
         """Return the digests of those events that are in the inbox."""
         rows = await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2])
         return {(row["source"], row["event_id"]): row["body_sha256"].hex() for row in rows}
-
-    def savepoint(self) -> AbstractAsyncContextManager[None]:
-        """Open a savepoint; errors as of `Database.transaction`."""
-        return savepoint(self.connection)
 
     async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> None:
         """Move the mark up to `next_offset`, never back; store what is settled `above` it, and what was published.

@@ -13,7 +13,7 @@ import pytest
 from bridge.dev.ports import free_port
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
 from consumers.postgres.errors import NoConnectionError
-from consumers.postgres.pool import Connection, Database, open_database, savepoint
+from consumers.postgres.pool import Connection, Database, open_database
 from tests.ledger import rows, until_waiting
 from tests.postgres import EmbeddedPostgres
 
@@ -359,29 +359,3 @@ async def test_a_connection_that_does_not_get_free_is_waited_for_within_a_bound(
 
     assert isinstance(failure, TransientError)
     assert failure.code == "no_connection"
-
-
-async def test_a_savepoint_undoes_its_own_block_only(database: Database) -> None:
-    async with database.transaction() as connection:
-        await connection.execute("delete from note where id = 2")
-        with pytest.raises(PermanentError) as caught:
-            async with savepoint(connection):
-                await connection.execute("insert into note values (3, 'c'), (1, 'again')")
-
-    assert caught.value.code == "23505"
-    assert await rows(database, "select id from note") == [(1,)]
-
-
-async def test_a_savepoint_on_a_lost_connection_is_systemic(postgres: str, database: Database) -> None:
-    async with open_database(postgres, size=1, application_name="test") as other:
-        with pytest.raises(TransientError) as caught:  # noqa: PT012 - the session ends in the block
-            async with other.transaction() as connection:
-                try:
-                    async with savepoint(connection):
-                        await end_session_of(database, connection)
-                        await connection.execute("select 1")
-                except TransientError as inner:
-                    assert inner.systemic  # noqa: PT017 - seen where a batch would see it
-                    raise
-
-    assert caught.value.systemic

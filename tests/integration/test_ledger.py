@@ -344,13 +344,13 @@ async def test_an_effect_that_is_rolled_back_takes_its_inbox_row_along(ledger: L
         await effects_table(connection)
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
-        async with settlement.savepoint():
-            await settlement.admit([an_entry("good")])
-            await settlement.connection.execute("insert into effect values ('good')")
-        with pytest.raises(PermanentError) as caught:  # noqa: PT012 - the record's two statements
-            async with settlement.savepoint():
-                await settlement.admit([an_entry("bad")])
-                await settlement.connection.execute("insert into effect values ('bad'), ('good')")
+        await settlement.admit([an_entry("good")])
+        await settlement.connection.execute("insert into effect values ('good')")
+    with pytest.raises(PermanentError) as caught:  # noqa: PT012 - the record's two statements
+        async with ledger.begin(PLACE, claim.epoch) as settlement:
+            await settlement.admit([an_entry("bad")])
+            await settlement.connection.execute("insert into effect values ('bad'), ('good')")
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
         again = await settlement.admit([an_entry("bad")])
         await settlement.settle(next_offset=2, last_event_id=None, above=())
 
