@@ -138,6 +138,28 @@ async def test_a_record_that_never_succeeds_parks_its_key_alone(
         assert bench.count("consumer_bugs_total") == (cls == "bug")
 
 
+async def test_bad_records_in_a_flood_park_their_keys_and_all_others_are_applied_once_and_in_order(
+    database: Database,
+) -> None:
+    """A batch with a bad record goes on by its keys, beside the batches that follow."""
+    keys, records = 50, 400
+    bad = range(0, records, 60)
+    effects = Effects(*(f"evt_{offset}" for offset in bad))
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset % keys}") for offset in range(records)])
+        await bench.settled(records)
+        there = await bench.effects()
+        parked = await bench.parked()
+
+    first_bad = {f"rx_{offset % keys}": offset for offset in reversed(bad)}
+    for key in range(keys):
+        behind = first_bad.get(f"rx_{key}", records)
+        of_key = [event for event in there if int(event[4:]) % keys == key]
+        assert of_key == [f"evt_{offset}" for offset in range(key, behind, keys)]
+        assert [offset for name, offset, _ in parked if name == f"rx_{key}"] == [*range(behind, records, keys)]
+
+
 async def test_an_effect_rolled_back_takes_its_inbox_row_along(database: Database) -> None:
     effects = Effects("evt_1")
 
