@@ -9,7 +9,7 @@ from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import ConsumedRecord
 from consumers.runtime.failure import Failure
-from consumers.runtime.learning import GRACE_S, QUESTIONS_MAX, REFUSED_S, Learner
+from consumers.runtime.sorting import GRACE_S, REFUSED_S, REQUESTS_MAX, Learner
 
 
 class Registry:
@@ -67,8 +67,8 @@ async def test_silence_does_not_count_towards_the_grace() -> None:
 
 async def test_garbage_ids_do_not_fill_the_memory() -> None:
     learner = Learner(Registry(), clock=lambda: 0.0)
-    for schema_id in range(QUESTIONS_MAX + 100):
+    for schema_id in range(REQUESTS_MAX + 100):
         learner.ask(a_record(schema_id))
     await learner.end()
 
-    assert len(learner._questions) == QUESTIONS_MAX
+    assert len(learner._requests) == REQUESTS_MAX
