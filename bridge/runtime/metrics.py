@@ -195,7 +195,7 @@ class IngressMetrics:
             "spool_locked_records", "Records whose key is missing, or that another version of the bridge wrote"
         )
         self.spool_unread_segments = self._gauge(
-            "spool_unread_segments", "Segments of which the disk does not give everything back now"
+            "spool_unread_segments", "Segments that the disk could not read in full; the next start reads them again"
         )
         self.spool_uncopied_ranges = self._gauge(
             "spool_uncopied_ranges", "Damaged ranges that could not be copied; their segments are kept"
