@@ -36,6 +36,9 @@ PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 PROSE += [HERE / name for name in ("guarantees.md", "senders.md", "readers.md", "spool.md")]
 LINKING = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "helm/drx-bridge/README.md")]
 LINKING += sorted(HERE.rglob("*.md"))
+TREE = ("bridge", "consumers", "docs", "tests")
+# These name files that their reader writes.
+OF_THE_READER = {"senders.md", "readers.md", "write-a-consumer.md"}
 METRICS = {*vars(IngressMetrics(CollectorRegistry())), *vars(ConsumerMetrics(CollectorRegistry(), service="desk"))}
 NATIVE = [row["file"] for row in ROWS if row["profile"] == "drx_standard" and row["file"].startswith("native/")]
 
@@ -123,6 +126,17 @@ def test_a_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     targets = [(page.parent / file if file else page, anchor) for file, anchor in links]
     assert [file for file, _ in targets if not file.exists()] == []
     assert [(file.name, anchor) for file, anchor in targets if anchor and anchor not in anchors(file)] == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in LINKING if page.name not in OF_THE_READER], ids=lambda page: page.stem
+)
+def test_a_page_names_files_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    named = re.findall(r"`((?:[\w.-]+/)*\w+\.py|(?:bridge|consumers|tests)/[\w/]+)(?:::\w+)?`", text)
+    there = [f"/{path.relative_to(ROOT)}" for each in TREE for path in (ROOT / each).rglob("*")]
+    assert [each for each in named if not any(path.endswith(f"/{each.rstrip('/')}") for path in there)] == []
 
 
 def test_an_unknown_argument_writes_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:
