@@ -62,7 +62,9 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
         return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", _UNREAD)
     if locked:
         says = f"{directory}: {locked} events cannot be opened, their key is not there"
-        return Finding("spool", "failed", says, f"put it back into {keys.directory}, under any name")
+        return Finding(
+            "spool", "failed", says, f"put it back into {keys.directory}, under any name, and restart the bridge"
+        )
     if unknown:
         says = f"{directory}: {unknown} events that another version of the bridge wrote"
         return Finding("spool", "failed", says, "run that version until they are delivered; this one keeps them")
