@@ -81,7 +81,7 @@ class Opened(NamedTuple):
 
 
 class Recovery:
-    """Reads segments on a thread and enters them on the loop's."""
+    """Reads segments, and mends them, on the writing thread, and enters them on the loop's."""
 
     def __init__(
         self,

@@ -239,7 +239,7 @@ class Spool:
         self._damage = damage = Damage(disk=disk, thread=writing, metrics=metrics)
         self._recovery = Recovery(
             disk=disk,
-            thread=reading,
+            thread=writing,
             keys=keys,
             index=index,
             writer=writer,
