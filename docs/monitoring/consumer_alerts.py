@@ -64,19 +64,19 @@ def progress_alerts() -> list[Alert]:
             f"max by ({_BY}) (sum by ({_BY}, instance) (increase({_TAKEN}[10m])))\n"
             f"> 4 + 2 * count by ({_BY}) ({_POLLS})",
             "ticket",
-            "Members of {{ $labels.service }} lose their partitions again and again",
+            "Members of {{ $labels.service }} lose their partitions repeatedly",
         ),
         Alert(
             "FenceRejections",
             f"{grew('drxbridge_fence_rejected_total', '10m', by=_BY)} > 0",
             "ticket",
-            "A member of {{ $labels.service }} wrote for a partition that it had lost; nothing of that was kept",
+            "A member of {{ $labels.service }} wrote for a partition that it had lost; the write was refused",
         ),
         Alert(
             "SinkCircuitOpen",
             f'max by ({_BY}) (drxbridge_circuit_state{{state!="closed"}}) == 1',
             "page",
-            "What {{ $labels.service }} writes to is away; nothing is applied and nothing lost",
+            "The sink of {{ $labels.service }} is away; nothing is applied and nothing is lost",
             "2m",
         ),
     ]
@@ -109,7 +109,7 @@ def trouble_alerts() -> list[Alert]:
             "OutboxStuck",
             f"max by ({_BY}) (drxbridge_outbox_oldest_age_seconds) > 300",
             "page",
-            "What {{ $labels.service }} has published does not reach its topic",
+            "Records published by {{ $labels.service }} do not reach their topic",
             "2m",
         ),
         Alert(

@@ -15,28 +15,28 @@ from docs.monitoring.panel import (
 
 CONSUMERS = (
     Panel(
-        "Records by what became of them",
-        "Applied is the good end.",
+        "Records by outcome",
+        "Applied is the normal outcome.",
         "ops",
         {"{{service}} {{outcome}}": rates("consumer_records_total", "service, outcome")},
     ),
     LAG,
     Panel(
-        "Records behind",
-        "Not settled yet.",
+        "Lag in records",
+        "Records not settled yet.",
         "short",
         {"{{service}} {{topic}}": total("consumer_lag_records", "service, topic")},
     ),
     APPLIED,
     Panel(
         "From the sender's time to applied",
-        "With what the sender itself takes.",
+        "Includes the time that the sender takes.",
         "s",
         {"{{service}} 99 %": quantile(0.99, "freshness_seconds", by="service", more='segment="end_to_end"')},
     ),
     Panel(
         "Partitions",
-        "Of the members, and not read now.",
+        "Assigned to members, and not read now.",
         "short",
         {
             "{{service}} assigned": total("consumer_assigned_partitions", "service"),
@@ -45,11 +45,13 @@ CONSUMERS = (
     ),
     Panel(
         "Rebalances",
-        "Lost ones mean that a member was silent.",
+        "`lost` means that a member did not answer.",
         "ops",
         {"{{service}} {{kind}}": rates("consumer_rebalances_total", "service, kind")},
     ),
-    Panel("In flight", "Taken in and not settled.", "short", {"{{service}}": total("inflight_records", "service")}),
+    Panel(
+        "In flight", "Records accepted and not settled.", "short", {"{{service}}": total("inflight_records", "service")}
+    ),
     Panel(
         "Parked",
         "Keys, and the events that wait behind them.",

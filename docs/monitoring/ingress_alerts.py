@@ -55,20 +55,20 @@ def delivery_alerts() -> list[Alert]:
             f"  / ignoring (reason) group_left sum by (namespace) (rate({_POSTS}[10m])) > 0.05)\n"
             "and sum by (namespace, reason) (increase(drxbridge_signature_failures_total[10m])) >= 10",
             "ticket",
-            "More than 5 % of the deliveries do not prove themselves: {{ $labels.reason }}",
+            "More than 5 % of the deliveries fail signature verification: {{ $labels.reason }}",
         ),
         Alert(
             "ClockSkewSuspected",
             f"(sum by (namespace) (rate({_CLOCK}[5m])) / sum by (namespace) (rate({_POSTS}[5m])) > 0.01)\n"
             f"and sum by (namespace) (increase({_CLOCK}[5m])) >= 3",
             "page",
-            "Genuine deliveries are refused for their time: a clock is off, the sender's or ours",
+            "Genuine deliveries are refused for their timestamp: the sender's clock or ours is wrong",
         ),
         Alert(
             "ClockSkewSuspected",
             f"histogram_quantile(0.5, sum by (namespace, le) (rate({_OFFSET}[5m]))) > 60",
             "ticket",
-            "Half of the deliveries are more than a minute off: a clock is off, the sender's or ours",
+            "Half of the deliveries are more than a minute off: the sender's clock or ours is wrong",
             "2m",
         ),
         Alert(
@@ -87,7 +87,7 @@ def delivery_alerts() -> list[Alert]:
             "HeartbeatMissing",
             f"time() - min by (namespace) ({_HEARTBEAT}) > 120",
             "page",
-            "No heartbeat of an ingress has been in Kafka for more than two minutes",
+            "No heartbeat of an ingress has reached Kafka for more than two minutes",
         ),
         Alert(
             "NoProviderTraffic",
@@ -110,7 +110,7 @@ def durability_alerts() -> list[Alert]:
             f"{grew(_FAILED_WRITES, '1m', by='namespace')} > 0\n"
             'or max by (namespace) (drxbridge_producer_state{state!~"ready|closed"}) == 1',
             "page",
-            "Kafka does not take what is written to it",
+            "Writes to Kafka fail",
             "2m",
         ),
         Alert(
@@ -148,14 +148,14 @@ def durability_alerts() -> list[Alert]:
             'and ignoring (state) drxbridge_producer_state{state="ready"} == 1\n'
             "or drxbridge_spool_blocked_partitions > 0",
             "page",
-            "Kafka is well and the oldest event on disk stays there",
+            "Kafka works, but the oldest event on disk is not delivered",
             "5m",
         ),
         Alert(
             "SpoolUnavailable",
             "drxbridge_spool_available == 0 and drxbridge_spool_capacity_bytes > 0",
             "page",
-            "The spool takes nothing: what Kafka does not take in time is answered 503",
+            "The spool accepts nothing: what Kafka does not take in time is answered 503",
             "1m",
         ),
         Alert(
@@ -169,21 +169,21 @@ def durability_alerts() -> list[Alert]:
             "SpoolLocked",
             "max by (namespace, instance) (drxbridge_spool_locked_records) > 0",
             "page",
-            "Records on disk cannot be read: their key is not there, or another version wrote them",
+            "Records on disk cannot be read: their key is missing, or another version wrote them",
             "1m",
         ),
         Alert(
             "SpoolSetAside",
             "max by (namespace, instance) (drxbridge_spool_set_aside_records) > 0",
             "ticket",
-            "An operator has set records aside that Kafka refused: events that were accepted wait to be put back",
+            "Records that Kafka refused are set aside: events that were accepted wait to be put back",
             "15m",
         ),
         Alert(
             "SpoolUnread",
             "max by (namespace, instance) (drxbridge_spool_unread_segments) > 0",
             "page",
-            "The disk does not give back events that were accepted",
+            "The disk cannot read events that were accepted",
             "1m",
         ),
         Alert(
@@ -198,7 +198,7 @@ def durability_alerts() -> list[Alert]:
             f"max by (namespace, instance) (drxbridge_dedupe_follow_lag_seconds) > {LAG_MAX_S:.0f}\n"
             'and on (namespace, instance) drxbridge_producer_state{state="ready"} == 1',
             "ticket",
-            "What other replicas write is not known here: a repeat of it may be written again",
+            "This replica does not know what others write: a repeat may be written again",
             "10m",
         ),
     ]
@@ -237,7 +237,7 @@ def upkeep_alerts() -> list[Alert]:
             "sum by (namespace, instance) (increase(drxbridge_event_loop_lag_seconds_count[5m]))\n"
             '- sum by (namespace, instance) (increase(drxbridge_event_loop_lag_seconds_bucket{le="1.0"}[5m])) > 0',
             "ticket",
-            "The event loop of {{ $labels.instance }} stood still for more than a second",
+            "The event loop of {{ $labels.instance }} was blocked for more than a second",
         ),
         Alert(
             "LogDropped",
@@ -251,7 +251,7 @@ def upkeep_alerts() -> list[Alert]:
             f"unless group by (namespace, job) ({_INFLIGHT})\n"
             f"or absent_over_time({_INFLIGHT}[1w])",
             "page",
-            "No ingress is scraped: what the other alerts say is unknown",
+            "No ingress is scraped: the other alerts cannot fire",
             "5m",
         ),
         Alert(

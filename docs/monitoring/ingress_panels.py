@@ -24,7 +24,7 @@ OVERVIEW = (
     DELIVERIES,
     ANSWERS,
     Panel(
-        "Budgets being spent",
+        "Error budget burn",
         "1 spends a budget in exactly thirty days; alerts begin at 14.4 over an hour.",
         "short",
         {"{{slo}} {{service}}": burn(".*", "1h", "slo, service")},
@@ -40,12 +40,14 @@ OVERVIEW = (
     ),
     Panel(
         "Since the last event of a source",
-        "Silence with a good heartbeat is the sender's.",
+        "If heartbeats arrive, the sender is silent.",
         "s",
         {"{{source}}": f"time() - ({most('source_last_event_timestamp_seconds', 'source')} > 0)"},
     ),
-    Panel("Parked keys", "Set aside until somebody decides.", "short", {"{{service}}": most("parked_keys", "service")}),
-    Panel("Safety signals", "Each one is a patient.", "short", {"{{kind}}": total("safety_signals_total", "kind")}),
+    Panel("Parked keys", "Parked until an operator decides.", "short", {"{{service}}": most("parked_keys", "service")}),
+    Panel(
+        "Safety signals", "Each one concerns a patient.", "short", {"{{kind}}": total("safety_signals_total", "kind")}
+    ),
 )
 
 INGRESS = (
@@ -53,31 +55,31 @@ INGRESS = (
     ANSWERS,
     Panel(
         "Refusals by code",
-        "What is the sender's to repair.",
+        "To be repaired by the sender.",
         "reqps",
         {"{{code}}": rates("http_requests_total", "code", 'outcome="refused"')},
     ),
     Panel(
         "Unavailable by code",
-        "What is ours to repair.",
+        "To be repaired here.",
         "reqps",
         {"{{code}}": rates("http_requests_total", "code", 'outcome="unavailable"')},
     ),
     Panel(
-        "Failed proofs",
-        "A rotation that went wrong shows here.",
+        "Failed signatures",
+        "Shows a failed rotation.",
         "ops",
         {"{{reason}}": rates("signature_failures_total", "reason")},
     ),
     Panel(
-        "Proofs by secret",
-        "A rotation is over when only the current one is used.",
+        "Verified signatures by secret",
+        "A rotation is complete when only the current one is used.",
         "ops",
         {"{{key_slot}}": rates("signature_verified_total", "key_slot")},
     ),
     Panel(
         "Clock of senders",
-        "How far deliveries' times are off.",
+        "How far timestamps of deliveries are off.",
         "s",
         {
             "50 %": quantile(0.5, "provider_clock_offset_seconds"),
@@ -85,8 +87,8 @@ INGRESS = (
         },
     ),
     Panel(
-        "Part of the deadline that is used",
-        "At 1 the sender has gone.",
+        "Used share of the deadline",
+        "At 1 the deadline is over.",
         "percentunit",
         {"99 %": quantile(0.99, "sender_time_budget_ratio")},
     ),
@@ -98,13 +100,13 @@ INGRESS = (
     ),
     Panel(
         "Fields outside the contract",
-        "A sender that is ahead of this version.",
+        "A sender uses a newer contract.",
         "ops",
         {"{{event_type}}": f"{rates('extension_fields_total', 'event_type')} > 0"},
     ),
     Panel(
-        "In hand",
-        "Deliveries taken in and not answered, and connections.",
+        "In progress",
+        "Deliveries not answered yet, and connections.",
         "short",
         {
             "deliveries {{instance}}": total("http_inflight_requests", "instance"),
@@ -113,24 +115,24 @@ INGRESS = (
     ),
     Panel(
         "Connections ended",
-        "By the bridge; `too_many` and `bodies_full` mean that a bound was met.",
+        "By the bridge; `too_many` and `bodies_full` mean that a limit was reached.",
         "ops",
         {"{{reason}}": rates("http_connections_ended_total", "reason")},
     ),
     Panel(
         "Lateness of the event loop",
-        "Above 100 ms answers suffer.",
+        "Above 100 ms answers are delayed.",
         "s",
         {"{{instance}} 99 %": quantile(0.99, "event_loop_lag_seconds", by="instance")},
     ),
     Panel(
         "Log lines dropped",
-        "What standard output did not take.",
+        "Lines not written to standard output.",
         "short",
         {"{{instance}}": f"sum by (instance) (increase({series('log_dropped_total')}[{RATE}]))"},
     ),
     Panel(
-        "Memory and processor",
+        "Memory and CPU",
         "Of each process.",
         "short",
         {
@@ -139,7 +141,7 @@ INGRESS = (
         },
     ),
     Panel(
-        "Until the last secret ends",
+        "Until the last secret expires",
         "A page at three days.",
         "s",
         {"{{source}}": f"min by (source) ({series('secret_expiry_timestamp_seconds')}) - time()"},

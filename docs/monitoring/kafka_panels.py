@@ -14,8 +14,8 @@ from docs.monitoring.panel import (
 
 KAFKA = (
     Panel(
-        "Records by what Kafka said",
-        "Anything but acknowledged is kept back.",
+        "Records by Kafka's answer",
+        "Anything but acknowledged is spooled or refused.",
         "ops",
         {"{{topic}} {{outcome}}": rates("produce_total", "topic, outcome")},
     ),
@@ -39,8 +39,8 @@ KAFKA = (
     ),
     SPOOLED,
     Panel(
-        "Room of the spool",
-        "Used part; when it is full, deliveries are answered 503.",
+        "Use of the spool",
+        "Used share; when full, deliveries are answered 503.",
         "percentunit",
         {"{{instance}}": f"{total('spool_bytes', 'instance')} / ({total('spool_capacity_bytes', 'instance')} > 0)"},
     ),
@@ -51,8 +51,8 @@ KAFKA = (
         {"{{instance}}": f"time() - ({most('spool_oldest_event_timestamp_seconds', 'instance')} > 0)"},
     ),
     Panel(
-        "Partitions that queue on disk",
-        "Blocked ones hold something that Kafka refuses.",
+        "Spooling partitions",
+        "Blocked ones have a record that Kafka refuses.",
         "short",
         {
             "{{instance}} spooling": total("spooling_partitions", "instance"),
@@ -67,7 +67,7 @@ KAFKA = (
     ),
     Panel(
         "Damage and locks",
-        "Records damaged, without a key, and torn tails; segments that the disk does not give back.",
+        "Damaged records, records without a key, torn tails, and segments that the disk cannot read.",
         "short",
         {
             "damaged {{instance}}": total("spool_corrupt_records_total", "instance"),
@@ -85,13 +85,13 @@ KAFKA = (
     ),
     Panel(
         "Ids of other replicas",
-        "How far behind the topics are read; nothing without a follow.",
+        "How far behind the topics are read; empty if they are not followed.",
         "s",
         {"{{instance}}": most("dedupe_follow_lag_seconds", "instance")},
     ),
     Panel(
         "Late acknowledgements",
-        "After the sender had another answer.",
+        "After the sender had received another answer.",
         "ops",
         {"{{instance}}": rates("late_acks_total", "instance")},
     ),
