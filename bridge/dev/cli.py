@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
 import click
 
@@ -16,8 +19,10 @@ from bridge.errors import ConfigError
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
 
-# A killed process is noticed within this time.
-_TEND_PERIOD_S = 0.2
+T = TypeVar("T")
+
+# A signal, and a killed process, are noticed within this time.
+TEND_PERIOD_S = 0.2
 
 
 class Stopped(BaseException):
@@ -46,6 +51,22 @@ class Signals:
         """Raise `Stopped` once a signal has come."""
         if self.came is not None:
             raise Stopped
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` to its end on a loop of its own, or raise `Stopped` once a signal has come."""
+
+        async def watched() -> T:
+            task = asyncio.ensure_future(work)
+            try:
+                while not task.done():
+                    await asyncio.wait({task}, timeout=TEND_PERIOD_S)
+                    self.check()
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            return task.result()
+
+        return asyncio.run(watched())
 
 
 @click.command()
@@ -91,7 +112,7 @@ def dev(
             _tell(stack, took_s=time.monotonic() - started)
             while signals.came is None:
                 stack.tend()
-                time.sleep(_TEND_PERIOD_S)
+                time.sleep(TEND_PERIOD_S)
             _say("stopping")
     except Stopped:
         _say("stopped while starting")

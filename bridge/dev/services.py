@@ -6,10 +6,13 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bridge.dev.files import DataDirectory
 from bridge.dev.ports import HOST
@@ -26,6 +29,9 @@ PARTITIONS = 12
 _REGISTRY_GRACE_S, _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 5.0, 30.0, 40.0
 # A killed member keeps its partitions for so long; a developer should not wait as long as production may (45 s).
 _SESSION_S = "10"
+# An operator's commands answer within a second; the last resort against one that hangs.
+_COMMAND_S = 30.0
+_MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
 # What the developer's shell may say about another system; the rest of BRIDGE_… and CONSUMER_… reaches the children.
 _ELSEWHERE = (
     "BRIDGE_CONFIG",
@@ -113,6 +119,37 @@ def child_environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> d
         if not name.upper().startswith(_ELSEWHERE) and name.upper() not in wanted
     }
     return {**kept, "PYTHONUNBUFFERED": "1", **settings}
+
+
+class Output(NamedTuple):
+    """What a command printed on both streams, and its exit code."""
+
+    command: str
+    text: str
+    code: int
+
+
+def run_program(program: str, *arguments: str, settings: Mapping[str, str]) -> Output:
+    """Run `drx-bridge` or `drx-consumer` to its end, as an operator does at a shell with these settings.
+
+    Raises:
+        ConfigError: It does not end.
+    """
+    command = shlex.join([program, *arguments])
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command line
+            [sys.executable, "-m", _MODULES[program], *arguments],
+            env=child_environment(os.environ, settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        msg = f"`{command}` does not end"
+        raise ConfigError(msg) from exc
+    return Output(command, done.stdout.decode("utf-8", "replace").rstrip(), done.returncode)
 
 
 def _child(name: str, module: list[str], *, directory: DataDirectory, settings: Mapping[str, str]) -> Child:

@@ -165,6 +165,16 @@ class Stack:
         found["logs"] = str(self.directory.logs)
         return found
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the commands of an operator must know of this stack."""
+        return {
+            "BRIDGE_SPOOL__DIR": str(self.directory.spool),
+            "BRIDGE_SPOOL__KEY_DIR": str(self.directory.spool_key_dir()),
+            "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
+            "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
+        }
+
     def start(self) -> None:
         """Start part after part, each when those that it needs answer, and publish the endpoints."""
         with timed(f"PostgreSQL, {HOST}:{self._ports['postgres']}", say=self._say):
@@ -181,7 +191,7 @@ class Stack:
             self._record()
             for service in self._services:
                 wait_ready(service, check=self._check)
-        if left := wait_caught_up(self._ingress, check=self._check):
+        if left := self.wait_caught_up():
             self._say(f"{left} partitions are still spooled; see {self._ingress.child.log}")
         self._supervisor = Supervisor(
             self._children, restart=self._restart, now=time.monotonic, changed=self._publish, say=self._say
@@ -206,6 +216,10 @@ class Stack:
         if self._supervisor is not None:
             self._supervisor.watch(self._cluster.brokers.values())
         self._publish()
+
+    def wait_caught_up(self) -> int:
+        """Return when the spool is drained, or after a while; how many partitions still spool."""
+        return wait_caught_up(self._ingress, check=self._check)
 
     def stop(self) -> None:
         """Stop what runs: first who takes deliveries, last who keeps them."""

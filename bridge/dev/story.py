@@ -162,6 +162,20 @@ class Life:
         self.events.append(event | envelope | {"data": fields})
 
 
+# What the events of `mail_order` say to people.
+MAIL_ORDER_CAPTIONS = (
+    "A draft waits in the prescriber's queue.",
+    "Signed; the order has left for the pharmacy.",
+    "The pharmacy's system has confirmed it.",
+    "It stands in the mail-order pharmacy's queue.",
+    "Counted, labelled, billed and packed.",
+    "The pharmacist gives it out.",
+    "The carrier knows of a parcel.",
+    "The parcel is on its way.",
+    "The parcel is at the patient's door.",
+)
+
+
 def mail_order(life: Life) -> None:
     """From the draft to the patient's door by mail."""
     queue: Body = {"queue_id": life.request_id("q")[2:], "active": True}

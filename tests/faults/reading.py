@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
+from bridge.dev.oracle import COLUMNS, expected_state
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
-from tests.oracle.model import COLUMNS, expected
 from tests.topic_filler import Lives
 
 NAME = "read_model"
@@ -44,7 +44,7 @@ def check(scene: Scene, schema: str) -> None:
     wrong = []
     for number in range(lives.prescriptions):
         events = lives.events(number)
-        state = expected(event.value for event in events)
+        state = expected_state(event.value for event in events)
         times = [event.ordering_time for event in events]
         row = (min(times), max(times), len(events), *(state[name] for name in COLUMNS))
         if found.get(lives.prescription_id(number)) != row:

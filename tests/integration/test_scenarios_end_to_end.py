@@ -17,13 +17,13 @@ import aiohttp
 import orjson
 import pytest
 
+from bridge.dev.oracle import COLUMNS, expected_state
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import HANG_S, until
 from tests.oracle.histories import arrivals, history
-from tests.oracle.model import COLUMNS, expected
 from tests.oracle.pen import Body
 from tests.postgres import execute, fresh_database
 
@@ -133,14 +133,16 @@ def test_a_scenario_ends_as_it_says_however_it_arrives(rows: Rows, name: str, wa
     row = rows[next(iter(prescriptions))]
 
     assert {column: row[column] for column in end} == end
-    assert {key: rows[key] for key in prescriptions} == {key: expected(each) for key, each in prescriptions.items()}
+    assert {key: rows[key] for key in prescriptions} == {
+        key: expected_state(each) for key, each in prescriptions.items()
+    }
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_hostile_history_ends_where_the_oracle_does(rows: Rows, seed: int) -> None:
     (prescription,) = by_prescription(TOLD["history", str(seed)])
 
-    assert rows[prescription] == expected(TOLD["history", str(seed)])
+    assert rows[prescription] == expected_state(TOLD["history", str(seed)])
 
 
 def test_the_read_model_holds_nothing_else(rows: Rows) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.oracle import words
+from bridge.dev import oracle
 from tests.oracle.pen import Body, Pen
 
 MESSAGES = (None, "", "m1", "m2", "4711", "M1")
@@ -129,7 +129,7 @@ def write_request(pen: Pen) -> None:
     if step == "responded":
         _write_answer(pen, kind, request)
     elif step == "closed" and kind == "renewal":
-        pen.tell("renewal.closed", **request, reason=pen.word(words.CLOSE_REASONS), superseded_by="rr_9")
+        pen.tell("renewal.closed", **request, reason=pen.word(oracle.CLOSE_REASONS), superseded_by="rr_9")
     elif kind == "renewal":
         basis = pen.word(("pon", "relates_to", "demographics", "none"))
         pen.tell("renewal.requested", **request, matched=pen.coin(), match_basis=basis, follow_up_count="1")
@@ -139,7 +139,7 @@ def write_request(pen: Pen) -> None:
 
 
 def _write_answer(pen: Pen, kind: str, request: Mapping[str, Any]) -> None:
-    decisions = words.RENEWAL_DECISIONS if kind == "renewal" else words.CHANGE_DECISIONS
+    decisions = oracle.RENEWAL_DECISIONS if kind == "renewal" else oracle.CHANGE_DECISIONS
     fields = {"change_code": pen.word(("G", "OS", "P"))} if kind == "change" else {}
     pen.tell(
         f"{kind}.responded",
@@ -158,7 +158,7 @@ def write_cancel(pen: Pen) -> None:
         scope = pen.word(("all", "remaining_refills"))
         pen.tell("cancel.requested", **request, scope=scope, network_status=NETWORK_STATUS)
     else:
-        pen.tell("cancel.responded", **request, decision=pen.word(words.CANCEL_DECISIONS))
+        pen.tell("cancel.responded", **request, decision=pen.word(oracle.CANCEL_DECISIONS))
 
 
 def write_fill(pen: Pen) -> None:
@@ -167,7 +167,7 @@ def write_fill(pen: Pen) -> None:
     pen.tell(
         "fill.status_changed",
         fill_number=str(number) if pen.coin() else number,
-        fill_status=pen.word(words.FILL_WORDS),
+        fill_status=pen.word(oracle.FILL_WORDS),
     )
 
 
@@ -177,7 +177,7 @@ def write_line(pen: Pen) -> None:
         "fulfillment.status_changed",
         queue_id=pen.spelled(pen.rng.choice(QUEUES)),
         pharmacy_rx_number=pen.rng.choice((None, "700101", "700273")),
-        fulfillment_status=pen.word(words.LINE_WORDS),
+        fulfillment_status=pen.word(oracle.LINE_WORDS),
         active=pen.rng.choice((None, True, False)),
     )
 
@@ -194,7 +194,7 @@ def write_parcel(pen: Pen) -> None:
         "shipment.status_changed",
         carrier=pen.word(("ups", "usps", "other")),
         tracking_number=pen.rng.choice(TRACKS),
-        shipment_status=pen.word(words.PARCEL_WORDS),
+        shipment_status=pen.word(oracle.PARCEL_WORDS),
     )
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from bridge.dev.oracle import expected_state
 from tests.builders import a_body
 from tests.faults.ingress.ledger import Attempt, Delivery, Ledger
 from tests.faults.ingress.oracle import Effects, judge_effects, judge_log
 from tests.faults.ingress.subject import Logged
-from tests.oracle.model import expected
 
 PLACE, PARKED = ("events", 0), ("unrecognized", 0)
 
@@ -45,7 +45,7 @@ def effects_of(log: Sequence[Logged], attempts: Sequence[Attempt], **changes: Ma
     bodies = {each.delivery.id: json.loads(each.delivery.body) for each in attempts}
     ids = list(dict.fromkeys(record.event_id for record in log))
     parts: dict[str, Any] = {
-        "states": {"rx_1": expected([bodies[each] for each in ids])},
+        "states": {"rx_1": expected_state([bodies[each] for each in ids])},
         "counts": {"rx_1": len(ids)},
         "events": {"rx_1": ids},
     }

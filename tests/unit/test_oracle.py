@@ -14,12 +14,11 @@ import orjson
 import pytest
 from hypothesis import given
 
+from bridge.dev import oracle
+from bridge.dev.oracle import cancels, expected_state, facts_of, fills, lines, messages, parcels, requests
 from bridge.ingress.profiles.profile import Mapped
 from tests.builders import SAMPLES
-from tests.oracle import words
-from tests.oracle.facts import facts_of
 from tests.oracle.histories import History, history, journeys
-from tests.oracle.model import cancels, expected, fills, lines, messages, parcels, requests
 from tests.oracle.telling import STARTS_AT, bodies, failed, fill, processed, sent
 from tests.unit.profile_documents import RECEIVED_AT, map_body
 
@@ -36,7 +35,7 @@ def test_a_scenario_ends_as_it_says(scenario: str) -> None:
     told = [json.loads(text) for text in (folder / f"{scenario}.ndjson").read_text().splitlines()]
     end = json.loads((folder / f"{scenario}.expect.json").read_text())["expect"]
 
-    state = expected(told)
+    state = expected_state(told)
 
     assert {name: state[name] for name in end} == end
 
@@ -53,16 +52,16 @@ def test_at_one_moment_the_sequence_decides_and_then_the_id() -> None:
             "data": fields,
         }
 
-    assert expected([at("b", "dispensed", None), at("a", "transferred", 1)])["dispense"] == "transferred"
-    assert expected([at("b", "dispensed", 0), at("a", "transferred", None)])["dispense"] == "dispensed"
-    assert expected([at("B", "dispensed", 3), at("a", "transferred", 3)])["dispense"] == "transferred"
+    assert expected_state([at("b", "dispensed", None), at("a", "transferred", 1)])["dispense"] == "transferred"
+    assert expected_state([at("b", "dispensed", 0), at("a", "transferred", None)])["dispense"] == "dispensed"
+    assert expected_state([at("B", "dispensed", 3), at("a", "transferred", 3)])["dispense"] == "transferred"
 
 
 def test_of_two_records_with_one_id_the_first_counts() -> None:
     one, other = bodies([fill("dispensed"), fill("transferred")])
 
-    assert expected([one, other | {"id": one["id"]}])["dispense"] == "dispensed"
-    assert expected([other, one | {"id": other["id"]}])["dispense"] == "transferred"
+    assert expected_state([one, other | {"id": one["id"]}])["dispense"] == "dispensed"
+    assert expected_state([other, one | {"id": other["id"]}])["dispense"] == "transferred"
 
 
 def test_each_message_has_the_news_of_its_own() -> None:
@@ -80,8 +79,8 @@ def test_a_clock_far_ahead_counts_as_five_minutes_after_the_receipt() -> None:
     wrong = at("a", "transferred", STARTS_AT + timedelta(days=9), STARTS_AT)
     later = STARTS_AT + timedelta(minutes=5, seconds=1)
 
-    assert expected([wrong, at("b", "dispensed", later, later)])["dispense"] == "dispensed"
-    assert expected([wrong, at("b", "dispensed", STARTS_AT, later)])["dispense"] == "transferred"
+    assert expected_state([wrong, at("b", "dispensed", later, later)])["dispense"] == "dispensed"
+    assert expected_state([wrong, at("b", "dispensed", STARTS_AT, later)])["dispense"] == "transferred"
 
 
 @cache
@@ -114,7 +113,7 @@ def reached(each: History) -> Iterator[tuple[str, object]]:
     }
     for name, states in machines.items():
         yield from ((name, state) for state in set(states))
-    columns = expected(each.bodies)
+    columns = expected_state(each.bodies)
     for column in ("transmission", "order", "dispense", "fulfillment", "shipment", "display", "anomalies"):
         yield column, columns[column]
     yield from (("safety", signal) for signal in columns["safety"])
@@ -126,17 +125,17 @@ ORDER = ("active", "cancelled", "replaced", "cancel_pending", "rejected")
 GIVEN = ("dispensed", "partially_dispensed", "transferred", "not_dispensed")
 STATES: dict[str, tuple[object, ...]] = {
     "message": TRANSMISSION[:3],
-    "cancel": ("asked", *words.CANCEL_DECISIONS),
-    "fill": words.FILL_WORDS,
-    "line": words.LINE_WORDS,
-    "parcel": words.PARCEL_WORDS,
-    "request": tuple({"open", *words.RENEWAL_DECISIONS, *words.CHANGE_DECISIONS, *words.CLOSE_REASONS}),
+    "cancel": ("asked", *oracle.CANCEL_DECISIONS),
+    "fill": oracle.FILL_WORDS,
+    "line": oracle.LINE_WORDS,
+    "parcel": oracle.PARCEL_WORDS,
+    "request": tuple({"open", *oracle.RENEWAL_DECISIONS, *oracle.CHANGE_DECISIONS, *oracle.CLOSE_REASONS}),
     "transmission": TRANSMISSION,
     "order": ORDER,
     "dispense": (*GIVEN, "none"),
-    "fulfillment": (*words.LINE_WORDS, "none"),
-    "shipment": (*words.PARCEL_WORDS, "none"),
-    "display": tuple({*ORDER[1:], *GIVEN, *words.PARCEL_WORDS, *words.LINE_WORDS, *TRANSMISSION}),
+    "fulfillment": (*oracle.LINE_WORDS, "none"),
+    "shipment": (*oracle.PARCEL_WORDS, "none"),
+    "display": tuple({*ORDER[1:], *GIVEN, *oracle.PARCEL_WORDS, *oracle.LINE_WORDS, *TRANSMISSION}),
     "safety": ("dispensed_after_cancel",),
     "anomalies": (0, 1),
     "open_requests": (0, 1, 2),
@@ -154,7 +153,7 @@ def test_the_histories_reach_every_state_of_every_machine() -> None:
 def test_no_order_and_no_repetition_changes_what_the_oracle_says(journey: tuple[History, list[Bodies]]) -> None:
     told, batches = journey
 
-    assert expected(itertools.chain.from_iterable(batches)) == expected(told.bodies)
+    assert expected_state(itertools.chain.from_iterable(batches)) == expected_state(told.bodies)
 
 
 def test_a_record_says_what_its_body_says() -> None:
@@ -165,4 +164,4 @@ def test_a_record_says_what_its_body_says() -> None:
             assert isinstance(outcome, Mapped)
             records.append(outcome.events[0].value)
 
-        assert expected(records) == expected(each.bodies)
+        assert expected_state(records) == expected_state(each.bodies)

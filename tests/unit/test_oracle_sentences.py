@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.oracle import words
-from tests.oracle.model import expected
+from bridge.dev import oracle
+from bridge.dev.oracle import expected_state
 from tests.oracle.telling import (
     News,
     bodies,
@@ -136,11 +136,11 @@ SENTENCES = [
     case("a cancel request is no open request", cancel(), open_requests=[]),
     *(
         case("every renewal decision closes", renewal("r"), renewed("r", each), open_requests=[])
-        for each in words.RENEWAL_DECISIONS
+        for each in oracle.RENEWAL_DECISIONS
     ),
     *(
         case("every change decision closes", change("c"), changed("c", each), open_requests=[])
-        for each in words.CHANGE_DECISIONS
+        for each in oracle.CHANGE_DECISIONS
     ),
     case(
         "dispense: newest fact wins",
@@ -215,7 +215,7 @@ SENTENCES = [
     case("display: delivered before dispensed", parcel("delivered"), fill("dispensed"), display="delivered"),
     *(
         case("display: a fill before a parcel", fill(each), parcel("in_transit"), display=each)
-        for each in words.FILL_WORDS
+        for each in oracle.FILL_WORDS
         if each != "not_dispensed"
     ),
     case("display: a parcel before a line", parcel("in_transit"), line("packed"), display="in_transit"),
@@ -287,6 +287,6 @@ SENTENCES = [
 def test_a_sentence_of_the_contract(story: Sequence[News], columns: Mapping[str, object]) -> None:
     told = bodies(story)
     for way in (told, told[::-1], told + told):
-        state = expected(way)
+        state = expected_state(way)
 
         assert {name: state[name] for name in columns} == columns

@@ -10,13 +10,13 @@ import orjson
 import pytest
 from hypothesis import given
 
+from bridge.dev.oracle import COLUMNS, expected_state
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
 from consumers.read_model.facts import blank
 from consumers.read_model.machines import apply
 from consumers.read_model.roll_up import roll_up
 from tests.oracle.histories import History, arrivals, history, journeys
-from tests.oracle.model import COLUMNS, expected
 from tests.oracle.pen import Body
 from tests.unit.profile_documents import map_body
 
@@ -59,7 +59,7 @@ def test_any_arrival_ends_where_the_oracle_does(first: int) -> None:
         ends = {merged(arrivals(rng, told.bodies), events) for _ in range(ARRIVALS)}
 
         assert len(ends) == 1, seed
-        assert columns_of(ends.pop()) == expected(told.bodies), seed
+        assert columns_of(ends.pop()) == expected_state(told.bodies), seed
 
 
 @given(journeys())
@@ -69,4 +69,4 @@ def test_no_arrival_that_can_be_found_ends_elsewhere(journey: tuple[History, lis
     stored = merged(batches, events)
 
     assert stored == merged([told.bodies], events)
-    assert columns_of(stored) == expected(told.bodies)
+    assert columns_of(stored) == expected_state(told.bodies)

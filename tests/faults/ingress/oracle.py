@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
+from bridge.dev.oracle import expected_state
 from tests.faults.ingress.ledger import HOSTILE, Attempt, Kind
 from tests.faults.ingress.subject import Logged
-from tests.oracle.model import expected
 
 # What a sender of genuine deliveries may be answered, and an intruder.
 _ANSWERS = {0, 200, 202, 503}
@@ -117,7 +117,7 @@ def judge_effects(verdict: Verdict, attempts: Sequence[Attempt], log: Sequence[L
         seen = effects.events.get(key, ())
         verdict.lost += sorted(told.keys() - set(seen))
         verdict.repeated_effects += max(0, effects.counts.get(key, 0) - len(told)) + len(seen) - len(set(seen))
-        state = expected(orjson.loads(body) for body in told.values() if body)
+        state = expected_state(orjson.loads(body) for body in told.values() if body)
         if effects.states.get(key) != state:
             verdict.states.append(key)
     for key, seen in effects.events.items():

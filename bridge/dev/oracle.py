@@ -1,17 +1,21 @@
-"""The state of one prescription, from its whole history: slow, plain, and written from docs/contract.md §6 alone.
+"""What must come out of the events that were sent: the value of each record, and the state of each prescription.
 
-It shares no code with the read model and keeps nothing between two calls: every fact is read, put in order and looked
-at again. Each rule stands under the sentence of the contract that it obeys.
+Slow, plain, and written from docs/contract.md alone. It shares no code with the profiles, the codec and the read model,
+which the demo and the fault tests judge by it, and keeps nothing between two calls: for a state, every fact is read,
+put in order and looked at again. Each rule stands under the sentence of the contract (§6; of §3 what orders facts) that
+it obeys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
 
-from tests.oracle.facts import Fact, facts_of, grouped, of
-
-# What `expected` tells, and the column of `read_model.prescription` that holds it.
+# What `expected_state` tells, and the column of `read_model.prescription` that holds it.
 COLUMNS: Mapping[str, str] = {
     "transmission": "transmission",
     "order": "order_status",
@@ -24,8 +28,59 @@ COLUMNS: Mapping[str, str] = {
     "anomalies": "anomalies",
 }
 
+# A word outside its list is UNKNOWN, however the event spells it.
+FILL_WORDS = ("dispensed", "partially_dispensed", "not_dispensed", "transferred")
+LINE_WORDS = (
+    *("received", "billing", "in_progress", "packed", "approved", "on_hold", "rejected"),
+    *("handed_to_carrier", "delivered"),
+)
+PARCEL_WORDS = ("label_created", "picked_up", "in_transit", "out_for_delivery", "delivered", "exception", "returned")
+RENEWAL_DECISIONS = ("approved", "approved_with_changes", "denied", "denied_new_rx_to_follow", "replace", "pending")
+CHANGE_DECISIONS = ("approved", "approved_with_changes", "denied", "pending", "validated")
+CLOSE_REASONS = ("expired", "removed", "superseded", "answered_elsewhere")
+CANCEL_DECISIONS = ("approved", "denied", "no_response")
 
-def expected(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+# The word by which an event of the type moves its machine.
+MOVING_WORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "renewal.responded": ("decision", RENEWAL_DECISIONS),
+    "renewal.closed": ("reason", CLOSE_REASONS),
+    "change.responded": ("decision", CHANGE_DECISIONS),
+    "cancel.responded": ("decision", CANCEL_DECISIONS),
+    "fill.status_changed": ("fill_status", FILL_WORDS),
+    "fulfillment.status_changed": ("fulfillment_status", LINE_WORDS),
+    "shipment.status_changed": ("shipment_status", PARCEL_WORDS),
+}
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+AHEAD_MAX = timedelta(minutes=5)
+MILLISECONDS_FROM = 10**11
+
+# Envelope name on the wire -> field of the record that leads every event.
+ENVELOPE = {
+    "id": "event_id",
+    "type": "event_type",
+    "version": "contract_version",
+    "timestamp": "occurred_at",
+    "source": "origin_source",
+    "environment": "environment",
+    "account_id": "account_id",
+    "sequence": "sequence",
+    "correlation_id": "correlation_id",
+}
+# What the bridge adds by itself.
+ADDED = frozenset({"received_at", "source"})
+
+
+class Fact(NamedTuple):
+    """One event that counts; facts compare in the order of facts, for no two have the same place."""
+
+    place: tuple[datetime, int, str]
+    source: str
+    type: str
+    fields: Mapping[str, Any]
+
+
+def expected_state(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Work out every column of a prescription.
 
     Args:
@@ -248,3 +303,123 @@ def _by(facts: Sequence[Fact], field: str, *types: str) -> dict[str, list[Fact]]
 def _text(value: object) -> str | None:
     """Read an id that may be missing; an empty one is none."""
     return None if value is None or value == "" else str(value)
+
+
+def facts_of(events: Iterable[Mapping[str, Any]]) -> list[Fact]:
+    """Give the facts that count, oldest first.
+
+    "Order of facts: (timestamp clamped as above, sequence or 0, id); of several records with one (source, event id)
+    only the first counts."
+    """
+    first: dict[tuple[str, str], Fact] = {}
+    for event in events:
+        fact = _from_body(event) if "data" in event else _from_record(event)
+        first.setdefault((fact.source, fact.place[2]), fact)
+    return sorted(filter(_moves, first.values()), key=lambda fact: fact.place)
+
+
+def of(facts: Iterable[Fact], *types: str) -> list[Fact]:
+    """Give the facts of some types, oldest first."""
+    return [fact for fact in facts if fact.type in types]
+
+
+def grouped(facts: Iterable[Fact], name_of: Callable[[Fact], Any]) -> dict[Any, list[Fact]]:
+    """Put the facts about one thing together, oldest first."""
+    groups: dict[Any, list[Fact]] = {}
+    for fact in facts:
+        groups.setdefault(name_of(fact), []).append(fact)
+    return groups
+
+
+def _moves(fact: Fact) -> bool:
+    """Tell facts from news without effect.
+
+    "UNKNOWN words go to history and change no machine." "`rejected` with `active` not false is no fact at all."
+    """
+    field, known = MOVING_WORDS.get(fact.type, ("", ()))
+    if field and fact.fields[field] not in known:
+        return False
+    rejected = fact.type == "fulfillment.status_changed" and fact.fields["fulfillment_status"] == "rejected"
+    return not rejected or fact.fields.get("active") is False
+
+
+def _from_body(body: Mapping[str, Any]) -> Fact:
+    place = (_instant(body["timestamp"]), int(body.get("sequence") or 0), str(body["id"]))
+    return Fact(place, "", body["type"], body["data"])
+
+
+def _from_record(value: Mapping[str, Any]) -> Fact:
+    """Read a record: "a timestamp more than 5 min ahead of `received_at` is clamped to receipt + 5 min"."""
+    moment = min(value["occurred_at"], value["received_at"] + AHEAD_MAX)
+    return Fact((moment, value["sequence"] or 0, value["event_id"]), value["source"], value["event_type"], value)
+
+
+def _instant(written: str | float) -> datetime:
+    """Read a time: RFC 3339, without a zone in UTC; or "seconds below 1e11 and milliseconds from there"."""
+    if isinstance(written, str):
+        moment = datetime.fromisoformat(written)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    unit = timedelta(seconds=1) if written < MILLISECONDS_FROM else timedelta(milliseconds=1)
+    return EPOCH + written * unit
+
+
+def record_differences(sent: Mapping[str, Any], value: Mapping[str, Any]) -> list[str]:
+    """Return the path of each field that was lost, changed or invented on the way; none if all is well."""
+    expected = {field: sent.get(name) for name, field in ENVELOPE.items()} | dict(sent["data"])
+    return list(_fields(expected, {name: inner for name, inner in value.items() if name not in ADDED}, path=""))
+
+
+def header_differences(event: Mapping[str, Any], body: bytes, headers: Mapping[str, str], *, source: str) -> list[str]:
+    """Name the headers that say something else than the contract does of an event about a prescription.
+
+    Args:
+        event: As it was sent.
+        body: Its bytes.
+        headers: Of the record, as text.
+        source: Name under which the ingress knows the sender.
+    """
+    expected = {
+        "ce_specversion": "1.0",
+        "ce_id": event["id"],
+        "ce_type": event["type"],
+        "ce_source": source,
+        "ce_subject": event["data"]["prescription_id"],
+        "drx_schema": "drx.v1." + "".join(map(str.capitalize, re.split("[._]", event["type"]))),
+        "drx_body_sha256": hashlib.sha256(body).hexdigest(),
+    }
+    found = [name for name, value in expected.items() if headers.get(name) != value]
+    same_time = _same(headers.get("ce_time", ""), _instant(event["timestamp"]))
+    return found if same_time else [*found, "ce_time"]
+
+
+def _fields(sent: Mapping[str, Any], value: Mapping[str, Any], *, path: str) -> Iterator[str]:
+    for name in sorted({*sent, *value}):
+        yield from _compare(sent.get(name), value.get(name), path=f"{path}/{name}")
+
+
+def _compare(sent: Any, value: Any, *, path: str) -> Iterator[str]:
+    if sent is None:
+        # Absent and null are one in Avro; an empty map or list holds nothing that was not sent.
+        if value not in (None, {}, []):
+            yield path
+    elif isinstance(sent, Mapping) and isinstance(value, Mapping):
+        yield from _fields(sent, value, path=path)
+    elif isinstance(sent, list) and isinstance(value, list) and len(sent) == len(value):
+        for inner_sent, inner in zip(sent, value, strict=True):
+            yield from _compare(inner_sent, inner, path=f"{path}/*")
+    elif not _same(sent, value):
+        yield path
+
+
+def _same(sent: Any, value: Any) -> bool:
+    """Compare a JSON scalar with what it should have become."""
+    try:
+        if isinstance(value, datetime):
+            return datetime.fromisoformat(sent) == value
+        if isinstance(value, date):
+            return date.fromisoformat(sent) == value
+        if isinstance(value, Decimal):
+            return Decimal(sent) == value
+    except (TypeError, ValueError, InvalidOperation):
+        return False
+    return type(sent) is type(value) and bool(sent == value)

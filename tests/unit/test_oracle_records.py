@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.avro.codec import Codec
-from bridge.dev.demo_compare import differences
+from bridge.dev.oracle import record_differences
 from bridge.dev.story import deliveries
 from bridge.event import Delivery
 from bridge.ingress.json_body import parse
@@ -67,7 +67,7 @@ def test_what_went_all_the_way_has_no_differences(event_type: str) -> None:
 
     value = read_back(BODIES[event_type])
 
-    assert differences(body, value) == []
+    assert record_differences(body, value) == []
 
 
 def changed(path: str, new: object) -> Callable[[Sent], None]:
@@ -105,4 +105,4 @@ def test_whatever_was_lost_changed_or_invented_is_named(path: str, new: object) 
 
     changed(path, new)(value)
 
-    assert differences(body, value) == [f"/{path}"]
+    assert record_differences(body, value) == [f"/{path}"]

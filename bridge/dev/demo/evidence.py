@@ -1,0 +1,123 @@
+"""What Kafka, PostgreSQL and the spool of a running stack hold, read apart from the parts that wrote it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, NamedTuple
+
+import orjson
+
+from bridge.decoding import Decoder
+from bridge.dev.oracle import COLUMNS
+from bridge.dev.services import Output, run_program
+from bridge.dev.stack import TOPICS, Stack
+from bridge.errors import DecodeError
+from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
+
+# An event is in its row a tenth of a second after its delivery is answered, a released one after some two seconds; this
+# is the last resort on a machine that is busy with other things.
+WAIT_S = 30.0
+POLL_S = 0.02
+
+ROW = f"select events, {', '.join(COLUMNS.values())} from read_model.prescription where prescription_id = $1"  # noqa: S608 - ours
+HISTORY = """
+select event_id, e.event_type, e.occurred_at, e.body::text as body,
+  e.topic || '/' || e.partition || '@' || e."offset" as place
+from read_model.timeline t join read_model.event e using (source, event_id)
+where t.prescription_id = $1 order by t.counts_from, t.sequence, event_id, source
+"""
+# Rows of the history are written once: by number of the transaction, and in it by place, is the order of the writing.
+APPLIED = "select event_id from read_model.event where prescription_id = $1 order by xmin::text::bigint, ctid"
+# A record that is no event has an empty id.
+PARKED = """
+select e."offset", e.event_id, e.class
+from drx_consumer.parked_key k left join drx_consumer.parked_event e using (grp, topic, part, key)
+where k.grp = 'read_model' and k.key = $1 order by e."offset"
+"""
+AUDIT = """
+select verb, "offset", actor, reason from drx_consumer.audit where grp = 'read_model' and key = $1 order by number
+"""
+
+Row = Mapping[str, Any]
+
+
+class Found(NamedTuple):
+    """One record; the name of its Avro `record` and its `value` are empty if it cannot be decoded."""
+
+    place: str
+    topic: str
+    partition: int
+    key: str
+    headers: Mapping[str, str]
+    payload: bytes
+    record: str
+    value: Mapping[str, Any]
+
+    def holds(self, text: str) -> bool:
+        """Whether the text stands anywhere: in the key, a header or the payload."""
+        return any(text in each for each in (self.key, *self.headers.values())) or text.encode() in self.payload
+
+
+NOTHING = Found("nowhere", "", -1, "", {}, b"", "", {})
+
+
+@dataclass
+class Evidence:
+    """Reads; `database` is a pool of asyncpg."""
+
+    stack: Stack
+    decoder: Decoder
+    database: Any
+    wait_s: float = WAIT_S
+
+    async def records(self, event_id: str = "") -> list[Found]:
+        """Read all topics from their first record to the last; only the records of `event_id` if one is given."""
+        connection = Connection(self.stack.endpoints["bootstrap_servers"])
+        async with open_reader(connection, TOPICS, from_beginning=True) as reader:
+            found = []
+            async for record in reader.until_end():
+                place = f"{record.topic}/{record.partition}@{record.offset}"
+                key = (record.key or b"").decode("utf-8", "replace")
+                headers = {name: content.decode("utf-8", "replace") for name, content in record.headers}
+                try:
+                    decoded = await self.decoder.inspect(record)
+                    name, value = decoded.record, decoded.value
+                except DecodeError:
+                    name, value = "", {}
+                parts = record.topic, record.partition, key, headers, record.value or b"", name, value
+                found.append(Found(place, *parts))
+        return [each for each in found if event_id in {"", each.headers.get("ce_id")}]
+
+    async def row(self, key: str, *, events: int) -> Row | None:
+        """Return the row of a prescription as soon as it has `events` events; as it is after a while otherwise."""
+        rows = await self.ask(ROW, key, until=lambda rows: bool(rows) and rows[0]["events"] >= events)
+        return rows[0] if rows else None
+
+    async def parked(self, key: str, *, events: int) -> Sequence[Row]:
+        """Return what is parked under a key, in order, as soon as it is `events` records, or after a while."""
+        return await self.ask(PARKED, key, until=lambda rows: len(rows) == events)
+
+    async def ask(
+        self, query: str, key: str, *, until: Callable[[Sequence[Row]], bool] = lambda _rows: True
+    ) -> Sequence[Row]:
+        """Return the rows about a key, after a while also if they are not what is waited for."""
+        deadline = monotonic() + self.wait_s
+        rows: Sequence[Row]
+        while not until(rows := await self.database.fetch(query, key)):
+            if monotonic() > deadline:
+                self.wait_s = 0.0  # after one wait in vain, the other differences are reported at once
+                break
+            await asyncio.sleep(POLL_S)
+        return rows
+
+    async def run(self, program: str, *arguments: str) -> Output:
+        """Run one of our programs as an operator would at a shell."""
+        return await asyncio.to_thread(run_program, program, *arguments, settings=self.stack.settings)
+
+    async def spooled(self) -> int:
+        """Return how many events are on the disk and not yet in Kafka, as an operator counts them."""
+        return int(orjson.loads((await self.run("drx-bridge", "spool", "status", "--json")).text)["events"])
