@@ -34,6 +34,27 @@ READY_TIMEOUT_S = 90.0
 STOP_GRACE_S = 10.0
 _FORMAT_TIMEOUT_S = 60.0
 _POLL_S = 0.1
+# Replicas that must have a record before it is acknowledged, and brokers that survive one loss: production's figures.
+_REPLICATED_FROM = 3
+_MIN_IN_SYNC = 2
+# Seen serving: 380 MB resident for one broker, and three of the smaller beside a test suite.
+_HEAP_ALONE, _HEAP_OF_MANY = "384m", "320m"
+LOG4J = """\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{ISO8601} %-5p %c{1}: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = info
+logger.lifecycle.name = kafka.server.BrokerServer
+logger.lifecycle.level = info
+"""
+T = TypeVar("T")
+# A loopback answer takes milliseconds; a broker that is still starting accepts the connection and says nothing.
+_PROBE_TIMEOUT_S = 3.0
 
 
 def _nothing() -> None:
@@ -218,27 +239,6 @@ def _cluster_id(path: Path, *, brokers: int) -> str:
     return str(known["cluster_id"])
 
 
-# Replicas that must have a record before it is acknowledged, and brokers that survive one loss: production's figures.
-_REPLICATED_FROM = 3
-_MIN_IN_SYNC = 2
-# Seen serving: 380 MB resident for one broker, and three of the smaller beside a test suite.
-_HEAP_ALONE, _HEAP_OF_MANY = "384m", "320m"
-
-LOG4J = """\
-status = error
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{ISO8601} %-5p %c{1}: %m%n
-rootLogger.level = warn
-rootLogger.appenderRef.out.ref = out
-logger.server.name = kafka.server.KafkaRaftServer
-logger.server.level = info
-logger.lifecycle.name = kafka.server.BrokerServer
-logger.lifecycle.level = info
-"""
-
-
 def jvm_options(*, brokers: int) -> list[str]:
     """Options of every JVM that is started in a broker's directory, to which the paths are relative."""
     return [
@@ -290,12 +290,6 @@ def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) ->
         "group.initial.rebalance.delay.ms": 0,
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())
-
-
-T = TypeVar("T")
-
-# A loopback answer takes milliseconds; a broker that is still starting accepts the connection and says nothing.
-_PROBE_TIMEOUT_S = 3.0
 
 
 def known_brokers(address: str) -> set[int]:

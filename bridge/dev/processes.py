@@ -15,7 +15,7 @@ import psutil
 
 from bridge.dev.files import read_json, write_json
 
-_TETHER = Path(__file__).with_name("tether.py")
+_LAUNCH = Path(__file__).with_name("launch.py")
 # The kernel ties "the parent died" to the *thread* that forked. This one lives as long as we do, whoever asks.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawn")
 # A log that has grown beyond this is set aside at the next start; one older log is kept.
@@ -26,6 +26,15 @@ _LAST_LINE_BYTES = 2000
 _KILL_WAIT_S = 10.0
 # psutil computes a start time from the boot time, which the kernel corrects by fractions of a second.
 _SAME_START_S = 1.0
+# A process that lived this long was well; one that did not waits before it is tried again, twice as long each time.
+_WELL_AFTER_S = 10.0
+_DELAY_FIRST_S = 0.5
+_DELAY_MAX_S = 10.0
+
+
+def launched(command: Sequence[str], *, user: str = "-") -> list[str]:
+    """Command line that runs `command`, tied to the thread that forks, as another user if one (`UID:GID`) is given."""
+    return [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), user, *command]
 
 
 class Child:
@@ -40,6 +49,7 @@ class Child:
         self._command = list(command)
         self._cwd = cwd
         self._env = dict(env) if env is not None else None
+        self._user = "-"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -79,7 +89,7 @@ class Child:
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own command line
-                [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *self._command],
+                launched(self._command, user=self._user),
                 cwd=self._cwd,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -174,12 +184,6 @@ def _same_process(row: object) -> psutil.Process | None:
                 if abs(process.create_time() - started) <= _SAME_START_S:
                     return process
     return None
-
-
-# A process that lived this long was well; one that did not waits before it is tried again, twice as long each time.
-_WELL_AFTER_S = 10.0
-_DELAY_FIRST_S = 0.5
-_DELAY_MAX_S = 10.0
 
 
 class Supervisor:

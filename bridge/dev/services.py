@@ -45,6 +45,13 @@ _ELSEWHERE = (
     "CONSUMER_POSTGRES__",
     "CONSUMER_REGISTRY__",
 )
+# Two seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
+READY_TIMEOUT_S = 60.0
+# A second or two unless there is much of it; deliveries are taken all the while.
+CATCH_UP_TIMEOUT_S = 30.0
+_PROBE_TIMEOUT_S = 2.0
+_POLL_S = 0.1
+_SPOOLING, _RECALLED = "drxbridge_spooling_partitions", "drxbridge_dedupe_ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +167,6 @@ def _child(name: str, module: list[str], *, directory: DataDirectory, settings: 
         log=directory.logs / f"{name}.log",
         env=child_environment(os.environ, settings),
     )
-
-
-# Two seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
-READY_TIMEOUT_S = 60.0
-# A second or two unless there is much of it; deliveries are taken all the while.
-CATCH_UP_TIMEOUT_S = 30.0
-_PROBE_TIMEOUT_S = 2.0
-_POLL_S = 0.1
-_SPOOLING, _RECALLED = "drxbridge_spooling_partitions", "drxbridge_dedupe_ready"
 
 
 def wait_ready(service: Service, *, check: Callable[[], None]) -> None:

@@ -32,6 +32,11 @@ from bridge.runtime.process import INTERRUPTED
 DEFAULT_COUNT = 100
 # Fewer deliveries are over before a bar could tell anything.
 BAR_FROM = 20
+# docs/contract.md §1: a webhook id is 1 to 200 printable ASCII characters without space.
+WEBHOOK_ID = re.compile(r"[\x21-\x7e]{1,200}")
+# A repeated delivery comes up to this many deliveries after the first: a sender's retry is rarely the very next thing.
+REPEAT_WITHIN = 10
+PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +212,6 @@ def _bar(people: Console, total: int | None) -> Progress:
     )
 
 
-# docs/contract.md §1: a webhook id is 1 to 200 printable ASCII characters without space.
-WEBHOOK_ID = re.compile(r"[\x21-\x7e]{1,200}")
-# A repeated delivery comes up to this many deliveries after the first: a sender's retry is rarely the very next thing.
-REPEAT_WITHIN = 10
-
-
 def read_sample(path: Path, *, rng: random.Random) -> Outgoing:
     """Take a file's bytes exactly as the body, malformed ones too."""
     return _outgoing(_read(path), rng=rng)
@@ -268,9 +267,6 @@ def _read(path: Path) -> bytes:
     except OSError as exc:
         msg = f"{path}: cannot read it ({exc.strerror})"
         raise ConfigError(msg) from None
-
-
-PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 
 
 class Tally:

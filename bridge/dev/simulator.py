@@ -27,6 +27,8 @@ ANSWER_MAX_BYTES = 65_536
 
 Sign = Callable[[str, int, bytes], str]
 Sleep = Callable[[float], Awaitable[None]]
+DEFAULT_PATH = "/webhooks/drx"
+SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +215,6 @@ def _retry_after_s(header: str, *, now: datetime) -> float:
         return max(0.0, (parsedate_to_datetime(header) - now).total_seconds())
     except (TypeError, ValueError):
         return 0.0
-
-
-DEFAULT_PATH = "/webhooks/drx"
-SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
 
 
 def webhook_url(url: str) -> str:

@@ -21,6 +21,19 @@ ACCEPTED = {"kind": "status", "code": "000"}  # SCRIPT Status: the network has t
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+# All of them past for any clock this runs under, so that no event is ahead of its receipt; fixed, so that one seed is
+# one stream on any day.
+EPOCH = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
+# Lives told at one time: enough that neighbours in the stream have different keys, few enough to end soon.
+LIVES_AT_ONCE = 16
+FIRST_NAMES = ("Marisol", "Theo", "Wanda", "Amadou", "Priya", "Søren", "Lucía", "Kenji")
+LAST_NAMES = ("Quintero", "Marsh", "Kowalczyk", "Diallo", "Raman", "Lindqvist", "Ortega", "Mori")
+PLACES = (("Novi", "48374"), ("Wixom", "48393"), ("Milford", "48381"), ("Howell", "48843"))
+MEDICATIONS = (
+    ("lisinopril 10 mg oral tablet", "00591040701", "314076", "30", 30, "Take one tablet by mouth every morning"),
+    ("atorvastatin 20 mg oral tablet", "00093505798", "617310", "90", 90, "Take one tablet by mouth at bedtime"),
+    ("metformin 500 mg oral tablet", "00093104801", "861007", "60", 30, "Take one tablet by mouth twice a day"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,22 +361,6 @@ def _renewal(request_id: str, *, follow_up_count: int) -> Body:
         "refills_requested": 3,
         "follow_up_count": follow_up_count,
     }
-
-
-# All of them past for any clock this runs under, so that no event is ahead of its receipt; fixed, so that one seed is
-# one stream on any day.
-EPOCH = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
-# Lives told at one time: enough that neighbours in the stream have different keys, few enough to end soon.
-LIVES_AT_ONCE = 16
-
-FIRST_NAMES = ("Marisol", "Theo", "Wanda", "Amadou", "Priya", "Søren", "Lucía", "Kenji")
-LAST_NAMES = ("Quintero", "Marsh", "Kowalczyk", "Diallo", "Raman", "Lindqvist", "Ortega", "Mori")
-PLACES = (("Novi", "48374"), ("Wixom", "48393"), ("Milford", "48381"), ("Howell", "48843"))
-MEDICATIONS = (
-    ("lisinopril 10 mg oral tablet", "00591040701", "314076", "30", 30, "Take one tablet by mouth every morning"),
-    ("atorvastatin 20 mg oral tablet", "00093505798", "617310", "90", 90, "Take one tablet by mouth at bedtime"),
-    ("metformin 500 mg oral tablet", "00093104801", "861007", "60", 30, "Take one tablet by mouth twice a day"),
-)
 
 
 @dataclass(frozen=True, slots=True)

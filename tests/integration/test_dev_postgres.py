@@ -17,9 +17,10 @@ import asyncpg  # noqa: TID251 - the server itself is under test
 import psutil
 import pytest
 
-from bridge.dev import unprivileged
+from bridge.dev import launch
 from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer, command_for, find_programs
+from bridge.dev.postgres import PostgresServer, find_programs, owner_of
+from bridge.dev.processes import launched
 from bridge.errors import ConfigError
 from tests.integration.dev_process import gone, until
 from tests.postgres import EmbeddedPostgres, execute
@@ -76,7 +77,7 @@ def test_an_ordinary_user_starts_it_as_himself(tmp_path: Path) -> None:
         print(os.geteuid() != 0, psutil.Process(server.pid).uids().real == os.getuid())
         server.close()
     """
-    command = command_for(tmp_path, [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)])
+    command = launched([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], user=owner_of(tmp_path))
 
     done = subprocess.run(command, cwd=Path.cwd(), capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - our own command line
 
@@ -111,10 +112,10 @@ def test_what_is_refused_to_root_is_told(tmp_path: Path) -> None:
     drop_capability = (
         "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
     )
-    launch = [sys.executable, "-I", "-S", unprivileged.__file__, "65534", "65534", "/bin/true"]
+    command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "65534:65534", "/bin/true"]
 
     done = subprocess.run(  # noqa: S603 - our own command line
-        [sys.executable, "-c", drop_capability, *launch], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", drop_capability, *command], cwd=tmp_path, capture_output=True, text=True, check=False
     )
 
     assert (done.returncode, done.stderr) == (126, "/bin/true: cannot run as user 65534: Operation not permitted\n")
@@ -155,7 +156,7 @@ def test_a_number_in_the_lock_file_that_another_process_has_by_now(own_postgres:
     lock = files_of(own_postgres) / "postmaster.pid"
     lines = lock.read_text().split("\n")
     own_postgres.kill()
-    other = subprocess.Popen(command_for(files_of(own_postgres), ["/bin/sleep", "600"]))  # noqa: S603 - ours
+    other = subprocess.Popen(launched(["/bin/sleep", "600"], user=owner_of(files_of(own_postgres))))  # noqa: S603 - ours
     try:
         lock.write_text("\n".join([str(other.pid), *lines[1:]]))
 
