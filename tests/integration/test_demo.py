@@ -1,4 +1,4 @@
-"""`drx-bridge demo` as a newcomer runs it, once."""
+"""`drx-bridge demo` as a newcomer runs it, and with a hop that is broken on purpose."""
 
 import os
 import subprocess
@@ -14,17 +14,21 @@ pytestmark = pytest.mark.kafka
 TIMEOUT_S = 300.0
 
 
-def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    mark = f"demo-test-{os.getpid()}"
-    result = subprocess.run(
+def run_demo(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "bridge", "demo"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
         check=False,
-        env={**os.environ, "TMPDIR": str(tmp_path), "DEMO_TEST_MARK": mark},
+        env={**os.environ, "TMPDIR": str(directory), **environment},
     )
+
+
+def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    mark = f"demo-test-{os.getpid()}"
+    result = run_demo(tmp_path, DEMO_TEST_MARK=mark)
 
     assert result.returncode == 0, result.stdout + result.stderr
     assert "✗" not in result.stdout
@@ -64,11 +68,32 @@ def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path:
         "which waited on the disk, once more  →  200 duplicate",
         "202 parked id_conflict",
         "the way to Kafka is straight again",
-        "checks, no difference",
+        "101 checks, no difference",
     ):
         assert hop in result.stdout
     assert list(tmp_path.iterdir()) == []
     assert [process for process in psutil.process_iter() if marked(process, mark)] == []
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "difference"),
+    [
+        (
+            "before_answer:error@2",
+            "answer is (200, 'duplicate', ''), expected (200, 'accepted', '')",
+        ),
+        ("batch_before_offset:kill@2", "after event 2: events is 1, expected 2"),
+    ],
+    ids=["the ingress writes and fails to answer", "the consumer dies"],
+)
+def test_a_broken_hop_is_named_and_ends_it_with_1(tmp_path: Path, failpoint: str, difference: str) -> None:
+    """A demo that cannot fail shows nothing."""
+    result = run_demo(tmp_path, DRX_FAILPOINT=failpoint, COLUMNS="200")
+
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert difference in result.stdout
+    assert " differences in " in result.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def marked(process: psutil.Process, mark: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from bridge.decoding import Decoder
+from bridge.avro.event_decoder import EventDecoder
 from bridge.dev.oracle import COLUMNS
 from bridge.dev.services import Output, run_program
 from bridge.dev.stack import TOPICS, Stack
@@ -70,7 +70,7 @@ class Evidence:
     """Reads; `database` is a pool of asyncpg."""
 
     stack: Stack
-    decoder: Decoder
+    decoder: EventDecoder
     database: Any
     wait_s: float = WAIT_S
 

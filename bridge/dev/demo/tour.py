@@ -18,8 +18,8 @@ import asyncpg  # noqa: TID251 - read apart from the door that the consumers wri
 import orjson
 from aiokafka import AIOKafkaProducer  # noqa: TID251 - writes what our own producer never would
 
+from bridge.avro.event_decoder import open_decoder
 from bridge.commands.tail_format import plain
-from bridge.decoding import open_decoder
 from bridge.dev.demo.evidence import APPLIED, AUDIT, HISTORY, NOTHING, Evidence, Found, Row
 from bridge.dev.demo.screen import Screen
 from bridge.dev.oracle import COLUMNS, expected_state, header_differences, record_differences
