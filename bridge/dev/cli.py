@@ -1,4 +1,4 @@
-"""`drx-bridge dev`: the whole system on this machine until it is told to stop."""
+"""`drx-bridge dev`: the whole system on this machine until it is stopped."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-# What `expected_state` tells, and the column of `read_model.prescription` that holds it.
+# What `expected_state` returns, and the column of `read_model.prescription` that holds it.
 COLUMNS: Mapping[str, str] = {
     "transmission": "transmission",
     "order": "order_status",

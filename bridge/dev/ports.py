@@ -1,7 +1,7 @@
 """Give each server of the stack a free loopback port and keep it over restarts.
 
-Between the draw of a port and its server's bind, and while that server is down, the port is free for anyone. So whoever
-draws one holds a record lock on the byte of that number in a file of this user's cache: nobody else draws it.
+Between the draw of a port and its server's bind, and while that server is down, the port is free for anyone. So the
+process that draws one holds a record lock on the byte of that number in a file of this user's cache: no other draws it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Draw a free port; nobody is given it again while this process lives."""
+    """Draw a free port; it is not drawn again while this process runs."""
     for _ in range(_DRAWS):
         port = random.randint(_FIRST, _LAST)  # noqa: S311 - a port number is no secret
         if _reserve(port) and is_free(port):

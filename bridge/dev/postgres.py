@@ -113,7 +113,7 @@ class PostgresServer(Child):
 
     @property
     def ready(self) -> bool:
-        """Whether it takes connections, by its own word."""
+        """Whether it takes connections, as its lock file says."""
         lines = self._lock_lines()
         return len(lines) >= _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE - 1].strip() == _READY
 

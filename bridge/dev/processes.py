@@ -16,7 +16,7 @@ import psutil
 from bridge.dev.files import read_json, write_json
 
 _LAUNCH = Path(__file__).with_name("launch.py")
-# The kernel ties "the parent died" to the *thread* that forked. This one lives as long as we do, whoever asks.
+# The kernel ties "the parent died" to the *thread* that forked. This one runs as long as the process does.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawn")
 # A log that has grown beyond this is set aside at the next start; one older log is kept.
 LOG_MAX_BYTES = 10_000_000
@@ -26,8 +26,8 @@ _LAST_LINE_BYTES = 2000
 _KILL_WAIT_S = 10.0
 # psutil computes a start time from the boot time, which the kernel corrects by fractions of a second.
 _SAME_START_S = 1.0
-# A process that lived this long was well; one that did not waits before it is tried again, twice as long each time.
-_WELL_AFTER_S = 10.0
+# A process that ran this long is started again at once; another one waits, twice as long each time.
+_STABLE_AFTER_S = 10.0
 _DELAY_FIRST_S = 0.5
 _DELAY_MAX_S = 10.0
 
@@ -69,7 +69,7 @@ class Child:
 
     @property
     def last_line(self) -> str:
-        """What it said last, for the one line that tells why it ended."""
+        """Last line of its log, to say why it ended."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - _LAST_LINE_BYTES))
@@ -187,7 +187,7 @@ def _same_process(row: object) -> psutil.Process | None:
 
 
 class Supervisor:
-    """Keeps children running; `tend` is called again and again by whoever owns the time."""
+    """Keeps children running; its owner calls `tend` several times a second."""
 
     def __init__(
         self,
@@ -259,8 +259,8 @@ class _Watched:
         self._delay_s = 0.0
 
     def died(self, now: float) -> None:
-        was_well = now - self._started >= _WELL_AFTER_S
-        self._delay_s = 0.0 if was_well else min(max(_DELAY_FIRST_S, 2 * self._delay_s), _DELAY_MAX_S)
+        was_stable = now - self._started >= _STABLE_AFTER_S
+        self._delay_s = 0.0 if was_stable else min(max(_DELAY_FIRST_S, 2 * self._delay_s), _DELAY_MAX_S)
         self.start_at = now + self._delay_s
 
     def started(self, now: float) -> None:

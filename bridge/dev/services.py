@@ -193,9 +193,9 @@ def wait_ready(service: Service, *, check: Callable[[], None]) -> None:
 
 
 def wait_caught_up(ingress: Service, *, check: Callable[[], None], timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
-    """Return when what an earlier life left is taken up, or after a while; how many partitions still spool.
+    """Return when what an earlier run spooled is delivered, or after a while; how many partitions still spool.
 
-    From then on a delivery of whatever prescription is written directly, and a repeat of an earlier one is known.
+    From then on every delivery is written directly, and a repeat of an earlier one is known.
     """
     deadline = time.monotonic() + timeout_s
     while True:

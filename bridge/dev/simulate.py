@@ -108,9 +108,9 @@ def simulate(
 ) -> int:
     """Sign and push deliveries as DRx does, retry as a sender does, and report what was answered.
 
-    Without --scenario or --sample the deliveries are generated: plausible lives of prescriptions of people who do not
-    exist. Without --rate each delivery waits for the answer to the one before. Exit 0 if every delivery was answered
-    2xx, 1 if one was not.
+    Without --scenario or --sample the deliveries are generated: plausible prescriptions of people who do not exist.
+    Without --rate each delivery waits for the answer to the one before. Exit 0 if every delivery was answered 2xx, 1 if
+    one was not.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     chosen, total = _choose(scenario, sample, count, seed=seed, environment=environment)

@@ -191,7 +191,7 @@ class Stack:
             self._record()
             for service in self._services:
                 wait_ready(service, check=self._check)
-        if left := self.wait_caught_up():
+        if left := wait_caught_up(self._ingress, check=self._check):
             self._say(f"{left} partitions are still spooled; see {self._ingress.child.log}")
         self._supervisor = Supervisor(
             self._children, restart=self._restart, now=time.monotonic, changed=self._publish, say=self._say
@@ -216,10 +216,6 @@ class Stack:
         if self._supervisor is not None:
             self._supervisor.watch(self._cluster.brokers.values())
         self._publish()
-
-    def wait_caught_up(self) -> int:
-        """Return when the spool is drained, or after a while; how many partitions still spool."""
-        return wait_caught_up(self._ingress, check=self._check)
 
     def stop(self) -> None:
         """Stop what runs: first who takes deliveries, last who keeps them."""

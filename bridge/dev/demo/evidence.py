@@ -18,9 +18,9 @@ from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 
-# An event is in its row a tenth of a second after its delivery is answered, a released one after some two seconds; this
-# is the last resort on a machine that is busy with other things.
-WAIT_S = 30.0
+# An event is in its row a tenth of a second after its delivery is answered, a released one after some two seconds, and
+# the spool is empty within seconds; these are last resorts on a machine that is busy with other things.
+WAIT_S, DRAIN_S = 30.0, 60.0
 POLL_S = 0.02
 
 ROW = f"select events, {', '.join(COLUMNS.values())} from read_model.prescription where prescription_id = $1"  # noqa: S608 - ours
@@ -121,3 +121,10 @@ class Evidence:
     async def spooled(self) -> int:
         """Return how many events are on the disk and not yet in Kafka, as an operator counts them."""
         return int(orjson.loads((await self.run("drx-bridge", "spool", "status", "--json")).text)["events"])
+
+    async def drained(self) -> int:
+        """Return how many events are left on the disk when there are none, or after a while."""
+        deadline = monotonic() + DRAIN_S
+        while (left := await self.spooled()) and monotonic() < deadline:  # noqa: ASYNC110 - the disk gives no event
+            await asyncio.sleep(POLL_S)
+        return left
