@@ -211,7 +211,7 @@ class Tour:
         screen.check("the row is what the story ends with; the forged cancel has left no trace", misstated(row, events))
 
     async def _poisoned(self, sick: Sequence[Event], well: Sequence[Event]) -> int:
-        """Return the offset of the poison."""
+        """Put the poison behind two events, and three behind the poison; return its offset."""
         screen, evidence, key, other = self.screen, self.evidence, key_of(sick[0]), key_of(well[0])
         screen.chapter(
             "5  A poisoned record",
@@ -228,19 +228,7 @@ class Tour:
         screen.check("its key is parked", unequal(offsets=([each["offset"] for each in parked], [offset])))
         screen.hop(3, f"DRx goes on with both, {key} and {other}, which are neighbours in the partition")
         for number in range(1, 4):
-            event = sick[1 + number]
-            faults = unanswered(await self._deliver(event))
-            parked = await evidence.parked(key, events=1 + number)
-            faults += unequal(waiting=(len(parked), 1 + number))
-            text = f"{key}  accepted, and waits: {len(parked)} records are parked"
-            screen.check(text, faults, title=event["type"], count=2)
-            event = well[number - 1]
-            faults = unanswered(await self._deliver(event))
-            answered = monotonic()
-            row = await evidence.row(other, events=number)
-            took_ms = (monotonic() - answered) * 1000
-            text = f"{other}  accepted, and {took_ms:.0f} ms later in PostgreSQL: {shown(row)}"
-            screen.check(text, faults + misstated(row, well[:number]), title=event["type"], count=2)
+            await self._beside_poison(sick[1 + number], well[:number], waiting=1 + number)
         screen.hop(4, "What an operator sees")
         await self._parked("list", shows=key)
         await self._parked("show", key, "--topic", PRESCRIPTIONS_TOPIC, shows=f"@{offset}  ")
@@ -251,6 +239,19 @@ class Tour:
         row = await evidence.row(key, events=2)
         screen.check(f"its row has stayed as it was: {shown(row)}", misstated(row, sick[:2]))
         return offset
+
+    async def _beside_poison(self, event: Event, well: Sequence[Event], *, waiting: int) -> None:
+        """Deliver an event of the poisoned prescription, and the latest one of another in the same partition."""
+        screen, evidence, key, other = self.screen, self.evidence, key_of(event), key_of(well[0])
+        faults = unanswered(await self._deliver(event))
+        parked = await evidence.parked(key, events=waiting)
+        text = f"{key}  accepted, and waits: {len(parked)} records are parked"
+        screen.check(text, faults + unequal(waiting=(len(parked), waiting)), title=event["type"], count=2)
+        faults = unanswered(await self._deliver(well[-1]))
+        answered = monotonic()
+        row = await evidence.row(other, events=len(well))
+        text = f"{other}  accepted, and {(monotonic() - answered) * 1000:.0f} ms later in PostgreSQL: {shown(row)}"
+        screen.check(text, faults + misstated(row, well), title=well[-1]["type"], count=2)
 
     async def _put_right(self, sick: Sequence[Event], offset: int) -> None:
         screen, evidence, key, user = self.screen, self.evidence, key_of(sick[0]), getuser()
