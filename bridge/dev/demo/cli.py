@@ -17,8 +17,8 @@ from bridge.dev.cli import TEND_PERIOD_S, Signals, Stopped
 from bridge.dev.demo.screen import Screen
 from bridge.dev.demo.tour import SOURCE, tour
 from bridge.dev.stack import Options, Stack, open_stack
-from bridge.runtime.lifecycle import INTERRUPTED
 from bridge.runtime.logging import silence_kafka_client
+from bridge.runtime.process import INTERRUPTED
 
 
 @click.command()
