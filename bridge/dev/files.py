@@ -36,7 +36,7 @@ class DataDirectory:
         self.secrets = path / "secrets"
         self.endpoints = path / "endpoints.json"
         self.ports = path / "ports.json"
-        self.ledger = path / "processes.json"
+        self.pid_file = path / "processes.json"
 
     def secret_dir(self, source: str) -> Path:
         """Make the secrets directory of a source, with a `current` secret that stays the same from then on."""

@@ -139,11 +139,10 @@ class Child:
             os.killpg(self._process.pid, number)
 
 
-class Ledger:
+class PidFile:
     """File of the processes that run, so that the start after a crash can end what that crash left behind."""
 
     def __init__(self, path: Path) -> None:
-        """Keep it at `path`."""
         self._path = path
 
     def write(self, children: Iterable[Child]) -> None:
@@ -195,7 +194,6 @@ class Supervisor:
         *,
         restart: bool,
         now: Callable[[], float],
-        changed: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
         """Watch `children`, all of which run.
@@ -204,14 +202,12 @@ class Supervisor:
             children: In the order in which they started.
             restart: False: only notice that one died.
             now: Monotonic seconds.
-            changed: Called after every change of a pid.
             say: Gets a line for people.
         """
         self._watched = [_Watched(child, started=now()) for child in children]
         self._left: set[str] = set()
         self._restart = restart
         self._now = now
-        self._changed = changed
         self._say = say
 
     def leave(self, children: Iterable[Child]) -> None:
@@ -226,11 +222,10 @@ class Supervisor:
                 watched.started(self._now())
         self._left -= names
 
-    def tend(self) -> None:
-        """Look at each child once; never waits."""
+    def tend(self) -> bool:
+        """Look at each child once, without waiting; whether a pid has changed."""
         changes = [self._tend(watched) for watched in self._watched if watched.child.name not in self._left]
-        if any(changes):
-            self._changed()
+        return any(changes)
 
     def _tend(self, watched: _Watched) -> bool:
         """Whether the pid has changed."""

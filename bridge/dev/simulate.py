@@ -273,7 +273,6 @@ class Tally:
     """Counts answers as they come; keeps no bodies and no ids."""
 
     def __init__(self) -> None:
-        """Start at nothing."""
         self.answers: Counter[tuple[int, str, str]] = Counter()
         self.retries: Counter[str] = Counter()
         self.failed = 0

@@ -115,7 +115,6 @@ class Sender:
         sleep: Sleep = asyncio.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Keep the parts; nothing is opened."""
         self._session = session
         self._url = url
         self._sign = sign

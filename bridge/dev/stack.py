@@ -16,7 +16,7 @@ from bridge.dev.java import find_java
 from bridge.dev.kafka import KafkaCluster, create_topics
 from bridge.dev.ports import HOST, is_free, stable_ports
 from bridge.dev.postgres import PostgresServer, find_programs
-from bridge.dev.processes import Child, Ledger, Supervisor
+from bridge.dev.processes import Child, PidFile, Supervisor
 from bridge.dev.services import (
     CONSUMERS,
     PARTITIONS,
@@ -83,13 +83,13 @@ def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(claim(options.data_dir, pid=os.getpid()))
         directory.endpoints.unlink(missing_ok=True)
-        ledger = Ledger(directory.ledger)
-        for name in ledger.end_leftovers():
+        pid_file = PidFile(directory.pid_file)
+        for name in pid_file.end_leftovers():
             say(f"ended {name}, left over from a crash")
         if options.ingress_port is not None and not is_free(options.ingress_port):
             msg = f"--ingress-port {options.ingress_port}: in use"
             raise ConfigError(msg)
-        stack = Stack(directory, options=options, ledger=ledger, say=say, check=check)
+        stack = Stack(directory, options=options, pids=pid_file, say=say, check=check)
         cleanup.callback(stack.stop)
         stack.start()
         yield stack
@@ -98,10 +98,9 @@ def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
 class Stack:
     """The parts of a running stack."""
 
-    def __init__(self, directory: DataDirectory, *, options: Options, ledger: Ledger, say: Say, check: Check) -> None:
-        """Plan the parts in a directory that this process holds."""
+    def __init__(self, directory: DataDirectory, *, options: Options, pids: PidFile, say: Say, check: Check) -> None:
         self.directory = directory
-        self._ledger = ledger
+        self._pid_file = pids
         self._say = say
         self._check = check
         self._restart = options.restart
@@ -193,15 +192,13 @@ class Stack:
                 wait_ready(service, check=self._check)
         if left := wait_caught_up(self._ingress, check=self._check):
             self._say(f"{left} partitions are still spooled; see {self._ingress.child.log}")
-        self._supervisor = Supervisor(
-            self._children, restart=self._restart, now=time.monotonic, changed=self._publish, say=self._say
-        )
+        self._supervisor = Supervisor(self._children, restart=self._restart, now=time.monotonic, say=self._say)
         self._publish()
 
     def tend(self) -> None:
         """Start again what died; to be called several times a second."""
-        if self._supervisor is not None:
-            self._supervisor.tend()
+        if self._supervisor is not None and self._supervisor.tend():
+            self._publish()
 
     def stop_brokers(self) -> None:
         """Take Kafka away at once, as a power cut would, until `start_brokers`; nobody starts it again meanwhile."""
@@ -224,7 +221,7 @@ class Stack:
             service.child.stop(service.grace_s)
         self._cluster.stop()
         self._postgres.stop()
-        self._ledger.clear()
+        self._pid_file.clear()
 
     @property
     def _services(self) -> list[Service]:
@@ -239,7 +236,7 @@ class Stack:
         return self._restart or child.alive
 
     def _record(self) -> None:
-        self._ledger.write(self._children)
+        self._pid_file.write(self._children)
 
     def _publish(self) -> None:
         self._record()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.processes import LOG_MAX_BYTES, Child, Ledger, Supervisor
+from bridge.dev.processes import LOG_MAX_BYTES, Child, PidFile, Supervisor
 from tests.integration.dev_process import gone, until
 
 
@@ -84,19 +84,19 @@ def test_a_frozen_child_is_stopped_all_the_same(tmp_path: Path, cleanup: ExitSta
 def test_what_a_crash_left_behind_is_ended(tmp_path: Path, cleanup: ExitStack) -> None:
     child = a_child(tmp_path, cleanup)
     child.start()
-    Ledger(tmp_path / "ledger").write([child])
+    PidFile(tmp_path / "pids").write([child])
 
-    assert Ledger(tmp_path / "ledger").end_leftovers() == ["sleeper"]
+    assert PidFile(tmp_path / "pids").end_leftovers() == ["sleeper"]
     assert child.wait(30)
-    assert not (tmp_path / "ledger").exists()
+    assert not (tmp_path / "pids").exists()
 
 
 def test_another_process_under_the_old_number_is_left_alone(tmp_path: Path, cleanup: ExitStack) -> None:
     child = a_child(tmp_path, cleanup)
     child.start()
-    (tmp_path / "ledger").write_text(f'{{"broker-1": [{child.pid}, 1000.0]}}')
+    (tmp_path / "pids").write_text(f'{{"broker-1": [{child.pid}, 1000.0]}}')
 
-    assert Ledger(tmp_path / "ledger").end_leftovers() == []
+    assert PidFile(tmp_path / "pids").end_leftovers() == []
     assert child.alive
 
 
@@ -120,54 +120,49 @@ class Clock:
         return self.now
 
 
-def a_supervisor(child: Child, clock: Clock, *, changes: list[int | None], restart: bool = True) -> Supervisor:
-    return Supervisor(
-        [child], restart=restart, now=clock, changed=lambda: changes.append(child.pid), say=lambda _line: None
-    )
+def a_supervisor(child: Child, clock: Clock, *, restart: bool = True) -> Supervisor:
+    return Supervisor([child], restart=restart, now=clock, say=lambda _line: None)
+
+
+def tended(supervisor: Supervisor, child: Child, *, times: int) -> list[int | None]:
+    """The pid after each look that found it changed."""
+    return [child.pid for _ in range(times) if supervisor.tend()]
 
 
 def test_what_was_well_is_started_again_at_once(tmp_path: Path, cleanup: ExitStack) -> None:
-    child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
+    child, clock = a_child(tmp_path, cleanup), Clock()
     child.start()
-    supervisor = a_supervisor(child, clock, changes=changes)
+    supervisor = a_supervisor(child, clock)
     clock.now += 60
     child.kill()
 
-    supervisor.tend()
-    supervisor.tend()
-    supervisor.tend()
-
-    assert changes == [None, child.pid]
+    assert tended(supervisor, child, times=3) == [None, child.pid]
     assert child.alive
 
 
 def test_what_is_left_alone_stays_dead_until_it_is_watched_again(tmp_path: Path, cleanup: ExitStack) -> None:
-    child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
+    child, clock = a_child(tmp_path, cleanup), Clock()
     child.start()
-    supervisor = a_supervisor(child, clock, changes=changes)
+    supervisor = a_supervisor(child, clock)
     supervisor.leave([child])
     child.kill()
-
     clock.now += 60
-    supervisor.tend()
-    supervisor.tend()
 
+    assert tended(supervisor, child, times=2) == []
     assert not child.alive
-    assert changes == []
+
     child.start()
     supervisor.watch([child])
     clock.now += 60
     child.kill()
-    supervisor.tend()
-    supervisor.tend()
-    assert changes == [None, child.pid]
+    assert tended(supervisor, child, times=2) == [None, child.pid]
     assert child.alive
 
 
 def test_what_dies_again_and_again_waits_longer_each_time(tmp_path: Path, cleanup: ExitStack) -> None:
-    child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
+    child, clock = a_child(tmp_path, cleanup), Clock()
     child.start()
-    supervisor = a_supervisor(child, clock, changes=changes)
+    supervisor = a_supervisor(child, clock)
     waited = []
     for _ in range(7):
         child.kill()
@@ -181,14 +176,12 @@ def test_what_dies_again_and_again_waits_longer_each_time(tmp_path: Path, cleanu
 
 
 def test_without_restart_a_death_is_told_once(tmp_path: Path, cleanup: ExitStack) -> None:
-    child, clock, changes = a_child(tmp_path, cleanup), Clock(), list[int | None]()
+    child, clock = a_child(tmp_path, cleanup), Clock()
     child.start()
-    supervisor = a_supervisor(child, clock, changes=changes, restart=False)
+    supervisor = a_supervisor(child, clock, restart=False)
     child.kill()
 
-    for _ in range(3):
-        supervisor.tend()
-        clock.now += 60
-
-    assert changes == [None]
+    assert tended(supervisor, child, times=1) == [None]
+    clock.now += 60
+    assert tended(supervisor, child, times=2) == []
     assert not child.alive
