@@ -48,6 +48,8 @@ class KeyQueues:
     def __init__(self, settling: Settling, *, release: Release, tasks: Tasks) -> None:
         """Rounds run among `tasks`."""
         self._settling = settling
+        self._circuit = settling.circuit
+        self._transactional = settling.consumer.transactional
         self._release = release
         self._tasks = tasks
         self._ready: deque[KeyQueue] = deque()
@@ -55,7 +57,7 @@ class KeyQueues:
         # One record of all partitions is in hand at a time where processes died: with two, the innocent one would be
         # charged with each death too.
         self._one_in_hand = asyncio.Lock()
-        settling.circuit.listen(self._wake_all)
+        self._circuit.listen(self._wake_all)
 
     def put(self, partition: Partition, record: ConsumedRecord) -> None:
         """Let a record wait behind those of its key."""
@@ -127,11 +129,11 @@ class KeyQueues:
 
     async def _take(self) -> KeyQueue:
         """Wait for the queue that has waited longest."""
-        ready, circuit = self._ready, self._settling.circuit
+        ready = self._ready
         while True:
             while ready and ready[0].partition.closed:
                 ready.popleft()
-            if ready and circuit.closed:
+            if ready and self._circuit.closed:
                 queue = ready.popleft()
                 queue.state = "busy"
                 return queue
@@ -239,7 +241,7 @@ class KeyQueues:
         queue.handled = False
         queue.partition.away.discard(queue.key)
         try:
-            if self._settling.consumer.transactional:
+            if self._transactional:
                 await self._apply_inside(queue, event)
                 return Next.SETTLED
             await self._apply_outside(queue, event)
@@ -353,7 +355,7 @@ class KeyQueues:
         for partition in list(partitions):
             if partition.gone or not partition.opened or partition.written == partition.window.mark:
                 continue
-            if not self._settling.circuit.closed:
+            if not self._circuit.closed:
                 return
             try:
                 async with self._settling.transaction(partition):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.runtime.ledger import Claim
-from consumers.runtime.partition import Partition
+from consumers.runtime.partition import Mark, Partition, Window
 
 NOTHING = Claim(1, 0, None, None, frozenset(), frozenset(), deaths=0, attempt_offset=None, attempts=0)
 MEGABYTE = 1_000_000
@@ -21,3 +24,88 @@ def test_the_window_counts_all_that_a_record_holds() -> None:
         sizes.append(partition.window.size - before)
 
     assert min(sizes) >= MEGABYTE
+
+
+def a_window(*offsets: int, start: int = 0, settled: tuple[int, ...] = ()) -> Window:
+    window = Window(start, settled=settled)
+    for offset in offsets:
+        window.add(offset, size=10, event_id=f"evt_{offset}", now=float(offset))
+    return window
+
+
+def test_the_mark_stays_below_the_oldest_record_that_is_not_settled() -> None:
+    window = a_window(0, 1, 2)
+
+    window.settle([1, 2])
+
+    assert (window.mark, window.unsettled, window.count, window.size) == (0, 1, 3, 10)
+
+
+def test_settling_the_oldest_moves_the_mark_over_all_that_follow() -> None:
+    window = a_window(0, 1, 2)
+    window.settle([1])
+
+    window.settle([0])
+
+    assert (window.mark, window.last_event_id, window.count) == (2, "evt_1", 1)
+
+
+def test_gaps_of_the_log_are_no_records() -> None:
+    """Transaction markers and compaction leave them; the mark must lie right above a record that was seen."""
+    window = a_window(3, 7, start=2)
+
+    window.settle([3])
+
+    assert (window.mark, window.last_event_id) == (4, "evt_3")
+
+
+def test_what_an_earlier_life_settled_is_not_taken_in() -> None:
+    window = Window(5, settled=[6])
+
+    taken = [window.add(offset, size=1, event_id="e", now=0.0) for offset in (5, 6, 7)]
+    window.settle([5])
+
+    assert (taken, window.mark) == ([True, False, True], 7)
+
+
+def test_a_record_comes_once() -> None:
+    window = a_window(0, 1)
+
+    assert window.add(1, size=1, event_id="again", now=0.0) is False
+
+
+def test_a_preview_changes_nothing() -> None:
+    window = a_window(0, 1, 2, 3)
+
+    seen = window.preview({0, 1, 3})
+
+    assert seen == Mark(2, "evt_1", (3,))
+    assert (window.mark, window.unsettled) == (0, 4)
+
+
+def test_the_oldest_record_has_an_age() -> None:
+    window = a_window(1, 2, start=1)
+    window.settle([1])
+
+    assert (window.oldest_age_s(10.0), a_window().oldest_age_s(10.0)) == (8.0, 0.0)
+
+
+@given(
+    gaps=st.lists(st.integers(1, 3), min_size=1, max_size=30),
+    order=st.randoms(use_true_random=False),
+    sizes=st.integers(1, 5),
+)
+def test_whatever_the_order_the_mark_is_what_is_contiguous(gaps: list[int], order: object, sizes: int) -> None:
+    offsets = [sum(gaps[: number + 1]) for number in range(len(gaps))]
+    window = a_window(*offsets)
+    left = list(offsets)
+    order.shuffle(left)  # type: ignore[attr-defined]  # a random.Random
+    while left:
+        some, left = left[:sizes], left[sizes:]
+        seen = window.preview(set(some))
+        window.settle(some)
+        contiguous = [offset for offset in offsets if all(each not in left for each in offsets if each <= offset)]
+        mark = contiguous[-1] + 1 if contiguous else 0
+        assert (window.mark, seen.next_offset) == (mark, mark)
+        assert seen.above == tuple(sorted(offset for offset in some if offset >= mark))
+        assert (window.unsettled, window.size) == (len(left), 10 * len(left))
