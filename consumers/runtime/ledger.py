@@ -252,6 +252,18 @@ class Settlement:
         if await self.connection.fetchrow(_SETTLE, *self._where, next_offset, last, list(above)) is None:
             raise FencedError
 
+    async def mark_release(self, key: str) -> int | None:
+        """Note that the release of a key, in text form, begins; to be committed before its effects.
+
+        Returns:
+            How often it began and neither ended nor was interrupted in order; 0 if the key is no longer parked, None if
+            its release is no longer requested.
+        """
+        row = await self.connection.fetchrow(_MARK_RELEASE, self.group, *self.place, key)
+        if row is None:
+            return 0
+        return row["release_attempts"] if row["asked"] else None
+
 
 class Ledger:
     """Claims the partitions of one group and opens the transactions that settle their records.
@@ -331,19 +343,6 @@ class Ledger:
 
 class _UndoneError(Exception):
     """Rolls the transaction back."""
-
-
-async def mark_release(connection: Connection, group: str, place: Place, key: str) -> int | None:
-    """Note that the release of a key, in text form, begins.
-
-    Returns:
-        How often it began and neither ended nor was interrupted in order; 0 if the key is no longer parked, None if its
-        release is no longer requested.
-    """
-    row = await connection.fetchrow(_MARK_RELEASE, group, *place, key)
-    if row is None:
-        return 0
-    return row["release_attempts"] if row["asked"] else None
 
 
 def digest_bytes(body_sha256: str) -> bytes:

@@ -17,7 +17,7 @@ from consumers.api import Outgoing
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Park, Retry
-from consumers.runtime.ledger import FencedError, Settlement, mark_release
+from consumers.runtime.ledger import FencedError, Settlement
 from consumers.runtime.parking import ParkedEvent
 from consumers.runtime.partition import KeyQueue, Partition
 from consumers.runtime.settling import Settling
@@ -104,7 +104,7 @@ class Release:
         async def mark() -> None:
             nonlocal began
             async with self._settling.transaction(partition) as settlement:
-                began = await mark_release(settlement.connection, settlement.group, partition.place, queue.key)
+                began = await settlement.mark_release(queue.key)
 
         if not await self._settling.persist(partition, mark):
             return False

@@ -10,7 +10,7 @@ import pytest
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
-from consumers.runtime.ledger import Ended, Ledger, mark_release
+from consumers.runtime.ledger import Ended, Ledger
 from consumers.runtime.operator import drop_key, retry, skip
 from consumers.runtime.parking import (
     Census,
@@ -395,11 +395,11 @@ async def test_records_without_a_key_are_parked_one_by_one(ledger: Ledger, monke
 async def test_an_owner_that_was_overtaken_takes_back_no_mark_of_a_release(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
     old = await ledger.claim(PLACE)
-    async with database.transaction() as connection:
-        await mark_release(connection, GROUP, PLACE, KEY)
+    async with settling(ledger) as settlement:
+        await settlement.mark_release(KEY)
     new = await ledger.claim(PLACE)
-    async with database.transaction() as connection:
-        await mark_release(connection, GROUP, PLACE, KEY)
+    async with settling(ledger) as settlement:
+        await settlement.mark_release(KEY)
 
     await ledger.give_back([Ended(PLACE, old.epoch, None, [KEY])])
     assert await rows(database, "select release_attempts from drx_consumer.parked_key") == [(2,)]
