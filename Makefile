@@ -30,24 +30,24 @@ lint: $(INSTALLED)
 check: lint
 	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile tests/unit tests/component tests/fuzz
 
-# What some faults need and Python's index does not have; without it their rows are skipped and say so.
+# Programs that some faults need and a Python index does not have; without them these rows are skipped, with the reason.
 fault-tools:
 	@export PATH="$$PATH:/usr/sbin"; command -v haproxy >/dev/null && command -v nginx >/dev/null && \
 	    command -v slowhttptest >/dev/null || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
-# Two folders at a time, in this order: those that wait most of their time first, and beside each other.
+# Two folders at a time, in this order: those that mostly wait come first and run beside each other.
 test: setup check fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder \
 	    tests/faults/ingress tests/integration tests/chart tests/faults tests/monitoring tests/contract tests/docker
 
-# Prometheus's judge of rules and metrics, where the PATH has none: unpacked from Debian's package, nothing installed.
+# promtool, if the PATH has none: unpacked from Debian's package, not installed.
 promtool: $(INSTALLED)
 	$(BIN)/python -m tests.debian promtool
 
-# The two that alerts are fired before; fetched the same way, and without them those tests are skipped and say so.
+# Prometheus and Alertmanager for the tests of alerts, fetched the same way; without them these tests are skipped.
 alert-tools: $(INSTALLED)
 	-$(BIN)/python -m tests.debian prometheus alertmanager
 
@@ -55,7 +55,7 @@ alert-tools: $(INSTALLED)
 chart: setup
 	$(BIN)/pytest tests/chart
 
-# A real API server, which Go builds from source within a quarter of an hour; without it those tests are skipped and say so.
+# The Kubernetes API server, built from source by Go in 15 minutes; without it the tests that need it are skipped.
 chart-apiserver: $(INSTALLED)
 	nice $(BIN)/python -m tests.chart.control_plane
 
@@ -64,7 +64,7 @@ faults: setup fault-tools alert-tools
 	$(BIN)/pytest tests/faults -m "faults or not faults"
 	$(BIN)/python -m tests.faults.report
 
-# Coverage-guided: so many executions over all targets, a short run of which is part of `check`. Linux only.
+# Coverage-guided fuzzing, this many executions over all targets; a short run is part of `check`. Linux only.
 FUZZ_EXECUTIONS ?= 1000000
 fuzz: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-fuzz.lock
