@@ -89,7 +89,7 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
         return Finding("spool key", "failed", f"{keys.directory}: there is no `{CURRENT}`", _NO_KEY)
     says = "the first start makes one" if makes else f"{len(keys.opening)} in {keys.directory}"
     if inside:
-        says += ", beside what it seals: whoever copies the one has both"
+        says += ", beside what it seals: a copy of the one holds both"
         return Finding("spool key", "warning", says, "set BRIDGE_SPOOL__KEY_DIR to another place, and back it up")
     return Finding("spool key", "ok", f"{says}; part of the backup, or what is spooled goes with it")
 

@@ -171,7 +171,7 @@ async def play(
     """Make all deliveries and say by how many seconds the latest one started behind its schedule.
 
     With a `rate` the schedule is fixed beforehand (open loop): a slow answer delays no later delivery until
-    `concurrency` of them are under way. Without one, `concurrency` is the only brake; 1 keeps their order.
+    `concurrency` of them are under way. Without one, only `concurrency` limits them; 1 keeps their order.
     """
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(concurrency)

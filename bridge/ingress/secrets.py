@@ -92,7 +92,7 @@ class SecretDirectory:
             source: Name of the sender, for the log.
             observe: Told of each change taken over and of each reading that could not be.
             period_s: Time between readings.
-            wait: Returns after so many seconds, or when the event is set.
+            wait: Returns after this many seconds, or when the event is set.
 
         Raises:
             SecretsError: There is no last good set to keep yet, so the process cannot start.

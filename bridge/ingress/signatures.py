@@ -137,7 +137,7 @@ def verify(
     """Check that a holder of one of the keys signed these bytes, and did so just now.
 
     Args:
-        heads: Headers as received, names in lower case; whoever collects them refuses a duplicate of the three.
+        heads: Headers as received, names in lower case; `read_heads` has refused a duplicate of the three.
         body: Exact bytes received.
         keys: All slots of the source, also those outside their window, which cost the same and never match.
         tolerance_s: How far the timestamp may be off in either direction, inclusive, in whole seconds; None: any.

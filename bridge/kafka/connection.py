@@ -18,7 +18,7 @@ PROBE_S = 2.0
 # What a client raises when brokers are away or refuse. aiokafka's own errors are `RuntimeError`s, and with one uvloop
 # answers a write to a connection that was reset, of which aiokafka has not heard yet.
 CLIENT_FAILURES = (OSError, RuntimeError)
-# What is a `RuntimeError`, too, and a bug of whoever asks.
+# What is a `RuntimeError`, too, and a bug of the caller.
 BUGS = (NotImplementedError, RecursionError)
 
 

@@ -459,7 +459,7 @@ class PartitionWriter:
         self._writing_since: float | None = None  # loop time
         self._appends: list[Append] = []  # of which some sender waits for the end
         self._rescue: Append | None = None  # the one that took over what was in flight
-        self._singly = 0  # so many of the next records are written one by one, to find the one that Kafka refuses
+        self._singly = 0  # this many of the next records are written one by one, to find the one that Kafka refuses
         self._failures = 0  # of the drain, in a row
         self._caught_up = False  # what others had written to the partition before this drain began is known
 
@@ -802,7 +802,7 @@ def _spool_fault(code: str) -> str:
 # The payload of a spool entry is a record without its place, which the entry has. Big-endian:
 #
 #     version u8, time i64 (Unix ms), length of the value i32 (-1: null), count of headers u16, value,
-#     key, then name and content of each header: each of these a length u32 and so many bytes
+#     key, then name and content of each header: each of these a length u32 and that many bytes
 #
 # Another layout is another version; once a release reads it, the next may write it.
 VERSION = 1

@@ -79,7 +79,7 @@ async def open_tail(
         connection: As `open_reader`.
         topic: As `open_reader`.
         since_ms: From the first record of each partition that is not older, by its own timestamp.
-        records_max: At most the newest so many, each partition an equal part.
+        records_max: How many of the newest at most; each partition gets an equal part.
         noted: By partition, the offset to go on from instead; ignored where the log does not have it any more.
         unreadable: As `open_reader`.
 

@@ -1,4 +1,4 @@
-"""Looks at what has waited too long; the database says what is overdue, whoever asks and whenever."""
+"""Looks at what has waited too long; the database says what is overdue."""
 
 from __future__ import annotations
 

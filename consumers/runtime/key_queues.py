@@ -291,7 +291,7 @@ class KeyQueues:
 
     async def _failed(self, queue: KeyQueue, event: Sorted, exc: Exception) -> Next | float:
         if queue.partition.gone:
-            return 0.0  # whoever owns the partition now tries the record again
+            return 0.0  # the present owner of the partition tries the record again
         attempt = queue.attempt
         verdict = await self._settling.on_failure(queue, exc)
         if isinstance(verdict, Retry):

@@ -6,7 +6,7 @@ a row per event whose effects are done.
 
 A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
 records: `fence` (is the epoch still ours, and the mark where we think?), `admit` (which events are new?), the effects
-of the handlers, `settle` (move the mark). Whoever has lost the partition meanwhile fails at the fence or at `settle`,
+of the handlers, `settle` (move the mark). A process that has lost the partition fails at the fence or at `settle`,
 and its effects are rolled back. This needs READ COMMITTED, where a statement that waited for another transaction looks
 again.
 

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 WINDOW_RECORDS = 1_024
 WINDOW_BYTES = 32 * 1024 * 1024
 # What is settled above a record that is tried again is kept as an offset and an id, some 4 MB of a partition at most:
-# the other keys go on for so many records.
+# the other keys go on for this many records.
 SETTLED_RECORDS = 16 * WINDOW_RECORDS
 # Records handled one at a time after a process died: as many as a batch holds. If the record that kills the process
 # lies behind them, deaths repeat; from `DEATHS_MANY` on, all that a window holds are handled so.

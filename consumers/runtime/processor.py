@@ -48,7 +48,7 @@ log = structlog.get_logger()
 
 # How soon an operator sees that a release has begun.
 RELEASE_POLL_S = 1.0
-# Beside batches, so many keys are handled one by one at a time; with the batches in hand (3) they fit a pool of 8.
+# Beside batches, this many keys are handled one by one at a time; with the batches in hand (3) they fit a pool of 8.
 RETRY_WORKERS = 4
 # For giving claims back, and for the marks of what was skipped; a row is written in milliseconds.
 GIVE_BACK_S = 1.0
