@@ -198,7 +198,7 @@ def _server(
         sources=sources,
         decoy=decoy,
         deduplicator=Deduplicator(
-            publisher=durability.publisher, repeats=durability.known_ids, deadline_s=http.deadline_s
+            publisher=durability.publisher, known_ids=durability.known_ids, deadline_s=http.deadline_s
         ),
         admission=admission,
         observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS, deadline_s=http.deadline_s),
@@ -320,7 +320,7 @@ async def in_thread(work: Callable[[], Result]) -> Result:
 
 
 def patience_beside_spool(after_s: float) -> Patience:
-    """See an outage before its first delivery is spooled, `after_s` after it came, so that no second one waits."""
+    """Return bounds by which an outage is seen in less than `after_s`; only what came before that waits so long."""
     return Patience(tick_s=min(Patience().tick_s, after_s / 8), stalled_s=after_s * 3 / 4)
 
 

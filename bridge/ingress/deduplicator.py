@@ -3,6 +3,8 @@
 Only what is committed or spooled is known; what is on its way is *pending*, and forgotten when it fails. A repeat is
 told from a conflict by the body's hash. The id itself is not kept: 64 bits of a keyed hash stand for it, so an event
 would be taken for another only if these and 64 bits of the body's SHA-256 were equal; if only these, it is parked.
+
+What was written before this process started, and by other replicas, `kafka/follower.py` reads from the topics.
 """
 
 from __future__ import annotations
@@ -243,10 +245,10 @@ class _Ended(NamedTuple):
 class Deduplicator:
     """Publishes what is new; a repeat gets the end of its first delivery."""
 
-    def __init__(self, *, publisher: Publisher, repeats: KnownIds, deadline_s: float) -> None:
+    def __init__(self, *, publisher: Publisher, known_ids: KnownIds, deadline_s: float) -> None:
         """Have every delivery end within `deadline_s`, whatever it waits for; the publisher does so by itself."""
         self._publisher = publisher
-        self._repeats = repeats
+        self._known_ids = known_ids
         self._deadline_s = deadline_s
 
     def ends_at(self) -> float:
@@ -281,7 +283,7 @@ class Deduplicator:
     async def _end(self, identities: Sequence[Identity], publish: Publish, ends_at: float) -> _Ended:
         fresh = False
         while True:
-            known = self._repeats.begin(identities)
+            known = self._known_ids.begin(identities)
             if known.conflict:
                 return _Ended(conflict=True)
             if known.rival is not None:
@@ -304,7 +306,7 @@ class Deduplicator:
         except BaseException:
             # Nothing was taken, so nobody else will tell.
             for n in fresh:
-                self._repeats.settled(identities[n], "failed")
+                self._known_ids.settled(identities[n], "failed")
             raise
         if left_s > self._deadline_s - SLACK_S:
             return await ending

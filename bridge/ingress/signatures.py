@@ -61,9 +61,10 @@ _is_timestamp = re.compile(rb"[0-9]{1,12}").fullmatch
 # The true timestamp has become the end of the id, or a part of it with the beginning of the body behind. There it is
 # told from other digits by its length: unix seconds have ten from 2001 to 2286, and up to two zeros before them.
 _id_holds_timestamp = re.compile(rb"\.(?:[0-9]{1,12}\Z|[0-9]{10,12}\.)").search
-# The true timestamp has become part of the body, with the end of the id before it. An id has 200 characters at most, of
-# which the altered one and the timestamp it gave up take four, and none begins a part with what begins JSON: a document
-# with the text "1.2.3" in it is no altered delivery.
+# The true timestamp has become part of the body, with the end of the id before it: `a.b.1700000000.{…}` was sent as id
+# `a.b` and is read as id `a`, timestamp `b`, body `1700000000.{…}`. What of an id can stand there has 196 characters at
+# most: 200, less one for the altered id and three for the two dots and a timestamp. Where the body begins like JSON it
+# is no id: a document with the text "1.2.3" in it is no altered delivery.
 _body_holds_timestamp = re.compile(rb"[0-9]{1,12}\.|(?![{\[\"])[!-~]{0,196}\.[0-9]{10,12}\.").match
 
 

@@ -1,4 +1,7 @@
-"""From the outcome of a delivery to durable records, each with its place, headers and ordinal."""
+"""From the outcome of a delivery to records, each with its place, headers and ordinal.
+
+`partition_writer.py` makes them durable: in Kafka or, while that is away, on disk.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Classify failures: of the record, or of the sink. `Settling.on_failure` decides by the class what becomes of it."""
+"""Classify failures: of the record, or of the sink.
+
+What becomes of a record is decided by the class in `settling.py`, `Settling.on_failure`.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,6 @@ class Park:
 
 Verdict = Retry | Park
 
-CONFLICT = Failure("permanent", ID_CONFLICT)
 DIED = Failure("bug", PROCESS_DIED)
 """Each process died that had this record in hand."""
 

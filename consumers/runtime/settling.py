@@ -1,6 +1,6 @@
 """The steps that settling a record one by one, in batches and from the parking lot have in common.
 
-`call` runs the handler, `on_failure` is the one place that decides what becomes of a record that failed, and
+`call` runs the handler, `on_failure` is the one place that decides what becomes of a record whose attempt failed, and
 `transaction` writes the result: effects, mark, parked records.
 """
 
@@ -133,8 +133,8 @@ class Settling:
     async def on_failure(self, queue: KeyQueue, exc: Exception) -> Verdict:
         """Decide what becomes of the first record of a queue, whose attempt failed with `exc`.
 
-        What came after its handler had returned, such as a deadlock at the mark, is not its fault. An attempt that says
-        nothing of the record is not counted.
+        A failure after the handler has returned, such as a deadlock while the offset is written, is not the record's
+        fault. An attempt that says nothing of the record is not counted.
         """
         failure = classify(exc)
         if failure.cls == "systemic":

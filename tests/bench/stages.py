@@ -140,7 +140,7 @@ class Bench:
         self.webhooks = Webhooks(
             sources={"drx": source},
             decoy=source,
-            deduplicator=Deduplicator(publisher=self.publisher, repeats=known_ids, deadline_s=4),
+            deduplicator=Deduplicator(publisher=self.publisher, known_ids=known_ids, deadline_s=4),
             admission=Admission(count_max=1024, bytes_max=2**26),
             observations=self.observe,
             body_max_bytes=2**18,

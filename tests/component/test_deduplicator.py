@@ -38,7 +38,7 @@ class Subject:
         """Know nothing."""
         self.publisher = SlowPublisher()
         self.dedupe = KnownIds(windows_s={FIRST.source: 3600}, capacity=1000, now=loop.time)
-        self.once = Deduplicator(publisher=self.publisher, repeats=self.dedupe, deadline_s=DEADLINE_S)
+        self.once = Deduplicator(publisher=self.publisher, known_ids=self.dedupe, deadline_s=DEADLINE_S)
 
     async def code_of(self, delivery: Delivery) -> str:
         """Deliver as the ingress does; return why it was not taken."""

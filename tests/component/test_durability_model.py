@@ -119,7 +119,7 @@ class Life:
             ordinals=itertools.count(first_ordinal),
             message_max_bytes=MESSAGE_MAX_BYTES,
         )
-        self.once = Deduplicator(publisher=publisher, repeats=self.known_ids, deadline_s=DEADLINE_S)
+        self.once = Deduplicator(publisher=publisher, known_ids=self.known_ids, deadline_s=DEADLINE_S)
         for entry in spool.entries:
             self.writers.recovered(entry)
 

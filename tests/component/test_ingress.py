@@ -151,7 +151,7 @@ async def running(
     webhooks = Webhooks(
         sources={"drx": source},
         decoy=decoy,
-        deduplicator=deduplicator or Deduplicator(publisher=publisher, repeats=publisher.dedupe, deadline_s=4),
+        deduplicator=deduplicator or Deduplicator(publisher=publisher, known_ids=publisher.dedupe, deadline_s=4),
         admission=admission,
         observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0),
         body_max_bytes=body_max,

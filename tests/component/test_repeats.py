@@ -151,7 +151,7 @@ async def wired(
         ordinals=itertools.count(1),
         message_max_bytes=message_max_bytes,
     )
-    once = Deduplicator(publisher=publisher, repeats=known_ids, deadline_s=deadline_s)
+    once = Deduplicator(publisher=publisher, known_ids=known_ids, deadline_s=deadline_s)
     async with running(profile=profile, deduplicator=once) as ingress:
         yield Wired(ingress, producer, spool, known_ids, clock, writers, once)
         producer.flow()

@@ -58,7 +58,7 @@ class Profile(Protocol):
 
         Args:
             delivery: Verified; its id, times and source go into the events.
-            document: The body as `strict_json.parse` gives it. It is read, never changed.
+            document: The body as `json_body.parse` gives it. It is read, never changed.
         """
 
 
