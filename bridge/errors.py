@@ -24,7 +24,7 @@ class ConfigError(BridgeError):
 
 
 class DeliveryRefusedError(BridgeError):
-    """Refused before verification; the answer is 4xx and carries only the code."""
+    """Refused before it was proved to be its source's; the answer is 4xx and carries only the code."""
 
     def __init__(self, code: str, *, reason: str = "") -> None:
         """Keep the constant `code` of the answer and the `reason` that only metrics and logs see."""

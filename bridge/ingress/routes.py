@@ -15,7 +15,7 @@ import structlog
 
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, ParkReason
-from bridge.ingress.deduplicator import Deduplicator
+from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, read_heads, safe_headers, trace_of
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import UNKNOWN, Observations, Request
@@ -28,7 +28,7 @@ from bridge.runtime.logging import trail
 log = structlog.get_logger()
 
 PREFIX = "/webhooks/"
-# The one table of status codes (docs/contract.md §2); a refusal's status hangs on its code.
+# The status codes of all answers (docs/contract.md §2): by outcome, and of what is refused by code.
 STATUS: Mapping[str, int] = {"accepted": 200, "duplicate": 200, "spooled": 202, "parked": 202, "unavailable": 503}
 REFUSAL_STATUS: Mapping[str, int] = {
     "malformed_http": 400,
@@ -153,6 +153,11 @@ class Webhooks:
                 http.protocol.trust()
                 request.event_id = delivery.id
                 return await self._take(request, delivery, source.profile, heads)
+            except (DeliveryRefusedError, NotDurableError):
+                raise
+            except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
+                log.error("worker.failed", source=request.source, event_id=request.event_id, where=trail(exc))
+                return self._unavailable(request, "unexpected")
             finally:
                 self._admission.leave(size)
         except DeliveryRefusedError as exc:
@@ -229,6 +234,7 @@ class Webhooks:
     ) -> Answer:
         """Make what a verified delivery holds durable: its events, or the delivery itself with a reason."""
         ends_at = self._deduplicator.ends_at()
+        taken: Outcome = "conflict"
         try:
             outcome = self._understand(delivery, profile)
             if isinstance(outcome, Mapped):
@@ -236,15 +242,15 @@ class Webhooks:
                     taken = await self._deduplicator.take(delivery, outcome.events, ends_at=ends_at)
                 except TooLargeError as exc:
                     outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
-                else:
-                    if taken != "conflict":
-                        return self._accept(request, delivery, outcome, taken)
-                    outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
             log.error("worker.failed", source=request.source, event_id=delivery.id, where=trail(exc))
             outcome = ParkReason("unexpected")
+        if isinstance(outcome, Mapped):
+            if taken != "conflict":
+                return self._accept(request, delivery, outcome, taken)
+            outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
         fresh = await self._deduplicator.park(replace(delivery, headers=safe_headers(heads)), outcome, ends_at=ends_at)
         return self._park(request, outcome, fresh=fresh)
 

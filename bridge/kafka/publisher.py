@@ -70,7 +70,7 @@ class Publisher:
             routing: Event type to topic.
             partitions: Partitions that every topic must have; part of the key order.
             instance: Name of this process, distinct for each replica.
-            ordinals: See `ordinals`.
+            ordinals: Numbers for `drx_ordinal`, rising; made by `ordinals`.
             message_max_bytes: `max.message.bytes` of the topics.
         """
         self._writers = writers

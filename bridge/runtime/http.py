@@ -35,6 +35,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from bridge.errors import ConfigError
 from bridge.runtime.lifecycle import pause
+from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
 
@@ -375,8 +376,9 @@ class Connection(RequestHandler):
         """Log the type alone: the texts of aiohttp carry header values."""
         del args
         fault = kwargs.get("exc_info")
-        if not isinstance(fault, ConnectionError | HttpProcessingError):  # these are the client's
-            log.error("worker.http_failed", code=type(fault).__name__)
+        client = isinstance(fault, ConnectionError | HttpProcessingError)
+        if isinstance(fault, BaseException) and not client:
+            log.error("worker.http_failed", code=type(fault).__name__, where=trail(fault))
 
 
 class HardenedServer(web.Server):

@@ -18,7 +18,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
-from bridge.ingress.metrics import Observations
+from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.routes import REFUSAL_STATUS, Admission, Source, Webhooks
 from bridge.ingress.signatures import decoys
@@ -245,6 +245,22 @@ async def test_parks_what_a_bug_of_ours_cannot_map() -> None:
 
         assert (status, answer["reason"]) == (202, "unexpected")
         assert len(ingress.publisher.published) == 1
+
+
+async def test_a_bug_after_an_event_is_durable_parks_nothing_and_is_counted(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand twice: as an event, and as something that is none."""
+    with monkeypatch.context() as broken:
+        broken.setattr(Observations, "taken", Exploding().map)
+        answer = await ingress.post()
+    again = await ingress.post()
+
+    assert (answer[0], answer[1]["code"]) == (503, "unexpected")
+    assert (again[0], again[1]["outcome"]) == (200, "duplicate")
+    assert len(ingress.publisher.published) == 1
+    labels = {"route": ROUTE, "method": "POST", "outcome": "unavailable", "code": "unexpected"}
+    assert ingress.metrics.registry.get_sample_value("drxbridge_http_requests_total", labels) == 1
 
 
 async def test_an_unavailable_publisher_is_no_bug_and_parks_nothing(ingress: Ingress) -> None:
