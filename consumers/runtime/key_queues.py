@@ -67,8 +67,13 @@ class KeyQueues:
             self._make_ready(queue)
 
     def release(self, partition: Partition, key: str) -> None:
-        """Let the parked records of a key go first."""
+        """Let the parked records of a key go first.
+
+        A request is found again and again while it stands; only the release that it begins is progress.
+        """
         queue = self._queue(partition, key)
+        if queue.releasing:
+            return
         queue.releasing = True
         partition.moved()
         if queue.state == "idle":

@@ -380,3 +380,32 @@ async def test_a_release_that_makes_progress_is_activity_and_does_not_wait(
 
         assert (idle, bench.processor.waiting(), effects.kept) == ("ok", "ok", [f"evt_{each}" for each in range(4)])
         assert released >= 2
+
+
+@MODES
+async def test_a_release_that_hangs_is_no_activity_and_waits_however_often_its_request_is_found(
+    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "WAITS_S", 0.5)
+    effects = Effects("evt_0")
+    hangs, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: Event) -> None:
+        if not effects.refused:
+            hangs.set()
+            await go_on.wait()
+
+    effects.before = hang
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0)])
+        await bench.settled(1)
+        effects.refused.clear()
+        await bench.request_release("rx_1")
+        await hangs.wait()
+        before = bench.processor.activity()
+        await until(lambda: bench.processor.waiting() == "degraded")
+        tried = bench.processor.activity() - before
+        go_on.set()
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+        assert (tried, bench.processor.waiting()) == (0, "ok")
