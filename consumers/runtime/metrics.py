@@ -209,7 +209,7 @@ class Tally:
         log.warning("worker.batch_retried", code=code, records=records, topic=topic, group=self._group)
 
     def parked(self, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
-        """Count and log the record that parked its key."""
+        """Count and log the record that parked its key, or keeps it parked after a release."""
         self.count(record.topic, "parked")
         self._metrics.park.labels(self._metrics.service, failure.cls).inc()
         log.error(

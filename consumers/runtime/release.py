@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import structlog
+
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import DecodeError, PermanentError
 from bridge.runtime.failpoints import WHILE_RELEASING, hit
@@ -22,6 +24,8 @@ from consumers.runtime.parking import ParkedEvent
 from consumers.runtime.partition import KeyQueue, Partition
 from consumers.runtime.settling import Settling
 from consumers.runtime.sorting import Skip, Sorted
+
+log = structlog.get_logger()
 
 
 class Requested(NamedTuple):
@@ -91,6 +95,9 @@ class Release:
         if live:
             queue.partition.parked.discard(queue.key)
             queue.releasing = queue.marked = False
+            place = queue.partition.place
+            group = self._settling.consumer.group
+            log.info("worker.release_ended", group=group, topic=place.topic, partition=place.partition)
         return 0.0
 
     async def _mark(self, queue: KeyQueue) -> bool:
@@ -190,8 +197,10 @@ class Release:
     async def _end(self, queue: KeyQueue, verdict: Park) -> None:
         """Leave the key parked, with the reason it has now."""
         failure = verdict.failure
+        waiting: ParkedEvent | None = None
 
         async def refuse() -> None:
+            nonlocal waiting
             async with self._settling.transaction(queue.partition) as settlement:
                 waiting = await parking.head(settlement, queue.key)
                 if waiting is not None:
@@ -199,7 +208,8 @@ class Release:
                         settlement, waiting, cls=failure.cls, code=failure.code, attempts=verdict.attempts
                     )
 
-        await self._settling.persist(queue.partition, refuse)
+        if await self._settling.persist(queue.partition, refuse) and waiting is not None:
+            self._settling.tally.parked(waiting.record, failure, attempts=verdict.attempts)
         queue.attempt = 0
         queue.releasing = queue.marked = False
 

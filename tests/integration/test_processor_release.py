@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
@@ -70,6 +71,43 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(database: Datab
 
         assert await bench.parked() == [("rx_1", 1, "second"), ("rx_1", 2, "key_parked"), ("rx_1", 3, "key_parked")]
         assert effects.kept == ["evt_0"]
+
+
+@MODES
+async def test_the_end_of_a_release_is_logged_and_counted(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects("evt_0")
+    where = {"group": GROUP, "topic": PLACE.topic, "partition": PLACE.partition}
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0), a_record(1)])
+        await bench.settled(2)
+        before = bench.outcome("parked"), bench.count("park_total", **{"class": "permanent"})
+        with capture_logs() as logs:
+            await bench.request_release("rx_1")
+            await until(lambda: bench.outcome("parked") > before[0])
+            effects.refused.clear()
+            await bench.request_release("rx_1")
+            await bench.until_rows("select key from drx_consumer.parked_key", [])
+            await until(lambda: any(each["event"] == "worker.release_ended" for each in logs))
+
+        lines = [each for each in logs if each["event"] in {"record.parked", "worker.release_ended"}]
+        assert lines == [
+            {
+                "event": "record.parked",
+                "log_level": "error",
+                "code": "refused",
+                "class": "permanent",
+                "attempts": 1,
+                "offset": 0,
+                "event_id": "evt_0",
+                **where,
+            },
+            {"event": "worker.release_ended", "log_level": "info", **where},
+        ]
+        assert (bench.outcome("parked"), bench.count("park_total", **{"class": "permanent"})) == (
+            before[0] + 1,
+            before[1] + 1,
+        )
 
 
 @MODES
