@@ -222,6 +222,7 @@ class ConsumerWorker:
             processor=processor,
             metrics=self._metrics,
             group=consumer.group,
+            consumer=consumer.name,
             policy=kafka.offset_reset,
             drain_s=settings.shutdown.drain_s,
             limits=Limits(

@@ -285,7 +285,7 @@ async def running(
         places = [Place(topic, 0) for topic in built.topics]
         try:
             for place in places:
-                await processor.adopt(place, 1)
+                await processor.adopt(place)
                 processor.start(place, 0)
             yield Running(built, calls=calls, processor=processor, work=work, database=database, registry=registry)
         finally:

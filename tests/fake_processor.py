@@ -15,7 +15,7 @@ class FakeProcessor:
     """Settles everything at once, unless told otherwise; PostgreSQL is a dictionary, which members may share.
 
     Attributes:
-        adoptions: What was claimed, and under which generation.
+        adoptions: What was claimed, in order.
         away: Whether the database is.
         claiming: Cleared, claims are not answered.
         holding: Whether what is offered stays unsettled until `settle` or a drain.
@@ -28,7 +28,7 @@ class FakeProcessor:
     def __init__(self, stored: dict[Place, Adoption] | None = None) -> None:
         """Know what is `stored`."""
         self.stored = {} if stored is None else stored
-        self.adoptions: list[tuple[Place, int]] = []
+        self.adoptions: list[Place] = []
         self.away = False
         self.claiming = asyncio.Event()
         self.claiming.set()
@@ -48,9 +48,9 @@ class FakeProcessor:
         """Event ids of what was offered."""
         return [record.header("ce_id") for record in self.offered[place]]
 
-    async def adopt(self, place: Place, generation: int) -> Adoption:
+    async def adopt(self, place: Place) -> Adoption:
         """Return what is stored."""
-        self.adoptions.append((place, generation))
+        self.adoptions.append(place)
         await self.claiming.wait()
         if self.away:
             raise TransientError("database_away", systemic=True)

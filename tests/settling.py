@@ -182,7 +182,7 @@ class Bench:
 
     async def adopt(self, place: Place = PLACE) -> int:
         """Claim a partition and expect its records; return the first offset."""
-        adoption = await self.processor.adopt(place, 1)
+        adoption = await self.processor.adopt(place)
         offset = adoption.next_offset or 0
         self.processor.start(place, offset)
         return offset

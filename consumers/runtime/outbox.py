@@ -93,7 +93,7 @@ class Outbox:
         while True:
             self._published.clear()
             try:
-                full = await self._turn([each.place for each in partitions.open()])
+                full = await self._turn([each.place for each in partitions.opened()])
             except TransientError:  # what settles records finds out that the database is away, and says so
                 full = False
             if not full:

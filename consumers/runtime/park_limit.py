@@ -17,15 +17,16 @@ from itertools import zip_longest
 
 import structlog
 
-from bridge.errors import BridgeError, TransientError
+from bridge.errors import TransientError
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.parking import StoppedError
 from consumers.runtime.partition import Partition, Partitions
 
 log = structlog.get_logger()
 
-# A tenth of the last two hundred: a few bad records park their keys, a bad release is stopped after 21.
+# A tenth of the last two hundred: a few bad records park their keys, of a bad release 20 are parked, and the 21st is refused.
 LAST_RECORDS = 200
 PARKED_MAX_PERCENT = 10
 
@@ -47,10 +48,11 @@ on conflict (grp) do update set opened_at = coalesce(b.opened_at, excluded.opene
 """
 
 
-class ParkLimitError(BridgeError):
+class ParkLimitError(StoppedError):
     """Too much was parked: the group stops until an operator resumes it."""
 
     code = "park_breaker_open"
+    command = "drx-consumer parked resume {name} --reason …"
 
 
 class ParkCounter:
@@ -67,11 +69,6 @@ class ParkCounter:
         self._parked = 0
         self._reserved = 0
         self._max = int(last * percent / 100)
-
-    @property
-    def exceeded(self) -> bool:
-        """True when too much was parked."""
-        return self._parked > self._max
 
     @property
     def left(self) -> int:
@@ -158,7 +155,7 @@ class ParkLimit:
         if row["open"]:
             self._set(exceeded=True)
 
-    def stop(self, partition: Partition, why: BridgeError) -> None:
+    def stop(self, partition: Partition, why: StoppedError) -> None:
         """Settle nothing of a partition any more; too much parked stops all of them, here and in the whole group."""
         if not isinstance(why, ParkLimitError):
             self._partitions.stop(partition, why)
@@ -220,7 +217,7 @@ class ParkLimit:
 
     async def _resume(self) -> None:
         """Have stopped partitions adopted again that may go on."""
-        stopped = [] if self._exceeded else [each for each in self._partitions.open() if each.stopped]
+        stopped = [] if self._exceeded else [each for each in self._partitions.opened() if each.stopped]
         full = {partition: partition.full for partition in stopped if partition.full is not None}
         if full:
             async with self._database.transaction() as connection:
@@ -233,7 +230,7 @@ class ParkLimit:
 
     def _stop_all(self) -> None:
         self._set(exceeded=True)
-        for partition in self._partitions.open():
+        for partition in self._partitions.opened():
             self._partitions.stop(partition, ParkLimitError())
 
     def _set(self, *, exceeded: bool) -> None:

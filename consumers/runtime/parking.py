@@ -15,7 +15,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
@@ -198,7 +198,17 @@ class Census(NamedTuple):
     oldest_age_s: float
 
 
-class ParkingFullError(BridgeError):
+class StoppedError(BridgeError):
+    """A partition stops until an operator acts.
+
+    Attributes:
+        command: What the operator runs, with `{name}` for the consumer and `{topic}` for the partition's topic.
+    """
+
+    command: ClassVar[str]
+
+
+class ParkingFullError(StoppedError):
     """A limit is reached: the partition stops until there is room, since nothing is dropped.
 
     Attributes:
@@ -206,6 +216,8 @@ class ParkingFullError(BridgeError):
     """
 
     code = "parking_full"
+    # Without the key: it is health information.
+    command = "drx-consumer parked retry {name} KEY --topic {topic}; parked list {name} names the keys"
 
     def __init__(self, key: str | None = None) -> None:
         super().__init__(self.code)

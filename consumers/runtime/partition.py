@@ -15,12 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 import structlog
 
-from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.api import BATCH_RECORDS, Outgoing
 from consumers.runtime.ledger import Claim, Ended, Ledger
 from consumers.runtime.metrics import Tally
-from consumers.runtime.parking import ParkingFullError, key_text
+from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
 from consumers.runtime.sorting import Sorted
 
 log = structlog.get_logger()
@@ -318,7 +317,7 @@ class Partition:
         marked = [queue.key for queue in self.queues.values() if queue.marked]
         return Ended(self.place, self.epoch, self.attempted, marked)
 
-    def stop(self, why: BridgeError) -> None:
+    def stop(self, why: StoppedError) -> None:
         """Settle nothing any more, and keep no record: all are read again once the partition is adopted anew."""
         self.stopped = why.code
         self.full = why if isinstance(why, ParkingFullError) else None
@@ -343,11 +342,14 @@ class Partition:
 class Partitions:
     """The partitions of this member: claimed, drained, given back, forgotten."""
 
-    def __init__(self, ledger: Ledger, *, group: str, tally: Tally) -> None:
+    def __init__(self, ledger: Ledger, *, group: str, consumer: str, tally: Tally) -> None:
+        """`consumer` is the name by which `drx-consumer` knows it, for hints."""
         self._ledger = ledger
         self._group = group
+        self._consumer = consumer
         self._tally = tally
         self._held: dict[Place, Partition] = {}
+        # To be adopted again: claimed by another, or resumed by ourselves after a stop.
         self._fenced: set[Place] = set()
         # Claims of this process that were not given back, by a number of each: claimed again, they are no deaths.
         self._claims: dict[Place, int] = {}
@@ -366,7 +368,7 @@ class Partitions:
         """Return every partition."""
         return list(self._held.values())
 
-    def open(self) -> list[Partition]:
+    def opened(self) -> list[Partition]:
         """Return the partitions whose records are expected."""
         return [partition for partition in self._held.values() if partition.opened and not partition.gone]
 
@@ -442,7 +444,7 @@ class Partitions:
         await self._none_left.wait()
 
     def is_fenced(self, place: Place) -> bool:
-        """Whether a transaction found that the place was claimed since."""
+        """Whether the place is to be adopted again: it was claimed since, or we resume it ourselves (`renew`)."""
         return place in self._fenced
 
     def fence(self, partition: Partition) -> None:
@@ -460,13 +462,14 @@ class Partitions:
         if self._held.get(partition.place) is partition:
             self._fenced.add(partition.place)
 
-    def stop(self, partition: Partition, why: BridgeError) -> None:
+    def stop(self, partition: Partition, why: StoppedError) -> None:
         """Settle nothing of a partition any more: an operator must look."""
         if partition.stopped:
             return
         partition.stop(why)
         place = {"topic": partition.place.topic, "partition": partition.place.partition}
-        log.error("worker.partition_stopped", group=self._group, code=why.code, **place)
+        hint = why.command.format(name=self._consumer, topic=partition.place.topic)
+        log.error("worker.partition_stopped", group=self._group, code=why.code, hint=hint, **place)
 
     def wake(self) -> None:
         """Let the driver of each look again."""

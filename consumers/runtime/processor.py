@@ -89,7 +89,7 @@ class Processor:
         self._tasks = Tasks()
         group = consumer.group
         tally = Tally(metrics, group=group, topics=consumer.topics)
-        self._partitions = Partitions(ledger, group=group, tally=tally)
+        self._partitions = Partitions(ledger, group=group, consumer=consumer.name, tally=tally)
         self._circuit = Circuit(
             partial(_ping, consumer, ledger, resource),
             pings_sink=consumer.ping is not None or consumer.transactional,
@@ -128,13 +128,12 @@ class Processor:
             )
         self._circuit.listen(self._partitions.wake)
 
-    async def adopt(self, place: Place, generation: int) -> Adoption:
+    async def adopt(self, place: Place) -> Adoption:
         """Claim a partition; what was held of it counts for nothing.
 
         Raises:
             TransientError: Not now.
         """
-        del generation  # the reader's: it asks again when it has moved
         await self._park_limit.look()
         partition = await self._partitions.adopt(place)
         await self._release.note_due(partition)
@@ -190,7 +189,7 @@ class Processor:
     def waiting(self) -> str:
         """Return `ok`, or `degraded` while nothing of a partition could be settled or released for long."""
         now = asyncio.get_running_loop().time()
-        waits = self._circuit.closed and any(partition.waits(now) for partition in self._partitions.open())
+        waits = self._circuit.closed and any(partition.waits(now) for partition in self._partitions.opened())
         return "degraded" if waits else "ok"
 
     def activity(self) -> int:
@@ -198,7 +197,7 @@ class Processor:
         return sum(partition.activity for partition in self._partitions.all())
 
     def fenced(self, place: Place) -> bool:
-        """Whether a transaction found that the partition was claimed since; to be forgotten and adopted again."""
+        """Whether the partition is to be forgotten and adopted again: claimed since, or resumed after a stop."""
         return self._partitions.is_fenced(place)
 
     def mark(self, place: Place) -> int | None:
@@ -262,13 +261,13 @@ class Processor:
     async def _write_marks(self) -> None:
         while True:
             await asyncio.sleep(MARK_S)
-            await self._key_queues.write_marks(self._partitions.open())
+            await self._key_queues.write_marks(self._partitions.opened())
 
     async def _find_releases(self) -> None:
         while True:
             await asyncio.sleep(self._release_poll_s)
             with contextlib.suppress(TransientError):  # what settles records finds out the same, and logs it
-                for partition, key in await self._release.requested(self._partitions.open()):
+                for partition, key in await self._release.requested(self._partitions.opened()):
                     await self._begin_release(partition, key)
 
     async def _begin_release(self, partition: Partition, key: str) -> None:
@@ -287,7 +286,7 @@ class Processor:
             if looks % PARKED_EVERY == 0:
                 await self._count_parked()
             now = asyncio.get_running_loop().time()
-            held = self._partitions.open()
+            held = self._partitions.opened()
             full = sum(partition.stopped == ParkingFullError.code for partition in held)
             metrics.parking_full_partitions.labels(service).set(full)
             windows = [partition.window for partition in held]

@@ -163,7 +163,8 @@ def check_offsets(
         )
         raise ConfigError(msg)
     for place, offset in sorted(offsets.items()):
-        _judge_offset(consumer, place, offset, bounds.get(place, _GONE))
+        again = _again(consumer, place if place in bounds else None)
+        _judge_offset(_stands(consumer, place, offset), offset, bounds.get(place, _GONE), again=again)
 
 
 def check_last_records(
@@ -184,17 +185,17 @@ def check_last_records(
             continue
         offset, last_event_id = stored[place].next_offset, stored[place].last_event_id
         if record.offset + 1 == offset and stored_text(record.header("ce_id")) != last_event_id:
-            msg = f"{_stands(consumer, place, offset)} holds other records: the topic was made anew; {_again(consumer)}"
+            again = _again(consumer, place)
+            msg = f"{_stands(consumer, place, offset)} holds other records: the topic was made anew; {again}"
             raise ConfigError(msg)
 
 
-def _judge_offset(consumer: str, place: Place, offset: int, bounds: Bounds) -> None:
-    stands = _stands(consumer, place, offset)
+def _judge_offset(stands: str, offset: int, bounds: Bounds, *, again: str) -> None:
     if offset > bounds.end:
-        msg = f"{stands} ends at {bounds.end}: the topic was made anew or cut; {_again(consumer)}"
+        msg = f"{stands} ends at {bounds.end}: the topic was made anew or cut; {again}"
         raise ConfigError(msg)
     if offset < bounds.start:
-        msg = f"{stands} begins at {bounds.start}: what lies between has expired; {_again(consumer)}"
+        msg = f"{stands} begins at {bounds.start}: what lies between has expired; {again}"
         raise ConfigError(msg)
 
 
@@ -202,5 +203,7 @@ def _stands(consumer: str, place: Place, offset: int) -> str:
     return f"{consumer} stands at {offset} of {place.topic}/{place.partition}, which"
 
 
-def _again(consumer: str) -> str:
-    return f"`drx-consumer init {consumer} --from … --force --reason …` says where to go on"
+def _again(consumer: str, place: Place | None = None) -> str:
+    """Name the command that moves `place` alone; without one, the whole group."""
+    only = "" if place is None else f" --partition {place.topic}/{place.partition}"
+    return f"`drx-consumer init {consumer}{only} --from … --force --reason …` says where to go on"

@@ -29,12 +29,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -85,15 +84,22 @@ StartPolicy = Literal["none", "earliest", "latest"]
 Sleep = Callable[[float], Awaitable[None]]
 Answer = TypeVar("Answer")
 
-_INIT = "drx-consumer init NAME --from earliest|latest|<time>"
-# Why a partition is not read, and what an operator does about it.
+# It sets only partitions that have no progress; `--force` without `--partition` would move all of the group.
+_INIT = "drx-consumer init {name} --from earliest|latest|TIME"
+_MOVE = "drx-consumer init {name} --partition {at} --from %s --force --reason …"
+# Why a partition is not read, and what an operator does about it once all members of the group are stopped.
 HINTS = {
     "not_initialized": _INIT,
-    "offset_expired": f"records were deleted before they were settled; to go on without them: {_INIT}",
-    "offset_beyond_end": f"the topic is not what it was; to begin anew: {_INIT}",
-    "batch_unreadable": "a batch is corrupt; let another replica lead, or go on behind it: runbook PartitionStopped",
-    "topic_recreated": f"the topic is not what it was; to begin anew: {_INIT}",
+    "offset_expired": f"records were deleted before they were settled; to go on without them: {_MOVE % 'earliest'}",
+    "offset_beyond_end": f"the topic is not what it was; to begin anew: {_MOVE % 'earliest|OFFSET'}",
+    "batch_unreadable": f"a batch is corrupt; let another replica lead, or go on behind it: {_MOVE % 'OFFSET'}",
+    "topic_recreated": f"the topic is not what it was; to begin anew: {_MOVE % 'earliest|OFFSET'}",
 }
+
+
+def hint(code: str, *, consumer: str, place: Place) -> str:
+    """Return what an operator does about a partition that is not read."""
+    return HINTS[code].format(name=consumer, at=f"{place.topic}/{place.partition}")
 
 
 class Adoption(NamedTuple):
@@ -111,7 +117,7 @@ class Adoption(NamedTuple):
 class Processor(Protocol):
     """Settles records. A partition is adopted, started, offered records, and at last forgotten."""
 
-    async def adopt(self, place: Place, generation: int) -> Adoption:
+    async def adopt(self, place: Place) -> Adoption:
         """Claim a partition; ends whatever was known of it before, and that it is `fenced`.
 
         Raises:
@@ -131,7 +137,7 @@ class Processor(Protocol):
         """Whether nothing of it can be settled for long, so that fetching its records is of no use."""
 
     def fenced(self, place: Place) -> bool:
-        """Whether another process claimed it after us: it must be adopted again under a new generation."""
+        """Whether it must be adopted again, under a new generation: another process claimed it, or it is resumed."""
 
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
         """Start no new record; return when those in flight are settled or given up. Two calls may overlap."""
@@ -287,10 +293,11 @@ class PartitionLag:
 
 @dataclass(slots=True, eq=False)
 class AssignedPartition:
-    """One partition from its assignment until it is revoked, or must be claimed again.
+    """One generation of a partition: from its assignment until it is revoked, or must be claimed again.
+
+    Each is an object of its own, by which later steps know an earlier one.
 
     Attributes:
-        generation: A new one each time, by which later steps know an earlier assignment.
         claim: The task that finds out where to start.
         comparing: Where to start, until the record before it was compared.
         lag: How far it is behind, from the start of reading on; None before.
@@ -300,7 +307,6 @@ class AssignedPartition:
     """
 
     place: Place
-    generation: int
     claim: asyncio.Task[Start | Stopped] | None = None
     comparing: Start | None = None
     lag: PartitionLag | None = None
@@ -338,10 +344,10 @@ class Member:
         processor: Processor,
         metrics: SubscriberMetrics,
         group: str,
+        consumer: str,
         policy: StartPolicy,
         drain_s: float,
         limits: Limits,
-        generations: Iterator[int],
         sleep: Sleep,
     ) -> None:
         self.started = False
@@ -349,10 +355,10 @@ class Member:
         self._processor = processor
         self._metrics = metrics
         self._group = group
+        self._consumer = consumer
         self._policy = policy
         self._drain_s = drain_s
         self._limits = limits
-        self._generations = generations
         self._sleep = sleep
         self._assigned: dict[Place, AssignedPartition] = {}
         self._draining: set[AssignedPartition] = set()
@@ -456,7 +462,7 @@ class Member:
         self._joining_since = None
         self._joined = True
         self._forget(self._take_away(list(self._assigned)))  # nothing, unless the client has left `revoked` out
-        self._assigned = {place: AssignedPartition(place, next(self._generations)) for place in places}
+        self._assigned = {place: AssignedPartition(place) for place in places}
         self._metrics.consumer_rebalances.labels(self._metrics.service, "assigned").inc()
         log.info("worker.assigned", group=self._group, partitions=len(places))
 
@@ -518,7 +524,7 @@ class Member:
         for each in list(self._assigned.values()):
             if each.claim is None:
                 self._transport.pause([each.place])
-                each.claim = asyncio.create_task(self._claim(each.place, each.generation))
+                each.claim = asyncio.create_task(self._claim(each.place))
             elif each.reading:
                 self._follow(each)
             elif each.claim.done() and each.comparing is None and not each.stopped:
@@ -538,7 +544,7 @@ class Member:
     def _claim_again(self, place: Place) -> None:
         """Begin a new generation; what is in flight of this one is void."""
         self._forget(self._take_away([place]))
-        self._assigned[place] = AssignedPartition(place, next(self._generations))
+        self._assigned[place] = AssignedPartition(place)
 
     def _claimed(self, partition: AssignedPartition, verdict: Start | Stopped) -> None:
         if isinstance(verdict, Stopped):
@@ -576,9 +582,10 @@ class Member:
         partition.comparing = None
         self._transport.pause([partition.place])
         where = {"topic": partition.place.topic, "partition": partition.place.partition, "offset": offset}
-        log.error("worker.partition_stopped", group=self._group, **where, code=code, hint=HINTS[code])
+        advice = hint(code, consumer=self._consumer, place=partition.place)
+        log.error("worker.partition_stopped", group=self._group, **where, code=code, hint=advice)
         if code == "not_initialized" and all(each.stopped == code for each in self._assigned.values()):
-            msg = f"nothing says where group {self._group!r} begins; {HINTS[code]}"
+            msg = f"nothing says where group {self._group!r} begins; {advice}"
             raise ConfigError(msg)
 
     async def _poll_failed(self, exc: TransportError, asked: Mapping[Place, AssignedPartition]) -> None:
@@ -605,9 +612,9 @@ class Member:
             self._transport.seek(partition.place, start.offset)
             self._start(partition, start)
 
-    async def _claim(self, place: Place, generation: int) -> Start | Stopped:
+    async def _claim(self, place: Place) -> Start | Stopped:
         """Claim a partition in PostgreSQL, then look at its log; retry both until they answer."""
-        adoption = await self._until_answered(lambda: self._processor.adopt(place, generation))
+        adoption = await self._until_answered(lambda: self._processor.adopt(place))
         hit(BETWEEN_CLAIM_AND_SEEK)
         for _ in range(BEYOND_END_LOOKS):
             bounds, committed = await self._until_answered(lambda: self._look_at(place))
@@ -746,6 +753,7 @@ class Subscriber:
         processor: Processor,
         metrics: SubscriberMetrics,
         group: str,
+        consumer: str,
         policy: StartPolicy,
         drain_s: float = 30.0,
         limits: Limits = LIMITS,
@@ -758,6 +766,7 @@ class Subscriber:
             processor: Takes the records; outlives the subscriber.
             metrics: Where to report.
             group: For logs.
+            consumer: Name by which `drx-consumer` knows it, for hints.
             policy: Where a partition begins that the group has never read.
             drain_s: For what is in flight at a stop and at a rebalance; well below the rebalance time-out.
             limits: Bounds of the watch.
@@ -771,10 +780,10 @@ class Subscriber:
             processor=processor,
             metrics=metrics,
             group=group,
+            consumer=consumer,
             policy=policy,
             drain_s=drain_s,
             limits=limits,
-            generations=itertools.count(1),
             sleep=sleep,
         )
         self._stopping = False

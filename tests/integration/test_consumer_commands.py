@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from bridge.dev.ports import free_port
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
+from consumers.runtime.subscriber import hint
 from consumers.runtime.transport import open_transport
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
@@ -196,6 +198,19 @@ async def test_one_partition_is_moved_to_an_offset(desk: Desk, cluster: Cluster)
     assert (beyond[0], f"{desk.topic}/1 holds the offsets 0 to 3, and not 4" in beyond[2]) == (2, True)
     assert (elsewhere[0], f"there is no partition {desk.topic}/7" in elsewhere[2]) == (2, True)
     assert (everywhere[0], "--from OFFSET needs --partition" in everywhere[2]) == (2, True)
+
+
+async def test_the_hint_of_a_partition_that_is_stopped_moves_that_partition_only(desk: Desk, cluster: Cluster) -> None:
+    await fill(cluster, desk.topic, {0: 3, 1: 3})
+    await desk.lines("init", "--from", "latest")
+    advice = hint("offset_expired", consumer="desk", place=Place(desk.topic, 1))
+    _, said, command = advice.partition("drx-consumer ")
+    arguments = ["a drill" if each == "…" else each for each in shlex.split(command)]
+
+    code, _, err = await drx_consumer(desk.env, *arguments)
+
+    assert (said, code) == ("drx-consumer ", 0), err
+    assert [offset for _, offset, _, _ in desk.progress()] == [3, 0]
 
 
 async def test_lag_is_known_of_a_group_that_nobody_is_in(desk: Desk, cluster: Cluster) -> None:

@@ -208,9 +208,13 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
     effects = Effects("evt_0")
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(offset) for offset in range(4)])
-        await until(lambda: bench.processor.halted(PLACE))
+        with capture_logs() as logs:
+            await bench.feed([a_record(offset) for offset in range(4)])
+            await until(lambda: bench.processor.halted(PLACE))
 
+        (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
+        assert (line["topic"], line["partition"], line["group"], line["code"]) == (*PLACE, GROUP, "parking_full")
+        assert f"drx-consumer parked retry {GROUP} KEY --topic {PLACE.topic}" in line["hint"]
         assert bench.processor.mark(PLACE) == 2
         assert effects.kept == []
 

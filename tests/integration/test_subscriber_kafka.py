@@ -74,6 +74,7 @@ class Group:
             processor=processor,
             metrics=ConsumerMetrics(CollectorRegistry(), service="desk"),
             group=self.name,
+            consumer="desk",
             policy=policy,
             limits=Limits(look_s=0.5),
         )

@@ -13,7 +13,7 @@ from consumers.runtime.operator import Progress
 from consumers.runtime.start_checks import check_last_records, check_offsets
 
 PLACE = Place("drx.prescriptions.v1", 3)
-AGAIN = "`drx-consumer init desk --from … --force --reason …`"
+AGAIN = "`drx-consumer init desk --partition drx.prescriptions.v1/3 --from … --force --reason …`"
 
 
 def standing(next_offset: int | None, *, cluster_id: str | None = "A", last_event_id: str | None = None) -> Progress:
@@ -53,8 +53,11 @@ def test_an_offset_before_the_start_has_expired() -> None:
 
 
 def test_a_partition_that_is_gone_was_made_anew() -> None:
-    with pytest.raises(ConfigError, match="ends at 0: the topic was made anew"):
+    """`init --partition` would refuse it, since it is not there."""
+    with pytest.raises(ConfigError, match="ends at 0: the topic was made anew") as caught:
         check_offsets("desk", [standing(5)], {}, cluster_id="A", accepted=None, begins_by_itself=True)
+
+    assert "`drx-consumer init desk --from … --force --reason …`" in str(caught.value)
 
 
 @pytest.mark.parametrize("stored", [[], [standing(None)]])
@@ -82,8 +85,10 @@ def a_record(offset: int, event_id: str) -> ConsumedRecord:
 
 def test_other_records_under_the_same_offsets_are_a_topic_made_anew() -> None:
     """Also when it has outgrown what was settled of the old one."""
-    with pytest.raises(ConfigError, match="holds other records: the topic was made anew"):
+    with pytest.raises(ConfigError, match="holds other records: the topic was made anew") as caught:
         check_last_records("desk", {PLACE: standing(5, last_event_id="evt_1")}, {PLACE: a_record(4, "evt_2")})
+
+    assert AGAIN in str(caught.value)
 
 
 @pytest.mark.parametrize("record", [a_record(4, "evt_1"), a_record(6, "evt_2")], ids=["the same", "a gap"])

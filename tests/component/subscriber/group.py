@@ -50,6 +50,7 @@ class Group:
             processor=self.processor,
             metrics=ConsumerMetrics(self.registry, service="desk"),
             group="desk",
+            consumer="counter",
             policy=self.policy,
             drain_s=self.drain_s,
             limits=self.limits,

@@ -55,7 +55,7 @@ async def test_where_nobody_has_read_the_policy_decides(group: Group, policy: St
 async def test_with_no_place_to_begin_at_the_process_ends_and_says_what_to_do(group: Group) -> None:
     group.policy = "none"
 
-    with pytest.raises(ConfigError, match="group 'desk' begins; drx-consumer init NAME --from"):
+    with pytest.raises(ConfigError, match="group 'desk' begins; drx-consumer init counter --from"):
         await group.run_to_its_end()
 
     assert group.transport.stopped
@@ -157,7 +157,7 @@ async def test_a_log_that_is_not_what_it_was_stops_its_partition_only(
     assert A not in group.kafka.offsets
     (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
     assert (line["log_level"], line["topic"], line["partition"], line["code"]) == ("error", "t", 0, code)
-    assert "drx-consumer init" in line["hint"]
+    assert "drx-consumer init counter --partition t/0 --from earliest" in line["hint"]
 
 
 @pytest.mark.parametrize(
