@@ -56,7 +56,7 @@ class Circuit:
         failing: The keys whose last attempt has failed.
     """
 
-    def __init__(self, ping: Ping, *, pings_sink: bool, metrics: ConsumerMetrics, spread: Spread) -> None:
+    def __init__(self, ping: Ping, *, pings_sink: bool, metrics: ConsumerMetrics, group: str, spread: Spread) -> None:
         """Start closed.
 
         `pings_sink` says that the ping asks the sink of the handlers, not only the database that records are settled
@@ -64,6 +64,7 @@ class Circuit:
         """
         self._ping = ping
         self._pings_sink = pings_sink
+        self._group = group
         self._spread = spread
         self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(State)}
         self._failures = metrics.consumer_sink_failures.labels(metrics.service)
@@ -136,7 +137,7 @@ class Circuit:
         except Exception as exc:  # noqa: BLE001 - whatever a ping raises means that the sink is not well
             code = classify(exc).code
             if self._answers:
-                log.warning("worker.ping_failed", code=code)
+                log.warning("worker.ping_failed", group=self._group, code=code)
             self._answers = False
             self._tries += not self.closed
             self._last = None
@@ -173,13 +174,13 @@ class Circuit:
             self._tries += 1
             self._closed.clear()
             self.failing.clear()
-            log.warning("worker.circuit_open", code=code)
+            log.warning("worker.circuit_open", group=self._group, code=code)
             self._changed()
 
     def _close(self) -> None:
         self._in_a_row = 0
         self._closed.set()
-        log.info("worker.circuit_closed")
+        log.info("worker.circuit_closed", group=self._group)
         self._changed()
 
     def _delay_s(self) -> float:

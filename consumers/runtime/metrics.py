@@ -22,7 +22,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.logging import trail
 from bridge.runtime.metrics import (
     DURATION_BUCKETS,
@@ -46,7 +46,7 @@ class ConsumerMetrics:
     """The metrics of `drx-consumer run`; attributes are named as the metrics are, without prefix and suffix."""
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
-        """Register everything; call once per registry. `service` is the consumer's name."""
+        """Register everything; call once per registry. `service` is the consumer's group."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -220,10 +220,11 @@ class Tally:
         """Count records appended behind their parked key."""
         self.count(topic, "parked", records)
 
-    def bug(self, exc: BaseException) -> None:
+    def bug(self, exc: BaseException, place: Place, *, offset: int | None) -> None:
         """Count an exception outside the tree of errors, and log where it came from: places only."""
         self._metrics.bugs.labels(self._metrics.service).inc()
-        log.error("worker.handler_bug", where=trail(exc))
+        at = {"group": self._group, "topic": place.topic, "partition": place.partition, "offset": offset}
+        log.error("worker.handler_bug", where=trail(exc), **at)
 
     def fenced(self) -> None:
         """Count a transaction rejected because another member has claimed the partition."""

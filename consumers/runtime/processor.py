@@ -94,6 +94,7 @@ class Processor:
             partial(_ping, consumer, ledger, resource),
             pings_sink=consumer.ping is not None or consumer.transactional,
             metrics=metrics,
+            group=group,
             spread=spread,
         )
         self._park_limit = ParkLimit(

@@ -1,21 +1,23 @@
 """The steps that settling a record one by one, in batches and from the parking lot have in common.
 
-`call` runs the handler, `on_failure` is the one place that decides what becomes of a record whose attempt failed, and
-`transaction` writes the result: effects, mark, parked records.
+`call` runs the handler, `on_failure` decides what becomes of a record whose attempt failed, and `transaction` writes
+the result: effects, mark, parked records. Failures of several records together are judged elsewhere: a batch is tried
+again or taken apart (`batches`); a round of settling is split, and the record that fails alone in it is parked
+(`key_queues`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
 
-from bridge.errors import BridgeError, ConfigError, TransientError
+from bridge.errors import ConfigError, TransientError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, WHILE_PARKING, hit
 from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Placed
@@ -38,7 +40,7 @@ from consumers.runtime.failure import (
 from consumers.runtime.ledger import FencedError, Ledger, Settlement
 from consumers.runtime.metrics import Tally
 from consumers.runtime.park_limit import ParkLimit, ParkLimitError
-from consumers.runtime.parking import ParkingFullError, key_text
+from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
 from consumers.runtime.partition import KeyQueue, Partition, Partitions
 from consumers.runtime.sorting import Learner, Sorted, Sorter
 
@@ -123,7 +125,13 @@ class Settling:
             call = cast("EventHandler", handle)(one.event, one.context)
         else:
             call = cast("BatchHandler", handle)(placed, None if settlement is None else settlement.connection)
-        await _bounded(partition, _ended(call), timeout_s=self.consumer.handler_timeout_s)
+        await _bounded(
+            partition,
+            _as_coroutine(call),
+            timeout_s=self.consumer.handler_timeout_s,
+            group=self.consumer.group,
+            offset=placed[0].context.offset,
+        )
         outgoing = [each for one in placed for each in one.context.outgoing]
         if any(each.topic not in self.consumer.publishes for each in outgoing):
             raise LookupError
@@ -164,7 +172,10 @@ class Settling:
         elif failure.cls == "permanent":  # the sink has answered
             self.circuit.passed((queue.name,))
         elif failure.cls == "bug":
-            self.tally.bug(exc)
+            place = queue.partition.place
+            # What is released is not in the queue; its place is in the line that says it is parked again.
+            offset = queue.records[0].offset if queue.records and not queue.releasing else None
+            self.tally.bug(exc, place, offset=offset)
         return Park(failure, queue.attempt)
 
     async def persist(self, partition: Partition, write: Callable[[], Awaitable[None]]) -> bool:
@@ -248,7 +259,7 @@ class Settling:
             return False
         return True
 
-    def stop(self, partition: Partition, why: BridgeError) -> None:
+    def stop(self, partition: Partition, why: FencedError | StoppedError) -> None:
         """End a partition after one of `STOPS`: adopt it again if another claimed it, else wait for an operator."""
         if isinstance(why, FencedError):
             self.partitions.fence(partition)
@@ -257,31 +268,39 @@ class Settling:
 
 
 async def _bounded(
-    partition: Partition, call: Coroutine[Any, Any, None], *, timeout_s: float, grace_s: float = GRACE_S
+    partition: Partition,
+    call: Coroutine[Any, Any, None],
+    *,
+    timeout_s: float,
+    group: str,
+    offset: int,
+    grace_s: float = GRACE_S,
 ) -> None:
-    """Run a handler; what it raises comes out."""
+    """Run a handler; what it raises comes out. `offset` is that of the first record it was given."""
+    place = partition.place
+    where = {"group": group, "topic": place.topic, "partition": place.partition, "offset": offset}
     task = asyncio.get_running_loop().create_task(call)
     partition.calls.add(task)
     task.add_done_callback(partition.calls.discard)
     try:
         await asyncio.wait((task,), timeout=timeout_s)
         if not task.done():
-            await _cancel(task, grace_s)
+            await _cancel(task, grace_s, where)
             raise HandlerTimeoutError
         if task.cancelled():
             raise GivenUpError
         task.result()
     except asyncio.CancelledError:
-        await _cancel(task, grace_s)
+        await _cancel(task, grace_s, where)
         raise
 
 
-async def _cancel(task: asyncio.Task[None], grace_s: float) -> None:
+async def _cancel(task: asyncio.Task[None], grace_s: float, where: Mapping[str, Any]) -> None:
     task.cancel()
     task.add_done_callback(_retrieve)
     await asyncio.wait((task,), timeout=grace_s)
     if not task.done():
-        log.error("worker.handler_stuck")
+        log.error("worker.handler_stuck", **where)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
@@ -290,5 +309,6 @@ def _retrieve(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-async def _ended(call: Awaitable[None]) -> None:
+async def _as_coroutine(call: Awaitable[None]) -> None:
+    """Make a task possible: a handler may return any awaitable."""
     await call

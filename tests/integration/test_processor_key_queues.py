@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
@@ -175,9 +176,12 @@ async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
     consumer.handler(stubborn)
 
     async with at_work(consumer, database) as bench:
-        await bench.feed([a_record(0), a_record(1, "rx_2"), a_record(2, "rx_3")])
-        await bench.settled(3)
+        with capture_logs() as logs:
+            await bench.feed([a_record(0), a_record(1, "rx_2"), a_record(2, "rx_3")])
+            await bench.settled(3)
 
+        stuck = next(each for each in logs if each["event"] == "worker.handler_stuck")
+        assert (stuck["group"], stuck["topic"], stuck["partition"], stuck["offset"]) == (GROUP, *PLACE, 0)
         assert await bench.parked() == [("rx_1", 0, "handler_timeout")]
         assert await bench.effects() == ["evt_1", "evt_2"]
         end.set()

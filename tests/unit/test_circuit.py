@@ -26,7 +26,8 @@ class Sink:
 
 def a_circuit(sink: Sink | None = None, *, pings_sink: bool = True) -> Circuit:
     metrics = ConsumerMetrics(CollectorRegistry(), service="tests")
-    return Circuit((sink or Sink()).ping, pings_sink=pings_sink, metrics=metrics, spread=lambda *_: BRIEF)
+    ping = (sink or Sink()).ping
+    return Circuit(ping, pings_sink=pings_sink, metrics=metrics, group="tests", spread=lambda *_: BRIEF)
 
 
 def fail(circuit: Circuit, *names: object, times: int = 1) -> None:
