@@ -152,7 +152,7 @@ class Tables(NamedTuple):
 
 @dataclass(slots=True)
 class Consumer:
-    """One independent subscriber: its name is its group id, which is the `service` label of its metrics.
+    """One independent subscriber; its group id is the `service` label of its metrics.
 
     Attributes:
         topics: Topics to subscribe to.

@@ -19,13 +19,15 @@ AFTER_VERIFY = "after_verify"
 AFTER_PRODUCE = "after_produce"
 BEFORE_ANSWER = "before_answer"
 DRAINED_BEFORE_DROP = "drained_before_drop"
-# Of consumers.
+# Of consumers. Before a transaction that settles begins, and so before its epoch is checked: at `fence` with batches,
+# at `settle` with lanes.
 BEFORE_FENCE = "before_fence"
 AFTER_EFFECT = "after_effect_before_commit"
 BATCH_BEFORE_OFFSET = "batch_before_offset"
 WHILE_PARKING = "while_parking"
 WHILE_RELEASING = "while_releasing"
 BETWEEN_CLAIM_AND_SEEK = "between_claim_and_seek"
+# Of the spool.
 BEFORE_FSYNC = "before_fsync"
 AFTER_FSYNC = "after_fsync"
 BEFORE_POSITIONS = "before_positions"

@@ -44,8 +44,8 @@ class Applier:
         """Apply events that were never applied before, in any number, of any number of prescriptions.
 
         Raises:
-            TransientError: Another transaction wrote one of the rows meanwhile, which takes a key whose events come
-                through more than one partition; nothing is lost, the same batch may work at once.
+            TransientError: Another transaction wrote one of the rows meanwhile: events of the prescription come through
+                several partitions, or a former owner of the partition is not done. The same batch may work at once.
         """
         told, added = await self._write_history(batch, connection)
         known = await self._load({key for key, _ in told}, connection)
@@ -89,7 +89,10 @@ class Applier:
         return told, Counter(each[0] for each in new)
 
     async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
-        """Return what is known of each prescription, by their ids in order: everybody locks rows in one order."""
+        """Return what is known of each prescription, in the order of their ids, in which rows are written.
+
+        It locks nothing: `_write_rows` notices a row that was written meanwhile.
+        """
         if not keys:
             return {}
         found = {

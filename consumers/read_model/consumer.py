@@ -1,4 +1,4 @@
-"""Builds the consumer `read_model` of group `drx_bridge.consumers`."""
+"""Builds the consumer `read_model`, an entry point of the group `drx_bridge.consumers`."""
 
 from __future__ import annotations
 

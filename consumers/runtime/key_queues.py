@@ -22,7 +22,7 @@ from bridge.runtime.failpoints import AFTER_EFFECT, hit
 from consumers.api import Outgoing
 from consumers.runtime.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Retry, classify
 from consumers.runtime.ledger import FencedError
-from consumers.runtime.parking import ParkingFullError, key_text
+from consumers.runtime.parking import key_text
 from consumers.runtime.partition import Handled, KeyQueue, Partition
 from consumers.runtime.release import Release
 from consumers.runtime.settling import STOPS, Settling
@@ -213,7 +213,10 @@ class KeyQueues:
         return await self._attempt(queue, ready)
 
     async def _mark(self, partition: Partition, record: ConsumedRecord) -> bool:
-        """Mark a record that is about to be handled; False when it killed the process too often, and was parked."""
+        """Mark a record that is about to be handled; False when it is not to be handled here.
+
+        It killed the process too often and was parked, or the partition was lost.
+        """
         attempts = 0
 
         async def mark() -> None:
@@ -250,7 +253,7 @@ class KeyQueues:
                 await self._apply_inside(queue, event)
                 return Next.SETTLED
             await self._apply_outside(queue, event)
-        except (FencedError, ParkingFullError):
+        except FencedError:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
             return await self._failed(queue, event, exc)

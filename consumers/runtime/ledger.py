@@ -5,10 +5,11 @@ at or above it (lanes finish out of order) are listed in `settled` and pruned wh
 a row per event whose effects are done.
 
 A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
-records: `fence` (is the epoch still ours, and the mark where we think?), `admit` (which events are new?), the effects
-of the handlers, `settle` (move the mark). A process that has lost the partition fails at the fence or at `settle`,
-and its effects are rolled back. This needs READ COMMITTED, where a statement that waited for another transaction looks
-again.
+records: `admit` (which events are new?), the effects of the handlers, `settle` (move the mark, if the epoch is still
+ours). A process that has lost the partition fails at `settle`, and its effects are rolled back. Batches call `fence`
+first (is the epoch still ours, and the mark where we think?), which locks the row, so that a lost batch is not worked
+off in vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement that waited
+for another transaction looks again.
 
 A claim that was not given back means that its owner crashed: `deaths` counts those since the mark last moved. A process
 that finds some handles the next record on its own, after `mark_attempt`, which is committed first, so that a record

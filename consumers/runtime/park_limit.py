@@ -26,7 +26,8 @@ from consumers.runtime.partition import Partition, Partitions
 
 log = structlog.get_logger()
 
-# A tenth of the last two hundred: a few bad records park their keys, of a bad release 20 are parked, and the 21st is refused.
+# A tenth of the last two hundred: a few bad records park their keys, and of a bad release 20 are parked: the 21st is
+# refused, and stops the group.
 LAST_RECORDS = 200
 PARKED_MAX_PERCENT = 10
 

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from consumers.runtime.park_limit import ParkCounter, ParkLimitError
 
 
-def test_it_opens_when_more_than_its_share_was_parked() -> None:
+def test_no_more_than_its_share_is_parked() -> None:
     counter = ParkCounter(last=20, percent=10)
 
-    counter.note(parked=2)
-    before = counter.exceeded
     counter.note(parked=1)
+    with counter.room():
+        counter.note(parked=1)
 
-    assert (before, counter.exceeded) == (False, True)
+    with pytest.raises(ParkLimitError), counter.room():
+        pytest.fail("there is no room")
 
 
 def test_what_was_parked_long_ago_counts_no_more() -> None:
@@ -24,9 +25,9 @@ def test_what_was_parked_long_ago_counts_no_more() -> None:
     counter.note(parked=2)
     counter.note(other=20)
 
-    counter.note(parked=2)
+    counter.note(parked=1)
 
-    assert (counter.exceeded, counter.left) == (False, 0)
+    assert counter.left == 1
 
 
 def test_it_goes_on_counting_where_an_earlier_life_ended() -> None:
@@ -46,7 +47,10 @@ def test_ages_say_all_about_an_earlier_life(parked: list[bool], last: int, perce
         lived.note(parked=each, other=not each)
     seeded.seed([len(parked) - 1 - number for number, each in enumerate(parked) if each])
 
-    assert (seeded.exceeded, seeded.left) == (lived.exceeded, lived.left)
+    for _ in range(last):
+        assert seeded.left == lived.left
+        lived.note(other=1)
+        seeded.note(other=1)
 
 
 @given(st.lists(st.booleans(), max_size=200), st.integers(1, 50), st.integers(0, 100))
@@ -55,7 +59,7 @@ def test_it_counts_the_last_records(parked: list[bool], last: int, percent: int)
     for each in parked:
         counter.note(parked=each, other=not each)
 
-    assert counter.exceeded == (sum(parked[-last:]) > last * percent // 100)
+    assert counter.left == max(0, last * percent // 100 - sum(parked[-last:]))
 
 
 def test_room_that_is_reserved_is_free_again_when_it_is_left() -> None:
@@ -67,4 +71,4 @@ def test_room_that_is_reserved_is_free_again_when_it_is_left() -> None:
             pytest.fail("there is no room")
         left = counter.left
 
-    assert (left, counter.left, counter.exceeded) == (0, 1, False)
+    assert (left, counter.left) == (0, 1)
