@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,12 +25,24 @@ LOG_MAX_BYTES = 10_000_000
 _LAST_LINE_BYTES = 2000
 # SIGKILL takes effect at once unless the process waits for a disk.
 _KILL_WAIT_S = 10.0
+# States of a thread that has not been stopped yet (proc_pid_stat(5)).
+_RUNNING = frozenset("RSD")
+_FROZEN_POLL_S = 0.001
 # psutil computes a start time from the boot time, which the kernel corrects by fractions of a second.
 _SAME_START_S = 1.0
 # A process that ran this long is started again at once; another one waits, twice as long each time.
 _STABLE_AFTER_S = 10.0
 _DELAY_FIRST_S = 0.5
 _DELAY_MAX_S = 10.0
+
+
+def _runs(pid: int) -> bool:
+    """Whether a thread of a process may still run: a signal reaches those on another core a little later."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            if stat.read_text().rpartition(")")[2].split()[0] in _RUNNING:
+                return True
+    return False
 
 
 def launched(command: Sequence[str], *, user: str = "-") -> list[str]:
@@ -125,8 +138,11 @@ class Child:
         self.wait(_KILL_WAIT_S)
 
     def pause(self) -> None:
-        """Freeze it: its connections stay open and nothing answers."""
+        """Freeze it: its connections stay open and nothing answers; returns when none of its threads runs any more."""
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + _KILL_WAIT_S
+        while self.pid is not None and _runs(self.pid) and time.monotonic() < deadline:
+            time.sleep(_FROZEN_POLL_S)
 
     def resume(self) -> None:
         """Undo `pause`."""

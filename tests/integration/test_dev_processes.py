@@ -185,3 +185,29 @@ def test_without_restart_a_death_is_told_once(tmp_path: Path, cleanup: ExitStack
     clock.now += 60
     assert tended(supervisor, child, times=2) == []
     assert not child.alive
+
+
+def test_a_paused_child_stands_still_with_all_its_threads(tmp_path: Path, cleanup: ExitStack) -> None:
+    """A broker answered a write once that came after its pause, from a thread on another core."""
+    busy = """
+        import hashlib, threading
+        def work():
+            while True:
+                hashlib.sha256(block)
+        block = bytes(1 << 26)
+        for _ in range(4):
+            threading.Thread(target=work).start()
+        print("busy", flush=True)
+    """
+    child = a_child(tmp_path, cleanup, command=(sys.executable, "-c", textwrap.dedent(busy)))
+    child.start()
+    until(lambda: child.last_line == "busy", what="a busy child")
+
+    for _ in range(20):
+        child.pause()
+        assert {stat.read_text().rpartition(")")[2].split()[0] for stat in _threads(child)} == {"T"}
+        child.resume()
+
+
+def _threads(child: Child) -> list[Path]:
+    return list(Path(f"/proc/{child.pid}/task").glob("*/stat"))
