@@ -151,6 +151,7 @@ ROWS = (
         "H2",
         "idle connections beyond the bound, and connections without end",
         beside(by(silent=1_250, connecting=50), "too_many"),
+        settings={"HTTP__CONNECTIONS_MAX": "1000"},
         short=False,
     ),
     Row(
