@@ -283,7 +283,7 @@ def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) ->
         "transaction.state.log.num.partitions": 6,
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
-        # 9 s by default: for so long a produce waits when a broker dies; development should not.
+        # 9 s by default. A produce waits that long when a broker dies; development should not.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 1000,
         # 3 s by default, for members that start one by one in production.

@@ -311,7 +311,7 @@ class Deduplicator:
         if left_s > self._deadline_s - SLACK_S:
             return await ending
         try:
-            # What is given up here is told to `KnownIds` like all that is late.
+            # The publisher still reports the outcome to `KnownIds`, however late it is.
             return await asyncio.wait_for(ending, left_s)
         except TimeoutError:
             raise NotDurableError("deadline") from None

@@ -1,4 +1,4 @@
-"""The files of a spool as bytes: segments, whose sealed records are told from damage, and their positions.
+"""The files of a spool as bytes: segments, whose sealed records can be distinguished from damage, and their positions.
 
 A segment `<number as 16 hex digits>.segment` is a series of records, only ever appended to. A record is a head of 68
 bytes in the clear and a body sealed with AES-256-GCM, with the head up to its check sums as associated data:

@@ -45,7 +45,7 @@ PARKED_SHOWN = ("webhook_id", "source", "received_at", "reason", "detail")
 # What a program of another team might write by mistake: JSON, where Avro belongs.
 POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
 REASON = "JSON from another team"
-# The story that is told took four days; it ends before now.
+# The story covers four days and must end before now.
 BEGAN_AGO = timedelta(days=5)
 # Enough is missing for no parser to take the body for whole; so much of its end is shown.
 CUT_BYTES = 40
