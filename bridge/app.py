@@ -21,7 +21,7 @@ from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Profile, dedupe_window_s
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.secrets import DecoyKeys, Outcome, SecretDirectory
+from bridge.ingress.secrets import DecoySecrets, Outcome, SecretDirectory
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
 from bridge.kafka.producer import KafkaProducer, Patience
@@ -148,7 +148,7 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Secr
         )
         for outcome in get_args(Outcome):
             metrics.secret_reload.labels(name, outcome)
-        metrics.secret_expiry.labels(name).set_function(partial(getattr, opened[name], "expires_at"))
+        metrics.secret_expiry.labels(name).set_function(opened[name].expires_at)
     return opened
 
 
@@ -166,7 +166,7 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
             name=name,
             environment=source.environment,
             profile=_profile(name, source.profile),
-            keys=partial(getattr, secrets[name], "keys"),
+            secrets=secrets[name],
             tolerance_s=source.tolerance_s,
         )
         for name, source in settings.sources.items()
@@ -190,7 +190,7 @@ def _server(
         name=UNKNOWN,
         environment=example.environment,
         profile=example.profile,
-        keys=DecoyKeys(example.keys),
+        secrets=DecoySecrets(example.secrets),
         tolerance_s=example.tolerance_s,
     )
     admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)

@@ -18,6 +18,7 @@ from prometheus_client import Gauge
 
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.routes import Source
+from bridge.ingress.secrets import FixedSecrets
 from bridge.ingress.signatures import KeySlot, sign
 from bridge.runtime.lifecycle import pause
 
@@ -63,7 +64,7 @@ class Heartbeat:
             name=SOURCE,
             environment=environment,
             profile=drx_standard,
-            keys=lambda: (slot,),
+            secrets=FixedSecrets((slot,)),
             tolerance_s=TOLERANCE_S,
             internal=True,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,7 +20,8 @@ from bridge.ingress.headers import check_content, read_heads, safe_headers, trac
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import UNKNOWN, Observations, Request
 from bridge.ingress.profiles.profile import Mapped, Profile
-from bridge.ingress.signatures import REASONS, KeySlot, verify
+from bridge.ingress.secrets import Secrets
+from bridge.ingress.signatures import REASONS, verify
 from bridge.runtime import failpoints
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail
@@ -62,7 +63,7 @@ class Source:
         name: Last segment of its path.
         environment: What it may send.
         profile: Its dialect.
-        keys: Its key slots, asked for at each delivery since they are reloaded.
+        secrets: Its key slots.
         tolerance_s: How far a delivery's timestamp may be off, or None.
         internal: It is ourselves: its clock is no sender's.
     """
@@ -70,7 +71,7 @@ class Source:
     name: str
     environment: str
     profile: Profile
-    keys: Callable[[], Sequence[KeySlot]]
+    secrets: Secrets
     tolerance_s: int | None
     internal: bool = False
 
@@ -212,7 +213,7 @@ class Webhooks:
         """Verify on bytes, before anything is parsed."""
         failpoints.hit(failpoints.BEFORE_VERIFY)
         now = self._now()
-        proved = verify(heads, body, keys=source.keys(), tolerance_s=source.tolerance_s, now=now)
+        proved = verify(heads, body, keys=source.secrets.keys, tolerance_s=source.tolerance_s, now=now)
         failpoints.hit(failpoints.AFTER_VERIFY)
         self._observe.verified(
             slot=proved.slot, offset_s=None if source.internal else now - proved.timestamp, size=len(body)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 
@@ -57,6 +58,21 @@ class SecretsError(ConfigError):
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Secrets(Protocol):
+    """The key slots of a source, which may change from one delivery to the next."""
+
+    @property
+    def keys(self) -> Sequence[KeySlot]:
+        """Every slot, in or outside its window."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSecrets:
+    """Key slots that never change."""
+
+    keys: tuple[KeySlot, ...]
 
 
 def load(path: Path) -> tuple[KeySlot, ...]:
@@ -111,9 +127,8 @@ class SecretDirectory:
         """Every slot of the last good reading, in or outside its window."""
         return self._keys
 
-    @property
     def expires_at(self) -> float:
-        """Unix seconds up to which the last of the slots counts; infinite if one has no end."""
+        """Return the Unix seconds up to which the last of the slots counts; infinite if one has no end."""
         return max(slot.accept_until for slot in self._keys)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -155,17 +170,18 @@ class SecretDirectory:
         self._failure = code
 
 
-class DecoyKeys:
+class DecoySecrets:
     """What an unknown name is verified against: keys like those of a source that exists, which never count."""
 
-    def __init__(self, like: Callable[[], Sequence[KeySlot]]) -> None:
+    def __init__(self, like: Secrets) -> None:
         self._like = like
         self._of: Sequence[KeySlot] | None = None
         self._keys: tuple[KeySlot, ...] = ()
 
-    def __call__(self) -> tuple[KeySlot, ...]:
-        """Return them; they are made when the originals change, since making them at each delivery could be timed."""
-        current = self._like()
+    @property
+    def keys(self) -> tuple[KeySlot, ...]:
+        """Made when the originals change: making them at each delivery could be timed."""
+        current = self._like.keys
         if current is not self._of:
             self._of, self._keys = current, decoys(current)
         return self._keys

@@ -29,6 +29,7 @@ from bridge.ingress.metrics import Observations, Request
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.routes import Admission, Source, Webhooks
+from bridge.ingress.secrets import FixedSecrets
 from bridge.ingress.signatures import KeySlot, verify
 from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
 from bridge.kafka.publisher import Publisher
@@ -136,7 +137,7 @@ class Bench:
             ordinals=itertools.count(1),
             message_max_bytes=MESSAGE_MAX_BYTES,
         )
-        source = Source("drx", "sandbox", drx_standard, keys=lambda: self.keys, tolerance_s=300)
+        source = Source("drx", "sandbox", drx_standard, secrets=FixedSecrets(self.keys), tolerance_s=300)
         self.webhooks = Webhooks(
             sources={"drx": source},
             decoy=source,

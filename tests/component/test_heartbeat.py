@@ -84,7 +84,7 @@ async def test_it_is_signed_and_holds_an_event() -> None:
 
     heads, body = sender.received[0]
     source = sender.heart.source
-    proved = verify(heads, body, keys=source.keys(), tolerance_s=source.tolerance_s, now=NOW)
+    proved = verify(heads, body, keys=source.secrets.keys, tolerance_s=source.tolerance_s, now=NOW)
     at = datetime.fromtimestamp(NOW, UTC)
     delivery = Delivery(
         source=SOURCE,
@@ -139,7 +139,7 @@ async def test_a_closed_port_is_told_of_by_its_kind_only() -> None:
 
 
 async def test_two_processes_have_two_keys() -> None:
-    first, second = (Sender([200]).heart.source.keys()[0].hmac_key for _ in range(2))
+    first, second = (Sender([200]).heart.source.secrets.keys[0].hmac_key for _ in range(2))
 
     assert first != second
 

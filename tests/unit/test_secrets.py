@@ -10,11 +10,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.ingress.secrets import FILE_MAX_BYTES, DecoyKeys, SecretDirectory, SecretsError, load, slot_word
+from bridge.ingress.secrets import FILE_MAX_BYTES, DecoySecrets, SecretDirectory, SecretsError, load, slot_word
 from bridge.ingress.signatures import KeySlot
 from tests.kafka import HANG_S
 
@@ -262,12 +263,12 @@ def test_the_end_of_a_set_is_the_end_of_its_last_slot(watched: Watched) -> None:
     (watched.path / "previous").write_text(whsec(2) + "\naccept_until = 2026-01-31T00:00:00Z")
     watched.after(2)
 
-    assert watched.directory.expires_at == math.inf
+    assert watched.directory.expires_at() == math.inf
 
     (watched.path / "current").unlink()
     watched.after(2)
 
-    assert watched.directory.expires_at == unix("2026-01-31T00:00:00+0000")
+    assert watched.directory.expires_at() == unix("2026-01-31T00:00:00+0000")
 
 
 def test_a_slot_has_one_of_three_words_in_metrics() -> None:
@@ -336,12 +337,12 @@ async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path:
 def test_decoys_are_made_once_for_each_set_of_keys() -> None:
     """Making them at each delivery could be timed, and would tell an unknown name from a known one."""
     sets = [(KeySlot(name="current", hmac_key=b"k" * 32),), (KeySlot(name="current", hmac_key=b"n" * 32),)]
-    in_force = sets[0]
-    keys = DecoyKeys(lambda: in_force)
+    original = SimpleNamespace(keys=sets[0])
+    decoy = DecoySecrets(original)
 
-    first = keys()
-    assert keys() is first
+    first = decoy.keys
+    assert decoy.keys is first
     assert not first[0].counts_at(0)
 
-    in_force = sets[1]
-    assert keys()[0].hmac_key == b"n" * 32
+    original.keys = sets[1]
+    assert decoy.keys[0].hmac_key == b"n" * 32
