@@ -23,7 +23,7 @@ from bridge.ingress.profiles.profile import DEDUPE_WINDOW_S
 
 # 128 bits before every id that is hashed: Python's hash of a text is keyed, but the environment may set its key.
 _SALT_BYTES = 16
-# An entry's mark.
+# States of an entry.
 _COMMITTED, _SPOOLED = 0, 1
 
 
@@ -130,7 +130,7 @@ class KnownIds:
             entry = table.find(key)
             held = entry and table.expiries[entry] > now
             if held and table.bodies[entry] == body:
-                spooled |= table.marks[entry] == _SPOOLED
+                spooled |= table.states[entry] == _SPOOLED
             elif held and not identity.reason:
                 return _CONFLICT
             else:
@@ -170,7 +170,7 @@ class KnownIds:
         key, body = self._hashes(identity)
         table = self._table
         entry = table.find(key)
-        return bool(entry) and table.bodies[entry] == body and table.marks[entry] == _COMMITTED
+        return bool(entry) and table.bodies[entry] == body and table.states[entry] == _COMMITTED
 
     def recalled(self, identity: Identity, at_s: float) -> None:
         """Note what was found in a topic, written there by whomever, of a delivery received at `at_s` (Unix seconds).
@@ -182,25 +182,25 @@ class KnownIds:
         key, body = self._hashes(identity)
         now = int(self._now())
         entry = self._table.find(key)
-        if entry and self._table.marks[entry] == _SPOOLED:
+        if entry and self._table.states[entry] == _SPOOLED:
             # From now, not from its receipt: the drain that is to come must still find it.
             at_s = now
         expires = self._expires(identity.source, min(at_s, now))
         if expires > now:
             self._hold(key, body, _COMMITTED, expires, now)
 
-    def _hold(self, key: int, body: int, mark: int, expires: int, now: int) -> None:
+    def _hold(self, key: int, body: int, state: int, expires: int, now: int) -> None:
         """Hold what is committed or spooled; of two bodies the first one stands, and spooled never undoes committed."""
         table = self._table
         entry = table.find(key)
         if not entry:
-            table.add(key, body, mark, expires=expires, now=now)
+            table.add(key, body, state, expires=expires, now=now)
         elif table.expiries[entry] <= now:
-            table.change(entry, body, mark, expires=expires)
+            table.change(entry, body, state, expires=expires)
         elif table.bodies[entry] != body:
             return
-        elif table.marks[entry] == _SPOOLED or (mark == _COMMITTED and expires > table.expiries[entry]):
-            table.change(entry, body, mark, expires=expires)
+        elif table.states[entry] == _SPOOLED or (state == _COMMITTED and expires > table.expiries[entry]):
+            table.change(entry, body, state, expires=expires)
 
     def _hashes(self, identity: Identity) -> tuple[int, int]:
         """Return what stands for the id in its namespace, and what for the body."""

@@ -26,7 +26,7 @@ class IdTable:
     Attributes:
         bodies: By number: what was given as `body`.
         expiries: By number: Unix seconds from which on the entry counts no more, or `NEVER`.
-        marks: By number: what was given as `mark`.
+        states: By number: what was given as `state`.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class IdTable:
         "_used",
         "bodies",
         "expiries",
-        "marks",
+        "states",
     )
 
     def __init__(self, capacity: int, *, evicted_early: Callable[[], object] = lambda: None) -> None:
@@ -58,7 +58,7 @@ class IdTable:
         self._keys = _array("q", capacity + 1)
         self.bodies = _array("Q", capacity + 1)
         self.expiries = _array("I", capacity + 1)
-        self.marks = _array("B", capacity + 1)
+        self.states = _array("B", capacity + 1)
         self._chained = _array("I", capacity + 1)
         self._next = _array("I", capacity + 1)
         self._previous = _array("I", capacity + 1)
@@ -81,13 +81,13 @@ class IdTable:
             entry = self._chained[entry]
         return entry
 
-    def add(self, key: int, body: int, mark: int, *, expires: int, now: int) -> None:
+    def add(self, key: int, body: int, state: int, *, expires: int, now: int) -> None:
         """Hold a key that `find` does not find.
 
         Args:
             key: 64 bits, signed, spread evenly.
             body: 64 bits.
-            mark: 8 bits.
+            state: 8 bits.
             expires: Unix seconds, or `NEVER`; as `now` within 32 bits.
             now: To tell what has expired.
         """
@@ -99,7 +99,7 @@ class IdTable:
             entry = self._used = self._used + 1
         self._keys[entry] = key
         self.bodies[entry] = body
-        self.marks[entry] = mark
+        self.states[entry] = state
         self.expiries[entry] = expires
         bucket = key & self._mask
         self._chained[entry] = self._buckets[bucket]
@@ -107,11 +107,11 @@ class IdTable:
         self._enter(entry, expires >> _RING_BITS)
         self._count += 1
 
-    def change(self, entry: int, body: int, mark: int, *, expires: int) -> None:
+    def change(self, entry: int, body: int, state: int, *, expires: int) -> None:
         """Say something else of an entry that is held."""
         self._leave(entry, self.expiries[entry] >> _RING_BITS)
         self.bodies[entry] = body
-        self.marks[entry] = mark
+        self.states[entry] = state
         self.expiries[entry] = expires
         self._enter(entry, expires >> _RING_BITS)
 
@@ -120,13 +120,13 @@ class IdTable:
             entry = self._next_to_expire()
             if not entry or self.expiries[entry] > now:
                 break
-            self._drop(entry)
+            self._evict(entry)
         if self._count >= self._capacity:
             # When everything must be kept, the oldest of it.
             entry = self._next_to_expire() or self._rings[_KEPT]
             if self.expiries[entry] > now:
                 self._evicted_early()
-            self._drop(entry)
+            self._evict(entry)
 
     def _next_to_expire(self) -> int:
         """Return the longest held of those that expire soonest, to 64 s; 0 when nothing ever expires."""
@@ -138,7 +138,7 @@ class IdTable:
             del rings[heappop(soonest)]
         return 0
 
-    def _drop(self, entry: int) -> None:
+    def _evict(self, entry: int) -> None:
         self._leave(entry, self.expiries[entry] >> _RING_BITS)
         bucket = self._keys[entry] & self._mask
         each = self._buckets[bucket]

@@ -68,7 +68,7 @@ def test_it_holds_what_a_dict_would_hold(capacity: int, steps: list[tuple[int, i
         assert len(table) == len(model.held)
         for known, (its_body, its_mark, its_expires, _) in model.held.items():
             found = table.find(known)
-            assert (table.bodies[found], table.marks[found], table.expiries[found]) == (
+            assert (table.bodies[found], table.states[found], table.expiries[found]) == (
                 its_body,
                 its_mark,
                 its_expires,

@@ -432,9 +432,9 @@ def _read(name: str, plain: Any, path: str) -> Read:
     return read_record(compile_members(plain, path), blank_record(plain))
 
 
-def _read_sized(mark: object, path: str) -> Read:
-    if isinstance(mark, Bits):
-        return read_integer(path, mark)
-    if isinstance(mark, Digits):
-        return read_decimal(path, mark)
+def _read_sized(size: object, path: str) -> Read:
+    if isinstance(size, Bits):
+        return read_integer(path, size)
+    if isinstance(size, Digits):
+        return read_decimal(path, size)
     raise TypeError(path)
