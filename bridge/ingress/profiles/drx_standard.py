@@ -5,21 +5,17 @@ Source: docs/contract.md §3 (the event) and §2 (which reason comes first).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import cast
 
-from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
-from bridge.contract.events import EVENT_MODELS
-from bridge.event import AHEAD_MAX, Delivery, Event, ParkReason
-from bridge.ingress.profiles.keys import KEY_RULES, KeyRule, prescription_key, readable_prescription
+from bridge.contract.envelope import VERSION, EventRecord
+from bridge.event import Delivery, ParkReason
+from bridge.ingress.profiles.assemble import PLANS, Native, assemble
+from bridge.ingress.profiles.keys import KEY_RULES, prescription_key, readable_prescription
 from bridge.ingress.profiles.plan import (
     Detail,
     Members,
     Pass,
-    blank_record,
     compile_members,
     put_nothing,
     put_text,
@@ -28,25 +24,8 @@ from bridge.ingress.profiles.plan import (
 )
 from bridge.ingress.profiles.profile import Mapped
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All that depends on the type of an event.
-
-    Attributes:
-        blank: The record with nothing read but what every event of the type says.
-        key: Finds the record's key.
-        members: The members of `data`.
-    """
-
-    blank: dict[str, object]
-    key: KeyRule
-    members: Members
-
-
-_LEADING = frozenset(EventRecord.model_fields)
 # Leading fields that no member of the body fills by its own name: ours, renamed, or read from `data`.
-_NOT_IN_ENVELOPE = _LEADING - {"account_id", "sequence", "correlation_id"}
+_NOT_IN_ENVELOPE = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correlation_id"}
 # Members of the body that `map` reads itself, since each has a reason or a detail of its own.
 _READ_APART = ("id", "type", "version", "timestamp", "environment", "data")
 
@@ -58,67 +37,43 @@ def _compile_envelope() -> Members:
     return Members("", {**members.puts, **apart, "source": put_text("origin_source", "/source")}, members.required)
 
 
-def _compile_plan(event_type: str, model: type[EventRecord]) -> Plan:
-    without = _LEADING | {"extensions"}
-    if issubclass(model, PrescriptionRecord):
-        without -= {"prescription_id"}
-    blank = blank_record(model) | {"event_type": event_type, "contract_version": VERSION}
-    key = KEY_RULES.get(event_type, prescription_key)
-    return Plan(blank, key, compile_members(model, "/data", without=without))
-
-
 _ENVELOPE = _compile_envelope()
-_PLANS: Mapping[str, Plan] = MappingProxyType(
-    {event_type: _compile_plan(event_type, model) for event_type, model in EVENT_MODELS.items()}
-)
 _read_timestamp = read_instant("/timestamp", wrong=Detail.BAD_TIME, beyond=Detail.BAD_TIME)
 
 
 def map(delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:  # noqa: A001 - the seam's name
     """Turn a native delivery into its one event, or say why it holds none; see `Profile.map`."""
     event_type = document.get("type")
-    plan = _PLANS.get(event_type) if type(event_type) is str else None
-    if plan is None:
+    if type(event_type) is not str or event_type not in PLANS:
         return ParkReason("unknown_type", field="/type", key=readable_prescription(document))
     if document.get("environment") != delivery.environment:
         return ParkReason("environment_mismatch", field="/environment", key=readable_prescription(document))
     run = Pass()
-    value = plan.blank.copy()
-    key = plan.key(document, run)
-    _read_envelope(delivery, document, value, run)
+    key = KEY_RULES.get(event_type, prescription_key)(document, run)
+    leading: dict[str, object] = {}
+    time = _read_envelope(delivery, document, leading, run)
     body = document.get("data")
-    if type(body) is dict:
-        plan.members.read(body, value, run)
+    if time is None:
+        pass  # noted, and no fault of `data` would come before it
+    elif type(body) is dict:
+        event = assemble(delivery, Native(event_type, key, delivery.id, time, body, leading), run)
+        if run.worst is None:
+            return Mapped((event,), tuple(sorted(run.flags)), len(run.extensions))
     else:
         run.fault(Detail.MISSING_FIELD if body is None else Detail.WRONG_TYPE, "/data")
-    if run.worst is not None:
-        return ParkReason("unusable", run.worst.name.lower(), run.field, readable_prescription(document))
-    event = Event(
-        id=delivery.id,
-        type=cast("str", event_type),
-        source=delivery.source,
-        key=key,
-        occurred_at=cast("datetime", value["occurred_at"]),
-        received_at=delivery.received_at,
-        value=value,
-    )
-    if event.occurred_at - event.received_at > AHEAD_MAX:
-        run.flags.add("timestamp_ahead")
-    return Mapped((event,), tuple(sorted(run.flags)), len(run.extensions))
+    return ParkReason("unusable", cast("Detail", run.worst).name.lower(), run.field, readable_prescription(document))
 
 
-def _read_envelope(delivery: Delivery, document: dict[str, object], value: dict[str, object], run: Pass) -> None:
-    """Fill the leading fields, from the delivery where it knows better than the body."""
+def _read_envelope(
+    delivery: Delivery, document: dict[str, object], leading: dict[str, object], run: Pass
+) -> datetime | None:
+    """Read what the body says of the event as a whole, and return its time; None if that is noted as a fault."""
     _compare_id(document.get("id"), delivery.id, run)
-    value["event_id"] = delivery.id
-    value["occurred_at"] = _read_timestamp(document.get("timestamp"), run)
-    value["received_at"] = delivery.received_at
-    value["source"] = delivery.source
-    value["environment"] = delivery.environment
-    value["extensions"] = run.extensions
+    time = _read_timestamp(document.get("timestamp"), run)
     if document.get("version") != VERSION:
         run.fault(Detail.BAD_VERSION, "/version")
-    _ENVELOPE.read(document, value, run)
+    _ENVELOPE.read(document, leading, run)
+    return cast("datetime | None", time)
 
 
 def _compare_id(item: object, webhook_id: str, run: Pass) -> None:
