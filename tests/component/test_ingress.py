@@ -21,7 +21,7 @@ from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.routes import REFUSAL_STATUS, Admission, Source, Webhooks
-from bridge.ingress.signatures import decoys
+from bridge.ingress.secrets import DecoySecrets, FixedSecrets
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
@@ -145,8 +145,8 @@ async def running(
     publisher = ScriptedPublisher()
     publisher.gate.set()
     keys = (a_slot(),)
-    source = Source("drx", "sandbox", profile or load_profile("drx_standard"), lambda: keys, 300)
-    decoy = Source("unknown", "sandbox", source.profile, lambda: decoys(keys), 300)
+    source = Source("drx", "sandbox", profile or load_profile("drx_standard"), FixedSecrets(keys), 300)
+    decoy = Source("unknown", "sandbox", source.profile, DecoySecrets(source.secrets), 300)
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
     webhooks = Webhooks(
         sources={"drx": source},
