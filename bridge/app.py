@@ -291,7 +291,7 @@ async def open_durability(
         workers: list[Worker] = [follower]
         if isinstance(spool, Spool):
             stack.push_async_callback(spool.close)
-            await spool.open(writers.recovered)
+            await spool.open(writers)
             workers.append(spool)
         flush_s = settings.shutdown.flush_s
         workers.append(EndOf(await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))))

@@ -168,7 +168,7 @@ class FakeSpool:
         del most_bytes
         return [] if self.unreadable else self.kept[partition][: min(most, self._peek_max)]
 
-    def drop(self, partition: tuple[str, int], count: int, /) -> None:
+    def acknowledge(self, partition: tuple[str, int], count: int, /) -> None:
         """Forget the first ones."""
         assert count <= len(self.kept[partition])
         del self.kept[partition][:count]

@@ -17,6 +17,7 @@ from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
 from bridge.spool.reader import ORDER_S
+from bridge.spool.recovery import Drain
 from bridge.spool.segment import Entry, Partition
 from bridge.spool.store import Spool
 
@@ -83,17 +84,25 @@ def damaged(directory: Path) -> list[Path]:
     return files(directory, "damaged/*")
 
 
+class Found(list[Entry]):
+    """What a spool has recovered, in order."""
+
+    def recovered(self, entry: Entry) -> None:
+        """Take it."""
+        self.append(entry)
+
+
 @dataclass
 class Kept:
     """An open spool and what it said.
 
     Attributes:
-        found: Entries it recovered, in order.
+        found: What it recovered.
     """
 
     spool: Spool
     metrics: IngressMetrics
-    found: list[Entry] = field(default_factory=list)
+    found: Found = field(default_factory=Found)
 
     def value(self, name: str) -> float:
         value = self.metrics.registry.get_sample_value(f"drxbridge_spool_{name}")
@@ -140,10 +149,10 @@ async def open_spool(
     capacity_bytes: int = CAPACITY_BYTES,
     disk: Disk | None = None,
     order_s: float = ORDER_S,
-    find: Callable[[Kept], Callable[[Entry], None]] = lambda kept: kept.found.append,
+    drain: Callable[[Kept], Drain] = lambda kept: kept.found,
 ) -> AsyncIterator[Kept]:
     kept = make_spool(directory, key_dir=key_dir, capacity_bytes=capacity_bytes, disk=disk, order_s=order_s)
-    await kept.spool.open(find(kept))
+    await kept.spool.open(drain(kept))
     try:
         yield kept
     finally:

@@ -151,6 +151,14 @@ def _serve(wanted: Wanted) -> dict[str, Any]:
     return document
 
 
+class _NoDrain:
+    """Sends nothing on; only what this version can read enters the spool."""
+
+    def recovered(self, entry: Entry) -> None:
+        """Read the entry as a drain would."""
+        from_entry(entry)
+
+
 async def _serve_here(wanted: Wanted) -> None:
     """Serve the request in this process, since no other has the spool open."""
     spool = Spool(
@@ -160,16 +168,12 @@ async def _serve_here(wanted: Wanted) -> None:
         metrics=IngressMetrics(CollectorRegistry()),
     )
     try:
-        await spool.open(_check)
+        await spool.open(_NoDrain())
         if spool.is_open:
             await spool.tend()
             await spool.set_aside(wanted.partition, refused="")
     finally:
         await spool.close()
-
-
-def _check(entry: Entry) -> None:
-    from_entry(entry)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ Each partition has a writer, whose task moves one batch at a time. A writer is i
 A direct writer begins to spool when Kafka is away as a record comes, when a delivery has waited `Limits.spool_after_s`,
 when a write fails, and when the spool turns out to hold records that the writer did not know of. What is in memory is
 then appended to the spool, first the batch in flight, since its outcome is unknown. If Kafka acknowledges that batch
-after all, its records are dropped from the head of the spool again (`_reconcile`).
+after all, its records are taken out of the head of the spool again (`_reconcile`).
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
 is acknowledged when all of its records are durable, or fails at its deadline.
@@ -113,7 +113,7 @@ class Spool(Protocol):
         `refused` is the code by which Kafka has just refused that entry alone; empty when it has not.
         """
 
-    def drop(self, partition: tuple[str, int], count: int, /) -> None:
+    def acknowledge(self, partition: tuple[str, int], count: int, /) -> None:
         """Forget the first entries of a partition, which are in Kafka."""
 
 
@@ -174,7 +174,7 @@ class NoSpool:
         del refused
         return False
 
-    def drop(self, _partition: tuple[str, int], _count: int, /) -> None:
+    def acknowledge(self, _partition: tuple[str, int], _count: int, /) -> None:
         """Nothing is held."""
 
 
@@ -599,12 +599,12 @@ class PartitionWriter:
             self._writing_since = None
 
     async def _reconcile(self, committed: list[Pending]) -> None:
-        """Drop `committed` from the head of the spool, once the append of what was in flight has ended."""
+        """Acknowledge `committed` at the head of the spool, once the append of what was in flight has ended."""
         # Of an append that has ended, the future is done a turn of the loop before `_appended` has run.
         while (rescue := self._rescue) is not None and rescue in self._appends and not self._leave_spool():
             await asyncio.wait({rescue.future}, timeout=LOOK_S)
         self._rescue = None
-        self._spool.drop(self._place, sum(pending.on_disk for pending in committed))
+        self._spool.acknowledge(self._place, sum(pending.on_disk for pending in committed))
 
     def spool_memory(self) -> None:
         """Switch to the spool if anything is in memory only."""
@@ -724,16 +724,16 @@ class PartitionWriter:
         self.blocked = ""
 
     def _leave_known_out(self, batch: list[Accepted]) -> list[Accepted]:
-        """Drop the records at the head that are in their topic already; return those up to the next such one."""
+        """Acknowledge the records at the head that are in their topic already; return those up to the next such one."""
         known = [self._known_ids.committed_before(each.identity) for each in batch]
         head = known.index(False) if False in known else len(known)
-        self._spool.drop(self._place, head)
+        self._spool.acknowledge(self._place, head)
         tail = known.index(True, head) if True in known[head:] else len(known)
         return batch[head:tail]
 
     def _drained(self, batch: list[Accepted]) -> None:
         failpoints.hit(failpoints.DRAINED_BEFORE_DROP)
-        self._spool.drop(self._place, len(batch))
+        self._spool.acknowledge(self._place, len(batch))
         for each in batch:
             self._known_ids.settled(each.identity, "committed")
         if self.mode == "spooling" and self._spool.depth(self._place) <= BATCH_MAX:

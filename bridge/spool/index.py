@@ -1,7 +1,7 @@
-"""Where the records that wait are: for each partition a queue of places, oldest first.
+"""Where the records that wait are: for each partition a queue of locations, oldest first.
 
-A place is appended at the end of its partition's queue and leaves at the head, so the order of the queue is the order
-of delivery. Payloads stay on disk.
+A location is appended at the end of its partition's queue and leaves at the head, so the order of the queue is the
+order of delivery. Payloads stay on disk.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from bridge.spool.segment import Partition, segment_name
 
 _OFFSET_BITS = 32
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
-# Dropped places are freed once they are the larger part; below this many it is not worth it.
+# Acknowledged locations are freed once they are the larger part; below this many it is not worth it.
 _COMPACT_MIN = 1024
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where one record is.
 
     Attributes:
@@ -42,7 +42,7 @@ class Segment:
     """One file and what keeps it on disk.
 
     Attributes:
-        index: Short name in places, since a number takes 64 bits; rises in the order in which segments become known.
+        index: Short name in locations, since a number takes 64 bits; rises in the order in which segments become known.
         live: Records that are in a queue.
         keys: Ids of the keys that sealed those.
         locked: Records that cannot be opened: their key is missing, or another version of the bridge wrote them.
@@ -71,7 +71,7 @@ class Segment:
 
 
 class _Queue:
-    """A queue of places in arrays, 24 bytes each: 10 GiB of records of 1 KiB are 10 million places."""
+    """A queue of locations in arrays, 24 bytes each: 10 GiB of records of 1 KiB are 10 million locations."""
 
     __slots__ = ("_at_ms", "_first", "_lengths", "_numbers", "_where")
 
@@ -85,20 +85,20 @@ class _Queue:
     def __len__(self) -> int:
         return len(self._where) - self._first
 
-    def append(self, place: Place) -> None:
-        self._where.append(place.segment << _OFFSET_BITS | place.offset)
-        self._lengths.append(place.length)
-        self._numbers.append(place.number)
-        self._at_ms.append(place.at_ms)
+    def append(self, location: Location) -> None:
+        self._where.append(location.segment << _OFFSET_BITS | location.offset)
+        self._lengths.append(location.length)
+        self._numbers.append(location.number)
+        self._at_ms.append(location.at_ms)
 
-    def first(self, most: int) -> Iterator[Place]:
+    def first(self, most: int) -> Iterator[Location]:
         for at in range(self._first, min(self._first + most, len(self._where))):
             where = self._where[at]
-            yield Place(
+            yield Location(
                 where >> _OFFSET_BITS, where & _OFFSET_MASK, self._lengths[at], self._numbers[at], self._at_ms[at]
             )
 
-    def drop(self, count: int) -> None:
+    def remove(self, count: int) -> None:
         self._first = min(self._first + count, len(self._where))
         if self._first > _COMPACT_MIN and self._first * 2 > len(self._where):
             for each in (self._where, self._lengths, self._numbers, self._at_ms):
@@ -107,7 +107,7 @@ class _Queue:
 
 
 class Index:
-    """Every segment and every place; belongs to the loop's thread.
+    """Every segment and every location; belongs to the loop's thread.
 
     Attributes:
         segments: By `Segment.index`.
@@ -147,42 +147,42 @@ class Index:
         if segment.index == self.active:
             self.active = None
 
-    def add(self, partition: Partition, place: Place) -> None:
+    def add(self, partition: Partition, location: Location) -> None:
         """Append a record to the queue of its partition."""
-        self._queues.setdefault(partition, _Queue()).append(place)
-        self.segments[place.segment].live += 1
+        self._queues.setdefault(partition, _Queue()).append(location)
+        self.segments[location.segment].live += 1
 
-    def head(self, partition: Partition, *, most: int, most_bytes: int) -> list[Place]:
-        """Return the first places of a partition, at least one unless it is empty."""
-        places: list[Place] = []
+    def head(self, partition: Partition, *, most: int, most_bytes: int) -> list[Location]:
+        """Return the first locations of a partition, at least one unless it is empty."""
+        locations: list[Location] = []
         size = 0
         queue = self._queues.get(partition)
-        for place in queue.first(most) if queue else ():
-            size += place.length
-            if places and size > most_bytes:
+        for location in queue.first(most) if queue else ():
+            size += location.length
+            if locations and size > most_bytes:
                 break
-            places.append(place)
-        return places
+            locations.append(location)
+        return locations
 
-    def drop(self, partition: Partition, count: int) -> set[int]:
-        """Take the first `count` out as acknowledged; return the indexes of their segments."""
+    def acknowledge(self, partition: Partition, count: int) -> set[int]:
+        """Take out the first `count`, which are in Kafka; return the indexes of their segments."""
         touched: set[int] = set()
         queue = self._queues.get(partition)
-        for place in queue.first(count) if queue else ():
-            segment = self.segments[place.segment]
+        for location in queue.first(count) if queue else ():
+            segment = self.segments[location.segment]
             segment.live -= 1
-            segment.acknowledged.append(place.number)
-            touched.add(place.segment)
+            segment.acknowledged.append(location.number)
+            touched.add(location.segment)
         if queue:
-            queue.drop(count)
+            queue.remove(count)
         return touched
 
     def pass_over(self, partition: Partition) -> None:
         """Take the first out, although it is not acknowledged: it is damaged, or the disk does not give it back."""
         queue = self._queues[partition]
-        for place in queue.first(1):
-            self.segments[place.segment].live -= 1
-        queue.drop(1)
+        for location in queue.first(1):
+            self.segments[location.segment].live -= 1
+        queue.remove(1)
 
     def depth(self, partition: Partition) -> int:
         """Return how many records of a partition wait."""
@@ -198,7 +198,7 @@ class Index:
 
     def oldest_ms(self) -> int:
         """Return when the oldest of those at the head of a partition was accepted; 0 without any."""
-        return min((place.at_ms for queue in self._queues.values() for place in queue.first(1)), default=0)
+        return min((location.at_ms for queue in self._queues.values() for location in queue.first(1)), default=0)
 
     def locked(self) -> int:
         """Return how many records cannot be opened; in a file of another version at least one."""

@@ -13,7 +13,7 @@ import structlog
 from bridge.runtime.io_thread import IOThread
 from bridge.spool.damage import Damage
 from bridge.spool.disk import Disk
-from bridge.spool.index import Index, Place, Segment
+from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import Entry, Partition, read_head, unseal
 
@@ -51,19 +51,19 @@ class Reader:
 
     async def peek(self, partition: Partition, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a partition; none when it is empty or cannot be read now."""
-        while places := self._index.head(partition, most=most, most_bytes=most_bytes):
-            sources = [(self._index.segments[place.segment], place) for place in places]
+        while locations := self._index.head(partition, most=most, most_bytes=most_bytes):
+            sources = [(self._index.segments[location.segment], location) for location in locations]
             entries, ended_by = await self._thread.run(partial(self._read_all, partition, sources))
             if ended_by != "unread":
                 self._unread_since.pop(partition, None)
             if entries:
                 return entries
-            if self._index.head(partition, most=1, most_bytes=1) != places[:1]:
+            if self._index.head(partition, most=1, most_bytes=1) != locations[:1]:
                 continue  # acknowledged meanwhile
-            segment, place = sources[0]
+            segment, location = sources[0]
             if ended_by == "damaged":
                 self._index.pass_over(partition)
-                await self._damage.keep(segment, [(place.offset, place.offset + place.length)], records=1)
+                await self._damage.keep(segment, [(location.offset, location.offset + location.length)], records=1)
             elif ended_by == "unread" and self._is_overdue(partition):
                 self._index.pass_over(partition)
                 self._leave_unread(segment)
@@ -81,12 +81,12 @@ class Reader:
             log.error("worker.spool_unread", segment=segment.path.stem, code="unread")
         segment.is_unread = True
 
-    def _read_all(self, partition: Partition, sources: Sequence[tuple[Segment, Place]]) -> Head:
+    def _read_all(self, partition: Partition, sources: Sequence[tuple[Segment, Location]]) -> Head:
         entries: list[Entry] = []
-        for segment, place in sources:
+        for segment, location in sources:
             try:
                 # Twice, since what is wrong in memory or on the way may be right on the disk.
-                entry = self._read(segment, place) or self._read(segment, place)
+                entry = self._read(segment, location) or self._read(segment, location)
             except FileNotFoundError:
                 entry = None
             except OSError as exc:
@@ -96,10 +96,10 @@ class Reader:
             entries.append(entry)
         return Head(entries, "")
 
-    def _read(self, segment: Segment, place: Place) -> Entry | None:
-        record = self._disk.read(segment.path, place.offset, place.length)
+    def _read(self, segment: Segment, location: Location) -> Entry | None:
+        record = self._disk.read(segment.path, location.offset, location.length)
         head = read_head(record)
-        if head is None or (head.segment, head.number) != (segment.number, place.number):
+        if head is None or (head.segment, head.number) != (segment.number, location.number):
             return None
         key = self._keys.opening.get(head.key_id)
         return unseal(record, key) if key else None

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -26,7 +26,7 @@ from bridge.runtime.io_thread import IOThread
 from bridge.spool.availability import SpoolMetrics
 from bridge.spool.damage import Damage, Range
 from bridge.spool.disk import Disk, read_what_can_be
-from bridge.spool.index import Index, Place, Segment
+from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import (
     SUFFIX,
@@ -54,6 +54,17 @@ RETRY_MAX_S = 2.0
 Lock = Literal["", "no_key", "unknown_version"]
 
 _is_segment = re.compile(rf"([0-9a-f]{{16}}){re.escape(SUFFIX)}").fullmatch
+
+
+class Drain(Protocol):
+    """Sends on what the spool holds; `kafka.partition_writer` does."""
+
+    def recovered(self, entry: Entry) -> None:
+        """Take over an entry of an earlier process, or one that was put back; from now on it waits in its queue.
+
+        Raises:
+            UnreadableEntryError: This version cannot read it.
+        """
 
 
 class Content(NamedTuple):
@@ -105,14 +116,14 @@ class Recovery:
         self._order_s = order_s
         self._failing_since: float | None = None
 
-    async def run(self, numbers: Sequence[int], found: Callable[[Entry], None]) -> None:
-        """Enter the segments of these numbers, oldest first, and pass each entry that waits to `found`."""
+    async def run(self, numbers: Sequence[int], drain: Drain) -> None:
+        """Enter the segments of these numbers, oldest first, and give each entry that waits to `drain`."""
         for number in numbers:
             segment = self._index.segment(number)
             newest = number == numbers[-1]
             content = await self._read(segment, newest=newest)
             if content is not None:
-                await self._enter(segment, content, found, newest=newest)
+                await self._enter(segment, content, drain, newest=newest)
 
     async def _read(self, segment: Segment, *, newest: bool) -> Content | None:
         """Read a segment; None when nothing of it can be read. All segments together are waited for `order_s`."""
@@ -134,7 +145,7 @@ class Recovery:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 
-    async def _enter(self, segment: Segment, content: Content, found: Callable[[Entry], None], *, newest: bool) -> None:
+    async def _enter(self, segment: Segment, content: Content, drain: Drain, *, newest: bool) -> None:
         self._index.resize(segment, content.whole)
         for record in content.scan.records:
             if record.head.is_known:
@@ -144,7 +155,7 @@ class Recovery:
             log.error("worker.spool_locked", segment=segment.path.stem, records=0, code="unknown_version")
         elif content.is_read:
             await self._repair(segment, content, newest=newest)
-        broken, locked = await self._open(segment, content, found)
+        broken, locked = await self._open(segment, content, drain)
         for code, count in locked.items():
             log.error("worker.spool_locked", segment=segment.path.stem, records=count, code=code)
         if broken:
@@ -166,9 +177,7 @@ class Recovery:
         with contextlib.suppress(OSError):  # the next start finds it again
             self._disk.cut(path, size)
 
-    async def _open(
-        self, segment: Segment, content: Content, found: Callable[[Entry], None]
-    ) -> tuple[list[Range], Counter[str]]:
+    async def _open(self, segment: Segment, content: Content, drain: Drain) -> tuple[list[Range], Counter[str]]:
         """Open what waits, batch by batch; return the ranges whose seal does not hold, and why others are locked."""
         broken: list[Range] = []
         locked = Counter[str]()
@@ -183,20 +192,20 @@ class Recovery:
                     broken.append((record.offset, record.offset + record.head.size))
                 else:
                     segment.keys.add(record.head.key_id)
-                    place = Place(segment.index, record.offset, record.head.size, record.head.number, entry.at_ms)
-                    locked["unknown_layout"] += not enter(self._index, entry, place, found)
+                    location = Location(segment.index, record.offset, record.head.size, record.head.number, entry.at_ms)
+                    locked["unknown_layout"] += not enter(self._index, entry, location, drain)
             await asyncio.sleep(0)
         return broken, +locked
 
 
-def enter(index: Index, entry: Entry, place: Place, found: Callable[[Entry], None]) -> bool:
-    """Append an entry that was found on disk to its queue; return False, and lock it, if `found` cannot read it."""
+def enter(index: Index, entry: Entry, location: Location, drain: Drain) -> bool:
+    """Append an entry that was found on disk to its queue; return False, and lock it, if `drain` cannot read it."""
     try:
-        found(entry)
+        drain.recovered(entry)
     except UnreadableEntryError:
-        index.segments[place.segment].locked += 1
+        index.segments[location.segment].locked += 1
         return False
-    index.add(entry.partition, place)
+    index.add(entry.partition, location)
     return True
 
 

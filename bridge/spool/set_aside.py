@@ -23,7 +23,7 @@ import structlog
 
 from bridge.errors import NotDurableError
 from bridge.spool.disk import Disk, code_of, write_whole
-from bridge.spool.index import Place, Segment
+from bridge.spool.index import Location, Segment
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.segment import Entry, Partition, read_head, unseal
 from bridge.spool.writer import SegmentWriter, Written
@@ -112,11 +112,13 @@ class SetAside:
         """Return the names of the records that are set aside, oldest first."""
         return names_of(self._disk, self._directory)
 
-    def keep(self, request: Request, entry: Entry, segment: Segment, place: Place, refused: str) -> tuple[str, str]:
+    def keep(
+        self, request: Request, entry: Entry, segment: Segment, location: Location, refused: str
+    ) -> tuple[str, str]:
         """Copy a record and the note; return the outcome and its name."""
-        name = f"{segment.path.stem}-{place.number:08x}"
+        name = f"{segment.path.stem}-{location.number:08x}"
         try:
-            sealed = self._disk.read(segment.path, place.offset, place.length)
+            sealed = self._disk.read(segment.path, location.offset, location.length)
             head = read_head(sealed)
             if head is None:
                 return DAMAGED, name

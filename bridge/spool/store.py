@@ -3,8 +3,8 @@
 An entry goes through these parts:
 
 - `append` hands it to the group commit (`writer`), which seals it (`segment`), writes it at the end of the newest
-  segment file, and has the disk confirm it. Only then does the call end, and its place goes into the `index`.
-- `peek` reads the first entries of a partition back (`reader`), `drop` takes them as acknowledged. Their running
+  segment file, and has the disk confirm it. Only then does the call end, and its location goes into the `index`.
+- `peek` reads the first entries of a partition back (`reader`), `acknowledge` takes them out. Their running
   numbers go to the segment's positions file a little later; a crash in between delivers them twice. A segment that
   holds nothing any more is removed.
 - A start reads what is there into the index, oldest first (`recovery`).
@@ -40,7 +40,7 @@ from bridge.spool.disk import Disk, code_of
 from bridge.spool.index import Index, Segment
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.reader import ORDER_S, Reader
-from bridge.spool.recovery import Recovery, enter, segment_numbers
+from bridge.spool.recovery import Drain, Recovery, enter, segment_numbers
 from bridge.spool.segment import (
     POSITIONS_SUFFIX,
     SUFFIX,
@@ -253,7 +253,7 @@ class Spool:
         self._requests: dict[Partition, Request] = {}
         self._unwritten: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._found: Callable[[Entry], None] = lambda _entry: None
+        self._drain: Drain
         self._is_open = self._is_closed = False
 
     @property
@@ -277,12 +277,12 @@ class Spool:
         index = self._index
         return Held(index.events(), index.locked(), self._damage.records, index.unread())
 
-    async def open(self, found: Callable[[Entry], None]) -> None:
-        """Recover what is there; `found` gets each entry that waits, in order, also what is put back later.
+    async def open(self, drain: Drain) -> None:
+        """Recover what is there; `drain` gets each entry that waits, in order, also what is put back later.
 
         Whatever the disk holds or refuses is no error: `code` says it. Takes `order_s` longer while the disk fails.
         """
-        self._found = found
+        self._drain = drain
         await self._try_to_open()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -342,9 +342,9 @@ class Spool:
         """
         return await self._reader.peek(partition, most=most, most_bytes=most_bytes) if self._is_open else []
 
-    def drop(self, partition: Partition, count: int) -> None:
-        """Take the first `count` entries of a partition as acknowledged."""
-        touched = self._index.drop(partition, count)
+    def acknowledge(self, partition: Partition, count: int) -> None:
+        """Forget the first `count` entries of a partition, which are in Kafka."""
+        touched = self._index.acknowledge(partition, count)
         for index in touched:
             segment = self._index.segments[index]
             if index != self._index.active or segment.size >= KEEP_OPEN_BYTES:
@@ -374,7 +374,7 @@ class Spool:
         outcome, name = await self._writing.run(work)
         if outcome == DONE:
             # Copied first: after a crash in between it is at the head again, and set aside once more.
-            self.drop(partition, 1)
+            self.acknowledge(partition, 1)
             self._write_positions()
             self._set_aside_records.inc()
             log.warning("worker.spool_set_aside", topic=partition[0], partition=partition[1], name=name, code=refused)
@@ -399,7 +399,7 @@ class Spool:
         if code := await self._writing.run(self._directory.open):
             self._availability.refuse(code)
             return
-        await self._recovery.run(self._directory.numbers, self._found)
+        await self._recovery.run(self._directory.numbers, self._drain)
         self._is_open = True
         self._remove_empty()
         self._availability.refuse(await self._writing.run(partial(self._directory.prepare, self._index.keys())))
@@ -439,14 +439,14 @@ class Spool:
     async def _enter(self, restored: Restored) -> None:
         """Append a record that was put back to its queue, behind what waits or is on its way.
 
-        What is on its way to an empty queue may be acknowledged without having been handed out, by `drop`, which counts
-        from the head.
+        What is on its way to an empty queue may be acknowledged without having been handed out, and `acknowledge`
+        counts from the head.
         """
         entry, written = restored
         while not self._index.depth(entry.partition) and self._commits.carries(entry.partition):
             await self._writing.run(_nothing)  # done after the group that is being written
-        (place,) = written.places(self._index, [entry])
-        enter(self._index, entry, place, self._found)
+        (location,) = written.locations(self._index, [entry])
+        enter(self._index, entry, location, self._drain)
 
     def _write_positions(self) -> None:
         if self._timer is not None:

@@ -30,7 +30,7 @@ from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import trail
 from bridge.spool.availability import STALLED, Availability, SpoolMetrics
 from bridge.spool.disk import Disk, code_of
-from bridge.spool.index import Index, Place
+from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.segment import NONCE_BYTES, Entry, Key, Partition, end_mark, seal, segment_name
 
@@ -69,14 +69,14 @@ class Written(NamedTuple):
     sync_s: float
     code: str = ""
 
-    def places(self, index: Index, entries: Sequence[Entry]) -> list[Place]:
-        """Note the segment in the index; return the place of each entry, which is not in its queue yet."""
+    def locations(self, index: Index, entries: Sequence[Entry]) -> list[Location]:
+        """Note the segment in the index; return the location of each entry, which is not in its queue yet."""
         segment = index.segment(self.segment)
         segment.keys.add(self.key_id)
         index.resize(segment, self.offsets[-1])
         bounds = zip(self.offsets, self.offsets[1:], strict=False)
         return [
-            Place(segment.index, start, end - start, number, entry.at_ms)
+            Location(segment.index, start, end - start, number, entry.at_ms)
             for number, (entry, (start, end)) in enumerate(zip(entries, bounds, strict=True), self.first)
         ]
 
@@ -406,9 +406,9 @@ class GroupCommit:
 
     def _add(self, entries: Sequence[Entry], written: Written) -> None:
         self._sync_duration.observe(written.sync_s)
-        for entry, place in zip(entries, written.places(self._index, entries), strict=True):
-            self._index.add(entry.partition, place)
-            self._index.active = place.segment
+        for entry, location in zip(entries, written.locations(self._index, entries), strict=True):
+            self._index.add(entry.partition, location)
+            self._index.active = location.segment
             self._index.last_ordinal = max(self._index.last_ordinal, entry.ordinal)
 
     def _give_up(self, group: list[_Call], code: str) -> None:

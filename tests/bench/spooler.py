@@ -53,7 +53,7 @@ def spool(directory: Path) -> Spool:
 async def fill(directory: Path, count: int) -> dict[str, Any]:
     """Append from many places at once, each waiting for its own."""
     store = spool(directory)
-    await store.open(lambda _entry: None)
+    await store.open(Recovered())
     durations: list[float] = []
     numbers = iter(range(count))
 
@@ -80,17 +80,23 @@ async def fill(directory: Path, count: int) -> dict[str, Any]:
     }
 
 
-async def drain(directory: Path, count: int) -> dict[str, Any]:
-    """Recover everything, then take it out lane by lane, all lanes at once."""
-    store = spool(directory)
-    seen = 0
+class Recovered:
+    """Counts what the spool holds at its start."""
 
-    def found(_entry: Entry) -> None:
-        nonlocal seen
-        seen += 1
+    count = 0
+
+    def recovered(self, _entry: Entry) -> None:
+        """Count."""
+        self.count += 1
+
+
+async def drain(directory: Path, count: int) -> dict[str, Any]:
+    """Recover everything, then take it out of all partitions at once."""
+    store = spool(directory)
+    recovered = Recovered()
 
     began = time.perf_counter()
-    await store.open(found)
+    await store.open(recovered)
     recovered_s = time.perf_counter() - began
     rss = psutil.Process().memory_info().rss
 
@@ -98,7 +104,7 @@ async def drain(directory: Path, count: int) -> dict[str, Any]:
         taken = 0
         place = ("drx.prescriptions.v1", partition)
         while entries := await store.peek(place, most=PEEK, most_bytes=PEEK_BYTES):
-            store.drop(place, len(entries))
+            store.acknowledge(place, len(entries))
             taken += len(entries)
         return taken
 
@@ -107,7 +113,7 @@ async def drain(directory: Path, count: int) -> dict[str, Any]:
     elapsed_s = time.perf_counter() - began
     await store.close()
     return {
-        "recovered": seen,
+        "recovered": recovered.count,
         "drained": taken,
         "missing": count - taken,
         "recover_s": recovered_s,

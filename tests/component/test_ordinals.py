@@ -39,7 +39,7 @@ async def test_they_rise_over_a_restart_with_an_empty_spool_as_the_clock_does(tm
     async with open_spool(tmp_path) as kept:
         first = given(kept.spool, NOON_S)
         await kept.put(*first)
-        kept.spool.drop(an_entry(0).partition, 3)
+        kept.spool.acknowledge(an_entry(0).partition, 3)
     async with open_spool(tmp_path) as kept:
         second = given(kept.spool, NOON_S + 1)
 
@@ -53,7 +53,7 @@ async def test_they_rise_above_a_spool_that_is_opened_late(tmp_path: Path) -> No
     numbers = ordinals(kept.spool, now_ns=lambda: AGO_S * 10**9)
     before = next(numbers)
 
-    await kept.spool.open(lambda _entry: None)
+    await kept.spool.open(kept.found)
 
     assert before < NOON
     assert next(numbers) == NOON + 1

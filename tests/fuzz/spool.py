@@ -29,7 +29,7 @@ from bridge.spool.segment import (
 from bridge.spool.store import Spool
 from tests.fuzz.choices import Choices
 from tests.fuzz.memory_disk import MemoryDisk
-from tests.spooling import OTHER, PARTITION, ordinals, write_key
+from tests.spooling import OTHER, PARTITION, Found, ordinals, write_key
 
 WORDS = (PREFIX + bytes([VERSION]), b"\xff\xff\xff\xff", b"\0\0\0\0\0\0\0\0")
 
@@ -105,9 +105,9 @@ def expected(files: dict[str, bytes]) -> tuple[set[int], set[int]]:
 
 async def opened(disk: MemoryDisk, *more: Entry) -> list[Entry]:
     """Return what a spool finds; append to it."""
-    found: list[Entry] = []
+    found = Found()
     spool = Spool(directory=DIRECTORY, key_dir=KEYS, capacity_bytes=CAPACITY_BYTES, metrics=METRICS, disk=disk)
-    await spool.open(found.append)
+    await spool.open(found)
     try:
         assert spool.code == ""
         if more:

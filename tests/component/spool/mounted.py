@@ -49,7 +49,7 @@ async def full(directory: Path) -> dict[str, Any]:
         await kept.tend()
         code_with_room = kept.spool.code
         second = await fill(kept, 1000)
-        kept.spool.drop(PARTITION, len(first))
+        kept.spool.acknowledge(PARTITION, len(first))
         await kept.tend()
         rest = await kept.head()
     async with open_spool(directory) as again:
@@ -76,7 +76,7 @@ async def read_only(directory: Path) -> dict[str, Any]:
     mount(directory, "remount,ro")
     async with open_spool(directory) as again:
         code, found, head = again.spool.code, ordinals(again.found), await again.head()
-        again.spool.drop(PARTITION, 3)
+        again.spool.acknowledge(PARTITION, 3)
         await again.tend()
         mount(directory, "remount,rw")
         await again.tend()

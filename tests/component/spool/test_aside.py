@@ -103,7 +103,7 @@ async def test_what_is_put_back_is_delivered_behind_what_waits(tmp_path: Path) -
         assert (kept_aside(tmp_path), kept.value("set_aside_records")) == ([], 0)
         await kept.put(3)
         assert await kept.head() == [2, 1, 3]
-        kept.spool.drop(PARTITION, 3)
+        kept.spool.acknowledge(PARTITION, 3)
     assert segments(tmp_path) == []
     assert files(tmp_path, "set-aside/*") == []
 

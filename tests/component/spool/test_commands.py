@@ -50,7 +50,7 @@ def directory(tmp_path: Path) -> Path:
         async with open_spool(tmp_path) as kept:
             await kept.put(1, 2, 3)
             await kept.put(4, 5, partition=OTHER)
-            kept.spool.drop(PARTITION, 1)
+            kept.spool.acknowledge(PARTITION, 1)
 
     asyncio.run(fill())
     return tmp_path
@@ -202,8 +202,8 @@ async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path:
                     [an_entry(number, payload=bytes(3000)), *entries([number + 1000], partition=OTHER)]
                 )
                 if kept.spool.depth(PARTITION) > 20:
-                    kept.spool.drop(PARTITION, 20)
-                    kept.spool.drop(OTHER, 20)
+                    kept.spool.acknowledge(PARTITION, 20)
+                    kept.spool.acknowledge(OTHER, 20)
             busy = False
 
         async def look() -> int:

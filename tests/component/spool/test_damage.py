@@ -149,7 +149,7 @@ async def test_of_a_thousand_spoilt_spools_every_intact_record_comes_back(templa
         shutil.copytree(template.directory, directory)
         spoilt = spoil(template, directory, random.Random(seed))  # noqa: S311 - a seed is replayed by its number
         kept = make_spool(directory, capacity_bytes=CAPACITY_BYTES, disk=FaultDisk(directory))
-        await kept.spool.open(kept.found.append)
+        await kept.spool.open(kept.found)
 
         assert kept.spool.code == "", seed
         assert ordinals(kept.found) == spoilt.intact, seed
@@ -181,14 +181,14 @@ async def test_damage_that_comes_while_it_runs_is_left_out_and_counted(tmp_path:
         path.write_bytes(content[: second[0] - 1] + b"?" + content[second[0] :])
 
         assert await kept.head() == [1]
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
         assert await kept.head() == [3, 4]
         assert kept.spool.depth(PARTITION) == 2
         assert kept.value("corrupt_records_total") == 1
         (copy,) = damaged(tmp_path)
         assert copy.name == f"{path.stem}-{first[0]}-{first[1]}"
 
-        kept.spool.drop(PARTITION, 2)
+        kept.spool.acknowledge(PARTITION, 2)
     assert segments(tmp_path) == []
 
 
@@ -225,7 +225,7 @@ async def test_what_cannot_be_copied_keeps_its_file(tmp_path: Path) -> None:
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [2, 3]
-        again.spool.drop(PARTITION, 2)
+        again.spool.acknowledge(PARTITION, 2)
         await again.tend()
         assert segments(tmp_path) == [path]
 
@@ -255,7 +255,7 @@ async def test_what_has_no_room_among_the_damaged_stays_where_it_is(
             await again.tend()
             assert (len(damaged(tmp_path)), again.value("uncopied_ranges")) == (1, 1)
     async with open_spool(tmp_path) as again:
-        again.spool.drop(PARTITION, 2)
+        again.spool.acknowledge(PARTITION, 2)
         await again.tend()
         assert path.read_bytes() == raw
 
@@ -288,7 +288,7 @@ async def test_a_position_is_that_of_its_record_even_when_another_is_damaged(tmp
     """Were positions counted instead of named, the damage of a delivered record would hide one that was not."""
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3, 4)
-        kept.spool.drop(PARTITION, 2)
+        kept.spool.acknowledge(PARTITION, 2)
     (path,) = segments(tmp_path)
     path.write_bytes(path.read_bytes()[ranges_of(path.read_bytes())[0][1] :])
 
@@ -300,12 +300,12 @@ async def test_positions_behind_a_torn_frame_count(tmp_path: Path) -> None:
     """A power cut tears what was written last; what a later process writes behind it is no less true."""
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3, 4)
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
     (path,) = files(tmp_path, "*.positions")
     path.write_bytes(path.read_bytes()[:-3])
     async with open_spool(tmp_path) as kept:
         assert ordinals(kept.found) == [1, 2, 3, 4]
-        kept.spool.drop(PARTITION, 2)
+        kept.spool.acknowledge(PARTITION, 2)
 
     async with open_spool(tmp_path) as kept:
         assert ordinals(kept.found) == [3, 4]
@@ -314,7 +314,7 @@ async def test_positions_behind_a_torn_frame_count(tmp_path: Path) -> None:
 async def test_positions_that_are_damaged_cost_duplicates_only(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
-        kept.spool.drop(PARTITION, 2)
+        kept.spool.acknowledge(PARTITION, 2)
     (side,) = files(tmp_path, "*.positions")
     side.write_bytes(bytes([side.read_bytes()[0] ^ 1]) + side.read_bytes()[1:])
 

@@ -128,7 +128,7 @@ async def test_a_full_disk_is_drained_and_comes_back_by_that(tmp_path: Path, dis
             taken += 1
         disk.room_bytes = sum(path.stat().st_size for path in files(tmp_path))
 
-        kept.spool.drop(PARTITION, taken - 1)
+        kept.spool.acknowledge(PARTITION, taken - 1)
         await kept.tend()
 
         assert kept.spool.code == ""
@@ -154,7 +154,7 @@ async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, dis
         with pytest.raises(NotDurableError, match="read_only"):
             await again.put(4)
         assert await again.head() == [1, 2, 3]
-        again.spool.drop(PARTITION, 3)
+        again.spool.acknowledge(PARTITION, 3)
         assert again.spool.partitions() == []
 
         disk.read_only = False
@@ -165,7 +165,7 @@ async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, dis
 
 async def test_who_asks_while_the_disk_hangs_is_told_at_once(tmp_path: Path, disk: FaultDisk) -> None:
     kept = make_spool(tmp_path, capacity_bytes=CAPACITY_BYTES, disk=disk, stalled_s=0)
-    await kept.spool.open(kept.found.append)
+    await kept.spool.open(kept.found)
     disk.hanging.clear()
     disk.released.clear()
     async with asyncio.timeout(HANG_S):
@@ -184,7 +184,7 @@ async def test_who_asks_while_the_disk_hangs_is_told_at_once(tmp_path: Path, dis
 
 async def test_a_close_does_not_wait_for_ever_for_a_disk_that_hangs(tmp_path: Path, disk: FaultDisk) -> None:
     kept = make_spool(tmp_path, capacity_bytes=CAPACITY_BYTES, disk=disk, close_s=0.05)
-    await kept.spool.open(kept.found.append)
+    await kept.spool.open(kept.found)
     disk.released.clear()
     async with asyncio.timeout(HANG_S):
         calls = [asyncio.ensure_future(kept.spool.append([an_entry(number)])) for number in range(3)]
@@ -211,7 +211,7 @@ async def test_positions_that_cannot_be_written_cost_nothing_now(tmp_path: Path,
     async with open_spool(tmp_path, disk=disk) as kept:
         await kept.put(1, 2)
         disk.room_bytes = 0
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [1, 2]

@@ -41,7 +41,7 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
         return writers.enqueue([Accepted(record, identity_in(record), number)])
 
     async with asyncio.timeout(HANG_S):
-        await kept.spool.open(writers.recovered)
+        await kept.spool.open(writers)
         disk.released.clear()
         producer.hold()
         producer.failure = None if answered else "outcome_unknown"

@@ -104,11 +104,11 @@ async def test_a_key_directory_elsewhere_that_is_not_there_was_not_mounted(direc
 async def test_no_raw_file_holds_anything_of_a_payload_or_its_lane(directory: Path) -> None:
     async with open_spool(directory) as kept:
         await kept.put(*range(50))
-        kept.spool.drop(PARTITION, 10)
+        kept.spool.acknowledge(PARTITION, 10)
         path = segments(directory)[0]
         content = path.read_bytes()
         path.write_bytes(content[:6000] + b"?" + content[6001:])
-        kept.spool.drop(PARTITION, len(await kept.head()))
+        kept.spool.acknowledge(PARTITION, len(await kept.head()))
         assert await kept.head()
     every = files(directory)
 
@@ -154,8 +154,8 @@ async def test_without_its_key_a_record_is_locked_until_a_start_finds_it(directo
         assert ordinals(third.found) == [1, 2, 3, 4]
         assert third.value("locked_records") == 0
         assert (await third.head(), await third.head(OTHER)) == ([1, 2, 4], [3])
-        third.spool.drop(PARTITION, 3)
-        third.spool.drop(OTHER, 1)
+        third.spool.acknowledge(PARTITION, 3)
+        third.spool.acknowledge(OTHER, 1)
     assert segments(directory) == []
 
 
@@ -272,7 +272,7 @@ async def test_the_first_append_of_an_outage_looks_for_the_key(directory: Path, 
     async with open_spool(directory, key_dir=keys) as kept:
         if is_begun:
             await kept.put(1)
-            kept.spool.drop(PARTITION, 1)
+            kept.spool.acknowledge(PARTITION, 1)
         take_away(keys, "current")
 
         with pytest.raises(NotDurableError, match="no_key"):
@@ -300,7 +300,7 @@ async def test_a_key_that_live_records_need_is_missed_although_another_seals(dir
 
         assert kept.spool.code == "no_key"
         assert await kept.head() == [1]
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
         await kept.tend()
         assert kept.spool.code == ""
 
@@ -336,7 +336,7 @@ async def test_a_key_may_have_another_file(directory: Path, keys: Path) -> None:
 async def test_a_key_that_was_replaced_while_nothing_was_held_seals_no_more(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1)
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
         write_key(keys, secret=NEW)
         await kept.put(2)
         await kept.tend()

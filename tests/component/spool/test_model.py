@@ -51,7 +51,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.disk = FaultDisk(self.directory)
         self.disk.read_failures = read_failures
         kept = make_spool(self.directory, capacity_bytes=CAPACITY_BYTES, disk=self.disk)
-        self._run(kept.spool.open(kept.found.append))
+        self._run(kept.spool.open(kept.found))
         assert kept.spool.code == ""
         return kept
 
@@ -81,7 +81,7 @@ class SpoolMachine(RuleBasedStateMachine):
         count = min(count, len(self.waiting[partition]))
 
         async def act() -> None:
-            self.kept.spool.drop(partition, count)
+            self.kept.spool.acknowledge(partition, count)
 
         self._run(act())
         self.dropped[partition] += self.waiting[partition][:count]

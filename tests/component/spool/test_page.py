@@ -39,7 +39,7 @@ async def test_a_reader_written_from_the_page_reads_what_waits(tmp_path: Path) -
     write_key(keys, secret=b"b" * 32)
     async with open_spool(tmp_path) as kept:
         await kept.put(4, 5)
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
 
     *found, summary = read(tmp_path, keys)
 

@@ -64,7 +64,7 @@ async def test_a_directory_of_somebody_else_is_named(public: Path) -> None:
     directory.mkdir(mode=0o555)
     kept = make_spool(directory)
     with as_somebody():
-        await kept.spool.open(kept.found.append)
+        await kept.spool.open(kept.found)
         assert kept.spool.code == "wrong_owner"
         directory_after = list(directory.iterdir())
     await kept.spool.close()
@@ -85,7 +85,7 @@ async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_
                 os.chown(each, NOBODY, NOBODY)
     kept = make_spool(directory)
     with as_somebody():
-        await kept.spool.open(kept.found.append)
+        await kept.spool.open(kept.found)
         assert (kept.spool.code, kept.found) == ("wrong_owner", [])
     path.chmod(0o600)
     if os.geteuid() == 0:

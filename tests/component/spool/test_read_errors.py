@@ -47,7 +47,7 @@ async def assert_all_is_found(directory: Path, expected: list[int]) -> None:
         assert await again.head() == ordinals(again.found) == expected
         assert again.value("unread_segments") == 0
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
-        again.spool.drop(PARTITION, len(expected))
+        again.spool.acknowledge(PARTITION, len(expected))
     assert segments(directory) == []
 
 
@@ -71,7 +71,7 @@ async def test_segments_that_cannot_be_read_are_left_as_they_are_until_the_next_
 
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
         await again.put(9, partition=OTHER)
-        again.spool.drop(OTHER, 1)
+        again.spool.acknowledge(OTHER, 1)
         await again.tend()
         assert (again.spool.code, again.found) == ("", [])
         assert again.value("unread_segments") == 2
@@ -83,7 +83,7 @@ async def test_segments_that_cannot_be_read_are_left_as_they_are_until_the_next_
 async def failing_start(directory: Path, disk: FaultDisk) -> tuple[Kept, asyncio.Task[None]]:
     """Begin a start that does not get on for what the disk does not give back."""
     kept = make_spool(directory, disk=disk, order_s=LONG_S)
-    opening = asyncio.create_task(kept.spool.open(kept.found.append))
+    opening = asyncio.create_task(kept.spool.open(kept.found))
     await until(lambda: kept.value("unread_segments") > 0)
     return kept, opening
 
@@ -142,7 +142,7 @@ async def test_sectors_that_cannot_be_read_keep_back_their_records_only(tmp_path
         assert found == sorted(found)
         assert 3 <= len(missing) <= 6
         assert await again.head() == found
-        again.spool.drop(PARTITION, len(found))
+        again.spool.acknowledge(PARTITION, len(found))
         await again.tend()
         assert again.value("unread_segments") == 1
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
@@ -190,9 +190,9 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start
         second = segments(tmp_path)[0].stat().st_size // 5
         disk.unreadable = lambda _path, start, _end: second <= start < 3 * second
         assert await kept.head() == [0]
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
         assert await kept.head() == [3, 4]
-        kept.spool.drop(PARTITION, 2)
+        kept.spool.acknowledge(PARTITION, 2)
         await kept.tend()
         assert (kept.value("unread_segments"), kept.value("corrupt_records_total")) == (1, 0)
         assert kept.spool.code == ""
@@ -232,7 +232,7 @@ async def test_damage_is_not_copied_as_long_as_it_cannot_be_read(tmp_path: Path,
 
     async with open_spool(tmp_path, disk=disk) as again:
         assert await again.head() == [2, 3]
-        again.spool.drop(PARTITION, 2)
+        again.spool.acknowledge(PARTITION, 2)
         await again.tend()
         assert (damaged(tmp_path), path.read_bytes()) == ([], spoilt)
 
@@ -288,7 +288,7 @@ async def test_a_start_that_is_cut_off_removes_nothing(tmp_path: Path, disk: Fau
     before = contents(tmp_path)
     kept = make_spool(tmp_path, disk=disk)
     with disk.hanging_reads() as hanging:
-        await unless(hanging, kept.spool.open(kept.found.append))
+        await unless(hanging, kept.spool.open(kept.found))
     await kept.spool.close()
 
     assert kept.found == []
@@ -319,7 +319,7 @@ async def test_nothing_overtakes_in_a_spool_that_opens_late(tmp_path: Path, disk
     disk.unreadable = lambda path, _start, _end: path == second
     kept = make_spool(tmp_path, disk=disk, order_s=LONG_S)
     async with open_spool(tmp_path):  # another process has it
-        await kept.spool.open(kept.found.append)
+        await kept.spool.open(kept.found)
         assert kept.spool.code == "locked"
 
     opening = asyncio.create_task(kept.tend())

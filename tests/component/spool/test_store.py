@@ -55,8 +55,8 @@ async def test_what_is_dropped_does_not_come_back(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
         await kept.put(10, 11, partition=OTHER)
-        kept.spool.drop(PARTITION, 2)
-        kept.spool.drop(OTHER, 1)
+        kept.spool.acknowledge(PARTITION, 2)
+        kept.spool.acknowledge(OTHER, 1)
         assert await kept.head() == [3]
         assert sorted(kept.spool.partitions()) == [OTHER, PARTITION]
 
@@ -67,7 +67,7 @@ async def test_what_is_dropped_does_not_come_back(tmp_path: Path) -> None:
 async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
-        kept.spool.drop(PARTITION, 2)
+        kept.spool.acknowledge(PARTITION, 2)
         assert kept.spool.partitions() == []
         await kept.tend()
         await kept.put(3)
@@ -75,7 +75,7 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3]
-        again.spool.drop(PARTITION, 1)
+        again.spool.acknowledge(PARTITION, 1)
 
     assert segments(tmp_path) == []
     assert files(tmp_path, "*.positions") == []
@@ -87,12 +87,13 @@ async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_p
         await kept.put(*range(1000))
     again = make_spool(tmp_path)
 
-    def found(entry: Entry) -> None:
-        again.found.append(entry)
-        again.spool.drop(PARTITION, again.spool.depth(PARTITION))
+    class Acknowledging:
+        def recovered(self, entry: Entry) -> None:
+            again.found.append(entry)
+            again.spool.acknowledge(PARTITION, again.spool.depth(PARTITION))
 
-    await again.spool.open(found)
-    again.spool.drop(PARTITION, again.spool.depth(PARTITION))
+    await again.spool.open(Acknowledging())
+    again.spool.acknowledge(PARTITION, again.spool.depth(PARTITION))
     await again.spool.close()
 
     assert ordinals(again.found) == list(range(1000))
@@ -105,7 +106,7 @@ async def test_a_file_stays_while_a_group_is_on_its_way_into_it(tmp_path: Path) 
         await kept.spool.append([an_entry(1, payload=bytes(2_000_000))])
         call = kept.spool.append([an_entry(2)])
         await asyncio.sleep(0)
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
         await call
 
         assert await kept.head() == [2]
@@ -121,7 +122,7 @@ async def test_a_large_spool_is_many_files_and_each_goes_when_it_is_done(tmp_pat
             await kept.spool.append([an_entry(number, payload=payload)])
         before = segments(tmp_path)
         taken = kept.value("bytes")
-        kept.spool.drop(PARTITION, 30)
+        kept.spool.acknowledge(PARTITION, 30)
         await kept.put(60)
 
         assert len(before) > 4
@@ -171,7 +172,7 @@ async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
         assert kept.spool.code == "full"
         assert kept.value("available") == 0
 
-        kept.spool.drop(PARTITION, 5)
+        kept.spool.acknowledge(PARTITION, 5)
         await kept.tend()
 
         assert kept.spool.code == ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
             assert ordinals(kept.found) == [1, 2]
             await kept.put(3, 4)
             await kept.put(5, partition=OTHER)
-            kept.spool.drop(PARTITION, 1)
+            kept.spool.acknowledge(PARTITION, 1)
     later = segments(tmp_path)[-1]
     content = later.read_bytes()
 
@@ -113,7 +114,7 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
             assert await kept.head() == [2]
     async with open_spool(tmp_path) as kept:
         await kept.put(6)
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
     assert later.read_bytes() == content
     assert damaged(tmp_path) == []
 
@@ -121,8 +122,8 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
         async with open_spool(tmp_path) as kept:
             assert ordinals(kept.found) == [3, 4, 5, 6]
             assert kept.value("locked_records") == 0
-            kept.spool.drop(PARTITION, 3)
-            kept.spool.drop(OTHER, 1)
+            kept.spool.acknowledge(PARTITION, 3)
+            kept.spool.acknowledge(OTHER, 1)
     assert segments(tmp_path) == []
 
 
@@ -140,7 +141,7 @@ async def test_a_file_of_another_version_is_kept_whatever_stands_in_it(tmp_path:
     for _ in range(2):
         async with open_spool(tmp_path) as kept:
             await kept.put(1)
-            kept.spool.drop(PARTITION, 1)
+            kept.spool.acknowledge(PARTITION, 1)
             await kept.tend()
 
             assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (1, 0)
@@ -201,14 +202,15 @@ def test_a_look_from_outside_tells_another_version_from_a_missing_key(
     assert (state.is_torn, state.is_sound) == (False, False)
 
 
-def finder(kept: Kept) -> Callable[[Entry], None]:
-    """Do with an entry what the partition writers do: read it."""
+@dataclass
+class Reading:
+    """Does with an entry what the partition writers do: reads it."""
 
-    def found(entry: Entry) -> None:
+    kept: Kept
+
+    def recovered(self, entry: Entry) -> None:
         partition_writer.from_entry(entry)
-        kept.found.append(entry)
-
-    return found
+        self.kept.found.append(entry)
 
 
 async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it(
@@ -221,19 +223,19 @@ async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it
         await kept.spool.append([an_entry(3, payload=pack(a_record(3)))])
 
     for _ in range(2):
-        async with open_spool(tmp_path, find=finder) as kept:
+        async with open_spool(tmp_path, drain=Reading) as kept:
             assert ordinals(kept.found) == [1, 3]
             assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (1, 0)
             await kept.tend()
             assert await kept.head() == [1, 3]
-    async with open_spool(tmp_path, find=finder) as kept:
-        kept.spool.drop(PARTITION, 2)
+    async with open_spool(tmp_path, drain=Reading) as kept:
+        kept.spool.acknowledge(PARTITION, 2)
         assert len(segments(tmp_path)) == 1
 
     with later_layout(monkeypatch):
-        async with open_spool(tmp_path, find=finder) as kept:
+        async with open_spool(tmp_path, drain=Reading) as kept:
             assert ordinals(kept.found) == [2]
-            kept.spool.drop(PARTITION, 1)
+            kept.spool.acknowledge(PARTITION, 1)
     assert segments(tmp_path) == []
 
 
@@ -244,10 +246,10 @@ async def test_what_is_no_record_at_all_is_kept_and_does_not_end_the_process(tmp
     async with open_spool(tmp_path) as kept:
         await kept.spool.append([an_entry(1, payload=payload), an_entry(2, payload=pack(a_record(2)))])
 
-    async with open_spool(tmp_path, find=finder) as kept:
+    async with open_spool(tmp_path, drain=Reading) as kept:
         assert ordinals(kept.found) == [2]
         assert kept.value("locked_records") == 1
-        kept.spool.drop(PARTITION, 1)
+        kept.spool.acknowledge(PARTITION, 1)
     assert len(segments(tmp_path)) == 1
 
 
@@ -257,7 +259,7 @@ async def test_other_records_are_delivered_while_an_unread_segment_holds_one_of_
     disk = FaultDisk(tmp_path)
     disk.read_failures = 1
 
-    async with open_spool(tmp_path, find=finder, disk=disk) as kept:
+    async with open_spool(tmp_path, drain=Reading, disk=disk) as kept:
         await kept.tend()
 
         assert ordinals(kept.found) == [2]

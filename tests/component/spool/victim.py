@@ -34,7 +34,7 @@ async def append(directory: Path, first: int) -> None:
             if kept.spool.depth(PARTITION) > BATCH * BATCH:
                 for entry in await kept.spool.peek(PARTITION, most=BATCH, most_bytes=CAPACITY_BYTES):
                     say(f"delivered {entry.ordinal}")
-                kept.spool.drop(PARTITION, BATCH)
+                kept.spool.acknowledge(PARTITION, BATCH)
 
 
 async def drain(directory: Path) -> None:
@@ -44,7 +44,7 @@ async def drain(directory: Path) -> None:
             for partition in partitions:
                 for entry in await kept.spool.peek(partition, most=BATCH, most_bytes=CAPACITY_BYTES):
                     say(f"delivered {entry.ordinal}")
-                kept.spool.drop(partition, BATCH)
+                kept.spool.acknowledge(partition, BATCH)
             await asyncio.sleep(0.001)  # Kafka would take longer
     say("empty")
 
