@@ -125,7 +125,7 @@ class Codec:
         return prefix + encode(value)
 
     def decode(self, payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Decoded:
-        """Invert `encode`; a schema named in a header counts before one in the payload.
+        """Invert `encode`; a schema named in a header, the last of its name, counts before one in the payload.
 
         Raises:
             DecodeError: `truncated`, `bad_magic`, `bad_schema_header`, `unknown_schema_id`, `malformed`,
@@ -147,7 +147,7 @@ class Codec:
 
     def _schema_id(self, payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
         """Return the id of the writer's schema and where the body starts."""
-        for name, content in headers:
+        for name, content in reversed(headers):
             if name == SCHEMA_HEADER:
                 return self._from_header(content), 0
         if len(payload) < _PREFIX.size:
@@ -168,7 +168,7 @@ class Codec:
 
 def unknown_schema(payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int | UUID | None:
     """Return what to ask a registry for after `unknown_schema_id`: an id, a GUID, or None if the record names none."""
-    for name, content in headers:
+    for name, content in reversed(headers):
         if name == SCHEMA_HEADER:
             return UUID(bytes=content[1:]) if len(content) == _GUID_SIZE and content[0] == _GUID_MAGIC else None
     if len(payload) < _PREFIX.size or payload[0] != _MAGIC:

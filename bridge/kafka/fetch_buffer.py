@@ -50,8 +50,8 @@ class UnreadableBatchError(BridgeError):
         self.offset = offset
 
 
-class Batches:
-    """What one consumer has fetched."""
+class FetchBuffer:
+    """What one consumer has fetched and not yet handed out."""
 
     def __init__(self, consumer: Any) -> None:
         """Take a started consumer; nobody else calls its `getmany`."""

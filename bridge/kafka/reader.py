@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.batches import POLL_RECORDS, Batches, UnreadableBatchError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord, Place
 
@@ -177,7 +177,7 @@ class TopicReader:
     def __init__(self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None) -> None:
         """Read from where `consumer` stands."""
         self._consumer = consumer
-        self._batches = Batches(consumer)
+        self._fetch_buffer = FetchBuffer(consumer)
         self.ends = ends
         self._unreadable = unreadable
         self._heard_at = 0.0
@@ -215,10 +215,10 @@ class TopicReader:
             ReadError: The brokers refuse it, or a batch cannot be read.
         """
         try:
-            found = await self._batches.take(places, most=most)
+            found = await self._fetch_buffer.take(places, most=most)
             if not found:
-                await self._batches.news(POLL_S)
-                found = await self._batches.take(places, most=most)
+                await self._fetch_buffer.news(POLL_S)
+                found = await self._fetch_buffer.take(places, most=most)
         except UnreadableBatchError as exc:
             await self._pass_over(exc)
             return []
@@ -232,7 +232,7 @@ class TopicReader:
             message = f"{topic}/{partition}: the batch at offset {batch.offset} cannot be read: it is corrupt"
             raise ReadError(batch.code, message) from batch
         try:
-            after = await self._batches.after(batch.place, batch.offset)
+            after = await self._fetch_buffer.after(batch.place, batch.offset)
         except KafkaError:
             return  # it is met again
         self._consumer.seek(TopicPartition(topic, partition), after)

@@ -59,7 +59,7 @@ class Record(NamedTuple):
     timestamp_ms: int
 
     def __repr__(self) -> str:
-        """Name the place only: key and value are health information."""
+        """Name only where it lies: key and value are health information."""
         return f"Record({self.topic}/{self.partition})"
 
 
@@ -114,7 +114,7 @@ def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int,
 
 def identity_of(headers: Iterable[Header]) -> Identity | None:
     """Return the identity in the headers of a record, or None if they are not as this module writes them."""
-    named = dict(headers)
+    named = dict(headers)  # of a repeated header the last counts, as for Kafka's `Headers.lastHeader`
     body_sha256 = named.get("drx_body_sha256", b"")
     if _SHA256.fullmatch(body_sha256) is None or not {"ce_source", "ce_id"} <= named.keys():
         return None

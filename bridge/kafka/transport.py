@@ -27,12 +27,12 @@ class ConsumedRecord(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
 
     def __repr__(self) -> str:
-        """Name the place only: key and value are health information."""
+        """Name only where it lies: key and value are health information."""
         return f"ConsumedRecord({self.topic}/{self.partition}@{self.offset})"
 
     def header(self, name: str) -> str:
-        """Return the first header of that name as text, or an empty string."""
-        for each, content in self.headers:
+        """Return the last header of that name, as Kafka's `lastHeader`, as text; an empty string without any."""
+        for each, content in reversed(self.headers):
             if each == name:
                 return content.decode("utf-8", "replace")
         return ""

@@ -74,7 +74,7 @@ class Entry(NamedTuple):
     payload: bytes
 
     def __repr__(self) -> str:
-        """Name the place only: the payload is health information."""
+        """Name only where it waits: the payload is health information."""
         return f"Entry({self.ordinal}, {self.partition[0]}/{self.partition[1]})"
 
 

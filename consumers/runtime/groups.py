@@ -13,8 +13,8 @@ from aiokafka.errors import GroupIdNotFound, KafkaError, NonEmptyGroup, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest  # noqa: TID251 - as above
 
 from bridge.errors import ConfigError
-from bridge.kafka.batches import Batches, UnreadableBatchError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.fetch_buffer import FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
 from bridge.kafka.reader import ReadError, consumed, end_consumer, places_of
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
@@ -97,7 +97,7 @@ class GroupView:
         """Use started clients; the consumer is assigned `places` and is not a member."""
         self.unreadable: dict[Place, int] = {}
         self._consumer = consumer
-        self._batches = Batches(consumer)
+        self._fetch_buffer = FetchBuffer(consumer)
         self._admin = admin
         self._group = group
         self.places = places
@@ -204,10 +204,10 @@ class GroupView:
 
     async def _first(self, places: Collection[Place]) -> dict[Place, ConsumedRecord]:
         try:
-            fetched = await self._batches.take(places)
+            fetched = await self._fetch_buffer.take(places)
             if not fetched:
-                await self._batches.news(POLL_S)
-                fetched = await self._batches.take(places)
+                await self._fetch_buffer.news(POLL_S)
+                fetched = await self._fetch_buffer.take(places)
         except UnreadableBatchError as exc:
             self.unreadable[exc.place] = exc.offset
             return {}

@@ -87,7 +87,7 @@ class Sorter:
 
     def skips(self, record: ConsumedRecord) -> Skip | None:
         """Return why a record is skipped, as far as its header alone shows."""
-        for name, content in record.headers:
+        for name, content in reversed(record.headers):
             if name == "ce_type":
                 return self._skips_type(content)
         return None
@@ -98,7 +98,7 @@ class Sorter:
         Raises:
             UnknownTypeError: The consumer fails for types that are not known.
         """
-        headers = dict(record.headers[::-1])  # the first of a name counts
+        headers = dict(record.headers)  # the last of a name counts, as in `identity_of`
         content = headers.get("ce_type")
         skip = None if content is None else self._skips_type(content)
         if skip is not None:

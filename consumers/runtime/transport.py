@@ -21,8 +21,8 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 )
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
-from bridge.kafka.batches import POLL_RECORDS, Batches, UnreadableBatchError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import consumed, end_consumer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, Transport, TransportError
@@ -112,7 +112,7 @@ class _GroupTransport:
         self._topics = topics
         self._timing = timing
         self._consumer: Any = None
-        self._batches: Batches
+        self._fetch_buffer: FetchBuffer
         self._missing: MissingTopics
         self._ending: asyncio.Task[None] | None = None
 
@@ -122,7 +122,7 @@ class _GroupTransport:
         if not options["bootstrap_servers"]:
             raise TransportError("no_answer")
         self._consumer = _build(options, group=self._group, timing=self._timing)
-        self._batches = Batches(self._consumer)
+        self._fetch_buffer = FetchBuffer(self._consumer)
         try:
             async with _answered(START_S):
                 # Without topics, so that it returns before the group has agreed: others may take long to join.
@@ -137,7 +137,7 @@ class _GroupTransport:
         self._missing.look()
         found = await self._take(places)
         if not found and timeout_s > 0:
-            await self._batches.news(timeout_s)
+            await self._fetch_buffer.news(timeout_s)
             found = await self._take(places)
         return found
 
@@ -152,7 +152,7 @@ class _GroupTransport:
             self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
             with subscription.fetch_context():  # counts as a poll, which keeps a member in its group
                 pass
-            found = {} if subscription.reassignment_in_progress else await self._batches.take(places)
+            found = {} if subscription.reassignment_in_progress else await self._fetch_buffer.take(places)
         except UnreadableBatchError as exc:
             raise TransportError(exc.code, [exc.place], offset=exc.offset) from exc
         except CLIENT_FAILURES as exc:

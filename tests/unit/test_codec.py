@@ -82,9 +82,11 @@ def test_a_payload_leads_with_a_zero_and_the_id_of_the_schema() -> None:
 
 
 def test_the_header_form_is_read_and_counts_before_the_payload() -> None:
+    """Of repeated headers the last counts."""
     body = CODEC.encode(PING, a_ping())[5:]
 
-    decoded = CODEC.decode(body, [("ce_id", b"evt_1"), (SCHEMA_HEADER, b"\x01" + PING_GUID.bytes)])
+    headers = [(SCHEMA_HEADER, b"of no schema"), (SCHEMA_HEADER, b"\x01" + PING_GUID.bytes), ("ce_id", b"evt_1")]
+    decoded = CODEC.decode(body, headers)
     assert decoded == Decoded(PING, PING_ID, a_ping())
 
 

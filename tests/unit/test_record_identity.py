@@ -6,6 +6,7 @@ import pytest
 
 from bridge.event import Identity, ParkReason
 from bridge.kafka.record import Header, Record, event_record, identity_of, unrecognized_record
+from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event
 
 DELIVERY = a_delivery()
@@ -46,3 +47,12 @@ def test_a_parked_delivery_is_identified_with_its_reason() -> None:
 )
 def test_headers_that_are_not_as_ours_identify_nothing(name: str, content: bytes | None) -> None:
     assert identity_of(changed(PARKED, name, content)) is None
+
+
+def test_of_a_repeated_header_the_last_counts() -> None:
+    """As for Kafka's `Headers.lastHeader`, so that the deduplicator and a consumer see the same event."""
+    headers = [("ce_id", b"evt_0"), *EVENT.headers, ("ce_source", b"other")]
+    record = ConsumedRecord("t", 0, 7, 0, EVENT.key, EVENT.value, headers)
+
+    assert identity_of(headers) == Identity("other", "evt_1/2", DELIVERY.body_sha256)
+    assert (record.header("ce_id"), record.header("ce_source")) == ("evt_1/2", "other")

@@ -6,7 +6,7 @@ import pytest
 
 from consumers.api import Consumer
 from consumers.runtime.failure import Failure
-from consumers.runtime.sorting import Skip, Sorter, UnknownTypeError
+from consumers.runtime.sorting import Skip, Sorted, Sorter, UnknownTypeError
 from tests.settling import PLACE, POISON, PlainDecoder, a_record
 
 
@@ -43,3 +43,18 @@ def test_a_record_without_the_header_of_its_type_may_be_anything() -> None:
     record = record._replace(headers=[each for each in record.headers if each[0] != "ce_type"])
 
     assert a_sorter("park", "renewal.*").sort(record) == Failure("poison", "unknown_record")
+
+
+def test_of_a_repeated_header_the_last_counts() -> None:
+    """As for the deduplicator, and for Kafka's `Headers.lastHeader`."""
+    record = a_record(0, type="prescription.sent")
+    record = record._replace(
+        headers=[("ce_type", b"made.up"), ("drx_ordinal", b"i:1"), *record.headers, ("drx_ordinal", b"i:2")]
+    )
+    sorter = a_sorter("park", "prescription.sent")
+
+    sorted_ = sorter.sort(record)
+
+    assert sorter.skips(record) is None
+    assert isinstance(sorted_, Sorted)
+    assert sorted_.ordinal == "i:2"
