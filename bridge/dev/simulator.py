@@ -19,6 +19,7 @@ import orjson
 from bridge.dev.story import Outgoing
 from bridge.errors import ConfigError
 from bridge.ingress.signatures import parse_secret, sign
+from bridge.runtime.backoff import backoff_s
 
 # A sender that is told to wait longer than this has been told to give up.
 RETRY_AFTER_MAX_S = 300.0
@@ -49,8 +50,8 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, *, retry_after_s: float, rng: random.Random) -> float:
         """Say how long to wait after the failure of `attempt`; never less than the receiver asked for."""
-        backoff_s = min(self.delay_max_s, self.delay_first_s * 2.0 ** (attempt - 1))
-        return min(retry_after_s, RETRY_AFTER_MAX_S) + rng.uniform(0, backoff_s)
+        own_s = backoff_s(attempt, first_s=self.delay_first_s, max_s=self.delay_max_s, least_s=0.0, spread=rng.uniform)
+        return min(retry_after_s, RETRY_AFTER_MAX_S) + own_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ is acknowledged when all of its records are durable, or fails at its deadline.
 from __future__ import annotations
 
 import asyncio
-import random
 import struct
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -35,6 +34,7 @@ from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable, Identity, Settled
 from bridge.kafka.record import Record, identity_of
 from bridge.runtime import failpoints
+from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import trail
 from bridge.spool.segment import Entry, UnreadableEntryError
@@ -753,9 +753,8 @@ class PartitionWriter:
         if code and code != self.blocked:
             log.error("worker.drain_blocked", topic=self._topic, partition=self._partition, code=code)
         self.blocked = code
-        most = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(self._failures, 16))
         self._failures += 1
-        await pause(self._shared.stopping, random.uniform(most / 2, most))  # noqa: S311 - spreads load, guards nothing
+        await pause(self._shared.stopping, backoff_s(self._failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S))
 
     def _commit(self, pending: Pending) -> None:
         """Note that all in-sync replicas have a record, perhaps after its delivery was answered otherwise."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from bridge.errors import ConfigError, NotDurableError, RecordRefusedError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.record import Record
+from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, is_cancelled
 from bridge.runtime.logging import trail
 
@@ -224,7 +224,8 @@ class KafkaProducer:
         """End the last generation, connect the next, and watch it until it must be replaced."""
         await self._retire(settle_s=SETTLE_S)
         if self._attempts:
-            await asyncio.sleep(self._backoff_s(self._attempts - 1))
+            patience = self._patience
+            await asyncio.sleep(backoff_s(self._attempts, first_s=patience.retry_first_s, max_s=patience.retry_max_s))
         self._attempts += 1
         if await self._connect():
             self._attempts = 0
@@ -307,11 +308,6 @@ class KafkaProducer:
         self.code = code
         for each in get_args(State):
             self._metrics.producer_state.labels(each).set(each == state)
-
-    def _backoff_s(self, attempt: int) -> float:
-        """Double up to the most, and spread: many bridges must not come back in step."""
-        most = min(self._patience.retry_max_s, self._patience.retry_first_s * 2 ** min(attempt, 16))
-        return random.uniform(most / 2, most)  # noqa: S311 - spreads load, guards nothing
 
 
 class Generation:

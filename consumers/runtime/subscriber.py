@@ -30,7 +30,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
@@ -43,6 +42,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.errors import ConfigError, TransientError
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
+from bridge.runtime.backoff import backoff_s
 from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
 from bridge.runtime.lifecycle import first_of, pause
 from consumers.postgres.text import stored_text
@@ -630,13 +630,13 @@ class Member:
         return bounds[place], committed[place]
 
     async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        delay_s = CLAIM_RETRY_FIRST_S
+        failures = 0
         while True:
             try:
                 return await ask()
             except (TransientError, TransportError):
-                await self._sleep(random.uniform(delay_s / 2, delay_s))  # noqa: S311 - spreads load, guards nothing
-            delay_s = min(delay_s * 2, CLAIM_RETRY_MAX_S)
+                failures += 1
+                await self._sleep(backoff_s(failures, first_s=CLAIM_RETRY_FIRST_S, max_s=CLAIM_RETRY_MAX_S))
 
     async def _commit_periodically(self) -> None:
         while not self._finishing.is_set():
@@ -812,7 +812,7 @@ class Subscriber:
         Raises:
             ConfigError: Nothing says where the group begins.
         """
-        delay_s = CLIENT_RETRY_FIRST_S
+        failures = 1  # one that fails soon after the start waits as after a failure
         while not stop.is_set():
             begun_at = time.monotonic()
             failure = await self._run_member(stop)
@@ -820,9 +820,8 @@ class Subscriber:
                 return
             log.warning("worker.client_failed", group=self._group, code=failure.code)
             self._metrics.client_rebuilds.labels(self._metrics.service).inc()
-            steady = time.monotonic() - begun_at > STEADY_S
-            delay_s = CLIENT_RETRY_FIRST_S if steady else min(delay_s * 2, CLIENT_RETRY_MAX_S)
-            await pause(stop, random.uniform(delay_s / 2, delay_s))  # noqa: S311 - spreads load
+            failures = 1 if time.monotonic() - begun_at > STEADY_S else failures + 1
+            await pause(stop, backoff_s(failures, first_s=CLIENT_RETRY_FIRST_S, max_s=CLIENT_RETRY_MAX_S))
 
     def _stopped(self, code: str) -> int:
         return 0 if self._member is None else self._member.stopped(code)

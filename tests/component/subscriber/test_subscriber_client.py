@@ -8,6 +8,7 @@ from collections.abc import Collection
 import pytest
 
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.runtime.backoff import backoff_s
 from consumers.runtime import subscriber
 from consumers.runtime.subscriber import Limits
 from tests.component.subscriber.group import A, B, Group, turns, until
@@ -45,12 +46,12 @@ async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
     """Each costs the whole group a rebalance."""
     delays: list[float] = []
 
-    def shortest(_: float, most: float) -> float:
-        delays.append(most)
+    def at_once(failures: int, **bounds: float) -> float:
+        delays.append(backoff_s(failures, spread=max, **bounds))
         return 0.0
 
     monkeypatch.setattr(subscriber, "CLIENT_RETRY_MAX_S", 0.08)
-    monkeypatch.setattr("consumers.runtime.subscriber.random.uniform", shortest)
+    monkeypatch.setattr(subscriber, "backoff_s", at_once)
     async with group.running():
         while len(delays) < 5:
             await until(lambda: len(group.transports) > len(delays) and set(group.processor.marks) == {A, B})
