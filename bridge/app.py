@@ -20,8 +20,11 @@ from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Profile, dedupe_window_s
+from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.secrets import DecoySecrets, Outcome, SecretDirectory
+from bridge.ingress.schemes.decoy import Configured, Decoy
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.ingress.secrets import Outcome, SecretDirectory
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
 from bridge.kafka.producer import KafkaProducer, Patience
@@ -143,6 +146,7 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Secr
     for name, source in settings.sources.items():
         opened[name] = SecretDirectory(
             path=source.secrets_dir,
+            scheme=StandardWebhooks(source.tolerance_s),
             source=name,
             observe=partial(_count_reload, metrics, name),
         )
@@ -166,8 +170,8 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
             name=name,
             environment=source.environment,
             profile=_profile(name, source.profile),
+            scheme=StandardWebhooks(source.tolerance_s),
             secrets=secrets[name],
-            tolerance_s=source.tolerance_s,
         )
         for name, source in settings.sources.items()
     }
@@ -190,8 +194,8 @@ def _server(
         name=UNKNOWN,
         environment=example.environment,
         profile=example.profile,
-        secrets=DecoySecrets(example.secrets),
-        tolerance_s=example.tolerance_s,
+        scheme=Decoy([Configured(source.scheme, source.secrets) for source in sources.values()]),
+        secrets=FixedSecrets(()),
     )
     admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)
     webhooks = Webhooks(

@@ -18,7 +18,8 @@ import orjson
 
 from bridge.dev.story import Outgoing
 from bridge.errors import ConfigError
-from bridge.ingress.signatures import parse_secret, sign
+from bridge.ingress.proof import HmacKey
+from bridge.ingress.schemes.standard_webhooks import parse_secret, sign
 from bridge.runtime.backoff import backoff_s
 
 # A sender that is told to wait longer than this has been told to give up.
@@ -240,14 +241,14 @@ def signer(path: Path) -> Sign:
     try:
         with path.open("rb") as file:
             first_line = file.read(SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0]
-        key, _ = parse_secret(first_line.strip().decode("ascii", "replace"))
+        key = parse_secret(first_line.strip().decode("ascii", "replace"))
     except OSError as exc:
         msg = f"--secret-file: cannot read {path} ({exc.strerror})"
         raise ConfigError(msg) from None
     except ConfigError as exc:
         msg = f"--secret-file: {path}: {exc}"
         raise ConfigError(msg) from None
-    if key is None:
+    if not isinstance(key, HmacKey):
         msg = f"--secret-file: {path} holds a public key; signing needs a secret that starts with whsec_"
         raise ConfigError(msg)
-    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key)
+    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key.secret)

@@ -20,8 +20,10 @@ from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import REFUSAL_STATUS, Admission, Source, Webhooks
-from bridge.ingress.secrets import DecoySecrets, FixedSecrets
+from bridge.ingress.schemes.decoy import Configured, Decoy
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
@@ -145,8 +147,9 @@ async def running(
     publisher = ScriptedPublisher()
     publisher.gate.set()
     keys = (a_slot(),)
-    source = Source("drx", "sandbox", profile or load_profile("drx_standard"), FixedSecrets(keys), 300)
-    decoy = Source("unknown", "sandbox", source.profile, DecoySecrets(source.secrets), 300)
+    source = Source("drx", "sandbox", profile or load_profile("drx_standard"), StandardWebhooks(), FixedSecrets(keys))
+    unknown = Decoy([Configured(source.scheme, source.secrets)])
+    decoy = Source("unknown", "sandbox", source.profile, unknown, FixedSecrets(()))
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
     webhooks = Webhooks(
         sources={"drx": source},
