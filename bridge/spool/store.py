@@ -34,9 +34,9 @@ from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import repeat
-from bridge.spool.availability import FULL, Availability, SpoolMetrics
+from bridge.spool.availability import Availability, SpoolMetrics
 from bridge.spool.damage import Damage
-from bridge.spool.disk import Disk, code_of
+from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Segment
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.reader import ORDER_S, Reader
