@@ -47,7 +47,6 @@ REASONS: Mapping[str, str] = {
 UNAVAILABLE: Mapping[str, str] = {
     "admission_full": "too many deliveries are in progress",
     "deadline": "neither Kafka nor the disk confirmed in time; the record may still appear",
-    "handshake_failed": "a broker accepts connections, but the handshake fails",
     "kafka_unavailable": "no broker can be written to, and the spool accepts nothing",
     "not_authorized": "the brokers refuse our user",
     "outcome_unknown": "the connection ended during a write; the record may have been written",
@@ -60,7 +59,6 @@ UNAVAILABLE: Mapping[str, str] = {
     "spool_unavailable": "earlier events are spooled, and the disk cannot be written to now",
     "topic_missing": "the topic does not exist",
     "unexpected": "a bug in the bridge",
-    "unreachable": "no broker accepts a connection",
 }
 _META: Document = {
     "title": "drx-bridge",

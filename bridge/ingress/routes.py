@@ -157,7 +157,7 @@ class Webhooks:
             except (DeliveryRefusedError, NotDurableError):
                 raise
             except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
-                log.error("worker.failed", source=request.source, event_id=request.event_id, where=trail(exc))
+                self._log_bug("delivery_unanswered", request, exc)
                 return self._unavailable(request, "unexpected")
             finally:
                 self._admission.leave(size)
@@ -247,7 +247,7 @@ class Webhooks:
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
-            log.error("worker.failed", source=request.source, event_id=delivery.id, where=trail(exc))
+            self._log_bug("delivery_parked", request, exc)
             outcome = ParkReason("unexpected")
         if isinstance(outcome, Mapped):
             if taken != "conflict":
@@ -305,6 +305,11 @@ class Webhooks:
             duration_ms=self._observe.answered("refused", exc.code, request.elapsed_s, request),
         )
         return _REFUSALS[exc.code]
+
+    @staticmethod
+    def _log_bug(reason: str, request: Request, exc: Exception) -> None:
+        where = trail(exc)
+        log.error("worker.failed", reason=reason, source=request.source, event_id=request.event_id, where=where)
 
     def _unavailable(self, request: Request, code: str) -> Answer:
         log.warning(

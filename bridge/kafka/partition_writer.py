@@ -37,6 +37,7 @@ from bridge.runtime import failpoints
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import trail
+from bridge.spool.disk import FULL
 from bridge.spool.segment import Entry, UnreadableEntryError
 
 log = structlog.get_logger()
@@ -520,7 +521,7 @@ class PartitionWriter:
         elif fault is None:
             self._resume()
         else:
-            log.error("worker.failed", topic=self._topic, partition=self._partition, where=trail(fault))
+            self._log_bug("partition_writer", fault)
             self._fail_in_flight()
             self.blocked = "" if self.mode == "direct" else "unexpected"
             asyncio.get_running_loop().call_later(FAULT_PAUSE_S, self._resume)
@@ -641,7 +642,7 @@ class PartitionWriter:
             ]
             return asyncio.ensure_future(self._spool.append(entries))
         except Exception as exc:  # noqa: BLE001 - a bug must not leave a sender waiting
-            log.error("worker.failed", topic=self._topic, partition=self._partition, where=trail(exc))
+            self._log_bug("spool_append", exc)
             failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             failed.set_exception(exc)
             return failed
@@ -787,7 +788,10 @@ class PartitionWriter:
         try:
             self._known_ids.settled(pending.accepted.identity, state)
         except Exception as exc:  # noqa: BLE001 - a bug there must not leave the other records of a batch unsettled
-            log.error("worker.failed", where=trail(exc))
+            self._log_bug("known_ids", exc)
+
+    def _log_bug(self, reason: str, exc: BaseException) -> None:
+        log.error("worker.failed", reason=reason, topic=self._topic, partition=self._partition, where=trail(exc))
 
     def _forget(self, pending: Pending) -> None:
         self._shared.records -= 1
@@ -795,7 +799,7 @@ class PartitionWriter:
 
 
 def _spool_fault(code: str) -> str:
-    return "spool_full" if code == "full" else "spool_unavailable"
+    return "spool_full" if code == FULL else "spool_unavailable"
 
 
 # The payload of a spool entry is a record without its place, which the entry has. Big-endian:

@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from prometheus_client import Counter, Gauge, Histogram
 
-from bridge.errors import ConfigError, NotDurableError, RecordRefusedError
+from bridge.errors import BridgeError, ConfigError, NotDurableError, RecordRefusedError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
@@ -64,6 +64,17 @@ _TOPIC_FAULTS = {
 
 
 State = Literal["connecting", "ready", "stalled", "failed", "closed"]
+
+
+class NotConnectedError(BridgeError):
+    """No producer can be had now. Its code is for the log and the readiness; senders get that of their own delivery."""
+
+    retriable = True
+
+    def __init__(self, code: str) -> None:
+        """Keep the constant `code`: `unreachable`, `handshake_failed` or `not_authorized`."""
+        super().__init__(code)
+        self.code = code
 
 
 class ProducerMetrics(Protocol):
@@ -217,7 +228,7 @@ class KafkaProducer:
                     raise
                 # aiokafka raises more than it says: a `TypeError` for bytes that are no answer, a `CancelledError` for
                 # a connection that was closed under it.
-                log.error("worker.failed", where=trail(exc))
+                log.error("worker.failed", reason="producer", where=trail(exc))
                 self._enter("failed", "unexpected")
 
     async def _connect_and_watch(self) -> None:
@@ -236,7 +247,7 @@ class KafkaProducer:
     async def _connect(self) -> bool:
         try:
             await self._open()
-        except (ConfigError, NotDurableError) as exc:
+        except (ConfigError, NotConnectedError) as exc:
             if exc.code != self.code:
                 log.warning("worker.producer_unavailable", code=exc.code)
             self._enter("connecting" if exc.code == "unreachable" else "failed", exc.code)
@@ -250,7 +261,7 @@ class KafkaProducer:
         options = await asyncio.to_thread(self._connection.options)
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
-            raise NotDurableError("unreachable")
+            raise NotConnectedError("unreachable")
         self._retired = Generation(options, now=self._now)
         await self._retired.start()
         self._generation, self._retired = self._retired, None
@@ -343,7 +354,7 @@ class Generation:
         """Connect and get a producer id.
 
         Raises:
-            NotDurableError: Not now; the code says why.
+            NotConnectedError: Not now; the code says why.
         """
         try:
             async with asyncio.timeout(START_S):
@@ -351,9 +362,9 @@ class Generation:
                 # The bootstrap answer names no topics; a client with an empty list of topics asks for all it may see.
                 await self._client.client.force_metadata_update()
         except kafka_errors.ClusterAuthorizationFailedError as exc:
-            raise NotDurableError("not_authorized") from exc
+            raise NotConnectedError("not_authorized") from exc
         except CLIENT_FAILURES as exc:
-            raise NotDurableError("handshake_failed") from exc
+            raise NotConnectedError("handshake_failed") from exc
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
         """Write the first `records`, as many as a batch holds; return how many all in-sync replicas have.
