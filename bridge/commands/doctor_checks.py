@@ -22,7 +22,7 @@ from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wr
 from bridge.registry.loader import bundled
 from bridge.settings import Registry, Settings, Source, refused
 
-Verdict = Literal["ok", "warning", "failed"]
+Grade = Literal["ok", "warning", "failed"]
 
 # Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
@@ -42,7 +42,7 @@ class Finding:
     """
 
     check: str
-    verdict: Verdict
+    verdict: Grade
     says: str
     advice: str = ""
 

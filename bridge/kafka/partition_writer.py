@@ -8,10 +8,10 @@ Each partition has a writer, whose task moves one batch at a time. A writer is i
 - `finishing`: a drain has no more than `BATCH_MAX` records left. New records wait in memory until the spool is empty,
   and the writer is direct again; under a steady load a drain would not end otherwise.
 
-A direct writer begins to spool when Kafka is away as a record comes, when a delivery has waited `Limits.spool_after_s`,
-when a write fails, and when the spool turns out to hold records that the writer did not know of. What is in memory is
-then appended to the spool, first the batch in flight, since its outcome is unknown. If Kafka acknowledges that batch
-after all, its records are taken out of the head of the spool again (`_reconcile`).
+A direct writer begins to spool when Kafka is away as a record comes, when a delivery has waited
+`WriterLimits.spool_after_s`, when a write fails, and when the spool turns out to hold records that the writer did not
+know of. What is in memory is then appended to the spool, first the batch in flight, since its outcome is unknown. If
+Kafka acknowledges that batch after all, its records are taken out of the head of the spool again (`_reconcile`).
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
 is acknowledged when all of its records are durable, or fails at its deadline.
@@ -180,7 +180,7 @@ class NoSpool:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WriterLimits:
     """How long and how much.
 
     Attributes:
@@ -299,7 +299,7 @@ class PartitionWriters:
         spool: Spool,
         known_ids: KnownIds,
         late_acks: Counter,
-        limits: Limits,
+        limits: WriterLimits,
         follower: Follower | None = None,
     ) -> None:
         """Write by `producer`, and keep in `spool` what cannot be written in time.

@@ -68,7 +68,7 @@ COMMIT_PERIOD_S = 1.0
 # For one commit, including the wait for another that is out.
 COMMIT_S = 5.0
 # For a drain to notice its own time-out.
-CLOSE_S = 1.0
+DRAIN_MARGIN_S = 1.0
 
 WATCH_PERIOD_S = 1.0
 # The event loop is late if the watch has not run for this long.
@@ -156,7 +156,7 @@ class Processor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WatchLimits:
     """Bounds of the watch.
 
     Attributes:
@@ -178,7 +178,7 @@ class Limits:
     stuck_s: float = 900.0
 
 
-LIMITS = Limits()
+LIMITS = WatchLimits()
 
 
 class SubscriberMetrics(Protocol):
@@ -347,7 +347,7 @@ class Member:
         consumer: str,
         policy: StartPolicy,
         drain_s: float,
-        limits: Limits,
+        limits: WatchLimits,
         sleep: Sleep,
     ) -> None:
         self.started = False
@@ -471,7 +471,7 @@ class Member:
         outcome = "ok"
         try:
             with contextlib.suppress(TimeoutError):  # what is still in flight fails at its fence
-                async with asyncio.timeout(self._drain_s + CLOSE_S):
+                async with asyncio.timeout(self._drain_s + DRAIN_MARGIN_S):
                     await self._processor.drain([each.place for each in ours], timeout_s=self._drain_s)
             outcome = await self._commit(ours)
         finally:
@@ -756,7 +756,7 @@ class Subscriber:
         consumer: str,
         policy: StartPolicy,
         drain_s: float = 30.0,
-        limits: Limits = LIMITS,
+        limits: WatchLimits = LIMITS,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         """Join `group` by new transports.

@@ -31,7 +31,7 @@ from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot, Raw
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
+from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
@@ -128,7 +128,7 @@ class Bench:
                 spool=NoSpool(),
                 known_ids=known_ids,
                 late_acks=self.metrics.late_acks,
-                limits=Limits(),
+                limits=WriterLimits(),
             ),
             encode=self.codec.encode,
             schemas=RECORDS,
