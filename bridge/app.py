@@ -18,19 +18,16 @@ from bridge.errors import ConfigError
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.profiles.profile import Profile, dedupe_window_s
-from bridge.ingress.proof import FixedSecrets
+from bridge.ingress.profiles.lookup import open_profiles
+from bridge.ingress.profiles.profile import dedupe_window_s
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.schemes.decoy import Configured, Decoy
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import Outcome, SecretDirectory
+from bridge.ingress.secrets import DecoySecrets, Outcome, SecretDirectory
 from bridge.kafka.follower import Follower
-from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
+from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
-from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, Management
+from bridge.runtime.health import Check, Management
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import (
@@ -44,8 +41,10 @@ from bridge.spool.store import Spool
 
 Result = TypeVar("Result")
 
-# On top of the waits that have settings, for the rest of a stop, such as closing files.
-STOP_MARGIN_S = 1.0
+# For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
+CLOSE_S = 1.0
+# The management port drains for a second, and has a second to close what is left.
+MANAGEMENT_CLOSE_S = 3.0
 # A connection takes tenths of a second, and so do the tails of topics with some 10,000 records. Brokers that are silent
 # are an outage; longer tails are read while deliveries are spooled.
 START_S = 5.0
@@ -144,7 +143,6 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Secr
     for name, source in settings.sources.items():
         opened[name] = SecretDirectory(
             path=source.secrets_dir,
-            scheme=StandardWebhooks(source.tolerance_s),
             source=name,
             observe=partial(_count_reload, metrics, name),
         )
@@ -163,24 +161,18 @@ def _check_secrets(slots: SecretDirectory) -> str:
 
 
 def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict[str, Source]:
+    profiles = open_profiles(settings.sources)
     return {
         name: Source(
             name=name,
             environment=source.environment,
-            profile=_profile(name, source.profile),
-            scheme=StandardWebhooks(source.tolerance_s),
+            profile=profiles[name],
             secrets=secrets[name],
+            tolerance_s=source.tolerance_s,
+            content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
         )
         for name, source in settings.sources.items()
     }
-
-
-def _profile(source: str, name: str) -> Profile:
-    try:
-        return load_profile(name)
-    except ConfigError as exc:
-        msg = f"sources.{source}.profile: {exc}"
-        raise ConfigError(msg) from None
 
 
 def _server(
@@ -192,8 +184,9 @@ def _server(
         name=UNKNOWN,
         environment=example.environment,
         profile=example.profile,
-        scheme=Decoy([Configured(source.scheme, source.secrets) for source in sources.values()]),
-        secrets=FixedSecrets(()),
+        secrets=DecoySecrets(example.secrets),
+        tolerance_s=example.tolerance_s,
+        content_types=tuple({each for source in sources.values() for each in source.content_types}),
     )
     admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)
     webhooks = Webhooks(
@@ -285,7 +278,7 @@ async def open_durability(
             spool=spool,
             known_ids=known_ids,
             late_acks=metrics.late_acks,
-            limits=WriterLimits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
+            limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
             follower=follower,
         )
         metrics.spooling_partitions.set_function(lambda: writers.spooling)
@@ -296,8 +289,7 @@ async def open_durability(
             await spool.open(writers)
             workers.append(spool)
         flush_s = settings.shutdown.flush_s
-        producing = background(producer, drain_timeout_s=flush_s + STOP_MARGIN_S)
-        workers.append(EndOf(await stack.enter_async_context(producing)))
+        workers.append(EndOf(await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))))
         publisher = Publisher(
             writers=writers,
             encode=encode,

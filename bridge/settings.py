@@ -152,6 +152,7 @@ class Source(Section):
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
+    options: dict[str, str] = Field({}, description="what only its profile knows, such as account_id or zone")
     # The bounds are those of a profile's own window.
     dedupe_window_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
         None, description="how long ids are remembered; unset: the profile's value, else 86,400"

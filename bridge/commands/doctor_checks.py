@@ -13,16 +13,15 @@ from typing import Literal
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.proof import KeySlot, PublicKey
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import load
+from bridge.ingress.signatures import KeySlot
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.settings import Registry, Settings, Source, refused
 
-Grade = Literal["ok", "warning", "failed"]
+Verdict = Literal["ok", "warning", "failed"]
 
 # Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
@@ -42,7 +41,7 @@ class Finding:
     """
 
     check: str
-    verdict: Grade
+    verdict: Verdict
     says: str
     advice: str = ""
 
@@ -75,7 +74,7 @@ def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:
 def _check_profile(name: str, source: Source) -> Finding:
     check = f"source {name}"
     try:
-        load_profile(source.profile)
+        load_profile(source.profile, source.options)
     except ConfigError as exc:
         return Finding(check, "failed", str(exc), f"set BRIDGE_SOURCES__{name.upper()}__PROFILE to one of those")
     tolerance = "any age" if source.tolerance_s is None else f"at most {source.tolerance_s} s old"
@@ -85,7 +84,7 @@ def _check_profile(name: str, source: Source) -> Finding:
 def _check_secrets(name: str, source: Source, *, now: float) -> Finding:
     check = f"secrets {name}"
     try:
-        slots = load(source.secrets_dir, StandardWebhooks(source.tolerance_s))
+        slots = load(source.secrets_dir)
     except ConfigError as exc:
         return Finding(
             check, "failed", str(exc), f"mend it, or point BRIDGE_SOURCES__{name.upper()}__SECRETS_DIR at one"
@@ -102,7 +101,7 @@ def _check_secrets(name: str, source: Source, *, now: float) -> Finding:
 
 
 def _slot_words(slot: KeySlot, *, now: float) -> str:
-    kind = "v1a" if isinstance(slot.key, PublicKey) else "v1"
+    kind = "v1a" if slot.hmac_key is None else "v1"
     if slot.not_before > now:
         return f"{slot.name} ({kind}, from {_day(slot.not_before)})"
     if slot.accept_until < now:

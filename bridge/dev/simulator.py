@@ -18,9 +18,7 @@ import orjson
 
 from bridge.dev.story import Outgoing
 from bridge.errors import ConfigError
-from bridge.ingress.proof import HmacKey
-from bridge.ingress.schemes.standard_webhooks import parse_secret, sign
-from bridge.runtime.backoff import backoff_s
+from bridge.ingress.signatures import parse_secret, sign
 
 # A sender that is told to wait longer than this has been told to give up.
 RETRY_AFTER_MAX_S = 300.0
@@ -51,8 +49,8 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, *, retry_after_s: float, rng: random.Random) -> float:
         """Say how long to wait after the failure of `attempt`; never less than the receiver asked for."""
-        own_s = backoff_s(attempt, first_s=self.delay_first_s, max_s=self.delay_max_s, least_s=0.0, spread=rng.uniform)
-        return min(retry_after_s, RETRY_AFTER_MAX_S) + own_s
+        backoff_s = min(self.delay_max_s, self.delay_first_s * 2.0 ** (attempt - 1))
+        return min(retry_after_s, RETRY_AFTER_MAX_S) + rng.uniform(0, backoff_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,14 +239,14 @@ def signer(path: Path) -> Sign:
     try:
         with path.open("rb") as file:
             first_line = file.read(SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0]
-        key = parse_secret(first_line.strip().decode("ascii", "replace"))
+        key, _ = parse_secret(first_line.strip().decode("ascii", "replace"))
     except OSError as exc:
         msg = f"--secret-file: cannot read {path} ({exc.strerror})"
         raise ConfigError(msg) from None
     except ConfigError as exc:
         msg = f"--secret-file: {path}: {exc}"
         raise ConfigError(msg) from None
-    if not isinstance(key, HmacKey):
+    if key is None:
         msg = f"--secret-file: {path} holds a public key; signing needs a secret that starts with whsec_"
         raise ConfigError(msg)
-    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key.secret)
+    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.proof import Scheme
 
-# What the ingress looks at of every delivery; beyond it only what a scheme reads.
+# Everything the ingress looks at; all other headers are passed over.
 _WANTED = frozenset(
     {
         b"content-encoding",
@@ -20,15 +18,21 @@ _WANTED = frozenset(
         b"traceparent",
         b"transfer-encoding",
         b"user-agent",
+        b"webhook-id",
+        b"webhook-signature",
+        b"webhook-timestamp",
     }
 )
+# What the signature covers or is: of two of one of these, none is ever the true one (docs/contract.md §1).
+_SINGLE = frozenset({b"webhook-id", b"webhook-signature", b"webhook-timestamp"})
 # Kept with a parked delivery; none of them can carry a credential.
-_SAFE = frozenset({b"content-type", b"content-length", b"user-agent"})
+_SAFE = frozenset({b"content-type", b"content-length", b"user-agent", b"webhook-id", b"webhook-timestamp"})
 # Of each; a repeated header is joined and has no other bound, and what is parked must fit a record.
 _SAFE_MAX = 512
-_COMMON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
-# `application/json`, any case, with no parameter but charset=utf-8 (docs/contract.md §1).
-_JSON_TYPE = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
+_JSON = b"application/json"
+_COMMON_TYPES = frozenset({_JSON, b"application/json; charset=utf-8"})
+# A content type, any case, with no parameter but charset=utf-8 (docs/contract.md §1).
+_UTF8_TYPE = re.compile(rb'([^ \t;]+)[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
 # W3C Trace Context, version 00; all zeros is invalid there.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -36,49 +40,32 @@ _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0
 LENGTH_DIGITS = 18
 
 
-class HeadRules(NamedTuple):
-    """What is picked of a head.
-
-    Attributes:
-        wanted: Names that are read; all others are passed over.
-        single: Of two of one of these, none is ever the true one (docs/contract.md §1).
-    """
-
-    wanted: frozenset[bytes]
-    single: frozenset[bytes]
-
-
-def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
-    """Return the union of what all sources read: which source it is decides nothing about a head."""
-    wanted, single = _WANTED, frozenset[bytes]()
-    for scheme in schemes:
-        wanted |= scheme.headers | scheme.joined
-        single |= scheme.headers
-    return HeadRules(wanted, single)
-
-
-def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> dict[bytes, bytes]:
+def read_heads(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Pick the headers that matter, names in lower case; a repeated one is joined, as RFC 9110 5.3 says.
 
     Raises:
-        DeliveryRefusedError: A credential, or what a signature covers, is given twice.
+        DeliveryRefusedError: The signature, the id or the timestamp is given twice.
     """
-    wanted, single = rules
     heads: dict[bytes, bytes] = {}
     for raw_name, value in raw_headers:
         name = raw_name.lower()
-        if name in wanted:
+        if name in _WANTED:
             if name not in heads:
                 heads[name] = value
-            elif name in single:
+            elif name in _SINGLE:
                 raise DeliveryRefusedError("header_duplicated", reason="format")
             else:
                 heads[name] += b"," + value
     return heads
 
 
-def check_content(heads: Mapping[bytes, bytes], *, size_max: int) -> None:
+def check_content(heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[bytes, ...] = ()) -> None:
     """Check what the head says of the body before any of it is read.
+
+    Args:
+        heads: As `read_heads` gives them.
+        size_max: Most bytes of a body.
+        types: What it may be called beside `application/json`, in lower case.
 
     Raises:
         DeliveryRefusedError: The content is no plain JSON, or declared too large.
@@ -86,8 +73,10 @@ def check_content(heads: Mapping[bytes, bytes], *, size_max: int) -> None:
     if heads.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise DeliveryRefusedError("content_encoding")
     content_type = heads.get(b"content-type", b"")
-    if content_type not in _COMMON_TYPES and not _JSON_TYPE.fullmatch(content_type.strip()):
-        raise DeliveryRefusedError("content_type")
+    if content_type not in _COMMON_TYPES:
+        match = _UTF8_TYPE.fullmatch(content_type.strip())
+        if match is None or match[1].lower() not in (_JSON, *types):
+            raise DeliveryRefusedError("content_type")
     length = heads.get(b"content-length", b"0")
     if len(length) > LENGTH_DIGITS or int(length or 0) > size_max:
         raise DeliveryRefusedError("body_too_large")
@@ -100,7 +89,6 @@ def trace_of(heads: Mapping[bytes, bytes]) -> str:
     return f"00-{trace}-{random.getrandbits(64) | 1:016x}-01"
 
 
-def safe_headers(heads: Mapping[bytes, bytes], scheme: Scheme) -> dict[str, str]:
+def safe_headers(heads: Mapping[bytes, bytes]) -> dict[str, str]:
     """Headers that a parked delivery keeps, cut where they are longer than any of use."""
-    safe = _SAFE | scheme.safe
-    return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in heads.items() if name in safe}
+    return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in heads.items() if name in _SAFE}

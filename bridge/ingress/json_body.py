@@ -1,5 +1,7 @@
 """Read a body as one JSON object, with numbers exact, or say which rule it breaks; nothing of a parser escapes.
 
+Sources whose profile says so may send an array instead.
+
 A good body takes one pass of the C scanner and a few cheap proofs. Only a body in trouble is surveyed a second time,
 without recursion, to find the first rule of the list that it breaks.
 """
@@ -12,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
-from typing import Literal
+from typing import Literal, cast
 
 from bridge.event import ParkReason
 
@@ -55,11 +57,12 @@ class _TroubleError(ValueError):
     """The body breaks a rule; which one comes first is for the survey to say."""
 
 
-def parse(body: bytes) -> dict[str, object] | ParkReason:
+def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReason:
     """Read one JSON object: strings, `int`, `Real`, booleans, None, lists and dicts, at most `DEPTH_MAX` deep.
 
     Args:
         body: Exact bytes received.
+        arrays: An array is a body too; what is returned may then be a list.
 
     Returns:
         The object, or `malformed_json` with the first `Detail` that applies.
@@ -68,14 +71,14 @@ def parse(body: bytes) -> dict[str, object] | ParkReason:
         text = body.decode()
         document = _read(text)
     except (ValueError, RecursionError):
-        return ParkReason("malformed_json", _diagnosis(body))
+        return ParkReason("malformed_json", _diagnosis(body, arrays=arrays))
     if (
-        type(document) is not dict
+        (type(document) is not dict and not (arrays and type(document) is list))
         or (body.count(b"{") + body.count(b"[") > DEPTH_MAX and _is_deep(document))
         or (b"\\" in body and (b"\\ud" in body or b"\\uD" in body) and _has_lone_surrogate(text))
     ):
-        return ParkReason("malformed_json", _diagnosis(body))
-    return document
+        return ParkReason("malformed_json", _diagnosis(body, arrays=arrays))
+    return cast("dict[str, object]", document)
 
 
 def to_json_text(value: object) -> str:
@@ -123,7 +126,7 @@ _read = json.JSONDecoder(
 ).decode
 
 
-def _is_deep(document: dict[str, object]) -> bool:
+def _is_deep(document: dict[str, object] | list[object]) -> bool:
     level: list[dict[str, object] | list[object]] = [document]
     for _ in range(DEPTH_MAX):
         children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
@@ -135,7 +138,7 @@ def _has_lone_surrogate(text: str) -> bool:
     return any(escape["lone"] for escape in _escapes(text))
 
 
-def _diagnosis(body: bytes) -> Detail:
+def _diagnosis(body: bytes, *, arrays: bool) -> Detail:
     """Name the first rule that the body breaks."""
     if not body.strip(_SPACE.encode()):
         return "empty"
@@ -145,7 +148,7 @@ def _diagnosis(body: bytes) -> Detail:
         return "not_utf8"
     if text.startswith("\ufeff"):
         return "bom"
-    survey = _Survey(text)
+    survey = _Survey(text, openings="{[" if arrays else "{")
     try:
         survey.value()
     except ValueError:
@@ -161,9 +164,10 @@ def _diagnosis(body: bytes) -> Detail:
 class _Survey:
     """One value of any depth walked without recursion, collecting the rules it breaks besides its syntax."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, openings: str) -> None:
         self.broken: set[Detail] = set()
         self._text = text
+        self._openings = openings
         self._at = 0
         # The keys seen so far of each open object, None for an open array.
         self._open: list[set[str] | None] = []
@@ -175,7 +179,7 @@ class _Survey:
 
     def value(self) -> None:
         """Walk the value; raise ValueError where it is no JSON."""
-        if self._next() != "{":
+        if (self._next() or " ") not in self._openings:
             self.broken.add("not_object")
         opened = self._begin()
         while self._open:

@@ -10,8 +10,7 @@ from typing import Literal, get_args
 
 import structlog
 
-from bridge.runtime.backoff import Spread
-from consumers.runtime.failure import DELAY_MAX_S, classify, delay_s
+from consumers.runtime.failure import DELAY_MAX_S, Spread, classify, delay_s
 from consumers.runtime.metrics import ConsumerMetrics
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from bridge.ingress.profiles import drx_standard
-from bridge.ingress.proof import Proof, Raw
+from bridge.ingress.signatures import Verified
 from bridge.spool.segment import Scan, scan
 from tests.fuzz import codec, mapping, signatures, spool, strict_json
 from tests.fuzz.targets import TARGETS, Target, read_corpus, write_corpus
@@ -63,12 +63,8 @@ def test_a_target_holds_for_what_is_kept_and_for_its_neighbours(target: Target) 
         check(mutant(rng, corpus, list(target.words()))[: target.max_bytes])
 
 
-class Credulous:
-    """Proves whatever it is given."""
-
-    @staticmethod
-    def prove(raw: Raw, *_: object) -> Proof:
-        return Proof(raw.heads.get(b"webhook-id", b"").decode("latin-1"), 0, "current")
+def always_verified(heads: dict[bytes, bytes], _body: bytes, **_: object) -> Verified:
+    return Verified(heads.get(b"webhook-id", b"").decode("latin-1"), 0, "current")
 
 
 def lenient_parse(body: bytes) -> Any:
@@ -111,7 +107,7 @@ async def forgetful(*_: object) -> list[object]:
 @pytest.mark.parametrize(
     ("target", "module", "name", "fault"),
     [
-        ("signatures", signatures, "SCHEME", Credulous),
+        ("signatures", signatures, "verify", always_verified),
         ("strict_json", strict_json, "parse", lenient_parse),
         ("mapping", mapping, "drx_standard", LossyProfile),
         ("codec", codec, "decode", credulous_decode),

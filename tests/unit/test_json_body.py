@@ -326,3 +326,27 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_text_of_a_value_parses_to_that_value(value: object) -> None:
     assert parsed(to_json_text({"a": value})) == {"a": value}
+
+
+def test_a_source_may_send_an_array() -> None:
+    read: object = parse(b'[{"a":1},[]]', arrays=True)
+
+    assert read == [{"a": 1}, []]
+    assert parse(b'{"a":1}', arrays=True) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"[1,NaN]", "nan"),
+        (b'[{"a":1,"a":2}]', "duplicate_key"),
+        (b"[" * 33 + b"]" * 33, "depth"),
+        (b"[1", "syntax"),
+        (b"[]]", "trailing"),
+        (b"", "empty"),
+        (b"7", "not_object"),
+        (b'"[]"', "not_object"),
+    ],
+)
+def test_an_array_is_held_to_the_same_rules(body: bytes, detail: str) -> None:
+    assert parse(body, arrays=True) == ParkReason("malformed_json", detail)

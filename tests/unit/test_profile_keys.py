@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bridge.event import ParkReason
+from bridge.ingress.json_body import parse
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.profile import Mapped
 from tests.unit.profile_documents import (
     ABSENT,
     CHANGE,
@@ -12,6 +15,8 @@ from tests.unit.profile_documents import (
     PING,
     RENEWAL_UNMATCHED,
     SENT,
+    a_delivery,
+    edited,
     event_of,
     mapped,
     parked,
@@ -125,3 +130,21 @@ def test_an_account_need_be_a_key_only_for_a_ping() -> None:
     assert event_of(SENT, {"/account_id": '"A & B"'}).value["account_id"] == "A & B"
     assert parked(SENT, {"/account_id": "null"}) == ParkReason("unusable", "missing_field", "/account_id", KEY)
     assert parked(SENT, {"/account_id": "true"}) == ParkReason("unusable", "wrong_type", "/account_id", KEY)
+
+
+@pytest.mark.parametrize("prefix", ["req:", "q:", "ds:", "ph:"])
+def test_an_id_that_begins_like_the_keys_of_other_sources_parks(prefix: str) -> None:
+    """Equal keys of two sources would put two prescriptions into one order."""
+    bad = parked(SENT, {"/data/prescription_id": f'"{prefix}1"'})
+
+    assert bad == ParkReason("unusable", "bad_key", "/data/prescription_id")
+
+
+def test_a_bridge_may_have_more_such_prefixes() -> None:
+    body = parse(edited(SENT, {"/data/prescription_id": '"acme:1"'}))
+    assert isinstance(body, dict)
+
+    outcome = drx_standard.refusing(("acme:",)).map(a_delivery(), body)
+
+    assert outcome == ParkReason("unusable", "bad_key", "/data/prescription_id")
+    assert isinstance(drx_standard.map(a_delivery(), body), Mapped)

@@ -7,16 +7,19 @@ their leniencies are the same for every source and no profile knows Avro.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
-from bridge.event import AHEAD_MAX, Delivery, Event
-from bridge.ingress.profiles.plan import Members, Pass, blank_record, compile_members
+from bridge.event import AHEAD_MAX, Delivery, Event, ParkReason
+from bridge.ingress.json_body import to_json_text
+from bridge.ingress.profiles.plan import Detail, Members, Pass, blank_record, compile_members
+from bridge.ingress.profiles.profile import Flag, Mapped
+from bridge.ingress.profiles.words import instant_of
 
 
 class Native(NamedTuple):
@@ -76,16 +79,24 @@ def assemble(delivery: Delivery, native: Native, run: Pass) -> Event:
         native: The document.
         run: Faults, leniencies and unknown members are noted here; its `extensions` become the event's.
     """
-    plan = PLANS[native.type]
-    value = plan.blank.copy()
+    value = _begin(delivery, native, run.extensions)
+    PLANS[native.type].members.read(native.data, value, run)
+    return _end(delivery, native, value, run)
+
+
+def _begin(delivery: Delivery, native: Native, extensions: dict[str, str]) -> dict[str, object]:
+    value = PLANS[native.type].blank.copy()
     value.update(native.leading)
     value["event_id"] = native.id
     value["occurred_at"] = native.time
     value["received_at"] = delivery.received_at
     value["source"] = delivery.source
     value["environment"] = delivery.environment
-    value["extensions"] = run.extensions
-    plan.members.read(native.data, value, run)
+    value["extensions"] = extensions
+    return value
+
+
+def _end(delivery: Delivery, native: Native, value: dict[str, object], run: Pass) -> Event:
     if native.time - delivery.received_at > AHEAD_MAX:
         run.flags.add("timestamp_ahead")
     return Event(
@@ -97,3 +108,221 @@ def assemble(delivery: Delivery, native: Native, run: Pass) -> Event:
         received_at=delivery.received_at,
         value=value,
     )
+
+
+class Said(NamedTuple):
+    """A field as a vendor says it.
+
+    Attributes:
+        value: JSON value in native words; a null says nothing.
+        path: Where a fault of it is reported: the vendor's path, array indexes as `*`, no name of the sender's making.
+        pointer: The member of the body that the field says wholly; empty if it says less than the member.
+    """
+
+    value: object
+    path: str
+    pointer: str = ""
+
+
+@dataclass(slots=True)
+class Draft:
+    """One event as a vendor says it; a field of a nested record is named `record.field`.
+
+    Attributes:
+        type: One of the twenty types.
+        number: Position in the vendor's list or table, from 1; the event's id is `<id>/<number>`.
+        key: Record key and prescription id, checked.
+        said: What the vendor says.
+        constants: JSON values of fields that the vendor lacks, in native words.
+        finished: Values of the record that no reading has to turn into what they are.
+    """
+
+    type: str
+    number: int
+    key: str
+    said: dict[str, Said] = field(default_factory=dict)
+    constants: Mapping[str, object] = field(default_factory=dict)
+    finished: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a vendor's profile has found in one body, beside its drafts.
+
+    Attributes:
+        id: The event ids begin with it.
+        time: When it happened, aware UTC.
+        account_id: Of all events.
+        correlation_id: Of all events, or None.
+        claimed: Pointers of members that are wholly in an event, and of the envelope's own.
+        dropped: Pointers of members that are kept nowhere.
+        flags: Leniencies used.
+    """
+
+    id: str
+    time: datetime
+    account_id: str = ""
+    correlation_id: str | None = None
+    claimed: set[str] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
+    flags: set[Flag] = field(default_factory=set)
+
+    def read_time(self, item: object, pointer: str, zone: tzinfo | None) -> None:
+        """Take the time of the member at `pointer`; one that is missing or unreadable stays the time of receipt."""
+        if type(item) is str:
+            try:
+                self.time = instant_of(item, zone, self.flags)
+            except (ValueError, OverflowError):
+                pass
+            else:
+                self.claimed.add(pointer)
+                return
+        if item is not None:
+            self.flags.add("field_unfit")
+        self.flags.add("time_of_receipt")
+
+
+def compose(
+    delivery: Delivery, document: object, drafts: Sequence[Draft], reading: Reading, *, key: str | None = None
+) -> Mapped | ParkReason:
+    """Turn the drafts of one body into its events, or say why it holds none.
+
+    A field that does not fit its place in the record stays out if the contract lets it, since a push of a whole record
+    is not to be parked for a price. Whatever of the body no event says goes to the `extensions` of the first one.
+
+    Args:
+        delivery: The body's.
+        document: The whole body as it was parsed.
+        drafts: One or more.
+        reading: What they have in common; what is claimed of them is added.
+        key: Of a parked delivery.
+    """
+    run = Pass()
+    run.flags = reading.flags
+    events = []
+    for number, draft in enumerate(drafts):
+        leading = {
+            "account_id": reading.account_id,
+            "correlation_id": reading.correlation_id,
+            "prescription_id": draft.key,
+            **draft.finished,
+        }
+        native = Native(draft.type, draft.key, f"{reading.id}/{draft.number}", reading.time, {}, leading)
+        value = _begin(delivery, native, {} if number else run.extensions)
+        _read_draft(draft, value, run, reading)
+        events.append(_end(delivery, native, value, run))
+    if run.worst is not None:
+        return ParkReason("unusable", run.worst.name.lower(), run.field, key)
+    run.extensions.update(unsaid(document, reading.claimed, reading.dropped))
+    return Mapped(tuple(events), tuple(sorted(run.flags)), len(run.extensions))
+
+
+def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Reading) -> None:
+    members = PLANS[draft.type].members
+    parts: dict[str, dict[str, Said]] = {}
+    for name, constant in draft.constants.items():
+        parts.setdefault(name.partition(".")[0], {})[name] = Said(constant, f"/{name}")
+    for name, said in draft.said.items():
+        if said.value is not None:
+            parts.setdefault(name.partition(".")[0], {})[name] = said
+    for name in members.required:
+        if name not in parts and value.get(name) is None:
+            said_none = draft.said.get(name)
+            run.fault(Detail.MISSING_FIELD, said_none.path if said_none else f"/{name}")
+    for name, said_parts in parts.items():
+        if (out := _read_field(name, said_parts, members, run, reading)) is not None:
+            value.update(out)
+
+
+def _read_field(
+    name: str, parts: dict[str, Said], members: Members, run: Pass, reading: Reading
+) -> dict[str, object] | None:
+    """Read one field into members of the record, or None.
+
+    Where a part of a nested record does not fit, the record is read again without it.
+    """
+    unfit: dict[str, tuple[Detail, str]] = {}
+    while parts:
+        item = parts[name].value if name in parts else _nest(parts)
+        attempt, out = Pass(), dict[str, object]()
+        members.puts[name](out, item, attempt)
+        if attempt.worst is None:
+            run.flags |= attempt.flags
+            # Members of a whole object that the contract does not know are still only in the body.
+            if unfit:
+                run.flags.add("field_unfit")
+            if not attempt.extensions:
+                reading.claimed.update(said.pointer for said in parts.values() if said.pointer)
+            return out
+        dotted = attempt.field.removeprefix(members.path).strip("/").replace("/", ".")
+        if dotted in parts:
+            unfit[dotted] = attempt.worst, parts.pop(dotted).path
+        else:
+            unfit.setdefault(dotted, (attempt.worst, next(iter(parts.values())).path))
+            parts.clear()
+    if name in members.required:
+        detail, path = unfit[dotted]
+        run.fault(detail, path)
+    run.flags.add("field_unfit")
+    return None
+
+
+def _nest(parts: Mapping[str, Said]) -> dict[str, object]:
+    """Build a nested record of its dotted parts."""
+    root: dict[str, object] = {}
+    for dotted, said in parts.items():
+        *way, last = dotted.split(".")[1:]
+        inner = root
+        for step in way:
+            inner = cast("dict[str, object]", inner.setdefault(step, {}))
+        inner[last] = said.value
+    return root
+
+
+def unsaid(document: object, claimed: Collection[str], dropped: Collection[str]) -> dict[str, str]:
+    """Return what no event says, each at the highest pointer that has nothing claimed or dropped below it.
+
+    Nulls are not kept: a vendor that pushes whole records sends dozens.
+
+    Returns:
+        JSON pointer from the root of the body -> JSON text.
+    """
+    settled = {*claimed, *dropped}
+    above = {pointer[:end] for pointer in settled for end in range(len(pointer)) if pointer[end] == "/"}
+    kept: dict[str, str] = {}
+
+    def walk(node: object, pointer: str) -> None:
+        if pointer in settled:
+            return
+        if pointer in above or not pointer:
+            for step, child in _children(node):
+                walk(child, f"{pointer}/{step}")
+        elif (rest := _without_nulls(node)) is not None:
+            kept[pointer] = to_json_text(rest)
+
+    walk(document, "")
+    return kept
+
+
+def _children(node: object) -> Iterator[tuple[str, object]]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield escaped(name), child
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield str(index), child
+
+
+def escaped(name: str) -> str:
+    """Write a member's name as a step of a JSON pointer (RFC 6901, section 3)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _without_nulls(node: object) -> object:
+    """Take the null members out of a value; None if it then says nothing."""
+    if isinstance(node, dict) and node:
+        return {name: rest for name, child in node.items() if (rest := _without_nulls(child)) is not None} or None
+    if isinstance(node, list) and node:
+        rest = [_without_nulls(child) for child in node]
+        return None if all(child is None for child in rest) else rest
+    return node

@@ -5,6 +5,7 @@ Source: docs/contract.md §3 (the event) and §2 (which reason comes first).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
@@ -41,14 +42,22 @@ _ENVELOPE = _compile_envelope()
 _read_timestamp = read_instant("/timestamp", wrong=Detail.BAD_TIME, beyond=Detail.BAD_TIME)
 
 
-def map(delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:  # noqa: A001 - the seam's name
-    """Turn a native delivery into its one event, or say why it holds none; see `Profile.map`."""
+def map(  # noqa: A001 - the seam's name
+    delivery: Delivery, document: dict[str, object], /, prefixes: tuple[str, ...] = ()
+) -> Mapped | ParkReason:
+    """Turn a native delivery into its one event, or say why it holds none; see `Profile.map`.
+
+    Args:
+        delivery: Verified.
+        document: The body.
+        prefixes: Beginnings of keys that are configured for other sources.
+    """
     event_type = document.get("type")
     if type(event_type) is not str or event_type not in PLANS:
-        return ParkReason("unknown_type", field="/type", key=readable_prescription(document))
+        return ParkReason("unknown_type", field="/type", key=readable_prescription(document, prefixes))
     if document.get("environment") != delivery.environment:
-        return ParkReason("environment_mismatch", field="/environment", key=readable_prescription(document))
-    run = Pass()
+        return ParkReason("environment_mismatch", field="/environment", key=readable_prescription(document, prefixes))
+    run = Pass(prefixes)
     key = KEY_RULES.get(event_type, prescription_key)(document, run)
     leading: dict[str, object] = {}
     time = _read_envelope(delivery, document, leading, run)
@@ -61,7 +70,25 @@ def map(delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReas
             return Mapped((event,), tuple(sorted(run.flags)), len(run.extensions))
     else:
         run.fault(Detail.MISSING_FIELD if body is None else Detail.WRONG_TYPE, "/data")
-    return ParkReason("unusable", cast("Detail", run.worst).name.lower(), run.field, readable_prescription(document))
+    return ParkReason(
+        "unusable", cast("Detail", run.worst).name.lower(), run.field, readable_prescription(document, prefixes)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """Native DRx beside sources whose keys begin with configured prefixes."""
+
+    prefixes: tuple[str, ...]
+
+    def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
+        """See `Profile.map`."""
+        return map(delivery, document, prefixes=self.prefixes)
+
+
+def refusing(prefixes: tuple[str, ...]) -> Refusing:
+    """Build the profile for a bridge that has such sources."""
+    return Refusing(prefixes)
 
 
 def _read_envelope(

@@ -14,10 +14,12 @@ from bridge.ingress.profiles.plan import Detail, Pass, text_of_id
 # Finds the key in the whole body; empty, with the fault noted, if there is none.
 KeyRule = Callable[[Mapping[str, object], Pass], str]
 
-KEY_PATTERN = "[A-Za-z0-9._:-]{1,128}"
+KEY_MAX = 128
+KEY_PATTERN = f"[A-Za-z0-9._:-]{{1,{KEY_MAX}}}"
 _KEY = re.compile(KEY_PATTERN)
-# The bridge's own prefixes: a prescription that bore one could share a key with something else.
-OUR_PREFIXES = ("req:", "q:")
+# Prefixes of keys that are no prescription ids of DRx: a prescription that bore one could share a key with something
+# else. Requests without a prescription, DigitalRX, DoseSpot, Photon; sources of profile `mapped` configure theirs.
+OUR_PREFIXES = ("req:", "q:", "ds:", "ph:")
 
 
 def prescription_key(document: Mapping[str, object], run: Pass) -> str:
@@ -60,9 +62,9 @@ KEY_RULES: Mapping[str, KeyRule] = MappingProxyType(
 )
 
 
-def readable_prescription(document: Mapping[str, object]) -> str | None:
+def readable_prescription(document: Mapping[str, object], prefixes: tuple[str, ...] = ()) -> str | None:
     """Give the prescription id if it is there and valid, whatever else is wrong: a parked record keeps by its key."""
-    return _prescription(_member(document, "data", "prescription_id"), Pass()) or None
+    return _prescription(_member(document, "data", "prescription_id"), Pass(prefixes)) or None
 
 
 def _member(document: Mapping[str, object], *names: str) -> object:
@@ -77,7 +79,7 @@ def _member(document: Mapping[str, object], *names: str) -> object:
 
 def _prescription(item: object, run: Pass) -> str:
     key = _present(item, "/data/prescription_id", run)
-    if key.startswith(OUR_PREFIXES):
+    if key.startswith(OUR_PREFIXES + run.prefixes):
         run.fault(Detail.BAD_KEY, "/data/prescription_id")
         return ""
     return key

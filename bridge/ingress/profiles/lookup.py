@@ -1,33 +1,92 @@
-"""Find a profile by the name an operator wrote: the shipped ones, then those that packages of the site register."""
+"""Find a profile by the name an operator wrote, shipped or registered by a package, and build it for its source."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
+from typing import Any, Protocol
 
 from bridge.errors import ConfigError
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import DEDUPE_WINDOW_MAX_S, DEDUPE_WINDOW_MIN_S, Profile, dedupe_window_s
+from bridge.ingress.profiles import digitalrx_pharmacy, dosespot_push, drx_standard, photon_cloudevents
+from bridge.ingress.profiles.profile import (
+    DEDUPE_WINDOW_MAX_S,
+    DEDUPE_WINDOW_MIN_S,
+    Profile,
+    dedupe_window_s,
+    refuse_unknown,
+)
 
 # Fixed by the contract: packages of a site register theirs under it, `name = package.module`.
 GROUP = "drx_bridge.profiles"
 
-SHIPPED: Mapping[str, Profile] = MappingProxyType({"drx_standard": drx_standard})
+# A module is the profile, or has `configure`, which builds it.
+SHIPPED: Mapping[str, ModuleType] = MappingProxyType(
+    {
+        "drx_standard": drx_standard,
+        "digitalrx_pharmacy": digitalrx_pharmacy,
+        "dosespot_push": dosespot_push,
+        "photon_cloudevents": photon_cloudevents,
+    }
+)
 
 
-def load_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -> Profile:
+class Configured(Protocol):
+    """What the settings say of a source's dialect."""
+
+    @property
+    def profile(self) -> str:
+        """Its name."""
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """What only this profile knows."""
+
+
+def open_profiles(sources: Mapping[str, Configured]) -> dict[str, Profile]:
+    """Build the profile of each source; each refuses ids that begin with the prefix of another source's keys.
+
+    Raises:
+        ConfigError: A profile cannot be had; the message begins with the setting.
+    """
+    opened = {}
+    for name, source in sources.items():
+        try:
+            opened[name] = load_profile(source.profile, source.options)
+        except ConfigError as exc:
+            setting = "" if str(exc).startswith("options.") else "profile: "
+            msg = f"sources.{name}.{setting}{exc}"
+            raise ConfigError(msg) from None
+    prefixes = tuple(sorted({prefix for profile in opened.values() if (prefix := getattr(profile, "PREFIX", ""))}))
+    for name, profile in opened.items():
+        if prefixes and (refusing := getattr(profile, "refusing", None)):
+            opened[name] = refusing(prefixes)
+    return opened
+
+
+def load_profile(
+    name: str, options: Mapping[str, str] = MappingProxyType({}), *, registered: Iterable[EntryPoint] | None = None
+) -> Profile:
     """Load the profile `name`; a shipped name cannot be taken by another package.
 
     Args:
         name: As configured for a source.
+        options: As configured for it; a profile without `configure` has none.
         registered: Entry points to look in; those of the installed packages if none are given.
 
     Raises:
-        ConfigError: No profile has the name, or the one that has cannot be loaded.
+        ConfigError: No profile has the name, the one that has cannot be loaded, or does not take the options.
     """
-    if name in SHIPPED:
-        return SHIPPED[name]
+    found = SHIPPED[name] if name in SHIPPED else _find(name, registered)
+    if (configure := getattr(found, "configure", None)) is not None:
+        found = configure(options)
+    else:
+        refuse_unknown(options)
+    profile: Profile = found
+    return profile
+
+
+def _find(name: str, registered: Iterable[EntryPoint] | None) -> Any:
     found = {point.name: point for point in (entry_points(group=GROUP) if registered is None else registered)}
     if name not in found:
         known = ", ".join(sorted({*SHIPPED, *found}))
@@ -39,13 +98,12 @@ def load_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
         # Whatever a foreign module raises while it is imported, the operator must see which one and why it stopped us.
         msg = f"profile {name!r} ({found[name].value}) cannot be loaded: {type(exc).__name__}"
         raise ConfigError(msg) from exc
-    if not callable(getattr(profile, "map", None)):
+    if not callable(getattr(profile, "configure", getattr(profile, "map", None))):
         msg = f"profile {name!r} ({found[name].value}) has no function 'map(delivery, document)'"
         raise ConfigError(msg)
-    checked: Profile = profile
-    window_s: object = dedupe_window_s(checked)
+    window_s: object = dedupe_window_s(profile)
     if type(window_s) is not int or not DEDUPE_WINDOW_MIN_S <= window_s <= DEDUPE_WINDOW_MAX_S:
         bounds = f"{DEDUPE_WINDOW_MIN_S} to {DEDUPE_WINDOW_MAX_S}"
         msg = f"profile {name!r} ({found[name].value}): DEDUPE_WINDOW_S is no whole number of seconds, {bounds}"
         raise ConfigError(msg)
-    return checked
+    return profile

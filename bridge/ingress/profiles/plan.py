@@ -46,16 +46,18 @@ class Pass:
         flags: Leniencies used.
         extensions: JSON pointer from the root of the body -> JSON text of an unknown subtree.
         indexes: Positions in the arrays that enclose the field being read, outermost first.
+        prefixes: Beginnings of keys that are configured for other sources.
     """
 
-    __slots__ = ("extensions", "field", "flags", "indexes", "worst")
+    __slots__ = ("extensions", "field", "flags", "indexes", "prefixes", "worst")
 
-    def __init__(self) -> None:
+    def __init__(self, prefixes: tuple[str, ...] = ()) -> None:
         self.worst: Detail | None = None
         self.field = ""
         self.flags: set[Flag] = set()
         self.extensions: dict[str, str] = {}
         self.indexes: list[int] = []
+        self.prefixes = prefixes
 
     def fault(self, detail: Detail, path: str) -> None:
         """Note that the field at `path` makes the document unusable."""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from bridge.errors import ConfigError
 from bridge.event import Delivery, Event, ParkReason
 
 Flag = Literal[
+    "array_chosen",
     "decimal_from_number",
     "decimal_rounded",
     "enum_unknown",
+    "field_unfit",
     "id_differs",
     "instant_epoch",
     "instant_naive",
     "instant_truncated",
     "integer_as_string_id",
     "leap_second",
+    "local_time",
+    "name_ambiguous",
     "string_as_integer",
+    "time_of_receipt",
     "timestamp_ahead",
 ]
 
@@ -49,8 +56,15 @@ class Mapped:
 class Profile(Protocol):
     """One source dialect: a module (or any object) with one pure function.
 
-    It may also have a `DEDUPE_WINDOW_S`, for how long ids of its sources are remembered unless an operator says
-    otherwise: short where the same content comes again as another event.
+    It may also have
+        `configure(options)`: builds the profile of one source from its options, or raises ConfigError;
+        `DEDUPE_WINDOW_S`: for how long ids of its sources are remembered unless an operator says otherwise, short
+            where the same content comes again as another event;
+        `BUCKET_S`: after how long equal bytes without an id are another event;
+        `ARRAYS`: true if a top-level array is a body too; `map` is then given lists as well;
+        `CONTENT_TYPES`: what a body may be called beside `application/json`;
+        `PREFIX`: with what the keys of its sources begin, so that no native id does;
+        `refusing(prefixes)`: the same profile, which parks ids that begin with one of these.
     """
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
@@ -66,3 +80,15 @@ def dedupe_window_s(profile: Profile) -> int:
     """How long ids of a source with this profile are remembered, unless an operator says otherwise."""
     seconds: int = getattr(profile, "DEDUPE_WINDOW_S", DEDUPE_WINDOW_S)
     return seconds
+
+
+def refuse_unknown(options: Mapping[str, str], *known: str) -> None:
+    """Refuse options that a profile does not have.
+
+    Raises:
+        ConfigError: There is one; the message names it.
+    """
+    for name in options:
+        if name not in known:
+            msg = f"options.{name} is unknown; known: {', '.join(known) or 'none'}"
+            raise ConfigError(msg)

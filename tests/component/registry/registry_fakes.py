@@ -108,7 +108,7 @@ class Connector:
             cache_dir=cache_dir,
             timeout_s=timeout_s,
             sleep=self._clock.sleep,
-            spread=lambda low, high: (low + high) / 2,
+            jitter=lambda: 0.5,
         )
         self._clients.append(client)
         return client

@@ -1,0 +1,142 @@
+"""Read what vendors write: words, truths, days, local times and parts of keys; nothing here knows one vendor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from bridge.errors import ConfigError
+from bridge.ingress.json_body import Real
+from bridge.ingress.profiles.keys import KEY_MAX
+from bridge.ingress.profiles.plan import text_of_id
+from bridge.ingress.profiles.profile import Flag
+from bridge.ingress.profiles.values import day_of_text, instant_of_text
+
+# As in keys of native DRx; a colon is what stands between the parts, so within one it is written `%3A`.
+_KEY_PART = re.compile(r"[A-Za-z0-9._:-]+")
+# A day as Americans write it, and a time of that day: `9/18/2026`, `9/18/2026 5:22 PM`, `9/18/2026 17:22:05`.
+_AMERICAN = re.compile(
+    r"(?P<month>[0-9]{1,2})/(?P<day>[0-9]{1,2})/(?P<year>[0-9]{4})"
+    r"(?:[ T](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?(?: ?(?P<half>[AaPp])[Mm])?)?"
+)
+_ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TRUTHS: Mapping[str, bool] = {
+    **dict.fromkeys(("1", "true", "yes", "y"), True),
+    **dict.fromkeys(("0", "false", "no", "n"), False),
+}
+_NOON = 12
+
+
+def is_given(item: object) -> bool:
+    """Tell a member that says something from one that is null or blank."""
+    return item is not None and not (type(item) is str and not item.strip())
+
+
+def is_scalar_given(item: object) -> bool:
+    """Tell text that is not blank, or a number."""
+    return (type(item) is str and bool(item.strip())) or type(item) in (int, Real)
+
+
+def folded(word: str) -> str:
+    """Give a word without its case and the space around it, as tables of words have it."""
+    return " ".join(word.casefold().split())
+
+
+def truth_of(item: object) -> bool | None:
+    """Read the truths that vendors write; None if it is none of them."""
+    if type(item) is bool:
+        return item
+    text = text_of_id(item)
+    return None if text is None else _TRUTHS.get(folded(text))
+
+
+def key_of(prefix: str, *parts: object) -> str | None:
+    """Build the key of a vendor's id, or None if a part cannot stand in a key.
+
+    Args:
+        prefix: Of the vendor, with its colon.
+        parts: Strings or JSON integers, from the general to the special.
+    """
+    texts = [text_of_id(part) for part in parts]
+    if not all(text is not None and _KEY_PART.fullmatch(text) for text in texts):
+        return None
+    key = prefix + ":".join((text or "").replace(":", "%3A") for text in texts)
+    return key if len(key) <= KEY_MAX else None
+
+
+def zone_of(options: Mapping[str, str], default: str = "") -> tzinfo | None:
+    """Give the zone of times that are written without one, or None if no option and no default says it.
+
+    Raises:
+        ConfigError: No zone has the name.
+    """
+    name = options.get("zone", default)
+    if not name:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        msg = f"options.zone: no time zone is named {name!r}; it is a name such as America/Chicago"
+        raise ConfigError(msg) from None
+
+
+def day_of(text: str) -> date:
+    """Read the day of `YYYY-MM-DD` or `M/D/YYYY`, with or without a time; the day is the one that is written.
+
+    Raises:
+        ValueError: It is no day.
+        OverflowError: It is one that a date cannot hold.
+    """
+    text = text.strip()
+    iso = _iso_of_american(text)
+    if iso is None:
+        if not _ISO_DAY.fullmatch(text):
+            instant_of_text(text, set())
+        iso = text
+    return day_of_text(iso[:10])
+
+
+def is_plain_day(text: str) -> bool:
+    """Tell whether a text that `day_of` reads says no more than the day."""
+    text = text.strip()
+    return bool(_ISO_DAY.fullmatch(text)) or ":" not in text
+
+
+def instant_of(text: str, zone: tzinfo | None, flags: set[Flag]) -> datetime:
+    """Read an instant of RFC 3339, or a local time or day of `zone`, ISO or American.
+
+    Args:
+        text: As the vendor wrote it.
+        zone: Of a time without one; None means UTC.
+        flags: Leniencies used are added.
+
+    Raises:
+        ValueError: It is no instant.
+        OverflowError: It is one that a datetime cannot hold.
+    """
+    text = text.strip()
+    iso = _iso_of_american(text) or (f"{text}T00:00:00" if _ISO_DAY.fullmatch(text) else text)
+    noted: set[Flag] = set()
+    moment = instant_of_text(iso, noted)
+    if zone is not None and "instant_naive" in noted:
+        moment = moment.replace(tzinfo=zone).astimezone(UTC)
+        noted.remove("instant_naive")
+        noted.add("local_time")
+    flags |= noted
+    return moment
+
+
+def _iso_of_american(text: str) -> str | None:
+    """Write an American day or time as ISO 8601, or return None if it is none; whether it exists is not looked at."""
+    match = _AMERICAN.fullmatch(text)
+    if match is None:
+        return None
+    hour = int(match["hour"] or 0)
+    if match["half"]:
+        if not 1 <= hour <= _NOON:
+            raise ValueError
+        hour = hour % _NOON + (_NOON if match["half"] in "Pp" else 0)
+    day = f"{match['year']}-{match['month']:>02}-{match['day']:>02}"
+    return f"{day}T{hour:02}:{match['minute'] or '00'}:{match['second'] or '00'}"

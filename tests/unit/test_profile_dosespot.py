@@ -1,0 +1,202 @@
+"""The notifications of DoseSpot: a number of an enumeration becomes one of the twenty types, or the delivery parks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from bridge.event import ParkReason
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.profile import Mapped
+from tests.profile_properties import assert_writable
+from tests.unit.profile_documents import RECEIVED_AT
+from tests.unit.vendor_documents import events, push, said, sample
+
+PROFILE = "dosespot_push"
+AT = "2026-09-14T15:10:03.0025748Z"
+
+
+def result(status: object, **members: Any) -> dict[str, Any]:
+    data = {"PrescriptionId": 7, "ClinicId": 21, "StatusDateTime": AT, "PrescriptionStatus": status}
+    return {"EventType": "PrescriptionResult", "Data": data | members}
+
+
+def update(status: object, **members: Any) -> dict[str, Any]:
+    data = {"PrescriptionId": 7, "ClinicId": 21, "StatusDateTime": AT, "MedicationStatus": status}
+    return {"EventType": "MedicationStatusUpdate", "Data": data | members}
+
+
+def network(kind: str, code: str, description: str | None = None) -> dict[str, Any]:
+    return {"kind": kind, "raw_kind": None, "code": code, "description_code": None, "description": description}
+
+
+UNSCHEDULED = {"dea_schedule": "UNKNOWN"}
+RESULTS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("1", "Entered", "prescription.created", {"origin": "new", "awaiting": "signature"}),
+    ("9", "Edited", "prescription.updated", {"changed_fields": []}),
+    (
+        *("4", "eRxSent", "prescription.sent"),
+        {"delivery_mode": "erx", "attempt": 1, "network_status": network("status", "000")},
+    ),
+    (
+        *("2", "Printed", "prescription.sent"),
+        {"delivery_mode": "print", "attempt": 1, "network_status": network("status", "")},
+    ),
+    ("13", "PharmacyVerified", "prescription.processed", {"network_status": network("verify", "010")}),
+    (
+        *("6", "Error", "prescription.transmission_failed"),
+        {"network_status": network("error", ""), "retryable": False, "attempt": 1},
+    ),
+    ("10", "EpcsError", "epcs.signing_failed", UNSCHEDULED | {"failure": "other"}),
+    (
+        *("11", "EpcsSigned", "epcs.signed"),
+        UNSCHEDULED
+        | {"factors": [], "raw_factors": [], "signed_at": datetime(2026, 9, 14, 15, 10, 3, 2574, tzinfo=UTC)},
+    ),
+]
+UPDATES: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("11", "Dispensed", "fill.status_changed", {"fill_number": 0, "fill_status": "dispensed"}),
+    ("12", "Partially_Dispensed", "fill.status_changed", {"fill_number": 0, "fill_status": "partially_dispensed"}),
+    ("13", "Not Dispensed", "fill.status_changed", {"fill_number": 0, "fill_status": "not_dispensed"}),
+    ("8", "Cancelled", "cancel.responded", {"request_id": "7", "decision": "approved"}),
+    ("9", "CancelDenied", "cancel.responded", {"request_id": "7", "decision": "denied"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "number", "name", "event_type", "wanted"),
+    [(result, *row) for row in RESULTS] + [(update, *row) for row in UPDATES],
+)
+def test_a_status_is_a_number_digits_or_a_name(
+    body: Any, number: str, name: str, event_type: str, wanted: dict[str, Any]
+) -> None:
+    for status in (int(number), number, name, name.upper()):
+        outcome = push(PROFILE, body(status), id="dlv_1")
+
+        assert isinstance(outcome, Mapped)
+        (event,) = outcome.events
+        assert (event.id, event.type, event.key) == ("dlv_1/1", event_type, "ds:7")
+        assert said(event) == wanted
+        assert event.value["account_id"] == "ds:21"
+        # Seven digits of a second are one too many.
+        assert event.occurred_at == datetime(2026, 9, 14, 15, 10, 3, 2574, tzinfo=UTC)
+        assert (outcome.flags, outcome.extensions) == (("instant_truncated",), 0)
+        assert_writable(event)
+
+
+NO_RESULTS: tuple[object, ...] = (3, 5, 7, 8, 12, 14, 0, -1, "Deleted", True, {})
+NO_UPDATES: tuple[object, ...] = (3, 4, 5, 0, 99, None, "eRxSent", [])
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        *((result(status), "/Data/PrescriptionStatus") for status in NO_RESULTS),
+        *((update(status), "/Data/MedicationStatus") for status in NO_UPDATES),
+    ],
+)
+def test_a_status_that_none_of_the_types_says_parks_with_its_key(body: Any, field: str) -> None:
+    assert push(PROFILE, body) == ParkReason("unknown_type", field=field, key="ds:7")
+
+
+@pytest.mark.parametrize("event_type", ["PrescriberNotificationCounts", "ClinicianLockedOut", "", None, 7, ["x"]])
+def test_another_notification_parks(event_type: object) -> None:
+    assert push(PROFILE, {"EventType": event_type}) == ParkReason("unknown_type", field="/EventType")
+
+
+def test_the_status_may_stand_under_its_short_name() -> None:
+    body = result(None, Status="4")
+
+    assert events(PROFILE, body)[0].type == "prescription.sent"
+
+
+def test_details_and_notes_go_where_the_type_has_a_place_or_are_kept() -> None:
+    (sent,) = events(PROFILE, result(4, StatusDetails="a", StatusNotes="b"))
+    (filled,) = events(PROFILE, update(12, StatusDetails="a", StatusNotes="b"))
+    (created,) = events(PROFILE, result(1, StatusDetails="a", StatusNotes=None))
+
+    assert said(sent)["network_status"]["description"] == "a"
+    assert sent.value["extensions"] == {"/Data/StatusNotes": '"b"'}
+    assert filled.value["note"] == "b"
+    assert filled.value["extensions"] == {"/Data/StatusDetails": '"a"'}
+    assert created.value["extensions"] == {"/Data/StatusDetails": '"a"'}
+
+
+def test_details_that_are_no_text_are_kept_and_park_nothing() -> None:
+    outcome = push(PROFILE, result(6, StatusDetails={"code": 7}))
+
+    assert isinstance(outcome, Mapped)
+    assert said(outcome.events[0])["network_status"] == network("error", "")
+    assert outcome.events[0].value["extensions"] == {"/Data/StatusDetails": '{"code":7}'}
+    assert "field_unfit" in outcome.flags
+
+
+@pytest.mark.parametrize(
+    ("members", "correlation", "kept"),
+    [
+        ({"RelatedRxRequestQueueItemId": 1623}, "ds:rq:1623", {}),
+        ({"RelatedRxChangeQueueItemId": "5"}, "ds:ch:5", {}),
+        (
+            {"RelatedRxRequestQueueItemId": 1, "RelatedRxChangeQueueItemId": 2},
+            "ds:rq:1",
+            {"/Data/RelatedRxChangeQueueItemId": "2"},
+        ),
+        ({"RelatedRxRequestQueueItemId": {}}, None, {"/Data/RelatedRxRequestQueueItemId": "{}"}),
+    ],
+)
+def test_a_request_correlates(members: dict[str, Any], correlation: str | None, kept: dict[str, str]) -> None:
+    (event,) = events(PROFILE, result(4, **members))
+
+    assert event.value["correlation_id"] == correlation
+    assert event.value["extensions"] == kept
+
+
+@pytest.mark.parametrize("text", [None, "", "yesterday", 7, "0000-01-01T00:00:00Z"])
+def test_a_time_that_cannot_be_read_is_that_of_receipt(text: object) -> None:
+    outcome = push(PROFILE, result(11, StatusDateTime=text))
+
+    assert isinstance(outcome, Mapped)
+    (event,) = outcome.events
+    assert (event.occurred_at, event.value["signed_at"]) == (RECEIVED_AT, RECEIVED_AT)
+    assert "time_of_receipt" in outcome.flags
+    assert outcome.extensions == (text is not None)
+
+
+def test_a_time_without_a_zone_is_utc_unless_the_option_says_one() -> None:
+    body = result(4, StatusDateTime="2026-09-14T15:10:03")
+    chicago = load_profile(PROFILE, {"zone": "America/Chicago"})
+
+    assert events(PROFILE, body)[0].occurred_at == datetime(2026, 9, 14, 15, 10, 3, tzinfo=UTC)
+    assert events(chicago, body)[0].occurred_at == datetime(2026, 9, 14, 20, 10, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("value", "detail"), [(None, "no_key"), ("", "no_key"), ({}, "bad_key"), ("a b", "bad_key")])
+def test_a_notification_without_a_prescription_parks(value: object, detail: str) -> None:
+    assert push(PROFILE, result(4, PrescriptionId=value)) == ParkReason("unusable", detail, "/Data/PrescriptionId")
+
+
+def test_a_notification_without_a_clinic_has_the_account_of_the_option_or_parks() -> None:
+    body = result(4, ClinicId=None)
+
+    assert events(PROFILE, body)[0].value["account_id"] == "acct_dev"
+    assert push(load_profile(PROFILE), body) == ParkReason("unusable", "missing_field", "/Data/ClinicId", "ds:7")
+
+
+@pytest.mark.parametrize("data", [None, 7, [], "text"])
+def test_data_of_another_shape_parks(data: object) -> None:
+    assert push(PROFILE, {"EventType": "PrescriptionResult", "Data": data}) == ParkReason(
+        "unknown_type", field="/Data/PrescriptionStatus"
+    )
+
+
+def test_the_samples_say_what_the_pharmacy_said() -> None:
+    (verified,) = events(PROFILE, sample("p11"))
+    (failed,) = events(PROFILE, sample("p12"))
+    (partial,) = events(PROFILE, sample("p13"))
+
+    assert said(verified)["network_status"] == network("verify", "010", "Prescription delivery verified")
+    assert (failed.key, failed.value["correlation_id"]) == ("ds:155502", "ds:rq:1623")
+    assert said(partial)["note"] == "Patient picked up partial fill"
+    assert verified.value["extensions"] == {"/Data/PatientId": "4321", "/Data/ClinicianId": "123"}

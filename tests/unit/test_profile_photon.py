@@ -1,0 +1,203 @@
+"""The CloudEvents of Photon: an order is an event for each of its prescriptions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from bridge.event import ParkReason
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.profile import Mapped
+from tests.profile_properties import assert_writable
+from tests.unit.profile_documents import RECEIVED_AT
+from tests.unit.vendor_documents import events, push, said, sample
+
+PROFILE = "photon_cloudevents"
+FILLS = [
+    {"id": "fil_1", "prescription": {"id": "rx_1", "externalId": "pon_1"}},
+    {"id": "fil_2", "treatment": {"name": "without a prescription"}},
+    {"id": "fil_3", "prescription": {"id": "rx_3"}},
+]
+
+
+def order(kind: str, **data: Any) -> dict[str, Any]:
+    return {
+        "id": "ce_1",
+        "type": f"photon:order:{kind}",
+        "specversion": "1.0",
+        "time": "2026-09-14T15:09:26.000Z",
+        "subject": "ord_1",
+        "source": "org:org_1",
+        "data": {"id": "ord_1", "fills": FILLS} | data,
+    }
+
+
+def prescription(**data: Any) -> dict[str, Any]:
+    return order("x") | {"type": "photon:prescription:created", "data": {"id": "rx_1", "externalId": "pon_1"} | data}
+
+
+def test_an_order_is_an_event_for_each_fill_with_a_prescription() -> None:
+    outcome = push(PROFILE, order("placed"), id="dlv_1")
+
+    assert isinstance(outcome, Mapped)
+    assert [(event.id, event.key) for event in outcome.events] == [("ce_1/1", "ph:rx_1"), ("ce_1/3", "ph:rx_3")]
+    first, second = outcome.events
+    assert first.occurred_at == datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
+    assert (first.value["account_id"], first.value["correlation_id"]) == ("ph:org_1", "ord_1")
+    assert (first.value["prescriber_order_number"], second.value["prescriber_order_number"]) == ("pon_1", None)
+    assert first.value["extensions"] == {"/data/fills/0/id": '"fil_1"', "/data/fills/1": _text(FILLS[1])} | {
+        "/data/fills/2/id": '"fil_3"'
+    }
+    assert second.value["extensions"] == {}
+    assert outcome.flags == ()
+
+
+def _text(value: object) -> str:
+    assert value == FILLS[1]
+    return '{"id":"fil_2","treatment":{"name":"without a prescription"}}'
+
+
+@pytest.mark.parametrize("kind", ["placed", "rerouted"])
+def test_an_order_placed_is_a_prescription_sent(kind: str) -> None:
+    event = events(PROFILE, order(kind))[1]
+
+    assert event.type == "prescription.sent"
+    assert said(event) == {
+        "delivery_mode": "erx",
+        "attempt": 1,
+        "network_status": {
+            "kind": "status",
+            "raw_kind": None,
+            "code": "000",
+            "description_code": None,
+            "description": None,
+        },
+    }
+    assert_writable(event)
+
+
+def test_an_order_canceled_is_an_answer() -> None:
+    event = events(PROFILE, order("canceled"))[1]
+
+    assert (event.type, said(event)) == ("cancel.responded", {"request_id": "ord_1", "decision": "approved"})
+    assert_writable(event)
+
+
+def test_an_order_completed_is_delivered() -> None:
+    event = events(PROFILE, order("completed"))[1]
+
+    assert event.type == "fulfillment.status_changed"
+    assert said(event) == {"queue_id": "fil_3", "fulfillment_status": "delivered"}
+    assert_writable(event)
+
+
+def test_a_prescription_created_awaits_a_pharmacy() -> None:
+    (event,) = events(PROFILE, prescription())
+
+    assert (event.id, event.type, event.key) == ("ce_1/1", "prescription.created", "ph:rx_1")
+    assert said(event) == {"origin": "new", "awaiting": "pharmacy", "prescriber_order_number": "pon_1"}
+    assert event.value["correlation_id"] == "rx_1"
+    assert event.value["extensions"] == {}
+    assert_writable(event)
+
+
+@pytest.mark.parametrize(
+    ("data", "states", "status", "raw", "word"),
+    [
+        ({"fulfillment": {"state": "SHIPPED"}}, "SHIPPED=handed_to_carrier", "handed_to_carrier", None, "SHIPPED"),
+        ({"state": "Ready"}, "x=billing, ready = packed", "packed", None, "Ready"),
+        ({"fulfillment": {"state": "READY"}, "state": "SENT"}, "", "UNKNOWN", "READY", "READY"),
+        ({"fulfillment": {"state": ""}, "state": "SENT"}, "", "UNKNOWN", "SENT", "SENT"),
+        ({"fulfillment": "none", "state": "delivered"}, "", "delivered", None, "delivered"),
+    ],
+)
+def test_the_state_of_a_fulfilment_is_a_word_of_the_option_s_table(
+    data: dict[str, Any], states: str, status: str, raw: str | None, word: str
+) -> None:
+    profile = load_profile(PROFILE, {"states": states} if states else {})
+
+    for event, fill in zip(events(profile, order("fulfillment", **data)), ("fil_1", "fil_3"), strict=True):
+        value = event.value
+        assert (value["fulfillment_status"], value["raw_fulfillment_status"]) == (status, raw)
+        assert (value["raw_status"], value["queue_id"]) == (word, fill)
+
+
+@pytest.mark.parametrize(("state", "detail"), [(None, "missing_field"), (7, "wrong_type"), ({}, "wrong_type")])
+def test_a_fulfilment_without_a_state_parks(state: object, detail: str) -> None:
+    outcome = push(PROFILE, order("fulfillment", fulfillment={"state": state}))
+
+    assert outcome == ParkReason("unusable", detail, "/data/fulfillment/state", "ph:rx_1")
+
+
+@pytest.mark.parametrize("fills", [None, [], {}, [7], [{"id": "fil_1"}], [{"prescription": None}]])
+def test_an_order_without_prescriptions_parks(fills: object) -> None:
+    assert push(PROFILE, order("placed", fills=fills)) == ParkReason(
+        "unusable", "no_key", "/data/fills/*/prescription/id"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fill", "detail", "field"),
+    [
+        ({"prescription": {}}, "no_key", "/data/fills/*/prescription/id"),
+        ({"prescription": {"id": "a b"}}, "bad_key", "/data/fills/*/prescription/id"),
+    ],
+)
+def test_a_prescription_without_a_key_parks_the_order(fill: dict[str, Any], detail: str, field: str) -> None:
+    assert push(PROFILE, order("placed", fills=[FILLS[0], fill])) == ParkReason("unusable", detail, field)
+
+
+def test_a_fill_without_an_id_parks_where_it_is_needed() -> None:
+    fills = [{"prescription": {"id": "rx_1"}}]
+
+    assert push(PROFILE, order("completed", fills=fills)) == ParkReason(
+        "unusable", "missing_field", "/data/fills/*/id", "ph:rx_1"
+    )
+    assert len(events(PROFILE, order("placed", fills=fills))) == 1
+
+
+@pytest.mark.parametrize(
+    "event_type", ["photon:order:created", "photon:prescription:depleted", "photon:prescription:expired", "", None, 7]
+)
+def test_another_event_parks(event_type: object) -> None:
+    assert push(PROFILE, order("placed") | {"type": event_type}) == ParkReason("unknown_type", field="/type")
+
+
+@pytest.mark.parametrize(("event_id", "kept"), [(None, False), ("", True), ("a b", True), ({}, True), ("é", True)])
+def test_an_event_without_a_usable_id_has_that_of_the_delivery(event_id: object, kept: object) -> None:
+    outcome = push(PROFILE, prescription() | {"id": event_id}, id="dlv_1")
+
+    assert isinstance(outcome, Mapped)
+    assert outcome.events[0].id == "dlv_1/1"
+    assert outcome.extensions == kept
+
+
+def test_an_event_without_a_time_has_that_of_receipt() -> None:
+    outcome = push(PROFILE, prescription() | {"time": "soon"})
+
+    assert isinstance(outcome, Mapped)
+    assert outcome.events[0].occurred_at == RECEIVED_AT
+    assert outcome.flags == ("field_unfit", "time_of_receipt")
+    assert outcome.events[0].value["extensions"] == {"/time": '"soon"'}
+
+
+def test_an_event_without_a_source_has_the_account_of_the_option_or_parks() -> None:
+    body = prescription() | {"source": None}
+
+    assert events(PROFILE, body)[0].value["account_id"] == "acct_dev"
+    assert push(load_profile(PROFILE), body) == ParkReason("unusable", "missing_field", "/source", "ph:rx_1")
+
+
+def test_the_sample_is_a_prescription_sent() -> None:
+    (event,) = events(PROFILE, sample("p16"))
+
+    assert (event.type, event.key) == ("prescription.sent", "ph:rx_01K52AGBC91W1042CDRB19545")
+    assert event.value["prescriber_order_number"] == "rx_5KX0A1"
+    assert event.value["extensions"] == {
+        "/datacontenttype": '"application/json"',
+        "/data/externalId": '"1234"',
+        "/data/patient": '{"id":"pat_1","externalId":"pat_9001"}',
+        "/data/fills/0/id": '"fil_1"',
+    }

@@ -1,0 +1,50 @@
+"""Bodies of vendors for the profile tests: the samples, whole or edited, through the profile of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.event import Event, ParkReason
+from bridge.ingress.json_body import parse
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.profile import Mapped, Profile
+from tests.unit.profile_documents import SAMPLES, a_delivery
+
+ACCOUNT = {"account_id": "acct_dev"}
+PROFILES: Mapping[str, Profile] = {
+    name: load_profile(name, ACCOUNT) for name in ("digitalrx_pharmacy", "dosespot_push", "photon_cloudevents")
+}
+ROWS = [row for row in json.loads((SAMPLES / "manifest.json").read_bytes()) if row["profile"] in PROFILES]
+
+
+def push(profile: Profile | str, body: Any, **delivery: Any) -> Mapped | ParkReason:
+    """Parse and map a body, of bytes or what becomes JSON, as the route does."""
+    profile = PROFILES[profile] if isinstance(profile, str) else profile
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    document = parse(content, arrays=getattr(profile, "ARRAYS", False))
+    return document if isinstance(document, ParkReason) else profile.map(a_delivery(content, **delivery), document)
+
+
+def sample(name: str) -> Any:
+    """Give the document of the sample whose name begins so."""
+    (path,) = SAMPLES.glob(f"profiles/{name}_*.json")
+    return json.loads(path.read_bytes())
+
+
+def events(profile: Profile | str, body: Any, **delivery: Any) -> tuple[Event, ...]:
+    """Map a body that must be accepted."""
+    outcome = push(profile, body, **delivery)
+    assert isinstance(outcome, Mapped), outcome
+    return outcome.events
+
+
+def said(event: Event) -> dict[str, Any]:
+    """Give what a record says beyond its leading fields, without nulls and extensions."""
+    leading = ("event_id", "event_type", "contract_version", "occurred_at", "received_at", "source", "environment")
+    return {
+        name: value
+        for name, value in event.value.items()
+        if value is not None and name not in (*leading, "extensions", "account_id", "prescription_id", "correlation_id")
+    }
