@@ -20,14 +20,17 @@ from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
 from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import dedupe_window_s
+from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.secrets import DecoySecrets, Outcome, SecretDirectory
+from bridge.ingress.schemes.decoy import Configured, Decoy
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.ingress.secrets import Outcome, SecretDirectory
 from bridge.kafka.follower import Follower
-from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
+from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
-from bridge.runtime.health import Check, Management
+from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, Management
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import (
@@ -41,10 +44,8 @@ from bridge.spool.store import Spool
 
 Result = TypeVar("Result")
 
-# For the rest of a stop, such as closing files; the parts with a wait of their own have settings.
-CLOSE_S = 1.0
-# The management port drains for a second, and has a second to close what is left.
-MANAGEMENT_CLOSE_S = 3.0
+# On top of the waits that have settings, for the rest of a stop, such as closing files.
+STOP_MARGIN_S = 1.0
 # A connection takes tenths of a second, and so do the tails of topics with some 10,000 records. Brokers that are silent
 # are an outage; longer tails are read while deliveries are spooled.
 START_S = 5.0
@@ -143,6 +144,7 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Secr
     for name, source in settings.sources.items():
         opened[name] = SecretDirectory(
             path=source.secrets_dir,
+            scheme=StandardWebhooks(source.tolerance_s),
             source=name,
             observe=partial(_count_reload, metrics, name),
         )
@@ -167,8 +169,8 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
             name=name,
             environment=source.environment,
             profile=profiles[name],
+            scheme=StandardWebhooks(source.tolerance_s),
             secrets=secrets[name],
-            tolerance_s=source.tolerance_s,
             content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
         )
         for name, source in settings.sources.items()
@@ -184,8 +186,8 @@ def _server(
         name=UNKNOWN,
         environment=example.environment,
         profile=example.profile,
-        secrets=DecoySecrets(example.secrets),
-        tolerance_s=example.tolerance_s,
+        scheme=Decoy([Configured(source.scheme, source.secrets) for source in sources.values()]),
+        secrets=FixedSecrets(()),
         content_types=tuple({each for source in sources.values() for each in source.content_types}),
     )
     admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)
@@ -278,7 +280,7 @@ async def open_durability(
             spool=spool,
             known_ids=known_ids,
             late_acks=metrics.late_acks,
-            limits=Limits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
+            limits=WriterLimits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
             follower=follower,
         )
         metrics.spooling_partitions.set_function(lambda: writers.spooling)
@@ -289,7 +291,8 @@ async def open_durability(
             await spool.open(writers)
             workers.append(spool)
         flush_s = settings.shutdown.flush_s
-        workers.append(EndOf(await stack.enter_async_context(background(producer, drain_timeout_s=flush_s + CLOSE_S))))
+        producing = background(producer, drain_timeout_s=flush_s + STOP_MARGIN_S)
+        workers.append(EndOf(await stack.enter_async_context(producing)))
         publisher = Publisher(
             writers=writers,
             encode=encode,

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.producer import KafkaProducer
-from bridge.runtime.health import Check, Management
+from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, Management
 from bridge.runtime.lifecycle import (
     EndOf,
     Worker,
@@ -30,7 +30,7 @@ from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
 from consumers.runtime.start_checks import check_start
-from consumers.runtime.subscriber import Limits, Subscriber
+from consumers.runtime.subscriber import Subscriber, WatchLimits
 from consumers.runtime.transport import Timing, open_transport
 from consumers.settings import ConsumerSettings
 
@@ -39,9 +39,7 @@ log = structlog.get_logger()
 # Between two attempts to start while Kafka or PostgreSQL is away.
 RETRY_S = 2.0
 # For what follows the drain and the commit: leaving the group, closing connections.
-CLOSE_S = 3.0
-# The management port drains for a second, and has a second to close what is left.
-MANAGEMENT_CLOSE_S = 3.0
+LEAVE_S = 3.0
 # Above the session, since a client that was silent for that long has lost its partitions anyway.
 SILENT_MARGIN_S = 15.0
 # Above a handler's own bound and the time it gets to end once cancelled: a transaction that the server ends before
@@ -140,7 +138,7 @@ class ConsumerWorker:
                 return
             processor = await self._open_processor(stack, cluster_id, resource)
             # Outlives the subscriber, which drains it.
-            settling = await stack.enter_async_context(background(processor, drain_timeout_s=CLOSE_S))
+            settling = await stack.enter_async_context(background(processor, drain_timeout_s=LEAVE_S))
             subscriber = self._subscribe(processor)
             consumer = self._consumer
             jobs = Jobs(
@@ -208,7 +206,7 @@ class ConsumerWorker:
             partitions=None,
             metrics=IngressMetrics(CollectorRegistry()),  # an ingress's; the outbox counts what it writes
         )
-        await stack.enter_async_context(background(producer, drain_timeout_s=CLOSE_S))
+        await stack.enter_async_context(background(producer, drain_timeout_s=LEAVE_S))
         return producer
 
     def _subscribe(self, processor: Processor) -> Subscriber:
@@ -225,7 +223,7 @@ class ConsumerWorker:
             consumer=consumer.name,
             policy=kafka.offset_reset,
             drain_s=settings.shutdown.drain_s,
-            limits=Limits(
+            limits=WatchLimits(
                 silent_s=kafka.session_s + SILENT_MARGIN_S,
                 join_s=2 * kafka.rebalance_s,
                 stuck_s=2 * TRIES * (consumer.handler_timeout_s + PAUSE_MAX_S),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from bridge.ingress import signatures
+from bridge.ingress import proof
 from bridge.ingress.metrics import PARK_REASONS, ROUTE
 from bridge.ingress.routes import REFUSAL_STATUS, RETRY_AFTER_S, STATUS
 from bridge.settings import Http, Management
@@ -47,7 +47,6 @@ REASONS: Mapping[str, str] = {
 UNAVAILABLE: Mapping[str, str] = {
     "admission_full": "too many deliveries are in progress",
     "deadline": "neither Kafka nor the disk confirmed in time; the record may still appear",
-    "handshake_failed": "a broker accepts connections, but the handshake fails",
     "kafka_unavailable": "no broker can be written to, and the spool accepts nothing",
     "not_authorized": "the brokers refuse our user",
     "outcome_unknown": "the connection ended during a write; the record may have been written",
@@ -60,7 +59,6 @@ UNAVAILABLE: Mapping[str, str] = {
     "spool_unavailable": "earlier events are spooled, and the disk cannot be written to now",
     "topic_missing": "the topic does not exist",
     "unexpected": "a bug in the bridge",
-    "unreachable": "no broker accepts a connection",
 }
 _META: Document = {
     "title": "drx-bridge",
@@ -137,19 +135,14 @@ def _parameters() -> list[Document]:
             "schema": {"type": "string"},
             "description": "Name of the source.",
         },
-        header("webhook-id", an_id, _pattern(signatures._is_id)),  # noqa: SLF001 - the one truth
-        header("webhook-timestamp", "Unix seconds of this attempt.", _pattern(signatures._is_timestamp)),  # noqa: SLF001 - as above
+        header("webhook-id", an_id, proof.ID.pattern.decode()),
+        header("webhook-timestamp", "Unix seconds of this attempt.", proof.TIMESTAMP.pattern.decode()),
         header(
             "webhook-signature",
             "`v1,<base64>` (HMAC-SHA256) or `v1a,<base64>` (ed25519); several are separated by a space.",
         ),
         header("traceparent", "W3C Trace Context; copied to the records.", required=False),
     ]
-
-
-def _pattern(fullmatch: Any) -> str:
-    text: bytes = fullmatch.__self__.pattern
-    return text.decode()
 
 
 def _refusals() -> Document:

@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from bridge.event import Delivery, Event, Identity
-from bridge.ingress.signatures import KeySlot, sign
+from bridge.ingress.headers import head_rules
+from bridge.ingress.proof import HmacKey, KeySlot
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, sign
 from bridge.kafka.record import Record, identity_of
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 KEY = b"component-test-key-not-a-secret!"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
+# Of an ingress whose sources all sign as Standard Webhooks.
+HEAD_RULES = head_rules([StandardWebhooks()])
 WHEN = datetime(2026, 9, 14, 15, 9, 26, 535000, tzinfo=UTC)
 
 
 def a_slot(name: str = "current", key: bytes = KEY) -> KeySlot:
-    return KeySlot(name=name, hmac_key=key)
+    return KeySlot(name, HmacKey(key))
 
 
 def a_body(**changes: Any) -> bytes:

@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from bridge.commands.doctor_checks import Finding, Verdict, check_disk, check_profile, check_registry, check_sources
+from bridge.commands.doctor_checks import Finding, Grade, check_disk, check_profile, check_registry, check_sources
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
@@ -19,7 +19,7 @@ from bridge.kafka.routing import RoutingTable
 from bridge.runtime.logging import log_errors_to_stderr, silence_kafka_client
 from bridge.settings import Settings, load_settings
 
-MARKS: dict[Verdict, tuple[str, str]] = {
+SYMBOLS: dict[Grade, tuple[str, str]] = {
     "ok": ("✓", "bold green"),
     "warning": ("!", "bold yellow"),
     "failed": ("✗", "bold red"),
@@ -80,6 +80,6 @@ async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[
 
 
 def _line(finding: Finding) -> Text:
-    mark, style = MARKS[finding.verdict]
-    line = Text.assemble((mark, style), (f" {finding.check:<{CHECK_WIDTH}} ", "bold"), finding.says)
+    symbol, style = SYMBOLS[finding.verdict]
+    line = Text.assemble((symbol, style), (f" {finding.check:<{CHECK_WIDTH}} ", "bold"), finding.says)
     return line.append(f"  → {finding.advice}", "yellow") if finding.advice else line

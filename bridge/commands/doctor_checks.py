@@ -13,15 +13,16 @@ from typing import Literal
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.proof import KeySlot, PublicKey
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import load
-from bridge.ingress.signatures import KeySlot
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.settings import Registry, Settings, Source, refused
 
-Verdict = Literal["ok", "warning", "failed"]
+Grade = Literal["ok", "warning", "failed"]
 
 # Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
@@ -41,7 +42,7 @@ class Finding:
     """
 
     check: str
-    verdict: Verdict
+    verdict: Grade
     says: str
     advice: str = ""
 
@@ -84,7 +85,7 @@ def _check_profile(name: str, source: Source) -> Finding:
 def _check_secrets(name: str, source: Source, *, now: float) -> Finding:
     check = f"secrets {name}"
     try:
-        slots = load(source.secrets_dir)
+        slots = load(source.secrets_dir, StandardWebhooks(source.tolerance_s))
     except ConfigError as exc:
         return Finding(
             check, "failed", str(exc), f"mend it, or point BRIDGE_SOURCES__{name.upper()}__SECRETS_DIR at one"
@@ -101,7 +102,7 @@ def _check_secrets(name: str, source: Source, *, now: float) -> Finding:
 
 
 def _slot_words(slot: KeySlot, *, now: float) -> str:
-    kind = "v1a" if slot.hmac_key is None else "v1"
+    kind = "v1a" if isinstance(slot.key, PublicKey) else "v1"
     if slot.not_before > now:
         return f"{slot.name} ({kind}, from {_day(slot.not_before)})"
     if slot.accept_until < now:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bridge.commands.doctor_checks import Finding, Verdict
+from bridge.commands.doctor_checks import Finding, Grade
 from bridge.kafka.partition_writer import from_entry
 from bridge.settings import Spool
 from bridge.spool.disk import is_locked
@@ -82,7 +82,7 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
     inside = keys.directory.absolute().is_relative_to(directory.absolute())
     if keys.complaint is not None:
         name, code = keys.complaint
-        verdict: Verdict = "failed" if keys.current is None else "warning"
+        verdict: Grade = "failed" if keys.current is None else "warning"
         return Finding("spool key", verdict, f"{keys.directory / name}: {code}", _KEY_ADVICE[code])
     makes = is_empty and keys.is_empty and (inside or _may_write(keys.directory))
     if keys.current is None and not makes:

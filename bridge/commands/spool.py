@@ -12,7 +12,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bridge.commands.spool_options import place_options, placed
+from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.logging import log_errors_to_stderr
@@ -37,10 +37,10 @@ def spool() -> None:
 
 
 @spool.command()
-@place_options
+@path_options
 def status(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
     """Show what is held; works beside the process that has the spool open."""
-    directory, key_dir = placed(directory, key_dir)
+    directory, key_dir = paths_of(directory, key_dir)
     document = _document(directory, *_read(directory, key_dir))
     if as_json:
         click.echo(orjson.dumps(document))
@@ -50,10 +50,10 @@ def status(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> in
 
 
 @spool.command()
-@place_options
+@path_options
 def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
     """Check every record and its seal; exit 1 if one is damaged, or its key is not there."""
-    directory, key_dir = placed(directory, key_dir)
+    directory, key_dir = paths_of(directory, key_dir)
     states, _ = _read(directory, key_dir)
     faulty = [state for state in states if not state.is_sound]
     if as_json:

@@ -15,7 +15,7 @@ import click
 import orjson
 from prometheus_client import CollectorRegistry
 
-from bridge.commands.spool_options import place_options, placed
+from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.audit import audit_options, audited
@@ -71,7 +71,7 @@ class Wanted:
 
 
 @click.command(name="set-aside")
-@place_options
+@path_options
 @audit_options
 @_patience
 @click.option("--topic", required=True)
@@ -85,7 +85,7 @@ def set_aside(
     The process that has the spool open does it when Kafka refuses the record the next time, and keeps the record in the
     spool's directory, sealed, with who wanted that and why; `put-back` has it delivered. --reason is required.
     """
-    directory, key_dir = placed(directory, key_dir)
+    directory, key_dir = paths_of(directory, key_dir)
     if not force and not is_locked(directory):
         msg = (
             f"{directory}: no process has this spool open, so that nobody knows what Kafka refuses; "
@@ -97,7 +97,7 @@ def set_aside(
 
 
 @click.command(name="put-back")
-@place_options
+@path_options
 @audit_options
 @_patience
 @click.argument("names", nargs=-1)
@@ -106,7 +106,7 @@ def put_back(*, directory: Path | None, key_dir: Path | None, as_json: bool, nam
 
     They come behind what waits now. --reason is required.
     """
-    directory, key_dir = placed(directory, key_dir)
+    directory, key_dir = paths_of(directory, key_dir)
     wanted = Wanted("put_back", directory, key_dir, names=names, **who)
     return _ask(wanted, as_json=as_json, asked=list(names))
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bridge.app import Durability, open_durability
-from bridge.commands.spool_options import place_options, placed
+from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
@@ -94,7 +94,7 @@ class Watch:
 
 
 @click.command()
-@place_options
+@path_options
 @audit_options
 @click.option(
     "--patience",
@@ -112,7 +112,7 @@ def drain(
     Run it with the settings of the ingress: Kafka, partitions, and the sources, whose events are looked up in their
     topics first, so that what had arrived is not written again.
     """
-    directory, key_dir = placed(directory, key_dir)
+    directory, key_dir = paths_of(directory, key_dir)
     log_errors_to_stderr()
     settings = load_settings()
     refuse_risks(settings.model_copy(update={"spool": settings.spool.model_copy(update={"enabled": False})}))

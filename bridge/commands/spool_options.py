@@ -11,7 +11,7 @@ from bridge.errors import ConfigError
 from bridge.settings import load_settings
 
 
-def place_options(command: Callable[..., int]) -> Callable[..., int]:
+def path_options(command: Callable[..., int]) -> Callable[..., int]:
     """Give a verb `--dir`, `--key-dir` and `--json`."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
@@ -26,7 +26,7 @@ def place_options(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def placed(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
+def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
     """Return where the spool and its keys are: as given, or as set.
 
     Raises:

@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown
 from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
@@ -77,8 +77,8 @@ def tail(
     reach = settings.kafka.connection
     if bootstrap_servers is not None:
         reach = replace(reach, bootstrap_servers=bootstrap_servers)
-    mark = JSON_MARK if as_json else PEOPLE_MARK
-    masker = None if show_phi else Masker(bundled().schemas(), mark=mark)
+    mask = JSON_MASK if as_json else PEOPLE_MASK
+    masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
     show = _json_line if as_json else _people_lines(Console(soft_wrap=True))
     try:
         with audited("tail", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, topic=topic):

@@ -13,8 +13,8 @@ from rich.text import Text
 
 Schema = Mapping[str, Any]
 
-JSON_MARK = "***"
-PEOPLE_MARK = "•••"
+JSON_MASK = "***"
+PEOPLE_MASK = "•••"
 # docs/contract.md §7: direct identifiers and linked health information; providers (P) and the rest (N) are no secret.
 PHI_CLASSES = frozenset({"D", "L"})
 
@@ -74,29 +74,29 @@ class Shown:
 class Masker:
     """Replaces what the schemas class as health information; fails closed on a record it does not know."""
 
-    def __init__(self, schemas: Mapping[str, Schema], *, mark: str) -> None:
-        """Keep the self-contained `schemas` by full name and the `mark` that stands for a value."""
+    def __init__(self, schemas: Mapping[str, Schema], *, mask: str) -> None:
+        """Keep the self-contained `schemas` by full name and the `mask` that stands for a value."""
         self._schemas = schemas
-        self._mark = mark
+        self._mask = mask
 
     def mask(self, record: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the value with `mark` for each D or L field that holds something; what is empty stays so."""
+        """Return the value with `mask` for each D or L field that holds something; what is empty stays so."""
         schema = self._schemas.get(record)
         if schema is None:
-            return dict.fromkeys(value, self._mark)
+            return dict.fromkeys(value, self._mask)
         return self._record(schema, value, _named(schema))
 
     def _record(self, schema: Schema, value: Mapping[str, Any], named: Mapping[str, Schema]) -> dict[str, Any]:
         fields = {each["name"]: each for each in schema["fields"]}
         return {
-            name: self._field(fields[name], inner, named) if name in fields else self._mark
+            name: self._field(fields[name], inner, named) if name in fields else self._mask
             for name, inner in value.items()
         }
 
     def _field(self, declared: Schema, value: Any, named: Mapping[str, Schema]) -> Any:
         if value in _NOTHING:
             return value
-        return self._mark if declared.get("phi") in PHI_CLASSES else self._any(declared["type"], value, named)
+        return self._mask if declared.get("phi") in PHI_CLASSES else self._any(declared["type"], value, named)
 
     def _any(self, schema: Any, value: Any, named: Mapping[str, Schema]) -> Any:
         """Mask inside a field that is no secret itself but may hold records with fields that are."""
@@ -110,7 +110,7 @@ class Masker:
                 return self._record(inner, value, named)
             if isinstance(value, Mapping) and "values" in inner:
                 return {name: self._any(inner["values"], item, named) for name, item in value.items()}
-        return self._mark
+        return self._mask
 
 
 def plain(value: Any) -> Any:
@@ -162,8 +162,8 @@ def _value(value: Any) -> Text:
         return Text("{").append_text(_fields(value)).append(" }")
     if isinstance(value, list):
         return Text("[").append_text(Text(", ").join(_value(inner) for inner in value)).append("]")
-    if value == PEOPLE_MARK:
-        return Text(PEOPLE_MARK, "magenta")
+    if value == PEOPLE_MASK:
+        return Text(PEOPLE_MASK, "magenta")
     return Text(printable(str(plain(value))))
 
 

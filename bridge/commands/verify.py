@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from bridge.errors import DeliveryRefusedError
+from bridge.ingress.proof import Raw
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import load
-from bridge.ingress.signatures import verify as verify_signature
 from bridge.settings import Source
 
 ACCEPTED = "verified"
@@ -46,18 +47,17 @@ def verify(
     # Bytes as the shell gave them, whatever their encoding.
     values = {"webhook-id": webhook_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
     heads = {name.encode(): os.fsencode(value) for name, value in values.items()}
-    keys = load(secrets_dir)
+    scheme = StandardWebhooks(TOLERANCE_S)
+    keys = load(secrets_dir, scheme)
     try:
         body = body_file.read_bytes()
     except OSError:
         raise click.FileError(str(body_file), "cannot be read") from None
     try:
-        verified = verify_signature(
-            heads, body, keys=keys, tolerance_s=TOLERANCE_S, now=time.time() if now is None else now
-        )
+        proof = scheme.prove(Raw(heads, body), keys, time.time() if now is None else now)
     except DeliveryRefusedError as exc:
         return _tell(exc.code, f"refused: {exc.code}", accept=False, as_json=as_json)
-    return _tell(ACCEPTED, f"accepted: signed with the key in slot {verified.slot}", accept=True, as_json=as_json)
+    return _tell(ACCEPTED, f"accepted: signed with the key in slot {proof.slot}", accept=True, as_json=as_json)
 
 
 def _tell(code: str, sentence: str, *, accept: bool, as_json: bool) -> int:

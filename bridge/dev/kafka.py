@@ -180,10 +180,10 @@ class KafkaCluster:
             list(pool.map(self._format, self.brokers))
 
     def _format(self, number: int) -> None:
-        """Give the log directory its cluster id; the mark is ours, so that a format cut short is done again."""
+        """Give the log directory its cluster id; our file `formatted` says that it was done to the end."""
         home = self._home(number)
-        mark = home / "formatted"
-        if mark.exists():
+        formatted = home / "formatted"
+        if formatted.exists():
             return
         shutil.rmtree(home / "log", ignore_errors=True)
         # One argument, or an id that starts with a dash, as one in 64 does, would be taken for an option.
@@ -203,7 +203,7 @@ class KafkaCluster:
             lines: Sequence[str] = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
             msg = f"broker {number} could not be formatted in {home}: {lines[-1]}"
             raise ConfigError(msg)
-        mark.touch()
+        formatted.touch()
 
     def _wait_ready(self, number: int, *, expect: set[int], check: Callable[[], None] = _nothing) -> None:
         broker = self.brokers[number]

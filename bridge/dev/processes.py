@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from bridge.dev.files import read_json, write_json
+from bridge.runtime.backoff import backoff_s
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 # The kernel ties "the parent died" to the *thread* that forked. This one runs as long as the process does.
@@ -267,12 +268,13 @@ class _Watched:
         self.child = child
         self.start_at: float | None = None
         self._started = started
-        self._delay_s = 0.0
+        self._failures = 0  # deaths in a row of a child that was not up for long
 
     def died(self, now: float) -> None:
-        was_stable = now - self._started >= _STABLE_AFTER_S
-        self._delay_s = 0.0 if was_stable else min(max(_DELAY_FIRST_S, 2 * self._delay_s), _DELAY_MAX_S)
-        self.start_at = now + self._delay_s
+        self._failures = 0 if now - self._started >= _STABLE_AFTER_S else self._failures + 1
+        self.start_at = now
+        if self._failures:
+            self.start_at += backoff_s(self._failures, first_s=_DELAY_FIRST_S, max_s=_DELAY_MAX_S, spread=max)
 
     def started(self, now: float) -> None:
         self.start_at = None

@@ -18,7 +18,9 @@ import orjson
 
 from bridge.dev.story import Outgoing
 from bridge.errors import ConfigError
-from bridge.ingress.signatures import parse_secret, sign
+from bridge.ingress.proof import HmacKey
+from bridge.ingress.schemes.standard_webhooks import parse_secret, sign
+from bridge.runtime.backoff import backoff_s
 
 # A sender that is told to wait longer than this has been told to give up.
 RETRY_AFTER_MAX_S = 300.0
@@ -49,8 +51,8 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, *, retry_after_s: float, rng: random.Random) -> float:
         """Say how long to wait after the failure of `attempt`; never less than the receiver asked for."""
-        backoff_s = min(self.delay_max_s, self.delay_first_s * 2.0 ** (attempt - 1))
-        return min(retry_after_s, RETRY_AFTER_MAX_S) + rng.uniform(0, backoff_s)
+        own_s = backoff_s(attempt, first_s=self.delay_first_s, max_s=self.delay_max_s, least_s=0.0, spread=rng.uniform)
+        return min(retry_after_s, RETRY_AFTER_MAX_S) + own_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +241,14 @@ def signer(path: Path) -> Sign:
     try:
         with path.open("rb") as file:
             first_line = file.read(SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0]
-        key, _ = parse_secret(first_line.strip().decode("ascii", "replace"))
+        key = parse_secret(first_line.strip().decode("ascii", "replace"))
     except OSError as exc:
         msg = f"--secret-file: cannot read {path} ({exc.strerror})"
         raise ConfigError(msg) from None
     except ConfigError as exc:
         msg = f"--secret-file: {path}: {exc}"
         raise ConfigError(msg) from None
-    if key is None:
+    if not isinstance(key, HmacKey):
         msg = f"--secret-file: {path} holds a public key; signing needs a secret that starts with whsec_"
         raise ConfigError(msg)
-    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key)
+    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key.secret)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from bridge.errors import DeliveryRefusedError
+from bridge.ingress.proof import Scheme
 
-# Everything the ingress looks at; all other headers are passed over.
+# What the ingress looks at of every delivery; beyond it only what a scheme reads.
 _WANTED = frozenset(
     {
         b"content-encoding",
@@ -18,15 +20,10 @@ _WANTED = frozenset(
         b"traceparent",
         b"transfer-encoding",
         b"user-agent",
-        b"webhook-id",
-        b"webhook-signature",
-        b"webhook-timestamp",
     }
 )
-# What the signature covers or is: of two of one of these, none is ever the true one (docs/contract.md §1).
-_SINGLE = frozenset({b"webhook-id", b"webhook-signature", b"webhook-timestamp"})
 # Kept with a parked delivery; none of them can carry a credential.
-_SAFE = frozenset({b"content-type", b"content-length", b"user-agent", b"webhook-id", b"webhook-timestamp"})
+_SAFE = frozenset({b"content-type", b"content-length", b"user-agent"})
 # Of each; a repeated header is joined and has no other bound, and what is parked must fit a record.
 _SAFE_MAX = 512
 _JSON = b"application/json"
@@ -40,19 +37,41 @@ _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0
 LENGTH_DIGITS = 18
 
 
-def read_heads(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+class HeadRules(NamedTuple):
+    """What is picked of a head.
+
+    Attributes:
+        wanted: Names that are read; all others are passed over.
+        single: Of two of one of these, none is ever the true one (docs/contract.md §1).
+    """
+
+    wanted: frozenset[bytes]
+    single: frozenset[bytes]
+
+
+def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
+    """Return the union of what all sources read: which source it is decides nothing about a head."""
+    wanted, single = _WANTED, frozenset[bytes]()
+    for scheme in schemes:
+        wanted |= scheme.headers | scheme.joined
+        single |= scheme.headers
+    return HeadRules(wanted, single)
+
+
+def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> dict[bytes, bytes]:
     """Pick the headers that matter, names in lower case; a repeated one is joined, as RFC 9110 5.3 says.
 
     Raises:
-        DeliveryRefusedError: The signature, the id or the timestamp is given twice.
+        DeliveryRefusedError: A credential, or what a signature covers, is given twice.
     """
+    wanted, single = rules
     heads: dict[bytes, bytes] = {}
     for raw_name, value in raw_headers:
         name = raw_name.lower()
-        if name in _WANTED:
+        if name in wanted:
             if name not in heads:
                 heads[name] = value
-            elif name in _SINGLE:
+            elif name in single:
                 raise DeliveryRefusedError("header_duplicated", reason="format")
             else:
                 heads[name] += b"," + value
@@ -89,6 +108,7 @@ def trace_of(heads: Mapping[bytes, bytes]) -> str:
     return f"00-{trace}-{random.getrandbits(64) | 1:016x}-01"
 
 
-def safe_headers(heads: Mapping[bytes, bytes]) -> dict[str, str]:
+def safe_headers(heads: Mapping[bytes, bytes], scheme: Scheme) -> dict[str, str]:
     """Headers that a parked delivery keeps, cut where they are longer than any of use."""
-    return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in heads.items() if name in _SAFE}
+    safe = _SAFE | scheme.safe
+    return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in heads.items() if name in safe}

@@ -17,9 +17,9 @@ import structlog
 from prometheus_client import Gauge
 
 from bridge.ingress.profiles import drx_standard
+from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
-from bridge.ingress.secrets import FixedSecrets
-from bridge.ingress.signatures import KeySlot, sign
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, sign
 from bridge.runtime.lifecycle import pause
 
 # No name of a configured source begins like this, so it can be no sender's.
@@ -59,13 +59,13 @@ class Heartbeat:
             now: Unix seconds.
         """
         self._key = secrets.token_bytes(KEY_BYTES)
-        slot = KeySlot(name="current", hmac_key=self._key)
+        slot = KeySlot("current", HmacKey(self._key))
         self.source = Source(
             name=SOURCE,
             environment=environment,
             profile=drx_standard,
+            scheme=StandardWebhooks(TOLERANCE_S),
             secrets=FixedSecrets((slot,)),
-            tolerance_s=TOLERANCE_S,
             internal=True,
         )
         self._url = f"http://{reachable(host)}:{port}/webhooks/{SOURCE}"

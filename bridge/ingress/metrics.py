@@ -18,13 +18,12 @@ OTHER = "other"
 UNKNOWN = "unknown"
 POST = "POST"
 SERVICE = "ingress"
-FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future", "replay")
+FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future")
 PARK_REASONS = ("malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected")
 # Why nothing could be made durable, as the contract of the answers has it.
 UNAVAILABLE_CODES = (
     "admission_full",
     "deadline",
-    "handshake_failed",
     "kafka_unavailable",
     "not_authorized",
     "outcome_unknown",
@@ -37,7 +36,6 @@ UNAVAILABLE_CODES = (
     "spool_unavailable",
     "topic_missing",
     "unexpected",
-    "unreachable",
 )
 # Refusals of what was never sent to a source.
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")

@@ -16,12 +16,11 @@ import structlog
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
-from bridge.ingress.headers import check_content, read_heads, safe_headers, trace_of
+from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import UNKNOWN, Observations, Request
 from bridge.ingress.profiles.profile import Mapped, Profile
-from bridge.ingress.secrets import Secrets
-from bridge.ingress.signatures import REASONS, verify
+from bridge.ingress.proof import REASONS, Raw, Scheme, Secrets
 from bridge.runtime import failpoints
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail
@@ -63,8 +62,8 @@ class Source:
         name: Last segment of its path.
         environment: What it may send.
         profile: Its dialect.
+        scheme: How its deliveries prove themselves.
         secrets: Its key slots.
-        tolerance_s: How far a delivery's timestamp may be off, or None.
         internal: It is ourselves: its clock is no sender's.
         content_types: What its bodies may be called beside `application/json`.
     """
@@ -72,8 +71,8 @@ class Source:
     name: str
     environment: str
     profile: Profile
+    scheme: Scheme
     secrets: Secrets
-    tolerance_s: int | None
     internal: bool = False
     content_types: tuple[bytes, ...] = ()
 
@@ -125,8 +124,9 @@ class Webhooks:
         body_max_bytes: int,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Serve `sources`; a name that is none of them is verified against `decoy`, whose keys never count."""
+        """Serve `sources`; a name that is none of them is verified against `decoy`, which proves nothing."""
         self._sources = sources
+        self._head_rules = head_rules(source.scheme for source in sources.values())
         self._decoy = decoy
         self._deduplicator = deduplicator
         self._admission = admission
@@ -145,7 +145,7 @@ class Webhooks:
         request = Request(head.method)
         try:
             source = self._route(head, request)
-            heads = read_heads(head.raw_headers)
+            heads = read_heads(head.raw_headers, self._head_rules)
             check_content(heads, size_max=self._body_max_bytes, types=source.content_types)
             body = await self._read(http, heads)
             size = len(body)
@@ -155,11 +155,11 @@ class Webhooks:
                 delivery = self._prove(source, heads, body)
                 http.protocol.trust()
                 request.event_id = delivery.id
-                return await self._take(request, delivery, source.profile, heads)
+                return await self._take(request, delivery, source, heads)
             except (DeliveryRefusedError, NotDurableError):
                 raise
             except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
-                log.error("worker.failed", source=request.source, event_id=request.event_id, where=trail(exc))
+                self._log_bug("delivery_unanswered", request, exc)
                 return self._unavailable(request, "unexpected")
             finally:
                 self._admission.leave(size)
@@ -215,31 +215,32 @@ class Webhooks:
         """Verify on bytes, before anything is parsed."""
         failpoints.hit(failpoints.BEFORE_VERIFY)
         now = self._now()
-        proved = verify(heads, body, keys=source.secrets.keys, tolerance_s=source.tolerance_s, now=now)
+        proved = source.scheme.prove(Raw(heads, body), source.secrets.keys, now)
         failpoints.hit(failpoints.AFTER_VERIFY)
         self._observe.verified(
-            slot=proved.slot, offset_s=None if source.internal else now - proved.timestamp, size=len(body)
+            slot=proved.slot,
+            offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
+            size=len(body),
         )
+        digest = sha256(body).hexdigest()
         return Delivery(
             source=source.name,
             environment=source.environment,
-            id=proved.id,
+            id=proved.id or f"dlv_{digest[:32]}",
             received_at=datetime.fromtimestamp(now, UTC),
             body=body,
-            body_sha256=sha256(body).hexdigest(),
+            body_sha256=digest,
             key_slot=proved.slot,
             traceparent=trace_of(heads),
             headers={},
         )
 
-    async def _take(
-        self, request: Request, delivery: Delivery, profile: Profile, heads: Mapping[bytes, bytes]
-    ) -> Answer:
+    async def _take(self, request: Request, delivery: Delivery, source: Source, heads: Mapping[bytes, bytes]) -> Answer:
         """Make what a verified delivery holds durable: its events, or the delivery itself with a reason."""
         ends_at = self._deduplicator.ends_at()
         taken: Outcome = "conflict"
         try:
-            outcome = self._understand(delivery, profile)
+            outcome = self._understand(delivery, source.profile)
             if isinstance(outcome, Mapped):
                 try:
                     taken = await self._deduplicator.take(delivery, outcome.events, ends_at=ends_at)
@@ -248,13 +249,14 @@ class Webhooks:
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
-            log.error("worker.failed", source=request.source, event_id=delivery.id, where=trail(exc))
+            self._log_bug("delivery_parked", request, exc)
             outcome = ParkReason("unexpected")
         if isinstance(outcome, Mapped):
             if taken != "conflict":
                 return self._accept(request, delivery, outcome, taken)
             outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
-        fresh = await self._deduplicator.park(replace(delivery, headers=safe_headers(heads)), outcome, ends_at=ends_at)
+        headers = safe_headers(heads, source.scheme)
+        fresh = await self._deduplicator.park(replace(delivery, headers=headers), outcome, ends_at=ends_at)
         return self._park(request, outcome, fresh=fresh)
 
     @staticmethod
@@ -305,6 +307,11 @@ class Webhooks:
             duration_ms=self._observe.answered("refused", exc.code, request.elapsed_s, request),
         )
         return _REFUSALS[exc.code]
+
+    @staticmethod
+    def _log_bug(reason: str, request: Request, exc: Exception) -> None:
+        where = trail(exc)
+        log.error("worker.failed", reason=reason, source=request.source, event_id=request.event_id, where=where)
 
     def _unavailable(self, request: Request, code: str) -> Answer:
         log.warning(

@@ -1,6 +1,7 @@
 """Watch a source's secrets directory: one file per slot, re-read on change, the last good set kept meanwhile.
 
-A slot file holds the secret on its first line, then optional lines `not_before = …` and `accept_until = …`.
+A slot file holds the secret on its first line, then optional lines `not_before = …` and `accept_until = …`. Where a
+source combines schemes with a secret each, the others have a line `<scheme> = <secret>`.
 """
 
 from __future__ import annotations
@@ -8,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 
 from bridge.errors import ConfigError
-from bridge.ingress.signatures import KeySlot, decoys, parse_secret
+from bridge.ingress.proof import KeySlot, Scheme
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import pause
 
@@ -60,28 +60,13 @@ class SecretsError(ConfigError):
         self.code = code
 
 
-class Secrets(Protocol):
-    """The key slots of a source, which may change from one delivery to the next."""
-
-    @property
-    def keys(self) -> Sequence[KeySlot]:
-        """Every slot, in or outside its window."""
-
-
-@dataclass(frozen=True, slots=True)
-class FixedSecrets:
-    """Key slots that never change."""
-
-    keys: tuple[KeySlot, ...]
-
-
-def load(path: Path) -> tuple[KeySlot, ...]:
-    """Read all slots of a directory as they stand at one moment.
+def load(path: Path, scheme: Scheme) -> tuple[KeySlot, ...]:
+    """Read all slots of a directory, which hold keys of a scheme, as they stand at one moment.
 
     Raises:
         SecretsError: Nothing there, or a file that is no slot.
     """
-    return _slots(path, _settled(path))
+    return _slots(path, _settled(path), scheme)
 
 
 def slot_word(name: str) -> SlotWord:
@@ -96,6 +81,7 @@ class SecretDirectory:
         self,
         *,
         path: Path,
+        scheme: Scheme,
         source: str,
         observe: Callable[[Outcome], None],
         period_s: float = POLL_PERIOD_S,
@@ -105,6 +91,7 @@ class SecretDirectory:
 
         Args:
             path: Directory with one file per slot.
+            scheme: What the keys are for.
             source: Name of the sender, for the log.
             observe: Told of each change taken over and of each reading that could not be.
             period_s: Time between readings.
@@ -114,12 +101,13 @@ class SecretDirectory:
             SecretsError: There is no last good set to keep yet, so the process cannot start.
         """
         self._path = path
+        self._scheme = scheme
         self._source = source
         self._observe = observe
         self._period_s = period_s
         self._wait = wait or pause
         self._in_force = self._seen = _settled(path)
-        self._keys = _slots(path, self._in_force)
+        self._keys = _slots(path, self._in_force, scheme)
         self._failure = ""
 
     @property
@@ -157,7 +145,7 @@ class SecretDirectory:
             self._fail(exc.code)
 
     def _take_over(self, snapshot: Snapshot) -> None:
-        self._keys = _slots(self._path, snapshot)
+        self._keys = _slots(self._path, snapshot, self._scheme)
         self._in_force = snapshot
         self._failure = ""
         self._observe("reloaded")
@@ -168,23 +156,6 @@ class SecretDirectory:
         if code != self._failure:
             log.warning("worker.secrets_kept", source=self._source, code=code)
         self._failure = code
-
-
-class DecoySecrets:
-    """What an unknown name is verified against: keys like those of a source that exists, which never count."""
-
-    def __init__(self, like: Secrets) -> None:
-        self._like = like
-        self._of: Sequence[KeySlot] | None = None
-        self._keys: tuple[KeySlot, ...] = ()
-
-    @property
-    def keys(self) -> tuple[KeySlot, ...]:
-        """Made when the originals change: making them at each delivery could be timed."""
-        current = self._like.keys
-        if current is not self._of:
-            self._of, self._keys = current, decoys(current)
-        return self._keys
 
 
 def _settled(path: Path) -> Snapshot:
@@ -217,38 +188,47 @@ def _content(where: Path) -> bytes:
         return file.read(FILE_MAX_BYTES + 1)
 
 
-def _slots(path: Path, snapshot: Snapshot) -> tuple[KeySlot, ...]:
-    slots = [_slot(path / name, content) for name, content in snapshot]
+def _slots(path: Path, snapshot: Snapshot, scheme: Scheme) -> tuple[KeySlot, ...]:
+    slots = [_slot(path / name, content, scheme) for name, content in snapshot]
     return tuple(sorted(slots, key=lambda slot: (_RANK.get(slot.name, 2), slot.name)))
 
 
-def _slot(where: Path, content: bytes) -> KeySlot:
+def _slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
     if not _is_name(where.name):
         message = f"{where.parent}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)"
         raise SecretsError("secret_name", message)
     if len(content) > FILE_MAX_BYTES:
         raise SecretsError("secret_too_long", f"{where}: more than {FILE_MAX_BYTES} bytes is no slot file")
-    # What is not ASCII is replaced by a character that no rule admits.
-    first, *others = (line.strip() for line in content.decode("ascii", "replace").split("\n"))
     try:
-        hmac_key, public_key = parse_secret(first)
+        first, *others = (line.strip().decode() for line in content.split(b"\n"))
+    except UnicodeDecodeError:
+        raise SecretsError("secret_malformed", f"{where}: is not UTF-8") from None
+    if not first:
+        raise SecretsError("secret_malformed", f"{where}: has no secret on its first line")
+    named = _named_lines(others, names=(*scheme.further, *_WINDOW), where=where)
+    missing = next((name for name in scheme.further if name not in named), None)
+    if missing:
+        raise SecretsError("secret_malformed", f"{where}: has no line `{missing} = …` with that scheme's secret")
+    try:
+        key = scheme.parse_keys([first, *(named[name] for name in scheme.further)])
     except ConfigError as exc:
         raise SecretsError("secret_malformed", f"{where}: {exc}") from None
-    slot = KeySlot(where.name, hmac_key=hmac_key, public_key=public_key, **_window(others, where=where))
+    window = {name: _unix_seconds(named[name], where=where) for name in _WINDOW if name in named}
+    slot = KeySlot(where.name, key, **window)
     if slot.not_before > slot.accept_until:
         raise SecretsError("secret_window", f"{where}: not_before is later than accept_until")
     return slot
 
 
-def _window(lines: list[str], *, where: Path) -> dict[str, float]:
-    window: dict[str, float] = {}
+def _named_lines(lines: list[str], *, names: Sequence[str], where: Path) -> dict[str, str]:
+    named: dict[str, str] = {}
     for line in filter(None, lines):
         word, equals, text = (part.strip() for part in line.partition("="))
-        if not equals or word not in _WINDOW or word in window:
-            message = f"{where}: after the secret come only `not_before = …` and `accept_until = …`, once each"
-            raise SecretsError("secret_line", message)
-        window[word] = _unix_seconds(text, where=where)
-    return window
+        if not equals or word not in names or word in named:
+            known = " and ".join(f"`{name} = …`" for name in names)
+            raise SecretsError("secret_line", f"{where}: after the secret come only {known}, once each")
+        named[word] = text
+    return named
 
 
 def _unix_seconds(text: str, *, where: Path) -> float:

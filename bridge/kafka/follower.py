@@ -270,7 +270,7 @@ class Follower:
         except BridgeError as exc:
             return exc.code
         except Exception as exc:  # noqa: BLE001 - whatever a client raises, deliveries do not depend on this
-            log.error("worker.failed", topic=topic.name, where=trail(exc))
+            log.error("worker.failed", reason="follower", topic=topic.name, where=trail(exc))
             return "unexpected"
 
     async def _read(self, topic: _Topic) -> str:

@@ -8,10 +8,10 @@ Each partition has a writer, whose task moves one batch at a time. A writer is i
 - `finishing`: a drain has no more than `BATCH_MAX` records left. New records wait in memory until the spool is empty,
   and the writer is direct again; under a steady load a drain would not end otherwise.
 
-A direct writer begins to spool when Kafka is away as a record comes, when a delivery has waited `Limits.spool_after_s`,
-when a write fails, and when the spool turns out to hold records that the writer did not know of. What is in memory is
-then appended to the spool, first the batch in flight, since its outcome is unknown. If Kafka acknowledges that batch
-after all, its records are taken out of the head of the spool again (`_reconcile`).
+A direct writer begins to spool when Kafka is away as a record comes, when a delivery has waited
+`WriterLimits.spool_after_s`, when a write fails, and when the spool turns out to hold records that the writer did not
+know of. What is in memory is then appended to the spool, first the batch in flight, since its outcome is unknown. If
+Kafka acknowledges that batch after all, its records are taken out of the head of the spool again (`_reconcile`).
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
 is acknowledged when all of its records are durable, or fails at its deadline.
@@ -20,7 +20,6 @@ is acknowledged when all of its records are durable, or fails at its deadline.
 from __future__ import annotations
 
 import asyncio
-import random
 import struct
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -35,8 +34,10 @@ from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable, Identity, Settled
 from bridge.kafka.record import Record, identity_of
 from bridge.runtime import failpoints
+from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import trail
+from bridge.spool.disk import FULL
 from bridge.spool.segment import Entry, UnreadableEntryError
 
 log = structlog.get_logger()
@@ -179,7 +180,7 @@ class NoSpool:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WriterLimits:
     """How long and how much.
 
     Attributes:
@@ -298,7 +299,7 @@ class PartitionWriters:
         spool: Spool,
         known_ids: KnownIds,
         late_acks: Counter,
-        limits: Limits,
+        limits: WriterLimits,
         follower: Follower | None = None,
     ) -> None:
         """Write by `producer`, and keep in `spool` what cannot be written in time.
@@ -520,7 +521,7 @@ class PartitionWriter:
         elif fault is None:
             self._resume()
         else:
-            log.error("worker.failed", topic=self._topic, partition=self._partition, where=trail(fault))
+            self._log_bug("partition_writer", fault)
             self._fail_in_flight()
             self.blocked = "" if self.mode == "direct" else "unexpected"
             asyncio.get_running_loop().call_later(FAULT_PAUSE_S, self._resume)
@@ -641,7 +642,7 @@ class PartitionWriter:
             ]
             return asyncio.ensure_future(self._spool.append(entries))
         except Exception as exc:  # noqa: BLE001 - a bug must not leave a sender waiting
-            log.error("worker.failed", topic=self._topic, partition=self._partition, where=trail(exc))
+            self._log_bug("spool_append", exc)
             failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             failed.set_exception(exc)
             return failed
@@ -753,9 +754,8 @@ class PartitionWriter:
         if code and code != self.blocked:
             log.error("worker.drain_blocked", topic=self._topic, partition=self._partition, code=code)
         self.blocked = code
-        most = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(self._failures, 16))
         self._failures += 1
-        await pause(self._shared.stopping, random.uniform(most / 2, most))  # noqa: S311 - spreads load, guards nothing
+        await pause(self._shared.stopping, backoff_s(self._failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S))
 
     def _commit(self, pending: Pending) -> None:
         """Note that all in-sync replicas have a record, perhaps after its delivery was answered otherwise."""
@@ -788,7 +788,10 @@ class PartitionWriter:
         try:
             self._known_ids.settled(pending.accepted.identity, state)
         except Exception as exc:  # noqa: BLE001 - a bug there must not leave the other records of a batch unsettled
-            log.error("worker.failed", where=trail(exc))
+            self._log_bug("known_ids", exc)
+
+    def _log_bug(self, reason: str, exc: BaseException) -> None:
+        log.error("worker.failed", reason=reason, topic=self._topic, partition=self._partition, where=trail(exc))
 
     def _forget(self, pending: Pending) -> None:
         self._shared.records -= 1
@@ -796,7 +799,7 @@ class PartitionWriter:
 
 
 def _spool_fault(code: str) -> str:
-    return "spool_full" if code == "full" else "spool_unavailable"
+    return "spool_full" if code == FULL else "spool_unavailable"
 
 
 # The payload of a spool entry is a record without its place, which the entry has. Big-endian:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from prometheus_client import Counter, Gauge, Histogram
 
-from bridge.errors import ConfigError, NotDurableError, RecordRefusedError
+from bridge.errors import BridgeError, ConfigError, NotDurableError, RecordRefusedError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.record import Record
+from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, is_cancelled
 from bridge.runtime.logging import trail
 
@@ -64,6 +64,17 @@ _TOPIC_FAULTS = {
 
 
 State = Literal["connecting", "ready", "stalled", "failed", "closed"]
+
+
+class NotConnectedError(BridgeError):
+    """No producer can be had now. Its code is for the log and the readiness; senders get that of their own delivery."""
+
+    retriable = True
+
+    def __init__(self, code: str) -> None:
+        """Keep the constant `code`: `unreachable`, `handshake_failed` or `not_authorized`."""
+        super().__init__(code)
+        self.code = code
 
 
 class ProducerMetrics(Protocol):
@@ -217,14 +228,15 @@ class KafkaProducer:
                     raise
                 # aiokafka raises more than it says: a `TypeError` for bytes that are no answer, a `CancelledError` for
                 # a connection that was closed under it.
-                log.error("worker.failed", where=trail(exc))
+                log.error("worker.failed", reason="producer", where=trail(exc))
                 self._enter("failed", "unexpected")
 
     async def _connect_and_watch(self) -> None:
         """End the last generation, connect the next, and watch it until it must be replaced."""
         await self._retire(settle_s=SETTLE_S)
         if self._attempts:
-            await asyncio.sleep(self._backoff_s(self._attempts - 1))
+            patience = self._patience
+            await asyncio.sleep(backoff_s(self._attempts, first_s=patience.retry_first_s, max_s=patience.retry_max_s))
         self._attempts += 1
         if await self._connect():
             self._attempts = 0
@@ -235,7 +247,7 @@ class KafkaProducer:
     async def _connect(self) -> bool:
         try:
             await self._open()
-        except (ConfigError, NotDurableError) as exc:
+        except (ConfigError, NotConnectedError) as exc:
             if exc.code != self.code:
                 log.warning("worker.producer_unavailable", code=exc.code)
             self._enter("connecting" if exc.code == "unreachable" else "failed", exc.code)
@@ -249,7 +261,7 @@ class KafkaProducer:
         options = await asyncio.to_thread(self._connection.options)
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
-            raise NotDurableError("unreachable")
+            raise NotConnectedError("unreachable")
         self._retired = Generation(options, now=self._now)
         await self._retired.start()
         self._generation, self._retired = self._retired, None
@@ -308,11 +320,6 @@ class KafkaProducer:
         for each in get_args(State):
             self._metrics.producer_state.labels(each).set(each == state)
 
-    def _backoff_s(self, attempt: int) -> float:
-        """Double up to the most, and spread: many bridges must not come back in step."""
-        most = min(self._patience.retry_max_s, self._patience.retry_first_s * 2 ** min(attempt, 16))
-        return random.uniform(most / 2, most)  # noqa: S311 - spreads load, guards nothing
-
 
 class Generation:
     """One aiokafka producer from its start to its end.
@@ -347,7 +354,7 @@ class Generation:
         """Connect and get a producer id.
 
         Raises:
-            NotDurableError: Not now; the code says why.
+            NotConnectedError: Not now; the code says why.
         """
         try:
             async with asyncio.timeout(START_S):
@@ -355,9 +362,9 @@ class Generation:
                 # The bootstrap answer names no topics; a client with an empty list of topics asks for all it may see.
                 await self._client.client.force_metadata_update()
         except kafka_errors.ClusterAuthorizationFailedError as exc:
-            raise NotDurableError("not_authorized") from exc
+            raise NotConnectedError("not_authorized") from exc
         except CLIENT_FAILURES as exc:
-            raise NotDurableError("handshake_failed") from exc
+            raise NotConnectedError("handshake_failed") from exc
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
         """Write the first `records`, as many as a batch holds; return how many all in-sync replicas have.

@@ -34,6 +34,7 @@ from yarl import URL
 from bridge.errors import BridgeError, ConfigError
 from bridge.registry.documents import DamagedFileError, read_document, write_document
 from bridge.registry.schemas import Schema, meaning
+from bridge.runtime.backoff import Spread, backoff_s
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 # For one try. A registry answers from memory in milliseconds; longer means it is in trouble.
@@ -144,7 +145,7 @@ class RegistryClient:
         cache_dir: Path | None = None,
         timeout_s: float = TIMEOUT_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
+        spread: Spread = random.uniform,
     ) -> None:
         """Take a session that the caller closes.
 
@@ -155,7 +156,7 @@ class RegistryClient:
             cache_dir: Keeps fetched schemas over a restart; None fetches anew after every start.
             timeout_s: For one try, from connecting to the last byte.
             sleep: Pauses between tries.
-            jitter: Uniform in [0, 1); many clients must not come back at one moment.
+            spread: Draws delays.
         """
         self.url = plain_url(url)
         self._session = session
@@ -167,7 +168,7 @@ class RegistryClient:
         self._cache = cache_dir and cache_dir / hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._sleep = sleep
-        self._jitter = jitter
+        self._spread = spread
         self._known: dict[int | UUID, Fetched] = {}
         self._fetches: dict[int | UUID, asyncio.Task[Fetched]] = {}
 
@@ -278,7 +279,7 @@ class RegistryClient:
         """Try until the registry answers with a status below 500 that is not 429."""
         for attempt in range(TRIES):
             if attempt:
-                await self._sleep(min(DELAY_FIRST_S * 2 ** (attempt - 1), DELAY_MAX_S) * (0.5 + self._jitter() / 2))
+                await self._sleep(backoff_s(attempt, first_s=DELAY_FIRST_S, max_s=DELAY_MAX_S, spread=self._spread))
             reply = await self._try(method, path, body)
             if reply is not None:
                 return reply

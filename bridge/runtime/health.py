@@ -16,6 +16,8 @@ from bridge.runtime.http import Answer, HardenedServer
 READ_TIMEOUT_S = 10.0
 KEEPALIVE_S = 75.0
 DRAIN_S = 1.0
+# For all of a stop: the drain, a second to close what is left, and a margin.
+MANAGEMENT_CLOSE_S = 3.0
 
 Check = Callable[[], str]
 """Returns `ok`, `degraded` (less than all works, but no restart and no other replica would help), or another constant

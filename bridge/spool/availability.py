@@ -7,13 +7,13 @@ from typing import Protocol
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from bridge.spool.disk import FULL
 from bridge.spool.index import Index
 from bridge.spool.segment import segment_bytes
 
 log = structlog.get_logger()
 
 NOT_OPEN = "not_open"
-FULL = "full"
 STALLED = "stalled"
 
 
@@ -86,7 +86,7 @@ class Availability:
         return self._index.size + size <= self._capacity_bytes
 
     def fullness(self) -> str:
-        """Return `full` while there is no room for another segment, else nothing."""
+        """Return `FULL` while there is no room for another segment, else nothing."""
         return "" if self.has_room(segment_bytes(self._capacity_bytes)) else FULL
 
     def _report(self) -> None:

@@ -18,9 +18,11 @@ _FLOCK = struct.Struct("@hhqqi0q")
 BLOCK_BYTES = 4096
 READ_BYTES = 1_048_576
 
+# The code of a disk, or a quota, without room, and of the spool's own capacity.
+FULL = "full"
 _CODES = {
-    errno.ENOSPC: "full",
-    errno.EDQUOT: "full",
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
     errno.EROFS: "read_only",
     errno.EACCES: "wrong_owner",
     errno.EPERM: "wrong_owner",

@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import structlog
 
+from bridge.runtime.backoff import backoff_s
 from bridge.runtime.io_thread import IOThread
 from bridge.spool.availability import SpoolMetrics
 from bridge.spool.damage import Damage, Range
@@ -128,7 +129,7 @@ class Recovery:
     async def _read(self, segment: Segment, *, newest: bool) -> Content | None:
         """Read a segment; None when nothing of it can be read. All segments together are waited for `order_s`."""
         loop = asyncio.get_running_loop()
-        pause_s = RETRY_FIRST_S
+        failures = 0
         while True:
             work = partial(examine, self._disk, segment.path, number=segment.number, newest=newest)
             content = await self._thread.run(partial(_or_none, work))
@@ -140,10 +141,11 @@ class Recovery:
                 return content
             if self._failing_since is None:
                 self._failing_since = loop.time()
-            if loop.time() + pause_s > self._failing_since + self._order_s:
+            failures += 1
+            delay_s = backoff_s(failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S)
+            if loop.time() + delay_s > self._failing_since + self._order_s:
                 return content
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RETRY_MAX_S)
+            await asyncio.sleep(delay_s)
 
     async def _enter(self, segment: Segment, content: Content, drain: Drain, *, newest: bool) -> None:
         self._index.resize(segment, content.whole)

@@ -34,9 +34,9 @@ from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import repeat
-from bridge.spool.availability import FULL, Availability, SpoolMetrics
+from bridge.spool.availability import Availability, SpoolMetrics
 from bridge.spool.damage import Damage
-from bridge.spool.disk import Disk, code_of
+from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Segment
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.reader import ORDER_S, Reader
@@ -59,7 +59,8 @@ log = structlog.get_logger()
 
 # Space that came back is noticed, and a lock or a key, within two of these.
 RETRY_S = 2.0
-CLOSE_S = 5.0
+# At the end, for what is on its way to the disk.
+FINISH_S = 5.0
 # Positions are written after this time at most; what is lost of them in a crash is delivered twice.
 POSITIONS_S = 0.05
 # The segment that is written to is not removed for less than this each time it happens to be empty.
@@ -204,7 +205,7 @@ class Spool:
         disk: Disk | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         stalled_s: float = STALLED_S,
-        close_s: float = CLOSE_S,
+        finish_s: float = FINISH_S,
         order_s: float = ORDER_S,
     ) -> None:
         """Touch nothing yet.
@@ -217,11 +218,11 @@ class Spool:
             disk: The file system.
             now_ns: Unix time; segments are named after it.
             stalled_s: No more is taken while the disk needs longer than this for one group.
-            close_s: What is on its way to the disk gets at the end.
+            finish_s: What is on its way to the disk gets at the end.
             order_s: How long order is kept behind what the disk does not give back.
         """
         disk = disk or Disk()
-        self._close_s = close_s
+        self._finish_s = finish_s
         # What is to be delivered does not wait for a disk that is slow to write, nor the other way round.
         self._writing, self._reading = writing, reading = IOThread("spool-writer"), IOThread("spool-reader")
         self._keys = keys = KeyRing(key_dir)
@@ -387,11 +388,11 @@ class Spool:
             return
         self._is_closed = True
         self._availability.close()
-        await self._commits.finish(self._close_s)
+        await self._commits.finish(self._finish_s)
         self._write_positions()
         self._remove_empty()
         self._is_open = False
-        await asyncio.wait({self._writing.run(self._directory.close)}, timeout=self._close_s)
+        await asyncio.wait({self._writing.run(self._directory.close)}, timeout=self._finish_s)
         for thread in (self._writing, self._reading):
             thread.end()
 

@@ -29,7 +29,7 @@ from bridge.runtime import failpoints
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import trail
 from bridge.spool.availability import STALLED, Availability, SpoolMetrics
-from bridge.spool.disk import Disk, code_of
+from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.segment import NONCE_BYTES, Entry, Key, Partition, end_mark, seal, segment_name
@@ -174,14 +174,14 @@ class SegmentWriter:
             return self._write(entries)
         except OSError as exc:
             code = code_of(exc)
-        if code == "full" and not self._reserve.release():
+        if code == FULL and not self._reserve.release():
             raise NotDurableError(code)
         # Once more: in the space of the reserve, or in another file, since this one is not trusted any further.
         try:
             written = self._write(entries)
         except OSError as exc:
             raise NotDurableError(code_of(exc)) from None
-        return written._replace(code="full") if code == "full" else written
+        return written._replace(code=FULL) if code == FULL else written
 
     def write_apart(self, entry: Entry) -> Written:
         """Make an entry durable in a segment of its own, which gets no more.
@@ -242,7 +242,7 @@ class SegmentWriter:
         try:
             self._disk.write(segment.handle, b"".join(records))
         except OSError as exc:
-            self._cut(segment, trusted=code_of(exc) == "full")
+            self._cut(segment, trusted=code_of(exc) == FULL)
             raise
         try:
             failpoints.hit(failpoints.BEFORE_FSYNC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from bridge.runtime.process import run_service
-from consumers.app import CLOSE_S, drain_s, open_consumer
+from consumers.app import LEAVE_S, drain_s, open_consumer
 from consumers.commands.installed import choose
 from consumers.settings import MARGIN_S, refuse_risks
 
@@ -28,7 +28,7 @@ def run(name: str) -> int:
         open_consumer(settings, chosen.consumer, chosen.registry),
         log_level=settings.log.level,
         log_format=settings.log.format,
-        drain_timeout_s=drain_s(settings) + CLOSE_S,
+        drain_timeout_s=drain_s(settings) + LEAVE_S,
         overdue_s=settings.shutdown.grace_s - MARGIN_S,
         gc_threshold=GC_THRESHOLD,
     )

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 
 import structlog
 
-from consumers.runtime.failure import DELAY_MAX_S, Spread, classify, delay_s
+from bridge.runtime.backoff import Spread
+from consumers.runtime.failure import DELAY_MAX_S, classify, delay_s
 from consumers.runtime.metrics import ConsumerMetrics
 
 log = structlog.get_logger()

@@ -6,13 +6,13 @@ What becomes of a record is decided by the class in `settling.py`, `Settling.on_
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import aiohttp
 
 from bridge.errors import BridgeError, DecodeError, PermanentError, TransientError
+from bridge.runtime.backoff import Spread, backoff_s
 
 FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 
@@ -46,9 +46,6 @@ _SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ClientError, "unreachable"),
     (OSError, "os_error"),
 )
-
-Spread = Callable[[float, float], float]
-"""A number between two, such as `random.uniform`."""
 
 
 class Failure(NamedTuple):
@@ -104,6 +101,5 @@ def classify(exc: BaseException) -> Failure:
 
 
 def delay_s(attempt: int, *, spread: Spread, first_s: float = DELAY_FIRST_S, max_s: float = DELAY_MAX_S) -> float:
-    """Draw the delay after an attempt: anywhere up to a ceiling that doubles, so that retries never come in step."""
-    ceiling = min(max_s, first_s * 2.0 ** min(attempt, 16))
-    return spread(first_s, max(first_s, ceiling))
+    """Draw the delay after an attempt, anywhere from `first_s` up to a ceiling that doubles."""
+    return backoff_s(attempt, first_s=2 * first_s, max_s=max_s, least_s=first_s, spread=spread)

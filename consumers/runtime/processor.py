@@ -25,12 +25,12 @@ import structlog
 
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.runtime.backoff import Spread
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.batches import BatchDriver
 from consumers.runtime.circuit import Circuit
-from consumers.runtime.failure import Spread
 from consumers.runtime.key_queues import MARK_S, KeyQueues
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics, Tally

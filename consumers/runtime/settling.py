@@ -19,6 +19,7 @@ import structlog
 
 from bridge.errors import ConfigError, TransientError
 from bridge.kafka.transport import ConsumedRecord
+from bridge.runtime.backoff import Spread
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, WHILE_PARKING, hit
 from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Placed
 from consumers.postgres.errors import NoConnectionError
@@ -32,7 +33,6 @@ from consumers.runtime.failure import (
     Failure,
     Park,
     Retry,
-    Spread,
     Verdict,
     classify,
     delay_s,

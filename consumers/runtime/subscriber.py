@@ -30,7 +30,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
@@ -43,6 +42,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.errors import ConfigError, TransientError
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
+from bridge.runtime.backoff import backoff_s
 from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
 from bridge.runtime.lifecycle import first_of, pause
 from consumers.postgres.text import stored_text
@@ -68,7 +68,7 @@ COMMIT_PERIOD_S = 1.0
 # For one commit, including the wait for another that is out.
 COMMIT_S = 5.0
 # For a drain to notice its own time-out.
-CLOSE_S = 1.0
+DRAIN_MARGIN_S = 1.0
 
 WATCH_PERIOD_S = 1.0
 # The event loop is late if the watch has not run for this long.
@@ -156,7 +156,7 @@ class Processor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WatchLimits:
     """Bounds of the watch.
 
     Attributes:
@@ -178,7 +178,7 @@ class Limits:
     stuck_s: float = 900.0
 
 
-LIMITS = Limits()
+LIMITS = WatchLimits()
 
 
 class SubscriberMetrics(Protocol):
@@ -347,7 +347,7 @@ class Member:
         consumer: str,
         policy: StartPolicy,
         drain_s: float,
-        limits: Limits,
+        limits: WatchLimits,
         sleep: Sleep,
     ) -> None:
         self.started = False
@@ -471,7 +471,7 @@ class Member:
         outcome = "ok"
         try:
             with contextlib.suppress(TimeoutError):  # what is still in flight fails at its fence
-                async with asyncio.timeout(self._drain_s + CLOSE_S):
+                async with asyncio.timeout(self._drain_s + DRAIN_MARGIN_S):
                     await self._processor.drain([each.place for each in ours], timeout_s=self._drain_s)
             outcome = await self._commit(ours)
         finally:
@@ -630,13 +630,13 @@ class Member:
         return bounds[place], committed[place]
 
     async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        delay_s = CLAIM_RETRY_FIRST_S
+        failures = 0
         while True:
             try:
                 return await ask()
             except (TransientError, TransportError):
-                await self._sleep(random.uniform(delay_s / 2, delay_s))  # noqa: S311 - spreads load, guards nothing
-            delay_s = min(delay_s * 2, CLAIM_RETRY_MAX_S)
+                failures += 1
+                await self._sleep(backoff_s(failures, first_s=CLAIM_RETRY_FIRST_S, max_s=CLAIM_RETRY_MAX_S))
 
     async def _commit_periodically(self) -> None:
         while not self._finishing.is_set():
@@ -756,7 +756,7 @@ class Subscriber:
         consumer: str,
         policy: StartPolicy,
         drain_s: float = 30.0,
-        limits: Limits = LIMITS,
+        limits: WatchLimits = LIMITS,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         """Join `group` by new transports.
@@ -812,7 +812,7 @@ class Subscriber:
         Raises:
             ConfigError: Nothing says where the group begins.
         """
-        delay_s = CLIENT_RETRY_FIRST_S
+        failures = 1  # one that fails soon after the start waits as after a failure
         while not stop.is_set():
             begun_at = time.monotonic()
             failure = await self._run_member(stop)
@@ -820,9 +820,8 @@ class Subscriber:
                 return
             log.warning("worker.client_failed", group=self._group, code=failure.code)
             self._metrics.client_rebuilds.labels(self._metrics.service).inc()
-            steady = time.monotonic() - begun_at > STEADY_S
-            delay_s = CLIENT_RETRY_FIRST_S if steady else min(delay_s * 2, CLIENT_RETRY_MAX_S)
-            await pause(stop, random.uniform(delay_s / 2, delay_s))  # noqa: S311 - spreads load
+            failures = 1 if time.monotonic() - begun_at > STEADY_S else failures + 1
+            await pause(stop, backoff_s(failures, first_s=CLIENT_RETRY_FIRST_S, max_s=CLIENT_RETRY_MAX_S))
 
     def _stopped(self, code: str) -> int:
         return 0 if self._member is None else self._member.stopped(code)

@@ -8,6 +8,7 @@ only called when it cannot wait, and private parts of aiokafka are used; its ver
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatch
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import consumed, end_consumer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, Transport, TransportError
+from bridge.runtime.backoff import Spread, backoff_s
 
 FETCH_MAX_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_MAX_BYTES = 1024 * 1024
@@ -84,11 +86,19 @@ class MissingTopics:
     of yet, though others have.
     """
 
-    def __init__(self, client: Any, topics: Sequence[str], *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: Any,
+        topics: Sequence[str],
+        *,
+        now: Callable[[], float] = time.monotonic,
+        spread: Spread = random.uniform,
+    ) -> None:
         self._client = client
         self._topics = topics
         self._now = now
-        self._wait_s = MISSING_TOPIC_FIRST_S
+        self._spread = spread
+        self._looks = 0  # in a row that found a topic missing
         self._look_at = now()
 
     def look(self) -> None:
@@ -98,11 +108,14 @@ class MissingTopics:
             return
         known = all(self._client.cluster.partitions_for_topic(topic) for topic in self._topics)
         if known:
-            self._wait_s = MISSING_TOPIC_FIRST_S
-        self._look_at = now + self._wait_s
-        if not known:
+            self._looks = 0
+            self._look_at = now + MISSING_TOPIC_FIRST_S
+        else:
+            self._looks += 1
+            self._look_at = now + backoff_s(
+                self._looks, first_s=MISSING_TOPIC_FIRST_S, max_s=MISSING_TOPIC_MAX_S, spread=self._spread
+            )
             self._client.force_metadata_update()
-            self._wait_s = min(2 * self._wait_s, MISSING_TOPIC_MAX_S)
 
 
 class _GroupTransport:

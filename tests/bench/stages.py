@@ -28,10 +28,10 @@ from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import Observations, Request
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot, Raw
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.secrets import FixedSecrets
-from bridge.ingress.signatures import KeySlot, verify
-from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
@@ -40,6 +40,7 @@ from bridge.runtime.http import Answer
 from bridge.runtime.logging import configure_logging
 from bridge.runtime.metrics import IngressMetrics
 from tests.bench.traffic import HMAC_KEY, requests
+from tests.builders import HEAD_RULES
 
 # Divisible by the number of types, so that each has its share.
 DELIVERIES = 150
@@ -114,7 +115,7 @@ class Bench:
     def __init__(self) -> None:
         """Build as `app` does."""
         self.http = [Http(raw) for raw in requests(0, DELIVERIES)]
-        self.keys = (KeySlot("current", hmac_key=HMAC_KEY),)
+        self.keys = (KeySlot("current", HmacKey(HMAC_KEY)),)
         self.now = time.time()
         self.metrics = IngressMetrics(CollectorRegistry())
         self.observe = Observations(self.metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0)
@@ -127,7 +128,7 @@ class Bench:
                 spool=NoSpool(),
                 known_ids=known_ids,
                 late_acks=self.metrics.late_acks,
-                limits=Limits(),
+                limits=WriterLimits(),
             ),
             encode=self.codec.encode,
             schemas=RECORDS,
@@ -137,7 +138,7 @@ class Bench:
             ordinals=itertools.count(1),
             message_max_bytes=MESSAGE_MAX_BYTES,
         )
-        source = Source("drx", "sandbox", drx_standard, secrets=FixedSecrets(self.keys), tolerance_s=300)
+        source = Source("drx", "sandbox", drx_standard, StandardWebhooks(), FixedSecrets(self.keys))
         self.webhooks = Webhooks(
             sources={"drx": source},
             decoy=source,
@@ -147,7 +148,7 @@ class Bench:
             body_max_bytes=2**18,
         )
         self.source = source
-        self.heads = [read_heads(each._message.raw_headers) for each in self.http]
+        self.heads = [read_heads(each._message.raw_headers, HEAD_RULES) for each in self.http]
         self.deliveries: list[Delivery] = [
             self.webhooks._prove(source, heads, each.body) for heads, each in zip(self.heads, self.http, strict=True)
         ]
@@ -163,11 +164,12 @@ class Bench:
     def stages(self) -> dict[str, Callable[[int], object]]:
         """Name to what is done for delivery number so and so."""
         http, heads, deliveries, mapped = self.http, self.heads, self.deliveries, self.mapped
+        source = self.source
         request = Request("POST")
         request.routed, request.source, request.event_id = True, "drx", "evt_1"
         return {
-            "head": lambda n: check_content(read_heads(http[n]._message.raw_headers), size_max=2**18),
-            "verify": lambda n: verify(heads[n], http[n].body, keys=self.keys, tolerance_s=300, now=self.now),
+            "head": lambda n: check_content(read_heads(http[n]._message.raw_headers, HEAD_RULES), size_max=2**18),
+            "verify": lambda n: source.scheme.prove(Raw(heads[n], http[n].body), self.keys, self.now),
             "sha256": lambda n: sha256(http[n].body).hexdigest(),
             "trace": lambda n: trace_of(heads[n]),
             "prove (verify, sha256, trace, delivery)": lambda n: self.webhooks._prove(

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
-from bridge.kafka.partition_writer import Limits, PartitionWriters, from_entry
+from bridge.kafka.partition_writer import PartitionWriters, WriterLimits, from_entry
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
@@ -107,7 +107,7 @@ class Life:
             spool=spool,
             known_ids=self.known_ids,
             late_acks=Counter("late", "late", registry=CollectorRegistry()),
-            limits=Limits(deadline_s=DEADLINE_S, spool_after_s=SPOOL_AFTER_S),
+            limits=WriterLimits(deadline_s=DEADLINE_S, spool_after_s=SPOOL_AFTER_S),
         )
         publisher = Publisher(
             writers=self.writers,

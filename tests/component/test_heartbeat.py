@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from bridge.event import Delivery
 from bridge.ingress.heartbeat import SOURCE, Heartbeat, reachable
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.signatures import verify
+from bridge.ingress.proof import Raw
 from bridge.runtime.http import Answer, HardenedServer
 
 HANG_S = 60.0
@@ -84,12 +84,12 @@ async def test_it_is_signed_and_holds_an_event() -> None:
 
     heads, body = sender.received[0]
     source = sender.heart.source
-    proved = verify(heads, body, keys=source.secrets.keys, tolerance_s=source.tolerance_s, now=NOW)
+    proved = source.scheme.prove(Raw(heads, body), source.secrets.keys, NOW)
     at = datetime.fromtimestamp(NOW, UTC)
     delivery = Delivery(
         source=SOURCE,
         environment=source.environment,
-        id=proved.id,
+        id=proved.id or "",
         received_at=at,
         body=body,
         body_sha256=sha256(body).hexdigest(),
@@ -139,7 +139,7 @@ async def test_a_closed_port_is_told_of_by_its_kind_only() -> None:
 
 
 async def test_two_processes_have_two_keys() -> None:
-    first, second = (Sender([200]).heart.source.secrets.keys[0].hmac_key for _ in range(2))
+    first, second = (Sender([200]).heart.source.secrets.keys[0].key for _ in range(2))
 
     assert first != second
 

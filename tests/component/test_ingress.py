@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from structlog.testing import capture_logs
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import NotDurableError
@@ -20,8 +21,10 @@ from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import REFUSAL_STATUS, Admission, Source, Webhooks
-from bridge.ingress.secrets import DecoySecrets, FixedSecrets
+from bridge.ingress.schemes.decoy import Configured, Decoy
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
@@ -145,8 +148,9 @@ async def running(
     publisher = ScriptedPublisher()
     publisher.gate.set()
     keys = (a_slot(),)
-    source = Source("drx", "sandbox", profile or load_profile("drx_standard"), FixedSecrets(keys), 300)
-    decoy = Source("unknown", "sandbox", source.profile, DecoySecrets(source.secrets), 300)
+    source = Source("drx", "sandbox", profile or load_profile("drx_standard"), StandardWebhooks(), FixedSecrets(keys))
+    unknown = Decoy([Configured(source.scheme, source.secrets)])
+    decoy = Source("unknown", "sandbox", source.profile, unknown, FixedSecrets(()))
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
     webhooks = Webhooks(
         sources={"drx": source},
@@ -241,10 +245,12 @@ async def test_parks_the_exact_bytes_of_what_is_no_event(ingress: Ingress) -> No
 
 async def test_parks_what_a_bug_of_ours_cannot_map() -> None:
     async with running(profile=Exploding()) as ingress:
-        status, answer = await ingress.post()
+        with capture_logs() as lines:
+            status, answer = await ingress.post()
 
         assert (status, answer["reason"]) == (202, "unexpected")
         assert len(ingress.publisher.published) == 1
+        assert [line["reason"] for line in lines if line["event"] == "worker.failed"] == ["delivery_parked"]
 
 
 async def test_a_bug_after_an_event_is_durable_parks_nothing_and_is_counted(
@@ -253,10 +259,12 @@ async def test_a_bug_after_an_event_is_durable_parks_nothing_and_is_counted(
     """It would stand twice: as an event, and as something that is none."""
     with monkeypatch.context() as broken:
         broken.setattr(Observations, "taken", Exploding().map)
-        answer = await ingress.post()
+        with capture_logs() as lines:
+            answer = await ingress.post()
     again = await ingress.post()
 
     assert (answer[0], answer[1]["code"]) == (503, "unexpected")
+    assert [line["reason"] for line in lines if line["event"] == "worker.failed"] == ["delivery_unanswered"]
     assert (again[0], again[1]["outcome"]) == (200, "duplicate")
     assert len(ingress.publisher.published) == 1
     labels = {"route": ROUTE, "method": "POST", "outcome": "unavailable", "code": "unexpected"}

@@ -15,8 +15,8 @@ from bridge.kafka.partition_writer import (
     BATCH_MAX,
     SWEEP_S,
     Accepted,
-    Limits,
     PartitionWriters,
+    WriterLimits,
     from_entry,
     pack,
 )
@@ -62,7 +62,7 @@ class Subject:
             spool=self.spool,
             known_ids=self.known_ids,
             late_acks=self.late,
-            limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s),
+            limits=WriterLimits(deadline_s=deadline_s, spool_after_s=spool_after_s),
             follower=self,
         )
 
@@ -586,7 +586,7 @@ async def test_what_an_earlier_process_left_on_disk_is_drained_before_anything_n
         spool=subject.spool,
         known_ids=later.known_ids,
         late_acks=later.late,
-        limits=Limits(),
+        limits=WriterLimits(),
         follower=later,
     )
     for entry in subject.spool.entries:

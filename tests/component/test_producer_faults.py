@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from bridge.errors import NotDurableError
 from bridge.kafka import producer as producer_module
 from bridge.kafka.connection import Connection
-from bridge.kafka.producer import KafkaProducer, Patience
+from bridge.kafka.producer import KafkaProducer, NotConnectedError, Patience
 from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
 from tests.faulty_awaits import FaultyTasks, awaits_of
@@ -140,7 +140,7 @@ async def live_through(producer: KafkaProducer, cluster: FakeCluster) -> None:
     stop = asyncio.Event()
     task = asyncio.create_task(producer.run(stop))
     await until_it_writes(producer)
-    cluster.faults.setdefault("start", []).insert(0, NotDurableError("handshake_failed"))
+    cluster.faults.setdefault("start", []).insert(0, NotConnectedError("handshake_failed"))
     cluster.generations[-1].broken.set()
     async with asyncio.timeout(HANG_S):
         while cluster.faults["start"]:  # noqa: ASYNC110 - a fake has no event for it

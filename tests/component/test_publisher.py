@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, ParkReason
-from bridge.kafka.partition_writer import Limits, PartitionWriters
+from bridge.kafka.partition_writer import PartitionWriters, WriterLimits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable, partition
@@ -53,7 +53,7 @@ def a_publisher(
         spool=spool or no_spool(),
         known_ids=known_ids or FakeKnownIds(),
         late_acks=Counter("late", "late", registry=CollectorRegistry()),
-        limits=Limits(deadline_s=deadline_s, spool_after_s=spool_after_s, records_max=records_max),
+        limits=WriterLimits(deadline_s=deadline_s, spool_after_s=spool_after_s, records_max=records_max),
     )
     return Publisher(
         writers=writers,

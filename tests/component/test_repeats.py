@@ -23,7 +23,7 @@ from bridge.event import Delivery, Event
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
-from bridge.kafka.partition_writer import Limits, PartitionWriters, from_entry
+from bridge.kafka.partition_writer import PartitionWriters, WriterLimits, from_entry
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES
 from bridge.kafka.routing import RoutingTable
@@ -80,7 +80,7 @@ class Wired:
 
     def be_patient(self) -> None:
         """From now on no deadline is reached."""
-        self.writers.limits = Limits(deadline_s=LONG_S, spool_after_s=LONG_S)
+        self.writers.limits = WriterLimits(deadline_s=LONG_S, spool_after_s=LONG_S)
         self.once._deadline_s = LONG_S
 
     async def post(self, body: bytes = BODY, *, webhook_id: str = "evt_1") -> Answer:
@@ -138,7 +138,7 @@ async def wired(
         spool=spool,
         known_ids=known_ids,
         late_acks=Metric("late", "late", registry=CollectorRegistry()),
-        limits=Limits(deadline_s=deadline_s, spool_after_s=LONG_S),
+        limits=WriterLimits(deadline_s=deadline_s, spool_after_s=LONG_S),
     )
     lock = bundled()
     publisher = Publisher(

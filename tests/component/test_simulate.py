@@ -17,7 +17,7 @@ from aiohttp import web
 
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play
 from bridge.dev.story import Outgoing
-from bridge.ingress.signatures import sign
+from bridge.ingress.schemes.standard_webhooks import sign
 from tests.receiver import Seen, answers, receiving, resets
 
 KEY = b"the quick brown fox jumps"

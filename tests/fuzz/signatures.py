@@ -13,8 +13,9 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.headers import check_content, read_heads, safe_headers, trace_of
-from bridge.ingress.signatures import PUBLIC_ELEMENTS_MAX, KeySlot, verify
+from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
+from bridge.ingress.proof import PUBLIC_ELEMENTS_MAX, HmacKey, KeySlot, PublicKey, Raw
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from tests.fuzz.choices import Choices
 
 WORDS = (b"v1,", b"v1a,", b"v2,", b"webhook-id", b"webhook-timestamp", b"webhook-signature", b"evt_1", b"1789000000")
@@ -23,16 +24,18 @@ Answer = TypeVar("Answer")
 
 NOW = 1_789_000_000.25
 TOLERANCE_S = 300
+SCHEME = StandardWebhooks(TOLERANCE_S)
+HEAD_RULES = head_rules([SCHEME])
 SIZE_MAX = 1000
 SHARED = {"current": b"c" * 32, "next": b"n" * 24, "former": b"f" * 64}
 PRIVATE = Ed25519PrivateKey.from_private_bytes(b"p" * 32)
 WINDOWS = {"current": (-math.inf, math.inf), "next": (NOW + 60, math.inf), "former": (-math.inf, NOW - 60)}
 SLOTS = (
     *(
-        KeySlot(name, hmac_key=key, not_before=WINDOWS[name][0], accept_until=WINDOWS[name][1])
+        KeySlot(name, HmacKey(key), not_before=WINDOWS[name][0], accept_until=WINDOWS[name][1])
         for name, key in SHARED.items()
     ),
-    KeySlot("public", public_key=PRIVATE.public_key().public_bytes_raw()),
+    KeySlot("public", PublicKey(PRIVATE.public_key().public_bytes_raw())),
 )
 COUNTING = ("current", "public")
 IDS = (b"evt_1", b"evt", b"evt.1789000000", b"", b"e" * 200, b"e" * 201, b"evt 1", b"evt.1.2")
@@ -68,12 +71,12 @@ def check(content: bytes) -> None:
             del raw[choices.below(len(raw))]
     names = [name.lower() for name, _ in raw]
     is_doubtful = any(names.count(name) > 1 for name in NAMES)
-    heads = attempted(lambda: read_heads(raw))
+    heads = attempted(lambda: read_heads(raw, HEAD_RULES))
     if is_doubtful or isinstance(heads, str):
         assert is_doubtful
         assert heads == "header_duplicated"
         return
-    verified = attempted(lambda: verify(heads, body, keys=SLOTS, tolerance_s=TOLERANCE_S, now=NOW))
+    verified = attempted(lambda: SCHEME.prove(Raw(heads, body), SLOTS, NOW))
     if isinstance(verified, str):
         assert verified == expected(heads, body)
         return
@@ -81,7 +84,7 @@ def check(content: bytes) -> None:
     assert verified.slot in COUNTING
     # Of all that this source was made to sign there is one message; an accepted one is that, whole.
     assert (heads[b"webhook-id"], heads[b"webhook-timestamp"], body) == sent
-    assert (verified.id.encode(), verified.timestamp) == (sent[0], int(sent[1]))
+    assert (verified.id, verified.timestamp) == (sent[0].decode(), int(sent[1]))
     check_rest(heads)
 
 
@@ -96,7 +99,7 @@ def attempted(work: Callable[[], Answer]) -> Answer | str:
 def check_rest(heads: dict[bytes, bytes]) -> None:
     """Check that what else a head says of a verified delivery is taken or refused."""
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", trace_of(heads))
-    assert "webhook-signature" not in safe_headers(heads)
+    assert "webhook-signature" not in safe_headers(heads, SCHEME)
     if heads.get(b"content-length", b"0").isdigit():  # the HTTP parser refuses all else
         assert attempted(lambda: check_content(heads, size_max=SIZE_MAX)) in (*REFUSALS, None)
 

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from bridge.ingress.profiles import drx_standard
-from bridge.ingress.signatures import Verified
+from bridge.ingress.proof import Proof, Raw
 from bridge.spool.segment import Scan, scan
 from tests.fuzz import codec, mapping, signatures, spool, strict_json
 from tests.fuzz.targets import TARGETS, Target, read_corpus, write_corpus
@@ -63,8 +63,12 @@ def test_a_target_holds_for_what_is_kept_and_for_its_neighbours(target: Target) 
         check(mutant(rng, corpus, list(target.words()))[: target.max_bytes])
 
 
-def always_verified(heads: dict[bytes, bytes], _body: bytes, **_: object) -> Verified:
-    return Verified(heads.get(b"webhook-id", b"").decode("latin-1"), 0, "current")
+class Credulous:
+    """Proves whatever it is given."""
+
+    @staticmethod
+    def prove(raw: Raw, *_: object) -> Proof:
+        return Proof(raw.heads.get(b"webhook-id", b"").decode("latin-1"), 0, "current")
 
 
 def lenient_parse(body: bytes) -> Any:
@@ -107,7 +111,7 @@ async def forgetful(*_: object) -> list[object]:
 @pytest.mark.parametrize(
     ("target", "module", "name", "fault"),
     [
-        ("signatures", signatures, "verify", always_verified),
+        ("signatures", signatures, "SCHEME", Credulous),
         ("strict_json", strict_json, "parse", lenient_parse),
         ("mapping", mapping, "drx_standard", LossyProfile),
         ("codec", codec, "decode", credulous_decode),

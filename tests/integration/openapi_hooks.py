@@ -12,7 +12,7 @@ from requests import PreparedRequest
 from requests.auth import AuthBase
 from schemathesis.core.parameters import ParameterLocation
 
-from bridge.ingress.signatures import sign
+from bridge.ingress.schemes.standard_webhooks import sign
 from tests.builders import KEY
 
 SOURCE_VARIABLE = "DRX_OPENAPI_SOURCE"

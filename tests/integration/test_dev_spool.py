@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
+from bridge.ingress.proof import HmacKey
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, sign
 from bridge.ingress.secrets import load
-from bridge.ingress.signatures import sign
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import ReadError, open_reader
 from tests.builders import a_body
@@ -32,14 +33,14 @@ ACCEPTED, DUPLICATE, SPOOLED = (200, "accepted"), (200, "duplicate"), (202, "spo
 def deliver(endpoints: Mapping[str, Any], webhook_id: str) -> tuple[int, str]:
     """Make one signed delivery about one prescription; status and outcome."""
     source = endpoints["sources"]["drx"]
-    (slot,) = load(Path(source["secret_file"]).parent)
-    assert slot.hmac_key is not None
+    (slot,) = load(Path(source["secret_file"]).parent, StandardWebhooks())
+    assert isinstance(slot.key, HmacKey)
     body, at = a_body(id=webhook_id), int(time.time())
     headers = {
         "content-type": "application/json",
         "webhook-id": webhook_id,
         "webhook-timestamp": str(at),
-        "webhook-signature": sign(webhook_id, at, body, key=slot.hmac_key),
+        "webhook-signature": sign(webhook_id, at, body, key=slot.key.secret),
     }
     request = urllib.request.Request(f"{endpoints['ingress']}{source['path']}", body, headers)  # noqa: S310 - loopback
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as above

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.event import ParkReason
-from bridge.kafka.partition_writer import Limits, NoSpool, PartitionWriters
+from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
@@ -40,7 +40,7 @@ async def publisher(topics: Topics) -> AsyncIterator[Publisher]:
                 spool=NoSpool(),
                 known_ids=FakeKnownIds(),
                 late_acks=Counter("late", "late", registry=CollectorRegistry()),
-                limits=Limits(deadline_s=30),
+                limits=WriterLimits(deadline_s=30),
             ),
             encode=encode,
             schemas={"prescription.processed": "drx.v1.PrescriptionProcessed"},

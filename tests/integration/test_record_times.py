@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.event import Identity
-from bridge.kafka.partition_writer import Accepted, Limits, PartitionWriters
+from bridge.kafka.partition_writer import Accepted, PartitionWriters, WriterLimits
 from bridge.kafka.record import Record
 from tests.cluster import Cluster, Topics
 from tests.fakes import FakeKnownIds, FakeSpool
@@ -68,7 +68,7 @@ async def test_what_was_spooled_under_a_clock_that_was_ahead_drains_when_it_is_r
             spool=spool,
             known_ids=FakeKnownIds(),
             late_acks=Counter("late", "late", registry=CollectorRegistry()),
-            limits=Limits(deadline_s=HANG_S, spool_after_s=HANG_S / 2),
+            limits=WriterLimits(deadline_s=HANG_S, spool_after_s=HANG_S / 2),
         )
         clock.ahead_s = AHEAD_S
         taken = [writers.enqueue([received(clock, topic, each)]) for each in "abc"]

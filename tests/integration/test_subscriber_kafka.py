@@ -20,7 +20,7 @@ from bridge.kafka.record import Record
 from bridge.kafka.transport import Place, Transport
 from consumers.runtime import transport
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.subscriber import Adoption, Limits, StartPolicy, Subscriber
+from consumers.runtime.subscriber import Adoption, StartPolicy, Subscriber, WatchLimits
 from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, Topics
 from tests.fake_processor import FakeProcessor
@@ -76,7 +76,7 @@ class Group:
             group=self.name,
             consumer="desk",
             policy=policy,
-            limits=Limits(look_s=0.5),
+            limits=WatchLimits(look_s=0.5),
         )
         stop = asyncio.Event()
         task = asyncio.create_task(subscriber.run(stop))

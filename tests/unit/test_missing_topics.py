@@ -38,7 +38,7 @@ class Client:
 def test_nothing_is_asked_while_every_topic_is_known() -> None:
     client = Client({"a": {0, 1}, "b": {0}})
 
-    client.look_for(60.0, MissingTopics(client, ["a", "b"], now=lambda: client.now))
+    client.look_for(60.0, MissingTopics(client, ["a", "b"], now=lambda: client.now, spread=max))
 
     assert client.asked == []
 
@@ -47,7 +47,7 @@ def test_one_topic_that_is_missing_or_without_partitions_is_asked_for_at_once_an
     for partial in ({"a": {0}}, {"a": {0}, "b": set[int]()}):
         client, first = Client(partial), MISSING_TOPIC_FIRST_S
 
-        between = client.look_for(60.0, MissingTopics(client, ["a", "b"], now=lambda: client.now))  # noqa: B023 - used here
+        between = client.look_for(60.0, MissingTopics(client, ["a", "b"], now=lambda: client.now, spread=max))  # noqa: B023 - used here
 
         assert client.asked[0] == 100.0
         assert between[:5] == [first, 2 * first, 4 * first, 8 * first, MISSING_TOPIC_MAX_S]
@@ -56,7 +56,7 @@ def test_one_topic_that_is_missing_or_without_partitions_is_asked_for_at_once_an
 
 def test_a_topic_that_is_deleted_later_is_asked_for_anew() -> None:
     client = Client({"a": {0}})
-    missing = MissingTopics(client, ["a"], now=lambda: client.now)
+    missing = MissingTopics(client, ["a"], now=lambda: client.now, spread=max)
     client.look_for(60.0, missing)
     client.known.clear()
 

@@ -15,9 +15,13 @@ from types import SimpleNamespace
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.ingress.secrets import FILE_MAX_BYTES, DecoySecrets, SecretDirectory, SecretsError, load, slot_word
-from bridge.ingress.signatures import KeySlot
+from bridge.ingress.proof import HmacKey, KeySlot, PublicKey
+from bridge.ingress.schemes.decoy import DecoySecrets
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.ingress.secrets import FILE_MAX_BYTES, SecretDirectory, SecretsError, load, slot_word
 from tests.kafka import HANG_S
+
+SCHEME = StandardWebhooks()
 
 
 def whsec(number: int, *, size: int = 32) -> str:
@@ -30,6 +34,12 @@ def unix(text: str) -> float:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
 
 
+def secret_of(slot: KeySlot) -> bytes:
+    """Return the shared secret of a slot."""
+    assert isinstance(slot.key, HmacKey)
+    return slot.key.secret
+
+
 class Watched:
     """A directory with slot files, its watcher, and what the watcher told."""
 
@@ -37,13 +47,13 @@ class Watched:
         """Start watching `path`."""
         self.path = path
         self.outcomes: list[str] = []
-        self.directory = SecretDirectory(path=path, source="drx", observe=self.outcomes.append)
+        self.directory = SecretDirectory(path=path, scheme=SCHEME, source="drx", observe=self.outcomes.append)
 
     def after(self, periods: int) -> list[tuple[str, int]]:
         """Let so many periods pass; return the slots in force, each with the number its key is made of."""
         for _ in range(periods):
             self.directory.poll()
-        return [(slot.name, (slot.hmac_key or b"?")[0]) for slot in self.directory.keys]
+        return [(slot.name, secret_of(slot)[0]) for slot in self.directory.keys]
 
 
 @pytest.fixture
@@ -55,7 +65,7 @@ def watched(tmp_path: Path) -> Watched:
 def code_of(path: Path) -> str:
     """Return the code with which the directory is refused, after checking that its message names it."""
     with pytest.raises(SecretsError) as caught:
-        load(path)
+        load(path, SCHEME)
     assert isinstance(caught.value, ConfigError)
     assert str(path) in str(caught.value)
     return caught.value.code
@@ -65,14 +75,14 @@ def test_each_file_is_a_slot_the_current_one_first(tmp_path: Path) -> None:
     for number, name in enumerate(["a-third", "previous", "current"]):
         (tmp_path / name).write_text(whsec(number) + "\n")
 
-    assert [slot.name for slot in load(tmp_path)] == ["current", "previous", "a-third"]
+    assert [slot.name for slot in load(tmp_path, SCHEME)] == ["current", "previous", "a-third"]
 
 
 def test_a_slot_has_a_window(tmp_path: Path) -> None:
     lines = [whsec(1), "not_before = 2026-01-31T00:00:00Z", "", "accept_until=2026-02-01t01:00:00.5+01:00", ""]
     (tmp_path / "current").write_text("\r\n".join(lines))
 
-    [slot] = load(tmp_path)
+    [slot] = load(tmp_path, SCHEME)
 
     assert slot.not_before == unix("2026-01-31T00:00:00+0000")
     assert slot.accept_until == unix("2026-02-01T00:00:00+0000") + 0.5
@@ -81,9 +91,9 @@ def test_a_slot_has_a_window(tmp_path: Path) -> None:
 def test_a_slot_without_window_always_counts(tmp_path: Path) -> None:
     (tmp_path / "current").write_text("whpk_" + base64.b64encode(bytes(32)).decode())
 
-    [slot] = load(tmp_path)
+    [slot] = load(tmp_path, SCHEME)
 
-    assert (slot.hmac_key, slot.public_key) == (None, bytes(32))
+    assert slot.key == PublicKey(bytes(32))
     assert slot.counts_at(0)
     assert slot.counts_at(1e12)
 
@@ -116,7 +126,7 @@ def test_a_bad_file_is_named_and_never_shown(tmp_path: Path, content: bytes, cod
 
     assert code_of(tmp_path) == code
     with pytest.raises(SecretsError) as caught:
-        load(tmp_path)
+        load(tmp_path, SCHEME)
     assert str(tmp_path / "current") in str(caught.value)
     assert caught.value.__cause__ is None
     assert not [word for word in ("AQEB", "AgIC", "hunter2", "expires", "-13-", "17893") if word in str(caught.value)]
@@ -135,7 +145,7 @@ def test_dot_files_and_directories_are_no_slots(tmp_path: Path) -> None:
     (tmp_path / ".current.swp").write_text("half")
     (tmp_path / "lost+found").mkdir()
 
-    assert [slot.name for slot in load(tmp_path)] == ["current"]
+    assert [slot.name for slot in load(tmp_path, SCHEME)] == ["current"]
 
 
 @pytest.mark.parametrize("name", [".", "none", "file"])
@@ -168,13 +178,13 @@ def test_a_half_written_file_is_never_half_read(watched: Watched) -> None:
     """Half of this secret is a well-formed secret itself."""
     text = whsec(2, size=60)
     (watched.path / "current").write_text(text[: len("whsec_") + 40])
-    assert load(watched.path)
+    assert load(watched.path, SCHEME)
     assert watched.after(1) == [("current", 1)]
     (watched.path / "current").write_text(text)
 
     assert watched.after(1) == [("current", 1)]
     assert watched.after(1) == [("current", 2)]
-    assert [len(slot.hmac_key or b"") for slot in watched.directory.keys] == [60]
+    assert [len(secret_of(slot)) for slot in watched.directory.keys] == [60]
 
 
 def test_a_removed_slot_no_longer_counts(watched: Watched) -> None:
@@ -287,12 +297,12 @@ async def test_the_worker_polls_once_a_period_until_it_is_stopped(tmp_path: Path
         if len(waited) == 3:
             event.set()
 
-    directory = SecretDirectory(path=tmp_path, source="drx", observe=lambda _: None, wait=wait)
+    directory = SecretDirectory(path=tmp_path, scheme=SCHEME, source="drx", observe=lambda _: None, wait=wait)
 
     await directory.run(stop)
 
     assert sum(waited) <= 5
-    assert directory.keys[0].hmac_key == bytes([2]) * 32
+    assert secret_of(directory.keys[0]) == bytes([2]) * 32
 
 
 async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_executor(tmp_path: Path) -> None:
@@ -310,7 +320,7 @@ async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_exec
         if periods == 3:
             event.set()
 
-    directory = SecretDirectory(path=tmp_path, source="drx", observe=lambda _: None, wait=wait)
+    directory = SecretDirectory(path=tmp_path, scheme=SCHEME, source="drx", observe=lambda _: None, wait=wait)
     try:
         async with asyncio.timeout(HANG_S):
             await directory.run(stop)
@@ -318,12 +328,12 @@ async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_exec
         answered.set()
         await resolving
 
-    assert directory.keys[0].hmac_key == bytes([2]) * 32
+    assert secret_of(directory.keys[0]) == bytes([2]) * 32
 
 
 async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path: Path) -> None:
     (tmp_path / "current").write_text(whsec(1))
-    directory = SecretDirectory(path=tmp_path, source="drx", observe=lambda _: None, period_s=3600)
+    directory = SecretDirectory(path=tmp_path, scheme=SCHEME, source="drx", observe=lambda _: None, period_s=3600)
     stop = asyncio.Event()
     running = asyncio.create_task(directory.run(stop))
 
@@ -336,7 +346,7 @@ async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path:
 
 def test_decoys_are_made_once_for_each_set_of_keys() -> None:
     """Making them at each delivery could be timed, and would tell an unknown name from a known one."""
-    sets = [(KeySlot(name="current", hmac_key=b"k" * 32),), (KeySlot(name="current", hmac_key=b"n" * 32),)]
+    sets = [(KeySlot("current", HmacKey(b"k" * 32)),), (KeySlot("current", HmacKey(b"n" * 32)),)]
     original = SimpleNamespace(keys=sets[0])
     decoy = DecoySecrets(original)
 
@@ -345,4 +355,4 @@ def test_decoys_are_made_once_for_each_set_of_keys() -> None:
     assert not first[0].counts_at(0)
 
     original.keys = sets[1]
-    assert decoy.keys[0].hmac_key == b"n" * 32
+    assert secret_of(decoy.keys[0]) == b"n" * 32

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, Shown, plain
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, plain
 from bridge.registry.loader import bundled
 
 MARKER = "PHI-MARKER"
@@ -72,21 +72,21 @@ def for_people(shown: Shown) -> str:
 def test_no_direct_or_linked_field_of_any_record_is_shown(record: str) -> None:
     value = filled(SCHEMAS[record], {})
 
-    as_json = json.dumps(a_record(Masker(SCHEMAS, mark=JSON_MARK).mask(record, value), record=record).document())
-    as_text = for_people(a_record(Masker(SCHEMAS, mark=PEOPLE_MARK).mask(record, value), record=record))
+    as_json = json.dumps(a_record(Masker(SCHEMAS, mask=JSON_MASK).mask(record, value), record=record).document())
+    as_text = for_people(a_record(Masker(SCHEMAS, mask=PEOPLE_MASK).mask(record, value), record=record))
 
     assert MARKER in list(leaves(value))
     assert MARKER not in as_json
     assert MARKER not in as_text
-    assert JSON_MARK in as_json
-    assert PEOPLE_MARK in as_text
+    assert JSON_MASK in as_json
+    assert PEOPLE_MASK in as_text
 
 
 @pytest.mark.parametrize("record", sorted(SCHEMAS))
 def test_what_is_no_secret_stays_as_it_is(record: str) -> None:
     value = filled(SCHEMAS[record], {})
 
-    masked = Masker(SCHEMAS, mark=JSON_MARK).mask(record, value)
+    masked = Masker(SCHEMAS, mask=JSON_MASK).mask(record, value)
 
     assert list(masked) == list(value)
     assert list(leaves(masked)).count("open") == list(leaves(value)).count("open")
@@ -95,17 +95,17 @@ def test_what_is_no_secret_stays_as_it_is(record: str) -> None:
 def test_an_absent_secret_shows_that_it_is_absent() -> None:
     value = filled(SCHEMAS["drx.v1.PrescriptionSent"], {}) | {"patient": None, "extensions": {}}
 
-    masked = Masker(SCHEMAS, mark=JSON_MARK).mask("drx.v1.PrescriptionSent", value)
+    masked = Masker(SCHEMAS, mask=JSON_MASK).mask("drx.v1.PrescriptionSent", value)
 
     assert masked["patient"] is None
     assert masked["extensions"] == {}
 
 
 def test_a_record_or_field_without_a_schema_is_masked_whole() -> None:
-    masker = Masker(SCHEMAS, mark=JSON_MARK)
+    masker = Masker(SCHEMAS, mask=JSON_MASK)
 
-    assert masker.mask("drx.v9.Later", {"a": MARKER, "b": {"c": MARKER}}) == {"a": JSON_MARK, "b": JSON_MARK}
-    assert masker.mask("drx.v1.SystemPing", {"added_later": MARKER}) == {"added_later": JSON_MARK}
+    assert masker.mask("drx.v9.Later", {"a": MARKER, "b": {"c": MARKER}}) == {"a": JSON_MASK, "b": JSON_MASK}
+    assert masker.mask("drx.v1.SystemPing", {"added_later": MARKER}) == {"added_later": JSON_MASK}
 
 
 def test_a_secret_is_found_inside_lists_and_maps_of_records() -> None:
@@ -115,11 +115,11 @@ def test_a_secret_is_found_inside_lists_and_maps_of_records() -> None:
         {"name": "by", "type": ["null", {"type": "map", "values": "x.I"}]},
         {"name": "lost", "type": "x.Unheard"},
     ]
-    masker = Masker({"x.R": {"type": "record", "name": "R", "namespace": "x", "fields": fields}}, mark=JSON_MARK)
+    masker = Masker({"x.R": {"type": "record", "name": "R", "namespace": "x", "fields": fields}}, mask=JSON_MASK)
 
     masked = masker.mask("x.R", {"all": [{"s": MARKER}], "by": {"k": {"s": MARKER}}, "lost": {"s": MARKER}})
 
-    assert masked == {"all": [{"s": JSON_MARK}], "by": {"k": {"s": JSON_MARK}}, "lost": JSON_MARK}
+    assert masked == {"all": [{"s": JSON_MASK}], "by": {"k": {"s": JSON_MASK}}, "lost": JSON_MASK}
 
 
 @pytest.mark.parametrize(

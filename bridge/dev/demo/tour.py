@@ -28,7 +28,7 @@ from bridge.dev.services import PARTITIONS
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, Sign, signer
 from bridge.dev.stack import Stack
 from bridge.dev.story import MAIL_ORDER_CAPTIONS, MINUTE, Life, Outgoing, a_cast, mail_order, token
-from bridge.ingress.signatures import sign
+from bridge.ingress.schemes.standard_webhooks import sign
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 from bridge.settings import Registry

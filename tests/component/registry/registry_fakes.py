@@ -108,7 +108,7 @@ class Connector:
             cache_dir=cache_dir,
             timeout_s=timeout_s,
             sleep=self._clock.sleep,
-            jitter=lambda: 0.5,
+            spread=lambda low, high: (low + high) / 2,
         )
         self._clients.append(client)
         return client

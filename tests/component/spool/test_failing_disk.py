@@ -183,7 +183,7 @@ async def test_who_asks_while_the_disk_hangs_is_told_at_once(tmp_path: Path, dis
 
 
 async def test_a_close_does_not_wait_for_ever_for_a_disk_that_hangs(tmp_path: Path, disk: FaultDisk) -> None:
-    kept = make_spool(tmp_path, capacity_bytes=CAPACITY_BYTES, disk=disk, close_s=0.05)
+    kept = make_spool(tmp_path, capacity_bytes=CAPACITY_BYTES, disk=disk, finish_s=0.05)
     await kept.spool.open(kept.found)
     disk.released.clear()
     async with asyncio.timeout(HANG_S):

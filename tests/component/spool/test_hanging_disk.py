@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 from bridge.errors import NotDurableError
 from bridge.event import Durable
 from bridge.ingress.deduplicator import KnownIds
-from bridge.kafka.partition_writer import Accepted, Limits, PartitionWriters
+from bridge.kafka.partition_writer import Accepted, PartitionWriters, WriterLimits
 from tests.builders import identity_in
 from tests.component.test_partition_writer import HANG_S, until
 from tests.fakes import FakeProducer
@@ -33,7 +33,7 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
         spool=kept.spool,
         known_ids=known_ids,
         late_acks=Counter("late", "late", registry=CollectorRegistry()),
-        limits=Limits(deadline_s=0.5, spool_after_s=0.1),
+        limits=WriterLimits(deadline_s=0.5, spool_after_s=0.1),
     )
 
     def send(number: int) -> asyncio.Future[Durable]:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.kafka.transport import Place
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.subscriber import Limits, Sleep, StartPolicy, Subscriber
+from consumers.runtime.subscriber import Sleep, StartPolicy, Subscriber, WatchLimits
 from tests.fake_processor import FakeProcessor
 from tests.fake_transport import FakeKafka, FakeTransport
 
@@ -28,7 +28,7 @@ class Group:
         self.registry = CollectorRegistry()
         self.transports: list[FakeTransport] = []
         self.policy: StartPolicy = "earliest"
-        self.limits = Limits(look_s=0.01)
+        self.limits = WatchLimits(look_s=0.01)
         self.drain_s = 1.0
         self.sleep: Sleep = asyncio.sleep
         self.gives: Collection[Place] | None = None

@@ -8,8 +8,9 @@ from collections.abc import Collection
 import pytest
 
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.runtime.backoff import backoff_s
 from consumers.runtime import subscriber
-from consumers.runtime.subscriber import Limits
+from consumers.runtime.subscriber import WatchLimits
 from tests.component.subscriber.group import A, B, Group, turns, until
 from tests.fake_transport import FakeTransport
 
@@ -45,12 +46,12 @@ async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
     """Each costs the whole group a rebalance."""
     delays: list[float] = []
 
-    def shortest(_: float, most: float) -> float:
-        delays.append(most)
+    def at_once(failures: int, **bounds: float) -> float:
+        delays.append(backoff_s(failures, spread=max, **bounds))
         return 0.0
 
     monkeypatch.setattr(subscriber, "CLIENT_RETRY_MAX_S", 0.08)
-    monkeypatch.setattr("consumers.runtime.subscriber.random.uniform", shortest)
+    monkeypatch.setattr(subscriber, "backoff_s", at_once)
     async with group.running():
         while len(delays) < 5:
             await until(lambda: len(group.transports) > len(delays) and set(group.processor.marks) == {A, B})
@@ -63,7 +64,7 @@ async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
 
 async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(group: Group) -> None:
     """It never looks for brokers that all have new addresses."""
-    group.limits = Limits(look_s=0.01, silent_s=0.1)
+    group.limits = WatchLimits(look_s=0.01, silent_s=0.1)
     async with group.running() as running:
         await until(lambda: set(group.processor.marks) == {A, B})
         group.kafka.go_away()
@@ -76,7 +77,7 @@ async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(gr
 
 async def test_a_client_without_answers_is_rebuilt_before_anything_was_read(group: Group) -> None:
     """What it was given is asked about from the first moment: an adoption would wait for such a client for ever."""
-    group.limits = Limits(look_s=0.01, silent_s=0.1)
+    group.limits = WatchLimits(look_s=0.01, silent_s=0.1)
     group.processor.claiming.clear()
     async with group.running() as running:
         await until(lambda: len(group.processor.adoptions) == 2)
@@ -90,7 +91,7 @@ async def test_a_client_without_answers_is_rebuilt_before_anything_was_read(grou
 
 async def test_a_partition_that_nobody_answers_for_has_no_client_rebuilt(group: Group) -> None:
     """It would have all the others given back and taken again, as long as it has no leader."""
-    group.limits = Limits(look_s=0.01, silent_s=0.1)
+    group.limits = WatchLimits(look_s=0.01, silent_s=0.1)
     group.kafka.leaderless.add(B)
     group.processor.holding = True
     now = asyncio.get_running_loop().time
@@ -105,7 +106,7 @@ async def test_a_partition_that_nobody_answers_for_has_no_client_rebuilt(group: 
 
 async def test_a_partition_that_nobody_answers_for_has_the_client_rebuilt_in_the_end(group: Group) -> None:
     """It may be the path to its leader."""
-    group.limits = Limits(look_s=0.01, partly_silent_s=0.1)
+    group.limits = WatchLimits(look_s=0.01, partly_silent_s=0.1)
     group.kafka.leaderless.add(B)
     async with group.running() as running:
         await until(lambda: len(group.transports) > 1)
@@ -148,7 +149,7 @@ async def test_an_outage_that_is_short_changes_nothing(group: Group) -> None:
 
 
 async def test_a_join_that_never_ends_has_the_client_rebuilt(group: Group) -> None:
-    group.limits = Limits(join_s=0.05)
+    group.limits = WatchLimits(join_s=0.05)
     group.open = lambda: group.transports.append(NeverGiven(group.kafka)) or group.transport  # type: ignore[func-returns-value,method-assign]
 
     async with group.running():

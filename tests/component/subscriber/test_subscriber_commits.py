@@ -6,7 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from consumers.runtime.subscriber import Adoption, Limits
+from consumers.runtime.subscriber import Adoption, WatchLimits
 from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
 
 
@@ -44,7 +44,7 @@ async def test_nothing_is_committed_for_a_partition_after_it_was_revoked(group: 
 async def test_a_commit_that_waits_for_another_looks_at_the_marks_when_its_turn_comes(group: Group) -> None:
     """The periodic one is out when the partition is revoked: the last must not send what was true before the wait."""
     group.gives = [A]
-    group.limits = Limits(look_s=HANG_S)
+    group.limits = WatchLimits(look_s=HANG_S)
     async with group.running():
         await until(lambda: group.kafka.offsets == {A: 0})
         group.transport.answer_s = HANG_S

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 
 from bridge.kafka.transport import Place
-from consumers.runtime.subscriber import Limits
+from consumers.runtime.subscriber import WatchLimits
 from tests.component.subscriber.group import A, B, Group, until
 
 
@@ -22,7 +22,7 @@ async def test_it_is_ready_without_any_partition(group: Group) -> None:
 async def test_a_partition_that_settles_nothing_for_too_long_is_not_alive_unless_its_circuit_is_open(
     group: Group,
 ) -> None:
-    group.limits = Limits(stuck_s=0.1)
+    group.limits = WatchLimits(stuck_s=0.1)
     group.processor.holding = True
     group.kafka.add(A, "a")
     async with group.running() as running:
@@ -41,7 +41,7 @@ async def test_a_partition_that_settles_nothing_for_too_long_is_not_alive_unless
 
 async def test_a_partition_in_which_something_is_tried_is_alive_however_long_it_is_in_vain(group: Group) -> None:
     """A row that another has locked, say: a restart would not help."""
-    group.limits = Limits(stuck_s=0.1)
+    group.limits = WatchLimits(stuck_s=0.1)
     group.processor.holding = group.processor.trying = True
     group.kafka.add(A, "a")
     async with group.running() as running:
@@ -58,7 +58,7 @@ async def test_a_partition_in_which_something_is_tried_is_alive_however_long_it_
 
 
 async def test_a_poll_that_does_not_return_is_not_alive(group: Group) -> None:
-    group.limits = Limits(poll_s=0.05)
+    group.limits = WatchLimits(poll_s=0.05)
     async with group.running() as running:
         await until(lambda: set(group.processor.marks) == {A, B})
         going_on = asyncio.Event()

@@ -36,7 +36,7 @@ async def test_nothing_is_polled_after_the_stop(group: Group) -> None:
 
 
 async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriber, "CLOSE_S", 0.01)
+    monkeypatch.setattr(subscriber, "DRAIN_MARGIN_S", 0.01)
     group.drain_s = 0.05
     async with group.running():
         await until(lambda: set(group.processor.marks) == {A, B})

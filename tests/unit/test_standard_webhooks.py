@@ -16,17 +16,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.commands.verify import verify as verify_command
 from bridge.errors import ConfigError, DeliveryRefusedError
-from bridge.ingress.signatures import (
+from bridge.ingress.proof import (
     PUBLIC_ELEMENTS_MAX,
     REASONS,
     SIGNATURE_MAX_BYTES,
+    HmacKey,
     KeySlot,
-    Verified,
+    Proof,
+    PublicKey,
+    Raw,
     decoys,
-    parse_secret,
-    sign,
-    verify,
 )
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, parse_secret, sign
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 VECTORS = json.loads((SAMPLES / "signature_vectors.json").read_text())
@@ -38,8 +39,8 @@ BODY = b'{"id":"evt_1"}'
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(1, 33))
 PRIVATE = Ed25519PrivateKey.from_private_bytes(KEY)
-PUBLIC_SLOT = KeySlot("current", public_key=PRIVATE.public_key().public_bytes_raw())
-SLOT = KeySlot("current", hmac_key=KEY)
+PUBLIC_SLOT = KeySlot("current", PublicKey(PRIVATE.public_key().public_bytes_raw()))
+SLOT = KeySlot("current", HmacKey(KEY))
 GOOD = sign(ID, NOW, BODY, key=KEY).encode()
 GOOD_PUBLIC = sign(ID, NOW, BODY, key=PRIVATE).encode()
 
@@ -57,9 +58,9 @@ def check(
     now: float = NOW,
     tolerance_s: int | None = 300,
     **heads: Any,
-) -> Verified:
+) -> Proof:
     """Verify the good delivery with what a test changes about it."""
-    return verify(the_heads(**heads), body, keys=keys, tolerance_s=tolerance_s, now=now)
+    return StandardWebhooks(tolerance_s).prove(Raw(the_heads(**heads), body), keys, now)
 
 
 def refusal(**changed: Any) -> tuple[str, str]:
@@ -71,11 +72,7 @@ def refusal(**changed: Any) -> tuple[str, str]:
 
 def slots_of(secrets: Sequence[str]) -> list[KeySlot]:
     """Build one slot per secret text."""
-    slots = []
-    for number, text in enumerate(secrets):
-        hmac_key, public_key = parse_secret(text)
-        slots.append(KeySlot(f"slot-{number}", hmac_key=hmac_key, public_key=public_key))
-    return slots
+    return [KeySlot(f"slot-{number}", parse_secret(text)) for number, text in enumerate(secrets)]
 
 
 each_vector = pytest.mark.parametrize("vector", VECTORS, ids=[vector["name"] for vector in VECTORS])
@@ -87,7 +84,7 @@ def test_each_vector_is_decided_as_the_contract_says(vector: dict[str, Any]) -> 
     body = (SAMPLES / vector["body_file"]).read_bytes()
 
     try:
-        verify(heads, body, keys=slots_of(vector["secrets"]), tolerance_s=300, now=vector["now"])
+        StandardWebhooks().prove(Raw(heads, body), slots_of(vector["secrets"]), vector["now"])
         accepted = True
     except DeliveryRefusedError:
         accepted = False
@@ -141,15 +138,15 @@ def test_command_takes_no_missing_secrets_for_a_verdict(tmp_path: Path) -> None:
 def test_what_the_sender_signs_is_accepted(key: bytes | Ed25519PrivateKey, slot: KeySlot) -> None:
     signature = sign(ID, NOW, BODY, key=key).encode()
 
-    assert check(signature=signature, keys=[slot]) == Verified(ID, NOW, "current")
+    assert check(signature=signature, keys=[slot]) == Proof(ID, NOW, "current")
 
 
 def test_v1_is_the_one_of_the_specification() -> None:
     """Source: the worked example of the Standard Webhooks reference libraries."""
-    key, _ = parse_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    assert key is not None
+    key = parse_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    assert isinstance(key, HmacKey)
 
-    signature = sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', key=key)
+    signature = sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', key=key.secret)
 
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
@@ -310,16 +307,18 @@ def test_only_what_an_ed25519_key_would_be_tried_on_counts_as_an_ed25519_element
 
 def test_schemes_do_not_mix() -> None:
     """A public key is public: it must never serve as the shared secret of an HMAC."""
-    public = PUBLIC_SLOT.public_key
-    assert public is not None
+    public = PUBLIC_SLOT.key
+    assert isinstance(public, PublicKey)
 
-    assert refusal(keys=[PUBLIC_SLOT], signature=sign(ID, NOW, BODY, key=public).encode())[0] == "signature_mismatch"
+    assert (
+        refusal(keys=[PUBLIC_SLOT], signature=sign(ID, NOW, BODY, key=public.raw).encode())[0] == "signature_mismatch"
+    )
     assert refusal(keys=[SLOT], signature=GOOD_PUBLIC)[0] == "signature_mismatch"
 
 
 @pytest.mark.parametrize("key", [KEY, OTHER_KEY], ids=["current", "previous"])
 def test_the_slot_that_matched_is_named(key: bytes) -> None:
-    slots = [SLOT, KeySlot("previous", hmac_key=OTHER_KEY)]
+    slots = [SLOT, KeySlot("previous", HmacKey(OTHER_KEY))]
 
     verified = check(keys=slots, signature=sign(ID, NOW, BODY, key=key).encode())
 
@@ -376,51 +375,57 @@ def test_an_unknown_source_looks_like_a_bad_signature_even_with_a_good_one() -> 
     assert unknown[1] == "unknown_key"
 
 
-@dataclass(frozen=True)
-class CountingSlot(KeySlot):
+@dataclass(frozen=True, slots=True)
+class CountingHmac(HmacKey):
     """Counts what is computed with it."""
 
     work: list[str] = field(default_factory=list, compare=False)
 
-    def element(self, signed: bytes) -> bytes | None:
-        """Count an HMAC."""
-        self.work.append("element")
-        return super().element(signed)
+    def digest(self, signed: bytes) -> bytes:
+        self.work.append("hmac")
+        return HmacKey.digest(self, signed)
+
+
+@dataclass(frozen=True, slots=True)
+class CountingPublic(PublicKey):
+    """Counts what is checked with it."""
+
+    work: list[str] = field(default_factory=list, compare=False)
 
     def signed_by(self, signature: bytes, signed: bytes) -> bool:
-        """Count an ed25519 check."""
-        self.work.append("signed_by")
-        return super().signed_by(signature, signed)
+        self.work.append("ed25519")
+        return PublicKey.signed_by(self, signature, signed)
 
 
 @pytest.mark.parametrize("keys", [(KEY, OTHER_KEY), (OTHER_KEY, KEY)], ids=["first matches", "last matches"])
 def test_the_work_does_not_depend_on_the_outcome(keys: tuple[bytes, ...]) -> None:
     """Counted, not timed: match, mismatch, unknown source and closed window compute the same."""
     work: list[str] = []
-    slots = [CountingSlot(str(number), hmac_key=key, work=work) for number, key in enumerate(keys)]
+    slots = [KeySlot(str(number), CountingHmac(key, work=work)) for number, key in enumerate(keys)]
+    slots.append(KeySlot("public", CountingPublic(PRIVATE.public_key().public_bytes_raw(), work=work)))
     signature = b" ".join([GOOD, GOOD_PUBLIC, GOOD])
     outcomes: list[tuple[str, list[str]]] = []
 
     for chosen, body in [(slots, BODY), (slots, b"{}"), (decoys(slots), BODY), (decoys(slots), b"{}")]:
         work.clear()
         try:
-            code = check(keys=chosen, signature=signature, body=body).id
+            code = check(keys=chosen, signature=signature, body=body).id or ""
         except DeliveryRefusedError as exc:
             code = exc.code
         outcomes.append((code, work.copy()))
 
     mismatch = "signature_mismatch"
     assert [code for code, _ in outcomes] == [ID, mismatch, mismatch, mismatch]
-    assert all(done == ["element", "signed_by"] * 2 for _, done in outcomes)
+    assert all(done == ["hmac", "hmac", "ed25519"] for _, done in outcomes)
 
 
 @pytest.mark.parametrize("size", [24, 32, 64])
 def test_a_shared_secret_has_24_to_64_bytes(size: int) -> None:
-    assert parse_secret("whsec_" + base64.b64encode(bytes(size)).decode()) == (bytes(size), None)
+    assert parse_secret("whsec_" + base64.b64encode(bytes(size)).decode()) == HmacKey(bytes(size))
 
 
 def test_a_public_key_has_32_bytes() -> None:
-    assert parse_secret("whpk_" + base64.b64encode(KEY).decode()) == (None, KEY)
+    assert parse_secret("whpk_" + base64.b64encode(KEY).decode()) == PublicKey(KEY)
 
 
 @pytest.mark.parametrize(
@@ -443,12 +448,12 @@ def test_any_other_secret_is_refused_without_being_shown(text: str) -> None:
 
 
 def test_a_slot_does_not_show_its_key() -> None:
-    shown = repr(replace(SLOT, hmac_key=b"s3cret" * 5)) + repr(PUBLIC_SLOT)
+    shown = repr(replace(SLOT, key=HmacKey(b"s3cret" * 5))) + repr(PUBLIC_SLOT)
 
     assert "s3cret" not in shown
-    assert "key=" not in shown
+    assert "secret" not in shown
 
 
 def test_slots_compare_by_value() -> None:
-    assert KeySlot("current", hmac_key=KEY, accept_until=math.inf) == SLOT
-    assert KeySlot("current", hmac_key=OTHER_KEY) != SLOT
+    assert KeySlot("current", HmacKey(KEY), accept_until=math.inf) == SLOT
+    assert KeySlot("current", HmacKey(OTHER_KEY)) != SLOT

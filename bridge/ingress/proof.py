@@ -1,0 +1,278 @@
+"""What proves that a delivery came from its source: what a scheme is given, what it answers, and the keys it tries.
+
+A scheme looks at raw bytes before anything is parsed. The order is headers, signature, time: the signature comes before
+the time so that `timestamp_stale` and `timestamp_future` speak of a genuine sender's clock: a forger learns and counts
+as nothing but a mismatch. Every key is tried on every candidate and nothing stops at a match, so the work does not
+depend on the outcome.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Literal, NamedTuple, NoReturn, Protocol, TypeAlias
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from bridge.errors import DeliveryRefusedError
+
+Code = Literal[
+    "signature_missing",
+    "id_malformed",
+    "timestamp_malformed",
+    "signature_malformed",
+    "signature_mismatch",
+    "timestamp_stale",
+    "timestamp_future",
+]
+
+# The whole closed list of answers, each with the word its metric carries.
+REASONS: Mapping[Code, str] = {
+    "signature_missing": "missing",
+    "id_malformed": "format",
+    "timestamp_malformed": "format",
+    "signature_malformed": "format",
+    "signature_mismatch": "mismatch",
+    "timestamp_stale": "stale",
+    "timestamp_future": "future",
+}
+UNKNOWN_KEY = "unknown_key"  # what the metric says of a mismatch when no key counts, as for a source we do not know
+
+# As the HTTP server bounds one header field. It also bounds the comparisons: some 170 elements of `v1` fit.
+SIGNATURE_MAX_BYTES = 8190
+# A check of ed25519 hashes the whole body again (0.6 ms for 256 KiB) and a forger chooses how many: 16 of them held the
+# event loop for 10 ms. Senders list several signatures for rotation only, so two keys, and as many to spare. Only what
+# could be a signature counts, and only where there is a key to check it with.
+PUBLIC_ELEMENTS_MAX = 4
+PUBLIC_KEY_BYTES = 32  # RFC 8032
+PUBLIC_SIGNATURE_BYTES = 64  # RFC 8032
+
+# An id and a timestamp as they may stand in a header (docs/contract.md §1).
+ID = re.compile(rb"[!-~]{1,200}")
+TIMESTAMP = re.compile(rb"[0-9]{1,12}")
+
+Digest = Literal["sha256", "sha512"]
+_DIGESTS: Mapping[Digest, type[HashAlgorithm]] = {"sha256": SHA256, "sha512": SHA512}
+
+
+class Raw(NamedTuple):
+    """A delivery before its proof.
+
+    Attributes:
+        heads: Headers as received, names in lower case; `read_heads` has refused a duplicate of those of a scheme.
+        body: Exact bytes received.
+        query: What follows `?` in the request target; only for a scheme that reads it.
+        peer: Address at the other end of the connection; only for a scheme that reads it.
+    """
+
+    heads: Mapping[bytes, bytes]
+    body: bytes
+    query: bytes = b""
+    peer: str = ""
+
+
+class Proof(NamedTuple):
+    """What a scheme proves.
+
+    Attributes:
+        id: Id of the delivery; None where the sender gives none.
+        timestamp: Unix seconds of the sender's attempt; None where the scheme has none.
+        slot: Name of the slot whose key matched.
+        id_signed: The signature covers the id.
+    """
+
+    id: str | None
+    timestamp: int | None
+    slot: str
+    id_signed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HmacKey:
+    """A shared secret that keys an HMAC."""
+
+    secret: bytes = field(repr=False)
+    digestmod: Digest = "sha256"
+    _keyed: HMAC = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Set the key up once: a copy of a keyed HMAC, above all of this library, is cheaper than keying one."""
+        object.__setattr__(self, "_keyed", HMAC(self.secret, _DIGESTS[self.digestmod]()))
+
+    def digest(self, signed: bytes) -> bytes:
+        """Return the HMAC of `signed`."""
+        keyed = self._keyed.copy()
+        keyed.update(signed)
+        return keyed.finalize()
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A raw ed25519 key; its owner signs."""
+
+    raw: bytes = field(repr=False)
+    _key: Ed25519PublicKey = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_key", Ed25519PublicKey.from_public_bytes(self.raw))
+
+    def signed_by(self, signature: bytes, signed: bytes) -> bool:
+        """Say whether `signature` is the ed25519 signature of `signed` by the owner of the key."""
+        try:
+            self._key.verify(signature, signed)
+        except InvalidSignature:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSecret:
+    """A secret that is sent itself."""
+
+    secret: bytes = field(repr=False)
+    _digest: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_digest", sha256(self.secret).digest())
+
+    def equals(self, digest: bytes) -> bool:
+        """Compare the SHA-256 of what was sent: of texts of two lengths `compare_digest` would tell the length."""
+        return compare_digest(self._digest, digest)
+
+
+Key: TypeAlias = HmacKey | PublicKey | SharedSecret | tuple["Key", ...]  # a tuple: one for each part of a combination
+
+
+@dataclass(frozen=True, slots=True)
+class KeySlot:
+    """One key of a source and when it counts.
+
+    Attributes:
+        name: Name of the slot, such as `current`.
+        key: What the source's scheme tries.
+        not_before: Unix seconds from which the key counts.
+        accept_until: Unix seconds up to and including which the key counts.
+    """
+
+    name: str
+    key: Key = field(repr=False)
+    not_before: float = -math.inf
+    accept_until: float = math.inf
+
+    def counts_at(self, now: float) -> bool:
+        """Say whether `now`, in unix seconds, is in the window."""
+        return self.not_before <= now <= self.accept_until
+
+
+class Secrets(Protocol):
+    """The key slots of a source, which may change from one delivery to the next."""
+
+    @property
+    def keys(self) -> Sequence[KeySlot]:
+        """Every slot, in or outside its window."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSecrets:
+    """Key slots that never change."""
+
+    keys: tuple[KeySlot, ...]
+
+
+class Scheme(ABC):
+    """How deliveries of a source prove themselves.
+
+    Attributes:
+        name: As configured.
+        headers: What it reads as a credential or as signed: of two of one of these, none is ever the true one.
+        joined: Other headers that it reads; several are joined by commas.
+        safe: Those of `headers` that are no credential, and are kept with a parked delivery.
+        keyed: It needs keys.
+        further: Names of further lines of a slot file, each with another key.
+        reads_query: It needs `Raw.query`.
+        reads_peer: It needs `Raw.peer`.
+        dated: It proves when a delivery was sent, and bounds its age.
+    """
+
+    name: str
+    headers: frozenset[bytes] = frozenset()
+    joined: frozenset[bytes] = frozenset()
+    safe: frozenset[bytes] = frozenset()
+    keyed: bool = True
+    further: tuple[str, ...] = ()
+    reads_query: bool = False
+    reads_peer: bool = False
+    dated: bool = False
+
+    @abstractmethod
+    def present(self, raw: Raw) -> bool:
+        """Say whether a delivery has the credential of this scheme, true or false."""
+
+    @abstractmethod
+    def parse_key(self, text: str) -> Key:
+        """Decode the line of a slot file.
+
+        Raises:
+            ConfigError: It is no key of this scheme; the message holds nothing of the text.
+        """
+
+    def parse_keys(self, texts: Sequence[str]) -> Key:
+        """Decode the first line of a slot file and those that `further` names; raises as `parse_key`."""
+        return self.parse_key(texts[0])
+
+    @abstractmethod
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Check that a holder of one of the keys sent these bytes.
+
+        Args:
+            raw: As received.
+            keys: All slots of the source, also those outside their window, which cost the same and never match.
+            now: Unix seconds.
+
+        Raises:
+            DeliveryRefusedError: With a code and a reason of `REASONS`; nothing else, whatever the bytes.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return what an operator should see of it in one line; no secret."""
+
+
+def decoys(keys: Sequence[KeySlot]) -> tuple[KeySlot, ...]:
+    """Return keys that cost what `keys` cost and never count: those of a source we do not know."""
+    return tuple(replace(slot, accept_until=-math.inf) for slot in keys)
+
+
+def refuse(code: Code, *, reason: str = "") -> NoReturn:
+    """Refuse a delivery that did not prove itself."""
+    raise DeliveryRefusedError(code, reason=reason or REASONS[code])
+
+
+def refuse_mismatch(keys: Sequence[KeySlot], now: float) -> NoReturn:
+    """Refuse a delivery that no key proves; the metric tells a source whose keys have all ended."""
+    refuse("signature_mismatch", reason="" if any(key.counts_at(now) for key in keys) else UNKNOWN_KEY)
+
+
+def check_age(timestamp: int, tolerance_s: int | None, now: float) -> None:
+    """Bound the age in whole seconds, as the sender counts: in fractions the inclusive edge could never be met.
+
+    Args:
+        timestamp: Unix seconds, proved.
+        tolerance_s: How far it may be off in either direction, inclusive; None: any.
+        now: Unix seconds.
+    """
+    if tolerance_s is None:
+        return
+    age_s = math.floor(now) - timestamp
+    if age_s > tolerance_s:
+        refuse("timestamp_stale")
+    if -age_s > tolerance_s:
+        refuse("timestamp_future")

@@ -1,0 +1,67 @@
+"""The proof of a name that no source has: it costs what a wrong proof costs and is answered like one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from bridge.ingress.proof import UNKNOWN_KEY, Key, KeySlot, Raw, Scheme, Secrets, decoys, refuse
+
+
+class Configured(NamedTuple):
+    """The scheme of a source, and its keys as they stand now."""
+
+    scheme: Scheme
+    secrets: Secrets
+
+
+class Decoy(Scheme):
+    """Proves with the first configured scheme whose credential a delivery has, else with the first one, and refuses.
+
+    A name is no secret: a sender that tries the credentials of several schemes can tell names apart, as each source
+    takes its own scheme only. Somebody with one kind of credential cannot.
+    """
+
+    name = "unknown"
+    keyed = False
+
+    def __init__(self, configured: Sequence[Configured]) -> None:
+        self._configured = [Configured(scheme, DecoySecrets(secrets)) for scheme, secrets in configured]
+        self.reads_query = any(scheme.reads_query for scheme, _ in configured)
+        self.reads_peer = any(scheme.reads_peer for scheme, _ in configured)
+
+    def present(self, raw: Raw) -> bool:
+        """Say whether there is a credential of any source."""
+        return any(scheme.present(raw) for scheme, _ in self._configured)
+
+    def parse_key(self, text: str) -> Key:
+        """Never be called: it has no slot files."""
+        raise NotImplementedError
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> NoReturn:
+        """Refuse, after the work of a proof."""
+        del keys
+        found = next((each for each in self._configured if each.scheme.present(raw)), self._configured[0])
+        found.scheme.prove(raw, found.secrets.keys, now)
+        refuse("signature_mismatch", reason=UNKNOWN_KEY)  # a scheme without keys may have found nothing wrong
+
+    def describe(self) -> str:
+        """Give its only word."""
+        return self.name
+
+
+class DecoySecrets:
+    """Keys like those of a source that exists, which never count."""
+
+    def __init__(self, like: Secrets) -> None:
+        self._like = like
+        self._of: Sequence[KeySlot] | None = None
+        self._keys: tuple[KeySlot, ...] = ()
+
+    @property
+    def keys(self) -> tuple[KeySlot, ...]:
+        """Made when the originals change: making them at each delivery could be timed."""
+        current = self._like.keys
+        if current is not self._of:
+            self._of, self._keys = current, decoys(current)
+        return self._keys
