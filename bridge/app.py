@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, get_args
 
@@ -14,12 +14,15 @@ from prometheus_client import CollectorRegistry
 
 from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.contract.events import EVENT_MODELS
+from bridge.engine.plan import make_plan
+from bridge.engine.python import Compiled, PythonEngine
 from bridge.errors import ConfigError
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
+from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import open_profiles
-from bridge.ingress.profiles.profile import dedupe_window_s
+from bridge.ingress.profiles.profile import Profile, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.schemes.decoy import Configured, Decoy
@@ -30,6 +33,7 @@ from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimit
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
+from bridge.registry.loader import bundled
 from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, Management
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.io_thread import IOThread
@@ -39,7 +43,7 @@ from bridge.runtime.lifecycle import (
     background,
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.settings import Http, Settings
+from bridge.settings import Engine, Http, Settings
 from bridge.spool.store import Spool
 
 Result = TypeVar("Result")
@@ -80,6 +84,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         secrets = await in_thread(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
         sources = _sources(settings, secrets) | {each.source.name: each.source for each in heartbeat}
+        sources = await in_thread(partial(_with_engines, sources, settings.engine, metrics))
         routing = RoutingTable(settings.kafka.routes)
         ids = await in_thread(
             partial(SchemaIds, settings.registry, routing=routing, requests=metrics.schema_registry_requests)
@@ -175,6 +180,33 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
         )
         for name, source in settings.sources.items()
     }
+
+
+def _with_engines(sources: Mapping[str, Source], wanted: Engine, metrics: IngressMetrics) -> dict[str, Source]:
+    """Give the sources of native DRx the engine that is wanted; the dialects of others have none."""
+    used = "reference" if wanted == "reference" else "python"
+    for each in ("python", "reference"):
+        metrics.engine.labels(each).set(each == used)
+    if used == "reference":
+        return dict(sources)
+    compiled: dict[tuple[str, ...], Compiled] = {}
+    equipped = dict(sources)
+    for name, source in sources.items():
+        prefixes = _refused_prefixes(source.profile)
+        if prefixes is None:
+            continue
+        if prefixes not in compiled:
+            compiled[prefixes] = Compiled(make_plan(bundled().schemas(), RECORDS, prefixes=prefixes))
+        engine = PythonEngine(compiled[prefixes], source=name, environment=source.environment)
+        equipped[name] = replace(source, engine=engine)
+    return equipped
+
+
+def _refused_prefixes(profile: Profile) -> tuple[str, ...] | None:
+    """Return the key prefixes that native DRx refuses besides our own, or None for another profile."""
+    if isinstance(profile, drx_standard.Refusing):
+        return profile.prefixes
+    return () if profile is drx_standard else None
 
 
 def _server(

@@ -120,6 +120,37 @@ class Event:
         return orjson.dumps(self.value, default=_plain, option=orjson.OPT_UTC_Z).decode()
 
 
+class EncodedEvent(NamedTuple):
+    """An event whose value is encoded already, as an engine gives it; else the same as `Event`.
+
+    Attributes:
+        id: Event id.
+        type: One of the twenty types.
+        source: Configured name of the sender.
+        key: Record key.
+        prescription_id: As in the value.
+        occurred_at: When it happened at the source, aware UTC.
+        received_at: Receipt of its delivery, aware UTC.
+        encoded: The whole Avro record, without the prefix of the wire format.
+    """
+
+    id: str
+    type: str
+    source: str
+    key: str
+    prescription_id: str | None
+    occurred_at: datetime
+    received_at: datetime
+    encoded: bytes
+
+    def __repr__(self) -> str:
+        """Show which event it is and nothing of what it says."""
+        return f"EncodedEvent(id={self.id!r}, type={self.type!r}, source={self.source!r})"
+
+
+AnyEvent = Event | EncodedEvent
+
+
 @dataclass(frozen=True, slots=True)
 class ParkReason:
     """Why a verified delivery is set aside instead of becoming events.

@@ -33,6 +33,7 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 Profile = Literal["development", "production"]
+Engine = Literal["auto", "python", "reference"]
 RiskName = Literal["plaintext_kafka", "generated_spool_key", "debug_log"]
 
 
@@ -250,6 +251,7 @@ class Settings(FileSettings):
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
         description="name of this process in drx_ordinal; distinct for each replica",
     )
+    engine: Engine = Field("auto", description="encodes plainly conforming deliveries; auto: the fastest that is there")
     profile: Profile = Field("development", description="production refuses risks that accept.risks does not name")
     accept: Accept = Accept()
     http: Http = Http()

@@ -112,8 +112,8 @@ class Codec:
         if writer.guid is not None:
             self._guids[writer.guid.bytes] = writer.id
 
-    def encode(self, record: str, value: Mapping[str, Any]) -> bytes:
-        """Return the payload of one record.
+    def encode(self, record: str, value: Mapping[str, Any] | bytes) -> bytes:
+        """Return the payload of one record; of bytes, the Avro body that an engine has made, they only get the prefix.
 
         Raises:
             EncodeError: Not a value of that record, or a record that has no id.
@@ -122,7 +122,7 @@ class Codec:
         if known is None:
             raise EncodeError(record)
         prefix, encode = known
-        return prefix + encode(value)
+        return prefix + (value if isinstance(value, bytes) else encode(value))
 
     def decode(self, payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Decoded:
         """Invert `encode`; a schema named in a header, the last of its name, counts before one in the payload.

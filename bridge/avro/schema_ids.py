@@ -59,8 +59,8 @@ class SchemaIds:
         """True when records can be written."""
         return self._codec is not None
 
-    def encode(self, record: str, value: Mapping[str, object]) -> bytes:
-        """Return the payload of one record.
+    def encode(self, record: str, value: Mapping[str, object] | bytes) -> bytes:
+        """Return the payload of one record, as `Codec.encode`.
 
         Raises:
             NotDurableError: The ids are not known yet.

@@ -188,5 +188,5 @@ def _fields(outcome: Outcome) -> dict[str, int]:
     return {name: getattr(outcome, name) for name in ("drained", "left", "locked", "damaged", "unread", "blocked")}
 
 
-def _nothing(_record: str, _value: Mapping[str, object]) -> bytes:
+def _nothing(_record: str, _value: Mapping[str, object] | bytes) -> bytes:
     raise NotImplementedError  # nothing new is published

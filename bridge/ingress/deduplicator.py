@@ -17,7 +17,7 @@ from secrets import token_hex
 from typing import Literal, NamedTuple, Protocol
 
 from bridge.errors import NotDurableError
-from bridge.event import Delivery, Durable, Event, Identity, ParkReason, Settled
+from bridge.event import AnyEvent, Delivery, Durable, Identity, ParkReason, Settled
 from bridge.ingress.id_table import NEVER, IdTable
 from bridge.ingress.profiles.profile import DEDUPE_WINDOW_S
 
@@ -220,7 +220,7 @@ class KnownIds:
 class Publisher(Protocol):
     """Makes the outcome of a delivery durable, and tells `KnownIds` what becomes of each part, however late."""
 
-    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
+    def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
         """Return when every record is durable, and say how.
 
         Raises:
@@ -255,7 +255,7 @@ class Deduplicator:
         """Return by when (loop time) a delivery that has come now must have its answer."""
         return asyncio.get_running_loop().time() + self._deadline_s
 
-    async def take(self, delivery: Delivery, events: tuple[Event, ...], *, ends_at: float) -> Outcome:
+    async def take(self, delivery: Delivery, events: tuple[AnyEvent, ...], *, ends_at: float) -> Outcome:
         """Make events durable; nothing is, when one of their ids stands with another body: that is a `conflict`.
 
         Raises:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import get_args
+from typing import Literal, get_args
 
 from prometheus_client import Counter, Histogram
 
 from bridge.event import Delivery
-from bridge.ingress.profiles.profile import FLAGS, Mapped
+from bridge.ingress.profiles.profile import FLAGS, Encoded, Mapped
 from bridge.ingress.secrets import SlotWord, slot_word
 from bridge.runtime.metrics import IngressMetrics
 
@@ -37,6 +37,8 @@ UNAVAILABLE_CODES = (
     "topic_missing",
     "unexpected",
 )
+# Why an engine left a delivery to the reference: it does not conform plainly, or the engine has failed.
+Deferral = Literal["form", "fault"]
 # Refusals of what was never sent to a source.
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 
@@ -81,6 +83,11 @@ class Observations:
         self._age = metrics.freshness.labels(SERVICE, "provider_to_ingress")
         self._written = metrics.freshness.labels(SERVICE, "ingress_to_kafka")
         self._future = metrics.freshness_negative.labels(SERVICE, "provider_to_ingress")
+        self._deferrals = {
+            (name, cause): metrics.engine_deferrals.labels(name, cause)
+            for name in names
+            for cause in get_args(Deferral)
+        }
         self._answers: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
 
     def expect(self, refusals: Iterable[str]) -> None:
@@ -103,7 +110,7 @@ class Observations:
             self._metrics.provider_clock_offset.observe(abs(offset_s))
         self._metrics.http_request_body_bytes.observe(size)
 
-    def taken(self, delivery: Delivery, mapped: Mapped, *, written_s: float | None) -> None:
+    def taken(self, delivery: Delivery, mapped: Mapped | Encoded, *, written_s: float | None) -> None:
         """A delivery is durable: in Kafka `written_s` seconds after its receipt, or on disk."""
         if written_s is not None:
             self._written.observe(written_s)
@@ -117,6 +124,10 @@ class Observations:
             self._flags[flag].inc()
         if mapped.extensions:
             self._extensions[mapped.events[0].type].inc(mapped.extensions)
+
+    def deferred(self, source: str, cause: Deferral) -> None:
+        """An engine left a delivery to the reference."""
+        self._deferrals[source, cause].inc()
 
     def parked(self, source: str, reason: str) -> None:
         """A verified delivery was set aside."""

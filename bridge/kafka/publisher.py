@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Protocol
 
 from bridge.errors import TooLargeError
-from bridge.event import Delivery, Durable, Event, Identity, ParkReason
+from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Identity, ParkReason
 from bridge.kafka.partition_writer import Accepted, PartitionWriters
 from bridge.kafka.record import (
     UNRECOGNIZED_SCHEMA,
@@ -22,8 +22,8 @@ from bridge.kafka.record import (
 )
 from bridge.kafka.routing import RoutingTable, partition
 
-# Full record name and value to wire format.
-Encode = Callable[[str, Mapping[str, object]], bytes]
+# Full record name and value, which may be encoded already, to wire format.
+Encode = Callable[[str, Mapping[str, object] | bytes], bytes]
 
 
 class HasLastOrdinal(Protocol):
@@ -82,7 +82,7 @@ class Publisher:
         self._ordinals = ordinals
         self._message_max_bytes = message_max_bytes
 
-    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
+    def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
         """Accept a delivery; the awaitable ends when every record of it is durable, and says how.
 
         Raises:
@@ -99,7 +99,7 @@ class Publisher:
         """Take nothing more, finish what was taken, then close the producer; all of it within `timeout_s`."""
         await self._writers.close(timeout_s)
 
-    def _event(self, event: Event, delivery: Delivery) -> Accepted:
+    def _event(self, event: AnyEvent, delivery: Delivery) -> Accepted:
         topic = self._routing.topic(event.type)
         schema = self._schemas[event.type]
         ordinal = next(self._ordinals)
@@ -108,7 +108,7 @@ class Publisher:
             delivery,
             topic=topic,
             partition=partition(event.key.encode(), self._partitions),
-            value=self._encode(schema, event.value),
+            value=self._encode(schema, event.encoded if isinstance(event, EncodedEvent) else event.value),
             schema=schema,
             ordinal=f"{self._instance}:{ordinal}".encode(),
         )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from bridge.event import UNRECOGNIZED_TYPE, Delivery, Event, Identity, ParkReason
+from bridge.event import UNRECOGNIZED_TYPE, AnyEvent, Delivery, Identity, ParkReason
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 Header = tuple[str, bytes]
@@ -64,7 +64,7 @@ class Record(NamedTuple):
 
 
 def event_record(
-    event: Event, delivery: Delivery, *, topic: str, partition: int, value: bytes, schema: str, ordinal: bytes
+    event: AnyEvent, delivery: Delivery, *, topic: str, partition: int, value: bytes, schema: str, ordinal: bytes
 ) -> Record:
     """Return the record of an event: `value` in wire format, of the record named `schema` in full.
 

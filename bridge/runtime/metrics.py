@@ -141,6 +141,10 @@ class IngressMetrics:
         self.lenient_fields = self._counter(
             "lenient_fields", "Lenient conversions applied, none of which loses data", ("flag",)
         )
+        self.engine = self._gauge("engine", "1 for the engine that encodes plainly conforming deliveries", ("engine",))
+        self.engine_deferrals = self._counter(
+            "engine_deferrals", "Deliveries that the engine left to the reference code", ("source", "cause")
+        )
         self.source_last_event = self._gauge(
             "source_last_event_timestamp_seconds", "Receipt of the newest event", ("source",)
         )

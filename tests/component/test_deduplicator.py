@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterator
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.event import Delivery, Durable, Event, Identity, ParkReason
+from bridge.event import AnyEvent, Delivery, Durable, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from tests.builders import a_delivery, an_event
 from tests.virtual_time import VirtualLoop
@@ -25,7 +25,7 @@ class SlowPublisher:
         """Begin with nothing."""
         self.taken: list[asyncio.Future[Durable]] = []
 
-    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
+    def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
         del delivery, outcome
         self.taken.append(asyncio.get_running_loop().create_future())
         return self.taken[-1]

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -17,19 +18,20 @@ from structlog.testing import capture_logs
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import NotDurableError
-from bridge.event import Delivery, Durable, Event, Identity, ParkReason
+from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
-from bridge.ingress.routes import REFUSAL_STATUS, Admission, Source, Webhooks
+from bridge.ingress.routes import REFUSAL_STATUS, Admission, Engine, Source, Webhooks
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
+from tests.engine_cases import engine as python_engine
 
-Outcome = tuple[Event, ...] | ParkReason
+Outcome = tuple[AnyEvent, ...] | ParkReason
 
 
 @dataclass
@@ -138,6 +140,7 @@ async def running(
     connections_max: int = 1_000,
     reading_max_bytes: int = 1 << 24,
     profile: Any = None,
+    engine: Engine | None = None,
     deduplicator: Deduplicator | None = None,
 ) -> AsyncIterator[Ingress]:
     """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher."""
@@ -148,7 +151,9 @@ async def running(
     publisher = ScriptedPublisher()
     publisher.gate.set()
     keys = (a_slot(),)
-    source = Source("drx", "sandbox", profile or load_profile("drx_standard"), StandardWebhooks(), FixedSecrets(keys))
+    source = Source(
+        "drx", "sandbox", profile or load_profile("drx_standard"), StandardWebhooks(), FixedSecrets(keys), engine=engine
+    )
     unknown = Decoy([Configured(source.scheme, source.secrets)])
     decoy = Source("unknown", "sandbox", source.profile, unknown, FixedSecrets(()))
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
@@ -199,9 +204,10 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture
-async def ingress() -> AsyncIterator[Ingress]:
-    async with running() as one:
+@pytest.fixture(params=["reference", "python"])
+async def ingress(request: pytest.FixtureRequest) -> AsyncIterator[Ingress]:
+    engine = python_engine("drx", "sandbox") if request.param == "python" else None
+    async with running(engine=engine) as one:
         yield one
 
 
@@ -251,6 +257,45 @@ async def test_parks_what_a_bug_of_ours_cannot_map() -> None:
         assert (status, answer["reason"]) == (202, "unexpected")
         assert len(ingress.publisher.published) == 1
         assert [line["reason"] for line in lines if line["event"] == "worker.failed"] == ["delivery_parked"]
+
+
+def broken_engine(_body: bytes, _webhook_id: str, _received_at: datetime) -> EncodedEvent | None:
+    raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("engine", "body", "cause", "events"),
+    [
+        (python_engine("drx", "sandbox"), a_body(), None, EncodedEvent),
+        (python_engine("drx", "sandbox"), a_body(data_zzz=1), "form", Event),
+        (broken_engine, a_body(), "fault", Event),
+    ],
+    ids=["answered", "deferred", "failed"],
+)
+async def test_what_an_engine_leaves_is_accepted_by_the_reference_and_counted(
+    engine: Engine, body: bytes, cause: str | None, events: type[object]
+) -> None:
+    async with running(engine=engine) as ingress:
+        assert (await ingress.post(body))[0] == 200
+
+        ((_, published),) = ingress.publisher.published
+        assert isinstance(published, tuple)
+        assert isinstance(published[0], events)
+        for each in ("form", "fault"):
+            labels = {"source": "drx", "cause": each}
+            counted = ingress.metrics.registry.get_sample_value("drxbridge_engine_deferrals_total", labels)
+            assert counted == (each == cause)
+
+
+async def test_the_same_id_with_another_body_is_parked_under_its_prescription(ingress: Ingress) -> None:
+    await ingress.post(a_body(account_id="acct_1"))
+
+    status, answer = await ingress.post(a_body(account_id="acct_2"))
+
+    assert (status, answer["reason"]) == (202, "id_conflict")
+    _, park = ingress.publisher.published[1]
+    assert isinstance(park, ParkReason)
+    assert park.key == "rx_1"
 
 
 async def test_a_bug_after_an_event_is_durable_parks_nothing_and_is_counted(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
+from typing import Any
 
 import confluent_kafka
 import pytest
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.kafka
 PARTITIONS = 12
 
 
-def encode(record: str, value: Mapping[str, object]) -> bytes:
+def encode(record: str, value: Any) -> bytes:
     return f"{record} {value.get('event_id', '')}".encode()
 
 

@@ -381,16 +381,16 @@ def compile_members(model: type[Record], path: str, *, without: frozenset[str] =
         without: Fields that no member fills; those for the words outside an enum are left out anyway.
     """
     fields = model.model_fields
-    kept_words = {f"raw_{name}" for name, field in fields.items() if _words(_plain(field))}
+    kept_words = {f"raw_{name}" for name, field in fields.items() if words_of(plain(field))}
     names = [name for name in fields if name not in without | kept_words]
     return Members(
         path,
-        puts={name: _put(name, _plain(fields[name]), f"{path}/{name}") for name in names},
+        puts={name: _put(name, plain(fields[name]), f"{path}/{name}") for name in names},
         required=[name for name in names if fields[name].is_required()],
     )
 
 
-def _plain(field: FieldInfo) -> object:
+def plain(field: FieldInfo) -> object:
     """Give the field's type without `| None`, and with its width or digits if it has them."""
     annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     if get_origin(annotation) in (Union, UnionType):
@@ -398,15 +398,15 @@ def _plain(field: FieldInfo) -> object:
     return annotation
 
 
-def _words(plain: object) -> tuple[str, ...]:
+def words_of(plain: object) -> tuple[str, ...]:
     """Give the words of an enum, or of an array of enums."""
     if get_origin(plain) is list:
-        return _words(get_args(plain)[0])
+        return words_of(get_args(plain)[0])
     return get_args(plain) if get_origin(plain) is Literal else ()
 
 
 def _put(name: str, plain: object, path: str) -> Put:
-    words = _words(plain)
+    words = words_of(plain)
     if words:
         return put_words(name, path, words) if get_origin(plain) is list else put_word(name, path, words)
     if plain is str and not _may_be_integer(name):

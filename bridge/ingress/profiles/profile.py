@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from bridge.errors import ConfigError
-from bridge.event import Delivery, Event, ParkReason
+from bridge.event import Delivery, EncodedEvent, Event, ParkReason
 
 Flag = Literal[
     "array_chosen",
@@ -49,6 +49,14 @@ class Mapped:
     """
 
     events: tuple[Event, ...]
+    flags: tuple[Flag, ...] = ()
+    extensions: int = 0
+
+
+class Encoded(NamedTuple):
+    """What `Mapped` is of a delivery that an engine has answered: one event, and nothing had to be forgiven."""
+
+    events: tuple[EncodedEvent]
     flags: tuple[Flag, ...] = ()
     extensions: int = 0
 

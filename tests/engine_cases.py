@@ -1,0 +1,351 @@
+"""Deliveries for the engines, and what holds each to the reference: an answer has the same record, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import islice, repeat
+from typing import Any, NamedTuple
+
+import orjson
+
+from bridge.avro.codec import Codec
+from bridge.avro.schema_ids import RECORDS
+from bridge.engine.plan import Kind, Plan, make_plan
+from bridge.engine.python import Compiled, PythonEngine
+from bridge.event import AnyEvent, Delivery, EncodedEvent, ParkReason
+from bridge.ingress.json_body import parse, to_json_text
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.routes import Engine
+from bridge.kafka.partition_writer import Accepted
+from bridge.kafka.publisher import Publisher
+from bridge.kafka.record import MESSAGE_MAX_BYTES
+from bridge.kafka.routing import RoutingTable
+from bridge.registry.loader import bundled
+from tests.fuzz.choices import Choices
+from tests.unit.profile_documents import SAMPLES
+
+LOCK = bundled()
+# Later than nearly all samples.
+RECEIVED_AT = datetime(2026, 12, 14, 16, 0, 0, 123456, tzinfo=UTC)
+
+
+class Head(NamedTuple):
+    """What the head of a delivery, its receipt and the configuration have a say in."""
+
+    webhook_id: str
+    environment: str = "sandbox"
+    source: str = "drx"
+    key_slot: str = "current"
+    traceparent: str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    received_at: datetime = RECEIVED_AT
+    partitions: int = 12
+
+
+@cache
+def plan() -> Plan:
+    return make_plan(LOCK.schemas(), RECORDS)
+
+
+@cache
+def compiled() -> Compiled:
+    return Compiled(plan())
+
+
+@cache
+def engine(source: str, environment: str) -> Engine:
+    return PythonEngine(compiled(), source=source, environment=environment)
+
+
+@cache
+def codec() -> Codec:
+    return Codec(schemas=LOCK.schemas(), ids=LOCK.ids())
+
+
+class _Taken:
+    """Takes what a publisher has made, in place of the partition writers."""
+
+    def __init__(self) -> None:
+        self.last: Accepted | None = None
+
+    def check_open(self) -> None:
+        """Be open."""
+
+    def enqueue(self, accepted: Sequence[Accepted]) -> Any:
+        (self.last,) = accepted
+
+
+_TAKEN = _Taken()
+
+
+@cache
+def publisher(partitions: int) -> Publisher:
+    taken: Any = _TAKEN
+    return Publisher(
+        writers=taken,
+        encode=codec().encode,
+        schemas=RECORDS,
+        routing=RoutingTable({"epcs.*": "drx.epcs.v1"}),
+        partitions=partitions,
+        instance="i",
+        ordinals=repeat(7),
+        message_max_bytes=MESSAGE_MAX_BYTES,
+    )
+
+
+def accepted(event: AnyEvent, delivery: Delivery, partitions: int) -> Accepted:
+    """Return what the publisher makes of an event: the record with its headers, its identity."""
+    publisher(partitions).publish(delivery, (event,))
+    assert _TAKEN.last is not None
+    return _TAKEN.last
+
+
+def check(body: bytes, head: Head, asked: Callable[[str, str], Engine] = engine) -> str | None:
+    """Ask an engine; if it answers, hold the answer to the reference and return the type of the event."""
+    event = asked(head.source, head.environment)(body, head.webhook_id, head.received_at)
+    if event is None:
+        return None
+    delivery = Delivery(
+        source=head.source,
+        environment=head.environment,
+        id=head.webhook_id,
+        received_at=head.received_at,
+        body=body,
+        body_sha256="5" * 64,
+        key_slot=head.key_slot,
+        traceparent=head.traceparent,
+        headers={},
+    )
+    document = parse(body)
+    assert not isinstance(document, ParkReason), document
+    mapped = drx_standard.map(delivery, document)
+    assert not isinstance(mapped, ParkReason), mapped
+    assert (mapped.flags, mapped.extensions) == ((), 0)
+    (expected,) = mapped.events
+    assert not isinstance(expected, EncodedEvent)
+    assert event[:6] == (
+        *(expected.id, expected.type, expected.source, expected.key),
+        *(expected.value["prescription_id"], expected.occurred_at),
+    )
+    assert accepted(event, delivery, head.partitions) == accepted(expected, delivery, head.partitions)
+    return event.type
+
+
+# Conforming documents of every type, with any choice of the members that may be absent.
+
+_TEXTS = (
+    "x",
+    "erx",
+    "Lisinopril 10 mg",
+    "",
+    "\N{LATIN SMALL LETTER U WITH DIAERESIS}ml\u2028",
+    "\U0001f600",
+    "a" * 300,
+)
+_DECIMALS = ("30", "1.5", "-2.25", "0", "007", "-0.00", "12345678", "99999999.99", "999999999.999", "1.005", "1.50000")
+_DAYS = ("2026-09-14", "1950-02-28", "2024-02-29", "0001-01-01", "9999-12-31", "2023-02-29", "20260914", "2026-W38-1")
+_INSTANTS = (
+    *("2026-09-14T15:09:26Z", "2026-09-14T15:09:26.5Z", "2026-09-14T15:09:26.123456Z", "1950-01-01T00:00:00Z"),
+    *("2026-09-14T17:09:26+02:00", "2026-09-14T15:09:26-00:00", "0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59Z"),
+    *("2026-09-14T15:09:26", "2026-09-14t15:09:26z", "2026-09-14T15:09:60Z", "2026-09-14T15:09:26.1234567Z"),
+    *(
+        "2026-09-14T24:00:00Z",
+        "2026-02-30T00:00:00Z",
+        "2026-09-14T15:09:26+24:00",
+        "2026-12-14T16:05:00.123456Z",
+        "2026-12-14T16:05:00.123457Z",
+    ),
+)
+_KEYS = ("rx_5KX0A1", "RX-1.2:3", "a" * 128, "a" * 129, "req:1", "q:1", "rx 1", "", "7")
+
+
+def a_document(event_type: str, choices: Choices) -> dict[str, Any]:
+    """Make a document of a type; nearly all of them conform plainly."""
+    event = plan().events[event_type]
+    document = {
+        "id": "evt_1",
+        "type": event_type,
+        "version": "1",
+        "timestamp": _rarely_other(_INSTANTS, choices),
+        "environment": "sandbox",
+        **_members(event.fields, "envelope", choices),
+        "data": _members(event.fields, "member", choices),
+    }
+    for path in event.key[: 1 + choices.below(len(event.key))]:
+        holder: Any = document
+        for name in path.path[:-1]:
+            holder = holder[name]
+        holder[path.path[-1]] = _rarely_other(_KEYS, choices)
+    return document
+
+
+def _rarely_other(values: Sequence[str], choices: Choices) -> str:
+    return choices.one(values) if choices.below(32) == 1 else values[0]
+
+
+def _members(fields: Iterable[Any], origin: str, choices: Choices) -> dict[str, Any]:
+    return {
+        field.member: None if choices.below(12) == 1 and field.absent else _value(field.kind, choices)
+        for field in fields
+        if field.origin == origin and (field.absent is None or choices.below(3))
+    }
+
+
+def _value(kind: Kind | None, choices: Choices) -> Any:
+    match kind:
+        case Kind("record", fields=fields):
+            return _members(fields, "member", choices)
+        case Kind("array", items=items):
+            return [_value(items, choices) for _ in range(choices.below(4))]
+        case Kind("map"):
+            return {choices.one(_TEXTS): choices.one(_TEXTS) for _ in range(choices.below(4))}
+        case Kind("word", words=words):
+            return choices.one(tuple(words))
+        case Kind("integer", least=least, greatest=greatest):
+            return choices.one((0, 1, 255, 256, -1, greatest, least))
+        case Kind(name):
+            return _SCALARS[name](choices)
+    raise TypeError(kind)
+
+
+_SCALARS: Mapping[str, Callable[[Choices], object]] = {
+    "text": lambda choices: choices.one(_TEXTS),
+    "boolean": Choices.truth,
+    "decimal": lambda choices: _rarely_other(_DECIMALS, choices),
+    "day": lambda choices: _rarely_other(_DAYS, choices),
+    "instant": lambda choices: _rarely_other(_INSTANTS, choices),
+}
+
+
+# Bodies: documents in some spelling, edited as texts, so that no writer stands between an edit and the engine.
+
+# What may stand for a value.
+VALUES = (
+    *(b"null", b"true", b"false", b"0", b"1", b"-1", b"30", b'"30"', b"-0", b"1.5", b"-0.0", b"1e3", b"1E400", b"NaN"),
+    *(b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809", b"2147483648", b"-2147483649"),
+    *(b"18446744073709551615", b"18446744073709551616", b"1764158966", b"01", b"[]", b"{}", b'["F"]', b"[null]"),
+    *(b'{"a":1}', b'{"a":"b","c":""}', b'""', b'"req:1"', b'"q:1"', b'"UNKNOWN"', b'"erx"', b'"F"', b'"\\u0046"'),
+    *(
+        b'"\\ud83d\\ude00"',
+        b'"\\ud800"',
+        b'"\\udc00\\ud800"',
+        b'"\\u0000"',
+        b'"a\\": b"',
+        b'"a\\":"',
+        b'" :"',
+        b'"-0,"',
+    ),
+    *(b'"\xc3\xbc"', b'"\xed\xa0\x80"', b'"\xff"', b'"\x7f"', b'"\x01"', b'"\\x"', b'"1.50"', b'"1.005"', b'"-1.5"'),
+    *(b'"\xef\xbc\x91"', b'"1_0"', b'"2026-09-14"', b'"2026-02-30"', b'"0000-01-01"', b'"2026-09-14T15:09:26Z"'),
+    *(b'"2026-09-14T15:09:60Z"', b'"2026-09-14T17:09:26.5+02:00"', b'"sandbox"', b'"production"', b'"1"'),
+    b"[" * 40 + b"]" * 40,
+)
+# What may stand for a name, or before a member.
+NAMES = (
+    *(b'"data"', b'"id"', b'"type"', b'"first_name"', b'"prescription_id"', b'"request_id"', b'"timestamp"', b'"zzz"'),
+    *(b'"extensions"', b'"raw_sex"', b'"event_id"', b'"source"', b'"a/b~"', b'""', b'"i\\u0064"', b'"version"', b"id"),
+)
+# What may be put anywhere.
+PIECES = (
+    *(b" ", b"\n", b"\t", b"\r", b",", b":", b'"', b"}", b"{", b"]", b"[", b"\\", b"\x00", b"\xff", b"0", b"-", b"-0"),
+    *(b"\xef\xbb\xbf", b"\\u0041", b"\\ud800", b"/**/", b"\x0c", b"\xc2\xa0", b"e", b".", b'":', b'" :'),
+)
+_TOKEN = re.compile(rb'(?P<name>"(?:[^"\\]|\\.)*"(?=\s*:))|(?P<value>"(?:[^"\\]|\\.)*"|-?[0-9.]+|true|false|null)|[{}]')
+
+
+class Text(NamedTuple):
+    """A body, and where its names, its scalars and the beginnings of its objects are."""
+
+    body: bytes
+    webhook_id: str
+    names: tuple[tuple[int, int], ...]
+    values: tuple[tuple[int, int], ...]
+    openings: tuple[int, ...]
+
+
+def a_text(body: bytes) -> Text:
+    tokens = list(_TOKEN.finditer(body))
+    try:
+        webhook_id = str(orjson.loads(body)["id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        webhook_id = "evt_1"
+    return Text(
+        body,
+        webhook_id if webhook_id.isascii() and webhook_id.isprintable() and webhook_id else "evt_1",
+        tuple(token.span() for token in tokens if token["name"] is not None),
+        tuple(token.span() for token in tokens if token["value"] is not None),
+        tuple(token.end() for token in tokens if token[0] == b"{"),
+    )
+
+
+def edited(text: Text, choices: Choices) -> bytes:
+    """Put another value, name or member somewhere, take a piece out, or put one in."""
+    body = text.body
+    way = choices.below(16)
+    if way < 7 and text.values:
+        start, end = choices.one(text.values)
+        return body[:start] + choices.one(VALUES) + body[end:]
+    if way < 9 and text.names:
+        start, end = choices.one(text.names)
+        return body[:start] + choices.one(NAMES) + body[end:]
+    if way < 12 and text.openings:
+        start = choices.one(text.openings)
+        name = body[slice(*choices.one(text.names))] if text.names and choices.truth() else choices.one(NAMES)
+        return body[:start] + name + b":" + choices.one(VALUES) + b"," + body[start:]
+    start = choices.below(len(body) + 1)
+    return body[:start] + choices.one(PIECES) + body[start + choices.below(3) :]
+
+
+_IDS = ("other", "!", "~" * 200, "evt_2")
+_SOURCES = ("drx", "a", "s" * 64, "_heartbeat")
+_SLOTS = ("current", "previous", "x" * 64)
+_PARTITIONS = (12, 1, 3, 48, 10_000)
+_RECEIPTS = (0, -123_456, 1, 876_544, 86_400_000_000, 10**12)
+
+
+def a_head(text: Text, choices: Choices) -> Head:
+    return Head(
+        webhook_id=choices.one(_IDS) if choices.below(32) == 1 else text.webhook_id,
+        environment="production" if choices.below(32) == 1 else "sandbox",
+        source=choices.one(_SOURCES),
+        key_slot=choices.one(_SLOTS),
+        received_at=RECEIVED_AT + timedelta(microseconds=choices.one(_RECEIPTS)),
+        partitions=choices.one(_PARTITIONS),
+    )
+
+
+_SPELLINGS = 4
+_SAMPLE_MAX_BYTES = 8000
+
+
+def spellings(document: Mapping[str, object]) -> Iterator[bytes]:
+    """Yield texts that say the same: compact, as people write, and twice as Python's `json` does."""
+    text = to_json_text(document)
+    plain = json.loads(text)
+    yield text.encode()
+    yield orjson.dumps(plain, option=orjson.OPT_INDENT_2)
+    yield json.dumps(plain).encode()
+    yield json.dumps(plain, separators=(" , ", " : "), ensure_ascii=False).encode()
+
+
+@cache
+def samples() -> tuple[Text, ...]:
+    """Return every sample of every profile, as it is and in other spellings, but the large ones."""
+    bodies = [path.read_bytes() for path in sorted(SAMPLES.glob("*/*.json"))]
+    bodies += [line for path in sorted(SAMPLES.glob("scenarios/*.ndjson")) for line in path.read_bytes().splitlines()]
+    found: list[bytes] = []
+    for body in bodies:
+        if len(body) > _SAMPLE_MAX_BYTES:
+            continue
+        document = parse(body)
+        found += [body] if isinstance(document, ParkReason) else [body, *spellings(document)]
+    return tuple(map(a_text, dict.fromkeys(found)))
+
+
+def made(event_type: str, choices: Choices) -> Text:
+    """Make a body of a type, in one of the spellings."""
+    document = a_document(event_type, choices)
+    return a_text(next(islice(spellings(document), choices.below(_SPELLINGS), None)))

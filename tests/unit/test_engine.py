@@ -1,0 +1,273 @@
+"""An engine's answer is the reference's record, byte for byte; what does not conform plainly it leaves alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from bridge.avro.schema_ids import RECORDS
+from bridge.contract.events import EVENT_MODELS
+from bridge.engine.plan import Field, Kind, make_plan
+from bridge.engine.python import Compiled, PythonEngine
+from bridge.event import EncodedEvent, ParkReason
+from bridge.ingress.json_body import parse, to_json_text
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.routes import Engine
+from tests.engine_cases import LOCK, RECEIVED_AT, Head, Text, a_head, check, edited, made, plan, samples
+from tests.fuzz.choices import Choices
+from tests.unit.profile_documents import SAMPLES, SENT, a_delivery
+from tests.unit.profile_documents import edited as with_edits
+from tests.unit.test_profile_properties import mutants
+
+MANIFEST = json.loads((SAMPLES / "manifest.json").read_bytes())
+TYPES = tuple(EVENT_MODELS)
+# Bodies made of each type, to be edited again and again; enough for every member to be there and not, with every value.
+MADE_EACH = 100
+# A body takes a tenth of a millisecond.
+BODIES = 200_000
+SEED = 16  # replayed, so that a failure is
+
+
+def id_of(body: bytes) -> str:
+    document = parse(body)
+    found = None if isinstance(document, ParkReason) else document.get("id")
+    return found if isinstance(found, str) else "evt_1"
+
+
+@pytest.mark.parametrize("row", MANIFEST, ids=lambda row: row["file"])
+def test_a_sample_is_answered_if_it_is_native_drx_without_leniency(row: dict[str, Any]) -> None:
+    body = (SAMPLES / row["file"]).read_bytes()
+    webhook_id, document = id_of(body), parse(body)
+    mapped = (
+        document if isinstance(document, ParkReason) else drx_standard.map(a_delivery(body, id=webhook_id), document)
+    )
+    conforms = not isinstance(mapped, ParkReason) and not mapped.flags and not mapped.extensions
+
+    assert (check(body, Head(webhook_id)) is not None) == conforms
+    assert row["profile"] == "drx_standard" or not conforms
+
+
+@pytest.fixture(scope="module")
+def bodies() -> list[Text]:
+    rng = random.Random(SEED)  # noqa: S311 - a seed is replayed
+    return [
+        *samples(),
+        *(made(event_type, Choices(rng.randbytes(200))) for event_type in TYPES for _ in range(MADE_EACH)),
+    ]
+
+
+def test_edited_bodies_under_any_head_are_answered_as_the_reference_does_or_not_at_all(bodies: list[Text]) -> None:
+    rng = random.Random(SEED)  # noqa: S311 - a seed is replayed
+    answered: Counter[str | None] = Counter()
+
+    for _ in range(BODIES):
+        choices = Choices(rng.randbytes(24))
+        text = choices.one(bodies)
+        body = edited(text, choices) if choices.below(4) else text.body
+        answered[check(body, a_head(text, choices))] += 1
+
+    assert set(answered) == {None, *TYPES}
+    assert min(answered.values()) > BODIES / len(TYPES) / 10
+
+
+@given(mutants())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_mutated_document_is_answered_as_the_reference_does_or_not_at_all(document: dict[str, object]) -> None:
+    check(to_json_text(document).encode(), Head(str(document.get("id"))))
+
+
+def full(fields: tuple[Field, ...], origin: str) -> dict[str, Any]:
+    """Give every member that the fields have."""
+    return {field.member: value_of(field.kind) for field in fields if field.origin == origin}
+
+
+def value_of(kind: Kind | None) -> Any:
+    match kind:
+        case Kind("record", fields=fields):
+            return full(fields, "member")
+        case Kind("array", items=items):
+            return [value_of(items)]
+        case Kind("word", words=words):
+            return next(iter(words))
+        case Kind(name):
+            return {
+                "text": "x",
+                "boolean": True,
+                "integer": 1,
+                "decimal": "1.5",
+                "day": "2026-09-14",
+                "instant": "2026-09-14T15:09:26Z",
+                "map": {"a": "b"},
+            }[name]
+    raise TypeError
+
+
+def full_document(event_type: str) -> dict[str, Any]:
+    fields = plan().events[event_type].fields
+    return {
+        "id": "evt_1",
+        "type": event_type,
+        "version": "1",
+        "timestamp": "2026-09-14T15:09:26Z",
+        "environment": "sandbox",
+        **full(fields, "envelope"),
+        "data": full(fields, "member"),
+    }
+
+
+def a_document_of(body: bytes) -> dict[str, object]:
+    return cast("dict[str, object]", parse(body))
+
+
+def members(document: dict[str, Any], way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in document.items():
+        yield (*way, name)
+        if isinstance(value, dict):
+            yield from members(value, (*way, name))
+
+
+def without(document: dict[str, Any], way: tuple[str, ...]) -> dict[str, Any]:
+    changed: Any = copy.deepcopy(document)
+    holder = changed
+    for name in way[:-1]:
+        holder = holder[name]
+    del holder[way[-1]]
+    return cast("dict[str, Any]", changed)
+
+
+@pytest.mark.parametrize("event_type", TYPES)
+def test_a_type_is_answered_with_all_of_its_members_and_without_each_that_may_be_absent(event_type: str) -> None:
+    document = full_document(event_type)
+    assert check(orjson.dumps(document), Head("evt_1")) == event_type
+
+    for way in members(document):
+        body = orjson.dumps(without(document, way))
+        reference = drx_standard.map(a_delivery(body), a_document_of(body))
+        answered = check(body, Head("evt_1"))
+        assert (answered is None) == isinstance(reference, ParkReason), way
+
+
+@pytest.mark.parametrize("event_type", TYPES)
+def test_the_plan_knows_the_members_that_the_profile_knows(event_type: str) -> None:
+    document = full_document(event_type)
+    parsed = a_document_of(orjson.dumps(document))
+    mapped = drx_standard.map(a_delivery(), parsed)
+
+    assert not isinstance(mapped, ParkReason)
+    (event,) = mapped.events
+    assert not isinstance(event, EncodedEvent)
+    absent = {name for name, value in event.value.items() if value in (None, [], {})}
+    assert all(name.startswith("raw_") or name in ("extensions", "prescription_id") for name in absent)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(lambda body: body.replace(b'"id":', b'"version":"1","id":', 1), id="a name twice"),
+        pytest.param(lambda body: body.replace(b'"attempt":1', b'"attempt":-0'), id="-0"),
+        pytest.param(lambda body: body.replace(b'"attempt":1', b'"attempt":-0 '), id="-0 and space"),
+        pytest.param(lambda body: body.replace(b'"attempt":1', b'"attempt":1.0'), id="a fraction"),
+        pytest.param(lambda body: body.replace(b'"attempt":1', b'"attempt":2147483648'), id="more than 32 bits"),
+        pytest.param(lambda body: body.replace(b'"data":{', b'"data":{"zzz":1,'), id="an unknown member"),
+        pytest.param(lambda body: body.replace(b'"id":', b'"id" :', 1), id="space before a colon"),
+        pytest.param(
+            lambda body: body.replace(b'"id":', b'"version" :"1","note\\":":"", "id":', 1), id="a name twice, hidden"
+        ),
+        pytest.param(lambda body: body.replace(b'"version":"1"', b'"version":1'), id="another version"),
+        pytest.param(lambda body: b"\xef\xbb\xbf" + body, id="byte order mark"),
+        pytest.param(lambda body: body + b"{}", id="more behind"),
+        pytest.param(lambda body: b"[" + body + b"]", id="an array"),
+        pytest.param(lambda _: b"", id="nothing"),
+        pytest.param(lambda _: b"[" * 100_000, id="depth"),
+    ],
+)
+def test_what_does_not_conform_plainly_is_left_to_the_reference(body: Callable[[bytes], bytes]) -> None:
+    sent = orjson.dumps(orjson.loads(with_edits(SENT, {"/data/attempt": "1", "/id": '"evt_1"'})))
+    assert check(sent, Head("evt_1")) == "prescription.sent"
+
+    assert body(sent) != sent
+    assert check(body(sent), Head("evt_1")) is None
+
+
+def test_an_id_that_begins_like_the_keys_of_another_source_is_left_to_the_reference() -> None:
+    body = with_edits(SENT, {"/id": '"evt_1"', "/data/prescription_id": '"east:1"'})
+    beside_it = Compiled(make_plan(LOCK.schemas(), RECORDS, prefixes=("east:",)))
+
+    assert check(body, Head("evt_1")) == "prescription.sent"
+    assert PythonEngine(beside_it, source="drx", environment="sandbox")(body, "evt_1", RECEIVED_AT) is None
+    assert isinstance(drx_standard.refusing(("east:",)).map(a_delivery(body), a_document_of(body)), ParkReason)
+
+
+def test_any_order_of_members_and_any_space_between_them_is_plain() -> None:
+    document = orjson.loads(with_edits(SENT, {"/id": '"evt_1"'}))
+    turned = dict(reversed(document.items())) | {"data": dict(reversed(document["data"].items()))}
+
+    assert check(orjson.dumps(turned), Head("evt_1")) == "prescription.sent"
+    assert check(b"\r\n " + json.dumps(turned, indent="\t").encode() + b"\n", Head("evt_1")) == "prescription.sent"
+
+
+def test_the_plan_is_plain_data_for_an_engine_in_another_language() -> None:
+    told = orjson.loads(plan().to_json())
+
+    assert set(told["events"]) == set(TYPES)
+    assert told["environments"] == dict(plan().environments)
+    sent = {field["name"]: field for field in told["events"]["prescription.sent"]["fields"]}
+    assert list(sent) == list(EVENT_MODELS["prescription.sent"].model_fields)
+    assert sent["origin_source"] | {"kind": None} == {
+        "name": "origin_source",
+        "origin": "envelope",
+        "member": "source",
+        "kind": None,
+        "nullable": True,
+        "absent": "00",
+    }
+    assert sent["medication"]["kind"]["fields"][0]["kind"]["name"] == "text"
+
+
+def test_an_engine_shows_no_value_of_an_event() -> None:
+    event = EncodedEvent("evt_1", "t", "drx", "rx_secret", "rx_secret", RECEIVED_AT, RECEIVED_AT, b"secret")
+
+    assert "secret" not in repr(event)
+
+
+def sabotaged(change: Callable[[Field], Field]) -> Callable[[str, str], Engine]:
+    """Give engines of a plan that has one field changed in every type."""
+    events = {
+        event_type: replace(event, fields=tuple(map(change, event.fields)))
+        for event_type, event in plan().events.items()
+    }
+    compiled = Compiled(replace(plan(), events=events))
+    return lambda source, environment: PythonEngine(compiled, source=source, environment=environment)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda field: replace(field, absent="02") if field.name == "sequence" else field, id="a constant"),
+        pytest.param(lambda field: replace(field, nullable=False), id="no branch"),
+        pytest.param(
+            lambda field: replace(field, member="account_id") if field.name == "correlation_id" else field,
+            id="a member",
+        ),
+    ],
+)
+def test_the_comparison_sees_a_wrong_plan(change: Callable[[Field], Field], bodies: list[Text]) -> None:
+    def differs(text: Text) -> bool:
+        try:
+            check(text.body, Head(text.webhook_id), sabotaged_engine)
+        except AssertionError:
+            return True
+        return False
+
+    sabotaged_engine = sabotaged(change)
+
+    assert any(map(differs, bodies))
