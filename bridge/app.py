@@ -26,7 +26,6 @@ from bridge.ingress.profiles.profile import Profile, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.schemes.decoy import Configured, Decoy
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import Outcome, SecretDirectory
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
@@ -44,6 +43,7 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.settings import Engine, Http, Settings
+from bridge.sources import refuse_weak, scheme_of
 from bridge.spool.store import Spool
 
 Result = TypeVar("Result")
@@ -83,7 +83,14 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         metrics = IngressMetrics(CollectorRegistry())
         secrets = await in_thread(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
-        sources = _sources(settings, secrets) | {each.source.name: each.source for each in heartbeat}
+        configured = _sources(settings, secrets)
+        refuse_weak(
+            settings,
+            {name: source.scheme for name, source in configured.items()},
+            {name: source.secrets.keys for name, source in configured.items()},
+            {name: _window_s(settings, source) for name, source in configured.items()},
+        )
+        sources = configured | {each.source.name: each.source for each in heartbeat}
         sources = await in_thread(partial(_with_engines, sources, settings.engine, metrics))
         routing = RoutingTable(settings.kafka.routes)
         ids = await in_thread(
@@ -147,9 +154,12 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
 def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:
     opened = {}
     for name, source in settings.sources.items():
+        scheme = scheme_of(name, source)
+        if not scheme.keyed or source.secrets_dir is None:
+            continue
         opened[name] = SecretDirectory(
             path=source.secrets_dir,
-            scheme=StandardWebhooks(source.tolerance_s),
+            scheme=scheme,
             source=name,
             observe=partial(_count_reload, metrics, name),
         )
@@ -174,8 +184,8 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
             name=name,
             environment=source.environment,
             profile=profiles[name],
-            scheme=StandardWebhooks(source.tolerance_s),
-            secrets=secrets[name],
+            scheme=scheme_of(name, source),
+            secrets=secrets.get(name, FixedSecrets(())),
             content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
         )
         for name, source in settings.sources.items()

@@ -70,6 +70,9 @@ class Http(Section):
         ge=1_048_576,
         description="most bytes of incomplete requests; beyond it the one arriving for longest is ended",
     )
+    tls_in_front: bool = Field(
+        default=False, description="deliveries come through a proxy that ends TLS; needed for secrets that are sent"
+    )
     inflight_max: int = Field(1024, ge=1, le=65_536, description="most deliveries in progress at one time")
     inflight_max_bytes: int = Field(67_108_864, ge=1024, description="most bytes of bodies in progress at one time")
 
@@ -148,12 +151,45 @@ class Source(Section):
 
     profile: str = Field(min_length=1, description="dialect of the sender, such as drx_standard")
     environment: Literal["production", "sandbox"] = Field(description="environment of its events; others are parked")
-    secrets_dir: Path = Field(description="directory with one file per secret slot")
-    scheme: Literal["standard_webhooks"] = Field("standard_webhooks", description="how deliveries are signed")
+    secrets_dir: Path | None = Field(
+        None, description="directory with one file per secret slot; required unless the scheme is cidr alone"
+    )
+    scheme: str = Field(
+        "standard_webhooks",
+        min_length=1,
+        max_length=200,
+        description="how deliveries prove their origin: standard_webhooks, body_hmac, ed25519, secret_header, basic, "
+        "url_token, cidr, github, stripe, shopify, photon, dosespot; several joined by `+` must all hold",
+    )
+    scheme_header: str | None = Field(None, description="header of the signature or secret")
+    scheme_digest: str | None = Field(None, description="sha256 or sha512; unset: sha256")
+    scheme_encoding: str | None = Field(None, description="hex or base64, of the signature; unset: hex")
+    scheme_prefix: str | None = Field(None, description="text before the signature, such as `sha256=`")
+    scheme_format: str | None = Field(
+        None, description="plain, space_list, or pairs (`t=…,v1=…`); unset: plain, one signature"
+    )
+    scheme_template: str | None = Field(
+        None, description="text that is signed, of {id}, {timestamp} and {body}; unset: {body}"
+    )
+    scheme_timestamp_header: str | None = Field(None, description="header of {timestamp}, in unix seconds")
+    scheme_id_header: str | None = Field(None, description="header of the delivery's id")
+    scheme_key_encoding: str | None = Field(
+        None, description="utf8, hex or base64, of a shared secret; unset: utf8, the text itself"
+    )
+    scheme_word: str | None = Field(None, description="word before a secret in a header, as in `Secret …`")
+    scheme_param: str | None = Field(None, description="parameter of the URL with the token; unset: token")
+    scheme_networks: str | None = Field(None, description="networks, separated by commas, that may send")
+    scheme_trusted_proxies: str | None = Field(
+        None, description="networks of proxies, separated by commas, whose X-Forwarded-For counts"
+    )
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
     options: dict[str, str] = Field({}, description="what only its profile knows, such as account_id or zone")
+    accept_weak: str = Field(
+        "",
+        description="of cidr_alone, url_token_alone, no_tls, undated, tolerance_off, every_proxy_trusted, shared_key",
+    )
     # The bounds are those of a profile's own window.
     dedupe_window_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
         None, description="how long ids are remembered; unset: the profile's value, else 86,400"

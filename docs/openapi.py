@@ -19,13 +19,13 @@ REFERENCE = "#/components/schemas/"
 # What each refusal means to the sender that gets it.
 REFUSALS: Mapping[str, str] = {
     "malformed_http": "the bytes are not a valid HTTP request",
-    "signature_missing": "webhook-id, webhook-timestamp or webhook-signature is missing",
-    "header_duplicated": "one of these three headers is repeated",
-    "id_malformed": "webhook-id is not 1 to 200 printable ASCII characters without space",
-    "timestamp_malformed": "webhook-timestamp is not 1 to 12 digits",
-    "signature_malformed": "webhook-signature is too long or has too many elements",
-    "signature_mismatch": "no element is a signature of these bytes with a valid secret, or the text is ambiguous; "
-    "also for an unknown source",
+    "signature_missing": "the signature or secret is missing, or the id or timestamp that it covers",
+    "header_duplicated": "one of these headers, or the token in the URL, is repeated",
+    "id_malformed": "the id is not 1 to 200 printable ASCII characters without space",
+    "timestamp_malformed": "the timestamp is not 1 to 12 digits",
+    "signature_malformed": "the signature or secret is not of its form, too long, or has too many elements",
+    "signature_mismatch": "nothing is a signature of these bytes with a valid secret, or the text is ambiguous, or the "
+    "secret or network is another; also for an unknown source",
     "timestamp_stale": "genuine, but the timestamp is older than the tolerance",
     "timestamp_future": "genuine, but the timestamp is ahead of ours by more than the tolerance",
     "not_found": "there is nothing at this path",

@@ -13,14 +13,15 @@ from typing import Literal
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.proof import KeySlot, PublicKey
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.ingress.profiles.profile import dedupe_window_s
+from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.secrets import load
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.settings import Registry, Settings, Source, refused
+from bridge.sources import scheme_of, weaknesses_of
 
 Grade = Literal["ok", "warning", "failed"]
 
@@ -68,24 +69,31 @@ def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:
         says = "no source is configured: every delivery will be refused"
         yield Finding("sources", "failed", says, "set BRIDGE_SOURCES__<name>__PROFILE, …__ENVIRONMENT, …__SECRETS_DIR")
     for name, source in settings.sources.items():
-        yield _check_profile(name, source)
-        yield _check_secrets(name, source, now=now.timestamp())
+        yield from _check_source(name, source, tls_in_front=settings.http.tls_in_front)
+        if source.secrets_dir is not None:
+            yield _check_secrets(name, source, source.secrets_dir, now=now.timestamp())
 
 
-def _check_profile(name: str, source: Source) -> Finding:
+def _check_source(name: str, source: Source, *, tls_in_front: bool) -> Iterator[Finding]:
     check = f"source {name}"
     try:
-        load_profile(source.profile, source.options)
+        profile = load_profile(source.profile, source.options)
+        scheme = scheme_of(name, source)
     except ConfigError as exc:
-        return Finding(check, "failed", str(exc), f"set BRIDGE_SOURCES__{name.upper()}__PROFILE to one of those")
-    tolerance = "any age" if source.tolerance_s is None else f"at most {source.tolerance_s} s old"
-    return Finding(check, "ok", f"profile {source.profile}, {source.environment}, {source.scheme}, {tolerance}")
+        yield Finding(check, "failed", str(exc), "change this setting of the source")
+        return
+    says = f"profile {source.profile}, {source.environment}, {scheme.describe()}"
+    yield Finding(check, "ok", says)
+    window_s = source.dedupe_window_s or dedupe_window_s(profile)
+    for weak in weaknesses_of(name, source, scheme, window_s=window_s, tls_in_front=tls_in_front):
+        advice = f"{weak.advice}, or accept it: BRIDGE_SOURCES__{name.upper()}__ACCEPT_WEAK={weak.name}"
+        yield Finding(check, "failed", weak.says, advice)
 
 
-def _check_secrets(name: str, source: Source, *, now: float) -> Finding:
+def _check_secrets(name: str, source: Source, path: Path, *, now: float) -> Finding:
     check = f"secrets {name}"
     try:
-        slots = load(source.secrets_dir, StandardWebhooks(source.tolerance_s))
+        slots = load(path, scheme_of(name, source))
     except ConfigError as exc:
         return Finding(
             check, "failed", str(exc), f"mend it, or point BRIDGE_SOURCES__{name.upper()}__SECRETS_DIR at one"
@@ -93,21 +101,32 @@ def _check_secrets(name: str, source: Source, *, now: float) -> Finding:
     listed = "; ".join(_slot_words(slot, now=now) for slot in slots)
     active = [slot.accept_until for slot in slots if slot.not_before <= now <= slot.accept_until]
     if not active:
-        return Finding(
-            check, "failed", f"none counts now: {listed}", f"add a file with a secret to {source.secrets_dir}"
-        )
+        return Finding(check, "failed", f"none counts now: {listed}", f"add a file with a secret to {path}")
     if max(active) < now + EXPIRES_SOON_S:
         return Finding(check, "warning", f"the last one ends soon: {listed}", "agree on a new secret with the sender")
     return Finding(check, "ok", listed)
 
 
 def _slot_words(slot: KeySlot, *, now: float) -> str:
-    kind = "v1a" if isinstance(slot.key, PublicKey) else "v1"
+    kind = slot_kind(slot)
     if slot.not_before > now:
         return f"{slot.name} ({kind}, from {_day(slot.not_before)})"
     if slot.accept_until < now:
         return f"{slot.name} ({kind}, ended {_day(slot.accept_until)})"
     return f"{slot.name} ({kind}, {'no end' if math.isinf(slot.accept_until) else f'until {_day(slot.accept_until)}'})"
+
+
+def slot_kind(slot: KeySlot) -> str:
+    """Name the kind of a key in one word."""
+    match slot.key:
+        case HmacKey():
+            return "hmac"
+        case PublicKey():
+            return "ed25519"
+        case SharedSecret():
+            return "shared"
+        case _:
+            return "combined"
 
 
 def _day(unix_s: float) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from bridge.errors import DeliveryRefusedError
 
 Code = Literal[
+    "header_duplicated",
     "signature_missing",
     "id_malformed",
     "timestamp_malformed",
@@ -36,6 +38,7 @@ Code = Literal[
 
 # The whole closed list of answers, each with the word its metric carries.
 REASONS: Mapping[Code, str] = {
+    "header_duplicated": "format",
     "signature_missing": "missing",
     "id_malformed": "format",
     "timestamp_malformed": "format",
@@ -199,7 +202,7 @@ class Scheme(ABC):
         further: Names of further lines of a slot file, each with another key.
         reads_query: It needs `Raw.query`.
         reads_peer: It needs `Raw.peer`.
-        dated: It proves when a delivery was sent, and bounds its age.
+        dated: It proves when a delivery was sent.
     """
 
     name: str
@@ -213,8 +216,8 @@ class Scheme(ABC):
     dated: bool = False
 
     @abstractmethod
-    def present(self, raw: Raw) -> bool:
-        """Say whether a delivery has the credential of this scheme, true or false."""
+    def credentials(self, raw: Raw) -> int:
+        """Count the credentials of this scheme that a delivery has, true or false."""
 
     @abstractmethod
     def parse_key(self, text: str) -> Key:
@@ -246,6 +249,15 @@ class Scheme(ABC):
         """Return what an operator should see of it in one line; no secret."""
 
 
+def strict_base64(text: bytes) -> bytes:
+    """Decode; empty for all that is no base64, also for texts with bits set that are not used."""
+    try:
+        raw = a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return b""
+    return raw if b2a_base64(raw, newline=False) == text else b""
+
+
 def decoys(keys: Sequence[KeySlot]) -> tuple[KeySlot, ...]:
     """Return keys that cost what `keys` cost and never count: those of a source we do not know."""
     return tuple(replace(slot, accept_until=-math.inf) for slot in keys)
@@ -259,6 +271,11 @@ def refuse(code: Code, *, reason: str = "") -> NoReturn:
 def refuse_mismatch(keys: Sequence[KeySlot], now: float) -> NoReturn:
     """Refuse a delivery that no key proves; the metric tells a source whose keys have all ended."""
     refuse("signature_mismatch", reason="" if any(key.counts_at(now) for key in keys) else UNKNOWN_KEY)
+
+
+def age_words(tolerance_s: int | None) -> str:
+    """Say which age of a delivery is accepted."""
+    return "any age" if tolerance_s is None else f"at most {tolerance_s} s old"
 
 
 def check_age(timestamp: int, tolerance_s: int | None, now: float) -> None:

@@ -161,7 +161,7 @@ class Webhooks:
             if not self._admission.enter(size):
                 return self._unavailable(request, "admission_full")
             try:
-                delivery = self._prove(source, heads, body)
+                delivery = self._prove(source, http, heads, body)
                 http.protocol.trust()
                 request.event_id = delivery.id
                 return await self._take(request, delivery, source, heads)
@@ -220,11 +220,20 @@ class Webhooks:
         finally:
             parts.clear()  # the exception of a lost connection keeps this frame until the collector comes by
 
-    def _prove(self, source: Source, heads: Mapping[bytes, bytes], body: bytes) -> Delivery:
+    @staticmethod
+    def _raw(scheme: Scheme, http: Any, heads: Mapping[bytes, bytes], body: bytes) -> Raw:
+        if not scheme.reads_query and not scheme.reads_peer:
+            return Raw(heads, body)
+        # The query may hold a credential: it is read here and kept nowhere.
+        query = http._message.path.partition("#")[0].partition("?")[2]  # noqa: SLF001 - as in `handle`
+        peer = http.transport.get_extra_info("peername") if http.transport else None
+        return Raw(heads, body, query.encode("utf-8", "surrogateescape"), peer[0] if peer else "")
+
+    def _prove(self, source: Source, http: Any, heads: Mapping[bytes, bytes], body: bytes) -> Delivery:
         """Verify on bytes, before anything is parsed."""
         failpoints.hit(failpoints.BEFORE_VERIFY)
         now = self._now()
-        proved = source.scheme.prove(Raw(heads, body), source.secrets.keys, now)
+        proved = source.scheme.prove(self._raw(source.scheme, http, heads, body), source.secrets.keys, now)
         failpoints.hit(failpoints.AFTER_VERIFY)
         self._observe.verified(
             slot=proved.slot,

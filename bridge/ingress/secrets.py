@@ -203,9 +203,7 @@ def _slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
         first, *others = (line.strip().decode() for line in content.split(b"\n"))
     except UnicodeDecodeError:
         raise SecretsError("secret_malformed", f"{where}: is not UTF-8") from None
-    if not first:
-        raise SecretsError("secret_malformed", f"{where}: has no secret on its first line")
-    named = _named_lines(others, names=(*scheme.further, *_WINDOW), where=where)
+    named = _named_lines(others if first else [], names=(*scheme.further, *_WINDOW), where=where)
     missing = next((name for name in scheme.further if name not in named), None)
     if missing:
         raise SecretsError("secret_malformed", f"{where}: has no line `{missing} = …` with that scheme's secret")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from bridge.errors import ConfigError
+
+# TOML 1.0.0, "Table" and "Keys".
+_TABLE = re.compile(r"\s*\[([^\[\]]+)\]")
+_KEY = re.compile(r"\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+")
 
 AnySettings = TypeVar("AnySettings", bound="FileSettings")
 
@@ -74,7 +79,7 @@ def read_settings(model: type[AnySettings]) -> AnySettings:
             raise ConfigError(msg)
         return model()
     except ValidationError as exc:
-        raise ConfigError("; ".join(_complaints(exc, prefix))) from None
+        raise ConfigError("; ".join(_complaints(exc, model))) from None
     except tomllib.TOMLDecodeError:
         msg = f"{variable}: {path} is not valid TOML"
         raise ConfigError(msg) from None
@@ -109,8 +114,36 @@ def _refuse_unknown_sections(environ: Mapping[str, str], model: type[FileSetting
             raise ConfigError(msg)
 
 
-def _complaints(exc: ValidationError, prefix: str) -> Iterator[str]:
+def place_of(model: type[FileSettings], *keys: str) -> str:
+    """Say where a setting stands: its variable, or file, line and name if it comes from the TOML file."""
+    variable = prefix_of(model) + "__".join(keys).upper()
+    path = os.environ.get(config_variable(model))
+    if not path or not keys or any(name.upper() == variable for name in os.environ):
+        return variable
+    line = _line_of(Path(path), keys)
+    return f"{path}:{line}: {variable}" if line else variable
+
+
+def _line_of(path: Path, keys: tuple[str, ...]) -> int:
+    """Return the number of the line that sets a key, or else the table that it belongs to; 0 for neither."""
+    best, line_of_best = 0, 0
+    table: list[str] = []
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        header = _TABLE.match(line)
+        if header:
+            table = found = _parts(header[1])
+        else:
+            found = table + _parts(line.partition("=")[0])
+        if len(found) > best and found == list(keys[: len(found)]):
+            best, line_of_best = len(found), number
+    return line_of_best
+
+
+def _parts(dotted: str) -> list[str]:
+    return [part.strip("\"'") for part in _KEY.findall(dotted)]
+
+
+def _complaints(exc: ValidationError, model: type[FileSettings]) -> Iterator[str]:
     for error in exc.errors(include_input=False, include_url=False, include_context=False):
         text = "unknown setting" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
-        name = "__".join(str(part) for part in error["loc"]).upper()
-        yield f"{prefix}{name}: {text}" if name else text
+        yield f"{place_of(model, *map(str, error['loc']))}: {text}" if error["loc"] else text

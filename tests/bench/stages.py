@@ -150,7 +150,8 @@ class Bench:
         self.source = source
         self.heads = [read_heads(each._message.raw_headers, HEAD_RULES) for each in self.http]
         self.deliveries: list[Delivery] = [
-            self.webhooks._prove(source, heads, each.body) for heads, each in zip(self.heads, self.http, strict=True)
+            self.webhooks._prove(source, each, heads, each.body)
+            for heads, each in zip(self.heads, self.http, strict=True)
         ]
         self.documents: list[Any] = [parse(each.body) for each in self.deliveries]
         self.mapped: list[Any] = [
@@ -173,7 +174,7 @@ class Bench:
             "sha256": lambda n: sha256(http[n].body).hexdigest(),
             "trace": lambda n: trace_of(heads[n]),
             "prove (verify, sha256, trace, delivery)": lambda n: self.webhooks._prove(
-                self.source, heads[n], http[n].body
+                source, http[n], heads[n], http[n].body
             ),
             "parse": lambda n: parse(http[n].body),
             "map": lambda n: drx_standard.map(deliveries[n], self.documents[n]),

@@ -58,7 +58,7 @@ def test_a_source_with_a_secret_is_fine(tmp_path: Path) -> None:
     findings = found(a_source(tmp_path))
 
     assert [(each.check, each.verdict) for each in findings] == [("source drx", "ok"), ("secrets drx", "ok")]
-    assert "current (v1, no end)" in findings[1].says
+    assert "current (hmac, no end)" in findings[1].says
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -142,8 +142,12 @@ async def running(
     profile: Any = None,
     engine: Engine | None = None,
     deduplicator: Deduplicator | None = None,
+    sources: Sequence[Source] = (),
 ) -> AsyncIterator[Ingress]:
-    """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher."""
+    """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher.
+
+    Without `sources` there is one, `drx`, with signatures of Standard Webhooks.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -154,15 +158,18 @@ async def running(
     source = Source(
         "drx", "sandbox", profile or load_profile("drx_standard"), StandardWebhooks(), FixedSecrets(keys), engine=engine
     )
-    unknown = Decoy([Configured(source.scheme, source.secrets)])
+    sources = sources or [source]
+    unknown = Decoy([Configured(each.scheme, each.secrets) for each in sources])
     decoy = Source("unknown", "sandbox", source.profile, unknown, FixedSecrets(()))
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
     webhooks = Webhooks(
-        sources={"drx": source},
+        sources={each.name: each for each in sources},
         decoy=decoy,
         deduplicator=deduplicator or Deduplicator(publisher=publisher, known_ids=publisher.dedupe, deadline_s=4),
         admission=admission,
-        observations=Observations(metrics, sources=["drx"], event_types=EVENT_MODELS, deadline_s=4.0),
+        observations=Observations(
+            metrics, sources=[each.name for each in sources], event_types=EVENT_MODELS, deadline_s=4.0
+        ),
         body_max_bytes=body_max,
     )
     server = HardenedServer(

@@ -16,7 +16,7 @@ class Configured(NamedTuple):
 
 
 class Decoy(Scheme):
-    """Proves with the first configured scheme whose credential a delivery has, else with the first one, and refuses.
+    """Proves with the configured scheme of which a delivery has most credentials, else with the first one, and refuses.
 
     A name is no secret: a sender that tries the credentials of several schemes can tell names apart, as each source
     takes its own scheme only. Somebody with one kind of credential cannot.
@@ -30,9 +30,9 @@ class Decoy(Scheme):
         self.reads_query = any(scheme.reads_query for scheme, _ in configured)
         self.reads_peer = any(scheme.reads_peer for scheme, _ in configured)
 
-    def present(self, raw: Raw) -> bool:
-        """Say whether there is a credential of any source."""
-        return any(scheme.present(raw) for scheme, _ in self._configured)
+    def credentials(self, raw: Raw) -> int:
+        """Count those of all sources."""
+        return sum(scheme.credentials(raw) for scheme, _ in self._configured)
 
     def parse_key(self, text: str) -> Key:
         """Never be called: it has no slot files."""
@@ -41,7 +41,7 @@ class Decoy(Scheme):
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> NoReturn:
         """Refuse, after the work of a proof."""
         del keys
-        found = next((each for each in self._configured if each.scheme.present(raw)), self._configured[0])
+        found = max(self._configured, key=lambda each: each.scheme.credentials(raw))  # of equals the first
         found.scheme.prove(raw, found.secrets.keys, now)
         refuse("signature_mismatch", reason=UNKNOWN_KEY)  # a scheme without keys may have found nothing wrong
 

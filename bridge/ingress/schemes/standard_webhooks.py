@@ -28,9 +28,11 @@ from bridge.ingress.proof import (
     PublicKey,
     Raw,
     Scheme,
+    age_words,
     check_age,
     refuse,
     refuse_mismatch,
+    strict_base64,
 )
 
 NAME = "standard_webhooks"
@@ -59,15 +61,15 @@ class StandardWebhooks(Scheme):
     headers = frozenset(
         f"{spelling}-{part}".encode() for spelling in ("webhook", "svix") for part in ("id", "timestamp", "signature")
     )
+    dated = True
     safe = frozenset({b"webhook-id", b"webhook-timestamp", b"svix-id", b"svix-timestamp"})
 
     def __init__(self, tolerance_s: int | None = TOLERANCE_S) -> None:
         self._tolerance_s = tolerance_s
-        self.dated = tolerance_s is not None
 
-    def present(self, raw: Raw) -> bool:
+    def credentials(self, raw: Raw) -> int:
         """Look for a signature in either spelling."""
-        return b"webhook-signature" in raw.heads or b"svix-signature" in raw.heads
+        return int(b"webhook-signature" in raw.heads or b"svix-signature" in raw.heads)
 
     def parse_key(self, text: str) -> HmacKey | PublicKey:
         """Decode `whsec_…` or `whpk_…`."""
@@ -101,7 +103,7 @@ class StandardWebhooks(Scheme):
 
     def describe(self) -> str:
         """Name it and its tolerance."""
-        return NAME if self._tolerance_s is None else f"{NAME}, at most {self._tolerance_s} s old"
+        return f"{NAME}, {age_words(self._tolerance_s)}"
 
 
 def parse_secret(text: str) -> HmacKey | PublicKey:
@@ -168,8 +170,5 @@ def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], 
 
 
 def _public_signature(element: bytes) -> bytes | None:
-    try:
-        raw = a2b_base64(element[4:], strict_mode=True)
-    except ValueError:
-        return None
+    raw = strict_base64(element[4:])
     return raw if len(raw) == PUBLIC_SIGNATURE_BYTES else None

@@ -72,7 +72,7 @@ ingress.sources: is empty; name at least one sender, with profile, environment a
 {{- range $name, $source := .Values.ingress.sources }}
 {{- if $source.secret }}
 ingress.sources.{{ $name }}.secret: a secret has no place in values, which are kept with the release; put it into a Secret with the key current and name that in ingress.sources.{{ $name }}.existingSecret
-{{- else if not $source.existingSecret }}
+{{- else if and (not $source.existingSecret) (ne (default "" $source.scheme) "cidr") }}
 ingress.sources.{{ $name }}.existingSecret: is not set; name the Secret that holds one key per slot, such as current
 {{- end }}
 {{- end }}

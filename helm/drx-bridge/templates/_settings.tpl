@@ -41,6 +41,7 @@ BRIDGE_HTTP__READ_TIMEOUT_S: {{ include "drx-bridge.number" $ingress.http.readTi
 BRIDGE_HTTP__KEEPALIVE_S: {{ include "drx-bridge.number" $ingress.http.keepaliveS | quote }}
 BRIDGE_HTTP__CONNECTIONS_MAX: {{ include "drx-bridge.number" $ingress.http.connectionsMax | quote }}
 BRIDGE_HTTP__READING_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.readingMaxBytes | quote }}
+BRIDGE_HTTP__TLS_IN_FRONT: {{ $ingress.http.tlsInFront | quote }}
 BRIDGE_HTTP__INFLIGHT_MAX: {{ include "drx-bridge.number" $ingress.http.inflightMax | quote }}
 BRIDGE_HTTP__INFLIGHT_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.inflightMaxBytes | quote }}
 BRIDGE_MANAGEMENT__PORT: "9090"
@@ -74,9 +75,16 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{- $variable := printf "BRIDGE_SOURCES__%s" (upper $name) }}
 {{ $variable }}__PROFILE: {{ $source.profile | quote }}
 {{ $variable }}__ENVIRONMENT: {{ $source.environment | quote }}
+{{- if $source.existingSecret }}
 {{ $variable }}__SECRETS_DIR: /etc/drx-bridge/sources/{{ $name }}
-{{- with $source.scheme }}
-{{ $variable }}__SCHEME: {{ . | quote }}
+{{- end }}
+{{- range $key, $value := $source }}
+{{- if hasPrefix "scheme" $key }}
+{{ $variable }}__{{ $key | snakecase | upper }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- with $source.acceptWeak }}
+{{ $variable }}__ACCEPT_WEAK: {{ join "," . | quote }}
 {{- end }}
 {{- with $source.toleranceS }}
 {{ $variable }}__TOLERANCE_S: {{ kindIs "string" . | ternary . (include "drx-bridge.number" .) | quote }}

@@ -1,0 +1,67 @@
+"""Several schemes at once: all must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bridge.errors import DeliveryRefusedError
+from bridge.ingress.proof import Key, KeySlot, Proof, Raw, Scheme
+
+
+class Combined(Scheme):
+    """Proves deliveries by every one of its parts; the slot is that of the first part with keys.
+
+    In a slot file the first line is the secret of the first part with keys; each other one has a line with its name.
+    """
+
+    def __init__(self, parts: Sequence[Scheme]) -> None:
+        self.parts = tuple(parts)
+        self.name = "+".join(part.name for part in parts)
+        self.headers = frozenset[bytes]().union(*(part.headers for part in parts))
+        self.joined = frozenset[bytes]().union(*(part.joined for part in parts))
+        self.safe = frozenset[bytes]().union(*(part.safe for part in parts))
+        self._keyed = [part for part in parts if part.keyed]
+        self.keyed = bool(self._keyed)
+        self.further = tuple(part.name for part in self._keyed[1:])
+        self.reads_query = any(part.reads_query for part in parts)
+        self.reads_peer = any(part.reads_peer for part in parts)
+        self.dated = any(part.dated for part in parts)
+
+    def credentials(self, raw: Raw) -> int:
+        """Count those of all parts."""
+        return sum(part.credentials(raw) for part in self.parts)
+
+    def parse_key(self, text: str) -> Key:
+        """Decode the key of a combination in which one part has keys."""
+        return self.parse_keys([text])
+
+    def parse_keys(self, texts: Sequence[str]) -> Key:
+        """Decode a key for each part that has keys."""
+        return tuple(part.parse_key(text) for part, text in zip(self._keyed, texts, strict=True))
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Have every part prove it, also after one has failed: the work does not depend on the outcome."""
+        failed: DeliveryRefusedError | None = None
+        proofs: list[Proof] = []
+        for part in self.parts:
+            try:
+                proofs.append(part.prove(raw, self._keys_of(part, keys), now))
+            except DeliveryRefusedError as exc:
+                failed = failed or exc
+        if failed is not None:
+            raise failed
+        named = next((proof for proof in proofs if proof.id is not None), proofs[0])
+        timestamp = next((proof.timestamp for proof in proofs if proof.timestamp is not None), None)
+        slot = next((proof.slot for part, proof in zip(self.parts, proofs, strict=True) if part.keyed), proofs[0].slot)
+        return Proof(named.id, timestamp, slot, named.id_signed)
+
+    def describe(self) -> str:
+        """Describe each part."""
+        return " + ".join(part.describe() for part in self.parts)
+
+    def _keys_of(self, part: Scheme, keys: Sequence[KeySlot]) -> list[KeySlot]:
+        if not part.keyed:
+            return []
+        number = self._keyed.index(part)
+        return [replace(slot, key=slot.key[number]) for slot in keys if isinstance(slot.key, tuple)]

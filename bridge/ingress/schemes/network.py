@@ -1,0 +1,116 @@
+"""The networks that a source sends from; an address proves little alone, and is meant to be combined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NoReturn
+
+from bridge.errors import ConfigError
+from bridge.ingress.proof import KeySlot, Proof, Raw, Scheme, refuse
+from bridge.ingress.schemes.parameters import Parameters
+
+NAME = "cidr"
+FORWARDED = b"x-forwarded-for"
+# Hops of a delivery; more in the header is no way that a delivery takes.
+HOPS_MAX = 32
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class Cidr(Scheme):
+    """Proves that a delivery comes from one of some networks."""
+
+    name = NAME
+    keyed = False
+    reads_peer = True
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._networks = _read(parameters, "networks")
+        if not self._networks:
+            raise parameters.error("networks", "names no network")
+        self.proxies = _read(parameters, "trusted_proxies", "")
+        self.joined = frozenset({FORWARDED}) if self.proxies else frozenset()
+
+    def credentials(self, raw: Raw) -> int:
+        """Count none: an address is there on every delivery."""
+        del raw
+        return 0
+
+    def parse_key(self, text: str) -> NoReturn:
+        """Refuse any: it has no secret."""
+        del text
+        msg = f"{NAME} has no secret"
+        raise ConfigError(msg)
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Look whether the sender's address is in one of the networks."""
+        del keys, now
+        address = client_address(raw.peer, raw.heads.get(FORWARDED, b""), self.proxies)
+        if address is None or not any(address in network for network in self._networks):
+            refuse("signature_mismatch")
+        return Proof(None, None, NAME)
+
+    def describe(self) -> str:
+        """Say how many networks."""
+        return f"{NAME} of {len(self._networks)}"
+
+
+def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> Address | None:
+    """Return where a delivery comes from: the peer, or what the last proxy that is trusted says of it.
+
+    Args:
+        peer: Address at the other end of the connection.
+        forwarded: `X-Forwarded-For`; each proxy adds the address that it was called from, at the end.
+        proxies: Whose word counts.
+    """
+    address = _address(peer)
+    if not proxies or address is None or not _in_any(address, proxies):
+        return address
+    for hop in reversed(forwarded.split(b",")[-HOPS_MAX:]):
+        text = hop.strip().decode("latin-1")
+        if not text:
+            break
+        address = _address(_without_port(text))
+        if address is None or not _in_any(address, proxies):
+            return address
+    return address
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Read networks, separated by commas.
+
+    Raises:
+        ValueError: One is none.
+    """
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _read(parameters: Parameters, name: str, default: str | None = None) -> tuple[Network, ...]:
+    try:
+        return networks(parameters.text(name, default))
+    except ValueError:
+        says = "is a list of networks such as 192.0.2.0/24, separated by commas, without bits after the prefix"
+        raise parameters.error(name, says) from None
+
+
+def _in_any(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _address(text: str) -> Address | None:
+    try:
+        address = ip_address(text.partition("%")[0])  # an interface of ours says nothing of the sender
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _without_port(text: str) -> str:
+    """Drop the port that some proxies write: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    host, colon, port = text.partition(":")
+    return host if colon and ":" not in port else text

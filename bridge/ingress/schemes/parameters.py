@@ -1,0 +1,80 @@
+"""What an operator has set for a scheme, taken by the schemes one after the other, so that nothing stays unread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, MutableMapping
+from typing import Any
+
+from bridge.errors import ConfigError
+
+# A field name (RFC 9110 5.1).
+_is_header = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}").fullmatch
+# These carry other meanings on every delivery, or change on the way.
+_RESERVED = frozenset({"connection", "content-encoding", "content-length", "content-type", "expect", "host"}) | {
+    "traceparent",
+    "transfer-encoding",
+    "user-agent",
+}
+
+
+class ParameterError(ConfigError):
+    """A parameter cannot be used.
+
+    Attributes:
+        parameter: Its name, or `scheme` where the fault is in the choice itself.
+    """
+
+    def __init__(self, parameter: str, says: str) -> None:
+        super().__init__(f"{parameter}: {says}")
+        self.parameter = parameter
+        self.says = says
+
+
+class Parameters:
+    """The parameters of one scheme."""
+
+    def __init__(
+        self, scheme: str, *, given: MutableMapping[str, str], fixed: Mapping[str, str], tolerance_s: int | None
+    ) -> None:
+        """Read for one scheme.
+
+        Args:
+            scheme: As the operator wrote it.
+            given: By name, without `scheme_`; what is read is taken out, so that the next scheme does not read it.
+            fixed: What a preset decides.
+            tolerance_s: How far a proved timestamp may be off.
+        """
+        self.scheme = scheme
+        self.tolerance_s = tolerance_s
+        self._given = given
+        self._fixed = fixed
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Take a parameter.
+
+        Raises:
+            ParameterError: It is not set and has no default.
+        """
+        value = self._fixed[name] if name in self._fixed else self._given.pop(name, default)
+        if value is None:
+            raise self.error(name, f"is required by {self.scheme}")
+        return value
+
+    def choice(self, name: str, words: Collection[str], default: str | None = None) -> Any:
+        """Take one of the words."""
+        value = self.text(name, default)
+        if value not in words:
+            raise self.error(name, f"is one of {', '.join(words)}")
+        return value
+
+    def header(self, name: str, default: str | None = None) -> bytes:
+        """Take the name of a header, in lower case; empty if it is empty by default."""
+        value = self.text(name, default)
+        if value and (not _is_header(value) or value.lower() in _RESERVED):
+            raise self.error(name, "is no name of a header that a sender could use for this")
+        return value.lower().encode()
+
+    def error(self, name: str, says: str) -> ParameterError:
+        """Return what to raise about a parameter."""
+        return ParameterError(f"scheme_{name}", says)

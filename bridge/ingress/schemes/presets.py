@@ -1,0 +1,98 @@
+"""Schemes by the name that an operator writes: the six kinds, vendors' presets of them, and combinations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from bridge.ingress.proof import Scheme
+from bridge.ingress.schemes.body_hmac import BodyHmac
+from bridge.ingress.schemes.combined import Combined
+from bridge.ingress.schemes.network import Cidr
+from bridge.ingress.schemes.parameters import ParameterError, Parameters
+from bridge.ingress.schemes.public_key import Ed25519
+from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+
+
+class Preset(NamedTuple):
+    """What a vendor's documentation fixes of a scheme."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+KINDS: Mapping[str, Callable[[Parameters], Scheme]] = MappingProxyType(
+    {
+        "standard_webhooks": lambda parameters: StandardWebhooks(parameters.tolerance_s),
+        "body_hmac": BodyHmac,
+        "ed25519": Ed25519,
+        "secret_header": SecretHeader,
+        "basic": lambda _: Basic(),
+        "url_token": UrlToken,
+        "cidr": Cidr,
+    }
+)
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        # GitHub Docs, "Validating webhook deliveries", and "Webhook events and payloads" for the id.
+        "github": Preset(
+            "body_hmac",
+            {"header": "X-Hub-Signature-256", "prefix": "sha256=", "id_header": "X-GitHub-Delivery"},
+        ),
+        # Stripe Docs, "Verify webhook signatures manually".
+        "stripe": Preset(
+            "body_hmac", {"header": "Stripe-Signature", "format": "pairs", "template": "{timestamp}.{body}"}
+        ),
+        # Shopify Docs, "Verify webhook deliveries": base64 of HMAC-SHA256 over the body.
+        "shopify": Preset(
+            "body_hmac",
+            {"header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "id_header": "X-Shopify-Webhook-Id"},
+        ),
+        # Its documentation names the headers, not the text that is signed: `template` has to be set.
+        "photon": Preset("body_hmac", {"header": "X-Photon-Signature", "timestamp_header": "X-Photon-Timestamp"}),
+        # DoseSpot's push notifications: `Authorization: Secret …`.
+        "dosespot": Preset("secret_header", {"header": "Authorization", "word": "Secret"}),
+    }
+)
+# DigitalRX prescribes nothing: what was agreed with the pharmacy has to be named.
+UNDECIDED: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_header, basic or url_token"})
+PARAMETERS = (
+    *("header", "digest", "encoding", "prefix", "format", "template", "timestamp_header", "id_header", "key_encoding"),
+    *("word", "param", "networks", "trusted_proxies"),
+)
+
+
+def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
+    """Build the scheme of a source.
+
+    Args:
+        text: `scheme` as configured: a kind, a preset, or several joined by `+`, all of which must hold.
+        given: Parameters, names without `scheme_`. Where several schemes have one of a name, the first one takes it.
+        tolerance_s: How far a proved timestamp may be off, in seconds; None: any.
+
+    Raises:
+        ParameterError: Unknown scheme, or a parameter that is unknown, missing or not usable.
+    """
+    left = dict(given)
+    names = [name.strip() for name in text.split("+")]
+    parts = [_part(name, left, tolerance_s) for name in names]
+    if left:
+        name = f"scheme_{next(iter(left))}"
+        raise ParameterError(name, f"is no parameter of {text}")
+    kinds = [part.name for part in parts]
+    if len(set(kinds)) < len(kinds):
+        raise ParameterError("scheme", f"{text} combines a scheme with itself")
+    return parts[0] if len(parts) == 1 else Combined(parts)
+
+
+def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
+    if name in UNDECIDED:
+        raise ParameterError("scheme", f"{name} prescribes no scheme; name {UNDECIDED[name]}")
+    kind, fixed = PRESETS.get(name, Preset(name, {}))
+    if kind not in KINDS:
+        raise ParameterError("scheme", f"no scheme has this name; known: {', '.join((*KINDS, *PRESETS))}")
+    if name == "photon" and "template" not in left:
+        raise ParameterError("scheme_template", "is required by photon: what is signed, such as {timestamp}.{body}")
+    return KINDS[kind](Parameters(name, given=left, fixed=fixed, tolerance_s=tolerance_s))

@@ -1,0 +1,172 @@
+"""A secret that is sent itself, in a header, as HTTP Basic or in the URL; it proves nothing of body and time.
+
+Whoever sees one delivery has the secret, so these need TLS, and are weaker than a signature in every way.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import b2a_base64
+from collections.abc import Sequence
+from hashlib import sha256
+from urllib.parse import unquote_to_bytes
+
+from bridge.errors import ConfigError
+from bridge.ingress.proof import (
+    SIGNATURE_MAX_BYTES,
+    KeySlot,
+    Proof,
+    Raw,
+    Scheme,
+    SharedSecret,
+    refuse,
+    refuse_mismatch,
+)
+from bridge.ingress.schemes.parameters import Parameters
+
+SECRET_HEADER, BASIC, URL_TOKEN = "secret_header", "basic", "url_token"
+# A password that people choose has few bits in a character; a token is made by a machine, and stands in URLs, which are
+# logged on the way.
+HEADER_MIN_CHARS, PASSWORD_MIN_CHARS, TOKEN_MIN_CHARS = 16, 12, 24
+
+_is_header_text = re.compile(r"[!-~](?:[ -~]*[!-~])?").fullmatch
+_is_word = re.compile(r"[!-~]{0,100}").fullmatch
+_is_token = re.compile(r"[!-~]+").fullmatch
+_is_param = re.compile(r"[A-Za-z0-9._~-]{1,100}").fullmatch
+_has_form_of_base64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}").fullmatch
+
+
+class SecretHeader(Scheme):
+    """Proves deliveries with a secret in a header, perhaps after a word, as in `Authorization: Secret …`."""
+
+    name = SECRET_HEADER
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._header = parameters.header("header", "x-webhook-secret")
+        word = parameters.text("word", "")
+        if not _is_word(word):
+            raise parameters.error("word", "is one word of printable ASCII characters")
+        self._word = word.encode()
+        self.headers = frozenset({self._header})
+
+    def credentials(self, raw: Raw) -> int:
+        """Look for the header, with its word."""
+        return int(self._header in raw.heads and _after_word(raw.heads[self._header], self._word) is not None)
+
+    def parse_key(self, text: str) -> SharedSecret:
+        """Take the text as it is."""
+        if len(text) < HEADER_MIN_CHARS or not _is_header_text(text):
+            msg = f"a secret of {SECRET_HEADER} has at least {HEADER_MIN_CHARS} printable ASCII characters"
+            raise ConfigError(msg)
+        return SharedSecret(text.encode())
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Compare the header with each secret."""
+        value = raw.heads.get(self._header)
+        if value is None:
+            refuse("signature_missing")
+        sent = _after_word(value, self._word)
+        if not sent or len(sent) > SIGNATURE_MAX_BYTES:
+            refuse("signature_malformed")
+        return _matching(sent, keys, now)
+
+    def describe(self) -> str:
+        """Name the header and the word."""
+        return f"{SECRET_HEADER} {self._header.decode()} {self._word.decode()}".rstrip()
+
+
+class Basic(Scheme):
+    """Proves deliveries with the user and password of HTTP Basic (RFC 7617)."""
+
+    name = BASIC
+    headers = frozenset({b"authorization"})
+
+    def credentials(self, raw: Raw) -> int:
+        """Look for credentials of this kind."""
+        return int(_after_word(raw.heads.get(b"authorization", b""), b"Basic") is not None)
+
+    def parse_key(self, text: str) -> SharedSecret:
+        """Encode `user:password` as it is sent."""
+        user, colon, password = text.partition(":")
+        if not (user and colon and len(password) >= PASSWORD_MIN_CHARS and text.isprintable()):
+            msg = f"a secret of {BASIC} is user:password, the password of at least {PASSWORD_MIN_CHARS} characters"
+            raise ConfigError(msg)
+        # The encoded texts are compared: of several texts for the same bytes only the strict one is equal.
+        return SharedSecret(b2a_base64(text.encode(), newline=False))
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Compare the credentials with those of each slot."""
+        value = raw.heads.get(b"authorization")
+        if value is None:
+            refuse("signature_missing")
+        sent = _after_word(value, b"Basic")
+        if sent is None or len(sent) > SIGNATURE_MAX_BYTES or not _has_form_of_base64(sent):
+            refuse("signature_malformed")
+        return _matching(sent, keys, now)
+
+    def describe(self) -> str:
+        """Name it."""
+        return BASIC
+
+
+class UrlToken(Scheme):
+    """Proves deliveries with a token in the query of the URL."""
+
+    name = URL_TOKEN
+    reads_query = True
+
+    def __init__(self, parameters: Parameters) -> None:
+        param = parameters.text("param", "token")
+        if not _is_param(param):
+            raise parameters.error("param", "is a name of letters, digits, `.`, `_`, `~` and `-`")
+        self._param = param.encode()
+
+    def credentials(self, raw: Raw) -> int:
+        """Look for the parameter."""
+        return int(bool(self._tokens(raw.query)))
+
+    def parse_key(self, text: str) -> SharedSecret:
+        """Take the text as it is."""
+        if len(text) < TOKEN_MIN_CHARS or not _is_token(text):
+            msg = f"a secret of {URL_TOKEN} has at least {TOKEN_MIN_CHARS} printable ASCII characters without space"
+            raise ConfigError(msg)
+        return SharedSecret(text.encode())
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Compare the token with that of each slot."""
+        tokens = self._tokens(raw.query)
+        if not tokens:
+            refuse("signature_missing")
+        if len(tokens) > 1:
+            refuse("header_duplicated")
+        if not tokens[0] or len(tokens[0]) > SIGNATURE_MAX_BYTES:
+            refuse("signature_malformed")
+        return _matching(unquote_to_bytes(tokens[0]), keys, now)
+
+    def describe(self) -> str:
+        """Name the parameter."""
+        return f"{URL_TOKEN} {self._param.decode()}"
+
+    def _tokens(self, query: bytes) -> list[bytes]:
+        pairs = (pair.partition(b"=") for pair in query.split(b"&"))
+        return [value for name, _, value in pairs if name == self._param]
+
+
+def _after_word(value: bytes, word: bytes) -> bytes | None:
+    """Return what follows the word, whose case does not matter (RFC 9110 11.1), or None."""
+    if not word:
+        return value
+    first, space, rest = value.partition(b" ")
+    return rest.lstrip(b" ") if space and first.lower() == word.lower() else None
+
+
+def _matching(sent: bytes, keys: Sequence[KeySlot], now: float) -> Proof:
+    digest = sha256(sent).digest()
+    matched = None
+    for slot in keys:
+        hit = isinstance(slot.key, SharedSecret) and slot.key.equals(digest)
+        if hit and matched is None and slot.counts_at(now):
+            matched = slot
+    if matched is None:
+        refuse_mismatch(keys, now)
+    return Proof(None, None, matched.name)

@@ -1,0 +1,94 @@
+"""What the settings of a source come to: how its deliveries prove their origin, and what is weak about that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from bridge.errors import ConfigError
+from bridge.ingress.proof import KeySlot, Scheme
+from bridge.ingress.schemes.lint import NAMES, Weakness, shared_keys, weaknesses
+from bridge.ingress.schemes.parameters import ParameterError
+from bridge.ingress.schemes.presets import PARAMETERS, configure
+from bridge.runtime.configuration import place_of
+from bridge.settings import Settings, Source
+
+
+def scheme_of(name: str, source: Source) -> Scheme:
+    """Build the scheme of a source.
+
+    Raises:
+        ConfigError: It is unknown, or a parameter of it is, or its secrets are missing; the message says where.
+    """
+    given = {each: getattr(source, f"scheme_{each}") for each in PARAMETERS}
+    set_ones = {each: value for each, value in given.items() if value is not None}
+    try:
+        scheme = configure(source.scheme, set_ones, tolerance_s=source.tolerance_s)
+    except ParameterError as exc:
+        msg = f"{place(name, exc.parameter)}: {exc.says}"
+        raise ConfigError(msg) from None
+    if scheme.keyed and source.secrets_dir is None:
+        msg = f"{place(name, 'secrets_dir')}: is required by the scheme {source.scheme}"
+        raise ConfigError(msg)
+    return scheme
+
+
+def weaknesses_of(
+    name: str, source: Source, scheme: Scheme, *, window_s: float, tls_in_front: bool
+) -> Iterator[Weakness]:
+    """Yield what is weak about a source and has not been accepted.
+
+    Args:
+        name: Of the source.
+        source: Its settings.
+        scheme: Its scheme.
+        window_s: How long its ids are remembered.
+        tls_in_front: Deliveries come through a proxy that ends TLS.
+
+    Raises:
+        ConfigError: It accepts what is no weakness.
+    """
+    accepted = _accepted(name, source)
+    found = weaknesses(scheme, tolerance_s=source.tolerance_s, window_s=window_s, tls_in_front=tls_in_front)
+    yield from (each for each in found if each.name not in accepted)
+
+
+def refuse_weak(
+    settings: Settings,
+    schemes: Mapping[str, Scheme],
+    keys: Mapping[str, Sequence[KeySlot]],
+    windows_s: Mapping[str, float],
+) -> None:
+    """See that no source is easier to forge than its operator has accepted.
+
+    Args:
+        settings: With every source.
+        schemes: By source.
+        keys: By source, as they are now.
+        windows_s: By source, how long its ids are remembered.
+
+    Raises:
+        ConfigError: One is; the message says where it is configured.
+    """
+    tls_in_front = settings.http.tls_in_front
+    for name, source in settings.sources.items():
+        for weak in weaknesses_of(name, source, schemes[name], window_s=windows_s[name], tls_in_front=tls_in_front):
+            msg = f"{place(name, 'scheme')}: {weak.says} → {weak.advice}, or accept it: accept_weak={weak.name}"
+            raise ConfigError(msg)
+    for owner, other in shared_keys(keys):
+        if not all("shared_key" in _accepted(name, settings.sources[name]) for name in (owner, other)):
+            says = f"has a key that {owner} has too → give each source its own, or set accept_weak=shared_key in both"
+            msg = f"{place(other, 'secrets_dir')}: {says}"
+            raise ConfigError(msg)
+
+
+def place(name: str, setting: str) -> str:
+    """Say where a setting of a source stands, or would stand."""
+    return place_of(Settings, "sources", name, setting)
+
+
+def _accepted(name: str, source: Source) -> set[str]:
+    accepted = {each.strip() for each in source.accept_weak.split(",")} - {""}
+    if not accepted <= set(NAMES):
+        msg = f"{place(name, 'accept_weak')}: the names are {', '.join(NAMES)}"
+        raise ConfigError(msg)
+    return accepted

@@ -1,0 +1,107 @@
+"""Every scheme through a real socket: accepted, refused, and unknown names that answer like wrong proofs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.proof import FixedSecrets
+from bridge.ingress.routes import Source
+from bridge.ingress.schemes.presets import configure
+from tests.builders import a_body
+from tests.component.test_ingress import Ingress, running
+from tests.schemes import VERIFIED, Vector, vectors
+
+# Over a socket the clock is the real one, so only what has no time, and the peer is this machine.
+TIMELESS = [
+    vector
+    for vector in vectors("body_hmac", "ed25519", "secret_header", "basic", "url_token", "presets")
+    if not vector.scheme.dated
+    and vector.given["name"] != "rfc4231_case_3"  # its body is no ASCII
+    and not any("accept_until" in slot or "not_before" in slot for slot in vector.given["slots"])
+]
+KINDS = list({vector.given["scheme"]: vector for vector in reversed(TIMELESS) if vector.code == VERIFIED}.values())
+
+
+def a_source(vector: Vector, name: str = "drx") -> Source:
+    return Source(name, "sandbox", load_profile("drx_standard"), vector.scheme, FixedSecrets(vector.slots))
+
+
+async def sent(ingress: Ingress, vector: Vector, *, name: str = "drx", wrong: bool = False) -> tuple[int, bytes]:
+    """Send the delivery of a vector; return status and body of the answer."""
+    heads = dict(vector.raw.heads)
+    query = vector.raw.query
+    if wrong:
+        table = bytes.maketrans(b"0123456789stuv", b"1234567890tuvs")
+        heads = {each: value[:8] + value[8:].translate(table) for each, value in heads.items()}
+        query = query[:8] + query[8:].translate(table)
+    lines = b"".join(each + b": " + value + b"\r\n" for each, value in heads.items())
+    target = b"/webhooks/" + name.encode() + (b"?" + query if query else b"")
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+    answer = await ingress.raw(head % (target, len(vector.raw.body), lines) + vector.raw.body)
+    return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("vector", TIMELESS, ids=lambda vector: vector.name)
+async def test_each_vector_is_answered_as_it_says(vector: Vector) -> None:
+    async with running(sources=[a_source(vector)]) as ingress:
+        status, answer = await sent(ingress, vector)
+
+    said = json.loads(answer)
+    if vector.code == VERIFIED:
+        assert status in {200, 202}  # most bodies are no events: kept, and never refused
+    else:
+        assert (status, said) == (401, {"outcome": "refused", "code": vector.code})
+
+
+@pytest.mark.parametrize("vector", KINDS, ids=lambda vector: vector.given["scheme"])
+async def test_an_unknown_name_is_answered_like_a_wrong_proof(vector: Vector) -> None:
+    first = next(each for each in KINDS if each is not vector)
+    async with running(sources=[a_source(first, "first"), a_source(vector)]) as ingress:
+        known = await sent(ingress, vector, wrong=True)
+        unknown = await sent(ingress, vector, name="nobody", wrong=True)
+        genuine = await sent(ingress, vector, name="nobody")
+
+    assert known == unknown == genuine
+    assert known[0] == 401
+    assert b"signature_mismatch" in known[1]
+    assert ingress.publisher.published == []
+
+
+async def test_a_delivery_without_an_id_gets_that_of_its_body() -> None:
+    vector = vectors("secret_header")[0]
+    body = a_body()
+    async with running(sources=[a_source(vector)]) as ingress:
+        answers = [await sent(ingress, vector._replace(raw=vector.raw._replace(body=body))) for _ in range(2)]
+
+    said = [json.loads(answer) for _, answer in answers]
+    assert [each["outcome"] for each in said] == ["accepted", "duplicate"]
+    assert said[0]["id"] == said[1]["id"]
+    assert said[0]["id"].startswith("dlv_")
+    assert len(said[0]["id"]) == 36
+
+
+async def test_a_source_may_be_proved_by_its_network() -> None:
+    scheme = configure("cidr", {"networks": "127.0.0.0/8"}, tolerance_s=None)
+    source = Source("drx", "sandbox", load_profile("drx_standard"), scheme, FixedSecrets(()))
+    other = configure("cidr", {"networks": "192.0.2.0/24"}, tolerance_s=None)
+    away = Source("away", "sandbox", source.profile, other, FixedSecrets(()))
+    async with running(sources=[source, away]) as ingress:
+        near = await ingress.post(headers={"content-type": "application/json"})
+        far = await ingress.post(headers={"content-type": "application/json"}, path="/webhooks/away")
+        unknown = await ingress.post(headers={"content-type": "application/json"}, path="/webhooks/nobody")
+
+    assert (near[0], near[1]["outcome"]) == (200, "accepted")
+    assert far == unknown == (401, {"outcome": "refused", "code": "signature_mismatch"})
+
+
+async def test_a_credential_in_the_url_is_in_no_line_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    vector = vectors("url_token")[0]
+    async with running(sources=[a_source(vector)]) as ingress:
+        await sent(ingress, vector)
+        await sent(ingress, vector, wrong=True)
+
+    out, err = capfd.readouterr()
+    assert vector.given["slots"][0]["line"][:10] not in out + err

@@ -1,0 +1,561 @@
+"""Every scheme against vectors, altered deliveries, hostile heads, rotated keys and unknown names."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import ConfigError
+from bridge.ingress.headers import head_rules
+from bridge.ingress.proof import (
+    REASONS,
+    SIGNATURE_MAX_BYTES,
+    FixedSecrets,
+    HmacKey,
+    Key,
+    KeySlot,
+    PublicKey,
+    Raw,
+    Scheme,
+    SharedSecret,
+    decoys,
+)
+from bridge.ingress.schemes.decoy import Configured, Decoy
+from bridge.ingress.schemes.parameters import ParameterError
+from bridge.ingress.schemes.presets import KINDS, PARAMETERS, PRESETS, configure
+from bridge.ingress.secrets import SecretDirectory, SecretsError, load
+from tests.schemes import VERIFIED, Vector, vectors, verdict
+
+VECTORS = vectors()
+GOOD = [vector for vector in VECTORS if vector.code == VERIFIED]
+# What a scheme signs: of these no bit may change.
+SIGNING = ("standard_webhooks", "body_hmac", "ed25519")
+FILES_WITH_TWELVE = ("standard_webhooks", "body_hmac", "ed25519", "secret_header", "basic", "url_token", "cidr")
+
+
+def named(vector: Vector) -> str:
+    return vector.name
+
+
+each_vector = pytest.mark.parametrize("vector", VECTORS, ids=named)
+each_good = pytest.mark.parametrize("vector", GOOD, ids=named)
+
+
+@each_vector
+def test_each_vector_is_decided_as_it_says(vector: Vector) -> None:
+    assert verdict(vector.scheme, vector.raw, vector.slots, vector.now) == vector.code
+
+
+@each_good
+def test_what_is_proved_is_what_the_vector_says(vector: Vector) -> None:
+    proof = vector.scheme.prove(vector.raw, vector.slots, vector.now)
+
+    given = vector.given
+    assert (proof.id, proof.timestamp, proof.slot) == (given.get("id"), given.get("timestamp"), given["slot"])
+
+
+def test_there_are_vectors_of_every_kind_and_preset_and_published_ones_say_where() -> None:
+    assert {file for file in FILES_WITH_TWELVE if len(vectors(file)) < 12} == set()
+    assert {*KINDS, *PRESETS} <= {vector.given["scheme"] for vector in VECTORS}
+    assert len([vector for vector in VECTORS if vector.given.get("published")]) >= 7
+
+
+def test_every_code_has_a_reason_of_the_closed_list() -> None:
+    assert {vector.code for vector in VECTORS} - {VERIFIED} == set(REASONS)
+
+
+def altered(vector: Vector) -> Iterator[tuple[str, Raw]]:
+    """Yield the delivery with each bit of each signed or secret part changed."""
+    raw = vector.raw
+    for at in range(len(raw.body) * 8):
+        yield f"body bit {at}", raw._replace(body=flipped(raw.body, at))
+    for name in vector.scheme.headers & set(raw.heads):
+        for at in range(len(raw.heads[name]) * 8):
+            yield f"{name!r} bit {at}", raw._replace(heads={**raw.heads, name: flipped(raw.heads[name], at)})
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def is_no_part_of_what_is_signed(vector: Vector, what: str) -> bool:
+    """Say whether a change leaves what the sender signed, or the parts of a header that carry nothing."""
+    unsigned_id = vector.given.get("id") and not vector.scheme.prove(vector.raw, vector.slots, vector.now).id_signed
+    return bool(unsigned_id) and any(name in what for name in ("x-id", "x-github-delivery", "x-shopify-webhook-id"))
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        each
+        for each in GOOD
+        if each.scheme.name in SIGNING
+        # Several candidates or spellings: there changing one that does not count changes nothing.
+        and not any(word in each.name for word in ("list", "second", "spaces", "beside", "four", "any_age"))
+        and not each.given["scheme"].startswith("stripe")
+    ],
+    ids=named,
+)
+def test_no_bit_of_a_signed_delivery_can_change(vector: Vector) -> None:
+    taken = [what for what, raw in altered(vector) if verdict(vector.scheme, raw, vector.slots, vector.now) == VERIFIED]
+
+    assert [what for what in taken if not is_no_part_of_what_is_signed(vector, what)] == []
+
+
+@pytest.mark.parametrize("vector", [each for each in GOOD if each.scheme.name in {"secret_header", "basic"}], ids=named)
+def test_no_bit_of_a_secret_can_change(vector: Vector) -> None:
+    """But for the case of the word before it, which has none (RFC 9110 11.1)."""
+    (name,) = vector.scheme.headers
+    value = vector.raw.heads[name]
+    start = 8 * (value.rindex(b" ") + 1 if b" " in value else 0)
+
+    for bit in range(start, len(value) * 8):
+        raw = vector.raw._replace(heads={name: flipped(value, bit)})
+        assert verdict(vector.scheme, raw, vector.slots, vector.now) != VERIFIED, bit
+
+
+@pytest.mark.parametrize("vector", [each for each in GOOD if each.scheme.name in SIGNING], ids=named)
+def test_no_bit_of_a_key_can_change(vector: Vector) -> None:
+    def with_bit(key: Key, bit: int) -> Key:
+        assert isinstance(key, (HmacKey, PublicKey))
+        if isinstance(key, HmacKey):
+            return HmacKey(flipped(key.secret, bit), key.digestmod)
+        return PublicKey(flipped(key.raw, bit))
+
+    for bit in range(0, 256, 5):
+        slots = []
+        for slot in vector.slots:
+            try:
+                slots.append(replace(slot, key=with_bit(slot.key, bit % (8 * 16))))
+            except ValueError:  # no point of the curve
+                continue
+        assert verdict(vector.scheme, vector.raw, slots, vector.now) != VERIFIED, bit
+
+
+# Everything that a separator can stand before, between and after, in an id and at the beginning of a body.
+IDS = ("d", "d.1789398570", "d.1789398570.x", "d.7", "d.", "a..7", "1.2")
+BODIES = (b"7.5", b'{"v":"1.1789398570.3"}', b"1789398570.{}", b".7.", b"x.7.y", b"", b"5{}", b"1.{}")
+TEMPLATES = (
+    "{id}.{timestamp}.{body}",
+    "{timestamp}.{id}.{body}",
+    "{id}.{body}",
+    "{timestamp}.{body}",
+    "{timestamp}{body}",
+    "v0.{timestamp}.{body}",
+    "{id}..{body}",
+)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("webhook_id", IDS)
+def test_signed_text_cannot_be_split_in_another_place(webhook_id: str, body: bytes, template: str) -> None:
+    """Of all deliveries with one signed text, at most the true one is proved."""
+    parameters = {"header": "x-sig", "template": template}
+    parameters |= {"id_header": "x-id"} if "{id}" in template else {}
+    parameters |= {"timestamp_header": "x-time"} if "{timestamp}" in template else {}
+    scheme = configure("body_hmac", parameters, tolerance_s=None)
+    key = HmacKey(b"k" * 32)
+    true = {"id": webhook_id.encode(), "timestamp": b"1789398570", "body": body}
+    text = filled(template, true)
+    signature = key.digest(text).hex().encode()
+
+    proved = []
+    for other in readings(template, text):
+        heads = {b"x-sig": signature, b"x-id": other.get("id", b""), b"x-time": other.get("timestamp", b"")}
+        if verdict(scheme, Raw(heads, other["body"]), [KeySlot("current", key)], 0) == VERIFIED:
+            proved.append(other)
+
+    wanted = {name: true[name] for name in true if f"{{{name}}}" in template}
+    assert [other for other in proved if other != wanted] == []
+
+
+def filled(template: str, values: dict[str, bytes]) -> bytes:
+    text = template.encode()
+    for name in ("id", "timestamp", "body"):
+        text = text.replace(f"{{{name}}}".encode(), values[name], 1)
+    return text
+
+
+def readings(template: str, text: bytes) -> Iterator[dict[str, bytes]]:
+    """Yield every way to read a text by a template."""
+    head, _, rest = template.partition("{")
+    if not text.startswith(head.encode()):
+        return
+    text = text[len(head) :]
+    name, _, rest = rest.partition("}")
+    if name == "body":
+        yield {"body": text}
+        return
+    for end in range(1, len(text) + 1):
+        for others in readings(rest, text[end:]):
+            yield {name: text[:end], **others}
+
+
+def test_a_document_with_the_separator_in_it_is_no_altered_delivery() -> None:
+    scheme = configure("body_hmac", {"header": "x-s", "template": "{id}.{body}", "id_header": "x-id"}, tolerance_s=None)
+    key = HmacKey(b"k" * 32)
+    body = b'{"version":"1.2.3"}'
+    heads = {b"x-s": key.digest(b"d1." + body).hex().encode(), b"x-id": b"d1"}
+
+    assert verdict(scheme, Raw(heads, body), [KeySlot("current", key)], 0) == VERIFIED
+
+
+PIECES = (b"v1,", b"v1=", b"t=", b",", b" ", b"=", b"sha256=", b"Basic ", b"Secret ", b"%", b"&token=", b"token=", b".")
+
+
+def noise(rng: random.Random) -> bytes:
+    if rng.random() < 0.3:
+        return b"".join(rng.choice(PIECES) for _ in range(rng.randrange(6))) + rng.randbytes(rng.randrange(4))
+    return rng.randbytes(rng.randrange(rng.choice((4, 80, 300))))
+
+
+def distorted(rng: random.Random, vector: Vector) -> Raw:
+    """Change anything about a delivery, as a hostile sender would."""
+    heads = dict(vector.raw.heads)
+    for name in vector.scheme.headers | vector.scheme.joined:
+        roll = rng.random()
+        if roll < 0.5:
+            heads[name] = noise(rng)
+        elif roll < 0.7:
+            value = heads.get(name, b"")
+            at = rng.randrange(len(value) + 1)
+            heads[name] = value[:at] + noise(rng) + value[at + rng.randrange(3) :]
+        elif roll < 0.8:
+            heads.pop(name, None)
+    peer = rng.choice((vector.raw.peer, "", "::1%lo", "fe80::1", "unix", "10.0.0.1"))
+    body = rng.choice((vector.raw.body, b"", noise(rng)))
+    return Raw(heads, body, rng.choice((vector.raw.query, noise(rng), b"token=" + noise(rng))), peer)
+
+
+@each_vector
+def test_no_head_or_body_raises_anything_but_a_refusal(vector: Vector) -> None:
+    rng = random.Random(vector.name)  # noqa: S311 - a seed is replayed
+
+    for _ in range(150):
+        raw = distorted(rng, vector)
+        vector.scheme.credentials(raw)
+        assert verdict(vector.scheme, raw, vector.slots, vector.now) in {VERIFIED, *REASONS}
+
+
+@pytest.mark.parametrize("vector", [each for each in GOOD if each.scheme.name in SIGNING], ids=named)
+def test_a_header_longer_than_http_carries_is_refused(vector: Vector) -> None:
+    heads = {name: value + b" " * (SIGNATURE_MAX_BYTES + 1) for name, value in vector.raw.heads.items()}
+
+    assert verdict(vector.scheme, vector.raw._replace(heads=heads), vector.slots, vector.now) in REASONS
+
+
+@dataclass(frozen=True, slots=True)
+class CountingHmac(HmacKey):
+    work: list[str] = field(default_factory=list, compare=False)
+
+    def digest(self, signed: bytes) -> bytes:
+        self.work.append(f"hmac of {len(signed)}")
+        return HmacKey.digest(self, signed)
+
+
+@dataclass(frozen=True, slots=True)
+class CountingPublic(PublicKey):
+    work: list[str] = field(default_factory=list, compare=False)
+
+    def signed_by(self, signature: bytes, signed: bytes) -> bool:
+        self.work.append(f"ed25519 of {len(signed)}")
+        return PublicKey.signed_by(self, signature, signed)
+
+
+@dataclass(frozen=True, slots=True)
+class CountingShared(SharedSecret):
+    work: list[str] = field(default_factory=list, compare=False)
+
+    def equals(self, digest: bytes) -> bool:
+        self.work.append("compare")
+        return SharedSecret.equals(self, digest)
+
+
+def counting(key: Key, work: list[str]) -> Key:
+    match key:
+        case HmacKey():
+            return CountingHmac(key.secret, key.digestmod, work=work)
+        case PublicKey():
+            return CountingPublic(key.raw, work=work)
+        case SharedSecret():
+            return CountingShared(key.secret, work=work)
+        case _:
+            return tuple(counting(part, work) for part in key)
+
+
+# In hex they stay hex.
+_OTHERS = bytes.maketrans(b"01abefst", b"10bafets")
+
+
+def wrong(vector: Vector) -> Raw:
+    """Return the delivery with a credential of the right form that proves nothing."""
+    raw = vector.raw
+    heads = {name: _wrong_value(value) for name, value in raw.heads.items()}
+    unsigned = {name: raw.heads[name] for name in vector.scheme.safe if name in raw.heads}
+    return Raw({**heads, **unsigned}, raw.body, _wrong_value(raw.query), raw.peer)
+
+
+def _wrong_value(value: bytes) -> bytes:
+    at = max(value.rfind(b"="), value.rfind(b","), value.rfind(b" "), 0)
+    at = at if len(value) - at > 8 else 0
+    return value[: at + 8] + value[at + 8 :].translate(_OTHERS)
+
+
+REPRESENTATIVES = [
+    next(each for each in GOOD if each.given["scheme"] == scheme)
+    for scheme in dict.fromkeys(each.given["scheme"] for each in GOOD if each.scheme.keyed)
+]
+
+
+@pytest.mark.parametrize("vector", REPRESENTATIVES, ids=named)
+def test_the_work_does_not_depend_on_the_outcome(vector: Vector) -> None:
+    """Counted, not timed: match, mismatch, unknown source and closed window compute the same."""
+    work: list[str] = []
+    slots = [replace(slot, key=counting(slot.key, work)) for slot in (*vector.slots, *vector.slots)]
+    outcomes = []
+
+    for keys, raw in [(slots, vector.raw), (slots, wrong(vector)), (decoys(slots), vector.raw)]:
+        work.clear()
+        outcomes.append((verdict(vector.scheme, raw, keys, vector.now), work.copy()))
+
+    codes, done = zip(*outcomes, strict=True)
+    assert codes == (VERIFIED, "signature_mismatch", "signature_mismatch")
+    assert done[0]
+    assert done[0] == done[1] == done[2]
+
+
+@pytest.mark.parametrize("vector", REPRESENTATIVES, ids=named)
+def test_an_unknown_name_costs_and_answers_what_a_wrong_proof_does(vector: Vector) -> None:
+    work: list[str] = []
+    slots = tuple(replace(slot, key=counting(slot.key, work)) for slot in vector.slots)
+    first = vectors("cidr")[0]
+    configured = [Configured(first.scheme, FixedSecrets(())), Configured(vector.scheme, FixedSecrets(slots))]
+    decoy = Decoy(configured)
+
+    known = (verdict(vector.scheme, wrong(vector), slots, vector.now), work.copy())
+    work.clear()
+    unknown = (verdict(decoy, wrong(vector), (), vector.now), work.copy())
+    work.clear()
+    genuine = (verdict(decoy, vector.raw, (), vector.now), work.copy())
+
+    assert known == unknown == genuine
+    assert known[0] == "signature_mismatch"
+
+
+def test_an_unknown_name_is_proved_by_the_scheme_of_which_most_is_there() -> None:
+    part, whole = (configure(name, {}, tolerance_s=300) for name in ("basic", "github+basic"))
+    work: list[str] = []
+    texts = ["a-secret-of-many-characters", "drx:a-long-password"]
+    slots = [KeySlot("current", counting(whole.parse_keys(texts), work))]
+    decoy = Decoy([Configured(part, FixedSecrets(())), Configured(whole, FixedSecrets(tuple(slots)))])
+    heads = {b"x-hub-signature-256": b"sha256=" + b"0" * 64, b"authorization": b"Basic eA=="}
+
+    assert verdict(decoy, Raw(heads, b"{}"), (), 0) == "signature_mismatch"
+    assert work == ["hmac of 2", "compare"]
+
+
+def test_an_unknown_name_without_credential_is_answered_as_the_first_source_is() -> None:
+    by_file = [vectors(name)[0] for name in ("body_hmac", "basic")]
+    decoy = Decoy([Configured(each.scheme, FixedSecrets(each.slots)) for each in by_file])
+
+    assert verdict(decoy, Raw({}, b"{}"), (), 0) == "signature_missing"
+
+
+def test_an_unknown_name_from_an_allowed_network_is_refused() -> None:
+    vector = next(each for each in GOOD if each.scheme.name == "cidr")
+    decoy = Decoy([Configured(vector.scheme, FixedSecrets(()))])
+
+    assert decoy.reads_peer
+    assert verdict(decoy, vector.raw, (), vector.now) == "signature_mismatch"
+
+
+@pytest.mark.parametrize("vector", REPRESENTATIVES, ids=named)
+def test_a_rotation_refuses_nothing_and_ends(vector: Vector, tmp_path: Path) -> None:
+    """The old secret in `previous`, the new one in `current`, then the old one removed: as files, for each scheme."""
+    given = vector.given["slots"][-1]
+    lines = [given["line"], *(f"{name} = {text}" for name, text in given.get("further", {}).items())]
+    old = "\n".join(lines)
+    (tmp_path / "current").write_text(old)
+    watched = SecretDirectory(path=tmp_path, scheme=vector.scheme, source="x", observe=lambda _: None)
+
+    def proved() -> str:
+        watched.poll()
+        watched.poll()
+        try:
+            return vector.scheme.prove(vector.raw, watched.keys, vector.now).slot
+        except Exception as exc:  # noqa: BLE001 - whatever it is
+            return str(exc)
+
+    seen = [proved()]
+    (tmp_path / "previous").write_text(old)
+    (tmp_path / "current").write_text(another(vector.scheme, lines))
+    seen.append(proved())
+    (tmp_path / "previous").write_text(f"{old}\naccept_until = 2001-01-01T00:00:00Z")
+    seen.append(proved())
+    (tmp_path / "previous").unlink()
+    seen.append(proved())
+
+    assert seen == ["current", "previous", "signature_mismatch", "signature_mismatch"]
+
+
+def another(scheme: Scheme, lines: Sequence[str]) -> str:
+    """Return the lines of a slot file with another secret: another letter for one of the same kind."""
+
+    def changed(line: str) -> str:
+        for at, letter in enumerate(line):
+            for other in "1234567890abcdefA":
+                if at > 8 and letter.isalnum() and other != letter:
+                    text = line[:at] + other + line[at + 1 :]
+                    if is_key(text):
+                        return text
+        raise AssertionError
+
+    def is_key(text: str) -> bool:
+        try:
+            scheme.parse_keys([text, *(line.partition(" = ")[2] for line in lines[1:])])
+        except (ConfigError, ValueError):
+            return False
+        return True
+
+    return "\n".join([changed(lines[0]), *lines[1:]])
+
+
+def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path) -> None:
+    scheme = configure("github+basic", {}, tolerance_s=300)
+    where = tmp_path / "current"
+    where.write_text("a-secret-of-many-characters\naccept_until = 2030-01-01T00:00:00Z\nbasic = drx:a-long-password\n")
+
+    (slot,) = load(tmp_path, scheme)
+
+    assert isinstance(slot.key, tuple)
+    assert [type(key) for key in slot.key] == [HmacKey, SharedSecret]
+
+    where.write_text("a-secret-of-many-characters")
+    with pytest.raises(SecretsError, match="has no line `basic"):
+        load(tmp_path, scheme)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "line"),
+    [
+        ("body_hmac", "fifteen-letters"),
+        ("body_hmac", "invisible\u200bcharacters"),
+        ("ed25519", "00" * 31),
+        ("ed25519", "not a key"),
+        ("secret_header", "fifteen-letters"),
+        ("secret_header", "not-ascii-ø-not-ascii"),
+        ("basic", "no-colon-but-long-enough"),
+        ("basic", ":no-user-but-long"),
+        ("basic", "user:too-short"),
+        ("url_token", "only-twenty-three-letter"[:23]),
+        ("url_token", "with a space and quite long"),
+    ],
+)
+def test_a_secret_that_is_too_weak_or_malformed_is_refused_without_being_shown(scheme: str, line: str) -> None:
+    parameters = {"header": "x-s"} if scheme in {"body_hmac", "ed25519"} else {}
+
+    with pytest.raises(ConfigError) as caught:
+        configure(scheme, parameters, tolerance_s=300).parse_key(line)
+
+    assert line not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "parameters", "parameter"),
+    [
+        ("hmac", {}, "scheme"),
+        ("digitalrx", {}, "scheme"),
+        ("github+shopify", {}, "scheme"),
+        ("", {}, "scheme"),
+        ("basic+", {}, "scheme"),
+        ("body_hmac", {}, "scheme_header"),
+        ("ed25519", {}, "scheme_header"),
+        ("cidr", {}, "scheme_networks"),
+        ("cidr", {"networks": ""}, "scheme_networks"),
+        ("cidr", {"networks": "192.0.2.1/24"}, "scheme_networks"),
+        ("cidr", {"networks": "here"}, "scheme_networks"),
+        ("cidr", {"networks": "10.0.0.0/8", "trusted_proxies": "x"}, "scheme_trusted_proxies"),
+        ("photon", {}, "scheme_template"),
+        ("github", {"header": "X-Other"}, "scheme_header"),
+        ("secret_header", {"digest": "sha256"}, "scheme_digest"),
+        ("secret_header", {"header": "a b"}, "scheme_header"),
+        ("secret_header", {"header": "Content-Type"}, "scheme_header"),
+        ("secret_header", {"word": "two words"}, "scheme_word"),
+        ("url_token", {"param": "a&b"}, "scheme_param"),
+        ("body_hmac", {"header": "X-S", "digest": "md5"}, "scheme_digest"),
+        ("body_hmac", {"header": "X-S", "encoding": "base32"}, "scheme_encoding"),
+        ("body_hmac", {"header": "X-S", "format": "json"}, "scheme_format"),
+        ("body_hmac", {"header": "X-S", "key_encoding": "rot13"}, "scheme_key_encoding"),
+        ("body_hmac", {"header": "X-S", "template": "{boddy}"}, "scheme_template"),
+        ("body_hmac", {"header": "X-S", "template": "{body}{body}"}, "scheme_template"),
+        ("body_hmac", {"header": "X-S", "template": "{body}."}, "scheme_template"),
+        ("body_hmac", {"header": "X-S", "template": "text"}, "scheme_template"),
+        ("body_hmac", {"header": "X-S", "template": "{{body}"}, "scheme_template"),
+        ("body_hmac", {"header": "X-S", "template": "{id}{body}", "id_header": "X-I"}, "scheme_template"),
+        ("body_hmac", {"header": "X-S", "template": "{id}.{body}"}, "scheme_id_header"),
+        ("body_hmac", {"header": "X-S", "template": "{id} {body}", "id_header": "X-I"}, "scheme_template"),
+        ("body_hmac", {"header": "X-S", "template": "{timestamp}.{body}"}, "scheme_timestamp_header"),
+        ("body_hmac", {"header": "X-S", "timestamp_header": "X-T"}, "scheme_timestamp_header"),
+        (
+            "body_hmac",
+            {"header": "X-S", "timestamp_header": "X-T", "template": "{timestamp}0{body}"},
+            "scheme_template",
+        ),
+        (
+            "body_hmac",
+            {"header": "X-S", "timestamp_header": "X-T", "id_header": "X-I", "template": "{timestamp}{id}.{body}"},
+            "scheme_template",
+        ),
+        ("body_hmac", {"header": "X-S", "format": "pairs"}, "scheme_template"),
+        (
+            "body_hmac",
+            {"header": "X-S", "format": "pairs", "prefix": "v1=", "template": "{timestamp}.{body}"},
+            "scheme_format",
+        ),
+        ("body_hmac", {"header": "X-S", "id_header": "x-s"}, "scheme_header"),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_named(scheme: str, parameters: dict[str, str], parameter: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        configure(scheme, parameters, tolerance_s=300)
+
+    assert caught.value.parameter == parameter
+    assert "\n" not in str(caught.value)
+
+
+def test_every_parameter_is_read_by_some_scheme() -> None:
+    used = {name for vector in VECTORS for name in vector.given["parameters"]}
+
+    assert set(PARAMETERS) == used
+
+
+def test_a_parameter_goes_to_the_first_scheme_that_has_it() -> None:
+    scheme = configure("github+secret_header", {"header": "X-Api-Key"}, tolerance_s=300)
+
+    assert scheme.headers == {b"x-hub-signature-256", b"x-github-delivery", b"x-api-key"}
+
+
+def test_headers_of_all_schemes_are_single_but_what_proxies_add_to() -> None:
+    proxied = {"networks": "192.0.2.0/24", "trusted_proxies": "10.0.0.0/8"}
+    rules = head_rules([configure("secret_header", {}, tolerance_s=1), configure("cidr", proxied, tolerance_s=1)])
+
+    assert rules.single == {b"x-webhook-secret"}
+    assert {b"x-webhook-secret", b"x-forwarded-for", b"content-type"} <= rules.wanted
+
+
+@pytest.mark.parametrize("vector", REPRESENTATIVES, ids=named)
+def test_nothing_that_is_shown_of_a_scheme_or_a_key_is_a_secret(vector: Vector) -> None:
+    shown = vector.scheme.describe() + repr(vector.slots)
+
+    for slot in vector.given["slots"]:
+        for line in (slot["line"], *slot.get("further", {}).values()):
+            assert line not in shown
+            assert sha256(line.encode()).hexdigest() not in shown
