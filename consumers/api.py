@@ -226,7 +226,7 @@ class Consumer:
     def within(self, connections: int) -> Consumer:
         """Return it with as many transactional lanes as a pool of `connections` carries: each keeps one for long.
 
-        So does each job; one more is left for what only takes moments, such as claims and marks.
+        So does each job; one more is left for what only takes moments, such as claims and progress.
         """
         if not isinstance(self.mode, Lanes) or not self.mode.transactional:
             return self

@@ -190,7 +190,7 @@ class Running:
             TimeoutError: Some is not, after `SETTLED_S`.
         """
         async with asyncio.timeout(SETTLED_S):
-            while any(self._processor.mark(place) != end for place, end in self._ends.items()):
+            while any(self._processor.next_offset(place) != end for place, end in self._ends.items()):
                 if self._work.done():
                     self._work.result()
                 await asyncio.sleep(_POLL_S)
@@ -202,7 +202,7 @@ class Running:
             TimeoutError: Neither, after `SETTLED_S`.
         """
         found = await self._parked_keys(key)
-        await operator.retry(
+        await operator.request_release(
             self._database, self._consumer.group, [(each.topic, key) for each in found], actor="consumers.testing"
         )
         async with asyncio.timeout(SETTLED_S):

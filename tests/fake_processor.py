@@ -42,7 +42,7 @@ class FakeProcessor:
         self.drained: list[frozenset[Place]] = []
         self.forgotten: list[Place] = []
         self.offered: defaultdict[Place, list[ConsumedRecord]] = defaultdict(list)
-        self.marks: dict[Place, int] = {}
+        self.next_offsets: dict[Place, int] = {}
 
     def ids(self, place: Place) -> list[str]:
         """Event ids of what was offered."""
@@ -59,11 +59,11 @@ class FakeProcessor:
 
     def start(self, place: Place, offset: int) -> None:
         """Begin."""
-        self.marks[place] = offset
+        self.next_offsets[place] = offset
 
     def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
         """Take them."""
-        assert place in self.marks
+        assert place in self.next_offsets
         self.offered[place] += records
         if not self.holding:
             self.settle(place)
@@ -71,7 +71,7 @@ class FakeProcessor:
     def settle(self, place: Place) -> None:
         """Settle all that was offered."""
         last = self.offered[place][-1]
-        self.marks[place] = last.offset + 1
+        self.next_offsets[place] = last.offset + 1
         self.stored[place] = Adoption(last.offset + 1, last.header("ce_id"))
 
     def room(self, place: Place) -> bool:
@@ -97,14 +97,14 @@ class FakeProcessor:
                 self.settle(place)
 
     def forget(self, places: Collection[Place]) -> None:
-        """Drop marks."""
+        """Forget how far they are settled."""
         for place in places:
-            self.marks.pop(place, None)
+            self.next_offsets.pop(place, None)
             self.forgotten.append(place)
 
-    def mark(self, place: Place) -> int | None:
+    def next_offset(self, place: Place) -> int | None:
         """Return the offset after what is settled."""
-        return self.marks.get(place)
+        return self.next_offsets.get(place)
 
     def activity(self) -> int:
         """Count, while a test wants something to be tried."""

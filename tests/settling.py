@@ -198,9 +198,9 @@ class Bench:
         self.processor.forget([PLACE])
         await self.feed(records)
 
-    async def settled(self, mark: int, place: Place = PLACE) -> None:
-        """Wait until everything below `mark` is settled."""
-        await until(lambda: self.failed or self.processor.mark(place) == mark)
+    async def settled(self, next_offset: int, place: Place = PLACE) -> None:
+        """Wait until everything below `next_offset` is settled."""
+        await until(lambda: self.failed or self.processor.next_offset(place) == next_offset)
         if self.task is not None and self.task.done():
             self.task.result()
 

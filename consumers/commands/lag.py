@@ -75,11 +75,11 @@ async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:
         stored = await standings(database, consumer.group, consumer.topics)
     async with open_group(settings.kafka.connection, consumer.group, consumer.topics) as view:
         state, bounds, committed = await view.state(), await view.bounds(), await view.committed()
-        marks: dict[Place, int | None] = {}
+        next_offsets: dict[Place, int | None] = {}
         behind: dict[Place, int] = {}
         for at, (start, end) in bounds.items():
-            marks[at] = mark = stored[at].next_offset if at in stored else None
-            first = start if mark is None else max(mark, start)
+            next_offsets[at] = next_offset = stored[at].next_offset if at in stored else None
+            first = start if next_offset is None else max(next_offset, start)
             if first < end:
                 behind[at] = first
         oldest = await view.first_records(behind)
@@ -93,5 +93,6 @@ async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:
         records = bounds[at].end - behind[at] - above if is_behind else 0
         age = None if record is None else max(0.0, now - record.timestamp_ms / 1000)
         seconds = age if is_behind else 0.0
-        lags.append(Lag(*at, marks[at], above, committed[at], *bounds[at], records, seconds, view.unreadable.get(at)))
+        unreadable = view.unreadable.get(at)
+        lags.append(Lag(*at, next_offsets[at], above, committed[at], *bounds[at], records, seconds, unreadable))
     return state, lags

@@ -219,7 +219,9 @@ def retry(
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
         wanted = [(topic_of(consumer, topic), key) for key in keys] if keys else None
-        decisions = await operator.retry(database, consumer.group, wanted, filters=filters, per_second=rate, **trace)
+        decisions = await operator.request_release(
+            database, consumer.group, wanted, filters=filters, per_second=rate, **trace
+        )
         missing = set(wanted or ()) - {(each.topic, each.key) for each in decisions}
         if missing:
             requested = "would be" if trace["dry_run"] else "are"

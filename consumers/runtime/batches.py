@@ -69,14 +69,14 @@ class BatchDriver:
         self._slots = asyncio.Semaphore(BATCHES_MAX)
 
     async def drive(self, partition: Partition) -> None:
-        """Settle what is offered until the partition is closed.
+        """Settle what is offered for as long as records may be handled.
 
         Raises:
             FencedError: The partition is not ours.
             UnknownTypeError: The consumer fails for a type that this release does not know.
         """
         attempt = 0
-        while not partition.closed:
+        while partition.may_start:
             self._key_queues.release_due(partition)
             if not partition.backlog or not self._settling.circuit.closed:
                 await partition.woken()
@@ -91,7 +91,7 @@ class BatchDriver:
     async def _fill(self, partition: Partition) -> None:
         """Wait a little for a batch to be full."""
         until = asyncio.get_running_loop().time() + self._mode.wait_s
-        while len(partition.backlog) < self._mode.records and not partition.closed:
+        while len(partition.backlog) < self._mode.records and partition.may_start:
             try:
                 async with asyncio.timeout_at(until):
                     await partition.woken()
@@ -100,7 +100,7 @@ class BatchDriver:
 
     async def _turn(self, partition: Partition, attempt: int) -> bool:
         """Take a batch out of the backlog and settle it; False when it is to be tried again after a while."""
-        if partition.closed:
+        if not partition.may_start:
             return True
         batch = self._form(partition)
         if not len(batch):
@@ -212,10 +212,10 @@ class BatchDriver:
     async def _fresh(self, settlement: Settlement, events: list[Sorted]) -> list[Sorted]:
         if not events:
             return []
-        verdicts = await settlement.admit([event.inbox for event in events])
-        if "conflict" in verdicts:
+        states = await settlement.admit([event.inbox for event in events])
+        if "conflict" in states:
             raise _RefusedError
-        return [event for event, verdict in zip(events, verdicts, strict=True) if verdict == "fresh"]
+        return [event for event, state in zip(events, states, strict=True) if state == "fresh"]
 
     async def _call(self, partition: Partition, settlement: Settlement, events: Sequence[Sorted]) -> None:
         connection = settlement.connection

@@ -4,8 +4,9 @@
 its first record: the record is applied, found to be a duplicate, skipped, or parked. One that is to be tried again
 keeps its place, and its key waits for a timer, not in the hands of a worker.
 
-Where the handler works inside the settling transaction, effects and mark are committed together. Where it does not, its
-record is settled after it has returned, in rounds: all that was handled while a round was written makes the next one.
+Where the handler works inside the settling transaction, effects and progress are committed together. Where it does not,
+its record is settled after it has returned, in rounds: all that was handled while a round was written makes the next
+one.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from consumers.runtime.settling import STOPS, Settling
 from consumers.runtime.sorting import Skip, Sorted
 from consumers.runtime.tasks import Tasks
 
-# A mark that moved over records nobody wanted is written this often; it costs a repeated skip to lose it.
-MARK_S = 1.0
+# Progress over records that nobody wanted is written this often; to lose it costs a repeated skip.
+PROGRESS_S = 1.0
 
 
 class Next(Enum):
@@ -88,16 +89,16 @@ class KeyQueues:
     async def drive_carefully(self, partition: Partition) -> None:
         """Hand on the backlog one record at a time, so that one which kills the process is found out and parked.
 
-        Returns when the records in question are behind us, or the partition is closed.
+        Returns when the records in question are behind us, or no more may be handled.
         """
-        while partition.careful_left and not partition.closed:
+        while partition.careful_left and partition.may_start:
             if not partition.queues:
                 self.release_due(partition)
             if not partition.backlog or partition.queues:
                 await partition.woken()
                 continue
             async with self._one_in_hand:
-                if not partition.closed and not partition.queues:
+                if partition.may_start and not partition.queues:
                     await self._hand_on(partition)
 
     async def _hand_on(self, partition: Partition) -> None:
@@ -111,7 +112,7 @@ class KeyQueues:
             return
         partition.suspect = record.offset
         self.put(partition, record)
-        while not partition.closed and any(queue.state != "waiting" for queue in partition.queues.values()):
+        while partition.may_start and any(queue.state != "waiting" for queue in partition.queues.values()):
             await partition.woken()
 
     async def work(self) -> None:
@@ -136,7 +137,7 @@ class KeyQueues:
         """Wait for the queue that has waited longest."""
         ready = self._ready
         while True:
-            while ready and ready[0].partition.closed:
+            while ready and not ready[0].partition.may_start:
                 ready.popleft()
             if ready and self._circuit.closed:
                 queue = ready.popleft()
@@ -201,7 +202,7 @@ class KeyQueues:
         partition, record = queue.partition, queue.records[0]
         if queue.key in partition.parked and await self._settling.append(partition, record):
             return Next.SETTLED
-        if partition.suspect == record.offset and not await self._mark(partition, record):
+        if partition.suspect == record.offset and not await self._mark_attempt(partition, record):
             return Next.SETTLED
         ready = self._settling.sorter.sort(record)
         if isinstance(ready, Skip):
@@ -212,7 +213,7 @@ class KeyQueues:
             return await self._unreadable(queue, record, ready)
         return await self._attempt(queue, ready)
 
-    async def _mark(self, partition: Partition, record: ConsumedRecord) -> bool:
+    async def _mark_attempt(self, partition: Partition, record: ConsumedRecord) -> bool:
         """Mark a record that is about to be handled; False when it is not to be handled here.
 
         It killed the process too often and was parked, or the partition was lost.
@@ -264,16 +265,16 @@ class KeyQueues:
         settling, partition = self._settling, queue.partition
         offsets = frozenset((event.record.offset,))
         async with settling.transaction(partition, offsets, effects=True) as settlement:
-            (verdict,) = await settlement.admit((event.inbox,))
-            if verdict == "conflict":
+            (state,) = await settlement.admit((event.inbox,))
+            if state == "conflict":
                 raise PermanentError(ID_CONFLICT)
-            if verdict == "fresh":
+            if state == "fresh":
                 placed = settling.placed(event, attempt=queue.attempt, connection=settlement.connection)
                 await settling.call(partition, (placed,), settlement)
                 queue.handled = True
         settling.circuit.passed((queue.name,))
         settling.park_limit.counter.note(other=1)
-        if verdict == "fresh":
+        if state == "fresh":
             settling.tally.applied((event,))
         else:
             settling.tally.count(event.record.topic, "duplicate")
@@ -282,17 +283,17 @@ class KeyQueues:
         """Run the handler, whose effects are idempotent, and leave its record to the next round."""
         settling, partition = self._settling, queue.partition
         async with settling.ledger.begin(partition.place, partition.epoch) as settlement:
-            (verdict,) = await settlement.look((event.inbox,))
-        if verdict == "conflict":
+            (state,) = await settlement.look((event.inbox,))
+        if state == "conflict":
             raise PermanentError(ID_CONFLICT)
         outgoing: Sequence[Outgoing] = ()
-        if verdict == "fresh":
+        if state == "fresh":
             placed = settling.placed(event, attempt=queue.attempt, connection=None)
             await settling.call(partition, (placed,), None)
             outgoing = placed.context.outgoing
             settling.circuit.passed((queue.name,))
             hit(AFTER_EFFECT)
-        partition.handled.append(Handled(queue, event, verdict == "fresh", outgoing))
+        partition.handled.append(Handled(queue, event, state == "fresh", outgoing))
         if not partition.settling:
             partition.settling = True
             self._tasks.start(self._settle_rounds(partition))
@@ -303,7 +304,7 @@ class KeyQueues:
         attempt = queue.attempt
         verdict = await self._settling.on_failure(queue, exc)
         if isinstance(verdict, Retry):
-            self._settling.tally.retried(event.record, verdict, attempt=attempt)
+            self._settling.tally.retried(event.record, verdict.failure, attempt=attempt)
             return verdict.delay_s
         if verdict.failure.code == ID_CONFLICT:
             self._settling.tally.conflicted(event)
@@ -339,12 +340,12 @@ class KeyQueues:
         settling = self._settling
         offsets = frozenset(each.event.record.offset for each in handled)
         async with settling.transaction(partition, offsets) as settlement:
-            verdicts = await settlement.admit([each.event.inbox for each in handled])
-            for each, verdict in zip(handled, verdicts, strict=True):
-                if verdict == "fresh":
+            states = await settlement.admit([each.event.inbox for each in handled])
+            for each, state in zip(handled, states, strict=True):
+                if state == "fresh":
                     settlement.outgoing += each.outgoing
-        for each, verdict in zip(handled, verdicts, strict=True):
-            if verdict == "conflict":  # of another key, and at the same moment: both were handled
+        for each, state in zip(handled, states, strict=True):
+            if state == "conflict":  # of another key, and at the same moment: both were handled
                 settling.tally.conflicted(each.event)
         applied = [each.event for each in handled if each.applied]
         settling.tally.applied(applied)
@@ -358,10 +359,10 @@ class KeyQueues:
         except STOPS as exc:
             self._settling.stop(partition, exc)
 
-    async def write_marks(self, partitions: Iterable[Partition]) -> None:
-        """Write the marks that moved without a transaction, over records that nobody wanted."""
+    async def write_progress(self, partitions: Iterable[Partition]) -> None:
+        """Write progress that was made without a transaction, over records that nobody wanted."""
         for partition in list(partitions):
-            if partition.gone or not partition.opened or partition.written == partition.window.mark:
+            if partition.gone or not partition.opened or partition.written == partition.window.next_offset:
                 continue
             if not self._circuit.closed:
                 return

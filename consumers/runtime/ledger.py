@@ -1,19 +1,19 @@
 """What a group has settled, kept in PostgreSQL together with the effects of its handlers: exactly once.
 
-`progress` has a row per partition. `next_offset`, the mark, says that everything below it is settled; records settled
-at or above it (lanes finish out of order) are listed in `settled` and pruned when the mark has passed them. `inbox` has
-a row per event whose effects are done.
+`progress` has a row per partition. Everything below `next_offset` is settled; records settled at or above it (lanes
+finish out of order) are listed in `settled` and pruned when `next_offset` has passed them. `inbox` has a row per event
+whose effects are done.
 
 A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
-records: `admit` (which events are new?), the effects of the handlers, `settle` (move the mark, if the epoch is still
-ours). A process that has lost the partition fails at `settle`, and its effects are rolled back. Batches call `fence`
-first (is the epoch still ours, and the mark where we think?), which locks the row, so that a lost batch is not worked
-off in vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement that waited
-for another transaction looks again.
+records: `admit` (which events are new?), the effects of the handlers, `settle` (move `next_offset`, if the epoch is
+still ours). A process that has lost the partition fails at `settle`, and its effects are rolled back. Batches call
+`fence` first (is the epoch still ours, and `next_offset` where we think?), which locks the row, so that a lost batch is
+not worked off in vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement
+that waited for another transaction looks again.
 
-A claim that was not given back means that its owner crashed: `deaths` counts those since the mark last moved. A process
-that finds some handles the next record on its own, after `mark_attempt`, which is committed first, so that a record
-that crashes its process is found. An orderly end takes its own mark back.
+A claim that was not given back means that its owner crashed: `deaths` counts those since `next_offset` last moved. A
+process that finds some handles the next record on its own, after `mark_attempt`, which is committed first, so that a
+record that crashes its process is found. An orderly end takes its own mark back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from consumers.api import Outgoing
 from consumers.postgres.pool import Connection, Database
 from consumers.postgres.text import stored_text
 
-Verdict = Literal["fresh", "duplicate", "conflict"]
+InboxState = Literal["fresh", "duplicate", "conflict"]
 
 _Columns = tuple[list[str], list[str], list[bytes]]
 
@@ -181,7 +181,7 @@ class Inbox(NamedTuple):
 
 
 class FencedError(BridgeError):
-    """Another process has claimed the partition, or its mark has moved: the transaction is rolled back."""
+    """Another process has claimed the partition, or its `next_offset` has moved: the transaction is rolled back."""
 
     code = "fenced"
 
@@ -202,7 +202,7 @@ class Settlement:
         self._where = (group, place.topic, place.partition, epoch)
 
     async def fence(self, first: int) -> None:
-        """Check, and lock, that the partition is ours and its mark is not above `first`.
+        """Check, and lock, that the partition is ours and its `next_offset` is not above `first`.
 
         Raises:
             FencedError: It is not so.
@@ -210,7 +210,7 @@ class Settlement:
         if await self.connection.fetchrow(_FENCE, *self._where, first) is None:
             raise FencedError
 
-    async def admit(self, entries: Sequence[Inbox]) -> list[Verdict]:
+    async def admit(self, entries: Sequence[Inbox]) -> list[InboxState]:
         """Put events into the inbox; return for each whether it is `fresh`, so that its effects are still to be done.
 
         Waits for another transaction that has admitted the same event and not ended. A rollback takes the events
@@ -222,15 +222,15 @@ class Settlement:
         fresh = {tuple(row) for row in await self.connection.fetch(_ADMIT, self.group, *columns)}
         # A statement of its own: it sees what another transaction has committed while the first one waited.
         before = await self._digests(columns) if len(fresh) < len(first) else {}
-        return _verdicts(wanted, first | before, fresh)
+        return _states(wanted, first | before, fresh)
 
-    async def look(self, entries: Sequence[Inbox]) -> list[Verdict]:
+    async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
         """Return what `admit` would say now, and write nothing: another transaction may admit them meanwhile."""
         if not entries:
             return []
         wanted, first, columns = _distinct(entries)
         before = await self._digests(columns)
-        return _verdicts(wanted, first | before, set(first.keys() - before.keys()))
+        return _states(wanted, first | before, set(first.keys() - before.keys()))
 
     async def _digests(self, columns: _Columns) -> dict[tuple[str, ...], str]:
         """Return the digests of those events that are in the inbox."""
@@ -238,7 +238,7 @@ class Settlement:
         return {(row["source"], row["event_id"]): row["body_sha256"].hex() for row in rows}
 
     async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> None:
-        """Move the mark up to `next_offset`, never back; store what is settled `above` it, and what was published.
+        """Move progress up to `next_offset`, never back; store what is settled `above` it, and what was published.
 
         `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record.
 
@@ -361,18 +361,18 @@ def _distinct(entries: Sequence[Inbox]) -> tuple[list[Inbox], dict[tuple[str, ..
     return wanted, first, (list(sources), list(ids), list(map(digest_bytes, first.values())))
 
 
-def _verdicts(
+def _states(
     entries: Sequence[Inbox], digests: Mapping[tuple[str, ...], str], fresh: set[tuple[str, ...]]
-) -> list[Verdict]:
+) -> list[InboxState]:
     """Judge each event; of several equal ones only the first is fresh, and the others are compared with `digests`."""
-    verdicts: list[Verdict] = []
+    states: list[InboxState] = []
     for entry in entries:
         known = digests[entry[:2]]
         if entry[:2] in fresh:
             fresh.discard(entry[:2])
-            verdicts.append("fresh")
+            states.append("fresh")
         elif entry.body_sha256 and known and entry.body_sha256 != known:
-            verdicts.append("conflict")
+            states.append("conflict")
         else:
-            verdicts.append("duplicate")
-    return verdicts
+            states.append("duplicate")
+    return states

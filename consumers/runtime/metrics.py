@@ -32,7 +32,7 @@ from bridge.runtime.metrics import (
     LogDropped,
     LoopHistogram,
 )
-from consumers.runtime.failure import Failure, FailureClass, Retry
+from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
 
 log = structlog.get_logger()
@@ -197,11 +197,11 @@ class Tally:
         """Count an id that came with another body; its source is a configured name, so the label is bounded."""
         self._metrics.id_conflicts.labels(self._metrics.service, event.inbox.source).inc()
 
-    def retried(self, record: ConsumedRecord, retry: Retry, *, attempt: int) -> None:
+    def retried(self, record: ConsumedRecord, failure: Failure, *, attempt: int) -> None:
         """Count and log a record that is tried again, unless the sink is at fault: the circuit logs that."""
-        if retry.failure.cls != "systemic":
+        if failure.cls != "systemic":
             self.count(record.topic, "retry")
-            log.warning("record.retried", code=retry.failure.code, attempts=attempt, **self._where(record))
+            log.warning("record.retried", code=failure.code, attempts=attempt, **self._where(record))
 
     def retried_batch(self, topic: str, records: int, *, code: str) -> None:
         """Count and log records that are tried again together, none of them being at fault."""

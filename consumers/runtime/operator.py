@@ -1,7 +1,7 @@
 """What operators do with a group: decide about parked keys, see and set its offsets, forget it, carry decisions over.
 
 Each decision is one transaction, under the lock of the key, with a row in `audit`. A parked record is settled already
-(below the mark, or in `settled`), so no decision touches progress. Skipped and dropped events go into the inbox: a
+(below `next_offset`, or in `settled`), so no decision touches progress. Skipped and dropped events go into the inbox: a
 repetition of one is a duplicate, whenever it comes.
 
 A rebuild reads the log again in a group of its own, beside the live one: `export` writes the decisions of the live
@@ -106,8 +106,8 @@ select topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions, up
 from drx_consumer.progress as p where grp = $1 and topic = any($2::text[]) order by topic, part
 """
 _LOCK = "select from drx_consumer.progress where grp = $1 and topic = any($2::text[]) order by topic, part for update"
-# Offsets settled at or above the old mark say nothing about the records after the new one. Where there is no mark yet,
-# they were imported for a group that is about to start, and stay.
+# Offsets settled at or above the old `next_offset` say nothing about the records after the new one. Where there is
+# none, they were imported for a group that is about to start, and stay.
 _UNSETTLE = """
 delete from drx_consumer.settled as s using drx_consumer.progress as p
 where (s.grp, s.topic, s.part) = (p.grp, p.topic, p.part) and p.next_offset is not null
@@ -252,7 +252,7 @@ class Carried(NamedTuple):
     decision: Decision
 
 
-async def retry(
+async def request_release(
     database: Database,
     group: str,
     keys: Sequence[tuple[str, str]] | None = None,

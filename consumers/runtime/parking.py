@@ -1,7 +1,7 @@
 """Parking: a record that cannot be settled is stored in PostgreSQL, and its key waits until it is released, in order.
 
 `parked_key` has a row per key and partition, `parked_event` the whole records of it. `park` stores a record that
-failed, `append` each later one of its key, both in the `Settlement` that moves the mark past it. The row of the key is
+failed, `append` each later one of its key, both in the `Settlement` that moves progress past it. The row of the key is
 the lock of everything that concerns the key: its owner releases record by record (`head`, the effects, `release`), and
 operators decide (`operator`), under that lock alone. When the last record is released the key is live again.
 

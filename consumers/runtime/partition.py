@@ -1,7 +1,7 @@
 """What this process holds of its partitions: which records are settled, and where those that are not wait.
 
 A record enters by `take`. It is in the `window` until everything below it is settled, and until it is handled it waits
-in the `backlog` or in the queue of its key. The window's mark is the offset that is committed. A partition that is
+in the `backlog` or in the queue of its key. The window's `next_offset` is what is committed. A partition that is
 claimed again is another `Partition`: what was in hand of the old one can change nothing any more (`gone`).
 """
 
@@ -43,13 +43,13 @@ OVERHEAD_BYTES = 2_048
 WAITS_S = 300.0
 
 
-class Mark(NamedTuple):
+class Advance(NamedTuple):
     """How far a partition is settled.
 
     Attributes:
         next_offset: Everything below is settled, and the record just below, if there is one, was seen.
         last_event_id: Event id of the record just below, or None when it is not known or it has none.
-        above: Offsets at or above the mark among those that were asked about.
+        above: Offsets at or above `next_offset` among those that were asked about.
     """
 
     next_offset: int
@@ -65,25 +65,25 @@ class _Entry(NamedTuple):
 
 
 class Window:
-    """The records of one partition from the mark on, in order; a log may have gaps, so no offset is taken for granted.
+    """The records of one partition from `next_offset` on, in order; a log has gaps, so no offset is taken for granted.
 
     A record leaves when everything below it has left: until then its offset and event id are kept, not its bytes.
 
     Attributes:
-        mark: The offset below which everything is settled.
-        last_event_id: Event id of the record just below the mark.
+        next_offset: Everything below is settled.
+        last_event_id: Event id of the record just below `next_offset`.
         size: Bytes of the records that are not settled.
     """
 
-    def __init__(self, mark: int, *, last_event_id: str | None = None, settled: Collection[int] = ()) -> None:
-        """Start at a mark; `settled` are offsets above it that were settled by an owner before."""
-        self.mark = mark
+    def __init__(self, next_offset: int, *, last_event_id: str | None = None, settled: Collection[int] = ()) -> None:
+        """Start at `next_offset`; `settled` are offsets above it that were settled by an owner before."""
+        self.next_offset = next_offset
         self.last_event_id = last_event_id
         self.size = 0
-        self._settled_before = {offset for offset in settled if offset >= mark}
+        self._settled_before = {offset for offset in settled if offset >= next_offset}
         self._entries: deque[_Entry] = deque()
         self._open: dict[int, _Entry] = {}
-        self._end = mark
+        self._end = next_offset
 
     @property
     def count(self) -> int:
@@ -110,12 +110,12 @@ class Window:
         self.size += size
         return True
 
-    def preview(self, offsets: Collection[int]) -> Mark:
-        """Return the mark as it will be once `offsets` are settled too; `above` are those of them it does not reach."""
-        next_offset, last_event_id = self.mark, self.last_event_id
+    def preview(self, offsets: Collection[int]) -> Advance:
+        """Return how far it will be settled once `offsets` are; `above` are those of them that this does not reach."""
+        next_offset, last_event_id = self.next_offset, self.last_event_id
         for entry in self._reach(offsets):
             next_offset, last_event_id = entry.offset + 1, entry.event_id or None
-        return Mark(next_offset, last_event_id, tuple(sorted(each for each in offsets if each >= next_offset)))
+        return Advance(next_offset, last_event_id, tuple(sorted(each for each in offsets if each >= next_offset)))
 
     def settle(self, offsets: Collection[int]) -> None:
         """Settle records; those that are no more in the window are ignored."""
@@ -142,7 +142,7 @@ class Window:
         entries, waiting = self._entries, self._open
         while entries and entries[0].offset not in waiting:
             entry = entries.popleft()
-            self.mark, self.last_event_id = entry.offset + 1, entry.event_id or None
+            self.next_offset, self.last_event_id = entry.offset + 1, entry.event_id or None
 
 
 class KeyQueue:
@@ -200,7 +200,7 @@ class Partition:
         suspect: Offset of the record that is marked before it is handled, in case it kills the process.
         attempted: Offset of the one that was marked last.
         direct: Records go to their key queues as they come; the backlog is empty.
-        written: The mark as it is in the ledger.
+        written: `next_offset` as it is in the ledger.
         active: Batches and records in hand; `idle` is set while there are none.
         activity: Counts whatever is tried, settled or released.
         moved_at: When a record was last settled or released, or the first taken into an empty window.
@@ -243,9 +243,9 @@ class Partition:
         self.written = 0
 
     @property
-    def closed(self) -> bool:
-        """True when no record may be started any more."""
-        return self.draining or self.gone or bool(self.stopped)
+    def may_start(self) -> bool:
+        """Whether records may still be handled: it is not drained, stopped or gone."""
+        return not (self.draining or self.gone or self.stopped)
 
     @property
     def halted(self) -> bool:
@@ -287,15 +287,15 @@ class Partition:
         if not self.active:
             self.idle.set()
 
-    def settle(self, offsets: Collection[int], *, mark: Mark | None = None) -> None:
-        """Settle records in the window; `mark` is what was written of it with them."""
+    def settle(self, offsets: Collection[int], *, advance: Advance | None = None) -> None:
+        """Settle records in the window; `advance` is what was written to the ledger with them."""
         if self.gone:
             return
         self.window.settle(offsets)
         if offsets:
             self.moved()
-        if mark is not None:
-            self.written = max(self.written, mark.next_offset)
+        if advance is not None:
+            self.written = max(self.written, advance.next_offset)
 
     def moved(self) -> None:
         """Note that a record was settled or released."""
@@ -308,7 +308,7 @@ class Partition:
         return bool(in_hand) and not self.halted and now - self.moved_at > WAITS_S
 
     async def woken(self) -> None:
-        """Wait until something has changed: a record came or was settled, or the partition is closed."""
+        """Wait until something has changed: a record came or was settled, or no more may be handled."""
         self.wake.clear()
         await self.wake.wait()
 
@@ -381,10 +381,10 @@ class Partitions:
             return False
         return sum(each.window.size for each in self._held.values() if not each.stopped) < WINDOW_BYTES
 
-    def mark(self, place: Place) -> int | None:
+    def next_offset(self, place: Place) -> int | None:
         """Return the offset below which everything of a place is settled; None before its records are expected."""
         partition = self._held.get(place)
-        return partition.window.mark if partition is not None and partition.opened else None
+        return partition.window.next_offset if partition is not None and partition.opened else None
 
     async def adopt(self, place: Place) -> Partition:
         """Claim a partition; what was held of it counts for nothing.
@@ -406,7 +406,7 @@ class Partitions:
         Raises:
             TransientError: The database is away.
         """
-        # The marks of a partition are taken back once, even if two ask at the same time.
+        # Marked attempts and releases are taken back once, even if two ask at the same time.
         ending = [each for each in partitions if not each.given_back]
         if not ending:
             return
@@ -434,7 +434,7 @@ class Partitions:
             self._none_left.set()
 
     def close(self) -> None:
-        """Settle nothing any more; the marks stay known until their places are forgotten."""
+        """Settle nothing any more; how far each is settled stays known until it is forgotten."""
         for partition in self._held.values():
             partition.close()
 

@@ -7,8 +7,8 @@ A record goes this way:
    (`key_queues`). With `Batches` it waits in the backlog for the next batch (`batches`); what fails there goes to the
    queue of its key as well.
 3. It is decoded (`sorting`), and the handler runs (`settling`). `Settling.on_failure` decides on a retry or on parking.
-4. `Settling.transaction` writes effects and mark, and settles the record in the window. Then the
-   subscriber commits the mark.
+4. `Settling.transaction` writes effects and progress, and settles the record in the window. Then
+   the subscriber commits the window's `next_offset`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.batches import BatchDriver
 from consumers.runtime.circuit import Circuit
-from consumers.runtime.key_queues import MARK_S, KeyQueues
+from consumers.runtime.key_queues import PROGRESS_S, KeyQueues
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics, Tally
 from consumers.runtime.outbox import Outbox, Producer
@@ -50,7 +50,7 @@ log = structlog.get_logger()
 RELEASE_POLL_S = 1.0
 # Beside batches, this many keys are handled one by one at a time; with the batches in hand (3) they fit a pool of 8.
 RETRY_WORKERS = 4
-# For giving claims back, and for the marks of what was skipped; a row is written in milliseconds.
+# For giving claims back, and for progress over what was skipped; a row is written in milliseconds.
 GIVE_BACK_S = 1.0
 # For what is cancelled at the end to let go of its connections.
 END_S = 10.0
@@ -156,7 +156,7 @@ class Processor:
     def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
         """Take records in; what was settled by an owner before, and what nobody wants, is settled at once."""
         partition = self._partitions.find(place)
-        if partition is None or partition.closed:
+        if partition is None or not partition.may_start:
             return
         settling = self._settling
         now, stale = asyncio.get_running_loop().time(), 0
@@ -201,9 +201,9 @@ class Processor:
         """Whether the partition is to be forgotten and adopted again: claimed since, or resumed after a stop."""
         return self._partitions.is_fenced(place)
 
-    def mark(self, place: Place) -> int | None:
+    def next_offset(self, place: Place) -> int | None:
         """Return the offset below which everything is settled."""
-        return self._partitions.mark(place)
+        return self._partitions.next_offset(place)
 
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
         """Start no new record of these; return when those in hand are settled, or given up at the end of the time."""
@@ -211,7 +211,7 @@ class Processor:
         # If this fails, the next owner skips some records again, and takes the end of this claim for a death.
         with contextlib.suppress(TimeoutError, TransientError):
             async with asyncio.timeout(GIVE_BACK_S):
-                await self._key_queues.write_marks(drained)
+                await self._key_queues.write_progress(drained)
                 await self._partitions.give_back(drained)
 
     def forget(self, places: Collection[Place]) -> None:
@@ -231,7 +231,7 @@ class Processor:
         self._tasks.start(self._park_limit.work())
         if self._outbox is not None:
             self._tasks.start(self._outbox.work(self._partitions))
-        self._tasks.start(self._write_marks())
+        self._tasks.start(self._write_progress())
         self._tasks.start(self._find_releases())
         self._tasks.start(self._observe())
         failed = asyncio.create_task(self._tasks.failed())
@@ -259,10 +259,10 @@ class Processor:
         except STOPS as exc:
             self._settling.stop(partition, exc)
 
-    async def _write_marks(self) -> None:
+    async def _write_progress(self) -> None:
         while True:
-            await asyncio.sleep(MARK_S)
-            await self._key_queues.write_marks(self._partitions.opened())
+            await asyncio.sleep(PROGRESS_S)
+            await self._key_queues.write_progress(self._partitions.opened())
 
     async def _find_releases(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """Release parked keys: their records go on in order, inside the owner's own loop, then the key is live again.
 
-An operator's request is a mark on the row of the key (`drx_consumer.parked_key`). The owner of the partition finds it,
+An operator's request is noted on the row of the key (`drx_consumer.parked_key`). The owner of the partition finds it,
 puts the key into a queue of its own and applies one parked record to a transaction, which locks the row of the key as
 parking and appending do. A release that begins is marked too, so that a record which kills the process is found out.
 """
@@ -74,7 +74,7 @@ class Release:
         Raises:
             FencedError: The partition is not ours.
         """
-        if not queue.marked and not await self._mark(queue):
+        if not queue.marked and not await self._mark_release(queue):
             return 0.0
         queue.attempt += 1
         queue.handled = False
@@ -100,7 +100,7 @@ class Release:
             log.info("worker.release_ended", group=group, topic=place.topic, partition=place.partition)
         return 0.0
 
-    async def _mark(self, queue: KeyQueue) -> bool:
+    async def _mark_release(self, queue: KeyQueue) -> bool:
         """Mark a release that begins; False when processes died of it too often, or the request was withdrawn.
 
         Once per claim: a record that kills is the first of its key after each death but the first.
@@ -128,10 +128,10 @@ class Release:
                 return True
             event = self._sorted(waiting)
             if event is not None:
-                (verdict,) = await settlement.admit((event.inbox,))
-                if verdict == "conflict":
+                (state,) = await settlement.admit((event.inbox,))
+                if state == "conflict":
                     raise PermanentError(ID_CONFLICT)
-                if verdict == "fresh":
+                if state == "fresh":
                     await self._call(queue, event, settlement)
             live = await parking.release(settlement, waiting)
             hit(WHILE_RELEASING)
@@ -144,11 +144,11 @@ class Release:
             if waiting is None:
                 return True
             event = self._sorted(waiting)
-            (verdict,) = await settlement.look([event.inbox]) if event is not None else ("duplicate",)
-        if verdict == "conflict":
+            (state,) = await settlement.look([event.inbox]) if event is not None else ("duplicate",)
+        if state == "conflict":
             raise PermanentError(ID_CONFLICT)
         outgoing: Sequence[Outgoing] = ()
-        if event is not None and verdict == "fresh":
+        if event is not None and state == "fresh":
             outgoing = await self._call(queue, event, None)
         async with self._settling.transaction(queue.partition) as settlement:
             now = await parking.head(settlement, queue.key)

@@ -1,8 +1,8 @@
 """The steps that settling a record one by one, in batches and from the parking lot have in common.
 
 `call` runs the handler, `on_failure` decides what becomes of a record whose attempt failed, and `transaction` writes
-the result: effects, mark, parked records. Failures of several records together are judged elsewhere: a batch is tried
-again or taken apart (`batches`); a round of settling is split, and the record that fails alone in it is parked
+the result: effects, progress, parked records. Failures of several records together are judged elsewhere: a batch is
+tried again or taken apart (`batches`); a round of settling is split, and the record that fails alone in it is parked
 (`key_queues`).
 """
 
@@ -47,7 +47,7 @@ from consumers.runtime.sorting import Learner, Sorted, Sorter
 log = structlog.get_logger()
 
 # For a cancelled handler to close its connections.
-GRACE_S = 5.0
+CANCEL_S = 5.0
 
 STOPS = (FencedError, ParkLimitError, ParkingFullError)
 """After these nothing of the partition is settled any more; see `Settling.stop`."""
@@ -212,11 +212,13 @@ class Settling:
         hit(BEFORE_FENCE)
         async with self.ledger.begin(partition.place, partition.epoch) as settlement:
             yield settlement
-            mark = partition.window.preview(offsets)
-            await settlement.settle(next_offset=mark.next_offset, last_event_id=mark.last_event_id, above=mark.above)
+            advance = partition.window.preview(offsets)
+            await settlement.settle(
+                next_offset=advance.next_offset, last_event_id=advance.last_event_id, above=advance.above
+            )
             if effects:
                 hit(AFTER_EFFECT)
-        partition.settle(offsets, mark=mark)
+        partition.settle(offsets, advance=advance)
 
     async def park(self, partition: Partition, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
         """Park the key of a record, in a transaction of its own, however long the database is away.
@@ -274,7 +276,7 @@ async def _bounded(
     timeout_s: float,
     group: str,
     offset: int,
-    grace_s: float = GRACE_S,
+    cancel_s: float = CANCEL_S,
 ) -> None:
     """Run a handler; what it raises comes out. `offset` is that of the first record it was given."""
     place = partition.place
@@ -285,20 +287,20 @@ async def _bounded(
     try:
         await asyncio.wait((task,), timeout=timeout_s)
         if not task.done():
-            await _cancel(task, grace_s, where)
+            await _cancel(task, cancel_s, where)
             raise HandlerTimeoutError
         if task.cancelled():
             raise GivenUpError
         task.result()
     except asyncio.CancelledError:
-        await _cancel(task, grace_s, where)
+        await _cancel(task, cancel_s, where)
         raise
 
 
-async def _cancel(task: asyncio.Task[None], grace_s: float, where: Mapping[str, Any]) -> None:
+async def _cancel(task: asyncio.Task[None], cancel_s: float, where: Mapping[str, Any]) -> None:
     task.cancel()
     task.add_done_callback(_retrieve)
-    await asyncio.wait((task,), timeout=grace_s)
+    await asyncio.wait((task,), timeout=cancel_s)
     if not task.done():
         log.error("worker.handler_stuck", **where)
 

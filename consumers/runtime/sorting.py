@@ -23,7 +23,7 @@ from consumers.runtime.ledger import Inbox
 KNOWN_TYPES = frozenset({*EVENT_MODELS, UNRECOGNIZED_TYPE})
 
 # A producer may be ahead of the registry's replicas: that a schema is unknown counts after this.
-GRACE_S = 60.0
+UNKNOWN_GRACE_S = 60.0
 # Between two requests for one schema.
 AGAIN_S = 1.0
 # How long "unknown" counts after the grace: later the registry is asked again, since a key may have been released.
@@ -155,7 +155,7 @@ class Learner:
         decoder: Decoder,
         *,
         clock: Callable[[], float] | None = None,
-        grace_s: float = GRACE_S,
+        grace_s: float = UNKNOWN_GRACE_S,
         again_s: float = AGAIN_S,
     ) -> None:
         """Ask by `decoder`; `clock` counts seconds, the loop's by default."""

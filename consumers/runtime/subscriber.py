@@ -145,7 +145,7 @@ class Processor(Protocol):
     def forget(self, places: Collection[Place]) -> None:
         """Drop all that is known of these partitions; unknown ones are ignored."""
 
-    def mark(self, place: Place) -> int | None:
+    def next_offset(self, place: Place) -> int | None:
         """Return the offset below which everything is settled; None before `start`."""
 
     def activity(self) -> int:
@@ -245,12 +245,12 @@ class PartitionLag:
     """How far one partition is behind, in offsets and in time, and how long nothing was done about it.
 
     Attributes:
-        mark: Offset below which everything is settled, as it was observed last.
+        next_offset: Everything below is settled, as it was observed last.
     """
 
     def __init__(self, offset: int, now: float) -> None:
         """Start at `offset`."""
-        self.mark = self._next = offset
+        self.next_offset = self._offered_to = offset
         self._moved_at = now
         self._activity = 0
         self._behind_at: float | None = None
@@ -260,14 +260,14 @@ class PartitionLag:
     def offered(self, records: Sequence[ConsumedRecord]) -> None:
         """Note what was offered to the processor."""
         self._stamps.append((records[0].offset, records[0].timestamp_ms))
-        self._next = records[-1].offset + 1
+        self._offered_to = records[-1].offset + 1
 
-    def observe(self, mark: int, *, activity: int, halted: bool, now: float) -> None:
+    def observe(self, next_offset: int, *, activity: int, halted: bool, now: float) -> None:
         """Note what is settled and `Processor.activity`; a halted partition need not move."""
-        if halted or mark != self.mark or activity != self._activity or mark >= self._next:
+        if halted or next_offset != self.next_offset or activity != self._activity or next_offset >= self._offered_to:
             self._moved_at = now
-        self.mark, self._activity = mark, activity
-        while self._stamps and (self._stamps[1][0] if len(self._stamps) > 1 else self._next) <= mark:
+        self.next_offset, self._activity = next_offset, activity
+        while self._stamps and (self._stamps[1][0] if len(self._stamps) > 1 else self._offered_to) <= next_offset:
             self._stamps.popleft()
 
     def stuck_s(self, now: float) -> float:
@@ -280,7 +280,8 @@ class PartitionLag:
         While none of them was read yet, the age is how long it is known that there are some. What lies between the last
         record and `position` is no record: transaction markers and aborted transactions.
         """
-        seen = self.mark if position is None or self.mark < self._next else max(self.mark, position)
+        settled_to = self.next_offset
+        seen = settled_to if position is None or settled_to < self._offered_to else max(settled_to, position)
         records = max(0, end - seen)
         if records == 0:
             self._behind_at = None
@@ -651,7 +652,7 @@ class Member:
         """
         try:
             async with asyncio.timeout(COMMIT_S), self._committing:
-                # Only now: marks may have moved, and partitions been taken, while another commit was out.
+                # Only now: more may be settled, and partitions been taken, while another commit was out.
                 outcome = await self._send_commit(self._ours() if partitions is None else partitions)
         except TimeoutError:
             outcome = "no_answer"
@@ -661,19 +662,19 @@ class Member:
         return outcome
 
     async def _send_commit(self, partitions: Collection[AssignedPartition]) -> str:
-        reading = [(each, self._processor.mark(each.place)) for each in partitions if each.reading]
-        news = [(each, mark) for each, mark in reading if mark is not None and mark > each.committed]
+        reading = [(each, self._processor.next_offset(each.place)) for each in partitions if each.reading]
+        news = [(each, offset) for each, offset in reading if offset is not None and offset > each.committed]
         if not news:
             return "ok"
         begun = time.monotonic()
         try:
-            await self._transport.commit({each.place: mark for each, mark in news})
+            await self._transport.commit({each.place: offset for each, offset in news})
         except TransportError as exc:
             return exc.code
         finally:
             self._commit_seconds.observe(time.monotonic() - begun)
-        for each, mark in news:
-            each.committed = mark
+        for each, offset in news:
+            each.committed = offset
         return "ok"
 
     async def _watch(self) -> None:
@@ -699,10 +700,10 @@ class Member:
         self._ticked_at = now = time.monotonic()
         activity = self._processor.activity()
         for each in self._ours():
-            mark = self._processor.mark(each.place)
-            if each.lag is not None and mark is not None:
+            next_offset = self._processor.next_offset(each.place)
+            if each.lag is not None and next_offset is not None:
                 halted = self._processor.halted(each.place)
-                each.lag.observe(mark, activity=activity, halted=halted, now=now)
+                each.lag.observe(next_offset, activity=activity, halted=halted, now=now)
         if self._joining_since is not None and now - self._joining_since > self._limits.join_s:
             raise TransportError("no_answer")
 
@@ -723,7 +724,7 @@ class Member:
             if each.lag is not None and bounds is not None:
                 position = self._transport.position(each.place)
                 found = each.lag.behind(bounds.end, position=position, now=now, now_ms=time.time() * 1000)
-                for gauge, value in zip(self._partition_gauges, (*found, each.lag.mark), strict=True):
+                for gauge, value in zip(self._partition_gauges, (*found, each.lag.next_offset), strict=True):
                     gauge.labels(self._metrics.service, *each.place).set(value)
 
     def _note_silence(self, answers: Mapping[Place, Bounds | None], now: float) -> None:

@@ -78,7 +78,7 @@ async def test_what_is_settled_above_the_mark_goes_when_the_mark_has_passed(ledg
 
 
 async def test_a_mark_that_moves_past_no_record_of_ours_forgets_the_last_event(ledger: Ledger) -> None:
-    """The record before the mark may be one that a client never sees: nothing is to be compared then."""
+    """The record before `next_offset` may be one that a client never sees: nothing is to be compared then."""
     claim = await ledger.claim(PLACE)
     await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
     await settled(ledger, claim.epoch, next_offset=12, last=None)
@@ -273,40 +273,40 @@ async def test_a_zombie_stopped_inside_its_transaction_does_not_hold_the_partiti
 
 async def test_an_event_is_fresh_once(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
-    verdicts = []
+    states = []
     for _ in range(2):
         async with ledger.begin(PLACE, claim.epoch) as settlement:
-            verdicts += await settlement.admit([an_entry("evt-1"), an_entry("evt-2")])
+            states += await settlement.admit([an_entry("evt-1"), an_entry("evt-2")])
 
-    assert verdicts == ["fresh", "fresh", "duplicate", "duplicate"]
+    assert states == ["fresh", "fresh", "duplicate", "duplicate"]
 
 
 async def test_verdicts_keep_the_order_of_the_events(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         await settlement.admit([an_entry("evt-2")])
-        verdicts = await settlement.admit(
+        states = await settlement.admit(
             [an_entry("evt-3"), an_entry("evt-2", body="b2"), an_entry("evt-2"), an_entry("evt-1")]
         )
 
-    assert verdicts == ["fresh", "conflict", "duplicate", "fresh"]
+    assert states == ["fresh", "conflict", "duplicate", "fresh"]
 
 
 async def test_repetitions_inside_one_call_are_told_apart(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
-        verdicts = await settlement.admit([an_entry(), an_entry(), an_entry(body="b2"), an_entry(source="other")])
+        states = await settlement.admit([an_entry(), an_entry(), an_entry(body="b2"), an_entry(source="other")])
 
-    assert verdicts == ["fresh", "duplicate", "conflict", "fresh"]
+    assert states == ["fresh", "duplicate", "conflict", "fresh"]
 
 
 async def test_a_foreign_record_without_a_digest_equals_any_with_its_id(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         await settlement.admit([an_entry("evt-1"), an_entry("evt-2", body="")])
-        verdicts = await settlement.admit([an_entry("evt-1", body=""), an_entry("evt-2")])
+        states = await settlement.admit([an_entry("evt-1", body=""), an_entry("evt-2")])
 
-    assert verdicts == ["duplicate", "duplicate"]
+    assert states == ["duplicate", "duplicate"]
 
 
 async def test_looking_writes_nothing(ledger: Ledger) -> None:
@@ -332,10 +332,10 @@ async def test_no_events_need_no_verdict(ledger: Ledger) -> None:
 async def test_a_foreign_id_that_postgresql_cannot_hold_is_still_an_id(ledger: Ledger, event_id: str) -> None:
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
-        verdicts = await settlement.admit([an_entry(event_id), an_entry(event_id), an_entry(event_id + "y")])
+        states = await settlement.admit([an_entry(event_id), an_entry(event_id), an_entry(event_id + "y")])
         await settlement.settle(next_offset=1, last_event_id=event_id, above=())
 
-    assert verdicts == ["fresh", "duplicate", "fresh"]
+    assert states == ["fresh", "duplicate", "fresh"]
 
 
 async def test_an_effect_that_is_rolled_back_takes_its_inbox_row_along(ledger: Ledger, database: Database) -> None:
@@ -370,11 +370,11 @@ async def test_an_equal_id_with_another_body_from_two_ingresses_at_the_same_mome
             return [*await settlement.admit([an_entry("evt-1", body="b2"), an_entry("evt-2")])]
 
     async with ledger.begin(PLACE, first.epoch) as settlement:
-        verdicts = await settlement.admit([an_entry("evt-1")])
+        states = await settlement.admit([an_entry("evt-1")])
         waiting = asyncio.create_task(admit_second())
         await until_waiting(database)
 
-    assert (verdicts, await waiting) == (["fresh"], ["conflict", "fresh"])
+    assert (states, await waiting) == (["fresh"], ["conflict", "fresh"])
 
 
 async def test_an_event_whose_first_admission_is_rolled_back_is_fresh_for_the_second(
@@ -411,9 +411,9 @@ async def test_partitions_that_share_events_in_opposite_orders_do_not_lock_up(
         await settlement.admit([an_entry("evt-2")])
         both = [asyncio.create_task(admit(PLACE, reverse=False)), asyncio.create_task(admit(OTHER, reverse=True))]
         await until_waiting(database, 2)
-    verdicts = await asyncio.gather(*both)
+    states = await asyncio.gather(*both)
 
-    assert sorted(verdict for each in verdicts for verdict in each) == ["duplicate"] * 4 + ["fresh"] * 2
+    assert sorted(state for each in states for state in each) == ["duplicate"] * 4 + ["fresh"] * 2
 
 
 async def test_an_epoch_never_comes_again_also_where_the_group_was_forgotten(

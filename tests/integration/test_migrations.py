@@ -20,7 +20,7 @@ from consumers.runtime.operator import (
     forget_group,
     import_decisions,
     lock_progress,
-    retry,
+    request_release,
     set_offsets,
     skip,
 )
@@ -264,7 +264,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
             for offset in (6, 7, 8):
                 await parking.append(settlement, a_consumed_record(offset))
             await settlement.settle(next_offset=1, last_event_id="evt-0", above=(5, 6, 7, 8))
-        await retry(operator, GROUP, actor="ann")
+        await request_release(operator, GROUP, actor="ann")
         assert await parking.requested(consumer, GROUP, [PLACE]) == [(PLACE, key)]
         async with ledger.begin(PLACE, epoch) as settlement:
             waiting = await parking.head(settlement, key)

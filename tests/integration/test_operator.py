@@ -23,7 +23,7 @@ from consumers.runtime.operator import (
     forget_group,
     import_decisions,
     lock_progress,
-    retry,
+    request_release,
     set_offsets,
     skip,
     standings,
@@ -75,7 +75,7 @@ async def test_filters_choose_for_the_list_and_for_retry_alike(
         )
 
     assert [each.key for each in await list_parked(database, GROUP, filters)] == keys
-    assert [each.key for each in await retry(database, GROUP, filters=filters, actor="ann")] == keys
+    assert [each.key for each in await request_release(database, GROUP, filters=filters, actor="ann")] == keys
 
 
 async def test_values_are_shown_only_when_asked_for(ledger: Ledger, database: Database) -> None:
@@ -99,7 +99,7 @@ async def test_a_retry_asks_for_these_keys_only(ledger: Ledger, database: Databa
     await parked(ledger, 7)
     await parked(ledger, 8, key=b"rx-2")
 
-    decisions = await retry(database, GROUP, [(TOPIC, "rx-2"), (TOPIC, "gone")], actor="ann")
+    decisions = await request_release(database, GROUP, [(TOPIC, "rx-2"), (TOPIC, "gone")], actor="ann")
 
     assert [each.key for each in decisions] == ["rx-2"]
     assert await parking.requested(database, GROUP, [PLACE]) == [(PLACE, "rx-2")]
@@ -108,7 +108,7 @@ async def test_a_retry_asks_for_these_keys_only(ledger: Ledger, database: Databa
 async def test_a_retry_of_no_keys_is_not_a_retry_of_all(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
 
-    assert await retry(database, GROUP, [], actor="ann") == []
+    assert await request_release(database, GROUP, [], actor="ann") == []
     assert await parking.requested(database, GROUP, [PLACE]) == []
 
 
@@ -116,7 +116,7 @@ async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -
     """The first is due at once, each other a while later: the owners need no limiter of their own."""
     for number, key in enumerate(("rx-1", "rx-2", "rx-3")):
         await parked(ledger, number, key=key.encode())
-    await retry(database, GROUP, per_second=0.01, actor="ann")
+    await request_release(database, GROUP, per_second=0.01, actor="ann")
 
     gaps = """
     select key, round(extract(epoch from release_requested_at - min(release_requested_at) over ()) / 100)::int
@@ -193,7 +193,7 @@ async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledg
 async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
     await parked(ledger, 8, key=b"rx-2")
-    await retry(database, GROUP, [(TOPIC, KEY)], actor="ann", reason="fixed in 1.2")
+    await request_release(database, GROUP, [(TOPIC, KEY)], actor="ann", reason="fixed in 1.2")
     await skip(database, GROUP, TOPIC, KEY, offset=7, actor="bob", reason="entered twice")
     await drop_key(database, GROUP, TOPIC, "rx-2", actor="ann", reason="test patient")
 
@@ -206,7 +206,7 @@ async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: D
 
 
 _VERBS: dict[str, Callable[..., Awaitable[Any]]] = {
-    "retry": lambda database, dry: retry(database, GROUP, actor="ann", dry_run=dry),
+    "retry": lambda database, dry: request_release(database, GROUP, actor="ann", dry_run=dry),
     "skip": lambda database, dry: skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void", dry_run=dry),
     "drop_key": lambda database, dry: drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="void", dry_run=dry),
     "forget": lambda database, dry: forget_group(database, GROUP, actor="ann", reason="gone", dry_run=dry),
@@ -311,9 +311,9 @@ async def test_a_rebuilt_group_applies_the_first_of_two_equal_ids_of_which_the_s
     await import_decisions(database, await exported(database), group=REBUILD)
 
     async with Ledger(database, group=REBUILD, cluster_id="cluster-a").begin(PLACE, 1) as settlement:
-        verdicts = await settlement.admit([an_entry("evt-7", body="first")])
+        states = await settlement.admit([an_entry("evt-7", body="first")])
 
-    assert verdicts == ["fresh"]
+    assert states == ["fresh"]
 
 
 async def test_decisions_are_carried_on_by_the_group_that_took_them_over(ledger: Ledger, database: Database) -> None:
@@ -436,7 +436,7 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
 
     with pytest.raises(ConfigError, match="partitions 3, 4 have a record"):
         await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
-    asked = await retry(database, GROUP, [(TOPIC, KEY)], actor="ann")
+    asked = await request_release(database, GROUP, [(TOPIC, KEY)], actor="ann")
     skipped = await skip(database, GROUP, TOPIC, KEY, offset=7, partition=4, actor="ann", reason="void")
     dropped = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="void")
 

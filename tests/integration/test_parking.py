@@ -11,7 +11,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ended, Ledger
-from consumers.runtime.operator import drop_key, retry, skip
+from consumers.runtime.operator import drop_key, request_release, skip
 from consumers.runtime.parking import (
     Census,
     ParkingFullError,
@@ -137,7 +137,7 @@ async def test_a_release_that_is_rolled_back_leaves_the_record_parked(ledger: Le
 
 async def test_a_record_that_fails_its_release_waits_for_another_request(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
-    await retry(database, GROUP, actor="ann")
+    await request_release(database, GROUP, actor="ann")
     before = await parking.requested(database, GROUP, [PLACE])
     async with settling(ledger) as settlement:
         waiting = await head(settlement, KEY)
@@ -154,7 +154,7 @@ async def test_a_record_that_fails_its_release_waits_for_another_request(ledger:
 
 async def test_only_the_owner_of_the_partition_hears_of_a_request(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
-    await retry(database, GROUP, actor="ann")
+    await request_release(database, GROUP, actor="ann")
 
     assert await parking.requested(database, GROUP, [Place(TOPIC, 4), Place("other", 3)]) == []
     assert await parking.requested(database, "other", [PLACE]) == []
@@ -330,10 +330,10 @@ async def test_a_record_skipped_before_a_crash_is_not_applied_when_read_again(
 
     claim = await ledger.claim(PLACE)  # the process was killed, another reads from offset 5 on
     async with ledger.begin(PLACE, claim.epoch) as settlement:
-        verdicts = await settlement.admit([an_entry("evt-7")])
+        states = await settlement.admit([an_entry("evt-7")])
 
     assert (claim.next_offset, claim.settled, claim.parked) == (5, frozenset({7}), frozenset())
-    assert verdicts == ["duplicate"]
+    assert states == ["duplicate"]
 
 
 async def fill(database: Database, *, keys: int) -> None:

@@ -171,7 +171,7 @@ async def test_an_effect_rolled_back_takes_its_inbox_row_along(database: Databas
 
 
 async def test_a_transient_failure_holds_its_key_only(database: Database) -> None:
-    """What lies above the held record is settled and kept as such, while the mark stays below it."""
+    """What lies above the held record is settled and kept as such, while progress stays below it."""
     effects = Effects()
     held = asyncio.Event()
     effects.fail = lambda event, _: None if event.id != "evt_1" or held.is_set() else TransientError("conflict")

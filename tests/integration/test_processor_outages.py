@@ -103,7 +103,7 @@ async def test_a_record_for_which_there_is_no_connection_is_not_at_fault_althoug
 
 
 async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: str) -> None:
-    """The batch holds the partition's row, so that the record's own transaction cannot write the mark meanwhile."""
+    """The batch holds the partition's row, so that the record's own transaction cannot write progress meanwhile."""
     effects = Effects()
     hanging, go_on = asyncio.Event(), asyncio.Event()
     effects.fail = lambda event, tried: TransientError("conflict") if event.id == "evt_0" and tried < 2 else None

@@ -69,7 +69,7 @@ async def test_a_zombie_leaves_no_effect_behind(database: Database) -> None:
         await bench.feed([a_record(0)])
         await until(lambda: bench.processor.fenced(PLACE))
 
-        assert (await bench.effects(), bench.processor.mark(PLACE)) == ([], 0)
+        assert (await bench.effects(), bench.processor.next_offset(PLACE)) == ([], 0)
 
 
 @MODES
@@ -93,7 +93,7 @@ async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(database: Da
         go_on.set()
         await draining
 
-        assert (bench.processor.mark(PLACE), effects.applied) == (1, ["evt_0"])
+        assert (bench.processor.next_offset(PLACE), effects.applied) == (1, ["evt_0"])
 
 
 @MODES
@@ -113,13 +113,13 @@ async def test_a_drain_gives_up_at_its_end(database: Database, mode: Lanes | Bat
         await entered.wait()
         await bench.processor.drain([PLACE], timeout_s=0.05)
 
-        assert bench.processor.mark(PLACE) == 0
+        assert bench.processor.next_offset(PLACE) == 0
         assert await bench.effects() == []
 
 
 @MODES
 async def test_skip_then_crash_then_read_again(database: Database, mode: Lanes | Batches) -> None:
-    """A skip is written with the next mark only; to lose it costs a second skip, never an effect."""
+    """A skip is written with the next progress only; to lose it costs a second skip, never an effect."""
     effects = Effects()
     log = [a_record(0), a_record(1, type="renewal.requested"), a_record(2), a_record(3, type="renewal.requested")]
     consumer = a_consumer(effects, mode, types=["prescription.*"])

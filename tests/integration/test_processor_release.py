@@ -215,7 +215,7 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
         (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
         assert (line["topic"], line["partition"], line["group"], line["code"]) == (*PLACE, GROUP, "parking_full")
         assert f"drx-consumer parked retry {GROUP} KEY --topic {PLACE.topic}" in line["hint"]
-        assert bench.processor.mark(PLACE) == 2
+        assert bench.processor.next_offset(PLACE) == 2
         assert effects.kept == []
 
 

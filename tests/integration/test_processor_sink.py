@@ -187,7 +187,7 @@ async def test_a_record_that_fails_alone_waits_while_the_ping_fails(database: Da
         await until(lambda: bench.processor.halted(PLACE))
         await until(lambda: effects.pings > OPEN_AFTER + OWN_FAILURES_ALONE)
 
-        assert (bench.processor.mark(PLACE), await bench.parked()) == (0, [])
+        assert (bench.processor.next_offset(PLACE), await bench.parked()) == (0, [])
 
 
 async def test_without_a_ping_a_record_that_fails_alone_waits_for_others_to_compare_with(database: Database) -> None:
@@ -262,7 +262,7 @@ async def test_an_operator_sets_a_key_aside_that_the_sink_never_takes(
         await park("bad_2", partition=0)
         await bench.settled(6)
         effects.fail = lambda *_: None
-        await operator.retry(database, GROUP, [(PLACE.topic, "bad_1")], actor="ann")
+        await operator.request_release(database, GROUP, [(PLACE.topic, "bad_1")], actor="ann")
         await bench.until_rows("select key from drx_consumer.parked_key", [("bad_2",)])
 
         assert effects.kept[-2:] == ["evt_1", "evt_4"]
@@ -288,7 +288,7 @@ async def test_a_key_that_was_set_aside_and_never_came_can_be_let_go(
         await bench.settled(1)
         await operator.park(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
         if verb == "retry":
-            await operator.retry(database, GROUP, [(PLACE.topic, "rx_1")], actor="ann")
+            await operator.request_release(database, GROUP, [(PLACE.topic, "rx_1")], actor="ann")
         else:
             await operator.drop_key(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
         await bench.until_rows("select key from drx_consumer.parked_key", [])

@@ -326,7 +326,7 @@ async def test_the_key_that_is_one_too_many_takes_no_other_out_of_the_lot(
         await until(lambda: bench.processor.halted(PLACE))
         await bench.processor._partitions[PLACE].idle.wait()
 
-        assert (bench.processor.mark(PLACE), await bench.parked()) == (2, [("rx_1", 1, "refused")])
+        assert (bench.processor.next_offset(PLACE), await bench.parked()) == (2, [("rx_1", 1, "refused")])
         assert (await bench.effects())[:1] == ["evt_0"]
 
 

@@ -127,11 +127,11 @@ async def test_members_come_and_go_and_every_event_is_settled_once_and_in_order(
     async with group.running() as (first, one):
         await group.until_all_seen()
         async with group.running() as (second, two):
-            await until(lambda: len(two.marks) == PARTITIONS // 2 and len(one.marks) == PARTITIONS // 2)
+            await until(lambda: len(two.next_offsets) == PARTITIONS // 2 and len(one.next_offsets) == PARTITIONS // 2)
             await group.write(40)
             await group.until_all_seen()
             assert (first.ready(), second.ready()) == ("ok", "ok")
-        await until(lambda: len(one.marks) == PARTITIONS)
+        await until(lambda: len(one.next_offsets) == PARTITIONS)
         await group.write(40)
         await group.until_all_seen()
 
@@ -169,7 +169,7 @@ async def test_a_claim_that_is_late_delivers_exactly_from_the_sought_offset(grou
 
     async with group.running() as (_, processor):
         await until(
-            lambda: len(processor.marks) == PARTITIONS and all(processor.offered[each] for each in group.places)
+            lambda: len(processor.next_offsets) == PARTITIONS and all(processor.offered[each] for each in group.places)
         )
 
     assert {place: [each.offset for each in processor.offered[place]] for place in group.places} == {

@@ -9,7 +9,7 @@ from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import ConsumedRecord
 from consumers.runtime.failure import Failure
-from consumers.runtime.sorting import GRACE_S, REFUSED_S, REQUESTS_MAX, Learner
+from consumers.runtime.sorting import REFUSED_S, REQUESTS_MAX, UNKNOWN_GRACE_S, Learner
 
 
 class Registry:
@@ -43,7 +43,7 @@ async def test_an_unknown_id_is_a_failure_only_after_the_grace_and_asked_for_aga
     registry = Registry()
     learner = Learner(registry, clock=lambda: now[0])
     answers = []
-    for now[0] in (0.0, 0.5, 30.0, GRACE_S - 0.1, GRACE_S + 0.1, GRACE_S + REFUSED_S):
+    for now[0] in (0.0, 0.5, 30.0, UNKNOWN_GRACE_S - 0.1, UNKNOWN_GRACE_S + 0.1, UNKNOWN_GRACE_S + REFUSED_S):
         answers.append(learner.ask(a_record(7)))
         await settle()
 
@@ -57,7 +57,7 @@ async def test_silence_does_not_count_towards_the_grace() -> None:
     learner = Learner(registry, clock=lambda: now)
     learner.ask(a_record(7))
     await settle()
-    registry.answer, now = TransientError("registry_unreachable", systemic=True), GRACE_S + 1
+    registry.answer, now = TransientError("registry_unreachable", systemic=True), UNKNOWN_GRACE_S + 1
     learner.ask(a_record(7))
     await settle()
 

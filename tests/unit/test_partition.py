@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.runtime.ledger import Claim
-from consumers.runtime.partition import Mark, Partition, Window
+from consumers.runtime.partition import Advance, Partition, Window
 
 NOTHING = Claim(1, 0, None, None, frozenset(), frozenset(), deaths=0, attempt_offset=None, attempts=0)
 MEGABYTE = 1_000_000
@@ -38,7 +38,7 @@ def test_the_mark_stays_below_the_oldest_record_that_is_not_settled() -> None:
 
     window.settle([1, 2])
 
-    assert (window.mark, window.unsettled, window.count, window.size) == (0, 1, 3, 10)
+    assert (window.next_offset, window.unsettled, window.count, window.size) == (0, 1, 3, 10)
 
 
 def test_settling_the_oldest_moves_the_mark_over_all_that_follow() -> None:
@@ -47,16 +47,16 @@ def test_settling_the_oldest_moves_the_mark_over_all_that_follow() -> None:
 
     window.settle([0])
 
-    assert (window.mark, window.last_event_id, window.count) == (2, "evt_1", 1)
+    assert (window.next_offset, window.last_event_id, window.count) == (2, "evt_1", 1)
 
 
 def test_gaps_of_the_log_are_no_records() -> None:
-    """Transaction markers and compaction leave them; the mark must lie right above a record that was seen."""
+    """Transaction markers and compaction leave them; `next_offset` must lie right above a record that was seen."""
     window = a_window(3, 7, start=2)
 
     window.settle([3])
 
-    assert (window.mark, window.last_event_id) == (4, "evt_3")
+    assert (window.next_offset, window.last_event_id) == (4, "evt_3")
 
 
 def test_what_an_earlier_life_settled_is_not_taken_in() -> None:
@@ -65,7 +65,7 @@ def test_what_an_earlier_life_settled_is_not_taken_in() -> None:
     taken = [window.add(offset, size=1, event_id="e", now=0.0) for offset in (5, 6, 7)]
     window.settle([5])
 
-    assert (taken, window.mark) == ([True, False, True], 7)
+    assert (taken, window.next_offset) == ([True, False, True], 7)
 
 
 def test_a_record_comes_once() -> None:
@@ -79,8 +79,8 @@ def test_a_preview_changes_nothing() -> None:
 
     seen = window.preview({0, 1, 3})
 
-    assert seen == Mark(2, "evt_1", (3,))
-    assert (window.mark, window.unsettled) == (0, 4)
+    assert seen == Advance(2, "evt_1", (3,))
+    assert (window.next_offset, window.unsettled) == (0, 4)
 
 
 def test_the_oldest_record_has_an_age() -> None:
@@ -105,7 +105,7 @@ def test_whatever_the_order_the_mark_is_what_is_contiguous(gaps: list[int], orde
         seen = window.preview(set(some))
         window.settle(some)
         contiguous = [offset for offset in offsets if all(each not in left for each in offsets if each <= offset)]
-        mark = contiguous[-1] + 1 if contiguous else 0
-        assert (window.mark, seen.next_offset) == (mark, mark)
-        assert seen.above == tuple(sorted(offset for offset in some if offset >= mark))
+        settled_to = contiguous[-1] + 1 if contiguous else 0
+        assert (window.next_offset, seen.next_offset) == (settled_to, settled_to)
+        assert seen.above == tuple(sorted(offset for offset in some if offset >= settled_to))
         assert (window.unsettled, window.size) == (len(left), 10 * len(left))

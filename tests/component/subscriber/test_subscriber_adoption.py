@@ -35,7 +35,7 @@ async def test_a_claim_that_fails_is_not_repeated_at_once(group: Group) -> None:
     group.processor.away = True
 
     async with group.running():
-        await until(lambda: A in group.processor.marks)
+        await until(lambda: A in group.processor.next_offsets)
 
     assert all(0.005 * 2**n <= delay <= 0.01 * 2**n for n, delay in enumerate(delays))
 
@@ -57,7 +57,7 @@ async def test_records_come_from_where_it_was_sought_although_the_client_fetches
 async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(group: Group) -> None:
     group.gives = [A]
     async with group.running():
-        await until(lambda: A in group.processor.marks)
+        await until(lambda: A in group.processor.next_offsets)
         transport = group.transport
         taken = asyncio.Event()
         taking = transport._take
@@ -89,15 +89,15 @@ async def test_a_claim_of_an_earlier_generation_does_not_count(group: Group) -> 
         await until(lambda: len(group.processor.adoptions) == 3)
         group.processor.claiming.set()
 
-        await until(lambda: A in group.processor.marks)
+        await until(lambda: A in group.processor.next_offsets)
         await turns(group)
-        assert B not in group.processor.marks
+        assert B not in group.processor.next_offsets
 
 
 async def test_a_partition_whose_fence_failed_is_claimed_again_under_a_new_generation(group: Group) -> None:
     group.gives = [A]
     async with group.running():
-        await until(lambda: A in group.processor.marks)
+        await until(lambda: A in group.processor.next_offsets)
         group.processor.overtaken.add(A)
         await until(lambda: not group.processor.overtaken)
         group.kafka.add(A, "a")
@@ -109,10 +109,10 @@ async def test_a_partition_whose_fence_failed_is_claimed_again_under_a_new_gener
 
 async def test_what_is_taken_without_a_word_is_forgotten_when_the_next_assignment_comes(group: Group) -> None:
     async with group.running():
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         assert group.transport._rebalances is not None
         group.transport._assigned = frozenset([B])
         group.transport._rebalances.assigned(frozenset([B]))
 
         assert set(group.processor.forgotten) == {A, B}
-        await until(lambda: set(group.processor.marks) == {B})
+        await until(lambda: set(group.processor.next_offsets) == {B})

@@ -47,7 +47,7 @@ async def test_where_nobody_has_read_the_policy_decides(group: Group, policy: St
     group.kafka.expire(A, 1)
 
     async with group.running():
-        await until(lambda: A in group.processor.marks)
+        await until(lambda: A in group.processor.next_offsets)
         group.kafka.add(A, "later")
         await until(lambda: group.processor.ids(A) == ids)
 
@@ -201,7 +201,7 @@ async def test_an_end_that_lags_behind_after_a_failover_is_looked_at_again(group
 
     group.kafka.bounds = catching_up  # type: ignore[method-assign,assignment]
     async with group.running() as running:
-        await until(lambda: A in group.processor.marks)
+        await until(lambda: A in group.processor.next_offsets)
         assert running.ready() == "ok"
 
 

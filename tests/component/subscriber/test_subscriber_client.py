@@ -54,7 +54,7 @@ async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
     monkeypatch.setattr(subscriber, "backoff_s", at_once)
     async with group.running():
         while len(delays) < 5:
-            await until(lambda: len(group.transports) > len(delays) and set(group.processor.marks) == {A, B})
+            await until(lambda: len(group.transports) > len(delays) and set(group.processor.next_offsets) == {A, B})
             group.transport.failure = "no_answer"
             await until(lambda: group.transport.failure is None)
             await until(lambda: group.transports[len(delays) - 1].stopped)
@@ -66,7 +66,7 @@ async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(gr
     """It never looks for brokers that all have new addresses."""
     group.limits = WatchLimits(look_s=0.01, silent_s=0.1)
     async with group.running() as running:
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         group.kafka.go_away()
         await until(lambda: running.degraded() == "degraded")
         await until(lambda: len(group.transports) > 2)
@@ -122,7 +122,7 @@ async def test_a_partition_without_an_offset_that_came_back_during_a_poll_fails_
     monkeypatch.setattr(subscriber, "POLL_S", 0.2)
     group.kafka.refuses += ["not_member"] * 1_000
     async with group.running():
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         group.processor.claiming.clear()
         polls = len(group.transport.polled)
         await until(lambda: len(group.transport.polled) > polls)
@@ -137,7 +137,7 @@ async def test_a_partition_without_an_offset_that_came_back_during_a_poll_fails_
 
 async def test_an_outage_that_is_short_changes_nothing(group: Group) -> None:
     async with group.running() as running:
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         group.kafka.go_away()
         await until(lambda: running.degraded() == "degraded")
         assert (running.live(), running.ready()) == ("ok", "ok")
@@ -163,7 +163,7 @@ class NeverGiven(FakeTransport):
 
 async def test_a_cluster_that_refuses_is_asked_again_and_said(group: Group) -> None:
     async with group.running() as running:
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         taking = group.transport._take
 
         def refuse(asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
@@ -189,7 +189,7 @@ async def test_what_fails_in_the_listener_ends_the_process(group: Group) -> None
 
     group.processor.drain = fail  # type: ignore[method-assign]
     ending = asyncio.create_task(group.run_to_its_end())
-    await until(lambda: set(group.processor.marks) == {A, B})
+    await until(lambda: set(group.processor.next_offsets) == {A, B})
 
     await group.transport.rebalance([A])
 

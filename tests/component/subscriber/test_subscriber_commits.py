@@ -20,7 +20,7 @@ async def test_a_revoked_partition_is_drained_committed_and_forgotten_while_it_i
 
         assert group.processor.drained == [frozenset(), frozenset([A, B])]
         assert group.kafka.offsets[A] == 1
-        assert A not in group.processor.marks
+        assert A not in group.processor.next_offsets
         assert group.sample("consumer_rebalances_total", kind="revoked") == 1
 
 
@@ -30,7 +30,7 @@ async def test_nothing_is_committed_for_a_partition_after_it_was_revoked(group: 
     async with group.running():
         await until(lambda: group.kafka.offsets == {A: 1, B: 0})
         await group.transport.rebalance([B])
-        group.processor.marks[A] = 7
+        group.processor.next_offsets[A] = 7
         group.transport._assigned |= {A}
         commits = len(group.kafka.commits)
         group.kafka.add(B, "b")
@@ -38,7 +38,7 @@ async def test_nothing_is_committed_for_a_partition_after_it_was_revoked(group: 
         await until(lambda: len(group.kafka.commits) > commits)
 
     assert group.kafka.offsets[A] == 1
-    del group.processor.marks[A]
+    del group.processor.next_offsets[A]
 
 
 async def test_a_commit_that_waits_for_another_looks_at_the_marks_when_its_turn_comes(group: Group) -> None:
@@ -49,11 +49,11 @@ async def test_a_commit_that_waits_for_another_looks_at_the_marks_when_its_turn_
         await until(lambda: group.kafka.offsets == {A: 0})
         group.transport.answer_s = HANG_S
         group.kafka.go_away()
-        group.processor.marks[A] = 1
+        group.processor.next_offsets[A] = 1
         await until(lambda: group.kafka.waiting == 1)
         revoking = asyncio.create_task(group.transport.rebalance([]))
         await until(lambda: len(group.processor.drained) == 2)
-        group.processor.marks[A] = 2
+        group.processor.next_offsets[A] = 2
         group.kafka.come_back()
         await revoking
 

@@ -11,7 +11,7 @@ from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
 async def test_a_partition_without_room_is_left_out_and_none_with_room_means_none(group: Group) -> None:
     """For aiokafka no partition means every partition."""
     async with group.running():
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         group.processor.full = {A}
         await turns(group)
         group.kafka.add(A, "a")
@@ -33,7 +33,7 @@ async def test_room_is_noticed_long_before_a_poll_without_records_ends(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with group.running():
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         group.processor.full = {A}
         group.kafka.add(A, "a")
         await turns(group)
@@ -48,7 +48,7 @@ async def test_room_is_noticed_long_before_a_poll_without_records_ends(
 
 async def test_a_halted_partition_is_paused_polling_goes_on_and_later_it_is_resumed(group: Group) -> None:
     async with group.running() as running:
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         group.processor.stopped_for_long = {A, B}
         await until(lambda: group.transport.paused == {A, B})
         await turns(group)

@@ -60,7 +60,7 @@ async def test_a_partition_in_which_something_is_tried_is_alive_however_long_it_
 async def test_a_poll_that_does_not_return_is_not_alive(group: Group) -> None:
     group.limits = WatchLimits(poll_s=0.05)
     async with group.running() as running:
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         going_on = asyncio.Event()
         polling = group.transport.poll
 

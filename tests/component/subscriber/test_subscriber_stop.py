@@ -26,7 +26,7 @@ async def test_a_stop_drains_commits_and_leaves(group: Group) -> None:
 
 async def test_nothing_is_polled_after_the_stop(group: Group) -> None:
     async with group.running():
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
     polls = len(group.transport.polled)
     group.kafka.add(A, "a")
     await asyncio.sleep(0)
@@ -39,7 +39,7 @@ async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: p
     monkeypatch.setattr(subscriber, "DRAIN_MARGIN_S", 0.01)
     group.drain_s = 0.05
     async with group.running():
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         group.processor.drain_hangs = True
 
     assert group.transport.stopped
@@ -47,9 +47,9 @@ async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: p
 
 async def test_a_stop_in_an_outage_ends(group: Group) -> None:
     async with group.running():
-        await until(lambda: set(group.processor.marks) == {A, B})
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
         group.kafka.go_away()
-        group.processor.marks[A] = 1
+        group.processor.next_offsets[A] = 1
 
     assert group.transport.stopped
     assert asyncio.all_tasks() == {asyncio.current_task()}
