@@ -33,7 +33,7 @@ FREE_MIN_BYTES = 500_000_000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor.
+    """The result of one check.
 
     Attributes:
         check: What was looked at, such as `topics`.

@@ -38,7 +38,7 @@ _root_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def check(ctx: click.Context, *, root: Path, as_json: bool) -> None:
-    """Refuse schemas that break a rule, a reader or the lock; exit 1 if one does."""
+    """Check the schemas against the rules, their readers and the lock; exit 1 on a violation."""
     files, lock = read_schemas(root), read_lock(root)
     found = findings(files, lock)
     found += [_not_locked(record) for record in lock.drift(files) if record in files]
@@ -56,7 +56,7 @@ def check(ctx: click.Context, *, root: Path, as_json: bool) -> None:
 @_root_option
 @click.pass_context
 def lock(ctx: click.Context, *, root: Path) -> None:
-    """Give every new or changed schema a version and an id; exit 1, and lock nothing, if a rule is broken."""
+    """Add new and changed schemas to the lock, with version and id; exit 1, and change nothing, on a violation."""
     files, before = read_schemas(root), read_lock(root)
     found = findings(files, before)
     if found:

@@ -21,11 +21,11 @@ REFUSED_EXIT = 1
 
 
 @click.command()
-@click.option("--url", help="The registry; without it BRIDGE_REGISTRY__URL.")
+@click.option("--url", help="The registry; default: BRIDGE_REGISTRY__URL.")
 @click.option(
     "--ids-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to record the ids; without it BRIDGE_REGISTRY__IDS_FILE.",
+    help="Where to record the ids; default: BRIDGE_REGISTRY__IDS_FILE.",
 )
 @audit_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")

@@ -26,7 +26,7 @@ DRAIN_S = 2.0
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
-@click.option("--read-only", is_flag=True, help="Take nothing new.")
+@click.option("--read-only", is_flag=True, help="Refuse registrations.")
 def serve(*, host: str, port: int, read_only: bool) -> int:
     """Serve the bundled schemas as a Confluent-compatible registry until SIGTERM.
 

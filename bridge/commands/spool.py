@@ -33,13 +33,13 @@ _ELSEWHERE = {
 
 @click.group(cls=LazyGroup, modules=_ELSEWHERE)
 def spool() -> None:
-    """Look at a spool, drain one that no process has any more, or set aside what Kafka refuses."""
+    """Inspect a spool, drain one that no process uses, or set aside what Kafka refuses."""
 
 
 @spool.command()
 @path_options
 def status(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
-    """Show what is held; works beside the process that has the spool open."""
+    """Show what the spool holds; also while a process has it open."""
     directory, key_dir = paths_of(directory, key_dir)
     document = _document(directory, *_read(directory, key_dir))
     if as_json:
@@ -52,7 +52,7 @@ def status(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> in
 @spool.command()
 @path_options
 def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
-    """Check every record and its seal; exit 1 if one is damaged, or its key is not there."""
+    """Check every record and its seal; exit 1 if one is damaged or its key is missing."""
     directory, key_dir = paths_of(directory, key_dir)
     states, _ = _read(directory, key_dir)
     faulty = [state for state in states if not state.is_sound]

@@ -45,7 +45,7 @@ _patience = click.option(
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds after which the request is taken back.",
+    help="Withdraw the request after this many seconds.",
 )
 
 
@@ -76,11 +76,13 @@ class Wanted:
 @_patience
 @click.option("--topic", required=True)
 @click.option("--partition", type=click.IntRange(0), required=True)
-@click.option("--force", is_flag=True, help="Also what Kafka has not refused, or while no process has the spool open.")
+@click.option(
+    "--force", is_flag=True, help="Even if Kafka has not refused the record, or no process has the spool open."
+)
 def set_aside(
     *, directory: Path | None, key_dir: Path | None, as_json: bool, topic: str, partition: int, force: bool, **who: Any
 ) -> int:
-    """Set the first record of a partition aside, so that what waits behind it gets on; exit 1 if that is not done.
+    """Set the first record of a partition aside, so that those behind it go on; exit 1 if that is not done.
 
     The process that has the spool open does it when Kafka refuses the record the next time, and keeps the record in the
     spool's directory, sealed, with who wanted that and why; `put-back` has it delivered. --reason is required.
@@ -102,7 +104,7 @@ def set_aside(
 @_patience
 @click.argument("names", nargs=-1)
 def put_back(*, directory: Path | None, key_dir: Path | None, as_json: bool, names: tuple[str, ...], **who: Any) -> int:
-    """Have records delivered that were set aside: NAMES, as `spool status` says them, or all; exit 1 if one is not.
+    """Put back records that were set aside: NAMES from `spool status`, or all; exit 1 if one is not.
 
     They come behind what waits now. --reason is required.
     """

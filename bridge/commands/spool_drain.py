@@ -102,12 +102,12 @@ class Watch:
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds without any progress after which it ends.",
+    help="Give up after this many seconds without progress.",
 )
 def drain(
     *, directory: Path | None, key_dir: Path | None, as_json: bool, patience_s: float, actor: str, reason: str
 ) -> int:
-    """Deliver what a spool holds that no process has any more; exit 1 if anything of it is left.
+    """Write what a spool holds to Kafka, if no process has it open; exit 1 if anything is left.
 
     Run it with the settings of the ingress: Kafka, partitions, and the sources, whose events are looked up in their
     topics first, so that what had arrived is not written again.

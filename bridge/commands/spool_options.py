@@ -16,11 +16,11 @@ def path_options(command: Callable[..., int]) -> Callable[..., int]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
         click.option(
-            "--key-dir", type=click.Path(path_type=Path), help="Default: `keys` inside the spool's, or as set."
+            "--key-dir",
+            type=click.Path(path_type=Path),
+            help="Default: BRIDGE_SPOOL__KEY_DIR, or `keys` in the spool's directory.",
         ),
-        click.option(
-            "--dir", "directory", type=click.Path(path_type=Path), help="Default: BRIDGE_SPOOL__DIR, and its keys."
-        ),
+        click.option("--dir", "directory", type=click.Path(path_type=Path), help="Default: BRIDGE_SPOOL__DIR."),
     ):
         command = option(command)
     return command

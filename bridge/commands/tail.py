@@ -40,13 +40,13 @@ class Want:
 @click.command()
 @click.argument("topic", default=PRESCRIPTIONS_TOPIC)
 @click.option("--from-beginning", is_flag=True, help="Start with the oldest record instead of the next one.")
-@click.option("--until-end", is_flag=True, help="Stop at what is the end now; implies --from-beginning.")
+@click.option("--until-end", is_flag=True, help="Stop at the present end; implies --from-beginning.")
 @click.option("--count", type=click.IntRange(1), help="Stop after this many records.")
 @click.option("--key", help="Only records with this key, such as a prescription id.")
 @click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")
 @audit_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per record.")
-@click.option("--bootstrap-servers", help="host:port,…; without it BRIDGE_KAFKA__BOOTSTRAP_SERVERS.")
+@click.option("--bootstrap-servers", help="host:port,…; default: BRIDGE_KAFKA__BOOTSTRAP_SERVERS.")
 def tail(
     *,
     topic: str,
@@ -60,7 +60,7 @@ def tail(
     as_json: bool,
     bootstrap_servers: str | None,
 ) -> int:
-    """Show the records of TOPIC as they come (drx.prescriptions.v1 unless said), until --count or Ctrl-C.
+    """Print the records of TOPIC (default: drx.prescriptions.v1) as they come, until --count or Ctrl-C.
 
     Health information is masked unless --show-phi asks for it, which writes an audit line. A record that cannot be
     decoded is said to be so, and the next one is shown; the same holds for a batch that is corrupt.

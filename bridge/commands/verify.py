@@ -30,8 +30,8 @@ TOLERANCE_S: int | None = Source.model_fields["tolerance_s"].default
 @click.option("--id", "webhook_id", required=True, help="Value of webhook-id, verbatim.")
 @click.option("--timestamp", required=True, help="Value of webhook-timestamp, verbatim.")
 @click.option("--signature", required=True, help="Value of webhook-signature, verbatim.")
-@click.option("--now", type=int, help="Unix seconds to take for the present.")
-@click.option("--json", "as_json", is_flag=True, help="Leave the sentence for people out.")
+@click.option("--now", type=int, help="Unix seconds to use as the current time.")
+@click.option("--json", "as_json", is_flag=True, help="Only the JSON document, no sentence on standard error.")
 @click.argument("body_file", type=click.Path(path_type=Path))
 def verify(
     *,

@@ -70,12 +70,14 @@ class Signals:
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of the whole stack; made if need be.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of the whole stack; created if missing.")
 @click.option("--brokers", type=click.Choice([str(n) for n in BROKER_COUNTS]), default="1", show_default=True)
-@click.option("--ingress-port", type=click.IntRange(1, 65535), help="Port of the ingress; else a free one that stays.")
+@click.option(
+    "--ingress-port", type=click.IntRange(1, 65535), help="Port of the ingress; default: a free one, which is kept."
+)
 @click.option("--console-port", type=click.IntRange(1, 65535), help="Port of the console (there is none yet).")
 @click.option("--no-consumers", is_flag=True, help="Start no consumers.")
-@click.option("--no-restart", is_flag=True, help="Leave dead what dies.")
+@click.option("--no-restart", is_flag=True, help="Do not restart processes that end.")
 @click.option("--fetch-only", is_flag=True, help="Only fetch the Kafka jars into the cache of this machine.")
 def dev(
     *,

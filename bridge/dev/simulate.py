@@ -54,25 +54,28 @@ class Run:
 
 
 @click.command()
-@click.option("--url", required=True, help="The bridge, or the webhook itself; without a path /webhooks/drx is meant.")
+@click.option("--url", required=True, help="Where to deliver; the default path is /webhooks/drx.")
 @click.option(
     "--secret-file", required=True, type=click.Path(path_type=Path), help="File with whsec_… on its first line."
 )
 @click.option("--scenario", type=click.Path(path_type=Path), help="Send each line of this NDJSON file, in order.")
 @click.option("--sample", type=click.Path(path_type=Path), help="Send this file's bytes, exactly, as one delivery.")
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Deliveries a second, on a fixed schedule; else in turn."
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    help="Deliveries a second, on a fixed schedule; default: one after the other.",
 )
-@click.option(
-    "--count", type=click.IntRange(1), help=f"Generated deliveries, of all types; {DEFAULT_COUNT} unless said."
-)
+@click.option("--count", type=click.IntRange(1), help=f"Generated deliveries, of all types; default: {DEFAULT_COUNT}.")
 @click.option("--seed", type=int, help="Repeat an earlier run: same deliveries, same ids, same order. Random if unset.")
-@click.option("--duplicates", type=click.FloatRange(0, 1), default=0.0, help="Probability of sending one once more.")
+@click.option("--duplicates", type=click.FloatRange(0, 1), default=0.0, help="Probability of sending a delivery again.")
 @click.option("--shuffle", is_flag=True, help="Send in random order.")
 @click.option(
-    "--environment", type=click.Choice(["sandbox", "production"]), default="sandbox", help="Of generated ones."
+    "--environment",
+    type=click.Choice(["sandbox", "production"]),
+    default="sandbox",
+    help="Environment of generated deliveries.",
 )
-@click.option("--attempts", type=click.IntRange(1), default=8, show_default=True, help="Most attempts per delivery.")
+@click.option("--attempts", type=click.IntRange(1), default=8, show_default=True, help="Maximum attempts per delivery.")
 @click.option(
     "--timeout",
     "timeout_s",
@@ -86,7 +89,7 @@ class Run:
     type=click.IntRange(1),
     default=64,
     show_default=True,
-    help="Most deliveries under way at one time when there is a --rate.",
+    help="Maximum deliveries in flight with --rate.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON document on standard output.")
 def simulate(

@@ -149,7 +149,7 @@ class IngressMetrics:
             "source_last_event_timestamp_seconds", "Receipt of the newest event", ("source",)
         )
         self.freshness = self._histogram(
-            "freshness_seconds", "Age of an event at a stage", FRESHNESS_BUCKETS, ("service", "segment")
+            "freshness_seconds", "Age of an event when it reached a stage", FRESHNESS_BUCKETS, ("service", "segment")
         )
         self.freshness_negative = self._counter(
             "freshness_negative", "Events whose time is in the future", ("service", "segment")
@@ -219,7 +219,7 @@ class IngressMetrics:
             "When a heartbeat last reached Kafka; at first the time of the start",
             ("service",),
         )
-        self.event_loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop is", LAG_BUCKETS)
+        self.event_loop_lag = self._histogram("event_loop_lag_seconds", "Delay of the event loop", LAG_BUCKETS)
         self.log_dropped = LogDropped()
         self.registry.register(self.log_dropped)
         build = self._gauge("build_info", "1, with the version of the package", ("version",))

@@ -96,16 +96,26 @@ def _partition(_context: click.Context, _parameter: click.Parameter, value: str 
 @click.command()
 @click.argument("name")
 @click.option(
-    "--from", "begin", callback=_begin, metavar="earliest|latest|TIME|OFFSET", help="Without it only the tables."
+    "--from",
+    "begin",
+    callback=_begin,
+    metavar="earliest|latest|TIME|OFFSET",
+    help="Where to begin; default: only make the tables.",
 )
-@click.option("--partition", callback=_partition, metavar="TOPIC/NUMBER", help="Place no other one.")
-@click.option("--schema", help="Build beside the live one, in a schema (and group) of its own.")
-@click.option("--decisions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="From `parked export`.")
-@click.option("--force", is_flag=True, help="Move a group that stands somewhere; what its inbox knows is not redone.")
-@click.option("--unless-placed", is_flag=True, help="Leave what stands somewhere, in use or not; for each deployment.")
-@click.option("--go-on", is_flag=True, help="Make tables that lack the events which the group has read before.")
+@click.option("--partition", callback=_partition, metavar="TOPIC/NUMBER", help="Set the offset of this partition only.")
+@click.option("--schema", help="Build beside the live one, in this schema and a group of its own.")
+@click.option(
+    "--decisions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Import the decisions of this `parked export`.",
+)
+@click.option("--force", is_flag=True, help="Move a group that has offsets; events in its inbox are not applied again.")
+@click.option(
+    "--unless-placed", is_flag=True, help="Leave a group that has offsets, in use or not; for every deployment."
+)
+@click.option("--go-on", is_flag=True, help="Make empty tables although the group has read events before.")
 @audit_options
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
 def init(
     *,
@@ -122,9 +132,9 @@ def init(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Make or upgrade the tables of the consumer NAME, and say where it begins.
+    """Make or upgrade the tables of the consumer NAME, and set where it begins.
 
-    Partitions that have progress stay where they are, unless --force moves them too. Nobody may be in the group.
+    Partitions with progress stay where they are, unless --force is given. The group must have no members.
     --force and --go-on need a reason.
     """
     if (force or go_on) and not reason.strip():

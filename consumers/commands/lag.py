@@ -44,7 +44,7 @@ class Lag:
 
 @click.command()
 @click.argument("name")
-@click.option("--schema", help="Of the one that is being built beside the live one.")
+@click.option("--schema", help="Schema of the one that is built beside the live one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
 def lag(*, name: str, schema: str | None, as_json: bool) -> int:
     """Show how far the consumer NAME is behind, in records and seconds per partition, also while it is not running."""

@@ -20,7 +20,7 @@ SUFFIX = ".tmpl"
 @click.argument("name")
 @click.option("--dir", "parent", type=click.Path(file_okay=False, path_type=Path), default=".", help="Where to put it.")
 def new(*, name: str, parent: Path) -> int:
-    """Begin a consumer of your own: a package NAME that can be installed, tested and run."""
+    """Generate a consumer: a package NAME that can be installed, tested and run."""
     home = parent / name
     documents = render(name)
     if home.exists():

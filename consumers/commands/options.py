@@ -14,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def name_argument(command: Command) -> Command:
     """Add NAME of the consumer, and the schema that makes a group of its own."""
-    command = click.option("--schema", help="Of the one that is being built beside the live one.")(command)
+    command = click.option("--schema", help="Schema of the one that is built beside the live one.")(command)
     return click.argument("name")(command)
 
 
@@ -25,7 +25,9 @@ def json_option(command: Command) -> Command:
 
 def decision_options(command: Command) -> Command:
     """Add who decides, why, and the dry run."""
-    return click.option("--dry-run", is_flag=True, help="Only say what would be done.")(audit_options(command))
+    return click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")(
+        audit_options(command)
+    )
 
 
 def require_reason(reason: str) -> None:

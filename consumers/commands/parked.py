@@ -63,7 +63,7 @@ _Act = Callable[[Database, Consumer, _Trace], Awaitable[list[Decision]]]
 
 
 def _where_option(command: Command) -> Command:
-    text = "class=…, code=…, topic=… or older=SECONDS; all that are given must hold."
+    text = "class=…, code=…, topic=… or older=SECONDS; a key must match all that are given."
     return click.option("--where", multiple=True, metavar="NAME=VALUE", help=text)(command)
 
 
@@ -75,7 +75,7 @@ def _rate(_context: click.Context, _parameter: click.Parameter, rate: float | No
 
 
 def _topic_option(command: Command) -> Command:
-    return click.option("--topic", help="Needed where the consumer subscribes to several.")(command)
+    return click.option("--topic", help="Required if the consumer subscribes to more than one.")(command)
 
 
 def _of_consumer(command: Command) -> Command:
@@ -83,23 +83,25 @@ def _of_consumer(command: Command) -> Command:
 
 
 def _of_key(command: Command) -> Command:
-    text = "Where it is another one than Kafka's own partitioner chooses by the key."
+    text = "Required if it is not the one that Kafka's default partitioner gives the key."
     command = click.option("--partition", type=click.IntRange(0, 2**31 - 1), help=text)(command)
     return _of_consumer(click.argument("key")(_topic_option(command)))
 
 
 @click.group()
 def parked() -> None:
-    """See and settle what a consumer has set aside; keys are prescription ids, shown because one needs them."""
+    """List, release and discard what a consumer has parked; keys are prescription ids, and are shown."""
 
 
 @parked.command("list")
 @name_argument
 @_where_option
-@click.option("--limit", type=click.IntRange(1, 2**31 - 1), default=LIST_MAX, show_default=True, help="Keys at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 2**31 - 1), default=LIST_MAX, show_default=True, help="Maximum number of keys."
+)
 @json_option
 def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: int, as_json: bool) -> int:
-    """List parked keys, the oldest first: why, how often tried, and how much waits."""
+    """List parked keys, oldest first: reason, attempts, and how many records wait."""
     filters = filters_of(where)
     chosen = choose(name, schema=schema)
 
@@ -132,7 +134,7 @@ def _row(key: ParkedKey) -> tuple[object, ...]:
 @name_argument
 @click.argument("key")
 @_topic_option
-@click.option("--show-phi", is_flag=True, help="Show health information: what the records hold.")
+@click.option("--show-phi", is_flag=True, help="Show health information: the content of the records.")
 @audit_options
 @json_option
 def show(
@@ -146,7 +148,7 @@ def show(
     reason: str,
     as_json: bool,
 ) -> int:
-    """Show the records that wait under KEY, in order; what they hold only with --show-phi."""
+    """Show the parked records of KEY, in order; their content only with --show-phi."""
     chosen = choose(name, schema=schema)
     topic = topic_of(chosen.consumer, topic)
     what = {"group": chosen.consumer.group, "topic": topic}
@@ -170,11 +172,11 @@ def show(
 
 @parked.command("export")
 @name_argument
-@click.option("--show-phi", is_flag=True, help="With what the records hold, in base64.")
+@click.option("--show-phi", is_flag=True, help="Include the content of the records, in base64.")
 @audit_options
-@click.option("--json", is_flag=True, expose_value=False, help="As always.")
+@click.option("--json", is_flag=True, expose_value=False, help="The only format; accepted for scripts.")
 def export_all(*, name: str, schema: str | None, show_phi: bool, actor: str, reason: str) -> int:
-    """Write every decision and every parked record as JSON lines; `init --decisions` takes the decisions over."""
+    """Write every decision and every parked record as JSON lines; `init --decisions` imports the decisions."""
     chosen = choose(name, schema=schema)
 
     group = chosen.consumer.group
@@ -197,9 +199,9 @@ def export_all(*, name: str, schema: str | None, show_phi: bool, actor: str, rea
 @name_argument
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @_topic_option
-@click.option("--all", "everything", is_flag=True, help="Every parked key, or those that --where describes.")
+@click.option("--all", "everything", is_flag=True, help="All parked keys, or all that match --where.")
 @_where_option
-@click.option("--rate", type=float, callback=_rate, help="Keys per second; without it all at once.")
+@click.option("--rate", type=float, callback=_rate, help="Keys to release per second; default: all at once.")
 @decision_options
 @json_option
 def retry(
@@ -211,7 +213,7 @@ def retry(
     rate: float | None,
     **asked: Unpack[_Asked],
 ) -> int:
-    """Ask the consumer to handle the records of KEYs again, in order; a running process does so within seconds."""
+    """Release KEYs: a running consumer handles their records again, in order, within seconds."""
     if bool(keys) == everything or (where and not everything):
         msg = "name keys, or --all with or without --where"
         raise click.UsageError(msg)
@@ -235,7 +237,7 @@ def retry(
 @parked.command()
 @_of_key
 def park(*, key: str, topic: str | None, partition: int | None, **asked: Unpack[_Asked]) -> int:
-    """Set KEY aside: its records wait in order, and none is handled before `retry`. Needs a reason."""
+    """Park KEY by hand: its records wait, in order, until `retry`. Needs a reason."""
     require_reason(asked["reason"])
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
@@ -248,10 +250,10 @@ def park(*, key: str, topic: str | None, partition: int | None, **asked: Unpack[
 @parked.command()
 @_of_key
 @click.option(
-    "--offset", type=click.IntRange(0, 2**63 - 1), required=True, help="Of the record, as `parked show` says."
+    "--offset", type=click.IntRange(0, 2**63 - 1), required=True, help="Offset of the record, from `parked show`."
 )
 def skip(*, key: str, topic: str | None, partition: int | None, offset: int, **asked: Unpack[_Asked]) -> int:
-    """Give up one record of KEY: it is never handled, and those behind it stay. Needs a reason."""
+    """Discard one parked record of KEY; those behind it stay parked. Needs a reason."""
     require_reason(asked["reason"])
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
@@ -264,7 +266,7 @@ def skip(*, key: str, topic: str | None, partition: int | None, offset: int, **a
 @parked.command("drop-key")
 @_of_key
 def drop_key(*, key: str, topic: str | None, partition: int | None, **asked: Unpack[_Asked]) -> int:
-    """Give up all records that wait under KEY; later ones are handled. Needs a reason."""
+    """Discard all parked records of KEY; later records are handled. Needs a reason."""
     require_reason(asked["reason"])
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
@@ -277,7 +279,7 @@ def drop_key(*, key: str, topic: str | None, partition: int | None, **asked: Unp
 @parked.command()
 @_of_consumer
 def resume(**asked: Unpack[_Asked]) -> int:
-    """Let a consumer go on whose park breaker is open; what is parked stays so, and counts no more. Needs a reason."""
+    """Resume a consumer that its park limit has stopped; what is parked stays parked. Needs a reason."""
     require_reason(asked["reason"])
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
@@ -364,7 +366,7 @@ async def _show(chosen: Chosen, topic: str, key: str, *, values: bool) -> list[d
 
 
 def _document(item: ParkedKey | WaitingEvent) -> dict[str, Any]:
-    """Name the columns as people and scripts do; what the records hold is added by `_content`."""
+    """Name the columns as people and scripts do; the content of the records is added by `_content`."""
     document = item._asdict()
     document["class"] = document.pop("cls")
     for name in ("raw_key", "value", "headers"):

@@ -17,7 +17,11 @@ class ReadModelMetrics:
             "safety_signals", "Safety signals raised", ("kind",), namespace=NAMESPACE, registry=registry
         )
         self.anomalies = Counter(
-            "read_model_anomalies", "Contradictions without danger", ("kind",), namespace=NAMESPACE, registry=registry
+            "read_model_anomalies",
+            "Contradictory events without a safety risk",
+            ("kind",),
+            namespace=NAMESPACE,
+            registry=registry,
         )
         self.nul_replaced = Counter(
             "read_model_nul_replaced",

@@ -38,7 +38,7 @@ from consumers.runtime.sorting import Skip, Sorted
 log = structlog.get_logger()
 
 Outcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
-"""`duplicate`: its event was settled before. `stale`: the record itself was, by an owner before. `skipped`: of a
+"""`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
 type that this release does not know, and the consumer skips those. `retry` is no end."""
 
 
@@ -70,20 +70,22 @@ class ConsumerMetrics:
         )
 
     def _records(self) -> None:
-        self.consumer_records = self._counter(
-            "consumer_records", "Records by what became of them", ("topic", "outcome")
-        )
+        self.consumer_records = self._counter("consumer_records", "Records, by outcome", ("topic", "outcome"))
         self.consumer_last_applied = self._gauge(
-            "consumer_last_applied_timestamp_seconds", "When a record of the topic was last applied", ("topic",)
+            "consumer_last_applied_timestamp_seconds",
+            "Time at which a record of the topic was last applied",
+            ("topic",),
         )
         self.freshness = self._histogram(
-            "freshness_seconds", "Age of an event at a stage", FRESHNESS_BUCKETS, ("segment",)
+            "freshness_seconds", "Age of an event when it reached a stage", FRESHNESS_BUCKETS, ("segment",)
         )
         self.freshness_negative = self._counter(
             "freshness_negative", "Events whose time is in the future", ("segment",)
         )
-        self.bugs = self._counter("consumer_bugs", "Handler exceptions outside the tree of errors")
-        self.id_conflicts = self._counter("id_conflicts", "Equal ids with another body", ("source",))
+        self.bugs = self._counter("consumer_bugs", "Exceptions of handlers that are no BridgeError")
+        self.id_conflicts = self._counter(
+            "id_conflicts", "Events whose id was seen before with another body", ("source",)
+        )
 
     def _group(self) -> None:
         place = ("topic", "partition")
@@ -92,42 +94,58 @@ class ConsumerMetrics:
         self.consumer_settled_offset = self._gauge(
             "consumer_settled_offset", "Offset below which everything is settled", place
         )
-        self.consumer_rebalances = self._counter("consumer_rebalances", "Partitions given or taken", ("kind",))
-        self.consumer_assigned_partitions = self._gauge("consumer_assigned_partitions", "Partitions of this member")
-        self.consumer_paused_partitions = self._gauge("consumer_paused_partitions", "Partitions not read now")
-        self.consumer_stopped_partitions = self._gauge(
-            "consumer_stopped_partitions", "Partitions not read until an operator decides", ("code",)
+        self.consumer_rebalances = self._counter(
+            "consumer_rebalances", "Partitions assigned, revoked or lost", ("kind",)
         )
-        self.commit = self._histogram("commit_seconds", "Time of one commit to Kafka", DURATION_BUCKETS)
-        self.fence_rejected = self._counter("fence_rejected", "Transactions of a member that lost its partition")
-        self.client_rebuilds = self._counter("client_rebuilds", "Kafka clients given up and built anew")
+        self.consumer_assigned_partitions = self._gauge(
+            "consumer_assigned_partitions", "Partitions assigned to this member"
+        )
+        self.consumer_paused_partitions = self._gauge(
+            "consumer_paused_partitions", "Partitions whose fetching is paused"
+        )
+        self.consumer_stopped_partitions = self._gauge(
+            "consumer_stopped_partitions", "Partitions stopped until an operator acts", ("code",)
+        )
+        self.commit = self._histogram("commit_seconds", "Duration of an offset commit to Kafka", DURATION_BUCKETS)
+        self.fence_rejected = self._counter(
+            "fence_rejected", "Transactions rejected because another member had claimed the partition"
+        )
+        self.client_rebuilds = self._counter("client_rebuilds", "Kafka clients that failed and were replaced")
         self.poll_age = self._gauge("poll_age_seconds", "Time since the last poll returned")
 
     def _parking(self) -> None:
-        self.parked_keys = self._gauge("parked_keys", "Keys set aside")
+        self.parked_keys = self._gauge("parked_keys", "Parked keys")
         self.parked_events = self._gauge("parked_events", "Events of parked keys")
         self.parked_oldest_age = self._gauge("parked_oldest_age_seconds", "Age of the oldest parked key")
         self.park = self._counter("park", "Keys parked, by class of failure", ("class",))
-        self.park_breaker_open = self._gauge("park_breaker_open", "1 while too much is parked to go on")
-        self.parking_full_partitions = self._gauge("parking_full_partitions", "Partitions stopped by a full lot")
+        self.park_breaker_open = self._gauge("park_breaker_open", "1 while the park limit stops the consumer")
+        self.parking_full_partitions = self._gauge(
+            "parking_full_partitions", "Partitions stopped because too much is parked to park more"
+        )
 
     def _outbox(self) -> None:
         self.outbox_records = self._gauge("outbox_records", "Records published by handlers and not yet in Kafka")
-        self.outbox_oldest_age = self._gauge("outbox_oldest_age_seconds", "Age of the oldest of them; 0 without any")
+        self.outbox_oldest_age = self._gauge(
+            "outbox_oldest_age_seconds", "Age of the oldest record in the outbox; 0 if it is empty"
+        )
         for gauge in (self.outbox_records, self.outbox_oldest_age):
             gauge.labels(self.service)
-        self.outbox_published = self._counter("outbox_published", "Records from the outbox in Kafka", ("topic",))
+        self.outbox_published = self._counter(
+            "outbox_published", "Records of the outbox that were written to Kafka", ("topic",)
+        )
 
     def _health(self) -> None:
-        self.inflight_records = self._gauge("inflight_records", "Records taken in and not settled")
-        self.oldest_inflight_age = self._gauge("oldest_inflight_age_seconds", "Age of the oldest record in flight")
-        self.circuit_state = self._gauge("circuit_state", "1 for the state the sink's circuit is in", ("state",))
+        self.inflight_records = self._gauge("inflight_records", "Records read and not settled")
+        self.oldest_inflight_age = self._gauge(
+            "oldest_inflight_age_seconds", "Age of the oldest record that was read and not settled"
+        )
+        self.circuit_state = self._gauge("circuit_state", "1 for the current state of the circuit breaker", ("state",))
         self.consumer_sink_failures = self._counter(
-            "consumer_sink_failures", "Calls that failed as if the sink were away"
+            "consumer_sink_failures", "Calls that failed because the sink is unavailable"
         )
         self.event_loop_lag = Histogram(
             "event_loop_lag_seconds",
-            "How late the event loop is",
+            "Delay of the event loop",
             namespace=NAMESPACE,
             registry=self.registry,
             buckets=LAG_BUCKETS,

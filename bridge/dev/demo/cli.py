@@ -22,10 +22,14 @@ from bridge.runtime.process import INTERRUPTED
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Keep the data there; else it goes with the demo.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Keep the data in this directory; default: remove it at the end.",
+)
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, also without a terminal.")
 def demo(*, data_dir: Path | None, keep: bool) -> int:
-    """Watch one prescription go all the way: signed, verified, written to Kafka, and from there into PostgreSQL.
+    """Follow one prescription end to end: signed, verified, written to Kafka, and from there into PostgreSQL.
 
     A forged and a broken delivery follow, a record that nobody can decode, and an outage of Kafka, in which nothing is
     refused and nothing lost. Each hop is read back and compared: exit 1 if anything is not as it should be. On a
