@@ -21,7 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - the stack asks 
 from bridge.dev.files import read_json, write_json, write_text
 from bridge.dev.java import Java
 from bridge.dev.ports import HOST, stable_ports
-from bridge.dev.processes import Child
+from bridge.dev.processes import Child, nothing
 from bridge.errors import ConfigError
 from bridge.kafka.admin import FOREVER_MS, UNRECOGNIZED_RETENTION_MS, TopicSpec, open_admin
 from bridge.kafka.connection import CLIENT_FAILURES, Connection
@@ -33,7 +33,6 @@ READY_TIMEOUT_S = 90.0
 # A broker alone in the quorum never finishes its controlled shutdown: its controller is gone with the others.
 STOP_GRACE_S = 10.0
 _FORMAT_TIMEOUT_S = 60.0
-_POLL_S = 0.1
 # Replicas that must have a record before it is acknowledged, and brokers that survive one loss: production's figures.
 _REPLICATED_FROM = 3
 _MIN_IN_SYNC = 2
@@ -55,10 +54,6 @@ logger.lifecycle.level = info
 T = TypeVar("T")
 # A loopback answer takes milliseconds; a broker that is still starting accepts the connection and says nothing.
 _PROBE_TIMEOUT_S = 3.0
-
-
-def _nothing() -> None:
-    pass
 
 
 class KafkaCluster:
@@ -107,7 +102,7 @@ class KafkaCluster:
         """Broker to the port at which its proxy must listen, and the one to which it must lead; both of loopback."""
         return {number: (self._ports[f"proxy-{number}"], self._ports[f"detour-{number}"]) for number in self.brokers}
 
-    def start(self, *, check: Callable[[], None] = _nothing, started: Callable[[], None] = _nothing) -> None:
+    def start(self, *, check: Callable[[], None] = nothing, started: Callable[[], None] = nothing) -> None:
         """Start every broker and return when each answers and knows all the others.
 
         Args:
@@ -205,18 +200,11 @@ class KafkaCluster:
             raise ConfigError(msg)
         formatted.touch()
 
-    def _wait_ready(self, number: int, *, expect: set[int], check: Callable[[], None] = _nothing) -> None:
-        broker = self.brokers[number]
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while not expect <= known_brokers(self._address(number)):
-            check()
-            if broker.exit_code is not None:
-                msg = f"{broker.name} ended with {broker.exit_code} before it answered; see {broker.log}"
-                raise ConfigError(msg)
-            if time.monotonic() > deadline:
-                msg = f"{broker.name} did not answer within {READY_TIMEOUT_S:.0f} s; see {broker.log}"
-                raise ConfigError(msg)
-            time.sleep(_POLL_S)
+    def _wait_ready(self, number: int, *, expect: set[int], check: Callable[[], None] = nothing) -> None:
+        address = self._address(number)
+        self.brokers[number].wait_until(
+            lambda: expect <= known_brokers(address), timeout_s=READY_TIMEOUT_S, check=check
+        )
 
 
 def _environment() -> dict[str, str]:

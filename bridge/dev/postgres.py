@@ -22,7 +22,7 @@ from bridge.dev.files import write_text
 from bridge.dev.java import major_of
 from bridge.dev.launch import CANNOT_RUN
 from bridge.dev.ports import HOST
-from bridge.dev.processes import Child, launched
+from bridge.dev.processes import Child, launched, nothing
 from bridge.errors import ConfigError
 
 VARIABLE = "BRIDGE_DEV_POSTGRES"
@@ -117,6 +117,11 @@ class PostgresServer(Child):
         lines = self._lock_lines()
         return len(lines) >= _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE - 1].strip() == _READY
 
+    @property
+    def last_line(self) -> str:
+        """Last line of its log, and what to do where it could not be run as another user."""
+        return super().last_line + advice(self.exit_code)
+
     def start(self) -> None:
         """Run it, on files that are made at the first time; a running one is left alone.
 
@@ -135,7 +140,7 @@ class PostgresServer(Child):
         self._user = owner_of(self._files)
         super().start()
 
-    def wait_ready(self, *, check: Callable[[], None] = lambda: None) -> None:
+    def wait_ready(self, *, check: Callable[[], None] = nothing) -> None:
         """Return when it takes connections.
 
         Args:
@@ -144,16 +149,7 @@ class PostgresServer(Child):
         Raises:
             ConfigError: It ended, or was not ready in time.
         """
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while not self.ready:
-            check()
-            if not self.alive:
-                msg = f"postgres ended with {self.exit_code}: {self.last_line}; see {self.log}{advice(self.exit_code)}"
-                raise ConfigError(msg)
-            if time.monotonic() > deadline:
-                msg = f"postgres was not ready within {READY_TIMEOUT_S:.0f} s; see {self.log}"
-                raise ConfigError(msg)
-            time.sleep(_POLL_S)
+        self.wait_until(lambda: self.ready, timeout_s=READY_TIMEOUT_S, check=check)
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Ask it to end; make it end when it has not after `grace_s`."""

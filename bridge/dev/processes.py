@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from bridge.dev.files import read_json, write_json
+from bridge.errors import ConfigError
 from bridge.runtime.backoff import backoff_s
 
 _LAUNCH = Path(__file__).with_name("launch.py")
@@ -29,6 +30,7 @@ _KILL_WAIT_S = 10.0
 # States of a thread that has not been stopped yet (proc_pid_stat(5)).
 _RUNNING = frozenset("RSD")
 _FROZEN_POLL_S = 0.001
+_READY_POLL_S = 0.05
 # psutil computes a start time from the boot time, which the kernel corrects by fractions of a second.
 _SAME_START_S = 1.0
 # A process that ran this long is started again at once; another one waits, twice as long each time.
@@ -49,6 +51,10 @@ def _runs(pid: int) -> bool:
 def launched(command: Sequence[str], *, user: str = "-") -> list[str]:
     """Command line that runs `command`, tied to the thread that forks, as another user if one (`UID:GID`) is given."""
     return [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), user, *command]
+
+
+def nothing() -> None:
+    """Find nothing to complain of."""
 
 
 class Child:
@@ -111,6 +117,28 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # the terminal's Ctrl-C is for us; we stop them in order
             )
+
+    def wait_until(self, ready: Callable[[], bool], *, timeout_s: float, check: Callable[[], None] = nothing) -> None:
+        """Return when `ready` says that it does its work.
+
+        Args:
+            ready: Asked again and again.
+            timeout_s: The last resort against a hang.
+            check: Called while waiting; may raise to give up.
+
+        Raises:
+            ConfigError: It ended, or was not ready in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            check()
+            if not self.alive:
+                msg = f"{self.name} ended with {self.exit_code}: {self.last_line}; see {self.log}"
+                raise ConfigError(msg)
+            if time.monotonic() > deadline:
+                msg = f"{self.name} was not ready within {timeout_s:.0f} s; see {self.log}"
+                raise ConfigError(msg)
+            time.sleep(_READY_POLL_S)
 
     def terminate(self) -> None:
         """Ask it to end."""

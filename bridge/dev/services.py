@@ -179,17 +179,7 @@ def wait_ready(service: Service, *, check: Callable[[], None]) -> None:
     Raises:
         ConfigError: It ended, or was not ready in time.
     """
-    child = service.child
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while not _is_ready(service):
-        check()
-        if not child.alive:
-            msg = f"{child.name} ended with {child.exit_code}: {child.last_line}; see {child.log}"
-            raise ConfigError(msg)
-        if time.monotonic() > deadline:
-            msg = f"{child.name} was not ready within {READY_TIMEOUT_S:.0f} s; see {child.log}"
-            raise ConfigError(msg)
-        time.sleep(_POLL_S)
+    service.child.wait_until(lambda: _is_ready(service), timeout_s=READY_TIMEOUT_S, check=check)
 
 
 def wait_caught_up(ingress: Service, *, check: Callable[[], None], timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
