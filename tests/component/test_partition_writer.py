@@ -78,6 +78,31 @@ class Subject:
     def send(self, *ids: str, partition: int = 0) -> list[asyncio.Future[Durable]]:
         return [self.writers.enqueue([accepted(each, n, partition=partition)]) for n, each in enumerate(ids)]
 
+    async def send_in_outage(self, *ids: str) -> None:
+        """Have events spooled; Kafka stays away."""
+        self.producer.connected = False
+        assert await asyncio.gather(*self.send(*ids)) == ["spooled"] * len(ids)
+
+    async def expire(self, sent: asyncio.Future[Durable]) -> None:
+        """Have the write in flight fail, and wait until the sender is told to send again; Kafka works then."""
+        self.producer.failure = "outcome_unknown"
+        self.producer.flow()
+        with pytest.raises(NotDurableError, match="deadline"):
+            await sent
+        self.producer.failure = None
+
+    async def lose_write(self) -> None:
+        """Have the write in flight fail; Kafka works then."""
+        self.producer.failure = "outcome_unknown"
+        self.producer.flow()
+        await until(lambda: not self.producer._in_flight)
+        self.producer.failure = None
+
+    def resume_disk(self) -> None:
+        """End the hang of `hung`."""
+        self.spool.code = ""
+        self.spool.flow()
+
     @property
     def written(self) -> list[str]:
         return [identity_in(record).id for record in self.producer.records]
@@ -197,8 +222,7 @@ async def test_a_write_that_fails_is_kept_and_never_told_as_failed(subject: Subj
 
 
 async def test_what_comes_while_anything_is_spooled_queues_behind_it(subject: Subject) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a"))
+    await subject.send_in_outage("a")
     subject.producer.hold()
     subject.producer.connected = True
 
@@ -213,8 +237,7 @@ async def test_what_comes_while_anything_is_spooled_queues_behind_it(subject: Su
 
 
 async def test_a_partition_that_spools_delays_no_other(subject: Subject) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a"))
+    await subject.send_in_outage("a")
     subject.spool.unreadable = True
     subject.producer.connected = True
 
@@ -222,8 +245,7 @@ async def test_a_partition_that_spools_delays_no_other(subject: Subject) -> None
 
 
 async def test_a_drain_waits_until_the_topics_were_read(subject: Subject) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a", "b"))
+    await subject.send_in_outage("a", "b")
     subject.known_ids.finished = False
     subject.producer.connected = True
     await asyncio.sleep(0.3)
@@ -238,8 +260,7 @@ async def test_a_drain_waits_until_the_topics_were_read(subject: Subject) -> Non
 
 async def test_each_drain_first_looks_at_what_others_have_written(subject: Subject) -> None:
     for ids in (["elsewhere", "a"], ["b"]):
-        subject.producer.connected = False
-        assert await asyncio.gather(*subject.send(*ids)) == ["spooled"] * len(ids)
+        await subject.send_in_outage(*ids)
         subject.producer.connected = True
         await until(lambda: not subject.writers.spooling)
 
@@ -269,8 +290,7 @@ async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(subject: S
 
 @pytest.mark.parametrize("known", [{"a"}, {"b"}, {"c"}, {"a", "c"}, {"a", "b", "c"}, {"b", "c", "d"}])
 async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subject, known: set[str]) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a", "b", "c", "d"))
+    await subject.send_in_outage("a", "b", "c", "d")
     subject.known_ids.committed = set(known)
 
     subject.producer.connected = True
@@ -280,8 +300,7 @@ async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subjec
 
 
 async def test_under_a_steady_stream_a_partition_still_leaves_spooling(subject: Subject) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send(*[f"e{n}" for n in range(1200)]))
+    await subject.send_in_outage(*[f"e{n}" for n in range(1200)])
     subject.producer.connected = True
     sent: list[asyncio.Future[Durable]] = []
 
@@ -352,8 +371,7 @@ async def test_with_neither_kafka_nor_disk_nothing_is_taken(subject: Subject) ->
 
 
 async def test_a_full_disk_refuses_what_would_overtake(subject: Subject) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a"))
+    await subject.send_in_outage("a")
     subject.known_ids.finished = False
     subject.producer.connected = True
     subject.spool.code = "full"
@@ -433,8 +451,7 @@ async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_kafka_h
     await until(lambda: not subject.writers.spooling)
     assert await asyncio.gather(*subject.send("b")) == ["committed"]
 
-    subject.spool.code = ""
-    subject.spool.flow()
+    subject.resume_disk()
     await until(lambda: not subject.spool.entries and not subject.writers.spooling)
     assert subject.written == ["a", "b"]
     await subject.writers.close(1)
@@ -442,16 +459,11 @@ async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_kafka_h
 
 async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_everybody_has_been_answered() -> None:
     subject, sent = await hung(deadline_s=0.3)
-    subject.producer.failure = "outcome_unknown"
-    subject.producer.flow()
-    with pytest.raises(NotDurableError, match="deadline"):
-        await sent
-    subject.producer.failure = None
+    await subject.expire(sent)
     await until(lambda: not subject.writers.spooling)
     assert await asyncio.gather(*subject.send("a", "b")) == ["committed"] * 2
 
-    subject.spool.code = ""
-    subject.spool.flow()
+    subject.resume_disk()
     await until(lambda: not subject.spool.entries and not subject.writers.spooling)
     assert subject.written == ["a", "b"]
     assert subject.writers.records == 0
@@ -460,17 +472,13 @@ async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_everybo
 
 async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_it() -> None:
     subject, sent = await hung()
-    subject.producer.failure = "outcome_unknown"
-    subject.producer.flow()
-    await until(lambda: not subject.producer._in_flight)
-    subject.producer.failure = None
+    await subject.lose_write()
     await asyncio.sleep(0.3)
 
     with pytest.raises(NotDurableError, match="spool_unavailable"):
         subject.send("b")
 
-    subject.spool.code = ""
-    subject.spool.flow()
+    subject.resume_disk()
     assert await sent == "spooled"
     await until(lambda: not subject.writers.spooling)
     assert subject.written == ["a"]
@@ -484,15 +492,11 @@ async def test_a_record_that_the_disk_has_is_durable_in_whichever_turn_of_the_lo
     """Of the end of a call, the future is done before its callbacks have run."""
     subject, sent = await hung()
     monkeypatch.setattr(partition_writer, "LOOK_S", 0.0)  # in each turn it is asked whether the call has ended
-    subject.producer.failure = "outcome_unknown"
-    subject.producer.flow()
-    await until(lambda: not subject.producer._in_flight)
-    subject.producer.failure = None
+    await subject.lose_write()
     for _ in range(turns):
         await asyncio.sleep(0)
 
-    subject.spool.code = ""
-    subject.spool.flow()
+    subject.resume_disk()
 
     assert await sent == "spooled"
     await subject.writers.close(1)
@@ -500,15 +504,10 @@ async def test_a_record_that_the_disk_has_is_durable_in_whichever_turn_of_the_lo
 
 async def test_what_a_disk_finishes_late_and_nobody_has_sent_again_is_written_once() -> None:
     subject, sent = await hung(deadline_s=0.3)
-    subject.producer.failure = "outcome_unknown"
-    subject.producer.flow()
-    with pytest.raises(NotDurableError, match="deadline"):
-        await sent
-    subject.producer.failure = None
+    await subject.expire(sent)
     await until(lambda: not subject.writers.spooling)
 
-    subject.spool.code = ""
-    subject.spool.flow()
+    subject.resume_disk()
     await until(lambda: subject.written and not subject.spool.entries and not subject.writers.spooling)
     assert subject.written == ["a"]
     await subject.writers.close(1)
@@ -566,8 +565,7 @@ async def test_a_stop_beside_a_slow_disk_leaves_nothing_twice() -> None:
 
 async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
     subject = Subject()
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a"))
+    await subject.send_in_outage("a")
     subject.producer.connected, subject.producer.failure = True, "kafka_unavailable"
 
     async with asyncio.timeout(HANG_S):
@@ -577,8 +575,7 @@ async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
 
 
 async def test_what_an_earlier_process_left_on_disk_is_drained_before_anything_new(subject: Subject) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a", "b"))
+    await subject.send_in_outage("a", "b")
     later = Subject()
     later.spool = subject.spool
     heir = PartitionWriters(
@@ -677,8 +674,7 @@ async def test_one_that_is_too_large_does_not_fail_others_beside_what_was_found_
 
 async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_found() -> None:
     subject = Subject(spool=FakeSpool(peek_max=1))
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a", "b", "c"))
+    await subject.send_in_outage("a", "b", "c")
     subject.producer.hold()
     subject.producer.connected = True
     await subject.producer.wait_for_write()
@@ -700,8 +696,7 @@ async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_f
 
 
 async def test_a_disk_that_cannot_be_read_is_asked_again(subject: Subject) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a"))
+    await subject.send_in_outage("a")
     subject.spool.unreadable = True
     subject.producer.connected = True
     await asyncio.sleep(0.05)
@@ -713,8 +708,7 @@ async def test_a_disk_that_cannot_be_read_is_asked_again(subject: Subject) -> No
 
 
 async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subject: Subject) -> None:
-    subject.producer.connected = False
-    await asyncio.gather(*subject.send("a"))
+    await subject.send_in_outage("a")
     subject.spool.unreadable = True
     subject.producer.connected = True
 

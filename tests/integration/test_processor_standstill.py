@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.errors import DecodeError, TransientError
+from bridge.errors import BridgeError, DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Batches, Consumer, Lanes
@@ -15,9 +16,9 @@ from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking, partition
 from consumers.runtime.park_limit import ParkLimitError
 from consumers.runtime.parking import ParkingFullError
-from consumers.runtime.sorting import Learner
+from consumers.runtime.sorting import REFUSED_S, UNKNOWN_GRACE_S, Learner
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, POISON, Bench, Effects, PlainDecoder, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
@@ -35,6 +36,32 @@ def a_consumer(effects: Effects, mode: Lanes | Batches, *, timeout_s: float = 30
     consumer = Consumer(GROUP, [PLACE.topic], mode=mode, handler_timeout_s=timeout_s)
     consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
     return consumer
+
+
+class Registry:
+    """A registry that does not know a schema, and the clock by which it is asked again."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.decoder = PlainDecoder()
+        self.decoder.answer = DecodeError("unknown_schema_id")
+        self.learner = Learner(self.decoder, clock=lambda: self.now, again_s=0.01)
+
+    def answer_from_now_on(self, answer: BridgeError | None) -> None:
+        """Answer anew, when what it said before counts no more."""
+        self.decoder.answer, self.now = answer, self.now + 2 * REFUSED_S
+
+
+@asynccontextmanager
+async def parked_for_its_schema(effects: Effects, registry: Registry, database: Database) -> AsyncIterator[Bench]:
+    """Open a bench in which rx_1 is parked, since the schema of its one record is unknown."""
+    consumer = a_consumer(effects, Lanes(4))
+    async with at_work(consumer, database, decoder=registry.decoder, learner=registry.learner) as bench:
+        await bench.feed([a_record(0, value=UNKNOWN)])
+        await until(lambda: registry.decoder.learned == 1)
+        registry.now = UNKNOWN_GRACE_S + 1
+        await bench.settled(1)
+        yield bench
 
 
 @MODES
@@ -77,19 +104,11 @@ async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database,
 
 
 async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database: Database) -> None:
-    effects = Effects()
-    decoder = PlainDecoder()
-    decoder.answer = DecodeError("unknown_schema_id")
-    now = 0.0
-    learner = Learner(decoder, clock=lambda: now, again_s=0.01)
+    effects, registry = Effects(), Registry()
 
-    async with at_work(a_consumer(effects, Lanes(4)), database, decoder=decoder, learner=learner) as bench:
-        await bench.feed([a_record(0, value=UNKNOWN)])
-        await until(lambda: decoder.learned == 1)
-        now = 61.0
-        await bench.settled(1)
+    async with parked_for_its_schema(effects, registry, database) as bench:
         assert await bench.parked() == [("rx_1", 0, "unknown_schema_id")]
-        decoder.answer, now = None, 70.0
+        registry.answer_from_now_on(None)
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
@@ -187,19 +206,11 @@ async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_rele
 
 
 async def test_a_release_that_waits_in_a_partition_that_is_adopted_again_has_not_died(database: Database) -> None:
-    effects = Effects()
-    decoder = PlainDecoder()
-    decoder.answer = DecodeError("unknown_schema_id")
-    now = 0.0
-    learner = Learner(decoder, clock=lambda: now, again_s=0.01)
+    registry = Registry()
     attempts = "select release_attempts from drx_consumer.parked_key"
 
-    async with at_work(a_consumer(effects, Lanes(4)), database, decoder=decoder, learner=learner) as bench:
-        await bench.feed([a_record(0, value=UNKNOWN)])
-        await until(lambda: decoder.learned == 1)
-        now = 61.0
-        await bench.settled(1)
-        decoder.answer, now = TransientError("registry_unreachable", systemic=True), 70.0
+    async with parked_for_its_schema(Effects(), registry, database) as bench:
+        registry.answer_from_now_on(TransientError("registry_unreachable", systemic=True))
         await bench.request_release("rx_1")
         await bench.until_rows(attempts, [(1,)])
         await bench.rows("update drx_consumer.parked_key set release_attempts = 2 returning key")
