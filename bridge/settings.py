@@ -32,14 +32,14 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
-Profile = Literal["development", "production"]
+SafetyProfile = Literal["development", "production"]
 Engine = Literal["auto", "python", "reference"]
 RiskName = Literal["plaintext_kafka", "generated_spool_key", "debug_log"]
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What the profile `production` refuses, in words that follow its name, and what to do instead."""
+    """What the safety profile `production` refuses, in words that follow its name, and what to do instead."""
 
     name: RiskName
     says: str
@@ -149,7 +149,10 @@ class Registry(RegistryAddress):
 class Source(Section):
     """One sender of webhooks."""
 
-    profile: str = Field(min_length=1, description="dialect of the sender, such as drx_standard")
+    profile: str = Field(
+        min_length=1,
+        description="dialect of the sender, such as drx_standard",
+    )
     environment: Literal["production", "sandbox"] = Field(description="environment of its events; others are parked")
     secrets_dir: Path | None = Field(
         None, description="directory with one file per secret slot; required unless the scheme is cidr alone"
@@ -249,7 +252,7 @@ class Log(Section):
 
 
 class Accept(Section):
-    """Risks that the profile `production` would refuse and the operator accepts."""
+    """Risks that the safety profile `production` would refuse and the operator accepts."""
 
     risks: str = Field("", description=f"of {', '.join(get_args(RiskName))}; separated by commas")
 
@@ -288,7 +291,10 @@ class Settings(FileSettings):
         description="name of this process in drx_ordinal; distinct for each replica",
     )
     engine: Engine = Field("auto", description="encodes plainly conforming deliveries; auto: the fastest that is there")
-    profile: Profile = Field("development", description="production refuses risks that accept.risks does not name")
+    profile: SafetyProfile = Field(
+        "development",
+        description="safety profile; production refuses risks that accept.risks does not name",
+    )
     accept: Accept = Accept()
     http: Http = Http()
     management: Management = Management()
@@ -303,7 +309,7 @@ class Settings(FileSettings):
 
     @property
     def risks(self) -> list[Risk]:
-        """What the profile `production` refuses unless it is accepted."""
+        """What the safety profile `production` refuses unless it is accepted."""
         found = list(risks_of(self.kafka, self.log, PREFIX))
         key_dir = self.spool.key_dir
         if self.spool.enabled and (key_dir is None or not (key_dir / CURRENT).is_file()):
@@ -341,13 +347,13 @@ class Settings(FileSettings):
         return self
 
 
-def refused(profile: Profile, risks: Collection[Risk], accept: Accept) -> list[Risk]:
-    """Return those with which a process of this profile does not start."""
+def refused(profile: SafetyProfile, risks: Collection[Risk], accept: Accept) -> list[Risk]:
+    """Return those with which a process of this safety profile does not start."""
     return [risk for risk in risks if profile == "production" and risk.name not in accept.names]
 
 
 def refuse_risks(settings: Settings) -> None:
-    """See that the profile allows these settings.
+    """See that the safety profile allows these settings.
 
     Raises:
         ConfigError: It does not; the message names each.
@@ -364,7 +370,7 @@ def refuse(risks: Collection[Risk], prefix: str) -> None:
     if risks:
         listed = "; ".join(f"{risk.name}: {risk.says} → {risk.advice}" for risk in risks)
         names = ",".join(risk.name for risk in risks)
-        msg = f"the profile production refuses {listed}; or accept it: {prefix}ACCEPT__RISKS={names}"
+        msg = f"the safety profile production refuses {listed}; or accept it: {prefix}ACCEPT__RISKS={names}"
         raise ConfigError(msg)
 
 

@@ -17,8 +17,8 @@ from bridge.settings import (
     Brokers,
     Log,
     Management,
-    Profile,
     RegistryAddress,
+    SafetyProfile,
     Seconds,
     refuse,
     refused,
@@ -117,7 +117,9 @@ class ConsumerSettings(FileSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
-    profile: Profile = Field("development", description="production refuses risks that accept.risks does not name")
+    profile: SafetyProfile = Field(
+        "development", description="safety profile; production refuses risks that accept.risks does not name"
+    )
     kafka: Kafka = Kafka()
     registry: Registry = Registry()
     postgres: Postgres = Postgres()
@@ -146,7 +148,7 @@ class ConsumerSettings(FileSettings):
 
 
 def refuse_risks(settings: ConsumerSettings) -> None:
-    """See that the profile allows these settings.
+    """See that the safety profile allows these settings.
 
     Raises:
         ConfigError: It does not; the message names each.

@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from bridge.commands.doctor_checks import Finding, Grade, check_disk, check_profile, check_registry, check_sources
+from bridge.commands.doctor_checks import Finding, Grade, check_disk, check_registry, check_risks, check_sources
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
@@ -65,7 +65,7 @@ def doctor(*, as_json: bool) -> int:
 
 async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[Finding], None]) -> None:
     tell(Finding("config", "ok", f"every setting is known and within its bounds; this instance is {settings.instance}"))
-    for finding in check_profile(settings):
+    for finding in check_risks(settings):
         tell(finding)
     for finding in check_sources(settings, now=datetime.now(UTC)):
         tell(finding)

@@ -48,8 +48,8 @@ class Finding:
     advice: str = ""
 
 
-def check_profile(settings: Settings) -> Iterator[Finding]:
-    """Say of each risk whether the profile refuses it, it is accepted, or only production would refuse it."""
+def check_risks(settings: Settings) -> Iterator[Finding]:
+    """Say of each risk whether the safety profile refuses it, it is accepted, or only production would refuse it."""
     stops = refused(settings.profile, settings.risks, settings.accept)
     for risk in settings.risks:
         says = f"{settings.profile}: {risk.name}: {risk.says}"

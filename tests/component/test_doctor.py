@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from bridge.commands.doctor import doctor
-from bridge.commands.doctor_checks import Finding, check_disk, check_profile, check_registry, check_sources
+from bridge.commands.doctor_checks import Finding, check_disk, check_registry, check_risks, check_sources
 from bridge.dev.ports import free_port
 from bridge.kafka.routing import RoutingTable
 from bridge.settings import Registry, Settings, Source
@@ -72,7 +72,7 @@ def test_a_source_with_a_secret_is_fine(tmp_path: Path) -> None:
 def test_each_risk_is_said_with_what_becomes_of_it(profile: str, risks: str, verdicts: list[str]) -> None:
     settings = Settings.model_validate({"profile": profile, "accept": {"risks": risks}})
 
-    findings = list(check_profile(settings))
+    findings = list(check_risks(settings))
 
     assert [each.verdict for each in findings] == verdicts
     assert ["plaintext_kafka" in findings[0].says, "generated_spool_key" in findings[1].says] == [True, True]
@@ -82,7 +82,7 @@ def test_without_risks_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "current").touch()
     given = {"kafka": {"security_protocol": "SSL"}, "spool": {"key_dir": tmp_path}, "profile": "production"}
 
-    (finding,) = check_profile(Settings.model_validate(given))
+    (finding,) = check_risks(Settings.model_validate(given))
 
     assert (finding.verdict, finding.advice) == ("ok", "")
 
