@@ -276,7 +276,6 @@ async def _bounded(
     timeout_s: float,
     group: str,
     offset: int,
-    cancel_s: float = CANCEL_S,
 ) -> None:
     """Run a handler; what it raises comes out. `offset` is that of the first record it was given."""
     place = partition.place
@@ -287,20 +286,20 @@ async def _bounded(
     try:
         await asyncio.wait((task,), timeout=timeout_s)
         if not task.done():
-            await _cancel(task, cancel_s, where)
+            await _cancel(task, where)
             raise HandlerTimeoutError
         if task.cancelled():
             raise GivenUpError
         task.result()
     except asyncio.CancelledError:
-        await _cancel(task, cancel_s, where)
+        await _cancel(task, where)
         raise
 
 
-async def _cancel(task: asyncio.Task[None], cancel_s: float, where: Mapping[str, Any]) -> None:
+async def _cancel(task: asyncio.Task[None], where: Mapping[str, Any]) -> None:
     task.cancel()
     task.add_done_callback(_retrieve)
-    await asyncio.wait((task,), timeout=cancel_s)
+    await asyncio.wait((task,), timeout=CANCEL_S)
     if not task.done():
         log.error("worker.handler_stuck", **where)
 

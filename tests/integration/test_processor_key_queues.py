@@ -14,6 +14,7 @@ from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context, Lanes
 from consumers.postgres.pool import Database
+from consumers.runtime import settling
 from consumers.runtime.sorting import Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
@@ -161,7 +162,7 @@ async def test_failures_park_the_key_and_later_records_wait_behind(database: Dat
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.runtime.settling._bounded.__kwdefaults__", {"grace_s": 0.01})
+    monkeypatch.setattr(settling, "CANCEL_S", 0.01)
     effects = Effects()
     end = asyncio.Event()
 
