@@ -26,8 +26,8 @@ from bridge.spool.store import Spool
 
 APPENDERS = 64
 PAYLOAD_BYTES = 1_500
-LANES = 12
-# As many of a lane at once as a batch of the producer takes.
+PARTITIONS = 12
+# As many of a partition at once as a batch of the producer takes.
 PEEK = 500
 PEEK_BYTES = 1_048_576
 CAPACITY_BYTES = 1_073_741_824
@@ -36,7 +36,7 @@ CAPACITY_BYTES = 1_073_741_824
 def entry(number: int) -> Entry:
     """Return a payload that no disk and no cipher finds easy."""
     return Entry(
-        number, time.time_ns() // 1_000_000, ("drx.prescriptions.v1", number % LANES), os.urandom(PAYLOAD_BYTES)
+        number, time.time_ns() // 1_000_000, ("drx.prescriptions.v1", number % PARTITIONS), os.urandom(PAYLOAD_BYTES)
     )
 
 
@@ -100,7 +100,7 @@ async def drain(directory: Path, count: int) -> dict[str, Any]:
     recovered_s = time.perf_counter() - began
     rss = psutil.Process().memory_info().rss
 
-    async def lane(partition: int) -> int:
+    async def drain_one(partition: int) -> int:
         taken = 0
         place = ("drx.prescriptions.v1", partition)
         while entries := await store.peek(place, most=PEEK, most_bytes=PEEK_BYTES):
@@ -109,7 +109,7 @@ async def drain(directory: Path, count: int) -> dict[str, Any]:
         return taken
 
     began = time.perf_counter()
-    taken = sum(await asyncio.gather(*map(lane, range(LANES))))
+    taken = sum(await asyncio.gather(*map(drain_one, range(PARTITIONS))))
     elapsed_s = time.perf_counter() - began
     await store.close()
     return {

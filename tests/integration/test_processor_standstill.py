@@ -245,7 +245,7 @@ async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
         await bench.settled(3)
 
         assert await bench.parked() == [("rx_2", 1, "refused")]
-        # Of two partitions, in any order: a lane that was in hand at the stop may find evt_2 refused no more.
+        # Of two partitions, in any order: a record that was in hand at the stop may find evt_2 refused no more.
         assert sorted(effects.kept) == ["evt_0", "evt_2"]
 
 

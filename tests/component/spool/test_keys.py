@@ -101,7 +101,7 @@ async def test_a_key_directory_elsewhere_that_is_not_there_was_not_mounted(direc
         await kept.put(1)
 
 
-async def test_no_raw_file_holds_anything_of_a_payload_or_its_lane(directory: Path) -> None:
+async def test_no_raw_file_holds_anything_of_a_payload_or_its_partition(directory: Path) -> None:
     async with open_spool(directory) as kept:
         await kept.put(*range(50))
         kept.spool.acknowledge(PARTITION, 10)
