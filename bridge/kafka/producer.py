@@ -275,7 +275,8 @@ class KafkaProducer:
         looked_at = loop.time()
         while True:
             self._check_topics(generation)
-            if None in self._counts.values() and loop.time() - looked_at > patience.missing_s:
+            is_missing = any(generation.partitions(topic) is None for topic in self._topics)
+            if is_missing and loop.time() - looked_at > patience.missing_s:
                 looked_at = loop.time()
                 generation.refresh_metadata()
             with contextlib.suppress(TimeoutError):

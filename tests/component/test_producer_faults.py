@@ -71,6 +71,7 @@ class FakeGeneration:
 
     def refresh_metadata(self) -> None:
         self.cluster.met("refresh_metadata")
+        self.cluster.refreshed += 1
 
     def oldest_s(self, now: float) -> float:
         del now
@@ -94,6 +95,7 @@ class FakeCluster:
         self.generations: list[FakeGeneration] = []
         self.faults: dict[str, list[BaseException]] = {}
         self.partitions: int | None = 12
+        self.refreshed = 0
 
     def met(self, method: str) -> None:
         if faults := self.faults.get(method):
@@ -114,11 +116,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     return made
 
 
-def a_producer() -> KafkaProducer:
+def a_producer(*, partitions: int | None = 12) -> KafkaProducer:
     return KafkaProducer(
         connection=Connection("127.0.0.1:1"),
         topics=[TOPIC],
-        partitions=12,
+        partitions=partitions,
         metrics=IngressMetrics(CollectorRegistry()),
         patience=HASTY,
     )
@@ -177,3 +179,15 @@ async def test_it_survives_whatever_a_client_raises(cluster: FakeCluster, method
     await live_through(a_producer(), cluster)
 
     assert not cluster.faults[method]
+
+
+@pytest.mark.parametrize("expected", [12, None])
+async def test_a_missing_topic_is_asked_for_again_and_again(cluster: FakeCluster, expected: int | None) -> None:
+    cluster.partitions = None
+    stop = asyncio.Event()
+    task = asyncio.create_task(a_producer(partitions=expected).run(stop))
+    async with asyncio.timeout(HANG_S):
+        while cluster.refreshed < 3:  # noqa: ASYNC110 - a fake has no event for it
+            await asyncio.sleep(0.005)
+    stop.set()
+    await task
