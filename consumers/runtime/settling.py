@@ -310,6 +310,14 @@ def _retrieve(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-async def _as_coroutine(call: Awaitable[None]) -> None:
-    """Make a task possible: a handler may return any awaitable."""
+def _as_coroutine(call: Awaitable[None]) -> Coroutine[Any, Any, None]:
+    """Make a task possible: a handler may return any awaitable.
+
+    A coroutine is the task's own: one that another coroutine was to await is never awaited if the task is cancelled
+    before it begins, and Python complains.
+    """
+    return call if asyncio.iscoroutine(call) else _awaited(call)
+
+
+async def _awaited(call: Awaitable[None]) -> None:
     await call

@@ -1,0 +1,33 @@
+"""A handler's call is a task of its own; whenever it is cancelled, nothing is left that Python complains of."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from bridge.kafka.transport import Place
+from consumers.runtime.partition import Partition
+from consumers.runtime.settling import GivenUpError, _as_coroutine, _bounded
+from tests.unit.test_partition import NOTHING
+
+
+async def test_a_call_that_is_given_up_before_it_began_leaves_nothing_behind() -> None:
+    began = []
+
+    async def handle() -> None:
+        began.append(True)
+
+    partition = Partition(Place("t", 0), NOTHING)
+    call = asyncio.create_task(
+        _bounded(partition, _as_coroutine(handle()), timeout_s=60.0, group="g", offset=0, grace_s=1.0)
+    )
+    await asyncio.sleep(0)
+    (task,) = partition.calls
+    task.cancel()
+
+    with pytest.raises(GivenUpError):
+        await call
+    gc.collect()
+    assert not began
