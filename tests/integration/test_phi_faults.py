@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -63,6 +64,17 @@ class Seen:
 def kafka(cluster: Cluster) -> str:
     Topics(cluster.bootstrap_servers).standard()
     return cluster.bootstrap_servers
+
+
+@pytest.fixture
+def topic(topics: Topics) -> str:
+    """Give one for a consumer, which reads no other test's records."""
+    return topics.fresh()
+
+
+def routes(topic: str) -> str:
+    """Every event into this topic."""
+    return json.dumps({"*": topic})
 
 
 async def send_all(session: aiohttp.ClientSession, ingress: IngressProcess, seen: Seen, name: str) -> str:
@@ -171,7 +183,7 @@ async def handle(event, context):
     raise failures(event.key, text)[number]
 
 consumer = Consumer(
-    name="desk", topics=["drx.prescriptions.v1"], mode=Lanes(4, transactional=True), handle=handle, group="{source}"
+    name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), handle=handle, group="{source}"
 )
 """
 HANDLED = 10
@@ -183,10 +195,10 @@ select (to_jsonb(p) - 'value')::text from (select * from drx_consumer.parked_eve
 
 
 async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_the_parked_value(
-    kafka: str, postgres: str, tmp_path: Path
+    kafka: str, topic: str, postgres: str, tmp_path: Path
 ) -> None:
     seen, keys = Seen(), set()
-    with IngressProcess(tmp_path / "ingress", kafka, LOG__LEVEL="debug") as ingress:
+    with IngressProcess(tmp_path / "ingress", kafka, LOG__LEVEL="debug", KAFKA__ROUTES=routes(topic)) as ingress:
         await asyncio.to_thread(ingress.ready)
         async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
             for number in range(HANDLED):
@@ -196,7 +208,7 @@ async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_
                 assert (await deliver(session, ingress, body, webhook_id=f"evt_{number}")).status in {200, 202}
             await asyncio.to_thread(until, lambda: not ingress.metric("drxbridge_spool_events"), what="an empty spool")
         group = ingress.source
-    env = install_code(tmp_path / "package", "desk", CONSUMER.format(source=group))
+    env = install_code(tmp_path / "package", "desk", CONSUMER.format(source=group, topic=topic))
     with ConsumerProcess(tmp_path, "desk", bootstrap_servers=kafka, dsn=postgres, env=env, LOG__LEVEL="debug") as desk:
         count = f"select count(*) from drx_consumer.parked_key where grp = '{group}' and key like 'PHI%'"  # noqa: S608 - ours
         await asyncio.to_thread(desk.ready)
@@ -224,9 +236,11 @@ async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_
     assert sum(marker in shown for marker in seen.markers) > 10
 
 
-async def test_the_read_model_keeps_what_it_applies_in_its_tables(kafka: str, postgres: str, tmp_path: Path) -> None:
+async def test_the_read_model_keeps_what_it_applies_in_its_tables(
+    kafka: str, topic: str, postgres: str, tmp_path: Path
+) -> None:
     seen = Seen()
-    with IngressProcess(tmp_path / "ingress", kafka, LOG__LEVEL="debug") as ingress:
+    with IngressProcess(tmp_path / "ingress", kafka, LOG__LEVEL="debug", KAFKA__ROUTES=routes(topic)) as ingress:
         await asyncio.to_thread(ingress.ready)
         async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
             for event_type in EVENT_MODELS:
@@ -234,7 +248,8 @@ async def test_the_read_model_keeps_what_it_applies_in_its_tables(kafka: str, po
                 assert (await deliver(session, ingress, body, webhook_id=event_type)).status in {200, 202}
         source = ingress.source
         await asyncio.to_thread(until, lambda: not ingress.metric("drxbridge_spool_events"), what="an empty spool")
-    with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=kafka, dsn=postgres, LOG__LEVEL="debug") as reader:
+    settings: dict[str, Any] = {"LOG__LEVEL": "debug", "READ_MODEL__TOPICS": topic}
+    with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=kafka, dsn=postgres, **settings) as reader:
         count = f"select count(*) from drx_consumer.inbox where source = '{source}'"  # noqa: S608 - our own word
         await asyncio.to_thread(reader.ready)
         await asyncio.to_thread(
