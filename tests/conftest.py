@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import settings
 from tests.cluster import Cluster, Topics, docker_answers, open_cluster
 from tests.faults.seed import SEED_VARIABLE
 from tests.postgres import EmbeddedPostgres, fresh_database
+from tests.virtual_time import VirtualLoop
 
 # A change is judged by the same examples each time; `--hypothesis-profile=default` goes looking for others.
 settings.register_profile("steady", derandomize=True, deadline=None)
@@ -52,14 +54,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # xdist looks for groups next
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that ask for a database, so that they can be run on each version of it.
-
-    And what lies in one folder as a group, which one worker runs: it shares its servers.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path.parent.relative_to(item.config.rootpath))))
+    """Mark the tests that ask for a database, so that they can be run on each version of it; give each its group."""
+    for number, item in enumerate(items):
+        item.add_marker(pytest.mark.xdist_group(_group(item, number)))
         if "make_postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
+
+
+def _group(item: pytest.Item, number: int) -> str:
+    """Name the tests that one worker runs: a module, but for the faults, whose modules share servers of their own."""
+    match item.path.parent.relative_to(item.config.rootpath / "tests").parts:
+        case ("faults",):
+            return "faults of consumers"
+        case ("faults", "ingress"):
+            return f"faults of the ingress, half {number % 2}"
+    return item.path.name
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests marked `virtual_time` on a loop that waits for no timer."""
+    virtual = item.get_closest_marker("virtual_time")
+    return {"virtual": VirtualLoop} if virtual else {"real": asyncio.new_event_loop}
 
 
 def pytest_report_header(config: pytest.Config) -> str:

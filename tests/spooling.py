@@ -105,9 +105,11 @@ class Kept:
     found: Found = field(default_factory=Found)
 
     def value(self, name: str) -> float:
-        value = self.metrics.registry.get_sample_value(f"drxbridge_spool_{name}")
-        assert value is not None
-        return value
+        # Of this one metric alone: to collect all would cost more than most of what is done to a spool.
+        wanted = f"drxbridge_spool_{name}"
+        (metric,) = self.metrics.registry.restricted_registry([wanted]).collect()
+        (sample,) = metric.samples
+        return sample.value
 
     async def put(self, *ordinals: int, partition: Partition = PARTITION) -> None:
         await self.spool.append(entries(ordinals, partition=partition))

@@ -17,6 +17,8 @@ from tests.component.test_partition_writer import HANG_S, TOPIC, Subject, until
 from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 from tests.faulty_awaits import FaultyTasks, awaits_of
 
+pytestmark = pytest.mark.virtual_time
+
 AWAITS = sorted(
     awaits_of(
         PartitionWriter._run,

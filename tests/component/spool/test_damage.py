@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.spool import damage
-from bridge.spool.segment import HEAD_BYTES, read_head
+from bridge.spool.segment import HEAD_BYTES, PREFIX, read_head
 from tests.fault_disk import FaultDisk
 from tests.spooling import OTHER, PARTITION, an_entry, damaged, files, make_spool, open_spool, ordinals, segments
 
@@ -135,10 +135,12 @@ def neither_found_nor_set_aside(spoilt: Spoilt, found: list[int]) -> bytes:
         start, end = map(int, copy.name.split("-")[1:])
         assert copy.read_bytes() == spoilt.content[start:end]
         rest[start:end] = bytes(end - start)
-    for at in range(len(rest)):
+    at = rest.find(PREFIX)
+    while at >= 0:
         head = read_head(bytes(rest[at : at + HEAD_BYTES]))
         if head is not None and (not head.length or head.ordinal in found):
             rest[at : at + head.size] = bytes(head.size)
+        at = rest.find(PREFIX, at + 1)
     return bytes(rest)
 
 
