@@ -17,7 +17,7 @@ import asyncpg  # noqa: TID251 - makes the databases that the code under test co
 from bridge.dev.ports import free_port
 from bridge.dev.postgres import PostgresServer, find_programs
 
-# A dozen scenes of faults at a time, each with several processes of eight connections.
+# Six scenes of faults at a time, each with several processes of eight connections.
 SETTINGS = {"max_connections": "400"}
 
 

@@ -23,7 +23,7 @@ from tests.topic_filler import Lives, fill
 PARTITIONS = 4
 # The least that brokers allow: a group waits this long for a member that was killed.
 SESSION_S = "6"
-# Between two looks at what is settled: a dozen scenes look at the same time.
+# Between two looks at what is settled: several scenes look at the same time.
 LOOK_S = 0.2
 
 
