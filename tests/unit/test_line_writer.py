@@ -16,9 +16,8 @@ from bridge.runtime import logging
 from bridge.runtime.logging import QUEUE_MAX, LineWriter
 
 HANG_S = 60.0
-# As long as a line of the log; the thread has as many in hand as one write to a pipe takes.
+# As long as a line of the log.
 NUMBERED = b"%0299d\n"
-IN_HAND_MAX = logging.PIPE_WRITE_MAX // 300
 PIPE_MAX = 65_536
 
 
@@ -44,17 +43,14 @@ def read_until(reader: int, ending: bytes) -> bytes:
     return found
 
 
-def stuck(pipe: tuple[int, int], *, lines: int) -> LineWriter:
-    """A writer that waits in a write of a pipe that is full, with so many lines behind."""
+def stuck(pipe: tuple[int, int]) -> LineWriter:
+    """A writer to a pipe that is full: it waits in its first write."""
     os.set_blocking(pipe[1], False)
     with contextlib.suppress(BlockingIOError):
         for _ in range(PIPE_MAX // 4096 + 1):
             os.write(pipe[1], b"-" * 4095 + b"\n")
     os.set_blocking(pipe[1], True)
-    writer = opened(pipe[1])
-    for number in range(lines):
-        writer.put(NUMBERED % number)
-    return writer
+    return opened(pipe[1])
 
 
 def test_lines_of_many_threads_are_whole_and_each_threads_in_order(tmp_path: Path) -> None:
@@ -84,7 +80,7 @@ def test_lines_that_wait_are_written_together_and_a_pipe_gets_whole_lines_only(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = b"x" * 299 + b"\n"
-    writer = stuck(pipe, lines=0)
+    writer = stuck(pipe)
     writes: list[bytes] = []
     write = os.write
 
@@ -112,22 +108,37 @@ def select_max() -> int:
     return logging.PIPE_WRITE_MAX
 
 
-def test_a_full_queue_drops_what_is_new_and_says_later_how_much(pipe: tuple[int, int]) -> None:
-    writer = stuck(pipe, lines=QUEUE_MAX + 1000)
+def test_a_full_queue_drops_what_is_new_and_says_later_how_much(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = stuck(pipe)
+    writing = threading.Event()
+    write = os.write
 
-    dropped = writer.dropped
-    assert 1000 - IN_HAND_MAX <= dropped <= 1000
+    def noted(file: int, text: bytes) -> int:
+        writing.set()
+        return write(file, text)
+
+    monkeypatch.setattr(os, "write", noted)
+    writer.put(NUMBERED % 0)
+    assert writing.wait(HANG_S)
+    for number in range(1, 1 + QUEUE_MAX + 1000):
+        writer.put(NUMBERED % number)
+
+    assert writer.dropped == 1000
     assert not writer.flush(0.01)
-    text = read_until(pipe[0], b"}\n")
+    text = read_until(pipe[0], NUMBERED % QUEUE_MAX)
 
-    *lines, last = [line for line in text.splitlines(keepends=True) if not line.startswith(b"-")]
-    assert lines == [NUMBERED % number for number in range(QUEUE_MAX + 1000 - dropped)]
-    said = orjson.loads(last)
-    assert (said["event"], said["level"], said["lines"]) == ("worker.log_dropped", "warning", dropped)
+    found = [line for line in text.splitlines(keepends=True) if not line.startswith(b"-")]
+    (said,) = (orjson.loads(line) for line in found if line.startswith(b"{"))
+    assert [line for line in found if not line.startswith(b"{")] == [
+        NUMBERED % number for number in range(1 + QUEUE_MAX)
+    ]
+    assert (said["event"], said["level"], said["lines"]) == ("worker.log_dropped", "warning", 1000)
 
 
 def test_a_pipe_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None:
-    writer = stuck(pipe, lines=0)
+    writer = stuck(pipe)
     os.set_blocking(pipe[1], False)
     writer.put(b"late\n")
 
