@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": ("bridge.dev.demo.cli:demo", "Watch one prescription go all the way."),
     "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
     "verify": ("bridge.commands.verify:verify", "Would this delivery be accepted, and if not why."),
+    "mapping": ("bridge.commands.mapping:mapping", "Check what a mapping file makes of a vendor's bodies."),
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),
     "topics": ("bridge.commands.topics:topics", "Create or check the topics."),
     "schemas": ("bridge.commands.schemas:schemas", "Check, push or serve the schemas."),

@@ -84,6 +84,7 @@ class Event:
         occurred_at: When it happened at the source, aware UTC, as the source said.
         received_at: Receipt of its delivery, aware UTC.
         value: The whole Avro record: names as in the schema; instants aware UTC, decimals `Decimal`, dates `date`.
+        mapping: First 12 hex digits of the SHA-256 of the mapping file that made it, or empty.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Event:
     occurred_at: datetime
     received_at: datetime
     value: Mapping[str, object] = field(repr=False)
+    mapping: str = ""
 
     @property
     def ordering_time(self) -> datetime:

@@ -35,12 +35,14 @@ HEADERS: Mapping[str, str] = {
     "drx_body_sha256": "SHA-256 of the received body, lower-case hex",
     "drx_schema": "full name of the record in the value",
     "drx_ordinal": "<instance>:<number>; the number rises in the order of acceptance by that instance",
+    "drx_mapping": "first 12 hex digits of the SHA-256 of the mapping file that made the event, if one did",
     "drx_reason": "why the delivery is not a valid event",
 }
+OPTIONAL = frozenset({"drx_mapping"})
 CHANNELS: Mapping[str, tuple[str, str]] = {
     PRESCRIPTIONS_TOPIC: (
         "Every event about a prescription, all types, in one order per key.",
-        "Prescription id; req:<request id> for a renewal or change request that names no prescription.",
+        "Prescription id, of vendors with a prefix; req:<request id> for a renewal or change request without one.",
     ),
     ACCOUNTS_TOPIC: ("Events about prescribers and accounts.", "Prescriber id; account id for a system.ping."),
     UNRECOGNIZED_TOPIC: (
@@ -144,13 +146,19 @@ def _trait(headers: list[Header]) -> Document:
     }
     for name, constant in constants.items():
         properties[name] |= constant
-    return {"headers": {"type": "object", "required": names, "properties": properties}}
+    return {
+        "headers": {
+            "type": "object",
+            "required": [name for name in names if name not in OPTIONAL],
+            "properties": properties,
+        }
+    }
 
 
 def _event_headers() -> list[Header]:
     delivery = _delivery()
     moment = delivery.received_at
-    event = Event(id="", type="", source="", key="", occurred_at=moment, received_at=moment, value={})
+    event = Event(id="", type="", source="", key="", occurred_at=moment, received_at=moment, value={}, mapping="-")
     return event_record(event, delivery, topic="", partition=0, value=b"", schema="", ordinal=b"").headers
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,7 +27,10 @@ def config(*, as_json: bool) -> int:
     """Show the effective settings: the environment over the TOML file over the defaults."""
     settings = load_settings()
     if as_json:
-        click.echo(orjson.dumps(masked(settings)))
+        document = masked(settings)
+        for source, digest in mappings(settings).items():
+            document["sources"][source]["mapping_sha256"] = digest
+        click.echo(orjson.dumps(document))
         return 0
     table = Table(box=None, header_style="bold")
     table.add_column("setting", no_wrap=True)
@@ -43,6 +48,26 @@ def config(*, as_json: bool) -> int:
 def rows(settings: Settings) -> Iterator[tuple[str, str, str, bool]]:
     """Yield variable, value, meaning, and whether the value was given rather than the default."""
     yield from _section(settings, masked(settings), prefix=PREFIX)
+    for source, digest in mappings(settings).items():
+        variable = f"{PREFIX}SOURCES__{source.upper()}__OPTIONS__MAPPING"
+        yield (
+            variable,
+            f"sha256:{digest}",
+            "hash of the mapping file; drx_mapping of its events has 12 digits of it",
+            True,
+        )
+
+
+def mappings(settings: Settings) -> dict[str, str]:
+    """Return the SHA-256 of the mapping file of each source that has one; empty for a file that cannot be read."""
+    found = {}
+    for name, source in settings.sources.items():
+        if path := source.options.get("mapping"):
+            try:
+                found[name] = sha256(Path(path).read_bytes()).hexdigest()
+            except OSError:
+                found[name] = ""
+    return found
 
 
 def _section(model: BaseModel, shown: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, str, str, bool]]:

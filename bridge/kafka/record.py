@@ -88,6 +88,8 @@ def event_record(
         schema_header,
         ("drx_ordinal", ordinal),
     ]
+    if event.mapping:
+        headers.append(("drx_mapping", event.mapping.encode()))
     return Record(topic, partition, key, value, headers, _milliseconds(received_at))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from bridge.event import Delivery, Event, ParkReason
@@ -58,6 +59,17 @@ def test_an_event_has_exactly_the_headers_of_the_contract() -> None:
         ("drx_ordinal", b"pod-1:17"),
     ]
     assert (record.topic, record.partition, record.key, record.value) == ("t", 3, b"rx_1", b"avro")
+
+
+def test_an_event_of_a_mapping_file_names_it_in_one_more_header() -> None:
+    made = event_record(
+        replace(EVENT, mapping="0123456789ab"), DELIVERY, topic="t", partition=0, value=b"", schema="s", ordinal=b"o"
+    )
+
+    assert made.headers[-1] == ("drx_mapping", b"0123456789ab")
+    assert "drx_mapping" not in dict(
+        event_record(EVENT, DELIVERY, topic="t", partition=0, value=b"", schema="s", ordinal=b"o").headers
+    )
 
 
 def test_the_time_of_a_record_is_the_receipt_in_whole_milliseconds() -> None:

@@ -96,7 +96,7 @@ def _begin(delivery: Delivery, native: Native, extensions: dict[str, str]) -> di
     return value
 
 
-def _end(delivery: Delivery, native: Native, value: dict[str, object], run: Pass) -> Event:
+def _end(delivery: Delivery, native: Native, value: dict[str, object], run: Pass, *, mapping: str = "") -> Event:
     if native.time - delivery.received_at > AHEAD_MAX:
         run.flags.add("timestamp_ahead")
     return Event(
@@ -107,6 +107,7 @@ def _end(delivery: Delivery, native: Native, value: dict[str, object], run: Pass
         occurred_at=native.time,
         received_at=delivery.received_at,
         value=value,
+        mapping=mapping,
     )
 
 
@@ -117,11 +118,13 @@ class Said(NamedTuple):
         value: JSON value in native words; a null says nothing.
         path: Where a fault of it is reported: the vendor's path, array indexes as `*`, no name of the sender's making.
         pointer: The member of the body that the field says wholly; empty if it says less than the member.
+        others: More such members.
     """
 
     value: object
     path: str
     pointer: str = ""
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -131,18 +134,24 @@ class Draft:
     Attributes:
         type: One of the twenty types.
         number: Position in the vendor's list or table, from 1; the event's id is `<id>/<number>`.
-        key: Record key and prescription id, checked.
+        key: Record key and, where the type has one, prescription id; checked.
         said: What the vendor says.
         constants: JSON values of fields that the vendor lacks, in native words.
-        finished: Values of the record that no reading has to turn into what they are.
+        finished: Values of the record, also of its leading fields, that no reading has to turn into what they are.
+        id: With which the event's id begins, if it is not that of the reading.
+        time: When it happened, if it is not that of the reading.
+        mapping: What made it (see `Event.mapping`).
     """
 
     type: str
-    number: int
+    number: int | str
     key: str
     said: dict[str, Said] = field(default_factory=dict)
     constants: Mapping[str, object] = field(default_factory=dict)
     finished: Mapping[str, object] = field(default_factory=dict)
+    id: str = ""
+    time: datetime | None = None
+    mapping: str = ""
 
 
 @dataclass(slots=True)
@@ -204,13 +213,14 @@ def compose(
         leading = {
             "account_id": reading.account_id,
             "correlation_id": reading.correlation_id,
-            "prescription_id": draft.key,
+            "prescription_id": draft.key if "prescription_id" in PLANS[draft.type].members.puts else None,
             **draft.finished,
         }
-        native = Native(draft.type, draft.key, f"{reading.id}/{draft.number}", reading.time, {}, leading)
+        event_id = f"{draft.id or reading.id}/{draft.number}"
+        native = Native(draft.type, draft.key, event_id, draft.time or reading.time, {}, leading)
         value = _begin(delivery, native, {} if number else run.extensions)
         _read_draft(draft, value, run, reading)
-        events.append(_end(delivery, native, value, run))
+        events.append(_end(delivery, native, value, run, mapping=draft.mapping))
     if run.worst is not None:
         return ParkReason("unusable", run.worst.name.lower(), run.field, key)
     run.extensions.update(unsaid(document, reading.claimed, reading.dropped))
@@ -252,7 +262,8 @@ def _read_field(
             if unfit:
                 run.flags.add("field_unfit")
             if not attempt.extensions:
-                reading.claimed.update(said.pointer for said in parts.values() if said.pointer)
+                for said in parts.values():
+                    reading.claimed.update(said.others, [said.pointer] if said.pointer else ())
             return out
         dotted = attempt.field.removeprefix(members.path).strip("/").replace("/", ".")
         if dotted in parts:
@@ -297,7 +308,7 @@ def unsaid(document: object, claimed: Collection[str], dropped: Collection[str])
         if pointer in above or not pointer:
             for step, child in _children(node):
                 walk(child, f"{pointer}/{step}")
-        elif (rest := _without_nulls(node)) is not None:
+        elif (rest := _without_nulls(node) if isinstance(node, dict | list) else node) is not None:
             kept[pointer] = to_json_text(rest)
 
     walk(document, "")
@@ -315,7 +326,7 @@ def _children(node: object) -> Iterator[tuple[str, object]]:
 
 def escaped(name: str) -> str:
     """Write a member's name as a step of a JSON pointer (RFC 6901, section 3)."""
-    return name.replace("~", "~0").replace("/", "~1")
+    return name.replace("~", "~0").replace("/", "~1") if "/" in name or "~" in name else name
 
 
 def _without_nulls(node: object) -> object:

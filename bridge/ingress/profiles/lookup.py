@@ -8,7 +8,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
 from bridge.errors import ConfigError
-from bridge.ingress.profiles import digitalrx_pharmacy, dosespot_push, drx_standard, photon_cloudevents
+from bridge.ingress.profiles import digitalrx_pharmacy, dosespot_push, drx_standard, mapped, photon_cloudevents
 from bridge.ingress.profiles.profile import (
     DEDUPE_WINDOW_MAX_S,
     DEDUPE_WINDOW_MIN_S,
@@ -27,6 +27,7 @@ SHIPPED: Mapping[str, ModuleType] = MappingProxyType(
         "digitalrx_pharmacy": digitalrx_pharmacy,
         "dosespot_push": dosespot_push,
         "photon_cloudevents": photon_cloudevents,
+        "mapped": mapped,
     }
 )
 

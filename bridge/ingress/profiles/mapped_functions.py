@@ -1,0 +1,415 @@
+"""The expressions of mapping files: JMESPath with functions for what vendors write, held to a budget.
+
+JMESPath has no loops, but it can double a list or a text with each step of a pipe, and compare trees that share their
+branches. So every step, element and comparison is paid from a budget that one delivery has, and an expression that
+exhausts it ends there. Numbers that are no integers stay `Real`, as they were written: `text(x)` gives their digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, tzinfo
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions, signature
+from jmespath.visitor import TreeInterpreter
+
+from bridge.ingress.json_body import Real
+from bridge.ingress.profiles.plan import text_of_id
+from bridge.ingress.profiles.profile import Flag
+from bridge.ingress.profiles.words import day_of, folded, instant_of, is_given, truth_of
+
+LENGTH_MAX = 500  # characters; what is longer is a program
+# Steps of all expressions of one delivery. A step takes from 0.1 to 0.5 microseconds, so this is 25 ms at most; forty
+# expressions take some 200 steps.
+BUDGET = 50_000
+# Characters that one step may write or compare.
+TEXT_STEP = 64
+
+Node = dict[str, Any]
+
+
+class ExpressionError(ValueError):
+    """An expression that cannot be used; the message says why, in words of the file's author."""
+
+
+class ExhaustedError(Exception):
+    """A delivery's budget is used up."""
+
+
+class UnfitError(ValueError):
+    """A function was given what it cannot read."""
+
+
+class Scope:
+    """One delivery's evaluation: its budget, and what the expression at work has read.
+
+    Attributes:
+        left: Steps that are left.
+        read: Members that were read: identity of the object and name -> value.
+        flags: Leniencies used.
+        zone: Of times without one.
+        root: The whole body, which an expression on one element of a list can name.
+        element: That element, or the body itself.
+    """
+
+    __slots__ = ("_interpreter", "element", "flags", "left", "read", "root", "zone")
+
+    def __init__(self, root: object, zone: tzinfo | None) -> None:
+        self._interpreter = _Interpreter(self)
+        self.left = BUDGET
+        self.read: dict[tuple[int, str], object] = {}
+        self.flags: set[Flag] = set()
+        self.zone = zone
+        self.root = self.element = root
+
+    def evaluate(self, expression: Expression, value: object) -> object:
+        """Search `value`; `read` then has what was read.
+
+        Raises:
+            ExhaustedError: The budget is used up.
+            UnfitError: A function was given what it cannot read.
+        """
+        self.read = {}
+        try:
+            return self._interpreter.visit(expression.node, value)
+        except ExhaustedError:
+            raise
+        except Exception:  # noqa: BLE001 - the library raises whatever Python does for operands that it did not expect
+            raise UnfitError from None
+
+    def spend(self, steps: int) -> None:
+        """Pay for some steps.
+
+        Raises:
+            ExhaustedError: There are not as many left.
+        """
+        self.left -= steps
+        if self.left < 0:
+            raise ExhaustedError
+
+    def forget(self, values: Iterable[object], chosen: object) -> None:
+        """Take back that these values were read: another one was chosen."""
+        passed = {id(value) for value in values} - {id(chosen)}
+        self.spend(len(self.read) + len(passed))
+        for place in [place for place, value in self.read.items() if id(value) in passed]:
+            del self.read[place]
+
+
+class Expression(NamedTuple):
+    """A compiled expression.
+
+    Attributes:
+        node: Root of its tree.
+        path: The member it reads first, array indexes as `*`; empty if it reads none.
+        names: Names of all members that it may read.
+    """
+
+    node: Node
+    path: str
+    names: frozenset[str]
+
+    @property
+    def constant(self) -> object:
+        """The value of a literal; None if it is no literal."""
+        return _exact(self.node["value"]) if self.node["type"] == "literal" else None
+
+
+def compile_expression(
+    text: str, *, any_case: bool = False, tables: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+) -> Expression:
+    """Compile an expression and check all that can be checked before there is a body.
+
+    Args:
+        text: JMESPath.
+        any_case: Names of members are compared without their case.
+        tables: Of words, by the name with which function `words` calls them.
+
+    Raises:
+        ExpressionError: It is too long, no JMESPath, or calls a function that is unknown or takes other arguments.
+    """
+    if len(text) > LENGTH_MAX:
+        msg = f"longer than {LENGTH_MAX} characters"
+        raise ExpressionError(msg)
+    try:
+        tree: Node = jmespath.compile(text).parsed
+        nodes = list(_nodes(tree))
+    except JMESPathError as exc:
+        position = getattr(exc, "lex_position", None)
+        msg = "no JMESPath" if position is None else f"no JMESPath from character {position + 1}"
+        raise ExpressionError(msg) from None
+    except (RecursionError, ValueError):
+        msg = "no JMESPath: nested too deeply, or a literal that is no JSON"
+        raise ExpressionError(msg) from None
+    for node in nodes:
+        if node["type"] == "function_expression":
+            _check_call(node, tables)
+    if any_case:
+        tree = _casefolded(tree)
+        nodes = list(_nodes(tree))
+    names = frozenset(node["value"] for node in nodes if node["type"] == "field")
+    return Expression(tree, next(filter(None, map(_path, nodes)), ""), names)
+
+
+def _nodes(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node["children"]:
+        if isinstance(child, dict):  # a slice has numbers
+            yield from _nodes(child)
+
+
+def _casefolded(node: Node) -> Node:
+    children = [_casefolded(child) if isinstance(child, dict) else child for child in node["children"]]
+    value = node["value"].casefold() if node["type"] == "field" else node.get("value")
+    return {**node, "children": children} | ({} if value is None else {"value": value})
+
+
+def _path(node: Node) -> str:
+    """Write a chain of members and indexes as a path; empty if the node is none."""
+    match node["type"]:
+        case "field":
+            return f"/{node['value']}"
+        case "index":
+            return "/*"
+        case "subexpression" | "index_expression":
+            steps = [_path(child) for child in node["children"]]
+            return "".join(steps) if all(steps) else ""
+        case _:
+            return ""
+
+
+def _check_call(node: Node, tables: Mapping[str, Mapping[str, str]]) -> None:
+    name, given = node["value"], node["children"]
+    spec = OwnFunctions.FUNCTION_TABLE.get(name)
+    if spec is None:
+        msg = f"unknown function {name!r}"
+        raise ExpressionError(msg)
+    wanted = spec["signature"]
+    fits = len(given) >= len(wanted) if wanted and wanted[-1].get("variadic") else len(given) == len(wanted)
+    if not fits or len(given) > spec["function"].__dict__.get("most", len(given)):
+        msg = f"function {name!r} takes other arguments"
+        raise ExpressionError(msg)
+    if name == "instant" and len(given) > 1 and given[1]["type"] == "literal":
+        _check_zone(given[1]["value"])
+    if name == "day" and len(given) > 1 and given[1]["type"] == "literal":
+        _check_format(given[1]["value"])
+    if name == "words" and given[1]["type"] == "literal" and not isinstance(given[1]["value"], dict):
+        named = given[1]["value"]
+        if not isinstance(named, str) or named not in tables:
+            msg = "the table of function 'words' is no JSON object and no name of one in [tables]"
+            raise ExpressionError(msg)
+        given[1] = {**given[1], "value": dict(tables[named])}
+
+
+def _check_zone(name: object) -> None:
+    try:
+        ZoneInfo(str(name))
+    except (LookupError, ValueError, OSError):
+        msg = f"no time zone is named {str(name)[:40]!r}"
+        raise ExpressionError(msg) from None
+
+
+def _check_format(text: object) -> None:
+    try:
+        datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(str(text)), str(text))  # noqa: DTZ007 - tried only
+    except ValueError:
+        msg = f"{str(text)[:40]!r} is no format of a day, such as %d.%m.%Y"
+        raise ExpressionError(msg) from None
+
+
+def _exact(value: object) -> object:
+    """Turn the floats of a literal into what a body would have."""
+    if isinstance(value, float):
+        return Real(repr(value))
+    if isinstance(value, dict):
+        return {name: _exact(inner) for name, inner in value.items()}
+    return [_exact(inner) for inner in value] if isinstance(value, list) else value
+
+
+class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
+    """The functions that a mapping may call; those of JMESPath that could write more than they read pay for it."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @signature({"types": []}, {"types": ["object"]})  # type: ignore[untyped-decorator] # as above
+    def _func_words(self, word: object, table: Mapping[str, object]) -> object:
+        """Look a word up, as it is or without case and space around it; one that is not there stays as it is."""
+        if word is None:
+            return None
+        text = _lexeme(word)
+        if text in table:
+            return table[text]
+        plain = folded(text)
+        self._scope.spend(len(table))
+        return next((value for name, value in table.items() if folded(name) == plain), text)
+
+    @signature({"types": [], "variadic": True})  # type: ignore[untyped-decorator] # as above
+    def _func_day(self, *arguments: object) -> str | None:
+        """Read a day: ISO or American, or in a format of `strptime`."""
+        text, *formats = arguments
+        if text is None:
+            return None
+        if formats:
+            return datetime.strptime(_text(text), _text(formats[0])).date().isoformat()  # noqa: DTZ007 - a day has none
+        return day_of(_text(text)).isoformat()
+
+    @signature({"types": [], "variadic": True})  # type: ignore[untyped-decorator] # as above
+    def _func_instant(self, *arguments: object) -> str | None:
+        """Read an instant, or a local time or day of the zone that is given, else of the file's."""
+        text, *zones = arguments
+        if text is None:
+            return None
+        zone = ZoneInfo(_text(zones[0])) if zones else self._scope.zone
+        return instant_of(_text(text), zone, self._scope.flags).isoformat()
+
+    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
+    def _func_lower(self, text: object) -> str | None:
+        return None if text is None else _text(text).lower()
+
+    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
+    def _func_trim(self, text: object) -> str | None:
+        return None if text is None else _text(text).strip()
+
+    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
+    def _func_text(self, number: object) -> str | None:
+        """Give a number as it was written."""
+        return None if number is None else _lexeme(number)
+
+    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
+    def _func_truth(self, value: object) -> bool | None:
+        if not is_given(value):
+            return None
+        truth = truth_of(value)
+        if truth is None:
+            raise UnfitError
+        return truth
+
+    @signature({"types": ["array", "null"]})  # type: ignore[untyped-decorator] # as above
+    def _func_first(self, items: list[object] | None) -> object:
+        """Give the first element that says something."""
+        return self._choose(items or [], is_given)
+
+    @signature({"types": [], "variadic": True})  # type: ignore[untyped-decorator] # as above
+    def _func_not_null(self, *arguments: object) -> object:
+        return self._choose(arguments, lambda argument: argument is not None)
+
+    def _choose(self, items: Iterable[object], wanted: Callable[[object], bool]) -> object:
+        items = list(items)
+        chosen = next((index for index, item in enumerate(items) if wanted(item)), None)
+        if chosen is None:
+            return None
+        self._scope.forget(items, items[chosen])
+        return items[chosen]
+
+    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
+    def _func_to_string(self, value: object) -> str | None:
+        return None if value is None else _lexeme(value)
+
+    @signature({"types": ["array", "string"]}, {"types": []})  # type: ignore[untyped-decorator] # as above
+    def _func_contains(self, subject: list[object] | str, search: object) -> bool:
+        if isinstance(subject, str):
+            self._scope.spend(len(subject) // TEXT_STEP)
+            return isinstance(search, str) and search in subject
+        return any(are_equal(element, search, self._scope) for element in subject)
+
+    @signature({"types": ["string"]}, {"types": ["array-string"]})  # type: ignore[untyped-decorator] # as above
+    def _func_join(self, separator: str, array: list[str]) -> str:
+        length = sum(map(len, array)) + len(separator) * len(array)
+        self._scope.spend(len(array) + length // TEXT_STEP)
+        return separator.join(array)
+
+    @signature({"types": ["object"], "variadic": True})  # type: ignore[untyped-decorator] # as above
+    def _func_merge(self, *arguments: dict[str, object]) -> dict[str, object]:
+        self._scope.spend(sum(map(len, arguments)))
+        return {name: value for argument in arguments for name, value in argument.items()}
+
+
+for _name in ("day", "instant"):
+    OwnFunctions.FUNCTION_TABLE[_name]["function"].most = 2
+
+
+def _text(value: object) -> str:
+    text = text_of_id(value)
+    if text is None:
+        raise UnfitError
+    return text
+
+
+def _lexeme(value: object) -> str:
+    return value.lexeme if isinstance(value, Real) else _text(value)
+
+
+def are_equal(left: object, right: object, scope: Scope) -> bool:
+    """Compare two values as JMESPath does, paying for each pair."""
+    pairs = [(left, right)]
+    while pairs:
+        one, other = pairs.pop()
+        scope.spend(2)
+        if type(one) is not type(other) and not (_is_number(one) and _is_number(other)):
+            return False
+        if isinstance(one, list):
+            if len(one) != len(other):  # type: ignore[arg-type] # of the same type
+                return False
+            pairs.extend(zip(one, other, strict=True))  # type: ignore[call-overload] # as above
+            scope.spend(len(one))
+        elif isinstance(one, dict):
+            if one.keys() != other.keys():  # type: ignore[attr-defined] # as above
+                return False
+            pairs.extend((inner, other[name]) for name, inner in one.items())  # type: ignore[index] # as above
+            scope.spend(len(one))
+        elif one != other:
+            return False
+    return True
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
+class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no types
+    """Walks the tree of an expression, pays for each step, and notes what is read."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self._scope = scope
+        self._functions = OwnFunctions(scope)
+
+    def visit(self, node: Node, value: object) -> object:
+        scope = self._scope
+        scope.left -= 1
+        if scope.left < 0:
+            raise ExhaustedError
+        result = _METHODS[node["type"]](self, node, value)
+        if type(result) is list:
+            scope.spend(len(result))
+        return result
+
+    def visit_field(self, node: Node, value: object) -> object:
+        name = node["value"]
+        scope = self._scope
+        if name == "root" and value is scope.element and value is not scope.root:
+            return scope.root
+        if type(value) is not dict:
+            return None
+        found = value.get(name)
+        scope.read[id(value), name] = found
+        return found
+
+    def visit_comparator(self, node: Node, value: object) -> object:
+        if node["value"] not in ("eq", "ne"):
+            return super().visit_comparator(node, value)
+        left, right = (self.visit(child, value) for child in node["children"])
+        return are_equal(left, right, self._scope) == (node["value"] == "eq")
+
+    def _is_false(self, value: object) -> bool:
+        return value is None or value is False or (type(value) in (str, list, dict) and not value)
+
+
+_METHODS: Mapping[str, Callable[[_Interpreter, Node, object], object]] = {
+    name.removeprefix("visit_"): getattr(_Interpreter, name) for name in dir(_Interpreter) if name.startswith("visit_")
+}

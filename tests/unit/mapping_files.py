@@ -1,0 +1,54 @@
+"""Mapping files for the tests: one that is sound, and its lines changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge.event import Event, ParkReason
+from bridge.ingress.profiles.mapped import MappingFile, compile_mapping
+from bridge.ingress.profiles.profile import Mapped
+from tests.unit.vendor_documents import push
+
+ACME = """\
+prefix = "acme:"
+zone = "America/New_York"
+drop = ["/patient/ssn"]
+claims = ["/rx/id", "/state"]
+
+[[event]]
+when = "kind == 'STATE'"
+type = "fulfillment.status_changed"
+key = "rx.id"
+[event.data]
+queue_id = "rx.id"
+fulfillment_status = "words(state, `{\\"IN_WORK\\":\\"in_progress\\",\\"DONE\\":\\"packed\\"}`)"
+"""
+BODY: dict[str, Any] = {"kind": "STATE", "rx": {"id": "7"}, "state": "DONE"}
+ACCOUNT = {"account_id": "acct_1"}
+
+
+def compiled(text: str = ACME, **options: str) -> MappingFile:
+    return compile_mapping(text.encode(), "acme.toml", ACCOUNT | options)
+
+
+def with_lines(*lines: str, top: str = "", data: str = "") -> MappingFile:
+    """Compile the sound file with more lines: of the file, of its event, and of the event's data."""
+    head, event = ACME.split("[[event]]\n")
+    return compiled("\n".join([head + top, "[[event]]", *lines, event + data, ""]))
+
+
+def outcome_of(mapping: MappingFile, body: Any, **delivery: Any) -> Mapped:
+    outcome = push(mapping, body, **delivery)
+    assert isinstance(outcome, Mapped), outcome
+    return outcome
+
+
+def event_of(mapping: MappingFile, body: Any, **delivery: Any) -> Event:
+    (event,) = outcome_of(mapping, body, **delivery).events
+    return event
+
+
+def parked(mapping: MappingFile, body: Any) -> ParkReason:
+    outcome = push(mapping, body)
+    assert isinstance(outcome, ParkReason), outcome
+    return outcome

@@ -1,0 +1,296 @@
+"""What a mapping file makes of a body: its events, what it keeps, and why it parks."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from bridge.event import ParkReason
+from bridge.ingress.profiles.lookup import open_profiles
+from bridge.ingress.profiles.profile import Mapped
+from tests.profile_properties import assert_writable
+from tests.unit.mapping_files import ACME, BODY, compiled, event_of, outcome_of, parked, with_lines
+from tests.unit.profile_documents import RECEIVED_AT, SENT, a_delivery, edited
+from tests.unit.vendor_documents import said
+
+# A list whose elements are events, each with the account of the whole body.
+BATCH = """\
+prefix = "acme:"
+claims = ["/lines/*/no"]
+[[event]]
+each = "lines"
+when = "state != 'SKIP'"
+type = "fulfillment.status_changed"
+key = "no"
+account = "root.shop"
+[event.data]
+queue_id = "no"
+fulfillment_status = "lower(state)"
+"""
+
+
+class Configured:
+    """A source as the settings have it."""
+
+    def __init__(self, profile: str, **options: str) -> None:
+        self.profile = profile
+        self.options = options
+
+
+def test_the_mapping_of_the_docs_makes_its_event() -> None:
+    outcome = outcome_of(compiled(), BODY | {"note": "n", "patient": {"ssn": "1", "name": "x"}}, id="dlv_1")
+
+    (event,) = outcome.events
+    assert (event.id, event.type, event.key) == ("dlv_1/1", "fulfillment.status_changed", "acme:7")
+    assert said(event) == {"queue_id": "7", "fulfillment_status": "packed"}
+    assert (event.value["prescription_id"], event.value["account_id"]) == ("acme:7", "acct_1")
+    assert event.value["extensions"] == {"/kind": '"STATE"', "/note": '"n"', "/patient/name": '"x"'}
+    assert event.occurred_at == RECEIVED_AT
+    assert outcome.flags == ("time_of_receipt",)
+    assert_writable(event)
+
+
+def test_the_hash_of_the_file_goes_with_each_event() -> None:
+    mapping = compiled()
+
+    assert event_of(mapping, BODY).mapping == mapping.sha256[:12]
+    assert event_of(compiled(ACME + "# another file\n"), BODY).mapping != mapping.sha256[:12]
+
+
+def test_no_table_that_holds_parks() -> None:
+    assert parked(compiled(), BODY | {"kind": "OTHER"}) == ParkReason("unknown_type")
+
+
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [(None, "no_key"), ("", "no_key"), ([], "no_key"), (True, "bad_key"), ("a b", "bad_key"), ({}, "bad_key")],
+)
+def test_a_body_without_a_key_parks(value: object, detail: str) -> None:
+    assert parked(compiled(), BODY | {"rx": {"id": value}}) == ParkReason("unusable", detail, "/rx/id")
+
+
+def test_a_key_of_several_parts_may_lack_all_but_the_last() -> None:
+    mapping = compiled(ACME.replace('key = "rx.id"', 'key = "[shop, rx.id]"'))
+
+    assert event_of(mapping, BODY | {"shop": "1:2"}).key == "acme:1%3A2:7"
+    assert event_of(mapping, BODY).key == "acme:7"
+    assert parked(mapping, BODY | {"shop": "1", "rx": {}}).detail == "no_key"
+
+
+def test_native_ids_have_no_prefix_and_begin_with_none() -> None:
+    mapping = compiled(ACME.replace('prefix = "acme:"', "native = true"))
+
+    assert event_of(mapping, BODY).key == "7"
+    for taken in ("q:7", "ds:7", "ph:7", "req:7"):
+        assert parked(mapping, BODY | {"rx": {"id": taken}}).detail == "bad_key"
+    assert parked(mapping.refusing(("other:",)), BODY | {"rx": {"id": "other:7"}}).detail == "bad_key"
+
+
+def test_native_drx_refuses_ids_that_begin_like_the_keys_of_a_mapping(tmp_path: Any) -> None:
+    """Equal keys of two sources would put two prescriptions into one order."""
+    file = tmp_path / "acme.toml"
+    file.write_text(ACME)
+    profiles = open_profiles(
+        {
+            "drx": Configured("drx_standard"),
+            "acme": Configured("mapped", mapping=str(file), account_id="a"),
+        }
+    )
+
+    outcome = profiles["drx"].map(a_delivery(), json.loads(edited(SENT, {"/data/prescription_id": '"acme:7"'})))
+
+    assert outcome == ParkReason("unusable", "bad_key", "/data/prescription_id")
+
+
+def test_leading_fields_have_expressions_of_their_own() -> None:
+    mapping = with_lines('id = "no"', 'time = "at"', 'account = "shop"', 'correlation = "order"')
+    body = BODY | {"no": 12, "at": "9/18/2026 5:00 PM", "shop": 3, "order": "o_1"}
+
+    outcome = outcome_of(mapping, body, id="dlv_1")
+
+    (event,) = outcome.events
+    assert event.id == "12/1"
+    assert event.occurred_at == datetime(2026, 9, 18, 21, tzinfo=UTC)
+    assert (event.value["account_id"], event.value["correlation_id"]) == ("3", "o_1")
+    assert outcome.flags == ("local_time",)
+
+
+@pytest.mark.parametrize(
+    ("at", "moment"),
+    [
+        (1789398566, datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)),
+        (1789398566123, datetime(2026, 9, 14, 15, 9, 26, 123000, tzinfo=UTC)),
+        ("2026-09-14T15:09:26Z", datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)),
+        ("soon", RECEIVED_AT),
+        (True, RECEIVED_AT),
+        (None, RECEIVED_AT),
+        ({}, RECEIVED_AT),
+    ],
+)
+def test_a_time_that_cannot_be_read_is_that_of_receipt(at: object, moment: datetime) -> None:
+    outcome = outcome_of(with_lines('time = "at"'), BODY | {"at": at})
+
+    assert outcome.events[0].occurred_at == moment
+    assert ("time_of_receipt" in outcome.flags) == (moment == RECEIVED_AT)
+
+
+def test_an_id_that_cannot_stand_in_a_header_is_that_of_the_delivery() -> None:
+    outcome = outcome_of(with_lines('id = "no"'), BODY | {"no": "a b"}, id="dlv_1")
+
+    assert outcome.events[0].id == "dlv_1/1"
+    assert "field_unfit" in outcome.flags
+
+
+def test_an_event_without_an_account_parks_where_the_source_has_none() -> None:
+    file = ACME.replace('key = "rx.id"', 'key = "rx.id"\naccount = "shop"')
+    mapping = compiled(file, account_id="")
+
+    assert event_of(mapping, BODY | {"shop": "s"}).value["account_id"] == "s"
+    assert parked(mapping, BODY) == ParkReason("unusable", "missing_field", "/shop", "acme:7")
+
+
+def test_a_required_field_that_says_nothing_parks_with_its_path() -> None:
+    body = {"kind": "STATE", "rx": {"id": "7"}}
+
+    assert parked(compiled(), body) == ParkReason("unusable", "missing_field", "/state", "acme:7")
+    assert parked(compiled(), body | {"state": {}}) == ParkReason("unusable", "missing_field", "/state", "acme:7")
+
+
+def test_an_optional_field_that_does_not_fit_stays_out_and_its_claim_counts_for_nothing() -> None:
+    mapping = with_lines('claims = ["/price", "/lot"]', data='patient_pay = "price"\nlot_number = "lot"')
+
+    outcome = outcome_of(mapping, BODY | {"price": "$7", "lot": "L1"})
+
+    assert said(outcome.events[0]) == {"queue_id": "7", "fulfillment_status": "packed", "lot_number": "L1"}
+    assert outcome.events[0].value["extensions"] == {"/kind": '"STATE"', "/price": '"$7"'}
+    assert "field_unfit" in outcome.flags
+
+
+def test_a_claim_of_the_envelope_that_no_expression_reads_is_not_kept() -> None:
+    mapping = compiled(ACME.replace('"/state"]', '"/state", "/version", "/kind"]'))
+
+    assert event_of(mapping, BODY | {"version": "3"}).value["extensions"] == {}
+
+
+def test_numbers_stay_exact_and_constants_are_what_they_say() -> None:
+    mapping = with_lines(data="patient_pay = \"to_number('1.5')\"\nactive = '`true`'\nraw_status = \"text(weight)\"")
+
+    assert said(event_of(mapping, b'{"kind":"STATE","rx":{"id":7},"state":"DONE","weight":1.50e1}')) == {
+        "queue_id": "7",
+        "fulfillment_status": "packed",
+        "patient_pay": Decimal("1.50"),
+        "active": True,
+        "raw_status": "1.50e1",
+    }
+
+
+PATIENT = """\
+patient.first_name = "pt.first"
+patient.last_name = "pt.last"
+patient.date_of_birth = "day(pt.born)"
+patient.sex = "pt.sex"
+patient.phone = "pt.phone"
+patient.address.city = "pt.city"
+"""
+PERSON = {"first": "A", "last": "B", "born": "9/1/1979", "sex": "F", "phone": "1", "city": "Novi"}
+
+
+def test_a_nested_record_is_given_by_its_parts() -> None:
+    value = event_of(with_lines(data=PATIENT), BODY | {"pt": PERSON}).value
+
+    assert isinstance(patient := value["patient"], dict)
+    assert (patient["first_name"], patient["phone"], patient["address"]["city"]) == ("A", "1", "Novi")
+    assert patient["date_of_birth"].isoformat() == "1979-09-01"
+
+
+def test_a_part_that_does_not_fit_stays_out_and_takes_the_record_along_if_it_needs_it() -> None:
+    mapping = with_lines(data=PATIENT)
+    without = event_of(mapping, BODY | {"pt": PERSON | {"phone": 7, "city": True}}).value["patient"]
+    none = outcome_of(mapping, BODY | {"pt": PERSON | {"born": "never"}})
+
+    assert isinstance(without, dict)
+    assert (without["phone"], without["first_name"]) == (None, "A")
+    assert none.events[0].value["patient"] is None
+    assert "field_unfit" in none.flags
+    assert '"first":"A"' in str(none.events[0].value["extensions"])
+
+
+def test_each_element_of_a_list_is_an_event_numbered_by_its_position() -> None:
+    lines = [{"no": "1", "state": "PACKED"}, {"no": "2", "state": "SKIP"}, {"no": 3, "state": "Approved"}]
+
+    outcome = outcome_of(compiled(BATCH, account_id=""), {"shop": "s", "lines": lines}, id="dlv_1")
+
+    assert [(event.id, event.key) for event in outcome.events] == [("dlv_1/1", "acme:1"), ("dlv_1/3", "acme:3")]
+    assert [event.value["fulfillment_status"] for event in outcome.events] == ["packed", "approved"]
+    assert outcome.events[0].value["account_id"] == "s"
+    # The skipped line is no event, so all of it is kept.
+    assert outcome.events[0].value["extensions"] == {
+        "/shop": '"s"',
+        "/lines/0/state": '"PACKED"',
+        "/lines/1": '{"no":"2","state":"SKIP"}',
+        "/lines/2/state": '"Approved"',
+    }
+
+
+@pytest.mark.parametrize("lines", [None, [], {}, 7, "text"])
+def test_a_list_that_is_none_has_no_events(lines: object) -> None:
+    assert parked(compiled(BATCH), {"shop": "s", "lines": lines}) == ParkReason("unknown_type")
+
+
+def test_a_line_without_a_key_parks_the_delivery() -> None:
+    body = {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}, {"state": "PACKED"}, 7]}
+
+    assert parked(compiled(BATCH), body) == ParkReason("unusable", "no_key", "/lines/*/no")
+
+
+def test_two_tables_that_hold_for_one_element_make_two_events() -> None:
+    second = BATCH.partition("[[event]]")[2].replace("fulfillment_status", "raw_status")
+    mapping = compiled(f"{BATCH}\n[[event]]{second}fulfillment_status = '`\"billing\"`'\n")
+
+    outcome = outcome_of(mapping, {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}]}, id="dlv_1")
+
+    assert [event.id for event in outcome.events] == ["dlv_1/1", "dlv_1/1/2"]
+
+
+def test_names_may_have_any_case() -> None:
+    text = ACME.replace('prefix = "acme:"', 'prefix = "acme:"\nnames = "any_case"').replace("rx.id", "RX.Id")
+    body = {"KIND": "STATE", "Rx": {"ID": "", "iD": "7"}, "STATE": "DONE", "Patient": {"SSN": "1", "Name": "x"}}
+
+    outcome = outcome_of(compiled(text), body)
+
+    assert outcome.events[0].key == "acme:7"
+    assert outcome.events[0].value["extensions"] == {"/KIND": '"STATE"', "/Rx/ID": '""', "/Patient/Name": '"x"'}
+    assert "name_ambiguous" in outcome.flags
+
+
+def test_a_body_may_be_an_array_where_the_file_says_so() -> None:
+    text = BATCH.replace('each = "lines"', 'each = "@"').replace("/lines/*/no", "/*/no")
+    text = text.replace('prefix = "acme:"', 'prefix = "acme:"\narrays = true\nbucket_s = 900')
+    text = text.replace('account = "root.shop"\n', "")
+    mapping = compiled(text)
+
+    events = outcome_of(mapping, [{"no": "1", "state": "PACKED"}, {"no": "2", "state": "BILLING"}]).events
+
+    assert [event.key for event in events] == ["acme:1", "acme:2"]
+    assert (mapping.ARRAYS, mapping.BUCKET_S, mapping.PREFIX) == (True, 900, "acme:")
+
+
+def test_a_fact_of_an_account_has_no_prescription() -> None:
+    ping = 'prefix = "acme:"\n[[event]]\ntype = "system.ping"\nkey = "shop"\n[event.data]\nmessage = "say"\n'
+
+    event = event_of(compiled(ping), {"shop": "s", "say": "hello"})
+
+    assert (event.key, event.value["prescription_id"], event.value["message"]) == ("acme:s", None, "hello")
+    assert_writable(event)
+
+
+def test_a_delivery_that_exhausts_its_budget_parks() -> None:
+    mapping = compiled(BATCH)
+    lines = [{"no": str(number), "state": "PACKED"} for number in range(2000)]
+
+    assert parked(mapping, {"shop": "s", "lines": lines}) == ParkReason("unusable", "out_of_range")
+    assert isinstance(outcome_of(mapping, {"shop": "s", "lines": lines[:500]}), Mapped)
