@@ -186,6 +186,7 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
             profile=profiles[name],
             scheme=scheme_of(name, source),
             secrets=secrets.get(name, FixedSecrets(())),
+            bucket_s=getattr(profiles[name], "BUCKET_S", 0),
             content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
         )
         for name, source in settings.sources.items()

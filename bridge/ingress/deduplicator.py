@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Literal, NamedTuple, Protocol
@@ -145,6 +145,15 @@ class KnownIds:
             spooled=spooled,
         )
 
+    def knows(self, identity: Identity) -> bool:
+        """Say whether it is pending, spooled or committed, with the same body."""
+        key, body = self._hashes(identity)
+        pending = self._pending.get(key)
+        if pending is not None and pending.body == body:
+            return True
+        entry = self._table.find(key)
+        return bool(entry) and self._table.bodies[entry] == body and self._table.expiries[entry] > self._now()
+
     def settled(self, identity: Identity, state: Settled) -> None:
         """Note what became of an identity, in time or late; `committed` is final.
 
@@ -250,6 +259,10 @@ class Deduplicator:
         self._publisher = publisher
         self._known_ids = known_ids
         self._deadline_s = deadline_s
+
+    def knows(self, identities: Iterable[Identity]) -> bool:
+        """Say whether any of them has been accepted, or is on its way, with the same body."""
+        return any(map(self._known_ids.knows, identities))
 
     def ends_at(self) -> float:
         """Return by when (loop time) a delivery that has come now must have its answer."""

@@ -129,6 +129,10 @@ class Observations:
         """An engine left a delivery to the reference."""
         self._deferrals[source, cause].inc()
 
+    def id_reused(self) -> None:
+        """An id that no signature covers came again with another body."""
+        self._flags["id_reused"].inc()
+
     def parked(self, source: str, reason: str) -> None:
         """A verified delivery was set aside."""
         self._parked[source, reason].inc()

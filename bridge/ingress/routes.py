@@ -16,11 +16,12 @@ import structlog
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, EncodedEvent, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
+from bridge.ingress.delivery_ids import id_in_bucket_before, id_of_body, id_of_other_body, identities_as
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Request
 from bridge.ingress.profiles.profile import Encoded, Mapped, Profile
-from bridge.ingress.proof import REASONS, Raw, Scheme, Secrets
+from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
 from bridge.runtime import failpoints
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail
@@ -74,6 +75,7 @@ class Source:
         internal: It is ourselves: its clock is no sender's.
         content_types: What its bodies may be called beside `application/json`.
         engine: A faster way for deliveries that conform plainly, if the profile has one.
+        bucket_s: After how long equal bytes without an id are another delivery; 0: never.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Source:
     internal: bool = False
     content_types: tuple[bytes, ...] = ()
     engine: Engine | None = None
+    bucket_s: int = 0
 
 
 class Admission:
@@ -161,10 +164,10 @@ class Webhooks:
             if not self._admission.enter(size):
                 return self._unavailable(request, "admission_full")
             try:
-                delivery = self._prove(source, http, heads, body)
+                delivery, proof = self._prove(source, http, heads, body)
                 http.protocol.trust()
                 request.event_id = delivery.id
-                return await self._take(request, delivery, source, heads)
+                return await self._take(request, delivery, proof, source, heads)
             except (DeliveryRefusedError, NotDurableError):
                 raise
             except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
@@ -229,7 +232,7 @@ class Webhooks:
         peer = http.transport.get_extra_info("peername") if http.transport else None
         return Raw(heads, body, query.encode("utf-8", "surrogateescape"), peer[0] if peer else "")
 
-    def _prove(self, source: Source, http: Any, heads: Mapping[bytes, bytes], body: bytes) -> Delivery:
+    def _prove(self, source: Source, http: Any, heads: Mapping[bytes, bytes], body: bytes) -> tuple[Delivery, Proof]:
         """Verify on bytes, before anything is parsed."""
         failpoints.hit(failpoints.BEFORE_VERIFY)
         now = self._now()
@@ -241,10 +244,10 @@ class Webhooks:
             size=len(body),
         )
         digest = sha256(body).hexdigest()
-        return Delivery(
+        delivery = Delivery(
             source=source.name,
             environment=source.environment,
-            id=proved.id or f"dlv_{digest[:32]}",
+            id=proved.id or id_of_body(digest, received_s=now, bucket_s=source.bucket_s),
             received_at=datetime.fromtimestamp(now, UTC),
             body=body,
             body_sha256=digest,
@@ -252,18 +255,25 @@ class Webhooks:
             traceparent=trace_of(heads),
             headers={},
         )
+        return delivery, proved
 
-    async def _take(self, request: Request, delivery: Delivery, source: Source, heads: Mapping[bytes, bytes]) -> Answer:
+    async def _take(
+        self, request: Request, delivery: Delivery, proof: Proof, source: Source, heads: Mapping[bytes, bytes]
+    ) -> Answer:
         """Make what a verified delivery holds durable: its events, or the delivery itself with a reason."""
         ends_at = self._deduplicator.ends_at()
         taken: Outcome = "conflict"
+        outcome: Mapped | Encoded | ParkReason
         try:
             outcome = self._understand(request, delivery, source)
-            if not isinstance(outcome, ParkReason):
-                try:
-                    taken = await self._deduplicator.take(delivery, outcome.events, ends_at=ends_at)
-                except TooLargeError as exc:
-                    outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
+            if proof.id is None and source.bucket_s and self._is_repeat_of_bucket_before(delivery, outcome):
+                delivery, outcome = self._renamed(request, delivery, id_in_bucket_before(delivery.id), source)
+            outcome, taken = await self._publish(delivery, outcome, ends_at=ends_at)
+            if taken == "conflict" and not isinstance(outcome, ParkReason) and not proof.id_signed:
+                other_id = id_of_other_body(delivery.id, delivery.body_sha256)
+                delivery, outcome = self._renamed(request, delivery, other_id, source)
+                outcome, taken = await self._publish(delivery, outcome, ends_at=ends_at)
+                self._observe.id_reused()
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
@@ -276,6 +286,28 @@ class Webhooks:
         headers = safe_headers(heads, source.scheme)
         fresh = await self._deduplicator.park(replace(delivery, headers=headers), outcome, ends_at=ends_at)
         return self._park(request, outcome, fresh=fresh)
+
+    async def _publish(
+        self, delivery: Delivery, outcome: Mapped | Encoded | ParkReason, *, ends_at: float
+    ) -> tuple[Mapped | Encoded | ParkReason, Outcome]:
+        """Make the events durable, if there are some; return what is left to park, as a conflict."""
+        if isinstance(outcome, ParkReason):
+            return outcome, "conflict"
+        try:
+            return outcome, await self._deduplicator.take(delivery, outcome.events, ends_at=ends_at)
+        except TooLargeError as exc:
+            return ParkReason("unusable", exc.code, key=_prescription_id(outcome)), "conflict"
+
+    def _is_repeat_of_bucket_before(self, delivery: Delivery, outcome: Mapped | Encoded | ParkReason) -> bool:
+        said = outcome if isinstance(outcome, ParkReason) else outcome.events
+        return self._deduplicator.knows(identities_as(delivery, said, id_in_bucket_before(delivery.id)))
+
+    def _renamed(
+        self, request: Request, delivery: Delivery, delivery_id: str, source: Source
+    ) -> tuple[Delivery, Mapped | Encoded | ParkReason]:
+        request.event_id = delivery_id
+        renamed = replace(delivery, id=delivery_id)
+        return renamed, self._understand(request, renamed, source)
 
     def _understand(self, request: Request, delivery: Delivery, source: Source) -> Mapped | Encoded | ParkReason:
         if source.engine is not None and (event := self._encode(request, delivery, source.engine)) is not None:

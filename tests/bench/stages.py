@@ -150,7 +150,7 @@ class Bench:
         self.source = source
         self.heads = [read_heads(each._message.raw_headers, HEAD_RULES) for each in self.http]
         self.deliveries: list[Delivery] = [
-            self.webhooks._prove(source, each, heads, each.body)
+            self.webhooks._prove(source, each, heads, each.body)[0]
             for heads, each in zip(self.heads, self.http, strict=True)
         ]
         self.documents: list[Any] = [parse(each.body) for each in self.deliveries]

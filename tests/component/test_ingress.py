@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -143,6 +144,7 @@ async def running(
     engine: Engine | None = None,
     deduplicator: Deduplicator | None = None,
     sources: Sequence[Source] = (),
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Ingress]:
     """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher.
 
@@ -171,6 +173,7 @@ async def running(
             metrics, sources=[each.name for each in sources], event_types=EVENT_MODELS, deadline_s=4.0
         ),
         body_max_bytes=body_max,
+        now=now,
     )
     server = HardenedServer(
         webhooks.handle,

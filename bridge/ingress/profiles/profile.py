@@ -16,6 +16,7 @@ Flag = Literal[
     "enum_unknown",
     "field_unfit",
     "id_differs",
+    "id_reused",
     "instant_epoch",
     "instant_naive",
     "instant_truncated",

@@ -1,0 +1,198 @@
+"""What is a repeat where the source signs no id: the whole body decides, and time where a state may come again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from bridge.errors import NotDurableError
+from bridge.event import Identity, ParkReason
+from bridge.ingress.delivery_ids import id_in_bucket_before, id_of_body, identities_as
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
+from bridge.ingress.routes import Source
+from bridge.ingress.schemes.presets import configure
+from tests.builders import a_body, a_delivery, an_event
+from tests.component.test_ingress import Ingress, running
+
+SECRET = "a-secret-of-many-characters"
+START = 1_789_398_600.0  # the beginning of a bucket
+BUCKET_S = 600
+PACKED = {"StoreID": "999001", "QueueID": "9000471", "Statuswf": "Packed"}
+APPROVED = PACKED | {"Statuswf": "Approved"}
+
+
+class Clock:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def a_source(scheme: str, profile: str = "drx_standard", **options: str) -> Source:
+    found = load_profile(profile, options)
+    built = configure(scheme, {}, tolerance_s=None)
+    slots = (KeySlot("current", built.parse_key(SECRET)),)
+    return Source("drx", "sandbox", found, built, FixedSecrets(slots), bucket_s=getattr(found, "BUCKET_S", 0))
+
+
+async def pushed(ingress: Ingress, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Push as a vendor that sends its secret in a header."""
+    heads = {"content-type": "application/json", "x-webhook-secret": SECRET}
+    return await ingress.post(json.dumps(document).encode(), headers=heads)
+
+
+async def github(ingress: Ingress, body: bytes, delivery: str | None) -> tuple[int, dict[str, Any]]:
+    """Push as a vendor whose id header no signature covers."""
+    heads = {"content-type": "application/json"}
+    heads["x-hub-signature-256"] = "sha256=" + HmacKey(SECRET.encode()).digest(body).hex()
+    if delivery is not None:
+        heads["x-github-delivery"] = delivery
+    return await ingress.post(body, headers=heads)
+
+
+def event_ids(ingress: Ingress) -> Iterator[str]:
+    for _, outcome in ingress.publisher.published:
+        assert not isinstance(outcome, ParkReason)
+        yield from (event.id for event in outcome)
+
+
+async def test_packed_approved_packed_are_three_facts() -> None:
+    clock = Clock()
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=clock) as ingress:
+        answers = [await pushed(ingress, PACKED)]
+        clock.now += 900
+        answers.append(await pushed(ingress, APPROVED))
+        clock.now += 900
+        answers.append(await pushed(ingress, PACKED))
+
+    assert [answer["outcome"] for _, answer in answers] == ["accepted"] * 3
+    assert len({answer["id"] for _, answer in answers}) == 3
+    assert len(set(event_ids(ingress))) == 3
+
+
+@pytest.mark.parametrize(
+    ("first_s", "later_s", "outcome"),
+    [
+        (0, 0, "duplicate"),
+        (0, 599, "duplicate"),
+        (599, 1, "duplicate"),  # across the edge of a bucket
+        (0, 1199, "duplicate"),
+        (599, 601, "accepted"),
+        (0, 1200, "accepted"),
+        (0, 86_000, "accepted"),
+    ],
+)
+async def test_equal_bytes_are_a_repeat_for_a_while_and_then_a_new_fact(
+    first_s: float, later_s: float, outcome: str
+) -> None:
+    clock = Clock()
+    clock.now += first_s
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=clock) as ingress:
+        first = await pushed(ingress, PACKED)
+        clock.now += later_s
+        second = await pushed(ingress, PACKED)
+
+    assert first[1]["outcome"] == "accepted"
+    assert second[1]["outcome"] == outcome
+    assert (first[1]["id"] == second[1]["id"]) == (outcome == "duplicate")
+
+
+async def test_a_retry_across_the_edge_waits_for_the_first_attempt_and_shares_its_end() -> None:
+    clock = Clock()
+    clock.now += 599
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=clock) as ingress:
+        ingress.publisher.failures.append(NotDurableError("deadline"))
+        first = await pushed(ingress, PACKED)
+        clock.now += 1
+        second = await pushed(ingress, PACKED)
+        third = await pushed(ingress, PACKED)
+
+    assert (first[0], second[1]["outcome"], third[1]["outcome"]) == (503, "accepted", "duplicate")
+    assert second[1]["id"] == third[1]["id"]
+
+
+async def test_a_parked_body_is_recognised_across_the_edge_too() -> None:
+    clock = Clock()
+    clock.now += 599
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=clock) as ingress:
+        answers = [await pushed(ingress, {"Statuswf": "Packed"})]
+        clock.now += 1
+        answers.append(await pushed(ingress, {"Statuswf": "Packed"}))
+
+    assert answers[0] == answers[1]
+    assert answers[0][1]["outcome"] == "parked"
+    assert len(ingress.publisher.published) == 1
+
+
+async def test_a_lot_number_two_minutes_later_is_another_fact() -> None:
+    clock = Clock()
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=clock) as ingress:
+        first = await pushed(ingress, APPROVED)
+        clock.now += 120
+        second = await pushed(ingress, APPROVED | {"LotNumber": "LOT12345"})
+
+    assert [first[1]["outcome"], second[1]["outcome"]] == ["accepted", "accepted"]
+
+
+async def test_without_bucket_equal_bytes_are_a_repeat_whenever_they_come() -> None:
+    clock = Clock()
+    async with running(sources=[a_source("github")], now=clock) as ingress:
+        first = await github(ingress, a_body(), None)
+        clock.now += 5000
+        second = await github(ingress, a_body(), None)
+
+    assert first[1]["id"] == "dlv_" + sha256(a_body()).hexdigest()[:32]
+    assert (first[1]["outcome"], second[1]["outcome"]) == ("accepted", "duplicate")
+
+
+async def test_an_unsigned_id_with_another_body_is_another_delivery_and_its_retry_a_repeat() -> None:
+    other = a_body(data_note="another")
+    async with running(sources=[a_source("github")]) as ingress:
+        answers = [await github(ingress, body, "d-1") for body in (a_body(), other, other, a_body())]
+
+    said = [(answer["outcome"], answer["id"]) for _, answer in answers]
+    second = f"d-1~{sha256(other).hexdigest()[:8]}"
+    assert said == [("accepted", "d-1"), ("accepted", second), ("duplicate", second), ("duplicate", "d-1")]
+    assert list(event_ids(ingress)) == ["d-1", second]
+    assert ingress.metrics.registry.get_sample_value("drxbridge_lenient_fields_total", {"flag": "id_reused"}) == 2
+
+
+async def test_a_signed_id_with_another_body_is_still_a_conflict() -> None:
+    async with running() as ingress:
+        await ingress.post()
+        status, answer = await ingress.post(a_body(data_note="another"))
+
+    assert (status, answer["outcome"], answer["reason"]) == (202, "parked", "id_conflict")
+
+
+def test_an_id_is_128_bits_of_the_body_and_the_bucket_of_its_receipt() -> None:
+    digest = "0123456789abcdef" * 4
+
+    assert id_of_body(digest, received_s=START, bucket_s=0) == "dlv_0123456789abcdef0123456789abcdef"
+    bucketed = id_of_body(digest, received_s=START + 599.9, bucket_s=BUCKET_S)
+    assert bucketed == "dlv_0123456789abcdef0123456789abcdef_2982331"
+    assert id_in_bucket_before(bucketed) == id_of_body(digest, received_s=START - 0.1, bucket_s=BUCKET_S)
+
+
+def test_only_ids_that_hang_on_the_delivery_change_with_its_id() -> None:
+    delivery = a_delivery(id="d")
+    events = [an_event(id=each) for each in ("d", "d/1", "d/12", "vendor/1", "dd/1")]
+
+    found = [identity.id for identity in identities_as(delivery, events, "e")]
+
+    assert found == ["e", "e/1", "e/12"]
+    parked = list(identities_as(delivery, ParkReason("unusable"), "e"))
+    assert parked == [Identity("drx", "e", delivery.body_sha256, "unusable")]
