@@ -20,9 +20,7 @@ async def test_a_call_that_is_given_up_before_it_began_leaves_nothing_behind() -
         began.append(True)
 
     partition = Partition(Place("t", 0), NOTHING)
-    call = asyncio.create_task(
-        _bounded(partition, _as_coroutine(handle()), timeout_s=60.0, group="g", offset=0, grace_s=1.0)
-    )
+    call = asyncio.create_task(_bounded(partition, _as_coroutine(handle()), timeout_s=60.0, group="g", offset=0))
     await asyncio.sleep(0)
     (task,) = partition.calls
     task.cancel()
