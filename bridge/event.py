@@ -134,6 +134,7 @@ class EncodedEvent(NamedTuple):
         occurred_at: When it happened at the source, aware UTC.
         received_at: Receipt of its delivery, aware UTC.
         encoded: The whole Avro record, without the prefix of the wire format.
+        mapping: As of `Event`; always empty, since no engine encodes what an operator's mapping made.
     """
 
     id: str
@@ -144,6 +145,7 @@ class EncodedEvent(NamedTuple):
     occurred_at: datetime
     received_at: datetime
     encoded: bytes
+    mapping: str = ""
 
     def __repr__(self) -> str:
         """Show which event it is and nothing of what it says."""

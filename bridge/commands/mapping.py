@@ -13,7 +13,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from bridge.commands.tail_format import JSON_MARK, PEOPLE_MARK, Masker, plain, printable
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, plain, printable
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
 from bridge.event import Delivery, Event, ParkReason
@@ -59,8 +59,8 @@ def check(
         compiled = configure(options)
     except ConfigError as exc:
         raise ConfigError(str(exc).removeprefix("options.mapping: ")) from None
-    mark = JSON_MARK if as_json else PEOPLE_MARK
-    masker = None if show_phi else Masker(bundled().schemas(), mark=mark)
+    mask = JSON_MASK if as_json else PEOPLE_MASK
+    masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
     console = Console(soft_wrap=True, highlight=False)
     is_sound = True
     with audited("mapping.check", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, file=str(file)):
