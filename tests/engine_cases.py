@@ -103,7 +103,7 @@ def accepted(event: AnyEvent, delivery: Delivery, partitions: int) -> Accepted:
     return _TAKEN.last
 
 
-def check(body: bytes, head: Head, asked: Callable[[str, str], Engine] = engine) -> str | None:
+def check_engine(body: bytes, head: Head, asked: Callable[[str, str], Engine] = engine) -> str | None:
     """Ask an engine; if it answers, hold the answer to the reference and return the type of the event."""
     event = asked(head.source, head.environment)(body, head.webhook_id, head.received_at)
     if event is None:

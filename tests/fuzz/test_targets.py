@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 import pytest
 import structlog
 
+from bridge.event import EncodedEvent
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.proof import Proof, Raw
+from bridge.ingress.routes import Engine
 from bridge.spool.segment import Scan, scan
-from tests.fuzz import codec, mapping, signatures, spool, strict_json
+from tests.engine_cases import engine
+from tests.fuzz import codec, engines, mapping, signatures, spool, strict_json
 from tests.fuzz.targets import TARGETS, Target, read_corpus, write_corpus
 
 # Of each share, so that no target takes longer than some seconds.
@@ -86,6 +90,20 @@ class LossyProfile:
         return drx_standard.map(delivery, {name: value for name, value in document.items() if name != "sequence"})
 
 
+def forgetful_engine(source: str, environment: str) -> Engine:
+    """Answers without one member."""
+
+    def answer(body: bytes, webhook_id: str, received_at: datetime) -> EncodedEvent | None:
+        try:
+            document = json.loads(body)
+            document.pop("sequence", None)
+            return engine(source, environment)(json.dumps(document).encode(), webhook_id, received_at)
+        except (ValueError, AttributeError):
+            return None
+
+    return answer
+
+
 def credulous_decode(payload: bytes, headers: list[tuple[str, bytes]]) -> Any:
     return {} if payload and not headers else None
 
@@ -114,6 +132,7 @@ async def forgetful(*_: object) -> list[object]:
         ("signatures", signatures, "SCHEME", Credulous),
         ("strict_json", strict_json, "parse", lenient_parse),
         ("mapping", mapping, "drx_standard", LossyProfile),
+        ("engine", engines, "engine", forgetful_engine),
         ("codec", codec, "decode", credulous_decode),
         ("spool_scan", spool, "scan", hasty_scan),
         ("spool_recovery", spool, "opened", forgetful),

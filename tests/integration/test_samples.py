@@ -89,11 +89,14 @@ class Played:
     ingress: IngressProcess
 
 
-@pytest.fixture(scope="module")
-def played(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    """Send all samples and scenarios once."""
+@pytest.fixture(scope="module", params=["auto", "reference"])
+def played(
+    request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Played]:
+    """Send all samples and scenarios once to each engine."""
     Topics(cluster.bootstrap_servers).standard()
-    with IngressProcess(tmp_path_factory.mktemp("ingress"), cluster.bootstrap_servers) as ingress:
+    directory = tmp_path_factory.mktemp("ingress")
+    with IngressProcess(directory, cluster.bootstrap_servers, ENGINE=request.param) as ingress:
         ingress.ready()
         yield asyncio.run(_play(ingress))
 

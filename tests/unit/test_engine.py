@@ -22,7 +22,7 @@ from bridge.event import EncodedEvent, ParkReason
 from bridge.ingress.json_body import parse, to_json_text
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.routes import Engine
-from tests.engine_cases import LOCK, RECEIVED_AT, Head, Text, a_head, check, edited, made, plan, samples
+from tests.engine_cases import LOCK, RECEIVED_AT, Head, Text, a_head, check_engine, edited, made, plan, samples
 from tests.fuzz.choices import Choices
 from tests.unit.profile_documents import SAMPLES, SENT, a_delivery
 from tests.unit.profile_documents import edited as with_edits
@@ -52,7 +52,7 @@ def test_a_sample_is_answered_if_it_is_native_drx_without_leniency(row: dict[str
     )
     conforms = not isinstance(mapped, ParkReason) and not mapped.flags and not mapped.extensions
 
-    assert (check(body, Head(webhook_id)) is not None) == conforms
+    assert (check_engine(body, Head(webhook_id)) is not None) == conforms
     assert row["profile"] == "drx_standard" or not conforms
 
 
@@ -73,7 +73,7 @@ def test_edited_bodies_under_any_head_are_answered_as_the_reference_does_or_not_
         choices = Choices(rng.randbytes(24))
         text = choices.one(bodies)
         body = edited(text, choices) if choices.below(4) else text.body
-        answered[check(body, a_head(text, choices))] += 1
+        answered[check_engine(body, a_head(text, choices))] += 1
 
     assert set(answered) == {None, *TYPES}
     assert min(answered.values()) > BODIES / len(TYPES) / 10
@@ -82,7 +82,7 @@ def test_edited_bodies_under_any_head_are_answered_as_the_reference_does_or_not_
 @given(mutants())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_mutated_document_is_answered_as_the_reference_does_or_not_at_all(document: dict[str, object]) -> None:
-    check(to_json_text(document).encode(), Head(str(document.get("id"))))
+    check_engine(to_json_text(document).encode(), Head(str(document.get("id"))))
 
 
 def full(fields: tuple[Field, ...], origin: str) -> dict[str, Any]:
@@ -147,12 +147,12 @@ def without(document: dict[str, Any], way: tuple[str, ...]) -> dict[str, Any]:
 @pytest.mark.parametrize("event_type", TYPES)
 def test_a_type_is_answered_with_all_of_its_members_and_without_each_that_may_be_absent(event_type: str) -> None:
     document = full_document(event_type)
-    assert check(orjson.dumps(document), Head("evt_1")) == event_type
+    assert check_engine(orjson.dumps(document), Head("evt_1")) == event_type
 
     for way in members(document):
         body = orjson.dumps(without(document, way))
         reference = drx_standard.map(a_delivery(body), a_document_of(body))
-        answered = check(body, Head("evt_1"))
+        answered = check_engine(body, Head("evt_1"))
         assert (answered is None) == isinstance(reference, ParkReason), way
 
 
@@ -192,17 +192,17 @@ def test_the_plan_knows_the_members_that_the_profile_knows(event_type: str) -> N
 )
 def test_what_does_not_conform_plainly_is_left_to_the_reference(body: Callable[[bytes], bytes]) -> None:
     sent = orjson.dumps(orjson.loads(with_edits(SENT, {"/data/attempt": "1", "/id": '"evt_1"'})))
-    assert check(sent, Head("evt_1")) == "prescription.sent"
+    assert check_engine(sent, Head("evt_1")) == "prescription.sent"
 
     assert body(sent) != sent
-    assert check(body(sent), Head("evt_1")) is None
+    assert check_engine(body(sent), Head("evt_1")) is None
 
 
 def test_an_id_that_begins_like_the_keys_of_another_source_is_left_to_the_reference() -> None:
     body = with_edits(SENT, {"/id": '"evt_1"', "/data/prescription_id": '"east:1"'})
     beside_it = Compiled(make_plan(LOCK.schemas(), RECORDS, prefixes=("east:",)))
 
-    assert check(body, Head("evt_1")) == "prescription.sent"
+    assert check_engine(body, Head("evt_1")) == "prescription.sent"
     assert PythonEngine(beside_it, source="drx", environment="sandbox")(body, "evt_1", RECEIVED_AT) is None
     assert isinstance(drx_standard.refusing(("east:",)).map(a_delivery(body), a_document_of(body)), ParkReason)
 
@@ -211,8 +211,10 @@ def test_any_order_of_members_and_any_space_between_them_is_plain() -> None:
     document = orjson.loads(with_edits(SENT, {"/id": '"evt_1"'}))
     turned = dict(reversed(document.items())) | {"data": dict(reversed(document["data"].items()))}
 
-    assert check(orjson.dumps(turned), Head("evt_1")) == "prescription.sent"
-    assert check(b"\r\n " + json.dumps(turned, indent="\t").encode() + b"\n", Head("evt_1")) == "prescription.sent"
+    assert check_engine(orjson.dumps(turned), Head("evt_1")) == "prescription.sent"
+    assert (
+        check_engine(b"\r\n " + json.dumps(turned, indent="\t").encode() + b"\n", Head("evt_1")) == "prescription.sent"
+    )
 
 
 def test_the_plan_is_plain_data_for_an_engine_in_another_language() -> None:
@@ -263,7 +265,7 @@ def sabotaged(change: Callable[[Field], Field]) -> Callable[[str, str], Engine]:
 def test_the_comparison_sees_a_wrong_plan(change: Callable[[Field], Field], bodies: list[Text]) -> None:
     def differs(text: Text) -> bool:
         try:
-            check(text.body, Head(text.webhook_id), sabotaged_engine)
+            check_engine(text.body, Head(text.webhook_id), sabotaged_engine)
         except AssertionError:
             return True
         return False

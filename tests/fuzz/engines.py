@@ -1,0 +1,56 @@
+"""Any body, and any edits of a good one, under any head: an engine answers as the reference does, or not at all."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+from bridge.contract.events import EVENT_MODELS
+from tests.engine_cases import (
+    NAMES,
+    PIECES,
+    VALUES,
+    Text,
+    a_head,
+    a_text,
+    check_engine,
+    compiled,
+    edited,
+    engine,
+    made,
+    samples,
+)
+from tests.fuzz.choices import Choices
+
+WORDS = (*VALUES, *NAMES, *PIECES)
+# Bodies made of each type, besides the samples.
+MADE_EACH = 20
+EDITS_MAX = 4
+
+
+def texts() -> tuple[Text, ...]:
+    rng = random.Random(1)  # noqa: S311 - the same bodies in every run
+    return (
+        *samples(),
+        *(made(event_type, Choices(rng.randbytes(200))) for event_type in EVENT_MODELS for _ in range(MADE_EACH)),
+    )
+
+
+TEXTS = texts()
+if atheris := sys.modules.get("atheris"):  # what is generated is no module, so it is instrumented by hand
+    for function in compiled().encoders.values():
+        atheris.instrument_func(function)
+
+
+def check(content: bytes) -> None:
+    choices = Choices(content)
+    text = choices.one(TEXTS)
+    head = a_head(text, choices)
+    if choices.below(8) == 1:
+        check_engine(choices.rest(), head, engine)
+        return
+    for _ in range(EDITS_MAX):
+        if choices.is_used_up:
+            break
+        text = a_text(edited(text, choices))
+    check_engine(text.body, head, engine)
