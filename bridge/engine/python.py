@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import orjson
@@ -46,8 +47,13 @@ _END = b"\x00"  # the empty block that ends an array or a map
 _TRUE, _FALSE = b"\x01", b"\x00"
 _PRESCRIPTION_ID = ("data", "prescription_id")
 _NULLABLE_NUMBERS = tuple(_VALUE + each for each in _NUMBERS)
-# An instant of the years 1987 to 2112 has eight bytes: between these many microseconds.
-_EIGHT_BYTES_US = range(1 << 49 - 1, 1 << 53)
+# Instants with eight bytes: of the years 1979 to 3111.
+_EIGHT_BYTES_US = range(1 << 48, 1 << 55)
+# Two bytes of a varint by their fourteen bits: with more to come, and as the last ones.
+_PAIRS = tuple(bytes((bits & 0x7F | 0x80, bits >> 7 | 0x80)) for bits in range(1 << 14))
+_LAST_PAIRS = tuple(bytes((bits & 0x7F | 0x80, bits >> 7)) for bits in range(1 << 14))
+# Days and decimals whose bytes are remembered, of each kind; a few megabytes in all.
+_CACHED_MAX = 8192
 
 _is_instant = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
@@ -93,15 +99,16 @@ class PythonEngine:
             member = document.get
             event_type: Any = member("type")
             encode = self._encoders.get(event_type) if event_type.__class__ is str else None
-            given_id = member("id")
+            given_id, timestamp = member("id"), member("timestamp")
             if (
                 encode is None
+                or timestamp.__class__ is not str
                 or member("version") != self._version
                 or member("environment") != self._environment
                 or (given_id is not None and given_id != webhook_id)
             ):
                 return None
-            occurred_at = _instant(member("timestamp"))
+            occurred_at = _instant(timestamp)
             occurred_us, received_us = _microseconds(occurred_at), _microseconds(received_at)
             if occurred_us - received_us > self._ahead_max_us:
                 return None
@@ -153,10 +160,10 @@ def _number(number: int) -> bytes:
     return _NUMBERS[number] if 0 <= number < _SHORT else varint(number)
 
 
-def _instant(item: Any) -> datetime:
-    if item.__class__ is not str or _is_instant(item) is None:
+def _instant(text: str) -> datetime:
+    if _is_instant(text) is None:
         raise _Defer
-    moment = datetime.fromisoformat(item)
+    moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
@@ -169,46 +176,42 @@ def _micros(us: int) -> bytes:
     if us not in _EIGHT_BYTES_US:
         return varint(us)
     n = us << 1
-    return bytes(
-        (
-            n & 127 | 128,
-            n >> 7 & 127 | 128,
-            n >> 14 & 127 | 128,
-            n >> 21 & 127 | 128,
-            n >> 28 & 127 | 128,
-            n >> 35 & 127 | 128,
-            n >> 42 & 127 | 128,
-            n >> 49,
-        )
-    )
+    return _PAIRS[n & 0x3FFF] + _PAIRS[n >> 14 & 0x3FFF] + _PAIRS[n >> 28 & 0x3FFF] + _LAST_PAIRS[n >> 42 & 0x3FFF]
 
 
-def _encoded_instant(item: Any) -> bytes:
-    return _micros(_microseconds(_instant(item)))
+def _encoded_instant(text: str) -> bytes:
+    return _micros(_microseconds(_instant(text)))
 
 
-def _encoded_day(item: Any) -> bytes:
-    if item.__class__ is not str:
-        raise _Defer
-    day = date.fromisoformat(item)
-    if day.isoformat() != item:  # ISO 8601 knows other spellings
+def _encoded_day(text: str) -> bytes:
+    day = date.fromisoformat(text)
+    if day.isoformat() != text:  # ISO 8601 knows other spellings
         raise _Defer
     return varint(day.toordinal() - _EPOCH_DAY)
 
 
-def _encoded_decimal(item: Any, scale: int, bound: int) -> bytes:
-    parts = _decimal_parts(item) if item.__class__ is str else None
+def _encoded_decimal(text: str, *, precision: int, scale: int) -> bytes:
+    parts = _decimal_parts(text)
     if parts is None:
         raise _Defer
     sign, whole, fraction = parts.groups("")
     if len(fraction) > scale:
         raise _Defer
     magnitude = int(whole + fraction.ljust(scale, "0"))
-    if magnitude >= bound:
+    if magnitude >= 10**precision:
         raise _Defer
     unscaled = -magnitude if sign else magnitude
     size = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
     return _NUMBERS[size] + unscaled.to_bytes(size, "big", signed=True)
+
+
+@cache
+def _text_encoder(name: str, precision: int, scale: int) -> Callable[[str], bytes]:
+    """Return what encodes a text that is no text in Avro; the same days and quantities come again and again."""
+    if name == "instant":
+        return _encoded_instant
+    encode = partial(_encoded_decimal, precision=precision, scale=scale) if name == "decimal" else _encoded_day
+    return lru_cache(_CACHED_MAX)(encode)
 
 
 def _encoded_map(item: Any, lead: bytes) -> tuple[int, bytes]:
@@ -238,9 +241,6 @@ class _Function:
             "numbers": _NUMBERS,
             "nullable_numbers": _NULLABLE_NUMBERS,
             "number": _number,
-            "encoded_instant": _encoded_instant,
-            "encoded_day": _encoded_day,
-            "encoded_decimal": _encoded_decimal,
             "encoded_map": _encoded_map,
         }
         self._made = 0
@@ -354,10 +354,10 @@ class _Function:
                 fits = f"{kind.least} <= {item} <= {kind.greatest}"
                 yield f"if {item}.__class__ is not int or not {fits}: raise Defer"
                 yield f"{target} = {front}number({item})"
-            case "decimal":
-                yield f"{target} = {front}encoded_decimal({item}, {kind.scale}, {10**kind.precision})"
-            case name:
-                yield f"{target} = {front}encoded_{name}({item})"
+            case _:
+                yield f"if {item}.__class__ is not str: raise Defer"
+                encode = self._constant(_text_encoder(kind.name, kind.precision, kind.scale))
+                yield f"{target} = {front}{encode}({item})"
 
     def _array(self, depth: int, target: str, items: Kind | None, item: str, lead: bytes) -> None:
         parts, each, encoded = self._variable(), self._variable(), self._variable()
