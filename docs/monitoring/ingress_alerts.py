@@ -240,6 +240,12 @@ def upkeep_alerts() -> list[Alert]:
             "The event loop of {{ $labels.instance }} was blocked for more than a second",
         ),
         Alert(
+            "EngineFault",
+            'sum by (namespace, source) (increase(drxbridge_engine_deferrals_total{cause="fault"}[15m])) > 0',
+            "ticket",
+            "The engine fails on deliveries of {{ $labels.source }}; the reference code takes them",
+        ),
+        Alert(
             "LogDropped",
             grew("drxbridge_log_dropped_total", "5m", by="namespace, job, instance") + " > 0",
             "ticket",

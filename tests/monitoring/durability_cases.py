@@ -99,6 +99,7 @@ def upkeep() -> list[Case]:
     expiry, day = at("secret_expiry_timestamp_seconds", INGRESS, 'source="drx"'), 86_400
     loop, inflight = at("event_loop_lag_seconds_bucket", INGRESS, 'le="1.0"'), at("http_inflight_requests", INGRESS)
     ended, slow = (at("http_connections_ended_total", INGRESS, f'reason="{r}"') for r in ("too_many", "slow_request"))
+    fault, form = (at("engine_deferrals_total", INGRESS, f'source="drx",cause="{c}"') for c in ("fault", "form"))
     other = at("http_inflight_requests", 'namespace="rx",job="other",instance="ingress-0"')
     return [
         firing("SchemaRegistryDown", {registry: bend(0, 2)}, severity=TICKET),
@@ -112,6 +113,9 @@ def upkeep() -> list[Case]:
         quiet("ConnectionsEvicted", "at slow clients", {slow: bend(0, 60)}),
         firing("EventLoopLate", {loop: bend(60, 59)}, severity=TICKET),
         quiet("EventLoopLate", "at an old one", {loop: f"{rising(60, 20)} {rising(60, HOUR - 20, start=1199)}"}),
+        firing("EngineFault", {fault: step(1, last=10)}, severity=TICKET),
+        quiet("EngineFault", "at an old one", {fault: step(1)}),
+        quiet("EngineFault", "at deliveries that do not conform plainly", {form: bend(0, 60)}),
         firing("LogDropped", {at("log_dropped_total", INGRESS): step(7, last=4)}, severity=TICKET),
         firing("LogDropped", {at("log_dropped_total", CONSUMER): f"_x57 {flat(1, 4)}"}, severity=TICKET),
         quiet("LogDropped", "at old ones", {at("log_dropped_total", INGRESS): step(7)}),
