@@ -43,7 +43,7 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.settings import Engine, Http, Settings
-from bridge.sources import refuse_weak, scheme_of
+from bridge.sources import address_limit, rate_limit, refuse_weak, scheme_of
 from bridge.spool.store import Spool
 
 Result = TypeVar("Result")
@@ -186,6 +186,7 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
             profile=profiles[name],
             scheme=scheme_of(name, source),
             secrets=secrets.get(name, FixedSecrets(())),
+            limit=rate_limit(source.rate_per_s, source.rate_burst),
             bucket_s=getattr(profiles[name], "BUCKET_S", 0),
             content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
         )
@@ -224,7 +225,8 @@ def _server(
     settings: Settings, sources: Mapping[str, Source], durability: Durability, metrics: IngressMetrics
 ) -> HardenedServer:
     http = settings.http
-    example = next(iter(sources.values()))
+    name, example = next(iter(sources.items()))
+    like = settings.sources[name]
     decoy = Source(
         name=UNKNOWN,
         environment=example.environment,
@@ -232,6 +234,7 @@ def _server(
         scheme=Decoy([Configured(source.scheme, source.secrets) for source in sources.values()]),
         secrets=FixedSecrets(()),
         content_types=tuple({each for source in sources.values() for each in source.content_types}),
+        limit=rate_limit(like.rate_per_s, like.rate_burst),
     )
     admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)
     webhooks = Webhooks(
@@ -243,6 +246,7 @@ def _server(
         admission=admission,
         observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS, deadline_s=http.deadline_s),
         body_max_bytes=http.body_max_bytes,
+        address_limit=address_limit(http),
     )
     server = HardenedServer(
         webhooks.handle,

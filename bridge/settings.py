@@ -32,6 +32,8 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
+Rate = Annotated[float, Field(gt=0, le=1_000_000)]
+Burst = Annotated[int, Field(ge=1, le=1_000_000)]
 SafetyProfile = Literal["development", "production"]
 Engine = Literal["auto", "python", "reference"]
 RiskName = Literal["plaintext_kafka", "generated_spool_key", "debug_log"]
@@ -72,6 +74,15 @@ class Http(Section):
     )
     tls_in_front: bool = Field(
         default=False, description="deliveries come through a proxy that ends TLS; needed for secrets that are sent"
+    )
+    address_rate_per_s: Rate | None = Field(
+        None, description="deliveries a second that one address may send; more are answered 429; unset: any number"
+    )
+    address_rate_burst: Burst | None = Field(
+        None, description="deliveries that one address may send at once; unset: those of a second"
+    )
+    trusted_proxies: str = Field(
+        "", description="networks of proxies, separated by commas, whose X-Forwarded-For names the address"
     )
     inflight_max: int = Field(1024, ge=1, le=65_536, description="most deliveries in progress at one time")
     inflight_max_bytes: int = Field(67_108_864, ge=1024, description="most bytes of bodies in progress at one time")
@@ -193,6 +204,10 @@ class Source(Section):
         "",
         description="of cidr_alone, url_token_alone, no_tls, undated, tolerance_off, every_proxy_trusted, shared_key",
     )
+    rate_per_s: Rate | None = Field(
+        None, description="deliveries a second, proved or not; more are answered 429; unset: any number"
+    )
+    rate_burst: Burst | None = Field(None, description="deliveries at once; unset: those of a second")
     # The bounds are those of a profile's own window.
     dedupe_window_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
         None, description="how long ids are remembered; unset: the profile's value, else 86,400"

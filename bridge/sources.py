@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from bridge.errors import ConfigError
 from bridge.ingress.proof import KeySlot, Scheme
+from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.lint import NAMES, Weakness, shared_keys, weaknesses
+from bridge.ingress.schemes.network import networks
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import PARAMETERS, configure
 from bridge.runtime.configuration import place_of
-from bridge.settings import Settings, Source
+from bridge.settings import Http, Settings, Source
 
 
 def scheme_of(name: str, source: Source) -> Scheme:
@@ -79,6 +82,27 @@ def refuse_weak(
             says = f"has a key that {owner} has too → give each source its own, or set accept_weak=shared_key in both"
             msg = f"{place(other, 'secrets_dir')}: {says}"
             raise ConfigError(msg)
+
+
+def rate_limit(per_s: float | None, burst: int | None) -> RateLimit | None:
+    """Return the limit that two settings make; without a burst, what comes in a second may come at once."""
+    return None if per_s is None else RateLimit(per_s=per_s, burst=burst or max(1, math.ceil(per_s)))
+
+
+def address_limit(http: Http) -> AddressLimit | None:
+    """Return the limit of each address, if there is one.
+
+    Raises:
+        ConfigError: The trusted proxies are no networks.
+    """
+    limit = rate_limit(http.address_rate_per_s, http.address_rate_burst)
+    try:
+        proxies = networks(http.trusted_proxies)
+    except ValueError:
+        place = place_of(Settings, "http", "trusted_proxies")
+        msg = f"{place}: is a list of networks such as 10.0.0.0/8, separated by commas"
+        raise ConfigError(msg) from None
+    return None if limit is None else AddressLimit(limit, proxies=proxies)
 
 
 def place(name: str, setting: str) -> str:

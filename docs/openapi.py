@@ -33,6 +33,7 @@ REFUSALS: Mapping[str, str] = {
     "body_too_large": "the body is over the limit",
     "content_type": "the content type is not application/json (with or without charset=utf-8)",
     "content_encoding": "the body is compressed; the signed bytes must be the received bytes",
+    "rate_limited": "the source or the address sends too much; send it again after `Retry-After`",
 }
 # Why a delivery was parked.
 REASONS: Mapping[str, str] = {
@@ -101,7 +102,6 @@ def _delivery() -> Document:
         *("Spooled", "Parked"),
     )
     again = f"Nothing is durable yet. Send the same delivery again after `Retry-After`. Codes:{_codes(UNAVAILABLE)}"
-    wait = {"description": "Seconds.", "schema": {"type": "integer", "minimum": RETRY_AFTER_S[0]}}
     return {
         "summary": "Deliver one event",
         "operationId": "deliver",
@@ -116,7 +116,10 @@ def _delivery() -> Document:
             str(STATUS["parked"]): kept,
             **_refusals(),
             "500": _answer("A bug in the bridge before anything was durable. Send the delivery again.", "Unavailable"),
-            str(STATUS["unavailable"]): {**_answer(again, "Unavailable"), "headers": {"Retry-After": wait}},
+            str(STATUS["unavailable"]): {
+                **_answer(again, "Unavailable"),
+                "headers": {"Retry-After": _wait(RETRY_AFTER_S[0])},
+            },
         },
     }
 
@@ -149,10 +152,16 @@ def _refusals() -> Document:
     by_status: dict[int, dict[str, str]] = {}
     for code, status in REFUSAL_STATUS.items():
         by_status.setdefault(status, {})[code] = REFUSALS[code]
-    return {
+    answers = {
         str(status): _answer(f"Refused before anything was parsed. Codes:{_codes(codes)}", "Refused")
         for status, codes in sorted(by_status.items())
     }
+    answers[str(REFUSAL_STATUS["rate_limited"])]["headers"] = {"Retry-After": _wait(1)}
+    return answers
+
+
+def _wait(least_s: int) -> Document:
+    return {"description": "Seconds.", "schema": {"type": "integer", "minimum": least_s}}
 
 
 def _codes(meanings: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Request
 from bridge.ingress.profiles.profile import Encoded, Mapped, Profile
 from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
+from bridge.ingress.rate_limit import AddressLimit, RateLimit
+from bridge.ingress.schemes.network import FORWARDED
 from bridge.runtime import failpoints
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail
@@ -39,12 +42,14 @@ REFUSAL_STATUS: Mapping[str, int] = {
     "body_too_large": 413,
     "content_type": 415,
     "content_encoding": 415,
+    "rate_limited": 429,
 }
 # Seconds; spread so that senders turned away together do not come back together.
 RETRY_AFTER_S = (1, 5)
 _LINES = {"accepted": "delivery.accepted", "duplicate": "delivery.duplicate", "spooled": "delivery.spooled"}
 _OPENINGS = {outcome: b'{"outcome":"' + outcome.encode() + b'","id":' for outcome in _LINES}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RATE_LIMITED = orjson.dumps({"outcome": "refused", "code": "rate_limited"})
 _REFUSALS = {
     code: Answer(
         status,
@@ -76,6 +81,7 @@ class Source:
         content_types: What its bodies may be called beside `application/json`.
         engine: A faster way for deliveries that conform plainly, if the profile has one.
         bucket_s: After how long equal bytes without an id are another delivery; 0: never.
+        limit: How many deliveries may come, proved or not.
     """
 
     name: str
@@ -87,6 +93,7 @@ class Source:
     content_types: tuple[bytes, ...] = ()
     engine: Engine | None = None
     bucket_s: int = 0
+    limit: RateLimit | None = None
 
 
 class Admission:
@@ -134,11 +141,15 @@ class Webhooks:
         admission: Admission,
         observations: Observations,
         body_max_bytes: int,
+        address_limit: AddressLimit | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Serve `sources`; a name that is none of them is verified against `decoy`, which proves nothing."""
         self._sources = sources
-        self._head_rules = head_rules(source.scheme for source in sources.values())
+        self._head_rules = head_rules(
+            (source.scheme for source in sources.values()), joined={FORWARDED} if address_limit else ()
+        )
+        self._address_limit = address_limit
         self._decoy = decoy
         self._deduplicator = deduplicator
         self._admission = admission
@@ -158,6 +169,8 @@ class Webhooks:
         try:
             source = self._route(head, request)
             heads = read_heads(head.raw_headers, self._head_rules)
+            if (source.limit or self._address_limit) and (limited := self._limited(request, source, http, heads)):
+                return limited
             check_content(heads, size_max=self._body_max_bytes, types=source.content_types)
             body = await self._read(http, heads)
             size = len(body)
@@ -198,6 +211,24 @@ class Webhooks:
         request.source = source.name
         return source
 
+    def _limited(self, request: Request, source: Source, http: Any, heads: Mapping[bytes, bytes]) -> Answer | None:
+        """Refuse what is too much from an address or for a source; the address first, so that it costs no other."""
+        by, wait_s = "address", 0.0
+        if self._address_limit is not None:
+            wait_s = self._address_limit.wait_s(_peer(http), heads.get(FORWARDED, b""), request.began)
+        if not wait_s and source.limit is not None:
+            by, wait_s = "source", source.limit.wait_s(None, request.began)
+        if not wait_s:
+            return None
+        log.info(
+            "delivery.refused",
+            source=request.source,
+            code="rate_limited",
+            reason=by,
+            duration_ms=self._observe.answered("refused", "rate_limited", request.elapsed_s, request),
+        )
+        return Answer(REFUSAL_STATUS["rate_limited"], _RATE_LIMITED, headers=(("Retry-After", str(math.ceil(wait_s))),))
+
     async def _read(self, http: Any, heads: Mapping[bytes, bytes]) -> bytes:
         """Read the body up to the limit; the server ends a connection whose body comes too slowly."""
         payload = http._payload  # noqa: SLF001 - `BaseRequest.read` copies the body twice
@@ -229,8 +260,7 @@ class Webhooks:
             return Raw(heads, body)
         # The query may hold a credential: it is read here and kept nowhere.
         query = http._message.path.partition("#")[0].partition("?")[2]  # noqa: SLF001 - as in `handle`
-        peer = http.transport.get_extra_info("peername") if http.transport else None
-        return Raw(heads, body, query.encode("utf-8", "surrogateescape"), peer[0] if peer else "")
+        return Raw(heads, body, query.encode("utf-8", "surrogateescape"), _peer(http))
 
     def _prove(self, source: Source, http: Any, heads: Mapping[bytes, bytes], body: bytes) -> tuple[Delivery, Proof]:
         """Verify on bytes, before anything is parsed."""
@@ -392,6 +422,12 @@ class Webhooks:
         retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
         body = orjson.dumps({"outcome": "unavailable", "code": code})
         return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
+
+
+def _peer(http: Any) -> str:
+    """Return the address at the other end; empty when the connection is gone."""
+    peer = http.transport.get_extra_info("peername") if http.transport else None
+    return peer[0] if peer else ""
 
 
 def _prescription_id(mapped: Mapped | Encoded) -> str | None:

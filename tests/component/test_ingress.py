@@ -24,6 +24,7 @@ from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
+from bridge.ingress.rate_limit import AddressLimit
 from bridge.ingress.routes import REFUSAL_STATUS, Admission, Engine, Source, Webhooks
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
@@ -144,6 +145,7 @@ async def running(
     engine: Engine | None = None,
     deduplicator: Deduplicator | None = None,
     sources: Sequence[Source] = (),
+    address_limit: AddressLimit | None = None,
     now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Ingress]:
     """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher.
@@ -173,6 +175,7 @@ async def running(
             metrics, sources=[each.name for each in sources], event_types=EVENT_MODELS, deadline_s=4.0
         ),
         body_max_bytes=body_max,
+        address_limit=address_limit,
         now=now,
     )
     server = HardenedServer(
@@ -578,7 +581,7 @@ def _series(ingress: Ingress) -> list[bytes]:
 
 
 def test_every_refusal_has_a_status() -> None:
-    assert set(REFUSAL_STATUS.values()) == {400, 401, 404, 405, 413, 415}
+    assert set(REFUSAL_STATUS.values()) == {400, 401, 404, 405, 413, 415, 429}
 
 
 def test_the_key_of_these_tests_is_long_enough() -> None:

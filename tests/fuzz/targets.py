@@ -45,10 +45,11 @@ class Target(NamedTuple):
 # A strict JSON body of 2 KiB holds every kind of trouble; choices are used up by some hundred bytes.
 TARGETS = (
     Target("strict_json", "strict_json", "check", 32, 2048),
-    Target("engine", "engines", "check", 20, 400),
-    Target("codec", "codec", "check", 20, 1024),
-    Target("spool_scan", "spool", "check_scan", 12, 256),
+    Target("engine", "engines", "check", 18, 400),
+    Target("codec", "codec", "check", 18, 1024),
+    Target("spool_scan", "spool", "check_scan", 10, 256),
     Target("signatures", "signatures", "check", 8, 400),
+    Target("schemes", "schemes", "check", 6, 400),
     Target("mapping", "mapping", "check", 6, 200),
     Target("spool_recovery", "spool", "check_recovery", 2, 48),
 )

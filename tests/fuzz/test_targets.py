@@ -19,8 +19,9 @@ from bridge.ingress.proof import Proof, Raw
 from bridge.ingress.routes import Engine
 from bridge.spool.segment import Scan, scan
 from tests.engine_cases import engine
-from tests.fuzz import codec, engines, mapping, signatures, spool, strict_json
+from tests.fuzz import codec, engines, mapping, schemes, signatures, spool, strict_json
 from tests.fuzz.targets import TARGETS, Target, read_corpus, write_corpus
+from tests.schemes import VERIFIED
 
 # Of each share, so that no target takes longer than some seconds.
 MUTANTS = 20
@@ -130,6 +131,7 @@ async def forgetful(*_: object) -> list[object]:
     ("target", "module", "name", "fault"),
     [
         ("signatures", signatures, "SCHEME", Credulous),
+        ("schemes", schemes, "verdict", lambda *_: VERIFIED),
         ("strict_json", strict_json, "parse", lenient_parse),
         ("mapping", mapping, "drx_standard", LossyProfile),
         ("engine", engines, "engine", forgetful_engine),

@@ -42,6 +42,15 @@ BRIDGE_HTTP__KEEPALIVE_S: {{ include "drx-bridge.number" $ingress.http.keepalive
 BRIDGE_HTTP__CONNECTIONS_MAX: {{ include "drx-bridge.number" $ingress.http.connectionsMax | quote }}
 BRIDGE_HTTP__READING_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.readingMaxBytes | quote }}
 BRIDGE_HTTP__TLS_IN_FRONT: {{ $ingress.http.tlsInFront | quote }}
+{{- with $ingress.http.addressRatePerS }}
+BRIDGE_HTTP__ADDRESS_RATE_PER_S: {{ include "drx-bridge.number" . | quote }}
+{{- end }}
+{{- with $ingress.http.addressRateBurst }}
+BRIDGE_HTTP__ADDRESS_RATE_BURST: {{ include "drx-bridge.number" . | quote }}
+{{- end }}
+{{- with $ingress.http.trustedProxies }}
+BRIDGE_HTTP__TRUSTED_PROXIES: {{ . | quote }}
+{{- end }}
 BRIDGE_HTTP__INFLIGHT_MAX: {{ include "drx-bridge.number" $ingress.http.inflightMax | quote }}
 BRIDGE_HTTP__INFLIGHT_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.inflightMaxBytes | quote }}
 BRIDGE_MANAGEMENT__PORT: "9090"
@@ -88,6 +97,15 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{- end }}
 {{- with $source.toleranceS }}
 {{ $variable }}__TOLERANCE_S: {{ kindIs "string" . | ternary . (include "drx-bridge.number" .) | quote }}
+{{- end }}
+{{- with $source.options }}
+{{ $variable }}__OPTIONS: {{ toJson . | quote }}
+{{- end }}
+{{- with $source.ratePerS }}
+{{ $variable }}__RATE_PER_S: {{ include "drx-bridge.number" . | quote }}
+{{- end }}
+{{- with $source.rateBurst }}
+{{ $variable }}__RATE_BURST: {{ include "drx-bridge.number" . | quote }}
 {{- end }}
 {{- with $source.dedupeWindowS }}
 {{ $variable }}__DEDUPE_WINDOW_S: {{ include "drx-bridge.number" . | quote }}

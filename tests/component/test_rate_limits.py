@@ -1,0 +1,93 @@
+"""429 before the proof, with the time to come back; and nothing that is proved is refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.proof import FixedSecrets
+from bridge.ingress.rate_limit import AddressLimit, RateLimit
+from bridge.ingress.routes import Source
+from bridge.ingress.schemes.network import networks
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from tests.builders import a_body, a_slot, signed_headers
+from tests.component.test_ingress import Ingress, running
+
+REFUSED = {"outcome": "refused", "code": "rate_limited"}
+# Slow enough that none of a test's deliveries comes back in time by itself.
+SLOW = 1 / 1000
+
+
+def a_source(name: str = "drx", *, burst: int | None = None) -> Source:
+    limit = RateLimit(per_s=SLOW, burst=burst) if burst else None
+    return Source(
+        name, "sandbox", load_profile("drx_standard"), StandardWebhooks(), FixedSecrets((a_slot(),)), limit=limit
+    )
+
+
+async def statuses(ingress: Ingress, count: int, **sent: str) -> list[int]:
+    """Send the same delivery so many times."""
+    body = a_body()
+    heads = signed_headers(body) | {"x-forwarded-for": sent.get("forwarded", "")}
+    path = f"/webhooks/{sent.get('name', 'drx')}"
+    return [(await ingress.post(body, path=path, headers=heads))[0] for _ in range(count)]
+
+
+async def test_a_source_that_sends_too_much_is_told_when_to_come_back() -> None:
+    async with running(sources=[a_source(burst=2), a_source("other")]) as ingress:
+        assert await statuses(ingress, 2) == [200, 200]
+        async with ingress.session.post(f"{ingress.url}/webhooks/drx", data=b"{}") as answer:
+            assert answer.status == 429
+            assert await answer.json() == REFUSED
+            assert 990 <= int(answer.headers["Retry-After"]) <= 1000
+        assert await statuses(ingress, 3, name="other") == [200, 200, 200]
+
+        refused = ingress.metrics.registry.get_sample_value(
+            "drxbridge_http_requests_total",
+            {"route": "/webhooks/{source}", "method": "POST", "outcome": "refused", "code": "rate_limited"},
+        )
+    assert refused == 1
+
+
+async def test_it_comes_before_the_proof_and_before_the_body() -> None:
+    async with running(sources=[a_source(burst=1)]) as ingress:
+        assert (await ingress.post(headers={"content-type": "application/json"}))[0] == 401
+        lines = (
+            "POST /webhooks/drx HTTP/1.1",
+            "Host: x",
+            "Content-Type: application/json",
+            "Content-Length: 9",
+            "",
+            "",
+        )
+        head = "\r\n".join(lines).encode()
+        answer = await asyncio.wait_for(ingress.raw(head, eof=False), 30)
+
+    assert answer.startswith(b"HTTP/1.1 429 ")
+
+
+async def test_an_address_that_sends_too_much_is_refused_for_every_source() -> None:
+    limit = AddressLimit(RateLimit(per_s=SLOW, burst=2))
+    async with running(sources=[a_source(), a_source("other")], address_limit=limit) as ingress:
+        assert await statuses(ingress, 1) == [200]
+        assert await statuses(ingress, 1, name="nobody") == [401]
+        assert await statuses(ingress, 1, name="other") == [429]
+        assert await statuses(ingress, 1, name="nobody") == [429]
+
+
+async def test_an_address_over_its_limit_does_not_use_up_that_of_the_source() -> None:
+    limit = AddressLimit(RateLimit(per_s=SLOW, burst=1), proxies=networks("127.0.0.0/8"))
+    async with running(sources=[a_source(burst=2)], address_limit=limit) as ingress:
+        forger = await statuses(ingress, 5, forwarded="192.0.2.1")
+        sender = await statuses(ingress, 1, forwarded="192.0.2.2")
+
+    assert forger == [200, 429, 429, 429, 429]
+    assert sender == [200]
+
+
+@pytest.mark.parametrize("count", [50])
+async def test_without_limits_nothing_is_refused(count: int) -> None:
+    async with running(sources=[a_source()]) as ingress:
+        assert set(await statuses(ingress, count)) == {200}

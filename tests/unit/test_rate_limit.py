@@ -1,0 +1,96 @@
+"""How many deliveries pass, and when the next may come; counted on a clock that is set."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from bridge.errors import ConfigError
+from bridge.ingress.rate_limit import AddressLimit, RateLimit
+from bridge.ingress.schemes.network import networks
+from bridge.settings import Http
+from bridge.sources import address_limit, rate_limit
+
+
+def test_a_burst_passes_and_then_as_many_as_the_rate_allows() -> None:
+    limit = RateLimit(per_s=10, burst=3)
+
+    at_once = [limit.wait_s("a", 100.0) for _ in range(5)]
+
+    assert at_once[:3] == [0.0, 0.0, 0.0]
+    assert at_once[3:] == [pytest.approx(0.1)] * 2  # what is refused counts for nothing
+    assert limit.wait_s("a", 100.05) == pytest.approx(0.05)
+    assert limit.wait_s("a", 100.1) == 0.0
+    assert limit.wait_s("a", 100.1) > 0
+
+
+def test_who_waits_as_long_as_it_was_told_passes() -> None:
+    rng = random.Random(1)  # noqa: S311 - a seed is replayed
+    limit = RateLimit(per_s=7.3, burst=4)
+    now = 1_000_000.0
+
+    for _ in range(2000):
+        wait_s = limit.wait_s("a", now)
+        if wait_s:
+            now += wait_s
+            assert limit.wait_s("a", now) == 0.0
+        now += rng.random() * 0.2
+
+
+@pytest.mark.parametrize("burst", [1, 5])
+def test_in_the_long_run_no_more_pass_than_the_rate(burst: int) -> None:
+    limit = RateLimit(per_s=50, burst=burst)
+
+    passed = sum(limit.wait_s("a", at / 1000) == 0.0 for at in range(10_000))
+
+    assert 499 <= passed <= 500 + burst
+
+
+def test_keys_do_not_share_a_limit_and_their_number_is_bounded() -> None:
+    limit = RateLimit(per_s=1, burst=1, keys_max=3)
+
+    assert [limit.wait_s(key, 0.0) for key in "abc"] == [0.0] * 3
+    assert limit.wait_s("a", 0.0) > 0
+    assert limit.wait_s("d", 0.0) == 0.0  # takes the place of the one that was least recently seen
+    assert len(limit._due) == 3
+    assert limit.wait_s("c", 0.0) > 0
+    assert limit.wait_s("a", 0.0) == 0.0
+
+
+def test_an_address_of_version_6_counts_as_its_network() -> None:
+    limit = AddressLimit(RateLimit(per_s=1, burst=1))
+
+    assert limit.wait_s("2001:db8::1", b"", 0.0) == 0.0
+    assert limit.wait_s("2001:db8::ffff", b"", 0.0) > 0
+    assert limit.wait_s("2001:db8:0:1::1", b"", 0.0) == 0.0
+    assert limit.wait_s("192.0.2.1", b"", 0.0) == 0.0
+    assert limit.wait_s("::ffff:192.0.2.1", b"", 0.0) > 0
+    assert limit.wait_s("192.0.2.2", b"", 0.0) == 0.0
+
+
+def test_the_address_is_what_a_trusted_proxy_says() -> None:
+    limit = AddressLimit(RateLimit(per_s=1, burst=1), proxies=networks("10.0.0.0/8"))
+
+    assert limit.wait_s("10.0.0.1", b"192.0.2.1", 0.0) == 0.0
+    assert limit.wait_s("10.0.0.2", b"192.0.2.9, 192.0.2.1", 0.0) > 0
+    assert limit.wait_s("10.0.0.1", b"192.0.2.2", 0.0) == 0.0
+    assert limit.wait_s("192.0.2.3", b"192.0.2.4", 0.0) == 0.0
+    assert limit.wait_s("192.0.2.3", b"192.0.2.5", 0.0) > 0  # no proxy, so its word counts for nothing
+
+
+def test_limits_are_off_unless_configured_and_a_burst_is_that_of_a_second() -> None:
+    assert rate_limit(None, 5) is None
+    assert address_limit(Http()) is None
+    limit = rate_limit(2.5, None)
+    assert limit is not None
+    assert [limit.wait_s("a", 0.0) == 0.0 for _ in range(4)] == [True, True, True, False]
+    slow = rate_limit(0.1, None)
+    assert slow is not None
+    assert slow.wait_s("a", 0.0) == 0.0
+    assert slow.wait_s("a", 0.0) == pytest.approx(10)
+
+
+def test_proxies_that_are_no_networks_are_named() -> None:
+    with pytest.raises(ConfigError, match="BRIDGE_HTTP__TRUSTED_PROXIES: is a list of networks"):
+        address_limit(Http(trusted_proxies="proxy.internal", address_rate_per_s=5))
