@@ -188,6 +188,7 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
             secrets=secrets.get(name, FixedSecrets(())),
             limit=rate_limit(source.rate_per_s, source.rate_burst),
             bucket_s=getattr(profiles[name], "BUCKET_S", 0),
+            answer_200=source.answer_200,
             content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
         )
         for name, source in settings.sources.items()

@@ -200,6 +200,9 @@ class Source(Section):
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
     options: dict[str, str] = Field({}, description="what only its profile knows, such as account_id or zone")
+    answer_200: bool = Field(
+        default=False, description="answer 200 for 202 too, to senders that take nothing else as an acknowledgement"
+    )
     accept_weak: str = Field(
         "",
         description="of cidr_alone, url_token_alone, no_tls, undated, tolerance_off, every_proxy_trusted, shared_key",

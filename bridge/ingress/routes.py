@@ -79,6 +79,7 @@ class Source:
         secrets: Its key slots.
         internal: It is ourselves: its clock is no sender's.
         content_types: What its bodies may be called beside `application/json`.
+        answer_200: What is spooled or parked is answered 200 too.
         engine: A faster way for deliveries that conform plainly, if the profile has one.
         bucket_s: After how long equal bytes without an id are another delivery; 0: never.
         limit: How many deliveries may come, proved or not.
@@ -91,6 +92,7 @@ class Source:
     secrets: Secrets
     internal: bool = False
     content_types: tuple[bytes, ...] = ()
+    answer_200: bool = False
     engine: Engine | None = None
     bucket_s: int = 0
     limit: RateLimit | None = None
@@ -150,6 +152,7 @@ class Webhooks:
             (source.scheme for source in sources.values()), joined={FORWARDED} if address_limit else ()
         )
         self._address_limit = address_limit
+        self._always_200 = frozenset(name for name, source in sources.items() if source.answer_200)
         self._decoy = decoy
         self._deduplicator = deduplicator
         self._admission = admission
@@ -376,7 +379,7 @@ class Webhooks:
             event_type=mapped.events[0].type,
             duration_ms=self._observe.answered(outcome, "", elapsed, request),
         )
-        return Answer(STATUS[outcome], _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
+        return Answer(self._status(request, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
     def _park(self, request: Request, park: ParkReason, *, fresh: bool) -> Answer:
         failpoints.hit(failpoints.BEFORE_ANSWER)
@@ -393,7 +396,11 @@ class Webhooks:
             duration_ms=self._observe.answered("parked", "", request.elapsed_s, request),
         )
         body = {"outcome": "parked", "id": request.event_id, "reason": park.reason}
-        return Answer(STATUS["parked"], orjson.dumps(body))
+        return Answer(self._status(request, "parked"), orjson.dumps(body))
+
+    def _status(self, request: Request, outcome: str) -> int:
+        """Return the status of what has been taken; some senders take only 200 as an acknowledgement."""
+        return STATUS["accepted"] if request.source in self._always_200 else STATUS[outcome]
 
     def _refuse(self, request: Request, exc: DeliveryRefusedError) -> Answer:
         self._observe.refused(exc.reason)

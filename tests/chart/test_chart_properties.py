@@ -33,6 +33,8 @@ SOURCES = st.dictionaries(
             "existingSecret": MAYBE,
             "toleranceS": st.one_of(st.just("off"), st.integers(1, 86_400)),
             "dedupeWindowS": st.integers(60, 2_592_000),
+            "options": st.dictionaries(st.sampled_from(["zone", "states"]), st.text(max_size=8)),
+            "mappingConfigMap": MAYBE,
         },
     ),
     max_size=3,

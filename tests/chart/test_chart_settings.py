@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.lookup import SHIPPED
 from bridge.settings import Settings, load_settings
 from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
@@ -36,7 +36,7 @@ def of(rendered: Rendered, part: str) -> dict[str, str] | None:
 
 def all_variables(page: str) -> set[str]:
     """Every variable of a reference page."""
-    return {name.replace("<NAME>", "DRX") for name in re.findall(r"^\| `([A-Z_<>]+)` \|", page, re.MULTILINE)}
+    return {name.replace("<NAME>", "DRX") for name in re.findall(r"^\| `([A-Z0-9_<>]+)` \|", page, re.MULTILINE)}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -73,7 +73,7 @@ def test_the_ingress_can_read_its_settings(rendered: Rendered, clean: pytest.Mon
         assert settings.instance == "pod-0"
         assert settings.sources
         for source in settings.sources.values():
-            load_profile(source.profile)
+            assert source.profile in SHIPPED
 
 
 def test_the_read_model_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:

@@ -249,6 +249,17 @@ async def test_answers_503_with_retry_after_when_nothing_is_durable(ingress: Ing
         assert await answer.json() == {"outcome": "unavailable", "code": "deadline"}
 
 
+async def test_a_source_may_have_200_for_what_is_parked() -> None:
+    """Some vendors take no other status as an acknowledgement, and send again for ever."""
+    profile = load_profile("drx_standard")
+    source = Source("drx", "sandbox", profile, StandardWebhooks(), FixedSecrets((a_slot(),)), answer_200=True)
+
+    async with running(sources=[source]) as ingress:
+        answer = await ingress.post(b"[]")
+
+    assert answer == (200, {"outcome": "parked", "id": "evt_1", "reason": "malformed_json"})
+
+
 async def test_parks_the_exact_bytes_of_what_is_no_event(ingress: Ingress) -> None:
     body = b'\xef\xbb\xbf{"id": 1}'
 

@@ -148,7 +148,7 @@ class MappingFile:
     drop: tuple[str, ...]
     names: frozenset[str]
     arrays: bool = False
-    bucket_s: int | None = None
+    bucket_s: int = 0
     content_types: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
 
@@ -158,8 +158,8 @@ class MappingFile:
         return self.arrays
 
     @property
-    def BUCKET_S(self) -> int | None:  # noqa: N802 - as above
-        """After how long equal bytes without an id are another event."""
+    def BUCKET_S(self) -> int:  # noqa: N802 - as above
+        """After how long equal bytes without an id are another event; 0 for never."""
         return self.bucket_s
 
     @property
@@ -646,10 +646,10 @@ class _Compiler:
             self._fail(f"{name} is true or false", 0, name)
         return value
 
-    def _bucket(self, table: Mapping[str, Any]) -> int | None:
-        value: int | None = table.get("bucket_s")
+    def _bucket(self, table: Mapping[str, Any]) -> int:
+        value: int = table.get("bucket_s", 0)
         least, most = _BUCKET_BOUNDS_S
-        if value is not None and (type(value) is not int or not least <= value <= most):
+        if "bucket_s" in table and (type(value) is not int or not least <= value <= most):
             self._fail(f"bucket_s is a whole number of seconds, {least} to {most}", 0, "bucket_s")
         return value
 

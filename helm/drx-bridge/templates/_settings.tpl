@@ -92,14 +92,21 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{ $variable }}__{{ $key | snakecase | upper }}: {{ $value | quote }}
 {{- end }}
 {{- end }}
+{{- with $source.answer200 }}
+{{ $variable }}__ANSWER_200: {{ . | quote }}
+{{- end }}
+{{- $options := deepCopy (default dict $source.options) }}
+{{- if $source.mappingConfigMap }}
+{{- $_ := set $options "mapping" (printf "/etc/drx-bridge/mappings/%s/mapping.toml" $name) }}
+{{- end }}
+{{- with $options }}
+{{ $variable }}__OPTIONS: {{ toJson . | quote }}
+{{- end }}
 {{- with $source.acceptWeak }}
 {{ $variable }}__ACCEPT_WEAK: {{ join "," . | quote }}
 {{- end }}
 {{- with $source.toleranceS }}
 {{ $variable }}__TOLERANCE_S: {{ kindIs "string" . | ternary . (include "drx-bridge.number" .) | quote }}
-{{- end }}
-{{- with $source.options }}
-{{ $variable }}__OPTIONS: {{ toJson . | quote }}
 {{- end }}
 {{- with $source.ratePerS }}
 {{ $variable }}__RATE_PER_S: {{ include "drx-bridge.number" . | quote }}
