@@ -22,7 +22,7 @@ from tests.unit.profile_documents import SAMPLES, a_delivery, leaves
 NATIVE = [parse(path.read_bytes()) for path in sorted(SAMPLES.glob("native/*.json"))]
 DETAILS = {detail.name.lower() for detail in Detail}
 # Contract names, `*`, and nothing that a source could have put there.
-PATH = re.compile(r"(/[a-z0-9_]+|/\*)*")
+PATH = re.compile(r"(/[A-Za-z0-9_]+|/\*)*")
 
 RENAMED = {"type": "event_type", "version": "contract_version", "timestamp": "occurred_at", "source": "origin_source"}
 
@@ -56,7 +56,7 @@ def assert_closed(outcome: Mapped | ParkReason) -> None:
         assert outcome.reason in get_args(Reason)
         assert (outcome.detail in DETAILS) == (outcome.reason == "unusable")
         assert PATH.fullmatch(outcome.field)
-        assert outcome.key is None or re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", outcome.key)
+        assert outcome.key is None or re.fullmatch(r"(?:[A-Za-z0-9._:-]|%3A){1,128}", outcome.key)
     else:
         assert set(outcome.flags) <= set(FLAGS)
 

@@ -18,7 +18,7 @@ class Target(NamedTuple):
     Attributes:
         module: Its module in this folder, which also has `WORDS`, pieces that inputs are likely to need.
         function: Takes bytes, and raises when the property does not hold for them.
-        share: Of a hundred executions; what takes longer gets fewer.
+        share: Of all executions, beside the others; what takes longer gets fewer.
         max_bytes: What an input may have.
     """
 
@@ -51,6 +51,9 @@ TARGETS = (
     Target("signatures", "signatures", "check", 8, 400),
     Target("schemes", "schemes", "check", 6, 400),
     Target("mapping", "mapping", "check", 6, 200),
+    Target("vendor_digitalrx", "vendors", "check_digitalrx", 4, 200),
+    Target("vendor_dosespot", "vendors", "check_dosespot", 4, 200),
+    Target("vendor_photon", "vendors", "check_photon", 4, 200),
     Target("spool_recovery", "spool", "check_recovery", 2, 48),
 )
 

@@ -19,7 +19,7 @@ from bridge.ingress.proof import Proof, Raw
 from bridge.ingress.routes import Engine
 from bridge.spool.segment import Scan, scan
 from tests.engine_cases import engine
-from tests.fuzz import codec, engines, mapping, schemes, signatures, spool, strict_json
+from tests.fuzz import codec, engines, mapping, schemes, signatures, spool, strict_json, vendors
 from tests.fuzz.targets import TARGETS, Target, read_corpus, write_corpus
 from tests.schemes import VERIFIED
 
@@ -105,6 +105,13 @@ def forgetful_engine(source: str, environment: str) -> Engine:
     return answer
 
 
+def lossy_map(profile: Any, delivery: Any, document: Any) -> Any:
+    outcome = profile.map(delivery, document)
+    for event in getattr(outcome, "events", ()):
+        event.value["extensions"].clear()
+    return outcome
+
+
 def credulous_decode(payload: bytes, headers: list[tuple[str, bytes]]) -> Any:
     return {} if payload and not headers else None
 
@@ -135,6 +142,7 @@ async def forgetful(*_: object) -> list[object]:
         ("strict_json", strict_json, "parse", lenient_parse),
         ("mapping", mapping, "drx_standard", LossyProfile),
         ("engine", engines, "engine", forgetful_engine),
+        *((f"vendor_{name}", vendors, "map_with", lossy_map) for name in ("digitalrx", "dosespot", "photon")),
         ("codec", codec, "decode", credulous_decode),
         ("spool_scan", spool, "scan", hasty_scan),
         ("spool_recovery", spool, "opened", forgetful),

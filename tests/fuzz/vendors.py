@@ -1,0 +1,138 @@
+"""Any edit of a vendor's sample: events that survive their way to Kafka and keep what the body says, or a reason."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bridge.event import Delivery, ParkReason
+from bridge.ingress.json_body import parse, to_json_text
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.profile import Mapped, Profile
+from tests.fuzz.choices import Choices
+from tests.fuzz.mapping import edit, value_of
+from tests.profile_properties import assert_closed, assert_writable, holders
+from tests.unit.profile_documents import SAMPLES, a_delivery
+
+WORDS = (
+    *(b"QueueID", b"queueid", b"StoreID", b"RxStatus", b"Statuswf", b"TrackingNumber", b"DeliveredDate", b"SSN"),
+    *(b"EventType", b"PrescriptionStatus", b"MedicationStatus", b"StatusDateTime", b"9/18/2026 5:22 PM", b"Packed"),
+    *(b"photon:order:placed", b"photon:order:fulfillment", b"fills", b"prescription", b"externalId", b"state"),
+)
+CANARY = "CANARY-7"
+MAPPINGS = Path(__file__).parents[1] / "data" / "mappings"
+SAMPLES_OF = {
+    "digitalrx_pharmacy": "p0?_flat_*.json",
+    "dosespot_push": "p1?_dosespot_*.json",
+    "photon_cloudevents": "p16_*",
+}
+# Steps of a pointer below which nothing is kept, by profile.
+DROPPED = {
+    "digitalrx_pharmacy": re.compile(r"/(ssn|insurance|dateofinjury|employer[^/]*)(/|$)", re.IGNORECASE),
+    "dosespot_push": re.compile(r"(?!)"),
+    "photon_cloudevents": re.compile(r"^/(subject|specversion)(/|$)"),
+}
+# The events of DoseSpot and Photon, and states that a table of Photon's knows.
+STATUSES = (1, 2, 4, 6, 9, 10, 11, 13, 3, "4", "eRxSent", 8, 12, "CancelDenied")
+TYPES = ("placed", "rerouted", "canceled", "completed", "fulfillment", "created")
+
+
+@cache
+def samples(profile: str) -> list[dict[str, Any]]:
+    found = [parse(path.read_bytes()) for path in sorted(SAMPLES.glob(f"profiles/{SAMPLES_OF[profile]}"))]
+    return [one for one in found if isinstance(one, dict)]
+
+
+@cache
+def profiles(name: str) -> tuple[Profile, Profile]:
+    """Return a profile and the mapping file that says the same."""
+    account = {"account_id": "acct_1"}
+    return load_profile(name, account), load_profile("mapped", account | {"mapping": str(MAPPINGS / f"{name}.toml")})
+
+
+def check_digitalrx(content: bytes) -> None:
+    choices = Choices(content)
+    document: Any = a_document(choices, "digitalrx_pharmacy")
+    if choices.below(4) == 0:
+        document = [document, *(a_document(choices, "digitalrx_pharmacy") for _ in range(choices.below(3)))]
+    check(choices, "digitalrx_pharmacy", document)
+
+
+def check_dosespot(content: bytes) -> None:
+    choices = Choices(content)
+    document = a_document(choices, "dosespot_push")
+    if isinstance(data := document.get("Data"), dict) and choices.truth():
+        data[choices.one(("PrescriptionStatus", "MedicationStatus", "Status"))] = choices.one(STATUSES)
+    check(choices, "dosespot_push", document)
+
+
+def check_photon(content: bytes) -> None:
+    choices = Choices(content)
+    document = a_document(choices, "photon_cloudevents")
+    if choices.truth():
+        document["type"] = f"photon:order:{choices.one(TYPES)}"
+    check(choices, "photon_cloudevents", document)
+
+
+def a_document(choices: Choices, profile: str) -> dict[str, Any]:
+    """Edit a sample some times."""
+    document = copy.deepcopy(choices.one(samples(profile)))
+    for _ in range(choices.below(5)):
+        if document:
+            edit(choices, document)
+    return document
+
+
+def check(choices: Choices, name: str, document: Any) -> None:
+    pointer = hide(choices, document)
+    body = to_json_text(document).encode()
+    for profile in profiles(name):
+        parsed = parse(body, arrays=getattr(profile, "ARRAYS", False))
+        if isinstance(parsed, ParkReason):  # edits may nest deeper than a body may be, or it is a list
+            assert parsed.detail in ("depth", "not_object")
+            continue
+        outcome = map_with(profile, a_delivery(body, id="dlv_1"), parsed)
+        assert_closed(outcome)
+        if isinstance(outcome, Mapped):
+            assert_sound(outcome)
+            kept = CANARY in repr([event.value for event in outcome.events])
+            if profile is profiles(name)[0] and pointer:
+                assert kept != bool(DROPPED[name].search(pointer))
+
+
+def map_with(profile: Profile, delivery: Delivery, document: dict[str, object]) -> Mapped | ParkReason:
+    before = to_json_text(document)
+    outcome = profile.map(delivery, document)
+    assert to_json_text(document) == before
+    return outcome
+
+
+def assert_sound(mapped: Mapped) -> None:
+    assert len({event.id for event in mapped.events}) == len(mapped.events) > 0
+    for event in mapped.events:
+        assert re.fullmatch(r"(?:q|ds|ph):(?:[A-Za-z0-9._:-]|%3A)+", event.key)
+        assert len(event.key) <= 128
+        assert_writable(event)
+
+
+def hide(choices: Choices, document: Any) -> str:
+    """Put a canary into one place, and return its pointer; empty if there is no place for one."""
+    places = holders(document)
+    if not places or choices.truth():
+        return ""
+    holder: Any = choices.one(places)
+    place: Any = choices.one(list(holder)) if isinstance(holder, dict) else choices.below(len(holder))
+    holder[place] = CANARY if choices.below(4) else {"inner": [CANARY, value_of(choices, 1)]}
+    return next(pointer for pointer, node in walk(document) if node is holder) + f"/{place}"
+
+
+def walk(node: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each object and array with its pointer; names are not escaped, since only ours are looked for."""
+    if isinstance(node, dict | list):
+        yield pointer, node
+        for name, child in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from walk(child, f"{pointer}/{name}")
