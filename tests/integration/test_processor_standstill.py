@@ -388,8 +388,9 @@ async def test_a_release_that_makes_progress_is_activity_and_does_not_wait(
         await until(lambda: bench.processor.waiting() == "degraded")
         go_on.set()
         await bench.until_rows("select key from drx_consumer.parked_key", [])
+        await until(lambda: bench.processor.waiting() == "ok")  # the row is gone before the process knows it
 
-        assert (idle, bench.processor.waiting(), effects.kept) == ("ok", "ok", [f"evt_{each}" for each in range(4)])
+        assert (idle, effects.kept) == ("ok", [f"evt_{each}" for each in range(4)])
         assert released >= 2
 
 
@@ -418,5 +419,6 @@ async def test_a_release_that_hangs_is_no_activity_and_waits_however_often_its_r
         tried = bench.processor.activity() - before
         go_on.set()
         await bench.until_rows("select key from drx_consumer.parked_key", [])
+        await until(lambda: bench.processor.waiting() == "ok")  # the row is gone before the process knows it
 
-        assert (tried, bench.processor.waiting()) == (0, "ok")
+        assert tried == 0
