@@ -43,7 +43,7 @@ fault-tools:
 # Tests with servers mostly wait, so there are more workers than processors; what takes longest comes first.
 test: setup check fault-tools
 	-$(BIN)/python -m tests.debian promtool
-	$(BIN)/pytest --numprocesses 4 --dist loadgroup --no-loadscope-reorder \
+	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder \
 	    tests/faults/ingress tests/faults tests/chart tests/integration tests/monitoring tests/contract tests/docker
 
 # promtool, if the PATH has none: unpacked from Debian's package, not installed.

@@ -8,10 +8,12 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.by_servers import ByServers
 from tests.cluster import Cluster, Topics, docker_answers, open_cluster
 from tests.faults.seed import SEED_VARIABLE
 from tests.postgres import EmbeddedPostgres, fresh_database
@@ -52,23 +54,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "postgres: needs a real database (set for whoever asks for one)")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks for groups next
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that ask for a database, so that they can be run on each version of it; give each its group."""
-    for number, item in enumerate(items):
-        item.add_marker(pytest.mark.xdist_group(_group(item, number)))
+    """Mark the tests that ask for a database, so that they can be run on each version of it."""
+    for item in items:
         if "make_postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
 
 
-def _group(item: pytest.Item, number: int) -> str:
-    """Name the tests that one worker runs: a module, but for the faults, whose modules share servers of their own."""
-    match item.path.parent.relative_to(item.config.rootpath / "tests").parts:
-        case ("faults",):
-            return "faults of consumers"
-        case ("faults", "ingress"):
-            return f"faults of the ingress, half {number % 2}"
-    return item.path.name
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers | None:
+    """Distribute by what shares servers, with `--dist loadscope`."""
+    return ByServers(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

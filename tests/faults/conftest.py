@@ -60,7 +60,7 @@ def played(
         try:
             playing[node].result()
         except BaseException as exc:
-            exc.add_note(f"again: {SEED_VARIABLE}={seed} pytest '{node.partition('@')[0]}'")  # xdist adds its group
+            exc.add_note(f"again: {SEED_VARIABLE}={seed} pytest '{node}'")
             raise
 
     return outcome
