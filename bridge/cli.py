@@ -14,6 +14,7 @@ COMMANDS = {
     "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
     "verify": ("bridge.commands.verify:verify", "Would this delivery be accepted, and if not why."),
     "mapping": ("bridge.commands.mapping:mapping", "Check what a mapping file makes of a vendor's bodies."),
+    "secrets": ("bridge.commands.secrets:secrets", "Make, list or check the secrets of sources."),
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),
     "topics": ("bridge.commands.topics:topics", "Create or check the topics."),
     "schemas": ("bridge.commands.schemas:schemas", "Check, push or serve the schemas."),

@@ -77,11 +77,17 @@ def refuse_weak(
         for weak in weaknesses_of(name, source, schemes[name], window_s=windows_s[name], tls_in_front=tls_in_front):
             msg = f"{place(name, 'scheme')}: {weak.says} → {weak.advice}, or accept it: accept_weak={weak.name}"
             raise ConfigError(msg)
+    for owner, other in unaccepted_shared_keys(settings, keys):
+        says = f"has a key that {owner} has too → give each source its own, or set accept_weak=shared_key in both"
+        msg = f"{place(other, 'secrets_dir')}: {says}"
+        raise ConfigError(msg)
+
+
+def unaccepted_shared_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of sources that have a key in common, where not both accept it."""
     for owner, other in shared_keys(keys):
         if not all("shared_key" in _accepted(name, settings.sources[name]) for name in (owner, other)):
-            says = f"has a key that {owner} has too → give each source its own, or set accept_weak=shared_key in both"
-            msg = f"{place(other, 'secrets_dir')}: {says}"
-            raise ConfigError(msg)
+            yield owner, other
 
 
 def rate_limit(per_s: float | None, burst: int | None) -> RateLimit | None:

@@ -43,7 +43,7 @@ def doctor(*, as_json: bool) -> int:
     def tell(finding: Finding) -> None:
         findings.append(finding)
         if not as_json:
-            console.print(_line(finding))
+            console.print(finding_line(finding))
 
     try:
         settings = load_settings()
@@ -79,7 +79,8 @@ async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[
         tell(finding)
 
 
-def _line(finding: Finding) -> Text:
+def finding_line(finding: Finding) -> Text:
+    """Return what people see of a finding."""
     symbol, style = SYMBOLS[finding.verdict]
     line = Text.assemble((symbol, style), (f" {finding.check:<{CHECK_WIDTH}} ", "bold"), finding.says)
     return line.append(f"  → {finding.advice}", "yellow") if finding.advice else line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -21,7 +22,7 @@ from bridge.registry.client import RegistryUnavailableError, open_client, read_c
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.settings import Registry, Settings, Source, refused
-from bridge.sources import scheme_of, weaknesses_of
+from bridge.sources import scheme_of, unaccepted_shared_keys, weaknesses_of
 
 Grade = Literal["ok", "warning", "failed"]
 
@@ -72,6 +73,7 @@ def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:
         yield from _check_source(name, source, tls_in_front=settings.http.tls_in_front)
         if source.secrets_dir is not None:
             yield _check_secrets(name, source, source.secrets_dir, now=now.timestamp())
+    yield from _check_shared_keys(settings)
 
 
 def _check_source(name: str, source: Source, *, tls_in_front: bool) -> Iterator[Finding]:
@@ -88,6 +90,16 @@ def _check_source(name: str, source: Source, *, tls_in_front: bool) -> Iterator[
     for weak in weaknesses_of(name, source, scheme, window_s=window_s, tls_in_front=tls_in_front):
         advice = f"{weak.advice}, or accept it: BRIDGE_SOURCES__{name.upper()}__ACCEPT_WEAK={weak.name}"
         yield Finding(check, "failed", weak.says, advice)
+
+
+def _check_shared_keys(settings: Settings) -> Iterator[Finding]:
+    keys = {}
+    for name, source in settings.sources.items():
+        with contextlib.suppress(ConfigError):  # what is wrong with it has been said
+            if source.secrets_dir is not None:
+                keys[name] = load(source.secrets_dir, scheme_of(name, source))
+    for owner, other in unaccepted_shared_keys(settings, keys):
+        yield Finding(f"secrets {other}", "failed", f"has a key that {owner} has too", "give each source its own")
 
 
 def _check_secrets(name: str, source: Source, path: Path, *, now: float) -> Finding:

@@ -189,11 +189,16 @@ def _content(where: Path) -> bytes:
 
 
 def _slots(path: Path, snapshot: Snapshot, scheme: Scheme) -> tuple[KeySlot, ...]:
-    slots = [_slot(path / name, content, scheme) for name, content in snapshot]
+    slots = [parse_slot(path / name, content, scheme) for name, content in snapshot]
     return tuple(sorted(slots, key=lambda slot: (_RANK.get(slot.name, 2), slot.name)))
 
 
-def _slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
+def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
+    """Read the content of a slot file.
+
+    Raises:
+        SecretsError: It is none; the message names the file and nothing of its content.
+    """
     if not _is_name(where.name):
         message = f"{where.parent}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)"
         raise SecretsError("secret_name", message)

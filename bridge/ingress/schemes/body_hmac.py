@@ -25,7 +25,7 @@ class BodyHmac(Scheme):
 
     def __init__(self, parameters: Parameters) -> None:
         self._digest: Digest = parameters.choice("digest", get_args(Digest), "sha256")
-        self._key_encoding: str = parameters.choice("key_encoding", KEY_ENCODINGS, "utf8")
+        self.key_encoding: str = parameters.choice("key_encoding", KEY_ENCODINGS, "utf8")
         self._text = SignedText(parameters, bytes_of_signature=DIGEST_BYTES[self._digest])
         self._tolerance_s = parameters.tolerance_s
         self._is_hex = self._text.encoding == "hex"
@@ -40,16 +40,16 @@ class BodyHmac(Scheme):
         secret = b""
         if text.isprintable():
             try:
-                if self._key_encoding == "utf8":
+                if self.key_encoding == "utf8":
                     secret = text.encode()
-                elif self._key_encoding == "hex":
+                elif self.key_encoding == "hex":
                     secret = unhexlify(text)
                 else:
                     secret = a2b_base64(text, strict_mode=True)
             except ValueError:
                 secret = b""
         if len(secret) < KEY_MIN_BYTES:
-            how = "text" if self._key_encoding == "utf8" else self._key_encoding
+            how = "text" if self.key_encoding == "utf8" else self.key_encoding
             msg = f"a secret of {NAME} is the {how} of at least {KEY_MIN_BYTES} bytes"
             raise ConfigError(msg)
         return HmacKey(secret, self._digest)

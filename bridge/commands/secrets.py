@@ -1,0 +1,231 @@
+"""`drx-bridge secrets`: make, list and check the secrets of sources; no command ever shows one."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import secrets as random
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from bridge.commands.doctor import finding_line
+from bridge.commands.doctor_checks import Finding, check_sources, slot_kind
+from bridge.errors import ConfigError
+from bridge.ingress.proof import KeySlot, Scheme
+from bridge.ingress.schemes.body_hmac import BodyHmac
+from bridge.ingress.schemes.combined import Combined
+from bridge.ingress.schemes.public_key import Ed25519
+from bridge.ingress.schemes.shared import Basic
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.ingress.secrets import load, parse_slot
+from bridge.runtime.audit import audit_options, audited
+from bridge.settings import Settings, Source, load_settings
+from bridge.sources import scheme_of
+
+KEY_BYTES = 32  # of the digests that they key, SHA-256
+CURRENT, PREVIOUS = "current", "previous"
+MODE = 0o600
+FAILED_EXIT = 1
+
+
+@click.group()
+def secrets() -> None:
+    """Make, list or check the secrets of sources; none is ever shown."""
+
+
+@secrets.command()
+@click.argument("source")
+@click.option("--slot", default=CURRENT, show_default=True, help="Slot to write; one that exists is not overwritten.")
+@click.option("--rotate-h", type=click.FloatRange(0, 24 * 366), help="Keep `current` as `previous` for so many hours.")
+@click.option("--user", help="User of HTTP Basic; the name of the source unless said.")
+@click.option("--not-before", help="When it begins to count, such as 2026-01-31T00:00:00Z.")
+@click.option("--accept-until", help="When it ends.")
+@audit_options
+def new(  # noqa: PLR0917 - click passes by keyword
+    source: str,
+    slot: str,
+    rotate_h: float | None,
+    user: str | None,
+    not_before: str | None,
+    accept_until: str | None,
+    actor: str,
+    reason: str,
+) -> int:
+    """Make a secret for SOURCE and write its slot file; the running bridge takes it over within seconds."""
+    scheme, directory = _configured(load_settings(), source)
+    lines = list(_fresh(scheme, user or source))
+    lines += [f"{name} = {text}" for name, text in _window(not_before, accept_until)]
+    where = directory / slot
+    content = "\n".join([*lines, ""]).encode()
+    if where.parent != directory:
+        msg = f"{directory}: {slot} is no slot name (letters, digits, `.`, `_`, `-`)"
+        raise ConfigError(msg)
+    parse_slot(where, content, scheme)  # such a file would be refused by the bridge too
+    if rotate_h is not None and slot != CURRENT:
+        msg = "--rotate-h makes `current` anew; leave --slot out"
+        raise click.UsageError(msg)
+    with audited("secrets.new", actor=actor, reason=reason, source=source, slot=slot, rotate_h=rotate_h):
+        if rotate_h is not None:
+            _keep_as_previous(directory, scheme, rotate_h)
+        _write(where, content, overwrite=rotate_h is not None)
+    click.echo(f"{where}: written; give the sender what is in it, and show it to nobody else", err=True)
+    return 0
+
+
+@secrets.command(name="list")
+@click.argument("source", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per slot.")
+def list_(source: str | None, *, as_json: bool) -> int:
+    """List the slots of SOURCE, or of all sources, and when each counts."""
+    settings = load_settings()
+    now = time.time()
+    table = Table("source", "scheme", "slot", "kind", "counts", "from", "until", box=None, header_style="bold")
+    for name in [source] if source else settings.sources:
+        scheme, directory = _configured(settings, name)
+        for slot in load(directory, scheme):
+            row = {"source": name, "scheme": scheme.name, **_row(slot, now)}
+            if as_json:
+                click.echo(orjson.dumps(row))
+            table.add_row(*("yes" if each is True else "no" if each is False else each or "-" for each in row.values()))
+    if not as_json:
+        Console().print(table)
+    return 0
+
+
+@secrets.command()
+@click.argument("source", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per finding.")
+def check(source: str | None, *, as_json: bool) -> int:
+    """Check schemes and secrets of SOURCE, or of all sources; exit 1 if the bridge could not work with them."""
+    settings = load_settings()
+    if source:
+        _source(settings, source)
+    findings = [*check_sources(settings, now=datetime.now(UTC)), *_readable_by_others(settings)]
+    shown = [each for each in findings if source is None or each.check.rpartition(" ")[2] == source]
+    console = Console(soft_wrap=True)
+    for each in shown:
+        if as_json:
+            line = {"check": each.check, "verdict": each.verdict, "says": each.says, "advice": each.advice or None}
+            click.echo(orjson.dumps(line))
+        else:
+            console.print(finding_line(each))
+    return FAILED_EXIT if any(each.verdict == "failed" for each in shown) else 0
+
+
+def _source(settings: Settings, name: str) -> Source:
+    if name not in settings.sources:
+        msg = f"no source is named {name!r}; known: {', '.join(settings.sources) or 'none'}"
+        raise ConfigError(msg)
+    return settings.sources[name]
+
+
+def _configured(settings: Settings, name: str) -> tuple[Scheme, Path]:
+    source = _source(settings, name)
+    scheme = scheme_of(name, source)
+    if not scheme.keyed or source.secrets_dir is None:
+        msg = f"source {name}: the scheme {source.scheme} has no secrets"
+        raise ConfigError(msg)
+    return scheme, source.secrets_dir
+
+
+def _fresh(scheme: Scheme, user: str) -> Iterator[str]:
+    """Yield the lines of a slot file: the secret, and that of each further scheme."""
+    parts = [part for part in scheme.parts if part.keyed] if isinstance(scheme, Combined) else [scheme]
+    for number, part in enumerate(parts):
+        text = _secret(part, user)
+        yield text if number == 0 else f"{part.name} = {text}"
+
+
+def _secret(scheme: Scheme, user: str) -> str:
+    key = random.token_bytes(KEY_BYTES)
+    match scheme:
+        case StandardWebhooks():
+            return "whsec_" + base64.b64encode(key).decode()
+        case BodyHmac() if scheme.key_encoding == "hex":
+            return key.hex()
+        case BodyHmac() if scheme.key_encoding == "base64":
+            return base64.b64encode(key).decode()
+        case Basic():
+            return f"{user}:{random.token_urlsafe(KEY_BYTES)}"
+        case Ed25519():
+            msg = "with ed25519 the sender makes the pair of keys; write its public key into a slot file"
+            raise ConfigError(msg)
+        case _:
+            return random.token_urlsafe(KEY_BYTES)
+
+
+def _window(not_before: str | None, accept_until: str | None) -> Iterator[tuple[str, str]]:
+    if not_before:
+        yield "not_before", not_before
+    if accept_until:
+        yield "accept_until", accept_until
+
+
+def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
+    """Write the former secret to `previous` first: at no moment does one of the two not count."""
+    current = directory / CURRENT
+    try:
+        content = current.read_bytes()
+    except OSError as exc:
+        msg = f"{current}: cannot be read ({exc.strerror}), so there is nothing to rotate"
+        raise ConfigError(msg) from None
+    kept = [line for line in content.split(b"\n") if line.strip() and not line.strip().startswith(b"accept_until")]
+    until = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    former = b"\n".join([*kept, f"accept_until = {until}".encode(), b""])
+    parse_slot(directory / PREVIOUS, former, scheme)
+    _write(directory / PREVIOUS, former, overwrite=True)
+
+
+def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write a file so that it is whole under its name, and readable by its owner alone."""
+    draft = where.with_name(f".{where.name}.{os.getpid()}")  # a dot file is no slot
+    try:
+        if not overwrite and where.exists():
+            msg = f"{where}: is there already; choose another --slot, or rotate with --rotate-h"
+            raise ConfigError(msg)
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+        with os.fdopen(file, "wb") as opened:
+            if os.geteuid() == 0:  # the bridge runs as the owner of the directory
+                owner = where.parent.stat()
+                os.fchown(file, owner.st_uid, owner.st_gid)
+            opened.write(content)
+            opened.flush()
+            os.fsync(file)
+        draft.replace(where)
+    except OSError as exc:
+        draft.unlink(missing_ok=True)
+        msg = f"{where}: cannot be written ({exc.strerror})"
+        raise ConfigError(msg) from None
+
+
+def _row(slot: KeySlot, now: float) -> dict[str, str | bool | None]:
+    return {
+        "slot": slot.name,
+        "kind": slot_kind(slot),
+        "counts": slot.counts_at(now),
+        "not_before": _instant(slot.not_before),
+        "accept_until": _instant(slot.accept_until),
+    }
+
+
+def _instant(unix_s: float) -> str | None:
+    return None if math.isinf(unix_s) else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _readable_by_others(settings: Settings) -> Iterator[Finding]:
+    """Warn of slot files that every user of the machine can read."""
+    for name, source in settings.sources.items():
+        if source.secrets_dir is None or not source.secrets_dir.is_dir():
+            continue
+        for file in sorted(source.secrets_dir.iterdir()):
+            if file.is_file() and not file.name.startswith(".") and file.stat().st_mode & 0o004:
+                says = f"{file.name} can be read by every user"
+                yield Finding(f"secrets {name}", "warning", says, f"chmod o= {file}")

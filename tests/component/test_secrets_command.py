@@ -1,0 +1,301 @@
+"""`drx-bridge secrets` and `verify` as an operator runs them: files that the bridge takes, no secret on a screen."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bridge.commands.secrets import secrets
+from bridge.commands.verify import verify
+from bridge.errors import ConfigError
+from bridge.ingress.proof import HmacKey, PublicKey
+from bridge.ingress.secrets import load
+from bridge.settings import load_settings
+from bridge.sources import scheme_of
+from tests.builders import SECRET
+from tests.schemes import VERIFIED, Vector, vectors
+
+SCHEMES: dict[str, dict[str, str]] = {
+    "standard_webhooks": {},
+    "body_hmac": {"HEADER": "X-S"},
+    "body_hmac+basic": {"HEADER": "X-S", "KEY_ENCODING": "hex"},
+    "shopify": {"KEY_ENCODING": "base64"},
+    "secret_header": {},
+    "basic": {},
+    "url_token": {},
+    "github+secret_header+cidr": {"NETWORKS": "192.0.2.0/24"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("BRIDGE_", "DRX_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Configure the source `drx` with an empty directory for secrets."""
+    where = tmp_path / "secrets"
+    where.mkdir()
+    for name, value in {"PROFILE": "drx_standard", "ENVIRONMENT": "sandbox", "SECRETS_DIR": str(where)}.items():
+        monkeypatch.setenv(f"BRIDGE_SOURCES__DRX__{name}", value)
+    return where
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, scheme: str, parameters: dict[str, str]) -> None:
+    monkeypatch.setenv("BRIDGE_SOURCES__DRX__SCHEME", scheme)
+    for name, value in parameters.items():
+        monkeypatch.setenv(f"BRIDGE_SOURCES__DRX__SCHEME_{name}", value)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(secrets, arguments, standalone_mode=False)
+
+
+def refused(*arguments: str) -> str:
+    result = run(*arguments)
+    assert isinstance(result.exception, ConfigError), result.exception
+    return str(result.exception)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_new_secret_is_one_that_the_bridge_takes_and_nobody_sees(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, scheme: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure(monkeypatch, scheme, SCHEMES[scheme])
+
+    result = run("new", "drx", "--accept-until", "2030-01-01T00:00:00Z")
+
+    assert (result.exception, result.return_value) == (None, 0)
+    text = (directory / "current").read_text()
+    (slot,) = load(directory, scheme_of("drx", load_settings().sources["drx"]))
+    assert (slot.name, slot.accept_until) == ("current", 1_893_456_000)
+    assert (directory / "current").stat().st_mode & 0o777 == 0o600
+    shown = result.output + "".join(capfd.readouterr())
+    for line in text.splitlines()[:-1]:
+        assert line.rpartition(" ")[2] not in shown
+
+
+def test_two_secrets_are_never_equal(directory: Path) -> None:
+    run("new", "drx")
+    run("new", "drx", "--slot", "next")
+
+    assert (directory / "current").read_text() != (directory / "next").read_text()
+
+
+def test_a_slot_that_exists_is_not_overwritten(directory: Path) -> None:
+    (directory / "current").write_text(SECRET)
+
+    assert "is there already" in refused("new", "drx")
+    assert (directory / "current").read_text() == SECRET
+
+
+def test_a_rotation_keeps_the_former_secret_for_a_while(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "current").write_text(f"{SECRET}\naccept_until = 2026-12-31T00:00:00Z\n")
+    audit = directory.parent / "audit"
+    monkeypatch.setenv("DRX_AUDIT_FILE", str(audit))
+
+    result = run("new", "drx", "--rotate-h", "24", "--reason", "yearly")
+
+    assert result.exception is None
+    current, previous = load(directory, scheme_of("drx", load_settings().sources["drx"]))
+    assert (current.name, previous.name) == ("current", "previous")
+    assert isinstance(previous.key, HmacKey)
+    assert (directory / "previous").read_text().splitlines()[0] == SECRET
+    assert current.key != previous.key
+    assert [path.name for path in directory.iterdir() if path.name.startswith(".")] == []
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [(line["verb"], line["outcome"], line["source"]) for line in lines] == [
+        ("secrets.new", "begun", "drx"),
+        ("secrets.new", "done", "drx"),
+    ]
+    assert SECRET not in audit.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("new", "nobody"), "no source is named 'nobody'; known: drx"),
+        (("new", "drx", "--rotate-h", "1"), "nothing to rotate"),
+        (("new", "drx", "--accept-until", "tomorrow"), "are instants like"),
+        (("new", "drx", "--slot", "a/b"), "no slot name"),
+        (("list", "nobody"), "no source is named 'nobody'"),
+        (("check", "nobody"), "no source is named 'nobody'"),
+    ],
+)
+def test_a_mistake_is_named(directory: Path, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(*arguments)
+    assert list(directory.iterdir()) == []
+
+
+def test_keys_of_ed25519_are_the_senders(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    configure(monkeypatch, "ed25519", {"HEADER": "X-S"})
+
+    assert "the sender makes the pair" in refused("new", "drx")
+    (directory / "current").write_text("00" * 31 + "01")
+    (slot,) = load(directory, scheme_of("drx", load_settings().sources["drx"]))
+    assert isinstance(slot.key, PublicKey)
+
+
+def test_a_scheme_without_secrets_has_none_to_list(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    del directory
+    configure(monkeypatch, "cidr", {"NETWORKS": "192.0.2.0/24"})
+
+    assert "the scheme cidr has no secrets" in refused("list", "drx")
+
+
+def test_slots_are_listed_with_their_windows_and_without_their_secrets(directory: Path) -> None:
+    (directory / "current").write_text(SECRET)
+    (directory / "previous").write_text(f"{SECRET}\naccept_until = 2001-01-01T00:00:00Z")
+
+    rows = [json.loads(line) for line in run("list", "--json").output.splitlines()]
+    table = run("list").output
+
+    assert [(row["slot"], row["kind"], row["counts"], row["accept_until"]) for row in rows] == [
+        ("current", "hmac", True, None),
+        ("previous", "hmac", False, "2001-01-01T00:00:00Z"),
+    ]
+    assert SECRET[6:20] not in table + json.dumps(rows)
+
+
+def checked(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    result = run("check", "--json", *arguments)
+    assert result.exception is None
+    return result.return_value, [json.loads(line) for line in result.output.splitlines()]
+
+
+def test_sound_secrets_pass_the_check(directory: Path) -> None:
+    run("new", "drx")
+    assert (directory / "current").exists()
+
+    code, findings = checked()
+
+    assert code == 0
+    assert {finding["verdict"] for finding in findings} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "code", "said"),
+    [
+        ("hunter2", 0o600, 1, "a secret is whsec_"),
+        (f"{SECRET}\naccept_until = 2001-01-01T00:00:00Z", 0o600, 1, "none counts now"),
+        (SECRET, 0o644, 0, "can be read by every user"),
+    ],
+)
+def test_what_is_wrong_with_a_secret_is_said(directory: Path, content: str, mode: int, code: int, said: str) -> None:
+    (directory / "current").write_text(content)
+    (directory / "current").chmod(mode)
+
+    found, findings = checked("drx")
+
+    assert found == code
+    assert any(said in finding["says"] for finding in findings)
+    assert "hunter2" not in json.dumps(findings)
+
+
+def test_a_key_that_two_sources_have_is_said(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    (directory / "current").write_text(SECRET)
+    for name, value in {"PROFILE": "drx_standard", "ENVIRONMENT": "sandbox", "SECRETS_DIR": str(directory)}.items():
+        monkeypatch.setenv(f"BRIDGE_SOURCES__OTHER__{name}", value)
+
+    code, findings = checked()
+
+    assert code == 1
+    assert any("has a key that drx has too" in finding["says"] for finding in findings)
+
+
+def test_a_weak_source_is_said(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    configure(monkeypatch, "basic", {})
+    (directory / "current").write_text("drx:a-long-password")
+    (directory / "current").chmod(0o600)
+
+    code, findings = checked("drx")
+
+    assert code == 1
+    assert any("without TLS" in finding["says"] for finding in findings)
+
+
+def arguments_of(vector: Vector, secrets_dir: Path, body: Path) -> list[str]:
+    for each in vector.given["slots"]:
+        lines = [each["line"], *(f"{name} = {text}" for name, text in each.get("further", {}).items())]
+        (secrets_dir / each["name"]).write_text("\n".join(lines), encoding="utf-8")
+    body.write_bytes(vector.raw.body)
+    found = ["--now", str(int(vector.now)), "--json", "--query", vector.raw.query.decode(), "--peer", vector.raw.peer]
+    for name, value in vector.raw.heads.items():
+        found += ["--header", f"{name.decode()}: {os.fsdecode(value)}"]
+    return [*found, str(body)]
+
+
+WITHOUT_WINDOWS = [
+    vector
+    for vector in vectors()
+    if vector.given.get("tolerance_s", 300) == 300
+    and not any("accept_until" in slot or "not_before" in slot for slot in vector.given["slots"])
+]
+
+
+@pytest.mark.parametrize("vector", WITHOUT_WINDOWS, ids=lambda vector: vector.name)
+def test_verify_decides_each_vector_as_it_says(vector: Vector, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    arguments = ["--scheme", vector.given["scheme"], "--secrets-dir", str(tmp_path / "secrets")]
+    for name, value in vector.given["parameters"].items():
+        arguments += ["--parameter", f"{name}={value}"]
+    arguments += arguments_of(vector, tmp_path / "secrets", tmp_path / "body")
+
+    result = CliRunner().invoke(verify, arguments, standalone_mode=False)
+
+    assert result.exception is None
+    assert json.loads(result.output) == {"accept": vector.code == VERIFIED, "code": vector.code}
+    assert result.return_value == (0 if vector.code == VERIFIED else 1)
+
+
+@pytest.mark.parametrize("name", ["github_documentation", "stripe_good", "dosespot_flipped"])
+def test_verify_takes_scheme_and_secrets_of_a_source(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, tmp_path: Path, name: str
+) -> None:
+    (vector,) = [each for each in vectors("presets") if each.given["name"] == name]
+    configure(monkeypatch, vector.given["scheme"], {})
+    arguments = ["--source", "drx", *arguments_of(vector, directory, tmp_path / "body")]
+
+    result = CliRunner().invoke(verify, arguments, standalone_mode=False)
+
+    assert json.loads(result.output)["code"] == vector.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--source", "nobody"], "no source is named 'nobody'"),
+        (["--source", "drx", "--scheme", "basic"], "leave --scheme"),
+        (["--scheme", "hmac", "--secrets-dir", "x"], "no scheme has this name"),
+        (["--scheme", "github"], "--secrets-dir"),
+        (["--scheme", "github", "--secrets-dir", "x", "--parameter", "y"], "NAME=VALUE"),
+        (["--scheme", "cidr", "--parameter", "networks=10.0.0.0/8", "--header", "x"], "'name: value'"),
+    ],
+)
+def test_verify_names_a_mistake(directory: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    del directory
+    (tmp_path / "body").write_bytes(b"{}")
+
+    result = CliRunner().invoke(verify, [*arguments, str(tmp_path / "body")], standalone_mode=False)
+
+    assert said in (str(result.exception) or "")
+
+
+def test_verify_refuses_a_header_that_is_given_twice(tmp_path: Path) -> None:
+    (tmp_path / "current").write_text("a-secret-of-many-characters")
+    (tmp_path / "body").write_bytes(b"{}")
+    twice = ["--header", "X-Webhook-Secret: a", "--header", "x-webhook-secret: b"]
+    arguments = ["--scheme", "secret_header", "--secrets-dir", str(tmp_path), *twice, "--json", str(tmp_path / "body")]
+    (tmp_path / "body").rename(tmp_path / ".body")
+    arguments[-1] = str(tmp_path / ".body")
+
+    result = CliRunner().invoke(verify, arguments, standalone_mode=False)
+
+    assert json.loads(result.output) == {"accept": False, "code": "header_duplicated"}
