@@ -124,7 +124,7 @@ def test_a_bad_setting_is_named_with_what_to_do(
 @pytest.mark.parametrize(
     ("change", "named", "said"),
     [
-        ({f"{SOURCE}PROFILE": "absent"}, "sources.drx.profile", "drx_standard, photon_cloudevents"),
+        ({f"{SOURCE}PROFILE": "absent"}, "sources.drx.profile", "drx_standard, mapped, photon_cloudevents"),
         ({f"{SOURCE}SECRETS_DIR": "/absent"}, "/absent", "cannot read"),
         ({"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "kafka:port"}, "kafka.bootstrap_servers", "is not host:port"),
         ({"BRIDGE_KAFKA__ROUTES": '{"*": "two words"}'}, "kafka.routes", "cannot be a topic"),
