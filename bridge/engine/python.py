@@ -61,7 +61,7 @@ _is_instant = re.compile(
 ).fullmatch
 _decimal_parts = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,18}))?").fullmatch
 _has_minus_zero = re.compile(rb"-0(?![0-9])").search
-_SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")
+_SPACES = (b" ", b"\t", b"\n", b"\r")  # RFC 8259, section 2
 
 
 class _Defer(Exception):  # noqa: N818 - no error: the reference decides
@@ -134,7 +134,8 @@ def _proves(body: bytes, members: int) -> bool:
     """Say whether a body that orjson writes otherwise hides no member and no -0."""
     return (
         body.count(b'":') == members
-        and not any(spaced in body for spaced in _SPACED_COLONS)
+        # A single byte is found in a tenth of the time of two; most bodies have none but spaces.
+        and not any(space in body and space + b":" in body for space in _SPACES)
         and _has_minus_zero(body) is None
     )
 

@@ -106,8 +106,12 @@ def serve_command() -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without settings of the bridge."""
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith("BRIDGE_")}
+    """Ours, without settings of the bridge but the engine, with which a whole run of the tests may be repeated."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "BRIDGE_ENGINE" or not name.upper().startswith("BRIDGE_")
+    }
 
 
 async def ask(session: aiohttp.ClientSession, url: str, **options: Any) -> Reply:
