@@ -24,7 +24,7 @@ PLACES = (
     "bridge.runtime.http:Answer.prepare",
     "bridge.ingress.routes:read_heads",
     "bridge.ingress.routes:check_content",
-    "bridge.ingress.routes:verify",
+    "bridge.ingress.schemes.standard_webhooks:StandardWebhooks.prove",
     "bridge.ingress.routes:trace_of",
     "bridge.ingress.routes:parse",
     "bridge.ingress.routes:safe_headers",

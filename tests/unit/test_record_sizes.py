@@ -15,6 +15,8 @@ from bridge.avro.schema_ids import RECORDS
 from bridge.event import ParkReason
 from bridge.ingress.headers import safe_headers
 from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.proof import Scheme
+from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.kafka.record import (
     MESSAGE_MAX_BYTES,
@@ -96,14 +98,29 @@ def test_the_largest_body_becomes_an_event_that_fits() -> None:
     assert MESSAGE_MAX_LEAST_BYTES < size <= GROWTH_MAX * BODY_MAX_BYTES < MESSAGE_MAX_BYTES
 
 
-def test_the_largest_head_of_a_parked_delivery_is_within_its_bound() -> None:
-    names = (b"content-type", b"content-length", b"user-agent", *StandardWebhooks.safe)
+# No scheme keeps more: of all others at most the id and the time.
+LONGEST = configure(
+    "standard_webhooks+body_hmac+secret_header",
+    {
+        "header": "h" * 100,
+        "id_header": "i" * 100,
+        "timestamp_header": "t" * 100,
+        "template": "{id}.{timestamp}.{body}",
+    },
+    tolerance_s=300,
+)
+
+
+@pytest.mark.parametrize("scheme", [StandardWebhooks(), LONGEST], ids=lambda scheme: scheme.name)
+def test_the_largest_head_of_a_parked_delivery_is_within_its_bound(scheme: Scheme) -> None:
+    names = (b"content-type", b"content-length", b"user-agent", *scheme.safe)
     heads = dict.fromkeys(names, b"\xff" * 100_000)
     delivery = a_delivery(
         b"",
-        id="i" * 200,
-        headers=safe_headers({**heads, b"webhook-id": b"i" * 200, b"authorization": b"x"}, StandardWebhooks()),
+        id="i" * 200 + "~01234567",
+        headers=safe_headers({**heads, b"authorization": b"x", b"h" * 100: b"x"}, scheme),
     )
+    assert not {"authorization", "h" * 100} & set(delivery.headers)
     park = ParkReason("environment_mismatch", LONG_TEXT, LONG_TEXT, "k" * 128)
     value = CODEC.encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
 
