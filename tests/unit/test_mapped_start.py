@@ -9,7 +9,7 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.mapped import FILE_MAX_BYTES, compile_mapping
-from tests.unit.mapping_files import ACCOUNT, ACME
+from tests.unit.mapping_files import ACCOUNT, ACME, BODY, compiled, event_of
 
 PREFIX = 'prefix = "acme:"'
 DATA = 'queue_id = "rx.id"'
@@ -115,6 +115,13 @@ def test_the_option_names_the_file(tmp_path: Path) -> None:
         load_profile("mapped", ACCOUNT | {"mapping": f"{tmp_path}/absent"})
 
     assert str(unknown.value) == (f"options.mapping: {file}:11: unknown field 'queue_no' of fulfillment.status_changed")
+
+
+def test_two_files_with_one_expression_have_tables_of_their_own() -> None:
+    text = ACME.replace('`{\\"IN_WORK\\":\\"in_progress\\",\\"DONE\\":\\"packed\\"}`', "'state'")
+    files = [compiled(f'{text}[tables.state]\nDONE = "{status}"\n') for status in ("packed", "approved")]
+
+    assert [event_of(file, BODY).value["fulfillment_status"] for file in files] == ["packed", "approved"]
 
 
 def test_words_may_stand_in_a_table_of_the_file() -> None:

@@ -27,7 +27,7 @@ from datetime import datetime, tzinfo
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn, cast, get_args
+from typing import Any, NamedTuple, NoReturn, cast, get_args
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record
@@ -100,6 +100,29 @@ def configure(options: Mapping[str, str]) -> MappingFile:
         raise ConfigError(msg) from None
 
 
+class Pointer(NamedTuple):
+    """A JSON pointer of a file, in which `*` means any index.
+
+    Attributes:
+        text: As in the file.
+        way: Its steps but the last.
+        last: The last step.
+        is_plain: No step is `*` or a number, so only objects can be on its way.
+    """
+
+    text: str
+    way: tuple[str, ...]
+    last: str
+    is_plain: bool
+
+    @classmethod
+    def of(cls, text: str) -> Pointer:
+        """Take it apart."""
+        *way, last = (step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
+        is_plain = not any(step == "*" or step.isdecimal() for step in (*way, last))
+        return cls(text, tuple(way), last, is_plain)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """One `[[event]]` of a file.
@@ -124,7 +147,7 @@ class Table:
     data: Mapping[str, Expression]
     constants: Mapping[str, object]
     finished: Mapping[str, object]
-    claims: tuple[str, ...]
+    claims: tuple[Pointer, ...]
     required: frozenset[str]
 
 
@@ -144,8 +167,8 @@ class MappingFile:
     zone: tzinfo | None
     any_case: bool
     tables: tuple[Table, ...]
-    claims: tuple[str, ...]
-    drop: tuple[str, ...]
+    claims: tuple[Pointer, ...]
+    drop: tuple[Pointer, ...]
     names: frozenset[str]
     arrays: bool = False
     bucket_s: int = 0
@@ -259,7 +282,7 @@ class Run:
     def finish(self, root: object) -> None:
         """Note what is dropped, and what is claimed without that an expression reads it."""
         for claim in self.mapping.claims:
-            if claim.rpartition("/")[2] not in self.mapping.names:
+            if claim.last not in self.mapping.names:
                 self.reading.claimed.update(pointer for _, pointer in self._places(root, claim))
         for drop in self.mapping.drop:
             self.reading.dropped.update(pointer for _, pointer in self._places(root, drop))
@@ -392,14 +415,21 @@ class Run:
             self._of_file = dict(place for claim in self.mapping.claims for place in self._places(root, claim))
         return self._of_file | dict(place for claim in table.claims for place in self._places(root, claim))
 
-    def _places(self, root: object, pattern: str) -> Iterator[tuple[tuple[int, str], str]]:
+    def _places(self, root: object, pattern: Pointer) -> Iterator[tuple[tuple[int, str], str]]:
         """Find what a pointer with `*` means: identity of the object and name, and the pointer in the body."""
-        *way, last = (step.replace("~1", "/").replace("~0", "~") for step in pattern.split("/")[1:])
+        if pattern.is_plain and self._folded is None:
+            node: Any = root
+            for step in pattern.way:
+                node = node.get(step) if type(node) is dict else None
+            if type(node) is dict and pattern.last in node:
+                yield (id(node), pattern.last), pattern.text
+            return
         level: list[tuple[object, str]] = [(root, "")]
-        for step in way:
+        for step in pattern.way:
             level = [found for node, pointer in level for found in self._step(node, pointer, step)]
         for node, pointer in level:
-            for (_, at), name in zip(self._step(node, pointer, last), self._names(node, last), strict=True):
+            names = self._names(node, pattern.last)
+            for (_, at), name in zip(self._step(node, pointer, pattern.last), names, strict=True):
                 yield (id(node), name), at
 
     def _step(self, node: object, pointer: str, step: str) -> Iterator[tuple[object, str]]:
@@ -604,12 +634,12 @@ class _Compiler:
             if value is None or attempt.worst is not None or "enum_unknown" in attempt.flags:
                 self._fail(f"the constant of {dotted!r} does not fit {event_type}", number, f"data.{dotted}")
 
-    def _pointers(self, table: Mapping[str, Any], name: str, number: int) -> tuple[str, ...]:
+    def _pointers(self, table: Mapping[str, Any], name: str, number: int) -> tuple[Pointer, ...]:
         pointers = self._strings(table, name, number)
         for pointer in pointers:
             if not _POINTER.fullmatch(pointer):
                 self._fail(f"{pointer[:60]!r} of {name} is no JSON pointer, such as /rx/id", number, name)
-        return tuple(pointer.casefold() if self.any_case else pointer for pointer in pointers)
+        return tuple(Pointer.of(pointer.casefold() if self.any_case else pointer) for pointer in pointers)
 
     def _strings(self, table: Mapping[str, Any], name: str, number: int) -> list[str]:
         value: list[str] = table.get(name, [])

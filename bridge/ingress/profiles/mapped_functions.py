@@ -7,6 +7,7 @@ exhausts it ends there. Numbers that are no integers stay `Real`, as they were w
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from types import MappingProxyType
@@ -136,7 +137,8 @@ def compile_expression(
         msg = f"longer than {LENGTH_MAX} characters"
         raise ExpressionError(msg)
     try:
-        tree: Node = jmespath.compile(text).parsed
+        # A copy, since the library gives the same tree for the same text, and tables of words are put into it.
+        tree: Node = copy.deepcopy(jmespath.compile(text).parsed)
         nodes = list(_nodes(tree))
     except JMESPathError as exc:
         position = getattr(exc, "lex_position", None)
