@@ -2,7 +2,7 @@
 
 With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `spool` (the
 store alone) or `consumers` (the read model) only that part, with `quick` fewer rounds, and with `stages` instead of all
-this what each stage of a delivery costs.
+this what each stage of a delivery costs, with `dialects` what the profiles of vendors do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import dedupe, follow, ingress, outage, read_model, report, report_read_model, spool, stages
+from tests.bench import dedupe, dialects, follow, ingress, outage, read_model, report, report_read_model, spool, stages
 
 RESULTS = Path("build/bench")
 PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers")
@@ -25,12 +25,12 @@ PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers")
 def main(arguments: list[str]) -> None:
     """Run, print, and keep the figures."""
     console, progress = Console(), Console(stderr=True)
-    if arguments == ["stages"]:
-        stages.run(console)
+    if arguments in (["stages"], ["dialects"]):
+        (stages if arguments == ["stages"] else dialects).run(console)
         return
     wanted = [each for each in arguments if each != "quick"]
     if set(wanted) - set(PARTS):
-        sys.exit(f"usage: python -m tests.bench [{'|'.join(PARTS)}] [quick] | stages")
+        sys.exit(f"usage: python -m tests.bench [{'|'.join(PARTS)}] [quick] | stages | dialects")
     quick = "quick" in arguments
     if "ingress" in (wanted or PARTS):
         figures = ingress.run(progress, rounds=1 if quick else ingress.ROUNDS)
