@@ -6,11 +6,9 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import tempfile
-from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ from bridge.errors import ConfigError
 
 # A fresh cluster of three takes 60 MB; Kafka ends a broker whose disk is full, so there must be room to play.
 DISK_MIN_BYTES = 512 * 1024 * 1024
-# Standard Webhooks 1.0.0: a secret has 24 to 64 bytes; 32 is what the Svix libraries make.
-_SECRET_BYTES = 32
 _MEBIBYTE = 1024 * 1024
 
 
@@ -38,14 +34,13 @@ class DataDirectory:
         self.ports = path / "ports.json"
         self.pid_file = path / "processes.json"
 
-    def secret_dir(self, source: str) -> Path:
+    def secret_dir(self, source: str, *, make: Callable[[], str]) -> Path:
         """Make the secrets directory of a source, with a `current` secret that stays the same from then on."""
         directory = self.secrets / source
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         slot = directory / "current"
         if not slot.exists():
-            secret = b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
-            write_text(slot, f"whsec_{secret}\n", mode=0o600)
+            write_text(slot, f"{make()}\n", mode=0o600)
         return directory
 
     def spool_key_dir(self) -> Path:

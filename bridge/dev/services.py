@@ -17,12 +17,11 @@ from typing import NamedTuple
 from bridge.dev.files import DataDirectory
 from bridge.dev.ports import HOST
 from bridge.dev.processes import Child
+from bridge.dev.sources import SOURCES
 from bridge.errors import ConfigError
 
 # The consumers that `dev` runs.
 CONSUMERS = ("read_model",)
-# The sources that `dev` configures: name to shipped profile.
-SOURCES = {"drx": "drx_standard"}
 # docs/contract.md §4.
 PARTITIONS = 12
 # Longer than the drain and the flush of a process take together: 25 s in the ingress, 35 s in a consumer.
@@ -91,12 +90,8 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
         "BRIDGE_SPOOL__DIR": str(directory.spool),
         "BRIDGE_SPOOL__KEY_DIR": str(directory.spool_key_dir()),
     }
-    for name, profile in SOURCES.items():
-        settings |= {
-            f"BRIDGE_SOURCES__{name}__PROFILE": profile,
-            f"BRIDGE_SOURCES__{name}__ENVIRONMENT": "sandbox",
-            f"BRIDGE_SOURCES__{name}__SECRETS_DIR": str(directory.secret_dir(name)),
-        }
+    for name, source in SOURCES.items():
+        settings |= source.settings(name, directory.secret_dir(name, make=source.new_secret))
     child = _child("ingress", ["bridge", "serve"], directory=directory, settings=settings)
     return Service(child, management_port, "/readyz", _INGRESS_GRACE_S, sound=("kafka", "topics"))
 

@@ -24,8 +24,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from bridge.dev.simulator import Answer, RetryPolicy, Sender, Sign, play, signer, webhook_url
+from bridge.dev.simulator import Answer, RetryPolicy, Sender, play, webhook_url
+from bridge.dev.sources import SOURCES, Sign
 from bridge.dev.story import Environment, Outgoing, deliveries
+from bridge.dev.vendor_stories import vendor_deliveries
 from bridge.errors import ConfigError
 from bridge.runtime.process import INTERRUPTED
 
@@ -45,6 +47,7 @@ class Run:
 
     url: str
     sign: Sign
+    content_type: str
     outgoings: Iterator[Outgoing]
     total: int | None
     rate: float | None
@@ -54,9 +57,16 @@ class Run:
 
 
 @click.command()
-@click.option("--url", required=True, help="Where to deliver; the default path is /webhooks/drx.")
+@click.option("--url", required=True, help="Where to deliver; the default path is /webhooks/ and the source.")
 @click.option(
-    "--secret-file", required=True, type=click.Path(path_type=Path), help="File with whsec_… on its first line."
+    "--source",
+    type=click.Choice(list(SOURCES)),
+    default="drx",
+    show_default=True,
+    help="Sender to be, as `dev` configures it: its dialect and its proof of origin.",
+)
+@click.option(
+    "--secret-file", required=True, type=click.Path(path_type=Path), help="File with the secret on its first line."
 )
 @click.option("--scenario", type=click.Path(path_type=Path), help="Send each line of this NDJSON file, in order.")
 @click.option("--sample", type=click.Path(path_type=Path), help="Send this file's bytes, exactly, as one delivery.")
@@ -95,6 +105,7 @@ class Run:
 def simulate(
     *,
     url: str,
+    source: str,
     secret_file: Path,
     scenario: Path | None,
     sample: Path | None,
@@ -109,17 +120,20 @@ def simulate(
     concurrency: int,
     as_json: bool,
 ) -> int:
-    """Sign and push deliveries as DRx does, retry as a sender does, and report what was answered.
+    """Sign and push deliveries as DRx or a vendor does, retry as a sender does, and report what was answered.
 
     Without --scenario or --sample the deliveries are generated: plausible prescriptions of people who do not exist.
     Without --rate each delivery waits for the answer to the one before. Exit 0 if every delivery was answered 2xx, 1 if
     one was not.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
-    chosen, total = _choose(scenario, sample, count, seed=seed, environment=environment)
+    generated = deliveries(seed, environment=environment) if source == "drx" else vendor_deliveries(source, seed)
+    chosen, total = _choose(scenario, sample, count, seed=seed, generated=generated)
+    sender = SOURCES[source]
     run = Run(
-        url=webhook_url(url),
-        sign=signer(secret_file),
+        url=webhook_url(url, source),
+        sign=sender.signer(secret_file),
+        content_type=sender.content_type,
         outgoings=arrange(chosen, rng=_rng(seed), duplicates=duplicates, shuffle=shuffle),
         total=total if not duplicates else None,
         rate=rate,
@@ -131,7 +145,7 @@ def simulate(
 
 
 def _choose(
-    scenario: Path | None, sample: Path | None, count: int | None, *, seed: int, environment: Environment
+    scenario: Path | None, sample: Path | None, count: int | None, *, seed: int, generated: Iterator[Outgoing]
 ) -> tuple[Iterator[Outgoing], int]:
     """Return what to send and how much it is, before repetitions."""
     if sum(given is not None for given in (scenario, sample, count)) > 1:
@@ -143,7 +157,7 @@ def _choose(
         lines = read_scenario(scenario, rng=_rng(seed))
         return iter(lines), len(lines)
     total = count or DEFAULT_COUNT
-    return itertools.islice(deliveries(seed, environment=environment), total), total
+    return itertools.islice(generated, total), total
 
 
 def _rng(seed: int) -> random.Random:
@@ -198,7 +212,14 @@ async def _drive(run: Run, *, on_answer: Callable[[Answer], None]) -> float:
     async with aiohttp.ClientSession(
         connector=connector, timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
-        sender = Sender(session=session, url=run.url, sign=run.sign, policy=run.policy, rng=run.rng)
+        sender = Sender(
+            session=session,
+            url=run.url,
+            sign=run.sign,
+            policy=run.policy,
+            rng=run.rng,
+            content_type=run.content_type,
+        )
         return await play(sender, run.outgoings, rate=run.rate, concurrency=run.concurrency, on_answer=on_answer)
 
 

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import orjson
 
+from bridge.dev.sources import Sign
 from bridge.dev.story import Outgoing
 from bridge.errors import ConfigError
-from bridge.ingress.proof import HmacKey
-from bridge.ingress.schemes.standard_webhooks import parse_secret, sign
 from bridge.runtime.backoff import backoff_s
 
 # A sender that is told to wait longer than this has been told to give up.
@@ -27,10 +25,8 @@ RETRY_AFTER_MAX_S = 300.0
 # The bridge answers in a few hundred bytes; more is somebody else's server.
 ANSWER_MAX_BYTES = 65_536
 
-Sign = Callable[[str, int, bytes], str]
 Sleep = Callable[[float], Awaitable[None]]
-DEFAULT_PATH = "/webhooks/drx"
-SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
+PATH = "/webhooks/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,8 @@ class Sender:
     Args:
         session: Open client session; its owner closes it.
         url: Address of the webhook.
-        sign: Webhook id, unix time and body to the value of `webhook-signature`.
+        sign: Webhook id, unix time and body of an attempt to the headers that prove it.
+        content_type: Of the bodies.
         policy: How often and how fast it tries again.
         rng: Source of the jitter.
         sleep: Waits between attempts.
@@ -114,12 +111,14 @@ class Sender:
         sign: Sign,
         policy: RetryPolicy,
         rng: random.Random,
+        content_type: str = "application/json",
         sleep: Sleep = asyncio.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._session = session
         self._url = url
         self._sign = sign
+        self._content_type = content_type
         self._policy = policy
         self._rng = rng
         self._sleep = sleep
@@ -138,12 +137,7 @@ class Sender:
 
     def _headers(self, outgoing: Outgoing) -> dict[str, str]:
         timestamp = int(self._now().timestamp())
-        return {
-            "content-type": "application/json",
-            "webhook-id": outgoing.id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": self._sign(outgoing.id, timestamp, outgoing.body),
-        }
+        return {"content-type": self._content_type, **self._sign(outgoing.id, timestamp, outgoing.body)}
 
     async def _attempt(self, outgoing: Outgoing, headers: Mapping[str, str]) -> Reply:
         loop = asyncio.get_running_loop()
@@ -218,8 +212,8 @@ def _retry_after_s(header: str, *, now: datetime) -> float:
         return 0.0
 
 
-def webhook_url(url: str) -> str:
-    """Complete an address of the bridge to one of its webhooks.
+def webhook_url(url: str, source: str = "drx") -> str:
+    """Complete an address of the bridge to the webhook of a source, unless it has a path.
 
     Raises:
         ConfigError: No http or https address.
@@ -227,28 +221,6 @@ def webhook_url(url: str) -> str:
     with suppress(ValueError):
         parts = urlsplit(url)
         if parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port):
-            return urlunsplit(parts._replace(path=DEFAULT_PATH if parts.path in {"", "/"} else parts.path))
+            return urlunsplit(parts._replace(path=PATH + source if parts.path in {"", "/"} else parts.path))
     msg = f"--url: {url!r} is no http:// or https:// address"
     raise ConfigError(msg)
-
-
-def signer(path: Path) -> Sign:
-    """Read the shared secret that signs, in the form of a slot file of the ingress.
-
-    Raises:
-        ConfigError: Unreadable, or no `whsec_` secret on its first line.
-    """
-    try:
-        with path.open("rb") as file:
-            first_line = file.read(SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0]
-        key = parse_secret(first_line.strip().decode("ascii", "replace"))
-    except OSError as exc:
-        msg = f"--secret-file: cannot read {path} ({exc.strerror})"
-        raise ConfigError(msg) from None
-    except ConfigError as exc:
-        msg = f"--secret-file: {path}: {exc}"
-        raise ConfigError(msg) from None
-    if not isinstance(key, HmacKey):
-        msg = f"--secret-file: {path} holds a public key; signing needs a secret that starts with whsec_"
-        raise ConfigError(msg)
-    return lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=key.secret)

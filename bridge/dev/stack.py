@@ -20,7 +20,6 @@ from bridge.dev.processes import Child, PidFile, Supervisor
 from bridge.dev.services import (
     CONSUMERS,
     PARTITIONS,
-    SOURCES,
     Service,
     consumer_service,
     ingress_service,
@@ -28,6 +27,7 @@ from bridge.dev.services import (
     wait_caught_up,
     wait_ready,
 )
+from bridge.dev.sources import SOURCES
 from bridge.errors import ConfigError
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 
@@ -153,12 +153,8 @@ class Stack:
         if self._runs(self._postgres):
             found["postgres"] = self._postgres.dsn
         found["sources"] = {
-            name: {
-                "path": f"/webhooks/{name}",
-                "profile": profile,
-                "secret_file": str(self.directory.secret_dir(name) / "current"),
-            }
-            for name, profile in SOURCES.items()
+            name: source.endpoint(name, self.directory.secret_dir(name, make=source.new_secret) / "current")
+            for name, source in SOURCES.items()
         }
         found["pids"] = {child.name: child.pid for child in self._children if child.pid is not None}
         found["logs"] = str(self.directory.logs)

@@ -16,8 +16,8 @@ import pytest
 from aiohttp import web
 
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play
+from bridge.dev.sources import standard_headers
 from bridge.dev.story import Outgoing
-from bridge.ingress.schemes.standard_webhooks import sign
 from tests.receiver import Seen, answers, receiving, resets
 
 KEY = b"the quick brown fox jumps"
@@ -46,7 +46,7 @@ async def a_sender(url: str, *, clock: Clock, policy: RetryPolicy = POLICY) -> A
         yield Sender(
             session=session,
             url=url,
-            sign=lambda webhook_id, timestamp, body: sign(webhook_id, timestamp, body, key=KEY),
+            sign=lambda webhook_id, timestamp, body: standard_headers(webhook_id, timestamp, body, key=KEY),
             policy=policy,
             rng=random.Random(1),  # noqa: S311 - jitter
             sleep=clock.sleep,

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from bridge.dev.files import claim, require_room
+from bridge.dev.sources import SOURCES
 from bridge.errors import ConfigError
 
 
 def test_a_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     with claim(tmp_path, pid=1, free_min_bytes=0) as directory:
-        slot = directory.secret_dir("drx") / "current"
+        slot = directory.secret_dir("drx", make=SOURCES["drx"].new_secret) / "current"
         first = slot.read_text()
-        directory.secret_dir("drx")
+        directory.secret_dir("drx", make=SOURCES["drx"].new_secret)
 
     assert slot.read_text() == first
     assert 24 <= len(b64decode(first.strip().removeprefix("whsec_"), validate=True)) <= 64

@@ -25,10 +25,10 @@ from bridge.dev.demo.evidence import APPLIED, AUDIT, HISTORY, NOTHING, Evidence,
 from bridge.dev.demo.screen import Screen
 from bridge.dev.oracle import COLUMNS, expected_state, header_differences, record_differences
 from bridge.dev.services import PARTITIONS
-from bridge.dev.simulator import Answer, RetryPolicy, Sender, Sign, signer
+from bridge.dev.simulator import Answer, RetryPolicy, Sender
+from bridge.dev.sources import SOURCES, Sign, standard_headers
 from bridge.dev.stack import Stack
 from bridge.dev.story import MAIL_ORDER_CAPTIONS, MINUTE, Life, Outgoing, a_cast, mail_order, token
-from bridge.ingress.schemes.standard_webhooks import sign
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 from bridge.settings import Registry
@@ -70,8 +70,8 @@ async def tour(stack: Stack, screen: Screen) -> str:
         def sender(signs: Sign) -> Sender:
             return Sender(session=session, url=url, sign=signs, policy=RetryPolicy(), rng=rng)
 
-        drx = sender(signer(Path(source["secret_file"])))
-        forger = sender(lambda webhook_id, time, body: sign(webhook_id, time, body, key=forged_key))
+        drx = sender(SOURCES[SOURCE].signer(Path(source["secret_file"])))
+        forger = sender(lambda webhook_id, time, body: standard_headers(webhook_id, time, body, key=forged_key))
         return await Tour(stack, screen, Evidence(stack, decoder, database), drx, forger).play(rng)
 
 

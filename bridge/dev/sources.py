@@ -1,0 +1,157 @@
+"""The senders that `dev` configures, one for each shipped profile, and how each proves that it is one."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from bridge.errors import ConfigError
+from bridge.ingress.proof import HmacKey
+from bridge.ingress.schemes.standard_webhooks import parse_secret, sign
+
+# Webhook id, unix time and body of an attempt to the headers that prove it.
+Sign = Callable[[str, int, bytes], dict[str, str]]
+
+STANDARD = "standard_webhooks"
+# Standard Webhooks 1.0.0: a secret has 24 to 64 bytes; 32 is what the Svix libraries make.
+_SECRET_BYTES = 32
+_SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
+_OPTIONS: Mapping[str, str] = MappingProxyType({"account_id": "acct_dev", "zone": "America/Chicago"})
+
+
+class DevSource(NamedTuple):
+    """A sender.
+
+    Attributes:
+        profile: Its dialect.
+        scheme: How its deliveries prove their origin.
+        parameters: Of the scheme, by their names in the settings without `scheme_`.
+        options: Of the profile.
+        content_type: Of its bodies.
+        accept_weak: What is weak about it and accepted, since nothing leaves the machine.
+    """
+
+    profile: str
+    scheme: str = STANDARD
+    parameters: Mapping[str, str] = MappingProxyType({})
+    options: Mapping[str, str] = MappingProxyType({})
+    content_type: str = "application/json"
+    accept_weak: str = ""
+
+    def settings(self, name: str, secrets_dir: Path) -> dict[str, str]:
+        """Return the variables that configure it under `name`."""
+        values = {
+            "PROFILE": self.profile,
+            "ENVIRONMENT": "sandbox",
+            "SECRETS_DIR": str(secrets_dir),
+            "SCHEME": self.scheme,
+            **{f"SCHEME_{parameter.upper()}": value for parameter, value in self.parameters.items()},
+            **{f"OPTIONS__{option.upper()}": value for option, value in self.options.items()},
+            **({"ACCEPT_WEAK": self.accept_weak} if self.accept_weak else {}),
+        }
+        return {f"BRIDGE_SOURCES__{name}__{variable}": value for variable, value in values.items()}
+
+    def endpoint(self, name: str, secret_file: Path) -> dict[str, str]:
+        """Return what a sender needs to know."""
+        return {
+            "path": f"/webhooks/{name}",
+            "profile": self.profile,
+            "scheme": self.scheme,
+            "secret_file": str(secret_file),
+            **self.parameters,
+        }
+
+    def new_secret(self) -> str:
+        """Make the first line of a slot file."""
+        if self.scheme == STANDARD:
+            return f"whsec_{b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"
+        return secrets.token_urlsafe(_SECRET_BYTES)
+
+    def signer(self, secret_file: Path) -> Sign:
+        """Read the secret, in the form of a slot file of the ingress, and return what proves a delivery with it.
+
+        Raises:
+            ConfigError: Unreadable, or no secret of the scheme on its first line.
+        """
+        try:
+            with secret_file.open("rb") as file:
+                line = file.read(_SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0].strip()
+        except OSError as exc:
+            msg = f"--secret-file: cannot read {secret_file} ({exc.strerror})"
+            raise ConfigError(msg) from None
+        if self.scheme == STANDARD:
+            return _signs_standard(line, secret_file)
+        if not line.isascii() or not line:
+            msg = f"--secret-file: {secret_file}: no secret on its first line"
+            raise ConfigError(msg)
+        if self.scheme == "secret_header":
+            value = " ".join(filter(None, (self.parameters.get("word"), line.decode())))
+            return lambda _id, _timestamp, _body: {self.parameters["header"]: value}
+        return lambda _id, timestamp, body: self._sign_body(line, timestamp, body)
+
+    def _sign_body(self, key: bytes, timestamp: int, body: bytes) -> dict[str, str]:
+        before, _, _ = self.parameters["template"].partition("{body}")
+        signed = before.replace("{timestamp}", str(timestamp)).encode() + body
+        return {
+            self.parameters["header"]: hmac.digest(key, signed, "sha256").hex(),
+            self.parameters["timestamp_header"]: str(timestamp),
+        }
+
+
+def _signs_standard(line: bytes, path: Path) -> Sign:
+    try:
+        key = parse_secret(line.decode("ascii", "replace"))
+    except ConfigError as exc:
+        msg = f"--secret-file: {path}: {exc}"
+        raise ConfigError(msg) from None
+    if not isinstance(key, HmacKey):
+        msg = f"--secret-file: {path} holds a public key; signing needs a secret that starts with whsec_"
+        raise ConfigError(msg)
+    return lambda webhook_id, timestamp, body: standard_headers(webhook_id, timestamp, body, key=key.secret)
+
+
+def standard_headers(webhook_id: str, timestamp: int, body: bytes, *, key: bytes) -> dict[str, str]:
+    """Sign as Standard Webhooks 1.0.0 says."""
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign(webhook_id, timestamp, body, key=key),
+    }
+
+
+SOURCES: Mapping[str, DevSource] = MappingProxyType(
+    {
+        "drx": DevSource("drx_standard"),
+        "digitalrx": DevSource(
+            "digitalrx_pharmacy",
+            scheme="secret_header",
+            parameters={"header": "x-webhook-secret"},
+            options=_OPTIONS,
+            accept_weak="no_tls",
+        ),
+        "dosespot": DevSource(
+            "dosespot_push",
+            scheme="secret_header",
+            parameters={"header": "Authorization", "word": "Secret"},
+            options=_OPTIONS,
+            accept_weak="no_tls",
+        ),
+        "photon": DevSource(
+            "photon_cloudevents",
+            scheme="body_hmac",
+            parameters={
+                "header": "X-Photon-Signature",
+                "timestamp_header": "X-Photon-Timestamp",
+                "template": "{timestamp}.{body}",
+                "encoding": "hex",
+            },
+            options=_OPTIONS,
+            content_type="application/cloudevents+json",
+        ),
+    }
+)

@@ -1,0 +1,115 @@
+"""The senders of `dev` prove what the ingress checks, and push what their profiles read."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from bridge.dev.sources import SOURCES
+from bridge.dev.vendor_stories import VENDORS, vendor_deliveries
+from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.event import ParkReason
+from bridge.ingress.profiles.lookup import SHIPPED, load_profile
+from bridge.ingress.proof import KeySlot, Raw
+from bridge.ingress.schemes.presets import configure
+from tests.profile_properties import assert_writable
+from tests.unit.vendor_documents import push
+
+NOW = 1_789_398_566
+
+
+@pytest.fixture(params=SOURCES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_there_is_a_source_for_each_shipped_profile_but_mapped() -> None:
+    assert {source.profile for source in SOURCES.values()} == set(SHIPPED) - {"mapped"}
+
+
+def test_what_a_source_sends_is_proved_by_its_scheme(name: str, tmp_path: Path) -> None:
+    source = SOURCES[name]
+    file = tmp_path / "current"
+    file.write_text(f"{source.new_secret()}\nnot_before = 2026-01-01T00:00:00Z\n")
+    scheme = configure(source.scheme, dict(source.parameters), tolerance_s=300)
+    slot = KeySlot(name="current", key=scheme.parse_key(file.read_text().splitlines()[0]))
+
+    headers = source.signer(file)("msg_1", NOW, b"{}")
+    heads = {header.lower().encode(): value.encode() for header, value in headers.items()}
+
+    assert scheme.prove(Raw(heads, b"{}"), [slot], NOW).slot == "current"
+    forged = {header: value[:-1] + (b"0" if value[-1:] != b"0" else b"1") for header, value in heads.items()}
+    with pytest.raises(DeliveryRefusedError):
+        scheme.prove(Raw(forged, b"{}"), [slot], NOW)
+
+
+def test_the_endpoint_says_what_a_sender_needs(tmp_path: Path) -> None:
+    found = {name: source.endpoint(name, tmp_path / "current") for name, source in SOURCES.items()}
+
+    secret = {"secret_file": str(tmp_path / "current")}
+    assert found == {
+        "drx": {"path": "/webhooks/drx", "profile": "drx_standard", "scheme": "standard_webhooks"} | secret,
+        "digitalrx": {
+            "path": "/webhooks/digitalrx",
+            "profile": "digitalrx_pharmacy",
+            "scheme": "secret_header",
+            "header": "x-webhook-secret",
+        }
+        | secret,
+        "dosespot": {
+            "path": "/webhooks/dosespot",
+            "profile": "dosespot_push",
+            "scheme": "secret_header",
+            "header": "Authorization",
+            "word": "Secret",
+        }
+        | secret,
+        "photon": {
+            "path": "/webhooks/photon",
+            "profile": "photon_cloudevents",
+            "scheme": "body_hmac",
+            "header": "X-Photon-Signature",
+            "timestamp_header": "X-Photon-Timestamp",
+            "template": "{timestamp}.{body}",
+            "encoding": "hex",
+        }
+        | secret,
+    }
+
+
+def test_its_settings_are_those_of_the_ingress(name: str, tmp_path: Path) -> None:
+    settings = SOURCES[name].settings(name, tmp_path)
+
+    options = {key.rpartition("__")[2].lower(): value for key, value in settings.items() if "__OPTIONS__" in key}
+    assert settings[f"BRIDGE_SOURCES__{name}__ENVIRONMENT"] == "sandbox"
+    assert options == ({} if name == "drx" else {"account_id": "acct_dev", "zone": "America/Chicago"})
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_vendor_s_story_becomes_events(name: str) -> None:
+    source = SOURCES[name]
+    profile = load_profile(source.profile, source.options)
+    sent = list(itertools.islice(vendor_deliveries(name, seed=7), 120))
+
+    outcomes = [push(profile, outgoing.body) for outgoing in sent]
+
+    assert [each for each in outcomes if isinstance(each, ParkReason)] == []
+    events = [event for each in outcomes if not isinstance(each, ParkReason) for event in each.events]
+    for event in events:
+        assert_writable(event)
+    assert len({event.type for event in events}) > 1
+    assert len({event.key for event in events}) > 5
+    again = itertools.islice(vendor_deliveries(name, seed=7), 120)
+    assert [outgoing.body for outgoing in again] == [outgoing.body for outgoing in sent]
+
+
+def test_a_secret_that_is_none_is_named(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "current"
+
+    with pytest.raises(ConfigError, match=r"^--secret-file: cannot read "):
+        SOURCES[name].signer(file)
+    file.write_bytes(b"\n\xff")
+    with pytest.raises(ConfigError, match=r"^--secret-file: "):
+        SOURCES[name].signer(file)
