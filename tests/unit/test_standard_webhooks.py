@@ -151,6 +151,21 @@ def test_v1_is_the_one_of_the_specification() -> None:
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
+def test_the_other_spelling_is_the_one_of_svix() -> None:
+    """Source: Svix Docs, "Verifying Webhooks Manually"; its secret is shorter than a slot file may have it."""
+    key = HmacKey(base64.b64decode("plJ3nmyCDGBKInavdOK15jsl"))
+    heads = {
+        b"svix-id": b"msg_loFOjxBNrRLzqYUf",
+        b"svix-timestamp": b"1731705121",
+        b"svix-signature": b"v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0=",
+    }
+    raw = Raw(heads, b'{"event_type":"ping","data":{"success":true}}')
+
+    proof = StandardWebhooks().prove(raw, [KeySlot("current", key)], 1_731_705_121)
+
+    assert proof == Proof("msg_loFOjxBNrRLzqYUf", 1_731_705_121, "current")
+
+
 @pytest.mark.parametrize("slot", [SLOT, PUBLIC_SLOT], ids=["v1", "v1a"])
 @pytest.mark.parametrize(
     "changed", [{"id": b"evt_2"}, {"timestamp": b"1789398571"}, {"body": BODY + b" "}], ids=["id", "timestamp", "body"]

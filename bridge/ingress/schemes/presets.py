@@ -50,7 +50,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "body_hmac",
             {"header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "id_header": "X-Shopify-Webhook-Id"},
         ),
-        # Its documentation names the headers, not the text that is signed: `template` has to be set.
+        # Photon Docs, "Signature Verification": hex of HMAC-SHA256, by its example over the body alone. A timestamp is
+        # not mentioned, so what is signed has to be set as `template`; the header counts where that has the time.
         "photon": Preset("body_hmac", {"header": "X-Photon-Signature", "timestamp_header": "X-Photon-Timestamp"}),
         # DoseSpot's push notifications: `Authorization: Secret …`.
         "dosespot": Preset("secret_header", {"header": "Authorization", "word": "Secret"}),
@@ -93,6 +94,11 @@ def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
     kind, fixed = PRESETS.get(name, Preset(name, {}))
     if kind not in KINDS:
         raise ParameterError("scheme", f"no scheme has this name; known: {', '.join((*KINDS, *PRESETS))}")
-    if name == "photon" and "template" not in left:
-        raise ParameterError("scheme_template", "is required by photon: what is signed, such as {timestamp}.{body}")
+    if name == "photon":
+        if "template" not in left:
+            raise ParameterError(
+                "scheme_template", "is required by photon: what is signed, {body} or {timestamp}.{body}"
+            )
+        if "{timestamp}" not in left["template"]:
+            fixed = {key: value for key, value in fixed.items() if key != "timestamp_header"}
     return KINDS[kind](Parameters(name, given=left, fixed=fixed, tolerance_s=tolerance_s))
