@@ -25,7 +25,12 @@ _SUMS = {
     "duplicate effects": "repeated_effects",
     "duplicated in the log": "repeated",
 }
-_WORST = {"worst answer, s": "worst_answer_s", "recovery, s": "recovery_s", "largest RSS, MiB": "rss_peak_mib"}
+_WORST = {
+    "worst answer, s": "worst_answer_s",
+    "sender late, s": "sender_late_s",
+    "recovery, s": "recovery_s",
+    "largest RSS, MiB": "rss_peak_mib",
+}
 # Only where honest deliveries were measured before an attack and beside it.
 _BESIDE = {"p99 when calm, ms": "p99_calm_s", "p99 beside it, ms": "p99_s"}
 

@@ -37,6 +37,9 @@ STALE_S = 3_600
 MISCHIEF: Mapping[Kind, float] = {"duplicate": 0.02, "replayed": 0.01, "unusable": 0.01, "forged": 0.01, "stale": 0.01}
 # So long a signature may wait for its request.
 SIGNED_S = 1.0
+# Most deliveries under way, below the bound of connections of the ingress (2,048); beyond it none is begun.
+# Without a bound each outage ends in a storm of retries that keeps the sender itself busy.
+UNDER_WAY_MAX = 1_500
 # Share of the deliveries whose sender first hangs up, so soon that it may or may not have been heard.
 HANG_UPS, HANG_UP_S = 0.02, 0.004
 
@@ -68,7 +71,7 @@ class Load:
     async def poisson(self, rate: float) -> AsyncIterator[None]:
         """Send about `rate` deliveries a second while the block runs, then wait for those under way.
 
-        An open loop: how long answers take delays nobody but the next delivery of the same prescription.
+        An open loop up to `UNDER_WAY_MAX`: a late answer delays only the next delivery of the same prescription.
         """
         self._ended.clear()
         running = asyncio.create_task(self._poisson(rate))
@@ -171,9 +174,13 @@ class Load:
     async def _poisson(self, rate: float) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
+        under_way: set[asyncio.Task[None]] = set()
         async with self.open(), asyncio.TaskGroup() as group:
             while not self._ended.is_set():
-                group.create_task(self._next(self.prescriptions.take()))
+                if len(under_way) < UNDER_WAY_MAX:
+                    task = group.create_task(self._next(self.prescriptions.take()))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
                 due += self._rng.expovariate(rate)
                 await asyncio.sleep(due - loop.time())
 

@@ -28,7 +28,8 @@ class Result:
         wrong_answers: Answers that the contract does not allow.
         wrong_states: Prescriptions whose state is not the model's.
         leaks: Places with health information in clear.
-        worst_answer_s: The longest wait for an answer.
+        worst_answer_s: The longest wait for an answer, and `sender_late_s` the longest that the senders' own loop stood
+            still.
         p99_calm_s: The wait of 99 of 100 deliveries before an attack, and `p99_s` beside it; 0 in other rows.
         recovery_s: From the end of the fault until all was durable in Kafka and a new delivery was answered 200.
     """
@@ -55,6 +56,7 @@ class Result:
     unsettled: int = 0
     p99_calm_s: float = 0.0
     p99_s: float = 0.0
+    sender_late_s: float = 0.0
 
 
 # The figures of a result that must be zero.

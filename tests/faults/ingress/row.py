@@ -151,4 +151,5 @@ def _result(row: Row, scene: Scene, verdict: Verdict, leaks: Sequence[str], *, s
         rss_peak_mib=round(scene.rss_mib, 1),
         p99_calm_s=round(scene.p99_calm_s, 3),
         p99_s=round(scene.p99_s, 3),
+        sender_late_s=round(scene.sender_late_s, 3),
     )

@@ -74,6 +74,7 @@ class Scene:
         unsettled: Events of which a life that was killed may have written something without writing that down.
         p99_calm_s: The wait of 99 of 100 deliveries before an attack, and `p99_s` beside it.
         recovery_s: From the end of the fault until all was as before.
+        sender_late_s: The longest that the senders' own loop stood still; an answer may have waited for it.
     """
 
     stage: Stage
@@ -90,6 +91,7 @@ class Scene:
     reader: Reader | None
     fds: int = 0
     recovery_s: float = 0.0
+    sender_late_s: float = 0.0
     p99_calm_s: float = 0.0
     p99_s: float = 0.0
     rss_mib: float = 0.0
@@ -158,10 +160,14 @@ class Scene:
                 await asyncio.sleep(LOOK_S)
 
     async def watch(self) -> None:
-        """Keep the largest resident size that any life of the ingress has had."""
+        """Keep the largest resident size of any ingress process, and how late the senders' loop is."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
+            self.sender_late_s = max(self.sender_late_s, loop.time() - due)
             with suppress(OSError, StopIteration):  # it may just be dead
                 self.rss_mib = max(self.rss_mib, peak_rss_mib(self.ingress.pid))
+            due = loop.time() + WATCH_S
             await asyncio.sleep(WATCH_S)
 
     async def rotate(self) -> None:
