@@ -1,4 +1,9 @@
-"""The ingress against the control on one real broker: throughput, latency, CPU, memory, and nothing lost."""
+"""The ingress with each of its engines against the control, on one real broker, and nothing lost.
+
+Every round gives every candidate a new process and new topics: what earlier rounds have written would be read at the
+start, beside the load (`restart` measures that alone). The candidates take turns, so that what else the machine does
+meets them alike. CPU per request is the steadiest of the figures.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +12,41 @@ import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
+from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
+from bridge.settings import Settings
 from tests.bench.load import Load
 from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive
 from tests.bench.traffic import number_in, number_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 
-ROUNDS = 5
+ROUNDS = 3
 CONNECTIONS = 64
 ROUND_REQUESTS = 15_000
 # Imports, connections, caches and the first growth of the heap.
 WARM_UP_REQUESTS = 5_000
 RATE = 2_000.0
-RATE_ROUNDS = 3
-RATE_REQUESTS = 16_000
+RATE_REQUESTS = 8_000
 # The memory goal counts from here.
 SOAK_REQUESTS = 200_000
 SOAK_STEP_REQUESTS = 15_000
+# For a broker to forget a topic, and for an ingress to have read the tails.
+WAIT_S = 60.0
+CONTROL = "naive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,72 +69,128 @@ class Round:
 
 @dataclass
 class Candidate:
-    """One of the two, with all that was measured of it."""
+    """One of those that are compared, with all that was measured of it.
 
-    server: Server
+    Attributes:
+        describe: From a directory and the brokers to a server that is not started yet.
+        recall: CPU seconds from a start to the end of the tails: with topics that are empty, and that are full.
+    """
+
+    name: str
+    describe: Callable[[Path, str], Server]
     closed: list[Round] = field(default_factory=list)
     open: list[Round] = field(default_factory=list)
+    rss: list[tuple[int, int]] = field(default_factory=list)
     rss_peak: int = 0
-    found: int = 0
+    made: int = 0
+    acknowledged: int = 0
     missing: int = 0
-    exit_code: int | None = None
+    exit_codes: list[int | None] = field(default_factory=list)
+    recall: dict[str, float] = field(default_factory=dict)
 
-    def run(self, into: list[Round], count: int, *, rate: float = 0.0) -> None:
-        """Load it once more."""
-        into.append(Round(*self.server.load(count, connections=CONNECTIONS, rate=rate)))
+    def note(self, server: Server, bootstrap_servers: str) -> None:
+        """Count what a server that was stopped has acknowledged and not written."""
+        found = asyncio.run(found_in(server.topics, bootstrap_servers))
+        self.made += server.made
+        self.acknowledged += len(server.taken)
+        self.missing += len(server.taken - found)
+        self.exit_codes.append(server.child.exit_code)
+
+
+def candidates() -> list[Candidate]:
+    """Return the control and the ingress with each engine that it has here."""
+    setting = Settings.model_fields.get("engine")
+    engines = [each for each in get_args(setting.annotation) if each != "auto"] if setting else []
+    # The reference first, since the others are compared with it.
+    engines.sort(key=lambda each: each != "reference")
+    ours = [Candidate(f"bridge, {engine}", partial(bridge, more={"BRIDGE_ENGINE": engine})) for engine in engines] or [
+        Candidate("bridge", bridge)
+    ]
+    return [Candidate(CONTROL, naive), *ours]
 
 
 def run(console: Console, *, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Measure both; a few minutes."""
+    """Measure all; about two minutes a round, and two more."""
     directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
     cluster = EmbeddedCluster(directory, brokers=1)
     cluster.start()
+    all_of_them = candidates()
     try:
-        create_topics(cluster.bootstrap_servers, {**STANDARD_TOPICS, NAIVE_TOPIC: 12})
-        pair = [
-            Candidate(naive(directory, cluster.bootstrap_servers)),
-            Candidate(bridge(directory, cluster.bootstrap_servers)),
-        ]
-        try:
-            for each in pair:
-                each.server.start()
-            _measure(console, pair, rounds=rounds)
-        finally:
-            for each in pair:
-                each.exit_code = each.server.stop()
-        for each in pair:
-            console.print(f"counting what {each.server.child.name} wrote")
-            found = asyncio.run(found_in(each.server.topics, cluster.bootstrap_servers))
-            each.found, each.missing = len(found), len(each.server.taken - found)
+        for number in range(rounds):
+            turns = all_of_them if number % 2 == 0 else all_of_them[::-1]
+            for each in turns:
+                with _serving(each, directory, cluster.bootstrap_servers) as server:
+                    _round(console, each, server, f"{number + 1}/{rounds}")
+        _soak(console, all_of_them[-1], directory, cluster.bootstrap_servers)
     finally:
         cluster.stop()
         shutil.rmtree(directory, ignore_errors=True)
-    return result(*pair)
+    return result(all_of_them)
 
 
-def _measure(console: Console, pair: list[Candidate], *, rounds: int) -> None:
-    """Take turns, so that what else the machine does meets both alike."""
-    for each in pair:
-        each.run([], WARM_UP_REQUESTS)
-    for number in range(rounds):
-        for each in pair:
-            each.run(each.closed, ROUND_REQUESTS)
-            last = each.closed[-1]
-            console.print(
-                f"round {number + 1}/{rounds} {each.server.child.name:6} {last.per_s:6.0f} req/s {last.cpu_us:5.0f} µs"
-            )
-    for number in range(min(rounds, RATE_ROUNDS)):
-        for each in pair:
-            each.run(each.open, RATE_REQUESTS, rate=RATE)
-            console.print(
-                f"at {RATE:.0f}/s {number + 1} {each.server.child.name:6} p99 {each.open[-1].load.p99_ms:6.1f} ms"
-            )
-    ours = pair[-1].server
-    while ours.made < SOAK_REQUESTS:
-        pair[-1].run([], min(SOAK_STEP_REQUESTS, SOAK_REQUESTS - ours.made))
-        console.print(f"{ours.made} requests, {ours.rss[-1][1] / 2**20:.0f} MiB")
-    for each in pair:
-        each.rss_peak = each.server.rss_peak
+@contextmanager
+def _serving(candidate: Candidate, directory: Path, bootstrap_servers: str) -> Iterator[Server]:
+    """Run a new process of a candidate on new topics; then see what it has written."""
+    _renew_topics(bootstrap_servers)
+    home = Path(tempfile.mkdtemp(dir=directory))
+    server = candidate.describe(home, bootstrap_servers)
+    server.start()
+    try:
+        yield server
+        candidate.rss_peak = max(candidate.rss_peak, server.rss_peak)
+    finally:
+        server.stop()
+    candidate.note(server, bootstrap_servers)
+
+
+def _renew_topics(bootstrap_servers: str) -> None:
+    wanted = {**STANDARD_TOPICS, NAIVE_TOPIC: 12}
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    there = admin.list_topics(timeout=WAIT_S).topics.keys() & wanted.keys()
+    if there:
+        for deleted in admin.delete_topics(list(there)).values():
+            deleted.result(WAIT_S)
+    create_topics(bootstrap_servers, wanted)
+
+
+def _round(console: Console, candidate: Candidate, server: Server, name: str) -> None:
+    server.load(WARM_UP_REQUESTS, connections=CONNECTIONS)
+    last = Round(*server.load(ROUND_REQUESTS, connections=CONNECTIONS))
+    candidate.closed.append(last)
+    at_rate = Round(*server.load(RATE_REQUESTS, connections=CONNECTIONS, rate=RATE))
+    candidate.open.append(at_rate)
+    console.print(
+        f"round {name} {candidate.name:18} {last.per_s:6.0f} req/s {last.cpu_us:5.0f} µs, "
+        f"at {RATE:.0f}/s p99 {at_rate.load.p99_ms:5.1f} ms {at_rate.cpu_us:5.0f} µs"
+    )
+
+
+def _soak(console: Console, candidate: Candidate, directory: Path, bootstrap_servers: str) -> None:
+    """See whether memory stays flat, and what a restart costs on what was written meanwhile."""
+    with _serving(candidate, directory, bootstrap_servers) as server:
+        candidate.recall["empty"] = _until_recalled(server)
+        while server.made < SOAK_REQUESTS:
+            server.load(min(SOAK_STEP_REQUESTS, SOAK_REQUESTS - server.made), connections=CONNECTIONS)
+        candidate.rss = server.rss
+    restarted = candidate.describe(Path(tempfile.mkdtemp(dir=directory)), bootstrap_servers)
+    restarted.start()
+    try:
+        candidate.recall["full"] = _until_recalled(restarted)
+        candidate.recall["records"] = len(server.taken)
+    finally:
+        restarted.stop()
+    console.print(f"soak of {server.made} requests, {server.rss[-1][1] / 2**20:.0f} MiB; {candidate.recall}")
+
+
+def _until_recalled(server: Server) -> float:
+    """Return the CPU seconds of a process from its start until it has read the tails of its topics."""
+    ends_at = time.monotonic() + WAIT_S
+    while time.monotonic() < ends_at:
+        if server.metric("drxbridge_dedupe_ready") == 1:
+            return server.cpu_s
+        time.sleep(0.1)
+    msg = f"{server.child.name} has not read its topics within {WAIT_S} s"
+    raise TimeoutError(msg)
 
 
 async def found_in(topics: Sequence[str], bootstrap_servers: str) -> set[int]:
@@ -137,45 +205,40 @@ def _number(record: ConsumedRecord) -> int:
     return number_of(dict(record.headers)["ce_id"] or b"")
 
 
-def result(control: Candidate, ours: Candidate) -> dict[str, Any]:
-    """Everything as plain values; ratios are pairwise, so that a slow minute of the machine cancels out."""
-    pairs = list(zip(control.closed, ours.closed, strict=True))
+def result(measured: Sequence[Candidate]) -> dict[str, Any]:
+    """Everything as plain values; ratios are by round, so that a slow minute of the machine cancels out."""
+    control = measured[0]
     return {
         "machine": {"cpus": os.cpu_count(), "load_1m": psutil.getloadavg()[0]},
         "connections": CONNECTIONS,
-        "naive": _figures(control),
-        "bridge": _figures(ours),
-        # Above 1: ours is the better one.
-        "ratio_req_per_s": statistics.median(b.per_s / a.per_s for a, b in pairs),
-        "ratio_cpu": statistics.median(a.cpu_us / b.cpu_us for a, b in pairs),
+        "candidates": [_figures(each, control) for each in measured],
     }
 
 
-def _figures(candidate: Candidate) -> dict[str, Any]:
-    rss = candidate.server.rss
-    half = candidate.server.made / 2
-    early = [each for made, each in rss if made <= half]
-    late = [each for made, each in rss if made > half]
+def _figures(candidate: Candidate, control: Candidate) -> dict[str, Any]:
+    pairs = list(zip(control.closed, candidate.closed, strict=True))
     statuses: dict[str, int] = {}
     for each in (*candidate.closed, *candidate.open):
         for status, count in each.load.statuses.items():
             statuses[status] = statuses.get(status, 0) + count
     return {
+        "name": candidate.name,
         "req_per_s": [round(each.per_s) for each in candidate.closed],
         "cpu_us": [round(each.cpu_us, 1) for each in candidate.closed],
+        # Above 1: better than the control.
+        "control_cpu_ratio": round(statistics.median(a.cpu_us / b.cpu_us for a, b in pairs), 3),
+        "control_req_ratio": round(statistics.median(b.per_s / a.per_s for a, b in pairs), 3),
         "p50_ms": [round(each.load.p50_ms, 2) for each in candidate.closed],
         "p99_ms": [round(each.load.p99_ms, 2) for each in candidate.closed],
         "rate_p50_ms": [round(each.load.p50_ms, 2) for each in candidate.open],
         "rate_p99_ms": [round(each.load.p99_ms, 2) for each in candidate.open],
         "rate_cpu_us": [round(each.cpu_us, 1) for each in candidate.open],
         "rss_peak_mib": round(candidate.rss_peak / 2**20, 1),
-        "rss_mib": [[made, round(each / 2**20, 1)] for made, each in rss],
-        "rss_first_half_mib": round(statistics.median(early) / 2**20, 1),
-        "rss_last_half_mib": round(statistics.median(late) / 2**20, 1),
+        "rss_mib": [[made, round(each / 2**20, 1)] for made, each in candidate.rss],
+        "recall_cpu_s": candidate.recall,
         "statuses": statuses,
-        "made": candidate.server.made,
-        "acknowledged": len(candidate.server.taken),
-        "found": candidate.found,
+        "made": candidate.made,
+        "acknowledged": candidate.acknowledged,
         "missing": candidate.missing,
-        "exit_code": candidate.exit_code,
+        "exit_codes": candidate.exit_codes,
     }

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,13 @@ class Server:
         """User and system time it has used."""
         times = psutil.Process(self.child.pid).cpu_times()
         return float(times.user + times.system)
+
+    def metric(self, name: str) -> float | None:
+        """Return a metric without labels as the management port has it; None without it."""
+        port, _ = self.ready
+        with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=START_S) as answer:
+            found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+        return float(found[1]) if found else None
 
     @property
     def rss_peak(self) -> int:
