@@ -27,6 +27,7 @@ from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.secrets import Outcome, SecretDirectory
+from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
@@ -318,9 +319,11 @@ async def open_durability(
         metrics.dedupe_ids.set_function(lambda: len(known_ids))
         # A fault is said at the start; later the producer could only be not ready.
         await in_thread(settings.kafka.connection.options)
-        producer = _producer(settings, routing, metrics)
+        own = None if settings.dedupe.follow == "off" else OwnBatches()
+        producer = _producer(settings, routing, metrics, own)
         spool = _spool(settings, metrics)
-        follower = _follower(settings, routing, known_ids, spool, window_s=max(windows_s.values(), default=0.0))
+        window_s = max(windows_s.values(), default=0.0)
+        follower = _follower(settings, routing, known_ids, spool, window_s=window_s, own=own)
         metrics.dedupe_ready.set_function(lambda: follower.ready)
         metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
         writers = PartitionWriters(
@@ -371,7 +374,13 @@ def patience_beside_spool(after_s: float) -> Patience:
 
 
 def _follower(
-    settings: Settings, routing: RoutingTable, known_ids: KnownIds, spool: Spool | NoSpool, *, window_s: float
+    settings: Settings,
+    routing: RoutingTable,
+    known_ids: KnownIds,
+    spool: Spool | NoSpool,
+    *,
+    window_s: float,
+    own: OwnBatches | None,
 ) -> Follower:
     return Follower(
         connection=settings.kafka.connection,
@@ -381,10 +390,13 @@ def _follower(
         records_max=settings.dedupe.capacity,
         oldest_s=lambda: spool.oldest_ms() / 1000 or None,
         mode=settings.dedupe.follow,
+        own=own,
     )
 
 
-def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
+def _producer(
+    settings: Settings, routing: RoutingTable, metrics: IngressMetrics, own: OwnBatches | None
+) -> KafkaProducer:
     patience = patience_beside_spool(settings.spool_after_s) if settings.spool.enabled else Patience()
     return KafkaProducer(
         connection=settings.kafka.connection,
@@ -392,6 +404,7 @@ def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics
         partitions=settings.kafka.partitions,
         metrics=metrics,
         patience=patience,
+        own=own,
     )
 
 

@@ -1,7 +1,8 @@
 """Read the headers of our own topics, so that repeats are recognised: first their tails, then new records as they come.
 
 The tail is what the deduplication window covers; it warms up the known ids after a start. What other replicas write
-later is known about 50 ms after it was committed. What this process has written is read as well, and changes nothing.
+later is known about 50 ms after it was committed. Batches that this process has written are fetched as well and passed
+over unopened, unless their outcome is not known.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import structlog
 from bridge.errors import BridgeError
 from bridge.event import Identity
 from bridge.kafka.connection import Connection
+from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_reader, open_tail
 from bridge.kafka.record import identity_of
 from bridge.kafka.transport import ConsumedRecord, Place
@@ -158,6 +160,7 @@ class Follower:
         mode: FollowMode = "auto",
         now: Callable[[], float] = time.time,
         patience: FollowPatience = FollowPatience(),
+        own: OwnBatches | None = None,
     ) -> None:
         """Read `topics` into `known_ids`.
 
@@ -172,7 +175,9 @@ class Follower:
             mode: Whether reading goes on after the tails.
             now: Unix seconds.
             patience: How long to wait for what.
+            own: What this process has written and knows to be in Kafka.
         """
+        self._own = own
         self._connection = connection
         self._known_ids = known_ids
         self._window_s = window_s
@@ -288,6 +293,7 @@ class Follower:
                 records_max=self._records_max,
                 noted=topic.positions,
                 unreadable=_log_unreadable,
+                own=self._own,
             )
             async with opening as tail:
                 topic.begin(tail, await tail.positions(), time.monotonic())
@@ -305,10 +311,11 @@ class Follower:
         """Read up to the ends at the opening."""
         came_at = time.monotonic()
         while any(topic.positions[partition] < end for partition, end in tail.ends.items()):
+            passed = tail.passed
             records = await tail.poll()
             self._note(records)
             topic.advance(await tail.positions())
-            if records:
+            if records or tail.passed != passed:
                 came_at = time.monotonic()
             elif time.monotonic() - came_at > SILENT_S or tail.is_stale():
                 raise ReadError("no_answer", "the brokers have stopped answering")
@@ -318,9 +325,13 @@ class Follower:
         """Read new records; return why a new client is needed, or an empty string when following has been paused."""
         looked_at = asked_at = time.monotonic()
         while self._following:
+            passed = tail.passed
             records = await tail.poll()
             self._note(records)
-            if records:
+            has_passed = tail.passed != passed
+            if has_passed:
+                topic.advance(await tail.positions())
+            elif records:
                 topic.advance({record.partition: record.offset + 1 for record in records})
             if time.monotonic() - looked_at >= LOOK_S:
                 looked_at = time.monotonic()
@@ -333,7 +344,7 @@ class Follower:
                 if not tail.is_whole() and looked_at - asked_at >= METADATA_S:
                     asked_at = looked_at
                     tail.refresh_metadata()
-            if records:
+            if records or has_passed:
                 await asyncio.sleep(PAUSE_S if len(records) >= SLICE_RECORDS else FOLLOW_PAUSE_S)
         return ""
 

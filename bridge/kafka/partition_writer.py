@@ -252,21 +252,18 @@ class Pending:
         state: `open` until it is durable or given up.
         in_flight: Handed to Kafka, which has not answered.
         on_disk: Durable in the spool.
+        size: Roughly what it takes of the memory, in bytes.
     """
 
-    __slots__ = ("accepted", "acknowledgement", "in_flight", "on_disk", "state")
+    __slots__ = ("accepted", "acknowledgement", "in_flight", "on_disk", "size", "state")
 
     def __init__(self, accepted: Accepted, acknowledgement: Acknowledgement) -> None:
         self.accepted = accepted
+        self.size = OVERHEAD_BYTES + len(accepted.record.value or b"")
         self.acknowledgement = acknowledgement
         self.state: Literal["open", "durable", "failed"] = "open"
         self.in_flight = False
         self.on_disk = False
-
-    @property
-    def size(self) -> int:
-        """Roughly what it takes of the memory, in bytes."""
-        return OVERHEAD_BYTES + len(self.accepted.record.value or b"")
 
     @property
     def is_answered(self) -> bool:

@@ -22,6 +22,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.errors import BridgeError, ConfigError, NotDurableError, RecordRefusedError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, is_cancelled
@@ -113,6 +114,19 @@ class Patience:
     close_s: float = 10.0
 
 
+class _Acknowledged(dict[str, tuple[Histogram, Counter]]):
+    """What counts the acknowledged batches of a topic; to find it by its labels costs more than to count."""
+
+    def __init__(self, metrics: ProducerMetrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    def __missing__(self, topic: str) -> tuple[Histogram, Counter]:
+        found = self._metrics.produce_duration.labels(topic), self._metrics.produce.labels(topic, "acknowledged")
+        self[topic] = found
+        return found
+
+
 class KafkaProducer:
     """The producer of the bridge; it exists from the start and is ready when Kafka is."""
 
@@ -125,11 +139,13 @@ class KafkaProducer:
         metrics: ProducerMetrics,
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
+        own: OwnBatches | None = None,
     ) -> None:
         """Watch `topics`, each of which must have `partitions`, or any number if None; others may be written, too.
 
-        `now` gives Unix seconds.
+        `now` gives Unix seconds; `own` gets every batch that is acknowledged.
         """
+        self._own = own
         self._connection = connection
         self._topics = topics
         self._partitions = partitions
@@ -143,9 +159,9 @@ class KafkaProducer:
         self._work: asyncio.Task[None] | None = None
         self._closed = False
         self._counts: dict[str, int | None] = {}
+        self._acknowledged = _Acknowledged(metrics)
         for topic in topics:
-            metrics.produce_duration.labels(topic)
-            metrics.produce.labels(topic, "acknowledged")
+            self._acknowledged[topic]
             metrics.partition_count_mismatch.labels(topic).set(0)
         self.code = ""
         self._enter("connecting")
@@ -199,8 +215,9 @@ class KafkaProducer:
         except NotDurableError as exc:
             self._metrics.produce.labels(topic, exc.code).inc(len(records))
             raise
-        self._metrics.produce_duration.labels(topic).observe(loop.time() - began)
-        self._metrics.produce.labels(topic, "acknowledged").inc(written)
+        duration, acknowledged = self._acknowledged[topic]
+        duration.observe(loop.time() - began)
+        acknowledged.inc(written)
         return written
 
     async def close(self, timeout_s: float) -> None:
@@ -262,7 +279,7 @@ class KafkaProducer:
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
             raise NotConnectedError("unreachable")
-        self._retired = Generation(options, now=self._now)
+        self._retired = Generation(options, now=self._now, own=self._own)
         await self._retired.start()
         self._generation, self._retired = self._retired, None
 
@@ -329,8 +346,11 @@ class Generation:
         broken: Set when it must be replaced.
     """
 
-    def __init__(self, options: dict[str, Any], *, now: Callable[[], float] = time.time) -> None:
-        """Build it; `options` say how to connect, and `now` gives Unix seconds."""
+    def __init__(
+        self, options: dict[str, Any], *, now: Callable[[], float] = time.time, own: OwnBatches | None = None
+    ) -> None:
+        """Build it; `options` say how to connect, and the others are as in `KafkaProducer`."""
+        self._own = own
         self.broken = asyncio.Event()
         self._now = now
         self._client = AIOKafkaProducer(
@@ -408,11 +428,13 @@ class Generation:
         batch = self._accumulator._batches[place][-1]  # noqa: SLF001 - as above
         self._writes[future] = asyncio.get_running_loop().time()
         try:
-            await future
+            written = await future
         except kafka_errors.KafkaError as exc:
             raise self._failure(exc, place, batch) from exc
         finally:
             del self._writes[future]
+        if self._own is not None:
+            self._own.note(topic, partition, written.offset, self._client._txn_manager.producer_id)  # noqa: SLF001 - as above
         self._answered_at = asyncio.get_running_loop().time()
         return int(builder.record_count())
 

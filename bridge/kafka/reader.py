@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
-from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
+from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, OwnBatches, UnreadableBatchError
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord, Place
 
@@ -72,6 +72,7 @@ async def open_tail(
     records_max: int,
     noted: Mapping[int, int],
     unreadable: Unreadable,
+    own: OwnBatches | None = None,
 ) -> AsyncIterator[Tail]:
     """Open a reader of the newest records of `topic` and of what follows, polled by few at a time.
 
@@ -82,6 +83,7 @@ async def open_tail(
         records_max: How many of the newest at most; each partition gets an equal part.
         noted: By partition, the offset to go on from instead; ignored where the log does not have it any more.
         unreadable: As `open_reader`.
+        own: What need not be read.
 
     Raises:
         ConfigError: As `open_reader`.
@@ -92,7 +94,7 @@ async def open_tail(
         "fetch_max_bytes": TAIL_FETCH_MAX_BYTES,
         "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES,
     }
-    async with _open(connection, [topic], starts, unreadable, led_only=True, **options) as reader:
+    async with _open(connection, [topic], starts, unreadable, own, led_only=True, **options) as reader:
         yield Tail(reader, topic)
 
 
@@ -102,6 +104,7 @@ async def _open(
     topics: Sequence[str],
     starts: _Starts,
     unreadable: Unreadable | None,
+    own: OwnBatches | None = None,
     *,
     led_only: bool = False,
     **options: int,
@@ -138,7 +141,7 @@ async def _open(
             raise ReadError("handshake_failed", message) from exc
         for place, offset in offsets.items():
             consumer.seek(place, offset)
-        yield TopicReader(consumer, ends, unreadable)
+        yield TopicReader(consumer, ends, unreadable, own)
     finally:
         await end_consumer(consumer)
 
@@ -174,10 +177,12 @@ class TopicReader:
         ends: By partition, as the client names it, the offset after the last record at the opening.
     """
 
-    def __init__(self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None) -> None:
+    def __init__(
+        self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None, own: OwnBatches | None = None
+    ) -> None:
         """Read from where `consumer` stands."""
         self._consumer = consumer
-        self._fetch_buffer = FetchBuffer(consumer)
+        self._fetch_buffer = FetchBuffer(consumer, own)
         self.ends = ends
         self._unreadable = unreadable
         self._heard_at = 0.0
@@ -209,14 +214,15 @@ class TopicReader:
                 yield record
 
     async def poll(self, places: list[Any], *, most: int = POLL_RECORDS) -> list[ConsumedRecord]:
-        """Return what has come from some places, after `POLL_S` also nothing.
+        """Return what has come from some places; nothing after `POLL_S`, and where only batches of our own have come.
 
         Raises:
             ReadError: The brokers refuse it, or a batch cannot be read.
         """
+        passed = self.passed
         try:
             found = await self._fetch_buffer.take(places, most=most)
-            if not found:
+            if not found and self.passed == passed:
                 await self._fetch_buffer.news(POLL_S)
                 found = await self._fetch_buffer.take(places, most=most)
         except UnreadableBatchError as exc:
@@ -225,6 +231,11 @@ class TopicReader:
         except KafkaError as exc:
             raise ReadError("read_failed", "the brokers refuse to be read; offsets out of range, or ACL?") from exc
         return [consumed(each) for records in found.values() for each in records]
+
+    @property
+    def passed(self) -> int:
+        """Batches of our own that were passed over so far."""
+        return self._fetch_buffer.passed
 
     async def _pass_over(self, batch: UnreadableBatchError) -> None:
         topic, partition = batch.place
@@ -256,12 +267,17 @@ class Tail:
         self.ends = {place.partition: end for place, end in reader.ends.items()}
 
     async def poll(self) -> list[ConsumedRecord]:
-        """Return what has come, after `POLL_S` also nothing.
+        """Return what has come; nothing after `POLL_S`, and where only batches of our own have come.
 
         Raises:
             ReadError: The brokers refuse it; offsets may be out of range.
         """
         return await self._reader.poll(self._places, most=SLICE_RECORDS)
+
+    @property
+    def passed(self) -> int:
+        """Batches of our own that were passed over so far."""
+        return self._reader.passed
 
     async def positions(self) -> dict[int, int]:
         """Return by partition the offset of the next record."""

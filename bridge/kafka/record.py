@@ -133,7 +133,8 @@ def identity_of(headers: Iterable[Header]) -> Identity | None:
 
 def message_bytes(record: Record) -> int:
     """How large a batch with nothing but this record is at most, as a broker measures it."""
-    headers = sum(_HEADER_HEAD_BYTES + len(name.encode()) + len(content) for name, content in record.headers)
+    # Names are ASCII. A list comprehension, as there is one for each record: a generator takes twice the time.
+    headers = sum([_HEADER_HEAD_BYTES + len(name) + len(content) for name, content in record.headers])
     return _BATCH_HEAD_BYTES + _RECORD_HEAD_BYTES + len(record.key) + len(record.value or b"") + headers
 
 
