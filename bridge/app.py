@@ -251,9 +251,10 @@ def _server(
         address_limit=address_limit(http),
     )
     server = HardenedServer(
-        webhooks.handle,
+        webhooks,
         read_timeout_s=http.read_timeout_s,
         keepalive_s=http.keepalive_s,
+        body_max_bytes=http.body_max_bytes,
         connections_max=http.connections_max,
         reading_max_bytes=http.reading_max_bytes,
         on_malformed=webhooks.malformed,

@@ -154,6 +154,18 @@ class KnownIds:
         entry = self._table.find(key)
         return bool(entry) and self._table.bodies[entry] == body and self._table.expiries[entry] > self._now()
 
+    def begin_new(self, identities: Sequence[Identity]) -> bool:
+        """Have the identities of one delivery pending if nothing is known of any; else do nothing and return False."""
+        now, fresh = self._now(), {}
+        for identity in identities:
+            key, body = self._hashes(identity)
+            entry = self._table.find(key)
+            if key in self._pending or key in fresh or (entry and self._table.expiries[entry] > now):
+                return False
+            fresh[key] = _Pending(body)
+        self._pending.update(fresh)
+        return True
+
     def settled(self, identity: Identity, state: Settled) -> None:
         """Note what became of an identity, in time or late; `committed` is final.
 
@@ -267,6 +279,24 @@ class Deduplicator:
     def ends_at(self) -> float:
         """Return by when (loop time) a delivery that has come now must have its answer."""
         return asyncio.get_running_loop().time() + self._deadline_s
+
+    def take_new(self, delivery: Delivery, events: tuple[AnyEvent, ...]) -> asyncio.Future[Durable] | None:
+        """Publish events at once of which nothing is known; return None, having done nothing, where something is.
+
+        The publisher keeps the deadline.
+
+        Raises:
+            NotDurableError: Not now; the sender keeps it.
+        """
+        identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
+        if not self._known_ids.begin_new(identities):
+            return None
+        try:
+            return asyncio.ensure_future(self._publisher.publish(delivery, events))
+        except BaseException:
+            for identity in identities:  # nothing was taken, so nobody else will tell
+                self._known_ids.settled(identity, "failed")
+            raise
 
     async def take(self, delivery: Delivery, events: tuple[AnyEvent, ...], *, ends_at: float) -> Outcome:
         """Make events durable; nothing is, when one of their ids stands with another body: that is a `conflict`.

@@ -48,8 +48,9 @@ class Request:
 
     __slots__ = ("began", "event_id", "method", "routed", "source")
 
-    def __init__(self, method: str) -> None:
-        self.began = time.perf_counter()
+    def __init__(self, method: str, *, began: float = 0.0) -> None:
+        """Count from `began`, by `time.perf_counter`, or from now."""
+        self.began = began or time.perf_counter()
         self.method = method
         self.routed = False
         self.source = UNKNOWN

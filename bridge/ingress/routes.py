@@ -1,21 +1,29 @@
-"""The public port: read, admit, verify, map, publish, answer, in this order and nowhere else."""
+"""The public port: check the head, admit, verify, map, publish, answer, in this order and nowhere else.
+
+What has come in one turn of the event loop is taken stage by stage: all are verified, then all are mapped, then all are
+published. Of the 125 µs that a delivery costs here one after the other, this saves a third: the code and data of one
+stage stay in the CPU's caches. What becomes durable in one turn is answered together, too.
+Only what is not plainly new (a repeat, a conflict, what has to be parked) costs a task of its own.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import orjson
 import structlog
 
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
-from bridge.event import Delivery, EncodedEvent, ParkReason
+from bridge.event import Delivery, Durable, EncodedEvent, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.delivery_ids import id_in_bucket_before, id_of_body, id_of_other_body, identities_as
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
@@ -25,7 +33,7 @@ from bridge.ingress.profiles.profile import Encoded, Mapped, Profile
 from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.network import FORWARDED
-from bridge.runtime import failpoints
+from bridge.runtime import failpoints, http
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail
 
@@ -48,7 +56,6 @@ REFUSAL_STATUS: Mapping[str, int] = {
 RETRY_AFTER_S = (1, 5)
 _LINES = {"accepted": "delivery.accepted", "duplicate": "delivery.duplicate", "spooled": "delivery.spooled"}
 _OPENINGS = {outcome: b'{"outcome":"' + outcome.encode() + b'","id":' for outcome in _LINES}
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RATE_LIMITED = orjson.dumps({"outcome": "refused", "code": "rate_limited"})
 _REFUSALS = {
     code: Answer(
@@ -131,6 +138,46 @@ class Admission:
         self.bytes -= size
 
 
+class _RateLimitedError(Exception):
+    """Too much comes from an address or for a source; what is too much, and how long until less has come."""
+
+    def __init__(self, by: str, wait_s: float) -> None:
+        super().__init__(by)
+        self.by = by
+        self.wait_s = wait_s
+
+
+class Call(Request):
+    """One request on its way through the stages.
+
+    Attributes:
+        http: The request as the server has it.
+        sender: The source that its path names.
+        heads: Those of its headers that matter.
+        room: Bytes that it takes of the admission; None while it has none.
+        proof: What the scheme has proved, once it has.
+        delivery: Once it was verified.
+        outcome: Once it was mapped.
+        ends_at: Loop time by which it must have its answer.
+        taken: How its events become durable, once they were published.
+    """
+
+    __slots__ = ("delivery", "ends_at", "heads", "http", "outcome", "proof", "room", "sender", "taken")
+
+    sender: Source
+    proof: Proof
+    delivery: Delivery
+    outcome: Mapped | Encoded | ParkReason
+    taken: asyncio.Future[Durable]
+
+    def __init__(self, request: http.Request) -> None:
+        super().__init__(request.method, began=request.began)
+        self.http = request
+        self.heads: Mapping[bytes, bytes] = {}
+        self.room: int | None = None
+        self.ends_at = 0.0
+
+
 class Webhooks:
     """Handles every request of the public port."""
 
@@ -160,124 +207,137 @@ class Webhooks:
         observations.expect(REFUSAL_STATUS)
         self._body_max_bytes = body_max_bytes
         self._now = now
+        self._durable: list[Call] = []  # or failed, in this turn of the loop
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def handle(self, http: Any) -> Answer:
-        """Answer one request; nothing but the verified webhook id of it ever comes back.
-
-        Args:
-            http: aiohttp's `BaseRequest`, of which only the raw head and the payload are used.
-        """
-        head = http._message  # noqa: SLF001 - the public properties parse again what the parser has parsed
-        request = Request(head.method)
+    def check(self, request: http.Request) -> Answer | None:
+        """Refuse a request by its head, before its body has come."""
+        call = request.note = Call(request)
         try:
-            source = self._route(head, request)
-            heads = read_heads(head.raw_headers, self._head_rules)
-            if (source.limit or self._address_limit) and (limited := self._limited(request, source, http, heads)):
-                return limited
-            check_content(heads, size_max=self._body_max_bytes, types=source.content_types)
-            body = await self._read(http, heads)
-            size = len(body)
-            if not self._admission.enter(size):
-                return self._unavailable(request, "admission_full")
-            try:
-                delivery, proof = self._prove(source, http, heads, body)
-                http.protocol.trust()
-                request.event_id = delivery.id
-                return await self._take(request, delivery, proof, source, heads)
-            except (DeliveryRefusedError, NotDurableError):
-                raise
-            except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
-                self._log_bug("delivery_unanswered", request, exc)
-                return self._unavailable(request, "unexpected")
-            finally:
-                self._admission.leave(size)
+            self._check_head(call)
+        except _RateLimitedError as exc:
+            return self._limit(call, exc)
         except DeliveryRefusedError as exc:
-            return self._refuse(request, exc)
+            return self._refuse(call, exc)
+        if call.heads.get(b"expect", b"").lower() == b"100-continue":
+            request.invite()
+        return None
+
+    def take(self, requests: Sequence[http.Request]) -> None:
+        """Take what has come in one turn of the loop, stage by stage.
+
+        Nothing but the verified webhook id of a delivery ever comes back.
+        """
+        calls = [request.note or Call(request) for request in requests]
+        ends_at = self._deduplicator.ends_at()
+        for call in calls:
+            call.ends_at = ends_at
+        for stage in (self._enter, self._prove, self._map, self._publish):
+            calls = [call for call in calls if self._passes(stage, call)]
+
+    def _passes(self, stage: Callable[[Call], None], call: Call) -> bool:
+        """Have a call go through a stage; one that fails there is answered, and costs the others nothing."""
+        try:
+            stage(call)
+        except _RateLimitedError as exc:
+            self._end(call, self._limit, exc)
+        except DeliveryRefusedError as exc:
+            self._end(call, self._refuse, exc)
         except NotDurableError as exc:
-            return self._unavailable(request, exc.code)
+            self._end(call, self._unavailable, exc.code)
+        except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
+            self._fail(call, exc)
+        else:
+            return True
+        return False
+
+    def _fail(self, call: Call, exc: Exception) -> None:
+        self._log_bug("delivery_unanswered", call, exc)
+        self._end(call, self._unavailable, "unexpected")
+
+    def _end(self, call: Call, answering: Callable[..., Answer], *arguments: object) -> None:
+        """Answer a call and give its room back, whatever is wrong with its answer."""
+        if call.room is not None:
+            self._admission.leave(call.room)
+            call.room = None
+        try:
+            answer = answering(call, *arguments)
+        except Exception as exc:  # noqa: BLE001 - a bug must leave no sender waiting
+            if answering == self._unavailable:
+                call.http.fail(exc)
+            else:
+                self._fail(call, exc)
+        else:
+            call.http.answer(answer)
 
     def malformed(self) -> None:
         """Account for what was no HTTP and has been answered 400."""
         self._refuse(Request(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
-    def _route(self, head: Any, request: Request) -> Source:
-        # The absolute form, which RFC 9112 3.2.2 has every server accept, starts with a scheme.
-        path = head.path.partition("?")[0] if head.path.startswith("/") else head.url.raw_path
+    def _check_head(self, call: Call) -> None:
+        call.sender = self._route(call)
+        call.heads = read_heads(call.http.raw_headers, self._head_rules)
+        if call.sender.limit or self._address_limit:
+            self._check_rate(call)
+        check_content(call.heads, size_max=self._body_max_bytes, types=call.sender.content_types)
+
+    def _route(self, call: Call) -> Source:
+        path = call.http.path
         name = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         if not name or "/" in name:
             raise DeliveryRefusedError("not_found")
-        if head.method != "POST":
+        if call.method != "POST":
             raise DeliveryRefusedError("method_not_allowed")
-        request.routed = True
+        call.routed = True
         # An unknown name costs what a bad signature costs and is answered alike, so names cannot be found out.
         source = self._sources.get(name, self._decoy)
-        request.source = source.name
+        call.source = source.name
         return source
 
-    def _limited(self, request: Request, source: Source, http: Any, heads: Mapping[bytes, bytes]) -> Answer | None:
+    def _check_rate(self, call: Call) -> None:
         """Refuse what is too much from an address or for a source; the address first, so that it costs no other."""
-        by, wait_s = "address", 0.0
         if self._address_limit is not None:
-            wait_s = self._address_limit.wait_s(_peer(http), heads.get(FORWARDED, b""), request.began)
-        if not wait_s and source.limit is not None:
-            by, wait_s = "source", source.limit.wait_s(None, request.began)
-        if not wait_s:
-            return None
-        log.info(
-            "delivery.refused",
-            source=request.source,
-            code="rate_limited",
-            reason=by,
-            duration_ms=self._observe.answered("refused", "rate_limited", request.elapsed_s, request),
-        )
-        return Answer(REFUSAL_STATUS["rate_limited"], _RATE_LIMITED, headers=(("Retry-After", str(math.ceil(wait_s))),))
+            wait_s = self._address_limit.wait_s(call.http.peer, call.heads.get(FORWARDED, b""), call.began)
+            if wait_s:
+                raise _RateLimitedError("address", wait_s)
+        if call.sender.limit is not None and (wait_s := call.sender.limit.wait_s(None, call.began)):
+            raise _RateLimitedError("source", wait_s)
 
-    async def _read(self, http: Any, heads: Mapping[bytes, bytes]) -> bytes:
-        """Read the body up to the limit; the server ends a connection whose body comes too slowly."""
-        payload = http._payload  # noqa: SLF001 - `BaseRequest.read` copies the body twice
-        if payload.is_eof():  # it came with the head, as most do
-            body: bytes = payload.read_nowait()
-        else:
-            if heads.get(b"expect", b"").lower() == b"100-continue":
-                http.protocol.transport.write(_CONTINUE)
-            body = await self._read_on(payload)
-        if len(body) > self._body_max_bytes:
+    def _enter(self, call: Call) -> None:
+        """Admit a request whose body is whole; its head may have been checked when that came."""
+        if not call.routed:
+            self._check_head(call)
+        size = len(call.http.body)
+        if size > self._body_max_bytes:
             raise DeliveryRefusedError("body_too_large")
-        return body
-
-    async def _read_on(self, payload: Any) -> bytes:
-        """Read a body that is still coming until it is whole or too large; parts may be single bytes."""
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while size <= self._body_max_bytes and not payload.at_eof():
-                parts.append(await payload.readany())
-                size += len(parts[-1])
-            return b"".join(parts)
-        finally:
-            parts.clear()  # the exception of a lost connection keeps this frame until the collector comes by
+        if not self._admission.enter(size):
+            raise NotDurableError("admission_full")
+        call.room = size
 
     @staticmethod
-    def _raw(scheme: Scheme, http: Any, heads: Mapping[bytes, bytes], body: bytes) -> Raw:
+    def _raw(call: Call) -> Raw:
+        scheme, request = call.sender.scheme, call.http
         if not scheme.reads_query and not scheme.reads_peer:
-            return Raw(heads, body)
+            return Raw(call.heads, request.body)
         # The query may hold a credential: it is read here and kept nowhere.
-        query = http._message.path.partition("#")[0].partition("?")[2]  # noqa: SLF001 - as in `handle`
-        return Raw(heads, body, query.encode("utf-8", "surrogateescape"), _peer(http))
+        query = request.target.partition("#")[0].partition("?")[2]
+        return Raw(call.heads, request.body, query.encode("utf-8", "surrogateescape"), request.peer)
 
-    def _prove(self, source: Source, http: Any, heads: Mapping[bytes, bytes], body: bytes) -> tuple[Delivery, Proof]:
+    def _prove(self, call: Call) -> None:
         """Verify on bytes, before anything is parsed."""
+        source, body = call.sender, call.http.body
         failpoints.hit(failpoints.BEFORE_VERIFY)
         now = self._now()
-        proved = source.scheme.prove(self._raw(source.scheme, http, heads, body), source.secrets.keys, now)
+        proved = call.proof = source.scheme.prove(self._raw(call), source.secrets.keys, now)
         failpoints.hit(failpoints.AFTER_VERIFY)
         self._observe.verified(
             slot=proved.slot,
             offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
             size=len(body),
         )
+        call.http.trust()
         digest = sha256(body).hexdigest()
-        delivery = Delivery(
+        call.delivery = Delivery(
             source=source.name,
             environment=source.environment,
             id=proved.id or id_of_body(digest, received_s=now, bucket_s=source.bucket_s),
@@ -285,62 +345,120 @@ class Webhooks:
             body=body,
             body_sha256=digest,
             key_slot=proved.slot,
-            traceparent=trace_of(heads),
+            traceparent=trace_of(call.heads),
             headers={},
         )
-        return delivery, proved
+        call.event_id = call.delivery.id
 
-    async def _take(
-        self, request: Request, delivery: Delivery, proof: Proof, source: Source, heads: Mapping[bytes, bytes]
-    ) -> Answer:
-        """Make what a verified delivery holds durable: its events, or the delivery itself with a reason."""
-        ends_at = self._deduplicator.ends_at()
-        taken: Outcome = "conflict"
-        outcome: Mapped | Encoded | ParkReason
+    def _map(self, call: Call) -> None:
+        """Find the events in a verified delivery, or why there are none."""
         try:
-            outcome = self._understand(request, delivery, source)
-            if proof.id is None and source.bucket_s and self._is_repeat_of_bucket_before(delivery, outcome):
-                delivery, outcome = self._renamed(request, delivery, id_in_bucket_before(delivery.id), source)
-            outcome, taken = await self._publish(delivery, outcome, ends_at=ends_at)
-            if taken == "conflict" and not isinstance(outcome, ParkReason) and not proof.id_signed:
-                other_id = id_of_other_body(delivery.id, delivery.body_sha256)
-                delivery, outcome = self._renamed(request, delivery, other_id, source)
-                outcome, taken = await self._publish(delivery, outcome, ends_at=ends_at)
-                self._observe.id_reused()
+            call.outcome = self._understand(call, call.delivery, call.sender)
+            if call.proof.id is None and call.sender.bucket_s and self._is_repeat_of_bucket_before(call):
+                self._rename(call, id_in_bucket_before(call.delivery.id))
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
-            self._log_bug("delivery_parked", request, exc)
-            outcome = ParkReason("unexpected")
+            self._park_bug(call, exc)
+
+    def _publish(self, call: Call) -> None:
+        """Publish what is plainly new, and leave all else to a task."""
+        outcome = call.outcome
         if not isinstance(outcome, ParkReason):
-            if taken != "conflict":
-                return self._accept(request, delivery, outcome, taken)
-            outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
-        headers = safe_headers(heads, source.scheme)
-        fresh = await self._deduplicator.park(replace(delivery, headers=headers), outcome, ends_at=ends_at)
-        return self._park(request, outcome, fresh=fresh)
+            try:
+                taken = self._deduplicator.take_new(call.delivery, outcome.events)
+            except NotDurableError:
+                raise
+            except TooLargeError as exc:
+                call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
+            except Exception as exc:  # noqa: BLE001 - as above
+                self._park_bug(call, exc)
+            else:
+                if taken is not None:
+                    call.taken = taken
+                    taken.add_done_callback(partial(self._settled, call))
+                    return
+        task = asyncio.get_running_loop().create_task(self._finish(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _publish(
-        self, delivery: Delivery, outcome: Mapped | Encoded | ParkReason, *, ends_at: float
-    ) -> tuple[Mapped | Encoded | ParkReason, Outcome]:
-        """Make the events durable, if there are some; return what is left to park, as a conflict."""
-        if isinstance(outcome, ParkReason):
-            return outcome, "conflict"
+    def _park_bug(self, call: Call, exc: Exception) -> None:
+        self._log_bug("delivery_parked", call, exc)
+        call.outcome = ParkReason("unexpected")
+
+    def _settled(self, call: Call, _: object) -> None:
+        if not self._durable:
+            asyncio.get_running_loop().call_soon(self._answer_settled)
+        self._durable.append(call)
+
+    def _answer_settled(self) -> None:
+        """Answer what became durable, or failed, in one turn of the loop."""
+        calls, self._durable = self._durable, []
+        for call in calls:
+            self._passes(self._accept_taken, call)
+
+    def _accept_taken(self, call: Call) -> None:
+        if call.taken.cancelled():
+            raise NotDurableError("unexpected")
+        self._end(call, self._accept, "spooled" if call.taken.result() == "spooled" else "accepted")
+
+    async def _finish(self, call: Call) -> None:
+        """Make durable what is not plainly new: a repeat, a conflict, or the delivery itself with a reason."""
         try:
-            return outcome, await self._deduplicator.take(delivery, outcome.events, ends_at=ends_at)
-        except TooLargeError as exc:
-            return ParkReason("unusable", exc.code, key=_prescription_id(outcome)), "conflict"
+            await self._take_or_park(call)
+        except NotDurableError as exc:
+            self._end(call, self._unavailable, exc.code)
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._fail(call, exc)
 
-    def _is_repeat_of_bucket_before(self, delivery: Delivery, outcome: Mapped | Encoded | ParkReason) -> bool:
+    async def _take_or_park(self, call: Call) -> None:
+        taken = await self._take_known(call)
+        park = call.outcome
+        if not isinstance(park, ParkReason):
+            self._end(call, self._accept, taken)
+            return
+        delivery = replace(call.delivery, headers=safe_headers(call.heads, call.sender.scheme))
+        fresh = await self._deduplicator.park(delivery, park, ends_at=call.ends_at)
+        self._end(call, self._park, park, fresh)
+
+    async def _take_known(self, call: Call) -> Outcome:
+        """Take events of which something is known; what must be parked instead becomes the outcome of the call."""
+        taken: Outcome = "conflict"
+        try:
+            taken = await self._take_events(call)
+            if taken == "conflict" and not isinstance(call.outcome, ParkReason) and not call.proof.id_signed:
+                self._rename(call, id_of_other_body(call.delivery.id, call.delivery.body_sha256))
+                taken = await self._take_events(call)
+                self._observe.id_reused()
+        except NotDurableError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._park_bug(call, exc)
+        outcome = call.outcome
+        if taken == "conflict" and not isinstance(outcome, ParkReason):
+            call.outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
+        return taken
+
+    async def _take_events(self, call: Call) -> Outcome:
+        """Make the events durable, if there are some; return what is left to park as a conflict."""
+        outcome = call.outcome
+        if isinstance(outcome, ParkReason):
+            return "conflict"
+        try:
+            return await self._deduplicator.take(call.delivery, outcome.events, ends_at=call.ends_at)
+        except TooLargeError as exc:
+            call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
+            return "conflict"
+
+    def _is_repeat_of_bucket_before(self, call: Call) -> bool:
+        delivery, outcome = call.delivery, call.outcome
         said = outcome if isinstance(outcome, ParkReason) else outcome.events
         return self._deduplicator.knows(identities_as(delivery, said, id_in_bucket_before(delivery.id)))
 
-    def _renamed(
-        self, request: Request, delivery: Delivery, delivery_id: str, source: Source
-    ) -> tuple[Delivery, Mapped | Encoded | ParkReason]:
-        request.event_id = delivery_id
-        renamed = replace(delivery, id=delivery_id)
-        return renamed, self._understand(request, renamed, source)
+    def _rename(self, call: Call, delivery_id: str) -> None:
+        call.event_id = delivery_id
+        call.delivery = replace(call.delivery, id=delivery_id)
+        call.outcome = self._understand(call, call.delivery, call.sender)
 
     def _understand(self, request: Request, delivery: Delivery, source: Source) -> Mapped | Encoded | ParkReason:
         if source.engine is not None and (event := self._encode(request, delivery, source.engine)) is not None:
@@ -361,27 +479,22 @@ class Webhooks:
         self._observe.deferred(delivery.source, cause)
         return None
 
-    def _accept(
-        self,
-        request: Request,
-        delivery: Delivery,
-        mapped: Mapped | Encoded,
-        outcome: Literal["accepted", "duplicate", "spooled"],
-    ) -> Answer:
+    def _accept(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled"]) -> Answer:
         failpoints.hit(failpoints.BEFORE_ANSWER)
-        elapsed = request.elapsed_s
+        elapsed = call.elapsed_s
+        delivery, mapped = call.delivery, cast("Mapped | Encoded", call.outcome)
         if outcome != "duplicate":
             self._observe.taken(delivery, mapped, written_s=elapsed if outcome == "accepted" else None)
         log.info(
             _LINES[outcome],
-            source=request.source,
-            event_id=request.event_id,
+            source=call.source,
+            event_id=call.event_id,
             event_type=mapped.events[0].type,
-            duration_ms=self._observe.answered(outcome, "", elapsed, request),
+            duration_ms=self._observe.answered(outcome, "", elapsed, call),
         )
-        return Answer(self._status(request, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
+        return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
-    def _park(self, request: Request, park: ParkReason, *, fresh: bool) -> Answer:
+    def _park(self, request: Request, park: ParkReason, fresh: bool) -> Answer:  # noqa: FBT001 - an argument of `_end`
         failpoints.hit(failpoints.BEFORE_ANSWER)
         if fresh:
             self._observe.parked(request.source, park.reason)
@@ -413,6 +526,17 @@ class Webhooks:
         )
         return _REFUSALS[exc.code]
 
+    def _limit(self, request: Request, exc: _RateLimitedError) -> Answer:
+        log.info(
+            "delivery.refused",
+            source=request.source,
+            code="rate_limited",
+            reason=exc.by,
+            duration_ms=self._observe.answered("refused", "rate_limited", request.elapsed_s, request),
+        )
+        headers = (("Retry-After", str(math.ceil(exc.wait_s))),)
+        return Answer(REFUSAL_STATUS["rate_limited"], _RATE_LIMITED, headers=headers)
+
     @staticmethod
     def _log_bug(reason: str, request: Request, exc: Exception) -> None:
         where = trail(exc)
@@ -429,12 +553,6 @@ class Webhooks:
         retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
         body = orjson.dumps({"outcome": "unavailable", "code": code})
         return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
-
-
-def _peer(http: Any) -> str:
-    """Return the address at the other end; empty when the connection is gone."""
-    peer = http.transport.get_extra_info("peername") if http.transport else None
-    return peer[0] if peer else ""
 
 
 def _prescription_id(mapped: Mapped | Encoded) -> str | None:

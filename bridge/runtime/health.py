@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from bridge.runtime.http import Answer, HardenedServer
+from bridge.runtime.http import Answer, HardenedServer, Request
 
 # A probe or a scrape is a GET with a small head; these only bound what a broken client can hold open.
 READ_TIMEOUT_S = 10.0
@@ -45,7 +44,7 @@ class Management:
         self._registry = registry
         self._host = host
         self._port = port
-        self._routes: dict[str, Callable[[Any], Awaitable[Answer]]] = {
+        self._routes: dict[str, Callable[[Request], Answer]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -53,31 +52,36 @@ class Management:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        server = HardenedServer(self.handle, read_timeout_s=READ_TIMEOUT_S, keepalive_s=KEEPALIVE_S)
+        server = HardenedServer(self, read_timeout_s=READ_TIMEOUT_S, keepalive_s=KEEPALIVE_S)
         await server.serve(self._host, self._port, stop=stop, drain_s=DRAIN_S, section="management")
 
-    async def handle(self, request: Any) -> Answer:
-        """Route one request."""
+    def take(self, requests: Sequence[Request]) -> None:
+        """Answer each."""
+        for request in requests:
+            request.answer(self.check(request))
+
+    def check(self, request: Request) -> Answer:
+        """Route one request; nobody here needs a body."""
         route = self._routes.get(request.path)
         if route is None:
             return _NOT_FOUND
         if request.method not in {"GET", "HEAD"}:
             return _NOT_ALLOWED
-        return await route(request)
+        return route(request)
 
-    async def _livez(self, _request: Any) -> Answer:
+    def _livez(self, _request: Request) -> Answer:
         # That this runs at all proves that the event loop ticks. An outage of Kafka must have no part in it.
         result = self._live()
         if result == "ok":
             return Answer(200, b'{"status":"ok"}')
         return Answer(503, orjson.dumps({"status": "unavailable", "code": result}))
 
-    async def _readyz(self, _request: Any) -> Answer:
+    def _readyz(self, _request: Request) -> Answer:
         results = {name: check() for name, check in self._checks.items()}
         found = set(results.values()) - {"ok"}
         status = "unavailable" if found - {"degraded"} else "degraded" if found else "ok"
         return Answer(503 if status == "unavailable" else 200, orjson.dumps({"status": status, "checks": results}))
 
-    async def _metrics(self, request: Any) -> Answer:
+    def _metrics(self, request: Request) -> Answer:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Answer(200, encode(self._registry), content_type=content_type)

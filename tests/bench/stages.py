@@ -11,6 +11,7 @@ import timeit
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -25,18 +26,18 @@ from bridge.event import Delivery
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.headers import check_content, read_heads, trace_of
 from bridge.ingress.json_body import parse
-from bridge.ingress.metrics import Observations, Request
+from bridge.ingress.metrics import Observations
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot, Raw
-from bridge.ingress.routes import Admission, Source, Webhooks
+from bridge.ingress.routes import Admission, Call, Source, Webhooks
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
-from bridge.runtime.http import Answer
+from bridge.runtime.http import Answer, Request
 from bridge.runtime.logging import configure_logging
 from bridge.runtime.metrics import IngressMetrics
 from tests.bench.traffic import HMAC_KEY, requests
@@ -62,51 +63,27 @@ class Instant:
         """Nothing is open."""
 
 
-class Head:
-    """The parsed head of a request, as aiohttp's parser gives it."""
+class Delivered(Request):
+    """A request that has come whole, on a connection that costs nothing."""
 
     def __init__(self, raw: bytes) -> None:
-        """Split a request's head."""
-        first, *lines = raw.split(b"\r\n")
-        self.method, self.path, _ = first.decode().split(" ")
-        self.raw_headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
-        self.should_close = False
-        self.version = (1, 1)
-
-
-class Payload:
-    """A body that has arrived whole."""
-
-    def __init__(self, body: bytes) -> None:
-        """Hold it."""
-        self._body = body
-
-    def is_eof(self) -> bool:
-        """True, since nothing more comes."""
-        return True
-
-    def read_nowait(self) -> bytes:
-        """Give all."""
-        return self._body
-
-
-class Http:
-    """What the handler uses of aiohttp's request."""
-
-    class Protocol:
-        """A connection that costs nothing."""
-
-        def trust(self) -> None:
-            """Have nothing to note."""
-
-    protocol = Protocol()
-
-    def __init__(self, raw: bytes) -> None:
-        """Parse a whole request."""
+        """Parse it."""
         head, body = raw.split(b"\r\n\r\n", 1)
+        first, *lines = head.split(b"\r\n")
+        self.method, self.target, _ = first.decode().split(" ")
+        self.raw_headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        self.began = time.perf_counter()
         self.body = body
-        self._message = Head(head)
-        self._payload = Payload(body)
+        self.note = None
+        self.answered = asyncio.Event()
+
+    def trust(self) -> None:
+        """Have nothing to note."""
+
+    def answer(self, answer: Answer) -> None:
+        """Note that it was answered."""
+        assert answer.status == HTTPStatus.OK
+        self.answered.set()
 
 
 class Bench:
@@ -114,7 +91,7 @@ class Bench:
 
     def __init__(self) -> None:
         """Build as `app` does."""
-        self.http = [Http(raw) for raw in requests(0, DELIVERIES)]
+        self.http = [Delivered(raw) for raw in requests(0, DELIVERIES)]
         self.keys = (KeySlot("current", HmacKey(HMAC_KEY)),)
         self.now = time.time()
         self.metrics = IngressMetrics(CollectorRegistry())
@@ -148,11 +125,11 @@ class Bench:
             body_max_bytes=2**18,
         )
         self.source = source
-        self.heads = [read_heads(each._message.raw_headers, HEAD_RULES) for each in self.http]
-        self.deliveries: list[Delivery] = [
-            self.webhooks._prove(source, each, heads, each.body)[0]
-            for heads, each in zip(self.heads, self.http, strict=True)
-        ]
+        self.heads = [read_heads(each.raw_headers, HEAD_RULES) for each in self.http]
+        self.calls = [Call(each) for each in self.http]
+        with asyncio.Runner() as runner:
+            runner.run(self._prove())
+        self.deliveries: list[Delivery] = [each.delivery for each in self.calls]
         self.documents: list[Any] = [parse(each.body) for each in self.deliveries]
         self.mapped: list[Any] = [
             drx_standard.map(each, document) for each, document in zip(self.deliveries, self.documents, strict=True)
@@ -162,25 +139,28 @@ class Bench:
             for mapped, each in zip(self.mapped, self.deliveries, strict=True)
         ]
 
+    async def _prove(self) -> None:
+        for call in self.calls:
+            self.webhooks._check_head(call)
+            self.webhooks._prove(call)
+
     def stages(self) -> dict[str, Callable[[int], object]]:
         """Name to what is done for delivery number so and so."""
         http, heads, deliveries, mapped = self.http, self.heads, self.deliveries, self.mapped
+        calls = self.calls
+        for call, outcome in zip(calls, mapped, strict=True):
+            call.outcome = outcome
         source = self.source
-        request = Request("POST")
-        request.routed, request.source, request.event_id = True, "drx", "evt_1"
         return {
-            "head": lambda n: check_content(read_heads(http[n]._message.raw_headers, HEAD_RULES), size_max=2**18),
+            "head": lambda n: check_content(read_heads(http[n].raw_headers, HEAD_RULES), size_max=2**18),
             "verify": lambda n: source.scheme.prove(Raw(heads[n], http[n].body), self.keys, self.now),
             "sha256": lambda n: sha256(http[n].body).hexdigest(),
             "trace": lambda n: trace_of(heads[n]),
-            "prove (verify, sha256, trace, delivery)": lambda n: self.webhooks._prove(
-                source, http[n], heads[n], http[n].body
-            ),
             "parse": lambda n: parse(http[n].body),
             "map": lambda n: drx_standard.map(deliveries[n], self.documents[n]),
             "encode": lambda n: self.codec.encode(RECORDS[mapped[n].events[0].type], mapped[n].events[0].value),
             "record (with encode)": lambda n: self.publisher._event(mapped[n].events[0], deliveries[n]),
-            "metrics": lambda n: self._count(n, request),
+            "metrics": self._count,
             "log line": lambda n: structlog.get_logger().info(
                 "delivery.accepted",
                 source="drx",
@@ -188,17 +168,15 @@ class Bench:
                 event_type=mapped[n].events[0].type,
                 duration_ms=1.23,
             ),
-            "accept (metrics, log line, answer)": lambda n: self.webhooks._accept(
-                request, deliveries[n], mapped[n], "accepted"
-            ),
+            "accept (metrics, log line, answer)": lambda n: self.webhooks._accept(calls[n], "accepted"),
             "answer": lambda n: Answer(200, b'{"outcome":"accepted","id":"%b"}' % deliveries[n].id.encode()),
         }
 
-    def _count(self, number: int, request: Request) -> None:
+    def _count(self, number: int) -> None:
         mapped: Mapped = self.mapped[number]
         self.observe.verified(slot="current", offset_s=0.1, size=1000)
         self.observe.taken(self.deliveries[number], mapped, written_s=0.01)
-        self.observe.answered("accepted", "", 0.01, request)
+        self.observe.answered("accepted", "", 0.01, self.calls[number])
 
     async def enqueue(self) -> None:
         """Publish all as one burst to a producer that costs nothing."""
@@ -208,7 +186,11 @@ class Bench:
 
     async def handle(self) -> None:
         """Answer all as one burst."""
-        await asyncio.gather(*(self.webhooks.handle(each) for each in self.http))
+        for each in self.http:
+            each.answered = asyncio.Event()
+        self.webhooks.take(self.http)
+        for each in self.http:
+            await each.answered.wait()
 
 
 def run(console: Console) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
 
 import orjson
 import pytest
@@ -19,7 +18,7 @@ from bridge.event import Delivery
 from bridge.ingress.heartbeat import SOURCE, Heartbeat, reachable
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import Raw
-from bridge.runtime.http import Answer, HardenedServer
+from bridge.runtime.http import Answer, HardenedServer, Request
 
 HANG_S = 60.0
 NOW = 1_790_000_000.0
@@ -49,14 +48,17 @@ class Sender:
             now=lambda: self.clock,
         )
 
-    async def handle(self, http: Any) -> Answer:
-        """Keep a delivery and answer."""
-        assert (http.method, http.path) == ("POST", f"/webhooks/{SOURCE}")
-        body = await http.read()
-        self.received.append(({name.lower(): value for name, value in http._message.raw_headers}, body))
-        self.clock += 1
-        self.arrived.set()
-        return Answer(self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], b"{}")
+    def check(self, _request: Request) -> None:
+        """Have the body come."""
+
+    def take(self, requests: Sequence[Request]) -> None:
+        """Keep each delivery and answer."""
+        for request in requests:
+            assert (request.method, request.path) == ("POST", f"/webhooks/{SOURCE}")
+            self.received.append(({name.lower(): value for name, value in request.raw_headers}, request.body))
+            self.clock += 1
+            self.arrived.set()
+            request.answer(Answer(self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], b"{}"))
 
     async def beats(self, number: int) -> None:
         """Return when so many were answered and judged, which is when the next one is here."""
@@ -69,7 +71,7 @@ class Sender:
 @contextlib.asynccontextmanager
 async def beating(*statuses: int, listening: bool = True) -> AsyncIterator[Sender]:
     sender, stop = Sender(list(statuses)), asyncio.Event()
-    server = HardenedServer(sender.handle, read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    server = HardenedServer(sender, read_timeout_s=HANG_S, keepalive_s=HANG_S)
     async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as tasks:
         if listening:
             tasks.create_task(server.serve("127.0.0.1", sender.port, stop=stop, drain_s=1))

@@ -3,39 +3,195 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 
-from aiohttp import web
+import pytest
 
 from bridge.dev.ports import HOST
-from bridge.runtime.http import Answer, HardenedServer
+from bridge.runtime.http import Answer, Connection, HardenedServer, Request
 
 HANG_S = 30.0
 
 
-class Overtaken(Answer):
-    """An answer whose client has closed the connection before the server waits for the next request."""
+class Overtaken:
+    """Its client closes the connection right behind each answer."""
 
-    __slots__ = ()
     kept: bool | None = None
 
-    async def prepare(self, request: web.BaseRequest) -> None:
-        await super().prepare(request)
-        Overtaken.kept = request._protocol.eof_received()  # type: ignore[func-returns-value]  # ours answers
+    def check(self, _request: Request) -> None:
+        """Have the body come."""
+
+    def take(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            request.answer(Answer(200, b"{}"))
+            self.kept = request._connection.eof_received()
 
 
 async def test_a_connection_that_is_closed_right_after_its_answer_is_not_kept() -> None:
     """It would be until the keep-alive time is over, and so would every other of a sender that closes each time."""
-
-    async def handle(_: object) -> Answer:
-        return Overtaken(200, b"{}")
-
-    server = HardenedServer(handle, read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    handler = Overtaken()
+    server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
     listener = await asyncio.get_running_loop().create_server(server, HOST, 0)
     async with asyncio.timeout(HANG_S), listener:
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         await reader.readuntil(b"{}")
         writer.close()
-        await server.shutdown()
 
-    assert Overtaken.kept is False
+    assert handler.kept is False
+
+
+class Patient:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.taken: list[list[Request]] = []
+        self.arrived = asyncio.Event()
+
+    def check(self, _request: Request) -> None:
+        """Have the body come."""
+
+    def take(self, requests: Sequence[Request]) -> None:
+        self.taken.append(list(requests))
+        self.arrived.set()
+
+    async def first(self) -> Request:
+        async with asyncio.timeout(HANG_S):
+            await self.arrived.wait()
+        return self.taken[0][0]
+
+
+@asynccontextmanager
+async def serving(handler: Patient) -> AsyncIterator[tuple[HardenedServer, tuple[str, int]]]:
+    server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S, body_max_bytes=1_000)
+    listener = await asyncio.get_running_loop().create_server(server, HOST, 0)
+    async with asyncio.timeout(HANG_S), listener:
+        yield server, listener.sockets[0].getsockname()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - bounded by `serving`; no event announces it
+        await asyncio.sleep(0.005)
+
+
+async def test_what_came_in_one_turn_is_taken_together_in_the_order_of_arrival() -> None:
+    handler = Patient()
+    async with serving(handler) as (server, _):
+        connections = [server() for _ in range(3)]
+        for number, connection in enumerate(connections):
+            connection.connection_made(Quiet())
+            connection.data_received(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % number)
+        assert handler.taken == []
+        await handler.first()
+
+        assert [[request.target for request in turn] for turn in handler.taken] == [["/0", "/1", "/2"]]
+        for connection in connections:
+            connection.connection_lost(None)
+
+
+class Quiet(asyncio.Transport):
+    """A client that takes nothing, or all, as `taken` says."""
+
+    taken = True
+    protocol: Connection
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        del high, low
+
+    def write(self, data: object) -> None:
+        del data
+        if not self.taken:
+            self.protocol.pause_writing()
+
+
+async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothing() -> None:
+    """It would keep a stop waiting until its deadline."""
+    handler = Patient()
+    async with serving(handler) as (server, _):
+        transport = Quiet()
+        transport.taken, transport.protocol = False, (connection := server())
+        connection.connection_made(transport)
+        connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        (await handler.first()).answer(Answer(200, b"{}"))
+        assert connection.writing_since is not None
+        connection.connection_lost(None)
+
+        assert (server.open_connections, len(server._connections)) == (0, 0)
+
+
+async def test_a_client_that_is_lost_before_its_answer_counts_until_then() -> None:
+    """A stop waits for what was taken, whether or not its sender does."""
+    handler = Patient()
+    async with serving(handler) as (server, address):
+        _, writer = await asyncio.open_connection(*address)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        request = await handler.first()
+        # Linger 0 sends a reset; a mere end of sending keeps the connection open for its answer.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await until(lambda: server.open_connections == 0)
+        assert len(server._connections) == 1
+        request.answer(Answer(200, b"{}"))
+
+        assert len(server._connections) == 0
+
+
+@pytest.mark.parametrize("behind", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x00 no HTTP\r\n\r\n", b"GET"])
+async def test_a_chunked_body_with_something_behind_it_is_answered_and_nothing_else(behind: bytes) -> None:
+    handler = Patient()
+    async with serving(handler) as (_, address):
+        reader, writer = await asyncio.open_connection(*address)
+        chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+        writer.write(chunked + behind)
+        request = await handler.first()
+        assert request.body == b"{}"
+        request.answer(Answer(200, b"{}"))
+        received = await reader.read()
+        writer.close()
+
+    assert received.count(b"HTTP/1.1") == received.count(b"HTTP/1.1 200 OK") == 1
+    assert b"Connection: close" in received
+
+
+async def test_what_is_too_large_is_taken_before_it_is_whole_and_answered_once() -> None:
+    """The handler says so; the client has gone before, or sends no HTTP behind."""
+    for rest in (b"", b"zz\r\n"):
+        handler = Patient()
+        async with serving(handler) as (_, address):
+            reader, writer = await asyncio.open_connection(*address)
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            writer.write(head + b"%x\r\n%b\r\n" % (2_000, b"x" * 2_000))
+            request = await handler.first()
+            writer.write(rest)
+            writer.write_eof()
+            await until(partial(getattr, request._connection, "last"))
+            assert len(request.body) > 1_000
+            request.answer(Answer(413, b"{}"))
+            received = await reader.read()
+            writer.close()
+
+        assert received.count(b"HTTP/1.1") == received.count(b"HTTP/1.1 413 ") == 1
+
+
+class Broken(Patient):
+    def take(self, requests: Sequence[Request]) -> None:
+        requests[0].answer(Answer(200, b"{}"))
+        raise KeyError(requests)
+
+
+async def test_a_bug_of_the_handler_is_answered_500_where_nothing_was_answered() -> None:
+    async with serving(Broken()) as (_, address):
+        answers = []
+        streams = [await asyncio.open_connection(*address) for _ in range(2)]
+        for _, writer in streams:
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        for reader, writer in streams:
+            answers.append(await reader.read())
+            writer.close()
+
+    assert [answer.count(b"HTTP/1.1") for answer in answers] == [1, 1]
+    assert answers[0].startswith(b"HTTP/1.1 200 ")

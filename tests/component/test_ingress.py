@@ -25,7 +25,7 @@ from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.rate_limit import AddressLimit
-from bridge.ingress.routes import REFUSAL_STATUS, Admission, Engine, Source, Webhooks
+from bridge.ingress.routes import REFUSAL_STATUS, Admission, Call, Engine, Source, Webhooks
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.http import HardenedServer
@@ -123,6 +123,9 @@ class StubTransport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         del high, low
 
+    def write(self, data: object) -> None:
+        del data
+
     def abort(self) -> None:
         self.aborted = True
 
@@ -179,9 +182,10 @@ async def running(
         now=now,
     )
     server = HardenedServer(
-        webhooks.handle,
+        webhooks,
         read_timeout_s=read_timeout_s,
         keepalive_s=75,
+        body_max_bytes=body_max,
         connections_max=connections_max,
         reading_max_bytes=reading_max_bytes,
         on_malformed=webhooks.malformed,
@@ -597,3 +601,42 @@ def test_every_refusal_has_a_status() -> None:
 
 def test_the_key_of_these_tests_is_long_enough() -> None:
     assert len(KEY) >= 24
+
+
+@pytest.mark.parametrize("place", ["_enter", "_prove", "_map", "_publish", "_accept"])
+async def test_a_bug_in_a_stage_costs_the_others_of_the_turn_nothing(
+    ingress: Ingress, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All come on connections that are there, so most of them share a turn of the loop, in whatever order."""
+    sound = getattr(Webhooks, place)
+
+    def broken(webhooks: Webhooks, call: Call, *arguments: Any) -> Any:
+        if call.http.body == a_body(id="evt_3"):
+            raise KeyError(call.http.body)
+        return sound(webhooks, call, *arguments)
+
+    monkeypatch.setattr(Webhooks, place, broken)
+    ids = [f"evt_{number}" for number in range(8)]
+    bodies = {webhook_id: a_body(id=webhook_id) for webhook_id in ids}
+    answers = await asyncio.gather(
+        *(ingress.post(body, headers=signed_headers(body, webhook_id=name)) for name, body in bodies.items())
+    )
+
+    assert [status for status, _ in answers] == [503 if name == "evt_3" else 200 for name in ids]
+    assert answers[3][1] == {"outcome": "unavailable", "code": "unexpected"}
+    assert (ingress.admission.count, ingress.admission.bytes) == (0, 0)
+
+
+async def test_deliveries_of_one_turn_are_published_in_the_order_of_their_arrival(ingress: Ingress) -> None:
+    """Those of one key must be, and a repeat among them is none of them."""
+    ids = ["evt_2", "evt_1", "evt_2", "evt_3"]
+    connections = [ingress.server() for _ in ids]
+    for connection, name in zip(connections, ids, strict=True):
+        body = a_body(id=name)
+        connection.connection_made(StubTransport())
+        connection.data_received(request_bytes(body, signed_headers(body, webhook_id=name).items()))
+    await until(lambda: len(ingress.publisher.published) == 3 and not ingress.admission.count)
+    for connection in connections:
+        connection.connection_lost(None)
+
+    assert [delivery.id for delivery, _ in ingress.publisher.published] == ["evt_2", "evt_1", "evt_3"]

@@ -394,3 +394,23 @@ async def test_an_index_keeps_no_future_of_those_who_have_left(dedupe: KnownIds)
     (pending,) = dedupe._pending.values()
     assert len(pending.waiting) == 1
     assert isinstance(pending.waiting[0], asyncio.Future)
+
+
+def test_what_is_plainly_new_begins_all_or_nothing(dedupe: KnownIds) -> None:
+    second, third = an_identity("evt_2"), an_identity("evt_3")
+    assert dedupe.begin_new([EVENT, second])
+
+    assert not dedupe.begin_new([third, OTHER_BODY])
+    assert not dedupe.begin_new([third, third])
+    assert dedupe.begin_new([third])
+    dedupe.settled(EVENT, "failed")
+    assert dedupe.begin_new([OTHER_BODY])
+
+
+@pytest.mark.parametrize("state", ["spooled", "committed"])
+def test_what_is_durable_is_not_new_until_it_is_forgotten(dedupe: KnownIds, clock: Clock, state: Settled) -> None:
+    dedupe.settled(EVENT, state)
+    assert not dedupe.begin_new([EVENT])
+    clock.s += WINDOW_S
+
+    assert dedupe.begin_new([EVENT]) == (state == "committed")

@@ -19,7 +19,7 @@ IDENTITIES = [
 ]
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("begin"), st.sampled_from(IDENTITIES)),
+        st.tuples(st.sampled_from(["begin", "begin_new"]), st.sampled_from(IDENTITIES)),
         st.tuples(st.sampled_from(get_args(Settled)), st.sampled_from(IDENTITIES)),
         st.tuples(st.just("recalled"), st.sampled_from(IDENTITIES)),
         st.tuples(st.just("wait"), st.sampled_from([1, 50, 100])),
@@ -74,6 +74,16 @@ class World:
             assert self.remembered(identity)
             assert known.spooled == (identity in self.spooled)
 
+    def begin_new(self, identity: Identity) -> None:
+        """Events alone begin so; parked deliveries do not."""
+        if identity.reason:
+            return
+        known = [identity, *self.rivals(identity)]
+        is_new = self.dedupe.begin_new([identity])
+        assert is_new != any(each in self.pending or self.remembered(each) for each in known)
+        if is_new:
+            self.pending.add(identity)
+
     def settle(self, identity: Identity, state: Settled) -> None:
         self.dedupe.settled(identity, state)
         self.pending.discard(identity)
@@ -111,6 +121,8 @@ def test_it_knows_exactly_what_is_durable_or_on_its_way(steps: list[tuple[str, I
                 world.now_s += what
             elif name == "begin":
                 world.begin(what)
+            elif name == "begin_new":
+                world.begin_new(what)
             elif name == "recalled":
                 world.recall(what)
             else:

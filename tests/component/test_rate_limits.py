@@ -13,7 +13,7 @@ from bridge.ingress.routes import Source
 from bridge.ingress.schemes.network import networks
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from tests.builders import a_body, a_slot, signed_headers
-from tests.component.test_ingress import Ingress, running
+from tests.component.test_ingress import Ingress, request_bytes, running, until
 
 REFUSED = {"outcome": "refused", "code": "rate_limited"}
 # Slow enough that none of a test's deliveries comes back in time by itself.
@@ -91,3 +91,16 @@ async def test_an_address_over_its_limit_does_not_use_up_that_of_the_source() ->
 async def test_without_limits_nothing_is_refused(count: int) -> None:
     async with running(sources=[a_source()]) as ingress:
         assert set(await statuses(ingress, count)) == {200}
+
+
+async def test_a_delivery_whose_body_comes_after_its_head_counts_once() -> None:
+    async with running(sources=[a_source(burst=2)]) as ingress, asyncio.timeout(30):
+        for number in range(3):
+            body = a_body(id=f"evt_{number}")
+            whole = request_bytes(body, signed_headers(body, webhook_id=f"evt_{number}").items())
+            reader, writer = await asyncio.open_connection("127.0.0.1", ingress.port)
+            writer.write(whole[: -len(body)] + body[:1])
+            await until(lambda: ingress.server.held_bytes > 0)
+            writer.write(body[1:])
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 " if number < 2 else b"HTTP/1.1 429 ")
+            writer.close()

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import orjson
 import pytest
-from aiohttp.http_exceptions import HttpProcessingError
 
+from bridge.runtime.http import Connection, HardenedServer
 from tests.builders import signed_headers
 from tests.component.test_ingress import Ingress, request_bytes, running
 from tests.component.test_raw_http import played
@@ -29,27 +28,24 @@ ATTEMPTS = 3
 class Counted:
     """An ingress behind a proxy that counts the requests that it reads."""
 
-    def __init__(self, ingress: Ingress, port: int) -> None:
+    def __init__(self, ingress: Ingress, port: int, patch: pytest.MonkeyPatch) -> None:
         self.ingress = ingress
         self.public = replace(ingress, port=port)
         self.read = 0
-        handle, malformed = ingress.server.request_handler, ingress.server.on_malformed
-        assert handle is not None
+        refresh, malformed = HardenedServer.refresh, Connection._malformed
 
-        async def counting(http: Any) -> Any:
+        def counting(server: HardenedServer, connection: Connection) -> None:
+            """Count a good head."""
             self.read += 1
-            try:
-                return await handle(http)
-            except HttpProcessingError:  # in its body; `malformed` counts it
-                self.read -= 1
-                raise
+            refresh(server, connection)
 
-        def counting_malformed() -> None:
-            self.read += 1
-            malformed()
+        def counting_malformed(connection: Connection) -> None:
+            """Count what is none; of what is wrong in a body the head was counted."""
+            self.read += connection._request is None
+            malformed(connection)
 
-        ingress.server.request_handler = counting
-        ingress.server.on_malformed = counting_malformed
+        patch.setattr(HardenedServer, "refresh", counting)
+        patch.setattr(Connection, "_malformed", counting_malformed)
 
     async def answers(self, case: RawCase) -> list[tuple[int, str]]:
         """Send a case to the proxy and return what came back, as status and id."""
@@ -79,11 +75,13 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("proxy", COMMANDS)
-async def test_no_request_is_read_that_the_proxy_did_not_send(proxy: str, directory: Path) -> None:
+async def test_no_request_is_read_that_the_proxy_did_not_send(
+    proxy: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faults: list[str] = []
     async with running() as ingress:
         with proxying(proxy, ingress.port, directory) as port:
-            counted = Counted(ingress, port)
+            counted = Counted(ingress, port, monkeypatch)
             for case in raw_cases("smuggling"):
                 faults += [f"{case.name}: {fault}" for fault in await faults_of(counted, case)]
 
