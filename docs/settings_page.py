@@ -29,10 +29,10 @@ environment = "production"
 secrets_dir = "/etc/drx-bridge/secrets/drx"
 ```
 
-An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting.
-`drx-bridge config` prints the effective values, `drx-bridge doctor` checks whether they work. Lists and tables
-(`{PREFIX}KAFKA__ROUTES`) are JSON in the environment. No setting contains a secret: those with `FILE` or `DIR` in their
-name point to it.
+An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting and, where
+it comes from the file, the line in it. `drx-bridge config` prints the effective values, `drx-bridge doctor` checks
+whether they work. Lists and tables (`{PREFIX}KAFKA__ROUTES`) are JSON in the environment. No setting contains a secret:
+those with `FILE` or `DIR` in their name point to it.
 
 Settings that depend on each other:
 
@@ -40,6 +40,8 @@ Settings that depend on each other:
 - `{PREFIX}HTTP__DEADLINE_S` < `{PREFIX}SHUTDOWN__DRAIN_S`: a stop must not cut off an answer;
 - `{PREFIX}SHUTDOWN__DRAIN_S` + `{PREFIX}SHUTDOWN__FLUSH_S` < `{PREFIX}SHUTDOWN__GRACE_S`, or the pod is killed first;
 - if `{PREFIX}KAFKA__SECURITY_PROTOCOL` is `SASL_…`, the mechanism and both files are required, otherwise refused;
+- `{PREFIX}SOURCES__<NAME>__SECRETS_DIR` is required unless the scheme is `cidr`; each `…__SCHEME_…` must be a parameter
+  of the scheme ([senders.md](senders.md#other-schemes)), and what is weak must be accepted;
 - `{PREFIX}REGISTRY__USERNAME_FILE` and `{PREFIX}REGISTRY__PASSWORD_FILE`: both or none.
 """
 CONSUMER_INTRO = f"""# Settings of a consumer
