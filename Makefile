@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults fuzz test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults fuzz native lint-native test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -29,9 +29,27 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/drx-bridge schemas check
+	@! command -v cargo >/dev/null || $(MAKE) --no-print-directory lint-native
 
 check: lint
 	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile tests/unit tests/component tests/fuzz
+
+# The native engine, where cargo is; all else works without it. `auto` uses it when it is installed.
+CRATE := bridge/native
+native: $(INSTALLED)
+	$(PIP) --require-hashes --requirement requirements-native.lock
+	$(BIN)/python $(CRATE)/lock.py
+	$(BIN)/maturin build --quiet --release --locked --manifest-path $(CRATE)/Cargo.toml --target-dir build/native \
+	    --interpreter $(BIN)/python --out build/native/wheels
+	$(PIP) --no-deps --no-index --force-reinstall --find-links build/native/wheels drx-bridge-native
+
+lint-native: export CARGO_TARGET_DIR := build/native
+lint-native: export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+lint-native: $(INSTALLED)
+	$(BIN)/python $(CRATE)/lock.py
+	cargo fmt --check --manifest-path $(CRATE)/Cargo.toml
+	cargo clippy --quiet --locked --all-targets --manifest-path $(CRATE)/Cargo.toml -- --deny warnings
+	cargo test --quiet --locked --manifest-path $(CRATE)/Cargo.toml
 
 # Programs that some faults need and a Python index does not have; without them these rows are skipped, with the reason.
 fault-tools:

@@ -1,5 +1,7 @@
 """Write what an environment is made of: `python docs/sbom.py` in it prints CycloneDX 1.6 on standard output.
 
+Crates that are compiled into the library of a wheel are in it, if the wheel says so; maturin's do.
+
 Only the standard library: it runs where nothing but the package and its dependencies is installed. There is no time and
 no serial number in it, so the same environment gives the same bytes.
 """
@@ -24,14 +26,24 @@ def bill() -> dict[str, Any]:
     known = {name: reference(each) for name, each in found.items()}
     own = distribution(PACKAGE)
     everything = [own, *(found[name] for name in sorted(found))]
+    compiled = {reference(each): compiled_in(each) for each in everything}
+    crates = {purl: crate for crates in compiled.values() for purl, crate in crates.items()}
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": component(own, kind="application")},
-        "components": [component(found[name], kind="library") for name in sorted(found)],
+        "components": [
+            *(component(found[name], kind="library") for name in sorted(found)),
+            *(crates[purl] for purl in sorted(crates)),
+        ],
         "dependencies": [
-            {"ref": reference(each), "dependsOn": sorted({known[name] for name in wanted(each) if name in known})}
+            {
+                "ref": reference(each),
+                "dependsOn": sorted(
+                    {known[name] for name in wanted(each) if name in known} | compiled[reference(each)].keys()
+                ),
+            }
             for each in everything
         ],
     }
@@ -48,6 +60,20 @@ def component(each: Distribution, *, kind: str) -> dict[str, Any]:
     }
     expression = each.metadata.get("License-Expression")
     return said | ({"licenses": [{"expression": expression}]} if expression else {})
+
+
+def compiled_in(each: Distribution) -> dict[str, dict[str, Any]]:
+    """Describe what is part of its libraries, by package URL, where it has a bill of its own (PEP 770)."""
+    found = {}
+    for file in each.files or ():
+        if file.parent.name != "sboms" or file.suffix != ".json":
+            continue
+        for part in json.loads(file.read_text()).get("components", ()):
+            purl = part.get("purl")
+            if purl:
+                kept = {name: part[name] for name in ("type", "name", "version", "licenses", "purl") if name in part}
+                found[purl] = {"bom-ref": purl} | kept
+    return found
 
 
 def reference(each: Distribution) -> str:
