@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from typing import TypeVar, get_args
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.contract.events import EVENT_MODELS
-from bridge.engine.plan import make_plan
+from bridge.engine.native import NativeEngine, NativeUnavailableError
+from bridge.engine.native import load as load_native
+from bridge.engine.plan import Plan, make_plan
 from bridge.engine.python import Compiled, PythonEngine
 from bridge.errors import ConfigError
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
@@ -25,6 +29,7 @@ from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import Profile, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
+from bridge.ingress.routes import Engine as SourceEngine
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.secrets import Outcome, SecretDirectory
 from bridge.kafka.fetch_buffer import OwnBatches
@@ -46,6 +51,8 @@ from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.settings import Engine, Http, Settings
 from bridge.sources import address_limit, rate_limit, refuse_weak, scheme_of
 from bridge.spool.store import Spool
+
+log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
@@ -198,22 +205,40 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
 
 def _with_engines(sources: Mapping[str, Source], wanted: Engine, metrics: IngressMetrics) -> dict[str, Source]:
     """Give the sources of native DRx the engine that is wanted; the dialects of others have none."""
-    used = "reference" if wanted == "reference" else "python"
-    for each in ("python", "reference"):
-        metrics.engine.labels(each).set(each == used)
-    if used == "reference":
-        return dict(sources)
-    compiled: dict[tuple[str, ...], Compiled] = {}
+    prefixes = {name: _refused_prefixes(source.profile) for name, source in sources.items()}
+    plans = {
+        refused: make_plan(bundled().schemas(), RECORDS, prefixes=refused)
+        for refused in dict.fromkeys(prefixes.values())
+        if refused is not None and wanted != "reference"
+    }
+    used, engines = _engines(wanted, plans)
+    for engine_name in ("native", "python", "reference"):
+        metrics.engine.labels(engine_name).set(engine_name == used)
     equipped = dict(sources)
     for name, source in sources.items():
-        prefixes = _refused_prefixes(source.profile)
-        if prefixes is None:
-            continue
-        if prefixes not in compiled:
-            compiled[prefixes] = Compiled(make_plan(bundled().schemas(), RECORDS, prefixes=prefixes))
-        engine = PythonEngine(compiled[prefixes], source=name, environment=source.environment)
-        equipped[name] = replace(source, engine=engine)
+        refused = prefixes[name]
+        if refused is not None and refused in engines:
+            engine = engines[refused](source=name, environment=source.environment)
+            equipped[name] = replace(source, engine=engine)
     return equipped
+
+
+def _engines(
+    wanted: Engine, plans: Mapping[tuple[str, ...], Plan]
+) -> tuple[str, Mapping[tuple[str, ...], Callable[..., SourceEngine]]]:
+    """Return which engine is used, and for each plan what makes the engine of a source."""
+    if wanted == "reference":
+        return "reference", {}
+    if wanted != "python":
+        try:
+            encoders = load_native(plans.values(), version=version("drx-bridge"))
+            native = {each: partial(NativeEngine, encode) for each, encode in zip(plans, encoders, strict=True)}
+        except NativeUnavailableError as exc:
+            if wanted == "native" or exc.code != "not_installed":
+                log.warning("worker.engine_unavailable", code=exc.code)
+        else:
+            return "native", native
+    return "python", {each: partial(PythonEngine, Compiled(plan)) for each, plan in plans.items()}
 
 
 def _refused_prefixes(profile: Profile) -> tuple[str, ...] | None:

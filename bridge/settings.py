@@ -35,7 +35,7 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=1_000_000)]
 SafetyProfile = Literal["development", "production"]
-Engine = Literal["auto", "python", "reference"]
+Engine = Literal["auto", "native", "python", "reference"]
 RiskName = Literal["plaintext_kafka", "generated_spool_key", "debug_log"]
 
 

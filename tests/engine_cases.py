@@ -7,13 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import orjson
+import pytest
 
 from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
+from bridge.engine.native import MODULE, NativeEngine, load
 from bridge.engine.plan import Kind, Plan, make_plan
 from bridge.engine.python import Compiled, PythonEngine
 from bridge.event import AnyEvent, Delivery, EncodedEvent, ParkReason
@@ -28,6 +32,14 @@ from bridge.registry.loader import bundled
 from tests.fuzz.choices import Choices
 from tests.unit.profile_documents import SAMPLES
 
+# Gives the engine of a source and its environment.
+EngineOf = Callable[[str, str], Engine]
+
+NATIVE_IS_INSTALLED = find_spec(MODULE) is not None
+needs_native = pytest.mark.skipif(
+    not NATIVE_IS_INSTALLED, reason="drx-bridge-native is not installed; `make native` builds it where cargo is"
+)
+ENGINES = ("python", pytest.param("native", marks=needs_native))
 LOCK = bundled()
 # Later than nearly all samples.
 RECEIVED_AT = datetime(2026, 12, 14, 16, 0, 0, 123456, tzinfo=UTC)
@@ -58,6 +70,15 @@ def compiled() -> Compiled:
 @cache
 def engine(source: str, environment: str) -> Engine:
     return PythonEngine(compiled(), source=source, environment=environment)
+
+
+def engines_of(name: str, plan: Plan) -> EngineOf:
+    """Build the engines of a plan, `python` or `native`."""
+    if name == "native":
+        (encode,) = load([plan], version=version("drx-bridge"))
+        return lambda source, environment: NativeEngine(encode, source=source, environment=environment)
+    compiled = Compiled(plan)
+    return lambda source, environment: PythonEngine(compiled, source=source, environment=environment)
 
 
 @cache
@@ -103,7 +124,7 @@ def accepted(event: AnyEvent, delivery: Delivery, partitions: int) -> Accepted:
     return _TAKEN.last
 
 
-def check_engine(body: bytes, head: Head, asked: Callable[[str, str], Engine] = engine) -> str | None:
+def check_engine(body: bytes, head: Head, asked: EngineOf = engine) -> str | None:
     """Ask an engine; if it answers, hold the answer to the reference and return the type of the event."""
     event = asked(head.source, head.environment)(body, head.webhook_id, head.received_at)
     if event is None:

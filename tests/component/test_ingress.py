@@ -31,6 +31,7 @@ from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
+from tests.engine_cases import ENGINES, engines_of, plan
 from tests.engine_cases import engine as python_engine
 
 Outcome = tuple[AnyEvent, ...] | ParkReason
@@ -221,9 +222,9 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture(params=["reference", "python"])
+@pytest.fixture(params=["reference", *ENGINES])
 async def ingress(request: pytest.FixtureRequest) -> AsyncIterator[Ingress]:
-    engine = python_engine("drx", "sandbox") if request.param == "python" else None
+    engine = None if request.param == "reference" else engines_of(request.param, plan())("drx", "sandbox")
     async with running(engine=engine) as one:
         yield one
 

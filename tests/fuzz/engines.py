@@ -8,6 +8,7 @@ import sys
 from bridge.contract.events import EVENT_MODELS
 from tests.engine_cases import (
     NAMES,
+    NATIVE_IS_INSTALLED,
     PIECES,
     VALUES,
     Text,
@@ -17,7 +18,9 @@ from tests.engine_cases import (
     compiled,
     edited,
     engine,
+    engines_of,
     made,
+    plan,
     samples,
 )
 from tests.fuzz.choices import Choices
@@ -37,6 +40,7 @@ def texts() -> tuple[Text, ...]:
 
 
 TEXTS = texts()
+native_engine = engines_of("native", plan()) if NATIVE_IS_INSTALLED else None
 if atheris := sys.modules.get("atheris"):  # what is generated is no module, so it is instrumented by hand
     for function in compiled().encoders.values():
         atheris.instrument_func(function)
@@ -47,10 +51,13 @@ def check(content: bytes) -> None:
     text = choices.one(TEXTS)
     head = a_head(text, choices)
     if choices.below(8) == 1:
-        check_engine(choices.rest(), head, engine)
-        return
-    for _ in range(EDITS_MAX):
-        if choices.is_used_up:
-            break
-        text = a_text(edited(text, choices))
-    check_engine(text.body, head, engine)
+        body = choices.rest()
+    else:
+        for _ in range(EDITS_MAX):
+            if choices.is_used_up:
+                break
+            text = a_text(edited(text, choices))
+        body = text.body
+    check_engine(body, head, engine)
+    if native_engine is not None:
+        check_engine(body, head, native_engine)

@@ -23,6 +23,7 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import SAMPLES
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
+from tests.engine_cases import ENGINES
 from tests.integration.ingress_process import IngressProcess, Reply, deliver, header
 from tests.integration.service_process import HANG_S
 
@@ -89,7 +90,7 @@ class Played:
     ingress: IngressProcess
 
 
-@pytest.fixture(scope="module", params=["auto", "reference"])
+@pytest.fixture(scope="module", params=[*ENGINES, "reference"])
 def played(
     request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Played]:

@@ -20,6 +20,7 @@ import pytest
 from bridge.dev.oracle import COLUMNS, expected_state
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
+from tests.engine_cases import ENGINES
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import HANG_S, until
@@ -68,7 +69,7 @@ TOLD: Mapping[tuple[str, str], Sequence[Body]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["auto", "reference"])
+@pytest.fixture(scope="module", params=[*ENGINES, "reference"])
 def rows(
     request: pytest.FixtureRequest, cluster: Cluster, postgres_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rows]:
