@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.chart.tools import ROOT, hadolint, python
 
@@ -18,9 +20,10 @@ print(JsonStrictValidator(SchemaVersion.V1_6).validate_str(sys.stdin.read()) or 
 """
 
 
-def bill() -> str:
+def bill(**environ: str) -> str:
     command = [sys.executable, str(ROOT / "docs" / "sbom.py")]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - our own script
+    env = {**os.environ, **environ}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout  # noqa: S603 - our own
 
 
 def test_hadolint_has_nothing_to_say() -> None:
@@ -34,9 +37,10 @@ def test_everything_that_is_installed_is_locked_by_hash() -> None:
     text = DOCKERFILE.read_text().replace("\\\n", " ")
     installs = re.findall(r"pip (?:--python \S+ )?install ([^&]*)", text)
 
-    assert len(installs) == 3
-    # The last one is the wheel that was built a line above, from nowhere else.
-    assert ["--require-hashes" in each or "--no-index" in each for each in installs] == [True] * 3
+    assert len(installs) == 4
+    # The last one is of the wheels that were built here, from nowhere else.
+    assert ["--require-hashes" in each or "--no-index" in each for each in installs] == [True] * 4
+    assert re.findall(r"maturin build.*--locked", text)
     assert not text.startswith("# syntax")
 
 
@@ -68,6 +72,22 @@ def test_the_bill_of_materials_is_one() -> None:
     (own,) = (each for each in document["dependencies"] if each["ref"].startswith("pkg:pypi/drx-bridge@"))
     assert set(own["dependsOn"]) <= references
     assert any(each.startswith("pkg:pypi/aiokafka@") for each in own["dependsOn"])
+
+
+def test_the_bill_names_what_is_compiled_into_a_wheel(tmp_path: Path) -> None:
+    crate = {"type": "library", "name": "itoa", "version": "1.0.19", "purl": "pkg:cargo/itoa@1.0.19"}
+    licences = [{"expression": "MIT OR Apache-2.0"}]
+    info = tmp_path / "compiled-1.0.dist-info"
+    (info / "sboms").mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: compiled\nVersion: 1.0\n")
+    (info / "RECORD").write_text("compiled-1.0.dist-info/sboms/compiled.cyclonedx.json,,\n")
+    part = {**crate, "bom-ref": "somewhere#itoa", "licenses": licences, "description": "left out"}
+    (info / "sboms" / "compiled.cyclonedx.json").write_text(json.dumps({"components": [part]}))
+
+    document = json.loads(bill(PYTHONPATH=str(tmp_path)))
+
+    assert {**crate, "bom-ref": crate["purl"], "licenses": licences} in document["components"]
+    assert {"ref": "pkg:pypi/compiled@1.0", "dependsOn": [crate["purl"]]} in document["dependencies"]
 
 
 def test_two_bills_are_the_same_bytes() -> None:

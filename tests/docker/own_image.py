@@ -45,12 +45,15 @@ class OwnImage:
 def built_own_image() -> Iterator[OwnImage]:
     """Build both; they are gone afterwards."""
     with closing(docker.from_env(timeout=600)) as client:
-        base = os.environ.get(BASE_VARIABLE) or _default_base()
+        named = os.environ.get(BASE_VARIABLE)
+        base = named or _default_base()
+        # Where nothing can be pulled there is no cargo, and the image is one without the native engine.
+        common = {"BASE": base} | ({"RUST": base} if named else {})
         bare, name, without_shell = (f"{_REPOSITORY}:{tag}" for tag in ("bare", "own", "without-shell"))
         try:
-            _build(client, name, path=str(ROOT), buildargs={"BASE": base})
+            _build(client, name, path=str(ROOT), buildargs=common)
             _build(client, bare, fileobj=io.BytesIO(_WITHOUT_SHELL.encode()), buildargs={"BASE": base})
-            _build(client, without_shell, path=str(ROOT), buildargs={"BASE": base, "RUNTIME": bare})
+            _build(client, without_shell, path=str(ROOT), buildargs={**common, "RUNTIME": bare})
             yield OwnImage(client, base, name, without_shell)
         finally:
             for each in (without_shell, name, bare):
