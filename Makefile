@@ -61,6 +61,7 @@ fault-tools:
 # Tests with servers mostly wait, so there are more workers than processors; what takes longest comes first.
 test: setup check fault-tools
 	-$(BIN)/python -m tests.debian promtool
+	-$(BIN)/python -m tests.java_cache
 	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder \
 	    tests/faults/ingress tests/faults tests/chart tests/integration tests/monitoring tests/contract tests/docker
 

@@ -16,6 +16,7 @@ from hypothesis import settings
 from tests.by_servers import ByServers
 from tests.cluster import Cluster, Topics, docker_answers, open_cluster
 from tests.faults.seed import SEED_VARIABLE
+from tests.java_cache import java_options
 from tests.postgres import EmbeddedPostgres, fresh_database
 from tests.virtual_time import VirtualLoop
 
@@ -47,9 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if kind == "auto":
         kind = "docker" if docker_answers() else "embedded"
     config.stash[_KIND] = kind
-    # Most brokers here live for seconds: to compile for longer lives is the half of what their start costs.
-    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
-    # Once for all workers, which inherit it.
+    # Once for all workers, which inherit them.
+    if "JDK_JAVA_OPTIONS" not in os.environ:
+        os.environ["JDK_JAVA_OPTIONS"] = java_options()
     os.environ.setdefault(SEED_VARIABLE, str(secrets.randbelow(1_000_000)))
     config.addinivalue_line("markers", "postgres: needs a real database (set for whoever asks for one)")
 

@@ -1,0 +1,62 @@
+"""Kafka's classes, loaded and linked once for this machine: a broker then starts with half of the work.
+
+`python -m tests.java_cache` writes the file (JEP 514); without it, or with an older Java, tests are slower and no
+different.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from bridge.dev.jars import LOCK, cache_dir
+from bridge.dev.java import Java, find_java
+from bridge.dev.kafka import create_topics
+from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
+
+# The first Java that writes such a file in one go.
+MAJOR_MIN = 25
+# Most brokers of tests live for seconds: to compile for longer lives is the half of what their start costs.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1"
+# After its stop a broker writes the file: 10 s on an idle machine.
+STOP_S = 300.0
+
+
+def java_options() -> str:
+    """Return what every JVM that a test starts gets as `JDK_JAVA_OPTIONS`."""
+    if not any(cache_dir().glob("kafka-*.aot")):  # where unit tests alone are run there may be no Java
+        return SHORT_LIVED
+    path = _cache_of(find_java())
+    # A part of the file that it cannot use the JVM reports on its output, and goes on without.
+    return f'{SHORT_LIVED} "-XX:AOTCache={path}" -Xlog:aot*=off' if path.exists() else SHORT_LIVED
+
+
+def _cache_of(java: Java) -> Path:
+    release = java.path.parent.parent / "release"
+    made_for = str(java.path).encode() + LOCK.read_bytes() + (release.read_bytes() if release.exists() else b"")
+    return cache_dir() / f"kafka-{hashlib.sha256(made_for).hexdigest()[:12]}.aot"
+
+
+def main() -> None:
+    """Have a broker start, make topics and stop, and keep what it needed for that."""
+    java = find_java()
+    path = _cache_of(java)
+    if java.major < MAJOR_MIN or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        written = Path(directory) / "kafka.aot"
+        cluster = EmbeddedCluster(Path(directory), brokers=1)
+        # Of the broker alone: what formats its directory is a JVM, too.
+        cluster.brokers[1]._command[1:1] = [SHORT_LIVED, f"-XX:AOTCacheOutput={written}"]
+        cluster.start()
+        create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)
+        cluster.brokers[1].stop(STOP_S)
+        cluster.stop()
+        shutil.move(written, path)
+
+
+if __name__ == "__main__":
+    main()
