@@ -160,7 +160,7 @@ async def test_what_was_written_late_is_found_however_old_it_is(topics: Topics) 
 
 async def test_a_long_topic_is_read_to_its_end_while_others_work(topics: Topics) -> None:
     topic = topics.fresh(partitions=12)
-    lives = Lives.of_records(200_000)
+    lives = Lives.of_records(50_000)
     await asyncio.to_thread(fill, topics.bootstrap_servers, lives.records(topic))
     memory, at_each_turn = Memory(), [0]
 
