@@ -91,7 +91,7 @@ def list_(source: str | None, *, as_json: bool) -> int:
     for name in [source] if source else settings.sources:
         scheme, directory = _configured(settings, name)
         for slot in load(directory, scheme):
-            row = {"source": name, "scheme": scheme.name, **_row(slot, now)}
+            row = {"source": name, "scheme": settings.sources[name].scheme, **_row(slot, now)}
             if as_json:
                 click.echo(orjson.dumps(row))
             table.add_row(*("yes" if each is True else "no" if each is False else each or "-" for each in row.values()))
