@@ -9,9 +9,12 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
+from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
@@ -19,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from bridge.errors import ConfigError
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import EndOf, background, first_fault, run_workers, unless
-from bridge.runtime.logging import configure_logging, flush_log
+from bridge.runtime.logging import LEVELS, configure_logging, flush_log
 from bridge.runtime.metrics import IngressMetrics
 
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -227,3 +230,21 @@ def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture
     first, second = (json.loads(line) for line in out.splitlines())
     assert (first["template"], first["code"]) == ("Unable to parse %s", "KeyError")
     assert second["template"] == ""
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_a_json_line_has_its_fields_level_and_time_from_its_level_on(
+    level: Any, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    configure_logging(level=level, style="json")
+    log = structlog.get_logger()
+    for name in LEVELS:
+        getattr(log, name)("worker.test", code=name)
+    log.log(logging.CRITICAL, "worker.test", code="critical")
+    assert flush_log()
+    lines = [orjson.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+
+    names = [name for name, number in LEVELS.items() if number >= LEVELS[level]]
+    assert [line["code"] for line in lines] == [*names, "critical"]
+    assert all(line["level"] == line["code"] and line["event"] == "worker.test" for line in lines)
+    assert all(datetime.fromisoformat(line["timestamp"]).tzinfo is not None for line in lines)
