@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # noqa:
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
 
 from bridge.dev.kafka import known_brokers
+from bridge.dev.services import run_program
+from bridge.dev.sources import SOURCES
 from tests.integration.dev_process import DevProcess, gone, run_dev, until
 from tests.postgres import execute
 
@@ -77,10 +80,38 @@ def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) ->
     assert execute(endpoints["postgres"], "select to_regclass('read_model.prescription') is not null") == [[(True,)]]
     assert set(endpoints["pids"]) == {"broker-1", "postgres", "registry", "ingress", "read_model"}
     assert (source["path"], source["profile"]) == ("/webhooks/drx", "drx_standard")
+    assert set(endpoints["sources"]) == {"drx", "digitalrx", "dosespot", "photon"}
+    assert {each["scheme"] for each in endpoints["sources"].values()} == {
+        *("standard_webhooks", "secret_header", "body_hmac")
+    }
     assert Path(source["secret_file"]).name == "current"
     assert Path(source["secret_file"]).read_text().startswith("whsec_")
     assert Path(endpoints["logs"], "ingress.log").is_file()
     assert dev.endpoints_file.stat().st_mode & 0o777 == 0o600, "it holds a password"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_source_takes_what_its_sender_pushes(dev: DevProcess, name: str) -> None:
+    endpoints = dev.endpoints()
+    source = endpoints["sources"][name]
+    pushed = ("--url", endpoints["ingress"], "--source", name, "--secret-file", source["secret_file"])
+
+    done = run_program("drx-bridge", "simulate", *pushed, "--count", "30", "--seed", "7", "--json", settings={})
+
+    assert done.code == 0, done.text
+    answers = json.loads(done.text[done.text.index("{") :])["answers"]
+    assert [(each["status"], each["outcome"]) for each in answers] == [(200, "accepted")]
+
+
+def test_a_sender_without_the_secret_is_refused(dev: DevProcess) -> None:
+    endpoints = dev.endpoints()
+    other = endpoints["sources"]["photon"]["secret_file"]
+    pushed = ("--url", endpoints["ingress"], "--source", "dosespot", "--secret-file", other)
+
+    done = run_program("drx-bridge", "simulate", *pushed, "--count", "1", "--json", settings={})
+
+    assert done.code == 1, done.text
+    assert '"reason":"signature_mismatch"' in done.text
 
 
 async def test_the_topics_have_the_partitions_of_the_contract(dev: DevProcess) -> None:
