@@ -232,6 +232,7 @@ def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture
     assert second["template"] == ""
 
 
+@pytest.mark.usefixtures("json_logging")
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
 def test_a_json_line_has_its_fields_level_and_time_from_its_level_on(
     level: Any, capfdbinary: pytest.CaptureFixture[bytes]
