@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote_to_bytes
+
 from bridge.ingress.headers import head_rules, read_heads
 from bridge.ingress.proof import REASONS, FixedSecrets, Raw
 from bridge.ingress.schemes.decoy import Configured, Decoy
@@ -43,15 +45,14 @@ def check_proved(vector: Vector, raw: Raw) -> None:
         assert proof.timestamp == true.timestamp
         assert proof.id == true.id or not proof.id_signed
     elif vector.scheme.keyed:
-        sent = b"\n".join((*raw.heads.values(), raw.query))
-        # A token may be encoded for a URL in many ways.
-        assert "%" in raw.query.decode("latin-1") or any(part in sent for part in secrets_sent(vector))
+        sent = b"\n".join((*raw.heads.values(), unquote_to_bytes(raw.query)))
+        assert any(part in sent for part in secrets_sent(vector))
 
 
 def secrets_sent(vector: Vector) -> list[bytes]:
     """Return the credentials of the vector as they were sent."""
     heads = [value.rpartition(b" ")[2] for value in vector.raw.heads.values()]
-    return [*heads, vector.raw.query.rpartition(b"token=")[2].partition(b"&")[0] or b"\n"]
+    return [*heads, *(unquote_to_bytes(pair.partition(b"=")[2]) for pair in vector.raw.query.split(b"&") if pair)]
 
 
 def distorted(choices: Choices, vector: Vector, names: list[bytes]) -> Raw:
