@@ -1,0 +1,202 @@
+"""Write a record of the contract as the native body that it would be mapped from: the inverse of `drx_standard.map`.
+
+For an event of a native source, mapping the body gives the same record again: every word outside an enum stands in its
+field, and what the contract does not know stands where the sender had it. What a vendor's profile kept in `extensions`
+has the vendor's own pointers. They are put back only if all of them lead to places of a native body that are free;
+otherwise the whole map stands in the member `extensions` of the body, so that no word of a vendor becomes a field of
+the contract by the accident of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cache
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin
+
+import orjson
+from pydantic.fields import FieldInfo
+
+from bridge.contract.envelope import EventRecord, PrescriptionRecord
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.fields import Record
+from bridge.errors import UnknownRecordError
+
+UNKNOWN = "UNKNOWN"
+# Field of the record -> member of the body, in the order of docs/contract.md §3.
+_ENVELOPE: Mapping[str, str] = MappingProxyType(
+    {
+        "event_id": "id",
+        "event_type": "type",
+        "contract_version": "version",
+        "occurred_at": "timestamp",
+        "origin_source": "source",
+        "environment": "environment",
+        "account_id": "account_id",
+        "sequence": "sequence",
+        "correlation_id": "correlation_id",
+    }
+)
+
+
+class _Field(NamedTuple):
+    """One field of a record.
+
+    Attributes:
+        words: It is an enum, or an array of enums, with the words outside it in `raw_<name>`.
+        inner: Shape of the record that it holds, or of each record in the array that it holds.
+        phi: It is directly identifying or health information (classes D and L).
+    """
+
+    words: bool
+    inner: _Shape | None
+    phi: bool
+
+
+_Shape = Mapping[str, _Field]
+
+
+def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
+    """Return the body of a record (`Event.value`), for `orjson.dumps`.
+
+    Args:
+        record: Of one of the twenty types.
+        phi: False leaves out every field of PHI class D or L but the one that the record's key is made of.
+
+    Raises:
+        UnknownRecordError: It is of no such type.
+    """
+    event_type = str(record["event_type"])
+    shape = _shape_of(event_type)
+    body = {member: _plain(record[name]) for name, member in _ENVELOPE.items() if record[name] is not None}
+    content = body["data"] = _members(record, shape, phi=phi)
+    if phi:
+        _put_back(cast("Mapping[str, str]", record["extensions"]), body, shape)
+    elif "prescription_id" in shape:
+        # A request that no prescription could be matched to has its own id in the key.
+        name = "request_id" if record["prescription_id"] is None else "prescription_id"
+        if record.get(name) is not None:
+            content[name] = record[name]
+    return body
+
+
+def native_json(record: Mapping[str, object], *, phi: bool = True) -> bytes:
+    """Return `native` as JSON text; equal records give equal bytes. It holds health information.
+
+    Raises:
+        UnknownRecordError: As `native`.
+    """
+    return orjson.dumps(native(record, phi=phi), option=orjson.OPT_SORT_KEYS)
+
+
+@cache
+def _shape_of(event_type: str) -> _Shape:
+    """Return the members of `data`."""
+    model = EVENT_MODELS.get(event_type)
+    if model is None:
+        raise UnknownRecordError
+    without = set(EventRecord.model_fields) | {"extensions"}
+    if issubclass(model, PrescriptionRecord):
+        without.discard("prescription_id")
+    return _shape(model, without)
+
+
+def _shape(model: type[Record], without: Iterable[str] = ()) -> _Shape:
+    fields = {name: _field(info) for name, info in model.model_fields.items() if name not in without}
+    kept_words = {f"raw_{name}" for name, field in fields.items() if field.words}
+    return {name: field for name, field in fields.items() if name not in kept_words}
+
+
+def _field(info: FieldInfo) -> _Field:
+    kind: Any = info.annotation
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (each for each in get_args(kind) if each is not type(None))
+    if get_origin(kind) is list:
+        (kind,) = get_args(kind)
+    extra = info.json_schema_extra
+    return _Field(
+        words=get_origin(kind) is Literal,
+        inner=_shape(kind) if isinstance(kind, type) and issubclass(kind, Record) else None,
+        phi=isinstance(extra, dict) and extra.get("phi") in {"D", "L"},
+    )
+
+
+def _members(record: Mapping[str, Any], shape: _Shape, *, phi: bool) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, field in shape.items():
+        value = record[name]
+        if value is None or (field.phi and not phi):
+            continue
+        if field.words:
+            members[name] = _words(value, record[f"raw_{name}"])
+        elif field.inner is None:
+            members[name] = _plain(value)
+        elif isinstance(value, list):
+            members[name] = [_members(each, field.inner, phi=phi) for each in value]
+        else:
+            members[name] = _members(value, field.inner, phi=phi)
+    return members
+
+
+def _words(value: str | list[str], raw: str | list[str] | None) -> object:
+    """Return the source's words: those outside the enum stand beside it, of an array in their order."""
+    if isinstance(value, str):
+        return value if value != UNKNOWN or raw is None else raw
+    unlisted = iter(raw or ())
+    return [next(unlisted, UNKNOWN) if word == UNKNOWN else word for word in value]
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Decimal():
+            return f"{value:f}"  # never with an exponent
+        case datetime():
+            return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
+        case date():
+            return value.isoformat()
+        case list():
+            return list(value)
+        case Mapping():
+            return dict(value)
+        case _:
+            return value
+
+
+def _put_back(extensions: Mapping[str, str], body: dict[str, Any], shape: _Shape) -> None:
+    envelope = {**dict.fromkeys(_ENVELOPE.values()), "data": shape}
+    places = [(_holder(pointer, body, envelope), pointer) for pointer in extensions]
+    if all(holder is not None for holder, _ in places):
+        for holder, pointer in places:
+            cast("dict[str, Any]", holder)[_unescaped(pointer.rpartition("/")[2])] = orjson.Fragment(
+                extensions[pointer]
+            )
+    else:
+        body["extensions"] = {pointer: orjson.Fragment(text) for pointer, text in extensions.items()}
+
+
+def _holder(pointer: str, body: dict[str, Any], envelope: Mapping[str, _Shape | None]) -> dict[str, Any] | None:
+    """Return the object that the member at `pointer` is put back into; None if there is no such free place."""
+    if not pointer.startswith("/"):
+        return None
+    node: Any = body
+    known: Mapping[str, Any] | None = envelope
+    *way, last = map(_unescaped, pointer.split("/")[1:])
+    for step in way:
+        if isinstance(node, list):
+            if not step.isdecimal() or int(step) >= len(node):
+                return None
+            node = node[int(step)]
+            continue
+        inner = known.get(step) if known is not None else None
+        known = inner.inner if isinstance(inner, _Field) else inner
+        if not isinstance(node, dict) or known is None or step not in node:
+            return None
+        node = node[step]
+    return node if isinstance(node, dict) and known is not None and last not in known else None
+
+
+def _unescaped(step: str) -> str:
+    """Read a step of a JSON pointer (RFC 6901, section 4)."""
+    return step.replace("~1", "/").replace("~0", "~")

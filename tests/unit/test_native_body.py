@@ -1,0 +1,196 @@
+"""The body that is written of an event is the one that it would be mapped from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.native import native_json
+from bridge.errors import UnknownRecordError
+from bridge.event import Event
+from bridge.ingress.json_body import parse
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.assemble import Native, assemble
+from bridge.ingress.profiles.plan import Pass
+from bridge.ingress.profiles.profile import Mapped
+from consumers.testing import an_event
+from tests.originals import originals
+from tests.profile_properties import codec, outcome_of
+from tests.unit.profile_documents import CHANGE, SAMPLES, a_delivery, edited, map_body
+from tests.unit.test_profile_properties import mutants
+from tests.unit.vendor_documents import ROWS, push
+
+# Everything that bodies say: the samples, and those that break a rule only mildly.
+ACCEPTED = [
+    path
+    for path in sorted([*SAMPLES.glob("native/*.json"), *SAMPLES.glob("edge/*.json"), *SAMPLES.glob("hostile/*.json")])
+    if isinstance(map_body(path.read_bytes()), Mapped)
+]
+
+
+def map_again(event: Event) -> Event:
+    delivery = replace(
+        a_delivery(id=event.id, received_at=event.received_at),
+        source=event.source,
+        environment=str(event.value["environment"]),
+    )
+    body = parse(native_json(event.value))
+    assert isinstance(body, dict), body
+    outcome = drx_standard.map(delivery, body)
+    assert isinstance(outcome, Mapped), outcome
+    return outcome.events[0]
+
+
+@pytest.mark.parametrize("path", ACCEPTED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_sample_is_mapped_again_to_the_same_event(path: Any) -> None:
+    (event,) = cast("Mapped", map_body(path.read_bytes())).events
+
+    assert map_again(event) == event
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("scenarios/*.ndjson")), ids=lambda path: path.stem)
+def test_each_event_of_a_scenario_is_mapped_again_to_the_same_event(path: Any) -> None:
+    for line in path.read_bytes().splitlines():
+        body = orjson.loads(line)
+        outcome = map_body(orjson.dumps(body.get("body", body)))
+        assert isinstance(outcome, Mapped)
+
+        assert map_again(outcome.events[0]) == outcome.events[0]
+
+
+@given(mutants())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+def test_a_mutated_sample_is_mapped_again_to_the_same_event(document: dict[str, object]) -> None:
+    outcome = outcome_of(document)
+    assume(isinstance(outcome, Mapped))
+    (event,) = cast("Mapped", outcome).events
+
+    assert map_again(event) == event
+
+
+def test_generated_prescriptions_are_mapped_again_to_the_same_events() -> None:
+    for original in (each for told in originals(7)[:70] for each in told):
+        assert map_again(original.event) == original.event
+
+
+@pytest.mark.parametrize("event_type", EVENT_MODELS)
+def test_the_body_of_a_decoded_record_is_that_of_the_event(event_type: str) -> None:
+    """A consumer has what Avro gives back, the ingress what the profile gave."""
+    event = an_event(event_type)
+    name = f"drx.v1.{EVENT_MODELS[event_type].__name__}"
+
+    assert native_json(codec().decode(codec().encode(name, event.value)).value) == native_json(event.value)
+    assert map_again(event).value == event.value
+
+
+def test_what_the_contract_does_not_know_stands_where_the_sender_had_it() -> None:
+    edits = {"/x": "1.50", "/data/a~1b~0": "[1e2,null]", "/data/raw_change_code": '"G"', "/extensions": "{}"}
+    outcome = map_body(edited(CHANGE, edits))
+    assert isinstance(outcome, Mapped)
+    event = outcome.events[0]
+
+    text = native_json(event.value)
+
+    assert b'"x":1.50' in text
+    assert b'"a~1b~0":[1e2,null]' in text
+    assert b'"raw_change_code":"G"' in text
+    assert map_again(event) == event
+
+
+VENDOR_EVENTS = [
+    event
+    for row in ROWS
+    for outcome in [push(row["profile"], (SAMPLES / row["file"]).read_bytes())]
+    if isinstance(outcome, Mapped)
+    for event in outcome.events
+]
+
+
+@pytest.mark.parametrize("event", VENDOR_EVENTS, ids=lambda event: f"{event.key}-{event.type}")
+def test_an_event_of_a_vendor_is_read_again_but_for_its_extensions(event: Event) -> None:
+    body = cast("dict[str, Any]", parse(native_json(event.value)))
+    leading = {name: event.value[name] for name in ("account_id", "correlation_id", "origin_source", "sequence")}
+    delivery = replace(a_delivery(received_at=event.received_at), source=event.source)
+    run = Pass()
+
+    again = assemble(delivery, Native(event.type, event.key, event.id, event.occurred_at, body["data"], leading), run)
+
+    assert run.worst is None
+    assert dict(again.value) | {"extensions": {}} == dict(event.value) | {"extensions": {}}
+
+
+@pytest.mark.parametrize(
+    "pointer", ["/id", "/data/patient/id", "/data", "/data/patient", "/0/Drug", "/Patient/SSN", "/data/note/x", "", "x"]
+)
+def test_a_vendors_word_never_becomes_a_field_of_the_contract(pointer: str) -> None:
+    plain = an_event("prescription.sent", patient={"first_name": "Ann"})
+    event = an_event(
+        "prescription.sent",
+        id=plain.id,
+        patient={"first_name": "Ann"},
+        extensions={pointer: '"of a vendor"', "/free": "1"},
+    )
+
+    body = orjson.loads(native_json(event.value))
+
+    assert body.pop("extensions") == {pointer: "of a vendor", "/free": 1}
+    assert body == orjson.loads(native_json(plain.value))
+
+
+@given(st.sampled_from(list(EVENT_MODELS)), st.dictionaries(st.text(max_size=8), st.just("1"), max_size=3))
+@settings(max_examples=100, deadline=None)
+def test_any_extensions_leave_the_fields_alone(event_type: str, extensions: dict[str, str]) -> None:
+    plain = an_event(event_type, id="evt_1")
+    event = an_event(event_type, id="evt_1", extensions=extensions)
+
+    again = orjson.loads(native_json(event.value))
+    body = orjson.loads(native_json(plain.value))
+
+    assert {name: again[name] for name in body if name != "data"} == {n: v for n, v in body.items() if n != "data"}
+    assert {name: again["data"][name] for name in body["data"]} == body["data"]
+
+
+def test_equal_events_have_equal_bytes() -> None:
+    event = an_event("fill.status_changed")
+    turned = dict(reversed(list(event.value.items())))
+
+    assert native_json(turned) == native_json(event.value)
+
+
+CANARY = "CANARY"
+
+
+@pytest.mark.parametrize("event_type", EVENT_MODELS)
+def test_without_health_information_only_the_key_is_left_of_it(event_type: str) -> None:
+    event = an_event(event_type, key="rx_1", extensions={"/x": f'"{CANARY}"'})
+    body = orjson.loads(native_json(event.value, phi=False))
+    whole = orjson.loads(native_json(event.value))
+
+    assert CANARY not in orjson.dumps(body).decode()
+    assert body["id"] == event.id
+    if event.value["prescription_id"] is not None:
+        assert body["data"]["prescription_id"] == event.key
+    model = EVENT_MODELS[event_type]
+    for name in body["data"]:
+        extra: Any = model.model_fields[name].json_schema_extra
+        assert name == "prescription_id" or not (extra and extra.get("phi"))
+        assert name in whole["data"]
+
+
+def test_without_health_information_a_request_of_no_prescription_keeps_its_id() -> None:
+    event = an_event("renewal.requested", key="req:7", prescription_id=None, request_id="7")
+
+    assert orjson.loads(native_json(event.value, phi=False))["data"]["request_id"] == "7"
+
+
+def test_what_is_no_event_has_no_body() -> None:
+    event = an_event("system.ping")
+
+    with pytest.raises(UnknownRecordError):
+        native_json({**event.value, "event_type": "drx.unrecognized"})
