@@ -219,6 +219,17 @@ def test_a_part_that_does_not_fit_stays_out_and_takes_the_record_along_if_it_nee
     assert '"first":"A"' in str(none.events[0].value["extensions"])
 
 
+def test_a_nested_record_is_not_there_for_the_sake_of_its_constants() -> None:
+    mapping = with_lines(data="pharmacy.ncpdp_id = 'ncpdp'\npharmacy.name = '`\"Acme\"`'\n")
+
+    without, given = outcome_of(mapping, BODY), outcome_of(mapping, BODY | {"ncpdp": "1234567"})
+
+    assert without.events[0].value["pharmacy"] is None
+    assert "field_unfit" not in without.flags
+    assert isinstance(pharmacy := given.events[0].value["pharmacy"], dict)
+    assert (pharmacy["ncpdp_id"], pharmacy["name"]) == ("1234567", "Acme")
+
+
 def test_each_element_of_a_list_is_an_event_numbered_by_its_position() -> None:
     lines = [{"no": "1", "state": "PACKED"}, {"no": "2", "state": "SKIP"}, {"no": 3, "state": "Approved"}]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile
@@ -47,6 +50,7 @@ BROKEN = [
     (WHEN, 'when = "words(kind)"', 7, "when: function 'words' takes other arguments"),
     (WHEN, "when = \"day(kind, '%d', '%m')\"", 7, "when: function 'day' takes other arguments"),
     (WHEN, "when = \"day(kind, '%Q')\"", 7, "when: '%Q' is no format of a day"),
+    (WHEN, "when = \"day(kind, '%d%d')\"", 7, "when: '%d%d' is no format of a day"),
     (WHEN, "when = \"instant(kind, 'Mars')\"", 7, "when: no time zone is named 'Mars'"),
     (WHEN, "when = \"words(kind, 'absent')\"", 7, "when: the table of function 'words'"),
     (WHEN, 'when = "words(kind, `[]`)"', 7, "when: the table of function 'words'"),
@@ -85,6 +89,34 @@ def test_a_mistake_is_said_in_one_line_with_its_place(old: str, new: str, line: 
 
     assert said.startswith(f"acme.toml:{line}: {says}")
     assert "\n" not in said
+
+
+PIECES = (
+    *('"', "'", "`", "[", "]", "{", "}", "(", ")", "=", "\n", ".", "*", "@", "&a", "[::0]", "[?a]", "[[event]]", '"""'),
+    *("words(", "day(a, '%y%y')", "instant(a, `[]`)", "`1e999`", '`{"a":1}`', "true", "1979-01-01", "nan", "root"),
+    *('"/~2"', '"/"', "patient.", "network_status.", "extensions", "raw_status", "\x00", "é", "99999999999999999999"),
+)
+
+
+@given(
+    edits=st.lists(
+        st.tuples(st.integers(0, len(ACME)), st.integers(0, 20), st.sampled_from(PIECES) | st.text(max_size=5)),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(max_examples=500)
+def test_a_spoilt_file_compiles_or_is_said_in_one_line(edits: list[tuple[int, int, str]]) -> None:
+    text = ACME
+    for at, length, piece in edits:
+        text = text[:at] + piece + text[at + length :]
+
+    try:
+        said = compile_mapping(text.encode("utf-8", "surrogatepass"), "acme.toml", ACCOUNT).sha256
+    except ConfigError as exc:
+        said = str(exc)
+
+    assert re.fullmatch(r"[0-9a-f]{64}|acme\.toml:[0-9]+: [^\n]+", said)
 
 
 def test_an_account_must_come_from_somewhere() -> None:

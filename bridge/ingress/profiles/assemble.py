@@ -230,11 +230,18 @@ def compose(
 def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Reading) -> None:
     members = PLANS[draft.type].members
     parts: dict[str, dict[str, Said]] = {}
-    for name, constant in draft.constants.items():
-        parts.setdefault(name.partition(".")[0], {})[name] = Said(constant, f"/{name}")
+    silent = set()
     for name, said in draft.said.items():
+        top = name.partition(".")[0]
         if said.value is not None:
-            parts.setdefault(name.partition(".")[0], {})[name] = said
+            parts.setdefault(top, {})[name] = said
+        elif top != name and top not in members.required:
+            silent.add(top)
+    # A nested record of which the vendor says nothing is not there for the sake of its constants.
+    silent -= parts.keys()
+    for name, constant in draft.constants.items():
+        if (top := name.partition(".")[0]) not in silent:
+            parts.setdefault(top, {})[name] = Said(constant, f"/{name.replace('.', '/')}")
     for name in members.required:
         if name not in parts and value.get(name) is None:
             said_none = draft.said.get(name)

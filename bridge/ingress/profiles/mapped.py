@@ -309,7 +309,7 @@ class Run:
         draft.finished = self._leading(table, draft, element, path)
         for name, expression in table.data.items():
             value = self._value(expression, element)
-            if value is None and name not in table.required:
+            if value is None and name not in table.required and "." not in name:
                 continue
             said = self._read_pointers(value) if self._claimed else frozenset()
             at = f"{path}{expression.path}" if expression.path else f"/{name.replace('.', '/')}"

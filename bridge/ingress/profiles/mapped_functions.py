@@ -8,6 +8,7 @@ exhausts it ends there. Numbers that are no integers stay `Real`, as they were w
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from types import MappingProxyType
@@ -218,7 +219,7 @@ def _check_zone(name: object) -> None:
 def _check_format(text: object) -> None:
     try:
         datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(str(text)), str(text))  # noqa: DTZ007 - tried only
-    except ValueError:
+    except (ValueError, re.error):  # the latter for a directive that stands twice
         msg = f"{str(text)[:40]!r} is no format of a day, such as %d.%m.%Y"
         raise ExpressionError(msg) from None
 
