@@ -31,7 +31,7 @@ from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.routes import Engine as SourceEngine
 from bridge.ingress.schemes.decoy import Configured, Decoy
-from bridge.ingress.secrets import Outcome, SecretDirectory
+from bridge.ingress.secrets import SecretDirectory
 from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
@@ -48,6 +48,7 @@ from bridge.runtime.lifecycle import (
     background,
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
+from bridge.runtime.slots import Outcome
 from bridge.settings import Engine, Http, Settings
 from bridge.sources import address_limit, rate_limit, refuse_weak, scheme_of
 from bridge.spool.store import Spool

@@ -12,10 +12,10 @@ from bridge.ingress.heartbeat import SOURCE
 from bridge.ingress.metrics import FAILURE_REASONS, OTHER, PARK_REASONS, POST, ROUTE, SERVICE, UNAVAILABLE_CODES
 from bridge.ingress.profiles.profile import FLAGS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
-from bridge.ingress.secrets import Outcome as Reload
 from bridge.ingress.secrets import SlotWord
 from bridge.kafka.producer import State as ProducerState
 from bridge.runtime.metrics import IngressMetrics
+from bridge.runtime.slots import Outcome as Reload
 from bridge.settings import Settings
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.safety import ANOMALY_KINDS, SAFETY_KINDS

@@ -28,7 +28,8 @@ from bridge.ingress.proof import (
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import KINDS, PARAMETERS, PRESETS, configure
-from bridge.ingress.secrets import SecretDirectory, SecretsError, load
+from bridge.ingress.secrets import SecretDirectory, load
+from bridge.runtime.slots import SecretsError
 from tests.schemes import VERIFIED, Vector, vectors, verdict
 
 VECTORS = vectors()

@@ -18,7 +18,8 @@ from bridge.errors import ConfigError
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey
 from bridge.ingress.schemes.decoy import DecoySecrets
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import FILE_MAX_BYTES, SecretDirectory, SecretsError, load, slot_word
+from bridge.ingress.secrets import SecretDirectory, load, slot_word
+from bridge.runtime.slots import FILE_MAX_BYTES, SecretsError
 from tests.kafka import HANG_S
 
 SCHEME = StandardWebhooks()

@@ -1,0 +1,260 @@
+"""Watch a directory of secrets: one file per slot, re-read on change, the last good set kept meanwhile.
+
+A slot file holds the secret on its first line, then optional lines `not_before = …` and `accept_until = …`. Where
+several secrets belong together, the others have a line `<name> = <secret>`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import structlog
+
+from bridge.errors import ConfigError
+from bridge.runtime.io_thread import IOThread
+from bridge.runtime.lifecycle import pause
+
+Code = Literal[
+    "secrets_unreadable",
+    "secrets_empty",
+    "secrets_changing",
+    "secret_name",
+    "secret_too_long",
+    "secret_malformed",
+    "secret_line",
+    "secret_window",
+]
+Outcome = Literal["reloaded", "failed"]
+
+# A change counts once two readings in a row agree, so it is in force after two periods: well within the promised 5 s.
+POLL_PERIOD_S = 1.0
+FILE_MAX_BYTES = 4096  # a 64-byte secret and two instants take 200
+READ_ATTEMPTS = 3  # a directory that changes between two readings may be amid an update; three times in a row it is not
+# The name travels in a record header, so it is bounded and plain.
+_is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
+_is_instant = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+).fullmatch
+_WINDOW = ("not_before", "accept_until")
+# The first matching slot is the one reported, so the one that should be in use comes first.
+_RANK = {"current": 0, "previous": 1}
+
+log = structlog.get_logger()
+
+# Name and content of every slot file. Contents, not times: two writes within one tick of the clock look alike in those.
+Snapshot = tuple[tuple[str, bytes], ...]
+
+
+class SecretsError(ConfigError):
+    """A secrets directory cannot be used; the message names a file and never anything of its content."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Slot(Protocol):
+    """A secret of a directory and when it counts."""
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+
+    @property
+    def accept_until(self) -> float:
+        """Unix seconds up to and including which it counts."""
+
+
+AnySlot = TypeVar("AnySlot", bound=Slot)
+ParseSlot = Callable[[Path, bytes], AnySlot]
+"""Reads the content of the slot file at a path; raises `SecretsError` if it is none."""
+
+
+class SlotLines(NamedTuple):
+    """What a slot file says.
+
+    Attributes:
+        secrets: The first line, and those of further names.
+        window: `not_before` and `accept_until` as far as they are there, in Unix seconds.
+    """
+
+    secrets: list[str]
+    window: dict[str, float]
+
+
+def load_slots(path: Path, parse: ParseSlot[AnySlot]) -> tuple[AnySlot, ...]:
+    """Read all slots of a directory as they stand at one moment.
+
+    Raises:
+        SecretsError: Nothing there, or a file that is no slot.
+    """
+    return _slots(path, _settled(path), parse)
+
+
+class SlotDirectory(Generic[AnySlot]):
+    """The slots of one directory, kept up to date by a worker."""
+
+    def __init__(
+        self,
+        path: Path,
+        parse: ParseSlot[AnySlot],
+        *,
+        source: str,
+        observe: Callable[[Outcome], None],
+        period_s: float = POLL_PERIOD_S,
+        wait: Callable[[asyncio.Event, float], Awaitable[object]] | None = None,
+    ) -> None:
+        """Read the directory once.
+
+        Args:
+            path: Directory with one file per slot.
+            parse: Reads one of them.
+            source: Whose secrets they are, for the log.
+            observe: Told of each change taken over and of each reading that could not be.
+            period_s: Time between readings.
+            wait: Returns after this many seconds, or when the event is set.
+
+        Raises:
+            SecretsError: There is no last good set to keep yet, so the process cannot start.
+        """
+        self._path = path
+        self._parse = parse
+        self._source = source
+        self._observe = observe
+        self._period_s = period_s
+        self._wait = wait or pause
+        self._in_force = self._seen = _settled(path)
+        self._keys = _slots(path, self._in_force, parse)
+        self._failure = ""
+
+    @property
+    def keys(self) -> tuple[AnySlot, ...]:
+        """Every slot of the last good reading, in or outside its window."""
+        return self._keys
+
+    def expires_at(self) -> float:
+        """Return the Unix seconds up to which the last of the slots counts; infinite if one has no end."""
+        return max(slot.accept_until for slot in self._keys)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look for changes once a period until `stop` is set."""
+        # A disk may hang, and the loop must not hang with it; nor does this wait for a thread of the default executor,
+        # all of which a name server that does not answer may have.
+        thread = IOThread(f"secrets-{self._source}")
+        try:
+            while not stop.is_set():
+                await self._wait(stop, self._period_s)
+                await thread.run(self.poll)
+        finally:
+            thread.end()
+
+    def poll(self) -> None:
+        """Read the directory, and take a new set over once it has stood still for a period."""
+        try:
+            snapshot = _snapshot(self._path)
+            stands_still = snapshot == self._seen  # a file may be half written and still look like a secret
+            self._seen = snapshot
+            if snapshot == self._in_force:
+                self._failure = ""
+            elif stands_still:
+                self._take_over(snapshot)
+        except SecretsError as exc:
+            self._fail(exc.code)
+
+    def _take_over(self, snapshot: Snapshot) -> None:
+        self._keys = _slots(self._path, snapshot, self._parse)
+        self._in_force = snapshot
+        self._failure = ""
+        self._observe("reloaded")
+        log.info("worker.secrets_reloaded", source=self._source)
+
+    def _fail(self, code: str) -> None:
+        self._observe("failed")
+        if code != self._failure:
+            log.warning("worker.secrets_kept", source=self._source, code=code)
+        self._failure = code
+
+
+def read_lines(where: Path, content: bytes, *, further: Sequence[str] = ()) -> SlotLines:
+    """Read the content of a slot file, which must have a line for each of the names in `further`.
+
+    Raises:
+        SecretsError: It is none; the message names the file and nothing of its content.
+    """
+    if not _is_name(where.name):
+        message = f"{where.parent}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)"
+        raise SecretsError("secret_name", message)
+    if len(content) > FILE_MAX_BYTES:
+        raise SecretsError("secret_too_long", f"{where}: more than {FILE_MAX_BYTES} bytes is no slot file")
+    try:
+        first, *others = (line.strip().decode() for line in content.split(b"\n"))
+    except UnicodeDecodeError:
+        raise SecretsError("secret_malformed", f"{where}: is not UTF-8") from None
+    named = _named_lines(others if first else [], names=(*further, *_WINDOW), where=where)
+    missing = next((name for name in further if name not in named), None)
+    if missing:
+        raise SecretsError("secret_malformed", f"{where}: has no line `{missing} = …` with that scheme's secret")
+    window = {name: _unix_seconds(named[name], where=where) for name in _WINDOW if name in named}
+    if len(window) == len(_WINDOW) and window["not_before"] > window["accept_until"]:
+        raise SecretsError("secret_window", f"{where}: not_before is later than accept_until")
+    return SlotLines([first, *(named[name] for name in further)], window)
+
+
+def _settled(path: Path) -> Snapshot:
+    """Read until two readings agree: half of one set and half of another is no set."""
+    snapshot = _snapshot(path)
+    for _ in range(READ_ATTEMPTS):
+        before, snapshot = snapshot, _snapshot(path)
+        if snapshot == before:
+            return snapshot
+    raise SecretsError("secrets_changing", f"{path}: changes while it is read; try again")
+
+
+def _snapshot(path: Path) -> Snapshot:
+    """Read every slot file, through symbolic links.
+
+    Dot files and directories are no slots: editors and Kubernetes (`..data`) keep their own things there.
+    """
+    try:
+        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        snapshot = tuple((name, _content(path / name)) for name in names if not (path / name).is_dir())
+    except OSError:
+        raise SecretsError("secrets_unreadable", f"{path}: cannot read this directory or a file of it") from None
+    if not snapshot:
+        raise SecretsError("secrets_empty", f"{path}: no secret there; add a file `current` that holds one")
+    return snapshot
+
+
+def _content(where: Path) -> bytes:
+    with where.open("rb") as file:
+        return file.read(FILE_MAX_BYTES + 1)
+
+
+def _slots(path: Path, snapshot: Snapshot, parse: ParseSlot[AnySlot]) -> tuple[AnySlot, ...]:
+    slots = [parse(path / name, content) for name, content in snapshot]
+    return tuple(sorted(slots, key=lambda slot: (_RANK.get(slot.name, 2), slot.name)))
+
+
+def _named_lines(lines: list[str], *, names: Sequence[str], where: Path) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for line in filter(None, lines):
+        word, equals, text = (part.strip() for part in line.partition("="))
+        if not equals or word not in names or word in named:
+            known = " and ".join(f"`{name} = …`" for name in names)
+            raise SecretsError("secret_line", f"{where}: after the secret come only {known}, once each")
+        named[word] = text
+    return named
+
+
+def _unix_seconds(text: str, *, where: Path) -> float:
+    try:
+        if _is_instant(text):
+            return datetime.fromisoformat(text.upper()).timestamp()
+    except ValueError:
+        pass
+    raise SecretsError("secret_window", f"{where}: not_before and accept_until are instants like 2026-01-31T00:00:00Z")
