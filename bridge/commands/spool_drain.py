@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from bridge.app import Durability, open_durability
 from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
-from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.lookup import find_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
@@ -138,8 +138,9 @@ def drain(
 
 async def _drain(settings: Settings, *, patience_s: float, show: Callable[[int, int], None]) -> tuple[Outcome, bool]:
     metrics = IngressMetrics(CollectorRegistry())
+    # Nothing is mapped here, so no profile is built: the files that its options name need not be there.
     windows_s = {
-        name: source.dedupe_window_s or dedupe_window_s(load_profile(source.profile, source.options))
+        name: source.dedupe_window_s or dedupe_window_s(find_profile(source.profile))
         for name, source in settings.sources.items()
     }
     stop = asyncio.Event()

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -206,6 +207,18 @@ async def test_an_empty_spool_needs_no_kafka(tmp_path: Path) -> None:
 
     assert (code, document["ok"]) == (0, True)
     assert files(tmp_path) == []
+
+
+async def test_the_file_of_a_mapped_source_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What drains a spool in another pod maps nothing."""
+    monkeypatch.setitem(SOURCE, "BRIDGE_SOURCES__drx__PROFILE", "mapped")
+    monkeypatch.setitem(SOURCE, "BRIDGE_SOURCES__drx__OPTIONS__MAPPING", "/nowhere/mapping.toml")
+
+    await spooled(tmp_path, records(cast("Topics", SimpleNamespace(unique_key=lambda: "rx_1")), 3))
+
+    code, document, said = drain(f"127.0.0.1:{free_port()}", tmp_path, "--patience", "1")
+
+    assert (code, document.get("left")) == (1, 3), said
 
 
 async def test_a_record_that_is_refused_for_good_is_set_aside_while_it_drains_and_put_back_later(

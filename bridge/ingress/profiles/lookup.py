@@ -78,7 +78,7 @@ def load_profile(
     Raises:
         ConfigError: No profile has the name, the one that has cannot be loaded, or does not take the options.
     """
-    found = SHIPPED[name] if name in SHIPPED else _find(name, registered)
+    found = find_profile(name, registered=registered)
     if (configure := getattr(found, "configure", None)) is not None:
         found = configure(options)
     else:
@@ -87,7 +87,14 @@ def load_profile(
     return profile
 
 
-def _find(name: str, registered: Iterable[EntryPoint] | None) -> Any:
+def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -> Any:
+    """Find what the name stands for, a profile or what builds one: enough for what no option decides.
+
+    Raises:
+        ConfigError: No profile has the name, or the one that has cannot be loaded.
+    """
+    if name in SHIPPED:
+        return SHIPPED[name]
     found = {point.name: point for point in (entry_points(group=GROUP) if registered is None else registered)}
     if name not in found:
         known = ", ".join(sorted({*SHIPPED, *found}))
