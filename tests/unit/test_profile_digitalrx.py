@@ -87,6 +87,14 @@ def test_the_first_word_that_says_something_counts() -> None:
     assert status_of(RxStatus="Packed", Statuswf="TYPED") == ("in_progress", "TYPED")
 
 
+def test_a_status_that_is_no_word_is_passed_over_and_kept() -> None:
+    outcome = outcome_of(LINE | {"Statuswf": {"code": 7}, "RxStatus": "Packed"})
+
+    assert outcome.events[0].value["fulfillment_status"] == "packed"
+    assert outcome.events[0].value["extensions"] == {"/Statuswf": '{"code":7}'}
+    assert "field_unfit" in outcome.flags
+
+
 @pytest.mark.parametrize(
     ("sign", "status"),
     [

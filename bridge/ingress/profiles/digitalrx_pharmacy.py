@@ -257,6 +257,8 @@ def _status(line: Line) -> tuple[str, Member]:
 def _fulfillment(line: Line, key: str, queue: Member, reading: Reading) -> Draft:
     draft = Draft("fulfillment.status_changed", 1, key)
     status, word = _status(line)
+    if any(not isinstance(line.find((name,)).value, str | None) for name in _WORDS):
+        reading.flags.add("field_unfit")
     draft.said = {
         "queue_id": Said(queue.value, queue.name, queue.pointer),
         "fulfillment_status": Said(status, word.name or line.path, word.pointer),
