@@ -33,6 +33,7 @@ from tests.bench.load import Load
 from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive
 from tests.bench.traffic import number_in, number_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
+from tests.engine_cases import NATIVE_IS_INSTALLED
 
 ROUNDS = 3
 CONNECTIONS = 64
@@ -101,6 +102,8 @@ def candidates() -> list[Candidate]:
     """Return the control and the ingress with each engine that it has here."""
     setting = Settings.model_fields.get("engine")
     engines = [each for each in get_args(setting.annotation) if each != "auto"] if setting else []
+    if not NATIVE_IS_INSTALLED:
+        engines = [each for each in engines if each != "native"]
     # The reference first, since the others are compared with it.
     engines.sort(key=lambda each: each != "reference")
     ours = [Candidate(f"bridge, {engine}", partial(bridge, more={"BRIDGE_ENGINE": engine})) for engine in engines] or [

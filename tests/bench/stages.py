@@ -30,7 +30,7 @@ from bridge.ingress.metrics import Observations
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot, Raw
-from bridge.ingress.routes import Admission, Call, Source, Webhooks
+from bridge.ingress.routes import Admission, Call, Engine, Source, Webhooks
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
 from bridge.kafka.publisher import Publisher
@@ -42,6 +42,7 @@ from bridge.runtime.logging import configure_logging
 from bridge.runtime.metrics import IngressMetrics
 from tests.bench.traffic import HMAC_KEY, requests
 from tests.builders import HEAD_RULES
+from tests.engine_cases import NATIVE_IS_INSTALLED, engines_of, plan
 
 # Divisible by the number of types, so that each has its share.
 DELIVERIES = 150
@@ -159,6 +160,11 @@ class Bench:
             "parse": lambda n: parse(http[n].body),
             "map": lambda n: drx_standard.map(deliveries[n], self.documents[n]),
             "encode": lambda n: self.codec.encode(RECORDS[mapped[n].events[0].type], mapped[n].events[0].value),
+            **{
+                f"parse, map, encode: {name} engine": partial(self._encode, engines_of(name, plan())("drx", "sandbox"))
+                for name in ("python", "native")
+                if name == "python" or NATIVE_IS_INSTALLED
+            },
             "record (with encode)": lambda n: self.publisher._event(mapped[n].events[0], deliveries[n]),
             "metrics": self._count,
             "log line": lambda n: structlog.get_logger().info(
@@ -171,6 +177,10 @@ class Bench:
             "accept (metrics, log line, answer)": lambda n: self.webhooks._accept(calls[n], "accepted"),
             "answer": lambda n: Answer(200, b'{"outcome":"accepted","id":"%b"}' % deliveries[n].id.encode()),
         }
+
+    def _encode(self, engine: Engine, number: int) -> None:
+        delivery = self.deliveries[number]
+        assert engine(delivery.body, delivery.id, delivery.received_at) is not None
 
     def _count(self, number: int) -> None:
         mapped: Mapped = self.mapped[number]
