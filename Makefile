@@ -37,6 +37,7 @@ check: lint
 # The native engine, where cargo is; all else works without it. `auto` uses it when it is installed.
 CRATE := bridge/native
 native: $(INSTALLED)
+	@command -v cargo >/dev/null || { echo "native: needs cargo, of Rust 1.85 or newer" >&2; exit 1; }
 	$(PIP) --require-hashes --requirement requirements-native.lock
 	$(BIN)/python $(CRATE)/lock.py
 	$(BIN)/maturin build --quiet --release --locked --manifest-path $(CRATE)/Cargo.toml --target-dir build/native \
