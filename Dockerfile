@@ -21,7 +21,7 @@ COPY bridge/native bridge/native
 RUN mkdir /dist; ! command -v cargo || { python3 -m venv /build \
     && /build/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements-native.lock \
     && /build/bin/python bridge/native/lock.py \
-    && RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-/root/.cargo}=cargo --remap-path-prefix=/src=src" \
+    && RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=/src=src" \
         /build/bin/maturin build --release --locked --manifest-path bridge/native/Cargo.toml --out /dist; }
 
 FROM ${BASE} AS build
