@@ -101,5 +101,5 @@ def test_the_mapping_of_the_docs_makes_the_event_that_they_show() -> None:
         "lot_number": "L2026-9",
         "raw_status": "IN_WORK",
     }
-    assert event.value["extensions"] == {"/patient/name": '"Marisol Quintero"'}
+    assert event.value["extensions"] == {"/patient": '{"name":"Marisol Quintero"}'}
     assert outcome.flags == ("local_time",)

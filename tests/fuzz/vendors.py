@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import parse, to_json_text
+from bridge.ingress.profiles.digitalrx_pharmacy import is_dropped
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Mapped, Profile
 from tests.fuzz.choices import Choices
@@ -30,12 +31,13 @@ SAMPLES_OF = {
     "dosespot_push": "p1?_dosespot_*.json",
     "photon_cloudevents": "p16_*",
 }
-# Steps of a pointer below which nothing is kept, by profile.
-DROPPED = {
-    "digitalrx_pharmacy": re.compile(r"/(ssn|insurance|dateofinjury|employer[^/]*)(/|$)", re.IGNORECASE),
-    "dosespot_push": re.compile(r"(?!)"),
-    "photon_cloudevents": re.compile(r"^/(subject|specversion)(/|$)"),
+# Whether a profile keeps nothing of what these steps lead to.
+DROPPED: dict[str, Callable[[tuple[str, ...]], bool]] = {
+    "digitalrx_pharmacy": lambda steps: any(map(is_dropped, steps)),
+    "dosespot_push": lambda _: False,
+    "photon_cloudevents": lambda steps: steps in (("subject",), ("specversion",)),
 }
+DRIFTED = ("PatientSSN", "social_security_number", "date-of-injury", "EmployerName", "InsuranceID", "BusinessName")
 # The events of DoseSpot and Photon, and states that a table of Photon's knows.
 STATUSES = (1, 2, 4, 6, 9, 10, 11, 13, 3, "4", "eRxSent", 8, 12, "CancelDenied")
 TYPES = ("placed", "rerouted", "canceled", "completed", "fulfillment", "created")
@@ -57,6 +59,8 @@ def profiles(name: str) -> tuple[Profile, Profile]:
 def check_digitalrx(content: bytes) -> None:
     choices = Choices(content)
     document: Any = a_document(choices, "digitalrx_pharmacy")
+    if isinstance(holder := choices.one(holders(document) or [document]), dict) and choices.truth():
+        holder[choices.one(DRIFTED)] = choices.text(6)
     if choices.below(4) == 0:
         document = [document, *(a_document(choices, "digitalrx_pharmacy") for _ in range(choices.below(3)))]
     check(choices, "digitalrx_pharmacy", document)
@@ -88,7 +92,7 @@ def a_document(choices: Choices, profile: str) -> dict[str, Any]:
 
 
 def check(choices: Choices, name: str, document: Any) -> None:
-    pointer = hide(choices, document)
+    steps = hide(choices, document)
     body = to_json_text(document).encode()
     for profile in profiles(name):
         parsed = parse(body, arrays=getattr(profile, "ARRAYS", False))
@@ -100,8 +104,8 @@ def check(choices: Choices, name: str, document: Any) -> None:
         if isinstance(outcome, Mapped):
             assert_sound(outcome)
             kept = CANARY in repr([event.value for event in outcome.events])
-            if profile is profiles(name)[0] and pointer:
-                assert kept != bool(DROPPED[name].search(pointer))
+            if profile is profiles(name)[0] and steps:
+                assert kept != DROPPED[name](steps)
 
 
 def map_with(profile: Profile, delivery: Delivery, document: dict[str, object]) -> Mapped | ParkReason:
@@ -119,20 +123,22 @@ def assert_sound(mapped: Mapped) -> None:
         assert_writable(event)
 
 
-def hide(choices: Choices, document: Any) -> str:
-    """Put a canary into one place, and return its pointer; empty if there is no place for one."""
+def hide(choices: Choices, document: Any) -> tuple[str, ...]:
+    """Put a canary into one place, and return the steps to it; none if there is no place for one."""
     places = holders(document)
     if not places or choices.truth():
-        return ""
+        return ()
     holder: Any = choices.one(places)
     place: Any = choices.one(list(holder)) if isinstance(holder, dict) else choices.below(len(holder))
-    holder[place] = CANARY if choices.below(4) else {"inner": [CANARY, value_of(choices, 1)]}
-    return next(pointer for pointer, node in walk(document) if node is holder) + f"/{place}"
+    is_inner = not choices.below(4)
+    holder[place] = {"inner": [CANARY, value_of(choices, 1)]} if is_inner else CANARY
+    way = next(way for way, node in walk(document) if node is holder)
+    return (*way, str(place), *(("inner", "0") if is_inner else ()))
 
 
-def walk(node: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each object and array with its pointer; names are not escaped, since only ours are looked for."""
+def walk(node: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each object and array with the steps to it."""
     if isinstance(node, dict | list):
-        yield pointer, node
+        yield way, node
         for name, child in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from walk(child, f"{pointer}/{name}")
+            yield from walk(child, (*way, str(name)))

@@ -48,7 +48,7 @@ def test_the_mapping_of_the_docs_makes_its_event() -> None:
     assert (event.id, event.type, event.key) == ("dlv_1/1", "fulfillment.status_changed", "acme:7")
     assert said(event) == {"queue_id": "7", "fulfillment_status": "packed"}
     assert (event.value["prescription_id"], event.value["account_id"]) == ("acme:7", "acct_1")
-    assert event.value["extensions"] == {"/kind": '"STATE"', "/note": '"n"', "/patient/name": '"x"'}
+    assert event.value["extensions"] == {"/kind": '"STATE"', "/note": '"n"', "/patient": '{"name":"x"}'}
     assert event.occurred_at == RECEIVED_AT
     assert outcome.flags == ("time_of_receipt",)
     assert_writable(event)
@@ -136,6 +136,16 @@ def test_a_time_that_cannot_be_read_is_that_of_receipt(at: object, moment: datet
 
     assert outcome.events[0].occurred_at == moment
     assert ("time_of_receipt" in outcome.flags) == (moment == RECEIVED_AT)
+
+
+def test_a_date_that_was_never_set_says_nothing() -> None:
+    mapping = with_lines('time = "at"', data="lot_number = 'day(at)'")
+
+    outcome = outcome_of(mapping, BODY | {"at": "0001-01-01T00:00:00"})
+
+    assert outcome.events[0].occurred_at == RECEIVED_AT
+    assert outcome.events[0].value["lot_number"] is None
+    assert outcome.flags == ("time_of_receipt",)
 
 
 def test_an_id_that_cannot_stand_in_a_header_is_that_of_the_delivery() -> None:
@@ -274,7 +284,7 @@ def test_names_may_have_any_case() -> None:
     outcome = outcome_of(compiled(text), body)
 
     assert outcome.events[0].key == "acme:7"
-    assert outcome.events[0].value["extensions"] == {"/KIND": '"STATE"', "/Rx/ID": '""', "/Patient/Name": '"x"'}
+    assert outcome.events[0].value["extensions"] == {"/KIND": '"STATE"', "/Rx/ID": '""', "/Patient": '{"Name":"x"}'}
     assert "name_ambiguous" in outcome.flags
 
 

@@ -12,7 +12,7 @@ import pytest
 from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Mapped
-from tests.profile_properties import assert_writable
+from tests.profile_properties import assert_writable, opcodes_of
 from tests.unit.profile_documents import RECEIVED_AT
 from tests.unit.vendor_documents import events, push, said, sample
 
@@ -110,6 +110,15 @@ def test_a_status_that_is_no_word_is_passed_over_and_kept() -> None:
 )
 def test_without_a_word_the_first_sign_counts(sign: dict[str, str], status: str) -> None:
     assert status_of(**sign) == (status, None)
+
+
+def test_a_date_that_was_never_set_is_no_sign() -> None:
+    """A .NET `DateTime` without a value is written as the first day of the year 1."""
+    unset = {"DeliveredDate": "0001-01-01T00:00:00", "PickupDate": "1/1/0001 12:00:00 AM"}
+
+    assert status_of(**unset, PrintedDate="9/17/2026") == ("packed", None)
+    _, shipment = events(PROFILE, LINE | unset | {"TrackingNumber": "1", "Status": "Delivered"})
+    assert shipment.value["delivered_at"] is None
 
 
 def test_a_tracking_number_is_a_shipment_with_its_planned_day() -> None:
@@ -281,7 +290,7 @@ def test_all_else_is_kept_at_the_highest_pointer_without_nulls() -> None:
     assert isinstance(extensions, dict)
     assert extensions["/DrugName"] == '"Semaglutide 2.5mg/mL (2mL)"'
     assert extensions["/Doctor"] == '{"DoctorName":"Adaeze Okafor","DoctorNpi":"1999999901"}'
-    assert extensions["/Patient/PatientName"] == '"Marisol Quintero"'
+    assert extensions["/Patient"].startswith('{"PatientName":"Marisol Quintero",')
     assert not {"/StoreID", "/QueueID", "/RxNumber", "/PatCopay", "/Notes"} & set(extensions)
 
 
@@ -300,6 +309,59 @@ def test_what_nobody_should_hold_is_in_no_event() -> None:
     assert isinstance(outcome, Mapped)
     assert secret not in repr([event.value for event in outcome.events])
     assert repr(outcome.events[0].value).count("kept") == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SSN", "ssn", "PatientSSN", "patient_ssn", "patientssn", "SSNLast4", "ssnlast4", "SpouseSsnLast4", "S.S.N."),
+        *("spouse_ssn_last4", "EMPLOYEESSN", "PatientSSNHash", "patientssnlast4", "EmployeeSSN4"),
+        *(
+            "social_security_number",
+            "SocialSecurityNo",
+            "Social Security #",
+            "date_of_injury",
+            "DateOfInjury",
+            "INJURY",
+        ),
+        *("PatientEmployer", "employer-name", "EmployerPhone", "InsuranceID", "PrimaryInsurance", "insurance_2"),
+    ],
+)
+def test_no_spelling_of_what_nobody_should_hold_is_in_an_event(name: str) -> None:
+    secret = "CANARY-7"
+    body = LINE | {name: secret, "Patient": {name: {"inner": secret}, "PatientName": "kept"}, "Rows": [{name: secret}]}
+
+    outcome = outcome_of(body)
+
+    assert secret not in repr([event.value for event in outcome.events])
+    assert outcome.events[0].value["extensions"] == {"/Patient": '{"PatientName":"kept"}'}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("BusinessName", "BUSINESSNAME", "businessname", "business_name", "AddressNumber", "ClassName", "class_no"),
+        *("ProcessName", "Employee", "Sensor", "PassNumber"),
+    ],
+)
+def test_a_name_that_only_looks_like_one_of_these_is_kept(name: str) -> None:
+    assert outcome_of(LINE | {name: "kept"}).events[0].value["extensions"] == {f"/{name}": '"kept"'}
+
+
+@pytest.mark.parametrize("name", ["{long}", "Patient{long}"])
+def test_what_is_dropped_below_a_long_name_costs_no_more_than_its_bytes(name: str) -> None:
+    """Counted in instructions and in bytes kept: a body twice as long must not take four times the work."""
+
+    def work(size: int) -> tuple[int, int]:
+        rows = [{"ssn": 1, "a": 2}] * (size // 40)
+        body = json.dumps(LINE | {name.format(long="k" * (size // 2)): rows}).encode()
+        kept = repr(outcome_of(body).events[0].value["extensions"])
+        return opcodes_of(lambda: push(PROFILE, body)), len(kept)
+
+    (steps, _), (steps_twice, kept_twice) = work(8_000), work(16_000)
+
+    assert steps_twice < 3 * steps
+    assert kept_twice < 16_000
 
 
 LIVE = {"QueueID": 7, "Status": "Packed", "RxDate": "9/15/2026", "RxNumber": "5"}

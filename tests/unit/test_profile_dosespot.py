@@ -164,6 +164,16 @@ def test_a_time_that_cannot_be_read_is_that_of_receipt(text: object) -> None:
     assert outcome.extensions == (text is not None)
 
 
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00", "0001-01-01T00:00:00Z", "1/1/0001 12:00:00 AM", "0001-01-01"])
+@pytest.mark.parametrize("zone", ["America/Chicago", "Asia/Tokyo"])
+def test_a_date_that_was_never_set_is_a_missing_one(text: str, zone: str) -> None:
+    outcome = push(load_profile(PROFILE, {"zone": zone}), result(11, StatusDateTime=text))
+
+    assert isinstance(outcome, Mapped)
+    assert outcome.events[0].occurred_at == RECEIVED_AT
+    assert (outcome.flags, outcome.extensions) == (("time_of_receipt",), 1)
+
+
 def test_a_time_without_a_zone_is_utc_unless_the_option_says_one() -> None:
     body = result(4, StatusDateTime="2026-09-14T15:10:03")
     chicago = load_profile(PROFILE, {"zone": "America/Chicago"})

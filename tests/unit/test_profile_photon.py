@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -201,3 +201,16 @@ def test_the_sample_is_a_prescription_sent() -> None:
         "/data/patient": '{"id":"pat_1","externalId":"pat_9001"}',
         "/data/fills/0/id": '"fil_1"',
     }
+
+
+def test_members_of_the_envelope_that_are_no_scalars_are_kept() -> None:
+    body = order("placed")
+
+    plain, shaped = (
+        cast("dict[str, str]", events(PROFILE, body | members)[0].value["extensions"])
+        for members in ({"subject": "x", "specversion": 1.5}, {"subject": {"a": "b"}, "specversion": ["1.0"]})
+    )
+
+    kept = {"/subject": '{"a":"b"}', "/specversion": '["1.0"]'}
+    assert not set(kept) & set(plain)
+    assert shaped == plain | kept

@@ -7,7 +7,7 @@ their leniencies are the same for every source and no profile knows Avro.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from bridge.event import AHEAD_MAX, Delivery, Event, ParkReason
 from bridge.ingress.json_body import to_json_text
 from bridge.ingress.profiles.plan import Detail, Members, Pass, blank_record, compile_members
 from bridge.ingress.profiles.profile import Flag, Mapped
-from bridge.ingress.profiles.words import instant_of
+from bridge.ingress.profiles.words import instant_of, is_given
 
 
 class Native(NamedTuple):
@@ -165,6 +165,7 @@ class Reading:
         correlation_id: Of all events, or None.
         claimed: Pointers of members that are wholly in an event, and of the envelope's own.
         dropped: Pointers of members that are kept nowhere.
+        drops: Whether members of this name are kept nowhere, at any depth.
         flags: Leniencies used.
     """
 
@@ -174,11 +175,12 @@ class Reading:
     correlation_id: str | None = None
     claimed: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
+    drops: Callable[[str], bool] = lambda _: False
     flags: set[Flag] = field(default_factory=set)
 
     def read_time(self, item: object, pointer: str, zone: tzinfo | None) -> None:
         """Take the time of the member at `pointer`; one that is missing or unreadable stays the time of receipt."""
-        if type(item) is str:
+        if type(item) is str and is_given(item):
             try:
                 self.time = instant_of(item, zone, self.flags)
             except (ValueError, OverflowError):
@@ -186,7 +188,7 @@ class Reading:
             else:
                 self.claimed.add(pointer)
                 return
-        if item is not None:
+        if is_given(item):
             self.flags.add("field_unfit")
         self.flags.add("time_of_receipt")
 
@@ -223,7 +225,7 @@ def compose(
         events.append(_end(delivery, native, value, run, mapping=draft.mapping))
     if run.worst is not None:
         return ParkReason("unusable", run.worst.name.lower(), run.field, key)
-    run.extensions.update(unsaid(document, reading.claimed, reading.dropped))
+    run.extensions.update(unsaid(document, reading))
     return Mapped(tuple(events), tuple(sorted(run.flags)), len(run.extensions))
 
 
@@ -297,38 +299,60 @@ def _nest(parts: Mapping[str, Said]) -> dict[str, object]:
     return root
 
 
-def unsaid(document: object, claimed: Collection[str], dropped: Collection[str]) -> dict[str, str]:
-    """Return what no event says, each at the highest pointer that has nothing claimed or dropped below it.
+# Steps of pointers as a tree: step -> the steps below it; a pointer ends where there are none.
+_Steps = dict[str, "_Steps"]
 
-    Nulls are not kept: a vendor that pushes whole records sends dozens.
+
+def unsaid(document: object, reading: Reading) -> dict[str, str]:
+    """Return what no event says, each at the highest pointer that has nothing claimed below it.
+
+    Nulls are not kept: a vendor that pushes whole records sends dozens. What is dropped is taken out as nulls are, so
+    only claims decide how many pointers there are: a sender that nests what is dropped under a long name cannot make it
+    stand in thousands of them.
 
     Returns:
         JSON pointer from the root of the body -> JSON text.
     """
-    settled = {*claimed, *dropped}
-    above = {pointer[:end] for pointer in settled for end in range(len(pointer)) if pointer[end] == "/"}
     kept: dict[str, str] = {}
 
-    def walk(node: object, pointer: str) -> None:
-        if pointer in settled:
-            return
-        if pointer in above or not pointer:
-            for step, child in _children(node):
-                walk(child, f"{pointer}/{step}")
-        elif (rest := _without_nulls(node) if isinstance(node, dict | list) else node) is not None:
-            kept[pointer] = to_json_text(rest)
+    def walk(node: object, pointer: str, claimed: _Steps, dropped: _Steps | None) -> None:
+        for name, child in _children(node):
+            said, out = claimed.get(name), dropped.get(name) if dropped else None
+            if _ends(said) or _ends(out) or reading.drops(name):
+                continue
+            at = f"{pointer}/{escaped(name)}"
+            if said is not None:
+                walk(child, at, said, out)
+            elif (rest := _rest(child, out, reading.drops)) is not None:
+                kept[at] = to_json_text(rest)
 
-    walk(document, "")
+    walk(document, "", _steps(reading.claimed), _steps(reading.dropped))
     return kept
 
 
-def _children(node: object) -> Iterator[tuple[str, object]]:
+def _steps(pointers: Iterable[str]) -> _Steps:
+    root: _Steps = {}
+    # The short ones first: what is below a pointer of the set is settled by it.
+    for pointer in sorted(pointers, key=len):
+        node = root
+        *way, last = (step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
+        for step in way:
+            if _ends(node.get(step)):
+                break
+            node = node.setdefault(step, {})
+        else:
+            node.setdefault(last, {})
+    return root
+
+
+def _ends(steps: _Steps | None) -> bool:
+    return steps is not None and not steps
+
+
+def _children(node: object) -> Iterable[tuple[str, object]]:
     if isinstance(node, dict):
-        for name, child in node.items():
-            yield escaped(name), child
-    elif isinstance(node, list):
-        for index, child in enumerate(node):
-            yield str(index), child
+        return node.items()
+    return ((str(index), child) for index, child in enumerate(node)) if isinstance(node, list) else ()
 
 
 def escaped(name: str) -> str:
@@ -336,11 +360,16 @@ def escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1") if "/" in name or "~" in name else name
 
 
-def _without_nulls(node: object) -> object:
-    """Take the null members out of a value; None if it then says nothing."""
-    if isinstance(node, dict) and node:
-        return {name: rest for name, child in node.items() if (rest := _without_nulls(child)) is not None} or None
-    if isinstance(node, list) and node:
-        rest = [_without_nulls(child) for child in node]
-        return None if all(child is None for child in rest) else rest
-    return node
+def _rest(node: object, dropped: _Steps | None, drops: Callable[[str], bool]) -> object:
+    """Take what is null or dropped out of a value; None if it then says nothing."""
+    if not isinstance(node, dict | list) or not node:
+        return node
+    rest: list[tuple[str, object]] = []
+    for name, child in _children(node):
+        out = dropped.get(name) if dropped else None
+        is_kept = not _ends(out) and not drops(name)
+        rest.append((name, _rest(child, out, drops) if is_kept else None))
+    if all(child is None for _, child in rest):
+        return None
+    # An element that says nothing keeps its place.
+    return [child for _, child in rest] if isinstance(node, list) else {n: c for n, c in rest if c is not None}

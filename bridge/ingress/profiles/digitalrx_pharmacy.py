@@ -11,7 +11,7 @@ What no event needs and nobody should hold is dropped for good: SSN, insurance, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from types import MappingProxyType
@@ -73,9 +73,12 @@ _CARRIERS = (
     (re.compile(r"[0-9]{10}"), "dhl"),
 )
 
-# At any depth and in any case: the names drift, and none of these is kept in error.
-_DROPPED = frozenset({"ssn", "insurance", "dateofinjury"})
-_DROPPED_BEGINNING = "employer"
+# Looked for at any depth, in names without case and separators, since these drift: PatientSSN, social_security_number,
+# InsuranceID, EmployerName, date-of-injury. `ssn` within a name counts unless a vowel is before it, as in BusinessName,
+# AddressNumber and ClassName.
+_DROPPED = re.compile("socialsecurity|insurance|employer|injury|^ssn|ssn$|(?<![aeiou])ssn")
+# A word of its own in the name as it is written counts whatever is before it: SpouseSsnLast4, spouse_ssn_last4.
+_SSN = re.compile(r"(?<![A-Z])SSN(?![a-z])|Ssn(?![a-z])|(?<![A-Za-z])ssn(?![A-Za-z])")
 
 
 def configure(options: Mapping[str, str]) -> DigitalRx:
@@ -155,7 +158,7 @@ class DigitalRx:
             reading.flags.add("name_ambiguous")
         reading.account_id = f"{PREFIX}{text_of_id(store.value)}" if store.name else self.account_id
         reading.claimed = {queue.pointer, store.pointer} - {""}
-        reading.dropped = set(_sensitive(document, ""))
+        reading.drops = is_dropped
         fulfillment = _fulfillment(line, key, queue, reading)
         drafts = [fulfillment]
         tracking = line.find(_TRACKING)
@@ -292,15 +295,9 @@ def _text_or_same(item: object, reading: Reading) -> object:
     return item if text is None else text
 
 
-def _sensitive(node: object, pointer: str) -> Iterator[str]:
-    """Find the pointers of what is dropped."""
-    if isinstance(node, dict):
-        for name, child in node.items():
-            at, plain = f"{pointer}/{escaped(name)}", name.casefold()
-            if plain in _DROPPED or plain.startswith(_DROPPED_BEGINNING):
-                yield at
-            else:
-                yield from _sensitive(child, at)
-    elif isinstance(node, list):
-        for index, child in enumerate(node):
-            yield from _sensitive(child, f"{pointer}/{index}")
+def is_dropped(name: str) -> bool:
+    """Tell the name of a member that nobody should hold, in any spelling that holds a word of the list."""
+    plain = name.casefold()
+    if not plain.isalnum():
+        plain = "".join(filter(str.isalnum, plain))
+    return bool(_DROPPED.search(plain)) or ("ssn" in plain and bool(_SSN.search(name)))

@@ -236,12 +236,16 @@ class Folded:
         if not isinstance(node, dict):
             return node
         names: dict[str, str] = {}
+        given: set[str] = set()
         for name, child in node.items():
             plain = name.casefold()
             if plain in names:
                 self.is_ambiguous = True
-            if plain not in names or (not is_given(node[names[plain]]) and is_given(child)):
+            says = plain not in given and is_given(child)
+            if says or plain not in names:
                 names[plain] = name
+            if says:
+                given.add(plain)
         out = {plain: self._fold(node[name]) for plain, name in names.items()}
         self.spelled[id(out)] = {plain: name for plain, name in names.items() if plain != name}
         return out
@@ -401,7 +405,7 @@ class Run:
             self._claim()
 
     def _moment(self, value: object) -> datetime | None:
-        if value is None:
+        if not is_given(value):
             return None
         if type(value) is str:
             return instant_of(value, self.scope.zone, self.scope.flags)

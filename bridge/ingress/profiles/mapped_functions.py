@@ -255,7 +255,7 @@ class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
     def _func_day(self, *arguments: object) -> str | None:
         """Read a day: ISO or American, or in a format of `strptime`."""
         text, *formats = arguments
-        if text is None:
+        if not is_given(text):
             return None
         if formats:
             return datetime.strptime(_text(text), _text(formats[0])).date().isoformat()  # noqa: DTZ007 - a day has none
@@ -265,7 +265,7 @@ class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
     def _func_instant(self, *arguments: object) -> str | None:
         """Read an instant, or a local time or day of the zone that is given, else of the file's."""
         text, *zones = arguments
-        if text is None:
+        if not is_given(text):
             return None
         zone = ZoneInfo(_text(zones[0])) if zones else self._scope.zone
         return instant_of(_text(text), zone, self._scope.flags).isoformat()

@@ -110,7 +110,10 @@ class Photon:
         data = document.get("data")
         members = data if isinstance(data, dict) else {}
         reading = Reading(id=delivery.id, time=delivery.received_at)
-        reading.claimed = {f"/{name}" for name in ("type", "specversion", "subject") if name in document}
+        # CloudEvents 1.0, "Required Attributes" and "subject": texts; what is none is kept.
+        reading.claimed = {
+            f"/{name}" for name in ("type", "specversion", "subject") if not isinstance(document.get(name), dict | list)
+        }
         drafts = list(_fills(fact, members)) if fact.by_fill else [_draft(fact, members, 1, "/data", "/data")]
         for found in drafts:
             if isinstance(found, ParkReason):

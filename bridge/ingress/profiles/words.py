@@ -21,6 +21,8 @@ _AMERICAN = re.compile(
     r"(?P<month>[0-9]{1,2})/(?P<day>[0-9]{1,2})/(?P<year>[0-9]{4})"
     r"(?:[ T](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?(?: ?(?P<half>[AaPp])[Mm])?)?"
 )
+# `DateTime.MinValue`, as which .NET writes a date that was never set.
+_UNSET = re.compile(r"\s*(?:0001-01-01|0?1/0?1/0001)(?![0-9])")
 _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TRUTHS: Mapping[str, bool] = {
     **dict.fromkeys(("1", "true", "yes", "y"), True),
@@ -30,13 +32,13 @@ _NOON = 12
 
 
 def is_given(item: object) -> bool:
-    """Tell a member that says something from one that is null or blank."""
-    return item is not None and not (type(item) is str and not item.strip())
+    """Tell a member that says something from one that is null, blank, or a date that was never set."""
+    return bool(item.strip()) and not _UNSET.match(item) if type(item) is str else item is not None
 
 
 def is_scalar_given(item: object) -> bool:
     """Tell text that is not blank, or a number."""
-    return (type(item) is str and bool(item.strip())) or type(item) in (int, Real)
+    return type(item) in (str, int, Real) and is_given(item)
 
 
 def folded(word: str) -> str:
