@@ -187,6 +187,9 @@ class Source(Section):
     )
     scheme_timestamp_header: str | None = Field(None, description="header of {timestamp}, in unix seconds")
     scheme_id_header: str | None = Field(None, description="header of the delivery's id")
+    scheme_unsigned_id: str | None = Field(
+        None, description="use or ignore an id that no signature covers; ignored, the body is the identity; unset: use"
+    )
     scheme_key_encoding: str | None = Field(
         None, description="utf8, hex or base64, of a shared secret; unset: utf8, the text itself"
     )
@@ -205,7 +208,8 @@ class Source(Section):
     )
     accept_weak: str = Field(
         "",
-        description="of cidr_alone, url_token_alone, no_tls, undated, tolerance_off, every_proxy_trusted, shared_key",
+        description="of cidr_alone, url_token_alone, no_tls, unsigned_id, undated, tolerance_off, "
+        "every_proxy_trusted, shared_key",
     )
     rate_per_s: Rate | None = Field(
         None, description="deliveries a second, proved or not; more are answered 429; unset: any number"

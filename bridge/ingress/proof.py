@@ -63,6 +63,7 @@ ID = re.compile(rb"[!-~]{1,200}")
 TIMESTAMP = re.compile(rb"[0-9]{1,12}")
 
 Digest = Literal["sha256", "sha512"]
+Ids = Literal["none", "unsigned", "signed"]
 _DIGESTS: Mapping[Digest, type[HashAlgorithm]] = {"sha256": SHA256, "sha512": SHA512}
 
 
@@ -197,12 +198,13 @@ class Scheme(ABC):
         name: As configured.
         headers: What it reads as a credential or as signed: of two of one of these, none is ever the true one.
         joined: Other headers that it reads; several are joined by commas.
-        safe: Those of `headers` that are no credential, and are kept with a parked delivery.
+        safe: Those of both that are no credential, and are kept with a parked delivery.
         keyed: It needs keys.
         further: Names of further lines of a slot file, each with another key.
         reads_query: It needs `Raw.query`.
         reads_peer: It needs `Raw.peer`.
         dated: It proves when a delivery was sent.
+        ids: Whether deliveries have ids, and whether a signature covers them.
     """
 
     name: str
@@ -214,6 +216,7 @@ class Scheme(ABC):
     reads_query: bool = False
     reads_peer: bool = False
     dated: bool = False
+    ids: Ids = "none"
 
     @abstractmethod
     def credentials(self, raw: Raw) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +16,7 @@ from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
-from tests.builders import a_body, a_delivery, an_event
+from tests.builders import a_body, a_delivery, a_slot, an_event, signed_headers
 from tests.component.test_ingress import Ingress, running
 
 SECRET = "a-secret-of-many-characters"
@@ -36,9 +36,11 @@ class Clock:
         return self.now
 
 
-def a_source(scheme: str, profile: str = "drx_standard", **options: str) -> Source:
+def a_source(
+    scheme: str, profile: str = "drx_standard", *, parameters: Mapping[str, str] | None = None, **options: str
+) -> Source:
     found = load_profile(profile, options)
-    built = configure(scheme, {}, tolerance_s=None)
+    built = configure(scheme, parameters or {}, tolerance_s=None)
     slots = (KeySlot("current", built.parse_key(SECRET)),)
     return Source("drx", "sandbox", found, built, FixedSecrets(slots), bucket_s=getattr(found, "BUCKET_S", 0))
 
@@ -168,6 +170,38 @@ async def test_an_unsigned_id_with_another_body_is_another_delivery_and_its_retr
     assert said == [("accepted", "d-1"), ("accepted", second), ("duplicate", second), ("duplicate", "d-1")]
     assert list(event_ids(ingress)) == ["d-1", second]
     assert ingress.metrics.registry.get_sample_value("drxbridge_lenient_fields_total", {"flag": "id_reused"}) == 2
+
+
+async def test_an_ignored_id_makes_no_second_delivery_of_a_captured_one() -> None:
+    """Body and signature are genuine, the id is the attacker's; a malformed one is refused no more."""
+    async with running(sources=[a_source("github", parameters={"unsigned_id": "ignore"})]) as ingress:
+        answers = [await github(ingress, a_body(), delivery) for delivery in ("d-1", "d-2", None, "x" * 201)]
+        other = await github(ingress, a_body(data_note="another"), "d-1")
+
+    assert [answer["outcome"] for _, answer in answers] == ["accepted", "duplicate", "duplicate", "duplicate"]
+    assert {answer["id"] for _, answer in answers} == {"dlv_" + sha256(a_body()).hexdigest()[:32]}
+    assert other[1]["outcome"] == "accepted"
+    assert len(ingress.publisher.published) == 2
+
+
+async def test_of_several_ids_the_signed_one_counts_in_any_order() -> None:
+    """Else a captured delivery would be new under another value of the header that is not signed."""
+    headers = {"header": "x-signature", "id_header": "x-id"}
+    body = a_body()
+    for scheme in ("body_hmac+standard_webhooks", "standard_webhooks+body_hmac"):
+        built = configure(scheme, headers, tolerance_s=None)
+        hmac_key, standard_key = HmacKey(SECRET.encode()), a_slot().key
+        key = (hmac_key, standard_key) if scheme.startswith("body") else (standard_key, hmac_key)
+        slots = FixedSecrets((KeySlot("current", key),))
+        source = Source("drx", "sandbox", load_profile("drx_standard"), built, slots)
+        async with running(sources=[source]) as ingress:
+            heads = {**signed_headers(body), "x-signature": hmac_key.digest(body).hex()}
+            answers = [await ingress.post(body, headers={**heads, "x-id": each}) for each in ("a", "b")]
+
+        assert [(answer["outcome"], answer["id"]) for _, answer in answers] == [
+            ("accepted", "evt_1"),
+            ("duplicate", "evt_1"),
+        ]
 
 
 async def test_a_signed_id_with_another_body_is_still_a_conflict() -> None:

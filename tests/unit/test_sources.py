@@ -54,17 +54,25 @@ WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("no_tls", {"scheme": "basic"}, {}),
     ("no_tls", {"scheme": "url_token+cidr", **NETWORKS}, {}),
     ("no_tls", {"scheme": "dosespot"}, {}),
+    ("unsigned_id", {"scheme": "github"}, {}),
+    ("unsigned_id", {"scheme": "shopify", "scheme_unsigned_id": "use"}, {}),
+    ("unsigned_id", {"scheme": "stripe", "scheme_id_header": "X-Id"}, {}),
+    ("unsigned_id", {"scheme": "secret_header+github"}, {"tls": True}),
     ("undated", HMAC, {"window_s": HOUR - 1}),
-    ("undated", {"scheme": "github"}, {"window_s": 60}),
+    ("undated", {"scheme": "github", "scheme_unsigned_id": "ignore"}, {"window_s": 60}),
     ("undated", {"scheme": "ed25519", "scheme_header": "X-S"}, {"window_s": 60}),
     ("tolerance_off", {"tolerance_s": "off"}, {"window_s": HOUR - 1}),
     ("tolerance_off", {**HMAC, **DATED, "tolerance_s": "off"}, {"window_s": HOUR - 1}),
     (
         "every_proxy_trusted",
-        {"scheme": "github+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8,0.0.0.0/0"},
+        {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8,0.0.0.0/0"},
         {},
     ),
-    ("every_proxy_trusted", {"scheme": "github+cidr", **NETWORKS, "scheme_trusted_proxies": "::/0"}, {}),
+    (
+        "every_proxy_trusted",
+        {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "::/0"},
+        {},
+    ),
 ]
 
 
@@ -88,11 +96,12 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
         ({"tolerance_s": "off"}, {"window_s": HOUR}),
         (HMAC, {"window_s": HOUR}),
         ({**HMAC, **DATED}, {"window_s": 60.0}),
-        ({"scheme": "github"}, {}),
+        ({"scheme": "github", "scheme_unsigned_id": "ignore"}, {}),
+        ({"scheme": "github+standard_webhooks"}, {}),
         ({"scheme": "secret_header"}, {"tls": True}),
         ({"scheme": "secret_header+cidr", **NETWORKS}, {"tls": True, "window_s": 60.0}),
         ({"scheme": "url_token+cidr", **NETWORKS}, {"tls": True}),
-        ({"scheme": "github+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8"}, {}),
+        ({**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8"}, {}),
     ],
 )
 def test_a_sound_source_starts(source: dict[str, Any], given: dict[str, Any]) -> None:

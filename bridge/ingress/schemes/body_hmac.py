@@ -30,6 +30,7 @@ class BodyHmac(Scheme):
         self._tolerance_s = parameters.tolerance_s
         self._is_hex = self._text.encoding == "hex"
         self.headers, self.safe, self.dated = self._text.headers, self._text.safe, self._text.dated
+        self.joined, self.ids = self._text.joined, self._text.ids
 
     def credentials(self, raw: Raw) -> int:
         """Look for the header of the signature."""

@@ -27,6 +27,8 @@ class Combined(Scheme):
         self.reads_query = any(part.reads_query for part in parts)
         self.reads_peer = any(part.reads_peer for part in parts)
         self.dated = any(part.dated for part in parts)
+        kinds = {part.ids for part in parts}
+        self.ids = "signed" if "signed" in kinds else "unsigned" if "unsigned" in kinds else "none"
 
     def credentials(self, raw: Raw) -> int:
         """Count those of all parts."""
@@ -51,7 +53,8 @@ class Combined(Scheme):
                 failed = failed or exc
         if failed is not None:
             raise failed
-        named = next((proof for proof in proofs if proof.id is not None), proofs[0])
+        # A signed id before one that is not, whichever part it is of.
+        named = max(proofs, key=lambda proof: (proof.id is not None) + (proof.id is not None and proof.id_signed))
         timestamp = next((proof.timestamp for proof in proofs if proof.timestamp is not None), None)
         slot = next((proof.slot for part, proof in zip(self.parts, proofs, strict=True) if part.keyed), proofs[0].slot)
         return Proof(named.id, timestamp, slot, named.id_signed)

@@ -13,7 +13,14 @@ from bridge.ingress.schemes.public_key import Ed25519
 from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
 
 WeaknessName = Literal[
-    "cidr_alone", "url_token_alone", "no_tls", "undated", "tolerance_off", "every_proxy_trusted", "shared_key"
+    "cidr_alone",
+    "url_token_alone",
+    "no_tls",
+    "unsigned_id",
+    "undated",
+    "tolerance_off",
+    "every_proxy_trusted",
+    "shared_key",
 ]
 NAMES: tuple[WeaknessName, ...] = get_args(WeaknessName)
 # Where no signed time bounds the age of a delivery, only the memory for ids notices a captured one that is sent again.
@@ -47,6 +54,10 @@ def weaknesses(scheme: Scheme, *, tolerance_s: int | None, window_s: float, tls_
     if bare and not tls_in_front:
         says = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
         yield Weakness("no_tls", says, "end TLS in front and set http.tls_in_front")
+    if scheme.ids == "unsigned":
+        says = "no signature covers the id, so a captured delivery is new under another id"
+        advice = "set scheme_unsigned_id=ignore if equal bodies are always one delivery"
+        yield Weakness("unsigned_id", says, advice)
     if window_s < WINDOW_MIN_S:
         signs = any(isinstance(part, (BodyHmac, Ed25519)) for part in parts)
         if signs and not scheme.dated:

@@ -68,6 +68,10 @@ class Parameters:
             raise self.error(name, f"is one of {', '.join(words)}")
         return value
 
+    def optional_choice(self, name: str, words: Collection[str]) -> Any:
+        """Take one of the words, or None where it is not set."""
+        return self.choice(name, words) if name in self._given or name in self._fixed else None
+
     def header(self, name: str, default: str | None = None) -> bytes:
         """Take the name of a header, in lower case; empty if it is empty by default."""
         value = self.text(name, default)

@@ -61,7 +61,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 UNDECIDED: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_header, basic or url_token"})
 PARAMETERS = (
     *("header", "digest", "encoding", "prefix", "format", "template", "timestamp_header", "id_header", "key_encoding"),
-    *("word", "param", "networks", "trusted_proxies"),
+    *("unsigned_id", "word", "param", "networks", "trusted_proxies"),
 )
 
 

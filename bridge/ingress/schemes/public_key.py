@@ -35,6 +35,7 @@ class Ed25519(Scheme):
         self._text = SignedText(parameters, bytes_of_signature=PUBLIC_SIGNATURE_BYTES)
         self._tolerance_s = parameters.tolerance_s
         self.headers, self.safe, self.dated = self._text.headers, self._text.safe, self._text.dated
+        self.joined, self.ids = self._text.joined, self._text.ids
 
     def credentials(self, raw: Raw) -> int:
         """Look for the header of the signature."""

@@ -19,6 +19,7 @@ from bridge.ingress.proof import (
     ID,
     SIGNATURE_MAX_BYTES,
     TIMESTAMP,
+    Ids,
     Proof,
     Raw,
     check_age,
@@ -28,9 +29,12 @@ from bridge.ingress.schemes.parameters import Parameters
 
 Encoding = Literal["hex", "base64"]
 Format = Literal["plain", "space_list", "pairs"]
+UnsignedId = Literal["use", "ignore"]
 
 ENCODINGS: tuple[Encoding, ...] = ("hex", "base64")
 FORMATS: tuple[Format, ...] = ("plain", "space_list", "pairs")
+# An id that no signature covers can be another one on a captured delivery; without it the body is the identity.
+UNSIGNED_ID: tuple[UnsignedId, ...] = ("use", "ignore")
 PLACEHOLDERS = ("id", "timestamp", "body")
 # What stands before the body of another reading: an id (200), a timestamp (12), and the literal texts of the template.
 _AHEAD_MAX = 212
@@ -163,18 +167,27 @@ class SignedText:
         self.dated = self._template.signs_timestamp
         self.signs_id = self._template.signs_id
         self._check(parameters)
+        has_unsigned = bool(self._id_header) and not self.signs_id
+        unsigned: UnsignedId | None = parameters.optional_choice("unsigned_id", UNSIGNED_ID)
+        if unsigned == "ignore" and not has_unsigned:
+            raise parameters.error("unsigned_id", "needs an id header, and a template without {id}")
+        uses_unsigned = has_unsigned and unsigned != "ignore"
+        self.ids: Ids = "signed" if self.signs_id else "unsigned" if uses_unsigned else "none"
         form = rb"[0-9a-f]{%d}" % (2 * bytes_of_signature)
         if self.encoding == "base64":
             padding = -bytes_of_signature % 3
             form = rb"[A-Za-z0-9+/]{%d}={%d}" % (-(-bytes_of_signature * 8 // 6), padding)
         self._has_form = re.compile(form).fullmatch
-        self.headers = frozenset({self.header, self._timestamp_header, self._id_header} - {b""})
-        self.safe = self.headers - {self.header}
+        # An ignored id proves nothing and is only kept with a parked delivery, so it may be there twice.
+        self.joined = frozenset({self._id_header} if unsigned == "ignore" else ())
+        self.headers = frozenset({self.header, self._timestamp_header, self._id_header} - {b""}) - self.joined
+        self.safe = (self.headers | self.joined) - {self.header}
 
     def describe(self) -> str:
-        """Return header, encoding and template."""
+        """Return header, encoding, template, and whether an id is read that is not signed."""
         prefix = f"{self._prefix.decode()}…" if self._prefix else self.format
-        return f"{self.header.decode()} ({prefix}, {self.encoding}) over {self._template.text}"
+        unsigned = f", unsigned id {self._id_header.decode()}" if self.ids == "unsigned" else ""
+        return f"{self.header.decode()} ({prefix}, {self.encoding}) over {self._template.text}{unsigned}"
 
     def read(self, raw: Raw) -> Claim:
         """Take apart what a delivery claims.
@@ -189,7 +202,7 @@ class SignedText:
         if len(value) > SIGNATURE_MAX_BYTES:
             refuse("signature_malformed")
         timestamp = heads.get(self._timestamp_header) if self._timestamp_header else None
-        webhook_id = heads.get(self._id_header) if self._id_header else None
+        webhook_id = heads.get(self._id_header) if self.ids != "none" else None
         if (self._timestamp_header and timestamp is None) or (self.signs_id and webhook_id is None):
             refuse("signature_missing")
         if self.format == "pairs":

@@ -62,6 +62,7 @@ class StandardWebhooks(Scheme):
         f"{spelling}-{part}".encode() for spelling in ("webhook", "svix") for part in ("id", "timestamp", "signature")
     )
     dated = True
+    ids = "signed"
     safe = frozenset({b"webhook-id", b"webhook-timestamp", b"svix-id", b"svix-timestamp"})
 
     def __init__(self, tolerance_s: int | None = TOLERANCE_S) -> None:
