@@ -26,7 +26,7 @@ from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import open_profiles
-from bridge.ingress.profiles.profile import Profile, dedupe_window_s
+from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.routes import Engine as SourceEngine
@@ -98,6 +98,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             {name: source.scheme for name, source in configured.items()},
             {name: source.secrets.keys for name, source in configured.items()},
             {name: _window_s(settings, source) for name, source in configured.items()},
+            {name: source.bucket_s for name, source in configured.items()},
         )
         sources = configured | {each.source.name: each.source for each in heartbeat}
         sources = await in_thread(partial(_with_engines, sources, settings.engine, metrics))
@@ -196,7 +197,7 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
             scheme=scheme_of(name, source),
             secrets=secrets.get(name, FixedSecrets(())),
             limit=rate_limit(source.rate_per_s, source.rate_burst),
-            bucket_s=getattr(profiles[name], "BUCKET_S", 0),
+            bucket_s=bucket_s(profiles[name]),
             answer_200=source.answer_200,
             content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
         )

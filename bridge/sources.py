@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from bridge.errors import ConfigError
+from bridge.ingress.delivery_ids import BUCKETS_OF_REPEATS
 from bridge.ingress.proof import KeySlot, Scheme
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.lint import NAMES, Weakness, shared_keys, weaknesses
@@ -36,7 +37,7 @@ def scheme_of(name: str, source: Source) -> Scheme:
 
 
 def weaknesses_of(
-    name: str, source: Source, scheme: Scheme, *, window_s: float, tls_in_front: bool
+    name: str, source: Source, scheme: Scheme, *, window_s: float, bucket_s: int, tls_in_front: bool
 ) -> Iterator[Weakness]:
     """Yield what is weak about a source and has not been accepted.
 
@@ -45,13 +46,20 @@ def weaknesses_of(
         source: Its settings.
         scheme: Its scheme.
         window_s: How long its ids are remembered.
+        bucket_s: After how long its profile takes equal bytes without an id as another delivery; 0: never.
         tls_in_front: Deliveries come through a proxy that ends TLS.
 
     Raises:
-        ConfigError: It accepts what is no weakness.
+        ConfigError: It accepts what is no weakness, or forgets ids while a repeat may still come.
     """
     accepted = _accepted(name, source)
-    found = weaknesses(scheme, tolerance_s=source.tolerance_s, window_s=window_s, tls_in_front=tls_in_front)
+    if scheme.ids == "none" and window_s < BUCKETS_OF_REPEATS * bucket_s:
+        least_s = BUCKETS_OF_REPEATS * bucket_s
+        msg = f"{place(name, 'dedupe_window_s')}: is at least {least_s}, as repeats are recognised for so long"
+        raise ConfigError(msg)
+    found = weaknesses(
+        scheme, tolerance_s=source.tolerance_s, window_s=window_s, tls_in_front=tls_in_front, bucket_s=bucket_s
+    )
     yield from (each for each in found if each.name not in accepted)
 
 
@@ -60,6 +68,7 @@ def refuse_weak(
     schemes: Mapping[str, Scheme],
     keys: Mapping[str, Sequence[KeySlot]],
     windows_s: Mapping[str, float],
+    buckets_s: Mapping[str, int],
 ) -> None:
     """See that no source is easier to forge than its operator has accepted.
 
@@ -68,13 +77,22 @@ def refuse_weak(
         schemes: By source.
         keys: By source, as they are now.
         windows_s: By source, how long its ids are remembered.
+        buckets_s: By source, after how long equal bytes without an id are another delivery; 0: never.
 
     Raises:
         ConfigError: One is; the message says where it is configured.
     """
     tls_in_front = settings.http.tls_in_front
     for name, source in settings.sources.items():
-        for weak in weaknesses_of(name, source, schemes[name], window_s=windows_s[name], tls_in_front=tls_in_front):
+        found = weaknesses_of(
+            name,
+            source,
+            schemes[name],
+            window_s=windows_s[name],
+            bucket_s=buckets_s[name],
+            tls_in_front=tls_in_front,
+        )
+        for weak in found:
             msg = f"{place(name, 'scheme')}: {weak.says} → {weak.advice}, or accept it: accept_weak={weak.name}"
             raise ConfigError(msg)
     for owner, other in unaccepted_shared_keys(settings, keys):

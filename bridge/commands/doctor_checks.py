@@ -14,7 +14,7 @@ from typing import Literal
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.profiles.profile import dedupe_window_s
+from bridge.ingress.profiles.profile import bucket_s, dedupe_window_s
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.secrets import load
 from bridge.kafka.routing import RoutingTable
@@ -87,9 +87,14 @@ def _check_source(name: str, source: Source, *, tls_in_front: bool) -> Iterator[
     says = f"profile {source.profile}, {source.environment}, {scheme.describe()}"
     yield Finding(check, "ok", says)
     window_s = source.dedupe_window_s or dedupe_window_s(profile)
-    for weak in weaknesses_of(name, source, scheme, window_s=window_s, tls_in_front=tls_in_front):
-        advice = f"{weak.advice}, or accept it: BRIDGE_SOURCES__{name.upper()}__ACCEPT_WEAK={weak.name}"
-        yield Finding(check, "failed", weak.says, advice)
+    try:
+        for weak in weaknesses_of(
+            name, source, scheme, window_s=window_s, bucket_s=bucket_s(profile), tls_in_front=tls_in_front
+        ):
+            advice = f"{weak.advice}, or accept it: BRIDGE_SOURCES__{name.upper()}__ACCEPT_WEAK={weak.name}"
+            yield Finding(check, "failed", weak.says, advice)
+    except ConfigError as exc:
+        yield Finding(check, "failed", str(exc), "change this setting of the source")
 
 
 def _check_shared_keys(settings: Settings) -> Iterator[Finding]:

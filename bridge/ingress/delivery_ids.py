@@ -25,6 +25,8 @@ from bridge.event import AnyEvent, Delivery, Identity, ParkReason
 PREFIX = "dlv_"
 # 128 bits of the hash are all that tells two deliveries of a source apart; 32 bits tell those with one id.
 HASH_CHARS, SUFFIX_CHARS = 32, 8
+# An equal body is a repeat in the bucket of the first one and in the next.
+BUCKETS_OF_REPEATS = 2
 
 
 def id_of_body(body_sha256: str, *, received_s: float, bucket_s: int) -> str:

@@ -35,13 +35,14 @@ def a_source(**changes: Any) -> Source:
     )
 
 
-def complaint(*sources: Source, window_s: float = DAY, tls: bool = False, keys: Any = None) -> str:
+def complaint(*sources: Source, window_s: float = DAY, bucket_s: int = 0, tls: bool = False, keys: Any = None) -> str:
     """Return what a start says; empty when it goes on."""
     named = dict(zip(("drx", "other"), sources, strict=False))
     settings = Settings.model_validate({"sources": named, "http": {"tls_in_front": tls}})
     schemes = {name: scheme_of(name, source) for name, source in named.items()}
+    windows_s, buckets_s = dict.fromkeys(named, window_s), dict.fromkeys(named, bucket_s)
     try:
-        refuse_weak(settings, schemes, keys or dict.fromkeys(named, ()), dict.fromkeys(named, window_s))
+        refuse_weak(settings, schemes, keys or dict.fromkeys(named, ()), windows_s, buckets_s)
     except ConfigError as exc:
         return str(exc)
     return ""
@@ -61,6 +62,11 @@ WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("undated", HMAC, {"window_s": HOUR - 1}),
     ("undated", {"scheme": "github", "scheme_unsigned_id": "ignore"}, {"window_s": 60}),
     ("undated", {"scheme": "ed25519", "scheme_header": "X-S"}, {"window_s": 60}),
+    ("undated", HMAC, {"bucket_s": 600}),
+    ("undated", {"scheme": "github", "scheme_unsigned_id": "ignore"}, {"bucket_s": 600}),
+    ("undated", {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS}, {"bucket_s": 600}),
+    ("tolerance_off", {**HMAC, **DATED, "tolerance_s": "off"}, {"bucket_s": 600}),
+    ("tolerance_off", {**HMAC, **DATED, "tolerance_s": 300}, {"bucket_s": 60}),
     ("tolerance_off", {"tolerance_s": "off"}, {"window_s": HOUR - 1}),
     ("tolerance_off", {**HMAC, **DATED, "tolerance_s": "off"}, {"window_s": HOUR - 1}),
     (
@@ -96,6 +102,9 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
         ({"tolerance_s": "off"}, {"window_s": HOUR}),
         (HMAC, {"window_s": HOUR}),
         ({**HMAC, **DATED}, {"window_s": 60.0}),
+        ({**HMAC, **DATED}, {"window_s": 1200.0, "bucket_s": 600}),
+        ({}, {"window_s": 60.0, "bucket_s": 600}),
+        ({"scheme": "secret_header"}, {"tls": True, "bucket_s": 600}),
         ({"scheme": "github", "scheme_unsigned_id": "ignore"}, {}),
         ({"scheme": "github+standard_webhooks"}, {}),
         ({"scheme": "secret_header"}, {"tls": True}),
@@ -106,6 +115,16 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
 )
 def test_a_sound_source_starts(source: dict[str, Any], given: dict[str, Any]) -> None:
     assert complaint(a_source(**source), **given) == ""
+
+
+def test_ids_are_remembered_as_long_as_equal_bytes_are_a_repeat() -> None:
+    """Else a retry in the next bucket would be a second event."""
+    source = a_source(scheme="secret_header")
+
+    line = complaint(source, tls=True, window_s=1199, bucket_s=600)
+
+    assert line.startswith("BRIDGE_SOURCES__DRX__DEDUPE_WINDOW_S: is at least 1200")
+    assert complaint(source, tls=True, window_s=1200, bucket_s=600) == ""
 
 
 def test_every_weakness_has_a_case_here() -> None:

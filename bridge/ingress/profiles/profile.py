@@ -91,6 +91,12 @@ def dedupe_window_s(profile: Profile) -> int:
     return seconds
 
 
+def bucket_s(profile: Profile) -> int:
+    """After how long equal bytes without an id are another event; 0: never."""
+    seconds: int = getattr(profile, "BUCKET_S", 0)
+    return seconds
+
+
 def refuse_unknown(options: Mapping[str, str], *known: str) -> None:
     """Refuse options that a profile does not have.
 

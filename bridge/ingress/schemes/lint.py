@@ -36,7 +36,9 @@ class Weakness(NamedTuple):
     advice: str
 
 
-def weaknesses(scheme: Scheme, *, tolerance_s: int | None, window_s: float, tls_in_front: bool) -> Iterator[Weakness]:
+def weaknesses(
+    scheme: Scheme, *, tolerance_s: int | None, window_s: float, tls_in_front: bool, bucket_s: int = 0
+) -> Iterator[Weakness]:
     """Yield what is weak about a source.
 
     Args:
@@ -44,6 +46,7 @@ def weaknesses(scheme: Scheme, *, tolerance_s: int | None, window_s: float, tls_
         tolerance_s: How far a signed time may be off.
         window_s: How long its ids are remembered.
         tls_in_front: Deliveries come through a proxy that ends TLS.
+        bucket_s: After how long its profile takes equal bytes without an id as another delivery; 0: never.
     """
     parts: Sequence[Scheme] = scheme.parts if isinstance(scheme, Combined) else (scheme,)
     if all(isinstance(part, Cidr) for part in parts):
@@ -58,19 +61,34 @@ def weaknesses(scheme: Scheme, *, tolerance_s: int | None, window_s: float, tls_
         says = "no signature covers the id, so a captured delivery is new under another id"
         advice = "set scheme_unsigned_id=ignore if equal bodies are always one delivery"
         yield Weakness("unsigned_id", says, advice)
-    if window_s < WINDOW_MIN_S:
-        signs = any(isinstance(part, (BodyHmac, Ed25519)) for part in parts)
-        if signs and not scheme.dated:
-            says = (
-                f"no time is signed and ids are forgotten after {window_s:.0f} s, so a captured delivery is new again"
-            )
-            yield Weakness("undated", says, f"set dedupe_window_s to {WINDOW_MIN_S} or more")
-        if scheme.dated and tolerance_s is None:
-            says = f"the time is not checked and ids are forgotten after {window_s:.0f} s"
-            yield Weakness("tolerance_off", says, f"set tolerance_s, or dedupe_window_s to {WINDOW_MIN_S} or more")
+    yield from _ages(scheme, parts, tolerance_s=tolerance_s, window_s=window_s, bucket_s=bucket_s)
     if any(network.prefixlen == 0 for part in parts if isinstance(part, Cidr) for network in part.proxies):
         says = "every address is a trusted proxy, so a sender can claim any address"
         yield Weakness("every_proxy_trusted", says, "name the networks of your proxies")
+
+
+def _ages(
+    scheme: Scheme, parts: Sequence[Scheme], *, tolerance_s: int | None, window_s: float, bucket_s: int
+) -> Iterator[Weakness]:
+    """Yield that a captured delivery can be sent again later as a new one."""
+    signs = any(isinstance(part, (BodyHmac, Ed25519)) for part in parts)
+    if bucket_s and scheme.ids == "none":
+        # The id is the body's and the time's of receipt: no memory, here or of a consumer, knows it after two buckets.
+        if signs and not scheme.dated:
+            says = f"no time is signed and equal bytes are a new fact after {bucket_s} s, so a captured delivery is too"
+            yield Weakness("undated", says, "have the sender sign a time or an id")
+        if scheme.dated and (tolerance_s is None or tolerance_s > bucket_s):
+            says = f"a time may be off by more than the {bucket_s} s after which equal bytes are a new fact"
+            yield Weakness("tolerance_off", says, f"set tolerance_s to {bucket_s} or less")
+        return
+    if window_s >= WINDOW_MIN_S:
+        return
+    if signs and not scheme.dated:
+        says = f"no time is signed and ids are forgotten after {window_s:.0f} s, so a captured delivery is new again"
+        yield Weakness("undated", says, f"set dedupe_window_s to {WINDOW_MIN_S} or more")
+    if scheme.dated and tolerance_s is None:
+        says = f"the time is not checked and ids are forgotten after {window_s:.0f} s"
+        yield Weakness("tolerance_off", says, f"set tolerance_s, or dedupe_window_s to {WINDOW_MIN_S} or more")
 
 
 def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:
