@@ -13,12 +13,20 @@ or in the one after that in which it was first received, is a repeat; later it i
 and time alone, so after a restart, and at another replica, a retry has the same one. (A retry across the edge of a
 bucket, at a replica that has not read the first yet, is a second event with an equal state.)
 
+A prescription may also return to a state while an equal body would still be a repeat. So an equal body is a repeat only
+while it is the newest of its key: after another body it is a new fact, with the id of its bucket, `~`, and 8 hex digits
+of the SHA-256 of the id of the delivery in between. `NewestBodies` knows what this process has taken since its start;
+of what came in between at another replica, or before a restart, nothing is known, and an equal body is a repeat.
+
 The whole body decides, never some of its fields: `Approved`, and `Approved` with a lot number, are two facts.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import NamedTuple
 
 from bridge.event import AnyEvent, Delivery, Identity, ParkReason
 
@@ -27,6 +35,8 @@ PREFIX = "dlv_"
 HASH_CHARS, SUFFIX_CHARS = 32, 8
 # An equal body is a repeat in the bucket of the first one and in the next.
 BUCKETS_OF_REPEATS = 2
+# Some 40 MiB; with buckets of 600 s enough for 83 new keys a second. Beyond it the oldest goes.
+KEYS_MAX = 100_000
 
 
 def id_of_body(body_sha256: str, *, received_s: float, bucket_s: int) -> str:
@@ -40,10 +50,20 @@ def id_of_other_body(webhook_id: str, body_sha256: str) -> str:
     return f"{webhook_id}~{body_sha256[:SUFFIX_CHARS]}"
 
 
+def id_after(delivery_id: str, other_id: str) -> str:
+    """Return the id of a delivery whose body was there before, and another one of its key, `other_id`, in between."""
+    return f"{delivery_id}~{sha256(other_id.encode()).hexdigest()[:SUFFIX_CHARS]}"
+
+
 def id_in_bucket_before(delivery_id: str) -> str:
     """Return what `id_of_body` gave for the same body one bucket earlier."""
     plain, _, bucket = delivery_id.rpartition("_")
     return f"{plain}_{int(bucket) - 1}"
+
+
+def keys_by_delivery(delivery: Delivery, outcome: Iterable[AnyEvent] | ParkReason) -> list[str]:
+    """Return the keys of the events whose ids hang on that of the delivery."""
+    return [] if isinstance(outcome, ParkReason) else [event.key for event in outcome if _hangs_on(event, delivery)]
 
 
 def identities_as(delivery: Delivery, outcome: Iterable[AnyEvent] | ParkReason, delivery_id: str) -> Iterator[Identity]:
@@ -52,6 +72,56 @@ def identities_as(delivery: Delivery, outcome: Iterable[AnyEvent] | ParkReason, 
         yield Identity(delivery.source, delivery_id, delivery.body_sha256, outcome.reason)
         return
     for event in outcome:
-        if event.id == delivery.id or event.id.startswith(f"{delivery.id}/"):
+        if _hangs_on(event, delivery):
             event_id = delivery_id + event.id[len(delivery.id) :]
             yield Identity(event.source, event_id, delivery.body_sha256)
+
+
+def _hangs_on(event: AnyEvent, delivery: Delivery) -> bool:
+    return event.id == delivery.id or event.id.startswith(f"{delivery.id}/")
+
+
+class Newest(NamedTuple):
+    """The newest delivery with a key.
+
+    Attributes:
+        id: Its id.
+        body_sha256: Hex digest of its body.
+        bucket: Number of the bucket of its first receipt.
+        until_s: Unix seconds from which on no equal body is a repeat of it.
+    """
+
+    id: str
+    body_sha256: str
+    bucket: int
+    until_s: float
+
+
+class NewestBodies:
+    """The newest delivery of each key, of sources where equal bytes without an id may be a new fact."""
+
+    def __init__(self, keys_max: int = KEYS_MAX) -> None:
+        self._keys_max = keys_max
+        self._newest: OrderedDict[tuple[str, str], Newest] = OrderedDict()
+
+    def find(self, source: str, keys: Iterable[str]) -> list[Newest]:
+        """Return what is known of some keys."""
+        found = (self._newest.get((source, key)) for key in keys)
+        return [each for each in found if each is not None]
+
+    def note(self, delivery: Delivery, keys: Iterable[str], *, bucket_s: int) -> None:
+        """Note a delivery as the newest of its keys, unless it repeats the one that is."""
+        now = delivery.received_at.timestamp()
+        bucket = int(now // bucket_s)
+        newest = Newest(delivery.id, delivery.body_sha256, bucket, float((bucket + BUCKETS_OF_REPEATS) * bucket_s))
+        for key in keys:
+            place = (delivery.source, key)
+            known = self._newest.get(place)
+            if known is None or known.id != newest.id:
+                self._newest[place] = newest
+                self._newest.move_to_end(place)
+        while self._newest:
+            place, oldest = next(iter(self._newest.items()))
+            if oldest.until_s > now and len(self._newest) <= self._keys_max:
+                return
+            del self._newest[place]

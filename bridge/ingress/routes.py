@@ -23,9 +23,18 @@ import orjson
 import structlog
 
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
-from bridge.event import Delivery, Durable, EncodedEvent, ParkReason
+from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
-from bridge.ingress.delivery_ids import id_in_bucket_before, id_of_body, id_of_other_body, identities_as
+from bridge.ingress.delivery_ids import (
+    BUCKETS_OF_REPEATS,
+    NewestBodies,
+    id_after,
+    id_in_bucket_before,
+    id_of_body,
+    id_of_other_body,
+    identities_as,
+    keys_by_delivery,
+)
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Request
@@ -207,6 +216,7 @@ class Webhooks:
         observations.expect(REFUSAL_STATUS)
         self._body_max_bytes = body_max_bytes
         self._now = now
+        self._newest = NewestBodies()
         self._durable: list[Call] = []  # or failed, in this turn of the loop
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -354,8 +364,8 @@ class Webhooks:
         """Find the events in a verified delivery, or why there are none."""
         try:
             call.outcome = self._understand(call, call.delivery, call.sender)
-            if call.proof.id is None and call.sender.bucket_s and self._is_repeat_of_bucket_before(call):
-                self._rename(call, id_in_bucket_before(call.delivery.id))
+            if call.proof.id is None and call.sender.bucket_s:
+                self._identify_by_time(call)
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
@@ -450,10 +460,25 @@ class Webhooks:
             call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
             return "conflict"
 
-    def _is_repeat_of_bucket_before(self, call: Call) -> bool:
-        delivery, outcome = call.delivery, call.outcome
-        said = outcome if isinstance(outcome, ParkReason) else outcome.events
-        return self._deduplicator.knows(identities_as(delivery, said, id_in_bucket_before(delivery.id)))
+    def _identify_by_time(self, call: Call) -> None:
+        """Give a delivery the id of the one that it repeats, or one of its own (`delivery_ids`)."""
+        bucket_s, keys = call.sender.bucket_s, keys_by_delivery(call.delivery, _said(call.outcome))
+        delivery_id = self._id_by_time(call, keys)
+        if delivery_id != call.delivery.id:
+            self._rename(call, delivery_id)
+        self._newest.note(call.delivery, keys, bucket_s=bucket_s)
+
+    def _id_by_time(self, call: Call, keys: Sequence[str]) -> str:
+        delivery, said = call.delivery, _said(call.outcome)
+        newest = self._newest.find(delivery.source, keys)
+        other = next((each for each in newest if each.body_sha256 != delivery.body_sha256), None)
+        if newest and other is None:
+            bucket = int(delivery.received_at.timestamp() // call.sender.bucket_s)
+            return newest[0].id if bucket - newest[0].bucket < BUCKETS_OF_REPEATS else delivery.id
+        for each in (id_in_bucket_before(delivery.id), delivery.id):
+            if self._deduplicator.knows(identities_as(delivery, said, each)):
+                return each if other is None else id_after(delivery.id, other.id)
+        return delivery.id
 
     def _rename(self, call: Call, delivery_id: str) -> None:
         call.event_id = delivery_id
@@ -553,6 +578,10 @@ class Webhooks:
         retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
         body = orjson.dumps({"outcome": "unavailable", "code": code})
         return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
+
+
+def _said(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | ParkReason:
+    return outcome if isinstance(outcome, ParkReason) else outcome.events
 
 
 def _prescription_id(mapped: Mapped | Encoded) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.event import Identity, ParkReason
-from bridge.ingress.delivery_ids import id_in_bucket_before, id_of_body, identities_as
+from bridge.ingress.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body, identities_as
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
@@ -79,6 +81,58 @@ async def test_packed_approved_packed_are_three_facts() -> None:
     assert [answer["outcome"] for _, answer in answers] == ["accepted"] * 3
     assert len({answer["id"] for _, answer in answers}) == 3
     assert len(set(event_ids(ingress))) == 3
+
+
+@pytest.mark.parametrize("pause_s", [0, 1, 100, 299, 300, 450, 599])
+async def test_a_return_to_a_state_is_a_new_fact_however_soon_and_its_retry_a_repeat(pause_s: float) -> None:
+    clock = Clock()
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=clock) as ingress:
+        answers = []
+        for document in (PACKED, APPROVED, PACKED, PACKED, APPROVED, APPROVED, PACKED):
+            answers.append(await pushed(ingress, document))
+            clock.now += pause_s
+
+    new, repeat = "accepted", "duplicate"
+    assert [answer["outcome"] for _, answer in answers] == [new, new, new, repeat, new, repeat, new]
+    ids = list(event_ids(ingress))
+    assert len(ids) == len(set(ids)) == 5
+
+
+async def test_a_return_that_failed_is_taken_when_it_comes_again() -> None:
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=Clock()) as ingress:
+        await pushed(ingress, PACKED)
+        await pushed(ingress, APPROVED)
+        ingress.publisher.failures.append(NotDurableError("deadline"))
+        failed = await pushed(ingress, PACKED)
+        again = [await pushed(ingress, PACKED) for _ in range(2)]
+
+    assert failed[0] == 503
+    assert [answer["outcome"] for _, answer in again] == ["accepted", "duplicate"]
+    assert len(set(event_ids(ingress))) == 3
+
+
+async def test_another_prescription_in_between_leaves_a_repeat_one() -> None:
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=Clock()) as ingress:
+        answers = [await pushed(ingress, PACKED)]
+        answers.append(await pushed(ingress, PACKED | {"QueueID": "9000472"}))
+        answers.append(await pushed(ingress, PACKED))
+
+    assert [answer["outcome"] for _, answer in answers] == ["accepted", "accepted", "duplicate"]
+
+
+def test_the_memory_of_newest_bodies_is_bounded_and_ends_with_the_repeats() -> None:
+    newest = NewestBodies(keys_max=2)
+    first = a_delivery(id="dlv_1")
+    for key in ("a", "b", "c"):
+        newest.note(first, [key], bucket_s=BUCKET_S)
+
+    assert [len(newest.find("drx", [key])) for key in ("a", "b", "c")] == [0, 1, 1]
+    later = replace(first, id="dlv_2", received_at=first.received_at + timedelta(seconds=2 * BUCKET_S))
+    newest.note(later, ["d"], bucket_s=BUCKET_S)
+    assert [len(newest.find("drx", [key])) for key in ("b", "c", "d")] == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
