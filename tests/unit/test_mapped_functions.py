@@ -11,7 +11,15 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bridge.ingress.json_body import Real, parse
-from bridge.ingress.profiles.mapped_functions import BUDGET, ExhaustedError, Scope, UnfitError, compile_expression
+from bridge.ingress.profiles.mapped_functions import (
+    BUDGET,
+    TEXT_STEP,
+    ZONE_STEPS,
+    ExhaustedError,
+    Scope,
+    UnfitError,
+    compile_expression,
+)
 
 UNFIT = object()
 
@@ -139,6 +147,63 @@ def test_a_hostile_expression_ends_within_its_budget(text: str, value: Any) -> N
         scope.evaluate(expression, value)
 
     assert scope.left < BUDGET
+
+
+LONG = 16_000
+READING = (
+    *("lower(@)", "trim(@)", "truth(@)", "words(@, `{}`)", "day(@)", "day(@, '%d')", "instant(@)", "instant(@, 'UTC')"),
+    *("reverse(@)", "to_number(@)", "contains(@, 'b')", "contains('b', @)", "starts_with(@, @)", "ends_with(@, @)"),
+    *("join(@, ['a', 'b'])", "join('', [@, @])", "max([@, @])", "min([@, @])", "sort([@, @])", "@ > @", "@ == @"),
+    *("sort_by([[@]], &[0])", "max_by([[@]], &[0])", "min_by([[@]], &[0])", "contains([@], @)", "length(@)", "text(@)"),
+    *("first([@])", "to_string(@)"),
+)
+
+
+@pytest.mark.parametrize("text", READING)
+def test_a_text_is_paid_for_by_its_length(text: str) -> None:
+    """Twenty long texts of one body took a hundred times the budget's 25 ms."""
+
+    def spent(value: str) -> int:
+        scope = Scope(value, None)
+        with suppress(UnfitError):
+            scope.evaluate(compile_expression(text), value)
+        return BUDGET - scope.left
+
+    assert spent("A" * LONG) >= spent("A") + LONG // TEXT_STEP
+
+
+def test_names_of_a_table_in_the_body_and_of_objects_that_are_compared_are_paid_for() -> None:
+    value = {"table": {"A" * LONG: "b"}}
+    for text in ("words('a', table)", "table == table"):
+        scope = Scope(value, None)
+        scope.evaluate(compile_expression(text), value)
+
+        assert scope.left <= BUDGET - LONG // TEXT_STEP
+
+
+def test_a_number_is_paid_for_by_its_digits() -> None:
+    value = Real("1." + "0" * LONG)
+    scope = Scope(value, None)
+
+    assert scope.evaluate(compile_expression("words(@, `{}`)"), value) == value.lexeme
+    assert scope.left <= BUDGET - LONG // TEXT_STEP
+
+
+def test_zones_that_a_body_makes_up_are_paid_for() -> None:
+    value = [{"at": "2026-09-14T15:09:26", "zone": f"Mars/{number}"} for number in range(100)]
+    scope = Scope(value, None)
+
+    for element in value:
+        with suppress(UnfitError):
+            scope.evaluate(compile_expression("instant(at, zone)"), element)
+
+    assert scope.left <= BUDGET - len(value) * ZONE_STEPS
+
+
+def test_a_format_of_days_that_a_body_makes_up_has_a_bound() -> None:
+    value = {"at": "x" * 41, "format": "x" * 41}
+
+    assert search("day(at, format)", value) is UNFIT
 
 
 def test_a_deep_body_is_searched() -> None:

@@ -8,9 +8,11 @@ exhausts it ends there. Numbers that are no integers stay `Real`, as they were w
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -27,10 +29,17 @@ from bridge.ingress.profiles.words import day_of, folded, instant_of, is_given, 
 
 LENGTH_MAX = 500  # characters; what is longer is a program
 # Steps of all expressions of one delivery. A step takes from 0.1 to 0.5 microseconds, so this is 25 ms at most; forty
-# expressions take some 200 steps.
+# expressions take some 200 steps. A function reads the text that it is given in steps as well, so a field of a megabyte
+# may be passed on as it is, but not searched a hundred times.
 BUDGET = 50_000
-# Characters that one step may write or compare.
+# Characters that one step may copy, search or compare.
 TEXT_STEP = 64
+# Characters of which one step may change the case or look for space: up to 48 nanoseconds each outside of ASCII.
+FOLD_STEP = 8
+# A format of days is compiled to a regular expression, and no vendor's is longer.
+FORMAT_MAX = 40
+# What looking for a zone that does not exist costs: it is searched for on the disk, in 30 microseconds.
+ZONE_STEPS = 100
 
 Node = dict[str, Any]
 
@@ -151,6 +160,8 @@ def compile_expression(
     for node in nodes:
         if node["type"] == "function_expression":
             _check_call(node, tables)
+        elif node["type"] in ("literal", "field"):
+            _check_text(node["value"])
     if any_case:
         tree = _casefolded(tree)
         nodes = list(_nodes(tree))
@@ -208,6 +219,15 @@ def _check_call(node: Node, tables: Mapping[str, Mapping[str, str]]) -> None:
         given[1] = {**given[1], "value": dict(tables[named])}
 
 
+def _check_text(value: object) -> None:
+    """Refuse half of a surrogate pair, which JSON can escape and no record can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        msg = "a text with half of a surrogate pair"
+        raise ExpressionError(msg) from None
+
+
 def _check_zone(name: object) -> None:
     try:
         ZoneInfo(str(name))
@@ -239,6 +259,25 @@ class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
+    def call_function(self, function_name: str, resolved_args: list[object]) -> object:
+        """Call a function, which pays for the text that it is given."""
+        step = FOLD_STEP if function_name in _FOLDING else TEXT_STEP
+        self._scope.spend(sum(_length(argument) // step for argument in resolved_args))
+        return super().call_function(function_name, resolved_args)
+
+    def _create_key_func(
+        self, expref: object, allowed_types: list[str], function_name: str
+    ) -> Callable[[object], object]:
+        """Give what sort_by, min_by and max_by compare elements by: their keys are texts that are read as well."""
+        key_of = super()._create_key_func(expref, allowed_types, function_name)
+
+        def paid(element: object) -> object:
+            key: object = key_of(element)
+            self._scope.spend(_length(key) // TEXT_STEP)
+            return key
+
+        return paid
+
     @signature({"types": []}, {"types": ["object"]})  # type: ignore[untyped-decorator] # as above
     def _func_words(self, word: object, table: Mapping[str, object]) -> object:
         """Look a word up, as it is or without case and space around it; one that is not there stays as it is."""
@@ -249,6 +288,7 @@ class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
             return table[text]
         plain = folded(text)
         self._scope.spend(len(table))
+        self._scope.spend(_length(list(table)) // FOLD_STEP)
         return next((value for name, value in table.items() if folded(name) == plain), text)
 
     @signature({"types": [], "variadic": True})  # type: ignore[untyped-decorator] # as above
@@ -258,6 +298,8 @@ class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
         if not is_given(text):
             return None
         if formats:
+            if len(_text(formats[0])) > FORMAT_MAX:
+                raise UnfitError
             return datetime.strptime(_text(text), _text(formats[0])).date().isoformat()  # noqa: DTZ007 - a day has none
         return day_of(_text(text)).isoformat()
 
@@ -267,8 +309,15 @@ class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
         text, *zones = arguments
         if not is_given(text):
             return None
-        zone = ZoneInfo(_text(zones[0])) if zones else self._scope.zone
+        zone = self._zone(_text(zones[0])) if zones else self._scope.zone
         return instant_of(_text(text), zone, self._scope.flags).isoformat()
+
+    def _zone(self, name: str) -> ZoneInfo:
+        try:
+            return _zone_of(name)
+        except Exception:
+            self._scope.spend(ZONE_STEPS)
+            raise
 
     @signature({"types": []})  # type: ignore[untyped-decorator] # as above
     def _func_lower(self, text: object) -> str | None:
@@ -316,14 +365,12 @@ class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
     @signature({"types": ["array", "string"]}, {"types": []})  # type: ignore[untyped-decorator] # as above
     def _func_contains(self, subject: list[object] | str, search: object) -> bool:
         if isinstance(subject, str):
-            self._scope.spend(len(subject) // TEXT_STEP)
             return isinstance(search, str) and search in subject
         return any(are_equal(element, search, self._scope) for element in subject)
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})  # type: ignore[untyped-decorator] # as above
     def _func_join(self, separator: str, array: list[str]) -> str:
-        length = sum(map(len, array)) + len(separator) * len(array)
-        self._scope.spend(len(array) + length // TEXT_STEP)
+        self._scope.spend(len(array) + len(separator) * len(array) // TEXT_STEP)
         return separator.join(array)
 
     @signature({"types": ["object"], "variadic": True})  # type: ignore[untyped-decorator] # as above
@@ -334,6 +381,29 @@ class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
 
 for _name in ("day", "instant"):
     OwnFunctions.FUNCTION_TABLE[_name]["function"].most = 2
+
+
+# Those that change or read each character of a text; what the others do is as fast as copying it.
+_FOLDING = frozenset({"words", "lower", "truth", "to_number"})
+
+
+def _length(value: object) -> int:
+    """Count the characters of a text, or of the texts of a list."""
+    if type(value) is str:
+        return len(value)
+    if type(value) is Real:
+        return len(value.lexeme)
+    return sum(map(_length_of_text, value)) if type(value) is list else 0
+
+
+def _length_of_text(value: object) -> int:
+    return len(value) if type(value) is str else 0
+
+
+# There are some 600 zones; the library keeps eight.
+@lru_cache(maxsize=1024)
+def _zone_of(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
 
 
 def _text(value: object) -> str:
@@ -364,9 +434,11 @@ def are_equal(left: object, right: object, scope: Scope) -> bool:
             if one.keys() != other.keys():  # type: ignore[attr-defined] # as above
                 return False
             pairs.extend((inner, other[name]) for name, inner in one.items())  # type: ignore[index] # as above
-            scope.spend(len(one))
-        elif one != other:
-            return False
+            scope.spend(len(one) + sum(map(len, one)) // TEXT_STEP)
+        else:
+            scope.spend(_length(one) // TEXT_STEP)
+            if one != other:
+                return False
     return True
 
 
@@ -404,9 +476,11 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         return found
 
     def visit_comparator(self, node: Node, value: object) -> object:
-        if node["value"] not in ("eq", "ne"):
-            return super().visit_comparator(node, value)
         left, right = (self.visit(child, value) for child in node["children"])
+        if node["value"] not in ("eq", "ne"):
+            self._scope.spend(min(_length(left), _length(right)) // TEXT_STEP)
+            operands = [{"type": "literal", "value": operand, "children": []} for operand in (left, right)]
+            return super().visit_comparator({**node, "children": operands}, value)
         return are_equal(left, right, self._scope) == (node["value"] == "eq")
 
     def _is_false(self, value: object) -> bool:
