@@ -274,7 +274,19 @@ def test_two_tables_that_hold_for_one_element_make_two_events() -> None:
 
     outcome = outcome_of(mapping, {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}]}, id="dlv_1")
 
-    assert [event.id for event in outcome.events] == ["dlv_1/1", "dlv_1/1/2"]
+    assert [event.id for event in outcome.events] == ["dlv_1/1", "dlv_1/1.2"]
+
+
+def test_no_two_events_of_a_delivery_have_one_id_whatever_the_vendor_s_are() -> None:
+    second = BATCH.partition("[[event]]")[2]
+    with_id = BATCH.replace("[[event]]", 'id = "id"\n[[event]]', 1)
+    mapping = compiled(f"{with_id}\n[[event]]{second}")
+    ids = ("A", "A/1", "A/1/1", "A/1.2", "A")
+
+    lines = [{"no": "1", "state": "PACKED", "id": each} for each in ids]
+    events = outcome_of(mapping, {"shop": "s", "lines": lines}).events
+
+    assert len({event.id for event in events}) == len(events) == 10
 
 
 def test_names_may_have_any_case() -> None:

@@ -70,9 +70,40 @@ BROKEN = [
     (DATA, f"{DATA}\nbilling_status = '`\"gratis\"`'", 12, "the constant of 'billing_status' does not fit"),
     (DATA, "queue_id = '`null`'", 11, "the constant of 'queue_id' does not fit"),
     (DATA, f"{DATA}\nactive = true", 12, "data.active is no text"),
+    (DATA, f'{DATA}\n"queue_id." = "x"', 12, "unknown field 'queue_id.'"),
+    (DATA, f'{DATA}\n"a\\nb" = 7', 10, "unknown field 'a\\nb'"),
+    (DATA, f"{DATA}\n{'a.' * 1500}b = 'x'", 12, "unknown field 'a.a.a"),
+    (DATA, f"{DATA}\nlot_number = \"day(x, '%d.%m.%d')\"", 12, "data.lot_number: '%d.%m.%d' is no format of a day"),
+    (DATA, f"{DATA}\nlot_number = '`\"\\ud800\"`'", 12, "data.lot_number: a text with half of a surrogate pair"),
     ("[event.data]", "[event.dates]", 10, "unknown key 'dates'"),
     ("[event.data]", "[tables.a]\nb = 1\n[event.data]", 10, "table 'a' is no table of words"),
 ]
+
+
+SENT = """\
+prefix = "acme:"
+[[event]]
+type = "prescription.sent"
+key = "id"
+[event.data]
+delivery_mode = '`"erx"`'
+attempt = '`1`'
+network_status.kind = '`"status"`'
+network_status.code = '`"000"`'
+"""
+
+
+@pytest.mark.parametrize("value", ["'`\"x\"`'", "'word'"], ids=["constant", "expression"])
+@pytest.mark.parametrize("name", ["network_status.raw_kind", "raw_delivery_mode"])
+def test_a_word_of_the_vendor_s_is_no_field_that_a_file_may_set(name: str, value: str) -> None:
+    assert complaint(f"{SENT}{name} = {value}") == f"acme.toml:10: unknown field {name!r} of prescription.sent"
+
+
+def test_a_list_of_records_has_no_parts() -> None:
+    text = ACME.replace("fulfillment.status_changed", "change.requested")
+    text = text.replace(DATA, 'request_id = "id"\nmedications_requested.description = "x"')
+
+    assert "acme.toml:12: unknown field 'medications_requested.description'" in complaint(text)
 
 
 def complaint(text: str, options: dict[str, str] | None = None) -> str:

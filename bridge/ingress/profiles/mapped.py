@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from hashlib import sha256
+from itertools import islice
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast, get_args
+from typing import Any, NamedTuple, NoReturn, cast, get_args, get_origin
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record
@@ -44,12 +45,13 @@ from bridge.ingress.profiles.mapped_functions import (
     UnfitError,
     compile_expression,
 )
-from bridge.ingress.profiles.plan import UNKNOWN, Pass, compile_members, text_of_id
+from bridge.ingress.profiles.plan import UNKNOWN, Members, Pass, compile_members, text_of_id
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
 from bridge.ingress.profiles.values import instant_of_epoch
 from bridge.ingress.profiles.words import instant_of, is_given, key_of, zone_of
 
 EXPRESSIONS_MAX = 100
+LEVELS_MAX = 8
 FILE_MAX_BYTES = 256 * 1024  # of 100 expressions of 500 characters, five times
 # What an event costs beside its expressions, in their steps: some 20 microseconds to assemble it.
 EVENT_STEPS = 40
@@ -307,7 +309,8 @@ class Run:
             self.park = self.park or key
             return
         self.reading.claimed |= claimed
-        number: int | str = position if position not in self._numbers else f"{position}/{table.number}"
+        # No slash, so that the last one of an event's id ends the vendor's, which may have some itself.
+        number: int | str = position if position not in self._numbers else f"{position}.{table.number}"
         self._numbers.add(number)
         draft = Draft(table.type, number, key, constants=table.constants, mapping=self.mapping.sha256[:12])
         draft.finished = self._leading(table, draft, element, path)
@@ -558,8 +561,9 @@ class _Compiler:
         data = table.get("data", {})
         if not isinstance(data, dict):
             self._fail("data is no table", number, "data")
-        expressions = {dotted: self._expression(text, number, f"data.{dotted}") for dotted, text in _flat(data)}
-        self._check_fields(event_type, expressions, number)
+        fields = dict(_flat(data))
+        self._check_fields(event_type, fields, number)
+        expressions = {dotted: self._expression(text, number, f"data.{dotted}") for dotted, text in fields.items()}
         self._check_required(event_type, expressions, number)
         constants = {dotted: each.constant for dotted, each in expressions.items() if each.node["type"] == "literal"}
         finished = {
@@ -596,17 +600,16 @@ class _Compiler:
         self.names |= compiled.names
         return compiled
 
-    def _check_fields(self, event_type: str, expressions: Mapping[str, Expression], number: int) -> None:
-        members = PLANS[event_type].members
-        for dotted in expressions:
-            top, *way = dotted.split(".")
+    def _check_fields(self, event_type: str, fields: Iterable[str], number: int) -> None:
+        for dotted in fields:
+            steps = dotted.split(".")
+            members: Members | None = PLANS[event_type].members
             model: type[Record] | None = EVENT_MODELS[event_type]
-            if top not in members.puts or top in _RESERVED:
-                self._fail(f"unknown field {dotted[:60]!r} of {event_type}", number, f"data.{dotted}")
-            for step, beyond in zip([top, *way], [*way, ""], strict=True):
-                model = _record_of(model, step)
-                if beyond and (model is None or beyond not in model.model_fields):
+            for step in steps:
+                if members is None or step not in members.puts or steps[0] in _RESERVED:
                     self._fail(f"unknown field {dotted[:60]!r} of {event_type}", number, f"data.{dotted}")
+                model = _record_of(model, step)
+                members = compile_members(model, "") if model else None
 
     def _check_required(self, event_type: str, expressions: Mapping[str, Expression], number: int) -> None:
         given = {each for dotted in expressions for each in _prefixes(dotted)}
@@ -726,6 +729,8 @@ class Lines:
             elif key := self._KEY.match(content):
                 name = re.sub(r"[\s\"']", "", key[1])
                 self._found.setdefault((at, prefix + name), line)
+                for step in islice(_prefixes(name), LEVELS_MAX + 1):
+                    self._found.setdefault((at, prefix + step), line)
 
     def find(self, number: int, name: str) -> int:
         """Give the line of a key, else that of its table, else the first."""
@@ -736,16 +741,19 @@ class Lines:
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in data.items():
-        if isinstance(value, dict):
+        # No record of the contract nests as deeply; what does is an unknown field.
+        if isinstance(value, dict) and prefix.count(".") < LEVELS_MAX:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
 def _prefixes(dotted: str) -> Iterator[str]:
-    steps = dotted.split(".")
-    for end in range(1, len(steps) + 1):
-        yield ".".join(steps[:end])
+    end = dotted.find(".")
+    while end >= 0:
+        yield dotted[:end]
+        end = dotted.find(".", end + 1)
+    yield dotted
 
 
 def _record_of(model: type[Record] | None, name: str) -> type[Record] | None:
@@ -753,5 +761,7 @@ def _record_of(model: type[Record] | None, name: str) -> type[Record] | None:
     if model is None or name not in model.model_fields:
         return None
     annotation = model.model_fields[name].annotation
+    if get_origin(annotation) is list:
+        return None
     candidates = (annotation, *get_args(annotation))
     return next((each for each in candidates if isinstance(each, type) and issubclass(each, Record)), None)
