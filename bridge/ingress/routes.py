@@ -436,7 +436,7 @@ class Webhooks:
         taken: Outcome = "conflict"
         try:
             taken = await self._take_events(call)
-            if taken == "conflict" and not isinstance(call.outcome, ParkReason) and not call.proof.id_signed:
+            if taken == "conflict" and self._has_reused_id(call):
                 self._rename(call, id_of_other_body(call.delivery.id, call.delivery.body_sha256))
                 taken = await self._take_events(call)
                 self._observe.id_reused()
@@ -448,6 +448,14 @@ class Webhooks:
         if taken == "conflict" and not isinstance(outcome, ParkReason):
             call.outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
         return taken
+
+    @staticmethod
+    def _has_reused_id(call: Call) -> bool:
+        """Say whether the conflict is about an id of a delivery that no signature covers, and not one of the body."""
+        proof = call.proof
+        if proof.id is None or proof.id_signed or isinstance(call.outcome, ParkReason):
+            return False
+        return bool(keys_by_delivery(call.delivery, call.outcome.events))
 
     async def _take_events(self, call: Call) -> Outcome:
         """Make the events durable, if there are some; return what is left to park as a conflict."""

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.event import Identity, ParkReason
+from bridge.event import Delivery, Identity, ParkReason
 from bridge.ingress.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body, identities_as
 from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
@@ -224,6 +225,25 @@ async def test_an_unsigned_id_with_another_body_is_another_delivery_and_its_retr
     assert said == [("accepted", "d-1"), ("accepted", second), ("duplicate", second), ("duplicate", "d-1")]
     assert list(event_ids(ingress)) == ["d-1", second]
     assert ingress.metrics.registry.get_sample_value("drxbridge_lenient_fields_total", {"flag": "id_reused"}) == 2
+
+
+class OwnIds:
+    """A profile whose event ids stand in the body."""
+
+    def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped:
+        del document
+        return Mapped((an_event(id="vendor/1", source=delivery.source),))
+
+
+async def test_a_conflict_on_an_id_of_the_body_is_no_reused_id_of_a_delivery() -> None:
+    source = replace(a_source("github"), profile=OwnIds())
+    async with running(sources=[source]) as ingress:
+        first = await github(ingress, a_body(), "d-1")
+        second = await github(ingress, a_body(data_note="another"), "d-2")
+
+    assert first[1]["outcome"] == "accepted"
+    assert (second[1]["outcome"], second[1]["reason"], second[1]["id"]) == ("parked", "id_conflict", "d-2")
+    assert ingress.metrics.registry.get_sample_value("drxbridge_lenient_fields_total", {"flag": "id_reused"}) == 0
 
 
 async def test_an_ignored_id_makes_no_second_delivery_of_a_captured_one() -> None:
