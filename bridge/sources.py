@@ -10,7 +10,7 @@ from bridge.ingress.delivery_ids import BUCKETS_OF_REPEATS
 from bridge.ingress.proof import KeySlot, Scheme
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.lint import NAMES, Weakness, shared_keys, weaknesses
-from bridge.ingress.schemes.network import networks
+from bridge.ingress.schemes.network import are_too_wide, networks
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import PARAMETERS, configure
 from bridge.runtime.configuration import place_of
@@ -117,7 +117,7 @@ def address_limit(http: Http) -> AddressLimit | None:
     """Return the limit of each address, if there is one.
 
     Raises:
-        ConfigError: The trusted proxies are no networks.
+        ConfigError: The trusted proxies are no networks, or far too many.
     """
     limit = rate_limit(http.address_rate_per_s, http.address_rate_burst)
     try:
@@ -126,6 +126,10 @@ def address_limit(http: Http) -> AddressLimit | None:
         place = place_of(Settings, "http", "trusted_proxies")
         msg = f"{place}: is a list of networks such as 10.0.0.0/8, separated by commas"
         raise ConfigError(msg) from None
+    if are_too_wide(proxies):
+        place = place_of(Settings, "http", "trusted_proxies")
+        msg = f"{place}: is more than a /8 (IPv6: /7), so senders can claim addresses → name your proxies' networks"
+        raise ConfigError(msg)
     return None if limit is None else AddressLimit(limit, proxies=proxies)
 
 

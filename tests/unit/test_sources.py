@@ -12,7 +12,7 @@ from bridge.errors import ConfigError
 from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.schemes.lint import NAMES, shared_keys
 from bridge.settings import Settings, Source, load_settings
-from bridge.sources import refuse_weak, scheme_of
+from bridge.sources import address_limit, refuse_weak, scheme_of
 
 HOUR, DAY = 3600.0, 86_400.0
 KEYS: Mapping[str, tuple[KeySlot, ...]] = {"drx": ()}
@@ -50,7 +50,20 @@ def complaint(*sources: Source, window_s: float = DAY, bucket_s: int = 0, tls: b
 
 WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("cidr_alone", {"scheme": "cidr", **NETWORKS}, {}),
+    ("cidr_alone", {"scheme": "cidr", "scheme_networks": "0.0.0.0/0"}, {}),
     ("url_token_alone", {"scheme": "url_token"}, {"tls": True}),
+    ("url_token_alone", {"scheme": "url_token+cidr", "scheme_networks": "0.0.0.0/0,::/0"}, {"tls": True}),
+    ("url_token_alone", {"scheme": "url_token+cidr", "scheme_networks": "0.0.0.0/1,128.0.0.0/1"}, {"tls": True}),
+    (
+        "every_proxy_trusted",
+        {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "0.0.0.0/1,128.0.0.0/1"},
+        {},
+    ),
+    (
+        "every_proxy_trusted",
+        {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "::/1, 8000::/2, c000::/2"},
+        {},
+    ),
     ("no_tls", {"scheme": "secret_header"}, {}),
     ("no_tls", {"scheme": "basic"}, {}),
     ("no_tls", {"scheme": "url_token+cidr", **NETWORKS}, {}),
@@ -115,6 +128,21 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
 )
 def test_a_sound_source_starts(source: dict[str, Any], given: dict[str, Any]) -> None:
     assert complaint(a_source(**source), **given) == ""
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0/0", "::/0", "0.0.0.0/1,128.0.0.0/1", "10.0.0.0/8, 128.0.0.0/2"])
+def test_not_every_address_is_a_trusted_proxy_of_the_limits(text: str) -> None:
+    settings = Settings.model_validate({"http": {"trusted_proxies": text, "address_rate_per_s": 5}})
+
+    with pytest.raises(ConfigError, match=r"^BRIDGE_HTTP__TRUSTED_PROXIES: is more than a /8"):
+        address_limit(settings.http)
+
+
+def test_private_networks_are_trusted_proxies() -> None:
+    text = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+    settings = Settings.model_validate({"http": {"trusted_proxies": text, "address_rate_per_s": 5}})
+
+    assert address_limit(settings.http) is not None
 
 
 def test_ids_are_remembered_as_long_as_equal_bytes_are_a_repeat() -> None:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, Scheme, SharedSecret
 from bridge.ingress.schemes.body_hmac import BodyHmac
 from bridge.ingress.schemes.combined import Combined
-from bridge.ingress.schemes.network import Cidr
+from bridge.ingress.schemes.network import Cidr, are_too_wide
 from bridge.ingress.schemes.public_key import Ed25519
 from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
 
@@ -49,9 +49,11 @@ def weaknesses(
         bucket_s: After how long its profile takes equal bytes without an id as another delivery; 0: never.
     """
     parts: Sequence[Scheme] = scheme.parts if isinstance(scheme, Combined) else (scheme,)
-    if all(isinstance(part, Cidr) for part in parts):
+    # Networks that may hold every address prove nothing.
+    proving = [part for part in parts if not (isinstance(part, Cidr) and part.allows_everyone)]
+    if all(isinstance(part, Cidr) for part in proving):
         yield Weakness("cidr_alone", "an address alone proves no origin", "combine it, as in body_hmac+cidr")
-    if all(isinstance(part, UrlToken) for part in parts):
+    elif all(isinstance(part, UrlToken) for part in proving):
         yield Weakness("url_token_alone", "a URL is logged on its way", "combine it, as in url_token+cidr")
     bare = [part.name for part in parts if isinstance(part, (SecretHeader, Basic, UrlToken))]
     if bare and not tls_in_front:
@@ -62,8 +64,8 @@ def weaknesses(
         advice = "set scheme_unsigned_id=ignore if equal bodies are always one delivery"
         yield Weakness("unsigned_id", says, advice)
     yield from _ages(scheme, parts, tolerance_s=tolerance_s, window_s=window_s, bucket_s=bucket_s)
-    if any(network.prefixlen == 0 for part in parts if isinstance(part, Cidr) for network in part.proxies):
-        says = "every address is a trusted proxy, so a sender can claim any address"
+    if any(are_too_wide(part.proxies) for part in parts if isinstance(part, Cidr)):
+        says = "more than a /8 (IPv6: /7) are trusted proxies, so a sender can claim an address"
         yield Weakness("every_proxy_trusted", says, "name the networks of your proxies")
 
 

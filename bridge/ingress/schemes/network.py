@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
 from typing import NoReturn
 
 from bridge.errors import ConfigError
@@ -14,6 +14,9 @@ NAME = "cidr"
 FORWARDED = b"x-forwarded-for"
 # Hops of a delivery; more in the header is no way that a delivery takes.
 HOPS_MAX = 32
+
+# The largest networks that are anybody's own: 10.0.0.0/8 (RFC 1918) and fc00::/7 (RFC 4193).
+OWN_V4_PREFIX, OWN_V6_PREFIX = 8, 7
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -28,6 +31,7 @@ class Cidr(Scheme):
 
     def __init__(self, parameters: Parameters) -> None:
         self._networks = _read(parameters, "networks")
+        self.allows_everyone = are_too_wide(self._networks)
         if not self._networks:
             raise parameters.error("networks", "names no network")
         self.proxies = _read(parameters, "trusted_proxies", "")
@@ -85,6 +89,13 @@ def networks(text: str) -> tuple[Network, ...]:
         ValueError: One is none.
     """
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def are_too_wide(given: Sequence[Network]) -> bool:
+    """Say whether networks, put together, are more than anybody's own; 0.0.0.0/1,128.0.0.0/1 is every address."""
+    v4 = collapse_addresses(each for each in given if isinstance(each, IPv4Network))
+    v6 = collapse_addresses(each for each in given if isinstance(each, IPv6Network))
+    return any(each.prefixlen < OWN_V4_PREFIX for each in v4) or any(each.prefixlen < OWN_V6_PREFIX for each in v6)
 
 
 def _read(parameters: Parameters, name: str, default: str | None = None) -> tuple[Network, ...]:
