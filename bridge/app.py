@@ -50,7 +50,7 @@ from bridge.runtime.lifecycle import (
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Outcome
 from bridge.settings import Engine, Http, Settings
-from bridge.sources import address_limit, rate_limit, refuse_weak, scheme_of
+from bridge.sources import address_limit, check_new_keys, rate_limit, refuse_weak, scheme_of
 from bridge.spool.store import Spool
 
 log = structlog.get_logger()
@@ -162,7 +162,7 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
 
 
 def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:
-    opened = {}
+    opened: dict[str, SecretDirectory] = {}
     for name, source in settings.sources.items():
         scheme = scheme_of(name, source)
         if not scheme.keyed or source.secrets_dir is None:
@@ -172,6 +172,7 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Secr
             scheme=scheme,
             source=name,
             observe=partial(_count_reload, metrics, name),
+            check=partial(check_new_keys, settings, opened, name),
         )
         for outcome in get_args(Outcome):
             metrics.secret_reload.labels(name, outcome)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bridge.errors import ConfigError
 from bridge.ingress.delivery_ids import BUCKETS_OF_REPEATS
-from bridge.ingress.proof import KeySlot, Scheme
+from bridge.ingress.proof import KeySlot, Scheme, Secrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.lint import NAMES, Weakness, shared_keys, weaknesses
 from bridge.ingress.schemes.network import are_too_wide, networks
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import PARAMETERS, configure
 from bridge.runtime.configuration import place_of
+from bridge.runtime.slots import SecretsError
 from bridge.settings import Http, Settings, Source
 
 
@@ -106,6 +107,18 @@ def unaccepted_shared_keys(settings: Settings, keys: Mapping[str, Sequence[KeySl
     for owner, other in shared_keys(keys):
         if not all("shared_key" in _accepted(name, settings.sources[name]) for name in (owner, other)):
             yield owner, other
+
+
+def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name: str, keys: Sequence[KeySlot]) -> None:
+    """See that the changed keys of a source are no other source's, as `refuse_weak` sees to it at the start.
+
+    Raises:
+        SecretsError: One is, and not both accept it.
+    """
+    after = {each: directory.keys for each, directory in directories.items()} | {name: keys}
+    for pair in unaccepted_shared_keys(settings, after):
+        if name in pair:
+            raise SecretsError("secret_shared", f"{place(name, 'secrets_dir')}: has a key that another source has too")
 
 
 def rate_limit(per_s: float | None, burst: int | None) -> RateLimit | None:

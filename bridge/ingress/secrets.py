@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -41,6 +41,7 @@ class SecretDirectory(SlotDirectory[KeySlot]):
         observe: Callable[[Outcome], None],
         period_s: float = POLL_PERIOD_S,
         wait: Callable[[asyncio.Event, float], Awaitable[object]] | None = None,
+        check: Callable[[Sequence[KeySlot]], None] = lambda _: None,
     ) -> None:
         """Read the directory once; `scheme` says what the keys are for, the rest is as of `SlotDirectory`.
 
@@ -48,7 +49,7 @@ class SecretDirectory(SlotDirectory[KeySlot]):
             SecretsError: There is no last good set to keep yet, so the process cannot start.
         """
         parse = partial(parse_slot, scheme=scheme)
-        super().__init__(path, parse, source=source, observe=observe, period_s=period_s, wait=wait)
+        super().__init__(path, parse, source=source, observe=observe, period_s=period_s, wait=wait, check=check)
 
 
 def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:

@@ -28,6 +28,7 @@ Code = Literal[
     "secret_malformed",
     "secret_line",
     "secret_window",
+    "secret_shared",
 ]
 Outcome = Literal["reloaded", "failed"]
 
@@ -108,6 +109,7 @@ class SlotDirectory(Generic[AnySlot]):
         observe: Callable[[Outcome], None],
         period_s: float = POLL_PERIOD_S,
         wait: Callable[[asyncio.Event, float], Awaitable[object]] | None = None,
+        check: Callable[[Sequence[AnySlot]], None] = lambda _: None,
     ) -> None:
         """Read the directory once.
 
@@ -118,6 +120,7 @@ class SlotDirectory(Generic[AnySlot]):
             observe: Told of each change taken over and of each reading that could not be.
             period_s: Time between readings.
             wait: Returns after this many seconds, or when the event is set.
+            check: Raises `SecretsError` for a changed set that is not to be taken over.
 
         Raises:
             SecretsError: There is no last good set to keep yet, so the process cannot start.
@@ -128,6 +131,7 @@ class SlotDirectory(Generic[AnySlot]):
         self._observe = observe
         self._period_s = period_s
         self._wait = wait or pause
+        self._check = check
         self._in_force = self._seen = _settled(path)
         self._keys = _slots(path, self._in_force, parse)
         self._failure = ""
@@ -167,7 +171,9 @@ class SlotDirectory(Generic[AnySlot]):
             self._fail(exc.code)
 
     def _take_over(self, snapshot: Snapshot) -> None:
-        self._keys = _slots(self._path, snapshot, self._parse)
+        keys = _slots(self._path, snapshot, self._parse)
+        self._check(keys)
+        self._keys = keys
         self._in_force = snapshot
         self._failure = ""
         self._observe("reloaded")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.schemes.lint import NAMES, shared_keys
+from bridge.ingress.secrets import SecretDirectory
 from bridge.settings import Settings, Source, load_settings
-from bridge.sources import address_limit, refuse_weak, scheme_of
+from bridge.sources import address_limit, check_new_keys, refuse_weak, scheme_of
 
 HOUR, DAY = 3600.0, 86_400.0
 KEYS: Mapping[str, tuple[KeySlot, ...]] = {"drx": ()}
@@ -172,6 +174,32 @@ def test_two_sources_with_one_key_are_refused_until_both_accept_it() -> None:
     accepted = a_source(accept_weak="shared_key")
     assert complaint(accepted, a_source(), keys=keys)
     assert complaint(accepted, accepted, keys=keys) == ""
+
+
+@pytest.mark.parametrize(("accepts", "outcome"), [("", "failed"), ("shared_key", "reloaded")])
+def test_a_key_of_another_source_is_not_taken_over_while_running(tmp_path: Path, accepts: str, outcome: str) -> None:
+    source = a_source(**HMAC, accept_weak=accepts)
+    settings = Settings.model_validate({"sources": {"drx": source, "other": source}})
+    outcomes: list[str] = []
+    opened: dict[str, SecretDirectory] = {}
+    for name in settings.sources:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "current").write_text(f"the-secret-of-{name}")
+        check = partial(check_new_keys, settings, opened, name)
+        path, scheme = tmp_path / name, scheme_of(name, source)
+        opened[name] = SecretDirectory(path=path, scheme=scheme, source=name, observe=outcomes.append, check=check)
+    before = opened["other"].keys
+
+    (tmp_path / "other" / "current").write_text("the-secret-of-drx")
+    for _ in range(2):
+        opened["other"].poll()
+
+    assert outcomes == [outcome]
+    assert (opened["other"].keys == before) == (outcome == "failed")
+    (tmp_path / "other" / "current").write_text("another-secret-of-other")
+    for _ in range(2):
+        opened["other"].poll()
+    assert outcomes == [outcome, "reloaded"]
 
 
 def test_a_shared_key_is_found_in_every_kind() -> None:
