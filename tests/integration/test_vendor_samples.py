@@ -42,8 +42,11 @@ NO_KAFKA = "127.0.0.1:9"
 MAPPINGS = Path(__file__).parents[1] / "data" / "mappings"
 PROFILES = ("digitalrx_pharmacy", "dosespot_push", "photon_cloudevents")
 VENDORS = {source.profile: source for source in SOURCES.values()}
+# Both send ids of one system, so they share the prefix by name.
+SHARED = {"account_id": "acct_dev", "prefix": "ds:"}
+VENDORS["dosespot_push"] = VENDORS["dosespot_push"]._replace(options={**VENDORS["dosespot_push"].options, **SHARED})
 MAPPED = VENDORS["dosespot_push"]._replace(
-    profile="mapped", options={"account_id": "acct_dev", "mapping": str(MAPPINGS / "dosespot_push.toml")}
+    profile="mapped", options={**SHARED, "mapping": str(MAPPINGS / "dosespot_push.toml")}
 )
 
 # What a delivery needs to become an event; every other member gets a marker.

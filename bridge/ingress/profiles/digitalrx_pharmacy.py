@@ -29,6 +29,7 @@ from bridge.ingress.profiles.words import (
     is_plain_day,
     is_scalar_given,
     key_of,
+    prefix_of,
     truth_of,
     zone_of,
 )
@@ -85,16 +86,17 @@ def configure(options: Mapping[str, str]) -> DigitalRx:
     """Build the profile.
 
     Args:
-        options: `account_id`, of deliveries without a store (required); `zone`, of dates without one.
+        options: `account_id`, of deliveries without a store (required); `zone`, of dates without one; `prefix`,
+            of keys and accounts, else `q:`.
 
     Raises:
         ConfigError: An option is unknown, missing, or cannot be used.
     """
-    refuse_unknown(options, "account_id", "zone")
+    refuse_unknown(options, "account_id", "zone", "prefix")
     if not options.get("account_id"):
         msg = "options.account_id is required: deliveries without a store are of this account"
         raise ConfigError(msg)
-    return DigitalRx(account_id=options["account_id"], zone=zone_of(options, ZONE))
+    return DigitalRx(options["account_id"], zone_of(options, ZONE), prefix_of(options, PREFIX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +141,16 @@ class DigitalRx:
 
     account_id: str
     zone: tzinfo | None
+    prefix: str = PREFIX
 
     ARRAYS = True
     # Equal bytes may be another fact: packed, approved, packed again. Ids of deliveries change after this time.
     BUCKET_S = 600
+
+    @property
+    def PREFIX(self) -> str:  # noqa: N802 - as in profiles that are modules
+        """With what its keys begin."""
+        return self.prefix
 
     def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
         """Turn a push into the events of its line; see `Profile.map`."""
@@ -151,12 +159,12 @@ class DigitalRx:
         if isinstance(line, ParkReason):
             return line
         queue, store = line.find(_QUEUE), line.find(_STORE)
-        key = _key(line, store, queue)
+        key = self._key(line, store, queue)
         if isinstance(key, ParkReason):
             return key
         if any(len(spellings) > 1 for spellings in line.members.values()):
             reading.flags.add("name_ambiguous")
-        reading.account_id = f"{PREFIX}{text_of_id(store.value)}" if store.name else self.account_id
+        reading.account_id = f"{self.prefix}{text_of_id(store.value)}" if store.name else self.account_id
         reading.claimed = {queue.pointer, store.pointer} - {""}
         reading.drops = is_dropped
         fulfillment = _fulfillment(line, key, queue, reading)
@@ -173,7 +181,7 @@ class DigitalRx:
             return _line_of(document, "", "")
         items = document if isinstance(document, list) else []
         lines = [_line_of(item, f"/{index}", "/*") for index, item in enumerate(items) if isinstance(item, dict)]
-        keys = {_key(line, line.find(_STORE), line.find(_QUEUE)) for line in lines}
+        keys = {self._key(line, line.find(_STORE), line.find(_QUEUE)) for line in lines}
         if len(lines) != len(items) or len(keys) > 1:
             return ParkReason("unusable", "wrong_type", f"/*/{_QUEUE[0]}")
         if not lines:
@@ -181,6 +189,15 @@ class DigitalRx:
         if len(lines) > 1:
             reading.flags.add("array_chosen")
         return max(lines, key=self._rank)
+
+    def _key(self, line: Line, store: Member, queue: Member) -> str | ParkReason:
+        if not queue.name:
+            return ParkReason("unusable", "no_key", f"{line.path}/{_QUEUE[0]}")
+        key = key_of(self.prefix, *([store.value] if store.name else []), queue.value)
+        if key is not None:
+            return key
+        at_fault = queue if key_of(self.prefix, queue.value) is None or not store.name else store
+        return ParkReason("unusable", "bad_key", at_fault.name)
 
     def _rank(self, line: Line) -> tuple[int, str, int, str]:
         """Rank the lines of one queue id: no reject, a reject that may still change, the newest, the highest number."""
@@ -233,16 +250,6 @@ def _line_of(item: dict[str, object], pointer: str, path: str) -> Line:
     for name, value in item.items():
         members.setdefault(name.casefold(), []).append((name, value))
     return Line(members, pointer, path)
-
-
-def _key(line: Line, store: Member, queue: Member) -> str | ParkReason:
-    if not queue.name:
-        return ParkReason("unusable", "no_key", f"{line.path}/{_QUEUE[0]}")
-    key = key_of(PREFIX, *([store.value] if store.name else []), queue.value)
-    if key is not None:
-        return key
-    at_fault = queue if key_of(PREFIX, queue.value) is None or not store.name else store
-    return ParkReason("unusable", "bad_key", at_fault.name)
 
 
 def _status(line: Line) -> tuple[str, Member]:

@@ -16,7 +16,7 @@ from bridge.event import Delivery, ParkReason
 from bridge.ingress.profiles.assemble import Draft, Reading, Said, compose
 from bridge.ingress.profiles.plan import UNKNOWN, text_of_id
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
-from bridge.ingress.profiles.words import folded, is_given, key_of, zone_of
+from bridge.ingress.profiles.words import folded, is_given, key_of, prefix_of, zone_of
 
 PREFIX = "ds:"
 
@@ -87,7 +87,7 @@ _FACTS: Mapping[str, tuple[str, Mapping[str, Fact]]] = MappingProxyType(
         "MedicationStatusUpdate": ("MedicationStatus", _MEDICATION),
     }
 )
-_RELATED = (("RelatedRxRequestQueueItemId", "ds:rq:"), ("RelatedRxChangeQueueItemId", "ds:ch:"))
+_RELATED = (("RelatedRxRequestQueueItemId", "rq:"), ("RelatedRxChangeQueueItemId", "ch:"))
 _NOTED = frozenset({"fill.status_changed", "cancel.responded"})
 
 
@@ -95,13 +95,14 @@ def configure(options: Mapping[str, str]) -> DoseSpot:
     """Build the profile.
 
     Args:
-        options: `account_id`, of deliveries without a clinic; `zone`, of times without one, else UTC.
+        options: `account_id`, of deliveries without a clinic; `zone`, of times without one, else UTC; `prefix`, of
+            keys, accounts and correlations, else `ds:`.
 
     Raises:
         ConfigError: An option is unknown or cannot be used.
     """
-    refuse_unknown(options, "account_id", "zone")
-    return DoseSpot(account_id=options.get("account_id", ""), zone=zone_of(options))
+    refuse_unknown(options, "account_id", "zone", "prefix")
+    return DoseSpot(options.get("account_id", ""), zone_of(options), prefix_of(options, PREFIX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,19 @@ class DoseSpot:
 
     account_id: str = ""
     zone: tzinfo | None = field(default=None)
+    prefix: str = PREFIX
+
+    @property
+    def PREFIX(self) -> str:  # noqa: N802 - as in profiles that are modules
+        """With what its keys begin."""
+        return self.prefix
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
         """Turn a notification into its event; see `Profile.map`."""
         data = document.get("Data")
         members = data if isinstance(data, dict) else {}
         prescription = members.get("PrescriptionId")
-        key = key_of(PREFIX, prescription)
+        key = key_of(self.prefix, prescription)
         event_type = document.get("EventType")
         named, facts = _FACTS.get(event_type, ("", {})) if type(event_type) is str else ("", {})
         if not named:
@@ -130,7 +137,7 @@ class DoseSpot:
         reading = Reading(id=delivery.id, time=delivery.received_at)
         reading.claimed = {"/EventType", "/Data/PrescriptionId", f"/Data/{status}"}
         reading.read_time(members.get("StatusDateTime"), "/Data/StatusDateTime", self.zone)
-        _correlate(members, reading)
+        _correlate(members, reading, self.prefix)
         if not self._account(members, reading):
             return ParkReason("unusable", "missing_field", "/Data/ClinicId", key)
         return compose(delivery, document, [_draft(fact, key, prescription, members, reading)], reading, key=key)
@@ -138,7 +145,7 @@ class DoseSpot:
     def _account(self, members: Mapping[str, object], reading: Reading) -> bool:
         clinic = text_of_id(members.get("ClinicId"))
         if clinic:
-            reading.account_id = PREFIX + clinic
+            reading.account_id = self.prefix + clinic
             reading.claimed.add("/Data/ClinicId")
             return True
         if members.get("ClinicId") is not None:
@@ -153,12 +160,12 @@ def _word(status: object) -> str:
     return "" if text is None else folded(text).replace(" ", "").replace("_", "")
 
 
-def _correlate(members: Mapping[str, object], reading: Reading) -> None:
-    for name, prefix in _RELATED:
+def _correlate(members: Mapping[str, object], reading: Reading, prefix: str) -> None:
+    for name, kind in _RELATED:
         item = members.get(name)
         text = text_of_id(item)
         if text and reading.correlation_id is None:
-            reading.correlation_id = prefix + text
+            reading.correlation_id = f"{prefix}{kind}{text}"
             reading.claimed.add(f"/Data/{name}")
         elif item is not None and text is None:
             reading.flags.add("field_unfit")

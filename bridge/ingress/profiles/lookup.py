@@ -48,7 +48,7 @@ def open_profiles(sources: Mapping[str, Configured]) -> dict[str, Profile]:
     """Build the profile of each source; each refuses ids that begin with the prefix of another source's keys.
 
     Raises:
-        ConfigError: A profile cannot be had; the message begins with the setting.
+        ConfigError: A profile cannot be had, or keys of two sources begin alike; the message begins with the setting.
     """
     opened = {}
     for name, source in sources.items():
@@ -58,11 +58,28 @@ def open_profiles(sources: Mapping[str, Configured]) -> dict[str, Profile]:
             setting = "" if str(exc).startswith("options.") else "profile: "
             msg = f"sources.{name}.{setting}{exc}"
             raise ConfigError(msg) from None
-    prefixes = tuple(sorted({prefix for profile in opened.values() if (prefix := getattr(profile, "PREFIX", ""))}))
+    owners: dict[str, list[str]] = {}
+    for name, profile in opened.items():
+        if prefix := getattr(profile, "PREFIX", ""):
+            owners.setdefault(prefix, []).append(name)
+    _check_shared(owners, sources)
+    prefixes = tuple(sorted(owners))
     for name, profile in opened.items():
         if prefixes and (refusing := getattr(profile, "refusing", None)):
             opened[name] = refusing(prefixes)
     return opened
+
+
+def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Configured]) -> None:
+    """Refuse sources whose equal ids would be one key, unless each of them names the prefix that they share."""
+    for prefix, names in owners.items():
+        silent = [name for name in names if sources[name].options.get("prefix") != prefix]
+        if len(names) > 1 and silent:
+            msg = (
+                f"sources.{silent[0]}.options.prefix: keys of {' and '.join(names)} begin with {prefix!r}, so equal ids"
+                " of these would be one; give one another prefix, or each this one if their ids are of one system"
+            )
+            raise ConfigError(msg)
 
 
 def load_profile(

@@ -48,7 +48,7 @@ from bridge.ingress.profiles.mapped_functions import (
 from bridge.ingress.profiles.plan import UNKNOWN, Members, Pass, compile_members, text_of_id
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
 from bridge.ingress.profiles.values import instant_of_epoch
-from bridge.ingress.profiles.words import instant_of, is_given, key_of, zone_of
+from bridge.ingress.profiles.words import PREFIX_RULE, instant_of, is_given, is_prefix, key_of, prefix_of, zone_of
 
 EXPRESSIONS_MAX = 100
 LEVELS_MAX = 8
@@ -56,8 +56,6 @@ FILE_MAX_BYTES = 256 * 1024  # of 100 expressions of 500 characters, five times
 # What an event costs beside its expressions, in their steps: some 20 microseconds to assemble it.
 EVENT_STEPS = 40
 
-_PREFIX = re.compile(r"[a-z][a-z0-9_-]{0,15}:")
-_REQUESTS = "req:"  # keys of native requests without a prescription
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _ID = re.compile(r"[!-~]{1,200}")
 _NATIVE_KEY = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -79,12 +77,13 @@ def configure(options: Mapping[str, str]) -> MappingFile:
 
     Args:
         options: `mapping`, path of the file (required); `account_id`, of events without an account; `zone`, of times
-            without one where the file has none.
+            without one where the file has none; `prefix`, of the keys instead of the file's.
 
     Raises:
         ConfigError: The file cannot be used; the message names it and the line.
     """
-    refuse_unknown(options, "mapping", "account_id", "zone")
+    refuse_unknown(options, "mapping", "account_id", "zone", "prefix")
+    prefix_of(options)
     name = options.get("mapping", "")
     if not name:
         msg = "options.mapping is required: the path of a mapping file"
@@ -534,17 +533,15 @@ class _Compiler:
     def _prefix(self, document: dict[str, Any]) -> str:
         native = self._flag(document, "native")
         prefix = self._string(document, "prefix", 0)
-        if native and prefix:
+        if native and (prefix or "prefix" in self.options):
             self._fail("a source of native ids has no prefix", 0, "prefix")
         if native:
             return ""
         if not prefix:
             self._fail("prefix is missing: with what the keys begin, such as 'acme:'", 0)
-        if not _PREFIX.fullmatch(prefix) or prefix == _REQUESTS:
-            self._fail(
-                "prefix is not a letter, up to 15 of a-z, 0-9, _ and -, and a colon; nor may it be req:", 0, "prefix"
-            )
-        return prefix
+        if not is_prefix(prefix):
+            self._fail(PREFIX_RULE, 0, "prefix")
+        return prefix_of(self.options, prefix)
 
     def _table(self, table: object, number: int) -> Table:
         if not isinstance(table, dict):

@@ -18,7 +18,7 @@ from bridge.event import Delivery, ParkReason
 from bridge.ingress.profiles.assemble import PLANS, Draft, Reading, Said, compose
 from bridge.ingress.profiles.plan import UNKNOWN, Pass, text_of_id
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
-from bridge.ingress.profiles.words import folded, is_given, key_of, zone_of
+from bridge.ingress.profiles.words import folded, is_given, key_of, prefix_of, zone_of
 
 PREFIX = "ph:"
 # As ids of deliveries are (docs/contract.md §1): it stands in a header of the record.
@@ -67,13 +67,15 @@ def configure(options: Mapping[str, str]) -> Photon:
 
     Args:
         options: `account_id`, of events without a source; `zone`, of times without one, else UTC; `states`, the table
-            of the fulfilment states, such as `READY=packed,SHIPPED=handed_to_carrier`.
+            of the fulfilment states, such as `READY=packed,SHIPPED=handed_to_carrier`; `prefix`, of keys and accounts,
+            else `ph:`.
 
     Raises:
         ConfigError: An option is unknown or cannot be used.
     """
-    refuse_unknown(options, "account_id", "zone", "states")
-    return Photon(options.get("account_id", ""), zone_of(options), _states(options.get("states", "")))
+    refuse_unknown(options, "account_id", "zone", "states", "prefix")
+    states = _states(options.get("states", ""))
+    return Photon(options.get("account_id", ""), zone_of(options), states, prefix_of(options, PREFIX))
 
 
 def _states(table: str) -> Mapping[str, str]:
@@ -98,8 +100,14 @@ class Photon:
     account_id: str = ""
     zone: tzinfo | None = None
     states: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = PREFIX
 
     CONTENT_TYPES = ("application/cloudevents+json",)
+
+    @property
+    def PREFIX(self) -> str:  # noqa: N802 - as in profiles that are modules
+        """With what its keys begin."""
+        return self.prefix
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
         """Turn a CloudEvent into an event for each prescription; see `Profile.map`."""
@@ -114,7 +122,7 @@ class Photon:
         reading.claimed = {
             f"/{name}" for name in ("type", "specversion", "subject") if not isinstance(document.get(name), dict | list)
         }
-        drafts = list(_fills(fact, members)) if fact.by_fill else [_draft(fact, members, 1, "/data", "/data")]
+        drafts = list(self._fills(fact, members)) if fact.by_fill else [self._draft(fact, members, 1, "/data", "/data")]
         for found in drafts:
             if isinstance(found, ParkReason):
                 return found
@@ -142,7 +150,7 @@ class Photon:
             reading.claimed.add("/data/id")
         source = document.get("source")
         if type(source) is str and source.strip():
-            reading.account_id = PREFIX + source.removeprefix(_OF_ORGANIZATION)
+            reading.account_id = self.prefix + source.removeprefix(_OF_ORGANIZATION)
             reading.claimed.add("/source")
             return True
         if source is not None:
@@ -161,34 +169,34 @@ class Photon:
             draft.said["fulfillment_status"] = Said(word, pointer, pointer)
             draft.said["raw_status"] = Said(state, pointer, pointer)
 
+    def _fills(self, fact: Fact, members: Mapping[str, object]) -> Iterator[Draft | ParkReason]:
+        fills = members.get("fills")
+        for index, fill in enumerate(fills if isinstance(fills, list) else ()):
+            prescription = fill.get("prescription") if isinstance(fill, dict) else None
+            if not isinstance(fill, dict) or not isinstance(prescription, dict):
+                continue
+            pointer, path = f"/data/fills/{index}", "/data/fills/*"
+            draft = self._draft(fact, prescription, index + 1, f"{pointer}/prescription", f"{path}/prescription")
+            if isinstance(draft, Draft):
+                if fact.type == "fulfillment.status_changed":
+                    draft.said["queue_id"] = Said(fill.get("id"), f"{path}/id", f"{pointer}/id")
+                if fact.request:
+                    draft.said[fact.request] = Said(members.get("id"), "/data/id", "/data/id")
+            yield draft
 
-def _fills(fact: Fact, members: Mapping[str, object]) -> Iterator[Draft | ParkReason]:
-    fills = members.get("fills")
-    for index, fill in enumerate(fills if isinstance(fills, list) else ()):
-        prescription = fill.get("prescription") if isinstance(fill, dict) else None
-        if not isinstance(fill, dict) or not isinstance(prescription, dict):
-            continue
-        pointer, path = f"/data/fills/{index}", "/data/fills/*"
-        draft = _draft(fact, prescription, index + 1, f"{pointer}/prescription", f"{path}/prescription")
-        if isinstance(draft, Draft):
-            if fact.type == "fulfillment.status_changed":
-                draft.said["queue_id"] = Said(fill.get("id"), f"{path}/id", f"{pointer}/id")
-            if fact.request:
-                draft.said[fact.request] = Said(members.get("id"), "/data/id", "/data/id")
-        yield draft
-
-
-def _draft(fact: Fact, prescription: Mapping[str, object], number: int, pointer: str, path: str) -> Draft | ParkReason:
-    """Begin the event of one prescription, or say why it has no key."""
-    item = prescription.get("id")
-    if not is_given(item):
-        return ParkReason("unusable", "no_key", f"{path}/id")
-    key = key_of(PREFIX, item)
-    if key is None:
-        return ParkReason("unusable", "bad_key", f"{path}/id")
-    draft = Draft(fact.type, number, key, constants=fact.constants)
-    draft.said["prescription_id"] = Said(key, f"{path}/id", f"{pointer}/id")
-    draft.said["prescriber_order_number"] = Said(
-        prescription.get("externalId"), f"{path}/externalId", f"{pointer}/externalId"
-    )
-    return draft
+    def _draft(
+        self, fact: Fact, prescription: Mapping[str, object], number: int, pointer: str, path: str
+    ) -> Draft | ParkReason:
+        """Begin the event of one prescription, or say why it has no key."""
+        item = prescription.get("id")
+        if not is_given(item):
+            return ParkReason("unusable", "no_key", f"{path}/id")
+        key = key_of(self.prefix, item)
+        if key is None:
+            return ParkReason("unusable", "bad_key", f"{path}/id")
+        draft = Draft(fact.type, number, key, constants=fact.constants)
+        draft.said["prescription_id"] = Said(key, f"{path}/id", f"{pointer}/id")
+        draft.said["prescriber_order_number"] = Said(
+            prescription.get("externalId"), f"{path}/externalId", f"{pointer}/externalId"
+        )
+        return draft

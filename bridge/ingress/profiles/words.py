@@ -29,6 +29,9 @@ _TRUTHS: Mapping[str, bool] = {
     **dict.fromkeys(("0", "false", "no", "n"), False),
 }
 _NOON = 12
+_PREFIX = re.compile(r"[a-z][a-z0-9_-]{0,15}:")
+_REQUESTS = "req:"  # keys of native requests without a prescription
+PREFIX_RULE = "prefix is not a letter, up to 15 of a-z, 0-9, _ and -, and a colon; nor may it be req:"
 
 
 def is_given(item: object) -> bool:
@@ -66,6 +69,24 @@ def key_of(prefix: str, *parts: object) -> str | None:
         return None
     key = prefix + ":".join((text or "").replace(":", "%3A") for text in texts)
     return key if len(key) <= KEY_MAX else None
+
+
+def prefix_of(options: Mapping[str, str], default: str = "") -> str:
+    """Give that of a source's keys: its option, else what the vendor's are called.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    prefix = options.get("prefix", default)
+    if "prefix" in options and not is_prefix(prefix):
+        msg = f"options.prefix: {PREFIX_RULE}"
+        raise ConfigError(msg)
+    return prefix
+
+
+def is_prefix(text: str) -> bool:
+    """Tell whether a text may stand before the ids of a source in its keys."""
+    return bool(_PREFIX.fullmatch(text)) and text != _REQUESTS
 
 
 def zone_of(options: Mapping[str, str], default: str = "") -> tzinfo | None:
