@@ -299,7 +299,7 @@ class Webhooks:
         if call.method != "POST":
             raise DeliveryRefusedError("method_not_allowed")
         call.routed = True
-        # An unknown name costs what a bad signature costs and is answered alike, so names cannot be found out.
+        # An unknown name is refused as a bad signature is; names are no secrets.
         source = self._sources.get(name, self._decoy)
         call.source = source.name
         return source
@@ -310,8 +310,12 @@ class Webhooks:
             wait_s = self._address_limit.wait_s(call.http.peer, call.heads.get(FORWARDED, b""), call.began)
             if wait_s:
                 raise _RateLimitedError("address", wait_s)
-        if call.sender.limit is not None and (wait_s := call.sender.limit.wait_s(None, call.began)):
-            raise _RateLimitedError("source", wait_s)
+        if call.sender.limit is not None:
+            # Of unknown names each address has a limit of its own, so nobody's guesses tell of another's.
+            key = call.http.peer if call.sender is self._decoy else None
+            wait_s = call.sender.limit.wait_s(key, call.began)
+            if wait_s:
+                raise _RateLimitedError("source", wait_s)
 
     def _enter(self, call: Call) -> None:
         """Admit a request whose body is whole; its head may have been checked when that came."""

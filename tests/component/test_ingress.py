@@ -24,7 +24,7 @@ from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
-from bridge.ingress.rate_limit import AddressLimit
+from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.routes import REFUSAL_STATUS, Admission, Call, Engine, Source, Webhooks
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
@@ -150,6 +150,7 @@ async def running(
     deduplicator: Deduplicator | None = None,
     sources: Sequence[Source] = (),
     address_limit: AddressLimit | None = None,
+    decoy_limit: RateLimit | None = None,
     now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Ingress]:
     """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher.
@@ -168,7 +169,7 @@ async def running(
     )
     sources = sources or [source]
     unknown = Decoy([Configured(each.scheme, each.secrets) for each in sources])
-    decoy = Source("unknown", "sandbox", source.profile, unknown, FixedSecrets(()))
+    decoy = Source("unknown", "sandbox", source.profile, unknown, FixedSecrets(()), limit=decoy_limit)
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
     webhooks = Webhooks(
         sources={each.name: each for each in sources},

@@ -26,8 +26,9 @@ from bridge.ingress.proof import (
     decoys,
 )
 from bridge.ingress.schemes.decoy import Configured, Decoy
-from bridge.ingress.schemes.parameters import ParameterError
+from bridge.ingress.schemes.parameters import ParameterError, Parameters
 from bridge.ingress.schemes.presets import KINDS, PARAMETERS, PRESETS, configure
+from bridge.ingress.schemes.shared import UrlToken
 from bridge.ingress.secrets import SecretDirectory, load
 from bridge.runtime.slots import SecretsError
 from tests.schemes import VERIFIED, Vector, vectors, verdict
@@ -361,6 +362,23 @@ def test_an_unknown_name_is_proved_by_the_scheme_of_which_most_is_there() -> Non
 
     assert verdict(decoy, Raw(heads, b"{}"), (), 0) == "signature_mismatch"
     assert work == ["hmac of 2", "compare"]
+
+
+def test_an_unknown_name_is_read_once_for_sources_of_one_scheme() -> None:
+    read: list[str] = []
+
+    class Counted(UrlToken):
+        """Counts how often a query is looked through."""
+
+        def credentials(self, raw: Raw) -> int:
+            read.append("query")
+            return super().credentials(raw)
+
+    parameters = [Parameters("url_token", given={}, fixed={}, tolerance_s=None) for _ in range(50)]
+    decoy = Decoy([Configured(Counted(each), FixedSecrets(())) for each in parameters])
+
+    assert verdict(decoy, Raw({}, b"{}", b"token=" + b"x" * 24), (), 0) == "signature_mismatch"
+    assert read == ["query"]
 
 
 def test_an_unknown_name_without_credential_is_answered_as_the_first_source_is() -> None:

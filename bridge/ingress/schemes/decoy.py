@@ -1,4 +1,4 @@
-"""The proof of a name that no source has: it costs what a wrong proof costs and is answered like one."""
+"""The proof of a name that no source has: that of a configured scheme, with keys that never count."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ class Configured(NamedTuple):
 class Decoy(Scheme):
     """Proves with the configured scheme of which a delivery has most credentials, else with the first one, and refuses.
 
-    A name is no secret: a sender that tries the credentials of several schemes can tell names apart, as each source
-    takes its own scheme only. Somebody with one kind of credential cannot.
+    A name is no secret: each source takes its own scheme only, so a credential of another scheme or encoding, an
+    allowed network or a rate limit may tell that a name exists. It never helps to prove anything.
     """
 
     name = "unknown"
     keyed = False
 
     def __init__(self, configured: Sequence[Configured]) -> None:
-        self._configured = [Configured(scheme, DecoySecrets(secrets)) for scheme, secrets in configured]
+        # Of equal schemes the first one is used, so the others would only be read in vain.
+        distinct: dict[str, Configured] = {}
+        for scheme, secrets in configured:
+            distinct.setdefault(scheme.describe(), Configured(scheme, DecoySecrets(secrets)))
+        self._configured = list(distinct.values())
         self.reads_query = any(scheme.reads_query for scheme, _ in configured)
         self.reads_peer = any(scheme.reads_peer for scheme, _ in configured)
 
