@@ -14,6 +14,7 @@ _PROCESSES = {
     "ingress": "The ingress, `drx-bridge serve`",
     "consumer": "Every consumer, `drx-consumer run NAME`",
     "read_model": "In addition, the consumer `read_model`",
+    "forward": "In addition, the consumer `forward`",
 }
 _TITLE = """# Metrics
 

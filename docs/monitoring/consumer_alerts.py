@@ -10,6 +10,8 @@ _BY = "namespace, service"
 _PART = f"{_BY}, topic, partition"
 _TAKEN = 'drxbridge_consumer_rebalances_total{kind!="assigned"}'
 _POLLS = "drxbridge_poll_age_seconds"
+# Answers by which an endpoint refuses us, or says that it is elsewhere: waiting alone does not heal them.
+_REFUSED = 'drxbridge_forward_requests_total{code=~"http_3..|http_401|http_403|http_404|http_407|http_410"}'
 
 
 def progress_alerts() -> list[Alert]:
@@ -78,6 +80,13 @@ def progress_alerts() -> list[Alert]:
             "page",
             "The sink of {{ $labels.service }} is away; nothing is applied and nothing is lost",
             "2m",
+        ),
+        Alert(
+            "ForwardRefused",
+            f"{grew(_REFUSED, '10m', by=f'{_BY}, code')} > 0",
+            "page",
+            "The endpoint of {{ $labels.service }} refuses events: {{ $labels.code }}",
+            "5m",
         ),
     ]
 

@@ -72,5 +72,17 @@ CONSUMERS = (
         "short",
         {"{{service}} {{state}}": most("circuit_state", "service, state", 'state!="closed"')},
     ),
+    Panel(
+        "Requests of forward",
+        "Attempts by code; `ok` is the normal one.",
+        "reqps",
+        {"{{service}} {{code}}": rates("forward_requests_total", "service, code")},
+    ),
+    Panel(
+        "Time to the answer of an endpoint",
+        "Of the requests of forward, 99 %.",
+        "s",
+        {"{{service}}": quantile(0.99, "forward_request_duration_seconds", by="service")},
+    ),
     Panel("Time of a commit", "To Kafka, 99 %.", "s", {"{{service}}": quantile(0.99, "commit_seconds", by="service")}),
 )

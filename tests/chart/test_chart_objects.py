@@ -195,6 +195,15 @@ def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
     assert reached("-test") == {53, "http"}
 
 
+def test_only_forward_reaches_its_endpoint() -> None:
+    found = render(load("full"))
+    network = "10.40.0.9/32"
+
+    assert network in set(texts(found.one("NetworkPolicy", "-forward")))
+    for suffix in ("-read-model", "-ingress", "-forward-init", "-read-model-init", "-drain", "-test"):
+        assert network not in set(texts(found.one("NetworkPolicy", suffix)))
+
+
 def test_a_spool_has_a_volume_that_stays() -> None:
     found = render(load("minimal")).one("StatefulSet")["spec"]
 

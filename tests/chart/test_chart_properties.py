@@ -9,6 +9,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bridge.settings import load_settings, refused
+from consumers.forward.options import NAME as FORWARD_NAME
+from consumers.forward.options import ForwardOptions
 from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import load_settings as load_consumer_settings
@@ -67,6 +69,21 @@ READ_MODEL = some(
     hpa=some(**SCALING),
     keda=some(**SCALING),
 )
+FORWARD = some(
+    enabled=st.booleans(),
+    replicas=st.integers(1, 20),
+    options=some(
+        instance=st.from_regex(r"([a-z0-9]{1,5}(-[a-z0-9]{1,3})?)?", fullmatch=True),
+        url=st.sampled_from(["https://ehr.example.test/drx/", "http://ehr.example.test"]),
+        allow_http=st.booleans(),
+        lanes=st.integers(1, 256),
+        timeout_s=st.floats(0.1, 60).map(lambda value: round(value, 2)),
+    ),
+    endpoint=some(signingSecret=MAYBE, caSecret=MAYBE, clientCertificateSecret=MAYBE, headersSecret=MAYBE),
+    postgres=st.just({"existingSecret": "drx-forward-postgres"}),
+    kafka=some(credentialsSecret=MAYBE),
+    keda=some(**SCALING),
+)
 VALUES = some(
     nameOverride=MAYBE,
     profile=st.sampled_from(["development", "production"]),
@@ -79,7 +96,7 @@ VALUES = some(
     ),
     registry=some(url=st.sampled_from(["", "https://registry.example.test"])),
     ingress=INGRESS,
-    consumers=some(read_model=READ_MODEL),
+    consumers=some(read_model=READ_MODEL, forward=FORWARD),
     networkPolicy=some(enabled=st.booleans()),
     monitoring=some(
         monitor=st.sampled_from(["auto", "never", "PodMonitor", "ServiceMonitor"]), dashboards=st.booleans()
@@ -124,6 +141,9 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
                 # The key is a file on a mount that is not here.
                 risks = {each.name for each in refused(settings.profile, settings.risks, settings.accept)}
                 assert risks <= {"generated_spool_key"}
+            elif "-forward" in name:
+                given = load_consumer_settings([FORWARD_NAME]).options(FORWARD_NAME)
+                read_options(ForwardOptions, FORWARD_NAME, given)
             elif found:
                 read_options(ReadModelOptions, NAME, load_consumer_settings([NAME]).options(NAME))
         finally:

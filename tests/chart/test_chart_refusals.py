@@ -11,6 +11,7 @@ from tests.chart.schema import is_refused, members
 
 SECRETS = {path for path, schema in members() if is_refused(schema)}
 READER = "consumers.read_model"
+FORWARD = "consumers.forward"
 ON, OFF = True, False
 SELECTED = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")]
 
@@ -28,6 +29,11 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"ingress.spool.key": "spk_x"}, "ingress.spool.key", "keySecret"),
     ("minimal", {f"{READER}.postgres.dsn": "postgresql://me:x@db"}, f"{READER}.postgres.dsn", "existingSecret"),
     ("minimal", {f"{READER}.postgres.existingSecret": ""}, f"{READER}.postgres.existingSecret", "enabled to false"),
+    ("forward", {f"{FORWARD}.postgres.dsn": "postgresql://me:x@db"}, f"{FORWARD}.postgres.dsn", "existingSecret"),
+    ("forward", {f"{FORWARD}.postgres.existingSecret": ""}, f"{FORWARD}.postgres.existingSecret", "enabled to false"),
+    ("forward", {f"{FORWARD}.options": {}}, f"{FORWARD}.options.url", "name the endpoint"),
+    ("forward", {f"{FORWARD}.options.url": "http://ehr.example.test"}, f"{FORWARD}.options.url", "allow_http"),
+    ("forward", {f"{FORWARD}.endpoint.signingSecret": ""}, f"{FORWARD}.endpoint.signingSecret", "name the Secret"),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("minimal", {"ingress.spool.volume.sizeGi": 0}, "ingress.spool.volume.sizeGi", "give the volume a size"),
     ("minimal", {"ingress.spool.volume.sizeGi": 1}, "ingress.spool.volume.sizeGi", "enlarge the volume"),
@@ -111,7 +117,7 @@ def test_every_secret_that_somebody_might_write_down_is_refused() -> None:
     tried = {path.replace(".drx.", ".<name>.") for _, changes, _, _ in REFUSED for path in changes}
 
     assert SECRETS - tried == set()
-    assert len(SECRETS) == 5
+    assert len(SECRETS) == 6
 
 
 def test_no_refusal_repeats_a_secret() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from bridge.ingress.profiles.lookup import SHIPPED
 from bridge.settings import Settings, load_settings
+from consumers.forward.options import NAME as FORWARD
+from consumers.forward.options import ForwardOptions
 from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import ConsumerSettings
@@ -84,6 +86,17 @@ def test_the_read_model_can_read_its_settings(rendered: Rendered, clean: pytest.
         assert settings.postgres.dsn is None
 
 
+def test_forward_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
+    found = of(rendered, "-forward")
+    for name, value in (found or {}).items():
+        clean.setenv(name, value)
+
+    if found is not None:
+        options = read_options(ForwardOptions, FORWARD, load_consumer_settings([FORWARD]).options(FORWARD))
+        assert str(options.secrets_dir) == "/etc/drx-bridge/forward"
+        assert options.group(FORWARD) == "forward.ehr"
+
+
 def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:
     for name, pod in rendered.pods():
         (container,) = pod["spec"]["containers"]
@@ -154,6 +167,6 @@ def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:
 
 def test_init_has_the_settings_of_the_process_that_it_prepares() -> None:
     rendered = render(CASES["full"])
-    template = rendered.one("Job", "-init")["spec"]["template"]
+    template = rendered.one("Job", "-read-model-init")["spec"]["template"]
 
     assert variables(rendered, template, pod_name="pod-0") == of(rendered, "-read-model")

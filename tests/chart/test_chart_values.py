@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
+from consumers.forward.options import ForwardOptions
 from consumers.read_model.options import TOPICS, ReadModelOptions
 from docs.chart_page import chart_readme
 from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render, without
@@ -21,7 +22,8 @@ BY_SCHEMA = re.compile(r"meet the specifications of the schema")
 # Helm's own; it hands it to every chart, and this one takes nothing from it.
 HELMS = {"global"}
 # Optional, and absent unless set: a default would mean something.
-UNSET = {"ingress.resources.limits.cpu", "consumers.read_model.resources.limits.cpu"}
+CONSUMERS = ("consumers.read_model", "consumers.forward")
+UNSET = {f"{component}.resources.limits.cpu" for component in ("ingress", *CONSUMERS)}
 
 
 def declared(path: str) -> str:
@@ -70,9 +72,10 @@ def bases() -> dict[str, tuple[Values, str]]:
     full = load("full")
     by_ingress = changed(changed(full, "ingress.httpRoute.enabled", False), "ingress.kubernetesIngress.enabled", True)  # noqa: FBT003 - a value
     without_spool = changed(changed(full, "ingress.spool.enabled", False), "ingress.hpa.enabled", True)  # noqa: FBT003 - as above
-    reader = "consumers.read_model"
-    by_cpu = changed(changed(full, f"{reader}.keda.enabled", False), f"{reader}.hpa.enabled", True)  # noqa: FBT003 - as above
-    fixed = changed(full, f"{reader}.keda.enabled", False)  # noqa: FBT003 - as above
+    fixed = by_cpu = full
+    for consumer in CONSUMERS:
+        fixed = changed(fixed, f"{consumer}.keda.enabled", False)  # noqa: FBT003 - as above
+        by_cpu = changed(changed(by_cpu, f"{consumer}.keda.enabled", False), f"{consumer}.hpa.enabled", True)  # noqa: FBT003 - as above
     unnamed = changed(full, "fullnameOverride", "")
     found = {
         "full": full,
@@ -120,7 +123,7 @@ def test_every_definition_is_in_use() -> None:
 
 
 def test_every_value_has_a_default_but_those_that_a_name_or_a_use_brings() -> None:
-    optional = (*HELMS, NAMED, "consumers.read_model.options.")
+    optional = (*HELMS, NAMED, *(f"{consumer}.options." for consumer in CONSUMERS))
     wanted = [
         path
         for path, schema in MEMBERS.items()
@@ -179,8 +182,10 @@ def test_every_path_in_a_template_is_declared() -> None:
         for root, rest in pattern.findall(path.read_text())
     }
 
+    # What only `forward` has is asked of any consumer.
+    known = set(MEMBERS) | {path.replace("forward", "read_model", 1) for path in MEMBERS}
     assert len(found) > 100
-    assert found - set(MEMBERS) == set()
+    assert found - known == set()
 
 
 def test_the_read_model_has_the_options_that_it_reads() -> None:
@@ -190,6 +195,14 @@ def test_the_read_model_has_the_options_that_it_reads() -> None:
     assert offered == {info.alias or name for name, info in ReadModelOptions.model_fields.items()}
 
 
+def test_forward_has_the_options_that_it_reads() -> None:
+    prefix = "consumers.forward.options."
+    offered = {path.removeprefix(prefix) for path in MEMBERS if path.startswith(prefix) and NAMED not in path}
+    mounted = {name for name in ForwardOptions.model_fields if name.endswith(("_dir", "_file"))}
+
+    assert offered == set(ForwardOptions.model_fields) - mounted
+
+
 def test_keda_looks_at_the_topics_that_the_read_model_reads() -> None:
     triggers = render(load("keda")).one("ScaledObject")["spec"]["triggers"]
 
@@ -197,10 +210,15 @@ def test_keda_looks_at_the_topics_that_the_read_model_reads() -> None:
     assert {each["metadata"]["consumerGroup"] for each in triggers} == {ReadModelOptions().group}
 
 
-def test_keda_looks_at_the_group_of_a_schema_of_its_own() -> None:
-    (trigger,) = render(load("full")).one("ScaledObject")["spec"]["triggers"]
+def test_keda_looks_at_the_group_of_a_schema_or_an_endpoint_of_its_own() -> None:
+    full = render(load("full"))
+    groups = {
+        trigger["metadata"]["consumerGroup"]
+        for each in full.all("ScaledObject")
+        for trigger in each["spec"]["triggers"]
+    }
 
-    assert trigger["metadata"]["consumerGroup"] == ReadModelOptions(schema="read_model_2").group
+    assert groups == {ReadModelOptions(schema="read_model_2").group, "forward.ehr"}
 
 
 def test_the_readme_has_the_values_as_they_are() -> None:

@@ -17,6 +17,7 @@ from tests.monitoring.case import (
 )
 from tests.monitoring.series import (
     CONSUMER,
+    FORWARD,
     READER,
     flat,
     rising,
@@ -40,6 +41,7 @@ def consumers() -> list[Case]:
     outbox = at("outbox_oldest_age_seconds", CONSUMER)
     fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
     safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
+    refused, away = (at("forward_requests_total", FORWARD, f'code="http_{status}"') for status in (401, 503))
     return [
         # Of the other partitions, and of heartbeats, enough is settled all the while.
         firing("ConsumerStalled", {offset: bend(60, 0), age: bend(0, 60)}),
@@ -62,6 +64,10 @@ def consumers() -> list[Case]:
         quiet("FenceRejections", "at an old one", {fenced: step(1)}),
         firing("SinkCircuitOpen", {circuit: step(1)}),
         quiet("SinkCircuitOpen", "at a short one", {circuit: step(1, last=2)}),
+        firing("ForwardRefused", {refused: bend(0, 1)}),
+        firing("ForwardRefused", {refused: f"_x50 {rising(1, 11, start=1)}"}),
+        quiet("ForwardRefused", "while the endpoint is away", {away: bend(0, 1)}),
+        quiet("ForwardRefused", "at an old one", {refused: step(1)}),
         firing("ParkedKeysGrowing", {parked: step(1, last=5)}, severity=TICKET),
         firing("ParkedKeysGrowing", {parked: f"_x56 {flat(1, 5)}"}, severity=TICKET),
         quiet("ParkedKeysGrowing", "at an old one", {parked: step(1)}),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 PLACE = 'namespace="rx"'
 INGRESS = f'{PLACE},job="ingress",instance="ingress-0"'
 READER = f'{PLACE},job="read-model",instance="read-model-0"'
+FORWARD = f'{PLACE},job="forward",instance="forward-0",service="forward"'
 CONSUMER = f'{READER},service="read_model"'
 POSTS = f'drxbridge_http_requests_total{{{INGRESS},route="/webhooks/{{source}}",method="POST",code="",outcome='
 DURATIONS = (

@@ -17,6 +17,7 @@ from bridge.kafka.producer import State as ProducerState
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Outcome as Reload
 from bridge.settings import Settings
+from consumers.forward.metrics import ForwardMetrics
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.safety import ANOMALY_KINDS, SAFETY_KINDS
 from consumers.runtime.circuit import State as CircuitState
@@ -37,6 +38,15 @@ def read_model() -> CollectorRegistry:
     return registry
 
 
+def forward() -> CollectorRegistry:
+    registry = ConsumerMetrics(CollectorRegistry(), service="forward.ehr").registry
+    metrics = ForwardMetrics(registry, service="forward.ehr")
+    metrics.reloaded("failed")
+    metrics.watch(lambda: 0.0)
+    metrics.requests.observe("http_503", 0.1)
+    return registry
+
+
 def test_the_ingress_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(ingress().collect(), "ingress") == []
 
@@ -46,6 +56,7 @@ def test_a_consumer_registers_what_is_promised_and_nothing_else() -> None:
 
     assert broken(registry.collect(), "consumer") == []
     assert broken(read_model().collect(), "consumer", "read_model") == []
+    assert broken(forward().collect(), "consumer", "forward", bounds={"signing_service": ["forward.ehr"]}) == []
 
 
 def test_a_difference_is_seen_either_way() -> None:

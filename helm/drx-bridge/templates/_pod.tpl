@@ -114,6 +114,12 @@ kafka-client: {{ . | quote }}
 {{- with $component.registry.credentialsSecret }}
 registry: {{ . | quote }}
 {{- end }}
+{{- /* Only the consumer `forward` has an endpoint. */}}
+{{- range $name, $secret := default dict (get $component "endpoint") }}
+{{- with $secret }}
+{{ get (dict "signingSecret" "forward" "caSecret" "forward-ca" "clientCertificateSecret" "forward-client" "headersSecret" "forward-headers") $name }}: {{ . | quote }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "drx-bridge.podLabels" -}}

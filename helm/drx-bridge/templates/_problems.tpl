@@ -21,6 +21,9 @@ Every other template takes whatever comes, so that all problems are told at once
 {{- range $key, $consumer := .Values.consumers }}
 {{- if $consumer.enabled }}
 {{ include "drx-bridge.consumerProblems" (list $ $key $consumer) }}
+{{- if eq $key "forward" }}
+{{ include "drx-bridge.forwardProblems" $consumer }}
+{{- end }}
 {{ include "drx-bridge.componentProblems" (list $ (printf "consumers.%s" $key) $consumer) }}
 {{- end }}
 {{- end }}
@@ -195,6 +198,18 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- end -}}
 
 {{- /* (list $ "read_model" $consumer) */}}
+{{- define "drx-bridge.forwardProblems" -}}
+{{- $url := default "" .options.url }}
+{{- if not $url }}
+consumers.forward.options.url: is not set; name the endpoint that events are posted to
+{{- else if and (hasPrefix "http://" $url) (not .options.allow_http) }}
+consumers.forward.options.url: is plain HTTP, and what is sent is health information; name an https:// URL, or set consumers.forward.options.allow_http to true
+{{- end }}
+{{- if not .endpoint.signingSecret }}
+consumers.forward.endpoint.signingSecret: is not set; name the Secret that holds one key per slot, such as current
+{{- end }}
+{{- end -}}
+
 {{- define "drx-bridge.consumerProblems" -}}
 {{- $root := index . 0 -}}
 {{- $path := printf "consumers.%s" (index . 1) -}}

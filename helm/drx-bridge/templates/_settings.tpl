@@ -142,10 +142,13 @@ CONSUMER_ACCEPT__CLUSTER_ID: {{ . | quote }}
 CONSUMER_SHUTDOWN__DRAIN_S: {{ include "drx-bridge.number" $consumer.shutdown.drainS | quote }}
 CONSUMER_SHUTDOWN__COMMIT_S: {{ include "drx-bridge.number" $consumer.shutdown.commitS | quote }}
 CONSUMER_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" $consumer.shutdown.graceS | quote }}
+{{- if eq $name "forward" }}
+{{ include "drx-bridge.endpointSettings" $consumer.endpoint }}
+{{- end }}
 {{- range $key, $value := $consumer.options }}
 {{- if kindIs "slice" $value }}
 CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ join "," $value | quote }}
-{{- else if kindIs "string" $value }}
+{{- else if or (kindIs "string" $value) (kindIs "bool" $value) }}
 CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ $value | quote }}
 {{- else }}
 CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ include "drx-bridge.number" $value | quote }}
@@ -153,9 +156,25 @@ CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ include "drx-bridge.number" $va
 {{- end }}
 {{- end -}}
 
-{{- /* The group id of a consumer, as it names itself: a schema of its own is a read model of its own. */}}
+{{- /* Files of the endpoint of `forward`. */}}
+{{- define "drx-bridge.endpointSettings" -}}
+CONSUMER_FORWARD__SECRETS_DIR: /etc/drx-bridge/forward
+{{- if .caSecret }}
+CONSUMER_FORWARD__CA_FILE: /etc/drx-bridge/forward-ca/ca.crt
+{{- end }}
+{{- if .clientCertificateSecret }}
+CONSUMER_FORWARD__CERT_FILE: /etc/drx-bridge/forward-client/tls.crt
+CONSUMER_FORWARD__KEY_FILE: /etc/drx-bridge/forward-client/tls.key
+{{- end }}
+{{- if .headersSecret }}
+CONSUMER_FORWARD__HEADERS_FILE: /etc/drx-bridge/forward-headers/headers
+{{- end }}
+{{- end -}}
+
+{{- /* The group id of a consumer, as it names itself: each schema is a read model, each instance an endpoint. */}}
 {{- define "drx-bridge.group" -}}
 {{- $name := index . 0 -}}
-{{- $schema := default $name (index . 1).options.schema -}}
-{{- if eq $schema $name }}{{ $name }}{{ else }}{{ $name }}.{{ $schema }}{{ end -}}
+{{- $options := (index . 1).options -}}
+{{- $part := default $name (get $options (ternary "instance" "schema" (eq $name "forward"))) -}}
+{{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
 {{- end -}}

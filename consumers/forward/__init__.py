@@ -1,0 +1,1 @@
+"""Sends every event on to an HTTP endpoint, signed as Standard Webhooks."""

@@ -1,0 +1,53 @@
+"""Builds the consumer `forward`, an entry point of the group `drx_bridge.consumers`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from bridge.event import Event
+from consumers.api import Consumer, Context, Lanes, Setup
+from consumers.forward.mapping import Mapping
+from consumers.forward.metrics import ForwardMetrics
+from consumers.forward.options import NAME, ForwardOptions
+from consumers.forward.sink import Endpoint, open_endpoint
+from consumers.options import read_options
+
+# For a handler beyond its request, so that a request that takes too long ends first and says that the endpoint is away.
+_MARGIN_S = 5.0
+
+
+def open_forward(setup: Setup) -> Consumer:
+    """Build it from its settings.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    options = read_options(ForwardOptions, NAME, setup.options)
+    group = options.group(NAME)
+    mapping = Mapping(
+        types=options.types,
+        accounts=options.accounts,
+        when=options.when,
+        phi=options.payload == "event",
+        imports=options.imports == "send",
+    )
+    consumer = Consumer(
+        NAME,
+        options.topics,
+        mode=Lanes(options.lanes),
+        types=options.types,
+        # A type that only a newer release knows waits, with all that follows it, instead of never being sent.
+        unknown="park",
+        handler_timeout_s=options.timeout_s + _MARGIN_S,
+        group=group,
+        around=partial(open_endpoint, options, ForwardMetrics(setup.registry, service=group)),
+        ping=Endpoint.ping,
+    )
+
+    @consumer.handler
+    async def handle(event: Event, context: Context) -> None:
+        body = mapping.body(event, context)
+        if body is not None:
+            await context.resource.send(event, context, body)
+
+    return consumer

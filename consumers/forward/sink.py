@@ -1,0 +1,180 @@
+"""The endpoint that events are sent to: one signed POST for each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bridge.errors import BridgeError, ConfigError, TransientError
+from bridge.event import Event
+from bridge.runtime.lifecycle import background
+from bridge.runtime.slots import SlotDirectory
+from consumers.api import Context
+from consumers.forward.mapping import is_header_text
+from consumers.forward.metrics import ForwardMetrics
+from consumers.forward.options import ForwardOptions
+from consumers.forward.signing import SigningSlot, parse_slot, signatures
+from consumers.http import Http, open_http
+
+# Codes of `consumers.http` that say that the endpoint is away. A receiver of webhooks need not know GET, so any other
+# answer to the ping says that somebody is there.
+_AWAY = frozenset({"unreachable", "tls", "timeout", "cut_off", "http_429", "http_502", "http_503", "http_504"})
+# Answers that a record cannot be at fault for, and that GET says nothing of: whether a signature or a token is taken is
+# only found out by a request that has them. 403 and 404 are not among them: receivers also mean a record by these.
+_REFUSED = re.compile(r"http_(401|407|3..)").fullmatch
+# What `headers_file` may not say: it is ours, or the connection's.
+_OURS = re.compile(
+    r"webhook-.*|drx-.*|idempotency-key|traceparent|content-.*|host|connection|transfer-encoding|expect|upgrade"
+)
+_is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, section 5.6.2
+# The secrets are watched by a loop that ends at once.
+_CLOSE_S = 1.0
+
+
+class Endpoint:
+    """Where events go; safe to share among lanes."""
+
+    def __init__(
+        self,
+        http: Http,
+        slots: SlotDirectory[SigningSlot],
+        *,
+        path: str,
+        metrics: ForwardMetrics,
+        now: Callable[[], datetime],
+    ) -> None:
+        """Send through `http`, below whose base URL `path` stands; `now` is aware UTC."""
+        self._http = http
+        self._slots = slots
+        self._path = path
+        self._metrics = metrics
+        self._now = now
+        # The last request that was refused, if none has been taken since.
+        self._refused: tuple[Event, Context, bytes] | None = None
+
+    async def send(self, event: Event, context: Context, body: bytes) -> None:
+        """Post one event; every attempt has the same id and body, and a time and signatures of its own.
+
+        Raises:
+            TransientError: Not now; see the table of `consumers.http`. `no_secret`: no slot counts now.
+            PermanentError: The endpoint refuses this event for good.
+        """
+        now = self._now()
+        headers = _headers(event, context) | {
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signed(event.id, now, body),
+        }
+        loop = asyncio.get_running_loop()
+        began, code = loop.time(), "cancelled"
+        try:
+            await self._http.post(self._path, body, headers=headers)
+            code, self._refused = "ok", None
+        except BridgeError as exc:
+            code = exc.code
+            if _REFUSED(code):
+                self._refused = event, context, body
+            raise
+        finally:
+            self._metrics.requests.observe(code, loop.time() - began)
+
+    async def ping(self) -> None:
+        """Ask whether the endpoint takes events: by a GET, or by the last request if that was refused.
+
+        Raises:
+            TransientError: It is away or still refuses, or no secret counts now.
+        """
+        self._signed("ping", self._now(), b"")
+        refused = self._refused
+        try:
+            if refused is None:
+                await self._http.get(self._path)
+            else:
+                await self.send(*refused)
+        except BridgeError as exc:
+            if exc.code in _AWAY or (refused is not None and _REFUSED(exc.code)):
+                raise
+            self._refused = None
+
+    def _signed(self, webhook_id: str, now: datetime, body: bytes) -> str:
+        signed = signatures(self._slots.keys, webhook_id=webhook_id, now=now, body=body)
+        if not signed:
+            raise TransientError("no_secret", systemic=True)
+        return signed
+
+
+def _headers(event: Event, context: Context) -> dict[str, str]:
+    """Return what is the same at every attempt; a foreign record may lack some, or have what is no header."""
+    place = {
+        "drx-topic": context.topic,
+        "drx-partition": str(context.partition),
+        "drx-offset": str(context.offset),
+        "drx-ordinal": context.ordinal,
+        "traceparent": context.traceparent,
+    }
+    return {
+        "content-type": "application/json",
+        "webhook-id": event.id,
+        "idempotency-key": event.id,
+        **{name: text for name, text in place.items() if is_header_text(text)},
+    }
+
+
+@asynccontextmanager
+async def open_endpoint(
+    options: ForwardOptions, metrics: ForwardMetrics, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> AsyncIterator[Endpoint]:
+    """Open the session, and watch the secrets while it is open.
+
+    Raises:
+        ConfigError: The URL, a file or the secrets cannot be used.
+    """
+    slots = SlotDirectory(options.secrets_dir, parse_slot, source=metrics.service, observe=metrics.reloaded)
+    metrics.watch(slots.expires_at)
+    # The session has no slash at its end, and to a receiver with one it may be another place.
+    path = "/" if options.url.endswith("/") else ""
+    async with (
+        open_http(
+            options.url,
+            timeout_s=options.timeout_s,
+            connections=options.lanes + 1,  # one for the ping
+            headers=read_headers(options.headers_file),
+            allow_http=options.allow_http,
+            ca_file=options.ca_file,
+            cert_file=options.cert_file,
+            key_file=options.key_file,
+        ) as http,
+        background(slots, drain_timeout_s=_CLOSE_S),
+    ):
+        yield Endpoint(http, slots, path=path, metrics=metrics, now=now)
+
+
+def read_headers(file: Path | None) -> Mapping[str, str]:
+    """Read `Name: value` lines; empty lines are passed over.
+
+    Raises:
+        ConfigError: It cannot be read, or a line is no header or one of ours; says which, and nothing of a value.
+    """
+    if file is None:
+        return {}
+    try:
+        lines = file.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        msg = f"forward.headers_file: cannot read {file}, or it is not ASCII"
+        raise ConfigError(msg) from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, colon, value = (part.strip() for part in line.partition(":"))
+        name = name.lower()
+        if not colon or not _is_name(name) or not value.isprintable() or name in found or _OURS.fullmatch(name):
+            msg = (
+                f"forward.headers_file: line {number} of {file} is no `Name: value`, comes twice, or is set by forward"
+            )
+            raise ConfigError(msg)
+        found[name] = value
+    return found

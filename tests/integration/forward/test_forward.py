@@ -1,0 +1,334 @@
+"""forward on the real runtime, against a receiver with the official package and against hostile ones."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+from aiohttp import web
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.native import native_json
+from bridge.event import Event
+from bridge.ingress.profiles.profile import Mapped
+from consumers.forward.consumer import open_forward
+from consumers.forward.options import NAME
+from consumers.testing import Parked, Running, an_event, running
+from tests.endpoint import an_endpoint
+from tests.integration.forward.node_receiver import NodeReceiver
+from tests.kafka import HANG_S
+from tests.unit.profile_documents import SAMPLES, map_body
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+OTHER = "whsec_" + base64.b64encode(bytes(range(1, 33))).decode()
+
+Act = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    (directory / "current").write_text(SECRET)
+    return directory
+
+
+def options(url: str, secrets: Path, **more: str) -> dict[str, str]:
+    return {"url": url, "allow_http": "true", "secrets_dir": str(secrets), **more}
+
+
+def answers(status: int, body: bytes = b"") -> Act:
+    async def act(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status, body=body, headers={"Location": "/elsewhere"} if status < 400 else {})
+
+    return act
+
+
+async def resets(request: web.BaseRequest) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def says_nothing(_: web.BaseRequest) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def never_ends(request: web.BaseRequest) -> web.StreamResponse:
+    """Answer 200 with a gigabyte, as far as the client reads."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(1024):
+        try:
+            await response.write(b"x" * 1024 * 1024)
+        except ConnectionError:
+            break
+    return response
+
+
+@dataclass
+class Script:
+    """Acts by script, one act for each POST; what follows is taken. A GET is answered as the next POST would be."""
+
+    acts: list[Act]
+    posts: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.read()
+        act = self.acts[0] if self.acts else answers(204)
+        if request.method == "POST":
+            self.posts.append((request.path, body, {name.lower(): text for name, text in request.headers.items()}))
+            del self.acts[:1]
+        return await act(request)
+
+
+async def until(found: Callable[[], object]) -> None:
+    async with asyncio.timeout(HANG_S):
+        while not found():  # noqa: ASYNC110 - a receiver's own process, and a runtime that tells nobody
+            await asyncio.sleep(0.01)
+
+
+def attempts(script: Script) -> list[str]:
+    return [headers["webhook-id"] for _, _, headers in script.posts]
+
+
+def samples() -> Iterator[Event]:
+    """Every native sample that is an event, each with an id of its own."""
+    for number, path in enumerate(sorted(SAMPLES.glob("native/*.json"))):
+        outcome = map_body(path.read_bytes(), id=f"evt_{number}")
+        if isinstance(outcome, Mapped):
+            yield from outcome.events
+
+
+async def test_the_official_package_verifies_every_sample(secrets: Path) -> None:
+    events = list(samples())
+    assert {event.type for event in events} == set(EVENT_MODELS)
+    with NodeReceiver(SECRET) as receiver:
+        given = options(receiver.url, secrets, types="*,system.ping")
+        async with running(open_forward, options=given) as forward:
+            await forward.feed(*events)
+            assert await forward.parked() == []
+
+    assert {each["headers"]["webhook-id"]: each["body"].encode() for each in receiver.taken} == {
+        event.id: native_json(event.value) for event in events
+    }
+    assert len(receiver.requests) == len(events)
+    one = receiver.requests[0]
+    assert one["path"] == "/desk?tenant=7"
+    assert one["headers"]["idempotency-key"] == one["headers"]["webhook-id"]
+    assert one["headers"]["content-type"] == "application/json"
+    assert one["headers"]["traceparent"].startswith("00-")
+    assert one["headers"]["drx-topic"] in {"drx.prescriptions.v1", "drx.accounts.v1"}
+    assert {"drx-partition", "drx-offset", "drx-ordinal", "webhook-timestamp"} <= one["headers"].keys()
+
+
+async def test_during_a_rotation_receivers_with_either_secret_verify(secrets: Path) -> None:
+    (secrets / "next").write_text(OTHER)
+    for secret in (SECRET, OTHER):
+        with NodeReceiver(secret) as receiver:
+            async with running(open_forward, options=options(receiver.url, secrets)) as forward:
+                await forward.feed(an_event("prescription.sent"))
+
+            assert [each["status"] for each in receiver.requests] == [204]
+
+
+async def test_a_new_secret_signs_without_a_restart(secrets: Path) -> None:
+    """The receiver has changed over already; what it refused until then is neither parked nor lost."""
+    first, second = an_event("prescription.sent"), an_event("prescription.processed")
+    with NodeReceiver(OTHER) as receiver:
+        async with running(open_forward, options=options(receiver.url, secrets)) as forward:
+            forward.offer(first, second)
+            await until(lambda: receiver.requests)
+            (secrets / "next").write_text(OTHER)
+            await forward.settled()
+
+            assert await forward.parked() == []
+
+    assert {each["status"] for each in receiver.requests} == {204, 401}
+    assert list(dict.fromkeys(each["headers"]["webhook-id"] for each in receiver.taken)) == [first.id, second.id]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        *(answers(status) for status in (301, 302, 307, 308, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504)),
+        resets,
+        says_nothing,
+    ],
+)
+async def test_an_endpoint_that_is_away_is_waited_for_and_gets_the_same_bytes_again(act: Act, secrets: Path) -> None:
+    events = [an_event("prescription.sent"), an_event("prescription.processed")]
+    script = Script([act, act])
+    async with (
+        an_endpoint(script) as url,
+        running(open_forward, options=options(url, secrets, timeout_s="0.3")) as forward,
+    ):
+        await forward.feed(*events)
+
+        assert await forward.parked() == []
+        assert forward.count("applied") == 2
+
+    *firsts, last = attempts(script)
+    # After an answer that only a signed request can tell from another, a ping repeats the last one.
+    assert (set(firsts), last) == ({events[0].id}, events[1].id)
+    assert len(firsts) >= 3
+    assert len({body for _, body, _ in script.posts[:-1]}) == 1
+    assert {path for path, _, _ in script.posts} == {"/desk"}
+
+
+@pytest.mark.parametrize("status", [409, 412, 500, 501])
+async def test_what_may_work_later_is_tried_five_times_and_parked(status: int, secrets: Path) -> None:
+    first, second = an_event("prescription.sent"), an_event("prescription.processed")
+    script = Script([answers(status)] * 5)
+    async with (
+        an_endpoint(script) as url,
+        running(open_forward, options=options(url, secrets)) as forward,
+    ):
+        await forward.feed(first, second)
+        assert await forward.parked() == [
+            Parked("rx_1", first.id, f"http_{status}"),
+            Parked("rx_1", second.id, "key_parked"),
+        ]
+        assert attempts(script) == [first.id] * 5
+
+        await forward.release("rx_1")
+        assert await forward.parked() == []
+    assert attempts(script)[5:] == [first.id, second.id]
+
+
+@pytest.mark.parametrize("status", [400, 413, 415, 422, 405, 451])
+async def test_what_is_refused_for_good_is_parked_and_others_go_on(status: int, secrets: Path) -> None:
+    refused, other = an_event("prescription.sent"), an_event("prescription.sent", key="rx_2")
+    script = Script([answers(status, b"patient Ann Berry")])
+    async with (
+        an_endpoint(script) as url,
+        running(open_forward, options=options(url, secrets, lanes="1")) as forward,
+    ):
+        await forward.feed(refused)
+        await forward.feed(other)
+
+        assert await forward.parked() == [Parked("rx_1", refused.id, f"http_{status}")]
+        assert attempts(script) == [refused.id, other.id]
+        kept = await forward.fetch("select * from drx_consumer.parked_key")
+        assert "Berry" not in repr(kept)
+
+
+async def test_an_endless_answer_is_taken_for_what_its_status_says(secrets: Path) -> None:
+    script = Script([never_ends])
+    async with (
+        an_endpoint(script) as url,
+        running(open_forward, options=options(url, secrets)) as forward,
+    ):
+        await forward.feed(an_event("prescription.sent"))
+
+        assert forward.count("applied") == 1
+
+
+async def test_a_receiver_that_refuses_to_be_asked_is_there(secrets: Path) -> None:
+    """Gateways answer 403 to GET; a circuit that waited for another answer would never close again."""
+    script = Script([answers(503)] * 30)
+
+    async def gateway(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET":
+            return web.Response(status=403 if len(script.acts) < 10 else 503)
+        return await script(request)
+
+    events = [an_event("prescription.sent", key=f"rx_{number}") for number in range(8)]
+    async with an_endpoint(gateway) as url, running(open_forward, options=options(url, secrets)) as forward:
+        await forward.feed(*events)
+
+        assert await forward.parked() == []
+        assert forward.count("applied") == len(events)
+
+
+async def test_an_endpoint_that_takes_no_signature_parks_nothing_however_long_it_refuses(secrets: Path) -> None:
+    """A key that failed alone so often would else be parked: there is nothing to compare it with."""
+    event = an_event("prescription.sent")
+    script = Script([answers(401)] * 60)
+    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets)) as forward:
+        await forward.feed(event)
+
+        assert await forward.parked() == []
+    assert set(attempts(script)) == {event.id}
+
+
+async def test_an_event_that_alone_is_not_found_is_parked_while_others_pass(secrets: Path) -> None:
+    missing = an_event("prescription.sent", key="rx_missing")
+    others = [an_event("prescription.sent", key=f"rx_{number}") for number in range(200)]
+
+    async def desk(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        return web.Response(status=404 if request.headers.get("webhook-id") in {None, missing.id} else 204)
+
+    async with an_endpoint(desk) as url, running(open_forward, options=options(url, secrets)) as forward:
+        await forward.feed(missing, *others)
+
+        assert await forward.parked() == [Parked("rx_missing", missing.id, "http_404")]
+        assert forward.count("applied") == len(others)
+
+
+async def test_without_a_secret_that_counts_all_waits(secrets: Path) -> None:
+    (secrets / "current").write_text(f"{SECRET}\naccept_until = 2026-01-01T00:00:00Z\n")
+    event = an_event("prescription.sent")
+    script = Script([])
+    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets)) as forward:
+        forward.offer(event)
+        await until(lambda: len(forward.calls) > 1)
+        assert script.posts == []
+        (secrets / "current").write_text(SECRET)
+        await forward.settled()
+
+        assert await forward.parked() == []
+    assert attempts(script) == [event.id]
+
+
+async def test_filters_settle_what_they_keep_back(secrets: Path) -> None:
+    sent, other = an_event("renewal.requested"), an_event("renewal.requested", account_id="acct_2")
+    script = Script([])
+    given = {"types": "renewal.*", "accounts": "acct_1", "when": "data.matched", "payload": "ids"}
+    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets, **given)) as forward:
+        unmatched = an_event("renewal.requested", matched=False)
+        await forward.feed(an_event("prescription.sent"), other, unmatched, sent, sent)
+
+        assert (forward.count("applied"), forward.count("duplicate")) == (3, 1)
+        assert forward.count("parked") == 0
+
+    ((_, body, _),) = script.posts
+    assert body == native_json(sent.value, phi=False)
+
+
+async def test_headers_of_a_file_go_along(secrets: Path, tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text("Authorization: Bearer abc\n")
+    script = Script([])
+    async with an_endpoint(script) as url:
+        given = options(url + "/", secrets, headers_file=str(file))
+        async with running(open_forward, options=given) as forward:
+            await forward.feed(an_event("prescription.sent"))
+
+    ((path, _, headers),) = script.posts
+    assert path == "/desk/"
+    assert headers["authorization"] == "Bearer abc"
+
+
+async def test_attempts_and_their_time_are_counted_and_pings_are_not(secrets: Path) -> None:
+    script = Script([answers(503), answers(503)])
+    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets)) as forward:
+        await forward.feed(an_event("prescription.sent"))
+
+        assert [requests(forward, code) for code in ("ok", "http_503")] == [1, 2]
+        assert (
+            forward.registry.get_sample_value("drxbridge_forward_request_duration_seconds_count", {"service": NAME})
+            == 3
+        )
+
+
+def requests(forward: Running, code: str) -> float:
+    labels = {"service": NAME, "code": code}
+    return cast("float", forward.registry.get_sample_value("drxbridge_forward_requests_total", labels))
