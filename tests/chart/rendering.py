@@ -135,6 +135,8 @@ def _as_file(values: Path | Values) -> Any:
     if isinstance(values, Path):
         return values.open()
     file = tempfile.NamedTemporaryFile("w", suffix=".json")  # noqa: SIM115 - the caller's `with` closes it
-    json.dump(values, file)
+    # Helm reads it as YAML, whose escapes know no pairs of surrogates.
+    text = json.dumps(values, ensure_ascii=False)
+    file.write("".join(each if each < "\x7f" else f"\\U{ord(each):08x}" for each in text))
     file.flush()
     return file
