@@ -151,6 +151,6 @@ def row(prescription_id: str, document: Document, *, before: int | None, added: 
         last_stamp[0],
         last_type,
         (before or 0) + added,
-        orjson.dumps(document, option=orjson.OPT_SORT_KEYS).decode(),
+        orjson.dumps(document).decode(),
         before,
     )
