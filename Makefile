@@ -59,12 +59,12 @@ fault-tools:
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
-# Tests with servers mostly wait, so there are more workers than processors. What takes longest comes first, and the
-# consumers' faults, six at a time, not beside those of the ingress: both need processors.
+# As many workers as the smallest machine of CI has processors: with four, some faults starve there. What takes longest
+# comes first, and the consumers' faults, six at a time, not beside those of the ingress: both need processors.
 test: setup check fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
-	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder \
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder \
 	    tests/faults/ingress tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker
 
 # promtool, if the PATH has none: unpacked from Debian's package, not installed.
