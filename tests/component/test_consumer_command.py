@@ -43,9 +43,10 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
+    known = "forward, read_model"
     assert said("run", "nobody") == (
         2,
-        "drx-consumer: no consumer named 'nobody' (read_model); the entry-point group is drx_bridge.consumers\n",
+        f"drx-consumer: no consumer named 'nobody' ({known}); the entry-point group is drx_bridge.consumers\n",
     )
 
 
