@@ -391,6 +391,8 @@ class Connection(asyncio.Protocol):
         length = message.headers.get("Content-Length") or "0"
         # One of more digits than any body has is refused by every handler: all that comes belongs to it.
         total = end + int(length) if len(length) <= LENGTH_DIGITS else math.inf
+        if total == math.inf and not is_chunked:
+            self.last = True  # a proxy knows where it ends, and would send another's request on this connection
         request = self._request = Request(self, message)
         self._server.refresh(self)
         if not is_chunked and len(data) >= total:
