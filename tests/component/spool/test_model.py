@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bridge.errors import NotDurableError
+from bridge.runtime.io_thread import IOThread
 from bridge.spool.segment import Partition, segment_bytes
 from tests.fault_disk import FaultDisk
 from tests.spooling import ALL, Kept, an_entry, make_spool, ordinals, write_key
@@ -24,6 +26,7 @@ PARTITIONS: list[Partition] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.
 # Small, so that a handful of records fills a segment, and some more the whole.
 CAPACITY_BYTES = 1_500_000
 PAYLOAD_BYTES = 30_000
+WAIT_S = 30.0
 # Of most starts none; of some, those of one look at a segment or of several.
 READ_FAILURES = st.sampled_from([0, 0, 0, 1, 2, 5])
 
@@ -143,9 +146,9 @@ class SpoolMachine(RuleBasedStateMachine):
         spool = self.kept.spool
         # Without its mark nobody can tell whether a file lost its end, so that counts.
         self.unmarked += len(spool._writer._unmarked)
-        os.close(spool._directory._lock or 0)
         for thread in (spool._writing, spool._reading):
-            thread.end()
+            _end(thread)
+        os.close(spool._directory._lock or 0)
         self.kept = self._open(read_failures)
         for partition in PARTITIONS:
             found, waiting = self._found(partition), self.waiting[partition]
@@ -177,6 +180,14 @@ class SpoolMachine(RuleBasedStateMachine):
         self._run(self.kept.spool.close())
         self.runner.close()
         shutil.rmtree(self.directory)
+
+
+def _end(thread: IOThread) -> None:
+    """End a thread as a crash does, after the call that it is at: a dead process removes no file of the next one."""
+    ended: Future[None] = Future()
+    thread._calls.put((lambda: None, ended))
+    thread.end()
+    ended.result(WAIT_S)
 
 
 async def _wait_for(kept: Kept, call: list[Any]) -> None:
