@@ -12,7 +12,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from hmac import compare_digest
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from bridge.errors import DeliveryRefusedError
+from bridge.errors import ConfigError, DeliveryRefusedError
 
 Code = Literal[
     "header_duplicated",
@@ -222,13 +222,15 @@ class Scheme(ABC):
     def credentials(self, raw: Raw) -> int:
         """Count the credentials of this scheme that a delivery has, true or false."""
 
-    @abstractmethod
     def parse_key(self, text: str) -> Key:
-        """Decode the line of a slot file.
+        """Decode the line of a slot file; a scheme without keys has none.
 
         Raises:
             ConfigError: It is no key of this scheme; the message holds nothing of the text.
         """
+        del text
+        msg = f"{self.name} has no secret"
+        raise ConfigError(msg)
 
     def parse_keys(self, texts: Sequence[str]) -> Key:
         """Decode the first line of a slot file and those that `further` names; raises as `parse_key`."""
@@ -264,6 +266,15 @@ def strict_base64(text: bytes) -> bytes:
 def decoys(keys: Sequence[KeySlot]) -> tuple[KeySlot, ...]:
     """Return keys that cost what `keys` cost and never count: those of a source we do not know."""
     return tuple(replace(slot, accept_until=-math.inf) for slot in keys)
+
+
+def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[Key], bool]) -> KeySlot | None:
+    """Return the first slot that counts and whose key proves a delivery; every key is tried, as above."""
+    matched = None
+    for slot in keys:
+        if proves(slot.key) and matched is None and slot.counts_at(now):
+            matched = slot
+    return matched
 
 
 def refuse(code: Code, *, reason: str = "") -> NoReturn:

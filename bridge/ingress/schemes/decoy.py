@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from bridge.ingress.proof import UNKNOWN_KEY, Key, KeySlot, Raw, Scheme, Secrets, decoys, refuse
+from bridge.ingress.proof import UNKNOWN_KEY, KeySlot, Raw, Scheme, Secrets, decoys, refuse
 
 
 class Configured(NamedTuple):
@@ -37,10 +37,6 @@ class Decoy(Scheme):
     def credentials(self, raw: Raw) -> int:
         """Count those of all sources."""
         return sum(scheme.credentials(raw) for scheme, _ in self._configured)
-
-    def parse_key(self, text: str) -> Key:
-        """Never be called: it has no slot files."""
-        raise NotImplementedError
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> NoReturn:
         """Refuse, after the work of a proof."""

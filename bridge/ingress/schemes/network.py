@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
-from typing import NoReturn
 
-from bridge.errors import ConfigError
 from bridge.ingress.proof import KeySlot, Proof, Raw, Scheme, refuse
 from bridge.ingress.schemes.parameters import Parameters
 
@@ -41,12 +39,6 @@ class Cidr(Scheme):
         """Count none: an address is there on every delivery."""
         del raw
         return 0
-
-    def parse_key(self, text: str) -> NoReturn:
-        """Refuse any: it has no secret."""
-        del text
-        msg = f"{NAME} has no secret"
-        raise ConfigError(msg)
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Look whether the sender's address is in one of the networks."""

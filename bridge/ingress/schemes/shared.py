@@ -19,6 +19,7 @@ from bridge.ingress.proof import (
     Raw,
     Scheme,
     SharedSecret,
+    matching_slot,
     refuse,
     refuse_mismatch,
 )
@@ -162,11 +163,7 @@ def _after_word(value: bytes, word: bytes) -> bytes | None:
 
 def _matching(sent: bytes, keys: Sequence[KeySlot], now: float) -> Proof:
     digest = sha256(sent).digest()
-    matched = None
-    for slot in keys:
-        hit = isinstance(slot.key, SharedSecret) and slot.key.equals(digest)
-        if hit and matched is None and slot.counts_at(now):
-            matched = slot
+    matched = matching_slot(keys, now, lambda key: isinstance(key, SharedSecret) and key.equals(digest))
     if matched is None:
         refuse_mismatch(keys, now)
     return Proof(None, None, matched.name)

@@ -12,7 +12,8 @@ a mismatch.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from bridge.ingress.proof import (
@@ -20,10 +21,16 @@ from bridge.ingress.proof import (
     SIGNATURE_MAX_BYTES,
     TIMESTAMP,
     Ids,
+    Key,
+    KeySlot,
     Proof,
     Raw,
+    Scheme,
+    age_words,
     check_age,
+    matching_slot,
     refuse,
+    refuse_mismatch,
 )
 from bridge.ingress.schemes.parameters import Parameters
 
@@ -38,7 +45,7 @@ UNSIGNED_ID: tuple[UnsignedId, ...] = ("use", "ignore")
 PLACEHOLDERS = ("id", "timestamp", "body")
 # What stands before the body of another reading: an id (200), a timestamp (12), and the literal texts of the template.
 _AHEAD_MAX = 212
-# Where nothing stands between the two, a timestamp is told from the body by its length: unix seconds have ten digits
+# Where nothing stands between the two, the body begins behind a timestamp of this length: unix seconds have ten digits
 # from 2001 to 2286.
 TIMESTAMP_CHARS = 10
 # No id begins like this, and no separator has it.
@@ -252,6 +259,39 @@ class SignedText:
         names = [self.header, self._timestamp_header, self._id_header]
         if len(set(filter(None, names))) < len(list(filter(None, names))):
             raise parameters.error("header", "names one header for two things")
+
+
+class SignedHeader(Scheme):
+    """A scheme whose signature stands in a header of its own."""
+
+    def __init__(self, parameters: Parameters, *, title: str, bytes_of_signature: int) -> None:
+        """Read the parameters as `SignedText` does; `title` stands in front of what is described."""
+        self._title = title
+        self._text = SignedText(parameters, bytes_of_signature=bytes_of_signature)
+        self._tolerance_s = parameters.tolerance_s
+        self.headers, self.safe, self.dated = self._text.headers, self._text.safe, self._text.dated
+        self.joined, self.ids = self._text.joined, self._text.ids
+
+    def credentials(self, raw: Raw) -> int:
+        """Look for the header of the signature."""
+        return int(self._text.header in raw.heads)
+
+    @abstractmethod
+    def prover(self, claim: Claim) -> Callable[[Key], bool]:
+        """Return what says whether a key made one of the signatures of a claim."""
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Try each key on each signature that is there."""
+        claim = self._text.read(raw)
+        matched = matching_slot(keys, now, self.prover(claim))
+        if matched is None or claim.ambiguous:
+            refuse_mismatch(keys, now)
+        return self._text.proof(claim, slot=matched.name, tolerance_s=self._tolerance_s, now=now)
+
+    def describe(self) -> str:
+        """Name the scheme, the header and what is signed."""
+        age = age_words(self._tolerance_s) if self.dated else "no time"
+        return f"{self._title} {self._text.describe()}, {age}"
 
 
 def _pairs(value: bytes) -> tuple[list[bytes], bytes | None]:

