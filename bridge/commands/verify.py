@@ -102,21 +102,21 @@ def _wanted(
 
 
 def _named(parameters: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for parameter in parameters:
-        name, equals, value = parameter.partition("=")
-        if not equals:
-            msg = "--parameter is NAME=VALUE"
-            raise click.UsageError(msg)
+    for name, value in _pairs(parameters, "=", usage="--parameter is NAME=VALUE"):
         yield name.lower().removeprefix("scheme_"), value
 
 
 def _split(headers: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for header in headers:
-        name, colon, value = header.partition(":")
-        if not colon:
-            msg = "--header is 'name: value'"
-            raise click.UsageError(msg)
+    for name, value in _pairs(headers, ":", usage="--header is 'name: value'"):
         yield name.strip().lower(), value.strip(" \t")
+
+
+def _pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        name, found, value = text.partition(separator)
+        if not found:
+            raise click.UsageError(usage)
+        yield name, value
 
 
 def _tell(code: str, sentence: str, *, accept: bool, as_json: bool) -> int:
