@@ -56,7 +56,7 @@ def weaknesses_of(
     accepted = _accepted(name, source)
     if scheme.ids == "none" and window_s < BUCKETS_OF_REPEATS * bucket_s:
         least_s = BUCKETS_OF_REPEATS * bucket_s
-        msg = f"{place(name, 'dedupe_window_s')}: is at least {least_s}, as repeats are recognised for so long"
+        msg = f"{place(name, 'dedupe_window_s')}: is at least {least_s}, the time for which repeats are recognised"
         raise ConfigError(msg)
     found = weaknesses(
         scheme, tolerance_s=source.tolerance_s, window_s=window_s, tls_in_front=tls_in_front, bucket_s=bucket_s

@@ -44,7 +44,7 @@ def secrets() -> None:
 @secrets.command()
 @click.argument("source")
 @click.option("--slot", default=CURRENT, show_default=True, help="Slot to write; one that exists is not overwritten.")
-@click.option("--rotate-h", type=click.FloatRange(0, 24 * 366), help="Keep `current` as `previous` for so many hours.")
+@click.option("--rotate-h", type=click.FloatRange(0, 24 * 366), help="Hours for which `current` is kept as `previous`.")
 @click.option("--user", help="User of HTTP Basic; the name of the source unless said.")
 @click.option("--not-before", help="When it begins to count, such as 2026-01-31T00:00:00Z.")
 @click.option("--accept-until", help="When it ends.")

@@ -17,9 +17,9 @@ from ipaddress import IPv6Address
 
 from bridge.ingress.schemes.network import Network, client_address
 
-# Some 10 MiB. Beyond it the address that was least recently seen starts anew; more than so many at once are no senders.
+# Some 10 MiB. Beyond it the address that was least recently seen starts anew; no installation has that many senders.
 KEYS_MAX = 65_536
-# Sums of floats differ in their last bits; who comes back when it was told to must pass.
+# Sums of floats differ in their last bits; a sender that comes back after Retry-After must pass.
 ROUNDING_S = 1e-6
 # A network that is given to one customer (RFC 6177); in it addresses are free.
 V6_PREFIX_BITS = 64

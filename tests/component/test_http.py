@@ -46,7 +46,7 @@ async def test_a_connection_that_is_closed_right_after_its_answer_is_not_kept() 
 
 
 class Patient:
-    """Answers when it is told to."""
+    """Answers when the test says so."""
 
     def __init__(self) -> None:
         self.taken: list[list[Request]] = []

@@ -84,7 +84,7 @@ class Subject:
         assert await asyncio.gather(*self.send(*ids)) == ["spooled"] * len(ids)
 
     async def expire(self, sent: asyncio.Future[Durable]) -> None:
-        """Have the write in flight fail, and wait until the sender is told to send again; Kafka works then."""
+        """Have the write in flight fail, and wait until the sender has its 503; Kafka works then."""
         self.producer.failure = "outcome_unknown"
         self.producer.flow()
         with pytest.raises(NotDurableError, match="deadline"):

@@ -28,7 +28,7 @@ def a_source(name: str = "drx", *, burst: int | None = None) -> Source:
 
 
 async def statuses(ingress: Ingress, count: int, **sent: str) -> list[int]:
-    """Send the same delivery so many times."""
+    """Send the same delivery `count` times."""
     body = a_body()
     heads = signed_headers(body) | {"x-forwarded-for": sent.get("forwarded", "")}
     path = f"/webhooks/{sent.get('name', 'drx')}"
