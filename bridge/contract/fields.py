@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 T = TypeVar("T")
+
+# Stands for a word that an enum does not have; the word itself stands in `raw_<field>`.
+UNKNOWN = "UNKNOWN"
 
 # PHI classes (docs/contract.md §7); a field without one holds provider data or nothing about a person.
 Direct = Annotated[T, Field(json_schema_extra={"phi": "D"})]
@@ -63,3 +68,18 @@ class Record(BaseModel):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Show no field: a record in a log line or an assertion must not show a patient."""
         return ()
+
+
+def plain(field: FieldInfo) -> object:
+    """Return the type of a field without `| None`, and with its width or digits if it has them."""
+    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    if get_origin(annotation) in (Union, UnionType):
+        (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+    return annotation
+
+
+def words_of(plain: object) -> tuple[str, ...]:
+    """Return the words of an enum, or of an array of enums."""
+    if get_origin(plain) is list:
+        return words_of(get_args(plain)[0])
+    return get_args(plain) if get_origin(plain) is Literal else ()

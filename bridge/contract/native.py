@@ -13,18 +13,17 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
-from types import MappingProxyType, UnionType
-from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast, get_args, get_origin
 
 import orjson
 from pydantic.fields import FieldInfo
 
 from bridge.contract.envelope import EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Record
+from bridge.contract.fields import UNKNOWN, Record, plain, words_of
 from bridge.errors import UnknownRecordError
 
-UNKNOWN = "UNKNOWN"
 # Field of the record -> member of the body, in the order of docs/contract.md §3.
 _ENVELOPE: Mapping[str, str] = MappingProxyType(
     {
@@ -110,14 +109,13 @@ def _shape(model: type[Record], without: Iterable[str] = ()) -> _Shape:
 
 
 def _field(info: FieldInfo) -> _Field:
-    kind: Any = info.annotation
-    if get_origin(kind) in (Union, UnionType):
-        (kind,) = (each for each in get_args(kind) if each is not type(None))
+    kind: Any = plain(info)
+    words = bool(words_of(kind))
     if get_origin(kind) is list:
         (kind,) = get_args(kind)
     extra = info.json_schema_extra
     return _Field(
-        words=get_origin(kind) is Literal,
+        words=words,
         inner=_shape(kind) if isinstance(kind, type) and issubclass(kind, Record) else None,
         phi=isinstance(extra, dict) and extra.get("phi") in {"D", "L"},
     )

@@ -55,10 +55,10 @@ from pydantic import AwareDatetime
 from bridge.avro.encoder import compile_encoder, varint
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Bits, Digits, Record
+from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, plain, words_of
 from bridge.event import AHEAD_MAX
 from bridge.ingress.profiles import keys
-from bridge.ingress.profiles.plan import UNKNOWN, blank_record, plain, words_of
+from bridge.ingress.profiles.plan import blank_record
 
 Origin = Literal["event_id", "occurred_at", "received_at", "source", "environment", "constant", "envelope", "member"]
 

@@ -12,9 +12,10 @@ from datetime import tzinfo
 from types import MappingProxyType
 from typing import NamedTuple
 
+from bridge.contract.fields import UNKNOWN
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.profiles.assemble import Draft, Reading, Said, compose
-from bridge.ingress.profiles.plan import UNKNOWN, text_of_id
+from bridge.ingress.profiles.plan import text_of_id
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
 from bridge.ingress.profiles.words import folded, is_given, key_of, prefix_of, zone_of
 

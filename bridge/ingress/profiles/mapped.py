@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast, get_args, get_origin
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Record
+from bridge.contract.fields import UNKNOWN, Record
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import Real
@@ -45,7 +45,7 @@ from bridge.ingress.profiles.mapped_functions import (
     UnfitError,
     compile_expression,
 )
-from bridge.ingress.profiles.plan import UNKNOWN, Members, Pass, compile_members, text_of_id
+from bridge.ingress.profiles.plan import Members, Pass, compile_members, text_of_id
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
 from bridge.ingress.profiles.values import instant_of_epoch
 from bridge.ingress.profiles.words import PREFIX_RULE, instant_of, is_given, is_prefix, key_of, prefix_of, zone_of

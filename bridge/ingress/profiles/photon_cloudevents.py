@@ -13,10 +13,11 @@ from datetime import tzinfo
 from types import MappingProxyType
 from typing import NamedTuple
 
+from bridge.contract.fields import UNKNOWN
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.profiles.assemble import PLANS, Draft, Reading, Said, compose
-from bridge.ingress.profiles.plan import UNKNOWN, Pass, text_of_id
+from bridge.ingress.profiles.plan import Pass, text_of_id
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
 from bridge.ingress.profiles.words import folded, is_given, key_of, prefix_of, zone_of
 

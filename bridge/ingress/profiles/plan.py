@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from enum import IntEnum
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from types import MappingProxyType
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AwareDatetime
-from pydantic.fields import FieldInfo
 
-from bridge.contract.fields import Bits, Digits, Record
+from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, plain, words_of
 from bridge.ingress.json_body import Real, to_json_text
 from bridge.ingress.profiles.profile import Flag
 from bridge.ingress.profiles.values import FixedPoint, day_of_text, exact, instant_of_epoch, instant_of_text
@@ -79,8 +78,6 @@ class Pass:
 Read = Callable[[object, Pass], object]
 # Reads one member of an object into the record that it belongs to.
 Put = Callable[[dict[str, object], object, Pass], None]
-
-UNKNOWN = "UNKNOWN"
 
 # docs/contract.md §3: an int or long field may be a string of 1-18 ASCII digits, a decimal `-?digits[.digits]`.
 _INTEGER_TEXT = re.compile(r"[0-9]{1,18}")
@@ -388,21 +385,6 @@ def compile_members(model: type[Record], path: str, *, without: frozenset[str] =
         puts={name: _put(name, plain(fields[name]), f"{path}/{name}") for name in names},
         required=[name for name in names if fields[name].is_required()],
     )
-
-
-def plain(field: FieldInfo) -> object:
-    """Give the field's type without `| None`, and with its width or digits if it has them."""
-    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    if get_origin(annotation) in (Union, UnionType):
-        (annotation,) = (one for one in get_args(annotation) if one is not type(None))
-    return annotation
-
-
-def words_of(plain: object) -> tuple[str, ...]:
-    """Give the words of an enum, or of an array of enums."""
-    if get_origin(plain) is list:
-        return words_of(get_args(plain)[0])
-    return get_args(plain) if get_origin(plain) is Literal else ()
 
 
 def _put(name: str, plain: object, path: str) -> Put:
