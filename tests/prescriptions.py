@@ -13,9 +13,10 @@ import orjson
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
-from consumers.read_model.facts import Document, blank
-from consumers.read_model.machines import apply
-from consumers.read_model.roll_up import State, roll_up
+from consumers.lifecycle.facts import Document, blank
+from consumers.lifecycle.machines import apply
+from consumers.lifecycle.roll_up import State, roll_up
+from consumers.read_model.summary import note_summary
 from tests.builders import SAMPLES
 from tests.unit.profile_documents import map_body
 
@@ -85,7 +86,7 @@ def shipped(at: float, word: str, tracking: str = "1ZA", **fields: Any) -> Event
 def document_of(events: Iterable[Event]) -> Document:
     document = blank()
     for event in events:
-        apply(document, event)
+        apply(document, event, note=note_summary)
     return document
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from prometheus_client import Counter
 
-from consumers.read_model.facts import Document, Stamp
+from consumers.lifecycle.facts import Document, Stamp
+from consumers.lifecycle.safety import anomalies, safety_signals
 from consumers.read_model.metrics import ReadModelMetrics
-from consumers.read_model.safety import anomalies, safety_signals
 
 # A batch that is rolled back comes again, and what it raised was counted already: enough for many batches of 200.
 _COUNTED_MAX = 10_000

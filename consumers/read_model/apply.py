@@ -12,12 +12,13 @@ import orjson
 from bridge.errors import TransientError
 from bridge.event import Event
 from consumers.api import Placed
+from consumers.lifecycle.facts import Document, blank
+from consumers.lifecycle.machines import apply
 from consumers.read_model.alarms import Alarms, Contradictions, contradictions
-from consumers.read_model.facts import Document, blank
 from consumers.read_model.history import prescription_of, storable
-from consumers.read_model.machines import apply
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.rows import row, statements
+from consumers.read_model.summary import note_summary
 
 
 class _Known(NamedTuple):
@@ -54,7 +55,7 @@ class Applier:
             document = known[key].document
             if key not in before and (self._alarms_from is None or event.received_at >= self._alarms_from):
                 before[key] = contradictions(document)
-            apply(document, event)
+            apply(document, event, note=note_summary)
         await self._write_rows(known, added, connection)
         for key, stood in before.items():
             self._alarms.note(key, stood, contradictions(known[key].document))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.runtime.metrics import NAMESPACE
-from consumers.read_model.safety import ANOMALY_KINDS, SAFETY_KINDS
+from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS
 
 
 class ReadModelMetrics:

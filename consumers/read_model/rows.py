@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from consumers.read_model.facts import Document
-from consumers.read_model.roll_up import roll_up
+from consumers.lifecycle.facts import Document
+from consumers.lifecycle.roll_up import roll_up
 
 # Columns in the order of the type `prescription_row`, and what the server makes of those that are sent as text.
 COLUMNS: tuple[tuple[str, str], ...] = (

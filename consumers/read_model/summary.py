@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from bridge.event import Event
-from consumers.read_model.facts import Document, Stamp, newest
+from consumers.lifecycle.facts import Document, Stamp, newest
 
 Said = Mapping[str, Any]
 

@@ -18,8 +18,8 @@ from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Outcome as Reload
 from bridge.settings import Settings
 from consumers.forward.metrics import ForwardMetrics
+from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS
 from consumers.read_model.metrics import ReadModelMetrics
-from consumers.read_model.safety import ANOMALY_KINDS, SAFETY_KINDS
 from consumers.runtime.circuit import State as CircuitState
 from consumers.runtime.failure import FailureClass
 from consumers.runtime.metrics import ConsumerMetrics

@@ -13,9 +13,10 @@ from hypothesis import given
 from bridge.dev.oracle import COLUMNS, expected_state
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
-from consumers.read_model.facts import blank
-from consumers.read_model.machines import apply
-from consumers.read_model.roll_up import roll_up
+from consumers.lifecycle.facts import blank
+from consumers.lifecycle.machines import apply
+from consumers.lifecycle.roll_up import roll_up
+from consumers.read_model.summary import note_summary
 from tests.oracle.histories import History, arrivals, history, journeys
 from tests.oracle.pen import Body
 from tests.unit.profile_documents import map_body
@@ -41,7 +42,7 @@ def merged(batches: Iterable[Sequence[Body]], events: Mapping[str, Event]) -> by
     for batch in batches:
         document = orjson.loads(stored)
         for body in batch:
-            apply(document, events[body["id"]])
+            apply(document, events[body["id"]], note=note_summary)
         stored = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
     return stored
 

@@ -7,9 +7,9 @@ from itertools import permutations
 import pytest
 
 from bridge.event import Event
-from consumers.read_model.facts import blank
-from consumers.read_model.roll_up import roll_up
-from consumers.read_model.safety import anomalies
+from consumers.lifecycle.facts import blank
+from consumers.lifecycle.roll_up import roll_up
+from consumers.lifecycle.safety import anomalies
 from tests.prescriptions import (
     SCENARIOS,
     cancel_asked,

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
-from consumers.read_model.facts import Document, blank
-from consumers.read_model.machines import apply
-from consumers.read_model.roll_up import roll_up
+from consumers.lifecycle.facts import Document, blank
+from consumers.lifecycle.machines import apply
+from consumers.lifecycle.roll_up import roll_up
+from consumers.read_model.summary import note_summary
 from tests.prescriptions import SCENARIOS, a_fact, document_bytes, document_of, scenario
 
 TYPES = sorted(kind for kind in EVENT_MODELS if kind not in {"prescriber.enrollment_changed", "system.ping"})
@@ -75,7 +76,7 @@ def test_a_batch_split_leaves_no_trace(events: tuple[Event, ...], cuts: set[int]
     for place, event in enumerate(events):
         if place in cuts:
             document = orjson.loads(orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
-        apply(document, event)
+        apply(document, event, note=note_summary)
 
     assert orjson.dumps(document, option=orjson.OPT_SORT_KEYS) == document_bytes(events)
 

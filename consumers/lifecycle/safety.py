@@ -5,7 +5,7 @@ Source: docs/contract.md §6, "Contradictions are kept and signalled".
 
 from __future__ import annotations
 
-from consumers.read_model.facts import Document, Stamp
+from consumers.lifecycle.facts import Document, Stamp
 
 DISPENSED_AFTER_CANCEL = "dispensed_after_cancel"
 SAFETY_KINDS = (DISPENSED_AFTER_CANCEL,)

@@ -10,23 +10,24 @@ from types import MappingProxyType
 from typing import Any
 
 from bridge.event import Event
-from consumers.read_model.facts import NO_ID, Document, Stamp, earlier, later, newest, part, stamp_of
-from consumers.read_model.summary import note_summary
+from consumers.lifecycle.facts import NO_ID, Document, Stamp, earlier, later, newest, part, stamp_of
 
 Value = Mapping[str, Any]
 Machine = Callable[[Document, Value, Stamp], None]
+Note = Callable[[Document, Event, Stamp], None]
+"""Keeps what an event says beside its facts, such as who it is about: a consumer's own choice."""
 
 UNKNOWN = "UNKNOWN"
 DELIVERED = "delivered"
 REJECTED = "rejected"
 
 
-def apply(document: Document, event: Event) -> None:
-    """Add an event's facts to the document, in place; commutative and idempotent."""
+def apply(document: Document, event: Event, *, note: Note) -> None:
+    """Add an event's facts to the document, in place; commutative and idempotent where `note` is."""
     stamp = stamp_of(event)
     value = event.value
     earlier(document, "first", stamp)
-    note_summary(document, event, stamp)
+    note(document, event, stamp)
     machine = _MACHINES.get(event.type)
     if machine is not None:
         machine(document, value, stamp)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from consumers.read_model.facts import Document, Fact, Stamp
-from consumers.read_model.machines import DELIVERED, REJECTED
-from consumers.read_model.safety import HANDED_OUT, anomalies, safety_signals
+from consumers.lifecycle.facts import Document, Fact, Stamp
+from consumers.lifecycle.machines import DELIVERED, REJECTED
+from consumers.lifecycle.safety import HANDED_OUT, anomalies, safety_signals
 
 NONE = "none"
 # First that applies, over all fills.
