@@ -32,7 +32,8 @@ lint: $(INSTALLED)
 	@! command -v cargo >/dev/null || $(MAKE) --no-print-directory lint-native
 
 check: lint
-	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile tests/unit tests/component tests/fuzz
+	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile -m "not faults and not volume" \
+	    tests/unit tests/component tests/fuzz
 
 # The native engine, where cargo is; all else works without it. `auto` uses it when it is installed.
 CRATE := bridge/native
@@ -61,11 +62,12 @@ fault-tools:
 
 # As many workers as the smallest machine of CI has processors: with four, some faults starve there. What takes longest
 # comes first, and the consumers' faults, six at a time, not beside those of the ingress: both need processors.
-test: setup check fault-tools
+test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
-	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder \
-	    tests/faults/ingress tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 60 \
+	    tests/faults/ingress tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker \
+	    tests/unit tests/component tests/fuzz
 
 # promtool, if the PATH has none: unpacked from Debian's package, not installed.
 promtool: $(INSTALLED)

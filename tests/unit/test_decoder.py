@@ -76,6 +76,7 @@ def test_what_fastavro_writes_is_read(record: str, data: st.DataObject) -> None:
     assert ours(record, written(record, value)) == value
 
 
+@pytest.mark.volume
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_bytes_that_are_taken_mean_what_they_mean_to_fastavro(data: st.DataObject) -> None:

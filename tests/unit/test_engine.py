@@ -89,6 +89,7 @@ def bodies() -> list[Text]:
     ]
 
 
+@pytest.mark.volume
 def test_edited_bodies_under_any_head_are_answered_as_the_reference_does_or_not_at_all(
     bodies: list[Text], asked: EngineOf
 ) -> None:

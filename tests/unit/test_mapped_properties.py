@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,7 @@ def test_a_body_is_events_or_a_reason(body: dict[str, Any]) -> None:
                 assert_writable(event)
 
 
+@pytest.mark.volume
 @given(body=BODIES)
 @settings(max_examples=1000)
 def test_every_member_is_in_the_event_or_kept_or_dropped(body: dict[str, Any]) -> None:
@@ -120,6 +122,7 @@ def is_in(told: str, leaf: object) -> bool:
     )
 
 
+@pytest.mark.volume
 @given(
     body=BODIES,
     joined=st.sampled_from(JOINED),

@@ -64,6 +64,7 @@ def test_each_event_of_a_scenario_is_mapped_again_to_the_same_event(path: Any) -
         assert map_again(outcome.events[0]) == outcome.events[0]
 
 
+@pytest.mark.volume
 @given(mutants())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_a_mutated_sample_is_mapped_again_to_the_same_event(document: dict[str, object]) -> None:

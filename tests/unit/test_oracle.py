@@ -149,6 +149,7 @@ def test_the_histories_reach_every_state_of_every_machine() -> None:
     assert few == []
 
 
+@pytest.mark.volume
 @given(journeys())
 def test_no_order_and_no_repetition_changes_what_the_oracle_says(journey: tuple[History, list[Bodies]]) -> None:
     told, batches = journey

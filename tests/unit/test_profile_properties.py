@@ -85,6 +85,7 @@ def test_a_mutated_sample_is_an_event_that_can_be_written_or_a_reason(document: 
         assert_writable(event)
 
 
+@pytest.mark.volume
 @given(mutants())
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_accepted_body_loses_nothing(document: dict[str, object]) -> None:

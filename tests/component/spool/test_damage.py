@@ -144,6 +144,7 @@ def neither_found_nor_set_aside(spoilt: Spoilt, found: list[int]) -> bytes:
     return bytes(rest)
 
 
+@pytest.mark.volume
 async def test_of_a_thousand_spoilt_spools_every_intact_record_comes_back(template: Template, tmp_path: Path) -> None:
     damaged = torn = 0
     for seed in range(SEEDS):

@@ -62,6 +62,7 @@ async def test_a_death_while_the_first_key_is_made_leaves_none_that_cannot_be_us
         await kept.put(1)
 
 
+@pytest.mark.volume
 async def test_a_drain_that_is_killed_again_and_again_delivers_everything_in_order(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         for partition, first in zip(PARTITIONS, (0, SPOOLED), strict=True):
