@@ -271,6 +271,11 @@ class Log(Section):
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
+    id_key_dir: Path | None = Field(
+        None,
+        description="directory with one file per key; `current` hashes ids in lines, which `drx-bridge hash-id` finds; "
+        "unset: a key of each process that nobody knows",
+    )
 
 
 class Accept(Section):

@@ -11,7 +11,15 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from bridge.commands.doctor_checks import Finding, Grade, check_disk, check_registry, check_risks, check_sources
+from bridge.commands.doctor_checks import (
+    Finding,
+    Grade,
+    check_disk,
+    check_log,
+    check_registry,
+    check_risks,
+    check_sources,
+)
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
@@ -67,6 +75,7 @@ async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[
     tell(Finding("config", "ok", f"every setting is known and within its bounds; this instance is {settings.instance}"))
     for finding in check_risks(settings):
         tell(finding)
+    tell(check_log(settings))
     for finding in check_sources(settings, now=datetime.now(UTC)):
         tell(finding)
     async for finding in check_kafka(settings.kafka, routes=routes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from bridge.app import STOP_MARGIN_S, open_ingress
+from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.process import run_service
 from bridge.settings import load_settings, refuse_risks
 
@@ -22,6 +23,7 @@ def serve() -> int:
         open_ingress(settings),
         log_level=settings.log.level,
         log_format=settings.log.format,
+        log_id_key=current_id_key(settings.log.id_key_dir),
         drain_timeout_s=settings.shutdown.drain_s + STOP_MARGIN_S,
         overdue_s=settings.shutdown.overdue_s,
         gc_threshold=GC_THRESHOLD,

@@ -34,9 +34,9 @@ class DataDirectory:
         self.ports = path / "ports.json"
         self.pid_file = path / "processes.json"
 
-    def secret_dir(self, source: str, *, make: Callable[[], str]) -> Path:
-        """Make the secrets directory of a source, with a `current` secret that stays the same from then on."""
-        directory = self.secrets / source
+    def secret_dir(self, name: str, *, make: Callable[[], str]) -> Path:
+        """Make the secrets directory of a source, or of logs, with a `current` secret that stays the same."""
+        directory = self.secrets / name
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         slot = directory / "current"
         if not slot.exists():

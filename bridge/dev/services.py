@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from bridge.dev.files import DataDirectory
@@ -28,6 +30,7 @@ PARTITIONS = 12
 _REGISTRY_GRACE_S, _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 5.0, 30.0, 40.0
 # A killed member keeps its partitions for so long; a developer should not wait as long as production may (45 s).
 _SESSION_S = "10"
+_ID_KEY_BYTES = 32
 # An operator's commands answer within a second; the last resort against one that hangs.
 _COMMAND_S = 30.0
 _MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
@@ -92,6 +95,7 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
     }
     for name, source in SOURCES.items():
         settings |= source.settings(name, directory.secret_dir(name, make=source.new_secret))
+    settings["BRIDGE_LOG__ID_KEY_DIR"] = str(_id_key_dir(directory))
     child = _child("ingress", ["bridge", "serve"], directory=directory, settings=settings)
     return Service(child, management_port, "/readyz", _INGRESS_GRACE_S, sound=("kafka", "topics"))
 
@@ -107,9 +111,14 @@ def consumer_service(
         "CONSUMER_POSTGRES__DSN": postgres,
         "CONSUMER_MANAGEMENT__HOST": HOST,
         "CONSUMER_MANAGEMENT__PORT": str(management_port),
+        "CONSUMER_LOG__ID_KEY_DIR": str(_id_key_dir(directory)),
     }
     child = _child(name, ["consumers", "run", name], directory=directory, settings=settings)
     return Service(child, management_port, "/readyz", _CONSUMER_GRACE_S)
+
+
+def _id_key_dir(directory: DataDirectory) -> Path:
+    return directory.secret_dir("log", make=lambda: secrets.token_urlsafe(_ID_KEY_BYTES))
 
 
 def child_environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:

@@ -526,6 +526,7 @@ class Webhooks:
             _LINES[outcome],
             source=call.source,
             event_id=call.event_id,
+            record_key=_keys(mapped.events),
             event_type=mapped.events[0].type,
             duration_ms=self._observe.answered(outcome, "", elapsed, call),
         )
@@ -539,6 +540,7 @@ class Webhooks:
             "delivery.parked",
             source=request.source,
             event_id=request.event_id,
+            record_key=park.key or "",
             event_type=UNKNOWN if park.reason == "unknown_type" else "",
             code=park.reason,
             detail=park.detail,
@@ -594,6 +596,11 @@ class Webhooks:
 
 def _said(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | ParkReason:
     return outcome if isinstance(outcome, ParkReason) else outcome.events
+
+
+def _keys(events: Sequence[AnyEvent]) -> str:
+    """Return the keys of events, separated by spaces, for a log line."""
+    return events[0].key if len(events) == 1 else " ".join(dict.fromkeys(event.key for event in events))
 
 
 def _prescription_id(mapped: Mapped | Encoded) -> str | None:

@@ -1,7 +1,7 @@
 """One JSON line per outcome on standard output; what libraries log is reduced to constants, since it carries values.
 
 A line is queued and a thread writes it. An output that nobody reads, that is full or that is gone costs lines, which
-are counted, and never an answer or a stop.
+are counted, and never an answer or a stop. Ids are hashed here (`log_ids`), so that no line can hold one in clear.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from typing import Any, Literal
 import orjson
 import structlog
 
+from bridge.runtime.log_ids import current_id_key, id_hash
+
 if sys.platform != "win32":
     import resource
 
@@ -47,6 +49,8 @@ ASK_AGAIN_MS = 1000
 # What the end of a process waits for its last lines: less than half of the margin between a stop and the kill, 5 s.
 FLUSH_S = 2.0
 _LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+# The id of a delivery or an event, and the key of its record: the fields whose values are hashed.
+EVENT_ID, RECORD_KEY = "event_id", "record_key"
 
 
 class LineWriter:
@@ -182,6 +186,7 @@ class LineWriter:
 
 # A process has one standard output, and the loggers that modules keep outlive a second configuration.
 _output = LineWriter()
+_hash_id = id_hash(current_id_key(None))
 
 
 def dropped_lines() -> int:
@@ -232,14 +237,16 @@ def trail(exc: BaseException) -> list[str]:
     return [*places, type(exc).__name__]
 
 
-def configure_logging(*, level: str, style: Literal["auto", "json", "console"]) -> None:
-    """Set structlog and the stdlib loggers up, to write to the standard output of now."""
+def configure_logging(*, level: str, style: Literal["auto", "json", "console"], id_key: bytes | None = None) -> None:
+    """Set structlog and the stdlib loggers up, to write to the standard output of now, and hash ids with a key."""
+    global _hash_id  # noqa: PLW0603 - as the output: one for the process
+    _hash_id = id_hash(id_key or current_id_key(None))
     _occupy_standard_descriptors()
     file = _stdout()
     _output.open(file)
     console = style == "console" or (style == "auto" and file is not None and os.isatty(file))
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    for_people: list[Any] = [structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer()]
+    for_people: list[Any] = [_hash_ids, structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer()]
     for_programs: Any = partial(JsonLogger, LEVELS[level])  # structlog calls it as it does a class of its own
     structlog.configure(
         processors=for_people if console else [],
@@ -324,7 +331,17 @@ class JsonLogger:
 
 def _put_line(level: str, event: str, **fields: Any) -> None:
     fields["event"] = event
-    _output.put(_json_line(level, fields))
+    _output.put(_json_line(level, _hash_ids(None, level, fields)))
+
+
+def _hash_ids(_logger: object, _level: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Put hashes in the place of ids."""
+    if event_id := fields.get(EVENT_ID):
+        fields[EVENT_ID] = _hash_id(event_id)
+    if keys := fields.get(RECORD_KEY):
+        # A delivery about several prescriptions has several; a key has no space in it.
+        fields[RECORD_KEY] = " ".join(map(_hash_id, keys.split(" ")))
+    return fields
 
 
 def _pass_over(_event: str, **_fields: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.process import run_service
 from consumers.app import LEAVE_S, drain_s, open_consumer
 from consumers.commands.installed import choose
@@ -28,6 +29,7 @@ def run(name: str) -> int:
         open_consumer(settings, chosen.consumer, chosen.registry),
         log_level=settings.log.level,
         log_format=settings.log.format,
+        log_id_key=current_id_key(settings.log.id_key_dir),
         drain_timeout_s=drain_s(settings) + LEAVE_S,
         overdue_s=settings.shutdown.grace_s - MARGIN_S,
         gc_threshold=GC_THRESHOLD,

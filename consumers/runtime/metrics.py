@@ -254,6 +254,7 @@ class Tally:
             "partition": record.partition,
             "offset": record.offset,
             "event_id": record.header("ce_id"),
+            "record_key": (record.key or b"").decode("utf-8", "replace"),
             "group": self._group,
         }
 

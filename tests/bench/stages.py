@@ -171,6 +171,7 @@ class Bench:
                 "delivery.accepted",
                 source="drx",
                 event_id=deliveries[n].id,
+                record_key=mapped[n].events[0].key,
                 event_type=mapped[n].events[0].type,
                 duration_ms=1.23,
             ),

@@ -27,6 +27,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"registry.password": "x"}, "registry.password", "credentialsSecret"),
     ("minimal", {"registry.url": "https://me:x@registry"}, "registry.url", "credentialsSecret"),
     ("minimal", {"ingress.spool.key": "spk_x"}, "ingress.spool.key", "keySecret"),
+    ("minimal", {"logIds.key": "x"}, "logIds.key", "keySecret"),
     ("minimal", {f"{READER}.postgres.dsn": "postgresql://me:x@db"}, f"{READER}.postgres.dsn", "existingSecret"),
     ("minimal", {f"{READER}.postgres.existingSecret": ""}, f"{READER}.postgres.existingSecret", "enabled to false"),
     ("forward", {f"{FORWARD}.postgres.dsn": "postgresql://me:x@db"}, f"{FORWARD}.postgres.dsn", "existingSecret"),
@@ -117,11 +118,11 @@ def test_every_secret_that_somebody_might_write_down_is_refused() -> None:
     tried = {path.replace(".drx.", ".<name>.") for _, changes, _, _ in REFUSED for path in changes}
 
     assert SECRETS - tried == set()
-    assert len(SECRETS) == 6
+    assert len(SECRETS) == 7
 
 
 def test_no_refusal_repeats_a_secret() -> None:
-    for path in ("kafka.password", "registry.password", "ingress.spool.key", f"{READER}.postgres.dsn"):
+    for path in ("kafka.password", "registry.password", "ingress.spool.key", "logIds.key", f"{READER}.postgres.dsn"):
         assert "canary" not in "".join(refused("minimal", {path: "canary"}, major=4))
     assert "canary" not in "".join(refused("minimal", {"registry.url": "https://me:canary@registry"}, major=4))
 

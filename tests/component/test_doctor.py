@@ -183,6 +183,6 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
 
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
-    checks = ["config", "profile", "profile", "sources", "kafka", "registry", "spool", "spool", "spool", "disk"]
+    checks = ["config", "profile", "profile", "log", "sources", "kafka", "registry", "spool", "spool", "spool", "disk"]
     assert [line.split()[1] for line in lines] == checks
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)

@@ -35,8 +35,8 @@ def cli():
 
 @cli.command()
 def serve():
-    return run_service(open_parts(), log_level="info", log_format="json", drain_timeout_s=5,
-                       overdue_s={overdue_s}, gc_threshold=10_000)
+    return run_service(open_parts(), log_level="info", log_format="json", log_id_key=bytes(32),
+                       drain_timeout_s=5, overdue_s={overdue_s}, gc_threshold=10_000)
 
 run_command_line(cli, program="drx")
 """

@@ -19,6 +19,7 @@ from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
+from bridge.runtime.log_ids import HashId, id_hash, read_id_keys
 from tests.builders import signed_headers
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
@@ -61,6 +62,7 @@ class Aftermath:
         seen: Name of a place to all that was seen there.
         records: Webhook id to its record.
         replies: Webhook id to its answer.
+        hash_id: As the ingress that had Kafka hashes ids in its log.
         accepted: Webhook id to the document.
         parked: Webhook id to the exact body.
     """
@@ -69,6 +71,7 @@ class Aftermath:
     seen: dict[str, str]
     records: dict[str, ConsumedRecord]
     replies: dict[str, Reply]
+    hash_id: HashId
     accepted: dict[str, Marked]
     parked: dict[str, bytes]
 
@@ -122,16 +125,19 @@ class Narrator:
 def aftermath(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
     """Play everything once, with Kafka and without."""
     Topics(cluster.bootstrap_servers).standard()
+    keys = tmp_path_factory.mktemp("log_ids")
+    (keys / "current").write_text("a key for ids in logs, of 32 characters or more")
+    settings = DEBUG | {"LOG__ID_KEY_DIR": str(keys)}
     with (
-        IngressProcess(tmp_path_factory.mktemp("with_kafka"), cluster.bootstrap_servers, **DEBUG) as ingress,
+        IngressProcess(tmp_path_factory.mktemp("with_kafka"), cluster.bootstrap_servers, **settings) as ingress,
         IngressProcess(tmp_path_factory.mktemp("without_kafka"), NO_KAFKA, **DEBUG) as stranded,
     ):
         ingress.ready()
         stranded.live()
-        yield asyncio.run(_play(ingress, stranded))
+        yield asyncio.run(_play(ingress, stranded, hash_id=id_hash(read_id_keys(keys)[0].key)))
 
 
-async def _play(ingress: IngressProcess, stranded: IngressProcess) -> Aftermath:
+async def _play(ingress: IngressProcess, stranded: IngressProcess, *, hash_id: HashId) -> Aftermath:
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
         told = Narrator(session, ingress, Marker())
         accepted = await _succeed(told)
@@ -155,6 +161,7 @@ async def _play(ingress: IngressProcess, stranded: IngressProcess) -> Aftermath:
         seen,
         {header(record, "ce_id"): record for record in records},
         told.replies | away.replies,
+        hash_id,
         accepted,
         parked,
     )
@@ -235,6 +242,17 @@ def test_no_marker_is_seen_in_output_metrics_probes_or_answers(aftermath: Afterm
     leaks = {place: found for place, text in aftermath.seen.items() if (found := markers_in(text, aftermath))}
 
     assert leaks == {}
+
+
+def test_an_id_is_found_in_the_log_by_its_hash_alone(aftermath: Aftermath) -> None:
+    output = aftermath.seen["output with kafka"]
+    lines = [json.loads(line) for line in output.splitlines()]
+    found = {(each["event_id"], each["record_key"]): each["event"] for each in lines if each.get("record_key")}
+
+    assert "evt_" not in output
+    for webhook_id in aftermath.accepted:
+        key = (aftermath.records[webhook_id].key or b"").decode()
+        assert found[aftermath.hash_id(webhook_id), aftermath.hash_id(key)] == "delivery.accepted"
 
 
 def test_no_marker_is_in_a_key_or_a_header_but_the_prescription_id_as_the_key(aftermath: Aftermath) -> None:

@@ -100,6 +100,7 @@ async def test_the_end_of_a_release_is_logged_and_counted(database: Database, mo
                 "attempts": 1,
                 "offset": 0,
                 "event_id": "evt_0",
+                "record_key": "rx_1",
                 **where,
             },
             {"event": "worker.release_ended", "log_level": "info", **where},

@@ -114,6 +114,9 @@ kafka-client: {{ . | quote }}
 {{- with $component.registry.credentialsSecret }}
 registry: {{ . | quote }}
 {{- end }}
+{{- with $root.Values.logIds.keySecret }}
+log-ids: {{ . | quote }}
+{{- end }}
 {{- /* Only the consumer `forward` has an endpoint. */}}
 {{- range $name, $secret := default dict (get $component "endpoint") }}
 {{- with $secret }}

@@ -6,6 +6,7 @@ Every other template takes whatever comes, so that all problems are told at once
 {{ include "drx-bridge.imageProblems" . }}
 {{ include "drx-bridge.kafkaProblems" . }}
 {{ include "drx-bridge.registryProblems" . }}
+{{ include "drx-bridge.logProblems" . }}
 {{- range $table := list "labels" "rulesLabels" "dashboardsLabels" }}
 {{ include "drx-bridge.keyProblems" (list (printf "monitoring.%s" $table) (get $.Values.monitoring $table) (include "drx-bridge.labels" (list $ "any"))) }}
 {{- end }}
@@ -65,6 +66,12 @@ kafka.securityProtocol: {{ $kafka.securityProtocol }} carries what source {{ $na
 {{- $registry := .Values.registry }}
 {{- if or $registry.password (contains "@" $registry.url) }}
 registry.{{ ternary "password" "url" (not (empty $registry.password)) }}: a secret has no place in values, which are kept with the release; put it into a Secret with the keys username and password and name that in ingress.registry.credentialsSecret and consumers.<name>.registry.credentialsSecret
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.logProblems" -}}
+{{- if .Values.logIds.key }}
+logIds.key: a secret has no place in values, which are kept with the release; put it into a Secret with the key current and name that in logIds.keySecret
 {{- end }}
 {{- end -}}
 

@@ -29,6 +29,9 @@
 {{- end }}
 {{ $prefix }}_LOG__LEVEL: {{ $component.log.level | quote }}
 {{ $prefix }}_LOG__FORMAT: json
+{{- if $root.Values.logIds.keySecret }}
+{{ $prefix }}_LOG__ID_KEY_DIR: /etc/drx-bridge/log-ids
+{{- end }}
 {{- end -}}
 
 {{- define "drx-bridge.ingressSettings" -}}

@@ -1,0 +1,49 @@
+"""`drx-bridge hash-id`: under which hash the log lines of ingress and consumers have an id."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import orjson
+
+from bridge.errors import ConfigError
+from bridge.runtime.log_ids import HashId, id_hash, read_id_keys
+from bridge.settings import load_settings
+
+
+@click.command()
+@click.argument("ids", metavar="ID…", nargs=-1, required=True)
+@click.option(
+    "--key-dir",
+    type=click.Path(path_type=Path),
+    help="Directory of the keys; that of BRIDGE_LOG__ID_KEY_DIR unless said.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per key and ID.")
+def hash_id(ids: tuple[str, ...], *, key_dir: Path | None, as_json: bool) -> int:
+    """Print the hash of each ID, one a line, for each key of the directory.
+
+    An ID is that of a delivery, of an event, or a record key such as a prescription id; `-` reads IDs from standard
+    input, one a line, so that none stands in the history of a shell. To find their lines: grep -F -f <(drx-bridge
+    hash-id ID) LOG.
+    """
+    directory = key_dir or load_settings().log.id_key_dir
+    if directory is None:
+        msg = "no key is configured, so ids cannot be looked up; set BRIDGE_LOG__ID_KEY_DIR, or give --key-dir"
+        raise ConfigError(msg)
+    hashes: list[tuple[str, HashId]] = [(key.name, id_hash(key.key)) for key in read_id_keys(directory)]
+    for each in _read(ids):
+        for name, hashed in hashes:
+            found = hashed(each)
+            click.echo(orjson.dumps({"key": name, "hash": found}) if as_json else found)
+    return 0
+
+
+def _read(ids: tuple[str, ...]) -> Iterator[str]:
+    for each in ids:
+        if each != "-":
+            yield each
+            continue
+        yield from filter(None, map(str.strip, sys.stdin))

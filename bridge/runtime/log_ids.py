@@ -1,0 +1,83 @@
+"""Ids in log lines as keyed hashes: with the key the lines of an id are found, without it no id is got out of a line.
+
+The id of a delivery may be of the vendor's choice, or be made of its body, and a record key is a prescription id: few
+enough to be tried one after the other, which a hash without a key would allow. The key is a file, the same for every
+process, so that an id has one hash at every replica, in every consumer and after a restart. A directory holds one file
+per key: `current` is in use, the others are former ones, whose lines `drx-bridge hash-id` still finds.
+
+Without a directory each process makes a key that nobody knows: its lines about one id are equal, and that is all.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from hashlib import blake2s, sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.runtime.slots import SecretsError, load_slots, read_lines
+
+CURRENT = "current"
+# 256 bits in base64 take 44 characters, in hex 64; fewer than 32 characters are hardly a random key.
+KEY_MIN_CHARS = 32
+# 96 bits: two of a billion ids have an equal hash with a probability of 1e-11, and a line stays short.
+HASH_BYTES = 12
+
+HashId = Callable[[str], str]
+
+
+class IdKey(NamedTuple):
+    """A key of a directory.
+
+    Attributes:
+        name: Name of its file.
+        key: 32 bytes.
+        accept_until: Infinite: what it has hashed can be looked up as long as its file is there.
+    """
+
+    name: str
+    key: bytes
+    accept_until: float = float("inf")
+
+
+def read_id_keys(directory: Path) -> tuple[IdKey, ...]:
+    """Read all keys, `current` first.
+
+    Raises:
+        SecretsError: No `current` there, or a file that is no key.
+    """
+    keys = load_slots(directory, _parse)
+    if keys[0].name != CURRENT:
+        raise SecretsError("secrets_empty", f"{directory}: no file `{CURRENT}`; its key is the one in use")
+    return keys
+
+
+def current_id_key(directory: Path | None) -> bytes:
+    """Return the key in use, or a new one where there is no directory.
+
+    Raises:
+        SecretsError: As `read_id_keys`.
+    """
+    return secrets.token_bytes(32) if directory is None else read_id_keys(directory)[0].key
+
+
+def id_hash(key: bytes) -> HashId:
+    """Return the function that hashes ids with a key, in some 0.6 µs each."""
+    keyed = blake2s(key=key, digest_size=HASH_BYTES)
+
+    def hash_id(text: str) -> str:
+        hashing = keyed.copy()
+        hashing.update(text.encode("utf-8", "surrogatepass"))
+        return hashing.hexdigest()
+
+    return hash_id
+
+
+def _parse(where: Path, content: bytes) -> IdKey:
+    (text,), window = read_lines(where, content)
+    if len(text) < KEY_MIN_CHARS:
+        raise SecretsError("secret_malformed", f"{where}: the first line must have {KEY_MIN_CHARS} characters or more")
+    if window:
+        raise SecretsError("secret_line", f"{where}: a key for ids has no dates; `{CURRENT}` is the one in use")
+    return IdKey(where.name, sha256(text.encode()).digest())

@@ -1,0 +1,118 @@
+"""Ids in the log: hashed wherever a line is written, and looked up by who has the key."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from bridge.commands.doctor_checks import check_log
+from bridge.commands.hash_id import hash_id as command
+from bridge.errors import ConfigError
+from bridge.runtime.log_ids import current_id_key, id_hash, read_id_keys
+from bridge.runtime.logging import configure_logging, flush_log
+from bridge.settings import Log, Settings
+
+KEY, FORMER = "a key for tests, of 32 characters or more", "another key for tests, used some time ago"
+# BLAKE2s of ID in 12 bytes, keyed with the SHA-256 of KEY.
+HASH = "6d05766760212f1ec92af287"
+ID, PRESCRIPTION = "evt_1795545852683028727", "rx_8842"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    where = tmp_path / "log-ids"
+    where.mkdir()
+    (where / "current").write_text(f"{KEY}\n")
+    return where
+
+
+def run(*arguments: str, given: str = "") -> Result:
+    return CliRunner().invoke(command, arguments, input=given, standalone_mode=False)
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_every_line_has_hashes_in_the_place_of_ids(
+    directory: Path, style: Literal["json", "console"], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    configure_logging(level="info", style=style, id_key=current_id_key(directory))
+    log: Any = structlog.get_logger()
+    log.info("delivery.accepted", event_id=ID, record_key=f"{PRESCRIPTION} {ID}")
+    log.error("worker.failed", event_id="", record_key="")
+    assert flush_log()
+    structlog.reset_defaults()
+    out = capfdbinary.readouterr().out.decode()
+    hashed, key = run(ID, PRESCRIPTION, "--key-dir", str(directory)).output.split()
+
+    assert ID not in out
+    assert PRESCRIPTION not in out
+    assert hashed in out
+    if style == "json":
+        first, second = map(orjson.loads, out.splitlines())
+        assert (first["event_id"], first["record_key"]) == (hashed, f"{key} {hashed}")
+        assert (second["event_id"], second["record_key"]) == ("", "")
+
+
+def test_an_id_has_one_hash_wherever_the_key_is_and_another_one_elsewhere(directory: Path) -> None:
+    assert id_hash(current_id_key(directory))(ID) == HASH
+    assert len({HASH, *(id_hash(current_id_key(None))(ID) for _ in range(2))}) == 3
+
+
+def test_after_a_rotation_both_hashes_are_said(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_LOG__ID_KEY_DIR", str(directory))
+    before = run(ID).output
+    (directory / "current").rename(directory / "2026-01")
+    (directory / "current").write_text(FORMER)
+    found = [json.loads(line) for line in run(ID, "--json").output.splitlines()]
+
+    assert [each["key"] for each in found] == ["current", "2026-01"]
+    assert [found[1]["hash"], found[0]["hash"] != HASH] == [before.strip(), True]
+
+
+def test_ids_are_read_from_standard_input_too(directory: Path) -> None:
+    said = run("-", "--key-dir", str(directory), given=f"{ID}\n\n {PRESCRIPTION} \n").output
+
+    assert said == run(ID, PRESCRIPTION, "--key-dir", str(directory)).output
+
+
+def test_without_a_key_nothing_can_be_looked_up() -> None:
+    assert isinstance(run(ID).exception, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("current", "too short", "32 characters"),
+        ("current", f"{KEY}\naccept_until = 2026-01-31T00:00:00Z", "no dates"),
+        ("current", "", "32 characters"),
+        ("former", KEY, "no file `current`"),
+    ],
+)
+def test_what_is_no_key_is_named_and_not_shown(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_text(content)
+
+    with pytest.raises(ConfigError, match=says) as caught:
+        read_id_keys(tmp_path)
+
+    assert str(tmp_path) in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_the_doctor_says_whether_ids_can_be_looked_up(directory: Path, tmp_path: Path) -> None:
+    verdicts = [
+        check_log(Settings(log=Log(id_key_dir=each))).verdict for each in (None, directory, tmp_path / "nowhere")
+    ]
+
+    assert verdicts == ["warning", "ok", "failed"]
