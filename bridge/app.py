@@ -22,6 +22,7 @@ from bridge.engine.plan import Plan, make_plan
 from bridge.engine.python import Compiled, PythonEngine
 from bridge.errors import ConfigError
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
+from bridge.ingress.delivery_ids import NewestBodies
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
 from bridge.ingress.profiles import drx_standard
@@ -33,7 +34,7 @@ from bridge.ingress.routes import Engine as SourceEngine
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.secrets import SecretDirectory
 from bridge.kafka.fetch_buffer import OwnBatches
-from bridge.kafka.follower import Follower
+from bridge.kafka.follower import Follower, Seen
 from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
@@ -115,6 +116,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             port=settings.management.port,
         )
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
+        newest = NewestBodies({name: source.bucket_s for name, source in sources.items()}, now=time.time)
         durability = await stack.enter_async_context(
             open_durability(
                 settings,
@@ -122,9 +124,10 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
                 encode=ids.encode,
                 windows_s={name: _window_s(settings, source) for name, source in sources.items()},
                 metrics=metrics,
+                seen=newest.recalled,
             )
         )
-        server = _server(settings, sources, durability, metrics)
+        server = _server(settings, sources, durability, metrics, newest=newest)
         checks.pop("starting")
         checks.update(_checks(server, durability, ids, secrets))
         yield [
@@ -252,7 +255,12 @@ def _refused_prefixes(profile: Profile) -> tuple[str, ...] | None:
 
 
 def _server(
-    settings: Settings, sources: Mapping[str, Source], durability: Durability, metrics: IngressMetrics
+    settings: Settings,
+    sources: Mapping[str, Source],
+    durability: Durability,
+    metrics: IngressMetrics,
+    *,
+    newest: NewestBodies,
 ) -> HardenedServer:
     http = settings.http
     name, example = next(iter(sources.items()))
@@ -276,6 +284,7 @@ def _server(
         admission=admission,
         observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS, deadline_s=http.deadline_s),
         body_max_bytes=http.body_max_bytes,
+        newest=newest,
         address_limit=address_limit(http),
     )
     server = HardenedServer(
@@ -331,6 +340,7 @@ async def open_durability(
     encode: Encode,
     windows_s: Mapping[str, float],
     metrics: IngressMetrics,
+    seen: Seen = lambda *_: None,
 ) -> AsyncIterator[Durability]:
     """Recover what the spool holds, connect in the background, and end in order: all that was taken is kept.
 
@@ -340,6 +350,7 @@ async def open_durability(
         encode: Record name and value to wire format.
         windows_s: By source, how long ids are remembered.
         metrics: Those of the process.
+        seen: Called for each record of another process, in a topic or in the spool.
     """
     async with AsyncExitStack() as stack:
         known_ids = KnownIds(
@@ -352,7 +363,7 @@ async def open_durability(
         producer = _producer(settings, routing, metrics, own)
         spool = _spool(settings, metrics)
         window_s = max(windows_s.values(), default=0.0)
-        follower = _follower(settings, routing, known_ids, spool, window_s=window_s, own=own)
+        follower = _follower(settings, routing, known_ids, spool, window_s=window_s, own=own, seen=seen)
         metrics.dedupe_ready.set_function(lambda: follower.ready)
         metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
         writers = PartitionWriters(
@@ -362,6 +373,7 @@ async def open_durability(
             late_acks=metrics.late_acks,
             limits=WriterLimits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
             follower=follower,
+            seen=seen,
         )
         metrics.spooling_partitions.set_function(lambda: writers.spooling)
         metrics.spool_blocked_partitions.set_function(lambda: writers.blocked)
@@ -410,6 +422,7 @@ def _follower(
     *,
     window_s: float,
     own: OwnBatches | None,
+    seen: Seen,
 ) -> Follower:
     return Follower(
         connection=settings.kafka.connection,
@@ -420,6 +433,7 @@ def _follower(
         oldest_s=lambda: spool.oldest_ms() / 1000 or None,
         mode=settings.dedupe.follow,
         own=own,
+        seen=seen,
     )
 
 

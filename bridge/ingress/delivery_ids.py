@@ -15,16 +15,22 @@ bucket, at a replica that has not read the first yet, is a second event with an 
 
 A prescription may also return to a state while an equal body would still be a repeat. So an equal body is a repeat only
 while it is the newest of its key: after another body it is a new fact, with the id of its bucket, `~`, and 8 hex digits
-of the SHA-256 of the id of the delivery in between. `NewestBodies` knows what this process has taken since its start;
-of what came in between at another replica, or before a restart, nothing is known, and an equal body is a repeat.
+of the SHA-256 of the id of the delivery in between. `NewestBodies` knows what this process has taken, what its spool
+holds from before the start, and what the topics hold from earlier processes and other replicas. Where it knows nothing
+of a key, an equal body is a new fact as well: a fact twice is the smaller evil than a fact that is lost.
+
+What remains: a body in between that another replica has accepted and this one has not read yet (some 50 ms; longer
+while that replica spools, or while nothing is read of others) is not seen, and an equal body is taken for a repeat.
+With each source on one replica (docs/operations.md) that is so only for what a replica that failed had spooled.
 
 The whole body decides, never some of its fields: `Approved`, and `Approved` with a lot number, are two facts.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -37,6 +43,10 @@ HASH_CHARS, SUFFIX_CHARS = 32, 8
 BUCKETS_OF_REPEATS = 2
 # Some 40 MiB; with buckets of 600 s enough for 83 new keys a second. Beyond it the oldest goes.
 KEYS_MAX = 100_000
+# The id of a delivery that was identified by time, with the number of its bucket, in an event id that hangs on it.
+_by_time = re.compile(
+    rf"({PREFIX}[0-9a-f]{{{HASH_CHARS}}}_([0-9]{{1,12}})(?:~[0-9a-f]{{{SUFFIX_CHARS}}})?)(?:/[0-9]+)?"
+)
 
 
 def id_of_body(body_sha256: str, *, received_s: float, bucket_s: int) -> str:
@@ -88,20 +98,25 @@ class Newest(NamedTuple):
         id: Its id.
         body_sha256: Hex digest of its body.
         bucket: Number of the bucket of its first receipt.
+        received_s: Unix seconds of that receipt.
         until_s: Unix seconds from which on no equal body is a repeat of it.
     """
 
     id: str
     body_sha256: str
     bucket: int
+    received_s: float
     until_s: float
 
 
 class NewestBodies:
     """The newest delivery of each key, of sources where equal bytes without an id may be a new fact."""
 
-    def __init__(self, keys_max: int = KEYS_MAX) -> None:
+    def __init__(self, buckets_s: Mapping[str, int], *, keys_max: int = KEYS_MAX, now: Callable[[], float]) -> None:
+        """Know nothing yet; `buckets_s` has the seconds of a bucket by source, 0 where it has none."""
+        self._buckets_s = {name: bucket_s for name, bucket_s in buckets_s.items() if bucket_s}
         self._keys_max = keys_max
+        self._now = now
         self._newest: OrderedDict[tuple[str, str], Newest] = OrderedDict()
 
     def find(self, source: str, keys: Iterable[str]) -> list[Newest]:
@@ -109,19 +124,41 @@ class NewestBodies:
         found = (self._newest.get((source, key)) for key in keys)
         return [each for each in found if each is not None]
 
-    def note(self, delivery: Delivery, keys: Iterable[str], *, bucket_s: int) -> None:
+    def note(self, delivery: Delivery, keys: Iterable[str]) -> None:
         """Note a delivery as the newest of its keys, unless it repeats the one that is."""
-        now = delivery.received_at.timestamp()
-        bucket = int(now // bucket_s)
-        newest = Newest(delivery.id, delivery.body_sha256, bucket, float((bucket + BUCKETS_OF_REPEATS) * bucket_s))
+        received_s = delivery.received_at.timestamp()
+        bucket_s = self._buckets_s[delivery.source]
+        bucket = int(received_s // bucket_s)
+        newest = Newest(delivery.id, delivery.body_sha256, bucket, received_s, _until_s(bucket, bucket_s))
         for key in keys:
-            place = (delivery.source, key)
-            known = self._newest.get(place)
-            if known is None or known.id != newest.id:
-                self._newest[place] = newest
-                self._newest.move_to_end(place)
+            self._hold((delivery.source, key), newest)
+
+    def recalled(self, identity: Identity, key: bytes, received_s: float) -> None:
+        """Note what was found in a topic or in the spool, written there by any process."""
+        bucket_s = self._buckets_s.get(identity.source)
+        if bucket_s is None or identity.reason:
+            return
+        found = _by_time.fullmatch(identity.id)
+        if found is None:
+            return
+        bucket = int(found[2])
+        until_s = _until_s(bucket, bucket_s)
+        if until_s > self._now():
+            newest = Newest(found[1], identity.body_sha256, bucket, received_s, until_s)
+            self._hold((identity.source, key.decode("utf-8", "replace")), newest)
+
+    def _hold(self, place: tuple[str, str], newest: Newest) -> None:
+        known = self._newest.get(place)
+        if known is None or (known.id != newest.id and known.received_s <= newest.received_s):
+            self._newest[place] = newest
+            self._newest.move_to_end(place)
+        now = self._now()
         while self._newest:
             place, oldest = next(iter(self._newest.items()))
             if oldest.until_s > now and len(self._newest) <= self._keys_max:
                 return
             del self._newest[place]
+
+
+def _until_s(bucket: int, bucket_s: int) -> float:
+    return float((bucket + BUCKETS_OF_REPEATS) * bucket_s)

@@ -199,6 +199,7 @@ class Webhooks:
         admission: Admission,
         observations: Observations,
         body_max_bytes: int,
+        newest: NewestBodies,
         address_limit: AddressLimit | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -216,7 +217,7 @@ class Webhooks:
         observations.expect(REFUSAL_STATUS)
         self._body_max_bytes = body_max_bytes
         self._now = now
-        self._newest = NewestBodies()
+        self._newest = newest
         self._durable: list[Call] = []  # or failed, in this turn of the loop
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -474,11 +475,11 @@ class Webhooks:
 
     def _identify_by_time(self, call: Call) -> None:
         """Give a delivery the id of the one that it repeats, or one of its own (`delivery_ids`)."""
-        bucket_s, keys = call.sender.bucket_s, keys_by_delivery(call.delivery, _said(call.outcome))
+        keys = keys_by_delivery(call.delivery, _said(call.outcome))
         delivery_id = self._id_by_time(call, keys)
         if delivery_id != call.delivery.id:
             self._rename(call, delivery_id)
-        self._newest.note(call.delivery, keys, bucket_s=bucket_s)
+        self._newest.note(call.delivery, keys)
 
     def _id_by_time(self, call: Call, keys: Sequence[str]) -> str:
         delivery, said = call.delivery, _said(call.outcome)
@@ -489,7 +490,7 @@ class Webhooks:
             return newest[0].id if bucket - newest[0].bucket < BUCKETS_OF_REPEATS else delivery.id
         for each in (id_in_bucket_before(delivery.id), delivery.id):
             if self._deduplicator.knows(identities_as(delivery, said, each)):
-                return each if other is None else id_after(delivery.id, other.id)
+                return id_after(delivery.id, other.id if other else each) if keys else each
         return delivery.id
 
     def _rename(self, call: Call, delivery_id: str) -> None:

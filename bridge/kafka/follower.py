@@ -29,6 +29,8 @@ from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
 
+# What is in a record of ours: its identity, its key, and the receipt of its delivery in Unix seconds.
+Seen = Callable[[Identity, bytes, float], object]
 FollowMode = Literal["auto", "on", "off"]
 
 # After each slice of a tail, about as long as a slice takes: deliveries are already accepted and have the loop half of
@@ -161,6 +163,7 @@ class Follower:
         now: Callable[[], float] = time.time,
         patience: FollowPatience = FollowPatience(),
         own: OwnBatches | None = None,
+        seen: Seen = lambda *_: None,
     ) -> None:
         """Read `topics` into `known_ids`.
 
@@ -176,7 +179,9 @@ class Follower:
             now: Unix seconds.
             patience: How long to wait for what.
             own: What this process has written and knows to be in Kafka.
+            seen: Called for each record that another process has written.
         """
+        self._seen = seen
         self._own = own
         self._connection = connection
         self._known_ids = known_ids
@@ -352,7 +357,9 @@ class Follower:
         for record in records:
             identity = identity_of(record.headers)
             if identity is not None:
-                self._known_ids.recalled(identity, record.timestamp_ms / 1000)
+                received_s = record.timestamp_ms / 1000
+                self._known_ids.recalled(identity, received_s)
+                self._seen(identity, record.key or b"", received_s)
 
     def _update_finished(self) -> None:
         """Set `finished` when all tails have been read, or one cannot be read for `give_up_s`."""

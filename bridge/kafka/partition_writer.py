@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
@@ -298,6 +298,7 @@ class PartitionWriters:
         late_acks: Counter,
         limits: WriterLimits,
         follower: Follower | None = None,
+        seen: Callable[[Identity, bytes, float], object] = lambda *_: None,
     ) -> None:
         """Write by `producer`, and keep in `spool` what cannot be written in time.
 
@@ -308,6 +309,8 @@ class PartitionWriters:
             late_acks: Counts acknowledgements of Kafka that come after another answer.
             limits: How long and how much.
             follower: Reads what other replicas write; None if there are none.
+            seen: Called for each record that the spool holds from an earlier process, with its identity, its key, and
+                the receipt of its delivery in Unix seconds.
         """
         self.producer = producer
         self.spool = spool
@@ -315,6 +318,7 @@ class PartitionWriters:
         self.late_acks = late_acks
         self.limits = limits
         self.follower = follower
+        self._seen = seen
         self.records = 0
         self.bytes = 0
         self.appends: set[asyncio.Future[None]] = set()
@@ -379,6 +383,7 @@ class PartitionWriters:
         """
         record, identity, _ = from_entry(entry)
         self.known_ids.settled(identity, "spooled")
+        self._seen(identity, record.key, record.timestamp_ms / 1000)
         self._writer(record.topic, record.partition).drain_found()
 
     async def close(self, timeout_s: float) -> None:

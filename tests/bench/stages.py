@@ -24,6 +24,7 @@ from bridge.avro.schema_ids import RECORDS
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Delivery
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
+from bridge.ingress.delivery_ids import NewestBodies
 from bridge.ingress.headers import check_content, read_heads, trace_of
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import Observations
@@ -124,6 +125,7 @@ class Bench:
             admission=Admission(count_max=1024, bytes_max=2**26),
             observations=self.observe,
             body_max_bytes=2**18,
+            newest=NewestBodies({}, now=time.time),
         )
         self.source = source
         self.heads = [read_heads(each.raw_headers, HEAD_RULES) for each in self.http]

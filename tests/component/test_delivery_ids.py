@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -124,16 +126,111 @@ async def test_another_prescription_in_between_leaves_a_repeat_one() -> None:
     assert [answer["outcome"] for _, answer in answers] == ["accepted", "accepted", "duplicate"]
 
 
+class Replica(NamedTuple):
+    """An ingress and what it knows of the newest bodies."""
+
+    ingress: Ingress
+    newest: NewestBodies
+
+    async def says(self, document: dict[str, Any]) -> str:
+        """Push, and return the outcome."""
+        return str((await pushed(self.ingress, document))[1]["outcome"])
+
+    def reads(self, other: Replica) -> None:
+        """Read all that another one has written, as its follower would."""
+        for delivery, outcome in other.ingress.publisher.published:
+            assert not isinstance(outcome, ParkReason)
+            for event in outcome:
+                identity = Identity(event.source, event.id, delivery.body_sha256)
+                self.ingress.publisher.dedupe.recalled(identity, time.time())
+                self.newest.recalled(identity, event.key.encode(), delivery.received_at.timestamp())
+
+
+@contextlib.asynccontextmanager
+async def replica(clock: Clock) -> AsyncIterator[Replica]:
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    newest = NewestBodies({source.name: source.bucket_s}, now=clock)
+    async with running(sources=[source], now=clock, newest=newest) as ingress:
+        yield Replica(ingress, newest)
+
+
+async def test_a_return_to_a_state_is_a_new_fact_also_where_another_replica_took_what_was_in_between() -> None:
+    clock = Clock()
+    async with replica(clock) as first, replica(clock) as second:
+        said = [await first.says(PACKED)]
+        second.reads(first)
+        clock.now += 60
+        said.append(await second.says(APPROVED))
+        first.reads(second)
+        clock.now += 60
+        said.append(await first.says(PACKED))
+        second.reads(first)
+        clock.now += 60
+        said += [await one.says(PACKED) for one in (first, second)]
+
+        assert said == ["accepted", "accepted", "accepted", "duplicate", "duplicate"]
+        assert len({*event_ids(first.ingress), *event_ids(second.ingress)}) == 3
+
+
+async def test_a_return_to_a_state_is_a_new_fact_also_after_a_restart() -> None:
+    """Of a process that was killed its successor finds what is in the topics and in the spool."""
+    clock = Clock()
+    async with replica(clock) as before, replica(clock) as after:
+        said = []
+        for document in (PACKED, APPROVED):
+            said.append(await before.says(document))
+            clock.now += 60
+        after.reads(before)
+        said += [await after.says(document) for document in (APPROVED, PACKED, PACKED)]
+
+        assert said == ["accepted", "accepted", "duplicate", "accepted", "duplicate"]
+
+
+async def test_where_nothing_is_known_of_a_prescription_a_fact_is_rather_told_twice_than_lost() -> None:
+    clock = Clock()
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    newest = NewestBodies({source.name: source.bucket_s}, keys_max=1, now=clock)
+    async with running(sources=[source], now=clock, newest=newest) as ingress:
+        answers = [await pushed(ingress, document) for document in (PACKED, PACKED | {"QueueID": "9000472"})]
+        answers += [await pushed(ingress, PACKED) for _ in range(2)]
+
+    assert [answer["outcome"] for _, answer in answers] == ["accepted", "accepted", "accepted", "duplicate"]
+    assert len(set(event_ids(ingress))) == 3
+
+
 def test_the_memory_of_newest_bodies_is_bounded_and_ends_with_the_repeats() -> None:
-    newest = NewestBodies(keys_max=2)
-    first = a_delivery(id="dlv_1")
+    clock = Clock()
+    newest = NewestBodies({"drx": BUCKET_S}, keys_max=2, now=clock)
+    first = replace(a_delivery(id="dlv_1"), received_at=datetime.fromtimestamp(START, UTC))
     for key in ("a", "b", "c"):
-        newest.note(first, [key], bucket_s=BUCKET_S)
+        newest.note(first, [key])
 
     assert [len(newest.find("drx", [key])) for key in ("a", "b", "c")] == [0, 1, 1]
-    later = replace(first, id="dlv_2", received_at=first.received_at + timedelta(seconds=2 * BUCKET_S))
-    newest.note(later, ["d"], bucket_s=BUCKET_S)
+    clock.now += 2 * BUCKET_S
+    newest.note(replace(first, id="dlv_2", received_at=datetime.fromtimestamp(clock.now, UTC)), ["d"])
     assert [len(newest.find("drx", [key])) for key in ("b", "c", "d")] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("source", "event_id", "reason", "received_s"),
+    [
+        ("other", f"dlv_{'0' * 32}_2982331/1", "", START + 1),
+        ("drx", f"dlv_{'0' * 32}_2982331", "unusable", START + 1),
+        ("drx", "evt_1/1", "", START + 1),
+        ("drx", f"dlv_{'0' * 32}_2982331/1", "", START - 1),  # received before what is known
+        ("drx", f"dlv_{'0' * 32}_2982329/1", "", START + 1),  # of a bucket whose repeats are over
+    ],
+)
+def test_what_says_nothing_about_the_newest_body_of_a_key_is_passed_over(
+    source: str, event_id: str, reason: str, received_s: float
+) -> None:
+    newest = NewestBodies({"drx": BUCKET_S, "without": 0}, now=Clock())
+    newest.note(replace(a_delivery(id="dlv_1"), received_at=datetime.fromtimestamp(START, UTC)), ["q:1"])
+
+    newest.recalled(Identity(source, event_id, "0" * 64, reason), b"q:1", received_s)
+
+    assert [each.id for each in newest.find("drx", ["q:1"])] == ["dlv_1"]
+    assert newest.find("other", ["q:1"]) == []
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.errors import NotDurableError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
+from bridge.ingress.delivery_ids import NewestBodies
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
@@ -152,6 +153,7 @@ async def running(
     address_limit: AddressLimit | None = None,
     decoy_limit: RateLimit | None = None,
     now: Callable[[], float] = time.time,
+    newest: NewestBodies | None = None,
 ) -> AsyncIterator[Ingress]:
     """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher.
 
@@ -180,6 +182,7 @@ async def running(
             metrics, sources=[each.name for each in sources], event_types=EVENT_MODELS, deadline_s=4.0
         ),
         body_max_bytes=body_max,
+        newest=newest or NewestBodies({each.name: each.bucket_s for each in sources}, now=now),
         address_limit=address_limit,
         now=now,
     )

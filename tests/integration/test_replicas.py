@@ -11,10 +11,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
+import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.builders import a_body
+from tests.builders import SECRET, a_body
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
@@ -105,6 +106,47 @@ async def test_what_another_replica_took_is_a_duplicate_and_another_body_is_park
     ]
     assert sorted(header(each, "ce_id") for each in records) == ["evt_1", "evt_1", "evt_bad"]
     assert all(lag >= 0 for lag in lags)
+
+
+async def test_a_return_to_a_state_is_written_whoever_took_what_was_in_between(
+    cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
+) -> None:
+    """A vendor without ids pushes packed, approved, packed: to two replicas, then before and after a restart."""
+    settings = {
+        f"SOURCES__{source}__{name}": value
+        for name, value in {
+            "PROFILE": "digitalrx_pharmacy",
+            "SCHEME": "secret_header",
+            "OPTIONS__ACCOUNT_ID": "acct_1",
+            "ACCEPT_WEAK": "no_tls",
+        }.items()
+    }
+
+    async def push(ingress: IngressProcess, status: str) -> str:
+        body = orjson.dumps({"StoreID": "1", "QueueID": source, "Statuswf": status})
+        headers = {"content-type": "application/json", "x-webhook-secret": SECRET}
+        reply = await ask(session, ingress.webhook_url, method="POST", data=body, headers=headers)
+        return str(reply.json["outcome"])
+
+    async with (
+        replica(tmp_path, cluster, session, source, **settings) as left,
+        replica(tmp_path, cluster, session, source, **settings) as right,
+    ):
+        outcomes = []
+        for number, (one, other, status) in enumerate(
+            [(left, right, "Packed"), (right, left, "Approved"), (left, right, "Packed")], start=1
+        ):
+            outcomes.append(await push(one, status))
+            while await gauge(session, other, "dedupe_ids") < number:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+        outcomes += [await push(one, "Packed") for one in (left, right)]
+    async with replica(tmp_path, cluster, session, source, **settings) as later:
+        outcomes += [await push(later, status) for status in ("Packed", "Approved", "Packed")]
+        records = await later.records()
+
+    new, repeat = "accepted", "duplicate"
+    assert outcomes == [new, new, new, repeat, repeat, repeat, new, new]
+    assert len({header(each, "ce_id") for each in records}) == len(records) == 5
 
 
 async def test_what_two_replicas_spooled_is_written_once(
