@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
 import itertools
 import json
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
@@ -19,6 +16,7 @@ from bridge.ingress.schemes.presets import configure
 from bridge.ingress.secrets import SecretDirectory
 from tests.builders import a_body
 from tests.component.test_ingress import Ingress, running
+from tests.rotation import BAD_FILES, SENDERS, Sender
 from tests.schemes import VERIFIED, Vector, vectors
 
 # Over a socket the clock is the real one, so only what has no time, and the peer is this machine.
@@ -114,39 +112,12 @@ async def test_a_credential_in_the_url_is_in_no_line_of_the_log(capfd: pytest.Ca
     assert vector.given["slots"][0]["line"][:10] not in out + err
 
 
-PRIVATE_KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2)]
-SECRETS = ("a-secret-of-many-characters", "the-secret-that-comes-after")
-BASICS = ("drx:a-long-password", "drx:another-password")
-
-
-def credential(scheme: str, number: int, body: bytes) -> tuple[dict[str, str], str]:
-    """Return headers and query of a sender with the first or the second secret."""
-    secret = SECRETS[number]
-    digest = hmac.digest(secret.encode(), body, "sha256")
-    heads = {
-        "github": {"x-hub-signature-256": f"sha256={digest.hex()}"},
-        "shopify": {"x-shopify-hmac-sha256": base64.b64encode(digest).decode()},
-        "ed25519": {"x-signature": PRIVATE_KEYS[number].sign(body).hex()},
-        "secret_header": {"x-webhook-secret": secret},
-        "dosespot": {"authorization": f"Secret {secret}"},
-        "basic": {"authorization": "Basic " + base64.b64encode(BASICS[number].encode()).decode()},
-        "url_token": {},
-    }
-    return heads[scheme], f"token={secret}" if scheme == "url_token" else ""
-
-
-def slot_line(scheme: str, number: int) -> str:
-    if scheme == "ed25519":
-        return PRIVATE_KEYS[number].public_key().public_bytes_raw().hex()
-    return BASICS[number] if scheme == "basic" else SECRETS[number]
-
-
-@pytest.mark.parametrize("scheme", ["github", "shopify", "ed25519", "secret_header", "dosespot", "basic", "url_token"])
-async def test_secrets_are_rotated_and_spoilt_under_load(scheme: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sender", SENDERS.values(), ids=SENDERS)
+async def test_secrets_are_rotated_and_spoilt_under_load(sender: Sender, tmp_path: Path) -> None:
     """No delivery with a secret that counts is refused, and none that was taken back is accepted."""
-    built = configure(scheme, {"header": "X-Signature"} if scheme == "ed25519" else {}, tolerance_s=None)
+    built = configure(sender.scheme, sender.parameters, tolerance_s=300)
     outcomes: list[str] = []
-    (tmp_path / "current").write_text(slot_line(scheme, 0))
+    (tmp_path / "current").write_text(sender.slot(0))
     watched = SecretDirectory(path=tmp_path, scheme=built, source="drx", observe=outcomes.append)
     source = Source("drx", "sandbox", load_profile("drx_standard"), built, watched)
 
@@ -156,10 +127,10 @@ async def test_secrets_are_rotated_and_spoilt_under_load(scheme: str, tmp_path: 
             """Push new deliveries at once with one of the two secrets; return the statuses."""
 
             async def one() -> int:
-                body = a_body(data_note=f"{next(count)}")
-                heads, query = credential(scheme, number, body)
-                path = f"/webhooks/drx?{query}"
-                return (await ingress.post(body, path=path, headers={"content-type": "application/json", **heads}))[0]
+                delivery_id = f"evt_{next(count)}"
+                body = a_body(id=delivery_id)
+                path, headers = f"/webhooks/drx{sender.query(number)}", sender.headers(number, body, delivery_id)
+                return (await ingress.post(body, path=path, headers=headers))[0]
 
             return set(await asyncio.gather(*(one() for _ in range(times))))
 
@@ -170,13 +141,13 @@ async def test_secrets_are_rotated_and_spoilt_under_load(scheme: str, tmp_path: 
         count = itertools.count()
         assert await push(0) == {200}
         assert await push(1) == {401}
-        (tmp_path / "previous").write_text(slot_line(scheme, 0))
-        (tmp_path / "current").write_text(slot_line(scheme, 1))
+        (tmp_path / "previous").write_text(sender.slot(0))
+        (tmp_path / "current").write_text(sender.slot(1))
         watched.poll()
         assert await push(0) == {200}
         watched.poll()
         assert await push(0) | await push(1) == {200}
-        for bad in ("", "short", "\x00" * 30, "half: " * 2000):
+        for bad in BAD_FILES.values():
             (tmp_path / "next").write_text(bad)
             settled()
             assert await push(0) | await push(1) == {200}, bad
@@ -187,4 +158,4 @@ async def test_secrets_are_rotated_and_spoilt_under_load(scheme: str, tmp_path: 
         assert await push(0) == {401}
 
     assert outcomes.count("reloaded") == 2
-    assert outcomes.count("failed") >= 4
+    assert outcomes.count("failed") >= len(BAD_FILES)
