@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -95,9 +95,13 @@ class IngressProcess(ServiceProcess):
 
     async def records(self) -> list[ConsumedRecord]:
         """Every record of this run, each partition in order."""
-        source = ("ce_source", self.source.encode())
-        async with open_reader(Connection(self.bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
-            return [record async for record in found.until_end() if source in record.headers]
+        return await read_records(self.bootstrap_servers, lambda source: source == self.source)
+
+
+async def read_records(bootstrap_servers: str, wanted: Callable[[str], bool]) -> list[ConsumedRecord]:
+    """Every record of the sources that are wanted by their names, each partition in order."""
+    async with open_reader(Connection(bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
+        return [record async for record in found.until_end() if wanted(record.header("ce_source"))]
 
 
 def serve_command() -> list[str]:

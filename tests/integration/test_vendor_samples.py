@@ -22,14 +22,13 @@ import pytest
 
 from bridge.avro.codec import Codec
 from bridge.dev.sources import SOURCES, DevSource
-from bridge.kafka.connection import Connection
-from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import SAMPLES
-from tests.cluster import STANDARD_TOPICS, Cluster, Topics
-from tests.integration.ingress_process import IngressProcess, Reply, ask, header
+from tests.cluster import Cluster, Topics
+from tests.contract.test_profile_samples import CASES
+from tests.integration.ingress_process import IngressProcess, Reply, ask, header, read_records
 from tests.integration.phi_documents import Marker, texts
 from tests.integration.service_process import HANG_S
 from tests.unit.vendor_documents import ROWS
@@ -49,6 +48,8 @@ MAPPED = VENDORS["dosespot_push"]._replace(
     profile="mapped", options={**SHARED, "mapping": str(MAPPINGS / "dosespot_push.toml")}
 )
 
+# Rows of the table without a sample.
+UNLISTED = [case for case in CASES if not any(f"/{case[0]}_" in row["file"] for row in ROWS)]
 # What a delivery needs to become an event; every other member gets a marker.
 NEEDED = {
     "digitalrx_pharmacy": {"StoreID", "QueueID", "RxStatus"},
@@ -124,6 +125,12 @@ class Told:
                 (self.never if nowhere else self.markers).add(out[name])
         return out
 
+    def leaks(self) -> dict[str, list[str]]:
+        """Where a marker was seen, and which."""
+        markers = self.markers | self.never
+        found = {place: [each for each in markers if each in text] for place, text in self.seen.items()}
+        return {place: leaks for place, leaks in found.items() if leaks}
+
 
 def headers_of(told: Told, profile: str, body: bytes) -> dict[str, str]:
     sender = told.sender(profile)
@@ -166,6 +173,9 @@ async def play(told: Told, ingress: IngressProcess, stranded: IngressProcess) ->
         for row in ROWS:
             told.bodies[row["file"]] = (SAMPLES / row["file"]).read_bytes()
             await send(session, ingress, told, row["profile"], row["file"])
+        for name, profile, document, _ in UNLISTED:
+            told.bodies[name] = json.dumps(document).encode()
+            await send(session, ingress, told, profile, name)
         for profile, file in BODIES.items():
             sample = json.loads((SAMPLES / "profiles" / file).read_bytes())
             for name, where in ((f"marked {profile}", ingress), (f"away {profile}", stranded)):
@@ -183,9 +193,7 @@ async def play(told: Told, ingress: IngressProcess, stranded: IngressProcess) ->
                 reply = await ask(session, f"{one.management_url}/{path}")
                 told.seen[f"{path} {name}"] = f"{reply.body.decode()} {reply.headers}"
         told.seen["answers"] = "\n".join(f"{reply.body!r} {reply.headers}" for reply in told.replies.values())
-        connection = Connection(ingress.bootstrap_servers)
-        async with open_reader(connection, list(STANDARD_TOPICS), from_beginning=True) as found:
-            told.records = [record async for record in found.until_end() if told.run in header(record, "ce_source")]
+        told.records = await read_records(ingress.bootstrap_servers, lambda source: told.run in source)
     assert await ingress.end() == 0
     # A crash: what was taken without Kafka is on disk.
     assert await stranded.end(signal.SIGKILL) == -signal.SIGKILL
@@ -221,6 +229,25 @@ def test_a_sample_has_its_outcome_topic_and_key(told: Told, row: dict[str, Any])
     assert reply.json.get("reason") == row.get("reason")
     assert {(record.topic, record.key) for record in records} == {(row["topic"], key.encode())}
     assert reply.json["id"].startswith(f"dlv_{sha256(told.bodies[row['file']]).hexdigest()[:32]}")
+
+
+@pytest.mark.parametrize(("name", "wanted"), [(case[0], case[3]) for case in CASES], ids=[case[0] for case in CASES])
+def test_a_row_of_the_table_has_its_events_and_fields(
+    told: Told, name: str, wanted: list[tuple[str, str, dict[str, Any]]]
+) -> None:
+    body = next((file for file in told.bodies if f"/{name}_" in file), name)
+    records = sorted(told.of(body), key=lambda record: header(record, "ce_id"))
+
+    assert (told.replies[body].status, told.replies[body].json["outcome"]) == (200, "accepted")
+    assert [(header(record, "ce_type"), record.key) for record in records] == [
+        (event_type, key.encode()) for event_type, key, _ in wanted
+    ]
+    assert [header(record, "ce_id").rpartition("/")[2] for record in records] == [
+        str(n + 1) for n in range(len(wanted))
+    ]
+    for record, (_, _, fields) in zip(records, wanted, strict=True):
+        value = value_of(record)
+        assert {field: value[field] for field in fields} == fields
 
 
 def test_a_mapping_says_the_same_and_names_itself_in_its_records(told: Told) -> None:
@@ -273,10 +300,9 @@ def envelope(told: Told, profile: str) -> set[str]:
 
 def test_no_marker_is_seen_outside_of_values(told: Told) -> None:
     told.seen["headers"] = repr([record.headers for record in told.records])
-    found = {place: [each for each in told.markers | told.never if each in text] for place, text in told.seen.items()}
 
     assert told.seen["disk"]
-    assert {place: leaks for place, leaks in found.items() if leaks} == {}
+    assert told.leaks() == {}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
