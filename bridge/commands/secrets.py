@@ -188,6 +188,7 @@ def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
     """Write a file so that it is whole under its name, and readable by its owner alone."""
     draft = where.with_name(f".{where.name}.{os.getpid()}")  # a dot file is no slot
     try:
+        where.parent.mkdir(mode=0o700, exist_ok=True)
         if not overwrite and where.exists():
             msg = f"{where}: is there already; choose another --slot, or rotate with --rotate-h"
             raise ConfigError(msg)

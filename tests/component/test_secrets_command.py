@@ -89,6 +89,14 @@ def test_two_secrets_are_never_equal(directory: Path) -> None:
     assert (directory / "current").read_text() != (directory / "next").read_text()
 
 
+def test_the_first_secret_makes_its_directory_for_nobody_else(directory: Path) -> None:
+    directory.rmdir()
+
+    assert run("new", "drx").return_value == 0
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert (directory / "current").is_file()
+
+
 def test_a_slot_that_exists_is_not_overwritten(directory: Path) -> None:
     (directory / "current").write_text(SECRET)
 

@@ -21,13 +21,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"<!-- runs(?:: (?P<name>[\w.]+))? -->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 BLOCKS = [block for page in PAGES for block in BLOCK.finditer(page.read_text(encoding="utf-8"))]
 PROGRAMS = {block["name"]: block["text"] for block in BLOCKS if block["name"]}
+# A file that a page shows; blocks that run find it beside them.
+FILE = re.compile(r"<!-- file: (?P<name>[\w.]+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
+FILES = {file["name"]: file["text"] for page in PAGES for file in FILE.finditer(page.read_text(encoding="utf-8"))}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give a folder as the pages assume it: the stack in `stack`, the programs beside it."""
     folder = tmp_path_factory.mktemp("readme")
-    for name, text in PROGRAMS.items():
+    for name, text in (PROGRAMS | FILES).items():
         (folder / name).write_text(text, encoding="utf-8")
     with DevProcess(folder / "stack") as stack:
         stack.ready()
@@ -76,10 +79,12 @@ def first_line(place: Path, program: str) -> str:
 
 
 def test_every_block_is_run_by_a_test_here() -> None:
-    assert sorted(PROGRAMS) == ["confluent.py", "ours.py", "sign.py"]
+    assert sorted(PROGRAMS) == ["confluent.py", "ours.py", "push.py", "sign.py"]
     shells = [block["text"] for block in BLOCKS if block["language"] == "sh"]
-    assert [sum(word in text for text in shells) for word in ("simulate", "verify", "tail")] == [1, 1, 1]
-    assert len(shells) == 3
+    assert [
+        sum(word in text for text in shells) for word in ("simulate", "verify", "rx_readme", "mapping check", "push.py")
+    ] == [1] * 5
+    assert len(shells) == 5
 
 
 def test_the_simulator_is_answered(place: Path) -> None:
@@ -105,7 +110,7 @@ def test_verify_agrees_with_that_signature(place: Path) -> None:
 def test_tail_shows_the_event_masked(place: Path) -> None:
     shell(place, "python sign.py")
 
-    told, _ = shell(place, the_block_with("tail"))
+    told, _ = shell(place, the_block_with("rx_readme"))
     assert "rx_readme  PrescriptionProcessed\n" in told
     assert "prescription_id •••" in told
 
@@ -121,3 +126,14 @@ def test_a_reader_of_a_few_lines_gets_events(place: Path, program: str, shape: s
     shell(place, "python sign.py")
 
     assert re.fullmatch(shape, first_line(place, program))
+
+
+def test_a_vendor_is_added_by_what_the_page_says(place: Path) -> None:
+    checked, _ = shell(place, the_block_with("mapping check"))
+    told, _ = shell(place, the_block_with("push.py"))
+
+    assert "fulfillment.status_changed  acme:10442  dlv_" in checked
+    assert "queue_id •••" in checked
+    assert re.search(r'^200 \{"outcome":"accepted","id":"dlv_[0-9a-f]{32}"\}$', told, re.MULTILINE)
+    assert "acme:10442  FulfillmentStatusChanged\n" in told
+    assert "Marisol" not in checked + told
