@@ -55,6 +55,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 AHEAD_MAX = timedelta(minutes=5)
 MILLISECONDS_FROM = 10**11
 
+# What a decimal or an instant has at its end, and what of it counts.
+_FRACTION = re.compile(r"(?<=[0-9])(?:(\.[0-9]*[1-9])|\.)0+(Z?)$")
+
 # Envelope name on the wire -> field of the record that leads every event.
 ENVELOPE = {
     "id": "event_id",
@@ -369,6 +372,11 @@ def record_differences(sent: Mapping[str, Any], value: Mapping[str, Any]) -> lis
     return list(_fields(expected, {name: inner for name, inner in value.items() if name not in ADDED}, path=""))
 
 
+def body_differences(sent: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
+    """Return the path of each member that a body of the contract says otherwise than the one that was sent."""
+    return list(_fields(_plain(sent), _plain(body), path=""))
+
+
 def header_differences(event: Mapping[str, Any], body: bytes, headers: Mapping[str, str], *, source: str) -> list[str]:
     """Name the headers that say something else than the contract does of an event about a prescription.
 
@@ -390,6 +398,15 @@ def header_differences(event: Mapping[str, Any], body: bytes, headers: Mapping[s
     found = [name for name, value in expected.items() if headers.get(name) != value]
     same_time = _same(headers.get("ce_time", ""), _instant(event["timestamp"]))
     return found if same_time else [*found, "ce_time"]
+
+
+def _plain(value: Any) -> Any:
+    """Cut the zeros at the end of fractions, of decimals as of seconds: they say nothing."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return _FRACTION.sub(r"\1\2", value) if isinstance(value, str) else value
 
 
 def _fields(sent: Mapping[str, Any], value: Mapping[str, Any], *, path: str) -> Iterator[str]:

@@ -19,15 +19,15 @@ from typing import NamedTuple
 from bridge.dev.files import DataDirectory
 from bridge.dev.ports import HOST
 from bridge.dev.processes import Child
-from bridge.dev.sources import SOURCES
+from bridge.dev.sources import SOURCES, new_signing_secret
 from bridge.errors import ConfigError
 
 # The consumers that `dev` runs.
-CONSUMERS = ("read_model",)
+CONSUMERS = ("read_model", "forward")
 # docs/contract.md §4.
 PARTITIONS = 12
 # Longer than the drain and the flush of a process take together: 25 s in the ingress, 35 s in a consumer.
-_REGISTRY_GRACE_S, _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 5.0, 30.0, 40.0
+_REGISTRY_GRACE_S, _RECEIVER_GRACE_S, _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 5.0, 5.0, 30.0, 40.0
 # A killed member keeps its partitions for so long; a developer should not wait as long as production may (45 s).
 _SESSION_S = "10"
 _ID_KEY_BYTES = 32
@@ -43,6 +43,10 @@ _ELSEWHERE = (
     "BRIDGE_SOURCES__",
     "CONSUMER_ACCEPT__",
     "CONSUMER_CONFIG",
+    "CONSUMER_FORWARD__CA_FILE",
+    "CONSUMER_FORWARD__CERT_FILE",
+    "CONSUMER_FORWARD__HEADERS_FILE",
+    "CONSUMER_FORWARD__KEY_FILE",
     "CONSUMER_KAFKA__",
     "CONSUMER_POSTGRES__",
     "CONSUMER_REGISTRY__",
@@ -81,6 +85,26 @@ def registry_service(directory: DataDirectory, *, port: int) -> Service:
     return Service(child, port, "/subjects", _REGISTRY_GRACE_S)
 
 
+def receiver_service(directory: DataDirectory, *, port: int) -> Service:
+    """Describe the receiver of what `forward` sends."""
+    arguments = ["bridge.dev.receiver", str(port), str(_signing_secrets(directory))]
+    child = _child("receiver", arguments, directory=directory, settings={})
+    return Service(child, port, "/", _RECEIVER_GRACE_S)
+
+
+def forward_settings(directory: DataDirectory, receiver: Service) -> dict[str, str]:
+    """Settings of `forward` that sends to `receiver`."""
+    return {
+        "CONSUMER_FORWARD__URL": receiver.url,
+        "CONSUMER_FORWARD__ALLOW_HTTP": "true",
+        "CONSUMER_FORWARD__SECRETS_DIR": str(_signing_secrets(directory)),
+    }
+
+
+def _signing_secrets(directory: DataDirectory) -> Path:
+    return directory.secret_dir("forward", make=new_signing_secret)
+
+
 def ingress_service(directory: DataDirectory, *, port: int, management_port: int, bootstrap_servers: str) -> Service:
     """Describe the ingress with every source of `SOURCES`; what answers is its management port."""
     settings = {
@@ -101,9 +125,24 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
 
 
 def consumer_service(
-    name: str, *, directory: DataDirectory, management_port: int, bootstrap_servers: str, postgres: str
+    name: str,
+    *,
+    directory: DataDirectory,
+    management_port: int,
+    bootstrap_servers: str,
+    postgres: str,
+    own: Mapping[str, str],
 ) -> Service:
-    """Describe a consumer that begins with the first record there is; `postgres` is the DSN of its database."""
+    """Describe a consumer that begins with the first record there is.
+
+    Args:
+        name: Of its entry point.
+        directory: Where its log goes.
+        management_port: Where it answers.
+        bootstrap_servers: Of Kafka.
+        postgres: DSN of its database.
+        own: Settings that only it has.
+    """
     settings = {
         "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
@@ -112,6 +151,7 @@ def consumer_service(
         "CONSUMER_MANAGEMENT__HOST": HOST,
         "CONSUMER_MANAGEMENT__PORT": str(management_port),
         "CONSUMER_LOG__ID_KEY_DIR": str(_id_key_dir(directory)),
+        **own,
     }
     child = _child(name, ["consumers", "run", name], directory=directory, settings=settings)
     return Service(child, management_port, "/readyz", _CONSUMER_GRACE_S)

@@ -69,7 +69,7 @@ class DevSource(NamedTuple):
     def new_secret(self) -> str:
         """Make the first line of a slot file."""
         if self.scheme == STANDARD:
-            return f"whsec_{b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"
+            return new_signing_secret()
         return secrets.token_urlsafe(_SECRET_BYTES)
 
     def signer(self, secret_file: Path) -> Sign:
@@ -101,6 +101,11 @@ class DevSource(NamedTuple):
             self.parameters["header"]: hmac.digest(key, signed, "sha256").hex(),
             self.parameters["timestamp_header"]: str(timestamp),
         }
+
+
+def new_signing_secret() -> str:
+    """Make a secret of Standard Webhooks."""
+    return f"whsec_{b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"
 
 
 def _signs_standard(line: bytes, path: Path) -> Sign:

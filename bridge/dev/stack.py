@@ -22,7 +22,9 @@ from bridge.dev.services import (
     PARTITIONS,
     Service,
     consumer_service,
+    forward_settings,
     ingress_service,
+    receiver_service,
     registry_service,
     wait_caught_up,
     wait_ready,
@@ -106,7 +108,8 @@ class Stack:
         self._restart = options.restart
         java, programs = find_java(), find_programs()
         jars = prepare_jars(say=say, check=check)
-        self._ports = stable_ports(directory.ports, names=("ingress", "management", "registry", "postgres", *CONSUMERS))
+        names = ("ingress", "management", "registry", "postgres", "receiver", *CONSUMERS)
+        self._ports = stable_ports(directory.ports, names=names)
         if options.ingress_port is not None:
             self._ports["ingress"] = options.ingress_port
         self._cluster = KafkaCluster(
@@ -125,6 +128,8 @@ class Stack:
             management_port=self._ports["management"],
             bootstrap_servers=self._cluster.bootstrap_servers,
         )
+        self._receiver = receiver_service(directory, port=self._ports["receiver"])
+        own = {"forward": forward_settings(directory, self._receiver)}
         self._consumers = [
             consumer_service(
                 name,
@@ -132,6 +137,7 @@ class Stack:
                 management_port=self._ports[name],
                 bootstrap_servers=self._cluster.bootstrap_servers,
                 postgres=self._postgres.dsn,
+                own=own.get(name, {}),
             )
             for name in (CONSUMERS if options.consumers else ())
         ]
@@ -147,6 +153,8 @@ class Stack:
         consumers = {consumer.child.name: consumer.url for consumer in self._consumers if self._runs(consumer.child)}
         if consumers:
             found["consumers"] = consumers
+            if self._runs(self._receiver.child):
+                found["receiver"] = self._receiver.url
         found["bootstrap_servers"] = self._cluster.bootstrap_servers
         if self._runs(self._registry.child):
             found["registry"] = self._registry.url
@@ -168,6 +176,7 @@ class Stack:
             "BRIDGE_SPOOL__KEY_DIR": str(self.directory.spool_key_dir()),
             "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
+            **forward_settings(self.directory, self._receiver),
         }
 
     def start(self) -> None:
@@ -221,7 +230,8 @@ class Stack:
 
     @property
     def _services(self) -> list[Service]:
-        return [self._registry, *self._consumers, self._ingress]
+        receivers = [self._receiver] if self._consumers else []
+        return [self._registry, *receivers, *self._consumers, self._ingress]
 
     @property
     def _children(self) -> list[Child]:

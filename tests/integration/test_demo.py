@@ -46,6 +46,10 @@ def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path:
         "the history has every event once, whole, in order",
         "all six machines and the word were what the story means",
         "the row is what the story ends with",
+        "all 9 events have arrived, each once, in the order in which they were sent",
+        "the receiver has verified each with its secret",
+        "each body says what DRx sent, member for member",
+        "of the forged and the broken delivery it got nothing",
         "its key is parked",
         "later in PostgreSQL: processed",
         "$ drx-consumer parked list read_model",
@@ -68,7 +72,7 @@ def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path:
         "which waited on the disk, once more  →  200 duplicate",
         "202 parked id_conflict",
         "the way to Kafka is straight again",
-        "101 checks, no difference",
+        "105 checks, no difference",
     ):
         assert hop in result.stdout
     assert list(tmp_path.iterdir()) == []
@@ -76,16 +80,18 @@ def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("failpoint", "difference"),
+    ("variable", "value", "difference"),
     [
-        ("before_answer:error@2", "prescription.sent: answer is ("),
-        ("batch_before_offset:kill@2", "after event 2: events is 1, expected 2"),
+        ("DRX_FAILPOINT", "before_answer:error@2", "prescription.sent: answer is ("),
+        ("DRX_FAILPOINT", "batch_before_offset:kill@2", "after event 2: events is 1, expected 2"),
+        ("CONSUMER_FORWARD__TYPES", "shipment.*", "in the order in which they were sent: order differs"),
+        ("CONSUMER_FORWARD__PAYLOAD", "ids", "prescription.created: /data/patient differs"),
     ],
-    ids=["the ingress fails to answer", "the consumer dies"],
+    ids=["the ingress fails to answer", "the consumer dies", "forward leaves events out", "forward leaves fields out"],
 )
-def test_a_broken_hop_is_named_and_ends_it_with_1(tmp_path: Path, failpoint: str, difference: str) -> None:
+def test_a_broken_hop_is_named_and_ends_it_with_1(tmp_path: Path, variable: str, value: str, difference: str) -> None:
     """A demo that cannot fail shows nothing."""
-    result = run_demo(tmp_path, DRX_FAILPOINT=failpoint, COLUMNS="200")
+    result = run_demo(tmp_path, COLUMNS="200", **{variable: value})
 
     assert result.returncode == 1, result.stdout + result.stderr
     assert difference in result.stdout

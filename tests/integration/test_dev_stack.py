@@ -7,6 +7,7 @@ import json
 import signal
 import urllib.request
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
 from bridge.dev.kafka import known_brokers
 from bridge.dev.services import run_program
 from bridge.dev.sources import SOURCES
+from bridge.dev.story import deliveries
 from tests.integration.dev_process import DevProcess, gone, run_dev, until
 from tests.postgres import execute
 
@@ -38,6 +40,11 @@ def status(url: str) -> int:
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a loopback address of ours
         code: int = answer.status
         return code
+
+
+def taken(url: str) -> set[str]:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a loopback address of ours
+        return {each["headers"]["webhook-id"] for each in json.load(answer) if not each["refused"]}
 
 
 def is_up(url: str) -> bool:
@@ -75,10 +82,13 @@ def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) ->
     source = endpoints["sources"]["drx"]
     assert status(f"{endpoints['management']}/readyz") == 200
     assert status(f"{endpoints['registry']}/subjects") == 200
-    assert set(endpoints["consumers"]) == {"read_model"}
-    assert status(f"{endpoints['consumers']['read_model']}/readyz") == 200
+    assert set(endpoints["consumers"]) == {"read_model", "forward"}
+    assert {status(f"{url}/readyz") for url in endpoints["consumers"].values()} == {200}
+    assert status(f"{endpoints['receiver']}/received") == 200
     assert execute(endpoints["postgres"], "select to_regclass('read_model.prescription') is not null") == [[(True,)]]
-    assert set(endpoints["pids"]) == {"broker-1", "postgres", "registry", "ingress", "read_model"}
+    assert set(endpoints["pids"]) == {
+        *("broker-1", "postgres", "registry", "ingress", "read_model", "forward", "receiver"),
+    }
     assert (source["path"], source["profile"]) == ("/webhooks/drx", "drx_standard")
     assert set(endpoints["sources"]) == {"drx", "digitalrx", "dosespot", "photon"}
     assert {each["scheme"] for each in endpoints["sources"].values()} == {
@@ -101,6 +111,18 @@ def test_each_source_takes_what_its_sender_pushes(dev: DevProcess, name: str) ->
     assert done.code == 0, done.text
     answers = json.loads(done.text[done.text.index("{") :])["answers"]
     assert [(each["status"], each["outcome"]) for each in answers] == [(200, "accepted")]
+
+
+def test_what_a_source_pushes_is_forwarded_to_the_receiver(dev: DevProcess) -> None:
+    endpoints = dev.endpoints()
+    pushed = ("--url", endpoints["ingress"], "--secret-file", endpoints["sources"]["drx"]["secret_file"])
+
+    done = run_program("drx-bridge", "simulate", *pushed, "--count", "20", "--seed", "8", "--json", settings={})
+
+    assert done.code == 0, done.text
+    bodies = [json.loads(each.body) for each in islice(deliveries(8), 20)]
+    wanted = {body["id"] for body in bodies if body["type"] != "system.ping"}
+    until(lambda: wanted <= taken(f"{endpoints['receiver']}/received"), what="each event at the receiver")
 
 
 def test_a_sender_without_the_secret_is_refused(dev: DevProcess) -> None:
@@ -128,7 +150,7 @@ def test_a_second_one_on_the_same_directory_names_the_first(dev: DevProcess) -> 
     assert is_up(f"{dev.endpoints()['management']}/readyz")
 
 
-@pytest.mark.parametrize("name", ["registry", "ingress", "postgres", "read_model", "broker-1"])
+@pytest.mark.parametrize("name", ["registry", "ingress", "postgres", "read_model", "forward", "receiver", "broker-1"])
 def test_a_killed_part_comes_back_on_its_port_under_a_new_pid(dev: DevProcess, name: str) -> None:
     before = dev.endpoints()
 
@@ -140,7 +162,8 @@ def test_a_killed_part_comes_back_on_its_port_under_a_new_pid(dev: DevProcess, n
     until(lambda: known_brokers(after["bootstrap_servers"]), what="the broker's answer")
     until(lambda: is_up(f"{after['registry']}/subjects"), what="the registry's answer")
     until(lambda: is_up(f"{after['management']}/readyz"), what="the ingress to be ready")
-    until(lambda: is_up(f"{after['consumers']['read_model']}/readyz"), what="the consumer to be ready")
+    until(lambda: is_up(f"{after['receiver']}/received"), what="the receiver's answer")
+    until(lambda: all(is_up(f"{url}/readyz") for url in after["consumers"].values()), what="the consumers to be ready")
 
 
 def test_its_own_death_takes_all_and_loses_nothing(tmp_path: Path) -> None:
@@ -168,7 +191,7 @@ def test_its_own_death_takes_all_and_loses_nothing(tmp_path: Path) -> None:
 def test_parts_that_do_not_run_are_left_out(tmp_path: Path) -> None:
     with DevProcess(tmp_path, "--no-consumers", "--no-restart") as dev:
         before = dev.ready()
-        assert "consumers" not in before
+        assert before.keys().isdisjoint({"consumers", "receiver"})
         assert set(before["pids"]) == {"broker-1", "postgres", "registry", "ingress"}
 
         psutil.Process(before["pids"]["postgres"]).kill()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.avro.codec import Codec
-from bridge.dev.oracle import record_differences
+from bridge.contract.native import native_json
+from bridge.dev.oracle import body_differences, record_differences
 from bridge.dev.story import deliveries
 from bridge.event import Delivery
 from bridge.ingress.json_body import parse
@@ -68,6 +69,37 @@ def test_what_went_all_the_way_has_no_differences(event_type: str) -> None:
     value = read_back(BODIES[event_type])
 
     assert record_differences(body, value) == []
+
+
+@pytest.mark.parametrize("event_type", sorted(BODIES))
+def test_a_body_that_was_written_again_has_no_differences(event_type: str) -> None:
+    (event,) = mapped(BODIES[event_type]).events
+
+    assert body_differences(json.loads(BODIES[event_type]), json.loads(native_json(event.value))) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "new"),
+    [
+        ("id", "evt_other"),
+        ("timestamp", "2026-01-01T00:00:00Z"),
+        ("sequence", None),
+        ("data/prescription_id", None),
+        ("data/patient/last_name", "Other"),
+        ("data/medication/quantity", "30.5"),
+        ("data/medication/quantity", "300"),
+        ("data/medication/coded/ndc", "591040701"),
+        ("data/invented", 0),
+    ],
+)
+def test_what_a_body_says_otherwise_is_named(path: str, new: object) -> None:
+    sent = json.loads(BODIES["prescription.sent"])
+    sent["data"]["medication"]["coded"] = {"ndc": "00591040701"}
+    body = copy.deepcopy(sent)
+
+    changed(path, new)(body)
+
+    assert body_differences(sent, body) == [f"/{path}"]
 
 
 def changed(path: str, new: object) -> Callable[[Sent], None]:

@@ -29,7 +29,7 @@ from bridge.runtime.process import INTERRUPTED
 )
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, also without a terminal.")
 def demo(*, data_dir: Path | None, keep: bool) -> int:
-    """Follow one prescription end to end: signed, verified, written to Kafka, and from there into PostgreSQL.
+    """Follow one prescription end to end: signed, verified, written to Kafka, and on to PostgreSQL and a receiver.
 
     A forged and a broken delivery follow, a record that nobody can decode, and an outage of Kafka, in which nothing is
     refused and nothing lost. Each hop is read back and compared: exit 1 if anything is not as it should be. On a
@@ -40,11 +40,11 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
     os.environ["BRIDGE_HEARTBEAT__ENABLED"] = "false"
     silence_kafka_client()
     screen.panel(
-        "drx-bridge: verified pharmacy webhooks into Kafka, and on to PostgreSQL",
+        "drx-bridge: verified pharmacy webhooks into Kafka, and on to PostgreSQL and other systems",
         "Everything is real here - HTTP, signatures, Kafka, Avro, PostgreSQL - but nobody in this story exists.",
         style="cyan",
     )
-    text = "PostgreSQL, Kafka, a registry, the bridge and a consumer start here; nothing leaves this machine."
+    text = "PostgreSQL, Kafka, registry, bridge, consumers and a receiver start here; nothing leaves this machine."
     screen.chapter("0  The stack", text)
     try:
         with ExitStack() as cleanup:
@@ -91,6 +91,7 @@ def _invite(stack: Stack, screen: Screen, *, key: str, kept: Path | None) -> Non
         ("Look at the life you have just seen, unmasked:", f"{tail} --until-end --show-phi --key {key}"),
         ("Send a hundred events of other people, some twice:", f"{send} --count 100 --duplicates 0.1"),
         ("See what the bridge measures:", f"curl -s {endpoints['management']}/metrics"),
+        ("See what the receiver was sent:", f"curl -s {endpoints['receiver']}/received"),
         ("Let the commands of the consumers know where all this is:", f"export {settings}"),
         ("How far is the read model?", f"{consumer} lag read_model"),
         ("What has it set aside?", f"{consumer} parked list read_model"),

@@ -1,4 +1,4 @@
-"""What Kafka, PostgreSQL and the spool of a running stack hold, read apart from the parts that wrote it."""
+"""What Kafka, PostgreSQL, the spool and the receiver of a running stack hold, read apart from what wrote it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple
 
+import aiohttp
 import orjson
 
 from bridge.avro.event_decoder import EventDecoder
@@ -62,6 +63,14 @@ class Found(NamedTuple):
         return any(text in each for each in (self.key, *self.headers.values())) or text.encode() in self.payload
 
 
+class Forwarded(NamedTuple):
+    """One delivery as the receiver of `forward` has it; `refused` says what was wrong with its signature."""
+
+    refused: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+
+
 NOTHING = Found("nowhere", "", -1, "", {}, b"", "", {})
 
 
@@ -72,6 +81,7 @@ class Evidence:
     stack: Stack
     decoder: EventDecoder
     database: Any
+    session: aiohttp.ClientSession
     wait_s: float = WAIT_S
 
     async def records(self, event_id: str = "") -> list[Found]:
@@ -113,6 +123,25 @@ class Evidence:
                 break
             await asyncio.sleep(POLL_S)
         return rows
+
+    async def forwarded(self, key: str, *, events: int) -> list[Forwarded]:
+        """Return what the receiver was sent of a prescription, in order, as soon as it is so much, or after a while."""
+        deadline = monotonic() + self.wait_s
+        while True:
+            async with self.session.get(f"{self.stack.endpoints['receiver']}/received") as answer:
+                received = orjson.loads(await answer.read())
+            bodies = [orjson.loads(each["body"]) for each in received]
+            found = [
+                Forwarded(each["refused"], each["headers"], body)
+                for each, body in zip(received, bodies, strict=True)
+                if body["data"].get("prescription_id") == key
+            ]
+            if len(found) >= events:
+                return found
+            if monotonic() > deadline:
+                self.wait_s = 0.0
+                return found
+            await asyncio.sleep(POLL_S)
 
     async def run(self, program: str, *arguments: str) -> Output:
         """Run one of our programs as an operator would at a shell."""

@@ -116,7 +116,9 @@ class Screen:
             head = f"{len(self.differences)} differences in {self.checked} checks"
             self.panel(head, "\n".join(self.differences), style="red")
         else:
-            fine = f"{self.checked} checks, no difference: what was sent is what Kafka and PostgreSQL hold."
+            fine = (
+                f"{self.checked} checks, no difference: what was sent is what Kafka, PostgreSQL and the receiver hold."
+            )
             self.panel(fine, "", style="green")
 
 

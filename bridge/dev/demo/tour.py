@@ -21,9 +21,9 @@ from aiokafka import AIOKafkaProducer  # noqa: TID251 - writes what our own prod
 
 from bridge.avro.event_decoder import open_decoder
 from bridge.commands.tail_format import plain
-from bridge.dev.demo.evidence import APPLIED, AUDIT, HISTORY, NOTHING, Evidence, Found, Row
+from bridge.dev.demo.evidence import APPLIED, AUDIT, HISTORY, NOTHING, Evidence, Forwarded, Found, Row
 from bridge.dev.demo.screen import Screen
-from bridge.dev.oracle import COLUMNS, expected_state, header_differences, record_differences
+from bridge.dev.oracle import COLUMNS, body_differences, expected_state, header_differences, record_differences
 from bridge.dev.services import PARTITIONS
 from bridge.dev.simulator import Answer, RetryPolicy, Sender
 from bridge.dev.sources import SOURCES, Sign, standard_headers
@@ -41,6 +41,8 @@ SHOWN = (
     *("event_id", "occurred_at", "received_at", "source", "environment", "prescription_id", "sequence"),
     *("patient", "pharmacy", "medication", "origin", "awaiting"),
 )
+# Headers that are shown of what `forward` sends.
+FORWARDED_SHOWN = ("webhook-id", "webhook-timestamp", "webhook-signature", "idempotency-key", "drx-offset")
 PARKED_SHOWN = ("webhook_id", "source", "received_at", "reason", "detail")
 # What a program of another team might write by mistake: JSON, where Avro belongs.
 POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
@@ -72,7 +74,7 @@ async def tour(stack: Stack, screen: Screen) -> str:
 
         drx = sender(SOURCES[SOURCE].signer(Path(source["secret_file"])))
         forger = sender(lambda webhook_id, time, body: standard_headers(webhook_id, time, body, key=forged_key))
-        return await Tour(stack, screen, Evidence(stack, decoder, database), drx, forger).play(rng)
+        return await Tour(stack, screen, Evidence(stack, decoder, database, session), drx, forger).play(rng)
 
 
 @dataclass
@@ -96,6 +98,7 @@ class Tour:
         await self._forged(life.events[-2], marker)
         await self._broken(life.events[-1])
         await self._read_model(events, records, rows)
+        await self._forwarded(events, records)
         sick = a_life(rng)
         well = a_life(rng, lambda number: number == partition_of(sick.prescription_id))
         await self._put_right(sick.events, await self._poisoned(sick.events, well.events))
@@ -210,11 +213,40 @@ class Tour:
         screen.pairs({name: shown(row, name) for name in (*MACHINES, "display")} if row else {})
         screen.check("the row is what the story ends with; the forged cancel has left no trace", misstated(row, events))
 
+    async def _forwarded(self, events: Sequence[Event], records: Sequence[Found]) -> None:
+        screen, key = self.screen, key_of(events[0])
+        screen.chapter(
+            "5  The same life at another system",
+            "Another consumer, with a position of its own, posts each event to another system, as DRx would: the body\n"
+            "of the contract, signed with a secret of that system. It has neither Kafka nor Avro; here is what it got.",
+        )
+        found = await self.evidence.forwarded(key, events=len(events))
+        first = found[0] if found else Forwarded("", {}, {})
+        screen.hop(1, f"{events[0]['type']}, as the receiver has it")
+        shown_headers = {name: first.headers.get(name) for name in FORWARDED_SHOWN}
+        screen.pairs({**shown_headers, "body": orjson.dumps(first.body).decode() if found else ""})
+        ids = [each.headers.get("webhook-id") for each in found]
+        screen.hop(2, f"All that it got of {key}")
+        text = f"all {len(events)} events have arrived, each once, in the order in which they were sent"
+        screen.check(text, unequal(order=(ids, [event["id"] for event in events])))
+        faults = [f"{each.body.get('type')}: {each.refused}" for each in found if each.refused]
+        screen.check("the receiver has verified each with its secret", faults)
+        faults = [
+            f"{event['type']}: {path} differs"
+            for event, each in zip(events, found, strict=False)
+            for path in body_differences(event, each.body)
+        ]
+        screen.check("each body says what DRx sent, member for member", faults)
+        places = [f"{each.headers.get('drx-topic')}/{each.headers.get('drx-partition')}" for each in found]
+        places = [f"{place}@{each.headers.get('drx-offset')}" for place, each in zip(places, found, strict=True)]
+        text = "its headers name the record that each is of; of the forged and the broken delivery it got nothing"
+        screen.check(text, unequal(places=(places, [record.place for record in records])))
+
     async def _poisoned(self, sick: Sequence[Event], well: Sequence[Event]) -> int:
         """Put the poison behind two events, and three behind the poison; return its offset."""
         screen, evidence, key, other = self.screen, self.evidence, key_of(sick[0]), key_of(well[0])
         screen.chapter(
-            "5  A poisoned record",
+            "6  A poisoned record",
             "A program of another team writes to the topic, past the bridge, what nobody can decode.\n"
             f"It stands under the key of {key}, whose later events must wait for it, and nobody else's.",
         )
@@ -256,7 +288,7 @@ class Tour:
     async def _put_right(self, sick: Sequence[Event], offset: int) -> None:
         screen, evidence, key, user = self.screen, self.evidence, key_of(sick[0]), getuser()
         text = "The poison is given up, with a reason that is kept; the events behind it are released."
-        screen.chapter("6  An operator puts it right", text)
+        screen.chapter("7  An operator puts it right", text)
         topic = ("--topic", PRESCRIPTIONS_TOPIC)
         await self._parked("skip", key, *topic, "--offset", str(offset), "--reason", REASON, shows=key)
         await self._parked("retry", key, *topic, shows=key)
@@ -277,7 +309,7 @@ class Tour:
         """Deliver one event of each prescription before Kafka goes away, and four of each meanwhile."""
         screen, evidence, keys = self.screen, self.evidence, [key_of(events[0]) for events in lives]
         screen.chapter(
-            "7  Kafka is away",
+            "8  Kafka is away",
             "DRx does not know that, and may never send again what is refused. So nothing is refused:\n"
             "what Kafka does not take is sealed on this disk, and answered as soon as the disk has confirmed it.",
         )
@@ -333,7 +365,7 @@ class Tour:
         """Send again what was taken, then something else under its id, and go on as if nothing had been."""
         screen, key = self.screen, key_of(events[0])
         text = "A sender that has lost an answer sends again. What is durable already is known by its id and its body."
-        screen.chapter("8  The same once more", text)
+        screen.chapter("9  The same once more", text)
         for number, way in enumerate(("went straight to Kafka", "waited on the disk")):
             event = events[number]
             answer = await self._deliver(event)

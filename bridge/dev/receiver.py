@@ -1,0 +1,93 @@
+"""The receiver that `forward` posts to in `dev` and `demo`: verifies as any receiver must, and shows what it took.
+
+`python -m bridge.dev.receiver PORT SECRETS_DIR`. A POST to any path is a delivery. `GET /received` lists the last
+deliveries, as JSON, oldest first; they are only in memory. They hold health information, so it listens on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from http import HTTPStatus
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+from aiohttp import web
+
+from bridge.dev.ports import HOST
+from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.ingress.proof import Raw
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.ingress.secrets import load
+from bridge.runtime.lifecycle import stop_on_signals
+
+# What a developer looks back at; some 2 KB each.
+KEPT = 1000
+# Larger than any body of the contract: the ingress takes 256 KiB.
+_BODY_MAX_BYTES = 1024 * 1024
+# An answer takes milliseconds.
+_DRAIN_S = 2.0
+_SCHEME = StandardWebhooks()
+
+
+class Received(NamedTuple):
+    """One delivery.
+
+    Attributes:
+        refused: Code of what is wrong with its signature; empty if it was taken.
+        headers: Names in lower case.
+        body: As text.
+    """
+
+    refused: str
+    headers: dict[str, str]
+    body: str
+
+
+def receiver_app(secrets_dir: Path) -> web.Application:
+    """Return the receiver; its secrets are read for each delivery, so that they can be rotated."""
+    kept: deque[Received] = deque(maxlen=KEPT)
+
+    async def take(request: web.Request) -> web.Response:
+        body = await request.read()
+        heads = {name.lower(): value for name, value in request.raw_headers}
+        try:
+            _SCHEME.prove(Raw(heads, body), load(secrets_dir, _SCHEME), time.time())
+            refused = ""
+        except (ConfigError, DeliveryRefusedError) as exc:
+            refused = exc.code
+        headers = {name.lower(): text for name, text in request.headers.items()}
+        kept.append(Received(refused, headers, body.decode("utf-8", "replace")))
+        return web.Response(status=HTTPStatus.UNAUTHORIZED if refused else HTTPStatus.NO_CONTENT)
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps([each._asdict() for each in kept]), content_type="application/json")
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text="POST signed events here; GET /received shows them\n")
+
+    app = web.Application(client_max_size=_BODY_MAX_BYTES)
+    app.router.add_get("/received", show)
+    app.router.add_get("/{path:.*}", answer)
+    app.router.add_post("/{path:.*}", take)
+    return app
+
+
+async def serve(port: int, secrets_dir: Path) -> None:
+    """Take deliveries on loopback until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    runner = web.AppRunner(receiver_app(secrets_dir), access_log=None, shutdown_timeout=_DRAIN_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, HOST, port).start()
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2])))
