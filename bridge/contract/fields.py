@@ -78,6 +78,16 @@ def plain(field: FieldInfo) -> object:
     return annotation
 
 
+def raw_name(name: str) -> str:
+    """Return the field that keeps the source's word where the enum `name` does not have it."""
+    return f"raw_{name}"
+
+
+def kept_words(model: type[Record]) -> frozenset[str]:
+    """Return the fields of a record that only keep words which an enum beside them does not have."""
+    return frozenset(raw_name(name) for name, info in model.model_fields.items() if words_of(plain(info)))
+
+
 def words_of(plain: object) -> tuple[str, ...]:
     """Return the words of an enum, or of an array of enums."""
     if get_origin(plain) is list:

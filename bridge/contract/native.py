@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from bridge.contract.envelope import EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import UNKNOWN, Record, plain, words_of
+from bridge.contract.fields import UNKNOWN, Record, kept_words, plain, raw_name, words_of
 from bridge.errors import UnknownRecordError
 
 # Field of the record -> member of the body, in the order of docs/contract.md §3.
@@ -44,7 +44,7 @@ class _Field(NamedTuple):
     """One field of a record.
 
     Attributes:
-        words: It is an enum, or an array of enums, with the words outside it in `raw_<name>`.
+        words: It is an enum, or an array of enums, with the words outside it in the field `raw_name`.
         inner: Shape of the record that it holds, or of each record in the array that it holds.
         phi: It is directly identifying or health information (classes D and L).
     """
@@ -103,9 +103,8 @@ def _shape_of(event_type: str) -> _Shape:
 
 
 def _shape(model: type[Record], without: Iterable[str] = ()) -> _Shape:
-    fields = {name: _field(info) for name, info in model.model_fields.items() if name not in without}
-    kept_words = {f"raw_{name}" for name, field in fields.items() if field.words}
-    return {name: field for name, field in fields.items() if name not in kept_words}
+    left_out = kept_words(model).union(without)
+    return {name: _field(info) for name, info in model.model_fields.items() if name not in left_out}
 
 
 def _field(info: FieldInfo) -> _Field:
@@ -128,7 +127,7 @@ def _members(record: Mapping[str, Any], shape: _Shape, *, phi: bool) -> dict[str
         if value is None or (field.phi and not phi):
             continue
         if field.words:
-            members[name] = _words(value, record[f"raw_{name}"])
+            members[name] = _words(value, record[raw_name(name)])
         elif field.inner is None:
             members[name] = _plain(value)
         elif isinstance(value, list):

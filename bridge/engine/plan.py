@@ -55,7 +55,7 @@ from pydantic import AwareDatetime
 from bridge.avro.encoder import compile_encoder, varint
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, plain, words_of
+from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, kept_words, plain
 from bridge.event import AHEAD_MAX
 from bridge.ingress.profiles import keys
 from bridge.ingress.profiles.plan import blank_record
@@ -231,13 +231,13 @@ def _record_fields(model: type[Record], avro: Mapping[str, Any]) -> tuple[Field,
     blank = blank_record(model)
     types = {name: plain(info) for name, info in model.model_fields.items()}
     # Filled only beside a word outside its enum, which no plainly conforming delivery has.
-    kept_words = {f"raw_{name}" for name, annotation in types.items() if words_of(annotation)}
+    empty = kept_words(model)
     fields = []
     for each in avro["fields"]:
         name, of_value = each["name"], each["type"]
         nullable = isinstance(of_value, list)
         absent = None if model.model_fields[name].is_required() else _encoded(of_value, blank[name])
-        if name in kept_words:
+        if name in empty:
             fields.append(Field(name, "constant", absent=absent))
         else:
             kind = _kind(types[name], of_value[1] if nullable else of_value)

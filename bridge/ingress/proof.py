@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.runtime.slot import Slot
 
 Code = Literal[
     "header_duplicated",
@@ -156,24 +157,10 @@ Key: TypeAlias = HmacKey | PublicKey | SharedSecret | tuple["Key", ...]  # a tup
 
 
 @dataclass(frozen=True, slots=True)
-class KeySlot:
-    """One key of a source and when it counts.
+class KeySlot(Slot[Key]):
+    """One key of a source, which the source's scheme tries, and when it counts."""
 
-    Attributes:
-        name: Name of the slot, such as `current`.
-        key: What the source's scheme tries.
-        not_before: Unix seconds from which the key counts.
-        accept_until: Unix seconds up to and including which the key counts.
-    """
-
-    name: str
     key: Key = field(repr=False)
-    not_before: float = -math.inf
-    accept_until: float = math.inf
-
-    def counts_at(self, now: float) -> bool:
-        """Say whether `now`, in unix seconds, is in the window."""
-        return self.not_before <= now <= self.accept_until
 
 
 class Secrets(Protocol):

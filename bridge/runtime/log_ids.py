@@ -14,8 +14,9 @@ import secrets
 from collections.abc import Callable
 from hashlib import blake2s, sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeAlias
 
+from bridge.runtime.slot import Slot
 from bridge.runtime.slots import SecretsError, load_slots, read_lines
 
 CURRENT = "current"
@@ -27,18 +28,8 @@ HASH_BYTES = 12
 HashId = Callable[[str], str]
 
 
-class IdKey(NamedTuple):
-    """A key of a directory.
-
-    Attributes:
-        name: Name of its file.
-        key: 32 bytes.
-        accept_until: Infinite: what it has hashed can be looked up as long as its file is there.
-    """
-
-    name: str
-    key: bytes
-    accept_until: float = float("inf")
+IdKey: TypeAlias = Slot[bytes]
+"""A key of a directory, 32 bytes; it counts for ever, since its lines are found as long as its file is there."""
 
 
 def read_id_keys(directory: Path) -> tuple[IdKey, ...]:
@@ -80,4 +71,4 @@ def _parse(where: Path, content: bytes) -> IdKey:
         raise SecretsError("secret_malformed", f"{where}: the first line must have {KEY_MIN_CHARS} characters or more")
     if window:
         raise SecretsError("secret_line", f"{where}: a key for ids has no dates; `{CURRENT}` is the one in use")
-    return IdKey(where.name, sha256(text.encode()).digest())
+    return Slot(where.name, sha256(text.encode()).digest())

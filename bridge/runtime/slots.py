@@ -11,13 +11,14 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import structlog
 
 from bridge.errors import ConfigError
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import pause
+from bridge.runtime.slot import Slot
 
 Code = Literal[
     "secrets_unreadable",
@@ -59,19 +60,7 @@ class SecretsError(ConfigError):
         self.code = code
 
 
-class Slot(Protocol):
-    """A secret of a directory and when it counts."""
-
-    @property
-    def name(self) -> str:
-        """Name of its file."""
-
-    @property
-    def accept_until(self) -> float:
-        """Unix seconds up to and including which it counts."""
-
-
-AnySlot = TypeVar("AnySlot", bound=Slot)
+AnySlot = TypeVar("AnySlot", bound=Slot[Any])
 ParseSlot = Callable[[Path, bytes], AnySlot]
 """Reads the content of the slot file at a path; raises `SecretsError` if it is none."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from binascii import a2b_base64
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from bridge.errors import ConfigError
+from bridge.runtime.slot import Slot, shared_key
 from bridge.runtime.slots import SecretsError, read_lines
 
 try:
@@ -18,25 +17,8 @@ except ModuleNotFoundError as exc:
     msg = "the consumer forward needs a library that is not installed: pip install 'drx-bridge[forward]'"
     raise ConfigError(msg) from exc
 
-_PREFIX = "whsec_"
-_KEY_BYTES = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
-
-
-@dataclass(frozen=True, slots=True)
-class SigningSlot:
-    """A secret and when it signs.
-
-    Attributes:
-        name: Name of its file.
-        webhook: Signs with it.
-        not_before: Unix seconds from which it signs.
-        accept_until: Unix seconds up to and including which it signs.
-    """
-
-    name: str
-    webhook: Webhook = field(repr=False)
-    not_before: float = -math.inf
-    accept_until: float = math.inf
+SigningSlot: TypeAlias = Slot[Webhook]
+"""A secret, as what signs with it, and when it does."""
 
 
 def parse_slot(where: Path, content: bytes) -> SigningSlot:
@@ -46,16 +28,12 @@ def parse_slot(where: Path, content: bytes) -> SigningSlot:
         SecretsError: It is none; the message names the file and nothing of its content.
     """
     (secret,), window = read_lines(where, content)
-    prefix, underscore, encoded = secret.partition("_")
-    try:
-        # Strictly, unlike the library, which passes over what is no base64 and so would sign with another key.
-        key = a2b_base64(encoded.encode("ascii"), strict_mode=True)
-    except ValueError:
-        key = b""
-    if prefix + underscore != _PREFIX or len(key) not in _KEY_BYTES:
+    # Not by the library, which passes over what is no base64 and so would sign with another key.
+    key = shared_key(secret)
+    if not key:
         text = f"{where}: a secret that signs is whsec_ and the base64 of 24 to 64 bytes"
         raise SecretsError("secret_malformed", text)
-    return SigningSlot(where.name, Webhook(key), **window)
+    return Slot(where.name, Webhook(key), **window)
 
 
 def signatures(slots: Iterable[SigningSlot], *, webhook_id: str, now: datetime, body: bytes) -> str:
@@ -70,6 +48,4 @@ def signatures(slots: Iterable[SigningSlot], *, webhook_id: str, now: datetime, 
     if now.tzinfo is not UTC:
         raise ValueError
     moment, text = now.timestamp(), body.decode()
-    return " ".join(
-        slot.webhook.sign(webhook_id, now, text) for slot in slots if slot.not_before <= moment <= slot.accept_until
-    )
+    return " ".join(slot.key.sign(webhook_id, now, text) for slot in slots if slot.counts_at(moment))

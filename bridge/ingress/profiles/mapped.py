@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast, get_args, get_origin
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import UNKNOWN, Record
+from bridge.contract.fields import UNKNOWN, Record, raw_name
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import Real
@@ -623,7 +623,7 @@ class _Compiler:
 
     def _is_unknown(self, event_type: str, dotted: str, value: object) -> bool:
         """Tell an enum that is `UNKNOWN` on purpose from a word of the vendor."""
-        return value == UNKNOWN and f"raw_{dotted}" in PLANS[event_type].blank
+        return value == UNKNOWN and raw_name(dotted) in PLANS[event_type].blank
 
     def _check_constants(self, event_type: str, constants: Mapping[str, object], number: int) -> None:
         for dotted, value in constants.items():

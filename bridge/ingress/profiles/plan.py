@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AwareDatetime
 
-from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, plain, words_of
+from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, kept_words, plain, raw_name, words_of
 from bridge.ingress.json_body import Real, to_json_text
 from bridge.ingress.profiles.profile import Flag
 from bridge.ingress.profiles.values import FixedPoint, day_of_text, exact, instant_of_epoch, instant_of_text
@@ -111,7 +111,7 @@ def put_nothing(_out: dict[str, object], _item: object, _run: Pass) -> None:
 def put_word(name: str, path: str, words: Iterable[str]) -> Put:
     """Take a word of a list; another one becomes UNKNOWN and is kept beside it."""
     listed = frozenset(words) - {UNKNOWN}
-    raw = f"raw_{name}"
+    raw = raw_name(name)
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not str:
@@ -336,7 +336,7 @@ def read_map(path: str) -> Read:
 def put_words(name: str, path: str, words: Iterable[str]) -> Put:
     """Take an array of words of a list; others become UNKNOWN and are kept beside it, in their order."""
     listed = frozenset(words) - {UNKNOWN}
-    raw = f"raw_{name}"
+    raw = raw_name(name)
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not list:
@@ -378,8 +378,7 @@ def compile_members(model: type[Record], path: str, *, without: frozenset[str] =
         without: Fields that no member fills; those for the words outside an enum are left out anyway.
     """
     fields = model.model_fields
-    kept_words = {f"raw_{name}" for name, field in fields.items() if words_of(plain(field))}
-    names = [name for name in fields if name not in without | kept_words]
+    names = [name for name in fields if name not in without | kept_words(model)]
     return Members(
         path,
         puts={name: _put(name, plain(fields[name]), f"{path}/{name}") for name in names},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 
@@ -34,10 +34,11 @@ from bridge.ingress.proof import (
     refuse_mismatch,
     strict_base64,
 )
+from bridge.runtime.slot import base64_bytes, shared_key
 
 NAME = "standard_webhooks"
 TOLERANCE_S = 300  # as the Svix libraries, "Verifying webhook authenticity"
-HMAC_KEY_BYTES = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
+_PUBLIC_PREFIX = "whpk_"
 
 _is_id = ID.fullmatch
 _is_timestamp = TIMESTAMP.fullmatch
@@ -113,15 +114,10 @@ def parse_secret(text: str) -> HmacKey | PublicKey:
     Raises:
         ConfigError: Neither; the message holds nothing of the text.
     """
-    prefix, underscore, encoded = text.partition("_")
-    try:
-        key = a2b_base64(encoded.encode("ascii"), strict_mode=True)
-    except ValueError:  # not ASCII, or not base64
-        key = b""
-    if prefix + underscore == "whsec_" and len(key) in HMAC_KEY_BYTES:
+    if key := shared_key(text):
         return HmacKey(key)
-    if prefix + underscore == "whpk_" and len(key) == PUBLIC_KEY_BYTES:
-        return PublicKey(key)
+    if text.startswith(_PUBLIC_PREFIX) and len(raw := base64_bytes(text[len(_PUBLIC_PREFIX) :])) == PUBLIC_KEY_BYTES:
+        return PublicKey(raw)
     msg = "a secret is whsec_ and the base64 of 24 to 64 bytes, or whpk_ and the base64 of 32 bytes"
     raise ConfigError(msg)
 

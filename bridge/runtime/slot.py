@@ -1,0 +1,49 @@
+"""A secret with the time in which it counts, and the text form of a shared one; pure."""
+
+from __future__ import annotations
+
+import math
+from binascii import a2b_base64
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+AnyKey = TypeVar("AnyKey")
+
+_PREFIX = "whsec_"
+_KEY_BYTES = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot(Generic[AnyKey]):
+    """One key of several and when it counts.
+
+    Attributes:
+        name: Name of the slot, such as `current`.
+        key: What signs, or what a signature is checked with.
+        not_before: Unix seconds from which the key counts.
+        accept_until: Unix seconds up to and including which the key counts.
+    """
+
+    name: str
+    key: AnyKey = field(repr=False)
+    not_before: float = -math.inf
+    accept_until: float = math.inf
+
+    def counts_at(self, now: float) -> bool:
+        """Say whether `now`, in unix seconds, is in the window."""
+        return self.not_before <= now <= self.accept_until
+
+
+def shared_key(text: str) -> bytes:
+    """Decode `whsec_…` of Standard Webhooks strictly; empty for any other text."""
+    prefix, encoded = text[: len(_PREFIX)], text[len(_PREFIX) :]
+    key = base64_bytes(encoded)
+    return key if prefix == _PREFIX and len(key) in _KEY_BYTES else b""
+
+
+def base64_bytes(text: str) -> bytes:
+    """Decode; empty for any text that is not ASCII or no base64."""
+    try:
+        return a2b_base64(text.encode("ascii"), strict_mode=True)
+    except ValueError:
+        return b""
