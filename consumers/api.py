@@ -167,6 +167,8 @@ class Consumer:
             handlers get what it yields as `Context.resource`. A retriable `BridgeError` on the way in is waited for; a
             `ConfigError` ends the process with exit code 2 before anything is read.
         publishes: Topics that its handlers publish to, which must be there; see `Context.publish`.
+        discloses: Where health information goes besides the database that settles records, a line each, for
+            `drx-consumer doctor`; None: it does not say.
         ping: Asks the sink of the handlers, given what `around` yielded, whether it works, and raises when it does not:
             while it raises, no record is tried or parked. The database that settles records is asked without this.
     """
@@ -181,6 +183,7 @@ class Consumer:
     tables: Tables | None = None
     around: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     publishes: Sequence[str] = ()
+    discloses: Sequence[str] | None = None
     ping: Callable[[Any], Awaitable[None]] | None = None
     handle: EventHandler | BatchHandler | None = field(default=None, repr=False)
     jobs: list[PeriodicJob] = field(default_factory=list, repr=False)

@@ -12,6 +12,7 @@ COMMANDS = {
     "init": ("consumers.commands.init:init", "Say where a consumer begins, and make its tables."),
     "lag": ("consumers.commands.lag:lag", "How far a consumer is behind, also while it is not running."),
     "parked": ("consumers.commands.parked:parked", "See and settle what a consumer has set aside."),
+    "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and say where PHI goes."),
     "forget": ("consumers.commands.forget:forget", "Remove what is kept of a consumer's group."),
     "new": ("consumers.commands.new:new", "Begin a consumer of your own."),
 }

@@ -7,32 +7,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import click
-import orjson
-from rich.console import Console
-from rich.text import Text
 
-from bridge.commands.doctor_checks import (
-    Finding,
-    Grade,
-    check_disk,
-    check_log,
-    check_registry,
-    check_risks,
-    check_sources,
-)
+from bridge.commands.doctor_checks import check_disk, check_log, check_registry, check_risks, check_sources
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
+from bridge.runtime.findings import Finding, Report
 from bridge.runtime.logging import log_errors_to_stderr, silence_kafka_client
 from bridge.settings import Settings, load_settings
 
-SYMBOLS: dict[Grade, tuple[str, str]] = {
-    "ok": ("✓", "bold green"),
-    "warning": ("!", "bold yellow"),
-    "failed": ("✗", "bold red"),
-}
-CHECK_WIDTH = 14
 MISCONFIGURED_EXIT = 2
 
 
@@ -45,30 +29,15 @@ def doctor(*, as_json: bool) -> int:
     """
     silence_kafka_client()
     log_errors_to_stderr()
-    findings: list[Finding] = []
-    console = Console(soft_wrap=True)
-
-    def tell(finding: Finding) -> None:
-        findings.append(finding)
-        if not as_json:
-            console.print(finding_line(finding))
-
+    report = Report(as_json=as_json)
     try:
         settings = load_settings()
         routes = RoutingTable(settings.kafka.routes)
     except ConfigError as exc:
-        tell(Finding("config", "failed", str(exc), "`drx-bridge config` shows every setting"))
-        code = MISCONFIGURED_EXIT
-    else:
-        asyncio.run(_examine(settings, routes, tell=tell))
-        code = int(any(finding.verdict == "failed" for finding in findings))
-    if as_json:
-        checks = [
-            {"check": each.check, "verdict": each.verdict, "says": each.says, "advice": each.advice or None}
-            for each in findings
-        ]
-        click.echo(orjson.dumps({"ok": code == 0, "checks": checks}))
-    return code
+        report.tell(Finding("config", "failed", str(exc), "`drx-bridge config` shows every setting"))
+        return report.close(MISCONFIGURED_EXIT)
+    asyncio.run(_examine(settings, routes, tell=report.tell))
+    return report.close(int(report.failed))
 
 
 async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[Finding], None]) -> None:
@@ -86,10 +55,3 @@ async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[
         tell(finding)
     for finding in check_disk(settings):
         tell(finding)
-
-
-def finding_line(finding: Finding) -> Text:
-    """Return what people see of a finding."""
-    symbol, style = SYMBOLS[finding.verdict]
-    line = Text.assemble((symbol, style), (f" {finding.check:<{CHECK_WIDTH}} ", "bold"), finding.says)
-    return line.append(f"  → {finding.advice}", "yellow") if finding.advice else line

@@ -7,10 +7,8 @@ import math
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.profiles.lookup import load_profile
@@ -21,33 +19,15 @@ from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
+from bridge.runtime.findings import Finding
 from bridge.runtime.log_ids import read_id_keys
 from bridge.settings import Registry, Settings, Source, refused
 from bridge.sources import scheme_of, unaccepted_shared_keys, weaknesses_of
-
-Grade = Literal["ok", "warning", "failed"]
 
 # Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
 # Room for logs, and for a registry's ids when they are written anew; less is a disk about to be full.
 FREE_MIN_BYTES = 500_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        check: What was looked at, such as `topics`.
-        verdict: `failed` means that the ingress cannot do its work.
-        says: What was found; never a secret.
-        advice: What to do; empty when there is nothing to do.
-    """
-
-    check: str
-    verdict: Grade
-    says: str
-    advice: str = ""
 
 
 def check_risks(settings: Settings) -> Iterator[Finding]:

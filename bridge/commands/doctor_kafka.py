@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from bridge.commands.doctor_checks import Finding
 from bridge.commands.topics import ADVICE
 from bridge.errors import BridgeError
 from bridge.kafka.admin import Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.routing import RoutingTable
+from bridge.runtime.findings import Finding
 from bridge.settings import Kafka
 
 # In what a topic may differ while the ingress does all its work.

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bridge.commands.doctor_checks import Finding, Grade
 from bridge.kafka.partition_writer import from_entry
+from bridge.runtime.findings import Finding, Grade
 from bridge.settings import Spool
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, survey

@@ -16,8 +16,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bridge.commands.doctor import finding_line
-from bridge.commands.doctor_checks import Finding, check_sources, slot_kind
+from bridge.commands.doctor_checks import check_sources, slot_kind
 from bridge.errors import ConfigError
 from bridge.ingress.proof import KeySlot, Scheme
 from bridge.ingress.schemes.body_hmac import BodyHmac
@@ -27,6 +26,7 @@ from bridge.ingress.schemes.shared import Basic
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import load, parse_slot
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.findings import Finding, finding_line
 from bridge.settings import Settings, Source, load_settings
 from bridge.sources import scheme_of
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from urllib.parse import urlsplit
 
 from bridge.event import Event
 from consumers.api import Consumer, Context, Lanes, Setup
@@ -14,6 +15,14 @@ from consumers.options import read_options
 
 # For a handler beyond its request, so that a request that takes too long ends first and says that the endpoint is away.
 _MARGIN_S = 5.0
+
+
+def disclosed(options: ForwardOptions) -> str:
+    """Say what goes where; of the URL only whose it is, since the rest may be a secret."""
+    parts = urlsplit(options.url)
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    what = "whole events" if options.payload == "event" else "ids of prescriptions or requests, no other health data"
+    return f"{what}, types {','.join(options.types)}: posted to {place}"
 
 
 def open_forward(setup: Setup) -> Consumer:
@@ -42,6 +51,7 @@ def open_forward(setup: Setup) -> Consumer:
         group=group,
         around=partial(open_endpoint, options, ForwardMetrics(setup.registry, service=group)),
         ping=Endpoint.ping,
+        discloses=[disclosed(options)],
     )
 
     @consumer.handler

@@ -30,6 +30,7 @@ def open_read_model(setup: Setup) -> Consumer:
         unknown="park",
         group=options.group,
         tables=Tables(migrations=MIGRATIONS, schema=options.tables_schema),
+        discloses=[f"whole events, in clear: tables of the schema {options.tables_schema} of this database"],
     )
     consumer.handler(Applier(schema=options.tables_schema, metrics=metrics, alarms_from=options.alarms_from))
     consumer.job(every_s=options.timers_every_s)(Timers(options, metrics=metrics))

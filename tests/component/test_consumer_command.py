@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -9,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bridge.event import Event
+from consumers.api import Consumer, Context
 from consumers.cli import main
+from consumers.commands.doctor import phi_findings
 from tests.integration.consumer_process import install_code
 
 Said = Callable[..., tuple[int | str | None, str]]
@@ -168,3 +173,48 @@ def test_an_offset_beyond_any_log_is_refused(said: Said) -> None:
 
     assert code == 2
     assert "--offset" in complaint
+
+
+def test_doctor_says_where_health_information_goes_though_nothing_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "current").write_text(f"whsec_{base64.b64encode(bytes(32)).decode()}")
+    monkeypatch.setenv("CONSUMER_FORWARD__URL", "https://me:hunter2@127.0.0.1:1/desk?token=hunter2")
+    monkeypatch.setenv("CONSUMER_FORWARD__SECRETS_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["drx-consumer", "doctor", "forward", "--json"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (1, "")
+    checks = [(each["check"], each["verdict"], each["says"]) for each in json.loads(out)["checks"]]
+    assert checks[:3] == [
+        ("config", "ok", "every setting can be used; the group is forward"),
+        ("phi", "ok", "parked events, whole, and keys: PostgreSQL at 127.0.0.1:1/d"),
+        ("phi", "ok", "whole events, types *: posted to https://127.0.0.1:1"),
+    ]
+    assert [each[:2] for each in checks[3:]] == [("postgres", "failed"), ("kafka", "failed"), ("sink", "failed")]
+    assert checks[-1][2] == "does not answer as it should: unreachable"
+    assert "hunter2" not in out
+    assert "s3cret" not in out
+
+
+def test_doctor_warns_of_a_consumer_that_does_not_say_where_events_go() -> None:
+    async def handle(event: Event, context: Context) -> None: ...
+
+    *_, last = phi_findings(Consumer("desk", ["t"], handle=handle), "postgresql:///d")
+
+    assert (last.verdict, last.check) == ("warning", "phi")
+
+
+def test_doctor_ends_with_2_if_a_setting_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["drx-consumer", "doctor", "forward"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    assert "set CONSUMER_FORWARD__URL" in capsys.readouterr().out

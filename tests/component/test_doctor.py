@@ -12,9 +12,10 @@ import pytest
 import structlog
 
 from bridge.commands.doctor import doctor
-from bridge.commands.doctor_checks import Finding, check_disk, check_registry, check_risks, check_sources
+from bridge.commands.doctor_checks import check_disk, check_registry, check_risks, check_sources
 from bridge.dev.ports import free_port
 from bridge.kafka.routing import RoutingTable
+from bridge.runtime.findings import Finding
 from bridge.settings import Registry, Settings, Source
 
 SECRET = "whsec_ZHJ4LWJyaWRnZS10ZXN0LWtleS1ub3Qtc2VjcmV0ISE="

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from bridge.commands.doctor_checks import Finding
 from bridge.commands.doctor_spool import check_spool
+from bridge.runtime.findings import Finding
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.settings import Spool
 from bridge.spool.segment import PREFIX, segment_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -93,11 +94,19 @@ async def test_all_events_of_a_topic_reach_the_receiver_and_nothing_is_said_of_t
         assert code == 0, err
         assert out
 
+        code, checks, err = await drx_consumer(consumer_environment(**given), "doctor", "forward", "--json")
+        assert code == 0, checks + err
+        assert [(each["check"], each["verdict"]) for each in json.loads(checks)["checks"]] == [
+            *(("config", "ok"), ("phi", "ok"), ("phi", "ok"), ("postgres", "ok"), ("kafka", "ok"), ("sink", "ok")),
+        ]
+        assert f"posted to {receiver.url.partition('/desk')[0]}" in checks
+        assert "tenant" not in checks
+
     assert_whole(receiver)
     assert len(receiver.taken) == count
     assert {each["error"] for each in receiver.requests} == {""}
     assert {each["headers"]["x-token"] for each in receiver.requests} == {TOKEN}
-    said = forward.output() + out + err
+    said = forward.output() + out + checks + err
     patient = LIVES.events(0)[0].value["patient"]
     assert isinstance(patient, dict)
     for secret in (SECRET.removeprefix("whsec_"), TOKEN, patient["last_name"], LIVES.prescription_id(0)):
