@@ -1,8 +1,8 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
 With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `spool` (the
-store alone) or `consumers` (the read model) only that part, with `quick` fewer rounds, and with `stages` instead of all
-this what each stage of a delivery costs, with `dialects` what the profiles of vendors do.
+store alone), `consumers` (the read model) or `forward` only that part, with `quick` fewer rounds, and with `stages`
+instead of all this what each stage of a delivery costs, with `dialects` what the profiles of vendors do.
 """
 
 from __future__ import annotations
@@ -16,10 +16,22 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import dedupe, dialects, follow, ingress, outage, read_model, report, report_read_model, spool, stages
+from tests.bench import (
+    dedupe,
+    dialects,
+    follow,
+    forward,
+    ingress,
+    outage,
+    read_model,
+    report,
+    report_read_model,
+    spool,
+    stages,
+)
 
 RESULTS = Path("build/bench")
-PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers")
+PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers", "forward")
 
 
 def main(arguments: list[str]) -> None:
@@ -52,6 +64,9 @@ def main(arguments: list[str]) -> None:
     if "consumers" in (wanted or PARTS):
         figures = read_model.run(progress, quick=quick)
         _keep(console, "consumers", figures, report_read_model.table(figures))
+    if "forward" in (wanted or PARTS):
+        figures = forward.run(progress, quick=quick)
+        _keep(console, "forward", figures, forward.table(figures))
 
 
 def _keep(console: Console, part: str, figures: dict[str, Any], table: Table) -> None:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import aiohttp
 import asyncpg  # noqa: TID251 - looks at what the consumer has committed
 import psutil
 
+from bridge.dev.kafka import create_topics
 from bridge.dev.ports import HOST, free_port
+from bridge.dev.postgres import PostgresServer, find_programs
 from bridge.dev.processes import Child
 from bridge.dev.services import answers, child_environment
+from tests.cluster import EmbeddedCluster
 from tests.installed import ROOT
 
 START_S = 60.0
@@ -27,7 +35,39 @@ SAMPLE_S = 0.2
 # Nothing settled for this long means that it hangs.
 SILENT_S = 60.0
 MIB = 2**20
+_APPLIED = re.compile(r'^drxbridge_consumer_records_total\{[^}]*outcome="applied"[^}]*\} (\S+)', re.MULTILINE)
 _SETTLED = "select coalesce(sum(next_offset), 0)::bigint from drx_consumer.progress where grp = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a bench of consumers runs; `dsn` is that of a server, on which databases are made."""
+
+    directory: Path
+    bootstrap_servers: str
+    dsn: str
+
+
+@contextmanager
+def servers(topics: Mapping[str, int]) -> Iterator[Place]:
+    """Run a broker with these topics and a database server, in a directory of their own."""
+    directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
+    # The child that serves the database runs as another user when we are root.
+    directory.chmod(0o755)
+    cluster = EmbeddedCluster(directory, brokers=1)
+    cluster.start()
+    server = PostgresServer(
+        directory / "postgres", programs=find_programs(), port=free_port(), log=directory / "postgres.log"
+    )
+    try:
+        server.start()
+        server.wait_ready()
+        create_topics(cluster.bootstrap_servers, topics)
+        yield Place(directory, cluster.bootstrap_servers, server.dsn)
+    finally:
+        server.stop()
+        cluster.stop()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Sample(NamedTuple):
@@ -70,26 +110,46 @@ class Consuming:
         asyncio.run(self._watch(dsn, wanted))
         return self.samples
 
+    def watch_applied(self, wanted: int) -> list[Sample]:
+        """Sample it until it has applied `wanted` records, in any order: with lanes, progress is far behind that."""
+        asyncio.run(self._until(wanted, self._applied))
+        return self.samples
+
     async def _watch(self, dsn: str, wanted: int) -> None:
         connection = await asyncpg.connect(dsn)
-        moved_at = time.monotonic()
+
+        async def settled() -> int:
+            try:
+                return int(await connection.fetchval(_SETTLED, self.group))
+            except asyncpg.UndefinedTableError:  # it has not made them yet
+                return 0
+
         try:
-            while not self.samples or self.samples[-1].settled < wanted:
-                await asyncio.sleep(SAMPLE_S)
-                before = self.samples[-1].settled if self.samples else -1
-                self.samples.append(await self._sample(connection))
-                if self.samples[-1].settled > before:
-                    moved_at = time.monotonic()
-                if not self.child.alive or time.monotonic() - moved_at > SILENT_S:
-                    sys.exit(f"{self.child.name} has stopped at {before} records: {self.child.last_line}")
+            await self._until(wanted, settled)
         finally:
             await connection.close()
 
-    async def _sample(self, connection: Any) -> Sample:
+    async def _until(self, wanted: int, count: Callable[[], Awaitable[int]]) -> None:
+        moved_at = time.monotonic()
+        while not self.samples or self.samples[-1].settled < wanted:
+            await asyncio.sleep(SAMPLE_S)
+            before = self.samples[-1].settled if self.samples else -1
+            self.samples.append(self._sample(await count()))
+            if self.samples[-1].settled > before:
+                moved_at = time.monotonic()
+            if not self.child.alive or time.monotonic() - moved_at > SILENT_S:
+                sys.exit(f"{self.child.name} has stopped at {before} records: {self.child.last_line}")
+
+    async def _applied(self) -> int:
+        url = f"http://{HOST}:{self.management_port}/metrics"
         try:
-            settled = await connection.fetchval(_SETTLED, self.group)
-        except asyncpg.UndefinedTableError:  # it has not made them yet
-            settled = 0
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                found = _APPLIED.findall(await answer.text())
+        except aiohttp.ClientConnectorError:  # it does not listen yet
+            return 0
+        return int(sum(map(float, found)))
+
+    def _sample(self, settled: int) -> Sample:
         process = psutil.Process(self.child.pid)
         times = process.cpu_times()
         return Sample(time.perf_counter(), settled, times.user + times.system, process.memory_info().rss)

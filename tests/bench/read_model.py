@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
 import psutil
 from rich.console import Console
 
-from bridge.dev.kafka import create_topics
-from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer, find_programs
 from tests.bench import slow_sinks
-from tests.bench.consuming import Pace, Sample, consumer, memory, pace
+from tests.bench.consuming import Pace, Place, Sample, consumer, memory, pace, servers
 from tests.bench.sizes import log_bytes, table_bytes, wal_bytes
-from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
+from tests.cluster import STANDARD_TOPICS
 from tests.installed import ROOT
 from tests.postgres import fresh_database
 from tests.topic_filler import Lives, fill
@@ -52,9 +46,9 @@ class Candidate:
 class Bench:
     """A topic that is full, and databases that are empty."""
 
-    def __init__(self, directory: Path, bootstrap_servers: str, server: str) -> None:
+    def __init__(self, place: Place) -> None:
         """Read from there, write there."""
-        self.place = slow_sinks.Place(directory, bootstrap_servers, server)
+        self.place = place
         self._numbers = itertools.count(1)
         self.bytes_each: dict[str, int] = {}
 
@@ -105,29 +99,12 @@ class Bench:
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
     """Measure all; about eight minutes."""
-    directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
-    # The child that serves the database runs as another user when we are root.
-    directory.chmod(0o755)
-    cluster = EmbeddedCluster(directory, brokers=1)
-    cluster.start()
-    server = PostgresServer(
-        directory / "postgres", programs=find_programs(), port=free_port(), log=directory / "postgres.log"
-    )
-    try:
-        server.start()
-        server.wait_ready()
-        create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)
+    with servers(STANDARD_TOPICS) as place:
         soak = QUICK_RECORDS if quick else SOAK_RECORDS
-        written = fill(cluster.bootstrap_servers, Lives.of_records(soak).records(TOPIC))
+        written = fill(place.bootstrap_servers, Lives.of_records(soak).records(TOPIC))
         console.print(f"{written:,} records in the topic")
-        figures = _measure(
-            console, Bench(directory, cluster.bootstrap_servers, server.dsn), soak, 1 if quick else ROUNDS
-        )
-        return figures | {"log_bytes": round(log_bytes(directory / "kafka", TOPIC) / written)}
-    finally:
-        server.stop()
-        cluster.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+        figures = _measure(console, Bench(place), soak, 1 if quick else ROUNDS)
+        return figures | {"log_bytes": round(log_bytes(place.directory / "kafka", TOPIC) / written)}
 
 
 def _measure(console: Console, bench: Bench, soak: int, rounds: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bridge.dev.kafka import create_topics
 from bridge.kafka.record import Record
-from tests.bench.consuming import START_S, Consuming, consumer
+from tests.bench.consuming import START_S, Consuming, Place, consumer
 from tests.bench.sinks import NAME
 from tests.installed import install
 from tests.topic_filler import Lives, fill
@@ -33,15 +33,6 @@ WATCHED_S = 20.0
 # While the group has just formed, records wait for that.
 WARM_UP_S = 3.0
 HANGING = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where all of this runs."""
-
-    directory: Path
-    bootstrap_servers: str
-    dsn: str
 
 
 class Runs:
