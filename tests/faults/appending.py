@@ -99,6 +99,5 @@ def check_sink(sink: Sink, scene: Scene) -> None:
     """The service was told of each event, and of those of a prescription in order; nothing is parked."""
     lives = scene.lives
     assert scene.parked() == 0
-    told = {key: ids for (group, key), ids in sink.told.items() if group == scene.group}
     expected = {lives.prescription_id(number): lives.event_ids(number) for number in range(lives.prescriptions)}
-    assert told == expected
+    assert sink.told_of(scene.group) == expected

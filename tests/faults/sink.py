@@ -20,6 +20,7 @@ class Sink:
 
     Attributes:
         told: For each group and key the ids of its events, in the order of their first calls that passed.
+        posted: For each group the id of each event that `forward` has posted to it, to the bodies that it had.
         failed: Calls that it failed on purpose.
     """
 
@@ -32,6 +33,7 @@ class Sink:
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
         self.told: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self.posted: defaultdict[str, defaultdict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
         self.failed = 0
 
     def __enter__(self) -> Self:
@@ -68,6 +70,10 @@ class Sink:
             self._server.server_close()
         self._server = None
 
+    def told_of(self, group: str) -> dict[str, list[str]]:
+        """What it was told by one group, by key."""
+        return {key: ids for (of, key), ids in self.told.items() if of == group}
+
     def answer(self, said: dict[str, str]) -> int:
         """Take what is said and return the status of the answer; 0 when there is none."""
         with self._lock:
@@ -89,8 +95,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_POST(self) -> None:
-        """Take an event."""
-        self._answer(orjson.loads(self.rfile.read(int(self.headers["content-length"]))))
+        """Take an event, as the appender says it or as `forward` posts it to `/GROUP`."""
+        body = self.rfile.read(int(self.headers["content-length"]))
+        said = orjson.loads(body)
+        event_id = self.headers["webhook-id"]
+        if event_id is not None:
+            group = self.path.removeprefix("/")
+            self.sink.posted[group][event_id].add(body)
+            said = {"group": group, "key": said["data"]["prescription_id"], "id": event_id}
+        self._answer(said)
 
     def _answer(self, said: dict[str, str]) -> None:
         status = self.sink.answer(said)

@@ -10,6 +10,7 @@ from typing import NamedTuple, get_args
 import pytest
 
 from tests.faults.appending import Calling, appending
+from tests.faults.forwarding import forwarding
 from tests.faults.scene import Ground, Scene
 from tests.faults.sink import Sink
 from tests.integration.service_process import until
@@ -37,10 +38,11 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Let three groups at once, one of each mode, live through it."""
+    """Let four groups at once, one of each mode and `forward`, live through it."""
     lives = Lives.of_records(RECORDS, seed=seed)
     with Sink(seed) as sink, ExitStack() as stack:
         scenes = [stack.enter_context(appending(ground, mode, lives, sink=sink)) for mode in get_args(Calling)]
+        scenes.append(stack.enter_context(forwarding(ground, lives, sink=sink)))
         for scene in scenes:
             scene.member()
             scene.write(RECORDS // 2)
@@ -67,5 +69,5 @@ def _open(scene: Scene) -> bool:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.away_s:g}-{case.percent}")
-def test_a_service_that_fails_costs_three_groups_nothing(played: Callable[[], None]) -> None:
+def test_a_service_that_fails_costs_no_group_anything(played: Callable[[], None]) -> None:
     played()

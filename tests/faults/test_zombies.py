@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import psutil
 import pytest
 
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, BETWEEN_CLAIM_AND_SEEK
-from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground
+from tests.faults.subjects import Kind, scene_of_kind
 from tests.faults.watch import watched
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import until
@@ -25,21 +25,22 @@ MAX_POLL_S = "8"
 IDLE = "idle"
 # Which visit of a point freezes it: the first where lanes run side by side, since none of them may have a transaction
 # open: PostgreSQL lets go of that only when a handler would be out of time.
-POINTS: Mapping[Mode, Mapping[str, int]] = {
+POINTS: Mapping[Kind, Mapping[str, int]] = {
     "batches": {BEFORE_FENCE: 3, BETWEEN_CLAIM_AND_SEEK: 1},
     "lanes": {BEFORE_FENCE: 1, BETWEEN_CLAIM_AND_SEEK: 1, AFTER_EFFECT: 20},
+    "forward": {BEFORE_FENCE: 1, AFTER_EFFECT: 20},
 }
 
 
 class Case(NamedTuple):
-    """How records are handled, and where the member is frozen."""
+    """Which consumer it is, and where the member is frozen."""
 
-    mode: Mode
+    kind: Kind
     where: str
 
 
 CASES = [
-    *(Case(mode, BEFORE_FENCE) for mode in get_args(Mode)),
+    *(Case(kind, BEFORE_FENCE) for kind in ("batches", "lanes")),
     Case("batches", IDLE),
     Case("lanes", BETWEEN_CLAIM_AND_SEEK),
     *(
@@ -49,6 +50,10 @@ CASES = [
             Case("batches", BETWEEN_CLAIM_AND_SEEK),
             # PostgreSQL ends the transaction that it holds open, after 40 s.
             Case("lanes", AFTER_EFFECT),
+            # What it then holds was posted, and is not settled; here no transaction is open.
+            Case("forward", AFTER_EFFECT),
+            Case("forward", BEFORE_FENCE),
+            Case("forward", IDLE),
         )
     ),
 ]
@@ -56,9 +61,9 @@ CASES = [
 
 def play(ground: Ground, case: Case, seed: int) -> None:
     """Freeze one, have another take over and finish, thaw the first and see what it does."""
-    with appending(ground, case.mode, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
+    with scene_of_kind(ground, case.kind, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
         scene.write(RECORDS // 3)
-        point = "" if case.where == IDLE else f"{case.where}:stop@{POINTS[case.mode][case.where]}"
+        point = "" if case.where == IDLE else f"{case.where}:stop@{POINTS[case.kind][case.where]}"
         zombie = scene.member(point, KAFKA__MAX_POLL_S=MAX_POLL_S)
         if case.where == IDLE:
             scene.wait_settled()
