@@ -199,9 +199,40 @@ def test_only_forward_reaches_its_endpoint() -> None:
     found = render(load("full"))
     network = "10.40.0.9/32"
 
-    assert network in set(texts(found.one("NetworkPolicy", "-forward")))
-    for suffix in ("-read-model", "-ingress", "-forward-init", "-read-model-init", "-drain", "-test"):
+    for suffix in ("-forward", "-forward-lab"):
+        assert network in set(texts(found.one("NetworkPolicy", suffix)))
+    for suffix in (
+        "-read-model",
+        "-ingress",
+        "-forward-init",
+        "-forward-lab-init",
+        "-read-model-init",
+        "-drain",
+        "-test",
+    ):
         assert network not in set(texts(found.one("NetworkPolicy", suffix)))
+
+
+def test_a_second_endpoint_has_pods_secrets_and_replicas_of_its_own_and_the_rest_of_the_first() -> None:
+    found = render(load("full"))
+    first, second = (found.one("Deployment", suffix)["spec"]["template"]["spec"] for suffix in ("-forward", "-lab"))
+
+    (container,) = second["containers"]
+    assert container["command"] == ["drx-consumer", "run", "forward"]
+    assert container["resources"] == first["containers"][0]["resources"]
+    secrets = {each["name"]: each["secret"]["secretName"] for each in second["volumes"] if "secret" in each}
+    assert secrets["forward"] == "drx-lab-signing"
+    assert "forward-headers" not in secrets
+    assert secrets["postgres"] == "drx-forward-postgres"
+    (init,) = found.one("Job", "-forward-lab-init")["spec"]["template"]["spec"]["containers"]
+    assert init["command"][:3] == ["drx-consumer", "init", "forward"]
+    assert {"name": "CONSUMER_FORWARD__INSTANCE", "value": "lab"} in init["env"]
+
+
+def test_a_second_endpoint_runs_without_the_first() -> None:
+    values = changed(load("forward"), "consumers.forward.enabled", False)  # noqa: FBT003 - a value
+
+    assert [each["metadata"]["name"] for each in render(values).all("Deployment")] == ["drx-drx-bridge-forward-lab"]
 
 
 def test_a_spool_has_a_volume_that_stays() -> None:

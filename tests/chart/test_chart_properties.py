@@ -80,6 +80,17 @@ FORWARD = some(
         timeout_s=st.floats(0.1, 60).map(lambda value: round(value, 2)),
     ),
     endpoint=some(signingSecret=MAYBE, caSecret=MAYBE, clientCertificateSecret=MAYBE, headersSecret=MAYBE),
+    instances=st.dictionaries(
+        st.from_regex(r"[a-z0-9]{1,6}(-[a-z0-9]{1,3})?", fullmatch=True),
+        st.fixed_dictionaries(
+            {
+                "options": some(url=st.just("https://lab.example.test/drx"), lanes=st.integers(1, 256)),
+                "endpoint": some(signingSecret=MAYBE, headersSecret=MAYBE),
+            },
+            optional={"replicas": st.integers(1, 20)},
+        ),
+        max_size=2,
+    ),
     postgres=st.just({"existingSecret": "drx-forward-postgres"}),
     kafka=some(credentialsSecret=MAYBE),
     keda=some(**SCALING),

@@ -86,15 +86,16 @@ def test_the_read_model_can_read_its_settings(rendered: Rendered, clean: pytest.
         assert settings.postgres.dsn is None
 
 
-def test_forward_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
-    found = of(rendered, "-forward")
+@pytest.mark.parametrize(("part", "group"), [("-forward", "forward.ehr"), ("-forward-lab", "forward.lab")])
+def test_forward_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch, part: str, group: str) -> None:
+    found = of(rendered, part)
     for name, value in (found or {}).items():
         clean.setenv(name, value)
 
     if found is not None:
         options = read_options(ForwardOptions, FORWARD, load_consumer_settings([FORWARD]).options(FORWARD))
         assert str(options.secrets_dir) == "/etc/drx-bridge/forward"
-        assert options.group(FORWARD) == "forward.ehr"
+        assert options.group(FORWARD) == group
 
 
 def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:

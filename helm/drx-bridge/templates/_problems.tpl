@@ -19,13 +19,15 @@ Every other template takes whatever comes, so that all problems are told at once
 {{ include "drx-bridge.ingressTimeProblems" . }}
 {{ include "drx-bridge.componentProblems" (list . "ingress" .Values.ingress) }}
 {{- end }}
-{{- range $key, $consumer := .Values.consumers }}
+{{- range $key, $consumer := include "drx-bridge.consumers" . | fromYaml }}
 {{- if $consumer.enabled }}
-{{ include "drx-bridge.consumerProblems" (list $ $key $consumer) }}
-{{- if eq $key "forward" }}
+{{- /* What an endpoint has of its own is told under its path, the rest under that of its consumer. */}}
+{{- $path := printf "consumers.%s" $consumer.name }}
+{{ include "drx-bridge.consumerProblems" (list $ $path $consumer) }}
+{{- if eq $consumer.name "forward" }}
 {{ include "drx-bridge.forwardProblems" $consumer }}
 {{- end }}
-{{ include "drx-bridge.componentProblems" (list $ (printf "consumers.%s" $key) $consumer) }}
+{{ include "drx-bridge.componentProblems" (list $ $path $consumer) }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -204,22 +206,28 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{ include "drx-bridge.keyProblems" (list (printf "%s.podAnnotations" $path) $component.podAnnotations (include "drx-bridge.checksum" $path)) }}
 {{- end -}}
 
-{{- /* (list $ "read_model" $consumer) */}}
 {{- define "drx-bridge.forwardProblems" -}}
 {{- $url := default "" .options.url }}
 {{- if not $url }}
-consumers.forward.options.url: is not set; name the endpoint that events are posted to
+{{ .path }}.options.url: is not set; name the endpoint that events are posted to
 {{- else if and (hasPrefix "http://" $url) (not .options.allow_http) }}
-consumers.forward.options.url: is plain HTTP, and what is sent is health information; name an https:// URL, or set consumers.forward.options.allow_http to true
+{{ .path }}.options.url: is plain HTTP, and what is sent is health information; name an https:// URL, or set {{ .path }}.options.allow_http to true
+{{- end }}
+{{- if .misnamed }}
+{{ .path }}.options.instance: is the name that it has already; take it out
+{{- end }}
+{{- if .doubled }}
+{{ .path }}: consumers.forward.options.instance names the same endpoint, and both would share a group; choose another name
 {{- end }}
 {{- if not .endpoint.signingSecret }}
-consumers.forward.endpoint.signingSecret: is not set; name the Secret that holds one key per slot, such as current
+{{ .path }}.endpoint.signingSecret: is not set; name the Secret that holds one key per slot, such as current
 {{- end }}
 {{- end -}}
 
+{{- /* (list $ "consumers.read_model" $consumer) */}}
 {{- define "drx-bridge.consumerProblems" -}}
 {{- $root := index . 0 -}}
-{{- $path := printf "consumers.%s" (index . 1) -}}
+{{- $path := index . 1 -}}
 {{- $consumer := index . 2 -}}
 {{- $partitions := int $root.Values.kafka.partitions }}
 {{- if $consumer.postgres.dsn }}

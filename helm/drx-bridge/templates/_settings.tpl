@@ -123,11 +123,33 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{- end }}
 {{- end -}}
 
-{{- /* (list $ "read_model" $consumer) */}}
+{{- /*
+What runs, by the name of its component: each consumer, and each further endpoint of one. `name` is the consumer's,
+`path` where the values of this one stand.
+*/}}
+{{- define "drx-bridge.consumers" -}}
+{{- $found := dict -}}
+{{- range $name, $consumer := .Values.consumers -}}
+{{- $shared := set (omit $consumer "instances") "name" $name -}}
+{{- $_ := set $found $name (set (deepCopy $shared) "path" (printf "consumers.%s" $name)) -}}
+{{- range $instance, $own := default dict (get $consumer "instances") -}}
+{{- $one := mergeOverwrite (omit (deepCopy $shared) "options" "endpoint") (deepCopy $own) -}}
+{{- $_ := set $one "misnamed" (hasKey $one.options "instance") -}}
+{{- $_ := set $one "doubled" (eq $instance (default "" $consumer.options.instance)) -}}
+{{- $_ := set $one "options" (set $one.options "instance" $instance) -}}
+{{- $_ := set $one "enabled" true -}}
+{{- $_ := set $one "path" (printf "consumers.%s.instances.%s" $name $instance) -}}
+{{- $_ := set $found (printf "%s-%s" $name $instance) $one -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $found }}
+{{- end -}}
+
+{{- /* (list $ $consumer) */}}
 {{- define "drx-bridge.consumerSettings" -}}
 {{- $root := index . 0 -}}
-{{- $name := index . 1 -}}
-{{- $consumer := index . 2 -}}
+{{- $consumer := index . 1 -}}
+{{- $name := $consumer.name -}}
 {{ include "drx-bridge.commonSettings" (list $root "CONSUMER" $consumer) }}
 CONSUMER_MANAGEMENT__PORT: "9090"
 CONSUMER_KAFKA__SESSION_S: {{ include "drx-bridge.number" $consumer.kafka.sessionS | quote }}
@@ -176,8 +198,7 @@ CONSUMER_FORWARD__HEADERS_FILE: /etc/drx-bridge/forward-headers/headers
 
 {{- /* The group id of a consumer, as it names itself: each schema is a read model, each instance an endpoint. */}}
 {{- define "drx-bridge.group" -}}
-{{- $name := index . 0 -}}
-{{- $options := (index . 1).options -}}
-{{- $part := default $name (get $options (ternary "instance" "schema" (eq $name "forward"))) -}}
+{{- $name := .name -}}
+{{- $part := default $name (get .options (ternary "instance" "schema" (eq $name "forward"))) -}}
 {{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
 {{- end -}}
