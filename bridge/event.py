@@ -29,9 +29,8 @@ Settled = Literal["committed", "spooled", "failed"]
 Reason = Literal["malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected"]
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One verified HTTP POST.
+class Delivery(NamedTuple):
+    """One verified HTTP POST; a tuple, which is made in a quarter of the time of a frozen dataclass.
 
     Attributes:
         source: Configured name of the sender.
@@ -49,11 +48,15 @@ class Delivery:
     environment: str
     id: str
     received_at: datetime
-    body: bytes = field(repr=False)
+    body: bytes
     body_sha256: str
     key_slot: str
     traceparent: str
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """Show which delivery it is and nothing of what it says."""
+        return f"Delivery(source={self.source!r}, id={self.id!r})"
 
 
 class Identity(NamedTuple):

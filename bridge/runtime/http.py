@@ -5,9 +5,9 @@ Of aiohttp only its parser is used, by the names imported below and the fields o
 
 1. `Connection.data_received` cuts the bytes into requests and has the parser check each.
 2. If its body has not come with its head, `Handler.check` may answer by the head alone.
-3. Requests whose bodies are whole are given to `Handler.take`, all that came in one turn of the event loop together:
-   taken stage by stage they cost a third less CPU than one after the other, since the code and data of a stage stay in
-   the CPU's caches.
+3. Requests whose bodies are whole are given to `Handler.take`, all that came in one turn of the event loop together,
+   or within `GATHER_S` when others were taken just before: taken stage by stage they cost a third less CPU than one
+   after the other, since the code and data of a stage stay in the CPU's caches.
 4. `Request.answer` writes the answer, at once or later, and has the connection go on.
 
 A client costs what has arrived from it, and that is bounded in four ways, none of which an honest sender meets:
@@ -63,6 +63,10 @@ BACKLOG = 1024
 # the largest usual body. By itself it would take up to 4 and 6 MiB (`tcp_wmem`, `tcp_rmem`), and one read 256 KiB: all
 # connections may be read in one turn of the loop, before any that was ended in it lets go of what it held.
 KERNEL_MAX_BYTES = 65_536
+# Under load, requests gather for this long: less than a tenth of what a sender's network takes, and the resolution of
+# the loop's timers is 1 ms. With 64 connections it saves a tenth of the CPU for a delivery, at 2,000 a second a fifth,
+# as stages and batches are larger. A request that comes alone does not wait.
+GATHER_S = 0.002
 # Files that the process needs for all else: brokers, spool, secrets, probes.
 FILES_SPARE = 256
 # Where a chunked body ends otherwise, something stands behind it, or it has a trailer. The parser of aiohttp 3.14 keeps
@@ -181,7 +185,7 @@ class Handler(Protocol):
         """Answer a request by its head, before its body has come; None to have the body come."""
 
     def take(self, requests: Sequence[Request], /) -> None:
-        """Answer requests that have come in one turn of the loop, in the order of arrival, now or later."""
+        """Answer requests that have come at about the same time, in the order of arrival, now or later."""
 
 
 def _is_plainly_chunked(message: Any) -> bool:
@@ -588,7 +592,8 @@ class HardenedServer:
         # With those that were lost while a request of theirs is under way.
         self._connections: dict[Connection, asyncio.Transport] = {}
         self._holders: dict[Connection, None] = {}  # in the order of arrival of what they hold
-        self._arrived: list[Request] = []  # in this turn of the loop
+        self._arrived: list[Request] = []  # and not taken
+        self._taken_at = -math.inf  # the last ones that came before; in the loop's time
 
     def __call__(self) -> Connection:
         """Make the protocol of a new connection."""
@@ -609,13 +614,17 @@ class HardenedServer:
             self._connections.pop(connection, None)
 
     def put(self, request: Request) -> None:
-        """Give a whole request to the handler, with all others of this turn of the loop."""
+        """Give a whole request to the handler, with all others of this turn of the loop; under load, of `GATHER_S`."""
         if not self._arrived:
-            self._loop.call_soon(self._take)
+            if self._loop.time() - self._taken_at < GATHER_S:
+                self._loop.call_later(GATHER_S, self._take)
+            else:
+                self._loop.call_soon(self._take)
         self._arrived.append(request)
 
     def _take(self) -> None:
         arrived, self._arrived = self._arrived, []
+        self._taken_at = self._loop.time()
         try:
             self._handler.take(arrived)
         except Exception as exc:  # noqa: BLE001 - a bug must leave no client waiting; what was answered stays so

@@ -201,13 +201,13 @@ async def test_where_nothing_is_known_of_a_prescription_a_fact_is_rather_told_tw
 def test_the_memory_of_newest_bodies_is_bounded_and_ends_with_the_repeats() -> None:
     clock = Clock()
     newest = NewestBodies({"drx": BUCKET_S}, keys_max=2, now=clock)
-    first = replace(a_delivery(id="dlv_1"), received_at=datetime.fromtimestamp(START, UTC))
+    first = a_delivery(id="dlv_1")._replace(received_at=datetime.fromtimestamp(START, UTC))
     for key in ("a", "b", "c"):
         newest.note(first, [key])
 
     assert [len(newest.find("drx", [key])) for key in ("a", "b", "c")] == [0, 1, 1]
     clock.now += 2 * BUCKET_S
-    newest.note(replace(first, id="dlv_2", received_at=datetime.fromtimestamp(clock.now, UTC)), ["d"])
+    newest.note(first._replace(id="dlv_2", received_at=datetime.fromtimestamp(clock.now, UTC)), ["d"])
     assert [len(newest.find("drx", [key])) for key in ("b", "c", "d")] == [0, 0, 1]
 
 
@@ -225,7 +225,7 @@ def test_what_says_nothing_about_the_newest_body_of_a_key_is_passed_over(
     source: str, event_id: str, reason: str, received_s: float
 ) -> None:
     newest = NewestBodies({"drx": BUCKET_S, "without": 0}, now=Clock())
-    newest.note(replace(a_delivery(id="dlv_1"), received_at=datetime.fromtimestamp(START, UTC)), ["q:1"])
+    newest.note(a_delivery(id="dlv_1")._replace(received_at=datetime.fromtimestamp(START, UTC)), ["q:1"])
 
     newest.recalled(Identity(source, event_id, "0" * 64, reason), b"q:1", received_s)
 

@@ -8,11 +8,13 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 
 from bridge.dev.ports import HOST
-from bridge.runtime.http import Answer, Connection, HardenedServer, Request
+from bridge.runtime.http import GATHER_S, Answer, Connection, HardenedServer, Request
+from tests.virtual_time import VirtualLoop
 
 HANG_S = 30.0
 
@@ -195,3 +197,20 @@ async def test_a_bug_of_the_handler_is_answered_500_where_nothing_was_answered()
 
     assert [answer.count(b"HTTP/1.1") for answer in answers] == [1, 1]
     assert answers[0].startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_that_come_just_after_others_are_taken_together() -> None:
+    """The stages cost less for several at once; one that comes alone waits for nothing."""
+    handler, loop = Patient(), VirtualLoop()
+    came: list[Any] = [object() for _ in range(4)]
+
+    async def arrive() -> None:
+        server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
+        for request, wait_s in zip(came, (GATHER_S / 2, GATHER_S / 2, 3 * GATHER_S, 0.0), strict=True):
+            server.put(request)
+            await asyncio.sleep(wait_s)
+
+    loop.run(arrive())
+    loop.close()
+
+    assert handler.taken == [came[:1], came[1:3], came[3:]]

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
@@ -60,7 +60,7 @@ class Twins:
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Any:
         events: list[Event] = []
         for number, each in enumerate((document, {**document, "type": "system.ping", "data": {}}), 1):
-            mapped = drx_standard.map(replace(delivery, id=f"{delivery.id}/{number}"), each)
+            mapped = drx_standard.map(delivery._replace(id=f"{delivery.id}/{number}"), each)
             assert isinstance(mapped, Mapped)
             events += mapped.events
         return Mapped(tuple(events))

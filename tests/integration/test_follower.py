@@ -99,7 +99,7 @@ async def following(
 
 
 def a_record(topic: str, event_id: str, *, at_s: float = WHEN_S, partition: int = 0) -> Record:
-    delivery = replace(a_delivery(id=event_id), received_at=datetime.fromtimestamp(at_s, UTC))
+    delivery = a_delivery(id=event_id)._replace(received_at=datetime.fromtimestamp(at_s, UTC))
     event = an_event(id=event_id)
     return event_record(event, delivery, topic=topic, partition=partition, value=b"v", schema="x", ordinal=b"i:1")
 

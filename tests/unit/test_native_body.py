@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import orjson
@@ -35,10 +34,8 @@ ACCEPTED = [
 
 
 def map_again(event: Event) -> Event:
-    delivery = replace(
-        a_delivery(id=event.id, received_at=event.received_at),
-        source=event.source,
-        environment=str(event.value["environment"]),
+    delivery = a_delivery(id=event.id, received_at=event.received_at)._replace(
+        source=event.source, environment=str(event.value["environment"])
     )
     body = parse(native_json(event.value))
     assert isinstance(body, dict), body
@@ -117,7 +114,7 @@ VENDOR_EVENTS = [
 def test_an_event_of_a_vendor_is_read_again_but_for_its_extensions(event: Event) -> None:
     body = cast("dict[str, Any]", parse(native_json(event.value)))
     leading = {name: event.value[name] for name in ("account_id", "correlation_id", "origin_source", "sequence")}
-    delivery = replace(a_delivery(received_at=event.received_at), source=event.source)
+    delivery = a_delivery(received_at=event.received_at)._replace(source=event.source)
     run = Pass()
 
     again = assemble(delivery, Native(event.type, event.key, event.id, event.occurred_at, body["data"], leading), run)
