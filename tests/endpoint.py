@@ -14,7 +14,8 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 @asynccontextmanager
 async def an_endpoint(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serve on a free port; gives the base URL."""
-    runner = web.ServerRunner(web.Server(handler))
+    # A handler that hangs on purpose is not waited for; 0 would be without end.
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)

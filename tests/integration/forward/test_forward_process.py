@@ -132,5 +132,3 @@ async def test_killed_again_and_again_it_loses_nothing_and_repeats_the_same_byte
             assert await forward.end() == 0
 
     assert_whole(receiver)
-    # At most what each of the lanes had in hand when it was killed.
-    assert len(receiver.taken) <= count + 3 * 8
