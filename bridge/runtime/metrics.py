@@ -52,6 +52,15 @@ class LoopHistogram(Histogram):
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001 - as above
 
 
+class LoopCounter(Counter):
+    """A counter of what happens on the loop's thread for every delivery, as `LoopHistogram`."""
+
+    def inc(self, amount: float = 1, exemplar: Mapping[str, str] | None = None) -> None:
+        """Add `amount`, which is not negative."""
+        del exemplar
+        self._value._value += amount  # noqa: SLF001 - as above
+
+
 class LogDropped(Collector):
     """The counter of log lines that were not written; read from the writer, which counts without locks of ours."""
 
@@ -87,8 +96,8 @@ class IngressMetrics:
         self._spool()
         self._process()
 
-    def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
-        return Counter(name, text, labels, namespace=NAMESPACE, registry=self.registry)
+    def _counter(self, name: str, text: str, labels: Iterable[str] = (), *, kind: type[Counter] = Counter) -> Counter:
+        return kind(name, text, labels, namespace=NAMESPACE, registry=self.registry)
 
     def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
         return Gauge(name, text, labels, namespace=NAMESPACE, registry=self.registry)
@@ -98,7 +107,7 @@ class IngressMetrics:
 
     def _http(self) -> None:
         self.http_requests = self._counter(
-            "http_requests", "Requests by answer", ("route", "method", "outcome", "code")
+            "http_requests", "Requests by answer", ("route", "method", "outcome", "code"), kind=LoopCounter
         )
         self.http_request_duration = self._histogram(
             "http_request_duration_seconds",
@@ -123,7 +132,7 @@ class IngressMetrics:
             "signature_failures", "Deliveries refused by signature verification", ("reason",)
         )
         self.signature_verified = self._counter(
-            "signature_verified", "Deliveries verified, by secret slot", ("key_slot",)
+            "signature_verified", "Deliveries verified, by secret slot", ("key_slot",), kind=LoopCounter
         )
         self.provider_clock_offset = self._histogram(
             "provider_clock_offset_seconds",

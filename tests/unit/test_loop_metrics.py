@@ -1,12 +1,12 @@
-"""The histogram without locks counts as the library's does."""
+"""What counts without locks counts as the library does."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from bridge.runtime.metrics import LoopHistogram
+from bridge.runtime.metrics import LoopCounter, LoopHistogram
 
 BOUNDS = (0.5, 1.0, 10.0)
 
@@ -28,3 +28,17 @@ def test_it_exposes_what_the_library_would(amounts: list[float]) -> None:
     )
 
     assert ours == theirs
+
+
+def test_a_counter_exposes_what_the_library_would() -> None:
+    exposed = []
+    for kind in (LoopCounter, Counter):
+        registry = CollectorRegistry()
+        counter = kind("x", "Text", ("route",), registry=registry)
+        for route, amount in (("a", 1), ("a", 2.5), ("b", 0)):
+            counter.labels(route).inc(amount)
+        counter.labels("b").inc()
+        exposed.append([line for line in generate_latest(registry).splitlines() if b"_created" not in line])
+
+    assert exposed[0] == exposed[1]
+    assert b'x_total{route="a"} 3.5' in exposed[0]
