@@ -1,6 +1,7 @@
-"""What remembering a million ids costs: three stores alone, then the whole deduplication of a delivery.
+"""What remembering ids costs: three stores alone with a million, then the whole deduplication of a delivery.
 
-Each is measured in a process of its own (`python -m tests.bench.dedupe NAME`), so that memory is its own.
+Each is measured in a process of its own (`python -m tests.bench.dedupe NAME`), so that memory is its own; the last with
+each number of ids in `SIZES` (`python -m tests.bench.dedupe IDS`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -26,6 +28,7 @@ IDS = 1_000_000
 # Made outside of the clock, and few, so that they hardly count as memory.
 SLICE = 10_000
 LOOKUPS = 10 * SLICE
+SIZES = tuple(10**digits for digits in range(3, 8))
 # Constant, since no id expires here.
 NOW, EXPIRES = 1_800_000_000, 1_800_086_400
 GOALS = {"rss_mib": 64.0, "delivery_us": 8.0}
@@ -104,7 +107,7 @@ STORES: dict[str, Callable[[], Store]] = {"sqlite": Sqlite, "dict": Dictionary, 
 def run(progress: Console) -> dict[str, Any]:
     """Measure everything, one process after the other."""
     figures = {}
-    for name in (*STORES, "deliveries"):
+    for name in (*STORES, "deliveries", *map(str, SIZES)):
         progress.print(f"dedupe: {name}")
         command = [sys.executable, "-m", "tests.bench.dedupe", name]
         figures[name] = orjson.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603 - ourselves
@@ -130,6 +133,10 @@ def table(figures: dict[str, Any]) -> Table:
         ("rss_mib", "RSS MiB"),
     ):
         shown.add_row(text, "", "", f"{deliveries[key]:.2f}")
+    shown.add_section()
+    for size in SIZES:
+        cells = (f"{figures[str(size)][key]:.2f}" for key in ("full_us", "repeat_us", "rss_mib"))
+        shown.add_row(f"index full with {size:,} ids: µs per new delivery, per repeat; RSS MiB", *cells)
     return shown
 
 
@@ -154,22 +161,32 @@ def _store(name: str) -> dict[str, float]:
 def _deliveries() -> dict[str, float]:
     before = _rss_mib()
     dedupe = KnownIds(windows_s={"drx": 86_400}, capacity=IDS)
+    filling = [_us(partial(_deliver, dedupe), identities) for identities in _identities(0, IDS)]
+    return {"rss_mib": _rss_mib() - before, "filling_us": sum(filling) / len(filling), **_when_full(dedupe, IDS)}
 
-    def deliver(identity: Identity) -> None:
-        dedupe.begin([identity])
-        dedupe.settled(identity, "committed")
 
-    filling = [_us(deliver, identities) for identities in _identities(0, IDS)]
-    rss = _rss_mib() - before
-    full = [_us(deliver, identities) for identities in _identities(IDS, IDS + LOOKUPS)]
-    assert len(dedupe) == IDS
-    repeats = [_us(lambda each: dedupe.begin([each]), each) for each in _identities(IDS, IDS + LOOKUPS)]
-    return {
-        "rss_mib": rss,
-        "filling_us": sum(filling) / len(filling),
-        "full_us": sum(full) / len(full),
-        "repeat_us": sum(repeats) / len(repeats),
-    }
+def _with_ids(count: int) -> dict[str, float]:
+    """Fill an index with anything, which is quicker than with deliveries, and see what these cost then."""
+    before = _rss_mib()
+    dedupe = KnownIds(windows_s={"drx": 86_400}, capacity=count)
+    rng, add = random.Random(1), dedupe._table.add  # noqa: S311 - no key
+    now = int(time.time())
+    for _ in range(count):
+        add(rng.getrandbits(64) - (1 << 63), rng.getrandbits(64), 0, expires=now + 86_400, now=now)
+    return {"rss_mib": _rss_mib() - before, **_when_full(dedupe, count)}
+
+
+def _when_full(dedupe: KnownIds, count: int) -> dict[str, float]:
+    full = [_us(partial(_deliver, dedupe), identities) for identities in _identities(IDS, IDS + LOOKUPS)]
+    assert len(dedupe) == count
+    newest = range(IDS + LOOKUPS - min(count, LOOKUPS), IDS + LOOKUPS)
+    repeats = [_us(lambda each: dedupe.begin([each]), each) for each in _identities(newest.start, newest.stop)]
+    return {"full_us": sum(full) / len(full), "repeat_us": sum(repeats) / len(repeats)}
+
+
+def _deliver(dedupe: KnownIds, identity: Identity) -> None:
+    dedupe.begin([identity])
+    dedupe.settled(identity, "committed")
 
 
 def _pair(number: int) -> tuple[int, int]:
@@ -188,7 +205,7 @@ def _identities(first: int, end: int) -> Iterator[list[tuple[Identity]]]:
     for start in range(first, end, SLICE):
         yield [
             (Identity("drx", f"evt_{number:026d}", f"{_pair(number)[1]:016x}{0:048x}"),)
-            for number in range(start, start + SLICE)
+            for number in range(start, min(start + SLICE, end))
         ]
 
 
@@ -204,5 +221,9 @@ def _rss_mib() -> float:
 
 
 if __name__ == "__main__":
-    measured = _deliveries() if sys.argv[1] == "deliveries" else _store(sys.argv[1])
+    (wanted,) = sys.argv[1:]
+    if wanted in STORES:
+        measured = _store(wanted)
+    else:
+        measured = _deliveries() if wanted == "deliveries" else _with_ids(int(wanted))
     sys.stdout.buffer.write(orjson.dumps(measured))
