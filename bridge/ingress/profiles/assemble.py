@@ -272,7 +272,9 @@ def _read_field(
                 run.flags.add("field_unfit")
             if not attempt.extensions:
                 for said in parts.values():
-                    reading.claimed.update(said.others, [said.pointer] if said.pointer else ())
+                    reading.claimed |= said.others
+                    if said.pointer:
+                        reading.claimed.add(said.pointer)
             return out
         dotted = attempt.field.removeprefix(members.path).strip("/").replace("/", ".")
         if dotted in parts:
@@ -318,7 +320,8 @@ def unsaid(document: object, reading: Reading) -> dict[str, str]:
     def walk(node: object, pointer: str, claimed: _Steps, dropped: _Steps | None) -> None:
         for name, child in _children(node):
             said, out = claimed.get(name), dropped.get(name) if dropped else None
-            if _ends(said) or _ends(out) or reading.drops(name):
+            # As `_ends`; here for each member of a body.
+            if (said is not None and not said) or (out is not None and not out) or reading.drops(name):
                 continue
             at = f"{pointer}/{escaped(name)}"
             if said is not None:
@@ -335,7 +338,9 @@ def _steps(pointers: Iterable[str]) -> _Steps:
     # The short ones first: what is below a pointer of the set is settled by it.
     for pointer in sorted(pointers, key=len):
         node = root
-        *way, last = (step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
+        _, *way, last = pointer.split("/")
+        if "~" in pointer:
+            *way, last = (step.replace("~1", "/").replace("~0", "~") for step in (*way, last))
         for step in way:
             if _ends(node.get(step)):
                 break

@@ -57,6 +57,8 @@ FILE_MAX_BYTES = 256 * 1024  # of 100 expressions of 500 characters, five times
 EVENT_STEPS = 40
 
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_NESTED = (dict, list)
+_NOTHING: frozenset[str] = frozenset()
 _ID = re.compile(r"[!-~]{1,200}")
 _NATIVE_KEY = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -313,14 +315,27 @@ class Run:
         self._numbers.add(number)
         draft = Draft(table.type, number, key, constants=table.constants, mapping=self.mapping.sha256[:12])
         draft.finished = self._leading(table, draft, element, path)
-        for name, expression in table.data.items():
-            value = self._value(expression, element)
-            if value is None and name not in table.required and "." not in name:
-                continue
-            said = self._read_pointers(value) if self._claimed else frozenset()
-            at = f"{path}{expression.path}" if expression.path else f"/{name.replace('.', '/')}"
-            draft.said[name] = Said(value, at, "", said)
+        self._read_data(table, draft, element, path)
         self.drafts.append(draft)
+
+    def _read_data(self, table: Table, draft: Draft, element: object, path: str) -> None:
+        """Read the fields of the record into the draft."""
+        scope, claimed = self.scope, self._claimed or {}
+        members = cast("dict[str, object]", element) if type(element) is dict else None
+        for name, expression in table.data.items():
+            if members is not None and len(expression.steps) == 1 and expression.steps[0] != "root":
+                # A plain member, as most are: the same as below in a fourth of the time.
+                step = expression.steps[0]
+                value = members.get(step)
+                scope.spend(len(value) if type(value) is list else 1)
+                pointer = "" if value is None else claimed.get((id(members), step), "")
+                others = _NOTHING
+            else:
+                value = self._value(expression, element)
+                pointer, others = "", self._read_pointers(value)
+            if value is not None or name in table.required or "." in name:
+                at = path + expression.path if expression.path else f"/{name.replace('.', '/')}"
+                draft.said[name] = Said(value, at, pointer, others)
 
     def _value(self, expression: Expression, element: object) -> object:
         """Evaluate; what does not fit says nothing."""
@@ -335,12 +350,15 @@ class Run:
 
     def _read_pointers(self, value: object) -> frozenset[str]:
         """Give the claimed members that the last expression has read; of an object only if it is the whole value."""
-        claimed = self._claimed or {}
-        return frozenset(
+        claimed = self._claimed
+        if not claimed:
+            return _NOTHING
+        found = [
             claimed[place]
-            for place, found in self.scope.read.items()
-            if found is not None and place in claimed and (found is value or not isinstance(found, dict | list))
-        )
+            for place, item in self.scope.read.items()
+            if item is not None and place in claimed and (item is value or type(item) not in _NESTED)
+        ]
+        return frozenset(found) if found else _NOTHING
 
     def _key(self, expression: Expression, element: object, path: str) -> str | ParkReason:
         value = self._value(expression, element)
@@ -416,10 +434,20 @@ class Run:
         raise ValueError
 
     def _claims(self, table: Table) -> dict[tuple[int, str], str]:
-        root = self.scope.root
         if self._of_file is None:
-            self._of_file = dict(place for claim in self.mapping.claims for place in self._places(root, claim))
-        return self._of_file | dict(place for claim in table.claims for place in self._places(root, claim))
+            self._of_file = self._claims_of(self.mapping.claims)
+        return self._of_file | self._claims_of(table.claims) if table.claims else self._of_file
+
+    def _claims_of(self, patterns: Iterable[Pointer]) -> dict[tuple[int, str], str]:
+        root, found = self.scope.root, dict[tuple[int, str], str]()
+        is_object, is_folded = type(root) is dict, self._folded is not None
+        for pattern in patterns:
+            if not pattern.way and pattern.is_plain and not is_folded:  # most members stand at the top
+                if is_object and pattern.last in root:  # type: ignore[operator] # an object
+                    found[id(root), pattern.last] = pattern.text
+                continue
+            found.update(self._places(root, pattern))
+        return found
 
     def _places(self, root: object, pattern: Pointer) -> Iterator[tuple[tuple[int, str], str]]:
         """Find what a pointer with `*` means: identity of the object and name, and the pointer in the body."""

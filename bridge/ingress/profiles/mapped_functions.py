@@ -86,12 +86,30 @@ class Scope:
             UnfitError: A function was given what it cannot read.
         """
         self.read = {}
+        if expression.steps:
+            return self._follow(expression.steps, value)
         try:
             return self._interpreter.visit(expression.node, value)
         except ExhaustedError:
             raise
         except Exception:  # noqa: BLE001 - the library raises whatever Python does for operands that it did not expect
             raise UnfitError from None
+
+    def _follow(self, steps: tuple[str, ...], value: Any) -> object:
+        """Search a chain of members, as the interpreter would in three times the time; most expressions are one."""
+        self.spend(len(steps))
+        for name in steps:
+            if name == "root" and value is self.element and value is not self.root:
+                value = self.root
+                continue
+            if type(value) is not dict:
+                return None
+            found = value.get(name)
+            self.read[id(value), name] = found
+            value = found
+        if type(value) is list:
+            self.spend(len(value))
+        return value
 
     def spend(self, steps: int) -> None:
         """Pay for some steps.
@@ -118,11 +136,13 @@ class Expression(NamedTuple):
         node: Root of its tree.
         path: The member it reads first, array indexes as `*`; empty if it reads none.
         names: Names of all members that it may read.
+        steps: The members, if it is a chain of them and nothing else.
     """
 
     node: Node
     path: str
     names: frozenset[str]
+    steps: tuple[str, ...] = ()
 
     @property
     def constant(self) -> object:
@@ -166,7 +186,7 @@ def compile_expression(
         tree = _casefolded(tree)
         nodes = list(_nodes(tree))
     names = frozenset(node["value"] for node in nodes if node["type"] == "field")
-    return Expression(tree, next(filter(None, map(_path, nodes)), ""), names)
+    return Expression(tree, next(filter(None, map(_path, nodes)), ""), names, _chain(tree))
 
 
 def _nodes(node: Node) -> Iterator[Node]:
@@ -180,6 +200,12 @@ def _casefolded(node: Node) -> Node:
     children = [_casefolded(child) if isinstance(child, dict) else child for child in node["children"]]
     value = node["value"].casefold() if node["type"] == "field" else node.get("value")
     return {**node, "children": children} | ({} if value is None else {"value": value})
+
+
+def _chain(node: Node) -> tuple[str, ...]:
+    """Return the members of a chain of them; nothing for any other expression."""
+    chain = node["children"] if node["type"] == "subexpression" else [node]
+    return tuple(each["value"] for each in chain) if all(each["type"] == "field" for each in chain) else ()
 
 
 def _path(node: Node) -> str:
