@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import HOST
-from bridge.runtime.http import GATHER_S, Answer, Connection, HardenedServer, Request
+from bridge.runtime.http import BUSY_TURN, GATHER_BUSY_S, GATHER_S, Answer, Connection, HardenedServer, Request
 from tests.virtual_time import VirtualLoop
 
 HANG_S = 30.0
@@ -214,3 +214,23 @@ def test_requests_that_come_just_after_others_are_taken_together() -> None:
     loop.close()
 
     assert handler.taken == [came[:1], came[1:3], came[3:]]
+
+
+def test_after_a_large_turn_requests_gather_for_longer() -> None:
+    """So many in one turn are a load under which answers wait for the processor, and larger turns shorten that."""
+    handler, loop = Patient(), VirtualLoop()
+    came: list[Any] = [object() for _ in range(BUSY_TURN + 2)]
+
+    async def arrive() -> None:
+        server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
+        for request in came[:BUSY_TURN]:
+            server.put(request)
+        for request in came[BUSY_TURN:]:
+            await asyncio.sleep(1.25 * GATHER_S)
+            server.put(request)
+        await asyncio.sleep(GATHER_BUSY_S)
+
+    loop.run(arrive())
+    loop.close()
+
+    assert handler.taken == [came[:BUSY_TURN], came[BUSY_TURN:]]
