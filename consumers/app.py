@@ -68,6 +68,8 @@ async def open_consumer(
                 application_name=f"drx-consumer {consumer.name}",
                 command_timeout_s=max(COMMAND_TIMEOUT_S, (consumer.handler_timeout_s + IDLE_MARGIN_S) / SERVER_SHARE),
                 idle_in_transaction_timeout_s=consumer.handler_timeout_s + IDLE_MARGIN_S,
+                # A team's own statements may leave something behind.
+                reset=consumer.transactional or bool(consumer.jobs),
             )
         )
         decoder = await stack.enter_async_context(

@@ -95,6 +95,27 @@ class Database:
         finally:
             await self._release(connection)
 
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """Return the rows of one statement, which is a transaction of its own: a third of the round trips.
+
+        Raises:
+            TransientError: As `transaction`.
+            PermanentError: As `transaction`.
+        """
+        connection = await self._acquire()
+        try:
+            rows: list[Any] = await connection.fetch(query, *args)
+        except BaseException as failure:
+            ours = translated(failure, broken=_is_closed(connection))
+            if isinstance(ours, TransientError) and ours.systemic:
+                _terminate(connection)
+            if ours is None:
+                raise
+            raise ours from None
+        finally:
+            await self._release(connection)
+        return rows
+
     async def _acquire(self) -> Any:
         try:
             return await self._pool.acquire(timeout=self._acquire_timeout_s)
@@ -133,6 +154,7 @@ async def open_database(
     acquire_timeout_s: float = ACQUIRE_TIMEOUT_S,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     idle_in_transaction_timeout_s: float = IDLE_IN_TRANSACTION_TIMEOUT_S,
+    reset: bool = True,
 ) -> AsyncIterator[Database]:
     """Open a pool of at most `size` connections; the server need not be up yet.
 
@@ -144,6 +166,8 @@ async def open_database(
         acquire_timeout_s: For a connection, a new one included.
         lock_timeout_s: For one lock.
         idle_in_transaction_timeout_s: For a pause between two statements of a transaction.
+        reset: Undo after each transaction what it has changed of the session. That takes a round trip, and our own
+            statements change nothing.
     """
     pool = asyncpg.create_pool(
         dsn,
@@ -152,6 +176,7 @@ async def open_database(
         max_size=size,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=command_timeout_s,
+        reset=None if reset else _leave,
         server_settings={
             "application_name": application_name,
             "default_transaction_isolation": "read committed",  # what the statements of the ledger are written for
@@ -175,6 +200,17 @@ async def open_database(
                 await pool.close()
         except _DRIVER_ERRORS:
             pool.terminate()
+
+
+def _is_closed(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # the pool has taken the lost connection back
+        return True
+
+
+async def _leave(_: Any) -> None:
+    """Reset nothing."""
 
 
 def _terminate(connection: Any) -> None:

@@ -221,21 +221,12 @@ class Settlement:
         wanted, first, columns = _distinct(entries)
         fresh = {tuple(row) for row in await self.connection.fetch(_ADMIT, self.group, *columns)}
         # A statement of its own: it sees what another transaction has committed while the first one waited.
-        before = await self._digests(columns) if len(fresh) < len(first) else {}
+        before = await _digests(self.connection, self.group, columns) if len(fresh) < len(first) else {}
         return _states(wanted, first | before, fresh)
 
     async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
         """Return what `admit` would say now, and write nothing: another transaction may admit them meanwhile."""
-        if not entries:
-            return []
-        wanted, first, columns = _distinct(entries)
-        before = await self._digests(columns)
-        return _states(wanted, first | before, set(first.keys() - before.keys()))
-
-    async def _digests(self, columns: _Columns) -> dict[tuple[str, ...], str]:
-        """Return the digests of those events that are in the inbox."""
-        rows = await self.connection.fetch(_ADMITTED_BEFORE, self.group, *columns[:2])
-        return {(row["source"], row["event_id"]): row["body_sha256"].hex() for row in rows}
+        return await _look(self.connection, self.group, entries)
 
     async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> None:
         """Move progress up to `next_offset`, never back; store what is settled `above` it, and what was published.
@@ -317,6 +308,14 @@ class Ledger:
         if settlement.outgoing:
             self.published.set()
 
+    async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
+        """As `Settlement.look`, without a transaction.
+
+        Raises:
+            TransientError: The database is away.
+        """
+        return await _look(self._database, self._group, entries)
+
     async def ping(self) -> None:
         """Write a row and roll it back: a server that is full, or has become a standby, refuses it.
 
@@ -344,6 +343,20 @@ class Ledger:
 
 class _UndoneError(Exception):
     """Rolls the transaction back."""
+
+
+async def _look(source: Connection | Database, group: str, entries: Sequence[Inbox]) -> list[InboxState]:
+    if not entries:
+        return []
+    wanted, first, columns = _distinct(entries)
+    before = await _digests(source, group, columns)
+    return _states(wanted, first | before, set(first.keys() - before.keys()))
+
+
+async def _digests(source: Connection | Database, group: str, columns: _Columns) -> dict[tuple[str, ...], str]:
+    """Return the digests of those events that are in the inbox."""
+    rows = await source.fetch(_ADMITTED_BEFORE, group, *columns[:2])
+    return {(row["source"], row["event_id"]): row["body_sha256"].hex() for row in rows}
 
 
 def digest_bytes(body_sha256: str) -> bytes:

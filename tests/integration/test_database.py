@@ -114,6 +114,33 @@ async def test_what_a_handler_sets_does_not_outlive_its_transaction(postgres: st
             assert await connection.fetchval("show statement_timeout") == "27s"
 
 
+async def test_without_a_reset_each_transaction_begins_where_the_last_one_ended(postgres: str) -> None:
+    """What may only be left out where no statement of others runs."""
+    async with open_database(postgres, size=1, application_name="test", reset=False) as database:
+        async with database.transaction() as connection:
+            await connection.execute("set search_path to nowhere")
+
+        async with database.transaction() as connection:
+            assert await connection.fetchval("show search_path") == "nowhere"
+
+
+async def test_one_statement_is_a_transaction_of_its_own_and_fails_as_any(database: Database) -> None:
+    assert [tuple(row) for row in await database.fetch("select id from note where id > $1", 1)] == [(2,)]
+
+    with pytest.raises(PermanentError) as refused:
+        await database.fetch("insert into note values (1, 'hunter2') returning id")
+    with pytest.raises(TransientError) as ended:
+        await database.fetch("select pg_terminate_backend(pg_backend_pid())")
+    assert (refused.value.code, ended.value.systemic) == ("23505", True)
+    assert "hunter2" not in repr(refused.value)
+    assert await database.fetch("select 1") == [(1,)]
+
+    nowhere = f"postgresql://nobody:nothing@127.0.0.1:{free_port()}/none"
+    async with open_database(nowhere, size=1, application_name="test") as away:
+        with pytest.raises(NoConnectionError):
+            await away.fetch("select 1")
+
+
 async def test_a_block_that_raises_is_rolled_back_and_its_own_error_comes_out(database: Database) -> None:
     with pytest.raises(LookupError):  # noqa: PT012 - a statement and then the error
         async with database.transaction() as connection:

@@ -322,6 +322,15 @@ async def test_looking_writes_nothing(ledger: Ledger) -> None:
     assert then == ["fresh"]
 
 
+async def test_looking_without_a_partition_sees_the_same(ledger: Ledger) -> None:
+    claim = await ledger.claim(PLACE)
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.admit([an_entry("evt-1")])
+
+    assert await ledger.look([an_entry("evt-1", body="b2"), an_entry("evt-2")]) == ["conflict", "fresh"]
+    assert await ledger.look([]) == []
+
+
 async def test_no_events_need_no_verdict(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:

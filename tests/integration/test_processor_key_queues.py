@@ -83,6 +83,19 @@ async def test_a_repeated_event_is_a_duplicate_and_another_body_a_conflict(datab
         assert await bench.parked() == [("rx_1", 2, "id_conflict"), ("rx_1", 3, "key_parked")]
 
 
+async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with_it(database: Database) -> None:
+    """Both may be refused: then none of them was ever applied."""
+    effects = Effects("evt_same")
+    log = [a_record(0, "rx_1", id="evt_same"), a_record(1, "rx_2", id="evt_same"), a_record(2, "rx_3")]
+
+    async with at_work(a_consumer(effects), database) as bench:
+        await bench.feed(log)
+        await bench.settled(3)
+
+        assert await bench.parked() == [("rx_1", 0, "refused"), ("rx_2", 1, "refused")]
+    assert effects.applied == ["evt_2"]
+
+
 @MODES
 async def test_a_hung_key_delays_no_other(database: Database, mode: Lanes) -> None:
     effects = Effects()
