@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -40,11 +40,11 @@ _CONFLICTS = frozenset({409, 412})
 
 
 class Answer(NamedTuple):
-    """What came back with a status of 2xx.
+    """What came back with a status of 2xx, or with one that was asked for.
 
     Attributes:
         headers: Names in lower case.
-        body: The first `ANSWER_MAX_BYTES`.
+        body: The first `answer_max_bytes`.
     """
 
     status: int
@@ -87,12 +87,19 @@ class Http:
     """A session with one endpoint; safe to share among key lanes."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, base_url: str, *, ping_path: str | None, metrics: HttpMetrics | None
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        *,
+        ping_path: str | None,
+        metrics: HttpMetrics | None,
+        answer_max_bytes: int,
     ) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._ping_path = ping_path
         self._metrics = metrics
+        self._answer_max_bytes = answer_max_bytes
 
     async def get(self, path: str = "", *, headers: Mapping[str, str] | None = None) -> Answer:
         """As `request`."""
@@ -125,9 +132,17 @@ class Http:
             raise
 
     async def request(
-        self, method: str, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str = "",
+        body: str | bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        also: Collection[int] = (),
     ) -> Answer:
         """Send one request below the base URL and return an answer of 2xx; a body is JSON unless `headers` say else.
+
+        `also` are statuses that are returned too, instead of being judged: their body tells what they mean.
 
         Raises:
             TransientError: See the table of this module.
@@ -136,8 +151,8 @@ class Http:
         loop = asyncio.get_running_loop()
         began, code = loop.time(), "cancelled"
         try:
-            answer = await self._exchange(method, path, body, headers or {})
-            code = "ok"
+            answer = await self._exchange(method, path, body, headers or {}, also)
+            code = "ok" if answer.status < _REDIRECT else f"http_{answer.status}"
         except BridgeError as exc:
             code = exc.code
             raise
@@ -146,7 +161,9 @@ class Http:
                 self._metrics.observe(code, loop.time() - began)
         return answer
 
-    async def _exchange(self, method: str, path: str, body: str | bytes, headers: Mapping[str, str]) -> Answer:
+    async def _exchange(
+        self, method: str, path: str, body: str | bytes, headers: Mapping[str, str], also: Collection[int]
+    ) -> Answer:
         content = body.encode() if isinstance(body, str) else body
         named = {name.lower(): value for name, value in headers.items()}
         if content:
@@ -155,8 +172,9 @@ class Http:
             async with self._session.request(
                 method, self._base_url + path, data=content or None, headers=named, allow_redirects=False
             ) as response:
-                told = await _first_bytes(response)
-                judge(response.status)
+                told = await _first_bytes(response, self._answer_max_bytes)
+                if response.status not in also:
+                    judge(response.status)
                 names = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status, names, told)
         except aiohttp.ClientSSLError as exc:
@@ -201,6 +219,7 @@ async def open_http(
     key_file: Path | None = None,
     ping_path: str | None = None,
     metrics: HttpMetrics | None = None,
+    answer_max_bytes: int = ANSWER_MAX_BYTES,
 ) -> AsyncIterator[Http]:
     """Open a session with the endpoint at `base_url`; nothing is sent before the first request.
 
@@ -215,6 +234,7 @@ async def open_http(
         key_file: PEM of its key.
         ping_path: What `ping` asks for; without one any answer to GET of the base URL but 5xx will do.
         metrics: Counts every request.
+        answer_max_bytes: What is read of an answer.
 
     Raises:
         ConfigError: The URL or a file cannot be used.
@@ -233,11 +253,12 @@ async def open_http(
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s)),
-        headers=headers,
+        # Nothing is asked for or read that is packed: a small answer must not become a large one.
+        headers={"accept-encoding": "identity", **(headers or {})},
+        auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,  # a small answer must not become a large one
     ) as session:
-        yield Http(session, base_url, ping_path=ping_path, metrics=metrics)
+        yield Http(session, base_url, ping_path=ping_path, metrics=metrics, answer_max_bytes=answer_max_bytes)
 
 
 def _tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext | bool:
@@ -254,14 +275,14 @@ def _tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) ->
     return context
 
 
-async def _first_bytes(response: aiohttp.ClientResponse) -> bytes:
+async def _first_bytes(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """Read up to the bound; a longer answer is left, and its connection closed."""
     parts: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
-        parts.append(chunk[: ANSWER_MAX_BYTES - size])
+        parts.append(chunk[: limit - size])
         size += len(parts[-1])
-        if size >= ANSWER_MAX_BYTES:
+        if size >= limit:
             response.close()
             break
     return b"".join(parts)

@@ -188,3 +188,40 @@ async def test_every_request_is_counted_by_its_code() -> None:
     }
     assert counted == {"ok": 1, "http_503": 1, "http_422": 1}
     assert registry.get_sample_value("drxbridge_desk_request_duration_seconds_count", {"service": "refill-desk"}) == 3
+
+
+async def test_a_status_that_is_asked_for_comes_back_with_its_body() -> None:
+    async with a_session(answering(404, b"nothing here")) as http:
+        answer = await http.request("GET", also=(404, 410))
+        with pytest.raises(TransientError):
+            await http.request("GET", also=(410,))
+
+    assert (answer.status, answer.body) == (404, b"nothing here")
+
+
+async def test_such_a_status_is_counted_by_its_code() -> None:
+    registry = CollectorRegistry()
+    metrics = HttpMetrics(registry, name="desk", service="desk")
+    async with a_session(answering(412), metrics=metrics) as http:
+        await http.request("PUT", also=(412,))
+
+    assert registry.get_sample_value("drxbridge_desk_requests_total", {"service": "desk", "code": "http_412"}) == 1
+
+
+async def test_a_longer_answer_is_read_where_that_is_allowed() -> None:
+    whole = b"x" * (ANSWER_MAX_BYTES + 1)
+    async with a_session(answering(200, whole), answer_max_bytes=2 * ANSWER_MAX_BYTES) as http:
+        assert (await http.get()).body == whole
+
+
+async def test_nothing_packed_is_asked_for() -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.headers["accept-encoding"])
+        return web.Response()
+
+    async with a_session(handler, headers={"x-token": "t"}) as http:
+        await http.get()
+
+    assert asked == ["identity"]
