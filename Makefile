@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver bench faults fuzz native lint-native test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver fhir-server bench faults fuzz native lint-native test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -65,6 +65,7 @@ fault-tools:
 test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
+	-$(BIN)/python -m tests.fhir.hapi
 	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 60 \
 	    tests/faults/ingress tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker \
 	    tests/unit tests/component tests/fuzz
@@ -84,6 +85,10 @@ chart: setup
 # The Kubernetes API server, built from source by Go in 15 minutes; without it the tests that need it are skipped.
 chart-apiserver: $(INSTALLED)
 	nice $(BIN)/python -m tests.chart.control_plane
+
+# A HAPI FHIR server for the tests of the consumer `fhir`: jars by the lock, and one compiled file; part of `test`.
+fhir-server: $(INSTALLED)
+	$(BIN)/python -m tests.fhir.hapi
 
 # The whole fault matrix; its short tier is part of `test`. Writes its results into docs/reliability.md.
 faults: setup fault-tools alert-tools

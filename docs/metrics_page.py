@@ -15,6 +15,7 @@ _PROCESSES = {
     "consumer": "Every consumer, `drx-consumer run NAME`",
     "read_model": "In addition, the consumer `read_model`",
     "forward": "In addition, the consumer `forward`",
+    "fhir": "In addition, the consumer `fhir`",
 }
 _TITLE = """# Metrics
 

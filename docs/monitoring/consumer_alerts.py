@@ -12,6 +12,7 @@ _TAKEN = 'drxbridge_consumer_rebalances_total{kind!="assigned"}'
 _POLLS = "drxbridge_poll_age_seconds"
 # Answers by which an endpoint refuses us, or says that it is elsewhere: waiting alone does not heal them.
 _REFUSED = 'drxbridge_forward_requests_total{code=~"http_3..|http_401|http_403|http_404|http_407|http_410"}'
+_FHIR_REFUSED = 'drxbridge_fhir_requests_total{code=~"http_3..|http_401|http_403|http_407"}'
 
 
 def progress_alerts() -> list[Alert]:
@@ -86,6 +87,13 @@ def progress_alerts() -> list[Alert]:
             f"{grew(_REFUSED, '10m', by=f'{_BY}, code')} > 0",
             "page",
             "The endpoint of {{ $labels.service }} refuses events: {{ $labels.code }}",
+            "5m",
+        ),
+        Alert(
+            "FhirRefused",
+            f"{grew(_FHIR_REFUSED, '10m', by=f'{_BY}, code')} > 0",
+            "page",
+            "The FHIR server of {{ $labels.service }} refuses us: {{ $labels.code }}",
             "5m",
         ),
     ]

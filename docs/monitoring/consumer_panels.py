@@ -84,5 +84,26 @@ CONSUMERS = (
         "s",
         {"{{service}}": quantile(0.99, "forward_request_duration_seconds", by="service")},
     ),
+    Panel(
+        "Requests of fhir",
+        "By code; `http_404` is the answer for what is written for the first time.",
+        "reqps",
+        {"{{service}} {{code}}": rates("fhir_requests_total", "service, code")},
+    ),
+    Panel(
+        "Time to the answer of a FHIR server",
+        "Of the requests of fhir, 99 %.",
+        "s",
+        {"{{service}}": quantile(0.99, "fhir_request_duration_seconds", by="service")},
+    ),
+    Panel(
+        "Conflicts at a FHIR server",
+        "Writes that met another version, and events left alone because somebody deleted a resource.",
+        "short",
+        {
+            "{{service}} conflicts": rates("fhir_conflicts_total", "service"),
+            "{{service}} deleted": rates("fhir_deleted_total", "service"),
+        },
+    ),
     Panel("Time of a commit", "To Kafka, 99 %.", "s", {"{{service}}": quantile(0.99, "commit_seconds", by="service")}),
 )

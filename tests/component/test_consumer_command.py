@@ -48,7 +48,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
-    known = "forward, read_model"
+    known = "fhir, forward, read_model"
     assert said("run", "nobody") == (
         2,
         f"drx-consumer: no consumer named 'nobody' ({known}); the entry-point group is drx_bridge.consumers\n",

@@ -17,6 +17,7 @@ from tests.monitoring.case import (
 )
 from tests.monitoring.series import (
     CONSUMER,
+    FHIR,
     FORWARD,
     READER,
     flat,
@@ -42,6 +43,7 @@ def consumers() -> list[Case]:
     fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
     safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
     refused, away = (at("forward_requests_total", FORWARD, f'code="http_{status}"') for status in (401, 503))
+    unknown, new = (at("fhir_requests_total", FHIR, f'code="http_{status}"') for status in (401, 404))
     return [
         # Of the other partitions, and of heartbeats, enough is settled all the while.
         firing("ConsumerStalled", {offset: bend(60, 0), age: bend(0, 60)}),
@@ -68,6 +70,10 @@ def consumers() -> list[Case]:
         firing("ForwardRefused", {refused: f"_x50 {rising(1, 11, start=1)}"}),
         quiet("ForwardRefused", "while the endpoint is away", {away: bend(0, 1)}),
         quiet("ForwardRefused", "at an old one", {refused: step(1)}),
+        firing("FhirRefused", {unknown: bend(0, 1)}),
+        firing("FhirRefused", {unknown: f"_x50 {rising(1, 11, start=1)}"}),
+        quiet("FhirRefused", "at what is written for the first time", {new: bend(0, 1)}),
+        quiet("FhirRefused", "at an old one", {unknown: step(1)}),
         firing("ParkedKeysGrowing", {parked: step(1, last=5)}, severity=TICKET),
         firing("ParkedKeysGrowing", {parked: f"_x56 {flat(1, 5)}"}, severity=TICKET),
         quiet("ParkedKeysGrowing", "at an old one", {parked: step(1)}),

@@ -17,6 +17,7 @@ from bridge.kafka.producer import State as ProducerState
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Outcome as Reload
 from bridge.settings import Settings
+from consumers.fhir.metrics import FhirMetrics
 from consumers.forward.metrics import ForwardMetrics
 from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS
 from consumers.read_model.metrics import ReadModelMetrics
@@ -47,6 +48,13 @@ def forward() -> CollectorRegistry:
     return registry
 
 
+def fhir() -> CollectorRegistry:
+    registry = ConsumerMetrics(CollectorRegistry(), service="fhir.ehr").registry
+    metrics = FhirMetrics(registry, service="fhir.ehr")
+    metrics.requests.observe("http_404", 0.1)
+    return registry
+
+
 def test_the_ingress_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(ingress().collect(), "ingress") == []
 
@@ -56,6 +64,7 @@ def test_a_consumer_registers_what_is_promised_and_nothing_else() -> None:
 
     assert broken(registry.collect(), "consumer") == []
     assert broken(read_model().collect(), "consumer", "read_model") == []
+    assert broken(fhir().collect(), "consumer", "fhir") == []
     assert broken(forward().collect(), "consumer", "forward", bounds={"signing_service": ["forward.ehr"]}) == []
 
 

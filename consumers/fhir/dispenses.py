@@ -1,0 +1,154 @@
+"""MedicationDispense: one for each fill, and one for each line of work inside a pharmacy.
+
+What a fill or line holds is only said to be what was ordered while nothing has left the pharmacy: it may have handed
+out another product. A parcel belongs to the newest line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from consumers.fhir.elements import (
+    ACT_CODE,
+    Element,
+    coding,
+    concept,
+    days,
+    instant,
+    medication,
+    notes,
+    organization,
+    pruned,
+    quantity,
+)
+from consumers.fhir.orders import Subject
+from consumers.lifecycle.facts import Stamp
+from consumers.lifecycle.whole import DELIVERIES, Said, said_of, shared
+
+TYPE = "MedicationDispense"
+_FILLED: Mapping[str, str] = MappingProxyType(
+    {
+        "dispensed": "completed",
+        "partially_dispensed": "completed",
+        "not_dispensed": "cancelled",
+        "transferred": "stopped",
+    }
+)
+_WORKED_ON: Mapping[str, str] = MappingProxyType(
+    {
+        "received": "preparation",
+        "billing": "preparation",
+        "in_progress": "preparation",
+        "packed": "preparation",
+        "approved": "preparation",
+        "on_hold": "on-hold",
+        "rejected": "declined",
+        "handed_to_carrier": "in-progress",
+        "delivered": "in-progress",
+    }
+)
+# What it holds has left, or may have left, the pharmacy.
+_HANDED_OUT = frozenset({"completed", "in-progress"})
+# Acts of v3-ActCode: first fill or refill, complete or partial fill.
+_ACTS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"dispensed": ("FFC", "RFC"), "partially_dispensed": ("FFP", "RFP")}
+)
+
+
+def fill_id(subject: Subject, number: str) -> str:
+    """Return the id of a fill."""
+    return subject.naming.id("fill", subject.key, number)
+
+
+def line_id(subject: Subject, queue_id: str) -> str:
+    """Return the id of a line of work."""
+    return subject.naming.id("line", subject.key, queue_id)
+
+
+def dispenses(subject: Subject) -> list[tuple[str, Element]]:
+    """Return the id and elements of each fill and line."""
+    document = subject.document
+    fills = [
+        (fill_id(subject, number), _fill(subject, number, said))
+        for number, (_, said) in sorted(said_of(document, "fill.status_changed").items())
+    ]
+    lines = said_of(document, "fulfillment.status_changed")
+    newest = max(((stamp, queue) for queue, (stamp, _) in lines.items()), default=(None, None))[1]
+    return fills + [
+        (line_id(subject, queue), _line(subject, queue, said, parcel=queue == newest))
+        for queue, (_, said) in sorted(lines.items())
+    ]
+
+
+def _fill(subject: Subject, number: str, said: Said) -> Element:
+    word = said["fill_status"]
+    status = _FILLED[word]
+    product = said.get("medication_dispensed")
+    act = _ACTS.get(word)
+    handed_out = status in _HANDED_OUT
+    note, elsewhere = said.get("note"), said.get("transferred_to_ncpdp_id")
+    reason: Element = {}
+    if word == "not_dispensed":
+        reason = concept(text=note)
+    elif word == "transferred":
+        reason = concept(text=f"Transferred to the pharmacy with NCPDP id {elsewhere}" if elsewhere else "Transferred")
+    return pruned(
+        identifier=subject.naming.identifier("fill", f"{subject.key}/{number}"),
+        status=status,
+        statusReasonCodeableConcept=reason,
+        medicationCodeableConcept=_product(subject, product, handed_out=handed_out),
+        subject=subject.patient,
+        performer=_performer(said),
+        authorizingPrescription=_order(subject),
+        type=concept(coding(ACT_CODE, act[number != "0"])) if act is not None else {},
+        quantity=quantity(said.get("quantity_dispensed"), (product or {}).get("quantity_unit")) if handed_out else {},
+        daysSupply=days((product or {}).get("days_supply")) if word == "dispensed" else {},
+        whenPrepared=said.get("fill_date") if handed_out else None,
+        note=notes(note if word != "not_dispensed" else None),
+    )
+
+
+def _line(subject: Subject, queue_id: str, said: Said, *, parcel: bool) -> Element:
+    naming = subject.naming
+    status = _WORKED_ON[said["fulfillment_status"]]
+    tracking, arrived = _parcel(subject) if parcel else ("", None)
+    return pruned(
+        identifier=[
+            *naming.identifier("queue", queue_id),
+            *naming.identifier("pharmacy-rx-number", said.get("pharmacy_rx_number")),
+            *naming.identifier("tracking-number", tracking),
+        ],
+        status=status,
+        statusReasonCodeableConcept=concept(text=said.get("raw_status")) if status in {"on-hold", "declined"} else {},
+        medicationCodeableConcept=_product(subject, None, handed_out=status in _HANDED_OUT),
+        subject=subject.patient,
+        performer=_performer(said),
+        authorizingPrescription=_order(subject),
+        whenHandedOver=None if arrived is None else instant(arrived),
+    )
+
+
+def _parcel(subject: Subject) -> tuple[str, str | None]:
+    """Return the tracking number of the parcel that counts, and when it was delivered, where that is said."""
+    delivered = said_of(subject.document, DELIVERIES)
+    if delivered:
+        stamp_and_number: tuple[Stamp, str] = max((stamp, number) for number, (stamp, _) in delivered.items())
+        number = stamp_and_number[1]
+        return number, delivered[number][1].get("delivered_at")
+    parcels = said_of(subject.document, "shipment.status_changed")
+    return max(((stamp, number) for number, (stamp, _) in parcels.items()), default=(None, ""))[1], None
+
+
+def _product(subject: Subject, product: Said | None, *, handed_out: bool) -> Element:
+    return medication(product if product is not None or handed_out else shared(subject.document, "medication"))
+
+
+def _performer(said: Said) -> list[Element]:
+    """Say who fills it only where the event does: another pharmacy than that of the order may have it by now."""
+    actor = organization(said.get("pharmacy"))
+    return [{"actor": actor}] if actor else []
+
+
+def _order(subject: Subject) -> list[Element]:
+    return [] if subject.order is None else [subject.order]

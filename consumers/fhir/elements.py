@@ -1,0 +1,207 @@
+"""The parts that FHIR R4 resources are made of: ids, references, concepts, quantities and their code systems.
+
+A part is left out where nothing is known. A value that FHIR has no room for is refused; none is made up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from bridge.errors import PermanentError
+
+Element = dict[str, Any]
+"""A FHIR element as JSON."""
+
+NDC = "http://hl7.org/fhir/sid/ndc"
+RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
+NPI = "http://hl7.org/fhir/sid/us-npi"
+NCPDP = "http://terminology.hl7.org/NamingSystem/NCPDPProviderIdentificationNumber"
+NCIT = "http://ncicb.nci.nih.gov/xml/owl/EVS/Thesaurus.owl"
+UCUM = "http://unitsofmeasure.org"
+TASK_CODE = "http://hl7.org/fhir/CodeSystem/task-code"
+ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+FLAG_CATEGORY = "http://terminology.hl7.org/CodeSystem/flag-category"
+COMMUNICATION_CATEGORY = "http://terminology.hl7.org/CodeSystem/communication-category"
+PARTICIPANT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+_ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
+
+# Most characters of an id are 64 (FHIR R4, "id").
+_ID_PREFIX, _ID_DIGITS = "drx-", 40
+_is_ncit = re.compile(r"C[0-9]+").fullmatch
+# What no FHIR string may hold (FHIR R4, "string": no character below U+0020 but tab, CR and LF).
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+# FHIR R4, "unsignedInt"; the contract's int has 32 bits.
+_COUNT_MIN = 0
+
+
+class Naming(NamedTuple):
+    """The identifier systems of a site.
+
+    Attributes:
+        base: What the systems of our own begin with, ending with `:` or `/`.
+        mrn: System of medical record numbers.
+        patient: System of the source's patient ids.
+    """
+
+    base: str
+    mrn: str
+    patient: str
+
+    def system(self, name: str) -> str:
+        """Return one of our own systems."""
+        return self.base + name
+
+    def id(self, kind: str, *parts: str) -> str:
+        """Return the id of a resource: the same for the same thing, whoever asks and whenever."""
+        told = "\0".join((self.base, kind, *parts)).encode()
+        return _ID_PREFIX + sha256(told).hexdigest()[:_ID_DIGITS]
+
+    def identifier(self, name: str, value: str | None) -> list[Element]:
+        """Return an identifier of one of our own systems, if there is a value."""
+        return [{"system": self.system(name), "value": value}] if filled(value) else []
+
+
+def demand_text(value: Any) -> None:
+    """Look at every string at any depth.
+
+    Raises:
+        PermanentError: One holds a control character, which FHIR has no way to write.
+    """
+    match value:
+        case str():
+            if _CONTROL.search(value):
+                raise PermanentError("control_character")
+        case Mapping():
+            for each in value.values():
+                demand_text(each)
+        case list() | tuple():
+            for each in value:
+                demand_text(each)
+
+
+def filled(text: str | None) -> bool:
+    """Say whether there is something to read: FHIR knows no empty string."""
+    return bool(text) and not str(text).isspace()
+
+
+def pruned(**members: Any) -> Element:
+    """Return an element of the members that say something; a trailing `_` keeps a name from being Python's."""
+    return {name.rstrip("_"): value for name, value in members.items() if value not in (None, "", [], {})}
+
+
+def absent() -> Element:
+    """Return what stands where FHIR demands an element and nothing is known."""
+    return {"extension": [{"url": _ABSENT, "valueCode": "unknown"}]}
+
+
+def reference(resource_type: str, resource_id: str) -> Element:
+    """Return a literal reference."""
+    return {"reference": f"{resource_type}/{resource_id}"}
+
+
+def coding(system: str, code: str | None) -> list[Element]:
+    """Return a coding, if there is a code; spaces as FHIR allows them."""
+    return [{"system": system, "code": " ".join(code.split())}] if code is not None and filled(code) else []
+
+
+def concept(*codings: Iterable[Element], text: str | None = None) -> Element:
+    """Return a CodeableConcept, empty if nothing is said."""
+    return pruned(coding=[each for several in codings for each in several], text=text if filled(text) else None)
+
+
+def notes(text: str | None) -> list[Element]:
+    """Return our one annotation."""
+    return [{"id": OUR_ITEM, "text": text}] if filled(text) else []
+
+
+OUR_ITEM = "drx"
+"""What the element id of an item of ours begins with in a list that others add to as well."""
+
+
+def medication(said: Mapping[str, Any] | None) -> Element:
+    """Return a medication as a concept; unknown unless something says it."""
+    if said is None:
+        return absent()
+    found = concept(coding(RXNORM, said.get("rxcui")), coding(NDC, said.get("ndc")), text=said.get("description"))
+    return found or absent()
+
+
+def number(text: str | float) -> int | float:
+    """Return a decimal as a JSON number, without zeros that only tell the width of its field."""
+    value = Decimal(str(text))
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def count(value: int | None) -> int | None:
+    """Return a count.
+
+    Raises:
+        PermanentError: It is negative.
+    """
+    if value is not None and value < _COUNT_MIN:
+        raise PermanentError("negative_count")
+    return value
+
+
+def quantity(value: str | None, unit: str | None) -> Element:
+    """Return an amount; a unit that is no NCI Thesaurus code stands as text."""
+    if value is None:
+        return {}
+    named = " ".join((unit or "").split())
+    if _is_ncit(named):
+        return {"value": number(value), "system": NCIT, "code": named}
+    return pruned(value=number(value), unit=named)
+
+
+def days(value: int | None) -> Element:
+    """Return a number of days."""
+    return {} if count(value) is None else {"value": value, "unit": "days", "system": UCUM, "code": "d"}
+
+
+def instant(text: str) -> str:
+    """Return an instant of the contract in milliseconds, which is what servers keep."""
+    whole, point, rest = text.removesuffix("Z").partition(".")
+    return f"{whole}.{rest[:3]}Z" if point and rest.strip("0") else f"{whole}Z"
+
+
+def person_name(said: Mapping[str, Any]) -> str:
+    """Return first and last name."""
+    return " ".join(filter(None, (said.get("first_name"), said.get("last_name")))).strip()
+
+
+def practitioner(said: Mapping[str, Any] | None) -> Element:
+    """Return a logical reference to a prescriber, by NPI."""
+    if said is None:
+        return {}
+    identifier = {"system": NPI, "value": said["npi"]} if filled(said.get("npi")) else None
+    return _logical("Practitioner", identifier, person_name(said))
+
+
+def organization(said: Mapping[str, Any] | None) -> Element:
+    """Return a logical reference to a pharmacy, by NCPDP id."""
+    if said is None:
+        return {}
+    identifier = {"system": NCPDP, "value": said["ncpdp_id"]} if filled(said.get("ncpdp_id")) else None
+    return _logical("Organization", identifier, said.get("name"))
+
+
+def patient_identifier(said: Mapping[str, Any] | None, naming: Naming) -> Element:
+    """Return the identifier that a patient is known by: the medical record number, else the source's id."""
+    for name, system in (("mrn", naming.mrn), ("id", naming.patient)):
+        if said is not None and filled(said.get(name)):
+            return {"system": system, "value": said[name]}
+    return {}
+
+
+def patient(said: Mapping[str, Any] | None, naming: Naming) -> Element:
+    """Return a logical reference to a patient, empty unless something says who it is."""
+    return {} if said is None else _logical("Patient", patient_identifier(said, naming), person_name(said))
+
+
+def _logical(resource_type: str, identifier: Element | None, display: str | None) -> Element:
+    named = pruned(identifier=identifier, display=display if filled(display) else None)
+    return {"type": resource_type, **named} if named else {}

@@ -1,0 +1,186 @@
+"""What a prescription's facts are in FHIR R4: a pure function of its document, so order and repeats leave no trace.
+
+| event | MedicationRequest of the order | others |
+|---|---|---|
+| prescription.* | the order and its status | Task `fulfill` |
+| epcs.* | `active` once signed | Task `fulfill`; a signature: the prescriber in the Provenance |
+| renewal.*, change.* | `stopped` if replaced | Task `approve` or `change`; the proposals, each a MedicationRequest |
+| cancel.* | `cancelled`, or `stopped` if only the refills that remained were | Task `abort` |
+| fill.*, fulfillment.*, shipment.* | `stopped` if all lines are rejected for good | MedicationDispense |
+| alert.raised | | Communication |
+| a fill after an approved cancellation | | Flag |
+
+Each applied event has one Provenance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from bridge.event import Event
+from consumers.fhir import dispenses, orders, tasks
+from consumers.fhir.elements import (
+    COMMUNICATION_CATEGORY,
+    FLAG_CATEGORY,
+    PARTICIPANT,
+    Element,
+    Naming,
+    absent,
+    coding,
+    concept,
+    filled,
+    instant,
+    practitioner,
+    pruned,
+    reference,
+)
+from consumers.fhir.orders import Subject, order_id, subject_of
+from consumers.lifecycle.facts import Document
+from consumers.lifecycle.safety import DISPENSED_AFTER_CANCEL
+from consumers.lifecycle.whole import said_of
+
+COMMUNICATION, FLAG, PROVENANCE = "Communication", "Flag", "Provenance"
+# A resource that the facts no longer support, such as a safety signal that was raised in error, is not deleted.
+_WITHDRAWN = {FLAG: "inactive", orders.TYPE: "cancelled"}
+
+
+class Resource(NamedTuple):
+    """What we say in one resource.
+
+    Attributes:
+        elements: The elements that we own, and our own items of those that we share; without type, id and meta.
+        partial: Other elements that we own stay as they are.
+    """
+
+    type: str
+    id: str
+    elements: Element
+    partial: bool = False
+
+
+def resources(key: str, document: Document, naming: Naming, *, patient: Element | None = None) -> list[Resource]:
+    """Return all that the facts of a prescription are, each after what it refers to; `patient` is a found reference.
+
+    Raises:
+        PermanentError: A value has no place in FHIR.
+    """
+    subject = subject_of(key, document, naming, found=patient)
+    found: list[Resource] = []
+    if subject.order is not None:
+        found.append(Resource(orders.TYPE, order_id(key, naming), orders.order(subject)))
+    found += [Resource(orders.TYPE, *each) for each in orders.proposals(subject)]
+    found += [Resource(tasks.TYPE, *each) for each in tasks.tasks(subject)]
+    found += [Resource(dispenses.TYPE, *each) for each in dispenses.dispenses(subject)]
+    found += _communications(subject)
+    if DISPENSED_AFTER_CANCEL in subject.state.safety:
+        found.append(_flag(subject))
+    return found
+
+
+def withdrawn(resource_type: str, resource_id: str) -> Resource | None:
+    """Return what is left to say in a resource that was written and does not follow from the facts any more."""
+    status = _WITHDRAWN.get(resource_type)
+    return None if status is None else Resource(resource_type, resource_id, {"status": status}, partial=True)
+
+
+def provenance(event: Event, document: Document, naming: Naming) -> Resource | None:
+    """Return what says where an event's changes come from; None if it changes nothing. It is written as it is."""
+    subject = subject_of(event.key, document, naming)
+    targets = [each for each in (subject.order, _about(event, subject)) if each is not None]
+    if not targets:
+        return None
+    elements = pruned(
+        target=targets,
+        occurredDateTime=_moment(event.occurred_at),
+        recorded=_moment(event.received_at),
+        activity=concept(text=event.type),
+        agent=[
+            {
+                "type": concept(coding(PARTICIPANT, "assembler")),
+                "who": {"identifier": {"system": naming.system("source"), "value": event.source}},
+            }
+        ],
+        entity=[
+            {"role": "source", "what": {"identifier": {"system": naming.system("event"), "value": event.id}}},
+        ],
+    )
+    value: Mapping[str, Any] = event.value
+    signer = practitioner(value.get("prescriber")) if event.type == "epcs.signed" else {}
+    if signer:
+        elements["agent"].append({"type": concept(coding(PARTICIPANT, "attester")), "who": signer})
+        elements["activity"] = concept(text="Electronic signature of a controlled substance prescription")
+    return Resource(PROVENANCE, naming.id("provenance", event.source, event.id), elements)
+
+
+def _about(event: Event, subject: Subject) -> Element | None:
+    """Return a reference to what an event is about beside the order, whether or not other events are about it too."""
+    value: Mapping[str, Any] = event.value
+    document = subject.document
+    kind, _, step = event.type.partition(".")
+    if kind in {"renewal", "change", "cancel"}:
+        known = any(value["request_id"] in said_of(document, f"{kind}.{each}") for each in _steps(event, step))
+        return reference(tasks.TYPE, tasks.task_id(subject, kind, value["request_id"])) if known else None
+    if kind == "alert":
+        return reference(COMMUNICATION, _alert_id(subject, value["alert_id"]))
+    if kind == "fill" and value["fill_status"] != "UNKNOWN":
+        return reference(dispenses.TYPE, dispenses.fill_id(subject, str(value["fill_number"])))
+    return None
+
+
+def _steps(event: Event, step: str) -> list[str]:
+    """Return the steps by which an event is known to have made its task: none for a word that is no fact."""
+    return [] if "UNKNOWN" in {event.value.get("decision"), _closing(event)} else [step]
+
+
+def _closing(event: Event) -> object:
+    return event.value.get("reason") if event.type == "renewal.closed" else None
+
+
+def _alert_id(subject: Subject, alert_id: str) -> str:
+    return subject.naming.id("alert", subject.key, alert_id)
+
+
+def _communications(subject: Subject) -> list[Resource]:
+    return [
+        Resource(
+            COMMUNICATION,
+            _alert_id(subject, alert_id),
+            pruned(
+                identifier=subject.naming.identifier("alert", alert_id),
+                status="completed",
+                category=[concept(coding(COMMUNICATION_CATEGORY, "alert"))],
+                subject=subject.patient,
+                about=[subject.order] if subject.order is not None else [],
+                sent=instant(stamp[0]),
+                reasonCode=[
+                    concept(coding(subject.naming.system("alert-category"), said["category"])),
+                    concept(coding(subject.naming.system("alert-severity"), said["severity"])),
+                ],
+                payload=[{"contentString": said["message"]}] if filled(said.get("message")) else [],
+            ),
+        )
+        for alert_id, (stamp, said) in sorted(said_of(subject.document, "alert.raised").items())
+    ]
+
+
+def _flag(subject: Subject) -> Resource:
+    return Resource(
+        FLAG,
+        subject.naming.id("flag", subject.key, DISPENSED_AFTER_CANCEL),
+        pruned(
+            identifier=subject.naming.identifier("safety-signal", f"{subject.key}/{DISPENSED_AFTER_CANCEL}"),
+            status="active",
+            category=[concept(coding(FLAG_CATEGORY, "safety"))],
+            code=concept(
+                coding(subject.naming.system("safety-signal"), DISPENSED_AFTER_CANCEL),
+                text="Dispensed after the pharmacy approved the cancellation",
+            ),
+            subject=subject.patient or absent(),
+        ),
+    )
+
+
+def _moment(moment: datetime) -> str:
+    return instant(f"{moment.isoformat(timespec='microseconds')[:26]}Z")

@@ -1,0 +1,37 @@
+"""The metrics of `fhir`, beside those of every consumer."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter
+
+from bridge.runtime.metrics import NAMESPACE
+from consumers.fhir.options import NAME
+from consumers.http import HttpMetrics
+
+
+class FhirMetrics:
+    """Registers everything once.
+
+    Attributes:
+        requests: Counts requests, not pings; `http_404` is the answer for what is written for the first time.
+        conflicts: Counts writes that found another version than the last one of ours.
+        deleted: Counts events left alone because somebody deleted a resource of theirs.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
+        """Register on the consumer's registry."""
+        self.requests = HttpMetrics(registry, name=NAME, service=service)
+        self.conflicts = Counter(
+            "fhir_conflicts",
+            "Writes that met another version than the last one of ours",
+            ("service",),
+            namespace=NAMESPACE,
+            registry=registry,
+        ).labels(service)
+        self.deleted = Counter(
+            "fhir_deleted",
+            "Events left alone because a resource of theirs was deleted",
+            ("service",),
+            namespace=NAMESPACE,
+            registry=registry,
+        ).labels(service)

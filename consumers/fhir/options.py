@@ -1,0 +1,118 @@
+"""The settings of `fhir`: `CONSUMER_FHIR__<KEY>`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from bridge.errors import ConfigError
+from consumers.fhir.elements import Naming
+from consumers.options import EndpointOptions, Words
+
+NAME = "fhir"
+# Prescriptions only: enrollments and pings of `drx.accounts.v1` are about no order.
+TOPICS = ("drx.prescriptions.v1",)
+# Each lane keeps a database connection for as long as the server takes.
+LANES_MAX = 64
+_TIMEOUT_MAX_S = 60.0
+_SYSTEM_MAX = 256
+
+
+def _base(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text or ":" not in text or text[-1] not in ":/":
+        msg = "an absolute URI that ends with : or /, such as urn:drx: or https://ehr.example/drx/"
+        raise ValueError(msg)
+    return text
+
+
+def _system(text: str) -> str:
+    if text and (not text.isascii() or not text.isprintable() or " " in text or ":" not in text):
+        msg = "an absolute URI, such as https://ehr.example/mrn or urn:oid:1.2.36"
+        raise ValueError(msg)
+    return text
+
+
+System = Annotated[str, Field(max_length=_SYSTEM_MAX), AfterValidator(_system)]
+
+
+class FhirOptions(EndpointOptions):
+    """All that can be set.
+
+    Attributes:
+        base_url: The server's base, such as `https://ehr.example/fhir`.
+        allow_http: Take an `http://` URL; what is sent is health information.
+        token_file: The bearer token; read anew when the file changes.
+        smart_token_url: Token endpoint of SMART Backend Services, in the place of `token_file`.
+        smart_client_id: Who we are there.
+        smart_key_file: PEM of the private key that proves it, RSA or EC P-384.
+        smart_key_id: Name of that key there (`kid`), if it has one.
+        smart_scope: What is asked for.
+        ca_file: PEM of the authorities that may have signed the server's certificate.
+        cert_file: PEM of the client certificate, with its key unless `key_file` has that.
+        key_file: PEM of its key.
+        bundle: Write what one event changes in one transaction; without, one PUT after another.
+        references: `logical` names the patient by identifier; `search` refers to the server's own Patient.
+        unmatched: What becomes of an event whose patient `search` does not find.
+        deleted: What becomes of a resource that somebody deleted: written again, or left alone with all of its event.
+        provenance: Write where each event's changes come from.
+        mrn_system: Identifier system of medical record numbers.
+        patient_system: Identifier system of the source's patient ids.
+        identifier_base: What the identifier systems of our own begin with.
+        imports: Whether records that were imported are sent.
+        topics: Topics that it reads.
+        lanes: Prescriptions written at one time.
+        timeout_s: For one request as a whole.
+    """
+
+    base_url: Annotated[str, Field(min_length=1, max_length=2048)]
+    allow_http: bool = False
+    token_file: Path | None = None
+    smart_token_url: Annotated[str, Field(max_length=2048)] = ""
+    smart_client_id: Annotated[str, Field(max_length=_SYSTEM_MAX)] = ""
+    smart_key_file: Path | None = None
+    smart_key_id: Annotated[str, Field(max_length=_SYSTEM_MAX)] = ""
+    smart_scope: Annotated[str, Field(min_length=1, max_length=2048)] = "system/*.read system/*.write"
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    bundle: bool = True
+    references: Literal["logical", "search"] = "logical"
+    unmatched: Literal["park", "logical"] = "park"
+    deleted: Literal["revive", "skip"] = "revive"
+    provenance: bool = True
+    mrn_system: System = ""
+    patient_system: System = ""
+    identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
+    imports: Literal["send", "skip"] = "send"
+    topics: Words = TOPICS
+    lanes: int = Field(8, ge=1, le=LANES_MAX)
+    timeout_s: float = Field(15.0, ge=0.1, le=_TIMEOUT_MAX_S)
+
+    @property
+    def schema_name(self) -> str:
+        """Schema of the tables; each instance has its own."""
+        return self.group(NAME).replace(".", "_").replace("-", "_")
+
+    @property
+    def smart(self) -> tuple[str, str, Path] | None:
+        """Token endpoint, client and key of SMART Backend Services, if that is used.
+
+        Raises:
+            ConfigError: One of them is missing, or there is a token besides.
+        """
+        given = (self.smart_token_url, self.smart_client_id, self.smart_key_file)
+        if not any(given):
+            return None
+        url, client, key_file = given
+        if not url or not client or key_file is None or self.token_file is not None:
+            msg = "fhir.smart_token_url, smart_client_id and smart_key_file belong together, and not with token_file"
+            raise ConfigError(msg)
+        return url, client, key_file
+
+    @property
+    def naming(self) -> Naming:
+        """The identifier systems; those that are not set are our own."""
+        base = self.identifier_base
+        return Naming(base, mrn=self.mrn_system or f"{base}mrn", patient=self.patient_system or f"{base}patient")

@@ -1,0 +1,213 @@
+"""MedicationRequest: the order, and what a pharmacy proposes in its place.
+
+`completed` is never set on an order: that its refills are used up is not known from events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from consumers.fhir.elements import (
+    Element,
+    Naming,
+    absent,
+    coding,
+    concept,
+    count,
+    days,
+    filled,
+    instant,
+    medication,
+    notes,
+    organization,
+    patient,
+    practitioner,
+    pruned,
+    quantity,
+    reference,
+)
+from consumers.lifecycle.facts import Document
+from consumers.lifecycle.roll_up import State, roll_up
+from consumers.lifecycle.whole import Said, said_of, shared
+
+TYPE = "MedicationRequest"
+# Their key is no prescription's: a request that matches none.
+_REQUEST_PREFIX = "req:"
+# What an answer makes of a proposal; `pending` leaves it open.
+_ANSWERED = {"denied": "cancelled", "denied_new_rx_to_follow": "cancelled", "pending": "active"}
+
+
+class Subject(NamedTuple):
+    """A prescription as all of its resources are made from it; `found` is a reference to the server's own patient."""
+
+    key: str
+    document: Document
+    state: State
+    naming: Naming
+    found: Element | None = None
+
+    @property
+    def patient(self) -> Element:
+        """Who it is for."""
+        return self.found or patient(shared(self.document, "patient"), self.naming)
+
+    @property
+    def order(self) -> Element | None:
+        """A reference to the order, None where the events are about a request that matches no order."""
+        return None if self.key.startswith(_REQUEST_PREFIX) else reference(TYPE, order_id(self.key, self.naming))
+
+
+def subject_of(key: str, document: Document, naming: Naming, *, found: Element | None = None) -> Subject:
+    """Roll the document up once."""
+    return Subject(key, document, roll_up(document), naming, found)
+
+
+def order_id(key: str, naming: Naming) -> str:
+    """Return the id of a prescription's MedicationRequest."""
+    return naming.id("order", key)
+
+
+def order(subject: Subject) -> Element:
+    """Return the order's elements."""
+    document, naming = subject.document, subject.naming
+    said = shared(document, "medication")
+    status, reason = _status(subject)
+    return pruned(
+        identifier=[
+            *naming.identifier("prescription", subject.key),
+            *naming.identifier("prescriber-order-number", shared(document, "prescriber_order_number")),
+            *naming.identifier("rx-reference-number", shared(document, "rx_reference_number")),
+        ],
+        status=status,
+        statusReason=reason,
+        intent="order",
+        **_content(
+            subject,
+            said,
+            repeats=None if said is None else said.get("refills"),
+            pharmacy=shared(document, "pharmacy"),
+        ),
+    )
+
+
+def proposal_ids(subject: Subject, kind: str, request_id: str) -> list[str]:
+    """Return the ids of a request's proposals; `kind` is `renewal` or `change`."""
+    asked = said_of(subject.document, f"{kind}.requested").get(request_id)
+    if asked is None:
+        return []
+    return [
+        subject.naming.id("proposal", subject.key, kind, request_id, str(place))
+        for place in range(len(_proposed(subject, kind, asked[1])))
+    ]
+
+
+def proposals(subject: Subject) -> list[tuple[str, Element]]:
+    """Return the id and elements of all that pharmacies propose: one for each requested medication."""
+    found: list[tuple[str, Element]] = []
+    for kind in ("renewal", "change"):
+        for request_id, (stamp, asked) in sorted(said_of(subject.document, f"{kind}.requested").items()):
+            status = _proposal_status(subject, kind, request_id)
+            ids = proposal_ids(subject, kind, request_id)
+            for identity, said in zip(ids, _proposed(subject, kind, asked), strict=True):
+                repeats = asked.get("refills_requested") if kind == "renewal" else (said or {}).get("refills")
+                # That of the order may not be the one that asks.
+                pharmacy = asked.get("pharmacy")
+                content = _content(subject, said, repeats=repeats, pharmacy=pharmacy) | {
+                    "authoredOn": instant(stamp[0])
+                }
+                content.pop("requester", None)  # a pharmacy asks, not the prescriber
+                found.append(
+                    (
+                        identity,
+                        pruned(
+                            identifier=subject.naming.identifier("request", request_id),
+                            status=status,
+                            intent="proposal",
+                            requester=organization(pharmacy),
+                            priorPrescription=subject.order,
+                            **content,
+                        ),
+                    )
+                )
+    return found
+
+
+def transmission_failure(document: Document) -> Said | None:
+    """Return the newest event about a failed transmission."""
+    failures = said_of(document, "prescription.transmission_failed").values()
+    return max(failures)[1] if failures else None
+
+
+def network_reason(said: Mapping[str, Any], naming: Naming) -> Element:
+    """Return why the network refused a message, in its own codes."""
+    status = said["network_status"]
+    return concept(
+        coding(naming.system("network-status"), status.get("code")),
+        coding(naming.system("network-description"), status.get("description_code")),
+        text=status.get("description"),
+    )
+
+
+def _proposed(subject: Subject, kind: str, asked: Said) -> list[Said | None]:
+    if kind == "change":
+        return list(asked.get("medications_requested") or [])
+    return [asked.get("medication_dispensed") or shared(subject.document, "medication")]
+
+
+def _proposal_status(subject: Subject, kind: str, request_id: str) -> str:
+    answer = said_of(subject.document, f"{kind}.responded").get(request_id)
+    status = "active" if answer is None else _ANSWERED.get(answer[1]["decision"], "completed")
+    closed = request_id in said_of(subject.document, f"{kind}.closed")
+    return "cancelled" if closed and status == "active" else status
+
+
+def _status(subject: Subject) -> tuple[str, Element]:
+    document, state, naming = subject.document, subject.state, subject.naming
+    if state.order_status == "cancelled":
+        return ("stopped" if _remaining_only(document) else "cancelled"), {}
+    if state.order_status == "replaced":
+        return "stopped", concept(text="Replaced by another prescription")
+    if state.order_status == "rejected":
+        return "stopped", concept(text="Rejected by the pharmacy")
+    failure = transmission_failure(document)
+    if state.transmission == "failed" and failure is not None and not failure["retryable"]:
+        return "on-hold", network_reason(failure, naming)
+    if state.transmission != "draft" or "epcs.signed" in document.get("said", {}):
+        return "active", {}
+    # That there is news of an order does not tell whether it is a draft.
+    return ("unknown" if state.stub else "draft"), {}
+
+
+def _remaining_only(document: Document) -> bool:
+    """Say whether all that was cancelled with the pharmacy's approval were the refills that remained."""
+    asked = said_of(document, "cancel.requested")
+    approved = [
+        request_id
+        for request_id, (_, said) in said_of(document, "cancel.responded").items()
+        if said["decision"] == "approved"
+    ]
+    return all(request in asked and asked[request][1]["scope"] == "remaining_refills" for request in approved)
+
+
+def _content(subject: Subject, said: Said | None, *, repeats: int | None, pharmacy: Said | None) -> Element:
+    document = subject.document
+    known = said or {}
+    sig = known.get("sig")
+    allowed = known.get("substitution_allowed")
+    return pruned(
+        medicationCodeableConcept=medication(said),
+        subject=subject.patient or absent(),
+        authoredOn=known.get("written_date"),
+        requester=practitioner(shared(document, "prescriber")),
+        dosageInstruction=[{"text": sig}] if filled(sig) else [],
+        dispenseRequest=pruned(
+            validityPeriod=pruned(start=known.get("effective_date")),
+            numberOfRepeatsAllowed=count(repeats),
+            quantity=quantity(known.get("quantity"), known.get("quantity_unit")),
+            expectedSupplyDuration=days(known.get("days_supply")),
+            performer=organization(pharmacy),
+        ),
+        substitution=None if allowed is None else {"allowedBoolean": allowed},
+        note=notes(known.get("note")),
+    )

@@ -1,0 +1,158 @@
+"""Task: what is asked of somebody about an order, and how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from consumers.fhir.elements import (
+    OUR_ITEM,
+    TASK_CODE,
+    Element,
+    Naming,
+    coding,
+    concept,
+    count,
+    filled,
+    instant,
+    notes,
+    pruned,
+    reference,
+)
+from consumers.fhir.orders import TYPE as ORDER
+from consumers.fhir.orders import Subject, network_reason, proposal_ids, transmission_failure
+from consumers.lifecycle.facts import Document
+from consumers.lifecycle.whole import Said, said_of
+
+TYPE = "Task"
+_CODES: Mapping[str, str] = MappingProxyType({"renewal": "approve", "change": "change", "cancel": "abort"})
+# What an answer makes of a renewal or change request.
+_DECIDED: Mapping[str, str] = MappingProxyType(
+    {
+        "approved": "completed",
+        "approved_with_changes": "completed",
+        "replace": "completed",
+        "validated": "completed",
+        "denied": "rejected",
+        "denied_new_rx_to_follow": "rejected",
+        "pending": "on-hold",
+        "no_response": "failed",
+    }
+)
+
+
+def task_id(subject: Subject, kind: str, request_id: str = "") -> str:
+    """Return the id of a request's task; `kind` is `renewal`, `change`, `cancel` or, without an id, `fulfill`."""
+    return subject.naming.id("task", subject.key, kind, request_id)
+
+
+def tasks(subject: Subject) -> list[tuple[str, Element]]:
+    """Return the id and elements of each task: to fill the order, and to answer each request."""
+    fulfill = _fulfill(subject)
+    found = [(task_id(subject, "fulfill"), fulfill)] if fulfill else []
+    for kind in _CODES:
+        told = {f"{kind}.{step}" for step in ("requested", "responded", "closed")}
+        requests = {request_id for event_type in told for request_id in said_of(subject.document, event_type)}
+        found += [(task_id(subject, kind, each), _request(subject, kind, each)) for each in sorted(requests)]
+    return found
+
+
+def _fulfill(subject: Subject) -> Element:
+    document, naming = subject.document, subject.naming
+    status, reason, business = "requested", Element(), ""
+    failed = transmission_failure(document)
+    if document["messages"]:
+        if subject.state.transmission == "failed" and failed is not None:
+            status = "on-hold" if failed["retryable"] else "failed"
+            reason = network_reason(failed, naming)
+        elif subject.state.transmission == "processed":
+            status = "accepted"
+        else:
+            business = _sent(document)
+    else:
+        refusal = _signing_failure(document)
+        if refusal is not None:
+            status, reason = "on-hold", concept(coding(naming.system("signing-failure"), refusal["failure"]))
+        elif not document["known"] and "epcs.signed" not in document.get("said", {}):
+            return {}  # only news of others: nobody has said yet that it is to be filled
+    return pruned(
+        identifier=naming.identifier("fulfill", subject.key),
+        status=status,
+        statusReason=reason,
+        businessStatus=concept(text=business),
+        intent="order",
+        code=concept(coding(TASK_CODE, "fulfill")),
+        focus=subject.order,
+        for_=subject.patient,
+    )
+
+
+def _sent(document: Document) -> str:
+    sent = said_of(document, "prescription.sent").values()
+    return f"sent {max(sent)[1]['network_status']['code']}" if sent else ""
+
+
+def _signing_failure(document: Document) -> Said | None:
+    """Return the failure if it is the newest news of the signature."""
+    found = [
+        (stamp, event_type, said)
+        for event_type in ("epcs.signed", "epcs.signing_failed")
+        for stamp, said in said_of(document, event_type).values()
+    ]
+    if not found:
+        return None
+    _, event_type, said = max(found, key=lambda each: each[0])
+    return said if event_type == "epcs.signing_failed" else None
+
+
+def _request(subject: Subject, kind: str, request_id: str) -> Element:
+    document, naming = subject.document, subject.naming
+    asked = said_of(document, f"{kind}.requested").get(request_id)
+    answer = said_of(document, f"{kind}.responded").get(request_id)
+    closed = said_of(document, f"{kind}.closed").get(request_id)
+    decided = {} if answer is None else answer[1]
+    status = "requested" if answer is None else _DECIDED[decided["decision"]]
+    if closed is not None and (answer is None or decided["decision"] == "pending"):
+        status, reason = "cancelled", concept(coding(naming.system("closing-reason"), closed[1]["reason"]))
+    else:
+        reason = concept(coding(naming.system("denial-reason"), decided.get("denial_reason_code")))
+    decision = concept(coding(naming.system("decision"), decided.get("decision")))
+    proposed = [] if kind == "cancel" else proposal_ids(subject, kind, request_id)
+    return pruned(
+        identifier=naming.identifier("request", request_id),
+        status=status,
+        statusReason=reason,
+        businessStatus=decision,
+        intent="order" if kind == "cancel" else "proposal",
+        code=concept(
+            coding(TASK_CODE, _CODES[kind]),
+            coding(naming.system("change-code"), None if asked is None else asked[1].get("change_code")),
+        ),
+        description=None if asked is None else asked[1].get("reason"),
+        focus=reference(ORDER, proposed[0]) if proposed else subject.order,
+        basedOn=[subject.order] if proposed and subject.order is not None else [],
+        for_=subject.patient,
+        authoredOn=None if asked is None else instant(asked[0][0]),
+        note=notes(decided.get("note")),
+        output=[
+            {"id": f"{OUR_ITEM}-{name}", "type": concept(coding(naming.system("output"), name)), **value}
+            for name, value in _outputs(decided, naming)
+        ],
+    )
+
+
+def _outputs(decided: Said, naming: Naming) -> Iterator[tuple[str, Element]]:
+    """Return what an answer gives beside its word."""
+    refills = count(decided.get("refills_approved"))
+    if refills is not None:
+        yield "refills-approved", {"valueUnsignedInt": refills}
+    replacement = decided.get("replacement_prescription_id")
+    if filled(replacement):
+        # By its identifier: its own events, and so its MedicationRequest, may come later.
+        identifier = {"system": naming.system("prescription"), "value": replacement}
+        yield "replacement", {"valueReference": {"type": ORDER, "identifier": identifier}}
+    authorization = decided.get("prior_authorization_number")
+    if filled(authorization):
+        yield "prior-authorization", {"valueString": authorization}
+    if "expected_response_date" in decided:
+        yield "response-expected", {"valueDate": decided["expected_response_date"]}

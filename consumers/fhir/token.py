@@ -1,0 +1,204 @@
+"""What authorizes a request: a bearer token from a file, or one that SMART Backend Services gives.
+
+Source: SMART App Launch 2.2, "Backend Services" and "Asymmetric client authentication": a client signs a JWT of five
+minutes at most with its private key (RS384 or ES384) and gets a bearer token for it from the token endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import orjson
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from bridge.errors import BridgeError, ConfigError, TransientError
+from consumers.http import Http
+
+# The longest that the standard allows is 300 s; the rest is for clocks that differ.
+_ASSERTION_S = 240
+# A token that runs out sooner is not used: a request may take as long as this.
+_SPARE_S = 60.0
+# Where the answer does not say (RFC 6749, section 5.1, only recommends it).
+_LIFE_S = 300.0
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+# A number of P-384 in a signature (RFC 7518, section 3.4).
+_NUMBER_BYTES = 48
+_P384_BITS = 384
+
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+class Token(Protocol):
+    """Gives the headers that authorize a request."""
+
+    async def headers(self) -> Mapping[str, str]:
+        """Return them.
+
+        Raises:
+            TransientError: There is none now.
+        """
+
+    def forget(self) -> bool:
+        """Have the next request get a new one, after an answer 401; say whether that may help."""
+
+
+class FileToken:
+    """A bearer token in a file, read anew when the file changes; without a file none is sent."""
+
+    def __init__(self, file: Path | None) -> None:
+        """Look at the file.
+
+        Raises:
+            ConfigError: It cannot be read, or holds no token.
+        """
+        self._file = file
+        self._read_at: tuple[int, int] | None = None
+        self._headers: dict[str, str] = {}
+        try:
+            self._read()
+        except TransientError:
+            msg = f"fhir.token_file: cannot read {file}, or it holds no token"
+            raise ConfigError(msg) from None
+
+    async def headers(self) -> Mapping[str, str]:
+        """Return them."""
+        self._read()
+        return self._headers
+
+    def forget(self) -> bool:
+        """Only the file can give another."""
+        return False
+
+    def _read(self) -> None:
+        if self._file is None:
+            return
+        try:
+            found = self._file.stat()
+            if (found.st_mtime_ns, found.st_ino) != self._read_at:
+                self._headers = _bearer(self._file.read_text(encoding="ascii").strip())
+                self._read_at = (found.st_mtime_ns, found.st_ino)
+        except (OSError, UnicodeDecodeError):
+            raise TransientError("no_token", systemic=True) from None
+
+
+class SmartToken:
+    """A token of SMART Backend Services, got at the first request and before it runs out."""
+
+    def __init__(
+        self,
+        http: Http,
+        *,
+        url: str,
+        client: str,
+        key: Key,
+        key_id: str,
+        scope: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Ask `http`, whose base URL is the token endpoint `url`; `now` is Unix time."""
+        self._http = http
+        self._url = url
+        self._client = client
+        self._key = key
+        self._key_id = key_id
+        self._scope = scope
+        self._now = now
+        self._lock = asyncio.Lock()
+        self._until = 0.0
+        self._headers: dict[str, str] = {}
+
+    async def headers(self) -> Mapping[str, str]:
+        """Return them."""
+        async with self._lock:
+            if self._now() >= self._until:
+                await self._get()
+        return self._headers
+
+    def forget(self) -> bool:
+        """Get another the next time."""
+        self._until = 0.0
+        return True
+
+    async def _get(self) -> None:
+        form = {
+            "grant_type": "client_credentials",
+            "scope": self._scope,
+            "client_assertion_type": _ASSERTION_TYPE,
+            "client_assertion": self._assertion(),
+        }
+        try:
+            answer = await self._http.post(
+                # The session has no slash at its end.
+                "/" if self._url.endswith("/") else "",
+                urlencode(form),
+                headers={"content-type": "application/x-www-form-urlencoded"},
+            )
+            told = orjson.loads(answer.body)
+            self._headers = _bearer(told["access_token"])
+            self._until = self._now() + float(told.get("expires_in", _LIFE_S)) - _SPARE_S
+        except BridgeError as exc:
+            if isinstance(exc, TransientError) and exc.systemic:
+                raise
+            # No record is at fault for it.
+            raise TransientError("token_refused", systemic=True) from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise TransientError("token_refused", systemic=True) from None
+
+    def _assertion(self) -> str:
+        now = int(self._now())
+        algorithm = "RS384" if isinstance(self._key, rsa.RSAPrivateKey) else "ES384"
+        header = {"alg": algorithm, "typ": "JWT"} | ({"kid": self._key_id} if self._key_id else {})
+        claims = {
+            "iss": self._client,
+            "sub": self._client,
+            "aud": self._url,
+            "jti": uuid4().hex,
+            "iat": now,
+            "exp": now + _ASSERTION_S,
+        }
+        told = b".".join(_base64(orjson.dumps(each)) for each in (header, claims))
+        return (told + b"." + _base64(self._signed(told))).decode()
+
+    def _signed(self, told: bytes) -> bytes:
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return self._key.sign(told, padding.PKCS1v15(), hashes.SHA384())
+        numbers = decode_dss_signature(self._key.sign(told, ec.ECDSA(hashes.SHA384())))
+        return b"".join(each.to_bytes(_NUMBER_BYTES, "big") for each in numbers)
+
+
+def read_key(file: Path) -> Key:
+    """Read a private key that can sign: RSA, or EC on P-384.
+
+    Raises:
+        ConfigError: It cannot be read or is another; says nothing of its content.
+    """
+    try:
+        key = load_pem_private_key(file.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError):
+        key = None
+    if isinstance(key, rsa.RSAPrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size == _P384_BITS
+    ):
+        return key
+    msg = f"fhir.smart_key_file: {file} is no private key in PEM, without a password, of RSA or EC P-384"
+    raise ConfigError(msg)
+
+
+def _bearer(token: str) -> dict[str, str]:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise TransientError("no_token", systemic=True)
+    return {"authorization": f"Bearer {token}"}
+
+
+def _base64(text: bytes) -> bytes:
+    return urlsafe_b64encode(text).rstrip(b"=")

@@ -1,0 +1,206 @@
+"""How the consumer fhir gets the token that its server wants."""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from prometheus_client import CollectorRegistry
+
+from bridge.errors import ConfigError, TransientError
+from consumers.fhir.metrics import FhirMetrics
+from consumers.fhir.options import NAME, FhirOptions
+from consumers.fhir.sink import FhirServer, open_server
+from consumers.fhir.token import Key, SmartToken, read_key
+from consumers.http import open_http
+from consumers.options import read_options
+from tests.endpoint import an_endpoint
+from tests.fhir.fake import a_fake
+from tests.fhir.peers import a_writer
+
+KEYS: list[Key] = [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())]
+
+
+@dataclass
+class Issuer:
+    """A token endpoint that gives `t1`, `t2`, …, to whoever proves to be the client."""
+
+    key: Key
+    url: str = ""
+    expires_in: Any = 300
+    answer: web.Response | None = None
+    now: Callable[[], float] = time.time
+    given: list[dict[str, str]] = field(default_factory=list)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        form = dict(await request.post())
+        if self.answer is not None:
+            return self.answer
+        claims = self._verified(str(form["client_assertion"]))
+        assert (claims["iss"], claims["sub"], claims["aud"]) == ("drx", "drx", self.url)
+        assert claims["exp"] - self.now() <= 300
+        self.given.append({name: str(value) for name, value in form.items()} | {"jti": claims["jti"]})
+        body = {"access_token": f"t{len(self.given)}", "token_type": "bearer", "expires_in": self.expires_in}
+        return web.json_response(body)
+
+    def _verified(self, assertion: str) -> dict[str, Any]:
+        told, _, signature = assertion.rpartition(".")
+        header, claims = (json.loads(decoded(each)) for each in told.split("."))
+        public, signed = self.key.public_key(), decoded(signature)
+        if isinstance(public, rsa.RSAPublicKey):
+            assert header == {"alg": "RS384", "typ": "JWT", "kid": "k1"}
+            public.verify(signed, told.encode(), padding.PKCS1v15(), hashes.SHA384())
+        else:
+            assert header == {"alg": "ES384", "typ": "JWT", "kid": "k1"}
+            assert len(signed) == 96
+            numbers = (int.from_bytes(signed[:48], "big"), int.from_bytes(signed[48:], "big"))
+            public.verify(encode_dss_signature(*numbers), told.encode(), ec.ECDSA(hashes.SHA384()))
+        found: dict[str, Any] = claims
+        return found
+
+
+def decoded(text: str) -> bytes:
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def pem(key: Key) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@asynccontextmanager
+async def an_issuer(key: Key = KEYS[0]) -> AsyncIterator[Issuer]:
+    issuer = Issuer(key)
+
+    async with an_endpoint(issuer.handle) as url:
+        issuer.url = url
+        yield issuer
+
+
+@asynccontextmanager
+async def a_token(issuer: Issuer, now: Callable[[], float] = time.time) -> AsyncIterator[SmartToken]:
+    async with open_http(issuer.url, allow_http=True) as http:
+        yield SmartToken(
+            http, url=issuer.url, client="drx", key=issuer.key, key_id="k1", scope="system/*.read", now=now
+        )
+
+
+@asynccontextmanager
+async def a_server(options: FhirOptions) -> AsyncIterator[FhirServer]:
+    async with open_server(options, FhirMetrics(CollectorRegistry(), service=NAME)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("key", KEYS, ids=["RS384", "ES384"])
+async def test_a_client_proves_itself_with_its_key(key: Key) -> None:
+    async with an_issuer(key) as issuer, a_token(issuer) as token:
+        assert await token.headers() == {"authorization": "Bearer t1"}
+        assert await token.headers() == {"authorization": "Bearer t1"}
+
+    assert len(issuer.given) == 1
+    assert (issuer.given[0]["grant_type"], issuer.given[0]["scope"]) == ("client_credentials", "system/*.read")
+
+
+async def test_a_token_is_renewed_before_it_runs_out_and_no_assertion_comes_twice() -> None:
+    clock = [time.time()]
+    async with an_issuer() as issuer, a_token(issuer, lambda: clock[0]) as token:
+        issuer.now = lambda: clock[0]
+        await token.headers()
+        clock[0] += 239
+        assert await token.headers() == {"authorization": "Bearer t1"}
+        clock[0] += 2
+        assert await token.headers() == {"authorization": "Bearer t2"}
+
+    assert len({each["jti"] for each in issuer.given}) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"error": "invalid_client", "hunter2": 1}),
+        (500, {}),
+        (200, {"token_type": "bearer"}),
+        (200, ["t"]),
+        (200, {"access_token": 7}),
+        (200, {"access_token": "t", "expires_in": "soon"}),
+    ],
+)
+async def test_no_record_is_at_fault_for_a_token_that_is_not_given(status: int, body: Any) -> None:
+    async with an_issuer() as issuer, a_token(issuer) as token:
+        issuer.answer = web.json_response(body, status=status)
+        with pytest.raises(TransientError) as caught:
+            await token.headers()
+
+    assert (caught.value.code, caught.value.systemic) == ("token_refused", True)
+
+
+async def test_a_token_that_is_taken_no_more_is_renewed_once(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(pem(KEYS[0]))
+    smart = {
+        "smart_token_url": "",
+        "smart_client_id": "drx",
+        "smart_key_file": str(file),
+        "smart_key_id": "k1",
+    }
+    async with an_issuer() as issuer, a_fake() as fake:
+        smart["smart_token_url"] = issuer.url
+        options = read_options(FhirOptions, NAME, {"base_url": fake.url, "allow_http": "true", **smart})
+        async with a_server(options) as server:
+            fake.token = "t1"
+            await server.ping()
+            fake.token = "t2"
+            await server.ping()
+            fake.token = "never"
+            with pytest.raises(TransientError) as caught:
+                await server.ping()
+
+    assert (caught.value.code, caught.value.systemic) == ("http_401", True)
+    assert len(issuer.given) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"hunter2", pem(ec.generate_private_key(ec.SECP256R1()))],
+    ids=["none", "empty", "text", "P-256"],
+)
+def test_a_key_that_cannot_sign_is_said_at_the_start_and_not_shown(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(ConfigError, match="smart_key_file") as caught:
+        read_key(file)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"smart_token_url": "https://ehr.example/token"}, {"smart_client_id": "drx"}, {"smart_key_file": "/k"}],
+)
+async def test_a_half_of_its_settings_is_none(given: dict[str, str]) -> None:
+    options = read_options(FhirOptions, NAME, {"base_url": "https://ehr.example/fhir", **given})
+
+    with pytest.raises(ConfigError, match="belong together"):
+        async with a_server(options):
+            pass
+
+
+async def test_a_token_file_goes_with_every_request(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("t1\n")
+    async with a_fake() as fake, a_writer(fake.url, file) as server:
+        fake.token = "t1"
+        await server.ping()

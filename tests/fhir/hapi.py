@@ -1,0 +1,144 @@
+"""A real HAPI FHIR R4 server with its validator, in memory or on a file: the peer of the consumer `fhir`.
+
+`python -m tests.fhir.hapi` (`make fhir-server`) fetches its jars, 290 MB, each with the sum of the lock, and compiles
+`HapiServer.java`; where that was not done, tests run against `tests.fhir.fake` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from bridge.dev.jars import JarCache, cache_dir, locked_jars, maven_repository
+from bridge.dev.java import find_java
+from bridge.dev.ports import free_port
+from bridge.dev.processes import launched
+from tests.kafka import HANG_S
+
+LOCK = Path(__file__).with_name("hapi.lock.toml")
+_SOURCE = Path(__file__).with_name("HapiServer.java")
+_MAIN = "HapiServer"
+_COMPILER = "org.eclipse.jdt.ecj"
+# Of a server that keeps some thousand resources in memory; it takes 1.4 GB by itself without a bound.
+_OPTIONS = ("-Xmx1g", "-XX:+UseParallelGC")
+# It loads 250 jars and makes 100 tables: 25 to 40 s on two processors that it has for itself.
+START_S = 5 * HANG_S
+_POLL_S = 0.1
+
+
+def jars() -> JarCache:
+    """Return where its jars are kept."""
+    return JarCache(cache_dir() / "hapi", jars=locked_jars(LOCK), repository=maven_repository)
+
+
+def is_built() -> bool:
+    """Say whether it can be started."""
+    return (_classes() / f"{_MAIN}.class").exists() and all(Path(each).exists() for each in _class_path())
+
+
+def build() -> None:
+    """Fetch and compile what is missing.
+
+    Raises:
+        ConfigError: The jars cannot be fetched, or there is no Java.
+        subprocess.CalledProcessError: It does not compile.
+    """
+    if is_built():
+        return
+    java, cache = find_java(), jars()
+    cache.fetch(cache.missing(), check=lambda: None)
+    compiler = next(each for each in _class_path() if _COMPILER in each)
+    classes = _classes()
+    classes.mkdir(parents=True, exist_ok=True)
+    subprocess.run(  # noqa: S603 - ours
+        [
+            str(java.path), "-jar", compiler, "-17", "-nowarn", "-classpath", cache.class_path,
+            "-d", str(classes), str(_SOURCE),
+        ],
+        check=True,
+    )  # fmt: skip
+
+
+def _class_path() -> list[str]:
+    return jars().class_path.split(os.pathsep)
+
+
+def _classes() -> Path:
+    told = _SOURCE.read_bytes() + LOCK.read_bytes()
+    return cache_dir() / "hapi" / hashlib.sha256(told).hexdigest()[:12]
+
+
+class HapiServer:
+    """A server that ends with the process that started it; `start` and `stop` block."""
+
+    def __init__(self, directory: Path, *, token: str = "", kept: bool = False) -> None:
+        """Write a log to `directory`; with `token` requests need it, and `kept` resources outlive a stop."""
+        self._directory = directory
+        self._token = token
+        self._database = f"jdbc:h2:file:{directory / 'hapi'}" if kept else "jdbc:h2:mem:hapi"
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self._port}/fhir"
+
+    def start(self) -> None:
+        """Return when it answers."""
+        log = self._directory / "hapi.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - ours
+                launched(
+                    [
+                        str(find_java().path), *_OPTIONS, "-cp", f"{_classes()}:{jars().class_path}", _MAIN,
+                        self._database, str(self._port), self._token,
+                    ]
+                ),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
+            )  # fmt: skip
+        deadline = time.monotonic() + START_S
+        while b"ready " not in log.read_bytes():
+            assert self._process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, "HAPI did not start"
+            time.sleep(_POLL_S)
+
+    def stop(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            (self._directory / "hapi.log").unlink(missing_ok=True)
+
+    def problems(self, resource: dict[str, Any]) -> list[str]:
+        """Return the errors that its validator finds in a resource."""
+        outcome = self.call("POST", f"{resource['resourceType']}/$validate", resource)
+        return [each["diagnostics"] for each in outcome["issue"] if each["severity"] in {"error", "fatal"}]
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what it answers, an OperationOutcome included."""
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{self.url}/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"content-type": "application/fhir+json", "authorization": f"Bearer {self._token}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=START_S) as answer:  # noqa: S310 - as above
+                found: dict[str, Any] = json.load(answer)
+        except urllib.error.HTTPError as exc:
+            found = json.load(exc)
+        return found
+
+
+if __name__ == "__main__":
+    build()

@@ -1,0 +1,82 @@
+"""What samples, scenarios and orders of events come to in FHIR. `python -m tests.fhir.told` writes the golden files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bridge.event import Event
+from bridge.ingress.profiles.profile import Mapped
+from consumers.fhir.bundle import composed
+from consumers.fhir.elements import Naming
+from consumers.fhir.mapping import provenance, resources
+from consumers.lifecycle.facts import Document, blank
+from consumers.lifecycle.machines import apply
+from consumers.lifecycle.whole import note_whole
+from tests.prescriptions import SCENARIOS, scenario
+from tests.unit.profile_documents import SAMPLES, map_body
+
+GOLDEN = SAMPLES.parent / "fhir"
+NAMING = Naming("urn:drx:", mrn="urn:drx:mrn", patient="urn:drx:patient")
+SOURCE = "urn:drx:source:drx"
+# About no order; the consumer leaves them alone.
+_NOT_ORDERS = {"prescriber.enrollment_changed", "system.ping"}
+# 300 kB of one note: nothing else is to be seen there.
+_HUGE = "06_huge_note_300kb"
+# FHIR has no way to write what is in it: it is parked.
+REFUSED = "26_nul_character"
+
+
+def of_orders(events: Iterable[Event]) -> list[Event]:
+    """Leave out what the consumer leaves out."""
+    return [event for event in events if event.type not in _NOT_ORDERS]
+
+
+def documents(events: Iterable[Event]) -> dict[str, Document]:
+    """Give the facts of each key."""
+    found: dict[str, Document] = {}
+    for event in events:
+        apply(found.setdefault(event.key, blank()), event, note=note_whole)
+    return found
+
+
+def told(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """Give the resources that events come to, each after what it refers to."""
+    known = {event.id: event for event in of_orders(events)}
+    facts = documents(known.values())
+    found = [each for key, document in facts.items() for each in resources(key, document, NAMING)]
+    found += [
+        each for each in (provenance(event, facts[event.key], NAMING) for event in known.values()) if each is not None
+    ]
+    return [composed(each, {}, source=SOURCE) for each in found]
+
+
+def samples() -> Iterator[tuple[str, list[Event]]]:
+    """Give the events of each sample that becomes one, and of each scenario."""
+    for path in sorted([*SAMPLES.glob("native/*.json"), *SAMPLES.glob("edge/*.json")]):
+        outcome = map_body(path.read_bytes())
+        if isinstance(outcome, Mapped) and path.stem != REFUSED:
+            yield f"{path.parent.name}-{path.stem}", list(outcome.events)
+    for name in SCENARIOS:
+        yield f"scenario-{name}", scenario(name)[0]
+
+
+def golden_of(events: Iterable[Event]) -> str:
+    """Give the text of a golden file."""
+    return json.dumps(told(events), indent=1, ensure_ascii=False) + "\n"
+
+
+def write_all(directory: Path = GOLDEN) -> None:
+    """Write every file anew, for the eye of whoever changes what is said."""
+    directory.mkdir(exist_ok=True)
+    for path in directory.glob("*.json"):
+        path.unlink()
+    for name, events in samples():
+        if not name.endswith(_HUGE):
+            (directory / f"{name}.json").write_text(golden_of(events))
+
+
+if __name__ == "__main__":
+    write_all()

@@ -1,0 +1,274 @@
+"""fhir on the real runtime and database, against the fake server that the contract suite holds to the real one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from bridge.event import Event
+from consumers.fhir.consumer import open_fhir
+from consumers.fhir.options import NAME
+from consumers.runtime.circuit import OPEN_AFTER
+from consumers.testing import Running, an_event, running
+from tests.builders import SAMPLES
+from tests.fhir.fake import FakeFhir, a_fake, outcome
+from tests.fhir.told import NAMING, REFUSED, of_orders, samples, told
+from tests.prescriptions import START, native
+
+EVENTS = dict(samples())
+SCENARIOS = [name for name in EVENTS if name.startswith("scenario")]
+PATIENT = {"mrn": "MRN-1", "first_name": "Marisol", "last_name": "Quintero"}
+ORDER = f"MedicationRequest/{NAMING.id('order', 'rx_1')}"
+FLAG = f"Flag/{NAMING.id('flag', 'rx_1', 'dispensed_after_cancel')}"
+
+
+def told_at(event_type: str, minute: float, *, key: str = "rx_1", id: str = "", **fields: object) -> Event:  # noqa: A002 - the field's name
+    return an_event(event_type, key=key, id=id, at=START + timedelta(minutes=minute), **fields)
+
+
+created = partial(told_at, "prescription.created")
+sent = partial(told_at, "prescription.sent", message_id="m")
+processed = partial(told_at, "prescription.processed", relates_to_message_id="m")
+approved = partial(told_at, "cancel.responded", request_id="c", decision="approved")
+
+
+def filled(minute: float, word: str) -> Event:
+    return told_at("fill.status_changed", minute, fill_number=0, fill_status=word)
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeFhir]:
+    async with a_fake() as server:
+        yield server
+
+
+def options(fake: FakeFhir, **more: str) -> dict[str, str]:
+    return {"base_url": fake.url, "allow_http": "true", **more}
+
+
+def without_head(resource: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in resource.items() if name != "meta"}
+
+
+def kept(fake: FakeFhir) -> dict[str, dict[str, Any]]:
+    """What is there, but for Provenance, whose targets are written once."""
+    return {
+        place: without_head(each)
+        for place, each in fake.all().items()
+        if not place.startswith(("Provenance", "Patient"))
+    }
+
+
+def expected(events: list[Event]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{each['resourceType']}/{each['id']}": without_head(each)
+        for each in told(events)
+        if each["resourceType"] != "Provenance"
+    }
+
+
+async def codes(desk: Running) -> list[str]:
+    return [each.code for each in await desk.parked()]
+
+
+@pytest.mark.parametrize("name", [*SCENARIOS, "native-24_fill_dispensed", "native-08_renewal_requested_unmatched"])
+async def test_in_any_order_and_repetition_the_server_ends_with_the_same(fake: FakeFhir, name: str) -> None:
+    events = of_orders(EVENTS[name])
+    rng = random.Random(name)  # noqa: S311 - an order of arrival, not keys
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(*rng.sample(2 * events, k=2 * len(events)))
+
+        assert await desk.parked() == []
+        assert desk.count("applied") == len({event.id for event in events})
+
+    assert kept(fake) == expected(events)
+    assert sum(place.startswith("Provenance") for place in fake.all()) == len({event.id for event in events})
+
+
+async def test_a_repeat_costs_no_request(fake: FakeFhir) -> None:
+    event = created(0)
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(event)
+        before = list(fake.requests)
+        await desk.feed(event, event)
+
+        assert (desk.count("applied"), desk.count("duplicate")) == (1, 2)
+    assert fake.requests == before
+
+
+async def test_what_changes_nothing_writes_only_where_it_came_from(fake: FakeFhir) -> None:
+    async with running(open_fhir, options=options(fake, provenance="false")) as desk:
+        await desk.feed(created(1))
+        before = fake.writes
+        await desk.feed(created(0))
+
+        assert desk.count("applied") == 2
+    assert fake.writes == before
+
+
+async def test_the_edits_of_others_stay_through_a_whole_life(fake: FakeFhir) -> None:
+    life = [created(0), sent(1), processed(2), filled(3, "dispensed")]
+    async with running(open_fhir, options=options(fake)) as desk:
+        for number, event in enumerate(life):
+            await desk.feed(event)
+            found = fake.get(ORDER)
+            reasons = [*found.get("reasonCode", []), {"text": f"reason {number}"}]
+            fake.put({**found, "reasonCode": reasons, "status": "entered-in-error"})
+        await desk.feed(approved(4))
+
+        assert await desk.parked() == []
+
+    found = fake.get(ORDER)
+    assert found["status"] == "cancelled"
+    assert [each["text"] for each in found["reasonCode"]] == [f"reason {number}" for number in range(len(life))]
+
+
+async def test_a_signal_that_stands_no_more_makes_its_flag_inactive(fake: FakeFhir) -> None:
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(approved(0), filled(1, "dispensed"))
+        assert fake.get(FLAG)["status"] == "active"
+        await desk.feed(filled(2, "not_dispensed"))
+        await desk.feed(filled(3, "not_dispensed"))
+
+        assert await desk.parked() == []
+    assert fake.get(FLAG)["status"] == "inactive"
+    assert fake.kept[FLAG].version == 2
+
+
+async def test_a_server_that_is_away_parks_nothing(fake: FakeFhir) -> None:
+    fake.before = lambda _: web.Response(status=503)
+    async with running(open_fhir, options=options(fake)) as desk:
+        desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
+        await fake.asked(2 * OPEN_AFTER)
+        fake.before = lambda _: None
+        await desk.settled()
+
+        assert await desk.parked() == []
+        assert desk.count("applied") == 2 * OPEN_AFTER
+
+
+async def test_a_refused_token_parks_nothing_and_is_asked_for_again(fake: FakeFhir, tmp_path: Any) -> None:
+    fake.token = "hunter2"
+    token = tmp_path / "token"
+    token.write_text("old")
+    async with running(open_fhir, options=options(fake, token_file=str(token))) as desk:
+        desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
+        await fake.asked(2 * OPEN_AFTER)
+        token.write_text("hunter2")
+        await desk.settled()
+
+        assert await desk.parked() == []
+        assert desk.count("applied") == 2 * OPEN_AFTER
+
+
+async def test_a_record_that_the_server_refuses_is_parked_by_a_constant_and_goes_on_after_a_release(
+    fake: FakeFhir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = sent(1)
+    fake.before = lambda request: outcome(422, "business-rule") if request.method == "POST" else None
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(created(0), refused, created(0, key="rx_2", id="other"))
+        assert sorted(await codes(desk)) == ["fhir_business_rule", "fhir_business_rule", "key_parked"]
+        fake.before = lambda _: None
+        await desk.release("rx_1")
+        await desk.release("rx_2")
+
+        assert await desk.parked() == []
+    assert fake.get(ORDER)["status"] == "active"
+    assert "hunter2" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (an_event("fill.status_changed", key="rx_1", fill_status="dispensed", note="a\x07b"), "control_character"),
+        (an_event("renewal.requested", key="rx_1", refills_requested=-3), "negative_count"),
+        (created(0, id="evt\x00"), "control_character"),
+        (native((SAMPLES / "edge" / f"{REFUSED}.json").read_bytes()), "control_character"),
+    ],
+    ids=["control character", "negative count", "control character in the id", "the sample with U+0000"],
+)
+async def test_a_value_that_fhir_cannot_hold_is_parked_and_nothing_is_written(
+    fake: FakeFhir, event: Event, code: str
+) -> None:
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(event)
+
+        assert await codes(desk) == [code]
+    assert fake.all() == {}
+
+
+@pytest.mark.parametrize(("unmatched", "parked"), [("park", ["no_patient"]), ("logical", [])])
+async def test_a_patient_that_is_not_there_parks_or_is_named(fake: FakeFhir, unmatched: str, parked: list[str]) -> None:
+    event = an_event("prescription.created", patient=PATIENT)
+    async with running(open_fhir, options=options(fake, references="search", unmatched=unmatched)) as desk:
+        await desk.feed(event)
+
+        assert await codes(desk) == parked
+    if not parked:
+        assert fake.get(ORDER)["subject"]["identifier"]["value"] == "MRN-1"
+
+
+async def test_the_servers_own_patient_is_referred_to(fake: FakeFhir) -> None:
+    identifier = {"system": "https://ehr.example/mrn", "value": "MRN-1"}
+    fake.put({"resourceType": "Patient", "id": "p1", "identifier": [identifier]})
+    searching = options(fake, references="search", mrn_system="https://ehr.example/mrn")
+    async with running(open_fhir, options=searching) as desk:
+        await desk.feed(an_event("prescription.created", patient=PATIENT), an_event("fill.status_changed"))
+
+        assert await desk.parked() == []
+        fake.put({"resourceType": "Patient", "id": "p2", "identifier": [identifier]})
+        await desk.feed(an_event("prescription.updated"))
+        assert await codes(desk) == ["multiple_matches"]
+    assert fake.get(ORDER)["subject"] == {"reference": "Patient/p1"}
+
+
+async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None:
+    for deleted, there in (("revive", True), ("skip", False)):
+        async with running(open_fhir, options=options(fake, deleted=deleted, provenance="false")) as desk:
+            await desk.feed(created(0))
+            fake.delete(ORDER)
+            await desk.feed(sent(1))
+
+            assert await desk.parked() == []
+            assert desk.count("applied") == 2
+            assert desk.registry.get_sample_value("drxbridge_fhir_deleted_total", {"service": NAME}) == (not there)
+        assert (ORDER in fake.all()) is there
+        fake.kept.clear()
+
+
+async def test_a_place_that_is_no_fhir_server_is_waited_for(fake: FakeFhir) -> None:
+    fake.before = lambda _: web.Response(status=404, text="nothing here")
+    async with running(open_fhir, options=options(fake)) as desk:
+        desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
+        await fake.asked(2 * OPEN_AFTER)
+        fake.before = lambda _: None
+        await desk.settled()
+
+        assert await desk.parked() == []
+
+
+async def test_what_is_about_no_order_is_left_alone(fake: FakeFhir) -> None:
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(an_event("system.ping", key="acct_1"))
+
+        assert desk.count("applied") == 1
+    assert fake.requests == []
+
+
+async def test_the_consumer_may_read_and_write_its_tables_and_no_more(fake: FakeFhir) -> None:
+    query = """
+        select t.name, p.kind from (values ('prescription'), ('resource')) t (name),
+          unnest(array['select', 'insert', 'update', 'delete', 'truncate']) p (kind)
+        where has_table_privilege('drx_consumer', 'fhir.' || t.name, p.kind)
+        """
+    async with running(open_fhir, options=options(fake)) as desk:
+        allowed = set(await desk.fetch(query))
+
+    assert allowed == {(name, kind) for name in ("prescription", "resource") for kind in ("select", "insert", "update")}

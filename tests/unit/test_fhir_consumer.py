@@ -1,0 +1,100 @@
+"""What the settings of fhir make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bridge.errors import ConfigError
+from consumers.api import Lanes, Setup
+from consumers.fhir.consumer import open_fhir
+
+LEAST = {"base_url": "https://ehr.example/fhir"}
+
+
+def setup(**options: str) -> Setup:
+    return Setup({**LEAST, **options}, CollectorRegistry())
+
+
+def test_the_least_settings_make_a_consumer_of_prescriptions() -> None:
+    consumer = open_fhir(setup())
+
+    assert (consumer.name, consumer.group, consumer.topics) == ("fhir", "fhir", ("drx.prescriptions.v1",))
+    assert consumer.mode == Lanes(8, transactional=True)
+    assert consumer.unknown == "park"
+    assert consumer.tables is not None
+    assert consumer.tables.schema == "fhir"
+    # A look, a write, and both again.
+    assert consumer.handler_timeout_s > 4 * 15
+
+
+def test_each_instance_is_a_group_with_tables_of_its_own() -> None:
+    consumer = open_fhir(setup(instance="north-ehr"))
+
+    assert (consumer.name, consumer.group) == ("fhir", "fhir.north-ehr")
+    assert consumer.tables is not None
+    assert consumer.tables.schema == "fhir_north_ehr"
+
+
+def test_there_are_no_more_lanes_than_connections_carry() -> None:
+    assert open_fhir(setup(lanes="64")).within(9).mode == Lanes(8, transactional=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"base_url": ""}, "fhir.base_url"),
+        ({"instance": "Not-One"}, "fhir.instance"),
+        ({"lanes": "0"}, "fhir.lanes"),
+        ({"lanes": "65"}, "fhir.lanes"),
+        ({"timeout_s": "0"}, "fhir.timeout_s"),
+        ({"references": "literal"}, "fhir.references"),
+        ({"unmatched": "make"}, "fhir.unmatched"),
+        ({"deleted": "yes"}, "fhir.deleted"),
+        ({"bundle": "perhaps"}, "fhir.bundle"),
+        ({"mrn_system": "our mrn"}, "fhir.mrn_system"),
+        ({"patient_system": "nothing"}, "fhir.patient_system"),
+        ({"identifier_base": "urn:drx"}, "fhir.identifier_base"),
+        ({"identifier_base": "drx/"}, "fhir.identifier_base"),
+        ({"imports": "some"}, "fhir.imports"),
+        ({"ulr": "hunter2"}, "no setting 'ulr'"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(options: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        open_fhir(setup(**options))
+
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_server_must_be_named() -> None:
+    with pytest.raises(ConfigError, match="CONSUMER_FHIR__BASE_URL"):
+        open_fhir(Setup({}, CollectorRegistry()))
+
+
+async def test_plain_http_must_be_allowed() -> None:
+    consumer = open_fhir(setup(base_url="http://ehr.example"))
+
+    assert consumer.around is not None
+    with pytest.raises(ConfigError):
+        async with consumer.around():
+            pass
+
+
+@pytest.mark.parametrize("content", [None, "", "two words", "hunter2\nhunter2", "caf\u00e9"])
+async def test_a_token_that_cannot_be_read_is_said_at_the_start_and_not_shown(
+    content: str | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    consumer = open_fhir(setup(token_file=str(file)))
+
+    assert consumer.around is not None
+    with pytest.raises(ConfigError, match=r"fhir\.token_file") as caught:
+        async with consumer.around():
+            pass
+    assert "hunter2" not in str(caught.value)

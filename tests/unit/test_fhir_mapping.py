@@ -1,0 +1,279 @@
+"""What events come to in FHIR: every sample as it was reviewed, and in any order and repetition the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+
+from bridge.errors import PermanentError
+from bridge.event import Event
+from consumers.fhir.elements import demand_text, instant
+from consumers.fhir.mapping import provenance, resources, withdrawn
+from consumers.lifecycle.facts import blank
+from consumers.lifecycle.machines import apply
+from consumers.lifecycle.whole import note_whole
+from consumers.testing import an_event
+from tests.fhir.told import GOLDEN, NAMING, documents, golden_of, of_orders, samples, told
+from tests.prescriptions import (
+    START,
+    a_fact,
+    cancel_answered,
+    cancel_asked,
+    created,
+    failed,
+    filled,
+    processed,
+    renewal_answered,
+    renewal_asked,
+    renewal_closed,
+    sent,
+    shipped,
+    worked_on,
+)
+
+EVENTS = dict(samples())
+REVIEWED = [name for name in EVENTS if "huge" not in name]
+ORDERS = 50
+
+
+def medication(**fields: Any) -> dict[str, Any]:
+    return {
+        "description": "lisinopril 10 mg oral tablet",
+        "quantity": Decimal(30),
+        "quantity_unit": "C48542",
+        "refills": 3,
+        "sig": "Take one tablet by mouth every morning",
+        "substitution_allowed": True,
+        "written_date": date(2026, 9, 14),
+        **fields,
+    }
+
+
+def statuses(*events: Event) -> str:
+    """Intent of a request, code of a task, or kind of anything else, and the status of each."""
+    found = []
+    for each in told(events):
+        kind = each["resourceType"]
+        match kind:
+            case "Provenance":
+                continue
+            case "MedicationRequest":
+                kind = each["intent"]
+            case "Task":
+                kind = each["code"]["coding"][0]["code"]
+            case "MedicationDispense":
+                kind = "dispense"
+        found.append(f"{kind} {each['status']}")
+    return ", ".join(found)
+
+
+def one(kind: str, *events: Event) -> dict[str, Any]:
+    (found,) = [each for each in told(events) if each["resourceType"] == kind]
+    return found
+
+
+@pytest.mark.parametrize("name", REVIEWED)
+def test_a_sample_comes_to_what_was_reviewed(name: str) -> None:
+    """After a change that is meant: `python -m tests.fhir.told`, and read what the files say now."""
+    assert golden_of(EVENTS[name]) == (GOLDEN / f"{name}.json").read_text()
+
+
+def test_each_golden_file_belongs_to_a_sample() -> None:
+    assert sorted(path.stem for path in GOLDEN.glob("*.json")) == sorted(REVIEWED)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_no_order_and_no_repetition_leaves_a_trace(name: str) -> None:
+    """The document is stored and read again after each event, as the consumer does."""
+    events, rng = of_orders(EVENTS[name]), random.Random(name)  # noqa: S311 - an order of arrival, not keys
+    expected = {key: resources(key, document, NAMING) for key, document in documents(events).items()}
+    for _ in range(ORDERS):
+        facts: dict[str, bytes] = {}
+        for event in rng.sample(2 * events, k=2 * len(events)):
+            document = orjson.loads(facts.get(event.key, orjson.dumps(blank())))
+            apply(document, event, note=note_whole)
+            facts[event.key] = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+        assert {key: resources(key, orjson.loads(stored), NAMING) for key, stored in facts.items()} == expected
+
+
+A_CANCEL = cancel_asked(1, request_id="c", scope="all")
+A_RENEWAL = renewal_asked(0, request_id="r")
+APPROVED = cancel_answered(2, request_id="c", decision="approved")
+
+
+def decided(decision: str) -> Event:
+    return renewal_answered(1, request_id="r", decision=decision)
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([created(0)], "order draft, fulfill requested"),
+        ([a_fact("prescription.updated", 0, changed_fields=[])], "order unknown"),
+        ([created(0), sent(1)], "order active, fulfill requested"),
+        ([sent(0), processed(1)], "order active, fulfill accepted"),
+        ([sent(0), failed(1, retryable=True)], "order active, fulfill on-hold"),
+        ([sent(0), failed(1, retryable=False)], "order on-hold, fulfill failed"),
+        ([failed(0, retryable=False), processed(1)], "order active, fulfill accepted"),
+        ([created(0), a_fact("epcs.signed", 1, factors=[])], "order active, fulfill requested"),
+        ([created(0), a_fact("epcs.signing_failed", 1, failure="locked_out")], "order draft, fulfill on-hold"),
+        ([created(0), A_CANCEL], "order draft, fulfill requested, abort requested"),
+        ([sent(0), A_CANCEL, APPROVED], "order cancelled, fulfill requested, abort completed"),
+        ([cancel_asked(1, request_id="c", scope="remaining_refills"), APPROVED], "order stopped, abort completed"),
+        ([cancel_answered(2, request_id="c", decision="denied")], "order unknown, abort rejected"),
+        ([cancel_answered(2, request_id="c", decision="no_response")], "order unknown, abort failed"),
+        ([cancel_answered(2, request_id="c", decision="UNKNOWN")], "order unknown"),
+        ([A_RENEWAL], "order unknown, proposal active, approve requested"),
+        ([A_RENEWAL, decided("approved")], "order unknown, proposal completed, approve completed"),
+        ([A_RENEWAL, decided("denied")], "order unknown, proposal cancelled, approve rejected"),
+        ([A_RENEWAL, decided("pending")], "order unknown, proposal active, approve on-hold"),
+        ([A_RENEWAL, decided("replace")], "order stopped, proposal completed, approve completed"),
+        (
+            [A_RENEWAL, renewal_closed(1, request_id="r", reason="expired")],
+            "order unknown, proposal cancelled, approve cancelled",
+        ),
+        ([filled(0, "dispensed")], "order active, dispense completed"),
+        ([filled(0, "partially_dispensed")], "order active, dispense completed"),
+        ([filled(0, "not_dispensed")], "order active, dispense cancelled"),
+        ([filled(0, "transferred")], "order active, dispense stopped"),
+        ([filled(0, "UNKNOWN")], "order unknown"),
+        ([worked_on(0, "packed")], "order active, dispense preparation"),
+        ([worked_on(0, "delivered")], "order active, dispense in-progress"),
+        ([worked_on(0, "rejected", active=False)], "order stopped, dispense declined"),
+        ([worked_on(0, "rejected", active=True)], "order unknown"),
+        ([APPROVED, filled(3, "dispensed")], "order cancelled, abort completed, dispense completed, Flag active"),
+        (
+            [APPROVED, filled(3, "dispensed"), filled(4, "not_dispensed")],
+            "order cancelled, abort completed, dispense cancelled",
+        ),
+    ],
+)
+def test_facts_and_their_status(events: list[Event], expected: str) -> None:
+    assert statuses(*events) == expected
+    assert statuses(*reversed(events)) == expected
+
+
+def test_what_left_the_pharmacy_is_never_said_to_be_what_was_ordered() -> None:
+    """Another product may have been handed out; only the event about the fill says which."""
+    ordered = an_event("prescription.created", medication=medication(description="Lipitor 20 mg"))
+    unsaid = an_event("fill.status_changed", fill_number=0, fill_status="dispensed")
+    said = an_event(
+        "fill.status_changed",
+        fill_number=0,
+        fill_status="dispensed",
+        medication_dispensed=medication(description="atorvastatin 20 mg"),
+    )
+    held = an_event("fill.status_changed", fill_number=0, fill_status="not_dispensed")
+
+    assert "text" not in one("MedicationDispense", ordered, unsaid)["medicationCodeableConcept"]
+    assert one("MedicationDispense", ordered, said)["medicationCodeableConcept"]["text"] == "atorvastatin 20 mg"
+    assert one("MedicationDispense", ordered, held)["medicationCodeableConcept"]["text"] == "Lipitor 20 mg"
+
+
+def test_a_parcel_belongs_to_the_newest_line_and_its_arrival_is_the_handing_over() -> None:
+    arrived = shipped(3, "delivered", delivered_at=START + timedelta(minutes=2))
+    lines = [worked_on(0, "packed", "q1"), worked_on(1, "handed_to_carrier", "q2")]
+
+    found = {each["status"]: each for each in told([*lines, arrived]) if each["resourceType"] == "MedicationDispense"}
+
+    assert {"system": "urn:drx:tracking-number", "value": "1ZA"} in found["in-progress"]["identifier"]
+    assert found["in-progress"]["whenHandedOver"] == "2026-09-14T15:02:00Z"
+    assert "tracking" not in str(found["preparation"])
+
+
+def test_when_it_was_handed_over_is_not_known_unless_it_is_said() -> None:
+    dispense = one("MedicationDispense", worked_on(1, "handed_to_carrier"), shipped(3, "delivered"))
+
+    assert "whenHandedOver" not in dispense
+
+
+def test_a_request_about_no_order_makes_none() -> None:
+    asked = renewal_asked(0, request_id="r", key="req:r", prescription_id=None)
+
+    assert statuses(asked) == "proposal active, approve requested"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: an_event("prescription.created", medication=medication(refills=-1)),
+        lambda: an_event("prescription.created", medication=medication(days_supply=-1)),
+        lambda: an_event("renewal.requested", refills_requested=-1),
+        lambda: an_event("renewal.responded", decision="approved", refills_approved=-1),
+    ],
+    ids=["refills", "days", "requested", "approved"],
+)
+def test_a_count_below_zero_is_refused_and_not_made_another(make: Callable[[], Event]) -> None:
+    with pytest.raises(PermanentError) as caught:
+        told([make()])
+
+    assert caught.value.code == "negative_count"
+
+
+@pytest.mark.parametrize("text", ["\0", "a\x1fb", {"a": ["\x07"]}, [{"b": {"c": "\x0b"}}]])
+def test_a_control_character_is_refused(text: Any) -> None:
+    with pytest.raises(PermanentError) as caught:
+        demand_text(text)
+
+    assert caught.value.code == "control_character"
+
+
+def test_other_characters_stay_as_they_are() -> None:
+    text = "tab\there, line\r\nbreak, \U0001f48a and \u202e"
+    demand_text({"sig": text})
+    said = one("MedicationRequest", an_event("prescription.created", medication=medication(sig=text)))
+
+    assert said["dosageInstruction"] == [{"text": text}]
+
+
+def test_what_is_empty_is_left_out() -> None:
+    empty = medication(sig="  ", description="", ndc="")
+    said = one("MedicationRequest", an_event("prescription.created", medication=empty))
+
+    assert "dosageInstruction" not in said
+    assert said["medicationCodeableConcept"]["extension"][0]["valueCode"] == "unknown"
+
+
+def test_provenance_names_only_what_the_event_itself_is_about() -> None:
+    """Its content may not depend on which events were there before."""
+    unknown, known = filled(1, "UNKNOWN", id="a"), filled(0, "dispensed")
+    alone = provenance(unknown, documents([unknown])["rx_1"], NAMING)
+
+    assert alone is not None
+    assert provenance(unknown, documents([unknown, known])["rx_1"], NAMING) == alone
+
+
+def test_an_answer_that_is_no_fact_about_a_request_without_an_order_has_no_provenance() -> None:
+    answer = renewal_answered(1, request_id="r", decision="UNKNOWN", key="req:r", prescription_id=None)
+
+    assert provenance(answer, documents([answer])["req:r"], NAMING) is None
+
+
+def test_what_is_no_longer_so_is_withdrawn_and_not_deleted() -> None:
+    flag, order, task = (withdrawn(each, "drx-1") for each in ("Flag", "MedicationRequest", "Task"))
+
+    assert flag is not None
+    assert (flag.elements, flag.partial) == ({"status": "inactive"}, True)
+    assert order is not None
+    assert order.elements == {"status": "cancelled"}
+    assert task is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("2026-09-14T15:00:02.110000Z", "2026-09-14T15:00:02.110Z"),
+        ("2026-09-14T15:00:02.000000Z", "2026-09-14T15:00:02Z"),
+        ("2026-09-14T15:00:02Z", "2026-09-14T15:00:02Z"),
+        ("2026-09-14T15:00:02.000900Z", "2026-09-14T15:00:02.000Z"),
+    ],
+)
+def test_instants_have_milliseconds(given: str, expected: str) -> None:
+    assert instant(given) == expected
