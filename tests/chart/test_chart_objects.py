@@ -235,6 +235,15 @@ def test_a_second_endpoint_runs_without_the_first() -> None:
     assert [each["metadata"]["name"] for each in render(values).all("Deployment")] == ["drx-drx-bridge-forward-lab"]
 
 
+def test_only_fhir_reaches_its_server() -> None:
+    found = render(load("full"))
+    network = "10.50.0.4/32"
+
+    assert network in set(texts(found.one("NetworkPolicy", "-fhir")))
+    for suffix in ("-forward", "-read-model", "-ingress", "-fhir-init", "-drain", "-test"):
+        assert network not in set(texts(found.one("NetworkPolicy", suffix)))
+
+
 def test_a_spool_has_a_volume_that_stays() -> None:
     found = render(load("minimal")).one("StatefulSet")["spec"]
 

@@ -9,6 +9,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bridge.settings import load_settings, refused
+from consumers.fhir.options import NAME as FHIR_NAME
+from consumers.fhir.options import FhirOptions
 from consumers.forward.options import NAME as FORWARD_NAME
 from consumers.forward.options import ForwardOptions
 from consumers.options import read_options
@@ -95,6 +97,23 @@ FORWARD = some(
     kafka=some(credentialsSecret=MAYBE),
     keda=some(**SCALING),
 )
+FHIR = some(
+    enabled=st.booleans(),
+    replicas=st.integers(1, 20),
+    options=some(
+        instance=st.from_regex(r"([a-z0-9]{1,5}(-[a-z0-9]{1,3})?)?", fullmatch=True),
+        base_url=st.sampled_from(["https://ehr.example.test/fhir", "http://ehr.example.test"]),
+        allow_http=st.booleans(),
+        bundle=st.booleans(),
+        mrn_system=st.sampled_from(["", "urn:oid:1.2.36", "https://ehr.example.test/mrn"]),
+        lanes=st.integers(1, 64),
+        timeout_s=st.floats(0.1, 60).map(lambda value: round(value, 2)),
+    ),
+    server=some(tokenSecret=MAYBE, smartKeySecret=MAYBE, caSecret=MAYBE, clientCertificateSecret=MAYBE),
+    postgres=st.just({"existingSecret": "drx-fhir-postgres"}),
+    kafka=some(credentialsSecret=MAYBE),
+    keda=some(**SCALING),
+)
 VALUES = some(
     nameOverride=MAYBE,
     profile=st.sampled_from(["development", "production"]),
@@ -107,7 +126,7 @@ VALUES = some(
     ),
     registry=some(url=st.sampled_from(["", "https://registry.example.test"])),
     ingress=INGRESS,
-    consumers=some(read_model=READ_MODEL, forward=FORWARD),
+    consumers=some(read_model=READ_MODEL, forward=FORWARD, fhir=FHIR),
     networkPolicy=some(enabled=st.booleans()),
     monitoring=some(
         monitor=st.sampled_from(["auto", "never", "PodMonitor", "ServiceMonitor"]), dashboards=st.booleans()
@@ -155,6 +174,8 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
             elif "-forward" in name:
                 given = load_consumer_settings([FORWARD_NAME]).options(FORWARD_NAME)
                 read_options(ForwardOptions, FORWARD_NAME, given)
+            elif "-fhir" in name:
+                read_options(FhirOptions, FHIR_NAME, load_consumer_settings([FHIR_NAME]).options(FHIR_NAME))
             elif found:
                 read_options(ReadModelOptions, NAME, load_consumer_settings([NAME]).options(NAME))
         finally:

@@ -12,6 +12,7 @@ from tests.chart.schema import is_refused, members
 SECRETS = {path for path, schema in members() if is_refused(schema)}
 READER = "consumers.read_model"
 FORWARD = "consumers.forward"
+FHIR = "consumers.fhir"
 ON, OFF = True, False
 SELECTED = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")]
 
@@ -49,6 +50,10 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("forward", {f"{FORWARD}.options.instance": "lab"}, f"{FORWARD}.instances.lab", "choose another name"),
     ("forward", {f"{FORWARD}.endpoint.signingSecret": ""}, f"{FORWARD}.endpoint.signingSecret", "name the Secret"),
+    ("fhir", {f"{FHIR}.postgres.dsn": "postgresql://me:x@db"}, f"{FHIR}.postgres.dsn", "existingSecret"),
+    ("fhir", {f"{FHIR}.postgres.existingSecret": ""}, f"{FHIR}.postgres.existingSecret", "enabled to false"),
+    ("fhir", {f"{FHIR}.options": {}}, f"{FHIR}.options.base_url", "name the base URL"),
+    ("fhir", {f"{FHIR}.options.base_url": "http://ehr.example.test"}, f"{FHIR}.options.base_url", "allow_http"),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("minimal", {"ingress.spool.volume.sizeGi": 0}, "ingress.spool.volume.sizeGi", "give the volume a size"),
     ("minimal", {"ingress.spool.volume.sizeGi": 1}, "ingress.spool.volume.sizeGi", "enlarge the volume"),
@@ -132,7 +137,7 @@ def test_every_secret_that_somebody_might_write_down_is_refused() -> None:
     tried = {path.replace(".drx.", ".<name>.") for _, changes, _, _ in REFUSED for path in changes}
 
     assert SECRETS - tried == set()
-    assert len(SECRETS) == 7
+    assert len(SECRETS) == 8
 
 
 def test_no_refusal_repeats_a_secret() -> None:
@@ -153,7 +158,7 @@ def test_all_problems_are_told_at_once() -> None:
     [
         ("ingres", {}),
         ("ingress.replica", 2),
-        ("consumers.fhir", {"enabled": ON}),
+        ("consumers.nobody", {"enabled": ON}),
         ("consumers.read_model.options.batch", 2),
         ("ingress.replicas", "2"),
         ("ingress.sources", {"Drx": {"profile": "drx_standard", "environment": "sandbox", "existingSecret": "a"}}),

@@ -9,6 +9,8 @@ import pytest
 
 from bridge.ingress.profiles.lookup import SHIPPED
 from bridge.settings import Settings, load_settings
+from consumers.fhir.options import NAME as FHIR
+from consumers.fhir.options import FhirOptions
 from consumers.forward.options import NAME as FORWARD
 from consumers.forward.options import ForwardOptions
 from consumers.options import read_options
@@ -96,6 +98,17 @@ def test_forward_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyP
         options = read_options(ForwardOptions, FORWARD, load_consumer_settings([FORWARD]).options(FORWARD))
         assert str(options.secrets_dir) == "/etc/drx-bridge/forward"
         assert options.group(FORWARD) == group
+
+
+def test_fhir_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
+    found = of(rendered, "-fhir")
+    for name, value in (found or {}).items():
+        clean.setenv(name, value)
+
+    if found is not None:
+        options = read_options(FhirOptions, FHIR, load_consumer_settings([FHIR]).options(FHIR))
+        assert (options.smart is None) == (str(options.token_file) == "/etc/drx-bridge/fhir/token")
+        assert options.group(FHIR) == "fhir.ehr"
 
 
 def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:

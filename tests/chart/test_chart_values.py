@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
+from consumers.fhir.options import FhirOptions
 from consumers.forward.options import ForwardOptions
 from consumers.read_model.options import TOPICS, ReadModelOptions
 from docs.chart_page import chart_readme
@@ -22,7 +23,7 @@ BY_SCHEMA = re.compile(r"meet the specifications of the schema")
 # Helm's own; it hands it to every chart, and this one takes nothing from it.
 HELMS = {"global"}
 # Optional, and absent unless set: a default would mean something.
-CONSUMERS = ("consumers.read_model", "consumers.forward")
+CONSUMERS = ("consumers.read_model", "consumers.forward", "consumers.fhir")
 UNSET = {f"{component}.resources.limits.cpu" for component in ("ingress", *CONSUMERS)}
 
 
@@ -61,8 +62,9 @@ def another(path: str, value: Any) -> Any:
         return [*value, *value]
     if isinstance(value, dict):
         return {**value, next(iter(value)): "other"}
-    # A digest and an instant keep their length, a quantity grows at its front, all else at its end.
-    candidates = (f"{value}x", f"1{value}", f"{value[:-1]}0", value.replace("15:", "16:"))
+    # A digest and an instant keep their length, a quantity grows at its front, a base before its last character, and
+    # all else at its end.
+    candidates = (f"{value}x", f"1{value}", f"{value[:-1]}0", value.replace("15:", "16:"), f"{value[:-1]}x{value[-1:]}")
     return next(each for each in candidates if re.search(schema.get("pattern", ""), each) and each != value)
 
 
@@ -149,6 +151,7 @@ def test_the_full_case_has_every_value_and_almost_none_at_its_default() -> None:
     # Switches, and what must be so for the rest to show.
     assert {path for path in same if not path.endswith(".enabled")} <= {
         "profile",
+        "consumers.fhir.server.tokenSecret",  # a key stands in its place
         "kafka.securityProtocol",
         "monitoring.dashboards",
     }
@@ -182,8 +185,8 @@ def test_every_path_in_a_template_is_declared() -> None:
         for root, rest in pattern.findall(path.read_text())
     }
 
-    # What only `forward` has is asked of any consumer.
-    known = set(MEMBERS) | {path.replace("forward", "read_model", 1) for path in MEMBERS}
+    # What only `forward` or `fhir` has is asked of any consumer.
+    known = {path.replace(name, "read_model", 1) for name in ("forward", "fhir", "read_model") for path in MEMBERS}
     # Not a value: `drx-bridge.consumers` says whose it is.
     known.add("consumers.read_model.name")
     assert len(found) > 100
@@ -205,6 +208,13 @@ def test_forward_has_the_options_that_it_reads() -> None:
     assert offered == set(ForwardOptions.model_fields) - mounted
 
 
+def test_fhir_has_the_options_that_it_reads() -> None:
+    prefix = "consumers.fhir.options."
+    offered = {path.removeprefix(prefix) for path in MEMBERS if path.startswith(prefix) and NAMED not in path}
+
+    assert offered == {name for name in FhirOptions.model_fields if not name.endswith("_file")}
+
+
 def test_keda_looks_at_the_topics_that_the_read_model_reads() -> None:
     triggers = render(load("keda")).one("ScaledObject")["spec"]["triggers"]
 
@@ -220,7 +230,7 @@ def test_keda_looks_at_the_group_of_a_schema_or_an_endpoint_of_its_own() -> None
         for trigger in each["spec"]["triggers"]
     }
 
-    assert groups == {ReadModelOptions(schema="read_model_2").group, "forward.ehr", "forward.lab"}
+    assert groups == {ReadModelOptions(schema="read_model_2").group, "forward.ehr", "forward.lab", "fhir.ehr"}
 
 
 def test_the_readme_has_the_values_as_they_are() -> None:

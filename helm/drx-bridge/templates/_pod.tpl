@@ -123,6 +123,12 @@ log-ids: {{ . | quote }}
 {{ get (dict "signingSecret" "forward" "caSecret" "forward-ca" "clientCertificateSecret" "forward-client" "headersSecret" "forward-headers") $name }}: {{ . | quote }}
 {{- end }}
 {{- end }}
+{{- /* And only `fhir` has a server. */}}
+{{- range $name, $secret := default dict (get $component "server") }}
+{{- with $secret }}
+{{ get (dict "tokenSecret" "fhir" "smartKeySecret" "fhir-smart" "caSecret" "fhir-ca" "clientCertificateSecret" "fhir-client") $name }}: {{ . | quote }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "drx-bridge.podLabels" -}}

@@ -27,6 +27,9 @@ Every other template takes whatever comes, so that all problems are told at once
 {{- if eq $consumer.name "forward" }}
 {{ include "drx-bridge.forwardProblems" $consumer }}
 {{- end }}
+{{- if eq $consumer.name "fhir" }}
+{{ include "drx-bridge.fhirProblems" $consumer }}
+{{- end }}
 {{ include "drx-bridge.componentProblems" (list $ $path $consumer) }}
 {{- end }}
 {{- end }}
@@ -221,6 +224,15 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- end }}
 {{- if not .endpoint.signingSecret }}
 {{ .path }}.endpoint.signingSecret: is not set; name the Secret that holds one key per slot, such as current
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.fhirProblems" -}}
+{{- $url := default "" .options.base_url }}
+{{- if not $url }}
+{{ .path }}.options.base_url: is not set; name the base URL of the FHIR server
+{{- else if and (hasPrefix "http://" $url) (not .options.allow_http) }}
+{{ .path }}.options.base_url: is plain HTTP, and what is sent is health information; name an https:// URL, or set {{ .path }}.options.allow_http to true
 {{- end }}
 {{- end -}}
 

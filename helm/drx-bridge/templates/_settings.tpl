@@ -170,6 +170,9 @@ CONSUMER_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" $consumer.shutdown.gr
 {{- if eq $name "forward" }}
 {{ include "drx-bridge.endpointSettings" $consumer.endpoint }}
 {{- end }}
+{{- if eq $name "fhir" }}
+{{- include "drx-bridge.serverSettings" $consumer.server }}
+{{- end }}
 {{- range $key, $value := $consumer.options }}
 {{- if kindIs "slice" $value }}
 CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ join "," $value | quote }}
@@ -196,9 +199,26 @@ CONSUMER_FORWARD__HEADERS_FILE: /etc/drx-bridge/forward-headers/headers
 {{- end }}
 {{- end -}}
 
+{{- /* Files of the server of `fhir`. */}}
+{{- define "drx-bridge.serverSettings" -}}
+{{- if .tokenSecret }}
+CONSUMER_FHIR__TOKEN_FILE: /etc/drx-bridge/fhir/token
+{{- end }}
+{{- if .smartKeySecret }}
+CONSUMER_FHIR__SMART_KEY_FILE: /etc/drx-bridge/fhir-smart/key
+{{- end }}
+{{- if .caSecret }}
+CONSUMER_FHIR__CA_FILE: /etc/drx-bridge/fhir-ca/ca.crt
+{{- end }}
+{{- if .clientCertificateSecret }}
+CONSUMER_FHIR__CERT_FILE: /etc/drx-bridge/fhir-client/tls.crt
+CONSUMER_FHIR__KEY_FILE: /etc/drx-bridge/fhir-client/tls.key
+{{- end }}
+{{- end -}}
+
 {{- /* The group id of a consumer, as it names itself: each schema is a read model, each instance an endpoint. */}}
 {{- define "drx-bridge.group" -}}
 {{- $name := .name -}}
-{{- $part := default $name (get .options (ternary "instance" "schema" (eq $name "forward"))) -}}
+{{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir")))) -}}
 {{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
 {{- end -}}
