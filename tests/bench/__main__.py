@@ -1,8 +1,9 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
 With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `spool` (the
-store alone), `consumers` (the read model) or `forward` only that part, with `quick` fewer rounds, and with `stages`
-instead of all this what each stage of a delivery costs, with `dialects` what the profiles of vendors do.
+store alone), `consumers` (the read model), `forward` or `fhir` (where a HAPI server is) only that part, with `quick`
+fewer rounds, and with `stages` instead of all this what each stage of a delivery costs, with `dialects` what the
+profiles of vendors do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.table import Table
 from tests.bench import (
     dedupe,
     dialects,
+    fhir,
     follow,
     forward,
     ingress,
@@ -29,12 +31,13 @@ from tests.bench import (
     spool,
     stages,
 )
+from tests.fhir.hapi import is_built
 
 RESULTS = Path("build/bench")
-PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers", "forward")
+PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers", "forward", "fhir")
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:  # noqa: C901 - a list of parts
     """Run, print, and keep the figures."""
     console, progress = Console(), Console(stderr=True)
     if arguments in (["stages"], ["dialects"]):
@@ -67,6 +70,9 @@ def main(arguments: list[str]) -> None:
     if "forward" in (wanted or PARTS):
         figures = forward.run(progress, quick=quick)
         _keep(console, "forward", figures, forward.table(figures))
+    if "fhir" in (wanted or PARTS) and (wanted or is_built()):
+        figures = fhir.run(progress, quick=quick)
+        _keep(console, "fhir", figures, fhir.table(figures))
 
 
 def _keep(console: Console, part: str, figures: dict[str, Any], table: Table) -> None:

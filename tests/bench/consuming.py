@@ -87,6 +87,8 @@ class Consuming:
     group: str
     management_port: int
     samples: list[Sample] = field(default_factory=list)
+    # How many records of the group are settled; the mark of a partition waits for its slowest lane.
+    settled: str = _SETTLED
 
     def start(self) -> None:
         """Return when it runs, before it has joined its group."""
@@ -120,7 +122,7 @@ class Consuming:
 
         async def settled() -> int:
             try:
-                return int(await connection.fetchval(_SETTLED, self.group))
+                return int(await connection.fetchval(self.settled, self.group))
             except asyncpg.UndefinedTableError:  # it has not made them yet
                 return 0
 

@@ -1,0 +1,98 @@
+"""`drx-consumer run fhir` from topic to a real HAPI FHIR server: events a second with eight lanes, and memory."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bridge.dev.kafka import create_topics
+from bridge.dev.ports import free_port
+from bridge.dev.postgres import PostgresServer, find_programs
+from tests.bench.consuming import MIB, consumer, pace
+from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
+from tests.fhir.hapi import HapiServer, is_built
+from tests.postgres import fresh_database
+from tests.topic_filler import Lives, fill
+
+NAME = "fhir"
+TOPIC = "drx.prescriptions.v1"
+RECORDS, QUICK_RECORDS = 4_000, 2_000
+LANES = 8
+_APPLIED = "select count(*) from drx_consumer.inbox where grp = $1"
+GOALS = {"events_per_s": 60, "rss_mib": 150}
+
+
+def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
+    """Measure; about three minutes."""
+    if not is_built():
+        sys.exit("fhir: no HAPI FHIR server here: `make fhir-server` fetches it")
+    directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
+    # The child that serves the database runs as another user when we are root.
+    directory.chmod(0o755)
+    cluster, hapi = EmbeddedCluster(directory, brokers=1), HapiServer(directory)
+    server = PostgresServer(
+        directory / "postgres", programs=find_programs(), port=free_port(), log=directory / "postgres.log"
+    )
+    try:
+        cluster.start()
+        server.start()
+        server.wait_ready()
+        hapi.start()
+        create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)
+        count = QUICK_RECORDS if quick else RECORDS
+        console.print(f"fhir: {count:,} records, HAPI at {hapi.url}")
+        count = fill(cluster.bootstrap_servers, islice(Lives.of_records(count).records(TOPIC), count))
+        with fresh_database(server.dsn) as dsn:
+            ours = consumer(
+                directory,
+                NAME,
+                bootstrap_servers=cluster.bootstrap_servers,
+                dsn=dsn,
+                group=NAME,
+                settings={
+                    "CONSUMER_FHIR__BASE_URL": hapi.url,
+                    "CONSUMER_FHIR__ALLOW_HTTP": "true",
+                    "CONSUMER_FHIR__LANES": str(LANES),
+                    "CONSUMER_POSTGRES__POOL_SIZE": str(LANES + 1),
+                },
+            )
+            ours.settled = _APPLIED
+            ours.start()
+            try:
+                samples = ours.watch(dsn, count)
+            finally:
+                ours.child.kill()
+        # The first thousands of writes find a server that compiles itself meanwhile.
+        warm = pace([each for each in samples if each.settled > count // 2])
+        return {
+            "records": count,
+            "lanes": LANES,
+            "events_per_s": round(warm.per_s),
+            "events_per_s_all": round(pace(samples).per_s),
+            "cpu_us": round(warm.cpu_us),
+            "rss_peak_mib": round(max(each.rss for each in samples) / MIB),
+        }
+    finally:
+        hapi.stop()
+        server.stop()
+        cluster.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """Show the figures beside their goals."""
+    shown = Table(title=f"fhir, {figures['lanes']} lanes, one HAPI FHIR server, one process", show_lines=False)
+    shown.add_column("")
+    shown.add_column(f"{figures['records']:,} records")
+    shown.add_row("events/s, last half", f"{figures['events_per_s']} (goal >= {GOALS['events_per_s']})")
+    shown.add_row("events/s, all, while HAPI warms up", str(figures["events_per_s_all"]))
+    shown.add_row("CPU µs per event", str(figures["cpu_us"]))
+    shown.add_row("peak RSS MiB", f"{figures['rss_peak_mib']} (goal <= {GOALS['rss_mib']})")
+    return shown
