@@ -15,12 +15,15 @@ import aiohttp
 import pytest
 
 from bridge.contract.events import EVENT_MODELS
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
-from tests.integration.ingress_process import IngressProcess, deliver
+from tests.integration.ingress_process import IngressProcess, ask, deliver, read_records
 from tests.integration.phi_documents import Marked, Marker
-from tests.integration.phi_faults import PLACES, VARIABLE
+from tests.integration.phi_faults import PLACES, VARIABLE, VENDOR_PLACES
 from tests.integration.service_process import HANG_S, until
+from tests.integration.test_vendor_samples import BODIES, MAPPED, Told, send, value_of
 from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
@@ -100,8 +103,7 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
     fault = tmp_path / "fault"
     fault.write_text(NOWHERE)
     seen = Seen()
-    command = [sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
-    with IngressProcess(tmp_path, kafka, command=["env", f"{VARIABLE}={fault}", *command], **SETTINGS) as ingress:
+    with IngressProcess(tmp_path, kafka, command=failing_serve(fault), **SETTINGS) as ingress:
         await asyncio.to_thread(ingress.ready)
         for number, place in enumerate(PLACES):
             async with aiohttp.ClientSession() as session:
@@ -125,6 +127,110 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
     assert {
         reason for reason in ("id_conflict", "unexpected", "unusable") if f'"reason":"{reason}"' not in answers
     } == set()
+
+
+# Each field gets what its expression cannot take; what JMESPath complains about stands in its message.
+RAISING = """
+prefix = "acme:"
+account = "sum(DrugName)"
+[[event]]
+when = "StoreID"
+type = "fulfillment.status_changed"
+key = "QueueID"
+time = "instant(DrugName)"
+correlation = "join(DrugName, DrugName)"
+[event.data]
+queue_id = "QueueID"
+fulfillment_status = "not_null(RxStatus, DrugName)"
+lot_number = "max_by([@], &to_number(DrugName) > `1`)"
+raw_status = "sort_by([@, `1`], &DrugName)"
+patient_pay = "ceil(DrugName)"
+active = "truth(DrugName)"
+pharmacy_rx_number = "avg(Patient.*)"
+[[event]]
+when = "starts_with(DrugName, `1`)"
+type = "system.ping"
+key = "QueueID"
+"""
+
+
+# Before the proof there is nothing to keep, so the vendor comes again.
+UNPROVED = (
+    "bridge.ingress.schemes.shared:SecretHeader.prove",
+    "bridge.ingress.schemes.signed_text:SignedHeader.prove",
+    "bridge.ingress.schemes.body_hmac:BodyHmac.prover",
+    "bridge.ingress.routes:id_of_body",
+)
+# What a function of a mapping file raises means that its argument says nothing.
+UNFIT = "bridge.ingress.profiles.mapped_functions:text_of_id"
+
+
+async def test_an_exception_in_the_dialect_of_a_vendor_says_nothing_that_it_holds(kafka: str, tmp_path: Path) -> None:
+    """Also in an expression of a mapping file, or in what reads one."""
+    fault, told, marker = tmp_path / "fault", Told(), Marker()
+    fault.write_text(NOWHERE)
+    raising = f"raising-{told.run}"
+    with IngressProcess(tmp_path, kafka, command=failing_serve(fault), **vendors(told, tmp_path, raising)) as ingress:
+        await asyncio.to_thread(ingress.ready)
+        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
+            for profile, places in VENDOR_PLACES.items():
+                for number, place in enumerate(places):
+                    told.bodies[place] = marked_body(told, marker, profile, number)
+                    told.markers.add(text := marker.text())
+                    fault.write_text(f"{place} {text}")
+                    await send(session, ingress, told, profile, place)
+                    fault.write_text(NOWHERE)
+            body = told.bodies[raising] = marked_body(told, marker, "digitalrx_pharmacy", 0)
+            url = f"{ingress.url}/webhooks/{raising}"
+            headers = {"content-type": "application/json", **MAPPED.signer(told.files[raising])("", 0, body)}
+            told.replies[raising] = await ask(session, url, method="POST", data=body, headers=headers)
+        told.seen |= {path: ingress.asked(path)[1].decode() for path in ("/metrics", "/readyz")}
+        unfit = ingress.metric("drxbridge_lenient_fields_total", flag="field_unfit")
+        told.records = await read_records(kafka, lambda source: told.run in source)
+        await ingress.end()
+        told.seen["output"] = ingress.output()
+    told.seen["answers"] = "\n".join(f"{reply.body!r} {reply.headers}" for reply in told.replies.values())
+    told.seen["headers"] = repr([record.headers for record in told.records])
+
+    ends = {name: reply.json.get("reason") or reply.json["outcome"] for name, reply in told.replies.items()}
+    assert told.leaks() == {}
+    assert set(fault.with_suffix(".hits").read_text().split()) == ends.keys() - {raising}
+    assert ends == dict.fromkeys(ends, "unexpected") | dict.fromkeys(UNPROVED, "unavailable") | {
+        UNFIT: "unknown_type",
+        raising: "accepted",
+    }
+    bodies = [value_of(record)["body"] for record in told.records if record.topic == UNRECOGNIZED_TOPIC]
+    assert sorted(bodies) == sorted(told.bodies[each] for each in ends if each not in (*UNPROVED, raising))
+    assert unfit >= 1
+
+
+def failing_serve(fault: Path) -> list[str]:
+    """Command line of an ingress that fails at the place that the file names."""
+    command = [sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
+    return ["env", f"{VARIABLE}={fault}", *command]
+
+
+def vendors(told: Told, directory: Path, raising: str) -> dict[str, str]:
+    """Configure a source for each vendor, and `raising` with a mapping file whose expressions cannot be evaluated."""
+    found = told.settings(directory)
+    file = directory / "raising.toml"
+    file.write_text(RAISING)
+    secrets_dir = directory / "secrets of raising"
+    secrets_dir.mkdir()
+    told.files[raising] = secrets_dir / "current"
+    told.files[raising].write_text(MAPPED.new_secret())
+    sender = MAPPED._replace(options={"mapping": str(file), "account_id": "acct_dev"})
+    own = sender.settings(raising, secrets_dir)
+    return found | {name.removeprefix("BRIDGE_"): value for name, value in own.items()}
+
+
+def marked_body(told: Told, marker: Marker, profile: str, number: int) -> bytes:
+    """Make a body of a vendor with markers; of CloudEvents each has an id of its own."""
+    dialect = "dosespot_push" if profile == "mapped" else profile
+    document = told.marked(marker, dialect, json.loads((SAMPLES / "profiles" / BODIES[dialect]).read_bytes()))
+    if "specversion" in document:
+        document["id"] = f"ce-{told.run}-{number}"
+    return json.dumps(document).encode()
 
 
 @pytest.fixture
