@@ -249,7 +249,7 @@ async def open_http(
             " use https, or let the consumer allow it by open_http(…, allow_http=True)"
         )
         raise ConfigError(msg)
-    connector = aiohttp.TCPConnector(limit=connections, ssl=_tls(ca_file, cert_file, key_file))
+    connector = aiohttp.TCPConnector(limit=connections, ssl=client_tls(ca_file, cert_file, key_file))
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s)),
@@ -261,9 +261,17 @@ async def open_http(
         yield Http(session, base_url, ping_path=ping_path, metrics=metrics, answer_max_bytes=answer_max_bytes)
 
 
-def _tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext | bool:
-    if ca_file is None and cert_file is None:
-        return True
+def client_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
+    """Return what a connection to an endpoint is opened with, for connections that are no HTTP too.
+
+    Args:
+        ca_file: PEM of who may have signed the endpoint's certificate; the system's authorities unless given.
+        cert_file: PEM of our own certificate, with its key unless `key_file` has that.
+        key_file: PEM of its key.
+
+    Raises:
+        ConfigError: A file cannot be used.
+    """
     try:
         context = ssl.create_default_context(cafile=ca_file)
         if cert_file is not None:

@@ -15,6 +15,7 @@ _PROCESSES = {
     "consumer": "Every consumer, `drx-consumer run NAME`",
     "read_model": "In addition, the consumer `read_model`",
     "forward": "In addition, the consumer `forward`",
+    "hl7v2": "In addition, the consumer `hl7v2`",
     "fhir": "In addition, the consumer `fhir`",
 }
 _TITLE = """# Metrics

@@ -14,6 +14,9 @@ _POLLS = "drxbridge_poll_age_seconds"
 _REFUSED = 'drxbridge_forward_requests_total{code=~"http_3..|http_401|http_403|http_404|http_407|http_410"}'
 _FHIR_REFUSED = 'drxbridge_fhir_requests_total{code=~"http_3..|http_401|http_403|http_407"}'
 
+# Answers by which a receiver of HL7 v2 refuses every message, or answers something else.
+_NAKS = 'drxbridge_hl7v2_requests_total{code=~"ar_20[0-3]|out_of_step|tls"}'
+
 
 def progress_alerts() -> list[Alert]:
     """Return those about whether events are applied, and soon."""
@@ -94,6 +97,13 @@ def progress_alerts() -> list[Alert]:
             f"{grew(_FHIR_REFUSED, '10m', by=f'{_BY}, code')} > 0",
             "page",
             "The FHIR server of {{ $labels.service }} refuses us: {{ $labels.code }}",
+            "5m",
+        ),
+        Alert(
+            "Hl7v2Refused",
+            f"{grew(_NAKS, '10m', by=f'{_BY}, code')} > 0",
+            "page",
+            "The receiver of {{ $labels.service }} refuses messages: {{ $labels.code }}",
             "5m",
         ),
     ]

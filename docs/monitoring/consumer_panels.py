@@ -105,5 +105,17 @@ CONSUMERS = (
             "{{service}} deleted": rates("fhir_deleted_total", "service"),
         },
     ),
+    Panel(
+        "Messages of hl7v2",
+        "Attempts by acknowledgement; `ok` is the normal one.",
+        "reqps",
+        {"{{service}} {{code}}": rates("hl7v2_requests_total", "service, code")},
+    ),
+    Panel(
+        "Time to the acknowledgement of hl7v2",
+        "99 %.",
+        "s",
+        {"{{service}}": quantile(0.99, "hl7v2_request_duration_seconds", by="service")},
+    ),
     Panel("Time of a commit", "To Kafka, 99 %.", "s", {"{{service}}": quantile(0.99, "commit_seconds", by="service")}),
 )

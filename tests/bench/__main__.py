@@ -1,9 +1,9 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
 With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `spool` (the
-store alone), `consumers` (the read model), `forward` or `fhir` (where a HAPI server is) only that part, with `quick`
-fewer rounds, and with `stages` instead of all this what each stage of a delivery costs, with `dialects` what the
-profiles of vendors do.
+store alone), `consumers` (the read model), `forward`, `hl7v2` or `fhir` (where a HAPI server is) only that part, with
+`quick` fewer rounds, and with `stages` instead of all this what each stage of a delivery costs, with `dialects` what
+the profiles of vendors do.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.bench import (
     fhir,
     follow,
     forward,
+    hl7v2,
     ingress,
     outage,
     read_model,
@@ -34,10 +35,11 @@ from tests.bench import (
 from tests.fhir.hapi import is_built
 
 RESULTS = Path("build/bench")
-PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers", "forward", "fhir")
+CONSUMERS = {"forward": forward, "fhir": fhir, "hl7v2": hl7v2}
+PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers", *CONSUMERS)
 
 
-def main(arguments: list[str]) -> None:  # noqa: C901 - a list of parts
+def main(arguments: list[str]) -> None:
     """Run, print, and keep the figures."""
     console, progress = Console(), Console(stderr=True)
     if arguments in (["stages"], ["dialects"]):
@@ -47,32 +49,35 @@ def main(arguments: list[str]) -> None:  # noqa: C901 - a list of parts
     if set(wanted) - set(PARTS):
         sys.exit(f"usage: python -m tests.bench [{'|'.join(PARTS)}] [quick] | stages | dialects")
     quick = "quick" in arguments
-    if "ingress" in (wanted or PARTS):
-        figures = ingress.run(progress, rounds=1 if quick else ingress.ROUNDS)
-        _keep(console, "ingress", figures, report.table(figures))
-    if "outage" in (wanted or PARTS):
-        figures = outage.run(progress, _results(), quick=quick)
-        _keep(console, "outage", figures, outage.table(figures))
-    if "dedupe" in (wanted or PARTS):
-        figures = dedupe.run(progress)
-        _keep(console, "dedupe", figures, dedupe.table(figures))
-    if "follow" in (wanted or PARTS):
-        figures = follow.run(progress, _results(), quick=quick)
-        _keep(console, "follow", figures, follow.table(figures))
-    if "spool" in (wanted or PARTS):
-        # In the checkout: `/tmp` may be memory, which no fsync costs anything.
-        with tempfile.TemporaryDirectory(prefix="spool-", dir=_results()) as directory:
-            figures = spool.run(progress, Path(directory), rounds=1 if quick else spool.ROUNDS)
-        _keep(console, "spool", figures, spool.table(figures))
-    if "consumers" in (wanted or PARTS):
-        figures = read_model.run(progress, quick=quick)
-        _keep(console, "consumers", figures, report_read_model.table(figures))
-    if "forward" in (wanted or PARTS):
-        figures = forward.run(progress, quick=quick)
-        _keep(console, "forward", figures, forward.table(figures))
-    if "fhir" in (wanted or PARTS) and (wanted or is_built()):
-        figures = fhir.run(progress, quick=quick)
-        _keep(console, "fhir", figures, fhir.table(figures))
+    for part in wanted or [each for each in PARTS if each != "fhir" or is_built()]:
+        figures, shown = _measured(part, progress, quick=quick)
+        _keep(console, part, figures, shown)
+
+
+def _measured(part: str, progress: Console, *, quick: bool) -> tuple[dict[str, Any], Table]:
+    match part:
+        case "ingress":
+            figures = ingress.run(progress, rounds=1 if quick else ingress.ROUNDS)
+            return figures, report.table(figures)
+        case "outage" | "follow":
+            kept = outage if part == "outage" else follow
+            figures = kept.run(progress, _results(), quick=quick)
+            return figures, kept.table(figures)
+        case "dedupe":
+            figures = dedupe.run(progress)
+            return figures, dedupe.table(figures)
+        case "spool":
+            # In the checkout: `/tmp` may be memory, which no fsync costs anything.
+            with tempfile.TemporaryDirectory(prefix="spool-", dir=_results()) as directory:
+                figures = spool.run(progress, Path(directory), rounds=1 if quick else spool.ROUNDS)
+            return figures, spool.table(figures)
+        case "consumers":
+            figures = read_model.run(progress, quick=quick)
+            return figures, report_read_model.table(figures)
+        case _:
+            consumer = CONSUMERS[part]
+            figures = consumer.run(progress, quick=quick)
+            return figures, consumer.table(figures)
 
 
 def _keep(console: Console, part: str, figures: dict[str, Any], table: Table) -> None:

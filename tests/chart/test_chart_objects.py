@@ -235,13 +235,14 @@ def test_a_second_endpoint_runs_without_the_first() -> None:
     assert [each["metadata"]["name"] for each in render(values).all("Deployment")] == ["drx-drx-bridge-forward-lab"]
 
 
-def test_only_fhir_reaches_its_server() -> None:
+@pytest.mark.parametrize(("suffix", "network"), [("-fhir", "10.50.0.4/32"), ("-hl7v2", "10.60.0.5/32")])
+def test_only_a_consumer_reaches_its_own_peer(suffix: str, network: str) -> None:
     found = render(load("full"))
-    network = "10.50.0.4/32"
 
-    assert network in set(texts(found.one("NetworkPolicy", "-fhir")))
-    for suffix in ("-forward", "-read-model", "-ingress", "-fhir-init", "-drain", "-test"):
-        assert network not in set(texts(found.one("NetworkPolicy", suffix)))
+    assert network in set(texts(found.one("NetworkPolicy", suffix)))
+    others = {"-forward", "-read-model", "-ingress", "-fhir", "-hl7v2", "-fhir-init", "-hl7v2-init", "-drain", "-test"}
+    for other in sorted(others - {suffix}):
+        assert network not in set(texts(found.one("NetworkPolicy", other)))
 
 
 def test_a_spool_has_a_volume_that_stays() -> None:

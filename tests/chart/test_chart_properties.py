@@ -13,6 +13,8 @@ from consumers.fhir.options import NAME as FHIR_NAME
 from consumers.fhir.options import FhirOptions
 from consumers.forward.options import NAME as FORWARD_NAME
 from consumers.forward.options import ForwardOptions
+from consumers.hl7v2.options import NAME as HL7V2_NAME
+from consumers.hl7v2.options import Hl7Options
 from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import load_settings as load_consumer_settings
@@ -114,6 +116,22 @@ FHIR = some(
     kafka=some(credentialsSecret=MAYBE),
     keda=some(**SCALING),
 )
+HL7V2 = some(
+    enabled=st.booleans(),
+    options=some(
+        instance=st.from_regex(r"([a-z0-9]{1,5}(-[a-z0-9]{1,3})?)?", fullmatch=True),
+        host=st.sampled_from(["engine.example.test", "10.0.0.7"]),
+        port=st.integers(1, 65_535),
+        allow_plaintext=st.booleans(),
+        connections=st.integers(1, 64),
+        ack_timeout_s=st.floats(0.1, 60).map(lambda value: round(value, 2)),
+        assigner=st.sampled_from(["", "CLINIC"]),
+    ),
+    receiver=some(caSecret=MAYBE, clientCertificateSecret=MAYBE),
+    postgres=st.just({"existingSecret": "drx-hl7v2-postgres"}),
+    kafka=some(credentialsSecret=MAYBE),
+    keda=some(**SCALING),
+)
 VALUES = some(
     nameOverride=MAYBE,
     profile=st.sampled_from(["development", "production"]),
@@ -126,7 +144,7 @@ VALUES = some(
     ),
     registry=some(url=st.sampled_from(["", "https://registry.example.test"])),
     ingress=INGRESS,
-    consumers=some(read_model=READ_MODEL, forward=FORWARD, fhir=FHIR),
+    consumers=some(read_model=READ_MODEL, forward=FORWARD, fhir=FHIR, hl7v2=HL7V2),
     networkPolicy=some(enabled=st.booleans()),
     monitoring=some(
         monitor=st.sampled_from(["auto", "never", "PodMonitor", "ServiceMonitor"]), dashboards=st.booleans()
@@ -176,6 +194,8 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
                 read_options(ForwardOptions, FORWARD_NAME, given)
             elif "-fhir" in name:
                 read_options(FhirOptions, FHIR_NAME, load_consumer_settings([FHIR_NAME]).options(FHIR_NAME))
+            elif "-hl7v2" in name:
+                read_options(Hl7Options, HL7V2_NAME, load_consumer_settings([HL7V2_NAME]).options(HL7V2_NAME))
             elif found:
                 read_options(ReadModelOptions, NAME, load_consumer_settings([NAME]).options(NAME))
         finally:

@@ -13,6 +13,7 @@ SECRETS = {path for path, schema in members() if is_refused(schema)}
 READER = "consumers.read_model"
 FORWARD = "consumers.forward"
 FHIR = "consumers.fhir"
+HL7V2 = "consumers.hl7v2"
 ON, OFF = True, False
 SELECTED = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")]
 
@@ -53,6 +54,10 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("fhir", {f"{FHIR}.postgres.dsn": "postgresql://me:x@db"}, f"{FHIR}.postgres.dsn", "existingSecret"),
     ("fhir", {f"{FHIR}.postgres.existingSecret": ""}, f"{FHIR}.postgres.existingSecret", "enabled to false"),
     ("fhir", {f"{FHIR}.options": {}}, f"{FHIR}.options.base_url", "name the base URL"),
+    ("hl7v2", {f"{HL7V2}.postgres.dsn": "postgresql://me:x@db"}, f"{HL7V2}.postgres.dsn", "existingSecret"),
+    ("hl7v2", {f"{HL7V2}.postgres.existingSecret": ""}, f"{HL7V2}.postgres.existingSecret", "enabled to false"),
+    ("hl7v2", {f"{HL7V2}.options": {}}, f"{HL7V2}.options.host", "name the host of the receiver"),
+    ("hl7v2", {f"{HL7V2}.options": {}}, f"{HL7V2}.options.port", "name the port of the receiver"),
     ("fhir", {f"{FHIR}.options.base_url": "http://ehr.example.test"}, f"{FHIR}.options.base_url", "allow_http"),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("minimal", {"ingress.spool.volume.sizeGi": 0}, "ingress.spool.volume.sizeGi", "give the volume a size"),
@@ -137,7 +142,7 @@ def test_every_secret_that_somebody_might_write_down_is_refused() -> None:
     tried = {path.replace(".drx.", ".<name>.") for _, changes, _, _ in REFUSED for path in changes}
 
     assert SECRETS - tried == set()
-    assert len(SECRETS) == 8
+    assert len(SECRETS) == 9
 
 
 def test_no_refusal_repeats_a_secret() -> None:

@@ -13,6 +13,8 @@ from consumers.fhir.options import NAME as FHIR
 from consumers.fhir.options import FhirOptions
 from consumers.forward.options import NAME as FORWARD
 from consumers.forward.options import ForwardOptions
+from consumers.hl7v2.options import NAME as HL7V2
+from consumers.hl7v2.options import Hl7Options
 from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import ConsumerSettings
@@ -109,6 +111,17 @@ def test_fhir_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatc
         options = read_options(FhirOptions, FHIR, load_consumer_settings([FHIR]).options(FHIR))
         assert (options.smart is None) == (str(options.token_file) == "/etc/drx-bridge/fhir/token")
         assert options.group(FHIR) == "fhir.ehr"
+
+
+def test_hl7v2_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
+    found = of(rendered, "-hl7v2")
+    for name, value in (found or {}).items():
+        clean.setenv(name, value)
+
+    if found is not None:
+        options = read_options(Hl7Options, HL7V2, load_consumer_settings([HL7V2]).options(HL7V2))
+        assert str(options.ca_file) == "/etc/drx-bridge/hl7v2-ca/ca.crt"
+        assert options.group(HL7V2) == "hl7v2.ehr"
 
 
 def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:

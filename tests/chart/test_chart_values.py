@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 
 from consumers.fhir.options import FhirOptions
 from consumers.forward.options import ForwardOptions
+from consumers.hl7v2.options import Hl7Options
 from consumers.read_model.options import TOPICS, ReadModelOptions
 from docs.chart_page import chart_readme
 from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render, without
@@ -23,7 +24,7 @@ BY_SCHEMA = re.compile(r"meet the specifications of the schema")
 # Helm's own; it hands it to every chart, and this one takes nothing from it.
 HELMS = {"global"}
 # Optional, and absent unless set: a default would mean something.
-CONSUMERS = ("consumers.read_model", "consumers.forward", "consumers.fhir")
+CONSUMERS = ("consumers.read_model", "consumers.forward", "consumers.fhir", "consumers.hl7v2")
 UNSET = {f"{component}.resources.limits.cpu" for component in ("ingress", *CONSUMERS)}
 
 
@@ -185,8 +186,9 @@ def test_every_path_in_a_template_is_declared() -> None:
         for root, rest in pattern.findall(path.read_text())
     }
 
-    # What only `forward` or `fhir` has is asked of any consumer.
-    known = {path.replace(name, "read_model", 1) for name in ("forward", "fhir", "read_model") for path in MEMBERS}
+    # What only one of them has is asked of any consumer.
+    names = [each.removeprefix("consumers.") for each in CONSUMERS]
+    known = {path.replace(name, "read_model", 1) for name in names for path in MEMBERS}
     # Not a value: `drx-bridge.consumers` says whose it is.
     known.add("consumers.read_model.name")
     assert len(found) > 100
@@ -215,6 +217,13 @@ def test_fhir_has_the_options_that_it_reads() -> None:
     assert offered == {name for name in FhirOptions.model_fields if not name.endswith("_file")}
 
 
+def test_hl7v2_has_the_options_that_it_reads() -> None:
+    prefix = "consumers.hl7v2.options."
+    offered = {path.removeprefix(prefix) for path in MEMBERS if path.startswith(prefix) and NAMED not in path}
+
+    assert offered == {name for name in Hl7Options.model_fields if not name.endswith("_file")}
+
+
 def test_keda_looks_at_the_topics_that_the_read_model_reads() -> None:
     triggers = render(load("keda")).one("ScaledObject")["spec"]["triggers"]
 
@@ -230,7 +239,13 @@ def test_keda_looks_at_the_group_of_a_schema_or_an_endpoint_of_its_own() -> None
         for trigger in each["spec"]["triggers"]
     }
 
-    assert groups == {ReadModelOptions(schema="read_model_2").group, "forward.ehr", "forward.lab", "fhir.ehr"}
+    assert groups == {
+        ReadModelOptions(schema="read_model_2").group,
+        "forward.ehr",
+        "forward.lab",
+        "fhir.ehr",
+        "hl7v2.ehr",
+    }
 
 
 def test_the_readme_has_the_values_as_they_are() -> None:

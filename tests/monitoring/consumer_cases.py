@@ -19,6 +19,7 @@ from tests.monitoring.series import (
     CONSUMER,
     FHIR,
     FORWARD,
+    HL7V2,
     READER,
     flat,
     rising,
@@ -43,6 +44,7 @@ def consumers() -> list[Case]:
     fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
     safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
     refused, away = (at("forward_requests_total", FORWARD, f'code="http_{status}"') for status in (401, 503))
+    nak, of_one = (at("hl7v2_requests_total", HL7V2, f'code="{code}"') for code in ("ar_200", "ae_101"))
     unknown, new = (at("fhir_requests_total", FHIR, f'code="http_{status}"') for status in (401, 404))
     return [
         # Of the other partitions, and of heartbeats, enough is settled all the while.
@@ -70,6 +72,9 @@ def consumers() -> list[Case]:
         firing("ForwardRefused", {refused: f"_x50 {rising(1, 11, start=1)}"}),
         quiet("ForwardRefused", "while the endpoint is away", {away: bend(0, 1)}),
         quiet("ForwardRefused", "at an old one", {refused: step(1)}),
+        firing("Hl7v2Refused", {nak: bend(0, 1)}),
+        quiet("Hl7v2Refused", "when one message is refused", {of_one: bend(0, 1)}),
+        quiet("Hl7v2Refused", "at an old one", {nak: step(1)}),
         firing("FhirRefused", {unknown: bend(0, 1)}),
         firing("FhirRefused", {unknown: f"_x50 {rising(1, 11, start=1)}"}),
         quiet("FhirRefused", "at what is written for the first time", {new: bend(0, 1)}),

@@ -9,6 +9,7 @@ INGRESS = f'{PLACE},job="ingress",instance="ingress-0"'
 READER = f'{PLACE},job="read-model",instance="read-model-0"'
 FORWARD = f'{PLACE},job="forward",instance="forward-0",service="forward"'
 FHIR = f'{PLACE},job="fhir",instance="fhir-0",service="fhir"'
+HL7V2 = f'{PLACE},job="hl7v2",instance="hl7v2-0",service="hl7v2"'
 CONSUMER = f'{READER},service="read_model"'
 POSTS = f'drxbridge_http_requests_total{{{INGRESS},route="/webhooks/{{source}}",method="POST",code="",outcome='
 DURATIONS = (

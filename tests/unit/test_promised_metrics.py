@@ -19,6 +19,7 @@ from bridge.runtime.slots import Outcome as Reload
 from bridge.settings import Settings
 from consumers.fhir.metrics import FhirMetrics
 from consumers.forward.metrics import ForwardMetrics
+from consumers.hl7v2.metrics import Hl7Metrics
 from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.runtime.circuit import State as CircuitState
@@ -55,6 +56,12 @@ def fhir() -> CollectorRegistry:
     return registry
 
 
+def hl7v2() -> CollectorRegistry:
+    registry = ConsumerMetrics(CollectorRegistry(), service="hl7v2").registry
+    Hl7Metrics(registry, service="hl7v2").observe("ack_timeout", 0.1)
+    return registry
+
+
 def test_the_ingress_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(ingress().collect(), "ingress") == []
 
@@ -65,6 +72,7 @@ def test_a_consumer_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(registry.collect(), "consumer") == []
     assert broken(read_model().collect(), "consumer", "read_model") == []
     assert broken(fhir().collect(), "consumer", "fhir") == []
+    assert broken(hl7v2().collect(), "consumer", "hl7v2") == []
     assert broken(forward().collect(), "consumer", "forward", bounds={"signing_service": ["forward.ehr"]}) == []
 
 

@@ -117,16 +117,15 @@ registry: {{ . | quote }}
 {{- with $root.Values.logIds.keySecret }}
 log-ids: {{ . | quote }}
 {{- end }}
-{{- /* Only the consumer `forward` has an endpoint. */}}
-{{- range $name, $secret := default dict (get $component "endpoint") }}
+{{- /* Only the consumer `forward` has an endpoint, only `fhir` a server, only `hl7v2` a receiver. */}}
+{{- $forward := dict "signingSecret" "forward" "caSecret" "forward-ca" "clientCertificateSecret" "forward-client" "headersSecret" "forward-headers" }}
+{{- $fhir := dict "tokenSecret" "fhir" "smartKeySecret" "fhir-smart" "caSecret" "fhir-ca" "clientCertificateSecret" "fhir-client" }}
+{{- $hl7v2 := dict "caSecret" "hl7v2-ca" "clientCertificateSecret" "hl7v2-client" }}
+{{- range $peer, $volumes := dict "endpoint" $forward "server" $fhir "receiver" $hl7v2 }}
+{{- range $name, $secret := default dict (get $component $peer) }}
 {{- with $secret }}
-{{ get (dict "signingSecret" "forward" "caSecret" "forward-ca" "clientCertificateSecret" "forward-client" "headersSecret" "forward-headers") $name }}: {{ . | quote }}
+{{ get $volumes $name }}: {{ . | quote }}
 {{- end }}
-{{- end }}
-{{- /* And only `fhir` has a server. */}}
-{{- range $name, $secret := default dict (get $component "server") }}
-{{- with $secret }}
-{{ get (dict "tokenSecret" "fhir" "smartKeySecret" "fhir-smart" "caSecret" "fhir-ca" "clientCertificateSecret" "fhir-client") $name }}: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}

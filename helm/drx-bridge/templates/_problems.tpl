@@ -30,6 +30,9 @@ Every other template takes whatever comes, so that all problems are told at once
 {{- if eq $consumer.name "fhir" }}
 {{ include "drx-bridge.fhirProblems" $consumer }}
 {{- end }}
+{{- if eq $consumer.name "hl7v2" }}
+{{ include "drx-bridge.hl7v2Problems" $consumer }}
+{{- end }}
 {{ include "drx-bridge.componentProblems" (list $ $path $consumer) }}
 {{- end }}
 {{- end }}
@@ -233,6 +236,14 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{ .path }}.options.base_url: is not set; name the base URL of the FHIR server
 {{- else if and (hasPrefix "http://" $url) (not .options.allow_http) }}
 {{ .path }}.options.base_url: is plain HTTP, and what is sent is health information; name an https:// URL, or set {{ .path }}.options.allow_http to true
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.hl7v2Problems" -}}
+{{- range $name := list "host" "port" }}
+{{- if not (get $.options $name) }}
+{{ $.path }}.options.{{ $name }}: is not set; name the {{ $name }} of the receiver
+{{- end }}
 {{- end }}
 {{- end -}}
 

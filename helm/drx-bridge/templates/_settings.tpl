@@ -173,6 +173,9 @@ CONSUMER_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" $consumer.shutdown.gr
 {{- if eq $name "fhir" }}
 {{- include "drx-bridge.serverSettings" $consumer.server }}
 {{- end }}
+{{- if eq $name "hl7v2" }}
+{{- include "drx-bridge.receiverSettings" $consumer.receiver }}
+{{- end }}
 {{- range $key, $value := $consumer.options }}
 {{- if kindIs "slice" $value }}
 CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ join "," $value | quote }}
@@ -216,9 +219,20 @@ CONSUMER_FHIR__KEY_FILE: /etc/drx-bridge/fhir-client/tls.key
 {{- end }}
 {{- end -}}
 
+{{- /* Files of the receiver of `hl7v2`. */}}
+{{- define "drx-bridge.receiverSettings" -}}
+{{- if .caSecret }}
+CONSUMER_HL7V2__CA_FILE: /etc/drx-bridge/hl7v2-ca/ca.crt
+{{- end }}
+{{- if .clientCertificateSecret }}
+CONSUMER_HL7V2__CERT_FILE: /etc/drx-bridge/hl7v2-client/tls.crt
+CONSUMER_HL7V2__KEY_FILE: /etc/drx-bridge/hl7v2-client/tls.key
+{{- end }}
+{{- end -}}
+
 {{- /* The group id of a consumer, as it names itself: each schema is a read model, each instance an endpoint. */}}
 {{- define "drx-bridge.group" -}}
 {{- $name := .name -}}
-{{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir")))) -}}
+{{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir" "hl7v2")))) -}}
 {{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
 {{- end -}}

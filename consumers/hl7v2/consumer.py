@@ -1,0 +1,200 @@
+"""Builds the consumer `hl7v2`, an entry point of the group `drx_bridge.consumers`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from importlib.resources import files
+from typing import Any, Literal
+
+import orjson
+
+from bridge.errors import PermanentError
+from bridge.event import Event
+from consumers.api import Consumer, Context, Lanes, Setup, Tables
+from consumers.hl7v2.mapping import News, Receiver, message, news, note_hl7
+from consumers.hl7v2.metrics import Hl7Metrics
+from consumers.hl7v2.mllp import CONNECT_S, Link, open_link
+from consumers.hl7v2.options import NAME, Hl7Options
+from consumers.http import client_tls
+from consumers.lifecycle.facts import Document, stamp_of
+from consumers.lifecycle.whole import shared
+from consumers.options import read_options
+from consumers.postgres.text import stored_text
+
+MIGRATIONS = files("consumers.hl7v2") / "migrations"
+# Events of one prescription that wait for its patient; they are sent in one go, within the time of one handler.
+HELD_MAX = 20
+# Prescriptions that are read or written while the connections are busy with others.
+_AT_DATABASE = 6
+# For a handler beyond its messages, so that one that takes too long ends first and says that the receiver is away.
+_MARGIN_S = 5.0
+
+
+class Sender:
+    """The handler: one message for each event, in the transaction that settles it.
+
+    A crash before the transaction is committed repeats the message with the same MSH-10 and the same bytes.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        *,
+        schema: str,
+        no_patient: Literal["hold", "send", "park"],
+        imports: bool,
+        metrics: Hl7Metrics,
+    ) -> None:
+        """Keep what is known in the tables of `schema`, whose name is checked."""
+        self._receiver = receiver
+        self._no_patient = no_patient
+        self._imports = imports
+        self._metrics = metrics
+        self._load = f"""
+            select document, ordered, (select array_agg(event order by number) from "{schema}".held where key = $1)
+            from "{schema}".prescription where key = $1 for update
+            """  # noqa: S608 - a checked name
+        self._store = f"""
+            with noted as (
+              insert into "{schema}".sent (key, control_id, source, event_id, kind)
+              select $1, * from unnest($4::text[], $5::text[], $6::text[], $7::text[])
+              on conflict (control_id) do nothing
+            )
+            insert into "{schema}".prescription as p (key, document, ordered) values ($1, $2, $3)
+            on conflict (key) do update set document = excluded.document, ordered = excluded.ordered,
+              updated_at = clock_timestamp()
+            """  # noqa: S608 - as above
+        self._hold = f'insert into "{schema}".held (key, event) values ($1, $2)'  # noqa: S608 - as above
+        self._release = f'delete from "{schema}".held where key = $1'  # noqa: S608 - as above
+
+    async def __call__(self, event: Event, context: Context) -> None:
+        """Send what one event has to say.
+
+        Raises:
+            TransientError: See `consumers.hl7v2.mllp`.
+            PermanentError: The receiver refuses the message, the patient is not known where that is to be parked, too
+                much waits for it, or the key cannot be kept.
+        """
+        if context.origin == "import" and not self._imports:
+            return
+        if stored_text(event.key) != event.key:
+            raise PermanentError("bad_key")
+        connection: Any = context.connection
+        found = await connection.fetch(self._load, event.key)
+        text, ordered, texts = found[0] if found else ("{}", False, None)
+        document: Document = orjson.loads(text)
+        note_hl7(document, event, stamp_of(event))
+        held = [_restored(each, event) for each in texts or ()]
+        sent: list[tuple[str, str, str, str]] = []
+        if shared(document, "patient") is not None or self._no_patient == "send":
+            for each in (*held, event):
+                said = news(each, document, self._receiver, ordered=ordered)
+                if said is not None:
+                    sent.append(await self._send(each, said, document, context.resource))
+                    ordered = ordered or said.ordered
+            if held:
+                await connection.execute(self._release, event.key)
+        elif news(event, document, self._receiver, ordered=ordered) is not None:
+            await self._without_patient(event, len(held), connection)
+        columns = [[row[column] for row in sent] for column in range(4)]
+        await connection.execute(self._store, event.key, orjson.dumps(document).decode(), ordered, *columns)
+
+    async def _send(self, event: Event, said: News, document: Document, link: Link) -> tuple[str, str, str, str]:
+        """Send one message; return its control id, the source and id of its event, and its kind."""
+        made = message(event, said, document, self._receiver)
+        await link.send(made.text, control_id=made.control_id)
+        self._metrics.dropped.inc(made.dropped)
+        return made.control_id, stored_text(event.source), stored_text(event.id), made.kind
+
+    async def _without_patient(self, event: Event, held: int, connection: Any) -> None:
+        if self._no_patient == "park":
+            raise PermanentError("no_patient")
+        if held >= HELD_MAX:
+            raise PermanentError("held_full")
+        await connection.execute(self._hold, event.key, _stored(event))
+        self._metrics.held.inc()
+
+
+def open_hl7v2(setup: Setup) -> Consumer:
+    """Build it from its settings.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    options = read_options(Hl7Options, NAME, setup.options)
+    group = options.group(NAME)
+    metrics = Hl7Metrics(setup.registry, service=group)
+    consumer = Consumer(
+        NAME,
+        options.topics,
+        # More than connections: while one prescription waits for its acknowledgement, others are at the database.
+        mode=Lanes(options.connections + _AT_DATABASE, transactional=True),
+        # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
+        unknown="park",
+        handler_timeout_s=(HELD_MAX + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,
+        group=group,
+        tables=Tables(migrations=MIGRATIONS, schema=options.schema_name),
+        around=partial(_open_link, options, metrics),
+        ping=Link.ping,
+        discloses=[
+            f"whole messages{', in clear' if options.allow_plaintext else ''}: sent to {options.host}:{options.port}",
+            f"whom and what orders are about, in clear: tables of the schema {options.schema_name} of this database",
+        ],
+    )
+    consumer.handler(
+        Sender(
+            options.receiver,
+            schema=options.schema_name,
+            no_patient=options.no_patient,
+            imports=options.imports == "send",
+            metrics=metrics,
+        )
+    )
+    return consumer
+
+
+@asynccontextmanager
+async def _open_link(options: Hl7Options, metrics: Hl7Metrics) -> AsyncIterator[Link]:
+    tls = None if options.allow_plaintext else client_tls(options.ca_file, options.cert_file, options.key_file)
+    async with open_link(
+        options.host,
+        options.port,
+        tls=tls,
+        connections=options.connections,
+        ack_timeout_s=options.ack_timeout_s,
+        metrics=metrics,
+    ) as link:
+        yield link
+
+
+def _stored(event: Event) -> str:
+    """Return an event that waits, as JSON; what the contract does not know is in no message."""
+    value = {**event.value, "extensions": {}}
+    return orjson.dumps(
+        [event.id, event.type, event.source, event.occurred_at, event.received_at, value], default=_decimal
+    ).decode()
+
+
+def _restored(text: str, later: Event) -> Event:
+    """Return an event that waited; of its key is `later`, too."""
+    identity, event_type, source, occurred_at, received_at, value = orjson.loads(text)
+    return replace(
+        later,
+        id=identity,
+        type=event_type,
+        source=source,
+        occurred_at=datetime.fromisoformat(occurred_at),
+        received_at=datetime.fromisoformat(received_at),
+        value=value,
+    )
+
+
+def _decimal(value: object) -> str:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    raise TypeError

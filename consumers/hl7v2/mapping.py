@@ -1,0 +1,529 @@
+"""What one event becomes: a message, or nothing and why. The same bytes at every attempt.
+
+An order, a request, an answer or news is OMP^O09 (ORM^O01 with the same segments for old engines), its kind the order
+control code in ORC-1; a fill is RDS^O13. There is no RDE: it requires the amount of one dose (RXE-3), which no event
+has. A word that this release does not know (`UNKNOWN`) sends nothing: no code says it.
+
+Source: HL7 2.5.1, chapter 4; tables 0119 (order control) and 0038 (order status).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from bridge.contract.fields import UNKNOWN
+from bridge.contract.native import native
+from bridge.event import Event
+from consumers.hl7v2.segments import NULL, Formatted, Segment, dropped, write
+from consumers.lifecycle.facts import Document, Stamp, newest
+from consumers.lifecycle.machines import DELIVERED, REJECTED
+from consumers.lifecycle.whole import note_shared, shared
+
+Said = Mapping[str, Any]
+"""The member `data` of a native body: instants and days as text, decimals as text."""
+
+VERSION = "2.5.1"
+# MSH-10 has 20 characters, and ids of events are longer: 100 bits of a digest.
+_CONTROL_ID_LENGTH = 20
+_NPI = ("", "2.16.840.1.113883.4.6", "ISO")
+# A word outside the list is not one of table 0001 either.
+_SEXES = frozenset({"F", "M", "U"})
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What both sides are called, what the receiver is told of, and how it wants its messages.
+
+    Attributes:
+        drafts: It is told of drafts.
+        shipments: It is told of parcels.
+        old_orders: It takes ORM^O01 instead of OMP^O09.
+        full_control_id: MSH-10 is the event's id, whatever its length.
+        accept_ack: It answers with an accept acknowledgement (enhanced mode) instead of an application acknowledgement.
+        assigner: Who gives medical record numbers, PID-3.4.
+        zone: Of times; each has its offset.
+    """
+
+    sending_app: str = "DRX"
+    sending_facility: str = ""
+    receiving_app: str = ""
+    receiving_facility: str = ""
+    drafts: bool = False
+    shipments: bool = False
+    old_orders: bool = False
+    full_control_id: bool = False
+    accept_ack: bool = False
+    assigner: str = ""
+    zone: tzinfo = UTC
+
+
+class Message(NamedTuple):
+    """One message.
+
+    Attributes:
+        kind: `OMP`, `ORM` or `RDS`.
+        text: Segments, each ended by a carriage return.
+        dropped: Characters that no field can hold, and that were left out.
+    """
+
+    kind: str
+    control_id: str
+    text: str
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One ORDER group.
+
+    Attributes:
+        control: ORC-1, a code of table 0119.
+        status: ORC-5, a code of table 0038, or empty.
+        reason: ORC-16.1, a code of the network or of the contract.
+        placer: ORC-2.1, the prescription's id.
+        filler: ORC-3.1, a number of the pharmacy or the request's id.
+        refills: RXO-13, if it is not that of the medication.
+        notes: One NTE each.
+    """
+
+    control: str = ""
+    status: str = ""
+    reason: str = ""
+    placer: str = ""
+    filler: str = ""
+    medication: Said | None = None
+    refills: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Fill(NamedTuple):
+    """The RXD of a fill, beside its order."""
+
+    number: int
+    medication: Said | None
+    quantity: str
+    day: str
+    rx_number: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What an event has to say: orders, or one order with a fill.
+
+    Attributes:
+        ordered: The receiver knows the order from now on.
+    """
+
+    orders: tuple[Order, ...]
+    fill: Fill | None = None
+    ordered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is decided from.
+
+    Attributes:
+        value: Of the event, with `UNKNOWN` for a word outside its list.
+        data: Of its native body: days, instants and decimals as text.
+        order: What is known of the order, for the group that says something of it.
+        ordered: The receiver has had a new order of this prescription.
+        remaining: The cancel request that it is or answers is for the remaining refills only.
+    """
+
+    value: Mapping[str, Any]
+    data: Said
+    order: Order
+    receiver: Receiver
+    ordered: bool
+    remaining: bool
+
+
+def control_id(event: Event) -> str:
+    """Return MSH-10: the same at each attempt, and another for each event of each source."""
+    digest = hashlib.sha256(f"{event.source}\0{event.id}".encode()).digest()
+    return base64.b32encode(digest).decode()[:_CONTROL_ID_LENGTH]
+
+
+def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
+    """Add what messages need of other events: who and what a prescription is about, and how far a cancel goes."""
+    data = note_shared(document, event, stamp)
+    if event.type == "cancel.requested":
+        newest(document.setdefault("scopes", {}), data["request_id"], stamp, data["scope"])
+
+
+def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool) -> News | None:
+    """Decide what an event has to say; `document` knows of it already.
+
+    Returns:
+        None if it says nothing to this receiver.
+    """
+    decide = _NEWS.get(event.type)
+    if decide is None:
+        return None
+    value: Mapping[str, Any] = event.value
+    scope = document.get("scopes", {}).get(value.get("request_id"))
+    return decide(
+        Told(
+            value=value,
+            data=native({**value, "extensions": {}})["data"],
+            order=Order(
+                placer=value["prescription_id"] or "",
+                filler=shared(document, "rx_reference_number") or "",
+                medication=shared(document, "medication"),
+            ),
+            receiver=receiver,
+            ordered=ordered,
+            remaining=scope is not None and scope[1] == _REMAINING,
+        )
+    )
+
+
+def message(event: Event, said: News, document: Document, receiver: Receiver) -> Message:
+    """Write what an event has to say."""
+    kind = "RDS" if said.fill is not None else "ORM" if receiver.old_orders else "OMP"
+    given = event.id if receiver.full_control_id else control_id(event)
+    prescriber = shared(document, "prescriber")
+    segments = [_msh(kind, given, event, receiver), _pid(event, shared(document, "patient"), receiver)]
+    for order in said.orders:
+        segments.append(_orc(order, event, prescriber, receiver))
+        if said.fill is None:
+            segments += [_rxo(order, prescriber), *_notes(order.notes), _ROUTE]
+        else:
+            segments += [_rxd(said.fill), *_notes(order.notes), _ROUTE]
+    return Message(kind, given, write(segments), dropped(segments))
+
+
+# What each type says.
+
+
+def _created(told: Told) -> News | None:
+    return News((replace(told.order, control="NW"),), ordered=True) if told.receiver.drafts else None
+
+
+def _updated(told: Told) -> News:
+    return News((replace(told.order, control="XX", notes=(f"Changed: {', '.join(told.data['changed_fields'])}",)),))
+
+
+def _signing_failed(told: Told) -> News | None:
+    failure = told.value["failure"]
+    return None if failure == UNKNOWN else _one(told, "SC", "HD", failure)
+
+
+def _sent(told: Told) -> News:
+    order = replace(told.order, control="XX" if told.ordered else "NW", status="IP", notes=_network(told.data))
+    return News((order,), ordered=True)
+
+
+def _processed(told: Told) -> News:
+    return _one(told, "SC", "SC")
+
+
+def _failed(told: Told) -> News:
+    return _one(told, "SC", "HD" if told.value["retryable"] else "ER", told.data["network_status"]["code"])
+
+
+def _renewal_asked(told: Told) -> News:
+    data = told.data
+    order = replace(
+        told.order,
+        control="RF",
+        filler=told.order.filler if told.value["matched"] else data["request_id"],
+        medication=data.get("medication_dispensed") or told.order.medication,
+        refills=data.get("refills_requested"),
+    )
+    return News((order,))
+
+
+def _renewal_answered(told: Told) -> News | None:
+    control = _RENEWAL_ANSWERS.get(told.value["decision"])
+    if control is None:
+        return None
+    status = "HD" if told.value["decision"] == _PENDING else ""
+    (order,) = _one(told, control, status, told.data.get("denial_reason_code", "")).orders
+    return News((replace(order, refills=told.data.get("refills_approved")),))
+
+
+def _renewal_closed(told: Told) -> News | None:
+    reason = told.value["reason"]
+    return None if reason == UNKNOWN else _one(told, "UF", "CA", reason)
+
+
+def _change_asked(told: Told) -> News | None:
+    data = told.data
+    if told.value["change_code"] == UNKNOWN:
+        return None
+    order = replace(told.order, control="XO", reason=data["change_code"], notes=_said(data.get("reason")))
+    asked = data.get("medications_requested") or [told.order.medication]
+    return News(tuple(replace(order, medication=each) for each in asked))
+
+
+def _change_answered(told: Told) -> News | None:
+    control = _CHANGE_ANSWERS.get(told.value["decision"])
+    if control is None:
+        return None
+    status = "HD" if told.value["decision"] == _PENDING else ""
+    return _one(told, control, status, told.data.get("denial_reason_code", ""))
+
+
+def _cancel_asked(told: Told) -> News | None:
+    control = _CANCELS.get(told.value["scope"])
+    return None if control is None else _one(told, control, "", told.data.get("reason", ""))
+
+
+def _cancel_answered(told: Told) -> News | None:
+    controls = _CANCEL_ANSWERS.get(told.value["decision"])
+    if controls is None:
+        return None
+    status = "CA" if told.value["decision"] == "approved" else ""
+    return _one(told, controls[told.remaining], status, told.data.get("denial_reason_code", ""))
+
+
+def _filled(told: Told) -> News | None:
+    data = told.data
+    status = _FILLS.get(told.value["fill_status"])
+    if status is None:
+        return None
+    fill = Fill(
+        number=data["fill_number"],
+        medication=data.get("medication_dispensed") or told.order.medication,
+        quantity=_number(data.get("quantity_dispensed")),
+        day=data.get("fill_date", ""),
+        rx_number=told.order.filler,
+        note=data.get("note", ""),
+    )
+    return News((replace(told.order, control="RE", status=status),), fill=fill)
+
+
+def _worked_on(told: Told) -> News | None:
+    word = told.value["fulfillment_status"]
+    if word == REJECTED and told.value["active"] is not False:
+        return None  # the reject of a line that is alive is transient
+    if word not in _STEPS:
+        return None
+    control, status = _STEPS[word]
+    filler = told.data.get("pharmacy_rx_number") or told.order.filler
+    return News((replace(told.order, control=control, status=status, filler=filler, notes=(f"Fulfillment: {word}",)),))
+
+
+def _shipped(told: Told) -> News | None:
+    word = told.value["shipment_status"]
+    if not told.receiver.shipments or word == UNKNOWN:
+        return None
+    note = f"Shipment: {word}, {told.data['carrier']} {told.data['tracking_number']}"
+    return News((replace(told.order, control="SC", status="CM" if word == DELIVERED else "IP", notes=(note,)),))
+
+
+def _one(told: Told, control: str, status: str, reason: str = "") -> News:
+    notes = _said(told.data.get("note"))
+    return News((replace(told.order, control=control, status=status, reason=reason, notes=notes),))
+
+
+def _number(text: str | None) -> str:
+    """Return a decimal as it is written by hand: without zeros at its end."""
+    return text.rstrip("0").rstrip(".") if text and "." in text else text or ""
+
+
+def _said(text: str | None) -> tuple[str, ...]:
+    return (text,) if text else ()
+
+
+def _network(data: Said) -> tuple[str, ...]:
+    status = data["network_status"]
+    words = (status["code"], status.get("description_code"), status.get("description"))
+    return (f"Network: {' '.join(filter(None, words))}",)
+
+
+_REMAINING, _PENDING = "remaining_refills", "pending"
+_RENEWAL_ANSWERS: Mapping[str, str] = MappingProxyType(
+    {
+        "approved": "AF",
+        "approved_with_changes": "AF",
+        "denied": "DF",
+        "denied_new_rx_to_follow": "DF",
+        "replace": "RP",
+        _PENDING: "SC",
+    }
+)
+_CHANGE_ANSWERS: Mapping[str, str] = MappingProxyType(
+    {"approved": "XR", "approved_with_changes": "XR", "denied": "UX", "validated": "SC", _PENDING: "SC"}
+)
+_CANCELS: Mapping[str, str] = MappingProxyType({"all": "CA", _REMAINING: "DC"})
+# Of the whole order, and of its remaining refills.
+_CANCEL_ANSWERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"approved": ("CR", "DR"), "denied": ("UC", "UD"), "no_response": ("UC", "UD")}
+)
+_FILLS: Mapping[str, str] = MappingProxyType(
+    {"dispensed": "CM", "partially_dispensed": "A", "not_dispensed": "CA", "transferred": "DC"}
+)
+_STEPS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("received", "billing", "in_progress", "packed", "approved", "handed_to_carrier"), ("SC", "IP")
+        ),
+        "on_hold": ("OH", "HD"),
+        REJECTED: ("OC", "CA"),
+        DELIVERED: ("SC", "CM"),
+    }
+)
+_NEWS: Mapping[str, Callable[[Told], News | None]] = MappingProxyType(
+    {
+        "prescription.created": _created,
+        "prescription.updated": _updated,
+        "prescription.sent": _sent,
+        "prescription.processed": _processed,
+        "prescription.transmission_failed": _failed,
+        "renewal.requested": _renewal_asked,
+        "renewal.responded": _renewal_answered,
+        "renewal.closed": _renewal_closed,
+        "change.requested": _change_asked,
+        "change.responded": _change_answered,
+        "cancel.requested": _cancel_asked,
+        "cancel.responded": _cancel_answered,
+        "fill.status_changed": _filled,
+        "fulfillment.status_changed": _worked_on,
+        "shipment.status_changed": _shipped,
+        "epcs.signing_failed": _signing_failed,
+    }
+)
+
+
+# The segments.
+
+_STRUCTURES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {"OMP": ("OMP", "O09", "OMP_O09"), "ORM": ("ORM", "O01", "ORM_O01"), "RDS": ("RDS", "O13", "RDS_O13")}
+)
+# A route is required, and stands in the directions only.
+_ROUTE = Segment("RXR", {1: ("", "See sig")})
+
+
+def _msh(kind: str, given: str, event: Event, receiver: Receiver) -> Segment:
+    return Segment(
+        "MSH",
+        {
+            3: receiver.sending_app,
+            4: receiver.sending_facility,
+            5: receiver.receiving_app,
+            6: receiver.receiving_facility,
+            # When the bridge had it, not when this attempt was made: every attempt has the same bytes.
+            7: _time(event.received_at, receiver.zone),
+            9: _STRUCTURES[kind],
+            10: given,
+            11: "P" if event.value["environment"] == "production" else "T",
+            12: VERSION,
+            15: "AL" if receiver.accept_ack else "",
+            16: "NE" if receiver.accept_ack else "",
+            18: "UNICODE UTF-8",
+        },
+    )
+
+
+def _pid(event: Event, patient: Said | None, receiver: Receiver) -> Segment:
+    if patient is None:
+        # Who it is, is not known; the order's number lets a person find out.
+        return Segment("PID", {1: "1", 3: [(event.key, "", "", "DRX", "AN")], 5: ("", "", "", "", "", "", "U")})
+    address = patient.get("address") or {}
+    numbers = [
+        (number, "", "", assigner, kind)
+        for number, assigner, kind in ((patient.get("mrn"), receiver.assigner, "MR"), (patient.get("id"), "DRX", "PI"))
+        if number
+    ]
+    phone, email = patient.get("phone"), patient.get("email")
+    lines = ("line1", "line2", "city", "state", "postal_code", "country")
+    return Segment(
+        "PID",
+        {
+            1: "1",
+            3: numbers or NULL,
+            5: (patient["last_name"], patient["first_name"], patient.get("middle_name"), "", "", "", "L"),
+            7: patient["date_of_birth"].replace("-", ""),
+            8: patient["sex"] if patient["sex"] in _SEXES else "",
+            11: tuple(address.get(name) for name in lines),
+            13: [
+                *([("", "PRN", "PH", "", "", "", "", "", "", "", "", phone)] if phone else []),
+                *([("", "NET", "Internet", email)] if email else []),
+            ],
+        },
+    )
+
+
+def _orc(order: Order, event: Event, prescriber: Said | None, receiver: Receiver) -> Segment:
+    return Segment(
+        "ORC",
+        {
+            1: order.control,
+            2: (order.placer, receiver.sending_app) if order.placer else "",
+            3: order.filler,
+            5: order.status,
+            9: _time(event.occurred_at, receiver.zone),
+            12: _person(prescriber, "npi", "NPI"),
+            16: order.reason,
+        },
+    )
+
+
+def _rxo(order: Order, prescriber: Said | None) -> Segment:
+    medication = order.medication or {}
+    refills = order.refills if order.refills is not None else medication.get("refills")
+    allowed = medication.get("substitution_allowed")
+    quantity = _number(medication.get("quantity"))
+    return Segment(
+        "RXO",
+        {
+            1: _code(medication),
+            7: ("", medication.get("sig")),
+            9: "" if allowed is None else "G" if allowed else "N",
+            11: quantity,
+            12: ("", medication["quantity_unit"]) if quantity else "",
+            13: "" if refills is None else str(refills),
+            14: _person(prescriber, "dea_number", "DEA"),
+        },
+    )
+
+
+def _rxd(fill: Fill) -> Segment:
+    unit = (fill.medication or {}).get("quantity_unit")
+    return Segment(
+        "RXD",
+        {
+            1: str(fill.number),
+            2: _code(fill.medication or {}),
+            3: fill.day.replace("-", "") or NULL,
+            4: fill.quantity or NULL,
+            5: ("", unit) if fill.quantity else "",
+            7: fill.rx_number or NULL,
+            9: fill.note,
+        },
+    )
+
+
+def _notes(notes: tuple[str, ...]) -> list[Segment]:
+    return [Segment("NTE", {1: str(number), 3: Formatted(text)}) for number, text in enumerate(notes, start=1)]
+
+
+def _code(medication: Said) -> tuple[str, ...]:
+    """Return what is ordered as a CE: RxNorm, else NDC, and the words."""
+    words = medication.get("description", "Unknown")
+    for name, system in (("rxcui", "RXNORM"), ("ndc", "NDC")):
+        if medication.get(name):
+            return medication[name], words, system
+    return "", words
+
+
+def _person(prescriber: Said | None, number: str, kind: str) -> object:
+    if prescriber is None or not prescriber.get(number):
+        return ""
+    authority = _NPI if kind == "NPI" else ""
+    family, given = prescriber["last_name"], prescriber["first_name"]
+    return prescriber[number], family, given, "", "", "", "", "", authority, "L", "", "", kind
+
+
+def _time(instant: datetime, zone: tzinfo) -> str:
+    return instant.astimezone(zone).strftime("%Y%m%d%H%M%S%z")

@@ -1,0 +1,218 @@
+r"""Send messages over MLLP and read what the receiver acknowledges.
+
+A message is framed as `0x0B message 0x1C 0x0D` (HL7's transport specification, MLLP release 1), and the next one of a
+connection follows its acknowledgement:
+
+| answer | raised | the record |
+|---|---|---|
+| MSA-1 AA or CA, MSA-2 our MSH-10 | nothing | applied |
+| AE or CE with error 206 or 207 (locked, internal) | `TransientError("ae_206")` | tried five times, then parked |
+| AE or CE with anything else | `PermanentError("ae_…")` | parked at once |
+| AR or CR with error 200 to 203 (type, event, processing id, version) | `TransientError("ar_…")`, systemic | waits |
+| AR or CR with anything else | `PermanentError("ar_…")` | parked at once |
+| another MSA-2, no MSA, no frame | `TransientError("out_of_step")`, systemic | waits |
+| none in time | `TransientError("ack_timeout")`, systemic | waits |
+| no connection, an end or a reset of it, TLS | `TransientError`, systemic | waits |
+
+After whatever is no acknowledgement of ours the connection is closed: a late one would be taken for that of the next
+message. Codes are of the closed list of table 0357; texts of an acknowledgement may quote what was sent, so they are
+never logged or stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from bridge.errors import BridgeError, PermanentError, TransientError
+from consumers.hl7v2.metrics import Hl7Metrics
+from consumers.hl7v2.segments import END
+
+CONNECT_S = 5.0
+# Of an acknowledgement; an endless one costs no memory.
+ACK_MAX_BYTES = 64 * 1024
+_START, _STOP = b"\x0b", b"\x1c\x0d"
+_TAKEN, _FAILED, _REJECTED = frozenset({"AA", "CA"}), frozenset({"AE", "CE"}), frozenset({"AR", "CR"})
+# Table 0357, message error condition codes.
+_CONDITIONS = frozenset({"100", "101", "102", "103", "200", "201", "202", "203", "204", "205", "206", "207"})
+_LATER = frozenset({"206", "207"})
+_REFUSED_TYPE = frozenset({"200", "201", "202", "203"})
+
+
+class _Connection:
+    """One connection, with at most one message under way."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def usable(self) -> bool:
+        """The receiver has not closed it since."""
+        return not (self._reader.at_eof() or self._writer.is_closing())
+
+    async def exchange(self, message: bytes) -> str:
+        self._writer.write(_START + message + _STOP)
+        await self._writer.drain()
+        frame = await self._reader.readuntil(_STOP)
+        if frame[:1] != _START:
+            raise TransientError("out_of_step", systemic=True)
+        # An acknowledgement in another encoding still has its codes in ASCII.
+        return frame[1 : -len(_STOP)].decode(errors="replace")
+
+    async def close(self) -> None:
+        self._writer.close()
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CONNECT_S):
+                await self._writer.wait_closed()
+
+
+class Link:
+    """The way to one receiver; safe to share among key lanes, which then wait for one another."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        connections: int,
+        ack_timeout_s: float,
+        metrics: Hl7Metrics,
+    ) -> None:
+        """Keep up to `connections`; none is opened before it is needed."""
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._ack_timeout_s = ack_timeout_s
+        self._metrics = metrics
+        # The newest one comes first, so that few messages use few connections.
+        self._free: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
+        for _ in range(connections):
+            self._free.put_nowait(None)
+
+    async def send(self, text: str, *, control_id: str) -> None:
+        """Send one message and return when it is acknowledged.
+
+        Raises:
+            TransientError: See the table of this module.
+            PermanentError: The receiver refuses this message for good.
+        """
+        loop = asyncio.get_running_loop()
+        began, code = loop.time(), "cancelled"
+        try:
+            await self._send(text, control_id)
+            code = "ok"
+        except BridgeError as exc:
+            code = exc.code
+            raise
+        finally:
+            self._metrics.observe(code, loop.time() - began)
+
+    async def ping(self) -> None:
+        """Ask whether the receiver can be connected to; HL7 has no message that asks for nothing.
+
+        Raises:
+            TransientError: It cannot.
+        """
+        connection = await self._free.get()
+        try:
+            if connection is None or not connection.usable:
+                connection = await self._connect(connection)
+        finally:
+            self._free.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Close every connection; nothing may be under way."""
+        while not self._free.empty():
+            connection = self._free.get_nowait()
+            if connection is not None:
+                await connection.close()
+
+    async def _send(self, text: str, control_id: str) -> None:
+        connection = await self._free.get()
+        keep = None
+        try:
+            if connection is None or not connection.usable:
+                connection = await self._connect(connection)
+            answer = await self._exchange(connection, text.encode())
+            code, condition = _acknowledgement(answer, control_id)
+            keep = connection
+        finally:
+            # Also when this call was cancelled: the acknowledgement may come yet.
+            self._free.put_nowait(keep)
+            if keep is None and connection is not None:
+                await asyncio.shield(connection.close())
+        _judge(code, condition)
+
+    async def _connect(self, old: _Connection | None) -> _Connection:
+        if old is not None:
+            await old.close()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(
+                    self._host, self._port, ssl=self._tls, limit=ACK_MAX_BYTES
+                )
+        except ssl.SSLError as exc:
+            raise TransientError("tls", systemic=True) from exc
+        except (OSError, TimeoutError) as exc:
+            raise TransientError("unreachable", systemic=True) from exc
+        return _Connection(reader, writer)
+
+    async def _exchange(self, connection: _Connection, message: bytes) -> str:
+        try:
+            async with asyncio.timeout(self._ack_timeout_s):
+                return await connection.exchange(message)
+        except TimeoutError as exc:
+            raise TransientError("ack_timeout", systemic=True) from exc
+        except asyncio.LimitOverrunError as exc:
+            raise TransientError("out_of_step", systemic=True) from exc
+        except (asyncio.IncompleteReadError, OSError) as exc:
+            raise TransientError("cut_off", systemic=True) from exc
+
+
+@asynccontextmanager
+async def open_link(
+    host: str, port: int, *, tls: ssl.SSLContext | None, connections: int, ack_timeout_s: float, metrics: Hl7Metrics
+) -> AsyncIterator[Link]:
+    """Give the way to a receiver; its connections end with it."""
+    link = Link(host, port, tls=tls, connections=connections, ack_timeout_s=ack_timeout_s, metrics=metrics)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+def _acknowledgement(text: str, control_id: str) -> tuple[str, str]:
+    """Return MSA-1 and the error condition, which is empty if none of the table is there.
+
+    Raises:
+        TransientError: It acknowledges something else, or nothing.
+    """
+    lines = text.replace("\n", END).split(END)
+    if not lines[0].startswith("MSH") or len(lines[0]) < len("MSH|^"):
+        raise TransientError("out_of_step", systemic=True)
+    field, component = lines[0][3], lines[0][4]
+    segments = {line[:3]: line.split(field) for line in reversed(lines)}  # the first one of each name
+    msa = segments.get("MSA", [])
+    if len(msa) <= 2 or msa[2] != control_id or msa[1] not in _TAKEN | _FAILED | _REJECTED:  # noqa: PLR2004 - MSA-2
+        raise TransientError("out_of_step", systemic=True)
+    # ERR-3 since 2.5; before, MSA-6 or the fourth component of ERR-1.
+    err = segments.get("ERR", [])
+    told = [*err[3:4], *(each.split(component)[3:4][0] for each in err[1:2] if each.count(component) >= 3), *msa[6:7]]  # noqa: PLR2004
+    found = (each.split(component)[0].split("&")[0] for each in told)
+    return msa[1], next((each for each in found if each in _CONDITIONS), "")
+
+
+def _judge(code: str, condition: str) -> None:
+    if code in _TAKEN:
+        return
+    kind = "ae" if code in _FAILED else "ar"
+    named = f"{kind}_{condition}" if condition else kind
+    if kind == "ae" and condition in _LATER:
+        raise TransientError(named)
+    if kind == "ar" and condition in _REFUSED_TYPE:
+        raise TransientError(named, systemic=True)
+    raise PermanentError(named)

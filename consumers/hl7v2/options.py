@@ -1,0 +1,115 @@
+"""The settings of `hl7v2`: `CONSUMER_HL7V2__<KEY>`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, Field
+
+from consumers.hl7v2.mapping import Receiver
+from consumers.options import EndpointOptions, Words
+
+NAME = "hl7v2"
+# Prescriptions only: enrollments and pings of `drx.accounts.v1` are about no order.
+TOPICS = ("drx.prescriptions.v1",)
+CONNECTIONS_MAX = 64
+_TIMEOUT_MAX_S = 60.0
+_PORT_MAX = 65_535
+# HD, the type of MSH-3 to MSH-6 and of assigners, in its first component.
+_NAME_MAX = 20
+
+
+def _plain(text: str) -> str:
+    if not text.isprintable() or set(text) & set("|^~\\&"):
+        msg = "printable characters, and none of | ^ ~ \\ &"
+        raise ValueError(msg)
+    return text
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, OSError, ValueError):
+        msg = "a time zone such as UTC or America/Chicago"
+        raise ValueError(msg) from None
+    return name
+
+
+Name = Annotated[str, Field(max_length=_NAME_MAX), AfterValidator(_plain)]
+
+
+class Hl7Options(EndpointOptions):
+    """All that can be set.
+
+    Attributes:
+        host: Of the receiver.
+        port: Of the receiver.
+        allow_plaintext: Connect without TLS; what is sent is health information.
+        ca_file: PEM of the authorities that may have signed the receiver's certificate.
+        cert_file: PEM of the client certificate, with its key unless `key_file` has that.
+        key_file: PEM of its key.
+        connections: To the receiver; many take one only. Prescriptions share them.
+        ack_timeout_s: For the acknowledgement of one message.
+        ack_mode: `original`: an application acknowledgement; `enhanced`: an accept acknowledgement (MSH-15 AL).
+        control_id: `short`: 20 characters, as MSH-10 has; `full`: the event's id.
+        sending_app: MSH-3.
+        sending_facility: MSH-4.
+        receiving_app: MSH-5.
+        receiving_facility: MSH-6.
+        orders: `omp`: OMP^O09; `orm`: ORM^O01, for receivers that are older than 2.4.
+        drafts: Whether drafts are sent.
+        shipments: Whether news of parcels is sent.
+        no_patient: What becomes of an event whose patient is not known yet: held until it is, sent with the
+            prescription's id in PID-3, or parked.
+        assigner: Who gives medical record numbers, PID-3.4.
+        timezone: Of times.
+        imports: Whether records that were imported are sent.
+        topics: Topics that it reads.
+    """
+
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    port: int = Field(ge=1, le=_PORT_MAX)
+    allow_plaintext: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    connections: int = Field(1, ge=1, le=CONNECTIONS_MAX)
+    ack_timeout_s: float = Field(20.0, ge=0.1, le=_TIMEOUT_MAX_S)
+    ack_mode: Literal["original", "enhanced"] = "original"
+    control_id: Literal["short", "full"] = "short"
+    sending_app: Name = "DRX"
+    sending_facility: Name = ""
+    receiving_app: Name = ""
+    receiving_facility: Name = ""
+    orders: Literal["omp", "orm"] = "omp"
+    drafts: bool = False
+    shipments: bool = False
+    no_patient: Literal["hold", "send", "park"] = "hold"
+    assigner: Name = ""
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    imports: Literal["skip", "send"] = "skip"
+    topics: Words = TOPICS
+
+    @property
+    def schema_name(self) -> str:
+        """Schema of the tables; each instance has its own."""
+        return self.group(NAME).replace(".", "_").replace("-", "_")
+
+    @property
+    def receiver(self) -> Receiver:
+        """What messages are made for."""
+        return Receiver(
+            sending_app=self.sending_app,
+            sending_facility=self.sending_facility,
+            receiving_app=self.receiving_app,
+            receiving_facility=self.receiving_facility,
+            drafts=self.drafts,
+            shipments=self.shipments,
+            old_orders=self.orders == "orm",
+            full_control_id=self.control_id == "full",
+            accept_ack=self.ack_mode == "enhanced",
+            assigner=self.assigner,
+            zone=ZoneInfo(self.timezone),
+        )

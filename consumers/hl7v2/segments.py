@@ -1,0 +1,120 @@
+"""Write HL7 v2 segments: whatever a value holds, it stays inside its field.
+
+A segment is given as its name and a mapping from the number of a field to its value:
+
+- text: one value, escaped; text of its own lines stands in `Formatted` and keeps them;
+- a tuple: components, each a text or a tuple of subcomponents;
+- a list: repetitions of the field, each as above;
+- `NULL`: the field is said to be empty, where the standard requires one and nothing is known.
+
+Source: HL7 2.5.1, chapter 2, sections 2.5 (delimiters) and 2.7 (escape sequences).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+END = "\r"
+
+_DELIMITERS = "|^~\\&"
+_ESCAPED = MappingProxyType({"|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\\": "\\E\\"})
+_lines = re.compile(r"\r\n|[\r\n\v\f\x85\u2028\u2029]")
+_BREAK = "\\.br\\"
+
+
+class Formatted(str):
+    """Text whose lines are kept, for fields of the types FT and TX."""
+
+    __slots__ = ()
+
+
+class _Null(str):
+    __slots__ = ()
+
+
+NULL = _Null('""')
+"""HL7's null: the field has no value, whatever the receiver knew. A text of two quotes is another thing."""
+
+
+class Segment(NamedTuple):
+    """One line of a message; `fields` by their numbers, which begin with 1."""
+
+    name: str
+    fields: Mapping[int, Any]
+
+
+def write(segments: Iterable[Segment]) -> str:
+    """Return the message: each segment ended by a carriage return. The first is MSH, without its fields 1 and 2."""
+    return "".join(f"{_line(each)}{END}" for each in segments)
+
+
+def escape(text: str) -> str:
+    """Return `text` as it stands in a field: nothing in it delimits, and no control character is left.
+
+    Line ends become spaces, in `Formatted` the sequence for a line break. A text of two quotes would be taken for null
+    and delete what the receiver knows; it becomes nothing.
+    """
+    if isinstance(text, _Null):
+        return text
+    if text == NULL:
+        return ""
+    lines = _lines.split(unicodedata.normalize("NFC", text))
+    return (_BREAK if isinstance(text, Formatted) else " ").join(map(_escape_line, lines))
+
+
+def dropped(segments: Iterable[Segment]) -> int:
+    """Return how many characters `write` leaves out: control characters that end no line."""
+    return sum(_dropped(value) for each in segments for value in each.fields.values())
+
+
+def _dropped(value: Any) -> int:
+    if isinstance(value, (list, tuple)):
+        return sum(map(_dropped, value))
+    if not value or value.isprintable():
+        return 0
+    return sum(map(_is_control, _lines.sub("", value)))
+
+
+def _escape_line(line: str) -> str:
+    kept = line if line.isprintable() else "".join(each for each in line if not _is_control(each))
+    return "".join(_ESCAPED.get(each, each) for each in kept) if any(each in kept for each in _DELIMITERS) else kept
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in {"Cc", "Cs"}
+
+
+def _line(segment: Segment) -> str:
+    fields = segment.fields
+    if segment.name == "MSH":
+        # The first field of MSH is the delimiter itself.
+        head, numbers = f"MSH|{_DELIMITERS[1:]}", range(3, max(fields) + 1)
+    else:
+        head, numbers = segment.name, range(1, max(fields, default=0) + 1)
+    return "|".join((head, *(_field(fields.get(number)) for number in numbers))).rstrip("|")
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, list):
+        return "~".join(map(_repetition, value)).rstrip("~")
+    return _repetition(value)
+
+
+def _repetition(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "^".join(map(_component, value)).rstrip("^")
+    return _text(value)
+
+
+def _component(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "&".join(map(_text, value)).rstrip("&")
+    return _text(value)
+
+
+def _text(value: str | None) -> str:
+    return escape(value) if value else ""

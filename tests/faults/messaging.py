@@ -1,0 +1,155 @@
+"""Scenes of `hl7v2`: three groups at once, each with a receiver of its own that keeps every message it acknowledges."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Self
+from uuid import uuid4
+
+from bridge.dev.ports import free_port
+from consumers.hl7v2.mapping import control_id, news, note_hl7
+from consumers.hl7v2.options import Hl7Options
+from consumers.lifecycle.facts import Document, stamp_of
+from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.topic_filler import Lives
+
+NAME = "hl7v2"
+GROUPS = 3
+HOST = "127.0.0.1"
+
+
+class Receiver:
+    """An MLLP server of this process, which may be away; what it keeps stays.
+
+    Attributes:
+        taken: Every message that it acknowledged, in order; a repeat once more.
+    """
+
+    def __init__(self) -> None:
+        """Listen to nobody yet."""
+        self._port = free_port()
+        self._server: socketserver.ThreadingTCPServer | None = None
+        self._thread: threading.Thread | None = None
+        self._connections: set[socket.socket] = set()
+        self.taken: list[bytes] = []
+
+    @property
+    def port(self) -> int:
+        """Where it listens, or will."""
+        return self._port
+
+    def __enter__(self) -> Self:
+        """Listen."""
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Listen no more."""
+        self.close()
+
+    def open(self) -> None:
+        """Be there again."""
+        handler = type("Handler", (_Handler,), {"receiver": self})
+        socketserver.ThreadingTCPServer.allow_reuse_address = True
+        self._server = socketserver.ThreadingTCPServer((HOST, self._port), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def close(self) -> None:
+        """Go away, amid whatever is under way: who connects now is refused."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            for each in list(self._connections):
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)  # a handler is in `recv`, which a `close` would not end
+            self._connections.clear()
+        self._server = None
+
+    def connected(self, connection: socket.socket) -> None:
+        """Note a connection, which ends when the receiver goes away."""
+        self._connections.add(connection)
+
+    def ids(self) -> list[str]:
+        """Return the control ids of the messages, in the order of their first acknowledgement."""
+        return list(dict.fromkeys(map(_control_id, self.taken)))
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    receiver: Receiver
+
+    def handle(self) -> None:
+        """Acknowledge each message of a connection."""
+        self.receiver.connected(self.connection)
+        frame = b""
+        try:
+            while more := self.connection.recv(65_536):
+                frame += more
+                while b"\x1c\x0d" in frame:
+                    message, _, frame = frame.removeprefix(b"\x0b").partition(b"\x1c\x0d")
+                    self.receiver.taken.append(message)
+                    answer = b"MSH|^~\\&|EHR||DRX||20260101||ACK|1|P|2.5.1\rMSA|AA|" + _control_id(message).encode()
+                    self.connection.sendall(b"\x0b" + answer + b"\r\x1c\x0d")
+        except OSError:
+            return
+
+
+@contextmanager
+def messaging(ground: Ground, lives: Lives) -> Iterator[list[tuple[Scene, Receiver]]]:
+    """Set a scene for each group."""
+    with ExitStack() as stack:
+        yield [_entered(stack, ground, lives) for _ in range(GROUPS)]
+
+
+def _entered(stack: ExitStack, ground: Ground, lives: Lives) -> tuple[Scene, Receiver]:
+    receiver = stack.enter_context(Receiver())
+    instance = f"i{uuid4().hex[:12]}"
+    options = {
+        "HOST": HOST,
+        "PORT": str(receiver.port),
+        "ALLOW_PLAINTEXT": "true",
+        "INSTANCE": instance,
+        "TOPICS": f"faults.hl7v2.{instance}",
+        "ACK_TIMEOUT_S": "5",
+    }
+    settings = {"KAFKA__SESSION_S": SESSION_S, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}}
+    subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), partial(check, receiver))
+    scene = scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=PARTITIONS)
+    return stack.enter_context(scene), receiver
+
+
+def check(receiver: Receiver, scene: Scene) -> None:
+    """Every message came, those of a prescription in order, repeats with the same bytes; nothing is parked or held."""
+    assert scene.parked() == 0
+    schema = scene.group.replace(".", "_")
+    assert scene.ask(f'select count(*) from "{schema}".held') == [(0,)]  # noqa: S608 - ours
+    ids = receiver.ids()
+    assert len(set(receiver.taken)) == len(ids)
+    expected = [_messages(scene.lives, number) for number in range(scene.lives.prescriptions)]
+    for of_one in expected:
+        known = set(of_one)
+        assert [each for each in ids if each in known] == of_one
+    assert len(ids) == sum(map(len, expected))
+
+
+def _messages(lives: Lives, number: int) -> list[str]:
+    """Return the control ids that are due of one prescription; all of them once its patient is known."""
+    document: Document = {}
+    told = Hl7Options(host=HOST, port=1).receiver
+    due = []
+    for event in lives.events(number):
+        note_hl7(document, event, stamp_of(event))
+        if news(event, document, told, ordered=False) is not None:
+            due.append(control_id(event))
+    return due
+
+
+def _control_id(message: bytes) -> str:
+    return message.split(b"|", 10)[9].decode()

@@ -1,0 +1,312 @@
+"""hl7v2 on the real runtime and database, against receivers of others' making."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from bridge.errors import ConfigError
+from bridge.event import Event
+from consumers.hl7v2.consumer import HELD_MAX, open_hl7v2
+from consumers.hl7v2.mapping import control_id
+from consumers.runtime.circuit import OPEN_AFTER
+from consumers.testing import Parked, Running, an_event, running
+from tests.integration.hl7v2.receiver import Act, a_receiver, acknowledges, resets, says_nothing, sends
+from tests.kafka import HANG_S
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from hl7apy.mllp import AbstractHandler, MLLPServer
+
+PATIENT = {
+    "first_name": "Marisol",
+    "last_name": "Quintero",
+    "date_of_birth": date(1979, 2, 28),
+    "sex": "F",
+    "mrn": "M1",
+}
+OPEN = {"service": "hl7v2", "state": "open"}
+
+
+def options(port: int, **more: str) -> dict[str, str]:
+    return {"host": "127.0.0.1", "port": str(port), "allow_plaintext": "true", "no_patient": "send", **more}
+
+
+async def until(found: Callable[[], object]) -> None:
+    async with asyncio.timeout(HANG_S):
+        while not found():  # noqa: ASYNC110 - a runtime that tells nobody
+            await asyncio.sleep(0.01)
+
+
+def asked(consumer: Running, code: str) -> float:
+    labels = {"service": "hl7v2", "code": code}
+    return consumer.registry.get_sample_value("drxbridge_hl7v2_requests_total", labels) or 0
+
+
+def sent(key: str, *, id: str, **fields: Any) -> Event:  # noqa: A002 - the attribute's name
+    return an_event("prescription.sent", key=key, id=id, **fields)
+
+
+async def test_each_event_is_one_message_in_order_on_one_connection() -> None:
+    events = [sent(f"rx_{number % 5}", id=f"evt_{number}") for number in range(40)]
+    async with a_receiver() as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+        await consumer.feed(*events)
+
+        assert await consumer.parked() == []
+        rows = await consumer.fetch("select control_id, event_id, key from hl7v2.sent")
+    assert receiver.connections == 1
+    for key in {event.key for event in events}:
+        of_key = [control_id(event) for event in events if event.key == key]
+        assert [each for each in receiver.ids() if each in of_key] == of_key
+    assert {tuple(row) for row in rows} == {(control_id(event), event.id, event.key) for event in events}
+    assert [str(each.segment("ORC")[1]) for each in receiver.taken].count("NW") == 5
+
+
+async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
+    async def slow(message: Any, reader: Any, writer: Any) -> None:
+        await asyncio.sleep(0.05)
+        await acknowledges()(message, reader, writer)
+
+    events = [sent(f"rx_{number}", id=f"evt_{number}") for number in range(24)]
+    async with (
+        a_receiver(*[slow] * 24) as receiver,
+        running(open_hl7v2, options=options(receiver.port, connections="3")) as consumer,
+    ):
+        await consumer.feed(*events)
+
+    assert receiver.at_once == 3
+    assert len(receiver.tried) == 24
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        acknowledges("AE", condition="207"),
+        acknowledges("CE", condition="206"),
+        acknowledges("AR", condition="202"),
+        acknowledges("AA", of="another"),
+        acknowledges("??"),
+        says_nothing,
+        resets,
+        sends(b"\x0bMSH|^~\\&|EHR\r", then_closes=True),
+        sends(b"MSH|^~\\&|EHR\rMSA|AA|x\r\x1c\x0d"),
+        sends(b"\x0b\x1c\x0d"),
+        sends(b"\x0bMSH|^~\\&|EHR\r\x1c\x0d"),
+        sends(b"HTTP/1.1 400 Bad Request\r\n\r\n", then_closes=True),
+        sends(b"\x0b" + b"x" * 200_000),
+    ],
+    ids=[
+        *("an internal error", "a record that is locked", "another processing id", "another control id", "no code"),
+        *("silence", "a reset", "half a frame", "no frame", "an empty frame", "no MSA", "HTTP", "no end"),
+    ],
+)
+async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act) -> None:
+    async with (
+        a_receiver(act, act) as receiver,
+        running(open_hl7v2, options=options(receiver.port, ack_timeout_s="0.2")) as consumer,
+    ):
+        await consumer.feed(sent("rx_1", id="evt_1"), sent("rx_1", id="evt_2"))
+
+        assert await consumer.parked() == []
+    assert len(receiver.taken) == 2
+    assert len(receiver.tried) == 4
+    assert len(set(receiver.tried)) == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (acknowledges("AE", condition="101"), "ae_101"),
+        (acknowledges("AE", condition="of its own"), "ae"),
+        (acknowledges("AE"), "ae"),
+        (acknowledges("CE"), "ae"),
+        (acknowledges("AR", condition="204"), "ar_204"),
+        (acknowledges("CR"), "ar"),
+    ],
+    ids=["AE 101", "AE of its own", "AE", "CE", "AR 204", "CR"],
+)
+async def test_what_is_refused_for_good_is_parked_with_what_follows_of_its_key(act: Act, code: str) -> None:
+    async with a_receiver(act) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+        await consumer.feed(sent("rx_1", id="evt_1"), sent("rx_1", id="evt_2"))
+        await consumer.feed(sent("rx_2", id="evt_3"))
+
+        assert await consumer.parked() == [Parked("rx_1", "evt_1", code), Parked("rx_1", "evt_2", "key_parked")]
+        await consumer.release("rx_1")
+
+        assert await consumer.parked() == []
+    assert receiver.ids() == [control_id(sent("", id=each)) for each in ("evt_3", "evt_1", "evt_2")]
+
+
+async def test_a_receiver_that_is_away_parks_nothing_and_gets_all_in_order() -> None:
+    async with a_receiver() as first:
+        port = first.port
+    events = [sent(f"rx_{number % 8}", id=f"evt_{number}") for number in range(64)]
+    async with running(open_hl7v2, options=options(port)) as consumer:
+        consumer.offer(*events)
+        await until(lambda: consumer.registry.get_sample_value("drxbridge_circuit_state", OPEN))
+        async with a_receiver(port=port) as receiver:
+            await consumer.settled()
+
+            assert await consumer.parked() == []
+    for key in {event.key for event in events}:
+        of_key = [control_id(event) for event in events if event.key == key]
+        assert [each for each in receiver.ids() if each in of_key] == of_key
+
+
+async def test_a_receiver_that_refuses_the_type_parks_nothing() -> None:
+    refusals = [acknowledges("AR", condition="200")] * (OPEN_AFTER + 5)
+    events = [sent(f"rx_{number}", id=f"evt_{number}") for number in range(8)]
+    async with a_receiver(*refusals) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+        await consumer.feed(*events)
+
+        assert await consumer.parked() == []
+    assert len(receiver.taken) == len(events)
+
+
+async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_known() -> None:
+    thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
+    whole = sent("rx_1", id="evt_9", patient=PATIENT)
+    async with (
+        a_receiver() as receiver,
+        running(open_hl7v2, options=options(receiver.port, no_patient="hold")) as consumer,
+    ):
+        await consumer.feed(*thin)
+        assert receiver.tried == []
+        assert len(await consumer.fetch("select from hl7v2.held")) == 3
+
+        await consumer.feed(whole)
+        assert await consumer.parked() == []
+        assert await consumer.fetch("select from hl7v2.held") == []
+    assert receiver.ids() == [control_id(event) for event in (*thin, whole)]
+    assert {str(each.segment("PID")[5]) for each in receiver.taken} == {"Quintero^Marisol^^^^^L"}
+
+
+async def test_what_waited_has_the_message_that_it_would_have_had() -> None:
+    held = an_event(
+        "fill.status_changed", key="rx_1", id="evt_1", quantity_dispensed=Decimal(30), fill_date=date(2026, 9, 15)
+    )
+    known = sent("rx_1", id="evt_0", patient=PATIENT)
+    taken: list[list[str]] = []
+    for events in ((known, held), (held, known)):
+        async with (
+            a_receiver() as receiver,
+            running(open_hl7v2, options=options(receiver.port, no_patient="hold")) as consumer,
+        ):
+            await consumer.feed(*events)
+        taken.append(sorted(receiver.tried))
+
+    assert taken[0] == taken[1]
+
+
+async def test_no_more_waits_than_one_handler_can_send() -> None:
+    events = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(HELD_MAX + 1)]
+    async with (
+        a_receiver() as receiver,
+        running(open_hl7v2, options=options(receiver.port, no_patient="hold")) as consumer,
+    ):
+        await consumer.feed(*events)
+
+        assert await consumer.parked() == [Parked("rx_1", f"evt_{HELD_MAX}", "held_full")]
+        assert len(await consumer.fetch("select from hl7v2.held")) == HELD_MAX
+
+
+async def test_an_unknown_patient_may_be_parked_instead() -> None:
+    async with (
+        a_receiver() as receiver,
+        running(open_hl7v2, options=options(receiver.port, no_patient="park")) as consumer,
+    ):
+        await consumer.feed(an_event("prescription.processed", key="rx_1", id="evt_1"))
+
+        assert await consumer.parked() == [Parked("rx_1", "evt_1", "no_patient")]
+
+
+async def test_a_text_with_every_delimiter_comes_out_as_it_went_in() -> None:
+    hostile = "O'Brien|^~\\&\r\nPID|1||\x0b\x1c\x00é"
+    event = sent("rx_1", id="evt_1", patient={**PATIENT, "last_name": hostile})
+    async with a_receiver() as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+        await consumer.feed(event)
+
+        assert await consumer.parked() == []
+    (message,) = receiver.taken
+    assert [str(each[0]) for each in message] == ["MSH", "PID", "ORC", "RXO", "NTE", "RXR"]
+    name = str(message.segment("PID")[5]).split("^")[0]
+    assert message.unescape(name) == "O'Brien|^~\\& PID|1|| é"
+
+
+class Desk(threading.Thread):
+    """The server of hl7apy, which is a second implementation, in a thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[str] = []
+        desk = self
+
+        class Handler(AbstractHandler):  # type: ignore[misc]  # nothing is published of its types
+            def reply(self) -> str:
+                text = self.incoming_message
+                desk.taken.append(text)
+                return f"\x0bMSH|^~\\&|EHR||DRX||20260101||ACK|1|P|2.5.1\rMSA|AA|{text.split('|')[9]}\r\x1c\x0d"
+
+        self._server = MLLPServer("127.0.0.1", 0, {"OMP^O09^OMP_O09": (Handler,), "RDS^O13^RDS_O13": (Handler,)})
+        self.port = self._server.server_address[1]
+
+    def run(self) -> None:
+        self._server.serve_forever()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self.join(HANG_S)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    started = Desk()
+    started.start()
+    yield started
+    started.stop()
+
+
+async def test_another_implementation_takes_it_too(desk: Desk) -> None:
+    events = [sent("rx_1", id="evt_1", patient=PATIENT), an_event("fill.status_changed", key="rx_1", id="evt_2")]
+    async with running(open_hl7v2, options=options(desk.port, no_patient="hold")) as consumer:
+        await consumer.feed(*events)
+
+        assert await consumer.parked() == []
+    assert [text.split("|")[9] for text in desk.taken] == [control_id(event) for event in events]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"port": "0"}, "hl7v2.port"),
+        ({"connections": "0"}, "hl7v2.connections"),
+        ({"ack_mode": "both"}, "hl7v2.ack_mode"),
+        ({"assigner": "A^B"}, "hl7v2.assigner"),
+        ({"timezone": "Mars/Base"}, "hl7v2.timezone"),
+        ({"no_patient": "maybe"}, "hl7v2.no_patient"),
+        ({"hots": "x"}, "no setting 'hots'"),
+        ({"host": ""}, "hl7v2.host"),
+    ],
+)
+async def test_a_setting_that_cannot_be_used_is_named(given: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        async with running(open_hl7v2, options=options(1234) | given):
+            pass
+    assert "\n" not in str(refused.value)
+
+
+async def test_without_tls_only_where_that_is_allowed() -> None:
+    async with a_receiver() as receiver:
+        secured = options(receiver.port, allow_plaintext="false")
+        async with running(open_hl7v2, options=secured) as consumer:
+            consumer.offer(sent("rx_1", id="evt_1"))
+            await until(lambda: any(asked(consumer, code) for code in ("tls", "unreachable", "cut_off")))
+        assert receiver.tried == []

@@ -1,0 +1,280 @@
+"""Each event is the message that an interface analyst would expect of it, or none."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.event import Event
+from bridge.ingress.profiles.profile import Mapped
+from consumers.hl7v2.mapping import Message, Receiver, control_id, message, news, note_hl7
+from consumers.lifecycle.facts import Document, stamp_of
+from consumers.testing import an_event
+from tests.prescriptions import SCENARIOS, scenario
+from tests.unit.profile_documents import SAMPLES, map_body
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from hl7apy.consts import VALIDATION_LEVEL
+    from hl7apy.parser import parse_message
+
+GOLDEN = Path(__file__).parents[1] / "data" / "hl7v2"
+# Set to write them anew; the difference is then reviewed like any other.
+REWRITE = "HL7V2_GOLDEN"
+NATIVE = sorted(path.stem for path in SAMPLES.glob("native/*.json"))
+TOLD_ALL = Receiver(drafts=True, shipments=True, assigner="CLINIC")
+SILENT = {"epcs.signed", "alert.raised", "prescriber.enrollment_changed", "system.ping"}
+# HL7 2.5.1, table 0119, order control codes, and table 0038, order status.
+TABLE_0119 = frozenset(
+    re.findall(
+        "..", "AFCACHCNCRDCDEDFDRFUHDHRLIMCNANWOCODOEOFOHOKOPORPAPRPYRERFRLRORPRQRRRURUSCSNSRSSUAUCUDUFUHUMUNURUXXOXRXX"
+    )
+)
+TABLE_0038 = frozenset({"A", "CA", "CM", "DC", "ER", "HD", "IP", "RP", "SC"})
+
+
+def told(events: list[Event], receiver: Receiver = TOLD_ALL) -> Iterator[tuple[Event, Message | None]]:
+    """Give the message of each event of one prescription, in their order."""
+    document: Document = {}
+    ordered = False
+    for event in events:
+        note_hl7(document, event, stamp_of(event))
+        said = news(event, document, receiver, ordered=ordered)
+        ordered = ordered or (said is not None and said.ordered)
+        yield event, None if said is None else message(event, said, document, receiver)
+
+
+def one(*events: Event, receiver: Receiver = TOLD_ALL) -> dict[str, list[str]]:
+    """Return the fields of the last event's message by segment, the first of each name; field N at index N."""
+    *_, (_, made) = told(list(events), receiver)
+    return {} if made is None else segments(made)
+
+
+def segments(made: Message) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in made.text.split("\r")[:-1]:
+        fields = line.split("|")
+        found.setdefault(fields[0], ["MSH", "|", *fields[1:]] if fields[0] == "MSH" else fields)
+    return found
+
+
+def sample(name: str) -> Event:
+    outcome = map_body((SAMPLES / "native" / f"{name}.json").read_bytes())
+    assert isinstance(outcome, Mapped)
+    return outcome.events[0]
+
+
+def demand_valid(made: Message) -> None:
+    """Have it judged by hl7apy, which does not know that a required field may be null, nor ORM^O01 without an OBR."""
+    text = re.sub(r'(RXD\|[^|]*\|[^|]*)\|""', r"\1|20260101", made.text)
+    text = re.sub(r'(RXD\|[^|]*\|[^|]*\|[^|]*)\|""', r"\1|0", text)
+    parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_sample_is_the_message_that_was_read_and_approved(name: str) -> None:
+    ((_, made),) = told([sample(name)])
+    golden = GOLDEN / f"{name}.hl7"
+    text = "" if made is None else made.text.replace("\r", "\n")
+    if os.environ.get(REWRITE):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+
+    assert text == golden.read_text(), f"another message than {golden}; with {REWRITE}=1 in the environment it is kept"
+
+
+def test_no_message_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*")} == set(NATIVE)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_sample_is_valid_by_the_standard(name: str) -> None:
+    event = sample(name)
+    ((_, made),) = told([event])
+    dead = event.type == "fulfillment.status_changed" and event.value["fulfillment_status"] == "rejected"
+
+    assert (made is None) == (event.type in SILENT or dead)
+    if made is not None:
+        demand_valid(made)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_valid_message_by_message(name: str) -> None:
+    events, _ = scenario(name)
+    sent = [(event, made) for event, made in told(events) if made is not None]
+
+    assert sent
+    for event, made in sent:
+        demand_valid(made)
+        found = segments(made)
+        assert found["ORC"][1] in TABLE_0119
+        assert (found["ORC"] + [""] * 6)[5] in {"", *TABLE_0038}
+        assert found["ORC"][2].split("^")[0] == (event.value["prescription_id"] or "")
+
+
+@pytest.mark.parametrize(
+    ("event_type", "said", "control", "status"),
+    [
+        ("prescription.created", {}, "NW", ""),
+        ("prescription.updated", {}, "XX", ""),
+        ("prescription.sent", {}, "NW", "IP"),
+        ("prescription.processed", {}, "SC", "SC"),
+        ("prescription.transmission_failed", {"retryable": True}, "SC", "HD"),
+        ("prescription.transmission_failed", {"retryable": False}, "SC", "ER"),
+        ("epcs.signing_failed", {"failure": "locked_out"}, "SC", "HD"),
+        ("renewal.requested", {}, "RF", ""),
+        ("renewal.responded", {"decision": "approved"}, "AF", ""),
+        ("renewal.responded", {"decision": "approved_with_changes"}, "AF", ""),
+        ("renewal.responded", {"decision": "denied"}, "DF", ""),
+        ("renewal.responded", {"decision": "denied_new_rx_to_follow"}, "DF", ""),
+        ("renewal.responded", {"decision": "replace"}, "RP", ""),
+        ("renewal.responded", {"decision": "pending"}, "SC", "HD"),
+        ("renewal.closed", {"reason": "expired"}, "UF", "CA"),
+        ("change.requested", {"change_code": "G"}, "XO", ""),
+        ("change.responded", {"decision": "approved"}, "XR", ""),
+        ("change.responded", {"decision": "denied"}, "UX", ""),
+        ("change.responded", {"decision": "pending"}, "SC", "HD"),
+        ("change.responded", {"decision": "validated"}, "SC", ""),
+        ("cancel.requested", {"scope": "all"}, "CA", ""),
+        ("cancel.requested", {"scope": "remaining_refills"}, "DC", ""),
+        ("cancel.responded", {"decision": "approved"}, "CR", "CA"),
+        ("cancel.responded", {"decision": "denied"}, "UC", ""),
+        ("cancel.responded", {"decision": "no_response"}, "UC", ""),
+        ("fill.status_changed", {"fill_status": "dispensed"}, "RE", "CM"),
+        ("fill.status_changed", {"fill_status": "partially_dispensed"}, "RE", "A"),
+        ("fill.status_changed", {"fill_status": "not_dispensed"}, "RE", "CA"),
+        ("fill.status_changed", {"fill_status": "transferred"}, "RE", "DC"),
+        ("fulfillment.status_changed", {"fulfillment_status": "packed"}, "SC", "IP"),
+        ("fulfillment.status_changed", {"fulfillment_status": "on_hold"}, "OH", "HD"),
+        ("fulfillment.status_changed", {"fulfillment_status": "rejected", "active": False}, "OC", "CA"),
+        ("fulfillment.status_changed", {"fulfillment_status": "delivered"}, "SC", "CM"),
+        ("shipment.status_changed", {"shipment_status": "in_transit"}, "SC", "IP"),
+        ("shipment.status_changed", {"shipment_status": "delivered"}, "SC", "CM"),
+    ],
+)
+def test_a_type_and_its_word_have_a_control_code_and_a_status(
+    event_type: str, said: dict[str, Any], control: str, status: str
+) -> None:
+    orc = [*one(an_event(event_type, **said))["ORC"], "", "", "", ""]
+
+    assert (orc[1], orc[5]) == (control, status)
+    assert control in TABLE_0119
+    assert status in {"", *TABLE_0038}
+
+
+def test_every_type_is_told_of_or_left_to_others() -> None:
+    for event_type in EVENT_MODELS:
+        assert bool(one(an_event(event_type))) == (event_type not in SILENT), event_type
+
+
+@pytest.mark.parametrize(
+    ("event_type", "field"),
+    [
+        ("renewal.responded", "decision"),
+        ("renewal.closed", "reason"),
+        ("change.requested", "change_code"),
+        ("change.responded", "decision"),
+        ("cancel.requested", "scope"),
+        ("cancel.responded", "decision"),
+        ("fill.status_changed", "fill_status"),
+        ("fulfillment.status_changed", "fulfillment_status"),
+        ("shipment.status_changed", "shipment_status"),
+        ("epcs.signing_failed", "failure"),
+    ],
+)
+def test_a_word_that_nobody_knows_says_nothing(event_type: str, field: str) -> None:
+    words: dict[str, Any] = {field: "UNKNOWN", f"raw_{field}": "dispensed"}
+    assert one(an_event(event_type, **words)) == {}
+
+
+def test_the_reject_of_a_line_that_is_alive_says_nothing() -> None:
+    for active in (True, None):
+        assert one(an_event("fulfillment.status_changed", fulfillment_status="rejected", active=active)) == {}
+
+
+def test_what_the_receiver_is_not_told_of_says_nothing() -> None:
+    for event_type in ("prescription.created", "shipment.status_changed"):
+        assert one(an_event(event_type), receiver=Receiver()) == {}
+
+
+def test_an_order_is_new_once() -> None:
+    first, again = an_event("prescription.sent", id="evt_1"), an_event("prescription.sent", id="evt_2")
+
+    assert [segments(made)["ORC"][1] for _, made in told([first, again]) if made] == ["NW", "XX"]
+
+
+def test_the_answer_to_a_discontinue_request_is_one_too() -> None:
+    asked = an_event("cancel.requested", request_id="c_1", scope="remaining_refills")
+    for decision, control in (("approved", "DR"), ("denied", "UD"), ("no_response", "UD")):
+        answered = an_event("cancel.responded", request_id="c_1", decision=decision)
+        of_another = an_event("cancel.responded", request_id="c_2", decision=decision)
+
+        assert one(asked, answered)["ORC"][1] == control
+        assert one(asked, of_another)["ORC"][1] == {"DR": "CR", "UD": "UC"}[control]
+
+
+def test_a_thin_event_is_told_with_what_is_known() -> None:
+    whole, thin = sample("01_prescription_created"), sample("21_cancel_requested")
+    found = one(whole, thin)
+
+    assert found["PID"][5] == "Quintero^Marisol^^^^^L"
+    assert found["RXO"][1] == one(whole)["RXO"][1] != "^Unknown"
+
+
+def test_a_request_that_fits_no_prescription_has_only_its_own_number() -> None:
+    orc = one(sample("08_renewal_requested_unmatched"))["ORC"]
+
+    assert orc[2] == ""
+    assert orc[3] == sample("08_renewal_requested_unmatched").value["request_id"]
+
+
+def test_every_alternative_is_an_order_of_its_own() -> None:
+    event = sample("16_change_requested_generic")
+    asked: Any = event.value["medications_requested"]
+    twice = replace(event, value={**event.value, "medications_requested": asked * 2})
+    ((_, made),) = told([twice])
+
+    assert made is not None
+    assert [line[:6] for line in made.text.split("\r") if line.startswith("ORC")] == ["ORC|XO"] * 2
+    demand_valid(made)
+
+
+def test_times_have_the_offset_of_their_zone() -> None:
+    receiver = Receiver(zone=timezone(timedelta(hours=-6)))
+    event = an_event("prescription.sent")
+    written = event.occurred_at.astimezone(receiver.zone).strftime("%Y%m%d%H%M%S-0600")
+
+    assert one(event, receiver=receiver)["ORC"][9] == written
+
+
+def test_old_receivers_get_the_same_segments_as_another_message() -> None:
+    event = sample("03_prescription_sent")
+    new, old = one(event), one(event, receiver=replace(TOLD_ALL, old_orders=True))
+
+    assert old.pop("MSH")[9] == "ORM^O01^ORM_O01"
+    assert new.pop("MSH")[9] == "OMP^O09^OMP_O09"
+    assert old == new
+
+
+def test_only_production_is_sent_as_production() -> None:
+    for environment, processing in (("production", "P"), ("sandbox", "T"), ("UNKNOWN", "T")):
+        assert one(an_event("prescription.sent", environment=environment))["MSH"][11] == processing
+
+
+def test_a_control_id_fits_its_field_and_tells_source_and_event() -> None:
+    base = an_event("prescription.sent", id="evt_1")
+    other = replace(base, source="another")
+    again = an_event("prescription.sent", id="evt_2")
+
+    assert len({control_id(base), control_id(other), control_id(again)}) == 3
+    assert re.fullmatch("[A-Z2-7]{20}", control_id(base))
+    assert one(base, receiver=Receiver(full_control_id=True))["MSH"][10] == "evt_1"

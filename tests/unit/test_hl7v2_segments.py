@@ -1,0 +1,94 @@
+"""Whatever a value holds, it stays inside its field."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import hl7
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.hl7v2.segments import END, NULL, Formatted, Segment, dropped, escape, write
+
+HEAD = Segment("MSH", {3: "DRX", 12: "2.5.1"})
+HOSTILE = st.text(
+    st.sampled_from('|^~\\&\r\n\v\f\x00\x1c\x0d\x0b\x1b\x85\u2028\u2029".,FSTRE') | st.characters(codec="utf-8"),
+    max_size=30,
+)
+
+
+def line(**fields: object) -> str:
+    return write([HEAD, Segment("ZZZ", {int(name[1:]): value for name, value in fields.items()})]).split(END)[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("a|b", "a\\F\\b"),
+        ("a^b", "a\\S\\b"),
+        ("a&b", "a\\T\\b"),
+        ("a~b", "a\\R\\b"),
+        ("a\\F\\b", "a\\E\\F\\E\\b"),
+        ("one\r\ntwo\nthree\rfour", "one two three four"),
+        (Formatted("one\r\ntwo\nthree"), "one\\.br\\two\\.br\\three"),
+        ("\x0bA\x1c\x0dB\x00", " A B"),
+        ("e\u0301", "\u00e9"),
+        ('""', ""),
+        (NULL, '""'),
+        ("", ""),
+    ],
+)
+def test_a_text_is_escaped(value: str, written: str) -> None:
+    assert escape(value) == written
+
+
+def test_components_repetitions_and_subcomponents_have_their_delimiters() -> None:
+    assert line(f1="1", f3=[("a", "", ("b", "c")), "d"], f5=NULL) == 'ZZZ|1||a^^b&c~d||""'
+
+
+def test_what_is_empty_at_an_end_is_left_out() -> None:
+    assert line(f1=("a", "", None), f2=["b", ""], f3="", f4=None) == "ZZZ|a|b"
+
+
+def test_the_head_names_the_delimiters() -> None:
+    assert write([HEAD]) == "MSH|^~\\&|DRX|||||||||2.5.1\r"
+
+
+def test_characters_that_no_field_holds_are_counted() -> None:
+    assert dropped([Segment("ZZZ", {1: "a\x00b\r\n", 2: [("\x1c", "c")], 3: None})]) == 2
+
+
+@pytest.mark.volume
+@settings(max_examples=10_000)
+@given(texts=st.lists(HOSTILE, min_size=4, max_size=4))
+def test_no_text_makes_another_segment_field_or_frame(texts: list[str]) -> None:
+    one, two, three, four = texts
+    text = write(
+        [
+            HEAD,
+            Segment("ZZZ", {1: "x", 2: one, 3: [(two, three), "y"], 4: Formatted(four), 5: "x"}),
+            Segment("ZZ2", {1: "x"}),
+        ]
+    )
+
+    assert not set(text) & {"\x0b", "\x1c", "\n", "\x00"}
+    lines = text.split(END)
+    assert [each[:3] for each in lines] == ["MSH", "ZZZ", "ZZ2", ""]
+    assert lines[1].count("|") == 5
+    assert lines[1].count("~") == 1
+    fields = lines[1].split("|")
+    assert (fields[1], fields[5]) == ("x", "x")
+    parsed = hl7.parse(text)
+    assert len(parsed) == 3
+    assert parsed.unescape(fields[2]) == meant(one, " ")
+    assert parsed.unescape(fields[4]) == meant(four, "\r")
+
+
+def meant(text: str, line_end: str) -> str:
+    """Return what a receiver finds again."""
+    ends = "".join(line_end if each in "\n\v\f\r\x85\u2028\u2029" else each for each in text.replace("\r\n", "\n"))
+    kept = (
+        each for each in unicodedata.normalize("NFC", ends) if each == line_end or unicodedata.category(each) != "Cc"
+    )
+    return "" if text == '""' else "".join(kept)
