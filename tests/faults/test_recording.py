@@ -19,8 +19,8 @@ pytestmark = pytest.mark.kafka
 
 # Of one group; each is a transaction of the server.
 RECORDS = 90
-# A later visit each time: a process gets on by some records before it dies.
-_VISITS = (5, 20)
+# The write after which the first process of a group dies, and how many records a later one gets on by.
+_VISIT = 4
 MAX_POLL_S = "8"
 
 
@@ -41,12 +41,12 @@ CASES = [
 
 def play(ground: Ground, case: Case, seed: int) -> None:
     """Do it to three groups, and compare what is on the server with what should be."""
-    lives = Lives.of_records(RECORDS, seed=seed)
+    lives = Lives.of_records(RECORDS + 2 * _VISIT * case.kills, seed=seed)
     with Server() as server, recording(ground, lives, server) as scenes:
         for scene in scenes:
             scene.write(RECORDS // 2)
         for number in range(case.kills):
-            kill(scenes, _VISITS[number % len(_VISITS)])
+            kill(scenes, after_a_write=not number)
         for scene in scenes:
             scene.member(KAFKA__MAX_POLL_S=MAX_POLL_S)
             scene.wait_settled(1)
@@ -60,13 +60,21 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         assert max(server.versions().values()) <= max(len(lives.events(each)) for each in range(lives.prescriptions))
 
 
-def kill(scenes: list[Scene], visit: int) -> None:
-    """Have a process of each group die after a write and before its commit."""
-    dying = [scene.member(f"{AFTER_EFFECT}:kill@{visit}") for scene in scenes]
+def kill(scenes: list[Scene], *, after_a_write: bool) -> None:
+    """Kill a process of each group: after a write and before its commit, or at any moment once it has got on.
+
+    A record at which process after process dies would be parked, as it should be.
+    """
+    marks = [scene.settled() for scene in scenes]
+    dying = [scene.member(f"{AFTER_EFFECT}:kill@{_VISIT}" if after_a_write else "") for scene in scenes]
     for scene in scenes:
-        scene.write(RECORDS // 30)
-    for each in dying:
-        assert each.ended() == -signal.SIGKILL, each.output()
+        scene.write(2 * _VISIT)
+    for scene, mark, each in zip(scenes, marks, dying, strict=True):
+        if after_a_write:
+            assert each.ended() == -signal.SIGKILL, each.output()
+        else:
+            scene.wait_settled(mark + _VISIT)
+            each.kill()
 
 
 def be_away(scenes: list[Scene], server: Server, away_s: float) -> None:
