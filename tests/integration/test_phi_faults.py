@@ -32,8 +32,8 @@ pytestmark = pytest.mark.kafka
 NO_KAFKA = "127.0.0.1:9"
 NOWHERE = "nowhere "
 EVENT_TYPE = "prescription.created"
-# A place whose failure is answered by nothing may cost a request so much.
-REQUEST_S = 15.0
+# Four times the deadline of an answer: at a place whose failure is answered by nothing, nothing more is sent then.
+REQUEST_S = 4.0
 SETTINGS = {"LOG__LEVEL": "debug", "HTTP__DEADLINE_S": "1", "SPOOL__AFTER_S": "0.3"}
 
 
@@ -94,8 +94,10 @@ async def send_all(session: aiohttp.ClientSession, ingress: IngressProcess, seen
             async with asyncio.timeout(REQUEST_S):
                 reply = await deliver(session, ingress, content, webhook_id=webhook_id, **headers)
             answers.append(f"{reply.body!r} {reply.headers}")
-        except (aiohttp.ClientError, TimeoutError) as exc:
+        except aiohttp.ClientError as exc:
             answers.append(type(exc).__name__)
+        except TimeoutError:
+            break
     return "\n".join(answers)
 
 
