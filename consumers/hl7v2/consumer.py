@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import orjson
+import structlog
 
 from bridge.errors import PermanentError
 from bridge.event import Event
@@ -26,9 +27,11 @@ from consumers.lifecycle.whole import shared
 from consumers.options import read_options
 from consumers.postgres.text import stored_text
 
+log = structlog.get_logger()
+
 MIGRATIONS = files("consumers.hl7v2") / "migrations"
-# Events of one prescription that wait for its patient; they are sent in one go, within the time of one handler.
-HELD_MAX = 20
+# Events of one prescription that may have waited for its patient, and are sent in the time of one handler.
+HELD_MANY = 20
 # Prescriptions that are read or written while the connections are busy with others.
 _AT_DATABASE = 6
 # For a handler beyond its messages, so that one that takes too long ends first and says that the receiver is away.
@@ -56,51 +59,59 @@ class Sender:
         self._imports = imports
         self._metrics = metrics
         self._load = f"""
-            select document, ordered, (select array_agg(event order by number) from "{schema}".held where key = $1)
+            select document, ordered,
+              (select array_agg((number, event) order by number) from "{schema}".held where key = $1 and code is null)
             from "{schema}".prescription where key = $1 for update
             """  # noqa: S608 - a checked name
         self._store = f"""
             with noted as (
               insert into "{schema}".sent (key, control_id, source, event_id, kind)
               select $1, * from unnest($4::text[], $5::text[], $6::text[], $7::text[])
-              on conflict (control_id) do nothing
+              on conflict (source, event_id) do nothing
             )
             insert into "{schema}".prescription as p (key, document, ordered) values ($1, $2, $3)
             on conflict (key) do update set document = excluded.document, ordered = excluded.ordered,
               updated_at = clock_timestamp()
             """  # noqa: S608 - as above
         self._hold = f'insert into "{schema}".held (key, event) values ($1, $2)'  # noqa: S608 - as above
-        self._release = f'delete from "{schema}".held where key = $1'  # noqa: S608 - as above
+        self._refuse = f'update "{schema}".held set code = $2 where number = $1'  # noqa: S608 - as above
+        self._release = f'delete from "{schema}".held where key = $1 and code is null'  # noqa: S608 - as above
 
     async def __call__(self, event: Event, context: Context) -> None:
         """Send what one event has to say.
 
         Raises:
             TransientError: See `consumers.hl7v2.mllp`.
-            PermanentError: The receiver refuses the message, the patient is not known where that is to be parked, too
-                much waits for it, or the key cannot be kept.
+            PermanentError: The receiver refuses the message, the key cannot be kept, or the patient is not known where
+                that is to be parked.
         """
-        if context.origin == "import" and not self._imports:
-            return
         if stored_text(event.key) != event.key:
             raise PermanentError("bad_key")
         connection: Any = context.connection
         found = await connection.fetch(self._load, event.key)
-        text, ordered, texts = found[0] if found else ("{}", False, None)
+        text, ordered, held = found[0] if found else ("{}", False, None)
         document: Document = orjson.loads(text)
         note_hl7(document, event, stamp_of(event))
-        held = [_restored(each, event) for each in texts or ()]
         sent: list[tuple[str, str, str, str]] = []
-        if shared(document, "patient") is not None or self._no_patient == "send":
-            for each in (*held, event):
+        if context.origin == "import" and not self._imports:
+            pass  # what is imported is known, and not told
+        elif shared(document, "patient") is not None or self._no_patient == "send":
+            for number, each in [*((number, _restored(stored, event)) for number, stored in held or ()), (None, event)]:
                 said = news(each, document, self._receiver, ordered=ordered)
-                if said is not None:
+                if said is None:
+                    continue
+                try:
                     sent.append(await self._send(each, said, document, context.resource))
-                    ordered = ordered or said.ordered
+                except PermanentError as exc:
+                    if number is None:
+                        raise
+                    await self._refused(number, exc, connection)
+                    continue
+                ordered = ordered or said.ordered
             if held:
                 await connection.execute(self._release, event.key)
         elif news(event, document, self._receiver, ordered=ordered) is not None:
-            await self._without_patient(event, len(held), connection)
+            await self._without_patient(event, connection)
         columns = [[row[column] for row in sent] for column in range(4)]
         await connection.execute(self._store, event.key, orjson.dumps(document).decode(), ordered, *columns)
 
@@ -111,13 +122,17 @@ class Sender:
         self._metrics.dropped.inc(made.dropped)
         return made.control_id, stored_text(event.source), stored_text(event.id), made.kind
 
-    async def _without_patient(self, event: Event, held: int, connection: Any) -> None:
+    async def _refused(self, number: int, exc: PermanentError, connection: Any) -> None:
+        """Keep an event that had waited and is refused for good; its record was settled, and cannot be parked."""
+        log.warning("worker.held_refused", code=exc.code)
+        self._metrics.held.refused.inc()
+        await connection.execute(self._refuse, number, exc.code)
+
+    async def _without_patient(self, event: Event, connection: Any) -> None:
         if self._no_patient == "park":
             raise PermanentError("no_patient")
-        if held >= HELD_MAX:
-            raise PermanentError("held_full")
         await connection.execute(self._hold, event.key, _stored(event))
-        self._metrics.held.inc()
+        self._metrics.held.waiting.inc()
 
 
 def open_hl7v2(setup: Setup) -> Consumer:
@@ -136,7 +151,7 @@ def open_hl7v2(setup: Setup) -> Consumer:
         mode=Lanes(options.connections + _AT_DATABASE, transactional=True),
         # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
         unknown="park",
-        handler_timeout_s=(HELD_MAX + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,
+        handler_timeout_s=(HELD_MANY + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=options.schema_name),
         around=partial(_open_link, options, metrics),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
@@ -31,6 +32,8 @@ Said = Mapping[str, Any]
 VERSION = "2.5.1"
 # MSH-10 has 20 characters, and ids of events are longer: 100 bits of a digest.
 _CONTROL_ID_LENGTH = 20
+# A longer id, or one that would be escaped, does not come back in the acknowledgement as it was sent.
+_is_plain_id = re.compile(r"[!-%'-Z\]_`a-z{}][!-%'-Z\]_`a-z{}]{0,198}").fullmatch
 _NPI = ("", "2.16.840.1.113883.4.6", "ISO")
 # A word outside the list is not one of table 0001 either.
 _SEXES = frozenset({"F", "M", "U"})
@@ -44,7 +47,7 @@ class Receiver:
         drafts: It is told of drafts.
         shipments: It is told of parcels.
         old_orders: It takes ORM^O01 instead of OMP^O09.
-        full_control_id: MSH-10 is the event's id, whatever its length.
+        full_control_id: MSH-10 is the event's id where it can be, whatever its length; for receivers of one source.
         accept_ack: It answers with an accept acknowledgement (enhanced mode) instead of an application acknowledgement.
         assigner: Who gives medical record numbers, PID-3.4.
         zone: Of times; each has its offset.
@@ -86,19 +89,21 @@ class Order:
         control: ORC-1, a code of table 0119.
         status: ORC-5, a code of table 0038, or empty.
         reason: ORC-16.1, a code of the network or of the contract.
+        why: ORC-16.2, words for it.
         placer: ORC-2.1, the prescription's id.
         filler: ORC-3.1, a number of the pharmacy or the request's id.
-        refills: RXO-13, if it is not that of the medication.
+        refills: RXO-13, if it is not that of the medication; empty if nothing says it.
         notes: One NTE each.
     """
 
     control: str = ""
     status: str = ""
     reason: str = ""
+    why: str = ""
     placer: str = ""
     filler: str = ""
     medication: Said | None = None
-    refills: int | None = None
+    refills: int | str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -135,7 +140,7 @@ class Told:
         data: Of its native body: days, instants and decimals as text.
         order: What is known of the order, for the group that says something of it.
         ordered: The receiver has had a new order of this prescription.
-        remaining: The cancel request that it is or answers is for the remaining refills only.
+        scope: How far the cancel request goes that it answers; None if that is not known.
     """
 
     value: Mapping[str, Any]
@@ -143,7 +148,7 @@ class Told:
     order: Order
     receiver: Receiver
     ordered: bool
-    remaining: bool
+    scope: str | None
 
 
 def control_id(event: Event) -> str:
@@ -181,7 +186,7 @@ def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool)
             ),
             receiver=receiver,
             ordered=ordered,
-            remaining=scope is not None and scope[1] == _REMAINING,
+            scope=None if scope is None else scope[1],
         )
     )
 
@@ -189,7 +194,7 @@ def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool)
 def message(event: Event, said: News, document: Document, receiver: Receiver) -> Message:
     """Write what an event has to say."""
     kind = "RDS" if said.fill is not None else "ORM" if receiver.old_orders else "OMP"
-    given = event.id if receiver.full_control_id else control_id(event)
+    given = event.id if receiver.full_control_id and _is_plain_id(event.id) else control_id(event)
     prescriber = shared(document, "prescriber")
     segments = [_msh(kind, given, event, receiver), _pid(event, shared(document, "patient"), receiver)]
     for order in said.orders:
@@ -205,7 +210,9 @@ def message(event: Event, said: News, document: Document, receiver: Receiver) ->
 
 
 def _created(told: Told) -> News | None:
-    return News((replace(told.order, control="NW"),), ordered=True) if told.receiver.drafts else None
+    if not told.receiver.drafts or told.ordered:
+        return None
+    return News((replace(told.order, control="NW"),), ordered=True)
 
 
 def _updated(told: Told) -> News:
@@ -237,7 +244,7 @@ def _renewal_asked(told: Told) -> News:
         control="RF",
         filler=told.order.filler if told.value["matched"] else data["request_id"],
         medication=data.get("medication_dispensed") or told.order.medication,
-        refills=data.get("refills_requested"),
+        refills=data.get("refills_requested", ""),
     )
     return News((order,))
 
@@ -248,12 +255,12 @@ def _renewal_answered(told: Told) -> News | None:
         return None
     status = "HD" if told.value["decision"] == _PENDING else ""
     (order,) = _one(told, control, status, told.data.get("denial_reason_code", "")).orders
-    return News((replace(order, refills=told.data.get("refills_approved")),))
+    return News((replace(order, refills=told.data.get("refills_approved", "")),))
 
 
 def _renewal_closed(told: Told) -> News | None:
     reason = told.value["reason"]
-    return None if reason == UNKNOWN else _one(told, "UF", "CA", reason)
+    return None if reason == UNKNOWN else _one(told, "UF", "", reason)
 
 
 def _change_asked(told: Told) -> News | None:
@@ -275,31 +282,30 @@ def _change_answered(told: Told) -> News | None:
 
 def _cancel_asked(told: Told) -> News | None:
     control = _CANCELS.get(told.value["scope"])
-    return None if control is None else _one(told, control, "", told.data.get("reason", ""))
+    return None if control is None else News((replace(told.order, control=control, why=told.data.get("reason", "")),))
 
 
 def _cancel_answered(told: Told) -> News | None:
-    controls = _CANCEL_ANSWERS.get(told.value["decision"])
-    if controls is None:
-        return None
-    status = "CA" if told.value["decision"] == "approved" else ""
-    return _one(told, controls[told.remaining], status, told.data.get("denial_reason_code", ""))
+    answered = _CANCEL_ANSWERS.get(told.value["decision"], {}).get(told.scope)
+    return None if answered is None else _one(told, *answered, told.data.get("denial_reason_code", ""))
 
 
 def _filled(told: Told) -> News | None:
     data = told.data
-    status = _FILLS.get(told.value["fill_status"])
-    if status is None:
+    word = told.value["fill_status"]
+    if word not in _FILLS:
         return None
     fill = Fill(
         number=data["fill_number"],
-        medication=data.get("medication_dispensed") or told.order.medication,
+        # What was ordered need not be what was dispensed.
+        medication=data.get("medication_dispensed"),
         quantity=_number(data.get("quantity_dispensed")),
         day=data.get("fill_date", ""),
         rx_number=told.order.filler,
         note=data.get("note", ""),
     )
-    return News((replace(told.order, control="RE", status=status),), fill=fill)
+    order = replace(told.order, control="RE", status=_FILLS[word], notes=(f"Fill: {word}",))
+    return News((order,), fill=fill)
 
 
 def _worked_on(told: Told) -> News | None:
@@ -356,12 +362,20 @@ _CHANGE_ANSWERS: Mapping[str, str] = MappingProxyType(
     {"approved": "XR", "approved_with_changes": "XR", "denied": "UX", "validated": "SC", _PENDING: "SC"}
 )
 _CANCELS: Mapping[str, str] = MappingProxyType({"all": "CA", _REMAINING: "DC"})
-# Of the whole order, and of its remaining refills.
-_CANCEL_ANSWERS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"approved": ("CR", "DR"), "denied": ("UC", "UD"), "no_response": ("UC", "UD")}
+_DENIED: Mapping[str | None, tuple[str, str]] = MappingProxyType(
+    {"all": ("UC", ""), _REMAINING: ("UD", ""), None: ("UC", "")}
 )
+# By the answer and by how far the request goes; where nobody has told that, nothing is said of the order as a whole.
+_CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = MappingProxyType(
+    {
+        "approved": MappingProxyType({"all": ("CR", "CA"), _REMAINING: ("DR", "DC"), None: ("CR", "")}),
+        "denied": _DENIED,
+        "no_response": _DENIED,
+    }
+)
+# What becomes of one fill is no end of the order: refills may be left, and another pharmacy may fill it.
 _FILLS: Mapping[str, str] = MappingProxyType(
-    {"dispensed": "CM", "partially_dispensed": "A", "not_dispensed": "CA", "transferred": "DC"}
+    {"dispensed": "CM", "partially_dispensed": "A", "not_dispensed": "", "transferred": ""}
 )
 _STEPS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -464,14 +478,14 @@ def _orc(order: Order, event: Event, prescriber: Said | None, receiver: Receiver
             5: order.status,
             9: _time(event.occurred_at, receiver.zone),
             12: _person(prescriber, "npi", "NPI"),
-            16: order.reason,
+            16: (order.reason, order.why),
         },
     )
 
 
 def _rxo(order: Order, prescriber: Said | None) -> Segment:
     medication = order.medication or {}
-    refills = order.refills if order.refills is not None else medication.get("refills")
+    refills = medication.get("refills", "") if order.refills is None else order.refills
     allowed = medication.get("substitution_allowed")
     quantity = _number(medication.get("quantity"))
     return Segment(
@@ -482,7 +496,7 @@ def _rxo(order: Order, prescriber: Said | None) -> Segment:
             9: "" if allowed is None else "G" if allowed else "N",
             11: quantity,
             12: ("", medication["quantity_unit"]) if quantity else "",
-            13: "" if refills is None else str(refills),
+            13: str(refills),
             14: _person(prescriber, "dea_number", "DEA"),
         },
     )
@@ -493,7 +507,7 @@ def _rxd(fill: Fill) -> Segment:
     return Segment(
         "RXD",
         {
-            1: str(fill.number),
+            1: str(fill.number + 1),  # ours begin with 0, RXD-1 with 1
             2: _code(fill.medication or {}),
             3: fill.day.replace("-", "") or NULL,
             4: fill.quantity or NULL,

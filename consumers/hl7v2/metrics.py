@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from bridge.runtime.metrics import DURATION_BUCKETS, NAMESPACE
 from consumers.hl7v2.options import NAME
 
 
+class Held(NamedTuple):
+    """Counts events without a known patient, by what became of them."""
+
+    waiting: Counter
+    refused: Counter
+
+
 class Hl7Metrics:
     """Registers everything once.
 
     Attributes:
-        held: Counts events that wait until it is known who the patient is.
+        held: Counts events that wait until it is known who the patient is, and those refused afterwards.
         dropped: Counts control characters left out of messages.
     """
 
@@ -34,13 +43,14 @@ class Hl7Metrics:
             registry=registry,
             buckets=DURATION_BUCKETS,
         )
-        self.held = Counter(
+        held = Counter(
             f"{NAME}_held",
-            "Events that wait until their patient is known",
-            ("service",),
+            "Events that waited until their patient was known, and those of them that the receiver refused then",
+            ("service", "outcome"),
             namespace=NAMESPACE,
             registry=registry,
-        ).labels(service)
+        )
+        self.held = Held(*(held.labels(service, outcome) for outcome in Held._fields))
         self.dropped = Counter(
             f"{NAME}_characters_dropped",
             "Control characters left out of messages",

@@ -8,23 +8,26 @@ connection follows its acknowledgement:
 | MSA-1 AA or CA, MSA-2 our MSH-10 | nothing | applied |
 | AE or CE with error 206 or 207 (locked, internal) | `TransientError("ae_206")` | tried five times, then parked |
 | AE or CE with anything else | `PermanentError("ae_…")` | parked at once |
-| AR or CR with error 200 to 203 (type, event, processing id, version) | `TransientError("ar_…")`, systemic | waits |
+| AR or CR with error 200 to 203 (type, event, processing id, version), 206, 207 or none | systemic `TransientError` | waits |
 | AR or CR with anything else | `PermanentError("ar_…")` | parked at once |
 | another MSA-2, no MSA, no frame | `TransientError("out_of_step")`, systemic | waits |
 | none in time | `TransientError("ack_timeout")`, systemic | waits |
 | no connection, an end or a reset of it, TLS | `TransientError`, systemic | waits |
 
+A receiver that is down for a while says AR whatever the message is. One that refuses a single message by it has that
+message parked once it is seen to fail alone.
+
 After whatever is no acknowledgement of ours the connection is closed: a late one would be taken for that of the next
 message. Codes are of the closed list of table 0357; texts of an acknowledgement may quote what was sent, so they are
 never logged or stored.
-"""
+"""  # noqa: E501 - a table
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from bridge.errors import BridgeError, PermanentError, TransientError
 from consumers.hl7v2.metrics import Hl7Metrics
@@ -38,7 +41,8 @@ _TAKEN, _FAILED, _REJECTED = frozenset({"AA", "CA"}), frozenset({"AE", "CE"}), f
 # Table 0357, message error condition codes.
 _CONDITIONS = frozenset({"100", "101", "102", "103", "200", "201", "202", "203", "204", "205", "206", "207"})
 _LATER = frozenset({"206", "207"})
-_REFUSED_TYPE = frozenset({"200", "201", "202", "203"})
+# Of every message, or of the receiver itself.
+_NOT_OF_THE_MESSAGE = frozenset({"", "200", "201", "202", "203", *_LATER})
 
 
 class _Connection:
@@ -64,9 +68,12 @@ class _Connection:
 
     async def close(self) -> None:
         self._writer.close()
-        with suppress(OSError, TimeoutError):
+        try:
             async with asyncio.timeout(CONNECT_S):
                 await self._writer.wait_closed()
+        except (OSError, TimeoutError):
+            # What a receiver has not read yet must not reach it behind newer messages.
+            self._writer.transport.abort()
 
 
 class Link:
@@ -117,10 +124,13 @@ class Link:
         Raises:
             TransientError: It cannot.
         """
-        connection = await self._free.get()
+        if self._free.empty():
+            return  # all are in use, and what is under way will tell
+        connection = self._free.get_nowait()
         try:
             if connection is None or not connection.usable:
-                connection = await self._connect(connection)
+                old, connection = connection, None
+                connection = await self._connect(old)
         finally:
             self._free.put_nowait(connection)
 
@@ -142,9 +152,11 @@ class Link:
             keep = connection
         finally:
             # Also when this call was cancelled: the acknowledgement may come yet.
-            self._free.put_nowait(keep)
-            if keep is None and connection is not None:
-                await asyncio.shield(connection.close())
+            try:
+                if keep is None and connection is not None:
+                    await asyncio.shield(connection.close())
+            finally:
+                self._free.put_nowait(keep)
         _judge(code, condition)
 
     async def _connect(self, old: _Connection | None) -> _Connection:
@@ -213,6 +225,6 @@ def _judge(code: str, condition: str) -> None:
     named = f"{kind}_{condition}" if condition else kind
     if kind == "ae" and condition in _LATER:
         raise TransientError(named)
-    if kind == "ar" and condition in _REFUSED_TYPE:
+    if kind == "ar" and condition in _NOT_OF_THE_MESSAGE:
         raise TransientError(named, systemic=True)
     raise PermanentError(named)

@@ -60,10 +60,9 @@ def escape(text: str) -> str:
     """
     if isinstance(text, _Null):
         return text
-    if text == NULL:
-        return ""
     lines = _lines.split(unicodedata.normalize("NFC", text))
-    return (_BREAK if isinstance(text, Formatted) else " ").join(map(_escape_line, lines))
+    escaped = (_BREAK if isinstance(text, Formatted) else " ").join(map(_escape_line, lines))
+    return "" if escaped == NULL else escaped
 
 
 def dropped(segments: Iterable[Segment]) -> int:

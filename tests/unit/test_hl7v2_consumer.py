@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
+from typing import Any
+
 from prometheus_client import CollectorRegistry
 
-from consumers.api import Consumer, Lanes, Setup
-from consumers.hl7v2.consumer import HELD_MAX, open_hl7v2
+from consumers.api import Consumer, Context, Lanes, Setup
+from consumers.hl7v2.consumer import HELD_MANY, open_hl7v2
+from consumers.testing import an_event
 
+PATIENT = {"first_name": "Marisol", "last_name": "Quintero", "date_of_birth": date(1979, 2, 28), "sex": "F"}
 LEAST = {"host": "engine.example", "port": "6661"}
 
 
@@ -35,7 +40,7 @@ def test_each_instance_has_a_group_and_tables_of_its_own() -> None:
 
 
 def test_there_is_time_for_all_that_may_wait_for_a_patient() -> None:
-    assert opened(ack_timeout_s="3").handler_timeout_s > HELD_MAX * 3
+    assert opened(ack_timeout_s="3").handler_timeout_s > HELD_MANY * 3
 
 
 def test_doctor_is_told_where_health_information_goes() -> None:
@@ -45,3 +50,29 @@ def test_doctor_is_told_where_health_information_goes() -> None:
     assert secured == "whole messages: sent to engine.example:6661"
     assert plain == "whole messages, in clear: sent to engine.example:6661"
     assert "hl7v2_ehr" in kept
+
+
+class Rows:
+    """A database that holds nothing, and what is stored in it."""
+
+    def __init__(self) -> None:
+        self.stored: list[tuple[object, ...]] = []
+
+    async def fetch(self, *_: object) -> list[object]:
+        return []
+
+    async def execute(self, _: str, *values: object) -> None:
+        self.stored.append(values)
+
+
+async def test_what_is_imported_is_known_and_not_told() -> None:
+    rows = Rows()
+    # Without a receiver: a message would fail.
+    context = Context("hl7v2", "drx.prescriptions.v1", 0, 0, "test:0", 1, connection=rows, origin="import")
+    event = an_event("prescription.sent", key="rx_1", patient=PATIENT)
+    handle: Any = opened().handle
+    await handle(event, context)
+
+    ((key, document, ordered, *sent),) = rows.stored
+    assert (key, ordered, sent) == ("rx_1", False, [[], [], [], []])
+    assert "Quintero" in str(document)

@@ -138,7 +138,7 @@ def test_a_scenario_is_valid_message_by_message(name: str) -> None:
         ("renewal.responded", {"decision": "denied_new_rx_to_follow"}, "DF", ""),
         ("renewal.responded", {"decision": "replace"}, "RP", ""),
         ("renewal.responded", {"decision": "pending"}, "SC", "HD"),
-        ("renewal.closed", {"reason": "expired"}, "UF", "CA"),
+        ("renewal.closed", {"reason": "expired"}, "UF", ""),
         ("change.requested", {"change_code": "G"}, "XO", ""),
         ("change.responded", {"decision": "approved"}, "XR", ""),
         ("change.responded", {"decision": "denied"}, "UX", ""),
@@ -146,13 +146,13 @@ def test_a_scenario_is_valid_message_by_message(name: str) -> None:
         ("change.responded", {"decision": "validated"}, "SC", ""),
         ("cancel.requested", {"scope": "all"}, "CA", ""),
         ("cancel.requested", {"scope": "remaining_refills"}, "DC", ""),
-        ("cancel.responded", {"decision": "approved"}, "CR", "CA"),
+        ("cancel.responded", {"decision": "approved"}, "CR", ""),
         ("cancel.responded", {"decision": "denied"}, "UC", ""),
         ("cancel.responded", {"decision": "no_response"}, "UC", ""),
         ("fill.status_changed", {"fill_status": "dispensed"}, "RE", "CM"),
         ("fill.status_changed", {"fill_status": "partially_dispensed"}, "RE", "A"),
-        ("fill.status_changed", {"fill_status": "not_dispensed"}, "RE", "CA"),
-        ("fill.status_changed", {"fill_status": "transferred"}, "RE", "DC"),
+        ("fill.status_changed", {"fill_status": "not_dispensed"}, "RE", ""),
+        ("fill.status_changed", {"fill_status": "transferred"}, "RE", ""),
         ("fulfillment.status_changed", {"fulfillment_status": "packed"}, "SC", "IP"),
         ("fulfillment.status_changed", {"fulfillment_status": "on_hold"}, "OH", "HD"),
         ("fulfillment.status_changed", {"fulfillment_status": "rejected", "active": False}, "OC", "CA"),
@@ -209,17 +209,46 @@ def test_what_the_receiver_is_not_told_of_says_nothing() -> None:
 def test_an_order_is_new_once() -> None:
     first, again = an_event("prescription.sent", id="evt_1"), an_event("prescription.sent", id="evt_2")
 
-    assert [segments(made)["ORC"][1] for _, made in told([first, again]) if made] == ["NW", "XX"]
+    late = an_event("prescription.created", id="evt_3")
+
+    assert [segments(made)["ORC"][1] for _, made in told([first, again, late]) if made] == ["NW", "XX"]
 
 
-def test_the_answer_to_a_discontinue_request_is_one_too() -> None:
-    asked = an_event("cancel.requested", request_id="c_1", scope="remaining_refills")
-    for decision, control in (("approved", "DR"), ("denied", "UD"), ("no_response", "UD")):
-        answered = an_event("cancel.responded", request_id="c_1", decision=decision)
-        of_another = an_event("cancel.responded", request_id="c_2", decision=decision)
+@pytest.mark.parametrize(
+    ("scope", "answers"),
+    [
+        ("all", {"approved": ("CR", "CA"), "denied": ("UC", ""), "no_response": ("UC", "")}),
+        ("remaining_refills", {"approved": ("DR", "DC"), "denied": ("UD", ""), "no_response": ("UD", "")}),
+        # Asked of another, or not heard of: nothing is said of the order as a whole.
+        (None, {"approved": ("CR", ""), "denied": ("UC", ""), "no_response": ("UC", "")}),
+    ],
+)
+def test_an_answer_says_as_much_as_was_asked(scope: str | None, answers: dict[str, tuple[str, str]]) -> None:
+    asked = an_event("cancel.requested", request_id="c_1" if scope else "c_2", scope=scope or "remaining_refills")
+    for decision, said in answers.items():
+        orc = [*one(asked, an_event("cancel.responded", request_id="c_1", decision=decision))["ORC"], *[""] * 4]
 
-        assert one(asked, answered)["ORC"][1] == control
-        assert one(asked, of_another)["ORC"][1] == {"DR": "CR", "UD": "UC"}[control]
+        assert (orc[1], orc[5]) == said
+
+
+def test_the_answer_to_a_request_whose_scope_nobody_knows_says_nothing() -> None:
+    asked = an_event("cancel.requested", request_id="c_1", scope="UNKNOWN", raw_scope="half")
+
+    assert one(asked, an_event("cancel.responded", request_id="c_1", decision="approved")) == {}
+
+
+def test_the_reason_of_a_cancel_is_words_and_no_code() -> None:
+    assert one(an_event("cancel.requested", scope="all", reason="Duplicate therapy"))["ORC"][16] == "^Duplicate therapy"
+
+
+def test_what_was_dispensed_and_approved_is_never_taken_from_the_order() -> None:
+    whole = sample("01_prescription_created")
+    filled = one(whole, an_event("fill.status_changed", fill_status="dispensed", fill_number=0))["RXD"]
+    approved = one(whole, an_event("renewal.responded", decision="approved"))["RXO"]
+    asked = one(whole, an_event("renewal.requested", matched=True))["RXO"]
+
+    assert filled[1:3] == ["1", "^Unknown"]
+    assert [*approved, *[""] * 4][13] == [*asked, *[""] * 4][13] == ""
 
 
 def test_a_thin_event_is_told_with_what_is_known() -> None:
@@ -278,3 +307,6 @@ def test_a_control_id_fits_its_field_and_tells_source_and_event() -> None:
     assert len({control_id(base), control_id(other), control_id(again)}) == 3
     assert re.fullmatch("[A-Z2-7]{20}", control_id(base))
     assert one(base, receiver=Receiver(full_control_id=True))["MSH"][10] == "evt_1"
+    for hostile in ("a|b", "a^b", "a b", "é", "x" * 200, "a\x00"):
+        event = an_event("prescription.sent", id=hostile)
+        assert one(event, receiver=Receiver(full_control_id=True))["MSH"][10] == control_id(event)

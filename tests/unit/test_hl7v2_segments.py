@@ -35,6 +35,7 @@ def line(**fields: object) -> str:
         ("\x0bA\x1c\x0dB\x00", " A B"),
         ("e\u0301", "\u00e9"),
         ('""', ""),
+        ('"\x00"', ""),
         (NULL, '""'),
         ("", ""),
     ],
@@ -91,4 +92,5 @@ def meant(text: str, line_end: str) -> str:
     kept = (
         each for each in unicodedata.normalize("NFC", ends) if each == line_end or unicodedata.category(each) != "Cc"
     )
-    return "" if text == '""' else "".join(kept)
+    found = "".join(kept)
+    return "" if found == '""' else found

@@ -11,21 +11,43 @@ comment on column {schema}.prescription.document is 'JSON text: jsonb has no U+0
 comment on column {schema}.prescription.ordered is 'Whether the receiver has had a new order of it';
 
 create table {schema}.sent (
-  control_id text collate "C" primary key,
-  key text collate "C" not null,
   source text collate "C" not null,
   event_id text collate "C" not null,
+  control_id text collate "C" not null,
+  key text collate "C" not null,
   kind text not null,
-  sent_at timestamptz not null default clock_timestamp()
+  sent_at timestamptz not null default clock_timestamp(),
+  primary key (source, event_id)
 );
+create index sent_control_id on {schema}.sent (control_id);
 create index sent_key on {schema}.sent (key);
 comment on table {schema}.sent is 'Which event each acknowledged message was made of';
 
 create table {schema}.held (
+  number bigint generated always as identity primary key,
   key text collate "C" not null,
-  number bigint generated always as identity,
   event text not null,
-  held_at timestamptz not null default clock_timestamp(),
-  primary key (key, number)
+  code text,
+  held_at timestamptz not null default clock_timestamp()
 );
+create index held_key on {schema}.held (key);
 comment on table {schema}.held is 'Events that wait until their patient is known; holds health information';
+comment on column {schema}.held.code is 'Why the receiver has refused it since; it is not sent again';
+
+-- The process that applies events changes no table; whoever starts or moves its group looks first whether the tables are
+-- up to date. The roles are those of the runtime's own tables.
+do $$
+begin
+  if exists (select from pg_roles where rolname = 'drx_consumer') then
+    grant usage on schema {schema} to drx_consumer;
+    grant select on all tables in schema {schema} to drx_consumer;
+    grant insert, update on {schema}.prescription to drx_consumer;
+    grant insert on {schema}.sent to drx_consumer;
+    grant insert, update, delete on {schema}.held to drx_consumer;
+  end if;
+  if exists (select from pg_roles where rolname = 'drx_operator') then
+    grant usage on schema {schema} to drx_operator;
+    grant select on {schema}.schema_migration to drx_operator;
+  end if;
+end
+$$;

@@ -14,7 +14,7 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.event import Event
-from consumers.hl7v2.consumer import HELD_MAX, open_hl7v2
+from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import control_id
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
@@ -91,6 +91,8 @@ async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
         acknowledges("AE", condition="207"),
         acknowledges("CE", condition="206"),
         acknowledges("AR", condition="202"),
+        acknowledges("AR", condition="207"),
+        acknowledges("CR"),
         acknowledges("AA", of="another"),
         acknowledges("??"),
         says_nothing,
@@ -103,7 +105,15 @@ async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
         sends(b"\x0b" + b"x" * 200_000),
     ],
     ids=[
-        *("an internal error", "a record that is locked", "another processing id", "another control id", "no code"),
+        *(
+            "an internal error",
+            "a record that is locked",
+            "another processing id",
+            "a receiver that is down",
+            "no reason",
+            "another control id",
+            "no code",
+        ),
         *("silence", "a reset", "half a frame", "no frame", "an empty frame", "no MSA", "HTTP", "no end"),
     ],
 )
@@ -128,9 +138,8 @@ async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act) -
         (acknowledges("AE"), "ae"),
         (acknowledges("CE"), "ae"),
         (acknowledges("AR", condition="204"), "ar_204"),
-        (acknowledges("CR"), "ar"),
     ],
-    ids=["AE 101", "AE of its own", "AE", "CE", "AR 204", "CR"],
+    ids=["AE 101", "AE of its own", "AE", "CE", "AR 204"],
 )
 async def test_what_is_refused_for_good_is_parked_with_what_follows_of_its_key(act: Act, code: str) -> None:
     async with a_receiver(act) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
@@ -205,16 +214,23 @@ async def test_what_waited_has_the_message_that_it_would_have_had() -> None:
     assert taken[0] == taken[1]
 
 
-async def test_no_more_waits_than_one_handler_can_send() -> None:
-    events = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(HELD_MAX + 1)]
+async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -> None:
+    thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
+    whole = sent("rx_1", id="evt_9", patient=PATIENT)
     async with (
-        a_receiver() as receiver,
+        a_receiver(acknowledges("AE", condition="101")) as receiver,
         running(open_hl7v2, options=options(receiver.port, no_patient="hold")) as consumer,
     ):
-        await consumer.feed(*events)
+        await consumer.feed(*thin, whole)
+        await consumer.feed(sent("rx_1", id="evt_10"))
 
-        assert await consumer.parked() == [Parked("rx_1", f"evt_{HELD_MAX}", "held_full")]
-        assert len(await consumer.fetch("select from hl7v2.held")) == HELD_MAX
+        assert await consumer.parked() == []
+        assert await consumer.fetch("select code from hl7v2.held") == [("ae_101",)]
+        assert (
+            consumer.registry.get_sample_value("drxbridge_hl7v2_held_total", {"service": "hl7v2", "outcome": "refused"})
+            == 1
+        )
+    assert receiver.ids() == [control_id(event) for event in (*thin[1:], whole, sent("", id="evt_10"))]
 
 
 async def test_an_unknown_patient_may_be_parked_instead() -> None:
@@ -238,6 +254,40 @@ async def test_a_text_with_every_delimiter_comes_out_as_it_went_in() -> None:
     assert [str(each[0]) for each in message] == ["MSH", "PID", "ORC", "RXO", "NTE", "RXR"]
     name = str(message.segment("PID")[5]).split("^")[0]
     assert message.unescape(name) == "O'Brien|^~\\& PID|1|| é"
+
+
+async def test_two_messages_that_are_never_acknowledged_are_parked_while_others_pass() -> None:
+    silent = {control_id(sent("", id=each)) for each in ("evt_a", "evt_b")}
+
+    async def desk(message: Any, reader: Any, writer: Any) -> None:
+        if str(message.segment("MSH")[10]) not in silent:
+            await acknowledges()(message, reader, writer)
+
+    others = [sent(f"rx_{number}", id=f"evt_{number}") for number in range(300)]
+    async with (
+        a_receiver(*[desk] * 2_000) as receiver,
+        running(open_hl7v2, options=options(receiver.port, ack_timeout_s="0.1")) as consumer,
+    ):
+        await consumer.feed(sent("rx_a", id="evt_a"), sent("rx_b", id="evt_b"), *others)
+
+        assert {each.key for each in await consumer.parked()} == {"rx_a", "rx_b"}
+        assert consumer.count("applied") == len(others)
+
+
+async def test_the_consumer_may_read_and_write_its_tables_and_no_more() -> None:
+    query = """
+        select t.name, array_agg(p.kind order by p.kind) from (values ('prescription'), ('sent'), ('held')) t (name),
+          unnest(array['select', 'insert', 'update', 'delete', 'truncate']) p (kind)
+        where has_table_privilege('drx_consumer', 'hl7v2.' || t.name, p.kind) group by 1
+        """
+    async with a_receiver() as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+        allowed = dict(await consumer.fetch(query))
+
+    assert allowed == {
+        "prescription": ["insert", "select", "update"],
+        "sent": ["insert", "select"],
+        "held": ["delete", "insert", "select", "update"],
+    }
 
 
 class Desk(threading.Thread):
