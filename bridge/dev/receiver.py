@@ -39,7 +39,7 @@ class Received(NamedTuple):
     Attributes:
         refused: Code of what is wrong with its signature; empty if it was taken.
         headers: Names in lower case.
-        body: As text.
+        body: As text; empty if it was refused, since anybody may send that, and any amount of it.
     """
 
     refused: str
@@ -60,7 +60,7 @@ def receiver_app(secrets_dir: Path) -> web.Application:
         except (ConfigError, DeliveryRefusedError) as exc:
             refused = exc.code
         headers = {name.lower(): text for name, text in request.headers.items()}
-        kept.append(Received(refused, headers, body.decode("utf-8", "replace")))
+        kept.append(Received(refused, headers, "" if refused else body.decode("utf-8", "replace")))
         return web.Response(status=HTTPStatus.UNAUTHORIZED if refused else HTTPStatus.NO_CONTENT)
 
     async def show(_: web.Request) -> web.Response:

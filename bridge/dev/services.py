@@ -119,7 +119,7 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
     }
     for name, source in SOURCES.items():
         settings |= source.settings(name, directory.secret_dir(name, make=source.new_secret))
-    settings["BRIDGE_LOG__ID_KEY_DIR"] = str(_id_key_dir(directory))
+    settings["BRIDGE_LOG__ID_KEY_DIR"] = str(id_key_dir(directory))
     child = _child("ingress", ["bridge", "serve"], directory=directory, settings=settings)
     return Service(child, management_port, "/readyz", _INGRESS_GRACE_S, sound=("kafka", "topics"))
 
@@ -150,14 +150,15 @@ def consumer_service(
         "CONSUMER_POSTGRES__DSN": postgres,
         "CONSUMER_MANAGEMENT__HOST": HOST,
         "CONSUMER_MANAGEMENT__PORT": str(management_port),
-        "CONSUMER_LOG__ID_KEY_DIR": str(_id_key_dir(directory)),
+        "CONSUMER_LOG__ID_KEY_DIR": str(id_key_dir(directory)),
         **own,
     }
     child = _child(name, ["consumers", "run", name], directory=directory, settings=settings)
     return Service(child, management_port, "/readyz", _CONSUMER_GRACE_S)
 
 
-def _id_key_dir(directory: DataDirectory) -> Path:
+def id_key_dir(directory: DataDirectory) -> Path:
+    """Return the directory of the key with which all processes hash the ids in their logs."""
     return directory.secret_dir("log", make=lambda: secrets.token_urlsafe(_ID_KEY_BYTES))
 
 

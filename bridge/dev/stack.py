@@ -23,6 +23,7 @@ from bridge.dev.services import (
     Service,
     consumer_service,
     forward_settings,
+    id_key_dir,
     ingress_service,
     receiver_service,
     registry_service,
@@ -174,6 +175,7 @@ class Stack:
         return {
             "BRIDGE_SPOOL__DIR": str(self.directory.spool),
             "BRIDGE_SPOOL__KEY_DIR": str(self.directory.spool_key_dir()),
+            "BRIDGE_LOG__ID_KEY_DIR": str(id_key_dir(self.directory)),
             "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
             **forward_settings(self.directory, self._receiver),

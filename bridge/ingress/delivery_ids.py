@@ -28,6 +28,7 @@ The whole body decides, never some of its fields: `Approved`, and `Approved` wit
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -125,13 +126,21 @@ class NewestBodies:
         return [each for each in found if each is not None]
 
     def note(self, delivery: Delivery, keys: Iterable[str]) -> None:
-        """Note a delivery as the newest of its keys, unless it repeats the one that is."""
+        """Note a delivery of this process as the newest of its keys, unless it repeats the one that is.
+
+        It comes after all that is known, whatever the clocks say: ours may have been set back, or be behind that of
+        another replica.
+        """
         received_s = delivery.received_at.timestamp()
         bucket_s = self._buckets_s[delivery.source]
         bucket = int(received_s // bucket_s)
         newest = Newest(delivery.id, delivery.body_sha256, bucket, received_s, _until_s(bucket, bucket_s))
         for key in keys:
-            self._hold((delivery.source, key), newest)
+            place = (delivery.source, key)
+            known = self._newest.get(place)
+            # Later than what is known, so that this does not replace it when it is recalled once more.
+            after_s = -math.inf if known is None else math.nextafter(known.received_s, math.inf)
+            self._hold(place, newest._replace(received_s=max(received_s, after_s)))
 
     def recalled(self, identity: Identity, key: bytes, received_s: float) -> None:
         """Note what was found in a topic or in the spool, written there by any process."""

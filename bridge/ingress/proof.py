@@ -160,8 +160,6 @@ Key: TypeAlias = HmacKey | PublicKey | SharedSecret | tuple["Key", ...]  # a tup
 class KeySlot(Slot[Key]):
     """One key of a source, which the source's scheme tries, and when it counts."""
 
-    key: Key = field(repr=False)
-
 
 class Secrets(Protocol):
     """The key slots of a source, which may change from one delivery to the next."""

@@ -65,7 +65,7 @@ BACKLOG = 1024
 KERNEL_MAX_BYTES = 65_536
 # Under load, requests gather for this long: less than a tenth of what a sender's network takes, and the resolution of
 # the loop's timers is 1 ms. With 64 connections it saves a tenth of the CPU for a delivery, at 2,000 a second a fifth,
-# as stages and batches are larger. A request that comes alone does not wait.
+# as stages and batches are larger. A request more than GATHER_S after the last does not wait.
 GATHER_S = 0.002
 # After a turn of `BUSY_TURN` requests (with some 4,000 a second) they gather for this long: it saves another tenth of
 # the CPU, and answers come no later, since under such a load they wait for the processor.

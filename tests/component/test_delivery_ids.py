@@ -172,6 +172,34 @@ async def test_a_return_to_a_state_is_a_new_fact_also_where_another_replica_took
         assert len({*event_ids(first.ingress), *event_ids(second.ingress)}) == 3
 
 
+@pytest.mark.parametrize("recalls", [1, 2])
+async def test_a_return_to_a_state_is_a_new_fact_also_at_a_replica_whose_clock_is_behind(recalls: int) -> None:
+    ahead, behind = Clock(), Clock()
+    ahead.now += 1.0
+    async with replica(ahead) as first, replica(behind) as second:
+        said = [await first.says(PACKED)]
+        second.reads(first)
+        behind.now += 0.3
+        said.append(await second.says(APPROVED))
+        for _ in range(1, recalls):
+            second.reads(first)
+        behind.now += 0.3
+        said.append(await second.says(PACKED))
+
+    assert said == ["accepted", "accepted", "accepted"]
+
+
+async def test_a_return_to_a_state_is_a_new_fact_also_while_the_clock_is_set_back() -> None:
+    clock = Clock()
+    async with replica(clock) as only:
+        said = []
+        for document in (PACKED, APPROVED, PACKED):
+            said.append(await only.says(document))
+            clock.now -= 1.0
+
+    assert said == ["accepted", "accepted", "accepted"]
+
+
 async def test_a_return_to_a_state_is_a_new_fact_also_after_a_restart() -> None:
     """Of a process that was killed its successor finds what is in the topics and in the spool."""
     clock = Clock()
