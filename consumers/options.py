@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Annotated, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -12,6 +14,12 @@ from bridge.errors import ConfigError
 
 # What a name of an instance may be: part of a group id and of metric labels.
 _INSTANCE = r"^([a-z0-9]+([_-][a-z0-9]+)*)?$"
+# Hosts as they may stand in a URL, with their ports; PostgreSQL takes several.
+_HOST = r"([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?"
+_are_hosts = re.compile(rf"({_HOST}(,{_HOST})*)?", re.ASCII).fullmatch
+
+UNNAMED = "the configured server"
+"""Where a URL leads of which nothing can be shown."""
 
 
 class Options(BaseModel):
@@ -52,6 +60,30 @@ def read_options(model: type[AnyOptions], name: str, given: Mapping[str, str]) -
                 for error in exc.errors(include_input=False, include_url=False)
             )
         ) from None
+
+
+def split_address(url: str, schemes: Collection[str]) -> tuple[SplitResult, str] | None:
+    """Return the parts of a URL, and its hosts with their ports, empty if it has none; None if a part may be a secret.
+
+    After a password that holds `/`, `?` or `#`, the rest of it up to the `@` looks like a path, a query or a fragment.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    hosts = parts.netloc.rpartition("@")[2]
+    if parts.scheme not in schemes or "@" in parts.path + parts.query + parts.fragment or not _are_hosts(hosts):
+        return None
+    return parts, hosts
+
+
+def server_of(url: str) -> str:
+    """Say whose a URL is; nothing else of it, since the rest may be a secret."""
+    found = split_address(url, ("http", "https"))
+    if found is None or not found[1]:
+        return UNNAMED
+    parts, hosts = found
+    return f"{parts.scheme}://{hosts}"
 
 
 def _complaint(model: type[Options], name: str, kind: str, place: tuple[int | str, ...], text: str) -> str:

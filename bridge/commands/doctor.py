@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 import click
 
-from bridge.commands.doctor_checks import check_disk, check_log, check_registry, check_risks, check_sources
+from bridge.commands.doctor_checks import check_disk, check_registry, check_risks, check_sources
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.findings import Finding, Report
-from bridge.runtime.logging import log_errors_to_stderr, silence_kafka_client
+from bridge.runtime.log_findings import check_id_keys
+from bridge.runtime.logging import log_errors_to_stderr
 from bridge.settings import Settings, load_settings
 
 MISCONFIGURED_EXIT = 2
@@ -27,7 +28,6 @@ def doctor(*, as_json: bool) -> int:
 
     Exit 0 if the ingress can do its work, 1 if it cannot, 2 if the configuration cannot be read.
     """
-    silence_kafka_client()
     log_errors_to_stderr()
     report = Report(as_json=as_json)
     try:
@@ -44,7 +44,7 @@ async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[
     tell(Finding("config", "ok", f"every setting is known and within its bounds; this instance is {settings.instance}"))
     for finding in check_risks(settings):
         tell(finding)
-    tell(check_log(settings))
+    tell(check_id_keys(settings.log.id_key_dir, setting="BRIDGE_LOG__ID_KEY_DIR"))
     for finding in check_sources(settings, now=datetime.now(UTC)):
         tell(finding)
     async for finding in check_kafka(settings.kafka, routes=routes):

@@ -20,7 +20,6 @@ from bridge.registry.client import RegistryUnavailableError, open_client, read_c
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.runtime.findings import Finding
-from bridge.runtime.log_ids import read_id_keys
 from bridge.settings import Registry, Settings, Source, refused
 from bridge.sources import scheme_of, unaccepted_shared_keys, weaknesses_of
 
@@ -43,19 +42,6 @@ def check_risks(settings: Settings) -> Iterator[Finding]:
             yield Finding("profile", "ok", f"{says}; production would refuse it")
     if not settings.risks:
         yield Finding("profile", "ok", f"{settings.profile}: nothing that production refuses")
-
-
-def check_log(settings: Settings) -> Finding:
-    """Look at the keys that hash ids in the log."""
-    directory = settings.log.id_key_dir
-    if directory is None:
-        says = "ids are hashed with a key of each process that nobody knows, so no line is found by an id"
-        return Finding("log", "warning", says, "set BRIDGE_LOG__ID_KEY_DIR, the same for every process")
-    try:
-        keys = read_id_keys(directory)
-    except ConfigError as exc:
-        return Finding("log", "failed", str(exc), "mend it, or point BRIDGE_LOG__ID_KEY_DIR at another directory")
-    return Finding("log", "ok", f"ids are hashed; `hash-id` knows the keys {', '.join(key.name for key in keys)}")
 
 
 def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:

@@ -245,11 +245,9 @@ def configure_logging(*, level: str, style: Literal["auto", "json", "console"], 
     file = _stdout()
     _output.open(file)
     console = style == "console" or (style == "auto" and file is not None and os.isatty(file))
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    for_people: list[Any] = [_hash_ids, structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer()]
     for_programs: Any = partial(JsonLogger, LEVELS[level])  # structlog calls it as it does a class of its own
     structlog.configure(
-        processors=for_people if console else [],
+        processors=_for_people() if console else [],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]) if console else for_programs,
         logger_factory=lambda *_: LineLogger(),
         cache_logger_on_first_use=True,
@@ -278,6 +276,7 @@ def keep_values_in() -> None:
 def log_errors_to_stderr() -> None:
     """Have a command say on standard error what a human must look at, and nothing else."""
     structlog.configure(
+        processors=_for_people(colors=sys.stderr.isatty()),
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
@@ -287,6 +286,12 @@ def log_errors_to_stderr() -> None:
 def silence_kafka_client() -> None:
     """Keep the client's complaints off an operator's screen: a command says in its own words what is away."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+def _for_people(*, colors: bool = True) -> list[Any]:
+    """Return what makes a line for people; with hashes in the place of ids, as in any other."""
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    return [_hash_ids, structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer(colors=colors)]
 
 
 def _log_uncaught(exc: BaseException | None) -> None:

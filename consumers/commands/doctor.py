@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import click
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.runtime.findings import Finding, Report
-from bridge.runtime.logging import log_errors_to_stderr, silence_kafka_client
+from bridge.runtime.log_findings import check_id_keys
+from bridge.runtime.logging import log_errors_to_stderr
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import name_argument
+from consumers.options import UNNAMED, split_address
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import standings
 from consumers.settings import refuse_risks
@@ -31,7 +32,6 @@ def doctor(*, name: str, schema: str | None, as_json: bool) -> int:
 
     Exit 0 if it can do its work, 1 if it cannot, 2 if its configuration cannot be used.
     """
-    silence_kafka_client()
     log_errors_to_stderr()
     report = Report(as_json=as_json)
     try:
@@ -42,6 +42,7 @@ def doctor(*, name: str, schema: str | None, as_json: bool) -> int:
         report.tell(Finding("config", "failed", str(exc), "docs/consumer-settings.md has every setting"))
         return report.close(_MISCONFIGURED_EXIT)
     report.tell(Finding("config", "ok", f"every setting can be used; the group is {chosen.consumer.group}"))
+    report.tell(check_id_keys(chosen.settings.log.id_key_dir, setting="CONSUMER_LOG__ID_KEY_DIR"))
     for finding in phi_findings(chosen.consumer, address):
         report.tell(finding)
     asyncio.run(_examine(chosen, report.tell))
@@ -50,13 +51,25 @@ def doctor(*, name: str, schema: str | None, as_json: bool) -> int:
 
 def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
     """Say where health information goes; nothing of `dsn` but server and database."""
-    parts = urlsplit(dsn)
-    place = f"{parts.netloc.rpartition('@')[2] or 'the local socket'}{parts.path}"
-    kept = Finding("phi", "ok", f"parked events, whole, and keys: PostgreSQL at {place}")
+    place = f"PostgreSQL at {_place(dsn)}"
+    kept = [Finding("phi", "ok", f"parked events, whole, and keys: {place}")]
+    if consumer.publishes:
+        topics = ", ".join(sorted(consumer.publishes))
+        kept.append(Finding("phi", "ok", f"what it publishes, in clear: {place} until it is written to {topics}"))
     if consumer.discloses is None:
         advice = "set Consumer.discloses to where its handler sends them"
-        return [kept, Finding("phi", "warning", "it does not say what becomes of the events it handles", advice)]
-    return [kept, *(Finding("phi", "ok", each) for each in consumer.discloses)]
+        return [*kept, Finding("phi", "warning", "it does not say what becomes of the events it handles", advice)]
+    return [*kept, *(Finding("phi", "ok", each) for each in consumer.discloses)]
+
+
+def _place(dsn: str) -> str:
+    found = split_address(dsn, ("postgresql", "postgres"))
+    if found is None:
+        return UNNAMED
+    parts, hosts = found
+    if not hosts and "host" in parts.query:  # it stands in a parameter
+        return UNNAMED
+    return f"{hosts or 'the local socket'}{parts.path}"
 
 
 async def _examine(chosen: Chosen, tell: Tell) -> None:
@@ -78,13 +91,14 @@ async def _examine(chosen: Chosen, tell: Tell) -> None:
 
 
 async def _sink(consumer: Consumer) -> Finding:
-    """Open what handlers need and ask whether it works."""
+    """Open what handlers need and ask whether it works, all within the time of a handler."""
     try:
-        if consumer.around is None:
-            await _ping(consumer, None)
-        else:
-            async with consumer.around() as resource:
-                await _ping(consumer, resource)
+        async with asyncio.timeout(consumer.handler_timeout_s):
+            if consumer.around is None:
+                await _ping(consumer, None)
+            else:
+                async with consumer.around() as resource:
+                    await _ping(consumer, resource)
     except ConfigError as exc:
         return Finding("sink", "failed", str(exc), "change this setting")
     except BridgeError as exc:
@@ -97,5 +111,4 @@ async def _sink(consumer: Consumer) -> Finding:
 
 async def _ping(consumer: Consumer, resource: object) -> None:
     if consumer.ping is not None:
-        async with asyncio.timeout(consumer.handler_timeout_s):
-            await consumer.ping(resource)
+        await consumer.ping(resource)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -21,7 +20,7 @@ from consumers.fhir.sink import FhirServer, Written, open_server
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole, shared
-from consumers.options import read_options
+from consumers.options import read_options, server_of
 from consumers.postgres.text import stored_text
 
 MIGRATIONS = files("consumers.fhir") / "migrations"
@@ -117,17 +116,19 @@ def open_fhir(setup: Setup) -> Consumer:
         tables=Tables(migrations=MIGRATIONS, schema=options.schema_name),
         around=partial(open_server, options, FhirMetrics(setup.registry, service=group)),
         ping=FhirServer.ping,
-        discloses=[disclosed(options)],
+        discloses=disclosed(options),
     )
     consumer.handler(Writer(options))
     return consumer
 
 
-def disclosed(options: FhirOptions) -> str:
-    """Say what goes where; of the URL only whose it is, since the rest may be a secret."""
-    parts = urlsplit(options.base_url)
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return f"orders, dispenses, requests and alerts with the patient's name and identifier: written to {place}"
+def disclosed(options: FhirOptions) -> list[str]:
+    """Say what goes where."""
+    what = "orders, dispenses, requests and alerts with the patient's name and identifier"
+    return [
+        f"{what}: written to {server_of(options.base_url)}",
+        f"what is known of each prescription, in clear: tables of the schema {options.schema_name} of this database",
+    ]
 
 
 def _gone(types: Mapping[str, str], wanted: Iterable[str]) -> list[Resource]:

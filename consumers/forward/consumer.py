@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from urllib.parse import urlsplit
 
 from bridge.event import Event
 from consumers.api import Consumer, Context, Lanes, Setup
@@ -11,18 +10,16 @@ from consumers.forward.mapping import Mapping
 from consumers.forward.metrics import ForwardMetrics
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.sink import Endpoint, open_endpoint
-from consumers.options import read_options
+from consumers.options import read_options, server_of
 
 # For a handler beyond its request, so that a request that takes too long ends first and says that the endpoint is away.
 _MARGIN_S = 5.0
 
 
 def disclosed(options: ForwardOptions) -> str:
-    """Say what goes where; of the URL only whose it is, since the rest may be a secret."""
-    parts = urlsplit(options.url)
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    """Say what goes where."""
     what = "whole events" if options.payload == "event" else "ids of prescriptions or requests, no other health data"
-    return f"{what}, types {','.join(options.types)}: posted to {place}"
+    return f"{what}, types {','.join(options.types)}: posted to {server_of(options.url)}"
 
 
 def open_forward(setup: Setup) -> Consumer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from bridge.event import Event
 from consumers.api import Consumer, Context
 from consumers.cli import main
-from consumers.commands.doctor import phi_findings
+from consumers.commands.doctor import _sink, phi_findings
 from tests.integration.consumer_process import install_code
 
 Said = Callable[..., tuple[int | str | None, str]]
@@ -48,7 +50,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
-    known = "fhir, forward, read_model"
+    known = "fhir, forward, hl7v2, read_model"
     assert said("run", "nobody") == (
         2,
         f"drx-consumer: no consumer named 'nobody' ({known}); the entry-point group is drx_bridge.consumers\n",
@@ -189,12 +191,13 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
     out, err = capsys.readouterr()
     assert (ended.value.code, err) == (1, "")
     checks = [(each["check"], each["verdict"], each["says"]) for each in json.loads(out)["checks"]]
-    assert checks[:3] == [
+    assert checks[1][:2] == ("log", "warning")
+    assert checks[:1] + checks[2:4] == [
         ("config", "ok", "every setting can be used; the group is forward"),
         ("phi", "ok", "parked events, whole, and keys: PostgreSQL at 127.0.0.1:1/d"),
         ("phi", "ok", "whole events, types *: posted to https://127.0.0.1:1"),
     ]
-    assert [each[:2] for each in checks[3:]] == [("postgres", "failed"), ("kafka", "failed"), ("sink", "failed")]
+    assert [each[:2] for each in checks[4:]] == [("postgres", "failed"), ("kafka", "failed"), ("sink", "failed")]
     assert checks[-1][2] == "does not answer as it should: unreachable"
     assert "hunter2" not in out
     assert "s3cret" not in out
@@ -206,6 +209,60 @@ def test_doctor_warns_of_a_consumer_that_does_not_say_where_events_go() -> None:
     *_, last = phi_findings(Consumer("desk", ["t"], handle=handle), "postgresql:///d")
 
     assert (last.verdict, last.check) == ("warning", "phi")
+
+
+@pytest.mark.parametrize(
+    ("dsn", "place"),
+    [
+        ("postgresql://u:s3cret@h1:5432,[::1]:5433/d?sslmode=require", "h1:5432,[::1]:5433/d"),
+        ("postgres:///d", "the local socket/d"),
+        ("postgresql:///d?host=h&password=s3cret", "the configured server"),
+        ("postgresql://u:s3/cret@h/d", "the configured server"),
+        ("postgresql://u:s3#cret@h/d", "the configured server"),
+        ("postgresql://u:s3?cret@h/d", "the configured server"),
+        ("postgresql://u:s3[cret@h/d", "the configured server"),
+        ("postgresql://u:s3cret", "the configured server"),
+        ("host=h password=s3cret dbname=d", "the configured server"),
+    ],
+)
+def test_doctor_names_the_database_only_where_that_can_be_no_part_of_a_password(dsn: str, place: str) -> None:
+    first, *_ = phi_findings(Consumer("desk", ["t"], discloses=[]), dsn)
+
+    assert first.says == f"parked events, whole, and keys: PostgreSQL at {place}"
+
+
+def test_doctor_says_what_becomes_of_what_is_published() -> None:
+    _, outbox, own = phi_findings(
+        Consumer("desk", ["t"], publishes=["desk.orders.v1"], discloses=["names: a desk"]), "postgresql://h/d"
+    )
+
+    assert outbox.says == "what it publishes, in clear: PostgreSQL at h/d until it is written to desk.orders.v1"
+    assert own.says == "names: a desk"
+
+
+def test_doctor_finds_out_that_the_key_for_ids_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CONSUMER_LOG__ID_KEY_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["drx-consumer", "doctor", "read_model", "--json"])
+
+    with pytest.raises(SystemExit):
+        main()
+
+    (found,) = (each for each in json.loads(capsys.readouterr().out)["checks"] if each["check"] == "log")
+    assert found["verdict"] == "failed"
+    assert "CONSUMER_LOG__ID_KEY_DIR" in found["advice"]
+
+
+async def test_doctor_waits_no_longer_for_a_sink_to_open_than_a_handler_may_take() -> None:
+    @contextlib.asynccontextmanager
+    async def around() -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+    finding = await _sink(Consumer("desk", ["t"], around=around, handler_timeout_s=0.01))
+
+    assert (finding.verdict, finding.says) == ("failed", "does not answer as it should: TimeoutError")
 
 
 def test_doctor_ends_with_2_if_a_setting_cannot_be_used(

@@ -12,12 +12,11 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from bridge.commands.doctor_checks import check_log
 from bridge.commands.hash_id import hash_id as command
 from bridge.errors import ConfigError
+from bridge.runtime.log_findings import check_id_keys
 from bridge.runtime.log_ids import current_id_key, id_hash, read_id_keys
-from bridge.runtime.logging import configure_logging, flush_log
-from bridge.settings import Log, Settings
+from bridge.runtime.logging import configure_logging, flush_log, log_errors_to_stderr
 
 KEY, FORMER = "a key for tests, of 32 characters or more", "another key for tests, used some time ago"
 # BLAKE2s of ID in 12 bytes, keyed with the SHA-256 of KEY.
@@ -110,9 +109,18 @@ def test_what_is_no_key_is_named_and_not_shown(tmp_path: Path, name: str, conten
     assert KEY not in str(caught.value)
 
 
-def test_the_doctor_says_whether_ids_can_be_looked_up(directory: Path, tmp_path: Path) -> None:
-    verdicts = [
-        check_log(Settings(log=Log(id_key_dir=each))).verdict for each in (None, directory, tmp_path / "nowhere")
-    ]
+def test_a_command_shows_no_id_either(capsys: pytest.CaptureFixture[str]) -> None:
+    log_errors_to_stderr()
 
-    assert verdicts == ["warning", "ok", "failed"]
+    structlog.get_logger().error("worker.anything", event_id=ID, record_key=PRESCRIPTION)
+
+    said = capsys.readouterr().err
+    assert "worker.anything" in said
+    assert ID not in said
+    assert PRESCRIPTION not in said
+
+
+def test_the_doctor_says_whether_ids_can_be_looked_up(directory: Path, tmp_path: Path) -> None:
+    found = [check_id_keys(each, setting="BRIDGE_LOG__ID_KEY_DIR") for each in (None, directory, tmp_path / "nowhere")]
+
+    assert [each.verdict for each in found] == ["warning", "ok", "failed"]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from bridge.errors import ConfigError
-from consumers.options import EndpointOptions, Instant, Options, Words, read_options
+from consumers.options import UNNAMED, EndpointOptions, Instant, Options, Words, read_options, server_of
 
 
 class DeskOptions(EndpointOptions):
@@ -57,3 +57,20 @@ def test_what_cannot_be_used_is_one_line_without_its_value(given: dict[str, str]
 def test_a_base_has_no_settings() -> None:
     with pytest.raises(ConfigError, match="has no setting 'a'"):
         read_options(Options, "desk", {"a": "1"})
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://me:hunter2@desk.test:8443/in?token=hunter2", "https://desk.test:8443"),
+        ("http://[::1]:80/", "http://[::1]:80"),
+        ("https://me:hunter/2@desk.test/in", UNNAMED),
+        ("https://me:hunter#2@desk.test/in", UNNAMED),
+        ("https://me:hunter?2@desk.test/in", UNNAMED),
+        ("https://me:hunter[2@desk.test/in", UNNAMED),
+        ("https:hunter2", UNNAMED),
+        ("me:hunter2@desk.test", UNNAMED),
+    ],
+)
+def test_of_a_url_nothing_is_shown_but_whose_it_is(url: str, server: str) -> None:
+    assert server_of(url) == server

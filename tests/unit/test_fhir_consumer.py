@@ -30,6 +30,13 @@ def test_the_least_settings_make_a_consumer_of_prescriptions() -> None:
     assert consumer.handler_timeout_s > 4 * 15
 
 
+def test_it_says_of_its_tables_too_that_they_hold_health_information() -> None:
+    server, tables = open_fhir(setup(instance="north")).discloses or ()
+
+    assert server.endswith(": written to https://ehr.example")
+    assert "in clear: tables of the schema fhir_north " in tables
+
+
 def test_each_instance_is_a_group_with_tables_of_its_own() -> None:
     consumer = open_fhir(setup(instance="north-ehr"))
 
