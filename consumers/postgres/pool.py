@@ -106,7 +106,8 @@ class Database:
         try:
             rows: list[Any] = await connection.fetch(query, *args)
         except BaseException as failure:
-            ours = translated(failure, broken=_is_closed(connection))
+            # No handler runs here, so a time-out is that of the statement.
+            ours = translated(failure, broken=_is_closed(connection) or isinstance(failure, TimeoutError))
             if isinstance(ours, TransientError) and ours.systemic:
                 _terminate(connection)
             if ours is None:
@@ -210,7 +211,7 @@ def _is_closed(connection: Any) -> bool:
 
 
 async def _leave(_: Any) -> None:
-    """Reset nothing."""
+    """Leave the session as it is."""
 
 
 def _terminate(connection: Any) -> None:

@@ -15,13 +15,23 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
+from typing import NamedTuple
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import AFTER_EFFECT, hit
 from consumers.api import Lanes, Outgoing
-from consumers.runtime.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Retry, classify
+from consumers.runtime.failure import (
+    DEATHS_MAX,
+    DIED,
+    ID_CONFLICT,
+    SYSTEMIC_MAX_S,
+    Failure,
+    Retry,
+    classify,
+    delay_s,
+)
 from consumers.runtime.ledger import FencedError, Inbox, InboxState
 from consumers.runtime.parking import key_text
 from consumers.runtime.partition import Handled, KeyQueue, Partition
@@ -35,7 +45,7 @@ from consumers.runtime.tasks import Tasks
 ROUNDS_MAX = 2
 # Records for each lane that are handled and not settled yet: enough that lanes do not wait for a database whose commit
 # takes as long as a request. A process that dies has their effects repeated, and those of what the lanes have in hand.
-HANDLED_EACH = 4
+HANDLED_PER_LANE = 4
 # Progress over records that nobody wanted is written this often; to lose it costs a repeated skip.
 PROGRESS_S = 1.0
 
@@ -47,6 +57,18 @@ class Next(Enum):
     """The first record is settled, or will never be here."""
     HANDLED = auto()
     """The handler has returned; a round settles the record."""
+
+
+class _Look(NamedTuple):
+    """An event that the inbox is to be asked about, and who waits for the answer."""
+
+    partition: Partition
+    entry: Inbox
+    answer: asyncio.Future[InboxState]
+
+
+class _UnansweredError(Exception):
+    """The inbox could not be asked, and of the partition nothing is started any more."""
 
 
 class KeyQueues:
@@ -66,9 +88,9 @@ class KeyQueues:
         self._one_in_hand = asyncio.Lock()
         self._rounds = asyncio.Semaphore(ROUNDS_MAX)
         lanes = settling.consumer.mode.count if isinstance(settling.consumer.mode, Lanes) else 1
-        self._handled_max = asyncio.Semaphore(HANDLED_EACH * lanes)
-        # Events that the inbox is to be asked about in the next round, and who waits for the answers.
-        self._looked_for: list[tuple[Inbox, asyncio.Future[InboxState]]] = []
+        self._handled_slots = asyncio.Semaphore(HANDLED_PER_LANE * lanes)
+        # What the inbox is to be asked about in the next round.
+        self._looked_for: list[_Look] = []
         self._looking = False
         self._circuit.listen(self._wake_all)
 
@@ -268,6 +290,9 @@ class KeyQueues:
             await self._apply_outside(queue, event)
         except FencedError:
             raise
+        except _UnansweredError:
+            queue.attempt -= 1
+            return 0.0
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
             return await self._failed(queue, event, exc)
         return Next.HANDLED
@@ -294,7 +319,7 @@ class KeyQueues:
     async def _apply_outside(self, queue: KeyQueue, event: Sorted) -> None:
         """Run the handler, whose effects are idempotent, and leave its record to the next round."""
         settling, partition = self._settling, queue.partition
-        state = await self._look(event.inbox)
+        state = await self._look(partition, event.inbox)
         if state == "conflict":
             raise PermanentError(ID_CONFLICT)
         outgoing: Sequence[Outgoing] = ()
@@ -304,47 +329,80 @@ class KeyQueues:
             outgoing = placed.context.outgoing
             settling.circuit.passed((queue.name,))
             hit(AFTER_EFFECT)
-        await self._handled_max.acquire()
+        await self._handled_slots.acquire()
         partition.handled.append(Handled(queue, event, state == "fresh", outgoing))
         if not partition.settling:
             partition.settling = True
             self._tasks.start(self._settle_rounds(partition))
 
-    async def _look(self, entry: Inbox) -> InboxState:
+    async def _look(self, partition: Partition, entry: Inbox) -> InboxState:
         """Ask the inbox whether an event was handled before; another process may handle it meanwhile.
 
+        An outage of the database is waited out: it says nothing of the record.
+
         Raises:
-            TransientError: The database is away.
+            PermanentError: The inbox cannot be asked about this event.
+            _UnansweredError: The database is away, and nothing of the partition is started any more.
         """
-        answer: asyncio.Future[InboxState] = asyncio.get_running_loop().create_future()
-        self._looked_for.append((entry, answer))
+        look = _Look(partition, entry, asyncio.get_running_loop().create_future())
+        self._looked_for.append(look)
         if not self._looking:
             self._looking = True
             self._tasks.start(self._look_rounds())
-        return await answer
+        return await look.answer
 
     async def _look_rounds(self) -> None:
+        attempt = 0
         try:
             while self._looked_for:
-                # Of equal events one is asked about: the others wait for what becomes of it, or are as fresh as it is.
-                asked: dict[tuple[str, str], tuple[Inbox, asyncio.Future[InboxState]]] = {}
-                later = [one for one in self._looked_for if asked.setdefault(one[0][:2], one) is not one]
+                # Of equal events one is asked about in a round: `look` would call the second a duplicate of one that is
+                # not settled yet, and if that one is never applied, the event would be lost.
+                asked: dict[tuple[str, str], _Look] = {}
+                later = [one for one in self._looked_for if asked.setdefault(one.entry[:2], one) is not one]
                 self._looked_for = later
-                await self._look_round(list(asked.values()))
+                try:
+                    await self._look_round(list(asked.values()))
+                except (TransientError, OSError) as exc:
+                    attempt += 1
+                    self._looked_for = [*asked.values(), *self._looked_for]
+                    await self._wait_to_look(attempt, classify(exc))
+                else:
+                    attempt = 0
         finally:
             self._looking = False
 
-    async def _look_round(self, asked: Sequence[tuple[Inbox, asyncio.Future[InboxState]]]) -> None:
+    async def _look_round(self, asked: Sequence[_Look]) -> None:
+        """Ask about events together; when one of them is at fault, about each by itself.
+
+        Raises:
+            TransientError: The database is away; some may have their answers.
+        """
         try:
-            states = await self._settling.ledger.look([entry for entry, _ in asked])
-        except Exception as exc:  # noqa: BLE001 - each record that waits is judged by it
-            for _, answer in asked:
-                if not answer.done():
-                    answer.set_exception(exc)
+            states = await self._settling.ledger.look([one.entry for one in asked])
+        except (TransientError, OSError):
+            raise
+        except Exception as exc:  # noqa: BLE001 - the record that waits is judged by it
+            if len(asked) > 1:
+                for one in asked:
+                    await self._look_round((one,))
+            elif not asked[0].answer.done():
+                asked[0].answer.set_exception(exc)
             return
-        for (_, answer), state in zip(asked, states, strict=True):
-            if not answer.done():
-                answer.set_result(state)
+        for one, state in zip(asked, states, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(state)
+
+    async def _wait_to_look(self, attempt: int, failure: Failure) -> None:
+        """Wait after a round that failed, and let go of those that are not to be started any more."""
+        if failure.cls == "systemic":
+            self._circuit.failed(code=failure.code)
+        for one in self._looked_for:
+            one.partition.activity += 1
+        await asyncio.sleep(delay_s(attempt, spread=self._settling.spread, max_s=SYSTEMIC_MAX_S))
+        for one in self._looked_for:
+            if not (one.partition.may_start or one.answer.done()):
+                one.answer.set_exception(_UnansweredError)
+        self._looked_for = [one for one in self._looked_for if not one.answer.done()]
 
     async def _failed(self, queue: KeyQueue, event: Sorted, exc: Exception) -> Next | float:
         if queue.partition.gone:
@@ -362,26 +420,36 @@ class KeyQueues:
     async def _settle_rounds(self, partition: Partition) -> None:
         try:
             while partition.handled:
-                async with self._rounds:
-                    handled, partition.handled = partition.handled, []
-                    await self._settle_round(partition, handled)
+                handled, partition.handled = partition.handled, []
+                await self._settle_round(partition, handled, gathers=True)
         finally:
             partition.settling = False
 
-    async def _settle_round(self, partition: Partition, handled: Sequence[Handled]) -> None:
-        """Settle records of one partition together; when one of them is at fault, each by itself."""
+    async def _settle_round(self, partition: Partition, handled: list[Handled], *, gathers: bool) -> None:
+        """Settle records of one partition together; when one of them is at fault, each by itself.
+
+        A round that `gathers` takes along what is handled until it has a slot.
+        """
+
+        async def write() -> None:
+            async with self._rounds:  # none is held between two attempts
+                if gathers:
+                    handled.extend(partition.handled)
+                    partition.handled.clear()
+                await self._settle(partition, handled)
+
         try:
-            await self._settling.persist(partition, lambda: self._settle(partition, handled))
+            await self._settling.persist(partition, write)
         except FencedError as exc:
             self._settling.stop(partition, exc)
         except PermanentError as exc:
             if len(handled) > 1:
                 for each in handled:
-                    await self._settle_round(partition, (each,))
+                    await self._settle_round(partition, [each], gathers=False)
                 return
             await self._park(partition, handled[0].event, classify(exc))
         for each in handled:
-            self._handled_max.release()
+            self._handled_slots.release()
             partition.end()
             self._follow(each.queue, Next.SETTLED)
         partition.wake.set()

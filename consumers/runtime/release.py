@@ -186,6 +186,8 @@ class Release:
         return placed.context.outgoing
 
     async def _failed(self, queue: KeyQueue, exc: Exception) -> float:
+        if queue.partition.gone:
+            return 0.0  # the present owner of the partition goes on with the release
         verdict = await self._settling.on_failure(queue, exc)
         if isinstance(verdict, Retry):
             if verdict.failure.cls != "systemic":

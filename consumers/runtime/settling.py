@@ -61,7 +61,7 @@ class HandlerTimeoutError(TransientError):
 
 
 class GivenUpError(TransientError):
-    """The partition was taken while the handler ran."""
+    """The partition was taken before the handler was done."""
 
     def __init__(self) -> None:
         super().__init__("given_up")
@@ -113,9 +113,11 @@ class Settling:
 
         Raises:
             HandlerTimeoutError: It was not done in time; it may go on if it does not let itself be cancelled.
-            GivenUpError: It was cancelled with its partition.
+            GivenUpError: It was not started, or was cancelled, since the partition is gone.
             LookupError: It published to a topic that the consumer does not name: a bug.
         """
+        if partition.gone:
+            raise GivenUpError
         handle = self.consumer.handle
         if handle is None:
             message = f"consumer {self.consumer.name!r} has no handler"

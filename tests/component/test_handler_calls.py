@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 
+from bridge.event import Event
 from bridge.kafka.transport import Place
+from consumers.api import Consumer, Context, Lanes
 from consumers.runtime.partition import Partition
-from consumers.runtime.settling import GivenUpError, _as_coroutine, _bounded
+from consumers.runtime.settling import GivenUpError, Settling, _as_coroutine, _bounded
 from tests.unit.test_partition import NOTHING
 
 
@@ -28,4 +31,22 @@ async def test_a_call_that_is_given_up_before_it_began_leaves_nothing_behind() -
     with pytest.raises(GivenUpError):
         await call
     gc.collect()
+    assert not began
+
+
+async def test_no_handler_is_started_for_a_partition_that_is_gone() -> None:
+    began = []
+
+    async def handle(event: Event, context: Context) -> None:
+        del event, context
+        began.append(True)
+
+    none: Any = None
+    consumer = Consumer("desk", ["t"], mode=Lanes(1), handle=handle)
+    settling = Settling(consumer, none, none, none, none, none, none, none)
+    partition = Partition(Place("t", 0), NOTHING)
+    partition.close()
+
+    with pytest.raises(GivenUpError):
+        await settling.call(partition, (none,), None)
     assert not began

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.errors import DecodeError, TransientError
+from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import settling
+from consumers.runtime.failure import ATTEMPTS_MAX
+from consumers.runtime.key_queues import ROUNDS_MAX
+from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from consumers.runtime.sorting import Learner
-from tests.kafka import until
+from tests.kafka import HANG_S, until
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
@@ -94,6 +98,103 @@ async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with
 
         assert await bench.parked() == [("rx_1", 0, "refused"), ("rx_2", 1, "refused")]
     assert effects.applied == ["evt_2"]
+
+
+class FailingLedger(Ledger):
+    """A ledger that fails where it is told to.
+
+    Attributes:
+        look_fails: What to raise for these events, or None to ask the inbox.
+        begin_fails: Places whose transactions fail.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, group=GROUP, cluster_id="here")
+        self.look_fails: Callable[[list[str]], Exception | None] = lambda _: None
+        self.begin_fails: set[Place] = set()
+        self.failed = 0
+
+    async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
+        failure = self.look_fails([each.event_id for each in entries])
+        if failure is not None:
+            self.failed += 1
+            raise failure
+        return await super().look(entries)
+
+    @contextlib.asynccontextmanager
+    async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
+        if place in self.begin_fails:
+            self.failed += 1
+            raise TransientError("deadlock")
+        async with super().begin(place, epoch) as settlement:
+            yield settlement
+
+
+async def test_an_inbox_that_gives_no_answer_counts_against_no_record(database: Database) -> None:
+    effects, ledger = Effects(), FailingLedger(database)
+    fails = itertools.chain([TransientError("statement_timeout")] * 2 * ATTEMPTS_MAX, itertools.repeat(None))
+    ledger.look_fails = lambda _: next(fails)
+
+    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
+        await bench.settled(8)
+
+        assert ledger.failed == 2 * ATTEMPTS_MAX
+        assert (bench.outcome("retry"), await bench.parked()) == (0, [])
+
+
+async def test_an_outage_found_by_the_inbox_is_one_failure_of_the_sink(database: Database) -> None:
+    effects, ledger = Effects(), FailingLedger(database)
+    fails = itertools.chain([TransientError("connection_lost", systemic=True)], itertools.repeat(None))
+    ledger.look_fails = lambda _: next(fails)
+
+    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
+        await bench.settled(8)
+
+        assert bench.count("consumer_sink_failures_total") == 1
+
+
+async def test_an_event_that_the_inbox_refuses_keeps_no_other_from_its_answer(database: Database) -> None:
+    effects, ledger = Effects(), FailingLedger(database)
+    ledger.look_fails = lambda events: PermanentError("22021") if "evt_3" in events else None
+
+    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
+        await bench.settled(8)
+
+        assert await bench.parked() == [("rx_3", 3, "22021")]
+    assert sorted(effects.applied) == [f"evt_{offset}" for offset in range(8) if offset != 3]
+
+
+async def test_what_waits_for_an_inbox_that_is_away_holds_no_drain_up(database: Database) -> None:
+    effects, ledger = Effects(), FailingLedger(database)
+    ledger.look_fails = lambda _: TransientError("connection_lost", systemic=True)
+
+    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
+        await until(lambda: ledger.failed > 1)
+        with capture_logs() as lines:
+            await bench.processor.drain([PLACE], timeout_s=HANG_S)
+
+    assert "worker.given_up" not in {line["event"] for line in lines}
+    assert effects.attempts == []
+
+
+async def test_partitions_that_cannot_be_settled_hold_no_other_up(database: Database) -> None:
+    effects, ledger = Effects(), FailingLedger(database)
+    places = [Place(PLACE.topic, number) for number in range(ROUNDS_MAX + 1)]
+    ledger.begin_fails = set(places[:-1])
+
+    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+        for place in places[:-1]:
+            await bench.feed([a_record(0, f"rx_{place.partition}", id=f"evt_{place.partition}", place=place)], place)
+        await until(lambda: ledger.failed >= ROUNDS_MAX)
+        await bench.feed([a_record(0, "rx_last", id="evt_last", place=places[-1])], places[-1])
+        await bench.settled(1, places[-1])
+        ledger.begin_fails.clear()
+        for place in places:
+            await bench.settled(1, place)
 
 
 @MODES

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from typing import Any
 
 import pytest
 from asyncpg import exceptions  # noqa: TID251 - what the door translates
 
 from bridge.errors import PermanentError, TransientError
 from consumers.postgres.errors import NoConnectionError, translated, translated_connect
+from consumers.postgres.pool import Database
 
 
 @pytest.mark.parametrize(
@@ -114,3 +116,36 @@ def test_a_connection_that_cannot_be_had_is_systemic(failure: Exception, code: s
 
     assert isinstance(ours, NoConnectionError)
     assert (ours.code, ours.systemic) == (code, True)
+
+
+class _Mute:
+    """A pool of one connection that answers nothing."""
+
+    def __init__(self) -> None:
+        self.terminated = False
+
+    async def acquire(self, *, timeout: float) -> _Mute:  # noqa: ASYNC109 - the driver's name
+        del timeout
+        return self
+
+    async def release(self, connection: object, *, timeout: float) -> None:  # noqa: ASYNC109 - as above
+        del connection, timeout
+
+    async def fetch(self, query: str) -> None:
+        del query
+        raise TimeoutError
+
+    def is_closed(self) -> bool:
+        return False
+
+    def terminate(self) -> None:
+        self.terminated = True
+
+
+async def test_a_connection_that_gives_no_answer_is_not_kept() -> None:
+    pool: Any = _Mute()
+
+    with pytest.raises(TransientError, match="no_answer"):
+        await Database(pool, acquire_timeout_s=1.0, rollback_timeout_s=1.0).fetch("select 1")
+
+    assert pool.terminated

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.contract.native import native_json
-from consumers.runtime.key_queues import HANDLED_EACH
+from consumers.runtime.key_queues import HANDLED_PER_LANE
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.forward.node_receiver import NodeReceiver
@@ -134,4 +134,4 @@ async def test_killed_again_and_again_it_loses_nothing_and_repeats_the_same_byte
 
     assert_whole(receiver)
     # At each kill at most what the lanes had in hand, and what was handled and not settled.
-    assert len(receiver.taken) <= count + 3 * 8 * (1 + HANDLED_EACH)
+    assert len(receiver.taken) <= count + 3 * 8 * (1 + HANDLED_PER_LANE)
