@@ -1,13 +1,15 @@
 """MedicationDispense: one for each fill, and one for each line of work inside a pharmacy.
 
 What a fill or line holds is only said to be what was ordered while nothing has left the pharmacy: it may have handed
-out another product. A parcel belongs to the newest line.
+out another product. No event says which line a parcel holds: it is taken to be the newest line that was with the
+carrier or delivered before the news of the parcel, so that a later refill never gets an earlier parcel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from consumers.fhir.elements import (
     ACT_CODE,
@@ -23,7 +25,7 @@ from consumers.fhir.elements import (
     quantity,
 )
 from consumers.fhir.orders import Subject
-from consumers.lifecycle.facts import Stamp
+from consumers.lifecycle.facts import Document
 from consumers.lifecycle.whole import DELIVERIES, Said, said_of, shared
 
 TYPE = "MedicationDispense"
@@ -48,12 +50,24 @@ _WORKED_ON: Mapping[str, str] = MappingProxyType(
         "delivered": "in-progress",
     }
 )
+# Words of a line that has left the pharmacy.
+_LEFT = frozenset({"handed_to_carrier", "delivered"})
 # What it holds has left, or may have left, the pharmacy.
 _HANDED_OUT = frozenset({"completed", "in-progress"})
 # Acts of v3-ActCode: first fill or refill, complete or partial fill.
 _ACTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"dispensed": ("FFC", "RFC"), "partially_dispensed": ("FFP", "RFP")}
 )
+
+
+class _Parcel(NamedTuple):
+    """What is said of the parcel of a line; the time is ISO 8601 with `Z`."""
+
+    tracking_number: str
+    delivered_at: str | None
+
+
+_NO_PARCEL = _Parcel("", None)
 
 
 def fill_id(subject: Subject, number: str) -> str:
@@ -74,9 +88,9 @@ def dispenses(subject: Subject) -> list[tuple[str, Element]]:
         for number, (_, said) in sorted(said_of(document, "fill.status_changed").items())
     ]
     lines = said_of(document, "fulfillment.status_changed")
-    newest = max(((stamp, queue) for queue, (stamp, _) in lines.items()), default=(None, None))[1]
+    parcels = _parcels(document)
     return fills + [
-        (line_id(subject, queue), _line(subject, queue, said, parcel=queue == newest))
+        (line_id(subject, queue), _line(subject, queue, said, parcel=parcels.get(queue, _NO_PARCEL)))
         for queue, (_, said) in sorted(lines.items())
     ]
 
@@ -109,15 +123,14 @@ def _fill(subject: Subject, number: str, said: Said) -> Element:
     )
 
 
-def _line(subject: Subject, queue_id: str, said: Said, *, parcel: bool) -> Element:
+def _line(subject: Subject, queue_id: str, said: Said, *, parcel: _Parcel) -> Element:
     naming = subject.naming
     status = _WORKED_ON[said["fulfillment_status"]]
-    tracking, arrived = _parcel(subject) if parcel else ("", None)
     return pruned(
         identifier=[
             *naming.identifier("queue", queue_id),
             *naming.identifier("pharmacy-rx-number", said.get("pharmacy_rx_number")),
-            *naming.identifier("tracking-number", tracking),
+            *naming.identifier("tracking-number", parcel.tracking_number),
         ],
         status=status,
         statusReasonCodeableConcept=concept(text=said.get("raw_status")) if status in {"on-hold", "declined"} else {},
@@ -125,19 +138,26 @@ def _line(subject: Subject, queue_id: str, said: Said, *, parcel: bool) -> Eleme
         subject=subject.patient,
         performer=_performer(said),
         authorizingPrescription=_order(subject),
-        whenHandedOver=None if arrived is None else instant(arrived),
+        whenHandedOver=None if parcel.delivered_at is None else instant(parcel.delivered_at),
     )
 
 
-def _parcel(subject: Subject) -> tuple[str, str | None]:
-    """Return the tracking number of the parcel that counts, and when it was delivered, where that is said."""
-    delivered = said_of(subject.document, DELIVERIES)
-    if delivered:
-        stamp_and_number: tuple[Stamp, str] = max((stamp, number) for number, (stamp, _) in delivered.items())
-        number = stamp_and_number[1]
-        return number, delivered[number][1].get("delivered_at")
-    parcels = said_of(subject.document, "shipment.status_changed")
-    return max(((stamp, number) for number, (stamp, _) in parcels.items()), default=(None, ""))[1], None
+def _parcels(document: Document) -> dict[str, _Parcel]:
+    """Return the parcel that counts of each line that has one: the newest that was delivered, else the newest."""
+    lines = said_of(document, "fulfillment.status_changed")
+    delivered = said_of(document, DELIVERIES)
+    parcels = {**said_of(document, "shipment.status_changed"), **delivered}
+    found: dict[str, _Parcel] = {}
+    for number in sorted(parcels, key=lambda number: (number in delivered, parcels[number][0])):
+        stamp, said = parcels[number]
+        left = [
+            (line_stamp, queue)
+            for queue, (line_stamp, line) in lines.items()
+            if line["fulfillment_status"] in _LEFT and line_stamp < stamp
+        ]
+        if left:
+            found[max(left)[1]] = _Parcel(number, said.get("delivered_at") if number in delivered else None)
+    return found
 
 
 def _product(subject: Subject, product: Said | None, *, handed_out: bool) -> Element:

@@ -5,7 +5,7 @@
 | prescription.* | the order and its status | Task `fulfill` |
 | epcs.* | `active` once signed | Task `fulfill`; a signature: the prescriber in the Provenance |
 | renewal.*, change.* | `stopped` if replaced | Task `approve` or `change`; the proposals, each a MedicationRequest |
-| cancel.* | `cancelled`, or `stopped` if only the refills that remained were | Task `abort` |
+| cancel.* | `cancelled`, or `stopped` unless the whole order is known to be meant | Task `abort` |
 | fill.*, fulfillment.*, shipment.* | `stopped` if all lines are rejected for good | MedicationDispense |
 | alert.raised | | Communication |
 | a fill after an approved cancellation | | Flag |

@@ -165,7 +165,7 @@ def _proposal_status(subject: Subject, kind: str, request_id: str) -> str:
 def _status(subject: Subject) -> tuple[str, Element]:
     document, state, naming = subject.document, subject.state, subject.naming
     if state.order_status == "cancelled":
-        return ("stopped" if _remaining_only(document) else "cancelled"), {}
+        return ("cancelled" if _all_cancelled(document) else "stopped"), {}
     if state.order_status == "replaced":
         return "stopped", concept(text="Replaced by another prescription")
     if state.order_status == "rejected":
@@ -179,15 +179,16 @@ def _status(subject: Subject) -> tuple[str, Element]:
     return ("unknown" if state.stub else "draft"), {}
 
 
-def _remaining_only(document: Document) -> bool:
-    """Say whether all that was cancelled with the pharmacy's approval were the refills that remained."""
+def _all_cancelled(document: Document) -> bool:
+    """Say whether a cancellation that the pharmacy approved was of the whole order.
+
+    Where its scope is not known, something may have been taken: `cancelled` says that nothing was, `stopped` does not.
+    """
     asked = said_of(document, "cancel.requested")
-    approved = [
-        request_id
+    return any(
+        said["decision"] == "approved" and request_id in asked and asked[request_id][1]["scope"] == "all"
         for request_id, (_, said) in said_of(document, "cancel.responded").items()
-        if said["decision"] == "approved"
-    ]
-    return all(request in asked and asked[request][1]["scope"] == "remaining_refills" for request in approved)
+    )
 
 
 def _content(subject: Subject, said: Said | None, *, repeats: int | None, pharmacy: Said | None) -> Element:

@@ -127,6 +127,8 @@ def decided(decision: str) -> Event:
         ([created(0), A_CANCEL], "order draft, fulfill requested, abort requested"),
         ([sent(0), A_CANCEL, APPROVED], "order cancelled, fulfill requested, abort completed"),
         ([cancel_asked(1, request_id="c", scope="remaining_refills"), APPROVED], "order stopped, abort completed"),
+        ([cancel_asked(1, request_id="c", scope="UNKNOWN"), APPROVED], "order stopped, abort completed"),
+        ([APPROVED], "order stopped, abort completed"),
         ([cancel_answered(2, request_id="c", decision="denied")], "order unknown, abort rejected"),
         ([cancel_answered(2, request_id="c", decision="no_response")], "order unknown, abort failed"),
         ([cancel_answered(2, request_id="c", decision="UNKNOWN")], "order unknown"),
@@ -148,9 +150,12 @@ def decided(decision: str) -> Event:
         ([worked_on(0, "delivered")], "order active, dispense in-progress"),
         ([worked_on(0, "rejected", active=False)], "order stopped, dispense declined"),
         ([worked_on(0, "rejected", active=True)], "order unknown"),
-        ([APPROVED, filled(3, "dispensed")], "order cancelled, abort completed, dispense completed, Flag active"),
         (
-            [APPROVED, filled(3, "dispensed"), filled(4, "not_dispensed")],
+            [A_CANCEL, APPROVED, filled(3, "dispensed")],
+            "order cancelled, abort completed, dispense completed, Flag active",
+        ),
+        (
+            [A_CANCEL, APPROVED, filled(3, "dispensed"), filled(4, "not_dispensed")],
             "order cancelled, abort completed, dispense cancelled",
         ),
     ],
@@ -177,7 +182,43 @@ def test_what_left_the_pharmacy_is_never_said_to_be_what_was_ordered() -> None:
     assert one("MedicationDispense", ordered, held)["medicationCodeableConcept"]["text"] == "Lipitor 20 mg"
 
 
-def test_a_parcel_belongs_to_the_newest_line_and_its_arrival_is_the_handing_over() -> None:
+def dispensed_lines(*events: Event) -> dict[str, tuple[str, str]]:
+    """Tracking number and time of the handing over of each line; empty where there is none."""
+    found = {}
+    for each in told(events):
+        if each["resourceType"] == "MedicationDispense":
+            had = {part["system"].removeprefix("urn:drx:"): part["value"] for part in each["identifier"]}
+            found[had["queue"]] = (had.get("tracking-number", ""), each.get("whenHandedOver", ""))
+    return found
+
+
+def test_a_refill_does_not_take_the_parcel_of_the_fill_before() -> None:
+    days = 24 * 60
+    first = worked_on(0, "handed_to_carrier", "q1")
+    arrived = shipped(2 * days, "delivered", "T1", delivered_at=START + timedelta(days=2))
+    q1 = ("T1", "2026-09-16T15:00:00Z")
+    assert dispensed_lines(first, arrived, worked_on(30 * days, "received", "q2")) == {"q1": q1, "q2": ("", "")}
+    again = worked_on(31 * days, "handed_to_carrier", "q2")
+    assert dispensed_lines(first, arrived, again) == {"q1": q1, "q2": ("", "")}
+
+    assert dispensed_lines(first, arrived, again, shipped(32 * days, "in_transit", "T2")) == {
+        "q1": q1,
+        "q2": ("T2", ""),
+    }
+
+
+@pytest.mark.parametrize("line", [worked_on(0, "packed"), worked_on(2, "handed_to_carrier"), worked_on(2, "delivered")])
+def test_a_parcel_without_a_line_that_had_left_before_belongs_to_none(line: Event) -> None:
+    assert dispensed_lines(line, shipped(1, "delivered", delivered_at=START)) == {"q1": ("", "")}
+
+
+def test_of_several_parcels_of_a_line_one_that_arrived_counts() -> None:
+    arrived = shipped(1, "delivered", "T1", delivered_at=START)
+
+    assert dispensed_lines(worked_on(0, "delivered"), shipped(2, "in_transit", "T2"), arrived)["q1"][0] == "T1"
+
+
+def test_a_parcel_belongs_to_the_newest_line_that_left_and_its_arrival_is_the_handing_over() -> None:
     arrived = shipped(3, "delivered", delivered_at=START + timedelta(minutes=2))
     lines = [worked_on(0, "packed", "q1"), worked_on(1, "handed_to_carrier", "q2")]
 

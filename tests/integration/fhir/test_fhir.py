@@ -125,7 +125,7 @@ async def test_the_edits_of_others_stay_through_a_whole_life(fake: FakeFhir) -> 
         assert await desk.parked() == []
 
     found = fake.get(ORDER)
-    assert found["status"] == "cancelled"
+    assert found["status"] == "stopped"
     assert [each["text"] for each in found["reasonCode"]] == [f"reason {number}" for number in range(len(life))]
 
 
