@@ -6,6 +6,7 @@ others' and stays.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -50,6 +51,8 @@ _OWNED: Mapping[str, frozenset[str]] = MappingProxyType(
 # The server's own, or written anew each time.
 _HEAD = frozenset({"resourceType", "id", "meta", "identifier", "note", "output"})
 _ITEMS = ("note", "output")
+# All of these fit into the 64 bits that orjson writes.
+_INTEGER_DIGITS = 18
 # Of `meta`, what others say.
 _META = ("profile", "security", "tag")
 _is_version = re.compile(r"""(?:W/)?"?([A-Za-z0-9.-]{1,64})"?""").fullmatch
@@ -64,6 +67,13 @@ _ISSUES = frozenset(
 )  # fmt: skip
 # HAPI says so in words only, under the code `processing`.
 _says_multiple = re.compile(rb"match URL[^\"]{0,2000}matched \d+ resources").search
+
+
+class Digits(float):
+    """A number with the digits that it came with: in FHIR, 1.50 is another precision than 1.5 (R4, "decimal")."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 class Entry(NamedTuple):
@@ -94,7 +104,7 @@ def foreign(current: Mapping[str, Any], naming: Naming) -> Element:
     kept = {name: value for name, value in current.items() if name not in owned and name not in _HEAD}
     meta = {name: current["meta"][name] for name in _META if name in current.get("meta", {})}
     shared = {
-        "identifier": [each for each in current.get("identifier", ()) if not _ours(each, naming)],
+        "identifier": [each for each in current.get("identifier", ()) if not naming.owns(each)],
         "meta": meta,
         **{
             name: [each for each in current.get(name, ()) if not str(each.get("id", "")).startswith(OUR_ITEM)]
@@ -133,9 +143,26 @@ def same(body: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
     return {**body, "meta": None} == {**current, "meta": None}
 
 
+def has_digits(value: Any) -> bool:
+    """Say whether there are `Digits` at any depth: JSON of another writer than `encoded` loses them."""
+    match value:
+        case Digits():
+            return True
+        case Mapping():
+            return any(map(has_digits, value.values()))
+        case list():
+            return any(map(has_digits, value))
+    return False
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Return the JSON of what is sent, numbers of others with the digits that they came with."""
+    return orjson.dumps(body, default=_digits)
+
+
 def transaction(entries: Sequence[Entry]) -> bytes:
     """Return a Bundle that writes all entries or none."""
-    return orjson.dumps(
+    return encoded(
         {
             "resourceType": "Bundle",
             "type": "transaction",
@@ -152,14 +179,15 @@ def transaction(entries: Sequence[Entry]) -> bytes:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """Read a resource that a server answered.
+    """Read a resource that a server answered; its decimals are `Digits`.
 
     Raises:
         PermanentError: It is none, or too long to be read whole.
     """
     try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        orjson.loads(body)  # stricter: what it refuses could not be written again
+        found = json.loads(body, parse_float=Digits, parse_int=_integer)
+    except (ValueError, RecursionError):
         raise PermanentError("answer_unreadable") from None
     if not isinstance(found, dict) or not isinstance(found.get("resourceType"), str):
         raise PermanentError("answer_unreadable")
@@ -205,6 +233,16 @@ def is_outcome(answer: bytes) -> bool:
         return False
 
 
+def _digits(value: object) -> orjson.Fragment:
+    if isinstance(value, Digits):
+        return orjson.Fragment(value.text)
+    raise TypeError
+
+
+def _integer(text: str) -> int | Digits:
+    return int(text) if len(text) <= _INTEGER_DIGITS else Digits(text)
+
+
 def _issues(outcome: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     issues = outcome.get("issue")
     return [each for each in issues if isinstance(each, Mapping)] if isinstance(issues, list) else []
@@ -213,7 +251,3 @@ def _issues(outcome: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 def _version(response: Mapping[str, Any]) -> str:
     found = _version_in(str(response.get("location", "")))
     return version_of(response.get("etag")) or (found[1] if found else "")
-
-
-def _ours(identifier: Mapping[str, Any], naming: Naming) -> bool:
-    return str(identifier.get("system", "")).startswith(naming.base)

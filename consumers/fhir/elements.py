@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from bridge.errors import PermanentError
 
@@ -38,6 +38,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _COUNT_MIN = 0
 
 
+_Identifier = Literal[
+    "alert", "fill", "fulfill", "pharmacy-rx-number", "prescriber-order-number", "prescription", "queue", "request",
+    "rx-reference-number", "safety-signal", "tracking-number",
+]  # fmt: skip
+_IDENTIFIERS: tuple[_Identifier, ...] = get_args(_Identifier)
+
+
 class Naming(NamedTuple):
     """The identifier systems of a site.
 
@@ -60,7 +67,11 @@ class Naming(NamedTuple):
         told = "\0".join((self.base, kind, *parts)).encode()
         return _ID_PREFIX + sha256(told).hexdigest()[:_ID_DIGITS]
 
-    def identifier(self, name: str, value: str | None) -> list[Element]:
+    def owns(self, identifier: Mapping[str, Any]) -> bool:
+        """Say whether an identifier of a resource is of a system that only we write; others may share the base."""
+        return identifier.get("system") in {self.system(name) for name in _IDENTIFIERS}
+
+    def identifier(self, name: _Identifier, value: str | None) -> list[Element]:
         """Return an identifier of one of our own systems, if there is a value."""
         return [{"system": self.system(name), "value": value}] if filled(value) else []
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 from urllib.parse import quote
-
-import orjson
 
 from bridge.errors import BridgeError, PermanentError, TransientError
 from consumers.fhir.bundle import (
     FHIR_JSON,
     Entry,
     composed,
+    encoded,
     foreign,
+    has_digits,
     is_outcome,
     owned_sha256,
     parsed,
@@ -40,6 +41,7 @@ _AGAIN = 3
 # What the ping asks for: never there, and with the same right as everything else that is read.
 _NOTHING = "/MedicationRequest/drx-ping"
 _MATCHES_MAX = 2
+_divides = re.compile(r"[\\,|$]")
 # A resource with what others have added to it; notes of ours alone may have 300 kB.
 _ANSWER_MAX_BYTES = 4 * 1024 * 1024
 # The answer is none of FHIR: the base URL leads somewhere else.
@@ -54,7 +56,7 @@ class Written(NamedTuple):
     """A resource as last written, or as found to say the same already.
 
     Attributes:
-        version: What the server calls it; empty if it does not say.
+        version: What the server calls it; empty if it has to be read before the next write.
         sha256: Of our elements.
         others: What others say in it.
     """
@@ -89,16 +91,17 @@ class FhirServer:
             PermanentError: There are several.
             TransientError: As `write`.
         """
-        asked = quote(f"{identifier['system']}|{identifier['value']}", safe="")
+        asked = quote(f"{_escaped(identifier['system'])}|{_escaped(identifier['value'])}", safe="")
         answer = await self._request(
             "GET",
-            f"/Patient?identifier={asked}&_elements=id&_count={_MATCHES_MAX}",
+            f"/Patient?identifier={asked}&_elements=id,identifier&_count={_MATCHES_MAX}",
             headers={"cache-control": "no-cache"},  # HAPI keeps what a search has found for a minute
         )
         found = [
             each["resource"]["id"]
             for each in parsed(answer.body).get("entry", ())
-            if each.get("resource", {}).get("resourceType") == "Patient"
+            # A server that reads the escapes in another way may have found somebody else.
+            if each.get("resource", {}).get("resourceType") == "Patient" and _has(each["resource"], identifier)
         ]
         if len(found) > 1:
             raise PermanentError("multiple_matches")
@@ -155,7 +158,7 @@ class FhirServer:
         Raises:
             TransientError: The server is away, refuses us, or is no FHIR server.
         """
-        answer = await self._authorized("GET", _NOTHING, headers={}, also=(_BAD, _NOT_FOUND, _GONE))
+        answer = await self._authorized("GET", _NOTHING, headers={"accept": FHIR_JSON}, also=(_BAD, _NOT_FOUND, _GONE))
         if answer.status >= _REDIRECT and not is_outcome(answer.body):
             raise TransientError(NOT_FHIR, systemic=True)
 
@@ -203,7 +206,7 @@ class FhirServer:
             others = foreign(state.resource, self._naming)
             body = patched(each, state.resource) if each.partial else composed(each, others, source=source)
             if same(body, state.resource):
-                done[each.id] = Written(state.version, owned_sha256(each), others)
+                done[each.id] = _remembered(each, state.version, others)
             else:
                 entries.append(Entry(each, body, state.version))
         return entries
@@ -214,7 +217,7 @@ class FhirServer:
             others = state.others
         else:
             others = {} if state.resource is None else foreign(state.resource, self._naming)
-        return Written(version, owned_sha256(entry.resource), others)
+        return _remembered(entry.resource, version, others)
 
     async def _put(self, entries: Sequence[Entry]) -> list[str]:
         if not entries:
@@ -229,7 +232,7 @@ class FhirServer:
             answer = await self._request(
                 "PUT",
                 f"/{entry.url}",
-                orjson.dumps(entry.body),
+                encoded(entry.body),
                 headers=headers,
                 also=(_BAD, *_CONFLICTS, _UNPROCESSABLE),
             )
@@ -286,6 +289,28 @@ class FhirServer:
         elif answer.status == _UNAUTHORIZED:
             judge(answer.status)
         return answer
+
+
+def _remembered(resource: Resource, version: str, others: Element) -> Written:
+    """Return what is stored; digits of others' decimals would be lost there, so such a resource is read anew."""
+    if has_digits(others):
+        version, others = "", {}
+    return Written(version, owned_sha256(resource), others)
+
+
+def _escaped(text: str) -> str:
+    r"""Write text as a part of a search value, where `,`, `|` and `$` divide.
+
+    Source: FHIR R4, "Search", "Escaping Search Parameters".
+    """
+    return _divides.sub(r"\\\g<0>", text)
+
+
+def _has(patient: Mapping[str, Any], identifier: Mapping[str, str]) -> bool:
+    return any(
+        (each.get("system"), each.get("value")) == (identifier["system"], identifier["value"])
+        for each in patient.get("identifier", ())
+    )
 
 
 @asynccontextmanager

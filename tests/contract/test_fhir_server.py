@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
 
 from bridge.errors import PermanentError, TransientError
 from consumers.fhir.mapping import Resource
@@ -262,6 +264,55 @@ async def test_a_patient_is_found_by_identifier(peer: Peer, writer: FhirServer) 
         await writer.patient(identifier)
 
     assert caught.value.code == "multiple_matches"
+
+
+@pytest.mark.parametrize("value", ["123,456", "123|456", "123$456", "123\\", "\\,123", "a&b=c+d"])
+async def test_a_patient_is_found_by_the_whole_of_an_identifier(peer: Peer, writer: FhirServer, value: str) -> None:
+    """In a search `123,456` means either of the two, of whom one would be somebody else."""
+    system = f"https://ehr.example/{uuid4().hex}"
+    part, other = ({"system": system, "value": each} for each in (value[:3], "456"))
+    await peer.put({"resourceType": "Patient", "id": f"p-{uuid4().hex}", "identifier": [part]})
+    await peer.put({"resourceType": "Patient", "id": f"p-{uuid4().hex}", "identifier": [{"value": "456"}, other]})
+    identifier = {"system": system, "value": value}
+    assert await writer.patient(identifier) is None
+
+    own = f"p-{uuid4().hex}"
+    await peer.put({"resourceType": "Patient", "id": own, "identifier": [other | {"value": "789"}, identifier]})
+
+    assert await writer.patient(identifier) == {"reference": f"Patient/{own}"}
+
+
+async def test_a_patient_with_another_identifier_than_was_asked_for_is_not_the_one(token_file: Path) -> None:
+    """Of a server that takes escapes for what was asked, or leaves the search parameter out."""
+    async with a_fake() as fake, a_writer(fake.url, token_file) as writer:
+        another = {"resourceType": "Patient", "id": "p", "identifier": [{"system": "urn:mrn", "value": "2"}]}
+        answer = json.dumps({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": another}]})
+        fake.before = lambda _: web.Response(text=answer, content_type="application/fhir+json")
+
+        assert await writer.patient({"system": "urn:mrn", "value": "1"}) is None
+        assert await writer.patient({"system": "urn:mrn", "value": "2"}) == {"reference": "Patient/p"}
+
+
+async def test_a_server_is_asked_for_json_whatever_it_answers_otherwise(peer: Peer, writer: FhirServer) -> None:
+    """Else the ping would take its XML for the answer of something that is not FHIR."""
+    assert peer.url
+
+    await writer.ping()
+
+
+async def test_decimals_of_others_stay_through_every_write_and_are_not_stored(peer: Peer, writer: FhirServer) -> None:
+    """What is stored has no digits of its own: a resource with decimals of others is read before each write."""
+    order = an_order("draft")
+    known = await written(writer, order)
+    dose = {"url": "https://ehr.example/dose", "valueDecimal": 1.5}
+    await peer.put({**await peer.get(place(order)), "extension": [dose]})
+
+    for status in ("active", "on-hold"):
+        known = await written(writer, an_order(status, id=order.id), known=known)
+        assert known[order.id][0::2] == ("", {})
+        found = await peer.get(place(order))
+        assert (found["status"], found["extension"]) == (status, [dose])
+    assert await written(writer, an_order("on-hold", id=order.id)) == known
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])

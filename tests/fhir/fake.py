@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ class FakeFhir:
         path = request.path.removeprefix(urlsplit(self.url).path).strip("/")
         self.requests.append((request.method, path))
         self._more.set()
+        if "application/fhir+json" not in request.headers.get("accept", ""):
+            return web.Response(status=404, text="<OperationOutcome/>", content_type="application/fhir+xml")
         given = self.before(request)
         if given is not None:
             return given
@@ -91,11 +94,14 @@ class FakeFhir:
 
     def _found(self, path: str, identifier: str) -> web.Response:
         if path == "Patient":
-            system, _, value = identifier.partition("|")
+            asked = [[_plain(part) for part in _split(each, "|")] for each in _split(identifier, ",")]
             matches = [
-                {"resource": {"resourceType": "Patient", "id": each["id"]}}
+                {"resource": {name: each[name] for name in ("resourceType", "id", "identifier")}}
                 for each in self.all().values()
-                if each["resourceType"] == "Patient" and {"system": system, "value": value} in each["identifier"]
+                if each["resourceType"] == "Patient"
+                and any(
+                    [had.get("system"), had["value"]] in asked or [had["value"]] in asked for had in each["identifier"]
+                )
             ]
             return _json(200, {"resourceType": "Bundle", "type": "searchset", "entry": matches})
         kept = self.kept.get(path)
@@ -169,6 +175,21 @@ def outcome(status: int, code: str) -> web.Response:
     """An OperationOutcome that quotes what nobody may log."""
     issue = {"severity": "error", "code": code, "diagnostics": "HAPI-0000: hunter2 is not known"}
     return _json(status, {"resourceType": "OperationOutcome", "issue": [issue]})
+
+
+def _split(text: str, by: str) -> list[str]:
+    """Divide a search value where `by` has no backslash before it (FHIR R4, "Escaping Search Parameters")."""
+    parts = [""]
+    for token in re.findall(r"\\.|.", text):
+        if token == by:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return parts
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
 
 
 def _content(resource: Resource) -> Resource:

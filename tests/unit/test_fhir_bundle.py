@@ -11,7 +11,9 @@ from bridge.errors import PermanentError
 from consumers.fhir.bundle import (
     Entry,
     composed,
+    encoded,
     foreign,
+    has_digits,
     owned_sha256,
     parsed,
     refusal,
@@ -20,6 +22,7 @@ from consumers.fhir.bundle import (
     version_of,
     versions,
 )
+from consumers.fhir.elements import Naming
 from consumers.fhir.mapping import Resource
 from tests.fhir.told import NAMING
 
@@ -62,6 +65,35 @@ def test_others_keep_what_is_theirs_and_lose_what_is_ours() -> None:
     assert foreign(body, NAMING) == foreign(current, NAMING)
 
 
+def test_an_identifier_of_others_that_begins_as_ours_stays() -> None:
+    """The base may be one that they use as well."""
+    naming = Naming("https://ehr.example/", mrn="https://ehr.example/mrn", patient="https://ehr.example/patient")
+    theirs = [{"system": f"https://ehr.example/{name}", "value": "1"} for name in ("order-number", "prescription/old")]
+    ours = naming.identifier("prescription", "rx_1")
+    current = {"resourceType": "MedicationRequest", "id": "drx-1", "identifier": [*theirs, *ours, {"value": "2"}]}
+
+    assert foreign(current, naming) == {"identifier": [*theirs, {"value": "2"}]}
+
+
+@pytest.mark.parametrize(
+    "digits", ["1.50", "0.10", "1E3", "1.0", "-0.0", "12345678901234567890123", "0.12345678901234567890", "7"]
+)
+def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digits: str) -> None:
+    """1.50 was measured more precisely than 1.5."""
+    answer = b'{"resourceType": "MedicationRequest", "id": "drx-1", "extension": [{"valueDecimal": %s}]}'
+    current = parsed(answer % digits.encode())
+    body = composed(an_order(), foreign(current, NAMING), source=SOURCE)
+
+    assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in transaction([Entry(an_order(), body)])
+    assert has_digits(current) == (digits != "7")
+
+
+def test_a_number_of_ours_that_a_server_answers_is_the_same() -> None:
+    body = composed(an_order(dispenseRequest={"quantity": {"value": 0.1}}), {}, source=SOURCE)
+
+    assert same(body, parsed(encoded(body)))
+
+
 def test_only_what_a_server_keeps_for_itself_may_differ() -> None:
     body = composed(an_order(), {}, source=SOURCE)
 
@@ -101,7 +133,10 @@ def test_each_entry_of_an_answer_has_a_version() -> None:
     assert versions(orjson.dumps(answer), 3) == ["1", "7", ""]
 
 
-@pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b'{"a": 1}', b'{"resourceType": "Bundle", "entry": []}'])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"<html>", b"[]", b'{"a": 1}', b'{"resourceType": "\\ud800"}', b'{"resourceType": "Bundle", "entry": []}'],
+)
 def test_an_answer_that_is_none_is_said_so(answer: bytes) -> None:
     with pytest.raises(PermanentError) as caught:
         versions(answer, 1)
