@@ -60,13 +60,12 @@ fault-tools:
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
-# One worker more than the smallest machine of CI has processors: the faults of the ingress, which come first and in one
-# worker, wait most of their time. With four, some of them starve. The consumers' faults, six at a time, are not played
-# beside those of the ingress: both need processors.
+# One worker more than the smallest machine of CI has processors: the faults of the ingress, which come first and in two
+# of them, wait for much of their time. With four workers, some of them starve. The consumers' faults, six at a time, are not
+# played beside those of the ingress: both need processors.
 test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
-	-$(BIN)/python -m tests.fhir.hapi
 	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder --durations 60 \
 	    tests/faults/ingress tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker \
 	    tests/unit tests/component tests/fuzz
@@ -87,7 +86,8 @@ chart: setup
 chart-apiserver: $(INSTALLED)
 	nice $(BIN)/python -m tests.chart.control_plane
 
-# A HAPI FHIR server for the tests of the consumer `fhir`: jars by the lock, and one compiled file; part of `test`.
+# A HAPI FHIR server for the tests of the consumer `fhir`: jars by the lock, and one compiled file. `test` uses it if it is
+# there.
 fhir-server: $(INSTALLED)
 	$(BIN)/python -m tests.fhir.hapi
 

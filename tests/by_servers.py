@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+# Each half starts three brokers of its own.
+HALVES = 2
 
 
 class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is published of its types
-    """Gives a worker a module at a time, but the faults of the ingress, and those of consumers, as one.
+    """Gives a worker a module at a time, but the faults of consumers, which are played together, as one.
 
-    Those of the ingress share three brokers, those of consumers are played together. (Groups by `xdist_group` have no
-    effect: pytest-xdist 3.8 marks them in the ids of tests, which pytest 9.2 does not read there any more.)
+    Those of the ingress, which take longest, are given in halves. (Groups by `xdist_group` have no effect: pytest-xdist
+    3.8 marks them in the ids of tests, which pytest 9.2 does not read there any more.)
     """
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        super().__init__(config, log)
+        self._numbers: dict[str, int] = {}
 
     def _split_scope(self, nodeid: str) -> str:
         """Name what a test runs with."""
         module = nodeid.partition("::")[0]
         if module.startswith("tests/faults/ingress/"):
-            return "faults of the ingress"
+            number = self._numbers.setdefault(nodeid, len(self._numbers))
+            return f"faults of the ingress, part {number % HALVES}"
         return "faults of consumers" if module.startswith("tests/faults/") else module
