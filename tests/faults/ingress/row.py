@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
@@ -110,10 +111,7 @@ def _leaks(scene: Scene, log: Sequence[Logged]) -> list[str]:
     marks = [scene.load.prescriptions.mark.encode(), scene.load.prescriptions.key_mark.encode()]
     with urlopen(f"{scene.ingress.management_url}/metrics", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
         metrics = answer.read()
-    places = {
-        "metrics": metrics,
-        **{str(path.relative_to(scene.directory)): path.read_bytes() for path in files(scene.directory)},
-    }
+    places = {"metrics": metrics, **contents(scene.directory)}
     headers = [each for each in log if any(mark in each.clear for mark in marks) or marks[0] in each.key.encode()]
     return [
         *(place for place, content in places.items() if any(mark in content for mark in marks)),
@@ -121,9 +119,14 @@ def _leaks(scene: Scene, log: Sequence[Logged]) -> list[str]:
     ]
 
 
-def files(directory: Path) -> list[Path]:
-    """Every file below a directory."""
-    return [path for path in sorted(directory.rglob("*")) if path.is_file()]
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory; a segment may be drained, and so removed, meanwhile."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with suppress(FileNotFoundError):
+                found[str(path.relative_to(directory))] = path.read_bytes()
+    return found
 
 
 def _result(row: Row, scene: Scene, verdict: Verdict, leaks: Sequence[str], *, seed: int) -> Result:
