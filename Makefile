@@ -32,7 +32,7 @@ lint: $(INSTALLED)
 	@! command -v cargo >/dev/null || $(MAKE) --no-print-directory lint-native
 
 check: lint
-	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile -m "not faults and not volume" \
+	$(BIN)/pytest --quiet --numprocesses 3 --dist loadfile -m "not faults and not volume" \
 	    tests/unit tests/component tests/fuzz
 
 # The native engine, where cargo is; all else works without it. `auto` uses it when it is installed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.by_servers import ByServers
@@ -78,6 +80,17 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Say which servers the suite runs on."""
     postgres = "given" if config.getoption("--postgres") else "embedded"
     return f"kafka: {config.stash[_KIND]}, postgres: {postgres}, faults: {SEED_VARIABLE}={os.environ[SEED_VARIABLE]}"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a command that runs in this process sets: later tests would see none of the lines they look for."""
+    client = logging.getLogger("aiokafka")
+    level = client.level
+    yield
+    client.setLevel(level)
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
