@@ -52,24 +52,32 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class HttpMetrics:
+class RequestMetrics:
     """Requests by their code and the time they took, those of `ping` included.
 
     They are `drxbridge_<name>_requests_total` and `drxbridge_<name>_request_duration_seconds`.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, name: str, service: str) -> None:
-        """Register both; `name` is a constant word, `service` the group of the consumer."""
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        name: str,
+        service: str,
+        counted: str = "HTTP requests by outcome",
+        timed: str = "Time to the answer",
+    ) -> None:
+        """Register both; `name` is a constant word, `service` the group of the consumer, the others are their help."""
         self.requests = Counter(
             f"{name}_requests",
-            "HTTP requests by outcome",
+            counted,
             ("service", "code"),
             namespace=NAMESPACE,
             registry=registry,
         )
         self.duration = Histogram(
             f"{name}_request_duration_seconds",
-            "Time to the answer",
+            timed,
             ("service",),
             namespace=NAMESPACE,
             registry=registry,
@@ -92,7 +100,7 @@ class Http:
         base_url: str,
         *,
         ping_path: str | None,
-        metrics: HttpMetrics | None,
+        metrics: RequestMetrics | None,
         answer_max_bytes: int,
     ) -> None:
         self._session = session
@@ -218,7 +226,7 @@ async def open_http(
     cert_file: Path | None = None,
     key_file: Path | None = None,
     ping_path: str | None = None,
-    metrics: HttpMetrics | None = None,
+    metrics: RequestMetrics | None = None,
     answer_max_bytes: int = ANSWER_MAX_BYTES,
 ) -> AsyncIterator[Http]:
     """Open a session with the endpoint at `base_url`; nothing is sent before the first request.

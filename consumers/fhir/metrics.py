@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.runtime.metrics import NAMESPACE
 from consumers.fhir.options import NAME
-from consumers.http import HttpMetrics
+from consumers.http import RequestMetrics
 
 
 class FhirMetrics:
@@ -20,7 +20,7 @@ class FhirMetrics:
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
         """Register on the consumer's registry."""
-        self.requests = HttpMetrics(registry, name=NAME, service=service)
+        self.requests = RequestMetrics(registry, name=NAME, service=service)
         self.conflicts = Counter(
             "fhir_conflicts",
             "Writes that met another version than the last one of ours",

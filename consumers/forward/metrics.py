@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from bridge.runtime.metrics import NAMESPACE
 from bridge.runtime.slots import Outcome
 from consumers.forward.options import NAME
-from consumers.http import HttpMetrics
+from consumers.http import RequestMetrics
 
 
 class ForwardMetrics:
@@ -25,7 +25,7 @@ class ForwardMetrics:
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
         """Register on the consumer's registry."""
         self.service = service
-        self.requests = HttpMetrics(registry, name=NAME, service=service)
+        self.requests = RequestMetrics(registry, name=NAME, service=service)
         self._reload = Counter(
             "secret_reload",
             "Reloads of a secrets directory",

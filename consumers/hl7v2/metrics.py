@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
-from bridge.runtime.metrics import DURATION_BUCKETS, NAMESPACE
+from bridge.runtime.metrics import NAMESPACE
 from consumers.hl7v2.options import NAME
+from consumers.http import RequestMetrics
 
 
 class Held(NamedTuple):
@@ -21,27 +22,19 @@ class Hl7Metrics:
     """Registers everything once.
 
     Attributes:
+        requests: Counts messages, not pings.
         held: Counts events that wait until it is known who the patient is, and those refused afterwards.
         dropped: Counts control characters left out of messages.
     """
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
         """Register on the consumer's registry."""
-        self._service = service
-        self._requests = Counter(
-            f"{NAME}_requests",
-            "Messages sent by outcome",
-            ("service", "code"),
-            namespace=NAMESPACE,
-            registry=registry,
-        )
-        self._duration = Histogram(
-            f"{NAME}_request_duration_seconds",
-            "Time to the acknowledgement",
-            ("service",),
-            namespace=NAMESPACE,
-            registry=registry,
-            buckets=DURATION_BUCKETS,
+        self.requests = RequestMetrics(
+            registry,
+            name=NAME,
+            service=service,
+            counted="Messages sent by outcome",
+            timed="Time to the acknowledgement",
         )
         held = Counter(
             f"{NAME}_held",
@@ -58,8 +51,3 @@ class Hl7Metrics:
             namespace=NAMESPACE,
             registry=registry,
         ).labels(service)
-
-    def observe(self, code: str, seconds: float) -> None:
-        """Count one message that ended with `code` (`ok`, or that of what was raised)."""
-        self._requests.labels(self._service, code).inc()
-        self._duration.labels(self._service).observe(seconds)

@@ -116,7 +116,7 @@ class Link:
             code = exc.code
             raise
         finally:
-            self._metrics.observe(code, loop.time() - began)
+            self._metrics.requests.observe(code, loop.time() - began)
 
     async def ping(self) -> None:
         """Ask whether the receiver can be connected to; HL7 has no message that asks for nothing.

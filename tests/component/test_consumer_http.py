@@ -12,7 +12,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
-from consumers.http import ANSWER_MAX_BYTES, Http, HttpMetrics, judge, open_http
+from consumers.http import ANSWER_MAX_BYTES, Http, RequestMetrics, judge, open_http
 from tests.certificates import self_signed
 from tests.endpoint import Handler, an_endpoint
 
@@ -174,7 +174,7 @@ async def test_a_ping_tells_whether_the_endpoint_answers(status: int, *, there: 
 
 async def test_every_request_is_counted_by_its_code() -> None:
     registry = CollectorRegistry()
-    metrics = HttpMetrics(registry, name="desk", service="refill-desk")
+    metrics = RequestMetrics(registry, name="desk", service="refill-desk")
     for status in (200, 503, 422):
         async with a_session(answering(status), metrics=metrics) as http:
             try:
@@ -201,7 +201,7 @@ async def test_a_status_that_is_asked_for_comes_back_with_its_body() -> None:
 
 async def test_such_a_status_is_counted_by_its_code() -> None:
     registry = CollectorRegistry()
-    metrics = HttpMetrics(registry, name="desk", service="desk")
+    metrics = RequestMetrics(registry, name="desk", service="desk")
     async with a_session(answering(412), metrics=metrics) as http:
         await http.request("PUT", also=(412,))
 

@@ -58,7 +58,7 @@ def fhir() -> CollectorRegistry:
 
 def hl7v2() -> CollectorRegistry:
     registry = ConsumerMetrics(CollectorRegistry(), service="hl7v2").registry
-    Hl7Metrics(registry, service="hl7v2").observe("ack_timeout", 0.1)
+    Hl7Metrics(registry, service="hl7v2").requests.observe("ack_timeout", 0.1)
     return registry
 
 
