@@ -10,7 +10,8 @@ from rich.table import Table
 
 from tests.bench.consuming import Place, consumer, memory, pace, servers
 from tests.bench.report import spread
-from tests.faults.messaging import HOST, Receiver
+from tests.faults.away import HOST
+from tests.faults.messaging import Receiver
 from tests.postgres import fresh_database
 from tests.topic_filler import Lives, fill
 

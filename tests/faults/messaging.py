@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Self
 from uuid import uuid4
 
-from bridge.dev.ports import free_port
 from consumers.hl7v2.mapping import control_id, news, note_hl7
 from consumers.hl7v2.options import Hl7Options
 from consumers.lifecycle.facts import Document, stamp_of
+from tests.faults.away import HOST, AwayServer
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
 from tests.topic_filler import Lives
 
 NAME = "hl7v2"
 GROUPS = 3
-HOST = "127.0.0.1"
 
 
-class Receiver:
-    """An MLLP server of this process, which may be away; what it keeps stays.
+class Receiver(AwayServer):
+    """An MLLP server that acknowledges every message.
 
     Attributes:
         taken: Every message that it acknowledged, in order; a repeat once more.
@@ -32,46 +29,21 @@ class Receiver:
 
     def __init__(self) -> None:
         """Listen to nobody yet."""
-        self._port = free_port()
-        self._server: socketserver.ThreadingTCPServer | None = None
-        self._thread: threading.Thread | None = None
+        super().__init__()
         self._connections: set[socket.socket] = set()
         self.taken: list[bytes] = []
 
-    @property
-    def port(self) -> int:
-        """Where it listens, or will."""
-        return self._port
-
-    def __enter__(self) -> Self:
-        """Listen."""
-        self.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Listen no more."""
-        self.close()
-
-    def open(self) -> None:
-        """Be there again."""
-        handler = type("Handler", (_Handler,), {"receiver": self})
-        socketserver.ThreadingTCPServer.allow_reuse_address = True
-        self._server = socketserver.ThreadingTCPServer((HOST, self._port), handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
+    def bound(self) -> socketserver.ThreadingTCPServer:
+        """Return its server."""
+        return _Server((HOST, self.port), type("Handler", (_Handler,), {"receiver": self}))
 
     def close(self) -> None:
-        """Go away, amid whatever is under way: who connects now is refused."""
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-            for each in list(self._connections):
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)  # a handler is in `recv`, which a `close` would not end
-            self._connections.clear()
-        self._server = None
+        """Go away, amid whatever is under way."""
+        super().close()
+        for each in list(self._connections):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # a handler is in `recv`, which a `close` would not end
+        self._connections.clear()
 
     def connected(self, connection: socket.socket) -> None:
         """Note a connection, which ends when the receiver goes away."""
@@ -80,6 +52,10 @@ class Receiver:
     def ids(self) -> list[str]:
         """Return the control ids of the messages, in the order of their first acknowledgement."""
         return list(dict.fromkeys(map(_control_id, self.taken)))
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
 
 
 class _Handler(socketserver.StreamRequestHandler):

@@ -6,16 +6,14 @@ import random
 import threading
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
-from bridge.dev.ports import free_port
-
-HOST = "127.0.0.1"
+from tests.faults.away import HOST, AwayServer
 
 
-class Sink:
+class Sink(AwayServer):
     """An HTTP server of this process; the same event is the same effect, however often it is told.
 
     Attributes:
@@ -26,49 +24,26 @@ class Sink:
 
     def __init__(self, seed: int) -> None:
         """Listen to nobody yet; chance is drawn from `seed`."""
+        super().__init__()
         self._rng = random.Random(seed)  # noqa: S311 - no key
         self._percent = 0
         self._lock = threading.Lock()
-        self._port = free_port()
-        self._server: ThreadingHTTPServer | None = None
-        self._thread: threading.Thread | None = None
         self.told: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self.posted: defaultdict[str, defaultdict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
         self.failed = 0
 
-    def __enter__(self) -> Self:
-        """Listen."""
-        self.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Listen no more."""
-        self.close()
-
     @property
     def url(self) -> str:
         """Where it listens, or will."""
-        return f"http://{HOST}:{self._port}/"
+        return f"http://{HOST}:{self.port}/"
 
     def fail(self, percent: int) -> None:
         """Fail so many of a hundred calls from now on: half of them with 503, half without any answer."""
         self._percent = percent
 
-    def open(self) -> None:
-        """Be there again."""
-        handler = type("Handler", (_Handler,), {"sink": self})
-        self._server = ThreadingHTTPServer((HOST, self._port), handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-
-    def close(self) -> None:
-        """Go away: who connects now is refused."""
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-        self._server = None
+    def bound(self) -> ThreadingHTTPServer:
+        """Return its server."""
+        return ThreadingHTTPServer((HOST, self.port), type("Handler", (_Handler,), {"sink": self}))
 
     def told_of(self, group: str) -> dict[str, list[str]]:
         """What it was told by one group, by key."""

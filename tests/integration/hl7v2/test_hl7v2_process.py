@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster, Topics
-from tests.faults.messaging import HOST, Receiver
+from tests.faults.away import HOST
+from tests.faults.messaging import Receiver
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.service_process import until
 from tests.topic_filler import Lives, fill

@@ -1,0 +1,54 @@
+"""A server of this process that may be away: what it keeps stays."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from socketserver import ThreadingMixIn
+from typing import Any, Self
+
+from bridge.dev.ports import free_port
+
+HOST = "127.0.0.1"
+
+
+class AwayServer(ABC):
+    """Listens on a port of its own, in a thread, while it is open.
+
+    Attributes:
+        port: Where it listens, or will.
+    """
+
+    def __init__(self) -> None:
+        """Listen to nobody yet."""
+        self.port = free_port()
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Listen."""
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Listen no more."""
+        self.close()
+
+    def open(self) -> None:
+        """Be there again."""
+        self._server = self.bound()
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def close(self) -> None:
+        """Go away: who connects now is refused."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+        self._server = None
+
+    @abstractmethod
+    def bound(self) -> ThreadingMixIn:
+        """Return a server that is bound to the port."""
