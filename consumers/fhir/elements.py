@@ -63,7 +63,7 @@ class Naming(NamedTuple):
         return self.base + name
 
     def id(self, kind: str, *parts: str) -> str:
-        """Return the id of a resource: the same for the same thing, whoever asks and whenever."""
+        """Return the id of a resource: a digest of `identifier_base`, its kind and its parts."""
         told = "\0".join((self.base, kind, *parts)).encode()
         return _ID_PREFIX + sha256(told).hexdigest()[:_ID_DIGITS]
 

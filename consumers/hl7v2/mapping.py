@@ -41,11 +41,11 @@ _SEXES = frozenset({"F", "M", "U"})
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """What both sides are called, what the receiver is told of, and how it wants its messages.
+    """Names of both sides, which events are sent to the receiver, and the form of its messages.
 
     Attributes:
-        drafts: It is told of drafts.
-        shipments: It is told of parcels.
+        drafts: Drafts are sent.
+        shipments: News of parcels is sent.
         old_orders: It takes ORM^O01 instead of OMP^O09.
         full_control_id: MSH-10 is the event's id where it can be, whatever its length; for receivers of one source.
         accept_ack: It answers with an accept acknowledgement (enhanced mode) instead of an application acknowledgement.

@@ -35,7 +35,7 @@ KEYS: list[Key] = [rsa.generate_private_key(65537, 2048), ec.generate_private_ke
 
 @dataclass
 class Issuer:
-    """A token endpoint that gives `t1`, `t2`, …, to whoever proves to be the client."""
+    """A token endpoint that gives `t1`, `t2`, … to a client that proves its key."""
 
     key: Key
     url: str = ""

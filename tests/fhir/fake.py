@@ -44,7 +44,7 @@ class FakeFhir:
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def asked(self, times: int) -> None:
-        """Wait for so many requests in all."""
+        """Wait until this many requests have come in all."""
         while len(self.requests) < times:
             self._more.clear()
             await self._more.wait()

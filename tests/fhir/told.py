@@ -69,7 +69,7 @@ def golden_of(events: Iterable[Event]) -> str:
 
 
 def write_all(directory: Path = GOLDEN) -> None:
-    """Write every file anew, for the eye of whoever changes what is said."""
+    """Write every file anew, to be reviewed with the change that made it differ."""
     directory.mkdir(exist_ok=True)
     for path in directory.glob("*.json"):
         path.unlink()
