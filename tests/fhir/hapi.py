@@ -126,6 +126,10 @@ class HapiServer:
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what it answers, an OperationOutcome included."""
+        return self.ask(method, path, body)[1]
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Return its status and what it answers."""
         request = urllib.request.Request(  # noqa: S310 - our own server
             f"{self.url}/{path}",
             method=method,
@@ -134,10 +138,9 @@ class HapiServer:
         )
         try:
             with urllib.request.urlopen(request, timeout=START_S) as answer:  # noqa: S310 - as above
-                found: dict[str, Any] = json.load(answer)
+                return answer.status, json.load(answer)
         except urllib.error.HTTPError as exc:
-            found = json.load(exc)
-        return found
+            return exc.code, json.load(exc)
 
 
 if __name__ == "__main__":

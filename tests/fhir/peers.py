@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,7 +61,11 @@ class HapiPeer:
 
     async def put(self, resource: Resource) -> None:
         place = f"{resource['resourceType']}/{resource['id']}"
-        await asyncio.to_thread(self.server.call, "PUT", place, resource)
+        # Of two that write at the same moment one is refused, even without If-Match, and writes again.
+        status: int = HTTPStatus.CONFLICT
+        while status == HTTPStatus.CONFLICT:
+            status, answer = await asyncio.to_thread(self.server.ask, "PUT", place, resource)
+        assert status < HTTPStatus.BAD_REQUEST, answer
 
     async def delete(self, place: str) -> None:
         await asyncio.to_thread(self.server.call, "DELETE", place)
