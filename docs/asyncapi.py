@@ -15,6 +15,7 @@ from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Header, event_record, unrec
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.registry.loader import LOCK_NAME, bundled
 from bridge.settings import Kafka
+from docs.examples import examples
 
 Document = dict[str, Any]
 
@@ -126,6 +127,7 @@ def _message(kind: str, topic: str) -> Document:
             "schema": {"$ref": f"../schemas/{LOCK_NAME}#/schemas/{place}/schema"},
         },
         "traits": [{"$ref": f"#/components/messageTraits/{trait}"}],
+        **({"examples": [{"payload": examples()[kind].value}]} if kind in RECORDS else {}),
         "bindings": {
             "kafka": {
                 "key": {"type": "string", "description": key},

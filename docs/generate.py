@@ -20,6 +20,7 @@ if str(HERE.parent) not in sys.path:  # run as a script, only this folder is on 
 from docs.asyncapi import asyncapi  # noqa: E402 - after the path
 from docs.capacity import capacity  # noqa: E402 - as above
 from docs.chart_page import chart_readme  # noqa: E402 - as above
+from docs.events_page import events_page  # noqa: E402 - as above
 from docs.metrics_page import metrics_page  # noqa: E402 - as above
 from docs.monitoring.dashboards import BOARDS, Board, dashboard  # noqa: E402 - as above
 from docs.monitoring.rules import rules  # noqa: E402 - as above
@@ -59,6 +60,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "settings.md": lambda: f"<!-- {NOTE} -->\n{settings_page()}",
         "consumer-settings.md": lambda: f"<!-- {NOTE} -->\n{consumer_settings_page()}",
         "metrics.md": lambda: f"<!-- {NOTE} -->\n{metrics_page()}",
+        "events.md": lambda: f"<!-- {NOTE} -->\n{events_page()}",
         "openapi.yaml": lambda: _yaml(openapi()),
         "asyncapi.yaml": lambda: _yaml(asyncapi()),
         "../helm/drx-bridge/files/rules.yaml": lambda: _yaml(rules()),

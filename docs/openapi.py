@@ -12,6 +12,7 @@ from bridge.ingress.metrics import PARK_REASONS, ROUTE
 from bridge.ingress.routes import REFUSAL_STATUS, RETRY_AFTER_S, STATUS
 from bridge.settings import Http, Management
 from docs.body_schema import body_schemas
+from docs.examples import examples
 
 Document = dict[str, Any]
 
@@ -109,7 +110,7 @@ def _delivery() -> Document:
         "requestBody": {
             "required": True,
             "description": f"At most {Http().body_max_bytes} bytes unless configured otherwise.",
-            "content": {"application/json": {"schema": {"$ref": f"{REFERENCE}Event"}}},
+            "content": {"application/json": {"schema": {"$ref": f"{REFERENCE}Event"}, "examples": _examples()}},
         },
         "responses": {
             str(STATUS["accepted"]): written,
@@ -122,6 +123,10 @@ def _delivery() -> Document:
             },
         },
     }
+
+
+def _examples() -> Document:
+    return {kind: {"value": example.body} for kind, example in examples().items()}
 
 
 def _parameters() -> list[Document]:

@@ -281,3 +281,18 @@ def test_asyncapi_puts_every_message_on_one_channel_with_its_newest_schema() -> 
     for message in messages.values():
         assert message["payload"]["schemaFormat"].startswith("application/vnd.apache.avro")
         assert resolve(message["payload"]["schema"]["$ref"], whole) == bundled().schemas()[message["name"]]
+
+
+def test_every_type_has_an_example_of_what_is_sent_and_of_what_is_written() -> None:
+    whole = document("openapi.yaml")
+    content = whole["paths"]["/webhooks/{source}"]["post"]["requestBody"]["content"]["application/json"]
+    schemas = whole["components"]["schemas"]["Event"]["discriminator"]["mapping"]
+    messages = document("asyncapi.yaml")["components"]["messages"]
+
+    assert set(content["examples"]) == set(EVENT_MODELS)
+    for kind, example in content["examples"].items():
+        assert example["value"]["type"] == kind
+        assert fits(example["value"], {"$ref": schemas[kind]}, whole), kind
+        (written,) = (each["payload"] for each in messages[kind]["examples"])
+        assert written["event_type"] == kind
+        assert list(written) == [field["name"] for field in bundled().schemas()[messages[kind]["name"]]["fields"]]
