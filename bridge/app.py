@@ -40,7 +40,10 @@ from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
-from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, Management
+from bridge.runtime.announce import Readiness
+from bridge.runtime.configuration import masked_url
+from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check
+from bridge.runtime.health import Management as ManagementPort
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import (
@@ -50,7 +53,7 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Outcome
-from bridge.settings import Engine, Http, Settings
+from bridge.settings import Engine, Http, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, refuse_weak, scheme_of
 from bridge.spool.store import Spool
 
@@ -107,9 +110,10 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         ids = await in_thread(
             partial(SchemaIds, settings.registry, routing=routing, requests=metrics.schema_registry_requests)
         )
+        _log_start(settings, configured)
         # Outlives all others, so that a start and a stop can be watched from outside; not ready until all is there.
         checks: dict[str, Check] = {"starting": lambda: "starting"}
-        management = Management(
+        management = ManagementPort(
             checks=checks,
             registry=metrics.registry,
             host=settings.management.host,
@@ -136,9 +140,34 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             *durability.workers,
             ids,
             LoopLag(metrics.event_loop_lag),
+            Readiness(checks, http=_address(settings.http), management=_address(settings.management)),
             *heartbeat,
             *secrets.values(),
         ]
+
+
+def _log_start(settings: Settings, sources: Mapping[str, Source]) -> None:
+    """Log what runs, for whom and with what; no secret."""
+    registry = settings.registry.url
+    log.info(
+        "worker.started",
+        version=version("drx-bridge"),
+        instance=settings.instance,
+        profile=settings.profile,
+        sources={
+            name: f"{settings.sources[name].profile}, {source.environment}, {source.scheme.describe()}"
+            for name, source in sources.items()
+        },
+        http=_address(settings.http),
+        management=_address(settings.management),
+        brokers=settings.kafka.bootstrap_servers,
+        registry=masked_url(registry) if registry else "none, ids of the bundled lock",
+        spool=str(settings.spool.dir) if settings.spool.enabled else "off",
+    )
+
+
+def _address(port: Http | Management) -> str:
+    return f"{port.host}:{port.port}"
 
 
 def _window_s(settings: Settings, source: Source) -> float:

@@ -6,14 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import BridgeError, ConfigError, TransientError
+from bridge.kafka.admin import AdminError
 from bridge.kafka.producer import KafkaProducer
+from bridge.kafka.reader import ReadError
+from bridge.runtime.announce import Readiness
 from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, Management
 from bridge.runtime.lifecycle import (
     EndOf,
@@ -24,6 +28,7 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from consumers.api import Consumer
+from consumers.options import database_of
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
 from consumers.runtime.jobs import Jobs
 from consumers.runtime.ledger import Ledger
@@ -85,7 +90,17 @@ async def open_consumer(
         )
         # Outlives all others, so that a stop can be watched to its end.
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
-        yield [worker, EndOf(managing), LoopLag(metrics.event_loop_lag)]
+        log.info(
+            "worker.started",
+            version=version("drx-bridge"),
+            group=consumer.group,
+            topics=list(consumer.topics),
+            brokers=settings.kafka.bootstrap_servers,
+            database=database_of(settings.postgres.address()),
+            management=f"{settings.management.host}:{settings.management.port}",
+        )
+        announcing = Readiness(worker.checks, group=consumer.group)
+        yield [worker, EndOf(managing), announcing, LoopLag(metrics.event_loop_lag)]
 
 
 class ConsumerWorker:
@@ -147,7 +162,6 @@ class ConsumerWorker:
                 consumer.jobs, group=consumer.group, database=self._database, timeout_s=consumer.handler_timeout_s
             )
             self._processor, self._subscriber, self._start = processor, subscriber, "ok"
-            log.info("worker.started", group=consumer.group)
             workers: list[Worker] = [subscriber, EndOf(settling), jobs]
             await run_workers(workers, stop=stop, drain_timeout_s=drain_s(self._settings))
 
@@ -166,9 +180,15 @@ class ConsumerWorker:
     async def _wait(self, exc: BridgeError, stop: asyncio.Event) -> None:
         """Wait before the next attempt at a start that `exc` prevented."""
         if exc.code != self._start:
-            log.warning("worker.start_waits", group=self._consumer.group, code=exc.code)
+            log.warning("worker.start_waits", group=self._consumer.group, code=exc.code, **self._away(exc))
         self._start = exc.code
         await pause(stop, RETRY_S)
+
+    def _away(self, exc: BridgeError) -> dict[str, str]:
+        """Name the server that a start waits for, as a field of the line."""
+        if isinstance(exc, ReadError | AdminError):
+            return {"address": self._settings.kafka.bootstrap_servers}
+        return {"address": database_of(self._settings.postgres.address())} if isinstance(exc, TransientError) else {}
 
     async def _started(self, stop: asyncio.Event) -> str | None:
         """Ask until Kafka and PostgreSQL answer, and return the cluster's id; None when `stop` was set before."""

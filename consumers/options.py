@@ -86,6 +86,17 @@ def server_of(url: str) -> str:
     return f"{parts.scheme}://{hosts}"
 
 
+def database_of(dsn: str) -> str:
+    """Say which server and database an address of PostgreSQL names; nothing else of it."""
+    found = split_address(dsn, ("postgresql", "postgres"))
+    if found is None:
+        return UNNAMED
+    parts, hosts = found
+    if not hosts and "host" in parts.query:  # it stands in a parameter
+        return UNNAMED
+    return f"{hosts or 'the local socket'}{parts.path}"
+
+
 def _complaint(model: type[Options], name: str, kind: str, place: tuple[int | str, ...], text: str) -> str:
     field = str(place[0]) if place else ""
     if kind == "extra_forbidden":

@@ -19,6 +19,7 @@ from bridge.registry.client import open_client, read_credentials
 from bridge.registry.ids import newest, resolve_ids, wanted
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
+from bridge.runtime.configuration import masked_url
 from bridge.runtime.lifecycle import pause
 
 log = structlog.get_logger()
@@ -79,7 +80,7 @@ class SchemaIds:
                 if isinstance(exc, ConfigError):
                     raise
                 self._requests.labels("failed").inc()
-                log.warning("worker.schema_ids_unknown", code=exc.code)
+                log.warning("worker.schema_ids_unknown", code=exc.code, address=masked_url(self._registry.url or ""))
                 await pause(stop, RETRY_S)
         await stop.wait()
 

@@ -88,7 +88,7 @@ class Heartbeat:
         if not code:
             self._seen.set(self._now())
         elif code != self._failure:
-            log.warning("worker.heartbeat_failed", code=code)
+            log.warning("worker.heartbeat_failed", code=code, address=self._url)
         self._failure = code
 
     async def _deliver(self) -> str:

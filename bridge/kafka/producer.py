@@ -266,7 +266,7 @@ class KafkaProducer:
             await self._open()
         except (ConfigError, NotConnectedError) as exc:
             if exc.code != self.code:
-                log.warning("worker.producer_unavailable", code=exc.code)
+                log.warning("worker.producer_unavailable", code=exc.code, address=self._connection.bootstrap_servers)
             self._enter("connecting" if exc.code == "unreachable" else "failed", exc.code)
             return False
         self._generations += 1

@@ -95,11 +95,15 @@ def read_settings(model: type[AnySettings]) -> AnySettings:
 def masked(settings: FileSettings) -> dict[str, Any]:
     """Effective values as JSON types, secrets masked: what is declared one, and a password inside a URL."""
     shown: dict[str, Any] = settings.model_dump(mode="json")
-    url = shown["registry"]["url"]
-    if url and "@" in url:
-        scheme, _, rest = url.partition("://")
-        shown["registry"]["url"] = f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
+    if url := shown["registry"]["url"]:
+        shown["registry"]["url"] = masked_url(url)
     return shown
+
+
+def masked_url(url: str) -> str:
+    """Return a URL without its user and password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://***@{rest.rsplit('@', 1)[1]}" if "@" in rest else url
 
 
 def _refuse_unknown_sections(environ: Mapping[str, str], model: type[FileSettings], prefix: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import orjson
 from prometheus_client import CollectorRegistry
@@ -21,9 +22,17 @@ MANAGEMENT_CLOSE_S = 3.0
 Check = Callable[[], str]
 """Returns `ok`, `degraded` (less than all works, but no restart and no other replica would help), or another constant
 word that says what is wrong."""
+Status = Literal["ok", "degraded", "unavailable"]
 
 _NOT_FOUND = Answer(404, b'{"code":"not_found"}')
 _NOT_ALLOWED = Answer(405, b'{"code":"method_not_allowed"}', headers=(("Allow", "GET, HEAD"),))
+
+
+def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str]]:
+    """Return whether a process can do its work, and the result of each check."""
+    results = {name: check() for name, check in checks.items()}
+    found = set(results.values()) - {"ok"}
+    return "unavailable" if found - {"degraded"} else "degraded" if found else "ok", results
 
 
 class Management:
@@ -77,9 +86,7 @@ class Management:
         return Answer(503, orjson.dumps({"status": "unavailable", "code": result}))
 
     def _readyz(self, _request: Request) -> Answer:
-        results = {name: check() for name, check in self._checks.items()}
-        found = set(results.values()) - {"ok"}
-        status = "unavailable" if found - {"degraded"} else "degraded" if found else "ok"
+        status, results = judge(self._checks)
         return Answer(503 if status == "unavailable" else 200, orjson.dumps({"status": status, "checks": results}))
 
     def _metrics(self, request: Request) -> Answer:

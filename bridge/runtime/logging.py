@@ -51,6 +51,9 @@ FLUSH_S = 2.0
 _LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 # The id of a delivery or an event, and the key of its record: the fields whose values are hashed.
 EVENT_ID, RECORD_KEY = "event_id", "record_key"
+# The line of a start, and what people see of it on the first of several.
+STARTED = "worker.started"
+_HEAD = frozenset({"event", "level", "timestamp"})
 
 
 class LineWriter:
@@ -205,7 +208,11 @@ class LineLogger:
     @staticmethod
     def msg(line: bytes | str) -> None:
         """Queue it."""
-        _output.put(line if isinstance(line, bytes) else f"{line}\n".encode(errors="backslashreplace"))
+        if isinstance(line, bytes):
+            _output.put(line)
+            return
+        for each in line.splitlines():
+            _output.put(f"{each}\n".encode(errors="backslashreplace"))
 
     debug = info = warning = error = critical = msg
 
@@ -291,7 +298,29 @@ def silence_kafka_client() -> None:
 def _for_people(*, colors: bool = True) -> list[Any]:
     """Return what makes a line for people; with hashes in the place of ids, as in any other."""
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    return [_hash_ids, structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer(colors=colors)]
+    return [
+        _hash_ids,
+        structlog.processors.add_log_level,
+        stamp,
+        partial(_lay_out, structlog.dev.ConsoleRenderer(colors=colors)),
+    ]
+
+
+def _lay_out(render: Any, logger: object, name: str, fields: dict[str, Any]) -> str:
+    """Put each field of a start on a line of its own: it is the one line that would fill half a screen."""
+    if fields["event"] != STARTED:
+        line: str = render(logger, name, fields)
+        return line
+    spread = {each: fields.pop(each) for each in list(fields) if each not in _HEAD}
+    width = max(map(len, spread), default=0)
+    rows = [row for each, value in spread.items() for row in _rows(each, value, width)]
+    return "\n".join([render(logger, name, fields), *rows])
+
+
+def _rows(name: str, value: object, width: int) -> list[str]:
+    """Return a field as lines; a mapping has one for each of its members."""
+    values = [f"{key}: {each}" for key, each in value.items()] if isinstance(value, dict) else [str(value)]
+    return [f"  {name if number == 0 else '':<{width}}  {each}" for number, each in enumerate(values)]
 
 
 def _log_uncaught(exc: BaseException | None) -> None:

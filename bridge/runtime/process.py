@@ -133,6 +133,7 @@ def run_service(
     except Exception as exc:  # noqa: BLE001 - Python's own report would print texts of libraries, which carry values
         structlog.get_logger().error("worker.process_failed", code=_code(exc), where=trail(exc))
         return FAILED
+    structlog.get_logger().info("worker.stopped")
     return INTERRUPTED if signal.SIGINT in signals[:1] else 0
 
 
@@ -142,7 +143,7 @@ async def _run_until_stopped(
     """Open and run the parts; return the signals that came."""
     stop = asyncio.Event()
     signals = stop_on_signals(stop)
-    overdue = asyncio.create_task(_watch_stop(stop, overdue_s))
+    overdue = asyncio.create_task(_watch_stop(stop, signals, overdue_s))
     try:
         async with AsyncExitStack() as stack:
             # A disk or a resolver that hangs must not keep a process that may end at any time.
@@ -158,9 +159,14 @@ async def _run_until_stopped(
     return signals
 
 
-async def _watch_stop(stop: asyncio.Event, overdue_s: float) -> None:
-    """End the process when a stop takes too long; by a thread, since the loop may hang as well."""
+async def _watch_stop(stop: asyncio.Event, signals: Sequence[signal.Signals], overdue_s: float) -> None:
+    """Log what the stop is for, and end the process when it takes too long.
+
+    By a thread, since the loop may hang as well.
+    """
     await stop.wait()
+    if signals:
+        structlog.get_logger().info("worker.stopping", code=signals[0].name)
     timer = threading.Timer(overdue_s, _exit_overdue)
     timer.daemon = True
     timer.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -42,8 +43,9 @@ class Availability:
         is_stalled: The group that is on its way to the disk takes too long.
     """
 
-    def __init__(self, metrics: SpoolMetrics, *, capacity_bytes: int, index: Index) -> None:
+    def __init__(self, metrics: SpoolMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
         self._gauge = metrics.spool_available
+        self._directory = directory
         self._capacity_bytes = capacity_bytes
         self._index = index
         self._is_closed = False
@@ -96,6 +98,6 @@ class Availability:
         self._logged = code
         self._gauge.set(0 if code else 1)
         if code:
-            log.warning("worker.spool_unavailable", code=code)
+            log.warning("worker.spool_unavailable", code=code, path=str(self._directory))
         else:
-            log.info("worker.spool_available")
+            log.info("worker.spool_available", path=str(self._directory))

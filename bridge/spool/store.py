@@ -227,7 +227,9 @@ class Spool:
         self._writing, self._reading = writing, reading = IOThread("spool-writer"), IOThread("spool-reader")
         self._keys = keys = KeyRing(key_dir)
         self._index = index = Index(directory)
-        self._availability = availability = Availability(metrics, capacity_bytes=capacity_bytes, index=index)
+        self._availability = availability = Availability(
+            metrics, directory=directory, capacity_bytes=capacity_bytes, index=index
+        )
         reserve = Reserve(directory, disk)
         size = segment_bytes(capacity_bytes)
         self._writer = writer = SegmentWriter(

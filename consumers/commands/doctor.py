@@ -14,7 +14,7 @@ from bridge.runtime.logging import log_errors_to_stderr
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import name_argument
-from consumers.options import UNNAMED, split_address
+from consumers.options import database_of
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import standings
 from consumers.settings import refuse_risks
@@ -51,7 +51,7 @@ def doctor(*, name: str, schema: str | None, as_json: bool) -> int:
 
 def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
     """Say where health information goes; nothing of `dsn` but server and database."""
-    place = f"PostgreSQL at {_place(dsn)}"
+    place = f"PostgreSQL at {database_of(dsn)}"
     kept = [Finding("phi", "ok", f"parked events, whole, and keys: {place}")]
     if consumer.publishes:
         topics = ", ".join(sorted(consumer.publishes))
@@ -60,16 +60,6 @@ def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
         advice = "set Consumer.discloses to where its handler sends them"
         return [*kept, Finding("phi", "warning", "it does not say what becomes of the events it handles", advice)]
     return [*kept, *(Finding("phi", "ok", each) for each in consumer.discloses)]
-
-
-def _place(dsn: str) -> str:
-    found = split_address(dsn, ("postgresql", "postgres"))
-    if found is None:
-        return UNNAMED
-    parts, hosts = found
-    if not hosts and "host" in parts.query:  # it stands in a parameter
-        return UNNAMED
-    return f"{hosts or 'the local socket'}{parts.path}"
 
 
 async def _examine(chosen: Chosen, tell: Tell) -> None:

@@ -51,9 +51,21 @@ def ended(work: str, opening: str = "pass", overdue_s: float = HANG_S) -> tuple[
     return done.returncode, done.stdout, done.stderr
 
 
+def events(out: str) -> list[tuple[str, str]]:
+    """Return event and code of each line of a log."""
+    return [(line["event"], line.get("code", "")) for line in map(json.loads, out.splitlines())]
+
+
+def stop_lines(name: str) -> list[tuple[str, str]]:
+    return [("worker.stopping", name), ("worker.stopped", "")]
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
 def test_a_signal_ends_it_in_order(name: str, code: int) -> None:
-    assert ended(f"os.kill(os.getpid(), signal.{name}); await stop.wait()") == (code, "", "")
+    status, out, err = ended(f"os.kill(os.getpid(), signal.{name}); await stop.wait()")
+
+    assert (status, err) == (code, "")
+    assert events(out) == stop_lines(name)
 
 
 def test_a_part_that_fails_is_logged_with_its_code_and_without_its_text() -> None:
@@ -72,7 +84,10 @@ def test_what_the_operator_must_change_is_one_line_and_exit_2() -> None:
 def test_a_start_that_hangs_ends_at_a_signal() -> None:
     opening = "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()"
 
-    assert ended("pass", opening) == (0, "", "")
+    status, out, err = ended("pass", opening)
+
+    assert (status, err) == (0, "")
+    assert events(out) == stop_lines("SIGTERM")
 
 
 def test_a_stop_that_hangs_is_cut_off_also_where_the_loop_does() -> None:
@@ -82,4 +97,4 @@ def test_a_stop_that_hangs_is_cut_off_also_where_the_loop_does() -> None:
     )
 
     assert (code, err) == (1, "")
-    assert json.loads(out)["event"] == "worker.stop_overdue"
+    assert events(out) == [("worker.stopping", "SIGTERM"), ("worker.stop_overdue", "")]

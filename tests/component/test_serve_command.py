@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import COMMANDS, main
+from bridge.dev.ports import free_port
 from tests.builders import SECRET
 
 # A start that goes well never ends by itself; this only bounds a test that has gone wrong.
@@ -254,6 +257,29 @@ def test_an_empty_secrets_directory_is_named(good: dict[str, str]) -> None:
     line = complaint(run_process("serve", env=good))
 
     assert f"{directory}: no secret there" in line
+
+
+def test_a_run_says_what_runs_when_it_can_work_and_that_it_has_stopped(good: dict[str, str]) -> None:
+    env = good | {"BRIDGE_HTTP__PORT": str(free_port()), "BRIDGE_MANAGEMENT__PORT": str(free_port())}
+    with subprocess.Popen([sys.executable, "-m", "bridge", "serve"], env=env, stdout=subprocess.PIPE) as process:
+        timer = threading.Timer(HANG_S, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        lines = []
+        for line in map(json.loads, process.stdout):
+            lines.append(line)
+            if line["event"] == "worker.ready":
+                process.terminate()
+        timer.cancel()
+
+    started, unavailable = lines[0], next(line for line in lines if line["event"] == "worker.producer_unavailable")
+    assert process.returncode == 0
+    assert started["event"] == "worker.started"
+    assert started["sources"] == {"drx": "drx_standard, sandbox, standard_webhooks, at most 300 s old"}
+    assert started["brokers"] == unavailable["address"] == good["BRIDGE_KAFKA__BOOTSTRAP_SERVERS"]
+    assert started["spool"] == good["BRIDGE_SPOOL__DIR"]
+    assert [line["event"] for line in lines[-3:]] == ["worker.ready", "worker.stopping", "worker.stopped"]
+    assert SECRET not in json.dumps(lines)
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

@@ -1,0 +1,49 @@
+"""Say in the log when a process can do its work, and which of its checks fail while it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from bridge.runtime.health import Check, judge
+from bridge.runtime.lifecycle import pause
+
+log = structlog.get_logger()
+
+PERIOD_S = 0.25
+# A start beside a sound Kafka takes tenths of a second; what lasts longer is said once, with its cause.
+START_S = 5.0
+
+
+class Readiness:
+    """A worker that logs `worker.ready` and `worker.not_ready` when what `/readyz` would say changes."""
+
+    def __init__(self, checks: Mapping[str, Check], *, start_s: float = START_S, **fields: str) -> None:
+        """Log `fields` with each line; the first `start_s` seconds without readiness are a start, and not said."""
+        self._checks = checks
+        self._start_s = start_s
+        self._fields = fields
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look once a period until `stop` is set."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        was_ready: bool | None = None
+        while not stop.is_set():
+            status, results = judge(self._checks)
+            is_ready = status != "unavailable"
+            if is_ready and not was_ready:
+                log.info("worker.ready", **self._fields, **_failing(results))
+                was_ready = True
+            elif not is_ready and (was_ready or (was_ready is None and loop.time() - began >= self._start_s)):
+                log.warning("worker.not_ready", **self._fields, **_failing(results))
+                was_ready = False
+            await pause(stop, PERIOD_S)
+
+
+def _failing(results: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return the checks that do not say `ok`, as a field of a line; nothing if all do."""
+    failing = {name: result for name, result in results.items() if result != "ok"}
+    return {"checks": failing} if failing else {}

@@ -1,0 +1,93 @@
+"""What a process says of itself: once when it can work, and again only when that changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from bridge.runtime.announce import PERIOD_S, START_S, Readiness
+from bridge.runtime.logging import STARTED, configure_logging, flush_log
+
+
+@pytest.fixture
+def results() -> dict[str, str]:
+    """Give what the checks say, to be changed."""
+    return {"kafka": "ok", "spool": "ok"}
+
+
+@pytest.fixture(autouse=True)
+def _default_logging() -> Iterator[None]:
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+
+
+async def lines_of(results: dict[str, str], *changes: tuple[float, str]) -> list[tuple[str, dict[str, str]]]:
+    """Return the lines when the check of Kafka says another word after each of these seconds."""
+    watch = Readiness({name: lambda name=name: results[name] for name in results}, start_s=START_S)  # type: ignore[misc]  # a default as a closure
+    stop = asyncio.Event()
+    with capture_logs() as found:
+        running = asyncio.create_task(watch.run(stop))
+        for after_s, word in changes:
+            await asyncio.sleep(after_s)
+            results["kafka"] = word
+        await asyncio.sleep(2 * PERIOD_S)
+        stop.set()
+        await running
+    return [(line["event"], line.get("checks", {})) for line in found]
+
+
+@pytest.mark.virtual_time
+async def test_a_process_is_said_to_be_ready_once(results: dict[str, str]) -> None:
+    assert await lines_of(results, (60, "ok")) == [("worker.ready", {})]
+
+
+@pytest.mark.virtual_time
+async def test_a_degraded_process_is_ready_and_says_what_is_not_well(results: dict[str, str]) -> None:
+    results["kafka"] = "degraded"
+
+    assert await lines_of(results) == [("worker.ready", {"kafka": "degraded"})]
+
+
+@pytest.mark.virtual_time
+async def test_a_short_start_says_nothing_until_it_is_over(results: dict[str, str]) -> None:
+    results["kafka"] = "connecting"
+
+    assert await lines_of(results, (START_S / 2, "ok")) == [("worker.ready", {})]
+
+
+@pytest.mark.virtual_time
+async def test_a_long_start_names_what_it_waits_for_once(results: dict[str, str]) -> None:
+    results["kafka"] = "unreachable"
+
+    assert await lines_of(results, (20 * START_S, "ok")) == [
+        ("worker.not_ready", {"kafka": "unreachable"}),
+        ("worker.ready", {}),
+    ]
+
+
+@pytest.mark.virtual_time
+async def test_what_is_lost_later_is_said_at_once(results: dict[str, str]) -> None:
+    assert await lines_of(results, (60, "stalled"), (1, "ok")) == [
+        ("worker.ready", {}),
+        ("worker.not_ready", {"kafka": "stalled"}),
+        ("worker.ready", {}),
+    ]
+
+
+def test_people_see_a_start_field_by_field(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    configure_logging(level="info", style="console")
+    structlog.get_logger().info(STARTED, version="1", sources={"drx": "a", "other": "b"})
+    structlog.get_logger().info("worker.ready", http="here")
+    assert flush_log()
+
+    first, *rows, last = capfdbinary.readouterr().out.decode().splitlines()
+
+    assert STARTED in first
+    assert rows == ["  version  1", "  sources  drx: a", "           other: b"]
+    assert "worker.ready" in last
+    assert "here" in last
