@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,12 @@ def chart_readme() -> str:
 def _table() -> str:
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    return _HEADER + "".join(_rows(schema, defaults, schema["definitions"], path=""))
+    common = re.compile(
+        "|".join(rf"\| `consumers\.\w+\.{name}[`.][^|]* \|  \|" for name in defaults["consumerDefaults"])
+    )
+    rows = _rows(schema, defaults, schema["definitions"], path="")
+    # What a consumer has of `consumerDefaults` is told there, unless its default is another.
+    return _HEADER + "".join(row for row in rows if not common.match(row))
 
 
 def _rows(schema: Schema, defaults: Any, definitions: Mapping[str, Schema], *, path: str) -> Iterator[str]:

@@ -31,6 +31,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"ingress.spool.key": "spk_x"}, "ingress.spool.key", "keySecret"),
     ("minimal", {"logIds.key": "x"}, "logIds.key", "keySecret"),
     ("minimal", {f"{READER}.postgres.dsn": "postgresql://me:x@db"}, f"{READER}.postgres.dsn", "existingSecret"),
+    ("minimal", {"consumerDefaults.postgres.dsn": "postgresql://me:x@db"}, f"{READER}.postgres.dsn", "existingSecret"),
     ("minimal", {f"{READER}.postgres.existingSecret": ""}, f"{READER}.postgres.existingSecret", "enabled to false"),
     ("forward", {f"{FORWARD}.postgres.dsn": "postgresql://me:x@db"}, f"{FORWARD}.postgres.dsn", "existingSecret"),
     ("forward", {f"{FORWARD}.postgres.existingSecret": ""}, f"{FORWARD}.postgres.existingSecret", "enabled to false"),
@@ -142,7 +143,7 @@ def test_every_secret_that_somebody_might_write_down_is_refused() -> None:
     tried = {path.replace(".drx.", ".<name>.") for _, changes, _, _ in REFUSED for path in changes}
 
     assert SECRETS - tried == set()
-    assert len(SECRETS) == 9
+    assert len(SECRETS) == 10
 
 
 def test_no_refusal_repeats_a_secret() -> None:

@@ -25,7 +25,7 @@ BY_SCHEMA = re.compile(r"meet the specifications of the schema")
 HELMS = {"global"}
 # Optional, and absent unless set: a default would mean something.
 CONSUMERS = ("consumers.read_model", "consumers.forward", "consumers.fhir", "consumers.hl7v2")
-UNSET = {f"{component}.resources.limits.cpu" for component in ("ingress", *CONSUMERS)}
+UNSET = {f"{component}.resources.limits.cpu" for component in ("ingress", "consumerDefaults", *CONSUMERS)}
 
 
 def declared(path: str) -> str:
@@ -45,9 +45,14 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def has(values: Any, path: str) -> bool:
-    """Tell whether there is such a value, whatever it is."""
+    """Tell whether there is such a value, whatever it is; of a consumer, also among what all have in common."""
+    return stands(values, path) or stands(values, re.sub(r"^consumers\.\w+", "consumerDefaults", path))
+
+
+def stands(values: Any, path: str) -> bool:
+    """Tell whether a value stands at its own path."""
     name, _, rest = path.partition(".")
-    return isinstance(values, dict) and name in values and (not rest or has(values[name], rest))
+    return isinstance(values, dict) and name in values and (not rest or stands(values[name], rest))
 
 
 def another(path: str, value: Any) -> Any:
@@ -75,10 +80,8 @@ def bases() -> dict[str, tuple[Values, str]]:
     full = load("full")
     by_ingress = changed(changed(full, "ingress.httpRoute.enabled", False), "ingress.kubernetesIngress.enabled", True)  # noqa: FBT003 - a value
     without_spool = changed(changed(full, "ingress.spool.enabled", False), "ingress.hpa.enabled", True)  # noqa: FBT003 - as above
-    fixed = by_cpu = full
-    for consumer in CONSUMERS:
-        fixed = changed(fixed, f"{consumer}.keda.enabled", False)  # noqa: FBT003 - as above
-        by_cpu = changed(changed(by_cpu, f"{consumer}.keda.enabled", False), f"{consumer}.hpa.enabled", True)  # noqa: FBT003 - as above
+    fixed = changed(full, "consumerDefaults.keda.enabled", False)  # noqa: FBT003 - as above
+    by_cpu = changed(fixed, "consumerDefaults.hpa.enabled", True)  # noqa: FBT003 - as above
     unnamed = changed(full, "fullnameOverride", "")
     found = {
         "full": full,
@@ -161,6 +164,22 @@ def test_the_full_case_has_every_value_and_almost_none_at_its_default() -> None:
 @pytest.mark.parametrize(("path", "value"), [*leaves(load("full"))])
 def test_every_value_is_used(path: str, value: Any) -> None:
     assert is_used(path, value), f"{path}: no template does anything with it"
+
+
+def test_a_consumer_has_what_it_does_not_say_itself_from_the_defaults() -> None:
+    own = {"replicas": 7, "keda": {"enabled": False}, "tolerations": [], "resources": {"limits": {"memory": "2Gi"}}}
+    values = load("full")
+    values["consumers"]["fhir"] |= own
+    found = render(values)
+    mine, others = found.one("Deployment", "-fhir")["spec"], found.one("Deployment", "-hl7v2")["spec"]
+
+    assert mine["replicas"] == 7
+    assert "replicas" not in others
+    assert "tolerations" not in mine["template"]["spec"]
+    assert others["template"]["spec"]["tolerations"] == values["consumerDefaults"]["tolerations"]
+    (first,), (second,) = (each["template"]["spec"]["containers"] for each in (mine, others))
+    assert first["resources"]["limits"] == second["resources"]["limits"] | {"memory": "2Gi"}
+    assert first["resources"]["requests"] == second["resources"]["requests"]
 
 
 def test_every_path_in_a_template_is_declared() -> None:

@@ -125,11 +125,12 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 
 {{- /*
 What runs, by the name of its component: each consumer, and each further endpoint of one. `name` is the consumer's,
-`path` where the values of this one stand.
+`path` where the values of this one stand. What it does not say itself stands in `consumerDefaults`.
 */}}
 {{- define "drx-bridge.consumers" -}}
 {{- $found := dict -}}
-{{- range $name, $consumer := .Values.consumers -}}
+{{- range $name, $given := .Values.consumers -}}
+{{- $consumer := mergeOverwrite (deepCopy $.Values.consumerDefaults) $given -}}
 {{- $shared := set (omit $consumer "instances") "name" $name -}}
 {{- $_ := set $found $name (set (deepCopy $shared) "path" (printf "consumers.%s" $name)) -}}
 {{- range $instance, $own := default dict (get $consumer "instances") -}}
