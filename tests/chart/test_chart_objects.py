@@ -18,8 +18,8 @@ def workloads(rendered: Rendered) -> Iterator[Object]:
 
 
 def container(workload: Object) -> Object:
-    (only,) = workload["spec"]["template"]["spec"]["containers"]
-    return dict(only)
+    """The one of ours, which comes first."""
+    return dict(workload["spec"]["template"]["spec"]["containers"][0])
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -47,9 +47,10 @@ def test_pods_are_restricted(rendered: Rendered) -> None:
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["runAsUser"] > 0, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(spec), name
-        for each in spec["containers"]:
-            assert each["securityContext"] == {
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        for each in spec["containers"] + spec.get("initContainers", []):
+            assert {"privileged": False, **each["securityContext"]} == {
+                "privileged": False,
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
@@ -76,7 +77,7 @@ def test_secrets_are_folders_and_never_variables(rendered: Rendered) -> None:
         assert "secretKeyRef" not in set(texts(pod)), name
         assert "secretRef" not in set(texts(pod)), name
         for each in pod["spec"]["containers"]:
-            assert not [mount for mount in each["volumeMounts"] if "subPath" in mount], name
+            assert not [mount for mount in each.get("volumeMounts", []) if "subPath" in mount], name
         for volume in pod["spec"]["volumes"]:
             # The group of the pod may read; the spool refuses a key that others may.
             assert volume.get("secret", {}).get("defaultMode", 0o440) == 0o440, name
@@ -217,14 +218,14 @@ def test_a_second_endpoint_has_pods_secrets_and_replicas_of_its_own_and_the_rest
     found = render(load("full"))
     first, second = (found.one("Deployment", suffix)["spec"]["template"]["spec"] for suffix in ("-forward", "-lab"))
 
-    (container,) = second["containers"]
+    container, *_ = second["containers"]
     assert container["command"] == ["drx-consumer", "run", "forward"]
     assert container["resources"] == first["containers"][0]["resources"]
     secrets = {each["name"]: each["secret"]["secretName"] for each in second["volumes"] if "secret" in each}
     assert secrets["forward"] == "drx-lab-signing"
     assert "forward-headers" not in secrets
     assert secrets["postgres"] == "drx-forward-postgres"
-    (init,) = found.one("Job", "-forward-lab-init")["spec"]["template"]["spec"]["containers"]
+    init, *_ = found.one("Job", "-forward-lab-init")["spec"]["template"]["spec"]["containers"]
     assert init["command"][:3] == ["drx-consumer", "init", "forward"]
     assert {"name": "CONSUMER_FORWARD__INSTANCE", "value": "lab"} in init["env"]
 

@@ -20,7 +20,23 @@ SELECTED = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "compon
 # Which case, what is changed in it, the value that is named, and the way out that is named with it.
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"image.repository": ""}, "image.repository", "name the repository"),
-    ("minimal", {"image.digest": ""}, "image.digest", "named by digest"),
+    ("minimal", {"image.digest": ""}, "image.digest", "name the image by digest"),
+    ("minimal", {"commonLabels": {"helm.sh/chart": "x"}}, "commonLabels", "is the chart's own"),
+    ("minimal", {"ingress.service.type": "LoadBalancer"}, "ingress.service.type", "ingress.http.tlsInFront"),
+    ("minimal", {"ingress.extraEnv": [{"name": "BRIDGE_INSTANCE", "value": "a"}]}, "ingress.extraEnv", "take it out"),
+    (
+        "minimal",
+        {"externalSecrets.secrets": {"drx-webhook": {"extract": "a"}}},
+        "externalSecrets.storeRef.name",
+        "name the SecretStore",
+    ),
+    ("full", {"externalSecrets.secrets.drx-webhook": {}}, "externalSecrets.secrets.drx-webhook", "either extract or"),
+    (
+        "full",
+        {"consumerDefaults.serviceAccount.name": "all"},
+        f"{FORWARD}.serviceAccount.name",
+        "bring one for all",
+    ),
     ("minimal", {"kafka.bootstrapServers": ""}, "kafka.bootstrapServers", "give host:port"),
     ("minimal", {"ingress.sources": {}}, "ingress.sources", "name at least one sender"),
     ("minimal", {"ingress.sources.drx.existingSecret": ""}, "ingress.sources.drx.existingSecret", "name the Secret"),

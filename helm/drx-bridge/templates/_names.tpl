@@ -28,6 +28,13 @@ app.kubernetes.io/component: {{ replace "_" "-" . }}
 {{- end -}}
 
 {{- define "drx-bridge.labels" -}}
+{{ include "drx-bridge.ownLabels" . }}
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.ownLabels" -}}
 {{- $root := index . 0 -}}
 {{ include "drx-bridge.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}

@@ -77,3 +77,14 @@ spec:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{- /* Rule of a policy that lets names be resolved: networkPolicy.dns. */}}
+{{- define "drx-bridge.dnsRule" -}}
+{{- $namespace := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .namespace)) -}}
+- ports:
+    - port: {{ .port }}
+      protocol: UDP
+    - port: {{ .port }}
+      protocol: TCP
+  {{- include "drx-bridge.peers" (list "to" (default (list $namespace) .to)) | nindent 2 }}
+{{- end -}}

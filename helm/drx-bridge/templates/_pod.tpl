@@ -1,31 +1,40 @@
 {{- define "drx-bridge.image" -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- $image := .Values.image -}}
+{{- with .Values.global.imageRegistry }}{{ . }}/{{ end }}{{ $image.repository }}{{ with $image.tag }}:{{ . }}{{ end }}{{ with $image.digest }}@{{ . }}{{ end }}
 {{- end -}}
 
-{{- /* Pod security "restricted"; 10001 is the image's user, and its group reads what is mounted. */}}
-{{- define "drx-bridge.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
+{{- /* Name of the service account of a component's pods, if it is not the namespace's: (list $ $component "ingress"). */}}
+{{- define "drx-bridge.serviceAccountName" -}}
+{{- $account := (index . 1).serviceAccount -}}
+{{- $account.name | default (ternary (include "drx-bridge.name" (list (index . 0) (index . 2))) "" $account.create) -}}
 {{- end -}}
 
-{{- define "drx-bridge.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop:
-    - ALL
+{{- /* (list $ $component "ingress") */}}
+{{- define "drx-bridge.serviceAccount" -}}
+{{- $root := index . 0 -}}
+{{- $account := (index . 1).serviceAccount -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "drx-bridge.serviceAccountName" . }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "drx-bridge.labels" (list $root (index . 2)) | nindent 4 }}
+  {{- with $account.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: {{ $account.automountToken }}
 {{- end -}}
 
-{{- /* Beginning of a pod's spec: (list $ $component "ingress"). */}}
+{{- /* Beginning of any pod's spec: (list $ $component "name of the service account"). */}}
 {{- define "drx-bridge.podHead" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
-automountServiceAccountToken: false
+{{- with index . 2 }}
+serviceAccountName: {{ . }}
+{{- end }}
+automountServiceAccountToken: {{ $component.serviceAccount.automountToken }}
 enableServiceLinks: false
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets:
@@ -33,9 +42,10 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- with $root.Values.podSecurityContext }}
 securityContext:
-  {{- include "drx-bridge.podSecurity" . | nindent 2 }}
-terminationGracePeriodSeconds: {{ include "drx-bridge.number" $component.shutdown.graceS }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with $component.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
@@ -47,13 +57,30 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with $component.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $component.initContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* What a pod that stays has besides: (list $ $component "ingress"). */}}
+{{- define "drx-bridge.podStay" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+terminationGracePeriodSeconds: {{ include "drx-bridge.number" $component.shutdown.graceS }}
+{{- $pods := dict "matchLabels" (include "drx-bridge.selector" (list $root (index . 2)) | fromYaml) -}}
+{{- $spread := list -}}
+{{- range $component.topologySpreadConstraints -}}
+{{- $spread = append $spread (mergeOverwrite (dict "maxSkew" 1 "whenUnsatisfiable" "ScheduleAnyway" "labelSelector" $pods) .) -}}
+{{- end -}}
+{{- with $spread }}
 topologySpreadConstraints:
-  - topologyKey: {{ $component.topologySpread.topologyKey }}
-    maxSkew: {{ $component.topologySpread.maxSkew }}
-    whenUnsatisfiable: {{ $component.topologySpread.whenUnsatisfiable }}
-    labelSelector:
-      matchLabels:
-        {{- include "drx-bridge.selector" (list $root (index . 2)) | nindent 8 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- /* Liveness asks only whether the event loop turns; a start may take two minutes, an answer never five seconds. */}}
@@ -130,9 +157,10 @@ log-ids: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
+{{- /* Labels of a pod: (list $ $component.podLabels "ingress"). */}}
 {{- define "drx-bridge.podLabels" -}}
 {{ include "drx-bridge.selector" (list (index . 0) (index . 2)) }}
-{{- with (index . 1).podLabels }}
+{{- with mergeOverwrite (deepCopy (index . 0).Values.commonLabels) (index . 1) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}

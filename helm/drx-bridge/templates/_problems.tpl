@@ -7,6 +7,9 @@ Every other template takes whatever comes, so that all problems are told at once
 {{ include "drx-bridge.kafkaProblems" . }}
 {{ include "drx-bridge.registryProblems" . }}
 {{ include "drx-bridge.logProblems" . }}
+{{ include "drx-bridge.keyProblems" (list "commonLabels" .Values.commonLabels (include "drx-bridge.ownLabels" (list . "any"))) }}
+{{ include "drx-bridge.externalSecretProblems" .Values.externalSecrets }}
+{{ include "drx-bridge.accountProblems" . }}
 {{- range $table := list "labels" "rulesLabels" "dashboardsLabels" }}
 {{ include "drx-bridge.keyProblems" (list (printf "monitoring.%s" $table) (get $.Values.monitoring $table) (include "drx-bridge.labels" (list $ "any"))) }}
 {{- end }}
@@ -42,8 +45,8 @@ Every other template takes whatever comes, so that all problems are told at once
 {{- if not .Values.image.repository }}
 image.repository: is not set; name the repository that the image was pushed to
 {{- end }}
-{{- if not .Values.image.digest }}
-image.digest: is not set; an image is named by digest, sha256:…, so that what runs is what was tested
+{{- if not (or .Values.image.digest .Values.image.tag) }}
+image.digest: is not set, and there is no tag; name the image by digest, sha256:…, so that what runs is what was tested, or by image.tag
 {{- end }}
 {{- end -}}
 
@@ -126,8 +129,44 @@ ingress.hpa.enabled: an autoscaler takes pods away, and each would leave a spool
 {{- end }}
 {{- end -}}
 
+{{- /* Service accounts that would be made twice. */}}
+{{- define "drx-bridge.accountProblems" -}}
+{{- $made := dict }}
+{{- if and .Values.ingress.enabled .Values.ingress.serviceAccount.create }}
+{{- $made = set $made (include "drx-bridge.serviceAccountName" (list . .Values.ingress "ingress")) "ingress" }}
+{{- end }}
+{{- range $key, $consumer := include "drx-bridge.consumers" . | fromYaml }}
+{{- if and $consumer.enabled $consumer.serviceAccount.create }}
+{{- $name := include "drx-bridge.serviceAccountName" (list $ $consumer $key) }}
+{{- if hasKey $made $name }}
+{{ $consumer.path }}.serviceAccount.name: {{ $name }} is made for {{ get $made $name }} already; leave the name out, or set serviceAccount.create to false and bring one for all
+{{- end }}
+{{- $made = set $made $name $consumer.path }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.externalSecretProblems" -}}
+{{- if and .secrets (not .storeRef.name) }}
+externalSecrets.storeRef.name: is not set; name the SecretStore that the secrets come from
+{{- end }}
+{{- range $name, $secret := .secrets }}
+{{- if eq (empty $secret.extract) (empty $secret.keys) }}
+externalSecrets.secrets.{{ $name }}: needs either extract or keys; name one entry of the store, or one for each key
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "drx-bridge.exposureProblems" -}}
 {{- $ingress := .Values.ingress }}
+{{- if and (ne $ingress.service.type "ClusterIP") (not $ingress.http.tlsInFront) }}
+ingress.service.type: {{ $ingress.service.type }} shows a port without TLS to the outside, and deliveries carry health information; have the balancer end TLS and set ingress.http.tlsInFront to true, or use ingress.httpRoute or ingress.kubernetesIngress
+{{- end }}
+{{- range $variable := $ingress.extraEnv }}
+{{- if eq $variable.name "BRIDGE_INSTANCE" }}
+ingress.extraEnv: BRIDGE_INSTANCE is the name of the pod, which the chart sets; take it out
+{{- end }}
+{{- end }}
 {{- if and $ingress.httpRoute.enabled $ingress.kubernetesIngress.enabled }}
 ingress.kubernetesIngress.enabled: an HTTPRoute and an Ingress would both lead to the same port; set one of ingress.httpRoute.enabled and ingress.kubernetesIngress.enabled to false
 {{- end }}

@@ -2,7 +2,10 @@
 import { text } from 'node:stream/consumers'
 
 const PACKAGES = {
+  'external-secrets.io': 'external-secrets',
   'gateway.networking.k8s.io': 'gateway-api',
+  'grafana.integreatly.org': 'grafana-operator',
+  'kafka.strimzi.io': 'strimzi-kafka-operator',
   'keda.sh': 'keda',
   'monitoring.coreos.com': 'prometheus-operator'
 }
