@@ -16,7 +16,14 @@ _INSTALL_TIMEOUT_S = 300
 
 
 def node_script(files: Path, name: str) -> list[str]:
-    """Return the command that runs `check.js` of `files`, with the packages of its lock file under `build/`.
+    """Return the command that runs `check.js` of `files`, beside the packages of its lock file."""
+    executable, home = node_packages(files, name)
+    shutil.copy(files / "check.js", home / "check.js")
+    return [executable, str(home / "check.js")]
+
+
+def node_packages(files: Path, name: str) -> tuple[str, Path]:
+    """Return Node and a folder under `build/` with the packages that the lock file of `files` names.
 
     The folder is named after the lock file, so that a repeat installs nothing.
     """
@@ -25,7 +32,7 @@ def node_script(files: Path, name: str) -> list[str]:
     home = _ROOT / "build" / f"{name}-npm-{digest}"
     installed = home / ".installed"
     home.mkdir(parents=True, exist_ok=True)
-    for each in ("package.json", "package-lock.json", ".npmrc", "check.js"):
+    for each in ("package.json", "package-lock.json", ".npmrc"):
         shutil.copy(files / each, home / each)
     if not installed.exists():
         path = f"{Path(executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -41,7 +48,7 @@ def node_script(files: Path, name: str) -> list[str]:
         if result.returncode:
             pytest.fail(f"npm ci failed in {home}:\n{result.stderr}")
         installed.touch()
-    return [executable, str(home / "check.js")]
+    return executable, home
 
 
 def _find_node() -> tuple[str, list[str]]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bridge.dev.jars import JarCache, cache_dir, kafka_jars, locked_jars, maven_repository
 from tests.integration.dev_process import PATIENCE_S, DevProcess
+from tests.node import node_packages
 
 pytestmark = pytest.mark.kafka
 
 ROOT = Path(__file__).parents[2]
+CLIENTS = ROOT / "tests" / "clients"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # A comment before a fenced block says that it runs, and under which name it is kept if another block calls it.
 BLOCK = re.compile(r"<!-- runs(?:: (?P<name>[\w.]+))? -->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
@@ -65,10 +70,10 @@ def the_block_with(words: str) -> str:
     return text
 
 
-def first_line(place: Path, program: str) -> str:
+def first_line(place: Path, command: list[str]) -> str:
     """Start a reader, which never ends by itself, and return its first line."""
     reader = subprocess.Popen(  # noqa: S603 - the pages are ours
-        [sys.executable, program], cwd=place, env=environment(), stdout=subprocess.PIPE, text=True
+        command, cwd=place, env=environment(), stdout=subprocess.PIPE, text=True
     )
     with reader:
         assert reader.stdout is not None
@@ -125,7 +130,40 @@ def test_tail_shows_the_event_masked(place: Path) -> None:
 def test_a_reader_of_a_few_lines_gets_events(place: Path, program: str, shape: str) -> None:
     shell(place, "python sign.py")
 
-    assert re.fullmatch(shape, first_line(place, program))
+    assert re.fullmatch(shape, first_line(place, [sys.executable, program]))
+
+
+def in_java(place: Path) -> list[str]:
+    """Compile it with Kafka's jars and Avro's."""
+    avro = JarCache(cache_dir(), jars=locked_jars(CLIENTS / "avro.lock.toml"), repository=maven_repository)
+    avro.fetch(avro.missing(), check=lambda: None)
+    class_path = os.pathsep.join([str(place), kafka_jars().class_path, avro.class_path])
+    shell(place, f"javac -classpath {shlex.quote(class_path)} Reader.java")
+    return ["java", "-classpath", class_path, "Reader"]
+
+
+def in_go(place: Path) -> list[str]:
+    """Compile it with the modules of the lock; their caches are this user's."""
+    for name in ("go.mod", "go.sum"):
+        shutil.copy(CLIENTS / name, place / name)
+    shell(place, "go build -o reader main.go")
+    return [str(place / "reader")]
+
+
+def in_node(place: Path) -> list[str]:
+    """Run it beside the packages of the lock."""
+    node, home = node_packages(CLIENTS, "clients")
+    (place / "node_modules").symlink_to(home / "node_modules")
+    return [node, "reader.mjs"]
+
+
+@pytest.mark.parametrize(("tool", "made"), [("javac", in_java), ("go", in_go), ("node", in_node)])
+def test_a_reader_in_another_language_gets_events(place: Path, tool: str, made: Callable[[Path], list[str]]) -> None:
+    if tool != "node" and shutil.which(tool) is None:
+        pytest.skip(f"no {tool} on the PATH")
+    shell(place, "python sign.py")
+
+    assert re.fullmatch(r"[a-z_]+\.[a-z_]+ evt_\w+ \d{16}\n", first_line(place, made(place)))
 
 
 def test_a_vendor_is_added_by_what_the_page_says(place: Path) -> None:
