@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver fhir-server bench docs faults fuzz native lint-native test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver fhir-server audit bench docs faults fuzz native lint-native test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -106,6 +106,13 @@ fuzz: $(INSTALLED)
 docs: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-docs.lock
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Known vulnerabilities of what is locked, in the advisories of PyPI (fails where they cannot be asked), and licences.
+audit: $(INSTALLED)
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements-audit.lock
+	build/audit/bin/pip-licenses --python $(BIN)/python --from mixed --order license
+	build/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
 bench: setup
 	$(BIN)/python -m tests.bench
