@@ -1,9 +1,9 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
-With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `spool` (the
-store alone), `consumers` (the read model), `forward`, `hl7v2` or `fhir` (where a HAPI server is) only that part, with
-`quick` fewer rounds, and with `stages` instead of all this what each stage of a delivery costs, with `dialects` what
-the profiles of vendors do.
+With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `clients` (of
+Kafka, alone), `spool` (the store alone), `consumers` (the read model), `forward`, `hl7v2` or `fhir` (where a HAPI
+server is) only that part, with `quick` fewer rounds, and with `stages` instead of all this what each stage of a
+delivery costs, with `dialects` what the profiles of vendors do.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import (
+    clients,
     dedupe,
     dialects,
     fhir,
@@ -36,7 +37,7 @@ from tests.fhir.hapi import is_built
 
 RESULTS = Path("build/bench")
 CONSUMERS = {"forward": forward, "fhir": fhir, "hl7v2": hl7v2}
-PARTS = ("ingress", "outage", "dedupe", "follow", "spool", "consumers", *CONSUMERS)
+PARTS = ("ingress", "outage", "dedupe", "follow", "clients", "spool", "consumers", *CONSUMERS)
 
 
 def main(arguments: list[str]) -> None:
@@ -59,8 +60,8 @@ def _measured(part: str, progress: Console, *, quick: bool) -> tuple[dict[str, A
         case "ingress":
             figures = ingress.run(progress, rounds=1 if quick else ingress.ROUNDS)
             return figures, report.table(figures)
-        case "outage" | "follow":
-            kept = outage if part == "outage" else follow
+        case "outage" | "follow" | "clients":
+            kept = {"outage": outage, "follow": follow, "clients": clients}[part]
             figures = kept.run(progress, _results(), quick=quick)
             return figures, kept.table(figures)
         case "dedupe":
