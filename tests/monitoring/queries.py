@@ -64,6 +64,11 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
 
 
+def names(expression: str) -> set[str]:
+    """Return the names in an expression: of series, and of functions and labels too, but not what labels say."""
+    return set(re.findall(r"[a-zA-Z_][\w:]*", re.sub(r'"[^"]*"', "", expression)))
+
+
 def _filled(expression: str) -> str:
     for variable, value in _GRAFANA.items():
         expression = expression.replace(variable, value)

@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
 from docs.monitoring.rules import alerts
-from tests.monitoring.case import Case
+from tests.monitoring.case import HOURLY, Case
 from tests.monitoring.cases import cases
+from tests.monitoring.queries import FILES, RULES, names
 from tests.monitoring.series import healthy
 from tests.promtool import promtool
 
-RULES = Path(__file__).parents[2] / "helm" / "drx-bridge" / "files" / "rules.yaml"
+Group = dict[str, Any]
 CASES = cases()
 FIRING = 'group by (alertname, severity) (ALERTS{alertstate="firing"})'
 
 
-def rules_for(case: Case, directory: Path) -> Path:
-    """Return a file with the rules that the case is looked at by."""
-    if not case.span.only:
-        return RULES
-    groups = [group for group in yaml.safe_load(RULES.read_text())["groups"] if group["name"] == case.span.only]
-    assert groups
-    file = directory / "rules.yaml"
-    file.write_text(yaml.safe_dump({"groups": groups}))
-    return file
+def groups_for(case: Case) -> list[Group]:
+    """Return the rules that the case is looked at by: those of one group, or all that its changes can alter.
+
+    A rule that reads nothing that the case changes, also not by way of a recorded series, says the same as in the first
+    case, which has all rules and no changes: nothing fires. What is left takes promtool a tenth of the time.
+    """
+    groups: list[Group] = RULES["groups"]
+    if case.span.only:
+        return [group for group in groups if group["name"] == case.span.only]
+    if case.span != HOURLY or not case.changes:
+        return groups
+    read = _reached({name.partition("{")[0] for name in case.changes})
+    kept = [
+        group | {"rules": [rule for rule in group["rules"] if rule.get("record", rule.get("alert")) in read]}
+        for group in groups
+    ]
+    return [group for group in kept if group["rules"]]
+
+
+def _reached(changed: set[str]) -> set[str]:
+    """Return the alerts that read one of these series, directly or by way of others, and all that they read."""
+    reads: dict[str, set[str]] = {}
+    for group in RULES["groups"]:
+        for rule in group["rules"]:
+            reads.setdefault(rule.get("record") or rule["alert"], set()).update(names(rule["expr"]))
+
+    def sources(name: str) -> set[str]:
+        return {name}.union(*map(sources, reads.get(name, ())))
+
+    fired = {each.name for each in alerts()}
+    return set().union(*(found for name in fired if changed & (found := sources(name))))
 
 
 def unit_test(case: Case, rules: Path) -> dict[str, object]:
-    """Write a case as promtool has it."""
+    """Write a case as promtool has it, and its rules into the file `rules`."""
+    groups = groups_for(case)
+    rules.write_text(json.dumps({"groups": groups}))
     samples, minutes = case.span.samples, case.span.minutes
     series = healthy(samples, minutes=minutes) | dict(case.changes)
     span = f"{minutes}m"
@@ -41,7 +67,7 @@ def unit_test(case: Case, rules: Path) -> dict[str, object]:
         "rule_files": [str(rules)],
         "evaluation_interval": span,
         # Else any order: what is recorded now would be seen at the next step, too late where those are far apart.
-        "group_eval_order": [group["name"] for group in yaml.safe_load(rules.read_text())["groups"]],
+        "group_eval_order": [group["name"] for group in groups],
         "tests": [
             {
                 "interval": span,
@@ -55,15 +81,15 @@ def unit_test(case: Case, rules: Path) -> dict[str, object]:
 
 
 def test_the_rules_are_rules() -> None:
-    done = promtool("check", "rules", str(RULES))
+    done = promtool("check", "rules", str(FILES / "rules.yaml"))
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_fires_is_what_should(case: Case, tmp_path: Path) -> None:
-    file = tmp_path / "test.yaml"
-    file.write_text(yaml.safe_dump(unit_test(case, rules_for(case, tmp_path))))
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps(unit_test(case, tmp_path / "rules.json")))
     done = promtool("test", "rules", str(file))
 
     assert done.returncode == 0, done.stdout + done.stderr
