@@ -378,7 +378,8 @@ def compile_members(model: type[Record], path: str, *, without: frozenset[str] =
         without: Fields that no member fills; those for the words outside an enum are left out anyway.
     """
     fields = model.model_fields
-    names = [name for name in fields if name not in without | kept_words(model)]
+    passed_over = without | kept_words(model)
+    names = [name for name in fields if name not in passed_over]
     return Members(
         path,
         puts={name: _put(name, plain(fields[name]), f"{path}/{name}") for name in names},
