@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -67,8 +67,28 @@ def decoded(record: Record) -> Event:
     )
 
 
+class Told:
+    """One whole life, mapped and encoded when it is first gone through: most tests need few of the 700."""
+
+    def __init__(self, prescription_id: str, bodies: Sequence[dict[str, object]]) -> None:
+        self._prescription_id = prescription_id
+        self._bodies = bodies
+
+    def __len__(self) -> int:
+        """Return the number of its events."""
+        return len(self._bodies)
+
+    def __iter__(self) -> Iterator[Original]:
+        """Yield its events in order."""
+        return iter(self._originals)
+
+    @cached_property
+    def _originals(self) -> tuple[Original, ...]:
+        return tuple(_original(body, self._prescription_id) for body in self._bodies)
+
+
 @cache
-def originals(seed: int) -> list[tuple[Original, ...]]:
+def originals(seed: int) -> list[Told]:
     """Whole lives, the plots taking turns."""
     rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
     plots = [plot for plot in PLOTS if plot is not account_news]
@@ -76,7 +96,7 @@ def originals(seed: int) -> list[tuple[Original, ...]]:
     for number in range(ORIGINALS):
         life = Life(a_cast(rng), rng=rng, starts_at=EPOCH + timedelta(minutes=number))
         plots[number % len(plots)](life)
-        lives.append(tuple(_original(body, life.prescription_id) for body in life.events))
+        lives.append(Told(life.prescription_id, life.events))
     return lives
 
 

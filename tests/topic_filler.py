@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 from bridge.event import Event
 from bridge.kafka.record import Record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
-from tests.originals import ORIGINALS, Original, copy, decoded, originals
+from tests.originals import ORIGINALS, Told, copy, decoded, originals
 
 PARTITIONS = 12
 # Prescriptions told at one time: a batch of one partition (200 records) holds few events of the same one, as in a real
@@ -97,7 +97,7 @@ class Lives:
         """Events of one prescription in order, as a consumer decodes them."""
         return [decoded(record) for record in self._told(prescription, PRESCRIPTIONS_TOPIC, PARTITIONS)]
 
-    def _lives(self, prescription: int) -> Iterator[tuple[int, tuple[Original, ...], timedelta]]:
+    def _lives(self, prescription: int) -> Iterator[tuple[int, Told, timedelta]]:
         """Number of each life, what it is a copy of, and how much later it happens."""
         told = originals(self.seed)
         for turn in range(self.lives_each):
