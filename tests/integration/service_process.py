@@ -20,6 +20,8 @@ T = TypeVar("T")
 # The one bound of everything that must happen here; generous, since the machine may be busy.
 HANG_S = 120.0
 PROBE_S = 30.0
+# Between two looks at whether it has happened.
+LOOK_MIN_S, LOOK_MAX_S = 0.05, 0.2
 # Of each output, for whoever reads of a failure: the directory is gone after a few more runs.
 LAST_LINES = 40
 
@@ -108,7 +110,9 @@ class ServiceProcess:
         """Sum of the samples of that name whose labels are, or include, the given ones."""
         status, body = self.asked("/metrics")
         assert status == 200, "nobody answers"
-        samples = [sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples]
+        # To parse all five hundred would take longer than to ask.
+        lines = "\n".join(line for line in body.decode().splitlines() if line.startswith(name))
+        samples = [sample for family in text_string_to_metric_families(lines) for sample in family.samples]
         return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -156,8 +160,10 @@ class ServiceProcess:
 
 def until(found: Callable[[], T], *, what: str) -> T:
     """Ask again and again until the answer is true; another process gives us no event to wait for."""
-    deadline = time.monotonic() + HANG_S
+    began = time.monotonic()
     while not (answer := found()):
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.05)
+        waited = time.monotonic() - began
+        assert waited < HANG_S, f"waited in vain: {what}"
+        # What takes longer is asked less often: each question costs both processes some milliseconds.
+        time.sleep(min(LOOK_MAX_S, max(LOOK_MIN_S, waited / 20)))
     return answer
