@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -75,7 +76,13 @@ def rendered_anew(values: str, options: tuple[str, ...], major: int) -> Rendered
     """Do what `render` does once for each set of values."""
     command = [helm(major), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-"]
     result = subprocess.run(  # noqa: S603 - our own command line
-        [*command, *options], input=values, capture_output=True, text=True, check=False
+        [*command, *options],
+        input=values,
+        capture_output=True,
+        text=True,
+        check=False,
+        # To collect garbage is a quarter of its time; without, it needs 130 MB.
+        env=os.environ | {"GOGC": "off"},
     )
     if result.returncode:
         raise RefusedError(result.stderr)
