@@ -13,6 +13,8 @@ COMMANDS = {
     "demo": ("bridge.dev.demo.cli:demo", "Watch one prescription go all the way."),
     "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
     "verify": ("bridge.commands.verify:verify", "Would this delivery be accepted, and if not why."),
+    "sign": ("bridge.dev.sign:sign", "Print the headers that prove a body."),
+    "map": ("bridge.commands.map:map_body", "What would become of this body: events and keys, or why it is parked."),
     "mapping": ("bridge.commands.mapping:mapping", "Check what a mapping file makes of a vendor's bodies."),
     "secrets": ("bridge.commands.secrets:secrets", "Make, list or check the secrets of sources."),
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),

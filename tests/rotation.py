@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bridge.dev.sources import standard_headers
+from bridge.dev.signing import standard_headers
 
 # A secret, a body and its delivery's id to the headers that prove it.
 Prove = Callable[[str, bytes, str], dict[str, str]]

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import click
 import orjson
 from rich.console import Console
-from rich.text import Text
 
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, plain, printable
-from bridge.contract.events import EVENT_MODELS
+from bridge.commands.outcome import BODY_MAX_BYTES, Mapper, is_event, lines
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.errors import ConfigError
-from bridge.event import Delivery, Event, ParkReason
-from bridge.ingress.json_body import parse
-from bridge.ingress.profiles.mapped import MappingFile, configure
+from bridge.ingress.profiles.mapped import configure
+from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
-
-# As a source may send, so that what passes here passes there.
-BODY_MAX_BYTES = 16 * 1024 * 1024
+from bridge.settings import Kafka
 
 
 @click.group()
@@ -61,66 +53,25 @@ def check(
         raise ConfigError(str(exc).removeprefix("options.mapping: ")) from None
     mask = JSON_MASK if as_json else PEOPLE_MASK
     masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
+    mapper = Mapper(
+        compiled,
+        source="check",
+        environment="sandbox",
+        routing=RoutingTable(),
+        partitions=Kafka.model_fields["partitions"].default,
+        body_max_bytes=BODY_MAX_BYTES,
+        masker=masker,
+    )
     console = Console(soft_wrap=True, highlight=False)
     is_sound = True
     with audited("mapping.check", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, file=str(file)):
         for path in bodies:
-            document = _outcome(compiled, path, masker)
-            is_sound &= "parked" not in document
+            document = mapper.outcome(path)
+            is_sound &= is_event(document)
             if as_json:
                 click.echo(orjson.dumps(document))
             else:
-                console.print(_lines(document))
+                console.print(lines(document))
         if not as_json:
             console.print(f"{file}: {len(compiled.tables)} events, sha256 {compiled.sha256}", style="dim")
     return 0 if is_sound else 1
-
-
-def _outcome(compiled: MappingFile, path: Path, masker: Masker | None) -> dict[str, Any]:
-    """Map one body as the ingress would; the ids are those of a vendor that sends none."""
-    try:
-        with path.open("rb") as file:
-            body = file.read(BODY_MAX_BYTES + 1)
-    except OSError:
-        raise click.FileError(str(path), "cannot be read") from None
-    digest = sha256(body).hexdigest()
-    document = parse(body, arrays=compiled.ARRAYS)
-    delivery = Delivery(
-        source="check",
-        environment="sandbox",
-        id=f"dlv_{digest[:32]}",
-        received_at=datetime.now(UTC),
-        body=body,
-        body_sha256=digest,
-        key_slot="",
-        traceparent="",
-        headers={},
-    )
-    outcome = document if isinstance(document, ParkReason) else compiled.map(delivery, document)
-    if isinstance(outcome, ParkReason):
-        why = {"reason": outcome.reason, "detail": outcome.detail, "field": outcome.field}
-        return {"file": str(path), "parked": why}
-    return {
-        "file": str(path),
-        "events": [_event(event, masker) for event in outcome.events],
-        "flags": list(outcome.flags),
-    }
-
-
-def _event(event: Event, masker: Masker | None) -> dict[str, Any]:
-    record = f"drx.v1.{EVENT_MODELS[event.type].__name__}"
-    value = event.value if masker is None else masker.mask(record, event.value)
-    return {"id": event.id, "type": event.type, "key": event.key, "value": plain(value)}
-
-
-def _lines(document: Mapping[str, Any]) -> Text:
-    text = Text(f"{document['file']}\n", "cyan")
-    if parked := document.get("parked"):
-        words = " ".join(filter(None, (parked["reason"], parked["detail"], parked["field"])))
-        return text.append(f"  parked: {words}\n", "red")
-    for event in document["events"]:
-        text.append(f"  {event['type']}  {printable(event['key'])}  {printable(event['id'])}\n", "bold green")
-        for name, value in event["value"].items():
-            if value not in (None, [], {}, ""):
-                text.append(f"    {name} ", "dim").append(f"{printable(str(value))}\n")
-    return text.append(f"  flags: {', '.join(document['flags']) or 'none'}\n", "dim")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -57,8 +57,11 @@ class Shown:
         }
         return shown | {"error": self.error} if self.error else shown
 
-    def lines(self) -> Text:
-        """Where it is and what it is on the first line, its fields without the empty ones on the next."""
+    def lines(self, *, as_tree: bool = False) -> Text:
+        """Where it is and what it is on the first line, its fields without the empty ones on the next.
+
+        As a tree, each field has a line of its own.
+        """
         title = Text()
         title.append(instant(self.timestamp), "dim")
         title.append(f"  {self.topic}/{self.partition}@{self.offset}", "cyan")
@@ -68,6 +71,8 @@ class Shown:
         if self.value is None:
             return title.append("  tombstone", "yellow")
         title.append(f"  {self.record.rpartition('.')[2]}\n", "bold green")
+        if as_tree:
+            return title.append_text(Text("\n").join(fields_tree(self.value, indent=4)))
         return title.append("   ").append_text(_fields(self.value))
 
 
@@ -147,6 +152,26 @@ def text(content: bytes) -> str:
 def printable(content: str) -> str:
     """Escape what could move a terminal's cursor: a value comes from outside."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in content)
+
+
+def fields_tree(value: Mapping[str, Any], *, indent: int) -> Iterator[Text]:
+    """Yield a line for each field that holds something; those within it stand below it, further in."""
+    margin = " " * indent
+    for name, inner in value.items():
+        if inner in (*_NOTHING, ""):
+            continue
+        line = Text(f"{margin}{printable(name)} ", "dim")
+        if isinstance(inner, Mapping):
+            yield line
+            yield from fields_tree(inner, indent=indent + 2)
+        elif isinstance(inner, list) and any(isinstance(each, Mapping) for each in inner):
+            yield line
+            for each in inner:
+                rows = list(fields_tree(each, indent=indent + 4)) if isinstance(each, Mapping) else [_value(each)]
+                for number, row in enumerate(rows):
+                    yield Text(f"{margin}  - ", "dim").append_text(row[indent + 4 :]) if number == 0 else row
+        else:
+            yield line.append_text(Text("").append_text(_value(inner)))
 
 
 def _fields(value: Mapping[str, Any]) -> Text:

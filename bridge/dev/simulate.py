@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import math
 import random
 import re
@@ -24,8 +23,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from bridge.contract.events import EVENT_MODELS
+from bridge.dev.sign import id_of
+from bridge.dev.signing import Sign
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play, webhook_url
-from bridge.dev.sources import SOURCES, Sign
+from bridge.dev.sources import SOURCES
 from bridge.dev.story import Environment, Outgoing, deliveries
 from bridge.dev.vendor_stories import vendor_deliveries
 from bridge.errors import ConfigError
@@ -57,7 +59,7 @@ class Run:
 
 
 @click.command()
-@click.option("--url", required=True, help="Where to deliver; the default path is /webhooks/ and the source.")
+@click.option("--url", help="Where to deliver; the default path is /webhooks/ and the source.")
 @click.option(
     "--source",
     type=click.Choice(list(SOURCES)),
@@ -65,9 +67,7 @@ class Run:
     show_default=True,
     help="Sender to be, as `dev` configures it: its dialect and its proof of origin.",
 )
-@click.option(
-    "--secret-file", required=True, type=click.Path(path_type=Path), help="File with the secret on its first line."
-)
+@click.option("--secret-file", type=click.Path(path_type=Path), help="File with the secret on its first line.")
 @click.option("--scenario", type=click.Path(path_type=Path), help="Send each line of this NDJSON file, in order.")
 @click.option("--sample", type=click.Path(path_type=Path), help="Send this file's bytes, exactly, as one delivery.")
 @click.option(
@@ -76,6 +76,20 @@ class Run:
     help="Deliveries a second, on a fixed schedule; default: one after the other.",
 )
 @click.option("--count", type=click.IntRange(1), help=f"Generated deliveries, of all types; default: {DEFAULT_COUNT}.")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    type=click.Choice(list(EVENT_MODELS)),
+    metavar="TYPE",
+    help="Only generated deliveries of this type, such as prescription.sent; one unless --count says more.",
+)
+@click.option(
+    "--resend", metavar="ID", help="Only the delivery with this id, again; with the --seed of the run, or its file."
+)
+@click.option(
+    "--print", "prints", is_flag=True, help="Send nothing: print the bodies, one per line (--json: with headers)."
+)
 @click.option("--seed", type=int, help="Repeat an earlier run: same deliveries, same ids, same order. Random if unset.")
 @click.option("--duplicates", type=click.FloatRange(0, 1), default=0.0, help="Probability of sending a delivery again.")
 @click.option("--shuffle", is_flag=True, help="Send in random order.")
@@ -104,13 +118,16 @@ class Run:
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON document on standard output.")
 def simulate(
     *,
-    url: str,
+    url: str | None,
     source: str,
-    secret_file: Path,
+    secret_file: Path | None,
     scenario: Path | None,
     sample: Path | None,
     rate: float | None,
     count: int | None,
+    types: tuple[str, ...],
+    resend: str | None,
+    prints: bool,
     seed: int | None,
     duplicates: float,
     shuffle: bool,
@@ -126,10 +143,26 @@ def simulate(
     Without --rate each delivery waits for the answer to the one before. Exit 0 if every delivery was answered 2xx, 1 if
     one was not.
     """
+    if resend is not None and seed is None and sample is None and scenario is None:
+        msg = "--resend: without the --seed of that run its deliveries cannot be made again"
+        raise ConfigError(msg)
     seed = secrets.randbelow(1_000_000) if seed is None else seed
+    if types and source != "drx":
+        msg = f"--type: {source} sends no such types"
+        raise ConfigError(msg)
     generated = deliveries(seed, environment=environment) if source == "drx" else vendor_deliveries(source, seed)
+    if types:
+        generated = (each for each in generated if orjson.loads(each.body)["type"] in types)
+        count = count or len(types)
     chosen, total = _choose(scenario, sample, count, seed=seed, generated=generated)
+    if resend is not None:
+        chosen, total = iter([_find(resend, chosen)]), 1
     sender = SOURCES[source]
+    if prints:
+        return _print(chosen, None if secret_file is None else sender.signer(secret_file), as_json=as_json)
+    if url is None or secret_file is None:
+        msg = f"Missing option '{'--url' if url is None else '--secret-file'}'."
+        raise click.UsageError(msg)
     run = Run(
         url=webhook_url(url, source),
         sign=sender.signer(secret_file),
@@ -158,6 +191,27 @@ def _choose(
         return iter(lines), len(lines)
     total = count or DEFAULT_COUNT
     return itertools.islice(generated, total), total
+
+
+def _find(webhook_id: str, chosen: Iterator[Outgoing]) -> Outgoing:
+    """Return the delivery with an id."""
+    found = next((outgoing for outgoing in chosen if outgoing.id == webhook_id), None)
+    if found is None:
+        msg = "--resend: none of these deliveries has this id; --count says how many generated ones there were"
+        raise ConfigError(msg)
+    return found
+
+
+def _print(outgoings: Iterator[Outgoing], sign: Sign | None, *, as_json: bool) -> int:
+    """Write deliveries to standard output: bodies as a scenario file has them, or one document each."""
+    for outgoing in outgoings:
+        if as_json:
+            headers = {} if sign is None else sign(outgoing.id, int(time.time()), outgoing.body)
+            text = outgoing.body.decode("utf-8", "backslashreplace")
+            click.echo(orjson.dumps({"id": outgoing.id, "headers": headers, "body": text}))
+        else:
+            click.echo(outgoing.body)
+    return 0
 
 
 def _rng(seed: int) -> random.Random:
@@ -275,14 +329,7 @@ def _repeat(outgoings: Iterable[Outgoing], *, rng: random.Random, probability: f
 
 
 def _outgoing(body: bytes, *, rng: random.Random) -> Outgoing:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    webhook_id = document.get("id") if isinstance(document, dict) else None
-    if not isinstance(webhook_id, str) or not WEBHOOK_ID.fullmatch(webhook_id):
-        webhook_id = f"msg_{rng.getrandbits(128):032x}"
-    return Outgoing(webhook_id, body)
+    return Outgoing(id_of(body) or f"msg_{rng.getrandbits(128):032x}", body)
 
 
 def _read(path: Path) -> bytes:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import orjson
 
-from bridge.dev.sources import Sign
+from bridge.dev.signing import Sign
 from bridge.dev.story import Outgoing
 from bridge.errors import ConfigError
 from bridge.runtime.backoff import backoff_s

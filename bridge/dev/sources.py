@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from bridge.errors import ConfigError
-from bridge.ingress.proof import HmacKey
-from bridge.ingress.schemes.standard_webhooks import parse_secret, sign
-
-# Webhook id, unix time and body of an attempt to the headers that prove it.
-Sign = Callable[[str, int, bytes], dict[str, str]]
+from bridge.dev.signing import Sign, read_signer
+from bridge.ingress.schemes.presets import configure
 
 STANDARD = "standard_webhooks"
 # Standard Webhooks 1.0.0: a secret has 24 to 64 bytes; 32 is what the Svix libraries make.
 _SECRET_BYTES = 32
-_SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
 _OPTIONS: Mapping[str, str] = MappingProxyType({"account_id": "acct_dev", "zone": "America/Chicago"})
 
 
@@ -78,55 +72,13 @@ class DevSource(NamedTuple):
         Raises:
             ConfigError: Unreadable, or no secret of the scheme on its first line.
         """
-        try:
-            with secret_file.open("rb") as file:
-                line = file.read(_SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0].strip()
-        except OSError as exc:
-            msg = f"--secret-file: cannot read {secret_file} ({exc.strerror})"
-            raise ConfigError(msg) from None
-        if self.scheme == STANDARD:
-            return _signs_standard(line, secret_file)
-        if not line.isascii() or not line:
-            msg = f"--secret-file: {secret_file}: no secret on its first line"
-            raise ConfigError(msg)
-        if self.scheme == "secret_header":
-            value = " ".join(filter(None, (self.parameters.get("word"), line.decode())))
-            return lambda _id, _timestamp, _body: {self.parameters["header"]: value}
-        return lambda _id, timestamp, body: self._sign_body(line, timestamp, body)
-
-    def _sign_body(self, key: bytes, timestamp: int, body: bytes) -> dict[str, str]:
-        before, _, _ = self.parameters["template"].partition("{body}")
-        signed = before.replace("{timestamp}", str(timestamp)).encode() + body
-        return {
-            self.parameters["header"]: hmac.digest(key, signed, "sha256").hex(),
-            self.parameters["timestamp_header"]: str(timestamp),
-        }
+        scheme = configure(self.scheme, self.parameters, tolerance_s=None)
+        return read_signer(scheme, secret_file)
 
 
 def new_signing_secret() -> str:
     """Make a secret of Standard Webhooks."""
     return f"whsec_{b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"
-
-
-def _signs_standard(line: bytes, path: Path) -> Sign:
-    try:
-        key = parse_secret(line.decode("ascii", "replace"))
-    except ConfigError as exc:
-        msg = f"--secret-file: {path}: {exc}"
-        raise ConfigError(msg) from None
-    if not isinstance(key, HmacKey):
-        msg = f"--secret-file: {path} holds a public key; signing needs a secret that starts with whsec_"
-        raise ConfigError(msg)
-    return lambda webhook_id, timestamp, body: standard_headers(webhook_id, timestamp, body, key=key.secret)
-
-
-def standard_headers(webhook_id: str, timestamp: int, body: bytes, *, key: bytes) -> dict[str, str]:
-    """Sign as Standard Webhooks 1.0.0 says."""
-    return {
-        "webhook-id": webhook_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": sign(webhook_id, timestamp, body, key=key),
-    }
 
 
 SOURCES: Mapping[str, DevSource] = MappingProxyType(

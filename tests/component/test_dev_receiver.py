@@ -12,7 +12,8 @@ from aiohttp import web
 
 from bridge.dev.files import DataDirectory
 from bridge.dev.receiver import KEPT, receiver_app
-from bridge.dev.sources import SOURCES, new_signing_secret, standard_headers
+from bridge.dev.signing import standard_headers
+from bridge.dev.sources import SOURCES, new_signing_secret
 
 DRX = SOURCES["drx"]
 BODY = b'{"data":{}}'

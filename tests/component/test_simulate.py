@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from bridge.dev.signing import standard_headers
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play
-from bridge.dev.sources import standard_headers
 from bridge.dev.story import Outgoing
 from tests.receiver import Seen, answers, receiving, resets
 

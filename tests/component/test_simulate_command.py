@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from click import UsageError
 
 from bridge.dev.simulate import simulate
 from bridge.dev.simulator import webhook_url
@@ -216,3 +217,74 @@ def test_what_excludes_each_other_is_said(secret_file: Path) -> None:
 
     with pytest.raises(ConfigError, match="exclude"):
         simulate.main(arguments, standalone_mode=False)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[dict[str, Any]]:
+    """Return what `--print` writes: it needs neither an address nor a secret."""
+    assert simulate.main(["--print", *map(str, arguments)], standalone_mode=False) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_one_delivery_of_a_type_is_made_and_more_where_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    sent = ("--type", "prescription.sent", "--seed", "3")
+
+    assert [body["type"] for body in printed(capsys, *sent)] == ["prescription.sent"]
+    assert [body["type"] for body in printed(capsys, *sent, "--count", "3")] == ["prescription.sent"] * 3
+    both = printed(capsys, *sent, "--type", "system.ping")
+    assert {body["type"] for body in both} <= {"prescription.sent", "system.ping"}
+
+
+async def test_what_is_printed_is_a_scenario_that_can_be_sent(
+    secret_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bodies = printed(capsys, "--seed", "7", "--count", "3")
+    file = tmp_path / "three.ndjson"
+    file.write_text("\n".join(map(json.dumps, bodies)))
+
+    async with a_bridge() as (url, seen):
+        await run("--url", url, "--secret-file", secret_file, "--scenario", file)
+
+    assert [webhook_id for webhook_id, _ in seen] == [body["id"] for body in bodies]
+
+
+def test_headers_are_printed_where_there_is_a_secret(secret_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bare,) = printed(capsys, "--sample", SENT, "--json")
+    (signed,) = printed(capsys, "--sample", SENT, "--json", "--secret-file", secret_file)
+
+    assert (bare["headers"], bare["body"].encode()) == ({}, SENT_BODY)
+    assert signed["headers"]["webhook-id"] == json.loads(SENT_BODY)["id"]
+
+
+async def test_a_delivery_of_an_earlier_run_is_sent_once_more(
+    secret_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generated = ("--seed", "7", "--count", "20")
+    wanted = printed(capsys, *generated)[11]
+
+    async with a_bridge() as (url, seen):
+        await run("--url", url, "--secret-file", secret_file, *generated, "--resend", wanted["id"])
+
+    ((webhook_id, body),) = seen
+    assert (webhook_id, json.loads(body)) == (wanted["id"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--resend", "evt_1"), "--seed"),
+        (("--resend", "evt_1", "--seed", "1"), "none of these deliveries"),
+        (("--type", "system.ping", "--source", "photon"), "--type"),
+    ],
+)
+def test_what_cannot_be_chosen_is_named(arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        simulate.main(["--print", *arguments], standalone_mode=False)
+
+
+@pytest.mark.parametrize("missing", ["--url", "--secret-file"])
+def test_without_print_there_is_somewhere_to_send_it(secret_file: Path, missing: str) -> None:
+    given = {"--url": "http://127.0.0.1:9", "--secret-file": str(secret_file)}
+    del given[missing]
+
+    with pytest.raises(UsageError, match=missing):
+        simulate.main([part for pair in given.items() for part in pair], standalone_mode=False)

@@ -87,13 +87,14 @@ def test_every_block_is_run_by_a_test_here() -> None:
     assert sorted(PROGRAMS) == ["confluent.py", "ours.py", "push.py", "sign.py"]
     shells = [block["text"] for block in BLOCKS if block["language"] == "sh"]
     assert [
-        sum(word in text for text in shells) for word in ("simulate", "verify", "rx_readme", "mapping check", "push.py")
-    ] == [1] * 5
-    assert len(shells) == 5
+        sum(word in text for text in shells)
+        for word in ("simulate --url", "verify", "simulate --type", "rx_readme", "mapping check", "push.py")
+    ] == [1] * 6
+    assert len(shells) == 6
 
 
 def test_the_simulator_is_answered(place: Path) -> None:
-    _, told = shell(place, the_block_with("simulate"))
+    _, told = shell(place, the_block_with("simulate --url"))
 
     assert re.search(r"200 │ accepted │ +│ +50 ", told)
 
@@ -110,6 +111,16 @@ def test_verify_agrees_with_that_signature(place: Path) -> None:
         '{"accept": true, "code": "verified"}\n',
         "accepted: signed with the key in slot current\n",
     )
+
+
+def test_a_body_is_signed_mapped_and_made_without_sending_it(place: Path) -> None:
+    shell(place, "python sign.py")
+
+    told, _ = shell(place, the_block_with("simulate --type"))
+    assert re.search(r"^webhook-signature: v1,[A-Za-z0-9+/]{43}=$", told, re.MULTILINE)
+    assert "  drx.prescriptions.v1/7  key rx_readme\n" in told
+    assert "prescription_id •••" in told
+    assert '"type":"prescription.sent"' in told.splitlines()[-1]
 
 
 def test_tail_shows_the_event_masked(place: Path) -> None:
@@ -170,7 +181,8 @@ def test_a_vendor_is_added_by_what_the_page_says(place: Path) -> None:
     checked, _ = shell(place, the_block_with("mapping check"))
     told, _ = shell(place, the_block_with("push.py"))
 
-    assert "fulfillment.status_changed  acme:10442  dlv_" in checked
+    assert "fulfillment.status_changed  dlv_" in checked
+    assert "  key acme:10442\n" in checked
     assert "queue_id •••" in checked
     assert re.search(r'^200 \{"outcome":"accepted","id":"dlv_[0-9a-f]{32}"\}$', told, re.MULTILINE)
     assert "acme:10442  FulfillmentStatusChanged\n" in told

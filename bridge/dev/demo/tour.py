@@ -25,8 +25,9 @@ from bridge.dev.demo.evidence import APPLIED, AUDIT, HISTORY, NOTHING, Evidence,
 from bridge.dev.demo.screen import Screen
 from bridge.dev.oracle import COLUMNS, body_differences, expected_state, header_differences, record_differences
 from bridge.dev.services import PARTITIONS
+from bridge.dev.signing import Sign, standard_headers
 from bridge.dev.simulator import Answer, RetryPolicy, Sender
-from bridge.dev.sources import SOURCES, Sign, standard_headers
+from bridge.dev.sources import SOURCES
 from bridge.dev.stack import Stack
 from bridge.dev.story import MAIL_ORDER_CAPTIONS, MINUTE, Life, Outgoing, a_cast, mail_order, token
 from bridge.kafka.connection import Connection, reachable

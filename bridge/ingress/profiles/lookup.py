@@ -16,6 +16,7 @@ from bridge.ingress.profiles.profile import (
     dedupe_window_s,
     refuse_unknown,
 )
+from bridge.runtime.suggest import did_you_mean
 
 # Fixed by the contract: packages of a site register theirs under it, `name = package.module`.
 GROUP = "drx_bridge.profiles"
@@ -114,8 +115,8 @@ def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
         return SHIPPED[name]
     found = {point.name: point for point in (entry_points(group=GROUP) if registered is None else registered)}
     if name not in found:
-        known = ", ".join(sorted({*SHIPPED, *found}))
-        msg = f"no profile is named {name!r}; known: {known}"
+        known = sorted({*SHIPPED, *found})
+        msg = f"no profile is named {name!r}; known: {', '.join(known)}{did_you_mean(name, known)}"
         raise ConfigError(msg)
     try:
         profile = found[name].load()

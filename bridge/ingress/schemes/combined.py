@@ -48,7 +48,7 @@ class Combined(Scheme):
         proofs: list[Proof] = []
         for part in self.parts:
             try:
-                proofs.append(part.prove(raw, self._keys_of(part, keys), now))
+                proofs.append(part.prove(raw, self.keys_of(part, keys), now))
             except DeliveryRefusedError as exc:
                 failed = failed or exc
         if failed is not None:
@@ -63,7 +63,8 @@ class Combined(Scheme):
         """Describe each part."""
         return " + ".join(part.describe() for part in self.parts)
 
-    def _keys_of(self, part: Scheme, keys: Sequence[KeySlot]) -> list[KeySlot]:
+    def keys_of(self, part: Scheme, keys: Sequence[KeySlot]) -> list[KeySlot]:
+        """Return the slots as a part of it sees them, each with its own key."""
         if not part.keyed:
             return []
         number = self._keyed.index(part)

@@ -43,16 +43,16 @@ class SecretHeader(Scheme):
     name = SECRET_HEADER
 
     def __init__(self, parameters: Parameters) -> None:
-        self._header = parameters.header("header", "x-webhook-secret")
+        self.header = parameters.header("header", "x-webhook-secret")
         word = parameters.text("word", "")
         if not _is_word(word):
             raise parameters.error("word", "is one word of printable ASCII characters")
-        self._word = word.encode()
-        self.headers = frozenset({self._header})
+        self.word = word.encode()
+        self.headers = frozenset({self.header})
 
     def credentials(self, raw: Raw) -> int:
         """Look for the header, with its word."""
-        return int(self._header in raw.heads and _after_word(raw.heads[self._header], self._word) is not None)
+        return int(self.header in raw.heads and _after_word(raw.heads[self.header], self.word) is not None)
 
     def parse_key(self, text: str) -> SharedSecret:
         """Take the text as it is."""
@@ -63,17 +63,17 @@ class SecretHeader(Scheme):
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Compare the header with each secret."""
-        value = raw.heads.get(self._header)
+        value = raw.heads.get(self.header)
         if value is None:
             refuse("signature_missing")
-        sent = _after_word(value, self._word)
+        sent = _after_word(value, self.word)
         if not sent or len(sent) > SIGNATURE_MAX_BYTES:
             refuse("signature_malformed")
         return _matching(sent, keys, now)
 
     def describe(self) -> str:
         """Name the header and the word."""
-        return f"{SECRET_HEADER} {self._header.decode()} {self._word.decode()}".rstrip()
+        return f"{SECRET_HEADER} {self.header.decode()} {self.word.decode()}".rstrip()
 
 
 class Basic(Scheme):

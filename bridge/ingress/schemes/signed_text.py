@@ -167,14 +167,14 @@ class SignedText:
         self.header = parameters.header("header")
         self.encoding: Encoding = parameters.choice("encoding", ENCODINGS, "hex")
         self.format: Format = parameters.choice("format", FORMATS, "plain")
-        self._prefix = parameters.text("prefix", "").encode()
-        self._template = Template(parameters)
-        self._timestamp_header = parameters.header("timestamp_header", "")
-        self._id_header = parameters.header("id_header", "")
-        self.dated = self._template.signs_timestamp
-        self.signs_id = self._template.signs_id
+        self.prefix = parameters.text("prefix", "").encode()
+        self.template = Template(parameters)
+        self.timestamp_header = parameters.header("timestamp_header", "")
+        self.id_header = parameters.header("id_header", "")
+        self.dated = self.template.signs_timestamp
+        self.signs_id = self.template.signs_id
         self._check(parameters)
-        has_unsigned = bool(self._id_header) and not self.signs_id
+        has_unsigned = bool(self.id_header) and not self.signs_id
         unsigned: UnsignedId | None = parameters.optional_choice("unsigned_id", UNSIGNED_ID)
         if unsigned == "ignore" and not has_unsigned:
             raise parameters.error("unsigned_id", "needs an id header, and a template without {id}")
@@ -186,15 +186,15 @@ class SignedText:
             form = rb"[A-Za-z0-9+/]{%d}={%d}" % (-(-bytes_of_signature * 8 // 6), padding)
         self._has_form = re.compile(form).fullmatch
         # An ignored id proves nothing and is only kept with a parked delivery, so it may be there twice.
-        self.joined = frozenset({self._id_header} if unsigned == "ignore" else ())
-        self.headers = frozenset({self.header, self._timestamp_header, self._id_header} - {b""}) - self.joined
+        self.joined = frozenset({self.id_header} if unsigned == "ignore" else ())
+        self.headers = frozenset({self.header, self.timestamp_header, self.id_header} - {b""}) - self.joined
         self.safe = (self.headers | self.joined) - {self.header}
 
     def describe(self) -> str:
         """Return header, encoding, template, and whether an id is read that is not signed."""
-        prefix = f"{self._prefix.decode()}…" if self._prefix else self.format
-        unsigned = f", unsigned id {self._id_header.decode()}" if self.ids == "unsigned" else ""
-        return f"{self.header.decode()} ({prefix}, {self.encoding}) over {self._template.text}{unsigned}"
+        prefix = f"{self.prefix.decode()}…" if self.prefix else self.format
+        unsigned = f", unsigned id {self.id_header.decode()}" if self.ids == "unsigned" else ""
+        return f"{self.header.decode()} ({prefix}, {self.encoding}) over {self.template.text}{unsigned}"
 
     def read(self, raw: Raw) -> Claim:
         """Take apart what a delivery claims.
@@ -208,9 +208,9 @@ class SignedText:
             refuse("signature_missing")
         if len(value) > SIGNATURE_MAX_BYTES:
             refuse("signature_malformed")
-        timestamp = heads.get(self._timestamp_header) if self._timestamp_header else None
-        webhook_id = heads.get(self._id_header) if self.ids != "none" else None
-        if (self._timestamp_header and timestamp is None) or (self.signs_id and webhook_id is None):
+        timestamp = heads.get(self.timestamp_header) if self.timestamp_header else None
+        webhook_id = heads.get(self.id_header) if self.ids != "none" else None
+        if (self.timestamp_header and timestamp is None) or (self.signs_id and webhook_id is None):
             refuse("signature_missing")
         if self.format == "pairs":
             candidates, timestamp = _pairs(value)
@@ -223,8 +223,8 @@ class SignedText:
         signatures = [each for each in candidates if self._has_form(each)]
         if not signatures:
             refuse("signature_malformed")
-        signed = self._template.render(webhook_id or b"", timestamp or b"", raw.body)
-        ambiguous = self._template.is_ambiguous(webhook_id or b"", timestamp or b"", raw.body)
+        signed = self.template.render(webhook_id or b"", timestamp or b"", raw.body)
+        ambiguous = self.template.is_ambiguous(webhook_id or b"", timestamp or b"", raw.body)
         return Claim(signatures, webhook_id, timestamp if self.dated else None, signed, ambiguous)
 
     def proof(self, claim: Claim, *, slot: str, tolerance_s: int | None, now: float) -> Proof:
@@ -240,23 +240,23 @@ class SignedText:
         return Proof(webhook_id, timestamp, slot, self.signs_id)
 
     def _candidates(self, value: bytes) -> list[bytes]:
-        prefix = self._prefix
+        prefix = self.prefix
         elements = value.split(b" ") if self.format == "space_list" else [value]
         return [element[len(prefix) :] for element in elements if element.startswith(prefix)]
 
     def _check(self, parameters: Parameters) -> None:
-        template = self._template
+        template = self.template
         if self.format == "pairs":
-            if self._prefix or self._timestamp_header:
+            if self.prefix or self.timestamp_header:
                 raise parameters.error("format", "pairs has neither a prefix nor a timestamp header: it is t=…,v1=…")
             if not template.signs_timestamp:
                 raise parameters.error("template", "needs {timestamp}: with the format pairs it comes from t")
-        elif bool(self._timestamp_header) != template.signs_timestamp:
+        elif bool(self.timestamp_header) != template.signs_timestamp:
             says = "and {timestamp} in the template belong together: only a signed time says how old a delivery is"
             raise parameters.error("timestamp_header", says)
-        if template.signs_id and not self._id_header:
+        if template.signs_id and not self.id_header:
             raise parameters.error("id_header", "is required by {id} in the template")
-        names = [self.header, self._timestamp_header, self._id_header]
+        names = [self.header, self.timestamp_header, self.id_header]
         if len(set(filter(None, names))) < len(list(filter(None, names))):
             raise parameters.error("header", "names one header for two things")
 
@@ -267,14 +267,14 @@ class SignedHeader(Scheme):
     def __init__(self, parameters: Parameters, *, title: str, bytes_of_signature: int) -> None:
         """Read the parameters as `SignedText` does; `title` stands in front of what is described."""
         self._title = title
-        self._text = SignedText(parameters, bytes_of_signature=bytes_of_signature)
+        self.text = SignedText(parameters, bytes_of_signature=bytes_of_signature)
         self._tolerance_s = parameters.tolerance_s
-        self.headers, self.safe, self.dated = self._text.headers, self._text.safe, self._text.dated
-        self.joined, self.ids = self._text.joined, self._text.ids
+        self.headers, self.safe, self.dated = self.text.headers, self.text.safe, self.text.dated
+        self.joined, self.ids = self.text.joined, self.text.ids
 
     def credentials(self, raw: Raw) -> int:
         """Look for the header of the signature."""
-        return int(self._text.header in raw.heads)
+        return int(self.text.header in raw.heads)
 
     @abstractmethod
     def prover(self, claim: Claim) -> Callable[[Key], bool]:
@@ -282,16 +282,16 @@ class SignedHeader(Scheme):
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Try each key on each signature that is there."""
-        claim = self._text.read(raw)
+        claim = self.text.read(raw)
         matched = matching_slot(keys, now, self.prover(claim))
         if matched is None or claim.ambiguous:
             refuse_mismatch(keys, now)
-        return self._text.proof(claim, slot=matched.name, tolerance_s=self._tolerance_s, now=now)
+        return self.text.proof(claim, slot=matched.name, tolerance_s=self._tolerance_s, now=now)
 
     def describe(self) -> str:
         """Name the scheme, the header and what is signed."""
         age = age_words(self._tolerance_s) if self.dated else "no time"
-        return f"{self._title} {self._text.describe()}, {age}"
+        return f"{self._title} {self.text.describe()}, {age}"
 
 
 def _pairs(value: bytes) -> tuple[list[bytes], bytes | None]:

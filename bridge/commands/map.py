@@ -1,0 +1,98 @@
+"""`drx-bridge map`: what would become of a body, without sending it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import orjson
+from rich.console import Console
+
+from bridge.commands.outcome import Mapper, is_event, lines
+from bridge.commands.scheme_options import configured_source, pairs
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
+from bridge.errors import ConfigError
+from bridge.ingress.profiles.lookup import load_profile, open_profiles
+from bridge.ingress.profiles.profile import Profile
+from bridge.kafka.routing import RoutingTable
+from bridge.registry.loader import bundled
+from bridge.runtime.audit import audit_options, audited
+from bridge.settings import load_settings
+
+DEFAULT_PROFILE = "drx_standard"
+
+
+@click.command("map")
+@click.option("--source", "source_name", help="Configured source: its profile, options and environment.")
+@click.option("--profile", "profile_name", help=f"Profile, where no source is given; {DEFAULT_PROFILE} unless said.")
+@click.option("--option", "options", multiple=True, help="Option of that profile, NAME=VALUE.")
+@click.option(
+    "--environment",
+    type=click.Choice(["production", "sandbox"]),
+    help="Environment, where no source is given; default: what the body says.",
+)
+@click.option("--id", "webhook_id", default="", help="Id of the delivery; default: that of the body, else its hash.")
+@click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")
+@audit_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per body.")
+@click.argument("bodies", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BODY_FILE...")
+def map_body(
+    *,
+    source_name: str | None,
+    profile_name: str | None,
+    options: Sequence[str],
+    environment: str | None,
+    webhook_id: str,
+    show_phi: bool,
+    actor: str,
+    reason: str,
+    as_json: bool,
+    bodies: tuple[Path, ...],
+) -> int:
+    """Show what would become of the body in each BODY_FILE; exit 1 if one would be parked or refused.
+
+    That is its events with topic, key, partition and flags, or why it would be parked, with the path of the field.
+    Nothing is sent, and no proof is checked (see `verify`). Health information is masked unless --show-phi asks for it,
+    which writes an audit line.
+    """
+    settings = load_settings()
+    if source_name is not None:
+        if profile_name or options or environment:
+            msg = "--source has a profile; leave --profile, --option and --environment out"
+            raise click.UsageError(msg)
+        environment = configured_source(settings, source_name).environment
+        profile = open_profiles(settings.sources)[source_name]
+    else:
+        profile = _profile(profile_name or DEFAULT_PROFILE, options)
+    mask = JSON_MASK if as_json else PEOPLE_MASK
+    mapper = Mapper(
+        profile,
+        source=source_name or "source",
+        environment=environment or "",
+        routing=RoutingTable(settings.kafka.routes),
+        partitions=settings.kafka.partitions,
+        body_max_bytes=settings.http.body_max_bytes,
+        masker=None if show_phi else Masker(bundled().schemas(), mask=mask),
+    )
+    console = Console(soft_wrap=True, highlight=False)
+    is_sound = True
+    with audited("map", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, bodies=len(bodies)):
+        for path in bodies:
+            document = mapper.outcome(path, webhook_id=webhook_id)
+            is_sound &= is_event(document)
+            if as_json:
+                click.echo(orjson.dumps(document))
+            else:
+                console.print(lines(document))
+    return 0 if is_sound else 1
+
+
+def _profile(name: str, options: Sequence[str]) -> Profile:
+    """Build a profile that no source has; its options are those of the command line."""
+    given = dict(pairs(options, "=", usage="--option is NAME=VALUE"))
+    try:
+        return load_profile(name, given)
+    except ConfigError as exc:
+        msg = str(exc) if str(exc).startswith("options.") else f"--profile: {exc}"
+        raise ConfigError(msg) from None

@@ -1,0 +1,151 @@
+"""What would become of a body, for people or as JSON: events with topic, key and partition, or why it is parked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from bridge.commands.tail_format import Masker, fields_tree, plain, printable
+from bridge.contract.events import EVENT_MODELS
+from bridge.event import Delivery, Event, ParkReason
+from bridge.ingress.delivery_ids import id_of_body
+from bridge.ingress.json_body import parse
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.profile import Profile
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
+
+# As a source may send, so that what passes here passes there.
+BODY_MAX_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Mapper:
+    """Maps bodies as the ingress does for one source.
+
+    Attributes:
+        environment: Of the source; empty: that of each body.
+        body_max_bytes: A larger body is refused before it is mapped.
+        masker: Hides health information; None: it is shown.
+    """
+
+    profile: Profile
+    source: str
+    environment: str
+    routing: RoutingTable
+    partitions: int
+    body_max_bytes: int
+    masker: Masker | None
+
+    def outcome(self, path: Path, *, webhook_id: str = "") -> dict[str, Any]:
+        """Return what becomes of the body in a file, as JSON types.
+
+        Args:
+            path: Of the file.
+            webhook_id: Of the delivery; where none is given, one that is made of the body.
+
+        Raises:
+            FileError: It cannot be read.
+        """
+        body = _read(path)
+        if len(body) > self.body_max_bytes:
+            return {"file": str(path), "refused": {"code": "body_too_large"}}
+        digest = sha256(body).hexdigest()
+        document = parse(body, arrays=getattr(self.profile, "ARRAYS", False))
+        delivery = Delivery(
+            source=self.source,
+            environment=self.environment or _environment(document),
+            id=webhook_id or self._own_id(document) or id_of_body(digest, received_s=0, bucket_s=0),
+            received_at=datetime.now(UTC),
+            body=body,
+            body_sha256=digest,
+            key_slot="",
+            traceparent="",
+            headers={},
+        )
+        found = document if isinstance(document, ParkReason) else self.profile.map(delivery, document)
+        if isinstance(found, ParkReason):
+            return {"file": str(path), "parked": self._parked(found, delivery)}
+        events = [self._event(event) for event in found.events]
+        return {"file": str(path), "events": events, "flags": list(found.flags), "extensions": found.extensions}
+
+    def _own_id(self, document: object) -> str:
+        """Return the id in a body of native DRx, which is its delivery's; other dialects have none that counts."""
+        is_native = self.profile is drx_standard or isinstance(self.profile, drx_standard.Refusing)
+        found = document.get("id") if is_native and isinstance(document, dict) else None
+        return found if isinstance(found, str) else ""
+
+    def _parked(self, park: ParkReason, delivery: Delivery) -> dict[str, Any]:
+        key = park.key or delivery.id
+        return {
+            "reason": park.reason,
+            "detail": park.detail,
+            "field": park.field,
+            "topic": UNRECOGNIZED_TOPIC,
+            "key": key,
+            "partition": partition(key.encode(), self.partitions),
+        }
+
+    def _event(self, event: Event) -> dict[str, Any]:
+        record = f"drx.v1.{EVENT_MODELS[event.type].__name__}"
+        value = event.value if self.masker is None else self.masker.mask(record, event.value)
+        return {
+            "id": event.id,
+            "type": event.type,
+            "topic": self.routing.topic(event.type),
+            "key": event.key,
+            "partition": partition(event.key.encode(), self.partitions),
+            "value": plain(value),
+        }
+
+
+def is_event(document: Mapping[str, Any]) -> bool:
+    """Say whether an outcome is one or more events."""
+    return "events" in document
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(BODY_MAX_BYTES + 1)
+    except OSError:
+        raise click.FileError(str(path), "cannot be read") from None
+
+
+def lines(document: Mapping[str, Any]) -> Text:
+    """Return an outcome for people."""
+    text = Text(f"{document['file']}\n", "cyan")
+    if refused := document.get("refused"):
+        return text.append(f"  refused: {refused['code']}\n", "red")
+    if parked := document.get("parked"):
+        words = " ".join(filter(None, (parked["reason"], parked["detail"], parked["field"])))
+        text.append(f"  parked: {words}\n", "red")
+        return text.append(f"  {_place(parked)}\n", "dim")
+    for event in document["events"]:
+        text.append(f"  {event['type']}  {printable(event['id'])}\n", "bold green")
+        text.append(f"  {_place(event)}\n")
+        for line in fields_tree(event["value"], indent=4):
+            text.append_text(line).append("\n")
+    return text.append(f"  {'  '.join(_notes(document))}\n", "dim")
+
+
+def _place(of: Mapping[str, Any]) -> str:
+    return f"{of['topic']}/{of['partition']}  key {printable(of['key'])}"
+
+
+def _notes(document: Mapping[str, Any]) -> Iterator[str]:
+    yield f"flags: {', '.join(document['flags']) or 'none'}"
+    if unknown := document["extensions"]:
+        yield f"unknown fields kept in extensions: {unknown}"
+
+
+def _environment(document: object) -> str:
+    """Return the environment that a body claims, where no source says which it must be."""
+    found = document.get("environment") if isinstance(document, dict) else None
+    return found if isinstance(found, str) else "sandbox"

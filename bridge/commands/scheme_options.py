@@ -1,0 +1,97 @@
+"""The scheme that a command is about: that of a configured source, or one that options name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from bridge.errors import ConfigError
+from bridge.ingress.proof import Scheme
+from bridge.ingress.schemes.parameters import ParameterError
+from bridge.ingress.schemes.presets import configure
+from bridge.runtime.suggest import did_you_mean
+from bridge.settings import Settings, Source, load_settings
+from bridge.sources import scheme_of
+
+TOLERANCE_S: int | None = Source.model_fields["tolerance_s"].default
+DEFAULT_SCHEME: str = Source.model_fields["scheme"].default
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class AskedScheme(NamedTuple):
+    """A scheme, where its secrets are if a source says so, and all configured sources if one of them was asked for."""
+
+    scheme: Scheme
+    secrets_dir: Path | None
+    sources: Mapping[str, Source] = MappingProxyType({})
+
+
+def scheme_options(command: Command) -> Command:
+    """Add the options that `asked_scheme` reads."""
+    command = click.option("--parameter", "parameters", multiple=True, help="Parameter of that scheme, NAME=VALUE.")(
+        command
+    )
+    command = click.option(
+        "--scheme", "scheme_text", help=f"Scheme, where no source is given; {DEFAULT_SCHEME} unless said."
+    )(command)
+    return click.option("--source", "source_name", help="Configured source: its scheme, tolerance and secrets.")(
+        command
+    )
+
+
+def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: Sequence[str]) -> AskedScheme:
+    """Return the scheme.
+
+    Raises:
+        ConfigError: There is no such source or scheme, or it cannot be used.
+        UsageError: Options contradict each other.
+    """
+    if source_name is not None:
+        if scheme_text or parameters:
+            msg = "--source has a scheme; leave --scheme and --parameter out"
+            raise click.UsageError(msg)
+        settings = load_settings()
+        source = configured_source(settings, source_name)
+        return AskedScheme(scheme_of(source_name, source), source.secrets_dir, settings.sources)
+    try:
+        scheme = configure(scheme_text or DEFAULT_SCHEME, dict(_named(parameters)), tolerance_s=TOLERANCE_S)
+    except ParameterError as exc:
+        msg = f"{exc.parameter}: {exc.says}"
+        raise ConfigError(msg) from None
+    return AskedScheme(scheme, None)
+
+
+def configured_source(settings: Settings, name: str) -> Source:
+    """Return the settings of a source.
+
+    Raises:
+        ConfigError: None has the name.
+    """
+    if name not in settings.sources:
+        known = ", ".join(settings.sources) or "none"
+        msg = f"no source is named {name!r}; known: {known}{did_you_mean(name, settings.sources)}"
+        raise ConfigError(msg)
+    return settings.sources[name]
+
+
+def pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple[str, str]]:
+    """Split each of the values of an option.
+
+    Raises:
+        UsageError: One has no separator.
+    """
+    for text in texts:
+        name, found, value = text.partition(separator)
+        if not found:
+            raise click.UsageError(usage)
+        yield name, value
+
+
+def _named(parameters: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name, value in pairs(parameters, "=", usage="--parameter is NAME=VALUE"):
+        yield name.lower().removeprefix("scheme_"), value

@@ -1,0 +1,79 @@
+"""`drx-bridge sign`: the headers that prove a body, for the one who writes a sender and compares."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import orjson
+
+from bridge.commands.scheme_options import asked_scheme, scheme_options
+from bridge.dev.signing import read_signer
+from bridge.errors import ConfigError
+from bridge.ingress.proof import ID
+
+
+@click.command()
+@scheme_options
+@click.option("--secret-file", type=click.Path(path_type=Path), help="File with the secret on its first line.")
+@click.option("--slot", default="current", show_default=True, help="Slot of the source's secrets, without that file.")
+@click.option("--id", "webhook_id", help="Id of the delivery; default: that of the body, else a random one.")
+@click.option("--timestamp", type=click.IntRange(0), help="Unix seconds of the attempt; default: now.")
+@click.option("--curl", "url", metavar="URL", help="Print a command that sends it there instead.")
+@click.option("--json", "as_json", is_flag=True, help="The headers as one JSON document.")
+@click.argument("body_file", type=click.Path(path_type=Path))
+def sign(
+    *,
+    source_name: str | None,
+    scheme_text: str | None,
+    parameters: Sequence[str],
+    secret_file: Path | None,
+    slot: str,
+    webhook_id: str | None,
+    timestamp: int | None,
+    url: str | None,
+    as_json: bool,
+    body_file: Path,
+) -> int:
+    """Print the headers that prove the exact body in BODY_FILE; nothing is sent.
+
+    A secret that a scheme sends as it is stands in them as it is.
+    """
+    asked = asked_scheme(source_name, scheme_text, parameters)
+    file = secret_file or (asked.secrets_dir / slot if asked.secrets_dir else None)
+    if file is None:
+        msg = "name a --source, or a --secret-file"
+        raise click.UsageError(msg)
+    try:
+        body = body_file.read_bytes()
+    except OSError:
+        raise click.FileError(str(body_file), "cannot be read") from None
+    named = webhook_id or id_of(body) or f"msg_{secrets.token_hex(16)}"
+    if not ID.fullmatch(named.encode("utf-8", "replace")):
+        msg = "--id: 1 to 200 printable ASCII characters without a space"
+        raise ConfigError(msg)
+    at = int(time.time()) if timestamp is None else timestamp
+    headers = {"content-type": "application/json", **read_signer(asked.scheme, file)(named, at, body)}
+    if as_json:
+        click.echo(orjson.dumps(headers))
+    elif url is not None:
+        given = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+        click.echo(shlex.join(["curl", "-sS", url, *given, "--data-binary", f"@{body_file}"]))
+    else:
+        click.echo("\n".join(f"{name}: {value}" for name, value in headers.items()))
+    return 0
+
+
+def id_of(body: bytes) -> str:
+    """Return the id that a body has for its own and a delivery may have, too; empty if there is none."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    found = document.get("id") if isinstance(document, dict) else None
+    return found if isinstance(found, str) and ID.fullmatch(found.encode("utf-8", "replace")) else ""

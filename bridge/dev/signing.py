@@ -1,0 +1,80 @@
+"""Sign as a sender does: the inverse of each scheme that proves a delivery by its headers."""
+
+from __future__ import annotations
+
+import hmac
+from binascii import b2a_base64
+from collections.abc import Callable
+from pathlib import Path
+
+from bridge.errors import ConfigError
+from bridge.ingress.proof import HmacKey, Scheme
+from bridge.ingress.schemes.body_hmac import BodyHmac
+from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, parse_secret, sign
+
+# Webhook id, unix time and body of an attempt to the headers that prove it.
+Sign = Callable[[str, int, bytes], dict[str, str]]
+
+_SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
+
+
+def read_signer(scheme: Scheme, secret_file: Path) -> Sign:
+    """Read a secret, in the form of a slot file of the ingress, and return what proves a delivery with it.
+
+    Raises:
+        ConfigError: Unreadable, no secret of the scheme on its first line, or not a scheme that can be signed for.
+    """
+    try:
+        with secret_file.open("rb") as file:
+            line = file.read(_SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0].strip().decode("ascii", "replace")
+    except OSError as exc:
+        msg = f"--secret-file: cannot read {secret_file} ({exc.strerror})"
+        raise ConfigError(msg) from None
+    try:
+        return _signer(scheme, line)
+    except ConfigError as exc:
+        msg = f"--secret-file: {secret_file}: {exc}"
+        raise ConfigError(msg) from None
+
+
+def standard_headers(webhook_id: str, timestamp: int, body: bytes, *, key: bytes) -> dict[str, str]:
+    """Sign as Standard Webhooks 1.0.0 says."""
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign(webhook_id, timestamp, body, key=key),
+    }
+
+
+def _signer(scheme: Scheme, line: str) -> Sign:
+    if isinstance(scheme, StandardWebhooks):
+        key = parse_secret(line)
+        if not isinstance(key, HmacKey):
+            msg = "holds a public key; signing needs a secret that starts with whsec_"
+            raise ConfigError(msg)
+        return lambda webhook_id, timestamp, body: standard_headers(webhook_id, timestamp, body, key=key.secret)
+    if isinstance(scheme, BodyHmac):
+        body_key = scheme.parse_key(line)
+        return lambda webhook_id, timestamp, body: _hmac_headers(scheme, body_key, webhook_id, timestamp, body)
+    if isinstance(scheme, SecretHeader):
+        scheme.parse_key(line)
+        value = " ".join(filter(None, (scheme.word.decode(), line)))
+        return lambda _id, _timestamp, _body: {scheme.header.decode(): value}
+    if isinstance(scheme, Basic):
+        scheme.parse_key(line)
+        credentials = b2a_base64(line.encode(), newline=False).decode()
+        return lambda _id, _timestamp, _body: {"authorization": f"Basic {credentials}"}
+    why = "its secret stands in the URL" if isinstance(scheme, UrlToken) else "one scheme with a shared secret is"
+    msg = f"{scheme.name} cannot be signed for: {why}"
+    raise ConfigError(msg)
+
+
+def _hmac_headers(scheme: BodyHmac, key: HmacKey, webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    text = scheme.text
+    signed = text.template.render(webhook_id.encode(), str(timestamp).encode(), body)
+    digest = hmac.digest(key.secret, signed, key.digestmod)
+    signature = digest.hex() if text.encoding == "hex" else b2a_base64(digest, newline=False).decode()
+    value = f"t={timestamp},v1={signature}" if text.format == "pairs" else f"{text.prefix.decode()}{signature}"
+    headers = {text.header: value, text.timestamp_header: str(timestamp), text.id_header: webhook_id}
+    return {name.decode(): each for name, each in headers.items() if name}

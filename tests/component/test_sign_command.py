@@ -1,0 +1,130 @@
+"""What `drx-bridge sign` prints, `drx-bridge verify` accepts, whatever the scheme."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from bridge.commands.verify import verify
+from bridge.dev.sign import sign
+from bridge.errors import ConfigError
+from tests.builders import SECRET
+
+NOW = 1_700_000_000
+PASSWORD = "user:a-password-of-many-characters"
+TEXT = "a-secret-of-many-characters"
+SCHEMES = [
+    ("standard_webhooks", SECRET, {}),
+    ("github", TEXT, {}),
+    ("stripe", TEXT, {}),
+    ("shopify", TEXT, {}),
+    ("photon", TEXT, {"template": "{timestamp}.{body}"}),
+    ("dosespot", TEXT, {}),
+    ("secret_header", TEXT, {}),
+    ("basic", PASSWORD, {}),
+    ("body_hmac", TEXT, {"header": "X-S", "digest": "sha512", "encoding": "base64", "prefix": "v0="}),
+]
+
+
+@pytest.fixture
+def body(tmp_path: Path) -> Path:
+    path = tmp_path / "body.json"
+    path.write_bytes(b'{"id": "evt_1"}\n')
+    return path
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    path = tmp_path / "secrets"
+    path.mkdir()
+    (path / "current").write_text(f"{SECRET}\n")
+    return path
+
+
+def run(*arguments: str | Path) -> str:
+    """Return what it prints."""
+    result = CliRunner().invoke(sign, [str(each) for each in arguments], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    assert result.return_value == 0
+    return result.stdout
+
+
+@pytest.mark.parametrize(("scheme", "secret", "parameters"), SCHEMES, ids=[scheme for scheme, _, _ in SCHEMES])
+def test_what_it_prints_is_accepted(
+    body: Path, secrets: Path, scheme: str, secret: str, parameters: dict[str, str]
+) -> None:
+    (secrets / "current").write_text(f"{secret}\naccept_until = 2099-01-01T00:00:00Z\n")
+    named = ["--scheme", scheme]
+    for name, value in parameters.items():
+        named += ["--parameter", f"{name}={value}"]
+
+    headers = run(body, *named, "--secret-file", secrets / "current", "--timestamp", str(NOW)).splitlines()
+
+    given = [part for header in headers for part in ("--header", header)]
+    result = CliRunner().invoke(
+        verify, [*named, "--secrets-dir", str(secrets), "--now", str(NOW), *given, str(body)], standalone_mode=False
+    )
+    assert json.loads(result.stdout) == {"accept": True, "code": "verified"}
+
+
+def test_the_id_is_that_of_the_body_or_given_or_made(body: Path, secrets: Path) -> None:
+    arguments = (body, "--secret-file", secrets / "current", "--json")
+
+    assert json.loads(run(*arguments))["webhook-id"] == "evt_1"
+    assert json.loads(run(*arguments, "--id", "msg_7"))["webhook-id"] == "msg_7"
+    body.write_bytes(b"[1]")
+    made = {json.loads(run(*arguments))["webhook-id"] for _ in range(2)}
+    assert len(made) == 2
+    assert all(each.startswith("msg_") for each in made)
+
+
+def test_a_command_to_send_it_names_the_body_s_file(body: Path, secrets: Path) -> None:
+    text = run(body, "--secret-file", secrets / "current", "--curl", "http://here/webhooks/drx")
+
+    program, *arguments = shlex.split(text)
+    assert program == "curl"
+    assert "http://here/webhooks/drx" in arguments
+    assert "content-type: application/json" in arguments
+    assert arguments[-2:] == ["--data-binary", f"@{body}"]
+
+
+def test_a_source_has_its_scheme_and_its_slots(body: Path, secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "current").rename(secrets / "next")
+    for name, value in {"PROFILE": "drx_standard", "ENVIRONMENT": "sandbox", "SECRETS_DIR": str(secrets)}.items():
+        monkeypatch.setenv(f"BRIDGE_SOURCES__DRX__{name}", value)
+
+    assert "webhook-signature: v1," in run(body, "--source", "drx", "--slot", "next")
+    with pytest.raises(ConfigError, match=r"cannot read .*current"):
+        run(body, "--source", "drx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ((), click.UsageError, "--secret-file"),
+        (("--secret-file", "absent"), ConfigError, "cannot read absent"),
+        (("--scheme", "url_token", "--secret-file", "."), ConfigError, "cannot read"),
+        (("--id", "two words", "--secret-file", "absent"), ConfigError, "--id"),
+    ],
+)
+def test_a_mistake_is_named(body: Path, arguments: tuple[str, ...], error: type[Exception], said: str) -> None:
+    with pytest.raises(error) as caught:
+        run(body, *arguments)
+
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["url_token", "ed25519"])
+def test_what_cannot_be_signed_for_is_said_to_be_so(body: Path, secrets: Path, scheme: str) -> None:
+    parameters = ("--parameter", "header=X-S") if scheme == "ed25519" else ()
+
+    with pytest.raises(ConfigError, match="cannot be signed for") as caught:
+        run(body, "--scheme", scheme, *parameters, "--secret-file", secrets / "current")
+
+    assert SECRET not in str(caught.value)
