@@ -163,9 +163,10 @@ class ParkReason:
     """Why a verified delivery is set aside instead of becoming events.
 
     Attributes:
-        reason: Word of the closed list; the only part that answers and metrics carry.
+        reason: Word of the closed list; the only part that metrics carry.
         detail: Word of the reason's own closed list, or empty.
-        field: Path of the field at fault, array indexes as `*`, never a value; or empty.
+        field: Path of the field at fault, array indexes as `*`, for the answer too; never a value or a name that only
+            the body has. Or empty.
         key: Prescription id if it could be read and is valid; the webhook id is the key otherwise.
     """
 

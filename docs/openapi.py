@@ -189,13 +189,16 @@ def _answers() -> Document:
 
     webhook_id = {"type": "string", "description": "The verified webhook-id."}
     reason = {"type": "string", "enum": list(PARK_REASONS), "description": _codes(REASONS).strip()}
+    parked = body("parked", id=webhook_id, reason=reason)
+    says = "Path of the field at fault, where there is one; `*` for any index. Never a value."
+    parked["properties"]["field"] = {"type": "string", "description": says, "examples": ["/data/prescription_id"]}
     result = {"type": "string", "description": "`ok`, `degraded`, or what is wrong."}
     checks = {"type": "object", "additionalProperties": result}
     return {
         "Accepted": body("accepted", id=webhook_id),
         "Duplicate": body("duplicate", id=webhook_id),
         "Spooled": body("spooled", id=webhook_id),
-        "Parked": body("parked", id=webhook_id, reason=reason),
+        "Parked": parked,
         "Refused": body("refused", code={"type": "string", "enum": list(REFUSAL_STATUS)}),
         "Unavailable": body("unavailable", code={"type": "string"}),
         "Alive": {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}},

@@ -549,6 +549,8 @@ class Webhooks:
             duration_ms=self._observe.answered("parked", "", request.elapsed_s, request),
         )
         body = {"outcome": "parked", "id": request.event_id, "reason": park.reason}
+        if park.field:
+            body["field"] = park.field  # of ours or of the mapping file's: no text of the delivery is in it
         return Answer(self._status(request, "parked"), orjson.dumps(body))
 
     def _status(self, request: Request, outcome: str) -> int:

@@ -282,6 +282,33 @@ async def test_parks_the_exact_bytes_of_what_is_no_event(ingress: Ingress) -> No
     assert "webhook-signature" not in delivery.headers
 
 
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"type": "CANARY"}, "/type"),
+        ({"data_prescription_id": ""}, "/data/prescription_id"),
+        (
+            {"data_patient": {"CANARY": 1, "date_of_birth": "CANARY"}},
+            "/data/patient/first_name",
+        ),
+        ({"data_CANARY": 1, "timestamp": "CANARY"}, "/timestamp"),
+    ],
+)
+async def test_a_sender_is_told_which_field_is_at_fault_and_nothing_that_only_its_body_says(
+    ingress: Ingress, changes: dict[str, Any], field: str
+) -> None:
+    status, answer = await ingress.post(a_body(**changes))
+
+    assert (status, answer["outcome"], answer["field"]) == (202, "parked", field)
+    assert "CANARY" not in str(answer)
+
+
+async def test_a_repeat_of_what_is_parked_is_told_the_same(ingress: Ingress) -> None:
+    body = a_body(data_prescription_id="")
+
+    assert await ingress.post(body) == await ingress.post(body)
+
+
 async def test_parks_what_a_bug_of_ours_cannot_map() -> None:
     async with running(profile=Exploding()) as ingress:
         with capture_logs() as lines:

@@ -47,8 +47,9 @@ SPOOLED = (202, {"outcome": "spooled", "id": "evt_1"})
 UNAVAILABLE = (503, {"outcome": "unavailable", "code": "deadline"})
 
 
-def parked(reason: str) -> Answer:
-    return 202, {"outcome": "parked", "id": "evt_1", "reason": reason}
+def parked(reason: str, field: str = "") -> Answer:
+    where = {"field": field} if field else {}
+    return 202, {"outcome": "parked", "id": "evt_1", "reason": reason, **where}
 
 
 CONFLICT = parked("id_conflict")
@@ -358,9 +359,9 @@ async def test_what_is_spooled_is_known_however_long_the_outage(at: Wired) -> No
     [
         (OTHER, {"webhook-signature": "v1,AAAA"}, (401, {"outcome": "refused", "code": "signature_mismatch"})),
         (OTHER + b",", {}, parked("malformed_json")),
-        (a_body(type="prescription.unheard_of"), {}, parked("unknown_type")),
-        (a_body(environment="production"), {}, parked("environment_mismatch")),
-        (a_body(timestamp="yesterday"), {}, parked("unusable")),
+        (a_body(type="prescription.unheard_of"), {}, parked("unknown_type", "/type")),
+        (a_body(environment="production"), {}, parked("environment_mismatch", "/environment")),
+        (a_body(timestamp="yesterday"), {}, parked("unusable", "/timestamp")),
         (OTHER, {}, CONFLICT),
     ],
 )
