@@ -18,6 +18,9 @@ from bridge.event import Event
 BATCH_RECORDS = 200
 BATCH_WAIT_S = 0.05
 HANDLER_TIMEOUT_S = 30.0
+# What is taken in and not settled is bounded per partition and per process.
+WINDOW_RECORDS = 1_024
+WINDOW_BYTES = 32 * 1024 * 1024
 # Fits the default `max.message.bytes` of a topic (1,048,588), with room for the key and what Kafka adds.
 PUBLISH_MAX_BYTES = 1_000_000
 
@@ -41,10 +44,28 @@ class Batches:
     """Handle the events of one partition many at a time, in one transaction; effects happen exactly once.
 
     When a batch fails, its events are handled again one by one, each as a batch and in a transaction of its own.
+
+    Attributes:
+        records: Most of one batch.
+        wait_s: How long a batch that is not full waits for more; not at all once the window is full.
+        window_records: Records of a partition that are taken in and not settled.
+        window_bytes: Their bytes, of all partitions of a process.
     """
 
     records: int = BATCH_RECORDS
     wait_s: float = BATCH_WAIT_S
+    window_records: int = WINDOW_RECORDS
+    window_bytes: int = WINDOW_BYTES
+
+    def __post_init__(self) -> None:
+        """Check that a batch can be full.
+
+        Raises:
+            ConfigError: The window holds fewer records than a batch.
+        """
+        if self.records > self.window_records:
+            msg = f"batches of {self.records} records are never full: the window holds {self.window_records}"
+            raise ConfigError(msg)
 
 
 class Outgoing(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from consumers.api import Batches, Consumer, Setup, Tables
+from consumers.api import WINDOW_RECORDS, Batches, Consumer, Setup, Tables
 from consumers.options import read_options
 from consumers.read_model.apply import Applier
 from consumers.read_model.metrics import ReadModelMetrics
@@ -25,7 +25,7 @@ def open_read_model(setup: Setup) -> Consumer:
     consumer = Consumer(
         NAME,
         options.topics,
-        mode=Batches(records=options.batch_records),
+        mode=Batches(records=options.batch_records, window_records=max(WINDOW_RECORDS, options.batch_records)),
         # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
         unknown="park",
         group=options.group,

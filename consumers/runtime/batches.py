@@ -17,7 +17,7 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import BATCH_BEFORE_OFFSET, hit
 from consumers.api import Batches
 from consumers.runtime import parking
-from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, Failure, delay_s
+from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, TIMEOUT, Failure, delay_s
 from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.ledger import FencedError, Settlement
 from consumers.runtime.parking import key_text
@@ -27,6 +27,8 @@ from consumers.runtime.sorting import Skip, Sorted
 
 # Batches in hand at a time: while one waits for the database, another is decoded. A thousand events take some 14 MiB.
 BATCHES_MAX = 3
+# Between two looks whether the window is full.
+ROOM_S = 1.0
 
 
 @dataclass(slots=True)
@@ -89,14 +91,19 @@ class BatchDriver:
                 await asyncio.sleep(delay_s(attempt, spread=self._settling.spread, max_s=SYSTEMIC_MAX_S))
 
     async def _fill(self, partition: Partition) -> None:
-        """Wait a little for a batch to be full."""
-        until = asyncio.get_running_loop().time() + self._mode.wait_s
+        """Wait a little for a batch to be full, but not once no more is taken in: what fills a window is in it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._mode.wait_s
         while len(partition.backlog) < self._mode.records and partition.may_start:
+            left = until - loop.time()
+            if left <= 0 or not self._settling.partitions.room(partition.place):
+                return
             try:
-                async with asyncio.timeout_at(until):
+                # What another partition takes in wakes nobody here.
+                async with asyncio.timeout(min(left, ROOM_S)):
                     await partition.woken()
             except TimeoutError:
-                return
+                continue
 
     async def _turn(self, partition: Partition, attempt: int) -> bool:
         """Take a batch out of the backlog and settle it; False when it is to be tried again after a while."""
@@ -223,4 +230,6 @@ class BatchDriver:
         try:
             await self._settling.call(partition, placed, settlement)
         except TransientError as exc:  # of the handler, not of the transaction
+            if exc.systemic and exc.code != TIMEOUT:
+                raise  # its sink is away, for every batch
             raise _RefusedError from exc

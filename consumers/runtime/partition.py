@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import structlog
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.api import BATCH_RECORDS, Outgoing
+from consumers.api import BATCH_RECORDS, WINDOW_BYTES, WINDOW_RECORDS, Outgoing
 from consumers.runtime.ledger import Claim, Ended, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
@@ -24,12 +24,9 @@ from consumers.runtime.sorting import Sorted
 
 log = structlog.get_logger()
 
-# What is taken in and not settled is bounded per partition and per process.
-WINDOW_RECORDS = 1_024
-WINDOW_BYTES = 32 * 1024 * 1024
 # What is settled above a record that is tried again is kept as an offset and an id, some 4 MB of a partition at most:
-# the other keys go on for this many records.
-SETTLED_RECORDS = 16 * WINDOW_RECORDS
+# the other keys go on for this many windows of records.
+SETTLED_WINDOWS = 16
 # Records handled one at a time after a process died: as many as a batch holds. If the record that kills the process
 # lies behind them, deaths repeat; from `DEATHS_MANY` on, all that a window holds are handled so.
 CAREFUL_FIRST = BATCH_RECORDS
@@ -342,8 +339,19 @@ class Partition:
 class Partitions:
     """The partitions of this member: claimed, drained, given back, forgotten."""
 
-    def __init__(self, ledger: Ledger, *, group: str, consumer: str, tally: Tally) -> None:
-        """`consumer` is the name by which `drx-consumer` knows it, for hints."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        group: str,
+        consumer: str,
+        tally: Tally,
+        window_records: int = WINDOW_RECORDS,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        """`consumer` is the name by which `drx-consumer` knows it, for hints; the windows are as of `Batches`."""
+        self._window_records = window_records
+        self._window_bytes = window_bytes
         self._ledger = ledger
         self._group = group
         self._consumer = consumer
@@ -375,11 +383,11 @@ class Partitions:
     def room(self, place: Place) -> bool:
         """Whether more of a place may be taken in now."""
         partition = self._held.get(place)
-        if partition is None or partition.window.unsettled >= WINDOW_RECORDS:
+        if partition is None or partition.window.unsettled >= self._window_records:
             return False
-        if partition.window.count >= SETTLED_RECORDS:
+        if partition.window.count >= SETTLED_WINDOWS * self._window_records:
             return False
-        return sum(each.window.size for each in self._held.values() if not each.stopped) < WINDOW_BYTES
+        return sum(each.window.size for each in self._held.values() if not each.stopped) < self._window_bytes
 
     def next_offset(self, place: Place) -> int | None:
         """Return the offset below which everything of a place is settled; None before its records are expected."""

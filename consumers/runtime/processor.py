@@ -89,7 +89,15 @@ class Processor:
         self._tasks = Tasks()
         group = consumer.group
         tally = Tally(metrics, group=group, topics=consumer.topics)
-        self._partitions = Partitions(ledger, group=group, consumer=consumer.name, tally=tally)
+        windows = consumer.mode if isinstance(consumer.mode, Batches) else Batches()
+        self._partitions = Partitions(
+            ledger,
+            group=group,
+            consumer=consumer.name,
+            tally=tally,
+            window_records=windows.window_records,
+            window_bytes=windows.window_bytes,
+        )
         self._circuit = Circuit(
             partial(_ping, consumer, ledger, resource),
             pings_sink=consumer.ping is not None or consumer.transactional,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from consumers.api import Batches, Consumer, Lanes
-from consumers.postgres.pool import Database
+from consumers.api import Batches, Consumer, Lanes, Placed
+from consumers.postgres.pool import Connection, Database
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work
@@ -40,6 +40,36 @@ async def test_a_batch_is_applied_once_and_in_order(database: Database) -> None:
         assert await bench.effects() == [f"evt_{offset}" for offset in range(120)]
         assert await bench.rows("select next_offset, last_event_id from drx_consumer.progress") == [(120, "evt_119")]
         assert bench.outcome("applied") == 120
+
+
+async def test_a_batch_waits_for_no_more_than_the_window_takes_in(database: Database) -> None:
+    """It would else stand still for as long as it may wait, with all partitions."""
+    effects = Effects()
+    mode = Batches(records=1_000, wait_s=3_600.0, window_records=1_000, window_bytes=20 * 2_048)
+
+    async with at_work(a_consumer(effects, mode=mode), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(30)])
+        await bench.until_rows("select count(*) > 0 from effect", [(True,)])
+
+
+async def test_a_sink_that_is_away_leaves_a_batch_whole(database: Database) -> None:
+    """One by one its records would be batches of one."""
+    effects, calls = Effects(), []
+
+    async def write(batch: Sequence[Placed], connection: Connection) -> None:
+        calls.append(len(batch))
+        if len(calls) <= 3:
+            raise TransientError("full", systemic=True)
+        await effects.batch(batch, connection)
+
+    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.05))
+    consumer.handler(write)
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
+        await bench.settled(20)
+
+        assert await bench.parked() == []
+    assert calls == [20] * 4
 
 
 async def test_a_second_life_repeats_nothing(database: Database) -> None:

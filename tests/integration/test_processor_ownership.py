@@ -10,11 +10,10 @@ import pytest
 from bridge.errors import TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
-from consumers.api import Batches, Consumer, Lanes
+from consumers.api import WINDOW_RECORDS, Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.failure import DEATHS_MAX
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.partition import WINDOW_RECORDS
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 

@@ -15,7 +15,7 @@ from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime import operator, partition
+from consumers.runtime import operator
 from consumers.runtime.circuit import OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE
 from tests.kafka import HANG_S, until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
@@ -146,14 +146,14 @@ async def test_records_that_fail_where_others_pass_are_parked(
 
 @MODES
 async def test_records_that_fail_alone_are_parked_although_the_window_above_them_is_settled(
-    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+    database: Database, mode: Lanes | Batches
 ) -> None:
     """More than a window of others may be settled above: it is they that tell whose fault it is."""
-    monkeypatch.setattr(partition, "WINDOW_RECORDS", 8)
     effects = Effects()
     effects.fail = bad_keys_fail
 
     async with at_work(a_consumer(effects, mode), database) as bench:
+        bench.processor._partitions._window_records = 8
         await bench.feed([a_record(number, f"bad_{number}") for number in range(3)])
         end = await offer_more(bench, 3, parked=3)
         await bench.settled(end)

@@ -254,12 +254,12 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 1)
-    monkeypatch.setattr(partition, "WINDOW_BYTES", 20 * 2_048)
     other = Place(PLACE.topic, 1)
     effects = Effects("evt_0")
     log = [a_record(offset, f"rx_{offset % 2}") for offset in range(40)]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
+        bench.processor._partitions._window_bytes = 20 * 2_048
         await bench.adopt(other)
         await bench.feed(log)
         await until(lambda: bench.processor.halted(PLACE))

@@ -93,3 +93,9 @@ def test_a_synchronous_handler_is_refused_at_registration(function: Callable[...
         Consumer("tests", ["topic"], handle=function)
 
     assert (consumer.handle, consumer.jobs) == (None, [])
+
+
+def test_batches_that_no_window_fills_are_refused() -> None:
+    with pytest.raises(ConfigError, match="are never full"):
+        Batches(records=2_000)
+    assert Batches(records=2_000, window_records=2_000).records == 2_000
