@@ -187,6 +187,9 @@ class Consumer:
         around: Opens what handlers need, such as a session with another system, and closes it after the last of them;
             handlers get what it yields as `Context.resource`. A retriable `BridgeError` on the way in is waited for; a
             `ConfigError` ends the process with exit code 2 before anything is read.
+        prepare: Sees that what its handlers write to is there and is theirs, given a connection in a transaction of the
+            database that has its tables: when `drx-consumer init` has made those, and at each start. A `ConfigError`
+            ends either with exit code 2; a start waits for what is retriable.
         publishes: Topics that its handlers publish to, which must be there; see `Context.publish`.
         discloses: Where health information goes besides the database that settles records, a line each, for
             `drx-consumer doctor`; None: it does not say.
@@ -203,6 +206,7 @@ class Consumer:
     group: str = ""
     tables: Tables | None = None
     around: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+    prepare: Job | None = None
     publishes: Sequence[str] = ()
     discloses: Sequence[str] | None = None
     ping: Callable[[Any], Awaitable[None]] | None = None
@@ -213,10 +217,10 @@ class Consumer:
         """Default the group.
 
         Raises:
-            ConfigError: The handler or the ping is no coroutine function.
+            ConfigError: The handler, the preparation or the ping is no coroutine function.
         """
         self.group = self.group or self.name
-        for function in (self.handle, self.ping):
+        for function in (self.handle, self.prepare, self.ping):
             if function is not None:
                 self._demand_async(function)
 

@@ -57,6 +57,7 @@ from consumers.runtime import operator, parking
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
+from consumers.runtime.start_checks import prepare
 
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 SOURCE = "drx"
@@ -269,6 +270,7 @@ async def running(
         )
         await _empty(database)
         await migrate_tables(database, built)
+        await prepare(database, built)
         calls: list[Call] = []
         processor = Processor(
             consumer=_watched(built, calls).within(_POOL_SIZE),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import click
 import orjson
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, TransientError
 from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
 from bridge.runtime.audit import audit_options, audited
@@ -29,7 +29,7 @@ from consumers.runtime.operator import (
     set_offsets,
     standings,
 )
-from consumers.runtime.start_checks import accept_tables, check_tables
+from consumers.runtime.start_checks import accept_tables, check_tables, prepare
 
 EARLIEST, LATEST = "earliest", "latest"
 Begin = str | datetime | int
@@ -187,6 +187,11 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
             click.echo(f"tables to make or upgrade: {', '.join(missing)}", err=True)
         if not want.dry_run:
             await migrate_tables(database, consumer, notice=lambda text: click.echo(text, err=True))
+            try:
+                await prepare(database, consumer)
+            except TransientError as exc:
+                msg = f"{consumer.name} cannot use what it writes to: {exc.code}"
+                raise ConfigError(msg) from None
         usable = not (want.dry_run and missing)
         starts: list[Start] = []
         if want.begin is not None:

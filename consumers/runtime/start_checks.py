@@ -46,7 +46,7 @@ async def check_start(
     Raises:
         ConfigError: An operator must decide.
         ReadError, AdminError: Kafka is away, or lacks the topics.
-        TransientError: The database is away.
+        TransientError: The database is away, or what the consumer writes to.
     """
     await check_tables(database, consumer)
     if begins_by_itself:
@@ -54,6 +54,7 @@ async def check_start(
     elif missing := await pending_tables(database, consumer):
         msg = f"the tables of {consumer.name} lack {', '.join(missing)}: run `drx-consumer init {consumer.name}`"
         raise ConfigError(msg)
+    await prepare(database, consumer)
     stored = await standings(database, consumer.group, consumer.topics)
     async with open_group(connection, consumer.group, consumer.topics) as view:
         cluster_id, bounds = await view.cluster_id(), await view.bounds()
@@ -74,6 +75,18 @@ async def check_start(
         async with database.transaction() as session:
             await session.execute(_ACCEPT, consumer.group, cluster_id)
     return cluster_id
+
+
+async def prepare(database: Database, consumer: Consumer) -> None:
+    """Have the consumer prepare what it writes to, once its tables are there.
+
+    Raises:
+        ConfigError: It refuses.
+        TransientError: The database is away, or what it writes to.
+    """
+    if consumer.prepare is not None:
+        async with database.transaction() as connection:
+            await consumer.prepare(connection)
 
 
 async def check_tables(database: Database, consumer: Consumer) -> None:
