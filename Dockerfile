@@ -32,12 +32,14 @@ SHELL ["/bin/sh", "-eu", "-c"]
 # hadolint ignore=DL3008 # it works on the image and is not in it
 RUN command -v strip || { apt-get update && apt-get install --yes --no-install-recommends binutils \
     && rm -rf /var/lib/apt/lists/*; }
-COPY requirements.lock requirements-build.lock ./
+# `requirements-archive.lock` has also what the consumer `archive` needs, which is larger than all the rest together.
+ARG LOCK=requirements.lock
+COPY requirements.lock requirements-archive.lock requirements-build.lock ./
 RUN python3 -m venv /build \
     && /build/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements-build.lock \
     && python3 -m venv --without-pip /opt/drx-bridge \
     && /build/bin/python -m pip --python /opt/drx-bridge/bin/python install --no-cache-dir --no-compile \
-        --only-binary :all: --require-hashes --requirement requirements.lock
+        --only-binary :all: --require-hashes --requirement "${LOCK}"
 COPY pyproject.toml README.md LICENSE ./
 COPY docs/sbom.py docs/
 COPY schemas schemas

@@ -17,7 +17,8 @@ HERE = Path(__file__).parent
 if str(HERE.parent) not in sys.path:  # run as a script, only this folder is on the path
     sys.path.insert(0, str(HERE.parent))
 
-from docs.asyncapi import asyncapi  # noqa: E402 - after the path
+from docs.archive_page import archive_page  # noqa: E402 - after the path
+from docs.asyncapi import asyncapi  # noqa: E402 - as above
 from docs.capacity import capacity  # noqa: E402 - as above
 from docs.chart_page import chart_readme  # noqa: E402 - as above
 from docs.events_page import events_page  # noqa: E402 - as above
@@ -70,6 +71,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         },
         "../helm/drx-bridge/README.md": chart_readme,
         "operations.md": capacity,
+        "archive.md": archive_page,
     }
 )
 """File name to what must stand in it."""

@@ -17,6 +17,7 @@ _PROCESSES = {
     "forward": "In addition, the consumer `forward`",
     "hl7v2": "In addition, the consumer `hl7v2`",
     "fhir": "In addition, the consumer `fhir`",
+    "archive": "In addition, the consumer `archive`",
 }
 _TITLE = """# Metrics
 

@@ -27,6 +27,10 @@ BATCH_BEFORE_OFFSET = "batch_before_offset"
 WHILE_PARKING = "while_parking"
 WHILE_RELEASING = "while_releasing"
 BETWEEN_CLAIM_AND_SEEK = "between_claim_and_seek"
+# Of the consumer `archive`.
+BEFORE_STAGE = "before_stage"
+AFTER_STAGE = "after_stage"
+AFTER_PUBLISH = "after_publish"
 # Of the spool.
 BEFORE_FSYNC = "before_fsync"
 AFTER_FSYNC = "after_fsync"

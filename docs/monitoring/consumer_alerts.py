@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from docs.monitoring.alert import Alert, grew
-from docs.monitoring.objectives import FAST, SLOW, burns
+from docs.monitoring.objectives import BATCHING, FAST, SLOW, burns
 
 _BY = "namespace, service"
 _PART = f"{_BY}, topic, partition"
 _TAKEN = 'drxbridge_consumer_rebalances_total{kind!="assigned"}'
+_LAG = f'drxbridge_consumer_lag_seconds{{service%s"{BATCHING}"}}'
 _POLLS = "drxbridge_poll_age_seconds"
 # Answers by which an endpoint refuses us, or says that it is elsewhere: waiting alone does not heal them.
 _REFUSED = 'drxbridge_forward_requests_total{code=~"http_3..|http_401|http_403|http_404|http_407|http_410"}'
@@ -36,11 +37,22 @@ def progress_alerts() -> list[Alert]:
         ),
         Alert(
             "ConsumerStalled",
-            f"max by ({_PART}) (drxbridge_consumer_lag_seconds) > 300\n"
+            f"max by ({_PART}) ({_LAG % '!~'}) > 300\n"
             f"and sum by ({_PART}) (delta(drxbridge_consumer_settled_offset[5m])) == 0",
             "page",
             "{{ $labels.service }} settles nothing of {{ $labels.topic }}, partition {{ $labels.partition }}",
             "2m",
+        ),
+        Alert(
+            "ArchiveLate",
+            f"time() - max by ({_BY}) (drxbridge_archive_current_timestamp_seconds) > 900\n"
+            f"or max by ({_BY}) (\n"
+            f"  max by ({_PART}) ({_LAG % '=~'}) > 900\n"
+            f"  and sum by ({_PART}) (delta(drxbridge_consumer_settled_offset[15m])) == 0\n"
+            ")",
+            "page",
+            "Events of the last quarter of an hour are not in the lake of {{ $labels.service }}",
+            "1m",
         ),
         Alert(
             "PartitionStopped",

@@ -117,5 +117,26 @@ CONSUMERS = (
         "s",
         {"{{service}}": quantile(0.99, "hl7v2_request_duration_seconds", by="service")},
     ),
+    Panel(
+        "Rows of archive",
+        "Staged by its members; files are published some seconds later.",
+        "ops",
+        {"{{service}}": rates("archive_staged_rows_total", "service")},
+    ),
+    Panel(
+        "Files of archive",
+        "Staged and published; many small ones mean that events come thinly or `wait_s` is short.",
+        "ops",
+        {
+            "{{service}} staged": rates("archive_staged_files_total", "service"),
+            "{{service}} published": rates("archive_published_files_total", "service"),
+        },
+    ),
+    Panel(
+        "Age of what readers see of the lake",
+        "Since every committed file was last seen to be published.",
+        "s",
+        {"{{service}}": f"time() - {most('archive_current_timestamp_seconds', 'service')}"},
+    ),
     Panel("Time of a commit", "To Kafka, 99 %.", "s", {"{{service}}": quantile(0.99, "commit_seconds", by="service")}),
 )

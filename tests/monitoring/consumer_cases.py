@@ -16,6 +16,7 @@ from tests.monitoring.case import (
     step,
 )
 from tests.monitoring.series import (
+    ARCHIVE,
     CONSUMER,
     FHIR,
     FORWARD,
@@ -46,12 +47,31 @@ def consumers() -> list[Case]:
     refused, away = (at("forward_requests_total", FORWARD, f'code="http_{status}"') for status in (401, 503))
     nak, of_one = (at("hl7v2_requests_total", HL7V2, f'code="{code}"') for code in ("ar_200", "ae_101"))
     unknown, new = (at("fhir_requests_total", FHIR, f'code="http_{status}"') for status in (401, 404))
+    current = at("archive_current_timestamp_seconds", ARCHIVE)
+    waits, stands = (
+        at(each, ARCHIVE, 'topic="t",partition="0"') for each in ("consumer_lag_seconds", "consumer_settled_offset")
+    )
     return [
         # Of the other partitions, and of heartbeats, enough is settled all the while.
         firing("ConsumerStalled", {offset: bend(60, 0), age: bend(0, 60)}),
         quiet("ConsumerStalled", "with nothing to do", {settled: bend(60, 0), offset: bend(60, 0), age: flat(0, HOUR)}),
         quiet("ConsumerStalled", "when a record comes after a rest", {offset: bend(60, 0), age: step(200, last=4)}),
         quiet("ConsumerStalled", "while it catches up with the past", {age: flat(1e6, HOUR)}),
+        quiet(
+            "ConsumerStalled",
+            "when a lake waits for a batch",
+            {stands: bend(60, 0, last=11), waits: bend(0, 60, last=11)},
+        ),
+        firing("ArchiveLate", {current: bend(60, 0)}),
+        firing("ArchiveLate", {stands: bend(60, 0), waits: bend(0, 60)}),
+        firing("ArchiveLate", {waits: flat(1e4, HOUR), stands: flat(9, HOUR)}),
+        quiet("ArchiveLate", "while a batch waits to be full", {stands: step(60, last=5), waits: rising(60, 5)}),
+        quiet("ArchiveLate", "while it catches up with the past", {waits: flat(1e6, HOUR), stands: rising(60, HOUR)}),
+        quiet(
+            "ArchiveLate",
+            "when another member publishes",
+            {current: flat(0, HOUR), f'{current[:-1]},x="1"}}': rising(60, HOUR)},
+        ),
         firing("PartitionStopped", {stopped: step(1)}),
         quiet("PartitionStopped", "when it goes on", {stopped: f"{flat(1, HALF)} {flat(0, REST)}"}),
         firing("ConsumerClientFailing", {at("client_rebuilds_total", CONSUMER): bend(0, 1)}),

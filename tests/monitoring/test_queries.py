@@ -58,9 +58,9 @@ def test_what_there_is_not_is_seen() -> None:
 
 
 def closed_list(name: str, label: str) -> set[str]:
-    """Return what a label of a series can say; nothing where that is open."""
+    """Return what a label of a series can say; nothing where that is open, of one kind of process at least."""
     sets = [SETS[each.labels[label]] for each in PROMISES if name in each.series and label in each.labels]
-    return {value for values in sets if isinstance(values, list) for value in values}
+    return {value for values in sets for value in values} if all(isinstance(each, list) for each in sets) else set()
 
 
 def test_a_value_of_a_closed_list_is_one_of_it() -> None:

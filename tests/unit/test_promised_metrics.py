@@ -17,6 +17,7 @@ from bridge.kafka.producer import State as ProducerState
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Outcome as Reload
 from bridge.settings import Settings
+from consumers.archive.metrics import ArchiveMetrics
 from consumers.fhir.metrics import FhirMetrics
 from consumers.forward.metrics import ForwardMetrics
 from consumers.hl7v2.metrics import Hl7Metrics
@@ -62,6 +63,12 @@ def hl7v2() -> CollectorRegistry:
     return registry
 
 
+def archive() -> CollectorRegistry:
+    registry = ConsumerMetrics(CollectorRegistry(), service="archive").registry
+    ArchiveMetrics(registry, service="archive")
+    return registry
+
+
 def test_the_ingress_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(ingress().collect(), "ingress") == []
 
@@ -73,6 +80,7 @@ def test_a_consumer_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(read_model().collect(), "consumer", "read_model") == []
     assert broken(fhir().collect(), "consumer", "fhir") == []
     assert broken(hl7v2().collect(), "consumer", "hl7v2") == []
+    assert broken(archive().collect(), "consumer", "archive") == []
     assert broken(forward().collect(), "consumer", "forward", bounds={"signing_service": ["forward.ehr"]}) == []
 
 

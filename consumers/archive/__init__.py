@@ -1,0 +1,1 @@
+"""Writes every event into a lake of Parquet files, each event once."""

@@ -1,0 +1,202 @@
+"""The one wide table of the lake: its columns, from the models of the contract, and the rows that events become.
+
+Every field of every record is a column of its name, null where an event has none; two records never give one name two
+types. Records within records are structs, arrays lists, enums text, decimals of the schema's digits. A new field of the
+contract is a new nullable column, so old and new files read together by name. Deliveries that are no events have a
+table of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from functools import cache
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import AwareDatetime
+from pydantic.fields import FieldInfo
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.fields import Bits, Digits, Record, plain
+from bridge.errors import ConfigError
+from bridge.event import UNRECOGNIZED_TYPE
+from consumers.api import Placed
+
+try:
+    import pyarrow as pa  # noqa: TID251 - this is a door
+except ModuleNotFoundError as exc:
+    msg = "the consumer archive needs a library that is not installed: pip install 'drx-bridge[archive]'"
+    raise ConfigError(msg) from exc
+
+Digest = Callable[[str], str]
+
+# Columns that name a prescription, a request or a message, or may (`correlation_id`). With a digest in their place rows
+# of one still join.
+IDS = frozenset(
+    {
+        "_key",
+        "correlation_id",
+        "prescription_id",
+        "prescriber_order_number",
+        "rx_reference_number",
+        "message_id",
+        "relates_to_message_id",
+        "request_id",
+        "replacement_prescription_id",
+        "superseded_by",
+        "queue_id",
+        "pharmacy_rx_number",
+        "prior_authorization_number",
+        "alert_id",
+    }
+)
+
+_INSTANT = pa.timestamp("us", tz="UTC")
+# Where a row stands in the log; `_key` may be health information, as the id of a prescription is.
+_PLACE: Mapping[str, tuple[pa.DataType, str]] = MappingProxyType(
+    {
+        "_topic": (pa.string(), ""),
+        "_partition": (pa.int32(), ""),
+        "_offset": (pa.int64(), ""),
+        "_key": (pa.string(), "L"),
+        "_ordinal": (pa.string(), ""),
+        "_origin": (pa.string(), ""),
+    }
+)
+_SIMPLE: Mapping[object, pa.DataType] = MappingProxyType(
+    {
+        str: pa.string(),
+        bool: pa.bool_(),
+        date: pa.date32(),
+        datetime: _INSTANT,
+        AwareDatetime: _INSTANT,
+        dict[str, str]: pa.map_(pa.string(), pa.string()),
+    }
+)
+_BITS: Mapping[int, pa.DataType] = MappingProxyType({32: pa.int32(), 64: pa.int64()})
+
+
+@cache
+def schema_of(*, identifying: bool = True) -> pa.Schema:
+    """Return the columns of events; without those of PHI class D, nested ones included, unless `identifying`."""
+    found: dict[str, pa.Field] = {}
+    for model in EVENT_MODELS.values():
+        for each in _fields(model, identifying=identifying):
+            before = found.setdefault(each.name, each)
+            if before.type != each.type:
+                msg = f"the records give {each.name} two types"
+                raise TypeError(msg)
+            if not before.metadata:  # of two classes the stricter one, whichever record has it
+                found[each.name] = each
+    # The map of what the contract does not know comes last.
+    last = found.pop("extensions", None)
+    return _with_place([*found.values(), *([] if last is None else [last])])
+
+
+@cache
+def unrecognized_schema() -> pa.Schema:
+    """Return the columns of deliveries that are no events; all that a body says is class D."""
+    return _with_place(
+        [
+            *(_field(name, pa.string(), "") for name in ("webhook_id", "source")),
+            _field("received_at", _INSTANT, ""),
+            *(_field(name, pa.string(), "") for name in ("reason", "detail", "field")),
+            _field("headers", pa.map_(pa.string(), pa.string()), ""),
+            _field("body", pa.binary(), "D"),
+        ]
+    )
+
+
+def table_of(batch: Sequence[Placed], schema: pa.Schema, *, digest: Digest | None = None) -> pa.Table:
+    """Return the rows of events, in order; with `digest` in place of what `IDS` have.
+
+    Raises:
+        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError: A value does not fit its column.
+    """
+    values: list[Mapping[str, Any]] = [event.value for event, _ in batch]
+    place: dict[str, Sequence[object]] = {
+        "_topic": [context.topic for _, context in batch],
+        "_partition": [context.partition for _, context in batch],
+        "_offset": [context.offset for _, context in batch],
+        "_key": [event.key for event, _ in batch],
+        "_ordinal": [context.ordinal for _, context in batch],
+        "_origin": [context.origin for _, context in batch],
+    }
+    used = _used(frozenset(event.type for event, _ in batch))
+    arrays = []
+    for field in schema:
+        name = field.name
+        if name not in place and name not in used:
+            arrays.append(pa.nulls(len(batch), field.type))
+            continue
+        found: Sequence[Any] = place[name] if name in place else [value.get(name) for value in values]
+        if digest is not None and name in IDS:
+            found = [None if each is None else digest(str(each)) for each in found]
+        elif pa.types.is_map(field.type):
+            found = [None if each is None else list(each.items()) for each in found]
+        arrays.append(pa.array(found, field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+@cache
+def _used(types: frozenset[str]) -> frozenset[str]:
+    """Return the columns that events of these types have."""
+    if types == {UNRECOGNIZED_TYPE}:
+        return frozenset(unrecognized_schema().names)
+    return frozenset(name for each in types for name in EVENT_MODELS[each].model_fields)
+
+
+def _with_place(fields: Sequence[pa.Field]) -> pa.Schema:
+    """Return a schema that begins with the place in the log, and says of which release it is."""
+    schema = pa.schema([*(_field(name, kind, phi) for name, (kind, phi) in _PLACE.items()), *fields])
+    fingerprint = hashlib.sha256(schema.serialize().to_pybytes()).hexdigest()
+    return schema.with_metadata({"drx.release": version("drx-bridge"), "drx.schema_fingerprint": fingerprint})
+
+
+def _fields(model: type[Record], *, identifying: bool) -> Iterable[pa.Field]:
+    for name, info in model.model_fields.items():
+        phi = _phi(info)
+        if phi == "D" and not identifying:
+            continue
+        kind = _kind(plain(info), identifying=identifying)
+        if kind is not None:
+            yield _field(name, kind, phi)
+
+
+def _kind(annotation: Any, *, identifying: bool) -> pa.DataType | None:
+    """Return the type of a column; None for a record of which nothing is left."""
+    kind = _SIMPLE.get(annotation)
+    inner = get_args(annotation)
+    if kind is not None:
+        return kind
+    if get_origin(annotation) is Literal:
+        return pa.string()
+    if get_origin(annotation) is list:
+        kind = _kind(inner[0], identifying=identifying)
+        return None if kind is None else pa.list_(kind)
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        fields = list(_fields(annotation, identifying=identifying))
+        return pa.struct(fields) if fields else None
+    return _sized(inner)
+
+
+def _sized(inner: Sequence[Any]) -> pa.DataType:
+    """Return the type of a number with its width or digits."""
+    for mark in inner:
+        if isinstance(mark, Digits):
+            return pa.decimal128(mark.precision, mark.scale)
+        if isinstance(mark, Bits):
+            return _BITS[mark.width]
+    raise TypeError(inner)
+
+
+def _phi(info: FieldInfo) -> str:
+    extra = info.json_schema_extra
+    return str(extra.get("phi", "")) if isinstance(extra, dict) else ""
+
+
+def _field(name: str, kind: pa.DataType, phi: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"phi": phi} if phi else None)

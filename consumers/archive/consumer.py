@@ -1,0 +1,99 @@
+"""Builds the consumer `archive`, an entry point of the group `drx_bridge.consumers`."""
+
+from __future__ import annotations
+
+import hmac
+from importlib.resources import files
+from pathlib import Path
+
+from bridge.errors import ConfigError
+from consumers.api import Batches, Consumer, Setup, Tables
+from consumers.archive.columns import Digest, schema_of
+from consumers.archive.lake import Lake
+from consumers.archive.metrics import ArchiveMetrics
+from consumers.archive.options import NAME, S3, ArchiveOptions
+from consumers.archive.stores import Bucket, Disk, Store
+from consumers.archive.writer import Writer
+from consumers.options import read_options
+
+MIGRATIONS = files("consumers.archive") / "migrations"
+# Records that are taken in, some 3 KB each with what holds them; the batches in hand come on top.
+WINDOW_BYTES = 64 * 1024 * 1024
+PUBLISH_S, TIDY_S = 5.0, 600.0
+# A batch takes a second; a disk that is slow may take its time.
+_TIMEOUT_S = 120.0
+_KEY_BYTES_MIN = 16
+_WHAT = {
+    "all": "every event, whole",
+    "no_d": "every event without PHI class D",
+    "hashed": "every event without PHI class D, ids as digests",
+}
+_RAW = "deliveries that are no events, whole"
+
+
+def open_archive(setup: Setup) -> Consumer:
+    """Build it from its settings.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    options = read_options(ArchiveOptions, NAME, setup.options)
+    writer = Writer(
+        Lake(_store(options), root=options.root),
+        schema=schema_of(identifying=options.columns == "all"),
+        raw=options.raw,
+        tables=options.tables_schema,
+        metrics=ArchiveMetrics(setup.registry, service=options.group),
+        digest=read_digest(options.hash_key_file),
+    )
+    consumer = Consumer(
+        NAME,
+        options.all_topics,
+        mode=Batches(
+            records=options.batch_records,
+            wait_s=options.wait_s,
+            window_records=2 * options.batch_records,
+            window_bytes=WINDOW_BYTES,
+        ),
+        # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
+        unknown="park",
+        handler_timeout_s=_TIMEOUT_S,
+        group=options.group,
+        tables=Tables(migrations=MIGRATIONS, schema=options.tables_schema),
+        prepare=writer.prepare,
+        ping=writer.ping,
+        discloses=[f"{what}: Parquet files below {options.root}" for what in _written(options)],
+    )
+    consumer.handler(writer)
+    consumer.job(every_s=PUBLISH_S)(writer.publish)
+    consumer.job(every_s=TIDY_S)(writer.tidy)
+    return consumer
+
+
+def _written(options: ArchiveOptions) -> list[str]:
+    return [_WHAT[options.columns], _RAW] if options.raw else [_WHAT[options.columns]]
+
+
+def _store(options: ArchiveOptions) -> Store:
+    if not options.in_bucket:
+        return Disk(Path(options.root))
+    return Bucket(options.root.removeprefix(S3), endpoint=options.endpoint, region=options.region)
+
+
+def read_digest(file: Path | None) -> Digest | None:
+    """Return what makes a digest of an id, with the secret in `file`.
+
+    Raises:
+        ConfigError: It cannot be read, or is too short.
+    """
+    if file is None:
+        return None
+    try:
+        secret = file.read_bytes().strip()
+    except OSError as exc:
+        msg = f"archive.hash_key_file: cannot read {file} ({exc.strerror})"
+        raise ConfigError(msg) from None
+    if len(secret) < _KEY_BYTES_MIN:
+        msg = f"archive.hash_key_file: {file} holds fewer than {_KEY_BYTES_MIN} bytes"
+        raise ConfigError(msg)
+    return lambda text: hmac.digest(secret, text.encode(), "sha256").hex()

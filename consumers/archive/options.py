@@ -1,0 +1,116 @@
+"""The settings of `archive`: `CONSUMER_ARCHIVE__<KEY>`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
+from consumers.options import Options, Words
+
+NAME = "archive"
+# The topics of the contract's routing table; a site that routes some types elsewhere names its own.
+TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
+# A decoded event takes 14 KiB and three batches are in hand at a time.
+BATCH_RECORDS = 5_000
+_BATCH_MAX = 20_000
+# A file is at most one batch, and a batch at most this old.
+_WAIT_S = 120.0
+# Nothing settled for five minutes means that a partition is stuck.
+_WAIT_MAX_S = 240.0
+# As of the read model: a schema is part of a group id and of statements.
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+_LEDGER_SCHEMA = "drx_consumer"
+S3 = "s3://"
+# A bucket, and keys that no client needs to escape.
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*")
+_ENDPOINT = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+
+
+def _schema(name: str) -> str:
+    if _SCHEMA.fullmatch(name) is None or name == _LEDGER_SCHEMA:
+        msg = f"a-z, 0-9 and _, at most 63 of them, not pg_… and not {_LEDGER_SCHEMA}"
+        raise ValueError(msg)
+    return name
+
+
+def _root(root: str) -> str:
+    if _BUCKET.fullmatch(root) is None and not Path(root).is_absolute():
+        msg = "an absolute path, or s3://bucket/prefix; credentials have no place in it"
+        raise ValueError(msg)
+    return root
+
+
+def _endpoint(url: str) -> str:
+    if url and _ENDPOINT.fullmatch(url) is None:
+        msg = "https://host:port, and nothing else"
+        raise ValueError(msg)
+    return url
+
+
+class ArchiveOptions(Options):
+    """All that can be set.
+
+    Attributes:
+        root: Directory of the lake, or `s3://bucket/prefix`; all processes see the same one.
+        endpoint: URL of a server that speaks S3, if it is not Amazon's.
+        region: Of the bucket, if the environment does not say it.
+        tables_schema: Schema of the tables (`schema`); each schema is a lake of its own.
+        topics: Topics that it reads.
+        raw: Deliveries that are no events become rows as well.
+        batch_records: Most events in one file.
+        wait_s: How long events wait for a file to be full.
+        columns: `no_d` leaves out PHI class D; `hashed` also has digests in place of ids.
+        hash_key_file: Secret that the digests are made with.
+    """
+
+    root: Annotated[str, AfterValidator(_root)]
+    endpoint: Annotated[str, AfterValidator(_endpoint)] = ""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,64}$")] = ""
+    allow_http: bool = False
+    tables_schema: Annotated[str, AfterValidator(_schema)] = Field(NAME, alias="schema")
+    topics: Words = TOPICS
+    raw: bool = False
+    batch_records: int = Field(BATCH_RECORDS, ge=1, le=_BATCH_MAX)
+    wait_s: float = Field(_WAIT_S, ge=0.05, le=_WAIT_MAX_S)
+    columns: Literal["all", "no_d", "hashed"] = "all"
+    hash_key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.columns == "hashed") != (self.hash_key_file is not None):
+            msg = "hash_key_file belongs to columns=hashed, and to nothing else"
+            raise ValueError(msg)
+        if (self.endpoint or self.region) and not self.in_bucket:
+            msg = "endpoint and region belong to a root of s3://…"
+            raise ValueError(msg)
+        if self.endpoint.startswith("http://") and not self.allow_http:
+            msg = (
+                "endpoint is plain HTTP, and what is written is health information; name an https:// URL, or allow_http"
+            )
+            raise ValueError(msg)
+        if self.raw and self.columns != "all":
+            msg = "raw bodies are class D: raw=true needs columns=all"
+            raise ValueError(msg)
+        if UNRECOGNIZED_TOPIC in self.topics:
+            msg = f"topics: {UNRECOGNIZED_TOPIC} is read with raw=true"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether the lake lies in a bucket, and not in a directory."""
+        return self.root.startswith(S3)
+
+    @property
+    def all_topics(self) -> tuple[str, ...]:
+        """All that it reads."""
+        return (*self.topics, UNRECOGNIZED_TOPIC) if self.raw else self.topics
+
+    @property
+    def group(self) -> str:
+        """A schema's own group id: it has its own progress, inbox and parked keys."""
+        return NAME if self.tables_schema == NAME else f"{NAME}.{self.tables_schema}"

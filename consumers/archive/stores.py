@@ -1,0 +1,248 @@
+"""Where a lake lies: a directory, or a bucket of S3. Every call blocks.
+
+Both write a file whole or not at all, and what has returned outlasts a power cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from uuid import uuid4
+
+from pyarrow import fs  # noqa: TID251 - this is a door
+
+from bridge.errors import ConfigError, TransientError
+
+# Beside, not below, what readers look at: DuckDB's patterns match names that begin with `_` or `.`, too.
+STAGING = "staging"
+# What no waiting heals: the directory is another one than was meant, or belongs to somebody else.
+_UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG})
+# As for other services on a network: an answer takes milliseconds, a file of a megabyte tenths of a second.
+_CONNECT_S, _REQUEST_S, _ATTEMPTS = 3.0, 20.0, 3
+
+
+class Found(NamedTuple):
+    """A file of a directory: its name, and when it was written, Unix seconds."""
+
+    name: str
+    written_at: float
+
+
+class Store(Protocol):
+    """Files by their paths below the root of a lake.
+
+    Every method raises `TransientError`, systemic, when the store does not do it now.
+    """
+
+    def open(self) -> None:
+        """Make what must be there first.
+
+        Raises:
+            ConfigError: It cannot be used, now or later.
+        """
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file in place of the one that is there."""
+
+    def read(self, path: str) -> bytes | None:
+        """Return what a file holds; None if there is none."""
+
+    def move(self, path: str, target: str) -> bool:
+        """Give a file another path; False if there is none."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+
+    def files(self, directory: str) -> list[Found]:
+        """Return the files that lie in a directory itself."""
+
+    def any_below(self, directory: str) -> bool:
+        """Whether a file lies anywhere below a directory."""
+
+
+class Disk:
+    """A directory, which may be shared by several hosts."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def open(self) -> None:
+        """Make the directories and write to them."""
+        try:
+            (self._root / STAGING).mkdir(parents=True, exist_ok=True)
+            self._whole(f"{STAGING}/{uuid4().hex}.probe", b"", keep=False)
+        except OSError as exc:
+            if exc.errno not in _UNUSABLE:
+                raise _translated(exc) from exc
+            msg = f"archive.root: {self._root} cannot be used ({exc.strerror})"
+            raise ConfigError(msg) from None
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write beside it, force it to the disk, and give it its name."""
+        with _away():
+            self._whole(path, content)
+
+    def read(self, path: str) -> bytes | None:
+        """Read it."""
+        with _away():
+            try:
+                return (self._root / path).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def move(self, path: str, target: str) -> bool:
+        """Rename it, and force the directories to the disk."""
+        source, there = self._root / path, self._root / target
+        with _away():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                source.rename(there)
+            except FileNotFoundError:
+                return False
+            directory = there.parent
+            while directory != self._root:
+                _force(directory)
+                directory = directory.parent
+            _force(self._root)
+        return True
+
+    def exists(self, path: str) -> bool:
+        """Ask."""
+        with _away():
+            return (self._root / path).exists()
+
+    def remove(self, path: str) -> None:
+        """Unlink it."""
+        with _away():
+            (self._root / path).unlink(missing_ok=True)
+
+    def files(self, directory: str) -> list[Found]:
+        """List it."""
+        with _away(), os.scandir(self._root / directory) as entries:
+            return [Found(each.name, each.stat().st_mtime) for each in entries if each.is_file()]
+
+    def any_below(self, directory: str) -> bool:
+        """Walk until there is one."""
+        with _away():
+            return any(names for _, _, names in os.walk(self._root / directory))
+
+    def _whole(self, path: str, content: bytes, *, keep: bool = True) -> None:
+        part = self._root / STAGING / f"{uuid4().hex}.part"
+        try:
+            with part.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep:
+                part.replace(self._root / path)
+                _force((self._root / path).parent)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+class Bucket:
+    """A bucket of S3 or of what speaks like it; credentials are those of the environment, as of every client of S3.
+
+    There is no rename: a file is copied and then removed, which a crash may leave between; the copy is made again then,
+    of the same bytes.
+    """
+
+    def __init__(self, root: str, *, endpoint: str, region: str) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            root: Bucket and prefix, with `/` between.
+            endpoint: URL of the server; empty: Amazon's.
+            region: Of the bucket; empty: as the environment says.
+        """
+        scheme, _, address = endpoint.partition("://")
+        self._root = root
+        self._files = fs.S3FileSystem(
+            connect_timeout=_CONNECT_S,
+            request_timeout=_REQUEST_S,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+            **({"endpoint_override": address, "scheme": scheme} if endpoint else {}),
+            **({"region": region} if region else {}),
+        )
+
+    def open(self) -> None:
+        """Write a file and remove it; the bucket itself is not made."""
+        path = f"{STAGING}/{uuid4().hex}.probe"
+        self.write(path, b"")
+        self.remove(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put it; a server shows it once it has all."""
+        with _away(), self._files.open_output_stream(f"{self._root}/{path}") as stream:
+            stream.write(content)
+
+    def read(self, path: str) -> bytes | None:
+        """Get it."""
+        with _away():
+            try:
+                with self._files.open_input_stream(f"{self._root}/{path}") as stream:
+                    content: bytes = stream.read()
+            except FileNotFoundError:
+                return None
+            return content
+
+    def move(self, path: str, target: str) -> bool:
+        """Copy it and remove it."""
+        with _away():
+            if not self.exists(path):
+                return False
+            self._files.copy_file(f"{self._root}/{path}", f"{self._root}/{target}")
+            self._files.delete_file(f"{self._root}/{path}")
+        return True
+
+    def exists(self, path: str) -> bool:
+        """Ask for its size."""
+        with _away():
+            return bool(self._files.get_file_info(f"{self._root}/{path}").type == fs.FileType.File)
+
+    def remove(self, path: str) -> None:
+        """Delete it."""
+        with _away(), suppress(FileNotFoundError):
+            self._files.delete_file(f"{self._root}/{path}")
+
+    def files(self, directory: str) -> list[Found]:
+        """List the keys that begin with it."""
+        return [Found(each.base_name, each.mtime.timestamp()) for each in self._below(directory, recursive=False)]
+
+    def any_below(self, directory: str) -> bool:
+        """List what there is."""
+        return bool(self._below(directory, recursive=True))
+
+    def _below(self, directory: str, *, recursive: bool) -> list[fs.FileInfo]:
+        place = fs.FileSelector(f"{self._root}/{directory}", allow_not_found=True, recursive=recursive)
+        with _away():
+            return [each for each in self._files.get_file_info(place) if each.type == fs.FileType.File]
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise _translated(exc) from exc
+
+
+def _translated(exc: OSError) -> TransientError:
+    # A constant of the platform, such as ENOSPC; the message has a path, or an answer of S3.
+    return TransientError(f"lake_{errno.errorcode.get(exc.errno or 0, 'unavailable').lower()}", systemic=True)
+
+
+def _force(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
