@@ -246,6 +246,35 @@ def test_only_a_consumer_reaches_its_own_peer(suffix: str, network: str) -> None
         assert network not in set(texts(found.one("NetworkPolicy", other)))
 
 
+def test_only_archive_reaches_its_bucket_also_before_it_runs() -> None:
+    """`drx-consumer init` sees whose lake it is. A lake on a volume needs no network at all."""
+    found = render(load("full"))
+    network = "10.70.0.6/32"
+
+    for suffix in ("-archive", "-archive-init"):
+        assert network in set(texts(found.one("NetworkPolicy", suffix)))
+    for suffix in ("-forward", "-read-model", "-ingress", "-fhir", "-hl7v2", "-hl7v2-init", "-drain", "-test"):
+        assert network not in set(texts(found.one("NetworkPolicy", suffix)))
+    on_a_volume = render(load("archive")).one("NetworkPolicy", "-archive")["spec"]["egress"]
+    assert {port["port"] for rule in on_a_volume for port in rule["ports"]} == {53, 9093, 5432}
+
+
+def test_a_lake_on_a_volume_is_mounted_where_the_consumer_writes_it() -> None:
+    found = render(load("archive"))
+
+    (root,) = {
+        each["data"]["CONSUMER_ARCHIVE__ROOT"]
+        for each in found.all("ConfigMap")
+        if "CONSUMER_ARCHIVE__ROOT" in each["data"]
+    }
+    pods = [pod["spec"] for name, pod in found.pods() if "-archive" in name]
+    assert len(pods) == 2
+    for pod in pods:
+        (container,) = pod["containers"]
+        assert {"name": "lake", "mountPath": root} in container["volumeMounts"]
+        assert {"name": "lake", "persistentVolumeClaim": {"claimName": "drx-lake"}} in pod["volumes"]
+
+
 def test_a_spool_has_a_volume_that_stays() -> None:
     found = render(load("minimal")).one("StatefulSet")["spec"]
 

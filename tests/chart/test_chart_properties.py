@@ -9,6 +9,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bridge.settings import load_settings, refused
+from consumers.archive.options import NAME as ARCHIVE_NAME
+from consumers.archive.options import ArchiveOptions
 from consumers.fhir.options import NAME as FHIR_NAME
 from consumers.fhir.options import FhirOptions
 from consumers.forward.options import NAME as FORWARD_NAME
@@ -132,6 +134,24 @@ HL7V2 = some(
     kafka=some(credentialsSecret=MAYBE),
     keda=some(**SCALING),
 )
+ARCHIVE = some(
+    enabled=st.booleans(),
+    options=some(
+        root=st.sampled_from(["s3://lake", "s3://lake-example/of/drx"]),
+        endpoint=st.sampled_from(["https://s3.example.test:9000", "http://s3.example.test"]),
+        region=st.sampled_from(["", "eu-central-1"]),
+        allow_http=st.booleans(),
+        schema=st.sampled_from(["archive", "archive_2"]),
+        raw=st.booleans(),
+        batch_records=st.integers(1, 20_000),
+        wait_s=st.floats(0.05, 240).map(lambda value: round(value, 2)),
+        columns=st.sampled_from(["all", "no_d", "hashed"]),
+    ),
+    lake=some(existingClaim=MAYBE, credentialsSecret=MAYBE, hashKeySecret=MAYBE),
+    postgres=st.just({"existingSecret": "drx-archive-postgres"}),
+    kafka=some(credentialsSecret=MAYBE),
+    keda=some(**SCALING),
+)
 VALUES = some(
     nameOverride=MAYBE,
     profile=st.sampled_from(["development", "production"]),
@@ -144,7 +164,7 @@ VALUES = some(
     ),
     registry=some(url=st.sampled_from(["", "https://registry.example.test"])),
     ingress=INGRESS,
-    consumers=some(read_model=READ_MODEL, forward=FORWARD, fhir=FHIR, hl7v2=HL7V2),
+    consumers=some(read_model=READ_MODEL, forward=FORWARD, fhir=FHIR, hl7v2=HL7V2, archive=ARCHIVE),
     networkPolicy=some(enabled=st.booleans()),
     monitoring=some(
         monitor=st.sampled_from(["auto", "never", "PodMonitor", "ServiceMonitor"]), dashboards=st.booleans()
@@ -196,6 +216,8 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
                 read_options(FhirOptions, FHIR_NAME, load_consumer_settings([FHIR_NAME]).options(FHIR_NAME))
             elif "-hl7v2" in name:
                 read_options(Hl7Options, HL7V2_NAME, load_consumer_settings([HL7V2_NAME]).options(HL7V2_NAME))
+            elif "-archive" in name:
+                read_options(ArchiveOptions, ARCHIVE_NAME, load_consumer_settings([ARCHIVE_NAME]).options(ARCHIVE_NAME))
             elif found:
                 read_options(ReadModelOptions, NAME, load_consumer_settings([NAME]).options(NAME))
         finally:

@@ -9,6 +9,8 @@ import pytest
 
 from bridge.ingress.profiles.lookup import SHIPPED
 from bridge.settings import Settings, load_settings
+from consumers.archive.options import NAME as ARCHIVE
+from consumers.archive.options import ArchiveOptions
 from consumers.fhir.options import NAME as FHIR
 from consumers.fhir.options import FhirOptions
 from consumers.forward.options import NAME as FORWARD
@@ -122,6 +124,17 @@ def test_hl7v2_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPat
         options = read_options(Hl7Options, HL7V2, load_consumer_settings([HL7V2]).options(HL7V2))
         assert str(options.ca_file) == "/etc/drx-bridge/hl7v2-ca/ca.crt"
         assert options.group(HL7V2) == "hl7v2.ehr"
+
+
+def test_archive_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
+    found = of(rendered, "-archive")
+    for name, value in (found or {}).items():
+        clean.setenv(name, value)
+
+    if found is not None:
+        options = read_options(ArchiveOptions, ARCHIVE, load_consumer_settings([ARCHIVE]).options(ARCHIVE))
+        assert options.root in {"/var/lib/drx-lake", "s3://lake-example/drx"}
+        assert options.group in {"archive", "archive.archive_2"}
 
 
 def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
+from consumers.archive.options import ArchiveOptions
 from consumers.fhir.options import FhirOptions
 from consumers.forward.options import ForwardOptions
 from consumers.hl7v2.options import Hl7Options
@@ -24,7 +25,7 @@ BY_SCHEMA = re.compile(r"meet the specifications of the schema")
 # Helm's own; it hands it to every chart, and this one takes nothing from it.
 HELMS = {"global"}
 # Optional, and absent unless set: a default would mean something.
-CONSUMERS = ("consumers.read_model", "consumers.forward", "consumers.fhir", "consumers.hl7v2")
+CONSUMERS = ("consumers.read_model", "consumers.forward", "consumers.fhir", "consumers.hl7v2", "consumers.archive")
 UNSET = {f"{component}.resources.limits.cpu" for component in ("ingress", "consumerDefaults", *CONSUMERS)}
 
 
@@ -157,6 +158,7 @@ def test_the_full_case_has_every_value_and_almost_none_at_its_default() -> None:
     assert {path for path in same if not path.endswith(".enabled")} <= {
         "profile",
         "consumers.fhir.server.tokenSecret",  # a key stands in its place
+        "consumers.archive.lake.existingClaim",  # a bucket does
         "kafka.securityProtocol",
         "monitoring.dashboards",
         # A token is for what asks the API server, and nothing here does.
@@ -249,6 +251,14 @@ def test_hl7v2_has_the_options_that_it_reads() -> None:
     assert offered == {name for name in Hl7Options.model_fields if not name.endswith("_file")}
 
 
+def test_archive_has_the_options_that_it_reads() -> None:
+    prefix = "consumers.archive.options."
+    offered = {path.removeprefix(prefix) for path in MEMBERS if path.startswith(prefix) and NAMED not in path}
+    read = {info.alias or name for name, info in ArchiveOptions.model_fields.items()}
+
+    assert offered == {name for name in read if not name.endswith("_file")}
+
+
 def test_keda_looks_at_the_topics_that_the_read_model_reads() -> None:
     triggers = render(load("keda")).one("ScaledObject")["spec"]["triggers"]
 
@@ -270,6 +280,7 @@ def test_keda_looks_at_the_group_of_a_schema_or_an_endpoint_of_its_own() -> None
         "forward.lab",
         "fhir.ehr",
         "hl7v2.ehr",
+        ArchiveOptions(root="/lake", schema="archive_2").group,
     }
 
 

@@ -115,6 +115,10 @@ readinessProbe:
   mountPath: /etc/drx-bridge/{{ $name }}
   readOnly: true
 {{- end }}
+{{- with (default dict (get (index . 1) "lake")).existingClaim }}
+- name: lake
+  mountPath: /var/lib/drx-lake
+{{- end }}
 {{- end -}}
 
 {{- define "drx-bridge.commonVolumes" -}}
@@ -123,6 +127,11 @@ readinessProbe:
   secret:
     secretName: {{ $secret }}
     defaultMode: 0440
+{{- end }}
+{{- with (default dict (get (index . 1) "lake")).existingClaim }}
+- name: lake
+  persistentVolumeClaim:
+    claimName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -144,12 +153,13 @@ registry: {{ . | quote }}
 {{- with $root.Values.logIds.keySecret }}
 log-ids: {{ . | quote }}
 {{- end }}
-{{- /* Only the consumer `forward` has an endpoint, only `fhir` a server, only `hl7v2` a receiver. */}}
+{{- /* Only the consumer `forward` has an endpoint, only `fhir` a server, only `hl7v2` a receiver, only `archive` a lake. */}}
 {{- $forward := dict "signingSecret" "forward" "caSecret" "forward-ca" "clientCertificateSecret" "forward-client" "headersSecret" "forward-headers" }}
 {{- $fhir := dict "tokenSecret" "fhir" "smartKeySecret" "fhir-smart" "caSecret" "fhir-ca" "clientCertificateSecret" "fhir-client" }}
 {{- $hl7v2 := dict "caSecret" "hl7v2-ca" "clientCertificateSecret" "hl7v2-client" }}
-{{- range $peer, $volumes := dict "endpoint" $forward "server" $fhir "receiver" $hl7v2 }}
-{{- range $name, $secret := default dict (get $component $peer) }}
+{{- $archive := dict "credentialsSecret" "archive-s3" "hashKeySecret" "archive-ids" }}
+{{- range $peer, $volumes := dict "endpoint" $forward "server" $fhir "receiver" $hl7v2 "lake" $archive }}
+{{- range $name, $secret := omit (default dict (get $component $peer)) "existingClaim" }}
 {{- with $secret }}
 {{ get $volumes $name }}: {{ . | quote }}
 {{- end }}

@@ -36,6 +36,9 @@ Every other template takes whatever comes, so that all problems are told at once
 {{- if eq $consumer.name "hl7v2" }}
 {{ include "drx-bridge.hl7v2Problems" $consumer }}
 {{- end }}
+{{- if eq $consumer.name "archive" }}
+{{ include "drx-bridge.archiveProblems" $consumer }}
+{{- end }}
 {{ include "drx-bridge.componentProblems" (list $ $path $consumer) }}
 {{- end }}
 {{- end }}
@@ -283,6 +286,27 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- if not (get $.options $name) }}
 {{ $.path }}.options.{{ $name }}: is not set; name the {{ $name }} of the receiver
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.archiveProblems" -}}
+{{- $options := .options }}
+{{- if and $options.root .lake.existingClaim }}
+{{ .path }}.lake.existingClaim: the lake lies in the bucket of {{ .path }}.options.root; take one of them out
+{{- else if not (or $options.root .lake.existingClaim) }}
+{{ .path }}.lake.existingClaim: is not set; name the PersistentVolumeClaim of the lake, or s3://bucket/prefix in {{ .path }}.options.root
+{{- end }}
+{{- if and (not $options.root) (or $options.endpoint $options.region .lake.credentialsSecret) }}
+{{ .path }}.options.root: is not set, and options.endpoint, options.region and lake.credentialsSecret belong to a bucket; name s3://bucket/prefix, or take them out
+{{- end }}
+{{- if and (hasPrefix "http://" (default "" $options.endpoint)) (not $options.allow_http) }}
+{{ .path }}.options.endpoint: is plain HTTP, and what is written is health information; name an https:// URL, or set {{ .path }}.options.allow_http to true
+{{- end }}
+{{- if ne (eq (default "all" $options.columns) "hashed") (not (empty .lake.hashKeySecret)) }}
+{{ .path }}.lake.hashKeySecret: belongs to {{ .path }}.options.columns of hashed; name the Secret whose key current makes the digests, or take it out
+{{- end }}
+{{- if and $options.raw (ne (default "all" $options.columns) "all") }}
+{{ .path }}.options.raw: raw bodies identify persons; set {{ .path }}.options.columns to all, or raw to false
 {{- end }}
 {{- end -}}
 

@@ -177,6 +177,9 @@ CONSUMER_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" $consumer.shutdown.gr
 {{- if eq $name "hl7v2" }}
 {{- include "drx-bridge.receiverSettings" $consumer.receiver }}
 {{- end }}
+{{- if eq $name "archive" }}
+{{- include "drx-bridge.lakeSettings" $consumer.lake }}
+{{- end }}
 {{- range $key, $value := $consumer.options }}
 {{- if kindIs "slice" $value }}
 CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ join "," $value | quote }}
@@ -228,6 +231,19 @@ CONSUMER_HL7V2__CA_FILE: /etc/drx-bridge/hl7v2-ca/ca.crt
 {{- if .clientCertificateSecret }}
 CONSUMER_HL7V2__CERT_FILE: /etc/drx-bridge/hl7v2-client/tls.crt
 CONSUMER_HL7V2__KEY_FILE: /etc/drx-bridge/hl7v2-client/tls.key
+{{- end }}
+{{- end -}}
+
+{{- /* Place and files of the lake of `archive`; its client of S3 finds the credentials by itself. */}}
+{{- define "drx-bridge.lakeSettings" -}}
+{{- if .existingClaim }}
+CONSUMER_ARCHIVE__ROOT: /var/lib/drx-lake
+{{- end }}
+{{- if .credentialsSecret }}
+AWS_SHARED_CREDENTIALS_FILE: /etc/drx-bridge/archive-s3/credentials
+{{- end }}
+{{- if .hashKeySecret }}
+CONSUMER_ARCHIVE__HASH_KEY_FILE: /etc/drx-bridge/archive-ids/current
 {{- end }}
 {{- end -}}
 
