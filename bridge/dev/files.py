@@ -28,6 +28,7 @@ class DataDirectory:
         self.kafka = path / "kafka"
         self.postgres = path / "postgres"
         self.spool = path / "spool"
+        self.lake = path / "lake"
         self.logs = path / "logs"
         self.secrets = path / "secrets"
         self.endpoints = path / "endpoints.json"

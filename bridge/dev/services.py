@@ -23,7 +23,7 @@ from bridge.dev.sources import SOURCES, new_signing_secret
 from bridge.errors import ConfigError
 
 # The consumers that `dev` runs.
-CONSUMERS = ("read_model", "forward")
+CONSUMERS = ("read_model", "forward", "archive")
 # docs/contract.md §4.
 PARTITIONS = 12
 # Longer than the drain and the flush of a process take together: 25 s in the ingress, 35 s in a consumer.
@@ -31,6 +31,8 @@ _REGISTRY_GRACE_S, _RECEIVER_GRACE_S, _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 5.0,
 # A killed member keeps its partitions for so long; a developer should not wait as long as production may (45 s).
 _SESSION_S = "10"
 _ID_KEY_BYTES = 32
+# A developer sees an event in the lake within seconds, in a file of its own; in production it waits for two minutes.
+_LAKE_WAIT_S = "1"
 # An operator's commands answer within a second; the last resort against one that hangs.
 _COMMAND_S = 30.0
 _MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
@@ -42,6 +44,9 @@ _ELSEWHERE = (
     "BRIDGE_SPOOL__",
     "BRIDGE_SOURCES__",
     "CONSUMER_ACCEPT__",
+    "CONSUMER_ARCHIVE__ENDPOINT",
+    "CONSUMER_ARCHIVE__HASH_KEY_FILE",
+    "CONSUMER_ARCHIVE__REGION",
     "CONSUMER_CONFIG",
     "CONSUMER_FORWARD__CA_FILE",
     "CONSUMER_FORWARD__CERT_FILE",
@@ -99,6 +104,11 @@ def forward_settings(directory: DataDirectory, receiver: Service) -> dict[str, s
         "CONSUMER_FORWARD__ALLOW_HTTP": "true",
         "CONSUMER_FORWARD__SECRETS_DIR": str(_signing_secrets(directory)),
     }
+
+
+def archive_settings(directory: DataDirectory) -> dict[str, str]:
+    """Settings of `archive` that writes into the data directory."""
+    return {"CONSUMER_ARCHIVE__ROOT": str(directory.lake), "CONSUMER_ARCHIVE__WAIT_S": _LAKE_WAIT_S}
 
 
 def _signing_secrets(directory: DataDirectory) -> Path:

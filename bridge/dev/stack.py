@@ -21,6 +21,7 @@ from bridge.dev.services import (
     CONSUMERS,
     PARTITIONS,
     Service,
+    archive_settings,
     consumer_service,
     forward_settings,
     id_key_dir,
@@ -130,7 +131,7 @@ class Stack:
             bootstrap_servers=self._cluster.bootstrap_servers,
         )
         self._receiver = receiver_service(directory, port=self._ports["receiver"])
-        own = {"forward": forward_settings(directory, self._receiver)}
+        own = {"forward": forward_settings(directory, self._receiver), "archive": archive_settings(directory)}
         self._consumers = [
             consumer_service(
                 name,
@@ -156,6 +157,7 @@ class Stack:
             found["consumers"] = consumers
             if self._runs(self._receiver.child):
                 found["receiver"] = self._receiver.url
+            found["lake"] = str(self.directory.lake)
         found["bootstrap_servers"] = self._cluster.bootstrap_servers
         if self._runs(self._registry.child):
             found["registry"] = self._registry.url
@@ -179,6 +181,7 @@ class Stack:
             "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
             **forward_settings(self.directory, self._receiver),
+            **archive_settings(self.directory),
         }
 
     def start(self) -> None:

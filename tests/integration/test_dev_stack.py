@@ -14,6 +14,7 @@ import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # noqa: TID251 - asks the broker itself
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
+from pyarrow import parquet  # noqa: TID251 - reads what was written
 
 from bridge.dev.kafka import known_brokers
 from bridge.dev.services import run_program
@@ -76,18 +77,24 @@ async def read_first(bootstrap_servers: str) -> object:
         return (await consumer.getone()).value
 
 
+def rows(lake: Path) -> set[str]:
+    """Ids of the events in a lake."""
+    files = list(lake.glob("events/**/*.parquet"))
+    return {each for file in files for each in parquet.read_table(file, columns=["event_id"])["event_id"].to_pylist()}
+
+
 def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) -> None:
     endpoints = dev.endpoints()
 
     source = endpoints["sources"]["drx"]
     assert status(f"{endpoints['management']}/readyz") == 200
     assert status(f"{endpoints['registry']}/subjects") == 200
-    assert set(endpoints["consumers"]) == {"read_model", "forward"}
+    assert set(endpoints["consumers"]) == {"read_model", "forward", "archive"}
     assert {status(f"{url}/readyz") for url in endpoints["consumers"].values()} == {200}
     assert status(f"{endpoints['receiver']}/received") == 200
     assert execute(endpoints["postgres"], "select to_regclass('read_model.prescription') is not null") == [[(True,)]]
     assert set(endpoints["pids"]) == {
-        *("broker-1", "postgres", "registry", "ingress", "read_model", "forward", "receiver"),
+        *("broker-1", "postgres", "registry", "ingress", "read_model", "forward", "archive", "receiver"),
     }
     assert (source["path"], source["profile"]) == ("/webhooks/drx", "drx_standard")
     assert set(endpoints["sources"]) == {"drx", "digitalrx", "dosespot", "photon"}
@@ -125,6 +132,17 @@ def test_what_a_source_pushes_is_forwarded_to_the_receiver(dev: DevProcess) -> N
     until(lambda: wanted <= taken(f"{endpoints['receiver']}/received"), what="each event at the receiver")
 
 
+def test_what_a_source_pushes_is_in_the_lake(dev: DevProcess) -> None:
+    endpoints = dev.endpoints()
+    pushed = ("--url", endpoints["ingress"], "--secret-file", endpoints["sources"]["drx"]["secret_file"])
+
+    done = run_program("drx-bridge", "simulate", *pushed, "--count", "20", "--seed", "9", "--json", settings={})
+
+    assert done.code == 0, done.text
+    wanted = {json.loads(each.body)["id"] for each in islice(deliveries(9), 20)}
+    until(lambda: wanted <= rows(Path(endpoints["lake"])), what="each event in the lake")
+
+
 def test_a_sender_without_the_secret_is_refused(dev: DevProcess) -> None:
     endpoints = dev.endpoints()
     other = endpoints["sources"]["photon"]["secret_file"]
@@ -150,7 +168,9 @@ def test_a_second_one_on_the_same_directory_names_the_first(dev: DevProcess) -> 
     assert is_up(f"{dev.endpoints()['management']}/readyz")
 
 
-@pytest.mark.parametrize("name", ["registry", "ingress", "postgres", "read_model", "forward", "receiver", "broker-1"])
+@pytest.mark.parametrize(
+    "name", ["registry", "ingress", "postgres", "read_model", "forward", "archive", "receiver", "broker-1"]
+)
 def test_a_killed_part_comes_back_on_its_port_under_a_new_pid(dev: DevProcess, name: str) -> None:
     before = dev.endpoints()
 

@@ -29,7 +29,7 @@ from bridge.runtime.process import INTERRUPTED
 )
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, also without a terminal.")
 def demo(*, data_dir: Path | None, keep: bool) -> int:
-    """Follow one prescription end to end: signed, verified, written to Kafka, and on to PostgreSQL and a receiver.
+    """Follow one prescription end to end: signed, verified, written to Kafka, and on to PostgreSQL, a receiver, a lake.
 
     A forged and a broken delivery follow, a record that nobody can decode, and an outage of Kafka, in which nothing is
     refused and nothing lost. Each hop is read back and compared: exit 1 if anything is not as it should be. On a
@@ -79,6 +79,7 @@ def _invite(stack: Stack, screen: Screen, *, key: str, kept: Path | None) -> Non
     bridge, consumer = f"{programs}/drx-bridge", f"{programs}/drx-consumer"
     servers, source = endpoints["bootstrap_servers"], endpoints["sources"][SOURCE]
     url = f"{endpoints['ingress']}{source['path']}"
+    lake = f"{endpoints['lake']}/events/**/*.parquet"
     tail = f"{bridge} tail --bootstrap-servers {servers}"
     # The file holds a password: a shell reads it, and it is not shown.
     read = f'import json; print(json.load(open("{stack.directory.endpoints}"))["postgres"])'
@@ -92,6 +93,7 @@ def _invite(stack: Stack, screen: Screen, *, key: str, kept: Path | None) -> Non
         ("Send a hundred events of other people, some twice:", f"{send} --count 100 --duplicates 0.1"),
         ("See what the bridge measures:", f"curl -s {endpoints['management']}/metrics"),
         ("See what the receiver was sent:", f"curl -s {endpoints['receiver']}/received"),
+        ("See what is in the lake, with DuckDB:", f"duckdb -c \"from '{lake}' limit 9\""),
         ("Let the commands of the consumers know where all this is:", f"export {settings}"),
         ("How far is the read model?", f"{consumer} lag read_model"),
         ("What has it set aside?", f"{consumer} parked list read_model"),

@@ -1,15 +1,17 @@
-"""What Kafka, PostgreSQL, the spool and the receiver of a running stack hold, read apart from what wrote it."""
+"""What Kafka, PostgreSQL, spool, receiver and lake of a running stack hold, read apart from what wrote it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
+from pyarrow import dataset  # noqa: TID251 - reads the lake as anybody would
 
 from bridge.avro.event_decoder import EventDecoder
 from bridge.dev.oracle import COLUMNS
@@ -142,6 +144,32 @@ class Evidence:
                 self.wait_s = 0.0
                 return found
             await asyncio.sleep(POLL_S)
+
+    async def in_lake(self, key: str, *, events: int) -> list[Row]:
+        """Return the rows of a prescription, in the order of the log, as soon as they are so many, or after a while."""
+        deadline = monotonic() + self.wait_s
+        while len(found := await asyncio.to_thread(self._rows, key)) < events:
+            if monotonic() > deadline:
+                self.wait_s = 0.0
+                break
+            await asyncio.sleep(10 * POLL_S)
+        return found
+
+    async def lake_files(self) -> list[str]:
+        """Return the paths of the files of events, below the lake."""
+        lake = Path(self.stack.endpoints["lake"])
+        files = await asyncio.to_thread(lambda: sorted(lake.rglob("events/**/*.parquet")))
+        return [str(each.relative_to(lake)) for each in files]
+
+    def _rows(self, key: str) -> list[Row]:
+        events = Path(self.stack.endpoints["lake"]) / "events"
+        if not any(events.rglob("*.parquet")):
+            return []
+        lake = dataset.dataset(events, format="parquet", partitioning=None)
+        rows: list[Row] = (
+            lake.to_table(filter=dataset.field("_key") == key).sort_by("_offset").to_pylist(maps_as_pydicts="strict")
+        )
+        return rows
 
     async def run(self, program: str, *arguments: str) -> Output:
         """Run one of our programs as an operator would at a shell."""

@@ -116,9 +116,7 @@ class Screen:
             head = f"{len(self.differences)} differences in {self.checked} checks"
             self.panel(head, "\n".join(self.differences), style="red")
         else:
-            fine = (
-                f"{self.checked} checks, no difference: what was sent is what Kafka, PostgreSQL and the receiver hold."
-            )
+            fine = f"{self.checked} checks, no difference: Kafka, PostgreSQL, receiver and lake hold what was sent."
             self.panel(fine, "", style="green")
 
 

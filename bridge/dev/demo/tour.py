@@ -44,6 +44,17 @@ SHOWN = (
 )
 # Headers that are shown of what `forward` sends.
 FORWARDED_SHOWN = ("webhook-id", "webhook-timestamp", "webhook-signature", "idempotency-key", "drx-offset")
+# Columns of the lake that are shown of the first row.
+LAKE_SHOWN = (
+    "_topic",
+    "_partition",
+    "_offset",
+    "event_type",
+    "occurred_at",
+    "prescription_id",
+    "patient",
+    "medication",
+)
 PARKED_SHOWN = ("webhook_id", "source", "received_at", "reason", "detail")
 # What a program of another team might write by mistake: JSON, where Avro belongs.
 POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
@@ -100,6 +111,7 @@ class Tour:
         await self._broken(life.events[-1])
         await self._read_model(events, records, rows)
         await self._forwarded(events, records)
+        await self._lake(events, records)
         sick = a_life(rng)
         well = a_life(rng, lambda number: number == partition_of(sick.prescription_id))
         await self._put_right(sick.events, await self._poisoned(sick.events, well.events))
@@ -243,11 +255,37 @@ class Tour:
         text = "its headers name the record that each is of; of the forged and the broken delivery it got nothing"
         screen.check(text, unequal(places=(places, [record.place for record in records])))
 
+    async def _lake(self, events: Sequence[Event], records: Sequence[Found]) -> None:
+        screen, key = self.screen, key_of(events[0])
+        text = (
+            "A third consumer keeps every event for reports, as a row of a Parquet file; here a reader has opened them."
+        )
+        screen.chapter("6  The same life in a lake of files", text)
+        rows = await self.evidence.in_lake(key, events=len(events))
+        files = await self.evidence.lake_files()
+        screen.hop(1, f"{len(files)} files, such as {files[0] if files else 'none'}")
+        screen.pairs({name: rows[0].get(name) for name in LAKE_SHOWN} if rows else {})
+        screen.hop(2, f"All rows of {key}")
+        ids = [row["event_id"] for row in rows]
+        text = f"all {len(events)} events are there, each once; of the forged and the broken delivery there is none"
+        screen.check(text, unequal(order=(ids, [event["id"] for event in events])))
+        faults = [
+            f"{event['type']}: {name} differs"
+            for event, record, row in zip(events, records, rows, strict=False)
+            for name in sorted(row.keys() | record.value.keys())
+            if not name.startswith("_") and row.get(name) != record.value.get(name)
+        ]
+        screen.check("each column says what the record says, and those that its type does not have are empty", faults)
+        places = [f"{row['_topic']}/{row['_partition']}@{row['_offset']}" for row in rows]
+        screen.check(
+            "each row names the record that it is of", unequal(places=(places, [each.place for each in records]))
+        )
+
     async def _poisoned(self, sick: Sequence[Event], well: Sequence[Event]) -> int:
         """Put the poison behind two events, and three behind the poison; return its offset."""
         screen, evidence, key, other = self.screen, self.evidence, key_of(sick[0]), key_of(well[0])
         screen.chapter(
-            "6  A poisoned record",
+            "7  A poisoned record",
             "A program of another team writes to the topic, past the bridge, what nobody can decode.\n"
             f"It stands under the key of {key}, whose later events must wait for it, and nobody else's.",
         )
@@ -289,7 +327,7 @@ class Tour:
     async def _put_right(self, sick: Sequence[Event], offset: int) -> None:
         screen, evidence, key, user = self.screen, self.evidence, key_of(sick[0]), getuser()
         text = "The poison is given up, with a reason that is kept; the events behind it are released."
-        screen.chapter("7  An operator puts it right", text)
+        screen.chapter("8  An operator puts it right", text)
         topic = ("--topic", PRESCRIPTIONS_TOPIC)
         await self._parked("skip", key, *topic, "--offset", str(offset), "--reason", REASON, shows=key)
         await self._parked("retry", key, *topic, shows=key)
@@ -310,7 +348,7 @@ class Tour:
         """Deliver one event of each prescription before Kafka goes away, and four of each meanwhile."""
         screen, evidence, keys = self.screen, self.evidence, [key_of(events[0]) for events in lives]
         screen.chapter(
-            "8  Kafka is away",
+            "9  Kafka is away",
             "DRx does not know that, and may never send again what is refused. So nothing is refused:\n"
             "what Kafka does not take is sealed on this disk, and answered as soon as the disk has confirmed it.",
         )
@@ -366,7 +404,7 @@ class Tour:
         """Send again what was taken, then something else under its id, and go on as if nothing had been."""
         screen, key = self.screen, key_of(events[0])
         text = "A sender that has lost an answer sends again. What is durable already is known by its id and its body."
-        screen.chapter("9  The same once more", text)
+        screen.chapter("10  The same once more", text)
         for number, way in enumerate(("went straight to Kafka", "waited on the disk")):
             event = events[number]
             answer = await self._deliver(event)
