@@ -1,8 +1,8 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
 With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `clients` (of
-Kafka, alone), `spool` (the store alone), `consumers` (the read model), `forward`, `hl7v2` or `fhir` (where a HAPI
-server is) only that part, with `quick` fewer rounds, and with `stages` instead of all this what each stage of a
+Kafka, alone), `spool` (the store alone), `consumers` (the read model), `forward`, `hl7v2`, `archive` or `fhir` (where a
+HAPI server is) only that part, with `quick` fewer rounds, and with `stages` instead of all this what each stage of a
 delivery costs, with `dialects` what the profiles of vendors do.
 """
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import (
+    archive,
     clients,
     dedupe,
     dialects,
@@ -36,7 +37,7 @@ from tests.bench import (
 from tests.fhir.hapi import is_built
 
 RESULTS = Path("build/bench")
-CONSUMERS = {"forward": forward, "fhir": fhir, "hl7v2": hl7v2}
+CONSUMERS = {"forward": forward, "fhir": fhir, "hl7v2": hl7v2, "archive": archive}
 PARTS = ("ingress", "outage", "dedupe", "follow", "clients", "spool", "consumers", *CONSUMERS)
 
 

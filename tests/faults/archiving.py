@@ -1,0 +1,59 @@
+"""Scenes of `archive`: groups with a lake each, which has every event of the log once, whatever happens to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+from pyarrow import dataset  # noqa: TID251 - reads what was written
+
+from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.integration.service_process import until
+from tests.topic_filler import Lives
+
+NAME = "archive"
+
+
+@contextmanager
+def archiving(
+    ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, session_s: str = SESSION_S, wait_s: float = 0.2
+) -> Iterator[tuple[Scene, Path]]:
+    """Set a scene, and give its lake."""
+    schema = f"a{uuid4().hex[:12]}"
+    topic = f"faults.archive.{schema}"
+    lake = ground.directory / f"lake-{schema}"
+    options = {
+        "ROOT": str(lake),
+        "SCHEMA": schema,
+        "TOPICS": topic,
+        "WAIT_S": str(wait_s),
+        "BATCH_RECORDS": "50",
+    }
+    settings = {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}}
+    subject = Subject(NAME, f"{NAME}.{schema}", settings, {}, (), partial(check, lake, schema))
+    with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
+        yield scene, lake
+
+
+def check(lake: Path, schema: str, scene: Scene) -> None:
+    """Every offset of the log is one row, in the one visible file that has it; nothing is parked."""
+    assert scene.parked() == 0
+    unpublished = f'select count(*) from "{schema}".file where published_at is null'  # noqa: S608 - ours
+    until(lambda: scene.ask(unpublished) == [(0,)], what="every committed file to be published")
+    table = dataset.dataset(lake / "events", format="parquet", partitioning=None).to_table(
+        columns=["_partition", "_offset", "event_id"]
+    )
+    rows = Counter(zip(table["_partition"].to_pylist(), table["_offset"].to_pylist(), strict=True))
+    assert {each for each, times in rows.items() if times > 1} == set()
+    assert rows.keys() == {(part, offset) for part, end in scene.progress().items() for offset in range(end)}
+    assert table.num_rows == scene.written
+    ids = {each for number in range(scene.lives.prescriptions) for each in scene.lives.event_ids(number)}
+    assert set(table["event_id"].to_pylist()) == ids
+    named = scene.ask(f'select path, row_count from "{schema}".file')  # noqa: S608 - ours
+    visible = {str(path.relative_to(lake)) for path in (lake / "events").rglob("*.parquet")}
+    assert {path for path, _ in named} == visible
+    assert sum(count for _, count in named) == scene.written
