@@ -367,11 +367,16 @@ async def test_a_follow_that_is_far_behind_is_not_ready(topics: Topics) -> None:
         await until(lambda: follower.ready)
 
 
-async def test_a_partition_without_a_leader_holds_up_no_other(
-    make_cluster: Callable[[int], Cluster],
-) -> None:
+@pytest.fixture
+def trio(make_cluster: Callable[[int], Cluster]) -> Iterator[Cluster]:
+    """Three brokers, of which one may be killed."""
     cluster = make_cluster(3)
-    servers = cluster.bootstrap_servers
+    yield cluster
+    cluster.stop()
+
+
+async def test_a_partition_without_a_leader_holds_up_no_other(trio: Cluster) -> None:
+    servers = trio.bootstrap_servers
     admin = AdminClient({"bootstrap.servers": servers})
     topic = "without-leader"
     placed = NewTopic(topic, num_partitions=3, replica_assignment=[[1], [2], [3]])
@@ -380,7 +385,7 @@ async def test_a_partition_without_a_leader_holds_up_no_other(
 
     async with following(servers, [topic], memory) as follower:
         await until(lambda: follower.ready)
-        async with killed(cluster, 3):
+        async with killed(trio, 3):
             fill(servers, [a_record(topic, "evt_1", partition=0), a_record(topic, "evt_2", partition=1)])
             await until(lambda: memory.ids.total() == 2)
             await until(lambda: followed(follower, topic) == {0, 1})
