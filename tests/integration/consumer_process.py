@@ -12,7 +12,7 @@ from textwrap import dedent
 
 from bridge.dev.ports import free_port
 from tests.installed import install
-from tests.integration.service_process import HANG_S, ServiceProcess
+from tests.integration.service_process import HANG_S, NO_AUTHORITIES, ServiceProcess
 
 # A group notices a member that was killed after its session, which brokers let nobody make shorter than 6 s.
 SESSION_S = "10"
@@ -60,6 +60,7 @@ def consumer_environment(
     clean = {name: value for name, value in os.environ.items() if not name.upper().startswith(("BRIDGE_", "CONSUMER_"))}
     return (
         clean
+        | NO_AUTHORITIES
         | {
             "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
             "CONSUMER_KAFKA__OFFSET_RESET": "earliest",

@@ -19,7 +19,7 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import SECRET, signed_headers
 from tests.cluster import STANDARD_TOPICS
-from tests.integration.service_process import ServiceProcess, until
+from tests.integration.service_process import NO_AUTHORITIES, ServiceProcess, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,12 @@ def serve_command() -> list[str]:
 
 def clean_environment() -> dict[str, str]:
     """Ours, without settings of the bridge but the engine, with which a whole run of the tests may be repeated."""
-    return {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name == "BRIDGE_ENGINE" or not name.upper().startswith("BRIDGE_")
     }
+    return kept | NO_AUTHORITIES
 
 
 async def ask(session: aiohttp.ClientSession, url: str, **options: Any) -> Reply:
