@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any, Self
 
@@ -46,6 +48,10 @@ class AwayServer(ABC):
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
+            # A process that is being started has a copy of the socket until it runs its program: closing ours would
+            # leave the port in use.
+            with suppress(OSError):  # elsewhere than on Linux
+                self._server.socket.shutdown(socket.SHUT_RDWR)
             self._server.server_close()
         self._server = None
 

@@ -32,7 +32,7 @@ class Case(NamedTuple):
 CASES = [
     Case(away_s=5.0),
     Case(percent=30),
-    pytest.param(Case(away_s=60.0), marks=pytest.mark.faults),
+    pytest.param(Case(away_s=300.0), marks=pytest.mark.faults),
     *(pytest.param(Case(percent=each), marks=pytest.mark.faults) for each in (1, 10, 50, 70)),
 ]
 
