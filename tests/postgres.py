@@ -54,10 +54,13 @@ class EmbeddedPostgres(PostgresServer):
 
 
 @contextmanager
-def fresh_database(server: str) -> Iterator[str]:
-    """Make an empty database on the server at this DSN, and drop it after the block; gives the DSN of it."""
+def fresh_database(server: str, *, template: str = "template1") -> Iterator[str]:
+    """Make a database on the server at this DSN, and drop it after the block; gives the DSN of it.
+
+    It is empty, or a copy of the one named `template`, which nobody may be connected to.
+    """
     name = f"test_{uuid4().hex}"
-    execute(server, f'create database "{name}"')
+    execute(server, f'create database "{name}" template "{template}"')
     try:
         yield urlsplit(server)._replace(path=f"/{name}").geturl()
     finally:

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Ledger
 from tests.ledger import GROUP, ledger_database
+from tests.postgres import fresh_database
+
+
+@pytest.fixture(scope="session")
+def ledger_template(postgres_server: str) -> Iterator[str]:
+    """Give the name of a database with the ledger's tables: to copy it takes half the time of making them again."""
+
+    async def make(dsn: str) -> None:
+        async with ledger_database(dsn):
+            pass
+
+    with fresh_database(postgres_server) as dsn:
+        asyncio.run(make(dsn))
+        yield urlsplit(dsn).path.removeprefix("/")
 
 
 @pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with ledger_database(postgres) as database:
+def ledger_dsn(postgres_server: str, ledger_template: str) -> Iterator[str]:
+    """Give the DSN of a database of the test's own that has the ledger's tables; it is dropped afterwards."""
+    with fresh_database(postgres_server, template=ledger_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def database(ledger_dsn: str) -> AsyncIterator[Database]:
+    async with ledger_database(ledger_dsn) as database:
         yield database
 
 

@@ -21,8 +21,8 @@ SOON_S = 0.01
 
 
 @pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with open_database(postgres, size=4, application_name="test") as opened:
+async def database(ledger_dsn: str) -> AsyncIterator[Database]:
+    async with open_database(ledger_dsn, size=4, application_name="test") as opened:
         await migrate(opened, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
         yield opened
 

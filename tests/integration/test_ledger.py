@@ -256,9 +256,9 @@ async def test_a_fence_that_waited_for_a_claim_fails(ledger: Ledger, database: D
 
 
 async def test_a_zombie_stopped_inside_its_transaction_does_not_hold_the_partition_for_ever(
-    postgres: str, ledger: Ledger
+    ledger_dsn: str, ledger: Ledger
 ) -> None:
-    async with open_database(postgres, size=1, application_name="zombie", idle_in_transaction_timeout_s=0.5) as other:
+    async with open_database(ledger_dsn, size=1, application_name="zombie", idle_in_transaction_timeout_s=0.5) as other:
         zombies = Ledger(other, group=GROUP, cluster_id="cluster-a")
         old = await zombies.claim(PLACE)
         with pytest.raises(TransientError) as caught:  # noqa: PT012 - the zombie wakes up in the block

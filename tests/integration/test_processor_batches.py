@@ -17,8 +17,8 @@ from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, 
 
 
 @pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with a_database(postgres) as opened:
+async def database(ledger_dsn: str) -> AsyncIterator[Database]:
+    async with a_database(ledger_dsn) as opened:
         yield opened
 
 

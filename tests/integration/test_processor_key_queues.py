@@ -27,8 +27,8 @@ MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)]
 
 
 @pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with a_database(postgres) as opened:
+async def database(ledger_dsn: str) -> AsyncIterator[Database]:
+    async with a_database(ledger_dsn) as opened:
         yield opened
 
 

@@ -23,8 +23,8 @@ MODES = pytest.mark.parametrize(
 
 
 @pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with a_database(postgres) as opened:
+async def database(ledger_dsn: str) -> AsyncIterator[Database]:
+    async with a_database(ledger_dsn) as opened:
         yield opened
 
 

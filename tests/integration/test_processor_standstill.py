@@ -27,8 +27,8 @@ UNKNOWN = b'\0\0\0\0\x07{"id": "evt_0", "type": "prescription.sent"}'
 
 
 @pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with a_database(postgres) as opened:
+async def database(ledger_dsn: str) -> AsyncIterator[Database]:
+    async with a_database(ledger_dsn) as opened:
         yield opened
 
 

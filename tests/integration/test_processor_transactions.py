@@ -22,8 +22,8 @@ create table child (parent text references parent deferrable initially deferred)
 
 
 @pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    async with a_database(postgres) as opened:
+async def database(ledger_dsn: str) -> AsyncIterator[Database]:
+    async with a_database(ledger_dsn) as opened:
         async with opened.transaction() as connection:
             await connection.execute(_DEFERRED)
         yield opened
