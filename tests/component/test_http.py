@@ -216,6 +216,27 @@ def test_requests_that_come_just_after_others_are_taken_together() -> None:
     assert handler.taken == [came[:1], came[1:3], came[3:]]
 
 
+def test_no_request_waits_for_others_that_cannot_come() -> None:
+    """Once each connection has sent one, nothing is left to gather."""
+    handler, loop = Patient(), VirtualLoop()
+    came: list[Any] = [object() for _ in range(3)]
+
+    async def arrive() -> None:
+        server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
+        server._connections.update(dict.fromkeys(came[:2]))
+        server.put(came[0])
+        await asyncio.sleep(GATHER_S / 2)
+        server.put(came[1])
+        await asyncio.sleep(GATHER_S / 4)
+        server.put(came[2])
+        await asyncio.sleep(GATHER_S / 4)
+
+    loop.run(arrive())
+    loop.close()
+
+    assert handler.taken == [came[:1], came[1:]]
+
+
 def test_after_a_large_turn_requests_gather_for_longer() -> None:
     """So many in one turn are a load under which answers wait for the processor, and larger turns shorten that."""
     handler, loop = Patient(), VirtualLoop()
