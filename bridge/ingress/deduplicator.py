@@ -57,13 +57,12 @@ class _Pending:
 
     def __init__(self, body: int) -> None:
         self.body = body
-        self.waiting: list[asyncio.Future[Settled]] = []
+        self.waiting: Sequence[asyncio.Future[Settled]] = ()  # mostly nobody waits
 
     def attach(self) -> asyncio.Future[Settled]:
         """Return a future of the caller's own."""
         future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-        self.waiting = [each for each in self.waiting if not each.done()]
-        self.waiting.append(future)
+        self.waiting = [*(each for each in self.waiting if not each.done()), future]
         return future
 
 
@@ -156,14 +155,15 @@ class KnownIds:
 
     def begin_new(self, identities: Sequence[Identity]) -> bool:
         """Have the identities of one delivery pending if nothing is known of any; else do nothing and return False."""
-        now, fresh = self._now(), {}
+        table, pendings = self._table, self._pending
+        fresh: dict[int, _Pending] = {}
         for identity in identities:
             key, body = self._hashes(identity)
-            entry = self._table.find(key)
-            if key in self._pending or key in fresh or (entry and self._table.expiries[entry] > now):
+            entry = table.find(key)
+            if key in pendings or key in fresh or (entry and table.expiries[entry] > self._now()):
                 return False
             fresh[key] = _Pending(body)
-        self._pending.update(fresh)
+        pendings.update(fresh)
         return True
 
     def settled(self, identity: Identity, state: Settled) -> None:

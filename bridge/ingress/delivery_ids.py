@@ -19,7 +19,7 @@ of the SHA-256 of the id of the delivery in between. `NewestBodies` knows what t
 holds from before the start, and what the topics hold from earlier processes and other replicas. Where it knows nothing
 of a key, an equal body is a new fact as well: a fact twice is the smaller evil than a fact that is lost.
 
-What remains: a body in between that another replica has accepted and this one has not read yet (some 50 ms; longer
+What remains: a body in between that another replica has accepted and this one has not read yet (50 to 300 ms; longer
 while that replica spools, or while nothing is read of others) is not seen, and an equal body is taken for a repeat.
 With each source on one replica (docs/operations.md) that is so only for what a replica that failed had spooled.
 

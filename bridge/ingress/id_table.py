@@ -116,11 +116,14 @@ class IdTable:
         self._enter(entry, expires >> _RING_BITS)
 
     def _make_room(self, now: int) -> None:
-        for _ in range(_EXPIRED_AT_ONCE):
-            entry = self._next_to_expire()
-            if not entry or self.expiries[entry] > now:
-                break
-            self._evict(entry)
+        soonest = self._soonest
+        # Nothing of a ring that has not begun has expired: mostly that is all there is to see.
+        if soonest and soonest[0] << _RING_BITS <= now:
+            for _ in range(_EXPIRED_AT_ONCE):
+                entry = self._next_to_expire()
+                if not entry or self.expiries[entry] > now:
+                    break
+                self._evict(entry)
         if self._count >= self._capacity:
             # When everything must be kept, the oldest of it.
             entry = self._next_to_expire() or self._rings[_KEPT]

@@ -244,23 +244,25 @@ class Webhooks:
         for call in calls:
             call.ends_at = ends_at
         for stage in (self._enter, self._prove, self._map, self._publish):
-            calls = [call for call in calls if self._passes(stage, call)]
+            calls = self._through(stage, calls)
 
-    def _passes(self, stage: Callable[[Call], None], call: Call) -> bool:
-        """Have a call go through a stage; one that fails there is answered, and costs the others nothing."""
-        try:
-            stage(call)
-        except _RateLimitedError as exc:
-            self._end(call, self._limit, exc)
-        except DeliveryRefusedError as exc:
-            self._end(call, self._refuse, exc)
-        except NotDurableError as exc:
-            self._end(call, self._unavailable, exc.code)
-        except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
-            self._fail(call, exc)
-        else:
-            return True
-        return False
+    def _through(self, stage: Callable[[Call], None], calls: Sequence[Call]) -> list[Call]:
+        """Have calls go through a stage; one that fails there is answered, and costs the others nothing."""
+        passed = []
+        for call in calls:
+            try:
+                stage(call)
+            except _RateLimitedError as exc:
+                self._end(call, self._limit, exc)
+            except DeliveryRefusedError as exc:
+                self._end(call, self._refuse, exc)
+            except NotDurableError as exc:
+                self._end(call, self._unavailable, exc.code)
+            except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
+                self._fail(call, exc)
+            else:
+                passed.append(call)
+        return passed
 
     def _fail(self, call: Call, exc: Exception) -> None:
         self._log_bug("delivery_unanswered", call, exc)
@@ -409,8 +411,7 @@ class Webhooks:
     def _answer_settled(self) -> None:
         """Answer what became durable, or failed, in one turn of the loop."""
         calls, self._durable = self._durable, []
-        for call in calls:
-            self._passes(self._accept_taken, call)
+        self._through(self._accept_taken, calls)
 
     def _accept_taken(self, call: Call) -> None:
         if call.taken.cancelled():

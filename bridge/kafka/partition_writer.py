@@ -356,14 +356,14 @@ class PartitionWriters:
             raise ValueError(accepted)  # an answer 2xx with nothing durable behind it would be a lost delivery
         self.check_open()
         writers = [self._writer(record.topic, record.partition) for record, _, _ in accepted]
-        direct = [writer.takes_direct() for writer in writers]
         loop = asyncio.get_running_loop()
         now, limits = loop.time(), self.limits
+        direct = [writer.takes_direct(now) for writer in writers]
         acknowledgement = Acknowledgement(
             loop.create_future(), writers, now + limits.spool_after_s, now + limits.deadline_s
         )
         pending = [Pending(each, acknowledgement) for each in accepted]
-        size = sum(each.size for each in pending)
+        size = pending[0].size if len(pending) == 1 else sum(each.size for each in pending)
         if self.records + len(pending) > limits.records_max or self.bytes + size > limits.bytes_max:
             raise NotDurableError("queue_full")
         self.records += len(pending)
@@ -466,8 +466,8 @@ class PartitionWriter:
         self._failures = 0  # of the drain, in a row
         self._caught_up = False  # what others had written to the partition before this drain began is known
 
-    def takes_direct(self) -> bool:
-        """Return whether the next record is to be written from memory, or else spooled.
+    def takes_direct(self, now: float) -> bool:
+        """Return whether the next record is to be written from memory, or else spooled; `now` is loop time.
 
         Raises:
             NotDurableError: Neither is possible.
@@ -477,17 +477,18 @@ class PartitionWriter:
         code = self._spool.code
         # Until the topics have been read it may be a repeat: the drain will know, and leave it out.
         may_repeat = not self._known_ids.finished and not code
-        if self.mode == "direct" and self._producer.ready and not may_repeat and not self._is_stuck():
+        if self.mode == "direct" and self._producer.ready and not may_repeat and not self._is_stuck(now):
             return True
         if not code:
             return False
         raise NotDurableError(_spool_fault(code) if self.mode == "spooling" else "kafka_unavailable")
 
-    def _is_stuck(self) -> bool:
-        limits = self._shared.limits
-        patience_s = limits.deadline_s if self._spool.code else limits.spool_after_s
+    def _is_stuck(self, now: float) -> bool:
         since = self._writing_since
-        return since is not None and asyncio.get_running_loop().time() - since > patience_s
+        if since is None:
+            return False
+        limits = self._shared.limits
+        return now - since > (limits.deadline_s if self._spool.code else limits.spool_after_s)
 
     def add(self, pending: Pending, *, direct: bool) -> None:
         """Take a record, as `takes_direct` has said."""
