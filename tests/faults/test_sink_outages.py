@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple, get_args
@@ -11,9 +10,9 @@ import pytest
 
 from tests.faults.appending import Calling, appending
 from tests.faults.forwarding import forwarding
-from tests.faults.scene import Ground, Scene
+from tests.faults.scene import Ground
 from tests.faults.sink import Sink
-from tests.integration.service_process import until
+from tests.faults.troubles import be_away
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -50,22 +49,13 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         for scene in scenes:
             scene.wait_settled(1)
         if case.away_s:
-            sink.close()
-            for scene in scenes:
-                scene.write()
-            until(lambda: all(map(_open, scenes)), what="open circuits")
-            time.sleep(case.away_s)
-            sink.open()
+            be_away(scenes, [sink], case.away_s)
         for scene in scenes:
             scene.finish()
             # But for the one prescription that the handler refuses.
             assert all(each.metric("drxbridge_park_total", **{"class": "systemic"}) == 0 for each in scene.members)
             assert all(each.metric("drxbridge_park_total", **{"class": "transient"}) == 0 for each in scene.members)
         assert bool(sink.failed) == bool(case.percent)
-
-
-def _open(scene: Scene) -> bool:
-    return all(each.metric("drxbridge_circuit_state", state="open") for each in scene.members)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.away_s:g}-{case.percent}")
