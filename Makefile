@@ -60,9 +60,9 @@ fault-tools:
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
-# One worker more than the smallest machine of CI has processors: the faults of the ingress, which come first and in two
-# of them, wait for much of their time. With four workers, some of them starve. The consumers' faults, six at a time, are not
-# played beside those of the ingress: both need processors.
+# One worker more than the smallest machine of CI has processors: the fault matrix of the ingress, which comes first and
+# in two of them, waits for much of its time. With four workers, some of them starve. The consumers' faults, six at a
+# time, are not played beside the matrix: both need processors.
 test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
