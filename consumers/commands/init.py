@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import click
 import orjson
 
-from bridge.errors import ConfigError, TransientError
+from bridge.errors import ConfigError, PermanentError, TransientError
 from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
 from bridge.runtime.audit import audit_options, audited
@@ -178,6 +178,9 @@ def _rows(path: Path | None) -> list[Mapping[str, Any]]:
 async def _init(chosen: Chosen, want: Want) -> list[Start]:
     consumer = chosen.consumer
     async with chosen.open_database("init") as database:
+        if want.begin is not None:
+            # Before there are tables: an install that fails for want of a topic leaves nothing behind.
+            await _see_topics(database, chosen, want)
         if not want.go_on:
             await check_tables(database, consumer)
         elif not want.dry_run:
@@ -205,6 +208,28 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
             carried = await import_decisions(database, want.decisions, group=consumer.group, dry_run=want.dry_run)
             click.echo(f"decisions carried over: {len(carried)}", err=True)
         return starts
+
+
+async def _see_topics(database: Database, chosen: Chosen, want: Want) -> None:
+    """Ask Kafka for the topics.
+
+    Raises:
+        ReadError: One is missing, or nobody answers, and the group has no offsets yet.
+    """
+    try:
+        async with open_group(chosen.settings.kafka.connection, chosen.consumer.group, chosen.consumer.topics):
+            pass
+    except ReadError:
+        if not (want.unless_placed and await _is_placed(database, chosen)):
+            raise
+
+
+async def _is_placed(database: Database, chosen: Chosen) -> bool:
+    """As `_has_offsets`, also of a database that has no tables."""
+    try:
+        return await _has_offsets(database, chosen)
+    except PermanentError:
+        return False
 
 
 async def _has_offsets(database: Database, chosen: Chosen) -> bool:

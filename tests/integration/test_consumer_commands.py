@@ -105,6 +105,20 @@ async def fill(cluster: Cluster, topic: str, counts: Mapping[int, int], *, times
                 left = left[await producer.write(topic, partition, left) :]
 
 
+async def test_a_missing_topic_is_told_before_there_are_tables(desk: Desk, tmp_path: Path, topics: Topics) -> None:
+    """An install that fails for it finds the database as it was when it is repeated."""
+    (tmp_path / "other").mkdir()
+    package = install_code(tmp_path / "other", "desk", CODE.format(topic=topics.unique_key("absent"), group=desk.group))
+    lacking = replace(desk, env={**desk.env, **package})
+
+    code, out, err = await lacking("init", "--from", "earliest", "--unless-placed")
+
+    assert (code, out) == (1, "")
+    assert "no such topic" in err
+    (rows,) = execute(desk.dsn, "select count(*) from pg_namespace where nspname = 'drx_consumer'")
+    assert [tuple(row) for row in rows] == [(0,)]
+
+
 async def test_init_says_where_to_begin_in_both_places(desk: Desk, cluster: Cluster) -> None:
     await fill(cluster, desk.topic, {0: 3, 1: 1})
 
