@@ -193,7 +193,7 @@ class Pod:
 
     def _mount(self, rendered: Rendered, volumes: list[Object], secrets: Secrets) -> None:
         named = {volume["name"]: volume for volume in volumes}
-        for mount in self._container["volumeMounts"]:
+        for mount in self._container.get("volumeMounts", []):
             # What is no volume of the pod is a claim of its StatefulSet.
             volume = named.get(mount["name"], {"persistentVolumeClaim": {}})
             claimed = self._claim if "persistentVolumeClaim" in volume else None

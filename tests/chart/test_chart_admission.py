@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.control_plane import Answer, ApiServer, is_built, running
-from tests.chart.rendering import CASES, CHART, Object, load, render
+from tests.chart.rendering import CASES, CHART, Object, load, merged, render
 from tests.chart.test_chart_schemas import is_of_an_operator
 from tests.chart.tools import helm
 
@@ -112,3 +113,62 @@ def test_a_larger_volume_is_had_as_the_readme_says(server: ApiServer, tmp_path: 
     assert "updates to statefulset spec" in refused.stderr or "field is immutable" in refused.stderr
     (claim,) = server.call("GET", path).document["spec"]["volumeClaimTemplates"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "4Gi"
+
+
+def test_a_first_install_makes_things_in_an_order_that_works(server: ApiServer, tmp_path: Path) -> None:
+    """Helm waits for the Jobs of its hooks; each finds its policy and its account, and nothing that needs its work."""
+    namespace = a_namespace(server, "first-install")
+    (tmp_path / "kubeconfig").write_text(json.dumps(server.kubeconfig()))
+    values = merged(load("minimal"), {"topicsJob": {"enabled": True}, "ingress": {"serviceAccount": {"create": True}}})
+    values = merged(values, {"consumerDefaults": {"serviceAccount": {"create": True}}})
+    (tmp_path / "values.json").write_text(json.dumps(values))
+    options = [f"--namespace={namespace}", f"--kubeconfig={tmp_path / 'kubeconfig'}", "--timeout=90s"]
+    command = [helm(4), "install", "drx", str(CHART), f"--values={tmp_path / 'values.json'}", *options]
+
+    def names(path: str) -> set[str]:
+        return {
+            each["metadata"]["name"].removeprefix("drx-drx-bridge-")
+            for each in server.call("GET", path.format(namespace)).document["items"]
+        }
+
+    there: dict[str, tuple[set[str], set[str], set[str]]] = {}
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603 - as above
+        while process.poll() is None:
+            for job in server.call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs").document["items"]:
+                name = job["metadata"]["name"].removeprefix("drx-drx-bridge-")
+                if name not in there:
+                    there[name] = (
+                        names("/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies"),
+                        names("/api/v1/namespaces/{}/serviceaccounts"),
+                        names("/apis/apps/v1/namespaces/{}/deployments")
+                        | names("/apis/apps/v1/namespaces/{}/statefulsets"),
+                    )
+                    ended(server, job)
+            time.sleep(0.05)
+    assert process.returncode == 0, (tmp_path / "output").read_text()
+
+    assert list(there) == ["topics", "read-model-init"]
+    for name, (policies, accounts, workloads) in there.items():
+        assert name in policies
+        assert name in accounts
+        assert not workloads
+    assert names("/apis/apps/v1/namespaces/{}/deployments") == {"read-model"}
+    assert names("/apis/apps/v1/namespaces/{}/statefulsets") == {"ingress"}
+    # What the hooks had is gone with them.
+    assert not names("/apis/batch/v1/namespaces/{}/jobs")
+    assert {"ingress", "read-model", "default"} == names("/api/v1/namespaces/{}/serviceaccounts")
+
+
+def ended(server: ApiServer, job: Object) -> None:
+    """Say of a Job what its controller would say at its end."""
+    now = job["metadata"]["creationTimestamp"]
+    conditions = [
+        {"type": kind, "status": "True", "lastProbeTime": now, "lastTransitionTime": now}
+        for kind in ("SuccessCriteriaMet", "Complete")
+    ]
+    status = {"startTime": now, "completionTime": now, "succeeded": 1, "ready": 0, "conditions": conditions}
+    metadata = job["metadata"]
+    path = f"/apis/batch/v1/namespaces/{metadata['namespace']}/jobs/{metadata['name']}/status"
+    answer = server.call("PUT", path, {**job, "apiVersion": "batch/v1", "kind": "Job", "status": status})
+    assert answer.status == 200, answer.document

@@ -57,7 +57,7 @@ def test_pods_are_restricted(rendered: Rendered) -> None:
             }, name
             assert "memory" in each["resources"]["limits"], name
         kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
-        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}, name
+        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}, name
 
 
 def test_pods_get_no_token_and_no_addresses_of_services(rendered: Rendered) -> None:
@@ -80,7 +80,8 @@ def test_secrets_are_folders_and_never_variables(rendered: Rendered) -> None:
             assert not [mount for mount in each.get("volumeMounts", []) if "subPath" in mount], name
         for volume in pod["spec"]["volumes"]:
             # The group of the pod may read; the spool refuses a key that others may.
-            assert volume.get("secret", {}).get("defaultMode", 0o440) == 0o440, name
+            mounted = volume.get("secret", volume.get("projected", {}))
+            assert mounted.get("defaultMode", 0o440) == 0o440, name
     assert not rendered.all("Secret")
 
 
@@ -208,6 +209,7 @@ def test_only_forward_reaches_its_endpoint() -> None:
         "-forward-init",
         "-forward-lab-init",
         "-read-model-init",
+        "-topics",
         "-drain",
         "-test",
     ):

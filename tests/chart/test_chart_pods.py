@@ -73,6 +73,7 @@ class Site:
             "accept": ["plaintext_kafka"],
             "kafka": {"bootstrapServers": self.bootstrap_servers, "securityProtocol": "PLAINTEXT", **(kafka or {})},
             "ingress": ingress,
+            "topicsJob": {"enabled": True},
             "consumers": {"read_model": {"options": {"schema": self.schema}}},
         }
         return merged(values, over)
@@ -219,6 +220,7 @@ async def until_more(answers: dict[int, int], count: int) -> None:
 async def test_the_notes_say_what_a_missing_topic_does(cluster: Cluster, tmp_path: Path, *, spool: bool) -> None:
     site = Site(cluster.bootstrap_servers)
     values = site.values(kafka={"routes": {"prescription.*": f"absent.{site.source}"}}, spool={"enabled": spool})
+    values["topicsJob"]["enabled"] = False
     kind = "StatefulSet" if spool else "Deployment"
     with site.pod(render(values), kind, "-ingress", tmp_path) as pod:
         status, missing = await asyncio.to_thread(until_looked_for, pod)
@@ -276,6 +278,8 @@ async def test_the_read_model_is_made_ready_starts_and_stops(
 ) -> None:
     site = Site(cluster.bootstrap_servers, dsn=postgres)
     rendered = site.rendered()
+    with site.pod(rendered, "Job", "-topics", tmp_path) as job:
+        assert await asyncio.to_thread(job.ended, within_s=HANG_S) == 0, job.output()
     async with site.running(rendered, "StatefulSet", "-ingress", tmp_path) as ingress:
         assert await site.deliver(session, ingress, 1) == 200
     with site.pod(rendered, "Job", "-init", tmp_path) as job:

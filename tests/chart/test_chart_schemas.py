@@ -17,7 +17,13 @@ from tests.node import node_script
 HERE = Path(__file__).parent
 # The oldest that the chart allows, one that is in wide use, and the newest that the schemas know.
 VERSIONS = ["1.30", "1.34", "1.37"]
-OPERATORS = {"external-secrets.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com"}
+OPERATORS = {
+    "external-secrets.io",
+    "gateway.networking.k8s.io",
+    "kafka.strimzi.io",
+    "keda.sh",
+    "monitoring.coreos.com",
+}
 
 
 def is_of_an_operator(each: Object) -> bool:
@@ -69,6 +75,8 @@ def test_operators_take_every_object_of_theirs(objects: list[tuple[str, Object]]
     assert {each["kind"] for each in theirs} == {
         "ExternalSecret",
         "HTTPRoute",
+        "KafkaTopic",
+        "KafkaUser",
         "PodMonitor",
         "PrometheusRule",
         "ScaledObject",

@@ -85,8 +85,13 @@ def bases() -> dict[str, tuple[Values, str]]:
     fixed = changed(full, "consumerDefaults.keda.enabled", False)  # noqa: FBT003 - as above
     by_cpu = changed(fixed, "consumerDefaults.hpa.enabled", True)  # noqa: FBT003 - as above
     unnamed = changed(changed(full, "fullnameOverride", ""), "networkPolicy.dns.to", [])
+    strimzi = {**full["strimzi"], "cluster": "events", "namespace": "", "topics": True, "users": True}
+    users = dict.fromkeys(("credentialsSecret", "clientCertificateSecret"), "")
+    by_strimzi = changed(changed(full, "strimzi", strimzi), "topicsJob.enabled", False)  # noqa: FBT003 - as above
+    by_strimzi = changed(changed(by_strimzi, "kafka.saslMechanism", "SCRAM-SHA-512"), "ingress.kafka", users)
     found = {
         "full": full,
+        "by_strimzi": by_strimzi,
         "by_ingress": by_ingress,
         "without_spool": without_spool,
         "by_cpu": by_cpu,
@@ -164,6 +169,7 @@ def test_the_full_case_has_every_value_and_almost_none_at_its_default() -> None:
         # A token is for what asks the API server, and nothing here does.
         "ingress.serviceAccount.automountToken",
         "consumerDefaults.serviceAccount.automountToken",
+        "strimzi.cluster",  # would make what the full case brings itself
         "consumerDefaults.serviceAccount.name",  # one for all would be made twice
     }
 
@@ -204,6 +210,8 @@ def test_every_path_in_a_template_is_declared() -> None:
         "$registry": "registry",
         "$test": "heartbeatTest",
         "$external": "externalSecrets",
+        "$strimzi": "strimzi",
+        "$job": "topicsJob",
     }
     pattern = re.compile(rf"(?<![\w$.])({'|'.join(map(re.escape, roots))})((?:\.[A-Za-z_]\w*)+)")
     found = {

@@ -108,8 +108,13 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{- /* Secrets of what ingress and consumers have in common, as mounts and as volumes: (list $ $component). */}}
+{{- /* Secrets of what ingress and consumers have in common, as mounts and as volumes: (list $ $component "ingress"). */}}
 {{- define "drx-bridge.commonMounts" -}}
+{{- if include "drx-bridge.strimziUser" . }}
+- name: {{ ternary "kafka" "kafka-client" (hasPrefix "SASL" (index . 0).Values.kafka.securityProtocol) }}
+  mountPath: /etc/drx-bridge/{{ ternary "kafka" "kafka-client" (hasPrefix "SASL" (index . 0).Values.kafka.securityProtocol) }}
+  readOnly: true
+{{- end }}
 {{- range $name, $secret := include "drx-bridge.commonSecrets" . | fromYaml }}
 - name: {{ $name }}
   mountPath: /etc/drx-bridge/{{ $name }}
@@ -122,6 +127,9 @@ readinessProbe:
 {{- end -}}
 
 {{- define "drx-bridge.commonVolumes" -}}
+{{- if include "drx-bridge.strimziUser" . }}
+{{- include "drx-bridge.strimziVolume" . }}
+{{- end }}
 {{- range $name, $secret := include "drx-bridge.commonSecrets" . | fromYaml }}
 - name: {{ $name }}
   secret:
@@ -132,6 +140,37 @@ readinessProbe:
 - name: lake
   persistentVolumeClaim:
     claimName: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- /* The Secret of a KafkaUser has other keys, and no name of the user, which is that of its object. */}}
+{{- define "drx-bridge.strimziVolume" -}}
+{{- $user := include "drx-bridge.name" (list (index . 0) (index . 2)) }}
+{{- if hasPrefix "SASL" (index . 0).Values.kafka.securityProtocol }}
+- name: kafka
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ $user }}
+          items:
+            - key: password
+              path: password
+      - downwardAPI:
+          items:
+            - path: username
+              fieldRef:
+                fieldPath: metadata.annotations['drx-bridge/kafka-user']
+{{- else }}
+- name: kafka-client
+  secret:
+    secretName: {{ $user }}
+    defaultMode: 0440
+    items:
+      - key: user.crt
+        path: tls.crt
+      - key: user.key
+        path: tls.key
 {{- end }}
 {{- end -}}
 
@@ -180,10 +219,20 @@ log-ids: {{ . | quote }}
 checksum/config: {{ sha256sum . }}
 {{- end -}}
 
-{{- /* (list $component "settings text") */}}
+{{- /* (list $component "settings text" "further annotations") */}}
 {{- define "drx-bridge.podAnnotations" -}}
 {{ include "drx-bridge.checksum" (index . 1) }}
+{{- with index . 2 }}
+{{ . }}
+{{- end }}
 {{- with (index . 0).podAnnotations }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{- /* Name of the KafkaUser, for a volume: (list $ $component "ingress"). */}}
+{{- define "drx-bridge.userAnnotation" -}}
+{{- if and (include "drx-bridge.strimziUser" .) (hasPrefix "SASL" (index . 0).Values.kafka.securityProtocol) -}}
+drx-bridge/kafka-user: {{ include "drx-bridge.name" (list (index . 0) (index . 2)) }}
+{{- end -}}
 {{- end -}}

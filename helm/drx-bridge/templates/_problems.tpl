@@ -5,6 +5,7 @@ Every other template takes whatever comes, so that all problems are told at once
 {{- define "drx-bridge.problems" -}}
 {{ include "drx-bridge.imageProblems" . }}
 {{ include "drx-bridge.kafkaProblems" . }}
+{{ include "drx-bridge.topicProblems" . }}
 {{ include "drx-bridge.registryProblems" . }}
 {{ include "drx-bridge.logProblems" . }}
 {{ include "drx-bridge.keyProblems" (list "commonLabels" .Values.commonLabels (include "drx-bridge.ownLabels" (list . "any"))) }}
@@ -50,6 +51,34 @@ image.repository: is not set; name the repository that the image was pushed to
 {{- end }}
 {{- if not (or .Values.image.digest .Values.image.tag) }}
 image.digest: is not set, and there is no tag; name the image by digest, sha256:…, so that what runs is what was tested, or by image.tag
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.topicProblems" -}}
+{{- $kafka := .Values.kafka }}
+{{- $job := .Values.topicsJob }}
+{{- $strimzi := .Values.strimzi }}
+{{- if $job.enabled }}
+{{- if and (hasPrefix "SASL" $kafka.securityProtocol) (not (or $job.credentialsSecret .Values.ingress.kafka.credentialsSecret)) }}
+topicsJob.credentialsSecret: is not set, nor ingress.kafka.credentialsSecret; name a Secret with the keys username and password of a user who may create topics
+{{- end }}
+{{- if and $job.replicationFactor (gt (int $job.minInsyncReplicas) (int $job.replicationFactor)) }}
+topicsJob.minInsyncReplicas: must not exceed replicationFactor
+{{- end }}
+{{- if and $strimzi.cluster $strimzi.topics }}
+topicsJob.enabled: Strimzi makes the topics; set one of topicsJob.enabled and strimzi.topics to false
+{{- end }}
+{{- end }}
+{{- if $strimzi.cluster }}
+{{- if gt (int $strimzi.minInsyncReplicas) (int $strimzi.replicas) }}
+strimzi.minInsyncReplicas: must not exceed replicas
+{{- end }}
+{{- if and $strimzi.users (ne (default .Release.Namespace $strimzi.namespace) .Release.Namespace) }}
+strimzi.users: the Secrets of its users would be in {{ $strimzi.namespace }}, and pods mount those of their own namespace; install into that one, or set strimzi.users to false and copy Secrets
+{{- end }}
+{{- if and $strimzi.users (hasPrefix "SASL" $kafka.securityProtocol) (ne $kafka.saslMechanism "SCRAM-SHA-512") }}
+kafka.saslMechanism: users of Strimzi have SCRAM-SHA-512; set that, or strimzi.users to false
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -233,7 +262,7 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- $component := index . 2 -}}
 {{- $protocol := $root.Values.kafka.securityProtocol }}
 {{- $credentials := $component.kafka.credentialsSecret }}
-{{- if and (hasPrefix "SASL" $protocol) (not $credentials) }}
+{{- if and (hasPrefix "SASL" $protocol) (not $credentials) (not (include "drx-bridge.strimziUser" (list $root $component))) }}
 {{ $path }}.kafka.credentialsSecret: is not set, but {{ $protocol }} needs it; name a Secret with the keys username and password, or set kafka.securityProtocol to SSL
 {{- else if and $credentials (not (hasPrefix "SASL" $protocol)) }}
 {{ $path }}.kafka.credentialsSecret: is set, but {{ $protocol }} knows no users; set kafka.securityProtocol to SASL_SSL, or leave this empty

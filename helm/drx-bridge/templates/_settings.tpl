@@ -16,7 +16,7 @@
 {{- if $kafka.caSecret }}
 {{ $prefix }}_KAFKA__SSL_CAFILE: /etc/drx-bridge/kafka-ca/ca.crt
 {{- end }}
-{{- if $component.kafka.clientCertificateSecret }}
+{{- if or $component.kafka.clientCertificateSecret (and (eq $kafka.securityProtocol "SSL") (include "drx-bridge.strimziUser" (list $root $component))) }}
 {{ $prefix }}_KAFKA__SSL_CERTFILE: /etc/drx-bridge/kafka-client/tls.crt
 {{ $prefix }}_KAFKA__SSL_KEYFILE: /etc/drx-bridge/kafka-client/tls.key
 {{- end }}
@@ -31,6 +31,15 @@
 {{ $prefix }}_LOG__FORMAT: json
 {{- if $root.Values.logIds.keySecret }}
 {{ $prefix }}_LOG__ID_KEY_DIR: /etc/drx-bridge/log-ids
+{{- end }}
+{{- end -}}
+
+{{- /* What the topics must be, for whoever makes or writes them. */}}
+{{- define "drx-bridge.topicSettings" -}}
+BRIDGE_KAFKA__PARTITIONS: {{ include "drx-bridge.number" .Values.kafka.partitions | quote }}
+BRIDGE_KAFKA__MESSAGE_MAX_BYTES: {{ include "drx-bridge.number" .Values.kafka.messageMaxBytes | quote }}
+{{- with .Values.kafka.routes }}
+BRIDGE_KAFKA__ROUTES: {{ toJson . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -57,11 +66,7 @@ BRIDGE_HTTP__TRUSTED_PROXIES: {{ . | quote }}
 BRIDGE_HTTP__INFLIGHT_MAX: {{ include "drx-bridge.number" $ingress.http.inflightMax | quote }}
 BRIDGE_HTTP__INFLIGHT_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.inflightMaxBytes | quote }}
 BRIDGE_MANAGEMENT__PORT: "9090"
-BRIDGE_KAFKA__PARTITIONS: {{ include "drx-bridge.number" .Values.kafka.partitions | quote }}
-BRIDGE_KAFKA__MESSAGE_MAX_BYTES: {{ include "drx-bridge.number" .Values.kafka.messageMaxBytes | quote }}
-{{- with .Values.kafka.routes }}
-BRIDGE_KAFKA__ROUTES: {{ toJson . | quote }}
-{{- end }}
+{{ include "drx-bridge.topicSettings" . }}
 {{- if .Values.registry.url }}
 BRIDGE_REGISTRY__IDS_FILE: /var/lib/drx-bridge/registry-ids.json
 {{- end }}
@@ -252,4 +257,23 @@ CONSUMER_ARCHIVE__HASH_KEY_FILE: /etc/drx-bridge/archive-ids/current
 {{- $name := .name -}}
 {{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir" "hl7v2")))) -}}
 {{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
+{{- end -}}
+
+{{- /* Every topic that the ingress writes, as its routing table has them: those of a site, then the standard ones. */}}
+{{- define "drx-bridge.topics" -}}
+{{- toJson (uniq (concat (values .Values.kafka.routes | sortAlpha) (list "drx.accounts.v1" "drx.prescriptions.v1" "drx.unrecognized.v1"))) -}}
+{{- end -}}
+
+{{- /* Topics that a consumer reads. */}}
+{{- define "drx-bridge.read" -}}
+{{- toJson (default (list "drx.prescriptions.v1" "drx.accounts.v1") .options.topics) -}}
+{{- end -}}
+
+{{- /* "true" where Strimzi makes the user of a component: (list $ $component). */}}
+{{- define "drx-bridge.strimziUser" -}}
+{{- $strimzi := (index . 0).Values.strimzi -}}
+{{- $kafka := (index . 1).kafka -}}
+{{- if and $strimzi.cluster $strimzi.users (not (or $kafka.credentialsSecret $kafka.clientCertificateSecret)) -}}
+true
+{{- end -}}
 {{- end -}}

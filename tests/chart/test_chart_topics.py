@@ -1,0 +1,164 @@
+"""Topics and users of Kafka, by a Job or by Strimzi, are there before what needs them."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.kafka.admin import topic_specs
+from bridge.kafka.routing import RoutingTable
+from tests.chart.environment import variables
+from tests.chart.rendering import CASES, Object, Rendered, changed, load, notes, render
+
+ON = True
+
+
+@pytest.fixture(scope="module")
+def strimzi() -> Rendered:
+    return render(CASES["strimzi"])
+
+
+def weight(each: Object) -> int:
+    return int(each["metadata"]["annotations"]["helm.sh/hook-weight"])
+
+
+def test_a_job_makes_the_topics_before_the_job_that_asks_for_them() -> None:
+    found = render(load("full"))
+    topics, init = found.one("Job", "-topics"), found.one("Job", "-read-model-init")
+
+    assert topics["metadata"]["annotations"]["helm.sh/hook"] == init["metadata"]["annotations"]["helm.sh/hook"]
+    for kind in ("NetworkPolicy", "ServiceAccount"):
+        assert weight(found.one(kind, "-topics")) < weight(topics) < weight(init)
+    (container,) = topics["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == [
+        "drx-bridge",
+        "topics",
+        "create",
+        "--actor=helm",
+        "--replication-factor=5",
+        "--min-insync-replicas=3",
+    ]
+
+
+def test_the_job_has_the_settings_that_say_what_topics_are() -> None:
+    found = render(load("full"))
+    job, ingress = (
+        variables(found, found.one(kind, suffix)["spec"]["template"], pod_name="pod-0")
+        for kind, suffix in (("Job", "-topics"), ("StatefulSet", "-ingress"))
+    )
+
+    assert {name for name in job if "KAFKA" in name} == {name for name in ingress if "KAFKA" in name}
+    assert job.items() <= {**ingress, **{name: job[name] for name in job if "__SASL_" in name}}.items()
+
+
+def test_the_job_logs_in_as_its_own_user_or_as_the_ingress() -> None:
+    own = render(load("full")).one("Job", "-topics")
+    other = render(changed(load("minimal"), "topicsJob", {"enabled": ON})).one("Job", "-topics")
+
+    def secrets(job: Object) -> dict[str, str]:
+        volumes = job["spec"]["template"]["spec"]["volumes"]
+        return {each["name"]: each["secret"]["secretName"] for each in volumes if "secret" in each}
+
+    assert secrets(own)["kafka"] == "drx-topics-kafka"
+    assert secrets(own)["kafka-client"] == "drx-topics-certificate"
+    assert secrets(other)["kafka"] == load("minimal")["ingress"]["kafka"]["credentialsSecret"]
+
+
+def test_topics_of_strimzi_are_those_of_the_contract() -> None:
+    values = changed(load("strimzi"), "kafka.routes", {"alert.*": "site.Alerts_1", "epcs.*": "drx.accounts.v1"})
+    found = {each["spec"]["topicName"]: each for each in render(values).all("KafkaTopic")}
+    specs = topic_specs(
+        RoutingTable(values["kafka"]["routes"]), partitions=12, replication_factor=3, message_max_bytes=2_097_152
+    )
+
+    assert found.keys() == {spec.name for spec in specs}
+    for spec in specs:
+        each = found[spec.name]
+        assert {name: str(value) for name, value in each["spec"]["config"].items()} == spec.configs
+        assert (each["spec"]["partitions"], each["spec"]["replicas"]) == (spec.partitions, spec.replication_factor)
+        # Strimzi deletes a topic with its object, and Helm deletes what a release made.
+        assert each["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        assert each["metadata"]["labels"]["strimzi.io/cluster"] == "events"
+
+
+def test_each_component_has_a_user_with_the_acls_that_it_needs(strimzi: Rendered) -> None:
+    def allowed(suffix: str) -> dict[tuple[str, str], set[str]]:
+        acls = strimzi.one("KafkaUser", suffix)["spec"]["authorization"]["acls"]
+        return {(each["resource"]["type"], each["resource"]["name"]): set(each["operations"]) for each in acls}
+
+    written = {"Describe", "DescribeConfigs", "Read", "Write"}
+    assert allowed("-ingress") == {("topic", name): written for name in RoutingTable().topics}
+    read = {"Describe", "Read"}
+    assert allowed("-forward") == {("topic", "drx.prescriptions.v1"): read, ("group", "forward.ehr"): read}
+    assert allowed("-read-model") == {
+        ("topic", "drx.prescriptions.v1"): read,
+        ("topic", "drx.accounts.v1"): read,
+        ("group", "read_model"): read,
+    }
+    assert len(strimzi.all("KafkaUser")) == 3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "user"),
+    [
+        ("-ingress", "StatefulSet", "-ingress"),
+        ("-forward", "Deployment", "-forward"),
+        ("-forward-init-", "Job", "-forward"),
+    ],
+)
+def test_a_pod_logs_in_by_the_secret_of_its_user(strimzi: Rendered, suffix: str, kind: str, user: str) -> None:
+    """Such a Secret has a password and no name: that is the object's."""
+    (found,) = (each for each in strimzi.all(kind) if suffix in each["metadata"]["name"])
+    template = found["spec"]["template"]
+    (volume,) = (each for each in template["spec"]["volumes"] if each["name"] == "kafka")
+    secret, name = volume["projected"]["sources"]
+
+    assert secret["secret"]["name"] == strimzi.one("KafkaUser", user)["metadata"]["name"]
+    assert [each["path"] for each in secret["secret"]["items"]] == ["password"]
+    (item,) = name["downwardAPI"]["items"]
+    assert (item["path"], item["fieldRef"]["fieldPath"]) == (
+        "username",
+        "metadata.annotations['drx-bridge/kafka-user']",
+    )
+    assert template["metadata"]["annotations"]["drx-bridge/kafka-user"] == secret["secret"]["name"]
+
+
+def test_a_pod_has_the_certificate_of_its_user_where_there_are_no_passwords() -> None:
+    found = render(changed(load("strimzi"), "kafka.securityProtocol", "SSL"))
+    spec = found.one("StatefulSet")["spec"]["template"]["spec"]
+    (volume,) = (each for each in spec["volumes"] if each["name"] == "kafka-client")
+
+    assert {each["path"] for each in volume["secret"]["items"]} == {"tls.crt", "tls.key"}
+    assert {each["spec"]["authentication"]["type"] for each in found.all("KafkaUser")} == {"tls"}
+
+
+def test_tables_are_made_within_the_release_where_their_user_comes_with_it(strimzi: Rendered) -> None:
+    """Before an install there would be no user yet, and the Job would wait for it for ever."""
+    jobs = strimzi.all("Job")
+
+    assert len(jobs) == 2
+    for each in (*jobs, *strimzi.all("NetworkPolicy")):
+        assert "helm.sh/hook" not in each["metadata"].get("annotations", {})
+    other = render(changed(load("strimzi"), "image.digest", f"sha256:{'0' * 64}")).all("Job")
+    # A Job cannot be changed, so another one has another name.
+    assert not {each["metadata"]["name"] for each in jobs} & {each["metadata"]["name"] for each in other}
+
+
+def test_the_notes_name_what_is_there() -> None:
+    by_hand, by_job, by_strimzi = (
+        notes(values)
+        for values in (
+            load("minimal"),
+            changed(load("minimal"), "topicsJob", {"enabled": ON}),
+            load("strimzi"),
+        )
+    )
+
+    assert "topics create" in by_hand
+    assert "topics create" not in by_job + by_strimzi
+    assert "Until Strimzi has made the topics and the users" in by_strimzi
+    without_secret = changed(
+        load("minimal"),
+        "ingress.sources.drx",
+        {"profile": "drx_standard", "environment": "sandbox", "scheme": "cidr", "schemeNetworks": "10.0.0.0/8"},
+    )
+    assert "kubectl --namespace pharmacy get secret" not in notes(without_secret)
