@@ -24,7 +24,7 @@ from docs.chart_page import chart_readme  # noqa: E402 - as above
 from docs.events_page import events_page  # noqa: E402 - as above
 from docs.metrics_page import metrics_page  # noqa: E402 - as above
 from docs.monitoring.dashboards import BOARDS, Board, dashboard  # noqa: E402 - as above
-from docs.monitoring.rules import rules  # noqa: E402 - as above
+from docs.monitoring.rules import rules, thresholds  # noqa: E402 - as above
 from docs.openapi import openapi  # noqa: E402 - as above
 from docs.settings_page import consumer_settings_page, settings_page  # noqa: E402 - as above
 
@@ -65,6 +65,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "openapi.yaml": lambda: _yaml(openapi()),
         "asyncapi.yaml": lambda: _yaml(asyncapi()),
         "../helm/drx-bridge/files/rules.yaml": lambda: _yaml(rules()),
+        "../helm/drx-bridge/files/thresholds.yaml": lambda: _yaml(thresholds()),
         **{
             f"../helm/drx-bridge/files/dashboards/{board.uid.removeprefix('drx-bridge-')}.json": partial(_json, board)
             for board in BOARDS

@@ -13,7 +13,11 @@ RUNBOOKS = "docs/runbooks"
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One rule; rules of one name tell each other apart by `more`."""
+    """One rule; rules of one name tell each other apart by `more`.
+
+    Attributes:
+        threshold: The number in `expr` that a site may want otherwise, after its `>`; empty: none.
+    """
 
     name: str
     expr: str
@@ -21,6 +25,7 @@ class Alert:
     summary: str
     hold: str = ""
     more: dict[str, str] = field(default_factory=dict)
+    threshold: str = ""
 
     def rule(self) -> dict[str, object]:
         """Return it as a rule file has it."""

@@ -42,6 +42,7 @@ def progress_alerts() -> list[Alert]:
             "page",
             "{{ $labels.service }} settles nothing of {{ $labels.topic }}, partition {{ $labels.partition }}",
             "2m",
+            threshold="300",
         ),
         Alert(
             "ArchiveLate",
@@ -68,6 +69,7 @@ def progress_alerts() -> list[Alert]:
             "page",
             "{{ $labels.service }} gives up its Kafka client again and again, and settles nothing meanwhile",
             "1m",
+            threshold="5",
         ),
         Alert(
             "ConsumerMissing",
@@ -89,6 +91,7 @@ def progress_alerts() -> list[Alert]:
             f"{grew('drxbridge_fence_rejected_total', '10m', by=_BY)} > 0",
             "ticket",
             "A member of {{ $labels.service }} wrote for a partition that it had lost; the write was refused",
+            threshold="0",
         ),
         Alert(
             "SinkCircuitOpen",
@@ -130,6 +133,7 @@ def trouble_alerts() -> list[Alert]:
             f"{grew('drxbridge_park_total', '10m', by=_BY)} > 0",
             "ticket",
             "{{ $labels.service }} has set keys aside: their later events wait behind them",
+            threshold="0",
         ),
         Alert(
             "ParkBreakerOpen",
@@ -150,6 +154,7 @@ def trouble_alerts() -> list[Alert]:
             "page",
             "Records published by {{ $labels.service }} do not reach their topic",
             "2m",
+            threshold="300",
         ),
         Alert(
             "SafetySignal",

@@ -56,6 +56,7 @@ def delivery_alerts() -> list[Alert]:
             "and sum by (namespace, reason) (increase(drxbridge_signature_failures_total[10m])) >= 10",
             "ticket",
             "More than 5 % of the deliveries fail signature verification: {{ $labels.reason }}",
+            threshold="0.05",
         ),
         Alert(
             "ClockSkewSuspected",
@@ -76,18 +77,21 @@ def delivery_alerts() -> list[Alert]:
             grew("drxbridge_id_conflicts_total", "15m", by="namespace, service, source") + " > 0",
             "ticket",
             "{{ $labels.source }} has sent another body under an id that it had used",
+            threshold="0",
         ),
         Alert(
             "UnrecognizedGrowing",
             "sum by (namespace, source, reason) (increase(drxbridge_unrecognized_total[30m])) > 5",
             "ticket",
             "Deliveries of {{ $labels.source }} are parked: {{ $labels.reason }}",
+            threshold="5",
         ),
         Alert(
             "HeartbeatMissing",
             f"time() - min by (namespace) ({_HEARTBEAT}) > 120",
             "page",
             "No heartbeat of an ingress has reached Kafka for more than two minutes",
+            threshold="120",
         ),
         Alert(
             "NoProviderTraffic",
@@ -97,6 +101,7 @@ def delivery_alerts() -> list[Alert]:
             "page",
             "{{ $labels.source }} has sent nothing for half an hour, unlike last week; the heartbeat is well",
             "5m",
+            threshold="1800",
         ),
     ]
 
@@ -132,6 +137,7 @@ def durability_alerts() -> list[Alert]:
             "ticket",
             "{{ $value }} events are on disk and not in Kafka",
             "2m",
+            threshold="0",
         ),
         Alert(
             "SpoolFillingUp",
@@ -178,6 +184,7 @@ def durability_alerts() -> list[Alert]:
             "ticket",
             "Records that Kafka refused are set aside: events that were accepted wait to be put back",
             "15m",
+            threshold="0",
         ),
         Alert(
             "SpoolUnread",
@@ -200,6 +207,7 @@ def durability_alerts() -> list[Alert]:
             "ticket",
             "This replica does not know what others write: a repeat may be written again",
             "10m",
+            threshold=f"{LAG_MAX_S:.0f}",
         ),
     ]
 
@@ -231,6 +239,7 @@ def upkeep_alerts() -> list[Alert]:
             "ticket",
             "{{ $labels.instance }} ends connections for want of room ({{ $labels.reason }})",
             "5m",
+            threshold="0",
         ),
         Alert(
             "EventLoopLate",
@@ -250,6 +259,7 @@ def upkeep_alerts() -> list[Alert]:
             grew("drxbridge_log_dropped_total", "5m", by="namespace, job, instance") + " > 0",
             "ticket",
             "{{ $labels.instance }} cannot write its log: {{ $value }} lines are missing",
+            threshold="0",
         ),
         Alert(
             "TargetMissing",

@@ -17,6 +17,11 @@ def alerts() -> list[Alert]:
     return [each for group in _groups().values() for each in group]
 
 
+def thresholds() -> dict[str, str]:
+    """Return the number of each alert that a site may change; the chart does so."""
+    return {each.name: each.threshold for each in alerts() if each.threshold}
+
+
 def rules() -> dict[str, Any]:
     """Return the rule file."""
     recorded = {"name": "drx-bridge-objectives", "rules": recordings()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
@@ -23,9 +25,60 @@ def test_the_rules_are_those_of_the_file() -> None:
 
 def test_a_site_says_where_the_pages_of_the_alerts_are() -> None:
     groups = render(CASES["full"]).one("PrometheusRule")["spec"]["groups"]
-    found = {rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule}
+    rules = [rule for group in groups for rule in group["rules"] if "annotations" in rule]
+    found = {rule["annotations"]["runbook_url"] for rule in rules}
 
     assert {url.rpartition("/")[0] for url in found} == {load("full")["monitoring"]["runbooks"]}
+
+
+def alerts(rules: Any) -> dict[str, list[Any]]:
+    """Name of each alert to its rules."""
+    found: dict[str, list[Any]] = {}
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            if "alert" in rule:
+                found.setdefault(rule["alert"], []).append(rule)
+    return found
+
+
+def test_a_site_changes_some_alerts_and_adds_its_own() -> None:
+    wanted = load("full")["monitoring"]
+    before, after = alerts(RULES), alerts(render(CASES["full"]).one("PrometheusRule")["spec"])
+    (stalled,), (then,) = after["ConsumerStalled"], before["ConsumerStalled"]
+
+    assert before.keys() - after.keys() == {"SchemaRegistryDown"}
+    assert after.keys() - before.keys() == {"PharmacyQuiet"}
+    assert after["PharmacyQuiet"] == wanted["extraRules"][0]["rules"]
+    assert stalled["for"] == wanted["alerts"]["ConsumerStalled"]["for"]
+    assert stalled["expr"] == then["expr"].replace("> 300", "> 600") != then["expr"]
+    assert [rule["labels"]["severity"] for rule in after["SpoolInUse"]] == ["none"]
+    changed_ones = {*wanted["alerts"], "PharmacyQuiet"}
+    for name in after.keys() - changed_ones:
+        for rule, old in zip(after[name], before[name], strict=True):
+            assert {**rule, "annotations": None} == {**old, "annotations": None}
+
+
+def test_a_threshold_stands_once_in_its_only_rule() -> None:
+    """What is replaced by a site must be that number and nothing else."""
+    found = alerts(RULES)
+    for name, number in yaml.safe_load((CHART / "files" / "thresholds.yaml").read_text()).items():
+        (rule,) = found[name]
+        assert (
+            len(re.findall(rf"> {re.escape(number)}(?![\d.])", rule["expr"])) == rule["expr"].count(f"> {number}") == 1
+        )
+
+
+def test_a_site_without_a_sidecar_has_dashboards_by_the_operator_of_grafana() -> None:
+    rendered = render(CASES["full"])
+    wanted = load("full")["monitoring"]
+
+    for each in rendered.all("GrafanaDashboard"):
+        source = rendered.one("ConfigMap", each["spec"]["configMapRef"]["name"])
+        assert each["spec"]["configMapRef"]["key"] in source["data"]
+        assert source["metadata"]["annotations"] == wanted["dashboardsAnnotations"]
+        assert each["spec"]["folder"] == wanted["grafanaOperator"]["folder"]
+        assert each["spec"]["instanceSelector"]["matchLabels"] == wanted["grafanaOperator"]["instanceSelector"]
+    assert len(rendered.all("GrafanaDashboard")) == len(DASHBOARDS)
 
 
 def test_dashboards_are_those_of_the_files() -> None:

@@ -20,6 +20,7 @@ VERSIONS = ["1.30", "1.34", "1.37"]
 OPERATORS = {
     "external-secrets.io",
     "gateway.networking.k8s.io",
+    "grafana.integreatly.org",
     "kafka.strimzi.io",
     "keda.sh",
     "monitoring.coreos.com",
@@ -74,6 +75,7 @@ def test_operators_take_every_object_of_theirs(objects: list[tuple[str, Object]]
     assert [each for each in judged_by_operators(theirs) if each] == []
     assert {each["kind"] for each in theirs} == {
         "ExternalSecret",
+        "GrafanaDashboard",
         "HTTPRoute",
         "KafkaTopic",
         "KafkaUser",

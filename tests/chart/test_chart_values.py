@@ -31,7 +31,7 @@ UNSET = {f"{component}.resources.limits.cpu" for component in ("ingress", "consu
 
 def declared(path: str) -> str:
     """Return a path as the schema has it."""
-    chosen = r"^(ingress\.sources|consumers\.forward\.instances|externalSecrets\.secrets)\.[\w-]+"
+    chosen = r"^(ingress\.sources|consumers\.forward\.instances|externalSecrets\.secrets|monitoring\.alerts)\.[\w-]+"
     return re.sub(r"\.keys\.\w+", f".keys.{NAMED}", re.sub(chosen, rf"\1.{NAMED}", path))
 
 

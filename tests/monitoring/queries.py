@@ -46,6 +46,8 @@ def queries() -> Iterator[Query]:
         for panel in board["panels"]:
             for target in panel.get("targets", []):
                 yield Query(f"{name}: {panel['title']}", _filled(target["expr"]))
+        for mark in board["annotations"]["list"]:
+            yield Query(f"{name}: {mark['name']}", _filled(mark["expr"]))
 
 
 def recorded() -> dict[str, set[str]]:

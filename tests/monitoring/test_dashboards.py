@@ -47,7 +47,9 @@ def test_a_board_is_whole(board: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("board", DASHBOARDS.values(), ids=DASHBOARDS)
 def test_a_panel_says_what_it_shows(board: dict[str, Any]) -> None:
-    for panel in board["panels"]:
+    *panels, fires = board["panels"]
+    assert fires["type"] == "alertlist"
+    for panel in panels:
         assert panel["description"]
         assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
         assert panel["targets"], panel["title"]
@@ -59,6 +61,21 @@ def test_a_panel_says_what_it_shows(board: dict[str, Any]) -> None:
             assert "rate(" not in query or "[$__rate_interval]" in query, panel["title"]
             kept = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", query)))) | {"instance"}
             assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= kept, panel["title"]
+
+
+@pytest.mark.parametrize("board", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_a_board_begins_with_numbers_and_marks_deploys_and_outages(board: dict[str, Any]) -> None:
+    first = [panel for panel in board["panels"] if panel["gridPos"]["y"] == 0]
+
+    assert {panel["type"] for panel in first} == {"stat"}
+    assert sum(panel["gridPos"]["w"] for panel in first) == COLUMNS
+    for panel in first:
+        # A number of now is one number.
+        (target,) = panel["targets"]
+        assert re.match(r"(sum|max|time\(\) - min) \(", target["expr"]), panel["title"]
+    marks = {each["name"]: each["expr"] for each in board["annotations"]["list"]}
+    assert marks.keys() == {"Deploys", "Outages"}
+    assert 'severity="page"' in marks["Outages"]
 
 
 def test_they_fit_into_config_maps() -> None:

@@ -6,6 +6,7 @@ Every other template takes whatever comes, so that all problems are told at once
 {{ include "drx-bridge.imageProblems" . }}
 {{ include "drx-bridge.kafkaProblems" . }}
 {{ include "drx-bridge.topicProblems" . }}
+{{ include "drx-bridge.alertProblems" . }}
 {{ include "drx-bridge.registryProblems" . }}
 {{ include "drx-bridge.logProblems" . }}
 {{ include "drx-bridge.keyProblems" (list "commonLabels" .Values.commonLabels (include "drx-bridge.ownLabels" (list . "any"))) }}
@@ -51,6 +52,26 @@ image.repository: is not set; name the repository that the image was pushed to
 {{- end }}
 {{- if not (or .Values.image.digest .Values.image.tag) }}
 image.digest: is not set, and there is no tag; name the image by digest, sha256:…, so that what runs is what was tested, or by image.tag
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.alertProblems" -}}
+{{- $alerts := dict }}
+{{- range (.Files.Get "files/rules.yaml" | fromYaml).groups }}
+{{- range .rules }}
+{{- $alerts = set $alerts (default "" .alert) true }}
+{{- end }}
+{{- end }}
+{{- $thresholds := .Files.Get "files/thresholds.yaml" | fromYaml }}
+{{- range $name, $wish := .Values.monitoring.alerts }}
+{{- if not (hasKey $alerts $name) }}
+monitoring.alerts.{{ $name }}: there is no such alert; files/rules.yaml has their names
+{{- else if and (hasKey $wish "threshold") (not (hasKey $thresholds $name)) }}
+monitoring.alerts.{{ $name }}.threshold: it has none that is a single number; disable it, and put a rule of your own into monitoring.extraRules
+{{- end }}
+{{- end }}
+{{- if and .Values.monitoring.grafanaOperator.enabled (not .Values.monitoring.dashboards) }}
+monitoring.grafanaOperator.enabled: its objects name the ConfigMaps of the dashboards; set monitoring.dashboards to true
 {{- end }}
 {{- end -}}
 
