@@ -30,7 +30,7 @@ def _table() -> str:
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     common = re.compile(
-        "|".join(rf"\| `consumers\.\w+\.{name}[`.][^|]* \|  \|" for name in defaults["consumerDefaults"])
+        "|".join(rf"\| `consumers\.[\w<>]+\.{name}[`.][^|]* \|  \|" for name in defaults["consumerDefaults"])
     )
     rows = _rows(schema, defaults, schema["definitions"], path="")
     # What a consumer has of `consumerDefaults` is told there, unless its default is another.
@@ -44,6 +44,8 @@ def _rows(schema: Schema, defaults: Any, definitions: Mapping[str, Schema], *, p
         default = defaults.get(name) if isinstance(defaults, dict) else None
         if "properties" in member:
             yield from _rows(member, default, definitions, path=f"{where}.")
+            if isinstance(named := member.get("additionalProperties"), dict):
+                yield from _rows(resolved(named, definitions), None, definitions, path=f"{where}.<name>.")
             continue
         if where == "global" or member.get("$comment") == "refused":
             continue

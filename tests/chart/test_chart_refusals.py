@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -50,6 +51,14 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "topicsJob.minInsyncReplicas",
         "must not exceed",
     ),
+    (
+        "full",
+        {"consumers.eligible.postgres.dsn": "postgresql://x@db"},
+        "consumers.eligible.postgres.dsn",
+        "existingSecret",
+    ),
+    ("full", {"consumers.eligible.image": {"repository": "a"}}, "consumers.eligible.image.digest", "image.tag"),
+    ("full", {"consumers.eligible.image.repository": ""}, "consumers.eligible.image.repository", "name the repository"),
     ("minimal", {"monitoring.alerts": {"Nothing": {}}}, "monitoring.alerts.Nothing", "has their names"),
     (
         "minimal",
@@ -194,7 +203,7 @@ def test_what_cannot_work_is_refused_with_the_way_out(
 
 
 def test_every_secret_that_somebody_might_write_down_is_refused() -> None:
-    tried = {path.replace(".drx.", ".<name>.") for _, changes, _, _ in REFUSED for path in changes}
+    tried = {re.sub(r"\.(drx|eligible)\.", ".<name>.", path) for _, changes, _, _ in REFUSED for path in changes}
 
     assert SECRETS - tried == set()
     assert len(SECRETS) == 11
@@ -219,6 +228,9 @@ def test_all_problems_are_told_at_once() -> None:
         ("ingres", {}),
         ("ingress.replica", 2),
         ("consumers.nobody", {"enabled": ON}),
+        ("consumers.mine", {"name": "forward"}),
+        ("consumers.mine", {"name": "mine", "option": {}}),
+        ("consumers.much_too_long", {"name": "mine"}),
         ("consumers.read_model.options.batch", 2),
         ("ingress.replicas", "2"),
         ("ingress.sources", {"Drx": {"profile": "drx_standard", "environment": "sandbox", "existingSecret": "a"}}),

@@ -1,6 +1,13 @@
 {{- define "drx-bridge.image" -}}
-{{- $image := .Values.image -}}
-{{- with .Values.global.imageRegistry }}{{ . }}/{{ end }}{{ $image.repository }}{{ with $image.tag }}:{{ . }}{{ end }}{{ with $image.digest }}@{{ . }}{{ end }}
+{{- include "drx-bridge.imageOf" (list . dict) -}}
+{{- end -}}
+
+{{- /* Of a consumer, which may have an image of its own: (list $ $consumer). */}}
+{{- define "drx-bridge.imageOf" -}}
+{{- $root := index . 0 -}}
+{{- $own := (index . 1).image | default dict -}}
+{{- $image := ternary $own $root.Values.image (not (empty $own.repository)) -}}
+{{- with $root.Values.global.imageRegistry }}{{ . }}/{{ end }}{{ $image.repository }}{{ with $image.tag }}:{{ . }}{{ end }}{{ with $image.digest }}@{{ . }}{{ end }}
 {{- end -}}
 
 {{- /* Name of the service account of a component's pods, if it is not the namespace's: (list $ $component "ingress"). */}}

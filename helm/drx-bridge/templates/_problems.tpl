@@ -27,7 +27,14 @@ Every other template takes whatever comes, so that all problems are told at once
 {{- range $key, $consumer := include "drx-bridge.consumers" . | fromYaml }}
 {{- if $consumer.enabled }}
 {{- /* What an endpoint has of its own is told under its path, the rest under that of its consumer. */}}
-{{- $path := printf "consumers.%s" $consumer.name }}
+{{- $path := $consumer.home }}
+{{- with $consumer.image }}
+{{- if and .repository (not (or .digest .tag)) }}
+{{ $path }}.image.digest: is not set, and there is no tag; name the image by digest, sha256:…, or by {{ $path }}.image.tag
+{{- else if and (or .digest .tag) (not .repository) }}
+{{ $path }}.image.repository: is not set, and a tag or a digest means nothing without it; name the repository
+{{- end }}
+{{- end }}
 {{ include "drx-bridge.consumerProblems" (list $ $path $consumer) }}
 {{- if eq $consumer.name "forward" }}
 {{ include "drx-bridge.forwardProblems" $consumer }}

@@ -129,14 +129,14 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{- end -}}
 
 {{- /*
-What runs, by the name of its component: each consumer, and each further endpoint of one. `name` is the consumer's,
-`path` where the values of this one stand. What it does not say itself stands in `consumerDefaults`.
+What runs, by the name of its component: each consumer, and each further endpoint of one. `name` is that of its
+entry point, `path` where the values of this one stand, `home` where those stand that it shares. What it does not say itself stands in `consumerDefaults`.
 */}}
 {{- define "drx-bridge.consumers" -}}
 {{- $found := dict -}}
 {{- range $name, $given := .Values.consumers -}}
-{{- $consumer := mergeOverwrite (deepCopy $.Values.consumerDefaults) $given -}}
-{{- $shared := set (omit $consumer "instances") "name" $name -}}
+{{- $consumer := mergeOverwrite (dict "enabled" true "options" dict) (deepCopy $.Values.consumerDefaults) $given -}}
+{{- $shared := mergeOverwrite (dict "name" $name "home" (printf "consumers.%s" $name)) (omit $consumer "instances") -}}
 {{- $_ := set $found $name (set (deepCopy $shared) "path" (printf "consumers.%s" $name)) -}}
 {{- range $instance, $own := default dict (get $consumer "instances") -}}
 {{- $one := mergeOverwrite (omit (deepCopy $shared) "options" "endpoint") (deepCopy $own) -}}
@@ -187,11 +187,11 @@ CONSUMER_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" $consumer.shutdown.gr
 {{- end }}
 {{- range $key, $value := $consumer.options }}
 {{- if kindIs "slice" $value }}
-CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ join "," $value | quote }}
+CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ join "," $value | quote }}
 {{- else if or (kindIs "string" $value) (kindIs "bool" $value) }}
-CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ $value | quote }}
+CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ $value | quote }}
 {{- else }}
-CONSUMER_{{ upper $name }}__{{ upper $key }}: {{ include "drx-bridge.number" $value | quote }}
+CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ include "drx-bridge.number" $value | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -255,8 +255,14 @@ CONSUMER_ARCHIVE__HASH_KEY_FILE: /etc/drx-bridge/archive-ids/current
 {{- /* The group id of a consumer, as it names itself: each schema is a read model, each instance an endpoint. */}}
 {{- define "drx-bridge.group" -}}
 {{- $name := .name -}}
+{{- if .group -}}
+{{ .group }}
+{{- else if has $name (list "read_model" "forward" "fhir" "hl7v2") -}}
 {{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir" "hl7v2")))) -}}
 {{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
+{{- else -}}
+{{ $name }}
+{{- end -}}
 {{- end -}}
 
 {{- /* Every topic that the ingress writes, as its routing table has them: those of a site, then the standard ones. */}}

@@ -1,0 +1,74 @@
+"""A consumer of somebody else runs with the chart as those that ship do."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumers.settings import load_settings
+from tests.chart.environment import variables
+from tests.chart.rendering import Rendered, load, render
+
+
+@pytest.fixture(scope="module")
+def full() -> Rendered:
+    return render(load("full"))
+
+
+def test_its_image_runs_it_by_name(full: Rendered) -> None:
+    for kind, suffix, command in (
+        ("Deployment", "-eligible", ["drx-consumer", "run", "eligibility-check"]),
+        ("Job", "-eligible-init", ["drx-consumer", "init", "eligibility-check"]),
+    ):
+        container = full.one(kind, suffix)["spec"]["template"]["spec"]["containers"][0]
+        assert container["command"][:3] == command
+        assert container["image"].startswith("registry.example.test/pharmacy/eligibility:2.4.1@sha256:9c8d")
+    assert full.one("Deployment", "-fhir")["spec"]["template"]["spec"]["containers"][0]["image"].count("drx-bridge:")
+
+
+def test_it_can_read_its_options(full: Rendered, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = full.one("Deployment", "-eligible")["spec"]["template"]
+    for name, value in variables(full, pod, pod_name="pod-0").items():
+        monkeypatch.setenv(name, value)
+
+    assert load_settings(["eligibility-check"]).options("eligibility-check") == {
+        "url": "https://payer.example.test",
+        "states": "TX,OK",
+        "timeout_s": "2.5",
+        "topics": "drx.prescriptions.v1",
+    }
+
+
+def test_it_reaches_what_it_names_and_others_do_not(full: Rendered) -> None:
+    def reached(suffix: str) -> list[object]:
+        return [rule.get("to") for rule in full.one("NetworkPolicy", suffix)["spec"]["egress"]]
+
+    payer = [{"ipBlock": {"cidr": "10.80.0.7/32"}}]
+    for suffix in ("-eligible", "-eligible-init"):
+        assert payer in reached(suffix)
+    for suffix in ("-fhir", "-ingress", "-drain"):
+        assert payer not in reached(suffix)
+    assert [{"ipBlock": {"cidr": "10.70.0.3/32"}}] in reached("-ingress")
+
+
+def test_it_is_scaled_by_the_lag_of_its_group(full: Rendered) -> None:
+    (trigger,) = full.one("ScaledObject", "-eligible")["spec"]["triggers"]
+
+    assert trigger["metadata"]["consumerGroup"] == "eligibility.v2"
+    assert trigger["metadata"]["topic"] == "drx.prescriptions.v1"
+
+
+def test_little_has_to_be_said_of_it() -> None:
+    values = load("minimal")
+    values["consumers"]["second"] = {
+        "name": "read_model",
+        "options": {"schema": "read_model_2"},
+        "postgres": {"existingSecret": "drx-read-model-postgres"},
+        "kafka": {"credentialsSecret": "drx-second-kafka"},
+        "keda": {"enabled": True},
+    }
+    found = render(values)
+    first, second = (found.one("Deployment", suffix)["spec"] for suffix in ("-read-model", "-second"))
+
+    assert second["template"]["spec"]["containers"][0]["image"] == first["template"]["spec"]["containers"][0]["image"]
+    groups = {each["metadata"]["consumerGroup"] for each in found.one("ScaledObject", "-second")["spec"]["triggers"]}
+    assert groups == {"read_model.read_model_2"}
