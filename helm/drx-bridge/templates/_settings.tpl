@@ -257,11 +257,9 @@ CONSUMER_ARCHIVE__HASH_KEY_FILE: /etc/drx-bridge/archive-ids/current
 {{- $name := .name -}}
 {{- if .group -}}
 {{ .group }}
-{{- else if has $name (list "read_model" "forward" "fhir" "hl7v2") -}}
+{{- else -}}
 {{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir" "hl7v2")))) -}}
 {{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
-{{- else -}}
-{{ $name }}
 {{- end -}}
 {{- end -}}
 
