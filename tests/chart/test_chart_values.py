@@ -226,10 +226,10 @@ def test_every_path_in_a_template_is_declared() -> None:
     }
 
     # What only one of them has is asked of any consumer.
-    names = [each.removeprefix("consumers.") for each in CONSUMERS]
+    names = [NAMED, *(each.removeprefix("consumers.") for each in CONSUMERS)]
     known = {path.replace(name, "read_model", 1) for name in names for path in MEMBERS}
     # No values: `drx-bridge.consumers` says whose it is, and where.
-    known |= {"consumers.read_model.name", "consumers.read_model.path"}
+    known |= {f"consumers.read_model.{name}" for name in ("name", "path", "home")}
     assert len(found) > 100
     assert found - known == set()
 

@@ -276,8 +276,8 @@ CONSUMER_ARCHIVE__HASH_KEY_FILE: /etc/drx-bridge/archive-ids/current
 {{- /* "true" where Strimzi makes the user of a component: (list $ $component). */}}
 {{- define "drx-bridge.strimziUser" -}}
 {{- $strimzi := (index . 0).Values.strimzi -}}
-{{- $kafka := (index . 1).kafka -}}
-{{- if and $strimzi.cluster $strimzi.users (not (or $kafka.credentialsSecret $kafka.clientCertificateSecret)) -}}
+{{- $login := (index . 1).kafka -}}
+{{- if and $strimzi.cluster $strimzi.users (not (or $login.credentialsSecret $login.clientCertificateSecret)) -}}
 true
 {{- end -}}
 {{- end -}}
