@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import click
 import orjson
 
+from bridge.kafka.acls import INGRESS, Acl, consumer_acls, ingress_acls, read_grant
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
@@ -51,18 +52,36 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 @topics.command()
+@click.option(
+    "--acls",
+    "grants",
+    multiple=True,
+    metavar="ROLE=USER",
+    help="Also give a user the ACLs it needs: ingress=USER, or GROUP=USER for a consumer. Repeatable.",
+)
 @_options
 @audit_options
 def create(
-    *, replication_factor: int | None, min_insync_replicas: int | None, as_json: bool, actor: str, reason: str
+    *,
+    grants: tuple[str, ...],
+    replication_factor: int | None,
+    min_insync_replicas: int | None,
+    as_json: bool,
+    actor: str,
+    reason: str,
 ) -> int:
-    """Create the topics that are missing; nothing that exists is changed."""
+    """Create the topics that are missing; nothing that exists is changed.
+
+    A consumer may read the topics of events, and not drx.unrecognized.v1.
+    """
     settings = _settings()
+    granted = [acl for grant in grants for acl in _acls(grant, settings)]
 
     async def order() -> dict[str, str]:
         async with open_admin(settings.kafka.connection) as admin:
             specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
             outcomes = await admin.create(specs)
+            await admin.allow(granted)
         for spec in specs:
             outcome = outcomes[spec.name]
             _say(
@@ -70,9 +89,12 @@ def create(
                 f"{spec.name}: {outcome}" + (f", {_words(spec)}" if outcome == "created" else ""),
                 as_json=as_json,
             )
+        for acl in granted:
+            line = f"{acl.principal} may {acl.operation} {acl.resource} {acl.name}"
+            _say({"acl": asdict(acl)}, line, as_json=as_json)
         return dict(outcomes)
 
-    with audited("topics.create", actor=actor, reason=reason) as ended:
+    with audited("topics.create", acls=list(grants), actor=actor, reason=reason) as ended:
         ended["topics"] = asyncio.run(order())
     return 0
 
@@ -95,6 +117,14 @@ def check(*, replication_factor: int | None, min_insync_replicas: int | None, as
         return int(bool(deviations))
 
     return asyncio.run(ask())
+
+
+def _acls(grant: str, settings: Settings) -> list[Acl]:
+    role, principal = read_grant(grant)
+    routing = RoutingTable(settings.kafka.routes)
+    if role == INGRESS:
+        return ingress_acls(principal, routing.topics)
+    return consumer_acls(principal, role, routing.event_topics)
 
 
 def _settings() -> Settings:
