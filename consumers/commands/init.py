@@ -178,9 +178,8 @@ def _rows(path: Path | None) -> list[Mapping[str, Any]]:
 async def _init(chosen: Chosen, want: Want) -> list[Start]:
     consumer = chosen.consumer
     async with chosen.open_database("init") as database:
-        if want.begin is not None:
-            # Before there are tables: an install that fails for want of a topic leaves nothing behind.
-            await _see_topics(database, chosen, want)
+        # Before there are tables: an install that fails for want of a topic leaves nothing behind.
+        await _see_topics(database, chosen, want)
         if not want.go_on:
             await check_tables(database, consumer)
         elif not want.dry_run:
@@ -211,11 +210,13 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
 
 
 async def _see_topics(database: Database, chosen: Chosen, want: Want) -> None:
-    """Ask Kafka for the topics.
+    """Ask Kafka for the topics, unless only tables are wanted.
 
     Raises:
         ReadError: One is missing, or nobody answers, and the group has no offsets yet.
     """
+    if want.begin is None:
+        return
     try:
         async with open_group(chosen.settings.kafka.connection, chosen.consumer.group, chosen.consumer.topics):
             pass
