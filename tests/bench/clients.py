@@ -27,10 +27,10 @@ from rich.table import Table
 from bridge.dev.kafka import create_topics
 from tests.cluster import EmbeddedCluster
 
-RECORDS = 100_000
+RECORDS = 20_000
 AT_ONCE = 64
 VALUE = b"x" * 700
-ROUNDS = 3
+ROUNDS = 2
 # What waits for a batch that does not fill; by itself it is a second.
 BUFFER_S = 0.005
 CANDIDATES = ("aiokafka", "confluent")
