@@ -20,7 +20,6 @@ from bridge.engine.native import NativeEngine, NativeUnavailableError
 from bridge.engine.native import load as load_native
 from bridge.engine.plan import Plan, make_plan
 from bridge.engine.python import Compiled, PythonEngine
-from bridge.errors import ConfigError
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.delivery_ids import NewestBodies
 from bridge.ingress.heartbeat import Heartbeat
@@ -54,7 +53,7 @@ from bridge.runtime.lifecycle import (
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Outcome
 from bridge.settings import Engine, Http, Management, Settings
-from bridge.sources import address_limit, check_new_keys, rate_limit, refuse_weak, scheme_of
+from bridge.sources import address_limit, check_new_keys, rate_limit, refuse_no_source, refuse_weak, scheme_of
 from bridge.spool.store import Spool
 
 log = structlog.get_logger()
@@ -89,9 +88,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
     Raises:
         ConfigError: No source, or a profile, secret, route or address that cannot be used.
     """
-    if not settings.sources:
-        msg = "no source is configured; set BRIDGE_SOURCES__<NAME>__PROFILE, __ENVIRONMENT and __SECRETS_DIR"
-        raise ConfigError(msg)
+    refuse_no_source(settings)
     async with AsyncExitStack() as stack:
         metrics = IngressMetrics(CollectorRegistry())
         secrets = await in_thread(partial(_open_secrets, settings, metrics))

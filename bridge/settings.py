@@ -52,6 +52,17 @@ def _tolerance(value: object) -> object:
     return None if value == "off" else value
 
 
+def _comma_list(value: object) -> object:
+    """Take a list of TOML as the text that a variable would hold."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
+    return value
+
+
+# Names with commas between them; in a TOML file a list, too.
+CommaList = Annotated[str, BeforeValidator(_comma_list)]
+
+
 class Http(Section):
     """The public port."""
 
@@ -81,7 +92,7 @@ class Http(Section):
     address_rate_burst: Burst | None = Field(
         None, description="deliveries that one address may send at once; unset: those of a second"
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: CommaList = Field(
         "", description="networks of proxies, separated by commas, whose X-Forwarded-For names the address"
     )
     inflight_max: int = Field(1024, ge=1, le=65_536, description="most deliveries in progress at one time")
@@ -98,7 +109,7 @@ class Management(Section):
 class Brokers(Section):
     """How Kafka is reached, and as whom."""
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="host:port, separated by commas")
+    bootstrap_servers: CommaList = Field("127.0.0.1:9092", min_length=1, description="host:port, separated by commas")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="how connections to the brokers are protected"
     )
@@ -195,8 +206,8 @@ class Source(Section):
     )
     scheme_word: str | None = Field(None, description="word before a secret in a header, as in `Secret …`")
     scheme_param: str | None = Field(None, description="parameter of the URL with the token; unset: token")
-    scheme_networks: str | None = Field(None, description="networks, separated by commas, that may send")
-    scheme_trusted_proxies: str | None = Field(
+    scheme_networks: CommaList | None = Field(None, description="networks, separated by commas, that may send")
+    scheme_trusted_proxies: CommaList | None = Field(
         None, description="networks of proxies, separated by commas, whose X-Forwarded-For counts"
     )
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
@@ -206,7 +217,7 @@ class Source(Section):
     answer_200: bool = Field(
         default=False, description="answer 200 for 202 too, to senders that take nothing else as an acknowledgement"
     )
-    accept_weak: str = Field(
+    accept_weak: CommaList = Field(
         "",
         description="of cidr_alone, url_token_alone, no_tls, unsigned_id, undated, tolerance_off, "
         "every_proxy_trusted, shared_key",
@@ -281,7 +292,7 @@ class Log(Section):
 class Accept(Section):
     """Risks that the safety profile `production` would refuse and the operator accepts."""
 
-    risks: str = Field("", description=f"of {', '.join(get_args(RiskName))}; separated by commas")
+    risks: CommaList = Field("", description=f"of {', '.join(get_args(RiskName))}; separated by commas")
 
     @field_validator("risks")
     @classmethod

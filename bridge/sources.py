@@ -7,15 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bridge.errors import ConfigError
 from bridge.ingress.delivery_ids import BUCKETS_OF_REPEATS
+from bridge.ingress.profiles.lookup import open_profiles
+from bridge.ingress.profiles.profile import bucket_s, dedupe_window_s
 from bridge.ingress.proof import KeySlot, Scheme, Secrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.lint import NAMES, Weakness, shared_keys, weaknesses
 from bridge.ingress.schemes.network import are_too_wide, networks
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import PARAMETERS, configure
+from bridge.ingress.secrets import load
+from bridge.kafka.routing import RoutingTable
 from bridge.runtime.configuration import place_of
 from bridge.runtime.slots import SecretsError
-from bridge.settings import Http, Settings, Source
+from bridge.settings import Http, Settings, Source, refuse_risks
 
 
 def scheme_of(name: str, source: Source) -> Scheme:
@@ -100,6 +104,39 @@ def refuse_weak(
         says = f"has a key that {owner} has too → give each source its own, or set accept_weak=shared_key in both"
         msg = f"{place(other, 'secrets_dir')}: {says}"
         raise ConfigError(msg)
+
+
+def refuse_no_source(settings: Settings) -> None:
+    """See that there is a source.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not settings.sources:
+        msg = "no source is configured; set BRIDGE_SOURCES__<NAME>__PROFILE, __ENVIRONMENT and __SECRETS_DIR"
+        raise ConfigError(msg)
+
+
+def refuse_unusable(settings: Settings) -> None:
+    """See that a start would not refuse these settings, as far as files and settings say; nothing is opened.
+
+    Raises:
+        ConfigError: It would; the message is that of the start.
+    """
+    refuse_risks(settings)
+    refuse_no_source(settings)
+    sources = settings.sources
+    schemes = {name: scheme_of(name, source) for name, source in sources.items()}
+    keys = {
+        name: load(source.secrets_dir, schemes[name]) if schemes[name].keyed and source.secrets_dir else ()
+        for name, source in sources.items()
+    }
+    profiles = open_profiles(sources)
+    windows_s = {name: source.dedupe_window_s or dedupe_window_s(profiles[name]) for name, source in sources.items()}
+    refuse_weak(settings, schemes, keys, windows_s, {name: bucket_s(profile) for name, profile in profiles.items()})
+    RoutingTable(settings.kafka.routes)
+    settings.kafka.connection.options()
+    address_limit(settings.http)
 
 
 def unaccepted_shared_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,9 @@ MARGIN_S = 5.0
 
 
 def _text(value: object) -> object:
-    """Take TOML's numbers and switches as the text that a variable would hold."""
+    """Take TOML's numbers, switches and lists of texts as the text that a variable would hold."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bridge.runtime.configuration import masked
 from bridge.settings import PREFIX, Settings, load_settings
+from bridge.sources import refuse_unusable
 
 # Rows stay whole for grep.
 PIPED_WIDTH = 200
@@ -24,14 +25,23 @@ PIPED_WIDTH = 200
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, nested as in the TOML file.")
 def config(*, as_json: bool) -> int:
-    """Show the effective settings: the environment over the TOML file over the defaults."""
+    """Show the effective settings: the environment over the TOML file over the defaults.
+
+    Exit 2 if `serve` would refuse them; secrets and other files are read for that, and nothing is opened.
+    """
     settings = load_settings()
+    _print(settings, as_json=as_json)
+    refuse_unusable(settings)
+    return 0
+
+
+def _print(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         document = masked(settings)
         for source, digest in mappings(settings).items():
             document["sources"][source]["mapping_sha256"] = digest
         click.echo(orjson.dumps(document))
-        return 0
+        return
     table = Table(box=None, header_style="bold")
     table.add_column("setting", no_wrap=True)
     table.add_column("value", overflow="fold")
@@ -42,7 +52,6 @@ def config(*, as_json: bool) -> int:
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     console.print(table)
-    return 0
 
 
 def rows(settings: Settings) -> Iterator[tuple[str, str, str, bool]]:

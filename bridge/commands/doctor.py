@@ -13,6 +13,7 @@ from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
+from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.findings import Finding, Report
 from bridge.runtime.log_findings import check_id_keys
 from bridge.runtime.logging import log_errors_to_stderr
@@ -22,8 +23,9 @@ MISCONFIGURED_EXIT = 2
 
 
 @click.command()
+@bootstrap_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def doctor(*, as_json: bool) -> int:
+def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
     """Check configuration, secrets, Kafka, topics, registry, spool and disk.
 
     Exit 0 if the ingress can do its work, 1 if it cannot, 2 if the configuration cannot be read.
@@ -31,7 +33,7 @@ def doctor(*, as_json: bool) -> int:
     log_errors_to_stderr()
     report = Report(as_json=as_json)
     try:
-        settings = load_settings()
+        settings = asking(load_settings(), bootstrap_servers)
         routes = RoutingTable(settings.kafka.routes)
     except ConfigError as exc:
         report.tell(Finding("config", "failed", str(exc), "`drx-bridge config` shows every setting"))

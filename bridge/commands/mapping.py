@@ -15,10 +15,11 @@ from bridge.ingress.profiles.mapped import configure
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.process import Group
 from bridge.settings import Kafka
 
 
-@click.group()
+@click.group(cls=Group)
 def mapping() -> None:
     """Check what a mapping file makes of a vendor's bodies."""
 

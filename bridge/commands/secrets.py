@@ -27,6 +27,7 @@ from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import load, parse_slot
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import Finding, finding_line
+from bridge.runtime.process import Group
 from bridge.settings import Settings, Source, load_settings
 from bridge.sources import scheme_of
 
@@ -36,7 +37,7 @@ MODE = 0o600
 FAILED_EXIT = 1
 
 
-@click.group()
+@click.group(cls=Group)
 def secrets() -> None:
     """Make, list or check the secrets of sources; none is ever shown."""
 

@@ -14,16 +14,16 @@ import orjson
 from rich.console import Console
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, text
 from bridge.errors import DecodeError
-from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
-from bridge.settings import Registry, load_settings
+from bridge.settings import Settings, load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Want:
 @click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")
 @audit_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per record.")
-@click.option("--bootstrap-servers", help="host:port,…; default: BRIDGE_KAFKA__BOOTSTRAP_SERVERS.")
+@bootstrap_option
 def tail(
     *,
     topic: str,
@@ -65,7 +65,7 @@ def tail(
     Health information is masked unless --show-phi asks for it, which writes an audit line. A record that cannot be
     decoded is said to be so, and the next one is shown; the same holds for a batch that is corrupt.
     """
-    settings = load_settings()
+    settings = asking(load_settings(), bootstrap_servers)
     silence_kafka_client()
     want = Want(
         topic=topic,
@@ -74,29 +74,32 @@ def tail(
         from_beginning=from_beginning or until_end,
         until_end=until_end,
     )
-    reach = settings.kafka.connection
-    if bootstrap_servers is not None:
-        reach = replace(reach, bootstrap_servers=bootstrap_servers)
     mask = JSON_MASK if as_json else PEOPLE_MASK
     masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
-    show = _json_line if as_json else _people_lines(Console(soft_wrap=True))
+    console = Console(soft_wrap=True)
+    show = _json_line if as_json else _people_lines(console, show_bodies=show_phi)
+    if not as_json and console.is_terminal and not want.until_end:
+        click.echo("waiting for records…; Ctrl-C ends it", err=True)
     try:
         with audited("tail", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, topic=topic):
-            asyncio.run(_follow(want, reach=reach, registry=settings.registry, masker=masker, show=show))
+            shown = asyncio.run(_follow(want, settings, masker=masker, show=show))
             sys.stdout.flush()
+        if not shown and not as_json:
+            click.echo(f"{topic} has no record{'' if key is None else ' with this key'}", err=True)
     except BrokenPipeError:
         # The reader of our output has seen enough; at exit Python would flush into the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-async def _follow(
-    want: Want, *, reach: Connection, registry: Registry, masker: Masker | None, show: Callable[[Shown], None]
-) -> None:
+async def _follow(want: Want, settings: Settings, *, masker: Masker | None, show: Callable[[Shown], None]) -> int:
+    """Show what is wanted and return how many records that were."""
     shown = 0
     async with (
-        open_decoder(registry) as decoder,
-        open_reader(reach, [want.topic], from_beginning=want.from_beginning, unreadable=_passed_over) as reader,
+        open_decoder(settings.registry) as decoder,
+        open_reader(
+            settings.kafka.connection, [want.topic], from_beginning=want.from_beginning, unreadable=_passed_over
+        ) as reader,
     ):
         async for record in reader.until_end() if want.until_end else reader.forever():
             if want.key is not None and record.key != want.key:
@@ -104,7 +107,8 @@ async def _follow(
             show(await _decoded(record, decoder=decoder, masker=masker))
             shown += 1
             if shown == want.count:
-                return
+                break
+    return shown
 
 
 def _passed_over(place: Place, offset: int, after: int) -> None:
@@ -140,5 +144,12 @@ def _json_line(shown: Shown) -> None:
     sys.stdout.buffer.flush()
 
 
-def _people_lines(console: Console) -> Callable[[Shown], None]:
-    return lambda shown: console.print(shown.lines())
+def _people_lines(console: Console, *, show_bodies: bool) -> Callable[[Shown], None]:
+    """Print for people: a tree of fields on a terminal, and in a pipe two lines for a record, for grep."""
+
+    def show(shown: Shown) -> None:
+        if show_bodies and shown.value is not None and isinstance(body := shown.value.get("body"), bytes):
+            shown = replace(shown, value={**shown.value, "body": text(body)})
+        console.print(shown.lines(as_tree=console.is_terminal))
+
+    return show

@@ -13,7 +13,9 @@ from bridge.kafka.acls import INGRESS, Acl, consumer_acls, ingress_acls, read_gr
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
+from bridge.runtime.process import Group
 from bridge.settings import Settings, load_settings
 
 ADVICE = {
@@ -36,7 +38,7 @@ class Replication:
     min_insync: int | None
 
 
-@click.group()
+@click.group(cls=Group)
 def topics() -> None:
     """Create or check the topics that the bridge writes."""
 
@@ -45,6 +47,7 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON line per topic."),
         click.option("--min-insync-replicas", type=click.IntRange(1), help="Default: one replica may fail."),
+        bootstrap_option,
         click.option("--replication-factor", type=click.IntRange(1), help="Default: the brokers, three at most."),
     ):
         command = option(command)
@@ -66,6 +69,7 @@ def create(
     grants: tuple[str, ...],
     replication_factor: int | None,
     min_insync_replicas: int | None,
+    bootstrap_servers: str | None,
     as_json: bool,
     actor: str,
     reason: str,
@@ -74,7 +78,7 @@ def create(
 
     A consumer may read the topics of events, and not drx.unrecognized.v1.
     """
-    settings = _settings()
+    settings = _settings(bootstrap_servers)
     granted = [acl for grant in grants for acl in _acls(grant, settings)]
 
     async def order() -> dict[str, str]:
@@ -101,9 +105,11 @@ def create(
 
 @topics.command()
 @_options
-def check(*, replication_factor: int | None, min_insync_replicas: int | None, as_json: bool) -> int:
+def check(
+    *, replication_factor: int | None, min_insync_replicas: int | None, bootstrap_servers: str | None, as_json: bool
+) -> int:
     """Compare the topics with the contract; exit 1 on a difference."""
-    settings = _settings()
+    settings = _settings(bootstrap_servers)
 
     async def ask() -> int:
         async with open_admin(settings.kafka.connection) as admin:
@@ -127,9 +133,9 @@ def _acls(grant: str, settings: Settings) -> list[Acl]:
     return consumer_acls(principal, role, routing.event_topics)
 
 
-def _settings() -> Settings:
+def _settings(bootstrap_servers: str | None) -> Settings:
     silence_kafka_client()
-    return load_settings()
+    return asking(load_settings(), bootstrap_servers)
 
 
 async def _specs(admin: Admin, settings: Settings, replication: Replication) -> list[TopicSpec]:

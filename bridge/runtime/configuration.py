@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from bridge.errors import ConfigError
+from bridge.runtime.suggest import did_you_mean
 
 # TOML 1.0.0, "Table" and "Keys".
 _TABLE = re.compile(r"\s*\[([^\[\]]+)\]")
+_TOML_PLACE = re.compile(r"\(at line ([0-9]+), column ([0-9]+)\)$")
 _KEY = re.compile(r"\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+")
 
 AnySettings = TypeVar("AnySettings", bound="FileSettings")
@@ -80,8 +82,10 @@ def read_settings(model: type[AnySettings]) -> AnySettings:
         return model()
     except ValidationError as exc:
         raise ConfigError("; ".join(_complaints(exc, model))) from None
-    except tomllib.TOMLDecodeError:
-        msg = f"{variable}: {path} is not valid TOML"
+    except tomllib.TOMLDecodeError as exc:
+        found = _TOML_PLACE.search(str(exc))  # of its text, only the place: the rest may hold what stands there
+        where = f"{path}:{found[1]}:{found[2]}" if found else f"{path}, at its end"
+        msg = f"{where}: is not valid TOML ({variable})"
         raise ConfigError(msg) from None
     except (OSError, UnicodeDecodeError):
         msg = f"{variable}: cannot read {path}"
@@ -113,19 +117,20 @@ def _refuse_unknown_sections(environ: Mapping[str, str], model: type[FileSetting
             continue
         section = name[len(prefix) :].split("__", 1)[0].lower()
         if section not in model.model_fields:
-            known = ", ".join(sorted(model.model_fields))
-            msg = f"{name}: unknown section {section!r}; the sections are: {known}"
+            known = sorted(model.model_fields)
+            meant = did_you_mean(section, known)
+            msg = f"{name}: unknown section {section!r}; the sections are: {', '.join(known)}{meant}"
             raise ConfigError(msg)
 
 
 def place_of(model: type[FileSettings], *keys: str) -> str:
-    """Say where a setting stands: its variable, or file, line and name if it comes from the TOML file."""
+    """Say where a setting stands: its variable, or file, line and the name in TOML if it comes from that file."""
     variable = prefix_of(model) + "__".join(keys).upper()
     path = os.environ.get(config_variable(model))
     if not path or not keys or any(name.upper() == variable for name in os.environ):
         return variable
     line = _line_of(Path(path), keys)
-    return f"{path}:{line}: {variable}" if line else variable
+    return f"{path}:{line}: {'.'.join(keys)}" if line else variable
 
 
 def _line_of(path: Path, keys: tuple[str, ...]) -> int:
@@ -147,7 +152,25 @@ def _parts(dotted: str) -> list[str]:
     return [part.strip("\"'") for part in _KEY.findall(dotted)]
 
 
+def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
+    """Return what an unknown setting may have been meant to be, or nothing."""
+    *parents, name = map(str, place)
+    section: type[BaseModel] | None = model
+    for parent in parents:
+        field = section.model_fields.get(parent) if section is not None else None
+        # Of a dictionary of sections, such as `sources`, the next part is a name.
+        inner = [each for each in (field.annotation, *get_args(field.annotation)) if _is_section(each)] if field else []
+        section = inner[0] if inner else section if field is None else None
+    return did_you_mean(name, section.model_fields) if section is not None else ""
+
+
+def _is_section(kind: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
 def _complaints(exc: ValidationError, model: type[FileSettings]) -> Iterator[str]:
     for error in exc.errors(include_input=False, include_url=False, include_context=False):
-        text = "unknown setting" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+        text = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            text = f"unknown setting{_meant(model, error['loc'])}"
         yield f"{place_of(model, *map(str, error['loc']))}: {text}" if error["loc"] else text

@@ -31,13 +31,41 @@ from bridge.runtime.lifecycle import (
     unless,
 )
 from bridge.runtime.logging import configure_logging, flush_log, keep_values_in, trail
+from bridge.runtime.suggest import did_you_mean
 
 FAILED = 1
 MISCONFIGURED = 2
+# More than any first sentence has.
+_HELP_MAX = 400
 INTERRUPTED = 130  # 128 + the number of SIGINT, as in a shell
 
 
-class LazyGroup(click.Group):
+class Group(click.Group):
+    """A group that names the command that was meant, and lists each with its whole first sentence."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            msg = f"no command is named {name!r}{did_you_mean(name, self.list_commands(ctx))}"
+            raise click.UsageError(msg, ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands; what does not fit into a line goes on in the next."""
+        rows = [(name, self.help_line(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def help_line(self, ctx: click.Context, name: str) -> str:
+        """Return the first sentence of a command's help."""
+        command = self.get_command(ctx, name)
+        return "" if command is None else command.get_short_help_str(_HELP_MAX)
+
+
+class LazyGroup(Group):
     """A group with commands that are imported on use, so that a quick one does not wait for aiohttp."""
 
     def __init__(self, *args: Any, modules: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -59,12 +87,9 @@ class LazyGroup(click.Group):
             raise TypeError(module)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
-        room = formatter.width - 6 - max(map(len, self.list_commands(ctx)))  # as click does
-        here = [(name, self.commands[name].get_short_help_str(room)) for name in super().list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl([*here, *((name, text) for name, (_, text) in self._modules.items())])
+    def help_line(self, ctx: click.Context, name: str) -> str:
+        """Return the line of a command without importing it."""
+        return self._modules[name][1] if name in self._modules else super().help_line(ctx, name)
 
 
 def run_command_line(cli: click.Group, *, program: str) -> None:

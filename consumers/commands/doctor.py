@@ -8,6 +8,7 @@ from collections.abc import Callable
 import click
 
 from bridge.errors import BridgeError, ConfigError
+from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
 from bridge.runtime.log_findings import check_id_keys
 from bridge.runtime.logging import log_errors_to_stderr
@@ -25,9 +26,10 @@ _MISCONFIGURED_EXIT = 2
 
 
 @click.command()
+@bootstrap_option
 @name_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def doctor(*, name: str, schema: str | None, as_json: bool) -> int:
+def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json: bool) -> int:
     """Check settings, PostgreSQL, Kafka and the sink of the consumer NAME, and say where health information goes.
 
     Exit 0 if it can do its work, 1 if it cannot, 2 if its configuration cannot be used.
@@ -35,7 +37,7 @@ def doctor(*, name: str, schema: str | None, as_json: bool) -> int:
     log_errors_to_stderr()
     report = Report(as_json=as_json)
     try:
-        chosen = choose(name, schema=schema)
+        chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
         address = chosen.settings.postgres.address()
         refuse_risks(chosen.settings)
     except ConfigError as exc:

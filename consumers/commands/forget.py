@@ -8,6 +8,7 @@ import click
 import orjson
 
 from bridge.runtime.audit import audited
+from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import decision_options, json_option, name_argument, require_reason
@@ -16,16 +17,26 @@ from consumers.runtime.operator import Forgotten, forget_group
 
 
 @click.command()
+@bootstrap_option
 @name_argument
 @decision_options
 @json_option
-def forget(*, name: str, schema: str | None, actor: str, reason: str, dry_run: bool, as_json: bool) -> int:
+def forget(
+    *,
+    bootstrap_servers: str | None,
+    name: str,
+    schema: str | None,
+    actor: str,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Remove progress, inbox, parked records and offsets of the consumer NAME; its own tables and the audit stay.
 
     Nobody may be in the group. Needs a reason.
     """
     require_reason(reason)
-    chosen = choose(name, schema=schema)
+    chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
     silence_kafka_client()
     group = chosen.consumer.group
     with audited("forget", actor=actor, reason=reason, dry_run=dry_run, group=group) as ended:

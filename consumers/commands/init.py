@@ -16,6 +16,7 @@ from bridge.errors import ConfigError, PermanentError, TransientError
 from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import Chosen, choose
 from consumers.postgres.pool import Database
@@ -94,6 +95,7 @@ def _partition(_context: click.Context, _parameter: click.Parameter, value: str 
 
 
 @click.command()
+@bootstrap_option
 @click.argument("name")
 @click.option(
     "--from",
@@ -119,6 +121,7 @@ def _partition(_context: click.Context, _parameter: click.Parameter, value: str 
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
 def init(
     *,
+    bootstrap_servers: str | None,
     name: str,
     begin: Begin | None,
     partition: Place | None,
@@ -146,7 +149,7 @@ def init(
     if isinstance(begin, int) and partition is None:
         msg = "--from OFFSET needs --partition: each has offsets of its own"
         raise click.UsageError(msg)
-    chosen = choose(name, schema=schema)
+    chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
     silence_kafka_client()
     want = Want(begin, partition, force, unless_placed, go_on, _rows(decisions), actor, reason, dry_run)
     only = None if partition is None else f"{partition.topic}/{partition.partition}"

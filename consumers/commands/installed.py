@@ -11,6 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
+from bridge.runtime.broker_option import asking
+from bridge.runtime.suggest import did_you_mean
 from consumers.api import Consumer, Setup
 from consumers.postgres.pool import Database, open_database
 from consumers.settings import ConsumerSettings, load_settings
@@ -53,8 +55,8 @@ class Chosen:
             raise ConfigError(msg) from None
 
 
-def choose(name: str, *, schema: str | None = None) -> Chosen:
-    """Read the settings and build the consumer; `schema` overrides its section.
+def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | None = None) -> Chosen:
+    """Read the settings and build the consumer; `schema` overrides its section, `bootstrap_servers` the brokers.
 
     Raises:
         ConfigError: A setting is wrong, there is no such consumer, or it cannot be run.
@@ -62,9 +64,9 @@ def choose(name: str, *, schema: str | None = None) -> Chosen:
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
         known = ", ".join(sorted(found)) or "none is installed"
-        msg = f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}"
+        msg = f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}{did_you_mean(name, found)}"
         raise ConfigError(msg)
-    settings = load_settings(found)
+    settings = asking(load_settings(found), bootstrap_servers)
     registry = CollectorRegistry()
     own = {**settings.options(name), **({} if schema is None else {"schema": schema})}
     consumer = _checked(_built(found[name], own, registry), name)

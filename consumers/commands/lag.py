@@ -10,6 +10,7 @@ import click
 import orjson
 
 from bridge.kafka.transport import Place
+from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
@@ -43,12 +44,13 @@ class Lag:
 
 
 @click.command()
+@bootstrap_option
 @click.argument("name")
 @click.option("--schema", help="Schema of the one that is built beside the live one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
-def lag(*, name: str, schema: str | None, as_json: bool) -> int:
+def lag(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json: bool) -> int:
     """Show how far the consumer NAME is behind, in records and seconds per partition, also while it is not running."""
-    chosen = choose(name, schema=schema)
+    chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
     silence_kafka_client()
     state, lags = asyncio.run(_lags(chosen))
     if as_json:

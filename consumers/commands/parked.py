@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -18,6 +18,7 @@ from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import ConfigError, DecodeError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audit_options, audited, places
+from bridge.runtime.process import Group
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import decision_options, json_option, name_argument, require_reason
@@ -88,7 +89,7 @@ def _of_key(command: Command) -> Command:
     return _of_consumer(click.argument("key")(_topic_option(command)))
 
 
-@click.group()
+@click.group(cls=Group)
 def parked() -> None:
     """List, release and discard what a consumer has parked; keys are prescription ids, and are shown."""
 
@@ -133,7 +134,7 @@ def _row(key: ParkedKey) -> tuple[object, ...]:
 @parked.command()
 @name_argument
 @click.argument("key")
-@_topic_option
+@click.option("--topic", help="Only the records of this topic.")
 @click.option("--show-phi", is_flag=True, help="Show health information: the content of the records.")
 @audit_options
 @json_option
@@ -148,12 +149,15 @@ def show(
     reason: str,
     as_json: bool,
 ) -> int:
-    """Show the parked records of KEY, in order; their content only with --show-phi."""
+    """Show the parked records of KEY, in order; their content only with --show-phi.
+
+    Without --topic, those in every topic of the consumer.
+    """
     chosen = choose(name, schema=schema)
-    topic = topic_of(chosen.consumer, topic)
-    what = {"group": chosen.consumer.group, "topic": topic}
+    topics = list(chosen.consumer.topics) if topic is None else [topic_of(chosen.consumer, topic)]
+    what = {"group": chosen.consumer.group, "topic": " ".join(topics)}
     with audited("parked.show", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, **what) as ended:
-        documents = asyncio.run(_show(chosen, topic, key, values=show_phi))
+        documents = asyncio.run(_show(chosen, topics, key, values=show_phi))
         ended["records"] = len(documents)
     if as_json:
         _lines(documents)
@@ -355,10 +359,14 @@ def topic_of(consumer: Consumer, topic: str | None) -> str:
     return topic
 
 
-async def _show(chosen: Chosen, topic: str, key: str, *, values: bool) -> list[dict[str, Any]]:
+async def _show(chosen: Chosen, topics: Sequence[str], key: str, *, values: bool) -> list[dict[str, Any]]:
     registry = chosen.settings.registry
     async with chosen.open_database("parked show") as database:
-        events = await records_of(database, chosen.consumer.group, topic, key, values=values)
+        events = [
+            event
+            for topic in topics
+            for event in await records_of(database, chosen.consumer.group, topic, key, values=values)
+        ]
     if not values:
         return [_document(each) for each in events]
     async with open_decoder(registry, cache_dir=registry.cache_dir) as decoder:

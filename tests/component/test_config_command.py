@@ -1,28 +1,36 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from bridge.commands.config import config
+from bridge.errors import ConfigError
+from tests.builders import SECRET
 
 
 @pytest.fixture(autouse=True)
-def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Configure what `serve` would take."""
+    (tmp_path / "current").write_text(SECRET)
     monkeypatch.delenv("BRIDGE_CONFIG", raising=False)
     monkeypatch.setenv("BRIDGE_KAFKA__PARTITIONS", "6")
     monkeypatch.setenv("BRIDGE_REGISTRY__URL", "https://user:hunter2@registry.test")
     monkeypatch.setenv("BRIDGE_SOURCES__drx__PROFILE", "drx_standard")
     monkeypatch.setenv("BRIDGE_SOURCES__drx__ENVIRONMENT", "sandbox")
-    monkeypatch.setenv("BRIDGE_SOURCES__drx__SECRETS_DIR", "/secrets/drx")
+    monkeypatch.setenv("BRIDGE_SOURCES__drx__SECRETS_DIR", str(tmp_path))
+    return tmp_path
 
 
-def test_the_effective_values_are_one_document_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_effective_values_are_one_document_without_secrets(
+    secrets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = config.main(["--json"], standalone_mode=False)
 
     output = capsys.readouterr().out
     document = json.loads(output)
     assert code == 0
     assert document["kafka"]["partitions"] == 6
-    assert document["sources"]["drx"]["secrets_dir"] == "/secrets/drx"
+    assert document["sources"]["drx"]["secrets_dir"] == str(secrets)
     assert document["registry"]["url"] == "https://***@registry.test"
     assert "hunter2" not in output
 
@@ -31,8 +39,33 @@ def test_each_setting_is_one_line_under_the_name_of_its_variable(capsys: pytest.
     config.main([], standalone_mode=False)
 
     output = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1] for line in output.splitlines() if line.strip()}
+    rows = {line.split()[0]: line.split()[1] for line in output.splitlines() if line.lstrip().startswith("BRIDGE_")}
     assert rows["BRIDGE_KAFKA__PARTITIONS"] == "6"
     assert rows["BRIDGE_SOURCES__DRX__PROFILE"] == "drx_standard"
     assert rows["BRIDGE_SOURCES__DRX__TOLERANCE_S"] == "300"
     assert "hunter2" not in output
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("SOURCES__drx__PROFILE", "drx_standart", "did you mean drx_standard?"),
+        ("SOURCES__drx__SCHEME", "hmac", "no scheme has this name"),
+        ("SOURCES__drx__SCHEME", "url_token", "accept it: accept_weak="),
+        ("SOURCES__drx__SECRETS_DIR", "/absent", "cannot read this directory"),
+        ("PROFILE", "production", "production refuses plaintext_kafka"),
+        ("KAFKA__ROUTES", '{"*": "two words"}', "cannot be a topic"),
+        ("KAFKA__BOOTSTRAP_SERVERS", "host:port", "is not host:port"),
+        ("HTTP__TRUSTED_PROXIES", "0.0.0.0/0", "more than a /8"),
+    ],
+)
+def test_what_serve_would_refuse_is_shown_and_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"BRIDGE_{setting}", value)
+
+    with pytest.raises(ConfigError) as caught:
+        config.main(["--json"], standalone_mode=False)
+
+    assert said in str(caught.value)
+    assert json.loads(capsys.readouterr().out)["kafka"]["partitions"] == 6

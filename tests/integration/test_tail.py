@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from bridge.avro.codec import Codec
 from bridge.registry.loader import bundled
 from tests.audit_lines import acts, audit_lines
-from tests.builders import an_event
+from tests.builders import WHEN, an_event
 from tests.cluster import Cluster, Topics
 
 pytestmark = pytest.mark.kafka
@@ -178,3 +178,39 @@ def test_it_follows_until_it_is_interrupted(cluster: Cluster, topics: Topics) ->
     assert following.returncode == 130
     # The one line ends the echo of ^C.
     assert complaints == "\n"
+
+
+def parked_record(body: bytes) -> bytes:
+    """Encode an unrecognized delivery."""
+    value = {
+        "webhook_id": "evt_1",
+        "source": "drx",
+        "received_at": WHEN,
+        "reason": "malformed_json",
+        "detail": "syntax",
+        "field": "",
+        "headers": {},
+        "body": body,
+    }
+    return Codec(schemas=LOCK.schemas(), ids=LOCK.ids()).encode("drx.v1.UnrecognizedDelivery", value)
+
+
+def test_the_body_of_what_was_parked_is_text_for_who_asks_for_it(cluster: Cluster, topics: Topics) -> None:
+    name = topics.fresh()
+    write(cluster, name, [("evt_1", parked_record(b'{"name": "Zo\xc3\xab\xff\x1b[2J'))])
+    arguments = (name, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end")
+
+    masked, shown = run(*arguments), run(*arguments, "--show-phi")
+
+    assert "body •••" in masked.stdout
+    assert 'body {"name": "Zoë\\xff\\x1b[2J' in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
+def test_that_nothing_matched_is_said(cluster: Cluster, topic: str) -> None:
+    arguments = (topic, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--key", "rx_none")
+
+    said, silent = run(*arguments), run(*arguments, "--json")
+
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", f"{topic} has no record with this key\n")
+    assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "")

@@ -259,7 +259,7 @@ def test_a_mistake_in_the_file_is_named_with_its_line(
 
     # Where the setting is not there, the line is that of the table.
     at = 9 if setting == "SCHEME_HEADER" else line
-    assert str(caught.value).startswith(f"{file}:{at}: BRIDGE_SOURCES__DRX__{setting}: ")
+    assert str(caught.value).startswith(f"{file}:{at}: sources.drx.{setting.lower()}: ")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_bad_value_in_the_file_is_named_with_its_line(
     with pytest.raises(ConfigError) as caught:
         load_settings()
 
-    assert str(caught.value).startswith(f"{file}:{line}: BRIDGE_HTTP__PORT: ")
+    assert str(caught.value).startswith(f"{file}:{line}: http.port: ")
 
 
 def test_a_variable_that_overrides_the_file_is_named_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

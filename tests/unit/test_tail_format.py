@@ -181,6 +181,32 @@ def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
     assert "a\\x1b[2J\\x9b\\r\\nb [red]c[/red]" in lines
 
 
+def test_a_tree_has_a_line_for_each_field_that_holds_something() -> None:
+    value = {
+        "event_id": "evt_1",
+        "note": None,
+        "patient": PEOPLE_MASK,
+        "network_status": {"kind": "verify", "code": ""},
+        "factors": ["password", "otp"],
+        "lines": [{"id": 1, "in": {"deep": True}}, {"id": 2}],
+    }
+
+    lines = a_record(value).lines(as_tree=True).plain.splitlines()
+
+    assert lines[1:] == [
+        "    event_id evt_1",
+        f"    patient {PEOPLE_MASK}",
+        "    network_status ",
+        "      kind verify",
+        "    factors [password, otp]",
+        "    lines ",
+        "      - id 1",
+        "        in ",
+        "          deep True",
+        "      - id 2",
+    ]
+
+
 def test_a_key_that_is_no_text_stays_visible() -> None:
     shown = Shown("t", 0, 0, NOW, b"\xff\x00", [("h", b"\xfe")])
 

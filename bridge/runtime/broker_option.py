@@ -1,0 +1,26 @@
+"""Which brokers a command asks, where an option says it instead of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from bridge.runtime.configuration import FileSettings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+AnySettings = TypeVar("AnySettings", bound=FileSettings)
+
+
+def bootstrap_option(command: Command) -> Command:
+    """Add `--bootstrap-servers`."""
+    return click.option("--bootstrap-servers", help="host:port,…; default: …_KAFKA__BOOTSTRAP_SERVERS.")(command)
+
+
+def asking(settings: AnySettings, bootstrap_servers: str | None) -> AnySettings:
+    """Return the settings, with the brokers that an option names."""
+    if bootstrap_servers is None:
+        return settings
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})  # type: ignore[attr-defined]  # both configurations have it
+    return settings.model_copy(update={"kafka": kafka})
