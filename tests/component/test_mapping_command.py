@@ -12,6 +12,7 @@ from bridge.commands.config import config
 from bridge.commands.mapping import mapping
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.mapped import compile_mapping
+from tests.builders import SECRET
 from tests.unit.mapping_files import ACCOUNT, ACME, BODY
 
 
@@ -80,14 +81,18 @@ def test_a_file_that_cannot_be_used_is_a_mistake_of_configuration(file: Path) ->
 
 
 def test_the_configuration_shows_the_hash_of_each_mapping(
-    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("BRIDGE_CONFIG", raising=False)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "current").write_text(SECRET)
     source = {
         "PROFILE": "mapped",
         "ENVIRONMENT": "sandbox",
-        "SECRETS_DIR": "/secrets",
+        "SECRETS_DIR": str(secrets),
         "OPTIONS__MAPPING": str(file),
+        "OPTIONS__ACCOUNT_ID": "acct_1",
     }
     for name, value in source.items():
         monkeypatch.setenv(f"BRIDGE_SOURCES__ACME__{name}", value)

@@ -38,15 +38,26 @@ def serve():
     return run_service(open_parts(), log_level="info", log_format="json", log_id_key=bytes(32),
                        drain_timeout_s=5, overdue_s={overdue_s}, gc_threshold=10_000)
 
+@cli.command()
+def wait():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(3600)
+
 run_command_line(cli, program="drx")
 """
 
 
-def ended(work: str, opening: str = "pass", overdue_s: float = HANG_S) -> tuple[int, str, str]:
-    """Return exit code, standard output and standard error."""
+def ended(
+    work: str, opening: str = "pass", overdue_s: float = HANG_S, *, command: str = "serve", shell: str = ":"
+) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error; a `shell` begins with this."""
     code = dedent(PROCESS).format(work=work, opening=opening, overdue_s=overdue_s)
     done = subprocess.run(  # noqa: S603 - our own process
-        [sys.executable, "-c", code, "serve"], capture_output=True, text=True, timeout=HANG_S, check=False
+        ["sh", "-c", f'{shell}; exec "$@"', "sh", sys.executable, "-c", code, command],  # noqa: S607 - any shell
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -66,6 +77,15 @@ def test_a_signal_ends_it_in_order(name: str, code: int) -> None:
 
     assert (status, err) == (code, "")
     assert events(out) == stop_lines(name)
+
+
+@pytest.mark.parametrize("shell", ["trap '' INT", "exec 0<&-"], ids=["background", "no input"])
+@pytest.mark.parametrize("command", ["serve", "wait"])
+def test_a_job_in_the_background_ends_at_sigint_too(command: str, shell: str) -> None:
+    """A shell starts it with SIGINT ignored; 130 is promised all the same."""
+    status, _, _ = ended("os.kill(os.getpid(), signal.SIGINT); await stop.wait()", command=command, shell=shell)
+
+    assert status == 130
 
 
 def test_a_part_that_fails_is_logged_with_its_code_and_without_its_text() -> None:

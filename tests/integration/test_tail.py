@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -154,16 +155,20 @@ def test_no_broker_is_one_line_and_exit_2() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_it_follows_until_it_is_interrupted(cluster: Cluster, topics: Topics) -> None:
-    """A record that is written later appears; Ctrl-C ends it without a traceback."""
+@pytest.mark.parametrize("begin", ["", "trap '' INT"], ids=["foreground", "background"])
+def test_it_follows_until_it_is_interrupted(cluster: Cluster, topics: Topics, begin: str) -> None:
+    """A record that is written later appears; SIGINT ends it without a traceback, also where a shell had it ignored."""
     name = topics.fresh()
+    follow = command(name, "--bootstrap-servers", cluster.bootstrap_servers, "--json", "--from-beginning")
     following = subprocess.Popen(  # noqa: S603 - our own command line
-        command(name, "--bootstrap-servers", cluster.bootstrap_servers, "--json", "--from-beginning"),
+        ["sh", "-c", f'{begin or ":"}; exec "$@"', "sh", *follow],  # noqa: S607 - any shell
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     )
+    bound = threading.Timer(TIMEOUT_S, following.kill)
+    bound.start()
     with following:
         assert following.stdout is not None
         write(cluster, name, [("rx_9", PAYLOAD)])
@@ -173,6 +178,7 @@ def test_it_follows_until_it_is_interrupted(cluster: Cluster, topics: Topics) ->
 
         following.send_signal(signal.SIGINT)
         _, complaints = following.communicate(timeout=TIMEOUT_S)
+    bound.cancel()
 
     assert (first["key"], second["key"]) == ("rx_9", "rx_8")
     assert following.returncode == 130
