@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import click
 import orjson
 
-from bridge.errors import ConfigError, PermanentError, TransientError
+from bridge.errors import ConfigError, TransientError
 from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
 from bridge.runtime.audit import audit_options, audited
@@ -232,7 +232,9 @@ async def _is_placed(database: Database, chosen: Chosen) -> bool:
     """As `_has_offsets`, also of a database that has no tables."""
     try:
         return await _has_offsets(database, chosen)
-    except PermanentError:
+    except TransientError as exc:
+        if exc.code not in {"no_schema", "no_table"}:
+            raise
         return False
 
 
