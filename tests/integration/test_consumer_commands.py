@@ -114,7 +114,7 @@ async def test_a_missing_topic_is_told_before_there_are_tables(desk: Desk, tmp_p
     code, out, err = await lacking("init", "--from", "earliest", "--unless-placed")
 
     assert "no such topic" in err
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     (rows,) = execute(desk.dsn, "select count(*) from pg_namespace where nspname = 'drx_consumer'")
     assert [tuple(row) for row in rows] == [(0,)]
 
