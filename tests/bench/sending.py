@@ -1,0 +1,116 @@
+"""A consumer that tells a peer of each record, from topic to settled records: its rounds, their figures and table.
+
+What is varied is how much it sends at one time: lanes or connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.consuming import Place, consumer, memory, pace
+from tests.bench.report import spread
+from tests.postgres import fresh_database
+from tests.topic_filler import Lives, fill
+
+TOPIC = "drx.prescriptions.v1"
+TOPICS = {TOPIC: 12}
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What is measured, and beside what it is shown.
+
+    Attributes:
+        name: Entry point of the consumer.
+        peer: What it sends to, as the title says it.
+        at_once: What is varied, such as `lanes`.
+        records: How many at one time, to the records of a round, which take some ten seconds.
+        goals: How many at one time, to the records a second that the goals ask for.
+    """
+
+    name: str
+    peer: str
+    at_once: str
+    records: Mapping[int, int]
+    goals: Mapping[int, int]
+
+    def run(
+        self,
+        console: Console,
+        place: Place,
+        settings: Callable[[int], AbstractContextManager[Mapping[str, str]]],
+        *,
+        quick: bool,
+    ) -> dict[str, Any]:
+        """Measure all; two minutes.
+
+        Args:
+            console: Gets a line for each run.
+            place: Where it runs.
+            settings: Gives variables for so many at one time, without their prefix, while a run lasts.
+            quick: Whether one round must do.
+        """
+        fill(place.bootstrap_servers, Lives.of_records(max(self.records.values())).records(TOPIC))
+        runs: dict[int, list[_Run]] = {at_once: [] for at_once in self.records}
+        for number in range(1 if quick else ROUNDS):
+            for at_once, found in runs.items():
+                with settings(at_once) as own:
+                    found.append(self._measure(place, at_once, own, instance=f"of{at_once}-{number}"))
+                console.print(f"{at_once} {self.at_once} {found[-1].per_s:,.0f} events/s {found[-1].cpu_us:.0f} µs")
+        return {
+            str(at_once): {
+                "events_per_s": [round(each.per_s) for each in found],
+                "cpu_us": [round(each.cpu_us, 1) for each in found],
+                "rss_peak_mib": max(each.rss_peak_mib for each in found),
+            }
+            for at_once, found in runs.items()
+        }
+
+    def _measure(self, place: Place, at_once: int, settings: Mapping[str, str], *, instance: str) -> _Run:
+        variables = {
+            f"{self.name.upper()}__TOPICS": TOPIC,
+            f"{self.name.upper()}__INSTANCE": instance,
+            **settings,
+        }
+        with fresh_database(place.dsn) as dsn:
+            ours = consumer(
+                place.directory,
+                self.name,
+                bootstrap_servers=place.bootstrap_servers,
+                dsn=dsn,
+                group=f"{self.name}.{instance}",
+                settings={f"CONSUMER_{name}": value for name, value in variables.items()},
+            )
+            ours.start()
+            try:
+                samples = ours.watch_applied(self.records[at_once])
+            finally:
+                ours.child.kill()
+        return _Run(*pace(samples), memory(samples)["rss_peak_mib"])
+
+    def table(self, figures: dict[str, Any]) -> Table:
+        """Median, least and most of the rounds."""
+        shown = Table(title=f"{self.name}, {self.peer}, 12 partitions, one broker, one process")
+        for column in ("", *(f"{at_once} {self.at_once}" for at_once in self.records)):
+            shown.add_column(column)
+        of = [(figures[str(at_once)], self.goals[at_once]) for at_once in self.records]
+        shown.add_row("events/s", *(f"{spread(each['events_per_s'])} (goal >= {goal:,})" for each, goal in of))
+        shown.add_row("CPU µs per event", *(spread(each["cpu_us"]) for each, _ in of))
+        shown.add_row("peak RSS MiB", *(str(each["rss_peak_mib"]) for each, _ in of))
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What was measured of one run."""
+
+    per_s: float
+    cpu_us: float
+    rss_peak_mib: float
