@@ -32,9 +32,16 @@ from docs.openapi import REASONS, REFUSALS, UNAVAILABLE
 ROOT = HERE.parent
 SAMPLES = ROOT / "tests" / "data" / "samples"
 ROWS = json.loads((SAMPLES / "manifest.json").read_bytes())
-PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(HERE.glob("adr/*.md"))
+PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
+    HERE.glob("adr/*.md")
+)
 PROSE += [HERE / name for name in ("guarantees.md", "senders.md", "readers.md", "spool.md")]
-LINKING = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "helm/drx-bridge/README.md")]
+# A file that a page has its reader keep, under its name.
+MADE = re.compile(r"<!-- (?:runs|file): ([\w.]+) -->")
+PAGES_THAT_RUN = [ROOT / "README.md", *sorted(HERE.rglob("*.md"))]
+LINKING = [
+    ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "helm/drx-bridge/README.md")
+]
 LINKING += sorted(HERE.rglob("*.md"))
 TREE = ("bridge", "consumers", "docs", "tests")
 # These name files that their reader writes.
@@ -296,3 +303,13 @@ def test_every_type_has_an_example_of_what_is_sent_and_of_what_is_written() -> N
         (written,) = (each["payload"] for each in messages[kind]["examples"])
         assert written["event_type"] == kind
         assert list(written) == [field["name"] for field in bundled().schemas()[messages[kind]["name"]]["fields"]]
+
+
+def test_what_a_reader_makes_beside_the_code_is_ignored() -> None:
+    """Secrets, too: a page that has a reader make one in the clone must not have it committed."""
+    made = {name for page in PAGES_THAT_RUN for name in MADE.findall(page.read_text(encoding="utf-8"))}
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+
+    assert made >= {"sign.py", "state.json", "bridge.toml"}
+    assert {f"/{name}" for name in made} <= set(ignored)
+    assert {"/stack/", "/secrets-*/", "/spool-*/", "/delivery.json", "/signed.txt", "/serve.log"} <= set(ignored)
