@@ -1,5 +1,7 @@
 """Test a consumer without a broker: make events of any type, run the real runtime, look at what came of them.
 
+A handler can be called by itself, too: with `a_context`, and `Statements` in the place of a database.
+
     async def test_a_renewal_is_noted_once() -> None:
         renewal = an_event("renewal.requested", key="rx_1")
         async with running(consumer) as desk:
@@ -116,6 +118,28 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
                 exc.add_note(f"A word that {name} does not know comes as {name}='UNKNOWN' and raw_{name}='…'.")
         raise
     return Event(value["event_id"], event_type, value["source"], key, value["occurred_at"], value["received_at"], value)
+
+
+class Statements:
+    """Stands for `Context.connection` where a handler is called by itself: keeps what it executes, and does nothing.
+
+    Attributes:
+        executed: Each statement with its values, in order.
+    """
+
+    def __init__(self) -> None:
+        self.executed: list[tuple[str, tuple[object, ...]]] = []
+
+    async def execute(self, query: str, *values: object) -> str:
+        """Keep a statement, and answer as if it had changed one row."""
+        self.executed.append((query, values))
+        return f"{query.split(maxsplit=1)[0].upper()} 1"
+
+
+def a_context(connection: object = None, *, attempt: int = 1, resource: object = None) -> Context:
+    """Return what a handler gets beside an event, for a call of it by itself."""
+    place = {"group": "test", "topic": "test", "partition": 0, "offset": 0, "ordinal": "test:0"}
+    return Context(**place, attempt=attempt, connection=connection, resource=resource, traceparent=TRACEPARENT)  # type: ignore[arg-type]  # of two types
 
 
 class Call(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,7 +21,7 @@ SUFFIX = ".tmpl"
 @click.argument("name")
 @click.option("--dir", "parent", type=click.Path(file_okay=False, path_type=Path), default=".", help="Where to put it.")
 def new(*, name: str, parent: Path) -> int:
-    """Generate a consumer: a package NAME that can be installed, tested and run."""
+    """Generate a consumer: a package NAME that can be installed, tested, run and put into an image."""
     home = parent / name
     documents = render(name)
     if home.exists():
@@ -42,11 +43,17 @@ def render(name: str) -> dict[str, str]:
     """
     module = section(name)
     return {
-        path.replace("package/", f"{module}/").removesuffix(SUFFIX): text.replace("{{name}}", name).replace(
-            "{{module}}", module
+        path.replace("package/", f"{module}/").removesuffix(SUFFIX): _filled(
+            text, name=name, module=module, version=version("drx-bridge")
         )
         for path, text in _texts(TEMPLATE, "")
     }
+
+
+def _filled(text: str, **words: str) -> str:
+    for name, word in words.items():
+        text = text.replace(f"{{{{{name}}}}}", word)
+    return text
 
 
 def _texts(directory: Traversable, prefix: str) -> Iterator[tuple[str, str]]:

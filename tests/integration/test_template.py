@@ -20,6 +20,7 @@ from consumers import http
 from consumers.cli import COMMANDS
 from consumers.commands.new import render
 from consumers.testing import an_event, running
+from tests.chart.tools import hadolint
 from tests.cluster import Cluster, Topics
 from tests.endpoint import an_endpoint
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
@@ -37,8 +38,31 @@ LIVES = Lives(30)
 def test_the_code_of_the_page_is_the_template() -> None:
     documents = render("refill-desk")
 
-    whole = {path: text for path, text in documents.items() if not path.endswith("__init__.py")}
+    shown = (".py", ".toml", ".sql")
+    whole = {path: text for path, text in documents.items() if path.endswith(shown) and "__init__" not in path}
     assert sorted(SHOWN) == sorted(whole.values())
+
+
+def test_it_has_what_a_team_ships_and_names_nothing_that_is_not_there() -> None:
+    documents = render("refill-desk")
+
+    assert {"README.md", "Dockerfile"} <= set(documents)
+    assert not [path for path, text in documents.items() if "{{" in text]
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", documents["Dockerfile"], re.MULTILINE)
+    assert {source.split("/")[0] for sources in copied for source in sources.split()} <= {
+        path.split("/")[0] for path in documents
+    }
+    assert set(re.findall(r"drx-consumer (\w+)", documents["README.md"])) <= set(COMMANDS)
+
+
+def test_hadolint_has_nothing_to_say_of_the_dockerfile(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(render("refill-desk")["Dockerfile"])
+
+    done = subprocess.run(  # noqa: S603 - our own command line
+        [hadolint(), str(tmp_path / "Dockerfile")], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_the_handler_is_short() -> None:
@@ -197,6 +221,6 @@ def _renewals() -> Iterator[str]:
 
 def _run(env: dict[str, str], *arguments: str) -> None:
     done = subprocess.run(  # noqa: S603 - our own command line
-        [sys.executable, *arguments], env=env, capture_output=True, text=True, check=False
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
