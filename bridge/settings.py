@@ -106,6 +106,10 @@ class Management(Section):
     port: Port = Field(9090, description="port to listen on")
 
 
+# A secret goes there: in clear on this machine only.
+_ENDPOINT = r"^(https://|http://(127\.0\.0\.1|localhost)[:/])[^@\s]+$"
+
+
 class Brokers(Section):
     """How Kafka is reached, and as whom."""
 
@@ -113,11 +117,22 @@ class Brokers(Section):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="how connections to the brokers are protected"
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         None, description="SASL mechanism; with SASL only"
     )
-    sasl_username_file: Path | None = Field(None, description="file with the user name; with SASL only")
-    sasl_password_file: Path | None = Field(None, description="file with the password; with SASL only")
+    sasl_username_file: Path | None = Field(
+        None, description="file with the user name, or the client id of OAUTHBEARER"
+    )
+    sasl_password_file: Path | None = Field(None, description="file with the password, or the secret of that client")
+    sasl_token_url: str | None = Field(
+        None, pattern=_ENDPOINT, description="token endpoint of OAUTHBEARER, by client credentials"
+    )
+    sasl_token_scope: str = Field("", description="scope that is asked for there")
+    sasl_token_provider: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="module:function that returns an aiokafka token provider, in the place of sasl_token_url",
+    )
     ssl_cafile: Path | None = Field(None, description="certificates to trust; unset: the system's")
     ssl_certfile: Path | None = Field(None, description="client certificate, if brokers require one")
     ssl_keyfile: Path | None = Field(None, description="private key of the client certificate")
@@ -129,8 +144,12 @@ class Brokers(Section):
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> Self:
+        by_token = [self.sasl_token_url, self.sasl_token_provider]
         given = [self.sasl_mechanism, self.sasl_username_file, self.sasl_password_file]
-        if self.security_protocol.startswith("SASL") and None in given:
+        if (self.sasl_mechanism == "OAUTHBEARER") != (by_token.count(None) == 1):
+            msg = "OAUTHBEARER needs either sasl_token_url or sasl_token_provider, and nothing else has one"
+            raise ValueError(msg)
+        if self.security_protocol.startswith("SASL") and None in given and self.sasl_token_provider is None:
             msg = "SASL needs sasl_mechanism, sasl_username_file and sasl_password_file"
             raise ValueError(msg)
         if not self.security_protocol.startswith("SASL") and any(part is not None for part in given):

@@ -38,7 +38,12 @@ class SecuredCluster(EmbeddedCluster):
         lines |= {
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
-            "listener.name.secure.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.secure.sasl.enabled.mechanisms": "PLAIN,OAUTHBEARER",
+            # Takes tokens that nobody signed, whose `sub` is the user.
+            "listener.name.secure.oauthbearer.sasl.jaas.config": (
+                "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required"
+                ' unsecuredLoginStringClaim_sub="broker";'
+            ),
             "listener.name.secure.plain.sasl.jaas.config": plain,
             "listener.name.secure.ssl.keystore.type": "PEM",
             "listener.name.secure.ssl.keystore.location": str(self._files / "chain.pem"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import ConfigError
+from bridge.kafka.tokens import ClientCredentials, Grant, load_provider
 
 DEFAULT_PORT = 9092
 PORT_MAX = 65_535
@@ -29,7 +30,10 @@ class Connection:
     Attributes:
         bootstrap_servers: `host:port`, separated by commas.
         security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
-        sasl_mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+        sasl_mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`.
+        sasl_username_file: With OAUTHBEARER, that of the client id, and `sasl_password_file` that of its secret.
+        sasl_token_url: Token endpoint for OAUTHBEARER.
+        sasl_token_provider: `module:function` that gives tokens in its place.
         ssl_cafile: Certificates to trust; the system's when None.
     """
 
@@ -38,6 +42,9 @@ class Connection:
     sasl_mechanism: str | None = None
     sasl_username_file: Path | None = None
     sasl_password_file: Path | None = None
+    sasl_token_url: str | None = None
+    sasl_token_scope: str = ""
+    sasl_token_provider: str | None = None
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
@@ -66,9 +73,18 @@ class Connection:
             options["ssl_context"] = self._ssl_context()
         if self.security_protocol.startswith("SASL"):
             options["sasl_mechanism"] = self.sasl_mechanism
-            options["sasl_plain_username"] = _read("sasl_username_file", self.sasl_username_file)
-            options["sasl_plain_password"] = _read("sasl_password_file", self.sasl_password_file)
+            options |= self._login()
         return options
+
+    def _login(self) -> dict[str, Any]:
+        if self.sasl_token_provider is not None:
+            return {"sasl_oauth_token_provider": load_provider(self.sasl_token_provider)}
+        name = _read("sasl_username_file", self.sasl_username_file)
+        secret = _read("sasl_password_file", self.sasl_password_file)
+        if self.sasl_token_url is not None:
+            grant = Grant(self.sasl_token_url, name, secret, self.sasl_token_scope)
+            return {"sasl_oauth_token_provider": ClientCredentials(grant)}
+        return {"sasl_plain_username": name, "sasl_plain_password": secret}
 
     def _ssl_context(self) -> ssl.SSLContext:
         try:

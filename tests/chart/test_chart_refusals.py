@@ -76,6 +76,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("strimzi", {"strimzi.minInsyncReplicas": 4}, "strimzi.minInsyncReplicas", "must not exceed"),
     ("strimzi", {"strimzi.namespace": "kafka"}, "strimzi.users", "copy Secrets"),
     ("strimzi", {"kafka.saslMechanism": "PLAIN"}, "kafka.saslMechanism", "SCRAM-SHA-512"),
+    ("minimal", {"kafka.tokenUrl": "https://a.test"}, "kafka.tokenUrl", "take kafka.tokenUrl"),
+    ("minimal", {"kafka.saslMechanism": "OAUTHBEARER"}, "kafka.tokenUrl", "name the token endpoint"),
     ("minimal", {"kafka.bootstrapServers": ""}, "kafka.bootstrapServers", "give host:port"),
     ("minimal", {"ingress.sources": {}}, "ingress.sources", "name at least one sender"),
     ("minimal", {"ingress.sources.drx.existingSecret": ""}, "ingress.sources.drx.existingSecret", "name the Secret"),

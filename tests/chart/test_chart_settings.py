@@ -30,6 +30,8 @@ LEFT_OUT = {
     "BRIDGE_HTTP__HOST",  # a pod listens on its own address
     "BRIDGE_MANAGEMENT__HOST",
     "CONSUMER_MANAGEMENT__HOST",
+    "BRIDGE_KAFKA__SASL_TOKEN_PROVIDER",  # comes with an image of one's own, and with extraEnv
+    "CONSUMER_KAFKA__SASL_TOKEN_PROVIDER",
     "CONSUMER_POSTGRES__DSN",  # a secret has no place in a variable
 }
 

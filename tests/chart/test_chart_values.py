@@ -90,7 +90,13 @@ def bases() -> dict[str, tuple[Values, str]]:
     strimzi = {**full["strimzi"], "cluster": "events", "namespace": "", "topics": True, "users": True}
     users = dict.fromkeys(("credentialsSecret", "clientCertificateSecret"), "")
     by_strimzi = changed(changed(full, "strimzi", strimzi), "topicsJob.enabled", False)  # noqa: FBT003 - as above
-    by_strimzi = changed(changed(by_strimzi, "kafka.saslMechanism", "SCRAM-SHA-512"), "ingress.kafka", users)
+    by_strimzi = changed(
+        changed(
+            by_strimzi, "kafka", {**full["kafka"], "saslMechanism": "SCRAM-SHA-512", "tokenUrl": "", "tokenScope": ""}
+        ),
+        "ingress.kafka",
+        users,
+    )
     found = {
         "full": full,
         "by_strimzi": by_strimzi,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
 
 import aiohttp
 import pytest
@@ -104,6 +109,60 @@ async def test_an_ingress_works_with_its_acls_and_spools_without_them(secured: S
         assert {record.header("ce_id") for record in await ingress.records()} == {
             f"evt_{ingress.source}_{number}" for number in (1, 2, 3)
         }
+
+
+class Tokens(BaseHTTPRequestHandler):
+    """A token endpoint that knows one client and says how often it was asked."""
+
+    asked: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        form = self.rfile.read(int(self.headers["content-length"]))
+        login = base64.b64decode(self.headers["authorization"].removeprefix("Basic ")).decode()
+        self.asked.append(form)
+        claims = {"sub": "ingress", "iat": time.time(), "exp": time.time() + 3600}
+        token = ".".join([*(unsigned(each) for each in ({"alg": "none"}, claims)), ""])
+        known = login == "ingress:i-secret"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps({"access_token": token, "expires_in": 3600} if known else {}).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def unsigned(part: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def token_url() -> Iterator[str]:
+    Tokens.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tokens) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/token"
+        server.shutdown()
+
+
+async def test_an_ingress_logs_in_by_token(secured: SecuredCluster, token_url: str, tmp_path: Path) -> None:
+    """Client id and secret are what user and password are otherwise; a wrong one is put right without a restart."""
+    connection = secured.connection("ingress", password="wrong")
+    given = settings(connection) | {
+        "KAFKA__SASL_MECHANISM": "OAUTHBEARER",
+        "KAFKA__SASL_TOKEN_URL": token_url,
+        "KAFKA__SASL_TOKEN_SCOPE": "kafka",
+    }
+    with IngressProcess(tmp_path, secured.bootstrap_servers, **given) as ingress:
+        await asyncio.to_thread(ingress.ready)
+        async with aiohttp.ClientSession() as session:
+            body = a_body(id=f"evt_{ingress.source}")
+            assert (await deliver(session, ingress, body, webhook_id=f"evt_{ingress.source}")).status == 202
+            secured.connection("ingress")
+            async with asyncio.timeout(HANG_S):
+                while not await ingress.records():  # noqa: ASYNC110 - another process gives us no event
+                    await asyncio.sleep(0.1)
+        assert "i-secret" not in ingress.output()
+    assert set(Tokens.asked) == {b"grant_type=client_credentials&scope=kafka"}
 
 
 async def test_a_consumer_works_with_its_acls_and_reads_nothing_else(

@@ -112,6 +112,12 @@ kafka.saslMechanism: users of Strimzi have SCRAM-SHA-512; set that, or strimzi.u
 
 {{- define "drx-bridge.kafkaProblems" -}}
 {{- $kafka := .Values.kafka }}
+{{- if and (ne $kafka.saslMechanism "OAUTHBEARER") (or $kafka.tokenUrl $kafka.tokenScope) }}
+kafka.tokenUrl: {{ $kafka.saslMechanism }} takes no tokens; set kafka.saslMechanism to OAUTHBEARER, or take kafka.tokenUrl and kafka.tokenScope out
+{{- end }}
+{{- if and (eq $kafka.saslMechanism "OAUTHBEARER") (not $kafka.tokenUrl) }}
+kafka.tokenUrl: is not set; name the token endpoint, https://…
+{{- end }}
 {{- if not $kafka.bootstrapServers }}
 kafka.bootstrapServers: is not set; give host:port of some brokers, separated by commas
 {{- end }}

@@ -12,6 +12,12 @@
 {{ $prefix }}_KAFKA__SASL_MECHANISM: {{ $kafka.saslMechanism | quote }}
 {{ $prefix }}_KAFKA__SASL_USERNAME_FILE: /etc/drx-bridge/kafka/username
 {{ $prefix }}_KAFKA__SASL_PASSWORD_FILE: /etc/drx-bridge/kafka/password
+{{- with $kafka.tokenUrl }}
+{{ $prefix }}_KAFKA__SASL_TOKEN_URL: {{ . | quote }}
+{{- end }}
+{{- with $kafka.tokenScope }}
+{{ $prefix }}_KAFKA__SASL_TOKEN_SCOPE: {{ . | quote }}
+{{- end }}
 {{- end }}
 {{- if $kafka.caSecret }}
 {{ $prefix }}_KAFKA__SSL_CAFILE: /etc/drx-bridge/kafka-ca/ca.crt

@@ -1,0 +1,116 @@
+"""Tokens for SASL/OAUTHBEARER: by client credentials, or by a provider of somebody else, such as for MSK IAM."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - aiokafka takes nothing else
+
+from bridge.errors import ConfigError
+
+# A token endpoint answers in milliseconds; a client that connects has 40 s for all of it.
+TIMEOUT_S = 10.0
+# RFC 6749 leaves `expires_in` to the server, and recommends it.
+_LIFETIME_S = 300.0
+# A token is renewed when this share of its lifetime is left: a handshake must not begin with one that ends.
+_RENEWED_AT = 0.2
+_ANSWER_MAX_BYTES = 65_536
+
+
+class TokenError(OSError):
+    """No token is to be had; for aiokafka a connection that cannot be made, and tried again as such."""
+
+    def __str__(self) -> str:
+        """Say nothing of what was asked or answered."""
+        return "the token endpoint gives no token"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What proves to a token endpoint who we are (RFC 6749, section 4.4)."""
+
+    url: str
+    client_id: str
+    client_secret: str
+    scope: str = ""
+
+
+def ask_endpoint(grant: Grant) -> tuple[str, float]:
+    """Return a token and its lifetime in seconds.
+
+    Raises:
+        TokenError: The endpoint does not answer, or gives none.
+    """
+    form = {"grant_type": "client_credentials"} | ({"scope": grant.scope} if grant.scope else {})
+    # RFC 6749, section 2.3.1: both are form-encoded before they are joined.
+    login = base64.b64encode(f"{quote(grant.client_id, '')}:{quote(grant.client_secret, '')}".encode()).decode()
+    headers = {"Authorization": f"Basic {login}", "Accept": "application/json"}
+    request = Request(grant.url, data=urlencode(form).encode(), headers=headers, method="POST")  # noqa: S310 - the setting allows https and http only
+    try:
+        with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as above
+            document: Any = json.loads(answer.read(_ANSWER_MAX_BYTES))
+        token, lifetime_s = document["access_token"], float(document.get("expires_in", _LIFETIME_S))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # What it says may hold the secret.
+        raise TokenError from None
+    if not isinstance(token, str) or not token:
+        raise TokenError
+    return token, lifetime_s
+
+
+class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
+    """Asks a token endpoint, and again before a token ends."""
+
+    def __init__(
+        self,
+        grant: Grant,
+        *,
+        ask: Callable[[Grant], tuple[str, float]] = ask_endpoint,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._grant = grant
+        self._ask = ask
+        self._now = now
+        self._token = ""
+        self._renewed_at = 0.0
+        self._one_at_a_time = asyncio.Lock()
+
+    async def token(self) -> str:
+        """Return a token that has not ended.
+
+        Raises:
+            TokenError: The endpoint does not answer, or gives none.
+        """
+        async with self._one_at_a_time:
+            if self._now() >= self._renewed_at or not self._token:
+                asked = self._now()
+                self._token, lifetime_s = await asyncio.to_thread(self._ask, self._grant)
+                self._renewed_at = asked + lifetime_s * (1 - _RENEWED_AT)
+            return self._token
+
+
+def load_provider(place: str) -> AbstractTokenProvider:
+    """Call the function at `module:function`, which returns an `aiokafka.abc.AbstractTokenProvider`.
+
+    Raises:
+        ConfigError: There is no such function, it fails, or it returns something else.
+    """
+    module, _, name = place.partition(":")
+    try:
+        provider = getattr(import_module(module), name)()
+    except Exception as exc:  # a package of another team: anything may happen
+        msg = f"kafka.sasl_token_provider: {place!r} gives no token provider: {type(exc).__name__}"
+        raise ConfigError(msg) from exc
+    if not isinstance(provider, AbstractTokenProvider):
+        msg = f"kafka.sasl_token_provider: {place!r} returns no aiokafka.abc.AbstractTokenProvider"
+        raise ConfigError(msg)
+    return provider

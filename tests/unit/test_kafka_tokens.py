@@ -1,0 +1,81 @@
+"""Tokens for OAUTHBEARER are kept, renewed in time, and given by others where a site says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - what a provider must be
+
+from bridge.errors import ConfigError
+from bridge.kafka.connection import Connection
+from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, load_provider
+
+GRANT = Grant("http://127.0.0.1:1/token", "me", "canary", "kafka")
+
+
+class Own(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
+    async def token(self) -> str:
+        return "own"
+
+
+def no_provider() -> str:
+    return "text"
+
+
+async def test_a_token_is_kept_until_a_fifth_of_its_lifetime_is_left() -> None:
+    answers = iter([("first", 100.0), ("second", 100.0)])
+    clock = [0.0]
+    provider = ClientCredentials(GRANT, ask=lambda _: next(answers), now=lambda: clock[0])
+    found = []
+    for clock[0] in (0.0, 79.0, 81.0):
+        found.append(await provider.token())
+
+    assert found == ["first", "first", "second"]
+
+
+async def test_an_endpoint_that_is_away_says_nothing_of_the_secret() -> None:
+    with pytest.raises(TokenError) as caught:
+        await ClientCredentials(GRANT).token()
+
+    assert "canary" not in f"{caught.value!r}{caught.value}"
+    assert caught.value.__cause__ is None
+
+
+async def test_tokens_come_from_a_provider_of_a_site() -> None:
+    """For MSK IAM, say; the connection needs no files then."""
+    connection = Connection(
+        "kafka:9092",
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="OAUTHBEARER",
+        sasl_token_provider=f"{__name__}:Own",
+    )
+    options: dict[str, Any] = connection.options()
+
+    assert await options["sasl_oauth_token_provider"].token() == "own"
+    assert "sasl_plain_password" not in options
+
+
+@pytest.mark.parametrize("place", ["no.such.module:x", f"{__name__}:missing", f"{__name__}:no_provider"])
+def test_what_is_no_provider_is_refused_by_its_setting(place: str) -> None:
+    with pytest.raises(ConfigError, match="sasl_token_provider"):
+        load_provider(place)
+
+
+def test_client_id_and_secret_are_read_anew_for_each_client(tmp_path: Path) -> None:
+    for name in ("id", "secret"):
+        (tmp_path / name).write_text(name)
+    connection = Connection(
+        "kafka:9092",
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="OAUTHBEARER",
+        sasl_username_file=tmp_path / "id",
+        sasl_password_file=tmp_path / "secret",
+        sasl_token_url="https://login.example.test/token",
+    )
+
+    assert isinstance(connection.options()["sasl_oauth_token_provider"], ClientCredentials)
+    (tmp_path / "secret").write_text("")
+    with pytest.raises(ConfigError, match="sasl_password_file"):
+        connection.options()
