@@ -160,7 +160,7 @@ def fields_tree(value: Mapping[str, Any], *, indent: int) -> Iterator[Text]:
     for name, inner in value.items():
         if inner in (*_NOTHING, ""):
             continue
-        line = Text(f"{margin}{printable(name)} ", "dim")
+        line = Text().append(f"{margin}{printable(name)}", "dim")
         if isinstance(inner, Mapping):
             yield line
             yield from fields_tree(inner, indent=indent + 2)
@@ -169,9 +169,9 @@ def fields_tree(value: Mapping[str, Any], *, indent: int) -> Iterator[Text]:
             for each in inner:
                 rows = list(fields_tree(each, indent=indent + 4)) if isinstance(each, Mapping) else [_value(each)]
                 for number, row in enumerate(rows):
-                    yield Text(f"{margin}  - ", "dim").append_text(row[indent + 4 :]) if number == 0 else row
+                    yield Text().append(f"{margin}  - ", "dim").append_text(row[indent + 4 :]) if number == 0 else row
         else:
-            yield line.append_text(Text("").append_text(_value(inner)))
+            yield line.append(" ").append_text(_value(inner))
 
 
 def _fields(value: Mapping[str, Any]) -> Text:

@@ -67,7 +67,7 @@ def test_people_see_a_field_a_line(body: Path, capsys: pytest.CaptureFixture[str
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:3] == ["  prescription.processed  evt_1", "  drx.prescriptions.v1/0  key rx_1"]
-    assert "    network_status " in lines
+    assert "    network_status" in lines
     assert "      kind verify" in lines
     assert "  flags: none  unknown fields kept in extensions: 1" in lines
 

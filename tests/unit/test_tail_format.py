@@ -196,12 +196,12 @@ def test_a_tree_has_a_line_for_each_field_that_holds_something() -> None:
     assert lines[1:] == [
         "    event_id evt_1",
         f"    patient {PEOPLE_MASK}",
-        "    network_status ",
+        "    network_status",
         "      kind verify",
         "    factors [password, otp]",
-        "    lines ",
+        "    lines",
         "      - id 1",
-        "        in ",
+        "        in",
         "          deep True",
         "      - id 2",
     ]
