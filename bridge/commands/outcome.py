@@ -120,7 +120,7 @@ def _read(path: Path) -> bytes:
 
 def lines(document: Mapping[str, Any]) -> Text:
     """Return an outcome for people."""
-    text = Text(f"{document['file']}\n", "cyan")
+    text = Text().append(f"{document['file']}\n", "cyan")
     if refused := document.get("refused"):
         return text.append(f"  refused: {refused['code']}\n", "red")
     if parked := document.get("parked"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.commands.map import map_body
+from bridge.commands.outcome import lines
 from bridge.errors import ConfigError
 from tests.audit_lines import acts
 from tests.builders import SAMPLES, a_body
@@ -141,3 +142,11 @@ def test_a_profile_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:
         ConfigError, match=r"--profile: no profile is named 'drx_standart'.*did you mean drx_standard\?"
     ):
         run(sample, "--profile", "drx_standart")
+
+
+def test_only_what_names_the_file_has_the_colour_of_a_file(body: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The colour that a text begins with is no colour of what follows."""
+    shown = lines(outcome(capsys, body))
+
+    assert shown.style == ""
+    assert [shown.plain[span.start : span.end] for span in shown.spans if span.style == "cyan"] == [f"{body}\n"]
