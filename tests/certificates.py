@@ -40,3 +40,40 @@ def self_signed(directory: Path) -> tuple[ssl.SSLContext, Path]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(chain)
     return context, authority
+
+
+class Authority:
+    """Issues certificates to clients, by their names."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep its own certificate, and those that it issues, below `directory`."""
+        self._directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "clients of tests")])
+        own = self._builder(self._name, self._key.public_key(), ends=timedelta(days=1))
+        own = own.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self.certificate = directory / "clients.pem"
+        self.certificate.write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, client: str, *, ends: timedelta = timedelta(days=1)) -> tuple[Path, Path]:
+        """Write a certificate of `client`, in the place of any before; return its file and that of its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, client)])
+        certificate = self._builder(name, key.public_key(), ends=ends).sign(self._key, hashes.SHA256())
+        files = self._directory / f"{client}.crt", self._directory / f"{client}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
+        return files
+
+    def _builder(self, name: x509.Name, key: ec.EllipticCurvePublicKey, *, ends: timedelta) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=2))
+            .not_valid_after(now + ends)
+        )

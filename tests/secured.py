@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from bridge.dev.ports import free_port
 from bridge.kafka.connection import Connection
-from tests.certificates import self_signed
+from tests.certificates import Authority, self_signed
 from tests.cluster import EmbeddedCluster
 
 
 class SecuredCluster(EmbeddedCluster):
-    """One broker with a second listener, by `SASL_SSL`, and Kafka's own authorizer.
+    """One broker with Kafka's own authorizer, a listener by `SASL_SSL`, and one by `SSL` that wants a certificate.
 
     Who comes by its first listener is `ANONYMOUS` and may do all, as an administrator would.
     """
@@ -20,20 +21,21 @@ class SecuredCluster(EmbeddedCluster):
     def __init__(self, directory: Path, *, passwords: Mapping[str, str]) -> None:
         """Know users by their passwords; certificates are made below `directory`."""
         super().__init__(directory, brokers=1)
-        self._port = free_port()
+        self._port, self._mutual_port = free_port(), free_port()
         self._passwords = passwords
         self._files = directory
         _, self.authority = self_signed(directory)
+        self.clients = Authority(directory)
 
     def _prepare(self) -> None:
         super()._prepare()
         path = self._home(1) / "server.properties"
         lines = dict(line.split("=", 1) for line in path.read_text().splitlines())
-        secure = f"SECURE://127.0.0.1:{self._port}"
+        secure = f"SECURE://127.0.0.1:{self._port},MUTUAL://127.0.0.1:{self._mutual_port}"
         users = " ".join(f'user_{name}="{password}"' for name, password in self._passwords.items())
         lines["listeners"] += f",{secure}"
         lines["advertised.listeners"] += f",{secure}"
-        lines["listener.security.protocol.map"] += ",SECURE:SASL_SSL"
+        lines["listener.security.protocol.map"] += ",SECURE:SASL_SSL,MUTUAL:SSL"
         plain = f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
         lines |= {
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -45,8 +47,13 @@ class SecuredCluster(EmbeddedCluster):
                 ' unsecuredLoginStringClaim_sub="broker";'
             ),
             "listener.name.secure.plain.sasl.jaas.config": plain,
-            "listener.name.secure.ssl.keystore.type": "PEM",
-            "listener.name.secure.ssl.keystore.location": str(self._files / "chain.pem"),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self._files / "chain.pem"),
+            "listener.name.mutual.ssl.truststore.type": "PEM",
+            "listener.name.mutual.ssl.truststore.location": str(self.clients.certificate),
+            "listener.name.mutual.ssl.client.auth": "required",
+            # `User:ingress`, as one who logs in by password.
+            "listener.name.mutual.ssl.principal.mapping.rules": "RULE:^CN=(.*)$/$1/",
         }
         path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
@@ -67,4 +74,15 @@ class SecuredCluster(EmbeddedCluster):
             sasl_username_file=name,
             sasl_password_file=secret,
             ssl_cafile=self.authority,
+        )
+
+    def by_certificate(self, user: str, *, ends: timedelta = timedelta(days=1)) -> Connection:
+        """How `user` connects with a certificate, which is issued anew by each call."""
+        certificate, key = self.clients.issue(user, ends=ends)
+        return Connection(
+            f"127.0.0.1:{self._mutual_port}",
+            security_protocol="SSL",
+            ssl_cafile=self.authority,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )

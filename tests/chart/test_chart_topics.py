@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.kafka.acls import Acl, consumer_acls, ingress_acls
 from bridge.kafka.admin import topic_specs
-from bridge.kafka.routing import RoutingTable
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, RoutingTable
 from tests.chart.environment import variables
 from tests.chart.rendering import CASES, Object, Rendered, changed, load, notes, render
 
@@ -85,15 +86,15 @@ def test_each_component_has_a_user_with_the_acls_that_it_needs(strimzi: Rendered
         acls = strimzi.one("KafkaUser", suffix)["spec"]["authorization"]["acls"]
         return {(each["resource"]["type"], each["resource"]["name"]): set(each["operations"]) for each in acls}
 
-    written = {"Describe", "DescribeConfigs", "Read", "Write"}
-    assert allowed("-ingress") == {("topic", name): written for name in RoutingTable().topics}
-    read = {"Describe", "Read"}
-    assert allowed("-forward") == {("topic", "drx.prescriptions.v1"): read, ("group", "forward.ehr"): read}
-    assert allowed("-read-model") == {
-        ("topic", "drx.prescriptions.v1"): read,
-        ("topic", "drx.accounts.v1"): read,
-        ("group", "read_model"): read,
-    }
+    def needed(acls: list[Acl]) -> dict[tuple[str, str], set[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for each in acls:
+            found.setdefault((each.resource, each.name), set()).add(each.operation)
+        return found
+
+    assert allowed("-ingress") == needed(ingress_acls("", RoutingTable().topics))
+    assert allowed("-forward") == needed(consumer_acls("", "forward.ehr", [PRESCRIPTIONS_TOPIC]))
+    assert allowed("-read-model") == needed(consumer_acls("", "read_model", [PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC]))
     assert len(strimzi.all("KafkaUser")) == 3
 
 

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -29,6 +30,7 @@ from bridge.kafka.connection import Connection
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.record import Record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
+from bridge.settings import Brokers
 from tests.builders import a_body
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, deliver
@@ -62,14 +64,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredCluster
 
 def settings(connection: Connection) -> dict[str, str]:
     """As environment variables without their prefix."""
-    return {
-        "KAFKA__BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-        "KAFKA__SECURITY_PROTOCOL": connection.security_protocol,
-        "KAFKA__SASL_MECHANISM": str(connection.sasl_mechanism),
-        "KAFKA__SASL_USERNAME_FILE": str(connection.sasl_username_file),
-        "KAFKA__SASL_PASSWORD_FILE": str(connection.sasl_password_file),
-        "KAFKA__SSL_CAFILE": str(connection.ssl_cafile),
-    }
+    given = {name: getattr(connection, name) for name in Brokers.model_fields}
+    return {f"KAFKA__{name.upper()}": str(value) for name, value in given.items() if value}
 
 
 def an_ingress(secured: SecuredCluster, directory: Path) -> IngressProcess:
@@ -144,25 +140,34 @@ def token_url() -> Iterator[str]:
         server.shutdown()
 
 
-async def test_an_ingress_logs_in_by_token(secured: SecuredCluster, token_url: str, tmp_path: Path) -> None:
-    """Client id and secret are what user and password are otherwise; a wrong one is put right without a restart."""
-    connection = secured.connection("ingress", password="wrong")
-    given = settings(connection) | {
-        "KAFKA__SASL_MECHANISM": "OAUTHBEARER",
-        "KAFKA__SASL_TOKEN_URL": token_url,
-        "KAFKA__SASL_TOKEN_SCOPE": "kafka",
-    }
+@pytest.mark.parametrize("how", ["password", "token", "certificate"])
+async def test_an_ingress_whose_login_fails_spools_until_it_is_renewed(
+    secured: SecuredCluster, token_url: str, tmp_path: Path, how: str
+) -> None:
+    """A password was changed, or a certificate has ended: the files are replaced, and nothing is restarted."""
+    if how == "certificate":
+        given = settings(secured.by_certificate("ingress", ends=timedelta(days=-1)))
+    else:
+        given = settings(secured.connection("ingress", password="the one before"))
+    if how == "token":
+        given |= {
+            "KAFKA__SASL_MECHANISM": "OAUTHBEARER",
+            "KAFKA__SASL_TOKEN_URL": token_url,
+            "KAFKA__SASL_TOKEN_SCOPE": "kafka",
+        }
     with IngressProcess(tmp_path, secured.bootstrap_servers, **given) as ingress:
         await asyncio.to_thread(ingress.ready)
         async with aiohttp.ClientSession() as session:
             body = a_body(id=f"evt_{ingress.source}")
             assert (await deliver(session, ingress, body, webhook_id=f"evt_{ingress.source}")).status == 202
+            assert (await asyncio.to_thread(ingress.checks))["kafka"] == "degraded"
+            secured.by_certificate("ingress")
             secured.connection("ingress")
             async with asyncio.timeout(HANG_S):
                 while not await ingress.records():  # noqa: ASYNC110 - another process gives us no event
                     await asyncio.sleep(0.1)
         assert "i-secret" not in ingress.output()
-    assert set(Tokens.asked) == {b"grant_type=client_credentials&scope=kafka"}
+    assert set(Tokens.asked) == ({b"grant_type=client_credentials&scope=kafka"} if how == "token" else set())
 
 
 async def test_a_consumer_works_with_its_acls_and_reads_nothing_else(
