@@ -1,9 +1,10 @@
 """Apply the records of a partition many at a time, in one transaction.
 
-A batch in which nothing goes wrong costs one transaction. When the handler refuses it, or one of its records is at
-fault, the transaction is rolled back and every record goes on alone, in the queue of its key: there the one at fault is
-found, retried or parked, and the others are applied, each in a transaction of its own. Batches of other keys go on
-meanwhile. A record that cannot be decoded goes to its key queue at once.
+A batch in which nothing goes wrong costs one transaction. When the handler refuses it, the transaction is rolled back
+and every record goes on alone, in the queue of its key: there the one at fault is found, retried or parked, and the
+others are applied, each in a transaction of its own. Batches of other keys go on meanwhile. A record that is known to
+be at fault, since it cannot be decoded or its id came with another body, goes to its key queue at once, with those of
+its key, and the others stay a batch.
 """
 
 from __future__ import annotations
@@ -59,6 +60,14 @@ class _NotAppendedError(Exception):
 
 class _RefusedError(Exception):
     """One of the records is at fault."""
+
+
+class _ConflictError(Exception):
+    """The ids of some records came with another body."""
+
+    def __init__(self, records: Sequence[ConsumedRecord]) -> None:
+        super().__init__()
+        self.records = records
 
 
 class BatchDriver:
@@ -154,6 +163,8 @@ class BatchDriver:
             await self._apply(partition, batch)
         except _NotAppendedError:
             self._put_back(partition, batch)
+        except _ConflictError as exc:
+            self._set_apart(partition, batch, exc.records)
         except FencedError:
             raise
         except TransientError as exc:
@@ -174,6 +185,16 @@ class BatchDriver:
         if not (partition.gone or partition.stopped):  # else they are read again
             partition.backlog.extendleft(reversed(batch.records))
 
+    def _set_apart(self, partition: Partition, batch: Batch, records: Sequence[ConsumedRecord]) -> None:
+        """Have the keys of some records handled one by one, and all others as a batch again."""
+        keys = {key_text(record) for record in records}
+        if not (partition.gone or partition.stopped):
+            for record, _ in batch.items:
+                if key_text(record) in keys:
+                    self._key_queues.put(partition, record)
+        batch.items = [item for item in batch.items if key_text(item[0]) not in keys]
+        self._put_back(partition, batch)
+
     def _go_on_alone(self, partition: Partition, batch: Batch) -> None:
         if not (partition.gone or partition.stopped):
             for record in batch.records:
@@ -184,7 +205,8 @@ class BatchDriver:
 
         Raises:
             _NotAppendedError: A key is parked no more.
-            _RefusedError: The handler said no, or an id came with another body.
+            _ConflictError: An id came with another body.
+            _RefusedError: The handler said no.
             TransientError: The database is away, or could not do it this time.
             FencedError: The partition is not ours.
             ParkingFullError: Too many records of a key are parked.
@@ -220,8 +242,9 @@ class BatchDriver:
         if not events:
             return []
         states = await settlement.admit([event.inbox for event in events])
-        if "conflict" in states:
-            raise _RefusedError
+        conflicts = [event.record for event, state in zip(events, states, strict=True) if state == "conflict"]
+        if conflicts:
+            raise _ConflictError(conflicts)
         return [event for event, state in zip(events, states, strict=True) if state == "fresh"]
 
     async def _call(self, partition: Partition, settlement: Settlement, events: Sequence[Sorted]) -> None:

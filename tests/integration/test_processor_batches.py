@@ -123,6 +123,35 @@ async def test_of_two_bodies_of_one_id_in_one_batch_one_is_applied_and_the_other
         assert bench.count("id_conflicts_total", source="drx") == 1
 
 
+async def test_a_batch_stays_one_but_for_a_key_whose_id_came_with_another_body(database: Database) -> None:
+    """Thousands of records would else be handled one by one, for one of them."""
+    effects, calls = Effects(), []
+
+    async def write(batch: Sequence[Placed], connection: Connection) -> None:
+        calls.append([event.id for event, _ in batch])
+        await effects.batch(batch, connection)
+
+    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.05))
+    consumer.handler(write)
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(0)])
+        await bench.settled(1)
+        bench.processor.offer(
+            PLACE,
+            [
+                *(a_record(offset, f"rx_{offset}") for offset in range(1, 20)),
+                a_record(20, "rx_2", id="evt_0", body="other"),
+                a_record(21, "rx_2"),
+                a_record(22, "rx_3"),
+            ],
+        )
+        await bench.settled(23)
+
+        assert await bench.parked() == [("rx_2", 20, "id_conflict"), ("rx_2", 21, "key_parked")]
+    assert calls[0] == ["evt_0"]
+    assert sorted(calls[1:], key=len) == [["evt_2"], [f"evt_{number}" for number in (1, *range(3, 20), 22)]]
+
+
 async def test_unwanted_types_are_settled_without_being_decoded(database: Database) -> None:
     effects = Effects()
     log = [a_record(0, value=POISON, type="renewal.requested"), a_record(1), a_record(2, type="made.up")]
