@@ -63,6 +63,7 @@ class Pod:
         (self._container,) = spec["containers"]
         self._grace_s = int(spec.get("terminationGracePeriodSeconds", 30))
         self._root = directory / "root"
+        self._root.mkdir(parents=True)
         self._secrets: dict[str, Path] = {}
         self._writable: list[Path] = []
         self._claim = claim
