@@ -15,6 +15,7 @@ from consumers.settings import section
 
 TEMPLATE = files("consumers") / "template"
 SUFFIX = ".tmpl"
+OBJECT_NAME_MAX = 12  # of a key of `consumers` in the chart
 
 
 @click.command()
@@ -44,10 +45,15 @@ def render(name: str) -> dict[str, str]:
     module = section(name)
     return {
         path.replace("package/", f"{module}/").removesuffix(SUFFIX): _filled(
-            text, name=name, module=module, version=version("drx-bridge")
+            text, name=name, module=module, object=_object_name(name), version=version("drx-bridge")
         )
         for path, text in _texts(TEMPLATE, "")
     }
+
+
+def _object_name(name: str) -> str:
+    """Shorten a name to what the chart takes for the names of its objects."""
+    return name[:OBJECT_NAME_MAX].rstrip("_-")
 
 
 def _filled(text: str, **words: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
+from consumers.commands.new import render as render_package
 from consumers.settings import load_settings
 from tests.chart.environment import variables
 from tests.chart.rendering import Rendered, load, render
@@ -55,6 +57,16 @@ def test_it_is_scaled_by_the_lag_of_its_group(full: Rendered) -> None:
 
     assert trigger["metadata"]["consumerGroup"] == "eligibility.v2"
     assert trigger["metadata"]["topic"] == "drx.prescriptions.v1"
+
+
+def test_the_values_of_a_new_package_run_it() -> None:
+    values = load("minimal")
+    written = yaml.safe_load(render_package("refill-desk-of-texas")["values.yaml"])
+    values["consumers"] |= written["consumers"]
+
+    container = render(values).one("Deployment", "-refill-desk")["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"][:3] == ["drx-consumer", "run", "refill-desk-of-texas"]
+    assert container["image"] == "registry.example.com/refill-desk-of-texas:0.1.0"
 
 
 def test_little_has_to_be_said_of_it() -> None:

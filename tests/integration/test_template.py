@@ -46,7 +46,7 @@ def test_the_code_of_the_page_is_the_template() -> None:
 def test_it_has_what_a_team_ships_and_names_nothing_that_is_not_there() -> None:
     documents = render("refill-desk")
 
-    assert {"README.md", "Dockerfile"} <= set(documents)
+    assert {"README.md", "Dockerfile", "values.yaml"} <= set(documents)
     assert not [path for path, text in documents.items() if "{{" in text]
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", documents["Dockerfile"], re.MULTILINE)
     assert {source.split("/")[0] for sources in copied for source in sources.split()} <= {
