@@ -149,14 +149,24 @@ EventHandler = Callable[[Event, Context], Awaitable[None]]
 BatchHandler = Callable[[Sequence[Placed], Any], Awaitable[None]]
 """Gets events that were never applied before, in order, and the connection of the settling transaction."""
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[None]])
-Job = Callable[[Any], Awaitable[None]]
+Job = Callable[..., Awaitable[None]]
 
 
 class PeriodicJob(NamedTuple):
-    """Work beside the events: `run` gets a connection inside a transaction, once a period in the whole group."""
+    """Work beside the events, once a period in the whole group.
+
+    Attributes:
+        run: Gets a connection inside a transaction.
+        resource: It gets what `Consumer.around` yielded as well.
+    """
 
     run: Job
     every_s: float
+    resource: bool = False
+
+    async def once(self, connection: Any, resource: Any) -> None:
+        """Run it."""
+        await (self.run(connection, resource) if self.resource else self.run(connection))
 
 
 class Tables(NamedTuple):
@@ -237,8 +247,10 @@ class Consumer:
         self.handle = function
         return function
 
-    def job(self, *, every_s: float) -> Callable[[Job], Job]:
+    def job(self, *, every_s: float, resource: bool = False) -> Callable[[Job], Job]:
         """Decorate a function `(connection)` that runs every `every_s` seconds, on one process of the group.
+
+        With `resource` it is called as `(connection, resource)`, the second being what `around` yielded.
 
         Raises:
             ConfigError: It is no coroutine function.
@@ -246,7 +258,7 @@ class Consumer:
 
         def register(function: Job) -> Job:
             self._demand_async(function)
-            self.jobs.append(PeriodicJob(function, every_s))
+            self.jobs.append(PeriodicJob(function, every_s, resource))
             return function
 
         return register

@@ -159,7 +159,11 @@ class ConsumerWorker:
             subscriber = self._subscribe(processor)
             consumer = self._consumer
             jobs = Jobs(
-                consumer.jobs, group=consumer.group, database=self._database, timeout_s=consumer.handler_timeout_s
+                consumer.jobs,
+                group=consumer.group,
+                database=self._database,
+                timeout_s=consumer.handler_timeout_s,
+                resource=resource,
             )
             self._processor, self._subscriber, self._start = processor, subscriber, "ok"
             workers: list[Worker] = [subscriber, EndOf(settling), jobs]

@@ -183,6 +183,7 @@ class Running:
         work: asyncio.Task[None],
         database: Database,
         registry: CollectorRegistry,
+        resource: object,
     ) -> None:
         self.calls = calls
         self.registry = registry
@@ -190,6 +191,7 @@ class Running:
         self._processor = processor
         self._work = work
         self._database = database
+        self._resource = resource
         self._ends = {Place(topic, 0): 0 for topic in consumer.topics}
 
     async def feed(self, *events: Event) -> None:
@@ -268,7 +270,7 @@ class Running:
         """Run every job of the consumer once, each in a transaction of its own."""
         for job in self._consumer.jobs:
             async with self._database.transaction() as connection:
-                await job.run(connection)
+                await job.once(connection, self._resource)
 
     async def fetch(self, query: str, *args: object) -> list[tuple[Any, ...]]:
         """Run a statement on the consumer's database and return its rows."""
@@ -296,13 +298,14 @@ async def running(
         await migrate_tables(database, built)
         await prepare(database, built)
         calls: list[Call] = []
+        resource = None if built.around is None else await stack.enter_async_context(built.around())
         processor = Processor(
             consumer=_watched(built, calls).within(_POOL_SIZE),
             database=database,
             ledger=Ledger(database, group=built.group, cluster_id="test"),
             decoder=await stack.enter_async_context(open_decoder(RegistryAddress())),
             metrics=ConsumerMetrics(registry, service=built.group),
-            resource=None if built.around is None else await stack.enter_async_context(built.around()),
+            resource=resource,
             spread=lambda low, high: low / 20,  # noqa: ARG005 - as little as a delay may be
             release_poll_s=2 * _POLL_S,
         )
@@ -313,7 +316,15 @@ async def running(
             for place in places:
                 await processor.adopt(place)
                 processor.start(place, 0)
-            yield Running(built, calls=calls, processor=processor, work=work, database=database, registry=registry)
+            yield Running(
+                built,
+                calls=calls,
+                processor=processor,
+                work=work,
+                database=database,
+                registry=registry,
+                resource=resource,
+            )
         finally:
             await processor.drain(places, timeout_s=1.0)
             processor.forget(places)

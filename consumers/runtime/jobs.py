@@ -30,9 +30,12 @@ _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended($1, 0))"
 class Jobs:
     """A worker that runs jobs; one that fails is tried again after its period."""
 
-    def __init__(self, jobs: Sequence[PeriodicJob], *, group: str, database: Database, timeout_s: float) -> None:
-        """Run the `jobs` of `group`, each for `timeout_s` at most."""
+    def __init__(
+        self, jobs: Sequence[PeriodicJob], *, group: str, database: Database, timeout_s: float, resource: object = None
+    ) -> None:
+        """Run the `jobs` of `group`, each for `timeout_s` at most; `resource` is for those that want it."""
         self._jobs = jobs
+        self._resource = resource
         self._group = group
         self._database = database
         self._timeout_s = timeout_s
@@ -62,4 +65,4 @@ class Jobs:
             if not await connection.fetchval(_TRY_LOCK, f"job {self._group} {number}"):
                 return
             if await connection.fetchval(_IS_OURS, self._group, number, timedelta(seconds=DUE * job.every_s)):
-                await job.run(connection)
+                await job.once(connection, self._resource)
