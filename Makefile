@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver fhir-server audit bench docs faults fuzz native lint-native test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver fhir-server temporal-server audit bench docs faults fuzz native lint-native test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -67,6 +67,7 @@ fault-tools:
 test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
+	-$(BIN)/python -m tests.temporal.server
 	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder --durations 60 \
 	    tests/faults/ingress tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker \
 	    tests/unit tests/component tests/fuzz
@@ -91,6 +92,11 @@ chart-apiserver: $(INSTALLED)
 # there.
 fhir-server: $(INSTALLED)
 	$(BIN)/python -m tests.fhir.hapi
+
+# A Temporal server for the tests of the consumer `workflow`, 33 MB by the lock; part of `test`, which skips these tests
+# where it cannot be fetched.
+temporal-server: $(INSTALLED)
+	$(BIN)/python -m tests.temporal.server
 
 # The whole fault matrix; its short tier is part of `test`. Writes its results into docs/reliability.md.
 faults: setup fault-tools alert-tools

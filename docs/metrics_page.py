@@ -16,6 +16,7 @@ _PROCESSES = {
     "read_model": "In addition, the consumer `read_model`",
     "forward": "In addition, the consumer `forward`",
     "hl7v2": "In addition, the consumer `hl7v2`",
+    "workflow": "In addition, the consumer `workflow`",
     "fhir": "In addition, the consumer `fhir`",
     "archive": "In addition, the consumer `archive`",
 }

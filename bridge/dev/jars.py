@@ -172,18 +172,18 @@ def _download(jar: Jar, context: Any) -> Path:
     return path
 
 
-def relock(path: Path) -> int:
-    """Resolve `COORDINATES` with everything they need into `path`; the number of jars."""
+def relock(path: Path, *, coordinates: str = COORDINATES, name: str = "kafka") -> int:
+    """Resolve `coordinates` with everything they need into `path`; the number of jars."""
     from jgo.env._lockfile import LockFile  # noqa: PLC0415 - see `maven_repository`
     from jgo.maven import MavenContext  # noqa: PLC0415 - as above
     from jgo.parse import Endpoint  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch))
-        wanted = [context.create_dependency(part) for part in Endpoint.parse(COORDINATES).coordinates]
+        wanted = [context.create_dependency(part) for part in Endpoint.parse(coordinates).coordinates]
         inputs, transitive = context.resolver.resolve(wanted)
         used = [*inputs, *(found for found in transitive if found.scope in {"compile", "runtime"})]
-        lock = LockFile.from_resolved_dependencies(used, environment_name="kafka", min_java_version=17)
+        lock = LockFile.from_resolved_dependencies(used, environment_name=name, min_java_version=17)
         lock.save(path)
     return len(used)
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
-
-import jmespath
-import orjson
-from jmespath.exceptions import JMESPathError
 
 from bridge.contract.native import native_json
 from bridge.errors import ConfigError, PermanentError
 from bridge.event import Event
 from consumers.api import Context
+from consumers.conditions import Condition
 
 PING = "system.ping"
-# What JMESPath calls false ("Or Expressions" of its specification); zero is true.
-_FALSE: tuple[object, ...] = ("", [], {}, None)
 
 
 class Mapping:
@@ -64,17 +58,9 @@ class Mapping:
         if not is_header_text(event.id):
             raise PermanentError("bad_id")
         whole = native_json(event.value) if self._phi or self._when is not None else b""
-        if self._when is not None and not self._holds(whole):
+        if self._when is not None and not self._when.holds(whole):
             return None
         return whole if self._phi else native_json(event.value, phi=False)
-
-    def _holds(self, body: bytes) -> bool:
-        try:
-            found = self._when.search(orjson.loads(body))
-        except (JMESPathError, ArithmeticError, TypeError, ValueError):
-            # The message of a library quotes values of the event.
-            raise PermanentError("when_failed") from None
-        return found is not False and found not in _FALSE
 
 
 def is_header_text(text: str) -> bool:
@@ -82,11 +68,11 @@ def is_header_text(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
-def _compiled(expression: str) -> Any:
+def _compiled(expression: str) -> Condition | None:
     if not expression:
         return None
     try:
-        return jmespath.compile(expression)
-    except (JMESPathError, ValueError) as exc:
-        msg = f"forward.when: is no JMESPath expression ({type(exc).__name__})"
+        return Condition(expression)
+    except ValueError as exc:
+        msg = f"forward.when: {exc}"
         raise ConfigError(msg) from None

@@ -17,6 +17,9 @@ _FHIR_REFUSED = 'drxbridge_fhir_requests_total{code=~"http_3..|http_401|http_403
 
 # Answers by which a receiver of HL7 v2 refuses every message, or answers something else.
 _NAKS = 'drxbridge_hl7v2_requests_total{code=~"ar_20[0-3]|out_of_step|tls"}'
+# Answers by which a Temporal server refuses us, or has not what we call it for.
+_CALLS = 'drxbridge_workflow_requests_total{code=~"unauthorized|namespace_missing|no_api_key"}'
+_TIMERS = "drxbridge_workflow_timers_checked_timestamp_seconds"
 
 
 def progress_alerts() -> list[Alert]:
@@ -120,6 +123,20 @@ def progress_alerts() -> list[Alert]:
             "page",
             "The receiver of {{ $labels.service }} refuses messages: {{ $labels.code }}",
             "5m",
+        ),
+        Alert(
+            "WorkflowRefused",
+            f"{grew(_CALLS, '10m', by=f'{_BY}, code')} > 0",
+            "page",
+            "The Temporal server of {{ $labels.service }} refuses us: {{ $labels.code }}",
+            "5m",
+        ),
+        Alert(
+            "WorkflowTimersLate",
+            f"time() - max by ({_BY}) ({_TIMERS}) > 900",
+            "page",
+            "{{ $labels.service }} starts no workflow for what waits too long",
+            "1m",
         ),
     ]
 

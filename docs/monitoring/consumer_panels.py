@@ -138,5 +138,23 @@ CONSUMERS = (
         "s",
         {"{{service}}": f"time() - {most('archive_current_timestamp_seconds', 'service')}"},
     ),
+    Panel(
+        "Calls of workflow",
+        "Attempts by answer; `ok` is the normal one, `late` that of a workflow that has ended.",
+        "reqps",
+        {"{{service}} {{code}}": rates("workflow_requests_total", "service, code")},
+    ),
+    Panel(
+        "Time to the answer of a workflow server",
+        "Of the calls of workflow, 99 %.",
+        "s",
+        {"{{service}}": quantile(0.99, "workflow_request_duration_seconds", by="service")},
+    ),
+    Panel(
+        "Timers of workflow",
+        "Workflows started for what waits too long, and told that it does no more.",
+        "short",
+        {"{{service}} {{kind}} {{outcome}}": rates("workflow_timers_total", "service, kind, outcome")},
+    ),
     Panel("Time of a commit", "To Kafka, 99 %.", "s", {"{{service}}": quantile(0.99, "commit_seconds", by="service")}),
 )

@@ -238,12 +238,15 @@ def test_a_second_endpoint_runs_without_the_first() -> None:
     assert [each["metadata"]["name"] for each in render(values).all("Deployment")] == ["drx-drx-bridge-forward-lab"]
 
 
-@pytest.mark.parametrize(("suffix", "network"), [("-fhir", "10.50.0.4/32"), ("-hl7v2", "10.60.0.5/32")])
+@pytest.mark.parametrize(
+    ("suffix", "network"), [("-fhir", "10.50.0.4/32"), ("-hl7v2", "10.60.0.5/32"), ("-workflow", "10.70.0.6/32")]
+)
 def test_only_a_consumer_reaches_its_own_peer(suffix: str, network: str) -> None:
     found = render(load("full"))
 
     assert network in set(texts(found.one("NetworkPolicy", suffix)))
-    others = {"-forward", "-read-model", "-ingress", "-fhir", "-hl7v2", "-fhir-init", "-hl7v2-init", "-drain", "-test"}
+    peers = {"-fhir", "-hl7v2", "-workflow"}
+    others = {"-forward", "-read-model", "-ingress", "-drain", "-test", *peers, *(f"{each}-init" for each in peers)}
     for other in sorted(others - {suffix}):
         assert network not in set(texts(found.one("NetworkPolicy", other)))
 

@@ -20,6 +20,8 @@ from consumers.hl7v2.options import Hl7Options
 from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import load_settings as load_consumer_settings
+from consumers.workflow.options import NAME as WORKFLOW_NAME
+from consumers.workflow.options import WorkflowOptions
 from tests.chart.environment import variables
 from tests.chart.rendering import RefusedError, Rendered, Values, load, merged, render
 
@@ -152,6 +154,21 @@ ARCHIVE = some(
     kafka=some(credentialsSecret=MAYBE),
     keda=some(**SCALING),
 )
+WORKFLOW = some(
+    enabled=st.booleans(),
+    options=some(
+        instance=st.from_regex(r"([a-z0-9]{1,5}(-[a-z0-9]{1,3})?)?", fullmatch=True),
+        address=st.sampled_from(["temporal.example.test:7233", "10.0.0.8:443"]),
+        allow_plaintext=st.booleans(),
+        payload=st.sampled_from(["ids", "full"]),
+        timers=st.sampled_from(["on", "off"]),
+        timeout_s=st.floats(0.1, 60).map(lambda value: round(value, 2)),
+    ),
+    temporal=some(tlsSecret=MAYBE, apiKeySecret=MAYBE, codecKeySecret=MAYBE, rulesConfigMap=MAYBE),
+    postgres=st.just({"existingSecret": "drx-workflow-postgres"}),
+    kafka=some(credentialsSecret=MAYBE),
+    keda=some(**SCALING),
+)
 VALUES = some(
     nameOverride=MAYBE,
     profile=st.sampled_from(["development", "production"]),
@@ -164,7 +181,7 @@ VALUES = some(
     ),
     registry=some(url=st.sampled_from(["", "https://registry.example.test"])),
     ingress=INGRESS,
-    consumers=some(read_model=READ_MODEL, forward=FORWARD, fhir=FHIR, hl7v2=HL7V2, archive=ARCHIVE),
+    consumers=some(read_model=READ_MODEL, forward=FORWARD, fhir=FHIR, hl7v2=HL7V2, archive=ARCHIVE, workflow=WORKFLOW),
     networkPolicy=some(enabled=st.booleans()),
     monitoring=some(
         monitor=st.sampled_from(["auto", "never", "PodMonitor", "ServiceMonitor"]), dashboards=st.booleans()
@@ -218,6 +235,9 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
                 read_options(Hl7Options, HL7V2_NAME, load_consumer_settings([HL7V2_NAME]).options(HL7V2_NAME))
             elif "-archive" in name:
                 read_options(ArchiveOptions, ARCHIVE_NAME, load_consumer_settings([ARCHIVE_NAME]).options(ARCHIVE_NAME))
+            elif "-workflow" in name:
+                given = load_consumer_settings([WORKFLOW_NAME]).options(WORKFLOW_NAME)
+                read_options(WorkflowOptions, WORKFLOW_NAME, given)
             elif found:
                 read_options(ReadModelOptions, NAME, load_consumer_settings([NAME]).options(NAME))
         finally:

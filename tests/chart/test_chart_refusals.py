@@ -16,6 +16,7 @@ FORWARD = "consumers.forward"
 FHIR = "consumers.fhir"
 HL7V2 = "consumers.hl7v2"
 ARCHIVE = "consumers.archive"
+WORKFLOW = "consumers.workflow"
 ON, OFF = True, False
 SELECTED = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")]
 
@@ -124,6 +125,15 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("full", {f"{ARCHIVE}.options.endpoint": "http://s3.test"}, f"{ARCHIVE}.options.endpoint", "allow_http"),
     ("full", {f"{ARCHIVE}.lake.hashKeySecret": ""}, f"{ARCHIVE}.lake.hashKeySecret", "makes the digests"),
     ("full", {f"{ARCHIVE}.options.raw": ON}, f"{ARCHIVE}.options.raw", "raw bodies identify persons"),
+    ("workflow", {f"{WORKFLOW}.postgres.dsn": "postgresql://me:x@db"}, f"{WORKFLOW}.postgres.dsn", "existingSecret"),
+    (
+        "workflow",
+        {f"{WORKFLOW}.postgres.existingSecret": ""},
+        f"{WORKFLOW}.postgres.existingSecret",
+        "enabled to false",
+    ),
+    ("workflow", {f"{WORKFLOW}.options": {}}, f"{WORKFLOW}.options.address", "name the frontend of Temporal"),
+    ("workflow", {f"{WORKFLOW}.options.payload": "full"}, f"{WORKFLOW}.temporal.codecKeySecret", "payload is full"),
     ("fhir", {f"{FHIR}.options.base_url": "http://ehr.example.test"}, f"{FHIR}.options.base_url", "allow_http"),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("minimal", {"ingress.spool.volume.sizeGi": 0}, "ingress.spool.volume.sizeGi", "give the volume a size"),
@@ -208,7 +218,7 @@ def test_every_secret_that_somebody_might_write_down_is_refused() -> None:
     tried = {re.sub(r"\.(drx|eligible)\.", ".<name>.", path) for _, changes, _, _ in REFUSED for path in changes}
 
     assert SECRETS - tried == set()
-    assert len(SECRETS) == 12
+    assert len(SECRETS) == 13
 
 
 def test_no_refusal_repeats_a_secret() -> None:

@@ -21,6 +21,8 @@ from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import ConsumerSettings
 from consumers.settings import load_settings as load_consumer_settings
+from consumers.workflow.options import NAME as WORKFLOW
+from consumers.workflow.options import WorkflowOptions
 from docs.settings_page import consumer_settings_page, settings_page
 from tests.chart.environment import variables
 from tests.chart.rendering import CASES, Rendered, load, render
@@ -137,6 +139,17 @@ def test_archive_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyP
         options = read_options(ArchiveOptions, ARCHIVE, load_consumer_settings([ARCHIVE]).options(ARCHIVE))
         assert options.root in {"/var/lib/drx-lake", "s3://lake-example/drx"}
         assert options.group in {"archive", "archive.archive_2"}
+
+
+def test_workflow_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
+    found = of(rendered, "-workflow")
+    for name, value in (found or {}).items():
+        clean.setenv(name, value)
+
+    if found is not None:
+        options = read_options(WorkflowOptions, WORKFLOW, load_consumer_settings([WORKFLOW]).options(WORKFLOW))
+        assert str(options.tls_dir) == "/etc/drx-bridge/workflow-tls"
+        assert (options.group(WORKFLOW) == "workflow.desk") == (options.rules is not None)
 
 
 def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:

@@ -15,6 +15,7 @@ from consumers.fhir.options import FhirOptions
 from consumers.forward.options import ForwardOptions
 from consumers.hl7v2.options import Hl7Options
 from consumers.read_model.options import TOPICS, ReadModelOptions
+from consumers.workflow.options import WorkflowOptions
 from docs.chart_page import chart_readme
 from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render, without
 from tests.chart.schema import DEFINITIONS, NAMED, SCHEMA, is_refused, members
@@ -25,7 +26,14 @@ BY_SCHEMA = re.compile(r"meet the specifications of the schema")
 # Helm's own; it hands it to every chart, and this one takes nothing from it.
 HELMS = {"global"}
 # Optional, and absent unless set: a default would mean something.
-CONSUMERS = ("consumers.read_model", "consumers.forward", "consumers.fhir", "consumers.hl7v2", "consumers.archive")
+CONSUMERS = (
+    "consumers.read_model",
+    "consumers.forward",
+    "consumers.fhir",
+    "consumers.hl7v2",
+    "consumers.archive",
+    "consumers.workflow",
+)
 UNSET = {f"{component}.resources.limits.cpu" for component in ("ingress", "consumerDefaults", *CONSUMERS)}
 
 
@@ -280,6 +288,14 @@ def test_archive_has_the_options_that_it_reads() -> None:
     assert offered == {name for name in read if not name.endswith("_file")}
 
 
+def test_workflow_has_the_options_that_it_reads() -> None:
+    prefix = "consumers.workflow.options."
+    offered = {path.removeprefix(prefix) for path in MEMBERS if path.startswith(prefix) and NAMED not in path}
+    mounted = {name for name in WorkflowOptions.model_fields if name == "rules" or name.endswith(("_dir", "_file"))}
+
+    assert offered == set(WorkflowOptions.model_fields) - mounted
+
+
 def test_keda_looks_at_the_topics_that_the_read_model_reads() -> None:
     triggers = render(load("keda")).one("ScaledObject")["spec"]["triggers"]
 
@@ -303,6 +319,7 @@ def test_keda_looks_at_the_group_of_a_schema_or_an_endpoint_of_its_own() -> None
         "hl7v2.ehr",
         ArchiveOptions(root="/lake", schema="archive_2").group,
         "eligibility.v2",
+        "workflow.desk",
     }
 
 

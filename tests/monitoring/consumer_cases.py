@@ -22,6 +22,7 @@ from tests.monitoring.series import (
     FORWARD,
     HL7V2,
     READER,
+    WORKFLOW,
     flat,
     rising,
 )
@@ -46,6 +47,8 @@ def consumers() -> list[Case]:
     safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
     refused, away = (at("forward_requests_total", FORWARD, f'code="http_{status}"') for status in (401, 503))
     nak, of_one = (at("hl7v2_requests_total", HL7V2, f'code="{code}"') for code in ("ar_200", "ae_101"))
+    denied, late = (at("workflow_requests_total", WORKFLOW, f'code="{code}"') for code in ("unauthorized", "late"))
+    checked = at("workflow_timers_checked_timestamp_seconds", WORKFLOW)
     unknown, new = (at("fhir_requests_total", FHIR, f'code="http_{status}"') for status in (401, 404))
     current = at("archive_current_timestamp_seconds", ARCHIVE)
     waits, stands = (
@@ -95,6 +98,11 @@ def consumers() -> list[Case]:
         firing("Hl7v2Refused", {nak: bend(0, 1)}),
         quiet("Hl7v2Refused", "when one message is refused", {of_one: bend(0, 1)}),
         quiet("Hl7v2Refused", "at an old one", {nak: step(1)}),
+        firing("WorkflowRefused", {denied: bend(0, 1)}),
+        quiet("WorkflowRefused", "when workflows have ended", {late: bend(0, 1)}),
+        quiet("WorkflowRefused", "at an old one", {denied: step(1)}),
+        firing("WorkflowTimersLate", {checked: flat(0, HOUR)}),
+        quiet("WorkflowTimersLate", "while they are looked at", {checked: rising(60, HOUR)}),
         firing("FhirRefused", {unknown: bend(0, 1)}),
         firing("FhirRefused", {unknown: f"_x50 {rising(1, 11, start=1)}"}),
         quiet("FhirRefused", "at what is written for the first time", {new: bend(0, 1)}),

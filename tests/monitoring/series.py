@@ -11,6 +11,7 @@ FORWARD = f'{PLACE},job="forward",instance="forward-0",service="forward"'
 FHIR = f'{PLACE},job="fhir",instance="fhir-0",service="fhir"'
 ARCHIVE = f'{PLACE},job="archive",instance="archive-0",service="archive"'
 HL7V2 = f'{PLACE},job="hl7v2",instance="hl7v2-0",service="hl7v2"'
+WORKFLOW = f'{PLACE},job="workflow",instance="workflow-0",service="workflow"'
 CONSUMER = f'{READER},service="read_model"'
 POSTS = f'drxbridge_http_requests_total{{{INGRESS},route="/webhooks/{{source}}",method="POST",code="",outcome='
 DURATIONS = (

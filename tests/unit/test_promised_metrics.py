@@ -27,6 +27,7 @@ from consumers.runtime.circuit import State as CircuitState
 from consumers.runtime.failure import FailureClass
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.metrics import Outcome as RecordEnd
+from consumers.workflow.metrics import KINDS, WorkflowMetrics
 from docs.openapi import UNAVAILABLE
 from tests.metric_contract import CONTRACT, PROMISES, SETS, broken
 
@@ -69,6 +70,13 @@ def archive() -> CollectorRegistry:
     return registry
 
 
+def workflow() -> CollectorRegistry:
+    registry = ConsumerMetrics(CollectorRegistry(), service="workflow").registry
+    metrics = WorkflowMetrics(registry, service="workflow", timers=True)
+    metrics.requests.observe("late", 0.1)
+    return registry
+
+
 def test_the_ingress_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(ingress().collect(), "ingress") == []
 
@@ -81,6 +89,7 @@ def test_a_consumer_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(fhir().collect(), "consumer", "fhir") == []
     assert broken(hl7v2().collect(), "consumer", "hl7v2") == []
     assert broken(archive().collect(), "consumer", "archive") == []
+    assert broken(workflow().collect(), "consumer", "workflow") == []
     assert broken(forward().collect(), "consumer", "forward", bounds={"signing_service": ["forward.ehr"]}) == []
 
 
@@ -119,6 +128,7 @@ def test_a_difference_is_seen_either_way() -> None:
         ("circuit_state", set(get_args(CircuitState))),
         ("safety_kind", set(SAFETY_KINDS)),
         ("anomaly_kind", set(ANOMALY_KINDS)),
+        ("timer_kind", set(KINDS)),
     ],
 )
 def test_a_closed_list_is_the_one_of_the_code(name: str, said: set[str]) -> None:

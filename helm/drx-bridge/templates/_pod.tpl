@@ -131,6 +131,13 @@ readinessProbe:
 - name: lake
   mountPath: /var/lib/drx-lake
 {{- end }}
+{{- with (index . 1).temporal }}
+{{- if .rulesConfigMap }}
+- name: workflow-rules
+  mountPath: /etc/drx-bridge/workflow-rules
+  readOnly: true
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "drx-bridge.commonVolumes" -}}
@@ -147,6 +154,13 @@ readinessProbe:
 - name: lake
   persistentVolumeClaim:
     claimName: {{ . | quote }}
+{{- end }}
+{{- with (index . 1).temporal }}
+{{- with .rulesConfigMap }}
+- name: workflow-rules
+  configMap:
+    name: {{ . }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -199,13 +213,14 @@ registry: {{ . | quote }}
 {{- with $root.Values.logIds.keySecret }}
 log-ids: {{ . | quote }}
 {{- end }}
-{{- /* Only the consumer `forward` has an endpoint, only `fhir` a server, only `hl7v2` a receiver, only `archive` a lake. */}}
+{{- /* Only the consumer `forward` has an endpoint, only `fhir` a server, only `hl7v2` a receiver, only `archive` a lake, only `workflow` Temporal. */}}
 {{- $forward := dict "signingSecret" "forward" "caSecret" "forward-ca" "clientCertificateSecret" "forward-client" "headersSecret" "forward-headers" }}
 {{- $fhir := dict "tokenSecret" "fhir" "smartKeySecret" "fhir-smart" "caSecret" "fhir-ca" "clientCertificateSecret" "fhir-client" }}
 {{- $hl7v2 := dict "caSecret" "hl7v2-ca" "clientCertificateSecret" "hl7v2-client" }}
+{{- $workflow := dict "tlsSecret" "workflow-tls" "apiKeySecret" "workflow-api-key" "codecKeySecret" "workflow-codec" }}
 {{- $archive := dict "credentialsSecret" "archive-s3" "hashKeySecret" "archive-ids" }}
-{{- range $peer, $volumes := dict "endpoint" $forward "server" $fhir "receiver" $hl7v2 "lake" $archive }}
-{{- range $name, $secret := omit (default dict (get $component $peer)) "existingClaim" }}
+{{- range $peer, $volumes := dict "endpoint" $forward "server" $fhir "receiver" $hl7v2 "lake" $archive "temporal" $workflow }}
+{{- range $name, $secret := omit (default dict (get $component $peer)) "existingClaim" "rulesConfigMap" }}
 {{- with $secret }}
 {{ get $volumes $name }}: {{ . | quote }}
 {{- end }}

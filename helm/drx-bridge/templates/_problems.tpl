@@ -48,6 +48,9 @@ Every other template takes whatever comes, so that all problems are told at once
 {{- if eq $consumer.name "archive" }}
 {{ include "drx-bridge.archiveProblems" $consumer }}
 {{- end }}
+{{- if eq $consumer.name "workflow" }}
+{{ include "drx-bridge.workflowProblems" $consumer }}
+{{- end }}
 {{ include "drx-bridge.componentProblems" (list $ $path $consumer) }}
 {{- end }}
 {{- end }}
@@ -370,6 +373,15 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- end }}
 {{- if and $options.raw (ne (default "all" $options.columns) "all") }}
 {{ .path }}.options.raw: raw bodies identify persons; set {{ .path }}.options.columns to all, or raw to false
+{{- end }}
+{{- end -}}
+
+{{- define "drx-bridge.workflowProblems" -}}
+{{- if not .options.address }}
+{{ .path }}.options.address: is not set; name the frontend of Temporal, host:port
+{{- end }}
+{{- if and (eq (default "ids" .options.payload) "full") (not .temporal.codecKeySecret) }}
+{{ .path }}.temporal.codecKeySecret: is not set, and payload is full; name the Secret with the key that seals what Temporal keeps
 {{- end }}
 {{- end -}}
 

@@ -191,6 +191,9 @@ CONSUMER_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" $consumer.shutdown.gr
 {{- if eq $name "archive" }}
 {{- include "drx-bridge.lakeSettings" $consumer.lake }}
 {{- end }}
+{{- if eq $name "workflow" }}
+{{- include "drx-bridge.temporalSettings" $consumer.temporal }}
+{{- end }}
 {{- range $key, $value := $consumer.options }}
 {{- if kindIs "slice" $value }}
 CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ join "," $value | quote }}
@@ -258,13 +261,29 @@ CONSUMER_ARCHIVE__HASH_KEY_FILE: /etc/drx-bridge/archive-ids/current
 {{- end }}
 {{- end -}}
 
+{{- /* Files of the server of `workflow`. */}}
+{{- define "drx-bridge.temporalSettings" -}}
+{{- if .tlsSecret }}
+CONSUMER_WORKFLOW__TLS_DIR: /etc/drx-bridge/workflow-tls
+{{- end }}
+{{- if .apiKeySecret }}
+CONSUMER_WORKFLOW__API_KEY_FILE: /etc/drx-bridge/workflow-api-key/key
+{{- end }}
+{{- if .codecKeySecret }}
+CONSUMER_WORKFLOW__CODEC_KEY_DIR: /etc/drx-bridge/workflow-codec
+{{- end }}
+{{- if .rulesConfigMap }}
+CONSUMER_WORKFLOW__RULES: /etc/drx-bridge/workflow-rules/rules.toml
+{{- end }}
+{{- end -}}
+
 {{- /* The group id of a consumer, as it names itself: each schema is a read model, each instance an endpoint. */}}
 {{- define "drx-bridge.group" -}}
 {{- $name := .name -}}
 {{- if .group -}}
 {{ .group }}
 {{- else -}}
-{{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir" "hl7v2")))) -}}
+{{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir" "hl7v2" "workflow")))) -}}
 {{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
 {{- end -}}
 {{- end -}}

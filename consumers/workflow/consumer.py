@@ -1,0 +1,92 @@
+"""Builds the consumer `workflow`, an entry point of the group `drx_bridge.consumers`."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+
+from bridge.event import Event
+from consumers.api import Consumer, Context, Lanes, Setup, Tables
+from consumers.options import read_options
+from consumers.workflow.metrics import WorkflowMetrics
+from consumers.workflow.options import NAME, WorkflowOptions
+from consumers.workflow.rules import payload, request_id
+from consumers.workflow.temporal import Temporal, open_temporal
+from consumers.workflow.timers import Timers
+
+MIGRATIONS = files("consumers.workflow") / "migrations"
+# A call takes some milliseconds: eight at a time are several hundred a second.
+LANES = 8
+# For a handler beyond its call, so that one that takes too long ends first and says that the server is away.
+_MARGIN_S = 5.0
+# For a run of the timers, beyond the call that it may begin last.
+_TIMERS_S = 30.0
+
+
+def disclosed(options: WorkflowOptions) -> list[str]:
+    """Say what goes where."""
+    server = f"Temporal at {options.address}, namespace {options.namespace}"
+    clear = ", in clear" if options.allow_plaintext else ""
+    told = [f"ids of prescriptions, requests, messages and accounts{clear}: histories of {server}"]
+    if options.payload == "full":
+        told.append(f"whole events, sealed with the keys of {options.codec_key_dir}: histories of {server}")
+    if options.timers == "on":
+        told.append(f"ids of what waits too long: table {options.schema_name}.started of this database")
+    return told
+
+
+def open_workflow(setup: Setup) -> Consumer:
+    """Build it from its settings.
+
+    Raises:
+        ConfigError: A setting or a rule cannot be used.
+    """
+    options = read_options(WorkflowOptions, NAME, setup.options)
+    rules = options.read_rules()
+    group = options.group(NAME)
+    metrics = WorkflowMetrics(setup.registry, service=group, timers=options.timers == "on")
+    timers = _timers(options, rules.task_queue, metrics) if options.timers == "on" else None
+    consumer = Consumer(
+        NAME,
+        options.topics,
+        mode=Lanes(LANES),
+        types=rules.types,
+        # A type that only a newer release knows waits, with all that follows it, instead of never doing anything.
+        unknown="park",
+        handler_timeout_s=options.timeout_s + (0 if timers is None else _TIMERS_S) + _MARGIN_S,
+        group=group,
+        tables=Tables(migrations=MIGRATIONS, schema=options.schema_name),
+        around=partial(open_temporal, options, metrics, identity=f"drx-consumer {group}"),
+        ping=Temporal.ping,
+        prepare=None if timers is None else timers.prepare,
+        discloses=disclosed(options),
+    )
+
+    @consumer.handler
+    async def handle(event: Event, context: Context) -> None:
+        if context.origin == "import" and options.imports == "skip":
+            return
+        action = rules.action(event)
+        if action is not None:
+            temporal: Temporal = context.resource
+            await temporal.act(
+                action,
+                payload(event, whole=options.payload == "full"),
+                request_id=request_id(group, event.source, event.id),
+            )
+
+    if timers is not None:
+        consumer.job(every_s=options.timers_every_s, resource=True)(timers)
+    return consumer
+
+
+def _timers(options: WorkflowOptions, task_queue: str, metrics: WorkflowMetrics) -> Timers:
+    return Timers(
+        group=options.group(NAME),
+        schema=options.schema_name,
+        read_model=options.read_model_schema,
+        task_queue=task_queue,
+        since=options.timers_from,
+        budget_s=_TIMERS_S,
+        metrics=metrics,
+    )

@@ -1,0 +1,97 @@
+"""The settings of `workflow`: `CONSUMER_WORKFLOW__<KEY>`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from bridge.errors import ConfigError
+from consumers.options import EndpointOptions, Instant, Words, split_address
+from consumers.workflow.rules import Rules, parse_rules
+
+NAME = "workflow"
+# The topics of the contract's routing table; a site that routes some types elsewhere names its own.
+TOPICS = ("drx.prescriptions.v1", "drx.accounts.v1")
+SHIPPED_RULES = files("consumers.workflow") / "rules.toml"
+_TIMEOUT_MAX_S = 60.0
+# The alert `WorkflowTimersLate` waits a quarter of an hour.
+_TIMERS_MAX_S = 300.0
+# What the read model's own name of a schema may be.
+_SCHEMA = r"^[a-z_][a-z0-9_]{0,62}$"
+
+
+def _server(text: str) -> str:
+    found = split_address(f"tcp://{text}", ("tcp",))
+    if found is None or found[0].path or "," in text or "@" in text or not found[0].hostname or ":" not in found[1]:
+        msg = "host:port"
+        raise ValueError(msg)
+    return text
+
+
+class WorkflowOptions(EndpointOptions):
+    """All that can be set.
+
+    Attributes:
+        address: Of the Temporal frontend, host:port.
+        namespace: Where workflows are started.
+        allow_plaintext: Connect without TLS.
+        tls_dir: Directory with `ca.crt`, the authorities of the server, and with `tls.crt` and `tls.key`, the client
+            certificate, or one of the two kinds; without it the system's authorities count.
+        api_key_file: File with an API key; read anew when the server refuses the one before.
+        rules: TOML file of what events do.
+        payload: `ids`: what identifies prescriptions and requests; `full`: the whole body as well, sealed.
+        codec_key_dir: Directory of the keys that seal; `current` is in use.
+        timers: Whether workflows are started for what waits too long.
+        timers_every_s: How often that is looked at.
+        timers_from: What has waited since before this time starts none.
+        read_model_schema: Schema of the read model, in the same database.
+        imports: Whether records that were imported do something.
+        topics: Topics that it reads.
+        timeout_s: For one call of the server.
+    """
+
+    address: Annotated[str, AfterValidator(_server)]
+    namespace: Annotated[str, Field(min_length=1, max_length=1000)] = "default"
+    allow_plaintext: bool = False
+    tls_dir: Path | None = None
+    api_key_file: Path | None = None
+    rules: Path | None = None
+    payload: Literal["ids", "full"] = "ids"
+    codec_key_dir: Path | None = None
+    timers: Literal["on", "off"] = "on"
+    timers_every_s: float = Field(60.0, ge=1, le=_TIMERS_MAX_S)
+    timers_from: Instant | None = None
+    read_model_schema: Annotated[str, Field(pattern=_SCHEMA)] = "read_model"
+    imports: Literal["skip", "apply"] = "skip"
+    topics: Words = TOPICS
+    timeout_s: float = Field(10.0, ge=0.1, le=_TIMEOUT_MAX_S)
+
+    @model_validator(mode="after")
+    def _sealed(self) -> WorkflowOptions:
+        if self.payload == "full" and self.codec_key_dir is None:
+            msg = "payload=full keeps health information in Temporal's histories: set codec_key_dir to seal it"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def schema_name(self) -> str:
+        """Schema of the tables; each instance has its own."""
+        return self.group(NAME).replace(".", "_").replace("-", "_")
+
+    def read_rules(self) -> Rules:
+        """Read the rules.
+
+        Raises:
+            ConfigError: They cannot be used; says in which line.
+        """
+        if self.rules is None:
+            return parse_rules(SHIPPED_RULES.read_text(encoding="utf-8"), file="rules.toml")
+        try:
+            text = self.rules.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            msg = f"workflow.rules: cannot read {self.rules}, or it is not UTF-8"
+            raise ConfigError(msg) from None
+        return parse_rules(text, file=str(self.rules))

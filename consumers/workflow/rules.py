@@ -1,0 +1,273 @@
+"""Decide what an event does to workflows, by the rules of a TOML file: the first that fits it counts.
+
+    task_queue = "drx"  # of every rule that has none of its own, and of the timers
+
+    [[rule]]
+    types = ["renewal.requested"]             # patterns of event types
+    when = "data.pharmacy.ncpdp_id != null"   # optional: JMESPath on the native body
+    do = "signal_or_start"                    # or "start", "signal"
+    workflow = "Renewal"                      # its type
+    signal = "asked"
+    id = "renewal:{source}:{request_id}"      # `{a|b}` is the first of them that the event has
+
+Ids and what else is sent by default identify prescriptions and requests, and nobody by name.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.native import native_json
+from bridge.errors import ConfigError, PermanentError
+from bridge.event import Event
+from consumers.conditions import Condition
+
+Verb = Literal["start", "signal", "signal_or_start"]
+
+PING = "system.ping"
+# What an id may be made of; the others are fields of the record.
+_OF_EVERY_EVENT: Mapping[str, Callable[[Event], str]] = {
+    "source": lambda event: event.source,
+    "key": lambda event: event.key,
+    "event_id": lambda event: event.id,
+}
+_FIELDS = ("request_id", "message_id", "alert_id")
+_slots = re.compile(r"\{([^{}]*)\}")
+# Where the messages of `tomllib` say that something is.
+_at_line = re.compile(r"at line ([0-9]+)").search
+# Temporal's own limit of an id or a name (`limit.maxIDLength`).
+_NAME_MAX = 1000
+_FILE_MAX = 1_000
+
+
+class Action(NamedTuple):
+    """What is done.
+
+    Attributes:
+        workflow: Type of the workflow; empty where it only gets a signal.
+        signal: Empty where it is only started.
+    """
+
+    do: Verb
+    id: str
+    workflow: str
+    task_queue: str
+    signal: str
+
+
+def _known_types(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern in patterns:
+        if not _matching(pattern):
+            msg = f"no event type is {pattern!r}"
+            raise ValueError(msg)
+    return patterns
+
+
+def _template(text: str) -> str:
+    if "{" in _slots.sub("", text) or "}" in _slots.sub("", text):
+        msg = "has a brace without the other"
+        raise ValueError(msg)
+    for name in (name for slot in _slots.findall(text) for name in slot.split("|")):
+        if name not in _OF_EVERY_EVENT and name not in _FIELDS:
+            msg = f"has no {{{name}}}: there are {', '.join(sorted({*_OF_EVERY_EVENT, *_FIELDS}))}"
+            raise ValueError(msg)
+    return text
+
+
+def _expression(text: str) -> str:
+    Condition(text)
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=_NAME_MAX)]
+
+
+class Rule(BaseModel):
+    """One rule as it is written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    types: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_types)]
+    when: Annotated[str, AfterValidator(_expression)] | None = None
+    do: Verb
+    id: Annotated[Name, AfterValidator(_template)]
+    workflow: Name | None = None
+    signal: Name | None = None
+    task_queue: Name | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Rule:
+        needed = {"start": ("workflow",), "signal": ("signal",), "signal_or_start": ("workflow", "signal")}[self.do]
+        for name in needed:
+            if getattr(self, name) is None:
+                msg = f"{self.do} needs {name}"
+                raise ValueError(msg)
+        for name in {"workflow", "signal", "task_queue"} - {*needed, *(("task_queue",) if self.workflow else ())}:
+            if getattr(self, name) is not None:
+                msg = f"{self.do} takes no {name}"
+                raise ValueError(msg)
+        for event_type in sorted({each for pattern in self.types for each in _matching(pattern)} - self._pings()):
+            for slot in _slots.findall(self.id):
+                if not any(each in _OF_EVERY_EVENT or each in _fields(event_type) for each in slot.split("|")):
+                    msg = f"{event_type} has no {slot}"
+                    raise ValueError(msg)
+        return self
+
+    def _pings(self) -> frozenset[str]:
+        return frozenset({PING}) - {*self.types}
+
+    def fits(self, event_type: str) -> bool:
+        """Say whether it is about such events; pings only where they are named."""
+        return any(fnmatchcase(event_type, each) for each in self.types) and event_type not in self._pings()
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    task_queue: Name
+    rule: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=_FILE_MAX)]
+
+
+class Rules:
+    """All rules.
+
+    Attributes:
+        task_queue: Of workflows whose rule names none.
+        types: Patterns of the event types that some rule is about.
+    """
+
+    def __init__(self, task_queue: str, rules: tuple[Rule, ...]) -> None:
+        """Compile them."""
+        self.task_queue = task_queue
+        self.types = tuple(dict.fromkeys(each for rule in rules for each in rule.types))
+        self._rules = [(rule, None if rule.when is None else Condition(rule.when)) for rule in rules]
+
+    def action(self, event: Event) -> Action | None:
+        """Return what an event does, or None.
+
+        Raises:
+            PermanentError: The event lacks what the id is made of, or a condition has no result for it.
+        """
+        body = b""
+        for rule, when in self._rules:
+            if not rule.fits(event.type):
+                continue
+            if when is not None:
+                body = body or native_json(event.value)
+                if not when.holds(body):
+                    continue
+            return Action(
+                rule.do, _id(rule.id, event), rule.workflow or "", rule.task_queue or self.task_queue, rule.signal or ""
+            )
+        return None
+
+
+def parse_rules(text: str, *, file: str) -> Rules:
+    """Read rules; `file` is what the messages call them.
+
+    Raises:
+        ConfigError: One cannot be used; says in which line, and shows nothing but names.
+    """
+    try:
+        parsed = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        found = _at_line(str(exc))
+        line = int(found[1]) if found else len(text.splitlines())
+        msg = f"{file}, line {line}: this is no TOML"
+        raise ConfigError(msg) from None
+    try:
+        read = _File.model_validate(parsed)
+    except ValidationError as exc:
+        error = exc.errors(include_input=False, include_url=False)[0]
+        place = list(error["loc"])
+        msg = f"{file}, line {_line(text, place)}: {_complaint(place, error['type'], error['msg'])}"
+        raise ConfigError(msg) from None
+    return Rules(read.task_queue, read.rule)
+
+
+def payload(event: Event, *, whole: bool) -> bytes:
+    """Return what a workflow gets of an event, JSON with sorted members: the same bytes at every attempt.
+
+    Without `whole` only ids and when it happened; with it the native body, too, as `event`.
+    """
+    told: dict[str, Any] = {
+        "source": event.source,
+        "event_id": event.id,
+        "type": event.type,
+        "key": event.key,
+        "account_id": event.value["account_id"],
+        "occurred_at": event.occurred_at,
+    }
+    if whole:
+        told["event"] = orjson.Fragment(native_json(event.value))
+    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
+
+
+def request_id(*words: str) -> str:
+    """Return the id by which the server knows a repeat of the same request."""
+    return str(uuid5(NAMESPACE_URL, "\n".join(words)))
+
+
+def _id(template: str, event: Event) -> str:
+    def value(slot: re.Match[str]) -> str:
+        for name in slot[1].split("|"):
+            found = _OF_EVERY_EVENT[name](event) if name in _OF_EVERY_EVENT else event.value.get(name)
+            if isinstance(found, str) and found:
+                return found
+        raise PermanentError("no_id")
+
+    return _slots.sub(value, template)
+
+
+def _matching(pattern: str) -> set[str]:
+    return {each for each in EVENT_MODELS if fnmatchcase(each, pattern)}
+
+
+def _fields(event_type: str) -> Mapping[str, object]:
+    return EVENT_MODELS[event_type].model_fields
+
+
+def _complaint(place: list[int | str], kind: str, text: str) -> str:
+    name = str(place[-1]) if place and isinstance(place[-1], str) else ""
+    if kind == "extra_forbidden":
+        return f"there is no {name}"
+    if kind == "missing":
+        return f"{name} is missing"
+    said = text.removeprefix("Value error, ")
+    if place and isinstance(place[-1], int) and len(place) > 2:  # noqa: PLR2004 - an element of a list in a rule
+        name = str(place[-2])
+    return f"{name}: {said}" if name else said
+
+
+def _line(text: str, place: list[int | str]) -> int:
+    """Return the line at whose end a place is there for the first time; for what is missing, that of its table."""
+    lines = text.splitlines()
+    found = max(1, len(lines))
+    for depth in range(1, len(place) + 1):
+        line = next((number for number in range(1, len(lines) + 1) if _has(lines[:number], place[:depth])), None)
+        if line is None:
+            break
+        found = line
+    return found
+
+
+def _has(lines: list[str], place: list[int | str]) -> bool:
+    try:
+        there: Any = tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError:  # amid a value
+        return False
+    for each in place:
+        try:
+            there = there[each]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True

@@ -1,0 +1,351 @@
+"""Call a Temporal server: three requests, what each answer means, and the seal of payloads; the one door to its library.
+
+| answer | raised, with code | the record |
+|---|---|---|
+| OK | nothing | applied |
+| ALREADY_EXISTS: the workflow has run before, or runs and was to be started only | nothing | applied, counted `late` |
+| NOT_FOUND to a signal: no workflow of that id runs | nothing | applied, counted `late` |
+| no connection, UNAVAILABLE; DEADLINE_EXCEEDED, CANCELLED; RESOURCE_EXHAUSTED; UNAUTHENTICATED, PERMISSION_DENIED; NOT_FOUND of the namespace | `TransientError`, systemic: `unreachable`, `timeout`, `resource_exhausted`, `unauthorized`, `namespace_missing` | waits until the server answers again |
+| INVALID_ARGUMENT | `PermanentError`: `invalid_argument` | parked at once |
+| any other | `TransientError`: the status in lower case | tried five times, then parked |
+
+A repeat has the same request id, by which the server knows it; the same workflow is never started twice, also not after
+it has ended (`REJECT_DUPLICATE`, for as long as the namespace keeps histories). Messages of the server may quote ids, so
+they are neither logged nor kept.
+"""  # noqa: E501 - a table
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
+from bridge.runtime.slot import Slot
+from bridge.runtime.slots import SecretsError, load_slots, read_lines
+from consumers.http import client_tls
+from consumers.workflow.metrics import WorkflowMetrics
+from consumers.workflow.options import WorkflowOptions
+from consumers.workflow.rules import Action
+
+try:
+    # This is the door.
+    from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution  # noqa: TID251
+    from temporalio.api.enums.v1 import WorkflowIdReusePolicy  # noqa: TID251
+    from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure  # noqa: TID251
+    from temporalio.api.workflowservice.v1 import (  # noqa: TID251
+        DescribeNamespaceRequest,
+        SignalWithStartWorkflowExecutionRequest,
+        SignalWorkflowExecutionRequest,
+        StartWorkflowExecutionRequest,
+    )
+    from temporalio.converter import PayloadCodec  # noqa: TID251
+    from temporalio.runtime import Runtime, TelemetryConfig  # noqa: TID251
+    from temporalio.service import (  # noqa: TID251
+        ConnectConfig,
+        RPCError,
+        RPCStatusCode,
+        ServiceClient,
+        TLSConfig,
+    )
+except ModuleNotFoundError as exc:
+    msg = "the consumer workflow needs a library that is not installed: pip install 'drx-bridge[workflow]'"
+    raise ConfigError(msg) from exc
+
+# The server takes 2 MiB for one payload and 4 MiB for one request, which may have two; the rest is for its ids.
+PAYLOAD_MAX = 2 * 1024 * 1024 - 16 * 1024
+CURRENT = "current"
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+# As Temporal's own samples of encryption name them, in every language.
+_ENCODING, _SEALED, _KEY_ID = "encoding", b"binary/encrypted", "encryption-key-id"
+# A thread of the library that still has an answer in hand when Python ends aborts the process; it takes milliseconds.
+_LEAVE_S = 0.2
+# What a call that the library gives up itself takes longer than its time limit.
+_SPARE_S = 0.5
+
+_SYSTEMIC = {
+    RPCStatusCode.UNAVAILABLE: "unreachable",
+    RPCStatusCode.DEADLINE_EXCEEDED: "timeout",
+    RPCStatusCode.CANCELLED: "timeout",  # what the library makes of its own time limit
+    RPCStatusCode.RESOURCE_EXHAUSTED: "resource_exhausted",
+    RPCStatusCode.UNAUTHENTICATED: "unauthorized",
+    RPCStatusCode.PERMISSION_DENIED: "unauthorized",
+}
+# What the state of the workflow answers, not an error.
+LATE = "late"
+
+
+class SealedPayloads(PayloadCodec):
+    """Seals payloads by AES-256-GCM and opens them; also for workers, as `DataConverter(payload_codec=…)`."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """Seal with the first of `keys`, 32 bytes each, and open what any of them has sealed."""
+        self._keys = {key_id(key): AESGCM(key) for key in keys}
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """Seal each."""
+        return [self.seal(each) for each in payloads]
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """Open each that is sealed.
+
+        Raises:
+            ValueError: With a key that is not here, or it was changed.
+        """
+        return [self._open(each) for each in payloads]
+
+    def seal(self, payload: Payload) -> Payload:
+        """Seal one."""
+        name, key = next(iter(self._keys.items()))
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = nonce + key.encrypt(nonce, payload.SerializeToString(), None)
+        return Payload(metadata={_ENCODING: _SEALED, _KEY_ID: name.encode()}, data=sealed)
+
+    def _open(self, payload: Payload) -> Payload:
+        if payload.metadata.get(_ENCODING) != _SEALED:
+            return payload
+        key = self._keys.get(payload.metadata.get(_KEY_ID, b"").decode("ascii", "replace"))
+        if key is None:
+            msg = "sealed with another key"
+            raise ValueError(msg)
+        try:
+            opened = key.decrypt(payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:], None)
+        except InvalidTag:
+            msg = "changed since it was sealed"
+            raise ValueError(msg) from None
+        return Payload.FromString(opened)
+
+
+def key_id(key: bytes) -> str:
+    """Return what a payload says of the key that it is sealed with."""
+    return sha256(b"drx-bridge payload key" + key).hexdigest()[:16]
+
+
+def read_codec_keys(directory: Path) -> list[bytes]:
+    """Read all keys of a directory, one file each with 32 bytes in base64; `current` is the first.
+
+    Raises:
+        SecretsError: No `current` there, or a file that is no key.
+    """
+    slots = load_slots(directory, _parse_key)
+    if slots[0].name != CURRENT:
+        raise SecretsError("secrets_empty", f"{directory}: no file `{CURRENT}`; its key is the one in use")
+    return [each.key for each in slots]
+
+
+def _parse_key(where: Path, content: bytes) -> Slot[bytes]:
+    (text,), window = read_lines(where, content)
+    try:
+        key = b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise SecretsError("secret_malformed", f"{where}: a key is the base64 of {_KEY_BYTES} bytes")
+    if window:
+        raise SecretsError("secret_line", f"{where}: a key for payloads has no dates; `{CURRENT}` is the one in use")
+    return Slot(where.name, key)
+
+
+class Temporal:
+    """One namespace of a server; safe to share among lanes."""
+
+    def __init__(
+        self,
+        client: ServiceClient,
+        *,
+        namespace: str,
+        identity: str,
+        timeout_s: float,
+        api_key_file: Path | None,
+        codec: SealedPayloads | None,
+        metrics: WorkflowMetrics,
+    ) -> None:
+        """Call by `client`; `identity` stands in histories, and `codec` seals what is sent."""
+        self._client = client
+        self._service = client.workflow_service
+        self._common: dict[str, Any] = {"namespace": namespace, "identity": identity}
+        self._namespace = namespace
+        self._timeout = timedelta(seconds=timeout_s)
+        self._api_key_file = api_key_file
+        self._codec = codec
+        self._metrics = metrics
+
+    async def act(self, action: Action, payload: bytes, *, request_id: str) -> bool:
+        """Do what a rule says, with a payload in JSON; return whether a workflow was there to be started or told.
+
+        Raises:
+            TransientError: Not now; see the table of this module.
+            PermanentError: The server refuses it for good, or the payload is larger than it takes (`too_large`).
+        """
+        loop = asyncio.get_running_loop()
+        began, code = loop.time(), "cancelled"
+        try:
+            code = await self._act(action, self._sealed(payload), request_id)
+        except BridgeError as exc:
+            code = exc.code
+            raise
+        finally:
+            self._metrics.requests.observe(code, loop.time() - began)
+        return code != LATE
+
+    async def _act(self, action: Action, payloads: Payloads, request_id: str) -> str:
+        common: dict[str, Any] = {**self._common, "request_id": request_id}
+        if action.do == "signal":
+            told = SignalWorkflowExecutionRequest(
+                **common,
+                workflow_execution=WorkflowExecution(workflow_id=action.id),
+                signal_name=action.signal,
+                input=payloads,
+            )
+            return await self._called(self._service.signal_workflow_execution, told, may_be_missing=True)
+        started: dict[str, Any] = {
+            **common,
+            "workflow_id": action.id,
+            "workflow_type": {"name": action.workflow},
+            "task_queue": {"name": action.task_queue},
+            "input": payloads,
+            "workflow_id_reuse_policy": WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+        }
+        if action.do == "start":
+            return await self._called(self._service.start_workflow_execution, StartWorkflowExecutionRequest(**started))
+        return await self._called(
+            self._service.signal_with_start_workflow_execution,
+            SignalWithStartWorkflowExecutionRequest(**started, signal_name=action.signal, signal_input=payloads),
+        )
+
+    async def ping(self) -> None:
+        """Ask whether the server answers and has the namespace; read the API key anew.
+
+        Raises:
+            TransientError: It does not.
+        """
+        if self._api_key_file is not None:
+            self._client.update_api_key(read_api_key(self._api_key_file))
+        await self._called(self._service.describe_namespace, DescribeNamespaceRequest(namespace=self._namespace))
+
+    async def _called(
+        self, call: Callable[..., Awaitable[object]], request: object, *, may_be_missing: bool = False
+    ) -> str:
+        """Call and return `ok` or `late`."""
+        try:
+            # The library's own time limit is not one for the connection before the first call.
+            async with asyncio.timeout(self._timeout.total_seconds() + _SPARE_S):
+                # Without its own retries: when to try again is decided for all consumers alike.
+                await call(request, retry=False, timeout=self._timeout)
+        except RPCError as exc:
+            return _judged(exc, may_be_missing=may_be_missing)
+        except TimeoutError:
+            raise TransientError("timeout", systemic=True) from None
+        except RuntimeError:  # the first connection
+            raise TransientError("unreachable", systemic=True) from None
+        return "ok"
+
+    def _sealed(self, payload: bytes) -> Payloads:
+        made = Payload(metadata={_ENCODING: b"json/plain"}, data=payload)
+        if self._codec is not None:
+            made = self._codec.seal(made)
+        if made.ByteSize() > PAYLOAD_MAX:
+            raise PermanentError("too_large")
+        return Payloads(payloads=[made])
+
+
+def _judged(exc: RPCError, *, may_be_missing: bool) -> str:
+    """Return `late`, or raise what an answer means; the table of this module in code."""
+    if exc.status == RPCStatusCode.ALREADY_EXISTS:
+        return LATE
+    if exc.status == RPCStatusCode.NOT_FOUND:
+        if may_be_missing and not any(each.Is(NamespaceNotFoundFailure.DESCRIPTOR) for each in exc.grpc_status.details):
+            return LATE
+        raise TransientError("namespace_missing", systemic=True) from None
+    if exc.status == RPCStatusCode.INVALID_ARGUMENT:
+        raise PermanentError("invalid_argument") from None
+    code = _SYSTEMIC.get(exc.status)
+    raise TransientError(code or exc.status.name.lower(), systemic=code is not None) from None
+
+
+def read_api_key(file: Path) -> str:
+    """Read an API key.
+
+    Raises:
+        TransientError: It cannot be read, or can stand in no header.
+    """
+    try:
+        key = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        key = ""
+    if not key or not key.isprintable() or " " in key:
+        raise TransientError("no_api_key", systemic=True)
+    return key
+
+
+def read_tls(directory: Path | None) -> TLSConfig:
+    """Read the files of a TLS directory; without one the system's authorities count.
+
+    Raises:
+        ConfigError: One cannot be used, or there is none.
+    """
+    if directory is None:
+        return TLSConfig()
+    ca, certificate, key = ((directory / name) for name in ("ca.crt", "tls.crt", "tls.key"))
+    if not ca.is_file() and not certificate.is_file():
+        msg = f"workflow.tls_dir: {directory} has neither ca.crt nor tls.crt"
+        raise ConfigError(msg)
+    ours = certificate if certificate.is_file() else None
+    client_tls(ca if ca.is_file() else None, ours, key if ours else None)  # checks them
+    return TLSConfig(
+        server_root_ca_cert=ca.read_bytes() if ca.is_file() else None,
+        client_cert=ours.read_bytes() if ours else None,
+        client_private_key=key.read_bytes() if ours else None,
+    )
+
+
+@asynccontextmanager
+async def open_temporal(
+    options: WorkflowOptions, metrics: WorkflowMetrics, *, identity: str
+) -> AsyncIterator[Temporal]:
+    """Open a client of the server; nothing is sent before the first request.
+
+    Raises:
+        ConfigError: A file or a key cannot be used.
+    """
+    codec = None if options.codec_key_dir is None else SealedPayloads(read_codec_keys(options.codec_key_dir))
+    api_key = None
+    if options.api_key_file is not None:
+        try:
+            api_key = read_api_key(options.api_key_file)
+        except TransientError:
+            msg = f"workflow.api_key_file: cannot read {options.api_key_file}, or it holds no key"
+            raise ConfigError(msg) from None
+    client = await ServiceClient.connect(
+        ConnectConfig(
+            target_host=options.address,
+            tls=False if options.allow_plaintext else read_tls(options.tls_dir),
+            api_key=api_key,
+            identity=identity,
+            lazy=True,
+            # It would write to the standard error, and serve metrics, on its own.
+            runtime=Runtime(telemetry=TelemetryConfig(logging=None, metrics=None)),
+        )
+    )
+    try:
+        yield Temporal(
+            client,
+            namespace=options.namespace,
+            identity=identity,
+            timeout_s=options.timeout_s,
+            api_key_file=options.api_key_file,
+            codec=codec,
+            metrics=metrics,
+        )
+    finally:
+        await asyncio.sleep(_LEAVE_S)

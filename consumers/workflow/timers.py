@@ -1,0 +1,196 @@
+"""Start a workflow for what has waited too long, and tell it when that waits no longer.
+
+What waits too long is what the read model's views say at the moment they are asked, so it is right in whatever order
+events arrive; no timer runs for an event. What was started stands in a table, in the transaction in which the views are
+asked. A process that dies between a start and its row starts it again under the same id, which the server refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+import structlog
+
+from bridge.errors import BridgeError, ConfigError, TransientError
+from consumers.workflow.metrics import WorkflowMetrics
+from consumers.workflow.rules import Action, request_id
+from consumers.workflow.temporal import Temporal
+
+log = structlog.get_logger()
+
+WORKFLOW = "Overdue"
+RESOLVED = "resolved"
+# Calls at one time, beside those of the lanes.
+_TOGETHER = 16
+# What the views have to say, in the order in which it is done; the rest is done a period later.
+_ROWS_MAX = 5_000
+
+# The views of the read model with the same five columns: what waits, and since when.
+_WAITING = """
+  select kind collate "C" as kind, coalesce(prescription_id, 'req:' || request_id) collate "C" as subject,
+    source collate "C" as source, account_id collate "C" as account_id, since from "{read_model}".overdue
+  union all
+  select kind collate "C", prescription_id collate "C", source collate "C", account_id collate "C", cancelled_at
+    from "{read_model}".safety_signal
+  union all
+  select 'source_silent' collate "C", source collate "C", source collate "C", null, last_received_at
+    from "{read_model}".source_silence where silent
+"""
+_VIEWS = ("overdue", "safety_signal", "source_silence")
+
+
+class _Wait(NamedTuple):
+    """Something that waits too long, or does no more.
+
+    Attributes:
+        times: How often the same wait was overdue, this time included.
+        action: Starts its workflow, or tells it.
+    """
+
+    kind: str
+    subject: str
+    since: datetime
+    times: int
+    workflow_id: str
+    action: Action
+    payload: bytes
+
+
+class _New(NamedTuple):
+    """A row of the views that nothing was started for."""
+
+    kind: str
+    subject: str
+    source: str
+    account_id: str | None
+    since: datetime
+    times: int
+
+
+class Timers:
+    """A job: compares the views with what was started."""
+
+    def __init__(
+        self,
+        *,
+        group: str,
+        schema: str,
+        read_model: str,
+        task_queue: str,
+        since: datetime | None,
+        budget_s: float,
+        metrics: WorkflowMetrics,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Keep what was started in `schema` and read that of `read_model`, whose names are checked.
+
+        What has waited since before `since` starts nothing. After `budget_s` seconds by `now` the rest is left to the
+        next run.
+        """
+        self._group = group
+        self._task_queue = task_queue
+        self._since = since
+        self._budget_s = budget_s
+        self._metrics = metrics
+        self._now = now
+        self._read_model = read_model
+        waiting = _WAITING.replace("{read_model}", read_model)
+        self._new = f"""
+            select w.kind, w.subject, w.source, w.account_id, w.since, coalesce(s.times, 0) + 1
+            from ({waiting}) w left join "{schema}".started s using (kind, subject, since)
+            where (s.kind is null or s.resolved_at is not null) and ($1::timestamptz is null or since >= $1)
+            order by since limit $2
+            """  # noqa: S608 - checked names
+        self._gone = f"""
+            select s.kind, s.subject, s.since, s.times, s.workflow_id from "{schema}".started s
+            where s.resolved_at is null and not exists (
+              select from ({waiting}) w where (w.kind, w.subject, w.since) = (s.kind, s.subject, s.since)
+            )
+            order by s.since limit $1
+            """  # noqa: S608 - as above
+        self._note = f"""
+            insert into "{schema}".started as s (kind, subject, since, times, workflow_id)
+            select * from unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[], $5::text[])
+            on conflict (kind, subject, since) do update
+              set times = excluded.times, workflow_id = excluded.workflow_id, started_at = clock_timestamp(),
+                resolved_at = null
+            """  # noqa: S608 - as above
+        self._resolve = f"""
+            update "{schema}".started s set resolved_at = clock_timestamp()
+            from unnest($1::text[], $2::text[], $3::timestamptz[]) as r (kind, subject, since)
+            where (s.kind, s.subject, s.since) = (r.kind, r.subject, r.since)
+            """  # noqa: S608 - as above
+
+    async def prepare(self, connection: Any) -> None:
+        """See that the read model is there.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        for view in _VIEWS:
+            if await connection.fetchval("select to_regclass($1)", f'"{self._read_model}".{view}') is None:
+                msg = (
+                    f"workflow.read_model_schema: this database has no {self._read_model}.{view}; the timers read it:"
+                    " run `drx-consumer init read_model`, or set CONSUMER_WORKFLOW__TIMERS=off"
+                )
+                raise ConfigError(msg)
+
+    async def __call__(self, connection: Any, temporal: Temporal) -> None:
+        """Run once. What the server does not take now is left to the next run; what it took is kept."""
+        until = self._now() + self._budget_s
+        new = [self._started(_New(*row)) for row in await connection.fetch(self._new, self._since, _ROWS_MAX)]
+        gone = [self._resolved(*row) for row in await connection.fetch(self._gone, _ROWS_MAX)]
+        failures: list[str] = []
+        for waits, statement, columns, outcome in ((gone, self._resolve, 3, RESOLVED), (new, self._note, 5, "started")):
+            for some in _slices(waits):
+                if self._now() >= until:
+                    failures.append("too_many")
+                    break
+                answers = await asyncio.gather(*(self._act(temporal, each) for each in some))
+                done = [wait for wait, failure in zip(some, answers, strict=True) if failure is None]
+                if done:
+                    await connection.execute(statement, *([each[column] for each in done] for column in range(columns)))
+                for each in done:
+                    self._metrics.timed(each.kind, outcome)
+                failures.extend(failure.code for failure in answers if failure is not None)
+                if any(isinstance(failure, TransientError) and failure.systemic for failure in answers):
+                    break
+        if failures:
+            log.warning("worker.timers_failed", group=self._group, code=failures[0])
+        else:
+            self._metrics.checked()
+
+    async def _act(self, temporal: Temporal, wait: _Wait) -> BridgeError | None:
+        """Return what went wrong if the server does not take it."""
+        asked = request_id(self._group, wait.workflow_id, wait.action.do)
+        try:
+            await temporal.act(wait.action, wait.payload, request_id=asked)
+        except BridgeError as exc:
+            return exc
+        return None
+
+    def _started(self, new: _New) -> _Wait:
+        kind, subject, source, account_id, since, times = new
+        when = _utc(since)
+        workflow_id = ":".join(("overdue", kind, subject, when, *((str(times),) if times > 1 else ())))
+        told = {"kind": kind, "subject": subject, "source": source, "account_id": account_id, "since": when}
+        action = Action("start", workflow_id, WORKFLOW, self._task_queue, "")
+        return _Wait(kind, subject, since, times, workflow_id, action, orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
+
+    @staticmethod
+    def _resolved(kind: str, subject: str, since: datetime, times: int, workflow_id: str) -> _Wait:
+        told = orjson.dumps({"kind": kind, "since": _utc(since), "subject": subject})
+        return _Wait(kind, subject, since, times, workflow_id, Action("signal", workflow_id, "", "", RESOLVED), told)
+
+
+def _utc(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _slices(waits: Sequence[_Wait]) -> Iterator[Sequence[_Wait]]:
+    return (waits[start : start + _TOGETHER] for start in range(0, len(waits), _TOGETHER))

@@ -1,0 +1,296 @@
+"""workflow on the real runtime and database, against Temporal's own test server."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client  # noqa: TID251 - the peer's own client
+from temporalio.converter import DataConverter  # noqa: TID251 - as above
+
+from bridge.event import Event
+from consumers.testing import Parked, Running, an_event, running
+from consumers.workflow.consumer import open_workflow
+from consumers.workflow.temporal import SealedPayloads, read_codec_keys
+from tests.certificates import self_signed
+from tests.kafka import HANG_S, until
+from tests.temporal.histories import a_client, told
+from tests.temporal.server import TemporalServer
+
+OPEN = {"service": "workflow", "state": "open"}
+
+
+@pytest.fixture
+async def client(temporal: TemporalServer) -> AsyncIterator[Client]:
+    async with a_client(temporal.address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def request_id() -> str:
+    """Nobody else's on the shared server."""
+    return f"req_{uuid4().hex}"
+
+
+def options(temporal: TemporalServer, **more: str) -> dict[str, str]:
+    return {"address": temporal.address, "allow_plaintext": "true", "timers": "off", **more}
+
+
+def counted(consumer: Running, code: str) -> float:
+    labels = {"service": "workflow", "code": code}
+    return consumer.registry.get_sample_value("drxbridge_workflow_requests_total", labels) or 0
+
+
+def ids(event: Event) -> dict[str, object]:
+    return {
+        "account_id": "acct_1",
+        "event_id": event.id,
+        "key": event.key,
+        "occurred_at": "2026-09-14T15:09:26Z",
+        "source": "drx",
+        "type": event.type,
+    }
+
+
+async def test_a_request_is_one_workflow_from_the_question_to_the_answer(
+    temporal: TemporalServer, client: Client, request_id: str
+) -> None:
+    patient = {"first_name": "Ada", "last_name": "Berry"}
+    asked = an_event("renewal.requested", request_id=request_id, patient=patient)
+    answered = an_event("renewal.responded", request_id=request_id)
+    closed = an_event("renewal.closed", request_id=request_id)
+    async with running(open_workflow, options=options(temporal)) as consumer:
+        await consumer.feed(asked, answered, closed)
+
+        assert await consumer.parked() == []
+        assert counted(consumer, "ok") == 3
+    found = await told(client, f"renewal:drx:{request_id}")
+
+    assert found is not None
+    assert (found.workflow, found.task_queue) == ("Renewal", "drx")
+    # By default nothing of what an event says but ids leaves.
+    assert found.started_with == ids(asked)
+    assert found.signals == [("asked", ids(asked)), ("answered", ids(answered)), ("closed", ids(closed))]
+
+
+async def test_an_answer_before_its_question_starts_the_same_workflow(
+    temporal: TemporalServer, client: Client, request_id: str
+) -> None:
+    answered = an_event("change.responded", request_id=request_id)
+    asked = an_event("change.requested", request_id=request_id)
+    async with running(open_workflow, options=options(temporal)) as consumer:
+        await consumer.feed(answered, asked)
+    found = await told(client, f"change:drx:{request_id}")
+
+    assert found is not None
+    assert [name for name, _ in found.signals] == ["answered", "asked"]
+
+
+async def test_a_failure_starts_one_workflow_for_each_message(temporal: TemporalServer, client: Client) -> None:
+    key = f"rx_{uuid4().hex}"
+    events = [
+        an_event("prescription.transmission_failed", key=key, message_id="m1"),
+        an_event("prescription.transmission_failed", key=key, message_id="m1"),
+        an_event("epcs.signing_failed", key=key, id="evt_signing"),
+        an_event("prescription.sent", key=key),
+        an_event("system.ping"),
+    ]
+    async with running(open_workflow, options=options(temporal)) as consumer:
+        await consumer.feed(*events)
+
+        assert (counted(consumer, "ok"), counted(consumer, "late")) == (2, 1)
+    first = await told(client, f"repair:drx:{key}:m1")
+    second = await told(client, f"repair:drx:{key}:evt_signing")
+
+    assert first is not None
+    assert second is not None
+    assert first.started_with["event_id"] == events[0].id
+    assert (first.workflow, second.workflow) == ("Repair", "Repair")
+
+
+async def test_what_comes_after_the_end_of_a_workflow_is_settled(
+    temporal: TemporalServer, client: Client, request_id: str
+) -> None:
+    async with running(open_workflow, options=options(temporal)) as consumer:
+        await consumer.feed(an_event("cancel.requested", request_id=request_id))
+        await client.get_workflow_handle(f"cancel:drx:{request_id}").terminate()
+        await consumer.feed(an_event("cancel.responded", request_id=request_id))
+
+        assert await consumer.parked() == []
+        assert (consumer.count("applied"), counted(consumer, "late")) == (2, 1)
+
+
+async def test_a_rule_of_a_site_counts_instead_of_those_shipped(
+    temporal: TemporalServer, client: Client, request_id: str, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        """
+        task_queue = "desk"
+        [[rule]]
+        types = ["renewal.*"]
+        when = "data.request_id == 'other'"
+        do = "start"
+        workflow = "Other"
+        id = "other:{key}"
+        [[rule]]
+        types = ["renewal.*"]
+        do = "start"
+        workflow = "Desk"
+        task_queue = "own"
+        id = "desk:{request_id}"
+        [[rule]]
+        types = ["change.*"]
+        do = "signal"
+        signal = "changed"
+        id = "desk:{request_id}"
+        """
+    )
+    change = an_event("change.requested", request_id=request_id)
+    async with running(open_workflow, options=options(temporal, rules=str(rules))) as consumer:
+        await consumer.feed(change, an_event("renewal.requested", request_id=request_id))
+        await consumer.feed(an_event("change.responded", request_id=request_id))
+
+        # The first one had nobody to tell.
+        assert (counted(consumer, "late"), counted(consumer, "ok")) == (1, 2)
+    found = await told(client, f"desk:{request_id}")
+
+    assert found is not None
+    assert (found.workflow, found.task_queue, [name for name, _ in found.signals]) == ("Desk", "own", ["changed"])
+
+
+async def test_an_id_that_the_event_lacks_is_parked(temporal: TemporalServer, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        'task_queue = "desk"\n[[rule]]\ntypes = ["fill.*"]\ndo = "start"\nworkflow = "Desk"\nid = "desk:{message_id}"'
+    )
+    async with running(open_workflow, options=options(temporal, rules=str(rules))) as consumer:
+        await consumer.feed(an_event("fill.status_changed", id="evt_1"))
+
+        assert await consumer.parked() == [Parked("rx_1", "evt_1", "no_id")]
+
+
+async def test_a_whole_event_is_sealed_and_opens_with_the_key(
+    temporal: TemporalServer, client: Client, request_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "current").write_text("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n")
+    event = an_event("renewal.requested", request_id=request_id, patient={"first_name": "Ada", "last_name": "Berry"})
+    given = options(temporal, payload="full", codec_key_dir=str(tmp_path))
+    async with running(open_workflow, options=given) as consumer:
+        await consumer.feed(event)
+    workflow_id = f"renewal:drx:{request_id}"
+    history = await client.get_workflow_handle(workflow_id).fetch_history()
+    converter = DataConverter(payload_codec=SealedPayloads(read_codec_keys(tmp_path)))
+    async with a_client(temporal.address, data_converter=converter) as opener:
+        found = await told(opener, workflow_id)
+
+    assert "Berry" not in str(history.events)
+    assert found is not None
+    assert found.started_with["event"]["data"]["patient"]["last_name"] == "Berry"
+    assert found.signals == [("asked", found.started_with)]
+
+
+async def test_what_the_server_cannot_take_is_parked(temporal: TemporalServer, request_id: str, tmp_path: Path) -> None:
+    (tmp_path / "current").write_text("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n")
+    # A control character takes six bytes in JSON, and one in the record.
+    patient = {"first_name": "\x01" * 400_000, "last_name": "Berry"}
+    event = an_event("renewal.requested", id="evt_1", request_id=request_id, patient=patient)
+    given = options(temporal, payload="full", codec_key_dir=str(tmp_path))
+    async with running(open_workflow, options=given) as consumer:
+        await consumer.feed(event)
+
+        assert await consumer.parked() == [Parked("rx_1", "evt_1", "too_large")]
+
+
+async def test_a_server_that_is_away_parks_nothing_and_gets_all_in_order(
+    temporal: TemporalServer, client: Client, request_id: str
+) -> None:
+    events = [
+        an_event(f"renewal.{word}", key=f"rx_{number}", request_id=f"{request_id}-{number}")
+        for number in range(30)
+        for word in ("requested", "responded")
+    ]
+    async with running(open_workflow, options=options(temporal, timeout_s="0.2")) as consumer:
+        await consumer.feed(events[0])
+        with temporal.frozen():
+            consumer.offer(*events[1:])
+            await until(lambda: bool(consumer.registry.get_sample_value("drxbridge_circuit_state", OPEN)))
+        await consumer.settled()
+
+        assert await consumer.parked() == []
+        assert counted(consumer, "timeout")
+    for number in range(30):
+        found = await told(client, f"renewal:drx:{request_id}-{number}")
+        assert found is not None
+        # The first call may have been taken before its time was up; a repeat has the same event.
+        assert list(dict.fromkeys(name for name, _ in found.signals)) == ["asked", "answered"]
+
+
+async def test_without_tls_only_where_that_is_allowed(temporal: TemporalServer, request_id: str) -> None:
+    """The server has no TLS: a handshake fails, and nothing is said in clear."""
+    event = an_event("renewal.requested", request_id=request_id)
+    async with running(open_workflow, options={"address": temporal.address, "timers": "off"}) as consumer:
+        consumer.offer(event)
+        await until(lambda: counted(consumer, "unreachable") > 0)
+
+        assert counted(consumer, "ok") == 0
+        assert await consumer.parked() == []
+
+
+@asynccontextmanager
+async def behind_tls(temporal: TemporalServer, context: ssl.SSLContext) -> AsyncIterator[str]:
+    """Stand before the server, end TLS, and yield an address."""
+    host, port = temporal.address.split(":")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while part := await reader.read(65_536):
+                writer.write(part)
+        writer.close()
+
+    pipes: list[asyncio.Task[None]] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, downstream = await asyncio.open_connection(host, int(port))
+        writers.extend((writer, downstream))
+        pipes.extend(asyncio.create_task(copy(*each)) for each in ((reader, downstream), (upstream, writer)))
+
+    context.set_alpn_protocols(["h2"])
+    server = await asyncio.start_server(connected, host, 0, ssl=context)
+    try:
+        yield f"{host}:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for each in writers:
+            each.transport.abort()
+        async with asyncio.timeout(HANG_S):
+            await asyncio.gather(*pipes)
+
+
+async def test_a_server_that_wants_a_certificate_gets_it(
+    temporal: TemporalServer, client: Client, request_id: str, tmp_path: Path
+) -> None:
+    context, authority = self_signed(tmp_path)
+    context.load_verify_locations(authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    tls_dir = tmp_path / "tls"
+    tls_dir.mkdir()
+    for name, source in (
+        ("ca.crt", authority),
+        ("tls.crt", tmp_path / "chain.pem"),
+        ("tls.key", tmp_path / "chain.pem"),
+    ):
+        (tls_dir / name).write_bytes(source.read_bytes())
+    async with behind_tls(temporal, context) as address:
+        given = {"address": address, "tls_dir": str(tls_dir), "timers": "off"}
+        async with running(open_workflow, options=given) as consumer:
+            await consumer.feed(an_event("renewal.requested", request_id=request_id))
+
+            assert counted(consumer, "ok") == 1
+    assert await told(client, f"renewal:drx:{request_id}") is not None

@@ -1,0 +1,220 @@
+"""What waits too long starts a workflow, once, and tells it when it waits no longer: the read model says what."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import uuid4
+
+import pytest
+from prometheus_client import CollectorRegistry
+from temporalio.client import Client  # noqa: TID251 - the peer's own client
+
+from bridge.event import Event
+from consumers.api import Consumer, Setup
+from consumers.postgres.tables import migrate_tables
+from consumers.workflow.consumer import open_workflow
+from consumers.workflow.temporal import Temporal
+from tests.prescriptions import (
+    START,
+    cancel_answered,
+    cancel_asked,
+    filled,
+    processed,
+    renewal_answered,
+    renewal_asked,
+    sent,
+)
+from tests.read_model import ReadModel, open_model
+from tests.temporal.histories import Told, a_client, told
+from tests.temporal.server import TemporalServer
+
+
+def ago(**span: float) -> float:
+    """Minutes from the start of the tests' time to so long ago: the database's clock is the real one."""
+    return (datetime.now(UTC) - timedelta(**span) - START) / timedelta(minutes=1)
+
+
+@dataclass
+class Desk:
+    """A read model, and the timers of `workflow` on the same database.
+
+    Attributes:
+        key: Prescription of this test; the server is shared.
+    """
+
+    model: ReadModel
+    consumer: Consumer
+    temporal: Temporal
+    client: Client
+    registry: CollectorRegistry
+    key: str
+
+    async def run(self, *events: Event) -> None:
+        """Apply events to the read model, and run the timers once."""
+        await self.model.apply(*events)
+        await self.model.tick()
+        (job,) = self.consumer.jobs
+        async with self.model.database.transaction() as connection:
+            await job.once(connection, self.temporal)
+
+    async def rows(self) -> list[tuple[str, str, bool]]:
+        """Return kind, subject and whether it is resolved, of all that was started."""
+        found = await self.model.rows("select * from workflow.started order by since, kind")
+        return [(row["kind"], row["subject"], row["resolved_at"] is not None) for row in found]
+
+    async def workflows(self) -> list[Told | None]:
+        """Return what the workflows were told that the rows name."""
+        found = await self.model.rows("select workflow_id from workflow.started order by since, kind")
+        return [await told(self.client, row["workflow_id"]) for row in found]
+
+    def counted(self, code: str) -> float:
+        """Return how many calls ended so."""
+        labels = {"service": "workflow", "code": code}
+        return self.registry.get_sample_value("drxbridge_workflow_requests_total", labels) or 0
+
+
+@pytest.fixture
+def more() -> dict[str, str]:
+    """Give further settings; a test may have others."""
+    return {}
+
+
+@pytest.fixture
+async def desk(postgres: str, temporal: TemporalServer, more: dict[str, str]) -> AsyncIterator[Desk]:
+    registry = CollectorRegistry()
+    options = {"address": temporal.address, "allow_plaintext": "true", "timeout_s": "5", **more}
+    consumer = open_workflow(Setup(options, registry))
+    assert consumer.around is not None
+    async with AsyncExitStack() as stack:
+        model = await stack.enter_async_context(open_model(postgres))
+        await migrate_tables(model.database, consumer)
+        opened = await stack.enter_async_context(consumer.around())
+        client = await stack.enter_async_context(a_client(temporal.address))
+        yield Desk(model, consumer, opened, client, registry, f"rx_{uuid4().hex}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "hours", "asked", "answered"),
+    [
+        ("unconfirmed", 24, partial(sent, message_id="m1"), partial(processed, message_id="m1")),
+        (
+            "cancel_unanswered",
+            48,
+            partial(cancel_asked, request_id="c1"),
+            partial(cancel_answered, request_id="c1", decision="approved"),
+        ),
+        (
+            "request_open",
+            14 * 24,
+            partial(renewal_asked, request_id="r1"),
+            partial(renewal_answered, request_id="r1", decision="denied"),
+        ),
+    ],
+    ids=["24 h", "48 h", "14 d"],
+)
+async def test_what_waits_too_long_starts_one_workflow_that_is_told_when_it_is_over(
+    desk: Desk, kind: str, hours: int, asked: Callable[..., Event], answered: Callable[..., Event]
+) -> None:
+    await desk.run(asked(ago(hours=hours - 0.1), key=f"{desk.key}_fresh"))
+    assert await desk.rows() == []
+
+    await desk.run(asked(ago(hours=hours + 0.1), key=desk.key))
+    await desk.run()
+    (found,) = await desk.workflows()
+    assert await desk.rows() == [(kind, desk.key, False)]
+    assert found is not None
+    assert (found.workflow, found.task_queue, found.signals) == ("Overdue", "drx", [])
+    assert {name: found.started_with[name] for name in ("kind", "subject", "source", "account_id")} == {
+        "kind": kind, "subject": desk.key, "source": "drx", "account_id": "acct_4021"
+    }  # fmt: skip
+
+    await desk.run(answered(ago(minutes=1), key=desk.key))
+    await desk.run()
+    (found,) = await desk.workflows()
+    assert await desk.rows() == [(kind, desk.key, True)]
+    assert found is not None
+    assert [name for name, _ in found.signals] == ["resolved"]
+    assert desk.counted("ok") == 2
+
+
+async def test_an_answer_that_came_before_its_question_starts_nothing(desk: Desk) -> None:
+    await desk.run(processed(ago(hours=1), key=desk.key, message_id="m1"))
+    await desk.run(sent(ago(hours=30), key=desk.key, message_id="m1"))
+
+    assert await desk.rows() == []
+
+
+async def test_the_same_wait_twice_is_two_workflows(desk: Desk) -> None:
+    await desk.run(cancel_asked(ago(hours=50), key=desk.key, request_id="c1"))
+    await desk.model.rows("update {schema}.prescription set cancel_pending_since = null returning 1")
+    await desk.run()
+    assert await desk.rows() == [("cancel_unanswered", desk.key, True)]
+
+    await desk.run(cancel_asked(ago(hours=50), key=desk.key, request_id="c1"))
+    assert await desk.rows() == [("cancel_unanswered", desk.key, False)]
+    (row,) = await desk.model.rows("select workflow_id, times from workflow.started")
+    assert row["times"] == 2
+    assert row["workflow_id"].endswith("Z:2")
+
+
+async def test_a_question_that_matches_no_prescription_and_a_dispense_after_a_cancel_start_one_too(desk: Desk) -> None:
+    await desk.model.apply(
+        renewal_asked(ago(days=15), key=f"req:{desk.key}", request_id=desk.key, prescription_id=None),
+        topic="drx.accounts.v1",
+    )
+    await desk.run(
+        cancel_answered(ago(hours=3), key=desk.key, request_id="c1", decision="approved"),
+        filled(ago(hours=2), "dispensed", key=desk.key),
+    )
+
+    assert await desk.rows() == [
+        ("request_open", f"req:{desk.key}", False),
+        ("dispensed_after_cancel", desk.key, False),
+    ]
+
+
+async def test_a_row_that_a_crash_has_lost_starts_nothing_again(desk: Desk) -> None:
+    await desk.run(sent(ago(hours=25), key=desk.key, message_id="m1"))
+    await desk.model.rows("delete from workflow.started returning 1")
+    await desk.run()
+
+    assert await desk.rows() == [("unconfirmed", desk.key, False)]
+    # The server knows the request, or refuses the id.
+    assert desk.counted("ok") + desk.counted("late") == 2
+    (found,) = await desk.workflows()
+    assert found is not None
+
+
+@pytest.mark.parametrize("more", [{"timeout_s": "0.2"}])
+async def test_what_could_not_be_started_is_started_the_next_time(desk: Desk, temporal: TemporalServer) -> None:
+    with temporal.frozen():
+        await desk.run(sent(ago(hours=25), key=desk.key, message_id="m1"))
+        assert await desk.rows() == []
+    await desk.run()
+
+    assert await desk.rows() == [("unconfirmed", desk.key, False)]
+
+
+@pytest.mark.parametrize("more", [{"timers_from": (datetime.now(UTC) - timedelta(days=2)).isoformat()}])
+async def test_what_waits_since_before_the_timers_starts_nothing(desk: Desk) -> None:
+    await desk.run(
+        sent(ago(days=3), key=f"{desk.key}_old", message_id="m1"), sent(ago(days=1.5), key=desk.key, message_id="m2")
+    )
+
+    assert await desk.rows() == [("unconfirmed", desk.key, False)]
+
+
+async def test_a_silent_source_starts_one_until_it_speaks(desk: Desk) -> None:
+    # What is usual takes twenty gaps of receipts.
+    await desk.model.apply(
+        *(sent(ago(minutes=60 - number), key=f"{desk.key}_{number}", message_id="m1") for number in range(30))
+    )
+    silent = [row for row in await desk.model.rows("select * from {schema}.source_silence") if row["silent"]]
+    await desk.run()
+
+    assert [row[:2] for row in await desk.rows()] == [("source_silent", each["source"]) for each in silent]
+    assert silent

@@ -1,0 +1,110 @@
+"""A Temporal server for tests, Temporal's own in Java, whose time can be skipped; it keeps everything in memory.
+
+`python -m tests.temporal.server` (`make temporal-server`) fetches its jars, 33 MB, each with the sum of the lock; where
+that was not done, the tests that need it are skipped. `python -m tests.temporal.server relock` writes the lock anew,
+after a change of `COORDINATES`.
+
+It differs from a server in production: it makes any namespace that it is asked for, has no limits of size and does not
+know a repeated signal by its request id.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from bridge.dev.jars import JarCache, cache_dir, locked_jars, maven_repository, relock
+from bridge.dev.java import find_java
+from bridge.dev.ports import HOST, free_port
+from bridge.dev.processes import launched
+from tests.java_cache import SHORT_LIVED
+from tests.kafka import HANG_S
+
+LOCK = Path(__file__).with_name("server.lock.toml")
+COORDINATES = "io.temporal:temporal-test-server:1.32.0"
+_MAIN = "io.temporal.testserver.TestServer"
+_POLL_S = 0.05
+
+
+def jars() -> JarCache:
+    """Return where its jars are kept."""
+    return JarCache(cache_dir() / "temporal", jars=locked_jars(LOCK), repository=maven_repository)
+
+
+def is_built() -> bool:
+    """Say whether it can be started."""
+    return all(Path(each).exists() for each in jars().class_path.split(os.pathsep))
+
+
+class TemporalServer:
+    """A server that ends with the process that started it."""
+
+    def __init__(self, directory: Path, *, options: tuple[str, ...] = (SHORT_LIVED,)) -> None:
+        """Write a log to `directory`; `options` are of the JVM."""
+        self._log = directory / "temporal.log"
+        self._options = options
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens, host:port."""
+        return f"{HOST}:{self._port}"
+
+    def __enter__(self) -> Self:
+        """Return when it listens; skip the test where there is no server."""
+        if not is_built():
+            pytest.skip("no Temporal server: `make temporal-server` fetches it, 33 MB")
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - ours
+                launched([str(find_java().path), *self._options, "-cp", jars().class_path, _MAIN, str(self._port)]),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
+            )
+        deadline = time.monotonic() + HANG_S
+        while not _listens(self._port):
+            assert self._process.poll() is None, self._log.read_text()[-2000:]
+            assert time.monotonic() < deadline, "Temporal did not start"
+            time.sleep(_POLL_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have it answer nothing meanwhile, and keep what it has."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["relock"]:
+        relock(LOCK, coordinates=COORDINATES, name="temporal")
+    else:
+        cache = jars()
+        cache.fetch(cache.missing(), check=lambda: None)
