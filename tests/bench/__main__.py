@@ -1,9 +1,9 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
 With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `clients` (of
-Kafka, alone), `spool` (the store alone), `consumers` (the read model), `forward`, `hl7v2`, `archive` or `fhir` (where a
-HAPI server is) only that part, with `quick` fewer rounds, and with `stages` instead of all this what each stage of a
-delivery costs, with `dialects` what the profiles of vendors do.
+Kafka, alone), `spool` (the store alone), `consumers` (the read model), `forward`, `hl7v2`, `archive`, `workflow` or
+`fhir` (where their servers are) only that part, with `quick` fewer rounds, and with `stages` instead of all this what
+each stage of a delivery costs, with `dialects` what the profiles of vendors do.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ from tests.bench import (
     report_read_model,
     spool,
     stages,
+    workflow,
 )
-from tests.fhir.hapi import is_built
+from tests.fhir import hapi
+from tests.temporal import server as temporal
 
 RESULTS = Path("build/bench")
-CONSUMERS = {"forward": forward, "fhir": fhir, "hl7v2": hl7v2, "archive": archive}
+CONSUMERS = {"forward": forward, "fhir": fhir, "hl7v2": hl7v2, "archive": archive, "workflow": workflow}
+# What a part needs that may not be there.
+SERVERS = {"fhir": hapi.is_built, "workflow": temporal.is_built}
 PARTS = ("ingress", "outage", "dedupe", "follow", "clients", "spool", "consumers", *CONSUMERS)
 
 
@@ -51,7 +55,7 @@ def main(arguments: list[str]) -> None:
     if set(wanted) - set(PARTS):
         sys.exit(f"usage: python -m tests.bench [{'|'.join(PARTS)}] [quick] | stages | dialects")
     quick = "quick" in arguments
-    for part in wanted or [each for each in PARTS if each != "fhir" or is_built()]:
+    for part in wanted or [each for each in PARTS if SERVERS.get(each, lambda: True)()]:
         figures, shown = _measured(part, progress, quick=quick)
         _keep(console, part, figures, shown)
 
