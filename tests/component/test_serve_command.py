@@ -92,6 +92,7 @@ def good(tmp_path: Path, taken: int) -> dict[str, str]:
         "BRIDGE_HTTP__HOST": "127.0.0.1",
         "BRIDGE_HTTP__PORT": str(taken),
         "BRIDGE_MANAGEMENT__HOST": "127.0.0.1",
+        "BRIDGE_MANAGEMENT__PORT": str(free_port()),
         "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9",
         "BRIDGE_SPOOL__DIR": str(tmp_path / "spool"),
         f"{SOURCE}PROFILE": "drx_standard",
