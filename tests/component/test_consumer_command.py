@@ -50,7 +50,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
-    known = "archive, fhir, forward, hl7v2, read_model"
+    known = "archive, fhir, forward, hl7v2, read_model, workflow"
     assert said("run", "nobody") == (
         2,
         f"drx-consumer: no consumer named 'nobody' ({known}); the entry-point group is drx_bridge.consumers\n",

@@ -46,7 +46,8 @@ def environment() -> dict[str, str]:
     """Ours without settings, with the commands of this installation on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    # The options of Java are those of a broker of the tests.
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", "JDK_JAVA_OPTIONS": ""}
 
 
 def shell(place: Path, command: str) -> tuple[str, str]:
