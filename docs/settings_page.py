@@ -35,6 +35,11 @@ would refuse them; `drx-bridge doctor` checks whether they work. Lists are names
 they may be TOML's lists, too. A table (`{PREFIX}KAFKA__ROUTES`) is JSON in the environment. No setting contains a
 secret: those with `FILE` or `DIR` in their name point to it.
 
+A variable that is empty counts as unset: the file's value stays, or the default. A name with too few underscores
+(`{PREFIX}HTTP_PORT`) is refused where doubling some of them makes a setting. Other variables that begin with `{PREFIX}`
+and have no `__` are ignored, such as those that Kubernetes sets for a Service named `bridge` (`{PREFIX}PORT`,
+`{PREFIX}SERVICE_HOST`, `{PREFIX}PORT_8080_TCP`; a value such as `tcp://10.0.0.1:80` is never a setting's).
+
 Settings that depend on each other:
 
 - `{PREFIX}SPOOL__AFTER_S` < `{PREFIX}HTTP__DEADLINE_S`: otherwise no time is left to spool;
@@ -63,9 +68,10 @@ dsn_file = "/etc/drx-consumer/dsn"
 schema = "read_model"
 ```
 
-An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting. A DSN may
-contain a password and is never shown; prefer `DSN_FILE`. The operator's commands (`init`, `lag`, `parked`) read the
-same settings.
+An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting. Empty
+variables, and names with too few underscores, are read as by `drx-bridge` ([settings](settings.md)). A DSN may contain
+a password and is never shown; prefer `DSN_FILE`. The operator's commands (`init`, `lag`, `parked`) read the same
+settings.
 
 Settings that depend on each other:
 

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -19,6 +19,13 @@ from bridge.runtime.suggest import did_you_mean
 _TABLE = re.compile(r"\s*\[([^\[\]]+)\]")
 _TOML_PLACE = re.compile(r"\(at line ([0-9]+), column ([0-9]+)\)$")
 _KEY = re.compile(r"\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+")
+# pydantic names what a literal may be in its context: `'debug', 'info' or 'error'`.
+_EXPECTED = re.compile(r"'([^']*)'")
+# Of a place such as `sources.*.profile`: any name.
+_ANY = "*"
+# Variables that Kubernetes sets for a Service in the namespace ("Discovering services: environment variables").
+_SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?$")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 AnySettings = TypeVar("AnySettings", bound="FileSettings")
 
@@ -111,16 +118,55 @@ def masked_url(url: str) -> str:
 
 
 def _refuse_unknown_sections(environ: Mapping[str, str], model: type[FileSettings], prefix: str) -> None:
-    """pydantic-settings silently ignores `BRIDGE_KAFAK__X`; an operator must hear of it."""
-    for name in environ:
-        if not name.upper().startswith(prefix) or "__" not in name:
+    """pydantic-settings silently ignores `BRIDGE_KAFAK__X` and `BRIDGE_HTTP_PORT`; an operator must hear of both.
+
+    Other names without `__` are not ours to judge: Kubernetes sets `BRIDGE_PORT` for a Service named `bridge`.
+    """
+    known = sorted(model.model_fields)
+    for name, value in environ.items():
+        own = name[len(prefix) :].lower()
+        section = own.partition("__")[0]
+        if not name.upper().startswith(prefix) or section in known:
             continue
-        section = name[len(prefix) :].split("__", 1)[0].lower()
-        if section not in model.model_fields:
-            known = sorted(model.model_fields)
-            meant = did_you_mean(section, known)
+        doubled = _doubled(own, model)
+        meant = f"; did you mean {prefix}{doubled.upper()}?" if doubled else did_you_mean(section, known)
+        if "__" in own:
             msg = f"{name}: unknown section {section!r}; the sections are: {', '.join(known)}{meant}"
             raise ConfigError(msg)
+        if doubled and not _is_service_link(name.upper(), value):
+            msg = f"{name}: unknown setting{meant}"
+            raise ConfigError(msg)
+
+
+def _doubled(own: str, model: type[FileSettings]) -> str:
+    """Return the known setting that a name becomes when some of its underscores are doubled, or nothing."""
+    for place in _places(model):
+        parts = ("([a-z0-9-][a-z0-9_-]*?)" if part == _ANY else f"({part})" for part in place)
+        if found := re.fullmatch("__?".join(parts), own):
+            return "__".join(found.groups())
+    return ""
+
+
+def _places(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """Yield where settings stand, from the outside to the inside; `*` for a name that an operator gives."""
+    for name, field in model.model_fields.items():
+        (section, is_named) = _inner(field.annotation)
+        if section is not None:
+            yield from ((name, *([_ANY] if is_named else []), *rest) for rest in _places(section))
+            continue
+        yield (name,)
+        if is_named:
+            yield (name, _ANY)
+
+
+def _inner(annotation: object) -> tuple[type[BaseModel] | None, bool]:
+    """Return the section that a field holds, if it holds one, and whether it holds them, or texts, by name."""
+    inside = [each for each in (annotation, *get_args(annotation)) if _is_section(each)]
+    return (inside[0] if inside else None), get_origin(annotation) is dict
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    return _SERVICE_LINK.search(variable) is not None or _SERVICE_ADDRESS.match(value) is not None
 
 
 def place_of(model: type[FileSettings], *keys: str) -> str:
@@ -152,16 +198,20 @@ def _parts(dotted: str) -> list[str]:
     return [part.strip("\"'") for part in _KEY.findall(dotted)]
 
 
-def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
-    """Return what an unknown setting may have been meant to be, or nothing."""
-    *parents, name = map(str, place)
+def _meant(model: type[FileSettings], keys: Sequence[str]) -> str:
+    """Return what an unknown setting may have been meant to be, as it is written where it stands, or nothing."""
+    *parents, name = keys
     section: type[BaseModel] | None = model
     for parent in parents:
         field = section.model_fields.get(parent) if section is not None else None
         # Of a dictionary of sections, such as `sources`, the next part is a name.
-        inner = [each for each in (field.annotation, *get_args(field.annotation)) if _is_section(each)] if field else []
-        section = inner[0] if inner else section if field is None else None
-    return did_you_mean(name, section.model_fields) if section is not None else ""
+        section = _inner(field.annotation)[0] if field else section
+    if section is None:
+        return ""
+    variable = prefix_of(model) + "__".join(keys).upper()
+    is_variable = place_of(model, *keys) == variable
+    written = (lambda each: prefix_of(model) + "__".join((*parents, each)).upper()) if is_variable else str
+    return did_you_mean(name, section.model_fields, written=written)
 
 
 def _is_section(kind: object) -> TypeGuard[type[BaseModel]]:
@@ -169,8 +219,10 @@ def _is_section(kind: object) -> TypeGuard[type[BaseModel]]:
 
 
 def _complaints(exc: ValidationError, model: type[FileSettings]) -> Iterator[str]:
-    for error in exc.errors(include_input=False, include_url=False, include_context=False):
-        text = error["msg"].removeprefix("Value error, ")
+    for error in exc.errors(include_url=False):
+        text, keys = error["msg"].removeprefix("Value error, "), [str(key) for key in error["loc"]]
         if error["type"] == "extra_forbidden":
-            text = f"unknown setting{_meant(model, error['loc'])}"
-        yield f"{place_of(model, *map(str, error['loc']))}: {text}" if error["loc"] else text
+            text = f"unknown setting{_meant(model, keys)}"
+        elif error["type"] == "literal_error":  # what was given is compared, and never shown
+            text += did_you_mean(str(error["input"]), _EXPECTED.findall(error["ctx"]["expected"]))
+        yield f"{place_of(model, *keys)}: {text}" if keys else text

@@ -106,8 +106,8 @@ def good(tmp_path: Path, taken: int) -> dict[str, str]:
     [
         ({"BRIDGE_KAFAK__X": VALUE}, "BRIDGE_KAFAK__X", "unknown section"),
         ({"BRIDGE_KAFAK__X": VALUE}, "BRIDGE_KAFAK__X", "did you mean kafka?"),
-        ({"BRIDGE_HTTP__PROT": VALUE}, "BRIDGE_HTTP__PROT", "unknown setting; did you mean port?"),
-        ({f"{SOURCE}PROFLE": VALUE}, f"{SOURCE}PROFLE", "unknown setting; did you mean profile?"),
+        ({"BRIDGE_HTTP__PROT": VALUE}, "BRIDGE_HTTP__PROT", "unknown setting; did you mean BRIDGE_HTTP__PORT?"),
+        ({f"{SOURCE}PROFLE": VALUE}, f"{SOURCE}PROFLE", f"unknown setting; did you mean {SOURCE.upper()}PROFILE?"),
         ({"BRIDGE_HTTP__PORT": VALUE}, "BRIDGE_HTTP__PORT", "valid integer"),
         ({"BRIDGE_HTTP__PORT": "0"}, "BRIDGE_HTTP__PORT", "greater than or equal to 1"),
         ({"BRIDGE_HTTP": VALUE}, "BRIDGE_<SECTION>", "use BRIDGE_<SECTION>__<NAME>"),

@@ -62,6 +62,8 @@ def test_the_environment_wins_over_the_file_whose_numbers_and_switches_become_te
     [
         ({"CONSUMER_FHIR__URL": "s3cret"}, "CONSUMER_FHIR__URL: unknown section 'fhir'"),
         ({"CONSUMER_POSTGRES__DNS": "s3cret"}, "CONSUMER_POSTGRES__DNS: unknown setting"),
+        ({"CONSUMER_POSTGRES_DSN": "s3cret"}, "unknown setting; did you mean CONSUMER_POSTGRES__DSN?"),
+        ({"CONSUMER_READ_MODEL_SCHEMA": "s3cret"}, "did you mean CONSUMER_READ_MODEL__SCHEMA?"),
         ({"CONSUMER_POSTGRES": "s3cret"}, "CONSUMER_<SECTION>__<NAME>"),
         ({"CONSUMER_READ_MODEL": "s3cret"}, "CONSUMER_<SECTION>__<NAME>"),
         ({"CONSUMER_READ_MODEL__A__B": "s3cret"}, "CONSUMER_READ_MODEL__A: "),

@@ -67,7 +67,16 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
     ("variables", "named"),
     [
         ({"BRIDGE_KAFAK__PARTITIONS": "s3cret"}, "BRIDGE_KAFAK__PARTITIONS: unknown section 'kafak'"),
-        ({"BRIDGE_HTTP__PROT": "s3cret"}, "BRIDGE_HTTP__PROT: unknown setting"),
+        ({"BRIDGE_HTTP__PROT": "s3cret"}, "BRIDGE_HTTP__PROT: unknown setting; did you mean BRIDGE_HTTP__PORT?"),
+        ({"BRIDGE_HTTP_PORT": "s3cret"}, "BRIDGE_HTTP_PORT: unknown setting; did you mean BRIDGE_HTTP__PORT?"),
+        ({"bridge_http_port": "s3cret"}, "bridge_http_port: unknown setting; did you mean BRIDGE_HTTP__PORT?"),
+        ({"BRIDGE_SPOOL_KEY_DIR": "s3cret"}, "did you mean BRIDGE_SPOOL__KEY_DIR?"),
+        ({"BRIDGE_KAFKA_ROUTES": "s3cret"}, "did you mean BRIDGE_KAFKA__ROUTES?"),
+        ({"BRIDGE_SOURCES_MY_EHR_SCHEME_HEADER": "s3cret"}, "did you mean BRIDGE_SOURCES__MY_EHR__SCHEME_HEADER?"),
+        ({"BRIDGE_SOURCES_drx_OPTIONS_ZONE": "s3cret"}, "did you mean BRIDGE_SOURCES__DRX__OPTIONS__ZONE?"),
+        ({"BRIDGE_SOURCES_drx__PROFILE": "s3cret"}, "did you mean BRIDGE_SOURCES__DRX__PROFILE?"),
+        ({"BRIDGE_LOG__LEVEL": "warn"}, "BRIDGE_LOG__LEVEL: "),
+        ({"BRIDGE_LOG__LEVEL": "warn"}, "; did you mean warning?"),
         ({"BRIDGE_HTTP__PORT": "s3cret"}, "BRIDGE_HTTP__PORT: "),
         ({"BRIDGE_HTTP": "s3cret"}, "BRIDGE_<SECTION>__<NAME>"),
         ({"BRIDGE_HTTP__PORT": "0"}, "BRIDGE_HTTP__PORT: "),
@@ -108,9 +117,25 @@ def test_a_file_that_is_no_toml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_what_kubernetes_injects_for_a_service_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """`BRIDGE_PORT=tcp://…` comes from a Service named bridge; it has no `__` and must not stop a start."""
-    given(monkeypatch, BRIDGE_PORT="tcp://10.0.0.1:80", BRIDGE_SERVICE_HOST="10.0.0.1")
+    given(monkeypatch, BRIDGE_PORT="tcp://10.0.0.1:80", BRIDGE_SERVICE_HOST="10.0.0.1", BRIDGE_SERVICE_PORT="80")
+    given(monkeypatch, BRIDGE_PORT_8080_TCP="tcp://10.0.0.1:80", BRIDGE_PORT_8080_TCP_ADDR="10.0.0.1")
+    given(monkeypatch, BRIDGE_HTTP_PORT="tcp://10.0.0.1:80")  # of a Service named bridge-http
 
     assert load_settings().http.port == 8080
+
+
+def test_names_that_are_no_setting_but_for_the_prefix_are_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, BRIDGE_DEV_CACHE="/cache", BRIDGE_DEV_JAVA="/java", BRIDGE_ENGINE="auto", BRIDGE_OWNER="ops")
+
+    assert load_settings().engine == "auto"
+
+
+def test_an_empty_variable_leaves_what_the_file_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text("[http]\nport = 8001\n")
+    given(monkeypatch, BRIDGE_CONFIG=str(file), BRIDGE_HTTP__PORT="")
+
+    assert load_settings().http.port == 8001
 
 
 def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
