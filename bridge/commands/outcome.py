@@ -7,22 +7,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import click
 from rich.text import Text
 
 from bridge.commands.tail_format import Masker, fields_tree, plain, printable
 from bridge.contract.events import EVENT_MODELS
+from bridge.contract.fields import Record, raw_name, words_of
+from bridge.contract.fields import plain as plain_type
 from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.delivery_ids import id_of_body
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.mapped import MappingFile
 from bridge.ingress.profiles.profile import Profile
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
 
 # As a source may send, so that what passes here passes there.
 BODY_MAX_BYTES = 16 * 1024 * 1024
+# Beside `unknown_type` of a mapping file.
+NOTHING_HOLDS = "no [[event]] has a `when` that holds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,14 @@ class Mapper:
         if isinstance(found, ParkReason):
             return {"file": str(path), "parked": self._parked(found, delivery)}
         events = [self._event(event) for event in found.events]
-        return {"file": str(path), "events": events, "flags": list(found.flags), "extensions": found.extensions}
+        unknown = {path for event in found.events for path in unknown_words(EVENT_MODELS[event.type], event.value)}
+        return {
+            "file": str(path),
+            "events": events,
+            "flags": list(found.flags),
+            "enum_unknown": sorted(unknown),
+            "extensions": found.extensions,
+        }
 
     def _own_id(self, document: object) -> str:
         """Return the id in a body of native DRx, which is its delivery's; other dialects have none that counts."""
@@ -83,9 +95,12 @@ class Mapper:
 
     def _parked(self, park: ParkReason, delivery: Delivery) -> dict[str, Any]:
         key = park.key or delivery.id
+        detail = park.detail
+        if park.reason == "unknown_type" and isinstance(self.profile, MappingFile):
+            detail = NOTHING_HOLDS
         return {
             "reason": park.reason,
-            "detail": park.detail,
+            "detail": detail,
             "field": park.field,
             "topic": UNRECOGNIZED_TOPIC,
             "key": key,
@@ -103,6 +118,20 @@ class Mapper:
             "partition": partition(event.key.encode(), self.partitions),
             "value": plain(value),
         }
+
+
+def unknown_words(model: type[Record], value: Mapping[str, Any], path: str = "/data") -> Iterator[str]:
+    """Yield the paths of the enums that have no such word as the body has; array indexes are `*`."""
+    for name, info in model.model_fields.items():
+        kind, item = plain_type(info), value.get(name)
+        if words_of(kind) and value.get(raw_name(name)):
+            yield f"{path}/{name}"
+        is_list = get_origin(kind) is list
+        inner = get_args(kind)[0] if is_list else kind
+        if isinstance(inner, type) and issubclass(inner, Record):
+            at = f"{path}/{name}/*" if is_list else f"{path}/{name}"
+            for each in item or () if is_list else (item or {},):
+                yield from unknown_words(inner, each, at)
 
 
 def is_event(document: Mapping[str, Any]) -> bool:
@@ -140,7 +169,9 @@ def _place(of: Mapping[str, Any]) -> str:
 
 
 def _notes(document: Mapping[str, Any]) -> Iterator[str]:
-    yield f"flags: {', '.join(document['flags']) or 'none'}"
+    where = " ".join(document["enum_unknown"])
+    flags = [f"{flag} {where}" if flag == "enum_unknown" else flag for flag in document["flags"]]
+    yield f"flags: {', '.join(flags) or 'none'}"
     if unknown := document["extensions"]:
         yield f"unknown fields kept in extensions: {unknown}"
 

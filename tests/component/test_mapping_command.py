@@ -73,6 +73,28 @@ def test_a_body_that_would_be_parked_fails_the_check(
     assert compile_mapping(ACME.encode(), "", ACCOUNT).sha256 in output.replace("\n", "")
 
 
+def test_a_word_that_no_enum_has_is_named_by_its_field(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = body(tmp_path, "one", state="CANARY")
+
+    run(str(file), path)
+    run(str(file), path, "--json")
+
+    *lines, document = capsys.readouterr().out.splitlines()
+    assert any("flags: enum_unknown /data/fulfillment_status, time_of_receipt" in line for line in lines)
+    assert json.loads(document)["enum_unknown"] == ["/data/fulfillment_status"]
+    assert "CANARY" not in "".join([*lines, document])
+
+
+def test_a_body_of_which_no_event_is_made_is_told_why(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(str(file), body(tmp_path, "one", kind="OTHER")) == 1
+
+    assert "parked: unknown_type no [[event]] has a `when` that holds" in capsys.readouterr().out
+
+
 def test_a_file_that_cannot_be_used_is_a_mistake_of_configuration(file: Path) -> None:
     file.write_text(ACME.replace("queue_id", "queue_no"))
 

@@ -32,8 +32,9 @@ BROKEN = [
     (PREFIX, f"{PREFIX}\nbucket_s = 1", 2, "bucket_s is a whole number of seconds, 60 to 86400"),
     (PREFIX, f"{PREFIX}\narrays = 'yes'", 2, "arrays is true or false"),
     (PREFIX, f"{PREFIX}\ncontent_types = 'a/b'", 2, "content_types is no list of texts"),
-    (PREFIX, "prefix = ", 1, "no TOML"),
-    ("[[event]]", "[[event]", 6, "no TOML"),
+    (PREFIX, "prefix = ", 1, "no TOML: Invalid value"),
+    (PREFIX, "prefix 'acme:'", 1, "no TOML: Expected '=' after a key in a key/value pair"),
+    ("[[event]]", "[[event]", 6, "no TOML: Expected ']]' at the end of an array declaration"),
     ("America/New_York", "Mars/Olympus", 2, "no time zone is named 'Mars/Olympus'"),
     ('["/patient/ssn"]', '"/patient/ssn"', 3, "drop is no list of texts"),
     ('["/patient/ssn"]', '["patient.ssn"]', 3, "'patient.ssn' of drop is no JSON pointer"),
@@ -55,7 +56,18 @@ BROKEN = [
     (WHEN, "when = \"words(kind, 'absent')\"", 7, "when: the table of function 'words'"),
     (WHEN, 'when = "words(kind, `[]`)"', 7, "when: the table of function 'words'"),
     ("fulfillment.status_changed", "fulfilment.changed", 8, "unknown type 'fulfilment.changed'"),
+    (
+        "fulfillment.status_changed",
+        "fulfilment.status_changed",
+        8,
+        "unknown type 'fulfilment.status_changed'; did you mean fulfillment.status_changed?",
+    ),
     ('type = "fulfillment.status_changed"', "", 6, "type is missing"),
+    (
+        *("in_progress", "in_progres", 12),
+        "'in_progres' is no word of 'fulfillment_status' in fulfillment.status_changed; did you mean in_progress?",
+    ),
+    (DATA, f"{DATA}\nbilling_status = \"state && 'gratis' || note\"", 12, "'gratis' is no word of 'billing_status'"),
     ('key = "rx.id"', "", 6, "key is missing"),
     ('key = "rx.id"', 'key = "rx."', 9, "key: no JMESPath"),
     (DATA, "", 6, "required field 'queue_id' of fulfillment.status_changed has no expression"),
@@ -110,6 +122,14 @@ def complaint(text: str, options: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         compile_mapping(text.encode(), "acme.toml", ACCOUNT if options is None else options)
     return str(caught.value)
+
+
+def test_a_word_of_a_named_table_is_looked_at_where_the_table_is_used() -> None:
+    named = ACME.replace(PREFIX, f'{PREFIX}\ntables = {{ steps = {{ DONE = "packd", OFF = "UNKNOWN" }} }}')
+    text = "".join([*named.splitlines(keepends=True)[:-1], "fulfillment_status = \"words(state, 'steps')\"\n"])
+
+    assert complaint(text).startswith("acme.toml:13: 'packd' is no word of 'fulfillment_status'")
+    assert compiled(text.replace("packd", "packed"))
 
 
 @pytest.mark.parametrize(("old", "new", "line", "says"), BROKEN, ids=[each[3] for each in BROKEN])

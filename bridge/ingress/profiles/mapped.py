@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast, get_args, get_origin
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import UNKNOWN, Record, raw_name
+from bridge.contract.fields import UNKNOWN, Record, plain, raw_name, words_of
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import Real
@@ -44,11 +44,13 @@ from bridge.ingress.profiles.mapped_functions import (
     Scope,
     UnfitError,
     compile_expression,
+    targets,
 )
 from bridge.ingress.profiles.plan import Members, Pass, compile_members, text_of_id
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
 from bridge.ingress.profiles.values import instant_of_epoch
 from bridge.ingress.profiles.words import PREFIX_RULE, instant_of, is_given, is_prefix, key_of, prefix_of, zone_of
+from bridge.runtime.suggest import did_you_mean
 
 EXPRESSIONS_MAX = 100
 LEVELS_MAX = 8
@@ -553,8 +555,10 @@ class _Compiler:
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as exc:
-            at = re.search(r"at line ([0-9]+)", str(exc))
-            self._fail("no TOML", 0, line=int(at[1]) if at else len(text.splitlines()) or 1)
+            # A mapping file holds nothing of a delivery and no secret, so what the reader says may be shown.
+            why, _, place = str(exc).partition(" (at ")
+            at = re.match(r"line ([0-9]+)", place)
+            self._fail(f"no TOML: {why}", 0, line=int(at[1]) if at else len(text.splitlines()) or 1)
         except (RecursionError, ValueError):
             self._fail("no TOML: nested too deeply, or a number that is none", 0)
 
@@ -577,7 +581,8 @@ class _Compiler:
         self._known(table, _EVENT_KEYS, number)
         event_type = self._string(table, "type", number)
         if event_type not in PLANS:
-            self._fail(f"unknown type {event_type[:60]!r}" if event_type else "type is missing", number, "type")
+            unknown = f"unknown type {event_type[:60]!r}{did_you_mean(event_type[:60], PLANS)}"
+            self._fail(unknown if event_type else "type is missing", number, "type")
         found = self.common | self._expressions(table, ("when", *_COMMON_KEYS), number)
         if "key" not in found:
             self._fail("key is missing", number)
@@ -596,6 +601,7 @@ class _Compiler:
         }
         constants = {dotted: value for dotted, value in constants.items() if dotted not in finished}
         self._check_constants(event_type, constants, number)
+        self._check_words(event_type, expressions, number)
         return Table(
             number=number,
             type=event_type,
@@ -665,6 +671,21 @@ class _Compiler:
                 members.puts[name]({}, value, attempt)
             if value is None or attempt.worst is not None or "enum_unknown" in attempt.flags:
                 self._fail(f"the constant of {dotted!r} does not fit {event_type}", number, f"data.{dotted}")
+
+    def _check_words(self, event_type: str, expressions: Mapping[str, Expression], number: int) -> None:
+        """Refuse what a table or literal would write into an enum that has no such word."""
+        for dotted, expression in expressions.items():
+            *way, name = dotted.split(".")
+            model = cast("type[Record]", EVENT_MODELS[event_type])
+            for step in way:
+                model = cast("type[Record]", _record_of(model, step))
+            field = plain(model.model_fields[name])
+            words = () if get_origin(field) is list else words_of(field)
+            for word in targets(expression.node) if words else ():
+                if word is not None and word not in words:
+                    meant = did_you_mean(str(word)[:60], words)
+                    why = f"{str(word)[:60]!r} is no word of {dotted!r} in {event_type}{meant}"
+                    self._fail(why, number, f"data.{dotted}")
 
     def _pointers(self, table: Mapping[str, Any], name: str, number: int) -> tuple[Pointer, ...]:
         pointers = self._strings(table, name, number)

@@ -208,6 +208,22 @@ def _chain(node: Node) -> tuple[str, ...]:
     return tuple(each["value"] for each in chain) if all(each["type"] == "field" for each in chain) else ()
 
 
+def targets(node: Node) -> Iterator[object]:
+    """Yield the values that the file itself says an expression may give: literals, and the right side of tables."""
+    children = node["children"]
+    match node["type"], node.get("value"):
+        case "literal", value:
+            yield value
+        case "or_expression", _:
+            yield from (value for child in children for value in targets(child))
+        case (("pipe" | "and_expression"), _):
+            yield from targets(children[-1])
+        case "function_expression", "not_null":
+            yield from (value for child in children for value in targets(child))
+        case "function_expression", "words" if children[1]["type"] == "literal":
+            yield from children[1]["value"].values()
+
+
 def _path(node: Node) -> str:
     """Write a chain of members and indexes as a path; empty if the node is none."""
     match node["type"]:
