@@ -76,7 +76,8 @@ def verify(
 
         found: list[str] = []
         if raw is not None and not as_json:
-            found = hints(scheme, raw, keys, at, others=_keys_of_others(asked.sources, source_name))
+            all_sent = raw._replace(heads=dict(given) | dict(raw.heads))
+            found = hints(scheme, all_sent, keys, at, others=_keys_of_others(asked.sources, source_name))
         return _tell(exc.code, f"refused: {exc.code}", found, accept=False, as_json=as_json)
     return _tell(ACCEPTED, f"accepted: signed with the key in slot {proof.slot}", accept=True, as_json=as_json)
 

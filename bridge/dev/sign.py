@@ -6,7 +6,7 @@ import json
 import secrets
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -14,8 +14,10 @@ import orjson
 
 from bridge.commands.scheme_options import asked_scheme, scheme_options
 from bridge.dev.signing import read_signer
-from bridge.errors import ConfigError
-from bridge.ingress.proof import ID
+from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.ingress.proof import ID, Raw, Scheme
+from bridge.ingress.schemes.hints import hints
+from bridge.ingress.secrets import parse_slot
 
 
 @click.command()
@@ -59,6 +61,8 @@ def sign(
         raise ConfigError(msg)
     at = int(time.time()) if timestamp is None else timestamp
     headers = {"content-type": "application/json", **read_signer(asked.scheme, file)(named, at, body)}
+    for why in _refusals(asked.scheme, file, headers, body=body, at=at):
+        click.echo(f"warning: the bridge refuses this: {why}", err=True)
     if as_json:
         click.echo(orjson.dumps(headers))
     elif url is not None:
@@ -67,6 +71,21 @@ def sign(
     else:
         click.echo("\n".join(f"{name}: {value}" for name, value in headers.items()))
     return 0
+
+
+def _refusals(scheme: Scheme, file: Path, headers: Mapping[str, str], *, body: bytes, at: int) -> list[str]:
+    """Return why the bridge would refuse at once what was signed, as `verify` explains it."""
+    heads = {name.encode(): value.encode() for name, value in headers.items()}
+    try:
+        key = parse_slot(file, file.read_bytes(), scheme)
+    except (ConfigError, OSError):  # no slot file, which the secret of a sender need not be
+        return []
+    raw = Raw(heads, body)
+    try:
+        scheme.prove(raw, [key], at)
+    except DeliveryRefusedError as exc:
+        return hints(scheme, raw, [key], at) or [exc.code]
+    return []
 
 
 def id_of(body: bytes) -> str:

@@ -128,3 +128,15 @@ def test_what_cannot_be_signed_for_is_said_to_be_so(body: Path, secrets: Path, s
         run(body, "--scheme", scheme, *parameters, "--secret-file", secrets / "current")
 
     assert SECRET not in str(caught.value)
+
+
+def test_headers_that_the_bridge_refuses_are_warned_of(body: Path, secrets: Path) -> None:
+    arguments = [str(body), "--secret-file", str(secrets / "current"), "--timestamp", str(NOW), "--id"]
+
+    refused = CliRunner().invoke(sign, [*arguments, "evt.12345"], standalone_mode=False)
+    taken = CliRunner().invoke(sign, [*arguments, "evt_12345"], standalone_mode=False)
+
+    assert "webhook-id: evt.12345" in refused.stdout
+    assert refused.stderr.startswith("warning: the bridge refuses this: ")
+    assert refused.stderr.endswith("use an id without a `.`\n")
+    assert taken.stderr == ""

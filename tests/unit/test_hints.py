@@ -65,6 +65,8 @@ def test_a_delivery_that_is_accepted_needs_no_hint() -> None:
         (text(BODY + b"\n"), "a line break more at its end"),
         (text(BODY.rstrip()), "no line break at its end"),
         (text(BODY.replace(b"\n", b"\r\n")), "other line breaks"),
+        (text(b"\xef\xbb\xbf" + BODY), "a byte order mark before it"),
+        (text(at=NOW * 1000 + 123), "milliseconds were signed, and whole seconds were sent"),
         (text(b""), "an empty body was signed"),
         (text(COMPACT), "another form (compact)"),
         (text(json.dumps(json.loads(BODY), sort_keys=True).encode()), "with spaces, keys sorted"),
@@ -160,6 +162,13 @@ def test_what_nothing_explains_is_said_to_be_so() -> None:
     assert said(element(v1(text(), b"x" * 32))) == [NOTHING]
 
 
+@pytest.mark.parametrize("signature", [b"v1,", b"v1,c2hvcnQ=", b"v1,not base64 at all", element(v1(text())[:30])])
+def test_what_cannot_be_a_signature_is_said_to_be_none(signature: bytes) -> None:
+    (hint,) = said(signature)
+
+    assert hint == "what was sent cannot be a signature, which is 32 bytes in base64: was it cut off?"
+
+
 @pytest.mark.parametrize(
     ("at", "named"),
     [
@@ -246,6 +255,34 @@ def test_a_secret_that_was_sent_otherwise_is_explained(value: str, word: str, na
     (hint,) = of_header(value.encode(), **parameters)
 
     assert named in hint
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("a value of the very same length as it!!"[: len(SECRET)], "is not the secret of a slot"),
+        ("wrong", "and has another length"),
+        (SECRET.upper(), "capital and small letters differ"),
+        (SECRET[:-3], "only its beginning was sent"),
+        (f"{SECRET}!", "more than the secret was sent"),
+    ],
+)
+def test_a_wrong_secret_is_said_to_be_wrong(value: str, named: str) -> None:
+    (hint,) = of_header(value.encode(), scheme="secret_header", header="X-S")
+
+    assert hint.startswith("the value is not the secret of a slot")
+    assert named in hint
+    assert SECRET not in hint
+
+
+def test_a_secret_in_another_header_is_found() -> None:
+    scheme = configure("secret_header", {"header": "X-S"}, tolerance_s=None)
+    slot = KeySlot("current", scheme.parse_key(SECRET))
+    heads = {b"authorization": f"Bearer {SECRET}".encode()}
+    said = "the header authorization holds the secret: send it in x-s"
+
+    assert hints(scheme, Raw(heads, BODY), [slot], NOW) == ["there is no header x-s", said]
+    assert hints(scheme, Raw(heads | {b"x-s": b"CANARY"}, BODY), [slot], NOW) == [said]
 
 
 @pytest.mark.parametrize("vector", vectors(), ids=lambda vector: vector.name)

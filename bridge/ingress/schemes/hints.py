@@ -40,6 +40,11 @@ _MILLISECONDS = re.compile(rb"[0-9]{13}").fullmatch
 _FRACTION = re.compile(rb"[0-9]{1,12}\.[0-9]+").fullmatch
 _LABEL = re.compile(rb"(?:v[0-9]+a?|sha[0-9-]+|t)[,=:]", re.IGNORECASE).match
 _QUOTES = b"\"' "
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Bytes of an HMAC by SHA-1, SHA-256 and SHA-512, and of ed25519.
+_SIGNATURE_BYTES = frozenset({20, 32, 64})
+# A signed time in milliseconds has a thousand candidates; so many bytes are hashed in a second.
+_TRIED_MAX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Claimed:
 
     Attributes:
         value: Of the header with the signature.
+        sent_at: The timestamp; empty if there is none.
+        render: The text that is right, of a timestamp and a body.
         texts: What may have been signed around a body; the first is right.
         is_hex: The encoding that is right; else base64.
         is_pairs: The header is `t=…,v1=…`.
@@ -72,6 +79,8 @@ class Claimed:
     """
 
     value: bytes
+    sent_at: bytes
+    render: Callable[[bytes, bytes], bytes]
     texts: Sequence[tuple[str, Callable[[bytes], bytes]]]
     is_hex: bool
     is_pairs: bool
@@ -90,7 +99,7 @@ def hints(
 
     Args:
         scheme: Of the source.
-        raw: As `Scheme.prove` takes it.
+        raw: As `Scheme.prove` takes it; where its heads are all that was sent, a secret in another one is found.
         keys: Of the source.
         now: Unix seconds.
         others: Keys of other sources, which may have been mistaken for them.
@@ -106,12 +115,13 @@ def hints(
     else:
         return []
     if code in {"signature_missing", "id_malformed", "timestamp_malformed"}:
-        return list(_of_heads(scheme, raw, code, now))
+        return [*_of_heads(scheme, raw, code, now), *_elsewhere(scheme, raw, keys)]
     if code in {"timestamp_stale", "timestamp_future"}:
         return [_of_age(_timestamp(scheme, raw), now)]
     if isinstance(scheme, StandardWebhooks | SignedHeader):
         return _of_signature(_claimed(scheme, raw), raw, [*_signers(scheme, keys, now), *_foreign(others)])
-    return list(_of_shared(scheme, raw, keys, now))
+    found = [*_of_shared(scheme, raw, keys, now), *_elsewhere(scheme, raw, keys)]
+    return found or (list(_of_another(scheme, raw, keys)) if code != "header_duplicated" else [])
 
 
 def _of_heads(scheme: Scheme, raw: Raw, code: str, now: float) -> Iterator[str]:
@@ -164,8 +174,28 @@ def _of_signature(claimed: Claimed, raw: Raw, signers: Sequence[Signer]) -> list
             if best is None or len(found) < len(best):
                 best = found
     if best is None:
-        return ["no likely mistake explains it: another secret signed, or another body than this one"]
+        best = list(_of_milliseconds(claimed, raw.body, signers, sent)) or list(_of_form(claimed, signers, sent))
+        return best or ["no likely mistake explains it: another secret signed, or another body than this one"]
     return best or ["the signature is right, but its text could be split elsewhere: use an id without a `.`"]
+
+
+def _of_milliseconds(claimed: Claimed, body: bytes, signers: Sequence[Signer], sent: dict[bytes, str]) -> Iterator[str]:
+    """Look for a time in milliseconds under the signature, where the header has its whole seconds."""
+    if not claimed.sent_at.isdigit() or len(body) * 1000 > _TRIED_MAX_BYTES:
+        return
+    for signer, fraction in product([each for each in signers if not each.says], range(1000)):
+        signed = claimed.render(b"%d%03d" % (int(claimed.sent_at), fraction), body)
+        if isinstance(signer.key, HmacKey) and list(_matches(signer, signed, sent)):
+            yield "milliseconds were signed, and whole seconds were sent: sign what the header has"
+            return
+
+
+def _of_form(claimed: Claimed, signers: Sequence[Signer], sent: dict[bytes, str]) -> Iterator[str]:
+    """Tell what cannot be a signature at all by its length."""
+    if signers and not any(len(each) in _SIGNATURE_BYTES for each in sent):
+        size = 64 if isinstance(signers[0].key, PublicKey) or signers[0].digest == "sha512" else 32
+        encoding = "hex" if claimed.is_hex else "base64"
+        yield f"what was sent cannot be a signature, which is {size} bytes in {encoding}: was it cut off?"
 
 
 def _matches(signer: Signer, signed: bytes, sent: dict[bytes, str]) -> Iterator[str]:
@@ -187,12 +217,16 @@ def _claimed(scheme: StandardWebhooks | SignedHeader, raw: Raw) -> Claimed:
             sent_at = next((each[2:] for each in value.split(b",") if each.startswith(b"t=")), b"")
         right, is_hex, labels = text.template.text, text.encoding == "hex", [text.prefix]
         is_pairs = text.format == "pairs"
-        texts: dict[str, Callable[[bytes], bytes]] = {
-            right: lambda body: text.template.render(webhook_id, sent_at, body)
-        }
+
+        def render(at: bytes, body: bytes) -> bytes:
+            return text.template.render(webhook_id, at, body)
     else:
         right, is_hex, is_pairs, labels = "{id}.{timestamp}.{body}", False, False, [b"v1,", b"v1a,"]
-        texts = {right: lambda body: b".".join((webhook_id, sent_at, body))}
+
+        def render(at: bytes, body: bytes) -> bytes:
+            return b".".join((webhook_id, at, body))
+
+    texts: dict[str, Callable[[bytes], bytes]] = {right: lambda body: render(sent_at, body)}
     texts |= {
         each: lambda body, each=each: _fill(each, webhook_id, sent_at, body)  # type: ignore[misc]  # a default as a closure
         for each in _texts(has_id=bool(webhook_id), has_time=bool(sent_at))
@@ -200,8 +234,8 @@ def _claimed(scheme: StandardWebhooks | SignedHeader, raw: Raw) -> Claimed:
     }
     if other := _id_in_body(raw.body, webhook_id):
         texts["the id of the body"] = lambda body: _fill(right, other, sent_at, body)
-    said = [(f"{each} was signed: sign {right}" if each != right else "", render) for each, render in texts.items()]
-    return Claimed(value, said, is_hex, is_pairs, labels)
+    said = [(f"{each} was signed: sign {right}" if each != right else "", made) for each, made in texts.items()]
+    return Claimed(value, sent_at, render, said, is_hex, is_pairs, labels)
 
 
 def _texts(*, has_id: bool, has_time: bool) -> Iterator[str]:
@@ -249,7 +283,8 @@ def _variations(body: bytes) -> Iterator[Variation]:
         yield Variation(f"the body that was signed has a line break more at its end: {_EXACT}", body + end)
     yield Variation(f"the body that was signed has no line break at its end: {_EXACT}", body.rstrip(b"\r\n"))
     yield Variation(f"the body that was signed has no white space around it: {_EXACT}", body.strip())
-    yield Variation(f"the body that was signed has no byte order mark: {_EXACT}", body.removeprefix(b"\xef\xbb\xbf"))
+    yield Variation(f"the body that was signed has no byte order mark: {_EXACT}", body.removeprefix(_BYTE_ORDER_MARK))
+    yield Variation(f"the body that was signed has a byte order mark before it: {_EXACT}", _BYTE_ORDER_MARK + body)
     yield Variation(f"the body that was signed has other line breaks: {_EXACT}", body.replace(b"\r\n", b"\n"))
     yield Variation(f"the body that was signed has other line breaks: {_EXACT}", body.replace(b"\n", b"\r\n"))
     yield Variation("an empty body was signed", b"")
@@ -380,15 +415,51 @@ def _bytes_of(text: bytes, right: str) -> Iterator[tuple[str, bytes]]:
 
 def _of_shared(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[str]:
     """Explain a secret that was sent itself."""
-    value = raw.heads.get(_names(scheme, raw).signature, b"")
-    if isinstance(scheme, UrlToken):
-        value = raw.query.rpartition(b"=")[2]
-    for form in _sent_forms(scheme, value):
+    for form in _sent_forms(scheme, _shared_value(scheme, raw)):
         for slot in keys:
             if isinstance(slot.key, SharedSecret) and slot.key.equals(sha256(form.value).digest()):
                 outside = "" if slot.counts_at(now) else _outside(slot, now)
                 yield "; ".join(filter(None, (form.says, outside)))
                 return
+
+
+def _elsewhere(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot]) -> Iterator[str]:
+    """Find a secret that stands in another header than its own."""
+    if not isinstance(scheme, SecretHeader):
+        return
+    for name, value in raw.heads.items():
+        if name != scheme.header and any(_equals(keys, each) for each in (value, value.partition(b" ")[2])):
+            yield f"the header {name.decode('ascii', 'replace')} holds the secret: send it in {scheme.header.decode()}"
+
+
+def _of_another(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot]) -> Iterator[str]:
+    """Say of a secret that no slot has what may be said of it."""
+    if not isinstance(scheme, SecretHeader | Basic | UrlToken):
+        return
+    sent = [form.value for form in _sent_forms(scheme, _shared_value(scheme, raw))]
+    secrets = [slot.key.secret for slot in keys if isinstance(slot.key, SharedSecret)]
+    why = ""
+    if isinstance(scheme, Basic):  # of base64 none of this means much
+        pass
+    elif any(each.lower() == secret.lower() for each, secret in product(sent, secrets)):
+        why = ": capital and small letters differ"
+    elif any(each and secret.startswith(each) for each, secret in product(sent, secrets)):
+        why = ": only its beginning was sent"
+    elif any(secret in each for each, secret in product(sent, secrets)):
+        why = ": more than the secret was sent"
+    elif not {len(each) for each in sent} & set(map(len, secrets)):
+        why = ", and has another length"
+    yield f"the value is not the secret of a slot{why}"
+
+
+def _shared_value(scheme: Scheme, raw: Raw) -> bytes:
+    if isinstance(scheme, UrlToken):
+        return raw.query.rpartition(b"=")[2]
+    return raw.heads.get(_names(scheme, raw).signature, b"")
+
+
+def _equals(keys: Sequence[KeySlot], text: bytes) -> bool:
+    return any(isinstance(slot.key, SharedSecret) and slot.key.equals(sha256(text).digest()) for slot in keys)
 
 
 def _sent_forms(scheme: Scheme, value: bytes) -> Iterator[Variation]:
