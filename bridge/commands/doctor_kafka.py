@@ -9,7 +9,7 @@ from bridge.errors import BridgeError
 from bridge.kafka.admin import Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.routing import RoutingTable
-from bridge.runtime.findings import Finding
+from bridge.runtime.findings import Finding, counted
 from bridge.settings import Kafka
 
 # In what a topic may differ while the ingress does all its work.
@@ -67,4 +67,4 @@ def _topic_findings(spec: TopicSpec, deviations: Sequence[Deviation]) -> list[Fi
         if each.topic == spec.name
     ]
     retention = "for ever" if spec.retention_ms < 0 else f"{spec.retention_ms // 86_400_000} days"
-    return found or [Finding("topics", "ok", f"{spec.name}: {spec.partitions} partitions, kept {retention}")]
+    return found or [Finding("topics", "ok", f"{spec.name}: {counted(spec.partitions, 'partition')}, kept {retention}")]

@@ -15,6 +15,7 @@ from bridge.ingress.profiles.mapped import configure
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.findings import counted
 from bridge.runtime.process import Group
 from bridge.settings import Kafka
 
@@ -74,5 +75,5 @@ def check(
             else:
                 console.print(lines(document))
         if not as_json:
-            console.print(f"{file}: {len(compiled.tables)} events, sha256 {compiled.sha256}", style="dim")
+            console.print(f"{file}: {counted(len(compiled.tables), 'event')}, sha256 {compiled.sha256}", style="dim")
     return 0 if is_sound else 1

@@ -15,6 +15,7 @@ from rich.table import Table
 from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import from_entry
+from bridge.runtime.findings import counted
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.process import LazyGroup
 from bridge.spool.disk import Disk, is_locked
@@ -63,7 +64,8 @@ def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> in
         for state in faulty:
             click.echo(_sentence(state), err=True)
         if not faulty:
-            click.echo(f"{len(states)} segments, {sum(state.waiting for state in states)} events: all sound", err=True)
+            events = counted(sum(state.waiting for state in states), "event")
+            click.echo(f"{counted(len(states), 'segment')}, {events}: all sound", err=True)
     return int(bool(faulty))
 
 
@@ -128,9 +130,9 @@ def _finding(state: SegmentState) -> dict[str, Any]:
 def _sentence(state: SegmentState) -> str:
     if not state.is_read:
         return f"{state.name}: cannot be read"
-    parts = [f"{state.lost} records damaged or gone"] if state.lost else []
-    parts += [f"{state.locked} records whose key is not there"] if state.locked else []
-    parts += [f"{state.unknown} records that another version of the bridge wrote"] if state.unknown else []
+    parts = [f"{counted(state.lost, 'record')} damaged or gone"] if state.lost else []
+    parts += [f"{counted(state.locked, 'record')} whose key is not there"] if state.locked else []
+    parts += [f"{counted(state.unknown, 'record')} that another version of the bridge wrote"] if state.unknown else []
     return f"{state.name}: {', '.join(parts)}"
 
 
@@ -149,7 +151,7 @@ def _print(document: dict[str, Any]) -> None:
         rows.append((f"set aside {kept['name']}", told))
     for key in document["keys"]:
         name = "current" if key["is_current"] else key["file"] or "missing"
-        rows.append((f"key {key['id']}", f"{key['records']:,} records, {name}"))
+        rows.append((f"key {key['id']}", f"{counted(key['records'], 'record')}, {name}"))
     for name, value in rows:
         shown.add_row(name, value)
     Console().print(shown)

@@ -37,6 +37,11 @@ class Finding:
     advice: str = ""
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number before what it counts, such as `1 event` or `3 events`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class Report:
     """Prints findings as they come, for people, or all of them as one JSON document."""
 

@@ -70,7 +70,8 @@ def test_a_body_that_would_be_parked_fails_the_check(
     assert code == 1
     assert "parked: unusable bad_key /rx/id" in output
     assert "CANARY" not in output
-    assert compile_mapping(ACME.encode(), "", ACCOUNT).sha256 in output.replace("\n", "")
+    digest = compile_mapping(ACME.encode(), "", ACCOUNT).sha256
+    assert f": 1 event, sha256 {digest}" in output.replace("\n", "")
 
 
 def test_a_word_that_no_enum_has_is_named_by_its_field(
