@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.kafka.partition_writer import from_entry
-from bridge.runtime.findings import Finding, Grade
+from bridge.runtime.findings import Finding, Grade, counted
 from bridge.settings import Spool
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, survey
@@ -19,6 +19,7 @@ _MEBIBYTE = 1024 * 1024
 # Less than the reserve and a first group of records is a full disk.
 FREE_MIN_BYTES = 2 * RESERVE_BYTES
 _NO_KEY = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
+_NO_DIRECTORY = "set BRIDGE_SPOOL__DIR to a directory that is there or can be made"
 _UNREAD = "chown it to the bridge's user; if it is, the disk fails, which the kernel's log says"
 _KEY_ADVICE = {
     "key_exposed": "chmod 600 it: a key that others may read, or a group may write, is not used",
@@ -35,8 +36,16 @@ def check_spool(spool: Spool) -> Iterator[Finding]:
             "spool", "warning", says, "set BRIDGE_SPOOL__ENABLED=true unless the sender is known to try again"
         )
         return
-    place = next(each for each in (spool.dir, *spool.dir.absolute().parents) if each.exists())
-    if not (place.is_dir() and _may_write(place)):
+    try:
+        place = next(each for each in (spool.dir, *spool.dir.absolute().parents) if each.exists())
+        is_directory = place.is_dir()
+    except OSError as exc:
+        yield Finding("spool", "failed", f"{spool.dir}: {exc.strerror}", _NO_DIRECTORY)
+        return
+    if not is_directory:
+        yield Finding("spool", "failed", f"{spool.dir} cannot be a directory: {place} is a file", _NO_DIRECTORY)
+        return
+    if not _may_write(place):
         says = f"{place} cannot be written to by uid {os.geteuid()}; it belongs to uid {place.stat().st_uid}"
         yield Finding("spool", "failed", says, "chown it, or set BRIDGE_SPOOL__DIR")
         return
@@ -61,21 +70,21 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
     if unread:
         return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", _UNREAD)
     if locked:
-        says = f"{directory}: {locked} events cannot be opened, their key is not there"
+        says = f"{directory}: {counted(locked, 'event')} cannot be opened, their key is not there"
         return Finding(
             "spool", "failed", says, f"put it back into {keys.directory}, under any name, and restart the bridge"
         )
     if unknown:
-        says = f"{directory}: {unknown} events that another version of the bridge wrote"
+        says = f"{directory}: {counted(unknown, 'event')} that another version of the bridge wrote"
         return Finding("spool", "failed", says, "run that version until they are delivered; this one keeps them")
     if waiting and not held:
-        says = f"{directory}: {waiting} events, and no process has it open"
+        says = f"{directory}: {counted(waiting, 'event')}, and no process has it open"
         return Finding("spool", "warning", says, "start the bridge with it, or run `drx-bridge spool drain`")
     if damaged:
         says = f"{directory}: {damaged} damaged records or ranges"
         return Finding("spool", "warning", says, "see `drx-bridge spool verify`; what is sealed in `damaged` is kept")
     used = "in use" if held else "not in use" if directory.exists() else "made at the first start"
-    return Finding("spool", "ok", f"{directory}: {used}, {f'{waiting} events' if waiting else 'empty'}")
+    return Finding("spool", "ok", f"{directory}: {used}, {counted(waiting, 'event') if waiting else 'empty'}")
 
 
 def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:

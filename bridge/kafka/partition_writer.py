@@ -286,6 +286,7 @@ class PartitionWriters:
         records: Records in memory: waiting, in flight, or being appended to the spool.
         bytes: Roughly what they take.
         appends: Appends to the spool that have not ended.
+        drained: Records that left the spool for Kafka, or were there already, since it was last empty.
         stopping: Set when writers begin nothing more; a write in flight is still settled.
     """
 
@@ -320,6 +321,7 @@ class PartitionWriters:
         self.follower = follower
         self._seen = seen
         self.records = 0
+        self.drained = 0
         self.bytes = 0
         self.appends: set[asyncio.Future[None]] = set()
         self.stopping = asyncio.Event()
@@ -338,6 +340,12 @@ class PartitionWriters:
     def spooling(self) -> int:
         """How many partitions are not written directly."""
         return sum(writer.mode != "direct" for writer in self._writers.values())
+
+    def tell_drained(self) -> None:
+        """Log that no partition is spooling any more, where something was drained."""
+        if self.drained and not self.spooling:
+            log.info("worker.spool_drained", records=self.drained)
+            self.drained = 0
 
     def check_open(self) -> None:
         """Raise `NotDurableError` when nothing can be taken now."""
@@ -699,7 +707,9 @@ class PartitionWriter:
         """Write the head of the spool to Kafka, or wait a little."""
         if not self._spool.depth(self._place):
             self._failures = 0
-            if not self._leave_spool():
+            if self._leave_spool():
+                self._shared.tell_drained()
+            else:
                 await pause(self._shared.stopping, APPEND_S)
             return
         if await self._spool.set_aside(self._place, refused=""):
@@ -732,12 +742,14 @@ class PartitionWriter:
         known = [self._known_ids.committed_before(each.identity) for each in batch]
         head = known.index(False) if False in known else len(known)
         self._spool.acknowledge(self._place, head)
+        self._shared.drained += head
         tail = known.index(True, head) if True in known[head:] else len(known)
         return batch[head:tail]
 
     def _drained(self, batch: list[Accepted]) -> None:
         failpoints.hit(failpoints.DRAINED_BEFORE_DROP)
         self._spool.acknowledge(self._place, len(batch))
+        self._shared.drained += len(batch)
         for each in batch:
             self._known_ids.settled(each.identity, "committed")
         if self.mode == "spooling" and self._spool.depth(self._place) <= BATCH_MAX:

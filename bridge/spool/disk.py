@@ -27,6 +27,8 @@ _CODES = {
     errno.EACCES: "wrong_owner",
     errno.EPERM: "wrong_owner",
     errno.EWOULDBLOCK: "locked",
+    errno.ENOTDIR: "not_a_directory",
+    errno.ENAMETOOLONG: "name_too_long",
 }
 
 
@@ -40,7 +42,10 @@ class Disk:
 
     def make_directory(self, directory: Path) -> None:
         """Make a directory for its owner only, and those above it, unless it is there."""
-        directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        try:
+            directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        except FileExistsError as exc:  # a file has the name
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from exc
 
     def lock(self, directory: Path) -> int:
         """Return a handle that keeps every other process out until it is closed; fails at once when one has it.

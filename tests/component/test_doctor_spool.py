@@ -60,7 +60,7 @@ async def test_what_another_version_wrote_is_named(settings: Spool) -> None:
     finding = found(settings)["spool"]
 
     assert finding.verdict == "failed"
-    assert "1 events that another version" in finding.says
+    assert "1 event that another version" in finding.says
 
 
 def test_without_a_spool_it_says_what_that_means() -> None:
@@ -84,6 +84,17 @@ def test_a_file_in_its_place_is_said(settings: Spool) -> None:
     settings.dir.write_text("")
 
     assert verdicts(settings) == {"spool": "failed"}
+
+
+@pytest.mark.parametrize(("name", "said"), [("file/spool", "/file is a file"), ("n" * 256, "File name too long")])
+def test_what_cannot_be_a_directory_is_said_without_talk_of_owners(settings: Spool, name: str, said: str) -> None:
+    (settings.dir.parent / "file").write_text("")
+
+    finding = found(settings.model_copy(update={"dir": settings.dir.parent / name}))["spool"]
+
+    assert finding.verdict == "failed"
+    assert said in finding.says
+    assert "chown" not in finding.advice
 
 
 async def test_what_is_held_by_a_process_is_on_its_way(settings: Spool) -> None:

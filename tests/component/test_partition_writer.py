@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from structlog.testing import capture_logs
 
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity
@@ -234,6 +235,17 @@ async def test_what_comes_while_anything_is_spooled_queues_behind_it(subject: Su
 
     assert subject.written == ["a", "b"]
     assert await asyncio.gather(*subject.send("c")) == ["committed"]
+
+
+async def test_the_end_of_a_drain_is_logged_once_with_the_number_of_records(subject: Subject) -> None:
+    await subject.send_in_outage("a", "b")
+    assert await asyncio.gather(*subject.send("c", partition=1)) == ["spooled"]
+
+    with capture_logs() as lines:
+        subject.producer.connected = True
+        await until(lambda: not subject.writers.spooling)
+
+    assert lines == [{"event": "worker.spool_drained", "log_level": "info", "records": 3}]
 
 
 async def test_a_partition_that_spools_delays_no_other(subject: Subject) -> None:

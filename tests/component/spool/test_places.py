@@ -50,13 +50,21 @@ async def test_a_directory_that_cannot_be_made_is_no_stopped_start(tmp_path: Pat
     (tmp_path / "file").write_bytes(b"")
 
     async with open_spool(tmp_path / "file" / "spool") as kept:
-        assert kept.spool.code == "io_error"
+        assert kept.spool.code == "not_a_directory"
         await kept.tend()
-        assert kept.spool.code == "io_error"
+        assert kept.spool.code == "not_a_directory"
 
         (tmp_path / "file").unlink()
         await kept.tend()
         assert kept.spool.code == ""
+
+
+@pytest.mark.parametrize(("name", "code"), [("file", "not_a_directory"), ("n" * 256, "name_too_long")])
+async def test_why_a_directory_cannot_be_one_is_said(tmp_path: Path, name: str, code: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    async with open_spool(tmp_path / name) as kept:
+        assert kept.spool.code == code
 
 
 async def test_a_directory_of_somebody_else_is_named(public: Path) -> None:
