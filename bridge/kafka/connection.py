@@ -12,7 +12,6 @@ from typing import Any
 from bridge.errors import ConfigError
 from bridge.kafka.tokens import ClientCredentials, Grant, load_provider
 
-DEFAULT_PORT = 9092
 PORT_MAX = 65_535
 # A host that is up answers a SYN in milliseconds, also across regions.
 PROBE_S = 2.0
@@ -121,8 +120,9 @@ async def _answers(host: str, port: int) -> bool:
 
 def _host_and_port(server: str) -> tuple[str, int]:
     host, colon, port = server.rpartition(":")
-    if not colon or server.endswith("]"):
-        host, port = server, str(DEFAULT_PORT)
+    if server and (not colon or server.endswith("]")):
+        message = f"kafka.bootstrap_servers: {server!r} has no port, as in {server}:9092"
+        raise ConfigError(message)
     if not host.strip("[]") or not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
         message = f"kafka.bootstrap_servers: {server!r} is not host:port"
         raise ConfigError(message)

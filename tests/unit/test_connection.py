@@ -12,11 +12,9 @@ from bridge.kafka.connection import Connection
     ("text", "servers"),
     [
         ("kafka:9093", [("kafka", 9093)]),
-        ("kafka", [("kafka", 9092)]),
         (" a:1 , b:2 ", [("a", 1), ("b", 2)]),
         ("a:1,,b:2,", [("a", 1), ("b", 2)]),
         ("[::1]:9092", [("::1", 9092)]),
-        ("[2001:db8::1]", [("2001:db8::1", 9092)]),
     ],
 )
 def test_servers_are_host_and_port(text: str, servers: list[tuple[str, int]]) -> None:
@@ -26,6 +24,12 @@ def test_servers_are_host_and_port(text: str, servers: list[tuple[str, int]]) ->
 @pytest.mark.parametrize("text", ["", " , ", ":9092", "kafka:", "kafka:x", "kafka:0", "kafka:65536", "kafka:٣", "[]:1"])
 def test_what_is_no_server_is_named_with_its_setting(text: str) -> None:
     with pytest.raises(ConfigError, match="bootstrap_servers"):
+        _ = Connection(text).servers
+
+
+@pytest.mark.parametrize("text", ["kafka", "a:1,kafka", "[2001:db8::1]"])
+def test_a_server_without_a_port_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"bootstrap_servers: .* has no port, as in .*:9092"):
         _ = Connection(text).servers
 
 
