@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.commands.doctor_checks import check_sources, slot_kind
+from bridge.commands.scheme_options import configured_source
 from bridge.errors import ConfigError
 from bridge.ingress.proof import KeySlot, Scheme
 from bridge.ingress.schemes.body_hmac import BodyHmac
@@ -28,7 +29,7 @@ from bridge.ingress.secrets import load, parse_slot
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import Finding, finding_line
 from bridge.runtime.process import Group
-from bridge.settings import Settings, Source, load_settings
+from bridge.settings import Settings, load_settings
 from bridge.sources import scheme_of
 
 KEY_BYTES = 32  # of the digests that they key, SHA-256
@@ -108,7 +109,7 @@ def check(source: str | None, *, as_json: bool) -> int:
     """Check schemes and secrets of SOURCE, or of all sources; exit 1 if the bridge could not work with them."""
     settings = load_settings()
     if source:
-        _source(settings, source)
+        configured_source(settings, source)
     findings = [*check_sources(settings, now=datetime.now(UTC)), *_readable_by_others(settings)]
     shown = [each for each in findings if source is None or each.check.rpartition(" ")[2] == source]
     console = Console(soft_wrap=True)
@@ -121,15 +122,8 @@ def check(source: str | None, *, as_json: bool) -> int:
     return FAILED_EXIT if any(each.verdict == "failed" for each in shown) else 0
 
 
-def _source(settings: Settings, name: str) -> Source:
-    if name not in settings.sources:
-        msg = f"no source is named {name!r}; known: {', '.join(settings.sources) or 'none'}"
-        raise ConfigError(msg)
-    return settings.sources[name]
-
-
 def _configured(settings: Settings, name: str) -> tuple[Scheme, Path]:
-    source = _source(settings, name)
+    source = configured_source(settings, name)
     scheme = scheme_of(name, source)
     if not scheme.keyed or source.secrets_dir is None:
         msg = f"source {name}: the scheme {source.scheme} has no secrets"

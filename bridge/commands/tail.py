@@ -16,14 +16,16 @@ from rich.console import Console
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, text
 from bridge.errors import DecodeError
-from bridge.kafka.reader import open_reader
+from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
-from bridge.settings import Settings, load_settings
+from bridge.settings import PREFIX, Settings, load_settings
+
+_BROKERS = f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,10 @@ def tail(
             sys.stdout.flush()
         if not shown and not as_json:
             click.echo(f"{topic} has no record{'' if key is None else ' with this key'}", err=True)
+    except ReadError as exc:
+        if exc.code != "unreachable":
+            raise
+        raise ReadError(exc.code, f"{exc}; name others with --bootstrap-servers or {_BROKERS}") from None
     except BrokenPipeError:
         # The reader of our output has seen enough; at exit Python would flush into the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

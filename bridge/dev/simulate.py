@@ -31,7 +31,7 @@ from bridge.dev.sources import SOURCES
 from bridge.dev.story import Environment, Outgoing, deliveries
 from bridge.dev.vendor_stories import vendor_deliveries
 from bridge.errors import ConfigError
-from bridge.runtime.process import INTERRUPTED
+from bridge.runtime.process import INTERRUPTED, Choice
 
 DEFAULT_COUNT = 100
 # Fewer deliveries are over before a bar could tell anything.
@@ -62,7 +62,7 @@ class Run:
 @click.option("--url", help="Where to deliver; the default path is /webhooks/ and the source.")
 @click.option(
     "--source",
-    type=click.Choice(list(SOURCES)),
+    type=Choice(list(SOURCES)),
     default="drx",
     show_default=True,
     help="Sender to be, as `dev` configures it: its dialect and its proof of origin.",
@@ -80,7 +80,7 @@ class Run:
     "--type",
     "types",
     multiple=True,
-    type=click.Choice(list(EVENT_MODELS)),
+    type=Choice(list(EVENT_MODELS)),
     metavar="TYPE",
     help="Only generated deliveries of this type, such as prescription.sent; one unless --count says more.",
 )
@@ -95,7 +95,7 @@ class Run:
 @click.option("--shuffle", is_flag=True, help="Send in random order.")
 @click.option(
     "--environment",
-    type=click.Choice(["sandbox", "production"]),
+    type=Choice(["sandbox", "production"]),
     default="sandbox",
     help="Environment of generated deliveries.",
 )

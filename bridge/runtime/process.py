@@ -40,6 +40,17 @@ _HELP_MAX = 400
 INTERRUPTED = 130  # 128 + the number of SIGINT, as in a shell
 
 
+class Choice(click.Choice[str]):
+    """One of some words, which names the word that was meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does, with a suggestion."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as exc:
+            self.fail(exc.message.rstrip(".") + did_you_mean(str(value), self.choices), param, ctx)
+
+
 class Group(click.Group):
     """A group that names the command that was meant, and lists each with its whole first sentence."""
 

@@ -130,6 +130,7 @@ def test_a_rotation_keeps_the_former_secret_for_a_while(directory: Path, monkeyp
     ("arguments", "said"),
     [
         (("new", "nobody"), "no source is named 'nobody'; known: drx"),
+        (("new", "drx1"), "no source is named 'drx1'; known: drx; did you mean drx?"),
         (("new", "drx", "--rotate-h", "1"), "nothing to rotate"),
         (("new", "drx", "--accept-until", "tomorrow"), "are instants like"),
         (("new", "drx", "--slot", "a/b"), "no slot name"),

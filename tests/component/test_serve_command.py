@@ -131,6 +131,7 @@ def test_a_bad_setting_is_named_with_what_to_do(
     ("change", "named", "said"),
     [
         ({f"{SOURCE}PROFILE": "absent"}, "sources.drx.profile", "drx_standard, mapped, photon_cloudevents"),
+        ({f"{SOURCE}SCHEME": "body_hmca"}, f"{SOURCE}SCHEME", "did you mean body_hmac?"),
         ({f"{SOURCE}SECRETS_DIR": "/absent"}, "/absent", "cannot read"),
         ({"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "kafka:port"}, "kafka.bootstrap_servers", "is not host:port"),
         ({"BRIDGE_KAFKA__ROUTES": '{"*": "two words"}'}, "kafka.routes", "cannot be a topic"),
@@ -328,7 +329,17 @@ def test_a_command_that_was_mistyped_is_suggested(run: Run) -> None:
 
     assert run("sever").stderr == said
     assert "did you mean check?" in run("topics", "chek").stderr
+    assert "did you mean prescription.sent?" in run("simulate", "--type", "prescription.snt", "--print").stderr
     assert "did you mean" not in run("nothing-like-it").stderr
+
+
+def test_a_tail_without_a_broker_says_how_another_one_is_named(run: Run) -> None:
+    said = run("tail", "--bootstrap-servers", "127.0.0.1:9").stderr
+
+    assert said == (
+        "drx-bridge: no broker answers at 127.0.0.1:9; "
+        "name others with --bootstrap-servers or BRIDGE_KAFKA__BOOTSTRAP_SERVERS\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["topics", "secrets", "spool", "schemas"])

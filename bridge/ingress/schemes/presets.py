@@ -14,6 +14,7 @@ from bridge.ingress.schemes.parameters import ParameterError, Parameters
 from bridge.ingress.schemes.public_key import Ed25519
 from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.runtime.suggest import did_you_mean
 
 
 class Preset(NamedTuple):
@@ -93,7 +94,8 @@ def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
         raise ParameterError("scheme", f"{name} prescribes no scheme; name {UNDECIDED[name]}")
     kind, fixed = PRESETS.get(name, Preset(name, {}))
     if kind not in KINDS:
-        raise ParameterError("scheme", f"no scheme has this name; known: {', '.join((*KINDS, *PRESETS))}")
+        known = (*KINDS, *PRESETS)
+        raise ParameterError("scheme", f"no scheme has this name; known: {', '.join(known)}{did_you_mean(name, known)}")
     if name == "photon":
         if "template" not in left:
             raise ParameterError(
