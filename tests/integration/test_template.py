@@ -55,6 +55,25 @@ def test_it_has_what_a_team_ships_and_names_nothing_that_is_not_there() -> None:
     assert set(re.findall(r"drx-consumer (\w+)", documents["README.md"])) <= set(COMMANDS)
 
 
+def test_its_tests_run_without_a_warning(tmp_path: Path) -> None:
+    """Of plugins that are installed here, and that it does not use."""
+    for path, text in render("refill-desk").items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "notes_which", "tests"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert "arning" not in done.stdout + done.stderr
+
+
 def test_hadolint_has_nothing_to_say_of_the_dockerfile(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(render("refill-desk")["Dockerfile"])
 
