@@ -23,6 +23,7 @@ from bridge.runtime.lifecycle import (
     EndOf,
     Worker,
     background,
+    first_of,
     pause,
     run_workers,
 )
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 
 # Between two attempts to start while Kafka or PostgreSQL is away.
 RETRY_S = 2.0
+# A member that has joined adopts its partitions one by one before it reads them.
+SETTLE_S = 5.0
 # For what follows the drain and the commit: leaving the group, closing connections.
 LEAVE_S = 3.0
 # Above the session, since a client that was silent for that long has lost its partitions anyway.
@@ -87,9 +90,13 @@ async def open_consumer(
             registry=registry,
             host=settings.management.host,
             port=settings.management.port,
+            section="CONSUMER_MANAGEMENT",
         )
         # Outlives all others, so that a stop can be watched to its end.
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
+        await first_of({managing}, management.listening)
+        if managing.done():
+            managing.result()
         log.info(
             "worker.started",
             version=version("drx-bridge"),
@@ -99,7 +106,7 @@ async def open_consumer(
             database=database_of(settings.postgres.address()),
             management=f"{settings.management.host}:{settings.management.port}",
         )
-        announcing = Readiness(worker.checks, group=consumer.group)
+        announcing = Readiness(worker.checks, settle_s=SETTLE_S, group=consumer.group)
         yield [worker, EndOf(managing), announcing, LoopLag(metrics.event_loop_lag)]
 
 

@@ -20,10 +20,20 @@ START_S = 5.0
 class Readiness:
     """A worker that logs `worker.ready` and `worker.not_ready` when what `/readyz` would say changes."""
 
-    def __init__(self, checks: Mapping[str, Check], *, start_s: float = START_S, **fields: str) -> None:
-        """Log `fields` with each line; the first `start_s` seconds without readiness are a start, and not said."""
+    def __init__(
+        self, checks: Mapping[str, Check], *, start_s: float = START_S, settle_s: float = 0.0, **fields: str
+    ) -> None:
+        """Log `fields` with each line.
+
+        Args:
+            checks: What readiness is made of.
+            start_s: The first seconds without readiness, which are a start, and not said.
+            settle_s: How long after that a process may be degraded before it is said to be ready so.
+            fields: Further fields.
+        """
         self._checks = checks
         self._start_s = start_s
+        self._settle_s = settle_s
         self._fields = fields
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -31,12 +41,17 @@ class Readiness:
         loop = asyncio.get_running_loop()
         began = loop.time()
         was_ready: bool | None = None
+        settling_since: float | None = None
         while not stop.is_set():
             status, results = judge(self._checks)
             is_ready = status != "unavailable"
+            if not is_ready:
+                settling_since = None
             if is_ready and not was_ready:
-                log.info("worker.ready", **self._fields, **_failing(results))
-                was_ready = True
+                settling_since = loop.time() if settling_since is None else settling_since
+                if status == "ok" or loop.time() - settling_since >= self._settle_s:
+                    log.info("worker.ready", **self._fields, **_failing(results))
+                    was_ready, settling_since = True, None
             elif not is_ready and (was_ready or (was_ready is None and loop.time() - began >= self._start_s)):
                 log.warning("worker.not_ready", **self._fields, **_failing(results))
                 was_ready = False

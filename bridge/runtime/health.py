@@ -36,7 +36,11 @@ def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str]]:
 
 
 class Management:
-    """Answers `/livez`, `/readyz` and `/metrics`."""
+    """Answers `/livez`, `/readyz` and `/metrics`.
+
+    Attributes:
+        listening: Set once it takes connections.
+    """
 
     def __init__(
         self,
@@ -46,8 +50,14 @@ class Management:
         host: str,
         port: int,
         live: Check = lambda: "ok",
+        section: str = "BRIDGE_MANAGEMENT",
     ) -> None:
-        """Serve on `host:port`; ready while no check says worse than `degraded`, alive while `live` says `ok`."""
+        """Serve on `host:port`; ready while no check says worse than `degraded`, alive while `live` says `ok`.
+
+        `section` is what the variables begin with that the address is from.
+        """
+        self.listening = asyncio.Event()
+        self._section = section
         self._live = live
         self._checks = checks
         self._registry = registry
@@ -62,7 +72,9 @@ class Management:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
         server = HardenedServer(self, read_timeout_s=READ_TIMEOUT_S, keepalive_s=KEEPALIVE_S)
-        await server.serve(self._host, self._port, stop=stop, drain_s=DRAIN_S, section="management")
+        await server.serve(
+            self._host, self._port, stop=stop, drain_s=DRAIN_S, section=self._section, listening=self.listening
+        )
 
     def take(self, requests: Sequence[Request]) -> None:
         """Answer each."""

@@ -700,8 +700,25 @@ class HardenedServer:
         """Connections that are open now; a lost one may still have a delivery under way."""
         return sum(connection.transport is not None for connection in self._connections)
 
-    async def serve(self, host: str, port: int, *, stop: asyncio.Event, drain_s: float, section: str = "http") -> None:
-        """Accept until `stop` is set, then answer what is in flight and close; the address is from `section`.
+    async def serve(
+        self,
+        host: str,
+        port: int,
+        *,
+        stop: asyncio.Event,
+        drain_s: float,
+        section: str = "BRIDGE_HTTP",
+        listening: asyncio.Event | None = None,
+    ) -> None:
+        """Accept until `stop` is set, then answer what is in flight and close.
+
+        Args:
+            host: Address or name.
+            port: Of TCP.
+            stop: See above.
+            drain_s: For what is in flight.
+            section: What the variables begin with that the address is from.
+            listening: Set once connections are taken.
 
         Raises:
             ConfigError: The address cannot be listened on.
@@ -711,8 +728,10 @@ class HardenedServer:
             listener = await self._loop.create_server(self, host, port, backlog=BACKLOG)
         except OSError as exc:
             why = "no such host" if isinstance(exc, socket.gaierror) else os.strerror(exc.errno or 0)
-            msg = f"{section}.host, {section}.port: cannot listen on {host}:{port} ({why}); choose another"
+            msg = f"{section}__HOST, {section}__PORT: cannot listen on {host}:{port} ({why}); choose another"
             raise ConfigError(msg) from None
+        if listening is not None:
+            listening.set()
         for each in listener.sockets:  # connections inherit it
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_MAX_BYTES)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_MAX_BYTES)

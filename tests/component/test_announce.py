@@ -26,9 +26,12 @@ def _default_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-async def lines_of(results: dict[str, str], *changes: tuple[float, str]) -> list[tuple[str, dict[str, str]]]:
+async def lines_of(
+    results: dict[str, str], *changes: tuple[float, str], settle_s: float = 0.0
+) -> list[tuple[str, dict[str, str]]]:
     """Return the lines when the check of Kafka says another word after each of these seconds."""
-    watch = Readiness({name: lambda name=name: results[name] for name in results}, start_s=START_S)  # type: ignore[misc]  # a default as a closure
+    checks = {name: lambda name=name: results[name] for name in results}
+    watch = Readiness(checks, start_s=START_S, settle_s=settle_s)
     stop = asyncio.Event()
     with capture_logs() as found:
         running = asyncio.create_task(watch.run(stop))
@@ -51,6 +54,22 @@ async def test_a_degraded_process_is_ready_and_says_what_is_not_well(results: di
     results["kafka"] = "degraded"
 
     assert await lines_of(results) == [("worker.ready", {"kafka": "degraded"})]
+
+
+@pytest.mark.virtual_time
+async def test_a_process_that_is_degraded_for_a_moment_is_said_to_be_ready_when_it_is_well(
+    results: dict[str, str],
+) -> None:
+    results["kafka"] = "degraded"
+
+    assert await lines_of(results, (4, "ok"), settle_s=5) == [("worker.ready", {})]
+
+
+@pytest.mark.virtual_time
+async def test_one_that_stays_degraded_is_said_to_be_ready_so(results: dict[str, str]) -> None:
+    results["kafka"] = "degraded"
+
+    assert await lines_of(results, (6, "degraded"), settle_s=5) == [("worker.ready", {"kafka": "degraded"})]
 
 
 @pytest.mark.virtual_time

@@ -140,7 +140,7 @@ def test_a_bad_setting_is_named_with_what_to_do(
             "kafka.ssl_cafile",
             "/absent.pem",
         ),
-        ({"BRIDGE_HTTP__HOST": "host.invalid"}, "http.host", "no such host"),
+        ({"BRIDGE_HTTP__HOST": "host.invalid"}, "BRIDGE_HTTP__HOST", "no such host"),
         ({"BRIDGE_KAFAK__X": VALUE}, "BRIDGE_KAFAK__X", "unknown section"),
     ],
 )
