@@ -222,6 +222,7 @@ async def open_http(
     connections: int = 64,
     headers: Mapping[str, str] | None = None,
     allow_http: bool = False,
+    allowed_by: str = "open_http(…, allow_http=True)",
     ca_file: Path | None = None,
     cert_file: Path | None = None,
     key_file: Path | None = None,
@@ -237,6 +238,7 @@ async def open_http(
         connections: At one time; at least as many as there are lanes.
         headers: Sent with every request, such as a token; never logged.
         allow_http: Take an `http://` URL.
+        allowed_by: How an operator has it taken, for the message.
         ca_file: PEM of who may have signed the endpoint's certificate; the system's authorities unless given.
         cert_file: PEM of our own certificate, with its key unless `key_file` has that.
         key_file: PEM of its key.
@@ -254,7 +256,7 @@ async def open_http(
     if parts.scheme == "http" and not allow_http:
         msg = (
             f"the URL of {parts.hostname} is plain HTTP, and what is sent is health information:"
-            " use https, or let the consumer allow it by open_http(…, allow_http=True)"
+            f" use https, or allow it by {allowed_by}"
         )
         raise ConfigError(msg)
     connector = aiohttp.TCPConnector(limit=connections, ssl=client_tls(ca_file, cert_file, key_file))

@@ -62,6 +62,11 @@ def read_options(model: type[AnyOptions], name: str, given: Mapping[str, str]) -
         ) from None
 
 
+def variable(consumer: str, option: str) -> str:
+    """Return the variable that sets an option of a consumer."""
+    return f"CONSUMER_{consumer.replace('-', '_').upper()}__{option.upper()}"
+
+
 def split_address(url: str, schemes: Collection[str]) -> tuple[SplitResult, str] | None:
     """Return the parts of a URL, and its hosts with their ports, empty if it has none; None if a part may be a secret.
 
@@ -103,7 +108,7 @@ def _complaint(model: type[Options], name: str, kind: str, place: tuple[int | st
         known = ", ".join(info.alias or each for each, info in model.model_fields.items())
         return f"{name} has no setting {field!r}; it has {known}"
     if kind == "missing":
-        return f"{name}.{field} is missing: set CONSUMER_{name.replace('-', '_').upper()}__{field.upper()}"
+        return f"{name}.{field} is missing: set {variable(name, field)}"
     return f"{name}.{field}: {text.removeprefix('Value error, ')}"
 
 

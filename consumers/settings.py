@@ -166,8 +166,15 @@ def section(consumer: str) -> str:
         ConfigError: The name cannot be one.
     """
     named = consumer.replace("-", "_")
-    if NAME.fullmatch(consumer) is None or named in ConsumerSettings.model_fields or hasattr(ConsumerSettings, named):
-        msg = f"a consumer cannot be named {consumer!r}: lower-case letters, digits, - and _, not a section's name"
+    why = ""
+    if NAME.fullmatch(consumer) is None:
+        why = "a lower-case letter, then letters and digits, with single - or _ between them"
+    elif named in ConsumerSettings.model_fields:
+        why = f"the section CONSUMER_{named.upper()}__… of the runtime has that name"
+    elif hasattr(ConsumerSettings, named):
+        why = "the settings of the runtime use that name themselves"
+    if why:
+        msg = f"a consumer cannot be named {consumer!r}: {why}"
         raise ConfigError(msg)
     return named
 

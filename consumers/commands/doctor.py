@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import click
 
 from bridge.errors import BridgeError, ConfigError
+from bridge.kafka.transport import Bounds, Place
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
 from bridge.runtime.log_findings import check_id_keys
@@ -15,14 +18,33 @@ from bridge.runtime.logging import log_errors_to_stderr
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import name_argument
+from consumers.commands.screen import TIME
 from consumers.options import database_of
+from consumers.postgres.tables import pending_tables
 from consumers.runtime.groups import open_group
-from consumers.runtime.operator import standings
+from consumers.runtime.operator import Progress, opened_at, standings
+from consumers.runtime.start_checks import check_offsets, check_tables
 from consumers.settings import refuse_risks
 
 Tell = Callable[[Finding], None]
 
 _MISCONFIGURED_EXIT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What PostgreSQL has of a group.
+
+    Attributes:
+        misfit: Why its own tables do not fit its progress, and what mends it; empty if they fit.
+        missing: Tables that `init` would make, as `schema 1`; with either of these two, the rest is not asked.
+        opened_at: When the park limit opened; None while it is closed.
+    """
+
+    misfit: str = ""
+    missing: Collection[str] = ()
+    progress: Mapping[Place, Progress] = field(default_factory=dict)
+    opened_at: datetime | None = None
 
 
 @click.command()
@@ -65,21 +87,89 @@ def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
 
 
 async def _examine(chosen: Chosen, tell: Tell) -> None:
-    consumer = chosen.consumer
+    consumer, kept = chosen.consumer, Kept()
     try:
-        async with chosen.open_database("doctor") as database:
-            stored = await standings(database, consumer.group, consumer.topics)
-        tell(Finding("postgres", "ok", f"answers; {len(stored)} partitions have a position"))
+        kept = await _kept(chosen)
+        tell(Finding("postgres", "ok", f"answers; {len(kept.progress)} partitions have a position"))
+        begins_by_itself = chosen.settings.kafka.offset_reset != "none"
+        for finding in state_findings(chosen.named, kept, begins_by_itself=begins_by_itself):
+            tell(finding)
     except ConfigError as exc:
         tell(Finding("postgres", "failed", str(exc), "see CONSUMER_POSTGRES__DSN"))
     try:
         async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.topics) as view:
-            bounds = await view.bounds()
+            bounds, cluster_id = await view.bounds(), await view.cluster_id()
         tell(Finding("kafka", "ok", f"{', '.join(sorted(consumer.topics))}: {len(bounds)} partitions"))
+        for finding in offset_findings(chosen, kept, bounds, cluster_id=cluster_id):
+            tell(finding)
     except BridgeError as exc:
         tell(Finding("kafka", "failed", str(exc), "see CONSUMER_KAFKA__… and that the topics are there"))
     if consumer.around is not None or consumer.ping is not None:
         tell(await _sink(consumer))
+
+
+async def _kept(chosen: Chosen) -> Kept:
+    """Ask PostgreSQL.
+
+    Raises:
+        ConfigError: It is away or refuses, or tables were made by other files than these.
+    """
+    consumer = chosen.consumer
+    async with chosen.open_database("doctor") as database:
+        try:
+            await check_tables(database, consumer)
+        except ConfigError as exc:
+            return Kept(misfit=str(exc))
+        if missing := await pending_tables(database, consumer):
+            return Kept(missing=missing)
+        progress = await standings(database, consumer.group, consumer.topics)
+        return Kept("", (), progress, await opened_at(database, consumer.group))
+
+
+def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterator[Finding]:
+    """Say why a start would be refused, and what is parked; nothing if all is well.
+
+    Args:
+        named: The consumer as a command takes it.
+        kept: What PostgreSQL has of it.
+        begins_by_itself: It makes its tables, and needs no `init`.
+    """
+    never = any(each.endswith(" 1") for each in kept.missing)
+    has_begun = any(each.next_offset is not None for each in kept.progress.values())
+    if kept.misfit:
+        yield Finding("init", "failed", kept.misfit)
+    elif kept.missing and not never and not begins_by_itself:
+        yield Finding("init", "failed", f"its tables lack {', '.join(kept.missing)}", f"drx-consumer init {named}")
+    elif not has_begun and not begins_by_itself:
+        advice = f"drx-consumer init {named} --from earliest|latest|TIME"
+        yield Finding("init", "failed", "not initialised", advice)
+    if kept.opened_at is not None:
+        says = f"park limit open since {kept.opened_at:{TIME}}: nothing is handled until it is resumed"
+        yield Finding("parking", "failed", says, f"drx-consumer parked resume {named} --reason …")
+    if keys := sum(each.parked_keys for each in kept.progress.values()):
+        events = sum(each.parked_events for each in kept.progress.values())
+        says = f"parked keys: {keys}, records: {events}"
+        yield Finding("parking", "warning", says, f"drx-consumer parked list {named}")
+
+
+def offset_findings(
+    chosen: Chosen, kept: Kept, bounds: Mapping[Place, Bounds], *, cluster_id: str
+) -> Iterator[Finding]:
+    """Say why a start, or a partition, would not go on from where the group stands; nothing if it would."""
+    if not any(each.next_offset is not None for each in kept.progress.values()):
+        return  # it has not begun, which is a finding of its own
+    accepted = chosen.settings.accept.cluster_id
+    try:
+        check_offsets(
+            chosen.consumer.name,
+            kept.progress.values(),
+            bounds,
+            cluster_id=cluster_id,
+            accepted=accepted,
+            begins_by_itself=True,
+        )
+    except ConfigError as exc:
+        yield Finding("offsets", "failed", str(exc))
 
 
 async def _sink(consumer: Consumer) -> Finding:
@@ -94,7 +184,7 @@ async def _sink(consumer: Consumer) -> Finding:
     except ConfigError as exc:
         return Finding("sink", "failed", str(exc), "change this setting")
     except BridgeError as exc:
-        return Finding("sink", "failed", f"does not answer as it should: {exc.code}", "see the page of the consumer")
+        return Finding("sink", "failed", f"does not answer as it should: {exc.code}", "look at the sink")
     except Exception as exc:  # noqa: BLE001 - a sink of another team: anything may happen
         # Its message may hold what was sent.
         return Finding("sink", "failed", f"does not answer as it should: {type(exc).__name__}", "look at the sink")

@@ -12,10 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
 from bridge.runtime.broker_option import asking
+from bridge.runtime.configuration import place_of
 from bridge.runtime.suggest import did_you_mean
 from consumers.api import Consumer, Setup
 from consumers.postgres.pool import Database, open_database
-from consumers.settings import ConsumerSettings, load_settings
+from consumers.settings import ConsumerSettings, load_settings, section
 
 GROUP = "drx_bridge.consumers"
 
@@ -32,11 +33,16 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A consumer with the settings of its process and the registry of its metrics."""
+    """A consumer with the settings of its process and the registry of its metrics.
+
+    Attributes:
+        named: The consumer as a command takes it, for advice: its name, with `--schema` where that was given.
+    """
 
     settings: ConsumerSettings
     consumer: Consumer
     registry: CollectorRegistry
+    named: str
 
     @asynccontextmanager
     async def open_database(self, command: str) -> AsyncIterator[Database]:
@@ -61,19 +67,45 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
     Raises:
         ConfigError: A setting is wrong, there is no such consumer, or it cannot be run.
     """
-    found = {point.name: point for point in entry_points(group=GROUP)}
+    found = installed()
     if name not in found:
         known = ", ".join(sorted(found)) or "none is installed"
         msg = f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}{did_you_mean(name, found)}"
         raise ConfigError(msg)
     settings = asking(load_settings(found), bootstrap_servers)
     registry = CollectorRegistry()
-    own = {**settings.options(name), **({} if schema is None else {"schema": schema})}
+    given = settings.options(name)
+    own = {**given, **({} if schema is None else {"schema": schema})}
     consumer = _checked(_built(found[name], own, registry), name)
+    if given and found[name].load() is consumer:
+        where = place_of(type(settings), section(name), min(given))
+        msg = f"{where}: unknown setting; consumer {name!r} takes none, since its entry point is not a function"
+        raise ConfigError(msg)
     if schema is not None and (consumer.tables is None or consumer.tables.schema != schema):
         msg = f"consumer {name!r} has no setting for its schema, so there is none beside the live one"
         raise ConfigError(msg)
-    return Chosen(settings, consumer, registry)
+    return Chosen(settings, consumer, registry, name if schema is None else f"{name} --schema {schema}")
+
+
+def installed() -> dict[str, EntryPoint]:
+    """Return the installed consumers by name.
+
+    Raises:
+        ConfigError: Two of them would have the same section of settings.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        own = section(point.name)
+        if own in found:
+            both = " and ".join(f"{each.value} of {_package(each)}" for each in (found[own], point))
+            msg = f"two consumers are named {point.name!r}, {both}: uninstall or rename one"
+            raise ConfigError(msg)
+        found[own] = point
+    return {point.name: point for point in found.values()}
+
+
+def _package(point: EntryPoint) -> str:
+    return "a package" if point.dist is None else point.dist.name
 
 
 def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorRegistry) -> Consumer:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 import click
 import orjson
@@ -15,7 +18,7 @@ from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
 from consumers.runtime.groups import GroupState, open_group
-from consumers.runtime.operator import standings
+from consumers.runtime.operator import opened_at, standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,14 @@ class Lag:
     unreadable: int | None
 
 
+class Standing(NamedTuple):
+    """State of the group, its parked keys, and when the park limit opened; None while that is closed."""
+
+    state: GroupState
+    parked_keys: int
+    opened_at: datetime | None
+
+
 @click.command()
 @bootstrap_option
 @click.argument("name")
@@ -52,18 +63,30 @@ def lag(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json
     """Show how far the consumer NAME is behind, in records and seconds per partition, also while it is not running."""
     chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
     silence_kafka_client()
-    state, lags = asyncio.run(_lags(chosen))
+    standing, lags = asyncio.run(_lags(chosen))
+    group, state = chosen.consumer.group, standing.state
     if as_json:
         for each in lags:
-            click.echo(orjson.dumps({"group": chosen.consumer.group, "state": state.state, **asdict(each)}))
+            click.echo(orjson.dumps({"group": group, "state": state.state, **asdict(each)}))
         return 0
     print_table(("partition", "next", "end", "behind", "seconds"), (_row(each) for each in lags))
     for each in lags:
         if each.unreadable is not None:
             click.echo(f"{each.topic}/{each.partition}: the batch at offset {each.unreadable} cannot be read", err=True)
-    total = sum(each.records for each in lags)
-    click.echo(f"group {chosen.consumer.group}: {state.state}, {state.members} members, {total} records behind")
+    click.echo(f"group {group}: {summary(chosen.named, standing, lags)}")
     return 0
+
+
+def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
+    """Say how a group stands; `named` is the consumer as a command takes it."""
+    state = standing.state
+    if not state.live and not any(each.next_offset is not None or each.committed is not None for each in lags):
+        return f"has not begun; `drx-consumer init {named} --from earliest|latest|TIME` says where it does"
+    total = sum(each.records for each in lags)
+    said = f"{state.state}, {state.members} members, {total} records behind, {standing.parked_keys} keys parked"
+    if standing.opened_at is None:
+        return said
+    return f"{said}; the park limit is open: `drx-consumer parked resume {named} --reason …`"
 
 
 def _row(lag: Lag) -> tuple[object, ...]:
@@ -71,10 +94,11 @@ def _row(lag: Lag) -> tuple[object, ...]:
     return f"{lag.topic}/{lag.partition}", lag.next_offset, lag.log_end, lag.records, seconds
 
 
-async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:
+async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
     consumer, settings = chosen.consumer, chosen.settings
     async with chosen.open_database("lag") as database:
         stored = await standings(database, consumer.group, consumer.topics)
+        since = await opened_at(database, consumer.group)
     async with open_group(settings.kafka.connection, consumer.group, consumer.topics) as view:
         state, bounds, committed = await view.state(), await view.bounds(), await view.committed()
         next_offsets: dict[Place, int | None] = {}
@@ -97,4 +121,4 @@ async def _lags(chosen: Chosen) -> tuple[GroupState, list[Lag]]:
         seconds = age if is_behind else 0.0
         unreadable = view.unreadable.get(at)
         lags.append(Lag(*at, next_offsets[at], above, committed[at], *bounds[at], records, seconds, unreadable))
-    return state, lags
+    return Standing(state, sum(each.parked_keys for each in stored.values()), since), lags

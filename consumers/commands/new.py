@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from keyword import iskeyword
 from pathlib import Path
 
 import click
 
 from bridge.errors import ConfigError
+from consumers.commands.installed import installed
 from consumers.settings import section
 
 TEMPLATE = files("consumers") / "template"
 SUFFIX = ".tmpl"
+_OURS = {"bridge", "consumers"}
 OBJECT_NAME_MAX = 12  # of a key of `consumers` in the chart
 
 
@@ -25,6 +29,7 @@ def new(*, name: str, parent: Path) -> int:
     """Generate a consumer: a package NAME that can be installed, tested, run and put into an image."""
     home = parent / name
     documents = render(name)
+    _refuse_taken(name)
     if home.exists():
         msg = f"{home} is there already"
         raise ConfigError(msg)
@@ -34,6 +39,21 @@ def new(*, name: str, parent: Path) -> int:
         target.write_text(text, encoding="utf-8")
     click.echo(f"{home} is ready; next: pip install -e {home}, drx-consumer init {name} --from earliest, run {name}")
     return 0
+
+
+def _refuse_taken(name: str) -> None:
+    """Refuse a name that another consumer, or another module of Python, has.
+
+    Raises:
+        ConfigError: It is taken.
+    """
+    module = section(name)
+    if taken := [each for each in installed() if section(each) == module]:
+        msg = f"a consumer named {taken[0]!r} is installed already; choose another name"
+        raise ConfigError(msg)
+    if iskeyword(module) or module in sys.stdlib_module_names or module in _OURS:
+        msg = f"a package cannot be named {module!r}: Python has that name already; choose another"
+        raise ConfigError(msg)
 
 
 def render(name: str) -> dict[str, str]:

@@ -22,9 +22,10 @@ from bridge.runtime.process import Group
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import decision_options, json_option, name_argument, require_reason
-from consumers.commands.screen import print_table
+from consumers.commands.screen import TIME, print_table
 from consumers.postgres.pool import Database
 from consumers.runtime import operator
+from consumers.runtime.failure import UNEXPECTED
 from consumers.runtime.operator import Decision, export, opened_at
 from consumers.runtime.parking import LIST_MAX, Filters, ParkedKey, WaitingEvent, list_parked
 from consumers.runtime.parking import show as records_of
@@ -38,7 +39,6 @@ RATE_MIN, RATE_MAX = 0.001, 10_000.0
 
 # What `--where` can ask for, and the name of the filter.
 _WHERE = {"class": "cls", "code": "code", "topic": "topic", "older": "older_s"}
-_TIME = "%Y-%m-%d %H:%M:%SZ"
 
 
 class _Asked(TypedDict):
@@ -113,22 +113,23 @@ def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: i
 
     keys, since = asyncio.run(ask())
     if since is not None:
-        click.echo(f"the park breaker is open since {since:{_TIME}}; mend, then `drx-consumer parked resume`", err=True)
+        resume = f"drx-consumer parked resume {chosen.named} --reason …"
+        click.echo(f"the park limit is open since {since:{TIME}}; mend the cause, then `{resume}`", err=True)
     if as_json:
         _lines([_document(each) for each in keys])
         return 0
     if not keys:
         click.echo("nothing is parked")
         return 0
-    headings = ("key", "partition", "class", "code", "tries", "events", "since", "release")
+    headings = ("key", "partition", "class", "code", "attempts", "events", "parked_at", "release")
     print_table(headings, (_row(each) for each in keys))
     return 0
 
 
 def _row(key: ParkedKey) -> tuple[object, ...]:
     release = None if key.release_requested_at is None else f"asked for by {key.release_requested_by}"
-    since = f"{key.parked_at:{_TIME}}"
-    return key.key, f"{key.topic}/{key.partition}", key.cls, key.code, key.attempts, key.events, since, release
+    parked_at = f"{key.parked_at:{TIME}}"
+    return key.key, f"{key.topic}/{key.partition}", key.cls, key.code, key.attempts, key.events, parked_at, release
 
 
 @parked.command()
@@ -159,6 +160,9 @@ def show(
     with audited("parked.show", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, **what) as ended:
         documents = asyncio.run(_show(chosen, topics, key, values=show_phi))
         ended["records"] = len(documents)
+    if not documents:
+        msg = "no record of that key is parked"
+        raise ConfigError(msg)
     if as_json:
         _lines(documents)
         return 0
@@ -169,8 +173,8 @@ def show(
         console.print(f"{place}  {document['event_type']}  {document['event_id']}  {why}", highlight=False)
         if show_phi:
             console.print_json(orjson.dumps(document["value"], default=_plain, option=orjson.OPT_UTC_Z).decode())
-    if not documents:
-        console.print("that key is not parked")
+    if any(document["code"] == UNEXPECTED for document in documents):
+        click.echo(f"{UNEXPECTED}: the log line worker.handler_bug of that offset says what was raised where", err=True)
     return 0
 
 
@@ -228,11 +232,9 @@ def retry(
         decisions = await operator.request_release(
             database, consumer.group, wanted, filters=filters, per_second=rate, **trace
         )
-        missing = set(wanted or ()) - {(each.topic, each.key) for each in decisions}
-        if missing:
-            requested = "would be" if trace["dry_run"] else "are"
-            msg = f"{len(missing)} of these keys are not parked; the others {requested} asked for"
-            raise ConfigError(msg)
+        named = set(wanted or ())
+        if missing := named - {(each.topic, each.key) for each in decisions}:
+            raise ConfigError(_not_parked(len(missing), len(named), dry_run=trace["dry_run"]))
         return decisions
 
     return _decide("retry", act, **asked)
@@ -307,16 +309,24 @@ def _decide(verb: str, act: _Act, **asked: Unpack[_Asked]) -> int:
         ended.update(decisions=len(decisions), places=places(decisions))
     for each in decisions:
         document = {"verb": verb, "dry_run": dry_run, **each._asdict()}
-        line = f"{'would ' if dry_run else ''}{_line(verb, each)}"
+        line = f"{'would ' if dry_run else ''}{_line(verb, chosen.consumer.group, each)}"
         click.echo(orjson.dumps(document) if asked["as_json"] else line)
     if not asked["as_json"]:
         click.echo(f"{len(decisions)} {'would be decided' if dry_run else 'decided'}", err=True)
     return 0
 
 
-def _line(verb: str, decision: Decision) -> str:
+def _not_parked(missing: int, named: int, *, dry_run: bool) -> str:
+    """Say of how many of the keys that were named nothing was requested, and what became of the others."""
+    if missing == named:
+        return "that key is not parked" if named == 1 else f"none of these {named} keys is parked"
+    are, requested = "is" if missing == 1 else "are", "would be" if dry_run else "is"
+    return f"{missing} of these {named} keys {are} not parked; release of the others {requested} requested"
+
+
+def _line(verb: str, group: str, decision: Decision) -> str:
     if decision.topic is None:
-        return verb
+        return f"{verb} group {group}"
     place = f"{decision.topic}/{decision.partition}" + ("" if decision.offset is None else f"@{decision.offset}")
     return f"{verb} {decision.key}  {place}  {decision.code}"
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 200
+TIME = "%Y-%m-%d %H:%M:%SZ"  # for people; of an aware UTC time
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

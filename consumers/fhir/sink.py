@@ -30,9 +30,10 @@ from consumers.fhir.bundle import (
 from consumers.fhir.elements import Element, Naming
 from consumers.fhir.mapping import PROVENANCE, Resource
 from consumers.fhir.metrics import FhirMetrics
-from consumers.fhir.options import FhirOptions
+from consumers.fhir.options import NAME, FhirOptions
 from consumers.fhir.token import FileToken, SmartToken, Token, read_key
 from consumers.http import Answer, Http, judge, open_http
+from consumers.options import variable
 
 _OK, _REDIRECT, _BAD, _UNAUTHORIZED, _NOT_FOUND, _GONE, _UNPROCESSABLE = 200, 300, 400, 401, 404, 410, 422
 _CONFLICTS = (409, 412)
@@ -349,6 +350,7 @@ def _connection(options: FhirOptions) -> dict[str, Any]:
     return {
         "timeout_s": options.timeout_s,
         "allow_http": options.allow_http,
+        "allowed_by": f"{variable(NAME, 'allow_http')}=true",
         "ca_file": options.ca_file,
         "cert_file": options.cert_file,
         "key_file": options.key_file,

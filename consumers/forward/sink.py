@@ -16,9 +16,10 @@ from bridge.runtime.slots import SlotDirectory
 from consumers.api import Context
 from consumers.forward.mapping import is_header_text
 from consumers.forward.metrics import ForwardMetrics
-from consumers.forward.options import ForwardOptions
+from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.signing import SigningSlot, parse_slot, signatures
 from consumers.http import Http, open_http
+from consumers.options import variable
 
 # Codes of `consumers.http` that say that the endpoint is away. A receiver of webhooks need not know GET, so any other
 # answer to the ping says that somebody is there.
@@ -143,6 +144,7 @@ async def open_endpoint(
             connections=options.lanes + 1,  # one for the ping
             headers=read_headers(options.headers_file),
             allow_http=options.allow_http,
+            allowed_by=f"{variable(NAME, 'allow_http')}=true",
             ca_file=options.ca_file,
             cert_file=options.cert_file,
             key_file=options.key_file,

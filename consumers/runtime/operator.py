@@ -365,7 +365,7 @@ async def resume(database: Database, group: str, *, actor: str, reason: str, dry
     _require("resume", reason)
     async with database.transaction() as connection:
         if await connection.fetchrow(_LOCK_BREAKER, group) is None:
-            msg = "the park breaker is not open"
+            msg = "the park limit is not open"
             raise ConfigError(msg)
         if not dry_run:
             await connection.execute(_CLOSE_BREAKER, group)

@@ -7,16 +7,24 @@ import base64
 import contextlib
 import json
 import os
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from bridge.errors import TransientError
 from bridge.event import Event
+from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context
 from consumers.cli import main
-from consumers.commands.doctor import _sink, phi_findings
+from consumers.commands.doctor import Kept, _sink, phi_findings, state_findings
+from consumers.commands.lag import Lag, Standing, summary
+from consumers.runtime.groups import GroupState
+from consumers.runtime.operator import Progress
 from tests.integration.consumer_process import install_code
 
 Said = Callable[..., tuple[int | str | None, str]]
@@ -101,6 +109,81 @@ def test_a_consumer_that_has_no_schema_of_its_own_is_not_taken_for_another(
     code, complaint = said("init", "desk", "--schema", "next", "--from", "earliest")
 
     assert (code, "'desk' has no setting for its schema" in complaint) == (2, True)
+
+
+HANDLER = NO_HANDLER + "\n@consumer.handler\nasync def handle(event, context): ..."
+
+
+def test_a_setting_of_a_consumer_that_takes_none_is_refused(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_code(tmp_path, "refill-desk", HANDLER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CONSUMER_REFILL_DESK__URL", "hunter2")
+
+    code, complaint = said("run", "refill-desk")
+
+    assert (code, complaint.count("\n")) == (2, 1)
+    assert complaint.startswith("drx-consumer: CONSUMER_REFILL_DESK__URL: unknown setting; consumer 'refill-desk'")
+    assert "hunter2" not in complaint
+
+
+def test_two_consumers_of_one_name_are_refused_by_every_command(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them a command took would depend on the path."""
+    install_code(tmp_path, "read-model", HANDLER)  # its settings would be those of `read_model`
+    monkeypatch.syspath_prepend(tmp_path)
+
+    for command in (["run", "forward"], ["lag", "read_model"], ["new", "desk"]):
+        code, complaint = said(*command)
+
+        assert (code, complaint.count("\n")) == (2, 1), complaint
+        assert "read_model_consumer:consumer of drx-test-consumers" in complaint
+        assert "consumers.read_model.consumer:open_read_model of drx-bridge" in complaint
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("archive", "a consumer named 'archive' is installed already"),
+        ("read-model", "a consumer named 'read_model' is installed already"),
+        ("json", "a consumer cannot be named 'json': the settings of the runtime use that name themselves"),
+        ("kafka", "a consumer cannot be named 'kafka': the section CONSUMER_KAFKA__… of the runtime has that name"),
+        ("9lives", "a consumer cannot be named '9lives': a lower-case letter, then letters and digits"),
+        ("logging", "a package cannot be named 'logging': Python has that name already"),
+        ("class", "a package cannot be named 'class': Python has that name already"),
+    ],
+)
+def test_a_name_that_a_new_consumer_cannot_have_is_refused_for_the_true_reason(
+    said: Said, tmp_path: Path, name: str, complaint: str
+) -> None:
+    code, said_so = said("new", name, "--dir", str(tmp_path))
+
+    assert (code, said_so.count("\n")) == (2, 1)
+    assert said_so.startswith(f"drx-consumer: {complaint}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_said_to_have_started(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        env = {name: text for name, text in os.environ.items() if name != "CONSUMER_CONFIG"}
+        env |= install_code(tmp_path, "desk", HANDLER)
+        env |= {"CONSUMER_MANAGEMENT__HOST": "127.0.0.1", "CONSUMER_MANAGEMENT__PORT": port}
+        command = [sys.executable, "-m", "consumers", "run", "desk"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - ours
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "drx-consumer: CONSUMER_MANAGEMENT__HOST, CONSUMER_MANAGEMENT__PORT: cannot listen on"
+        f" 127.0.0.1:{port} (Address already in use); choose another\n"
+    )
+    assert "worker.started" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -201,6 +284,105 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
     assert checks[-1][2] == "does not answer as it should: unreachable"
     assert "hunter2" not in out
     assert "s3cret" not in out
+
+
+def test_doctor_names_the_setting_that_allows_plain_http(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "current").write_text(f"whsec_{base64.b64encode(bytes(32)).decode()}")
+    monkeypatch.setenv("CONSUMER_FORWARD__URL", "http://127.0.0.1:1/desk")
+    monkeypatch.setenv("CONSUMER_FORWARD__SECRETS_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["drx-consumer", "doctor", "forward", "--json"])
+
+    with pytest.raises(SystemExit):
+        main()
+
+    sink = json.loads(capsys.readouterr().out)["checks"][-1]
+    assert (sink["check"], sink["verdict"]) == ("sink", "failed")
+    assert sink["says"].endswith("use https, or allow it by CONSUMER_FORWARD__ALLOW_HTTP=true")
+
+
+async def test_doctor_sends_the_owner_of_a_consumer_to_the_sink() -> None:
+    async def ping(_: object) -> None:
+        raise TransientError("http_503", systemic=True)
+
+    finding = await _sink(Consumer("desk", ["t"], ping=ping))
+
+    assert (finding.says, finding.advice) == ("does not answer as it should: http_503", "look at the sink")
+
+
+def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, str]]:
+    """Return what doctor says of what PostgreSQL has."""
+    found = state_findings("desk", kept, begins_by_itself=begins_by_itself)
+    return [(each.verdict, f"{each.check}: {each.says}", each.advice) for each in found]
+
+
+def progress(next_offset: int | None, *, keys: int = 0, events: int = 0) -> dict[Place, Progress]:
+    """Return what is stored of a partition."""
+    at = Place("t", 0)
+    return {at: Progress(at, next_offset, None, 1, "c", 0, datetime.now(UTC), 0, keys, events)}
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        Kept(missing=["drx_consumer 1", "drx_consumer 2"]),
+        Kept(missing=["desk 1"]),
+        Kept(),
+        Kept(progress=progress(None)),
+    ],
+)
+def test_doctor_says_what_begins_a_consumer_that_a_start_would_refuse(kept: Kept) -> None:
+    advice = "drx-consumer init desk --from earliest|latest|TIME"
+    assert told(kept) == [("failed", "init: not initialised", advice)]
+    assert told(kept, begins_by_itself=True) == []
+
+
+def test_doctor_says_that_tables_are_older_than_the_release() -> None:
+    kept = Kept(missing=["drx_consumer 3"])
+    assert told(kept) == [("failed", "init: its tables lack drx_consumer 3", "drx-consumer init desk")]
+
+
+def test_doctor_says_what_is_parked_and_that_the_park_limit_is_open() -> None:
+    at = datetime(2026, 9, 14, 15, tzinfo=UTC)
+
+    assert told(Kept(progress=progress(7))) == []
+    assert told(Kept(progress=progress(7, keys=2, events=5), opened_at=at)) == [
+        (
+            "failed",
+            "parking: park limit open since 2026-09-14 15:00:00Z: nothing is handled until it is resumed",
+            "drx-consumer parked resume desk --reason …",
+        ),
+        ("warning", "parking: parked keys: 2, records: 5", "drx-consumer parked list desk"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "next_offset", "opened", "said_so"),
+    [
+        (GroupState("Stable", 1), 3, False, "Stable, 1 members, 2 records behind, 4 keys parked"),
+        (
+            GroupState("Empty", 0),
+            3,
+            True,
+            (
+                "Empty, 0 members, 2 records behind, 4 keys parked; the park limit is open:"
+                " `drx-consumer parked resume desk --reason …`"
+            ),
+        ),
+        (
+            GroupState("Dead", 0),
+            None,
+            False,
+            "has not begun; `drx-consumer init desk --from earliest|latest|TIME` says where it does",
+        ),
+    ],
+)
+def test_lag_says_how_a_group_stands(state: GroupState, next_offset: int | None, said_so: str, *, opened: bool) -> None:
+    standing = Standing(state, 4, datetime.now(UTC) if opened else None)
+    lags = [Lag("t", 0, next_offset, 0, None, 0, 5, 2, 1.0, None)]
+
+    assert summary("desk", standing, lags) == said_so
 
 
 def test_doctor_warns_of_a_consumer_that_does_not_say_where_events_go() -> None:

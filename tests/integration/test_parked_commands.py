@@ -135,7 +135,7 @@ async def test_a_dry_run_says_what_it_would_do(lot: Lot) -> None:
 
     assert [audit_lines(err) for _, _, err in (one, other)] == [[], []]
     assert (one[0], one[1].startswith(f"would retry {KEY} "), one[2]) == (0, True, "1 would be decided\n")
-    assert other == (2, "", "drx-consumer: 1 of these keys are not parked; the others would be asked for\n")
+    assert other == (2, "", "drx-consumer: 1 of these 2 keys is not parked; release of the others would be requested\n")
     assert lot.rows("select release_requested_at from drx_consumer.parked_key") == [(None,)] * 2
 
 
@@ -204,7 +204,7 @@ async def test_a_breaker_that_is_closed_cannot_be_resumed_and_no_breaker_without
     closed = await lot("resume", "--reason", "a drill")
     unexplained = await lot("resume")
 
-    assert (closed[0], spoken(closed[2]).strip()) == (2, "drx-consumer: the park breaker is not open")
+    assert (closed[0], spoken(closed[2]).strip()) == (2, "drx-consumer: the park limit is not open")
     assert acts(closed[2]) == [("parked.resume", "begun"), ("parked.resume", "failed")]
     assert unexplained[0] == 2
     assert lot.rows("select from drx_consumer.audit") == []
