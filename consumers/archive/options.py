@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
-from consumers.options import Options, Words
+from consumers.options import Options, Words, variable
 
 NAME = "archive"
 # The topics of the contract's routing table; a site that routes some types elsewhere names its own.
@@ -89,7 +89,8 @@ class ArchiveOptions(Options):
             raise ValueError(msg)
         if self.endpoint.startswith("http://") and not self.allow_http:
             msg = (
-                "endpoint is plain HTTP, and what is written is health information; name an https:// URL, or allow_http"
+                "endpoint is plain HTTP, and what is written is health information: name an https:// URL,"
+                f" or allow it by {variable(NAME, 'allow_http')}=true"
             )
             raise ValueError(msg)
         if self.raw and self.columns != "all":

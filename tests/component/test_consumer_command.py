@@ -302,6 +302,15 @@ def test_doctor_names_the_setting_that_allows_plain_http(
     assert sink["says"].endswith("use https, or allow it by CONSUMER_FORWARD__ALLOW_HTTP=true")
 
 
+def test_a_lake_by_plain_http_names_the_setting_that_allows_it(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSUMER_ARCHIVE__ROOT", "s3://lake")
+    monkeypatch.setenv("CONSUMER_ARCHIVE__ENDPOINT", "http://s3.test")
+
+    code, complaint = said("run", "archive")
+
+    assert (code, "allow it by CONSUMER_ARCHIVE__ALLOW_HTTP=true" in complaint) == (2, True), complaint
+
+
 async def test_doctor_sends_the_owner_of_a_consumer_to_the_sink() -> None:
     async def ping(_: object) -> None:
         raise TransientError("http_503", systemic=True)
