@@ -19,12 +19,12 @@ from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
-RECORDS = 600
+RECORDS = 240
 # Before and after a file is staged; after it is noted, and after files are published, before that is committed.
 POINTS = (BEFORE_STAGE, AFTER_STAGE, AFTER_EFFECT, AFTER_PUBLISH)
-# Which visit of a point is the last, so that a process gets on before it dies; and enough records for it.
-VISITS = {BEFORE_STAGE: 6, AFTER_STAGE: 7, AFTER_EFFECT: 8, AFTER_PUBLISH: 1}
-EACH = 400
+# Which visit of a point is the last, so that a process gets on before it dies. Each of the four partitions brings one.
+VISITS = {BEFORE_STAGE: 2, AFTER_STAGE: 3, AFTER_EFFECT: 3, AFTER_PUBLISH: 1}
+EACH = 200
 
 
 class Case(NamedTuple):
