@@ -72,7 +72,7 @@ def verify(
         proof = scheme.prove(raw, keys, at)
     except DeliveryRefusedError as exc:
         # Imported here: what is accepted needs none.
-        from bridge.ingress.schemes.hints import hints  # noqa: PLC0415
+        from bridge.commands.hints import hints  # noqa: PLC0415
 
         found: list[str] = []
         if raw is not None and not as_json:

@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import orjson
 
+from bridge.commands.hints import hints
 from bridge.commands.scheme_options import asked_scheme, scheme_options
 from bridge.dev.signing import read_signer
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.ingress.proof import ID, Raw, Scheme
-from bridge.ingress.schemes.hints import hints
 from bridge.ingress.secrets import parse_slot
 
 

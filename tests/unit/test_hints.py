@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from bridge.commands.hints import hints
 from bridge.ingress.proof import KeySlot, PublicKey, Raw
-from bridge.ingress.schemes.hints import hints
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, sign
 from tests.builders import KEY, SECRET, a_slot
