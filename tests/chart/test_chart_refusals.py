@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from bridge.ingress.profiles.lookup import SHIPPED
+from bridge.ingress.schemes.presets import KINDS, PRESETS
 from tests.chart.rendering import RefusedError, changed, load, render
 from tests.chart.schema import is_refused, members
 
@@ -19,6 +21,8 @@ ARCHIVE = "consumers.archive"
 WORKFLOW = "consumers.workflow"
 ON, OFF = True, False
 SELECTED = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")]
+
+STORE_OF_T = {"externalSecrets": {"storeRef": {"name": "vault"}, "secrets": {"t": {"keys": {"tocken": {"key": "a"}}}}}}
 
 # Which case, what is changed in it, the value that is named, and the way out that is named with it.
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
@@ -33,6 +37,26 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "externalSecrets.storeRef.name",
         "name the SecretStore",
     ),
+    (
+        "full",
+        {"externalSecrets.secrets.drx-ingress-kafka.keys": {"username": {"key": "a"}, "pasword": {"key": "a"}}},
+        "externalSecrets.secrets.drx-ingress-kafka.keys",
+        "has no password, which ingress reads; it has pasword, username",
+    ),
+    *(
+        (
+            "minimal",
+            {"externalSecrets": {"storeRef": {"name": "vault"}, "secrets": {name: {"keys": {"other": {"key": "a"}}}}}},
+            f"externalSecrets.secrets.{name}.keys",
+            f"has no {key}, which {path} reads",
+        )
+        for name, key, path in (
+            ("drx-webhook", "current", "ingress"),
+            ("drx-spool-key", "current", "ingress"),
+            ("drx-read-model-postgres", "dsn", READER),
+        )
+    ),
+    ("fhir", {f"{FHIR}.server.tokenSecret": "t", **STORE_OF_T}, "externalSecrets.secrets.t.keys", "has no token"),
     ("full", {"externalSecrets.secrets.drx-webhook": {}}, "externalSecrets.secrets.drx-webhook", "either extract or"),
     (
         "full",
@@ -83,6 +107,11 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"ingress.sources": {}}, "ingress.sources", "name at least one sender"),
     ("minimal", {"ingress.sources.drx.existingSecret": ""}, "ingress.sources.drx.existingSecret", "name the Secret"),
     ("minimal", {"ingress.sources.drx.secret": "whsec_x"}, "ingress.sources.drx.secret", "existingSecret"),
+    ("minimal", {"ingress.sources.drx.profile": "drx-standard"}, "ingress.sources.drx.profile", "drx_standard"),
+    ("minimal", {"ingress.sources.drx.profile": "x"}, "ingress.sources.drx.profile", "ownProfile to true"),
+    ("minimal", {"ingress.sources.drx.ownProfile": ON}, "ingress.sources.drx.ownProfile", "take it out"),
+    ("minimal", {"ingress.sources.drx.scheme": "basic+gitub"}, "ingress.sources.drx.scheme", "github"),
+    ("minimal", {"consumers.fihr": {"enabled": ON}}, "consumers.fihr.name", "is not a shipped consumer"),
     ("minimal", {"kafka.password": "x"}, "kafka.password", "credentialsSecret"),
     ("minimal", {"registry.password": "x"}, "registry.password", "credentialsSecret"),
     ("minimal", {"registry.url": "https://me:x@registry"}, "registry.url", "credentialsSecret"),
@@ -239,8 +268,8 @@ def test_all_problems_are_told_at_once() -> None:
     [
         ("ingres", {}),
         ("ingress.replica", 2),
-        ("consumers.nobody", {"enabled": ON}),
         ("consumers.mine", {"name": "forward"}),
+        ("consumers.mine", {"name": "workflow"}),
         ("consumers.mine", {"name": "mine", "option": {}}),
         ("consumers.much_too_long", {"name": "mine"}),
         ("consumers.read_model.options.batch", 2),
@@ -255,6 +284,39 @@ def test_all_problems_are_told_at_once() -> None:
 def test_a_value_that_is_no_value_is_refused_by_the_schema(path: str, value: Any, major: int) -> None:
     with pytest.raises(RefusedError, match="schema"):
         render(changed(load("minimal"), path, value), major=major)
+
+
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize("path", ["ingress.spool", "ingress.spool.volume"])
+def test_a_table_that_is_taken_away_is_refused_by_its_name(path: str, major: int) -> None:
+    with pytest.raises(RefusedError, match=path.rpartition(".")[2]) as caught:
+        render(load("minimal"), "--set", f"{path}=null", major=major)
+
+    assert "schema" in str(caught.value)
+    assert "nil pointer" not in str(caught.value)
+
+
+def test_a_risk_is_offered_only_where_it_can_be_accepted() -> None:
+    source = {"profile": "drx_standard", "environment": "production", "existingSecret": "drx-webhook"}
+    said = refused("minimal", {"kafka.securityProtocol": "SASL_PLAINTEXT", "ingress.sources": {"drx": source}}, major=4)
+
+    assert len(said) == 1
+    assert "accept" not in said[0]
+
+
+def test_a_source_is_offered_every_profile_and_scheme_that_there_is() -> None:
+    said = refused("minimal", {"ingress.sources.drx.profile": "x", "ingress.sources.drx.scheme": "x"}, major=4)
+    profiles, schemes = (re.findall(r"name one of (.*), or", each)[0].split(", ") for each in said)
+
+    assert profiles == [*SHIPPED]
+    assert schemes == [*KINDS, *PRESETS]
+
+
+def test_a_profile_of_a_package_is_taken_where_it_is_said_to_be_one() -> None:
+    values = changed(load("minimal"), "ingress.sources.drx.profile", "our_own")
+
+    found = render(changed(values, "ingress.sources.drx.ownProfile", ON)).all("ConfigMap")
+    assert "our_own" in [each["data"].get("BRIDGE_SOURCES__DRX__PROFILE") for each in found]
 
 
 def test_nothing_is_asked_of_what_does_not_run() -> None:

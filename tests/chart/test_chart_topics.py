@@ -163,3 +163,15 @@ def test_the_notes_name_what_is_there() -> None:
         {"profile": "drx_standard", "environment": "sandbox", "scheme": "cidr", "schemeNetworks": "10.0.0.0/8"},
     )
     assert "kubectl --namespace pharmacy get secret" not in notes(without_secret)
+
+
+def test_the_notes_sign_a_test_call_for_a_sandbox_source_only() -> None:
+    real = {"profile": "drx_standard", "environment": "production", "existingSecret": "drx-webhook"}
+    only = changed(load("minimal"), "ingress.sources", {"drx": real})
+    both = changed(only, "ingress.sources.try", {**real, "environment": "sandbox", "existingSecret": "drx-try"})
+
+    assert "simulate" not in notes(only)
+    assert "get secret" not in notes(only)
+    assert "get secret drx-try " in notes(both)
+    assert "simulate --url http://127.0.0.1:8080/webhooks/try " in notes(both)
+    assert "get secret drx-webhook" not in notes(both)

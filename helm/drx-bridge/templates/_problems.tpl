@@ -11,6 +11,8 @@ Every other template takes whatever comes, so that all problems are told at once
 {{ include "drx-bridge.logProblems" . }}
 {{ include "drx-bridge.keyProblems" (list "commonLabels" .Values.commonLabels (include "drx-bridge.ownLabels" (list . "any"))) }}
 {{ include "drx-bridge.externalSecretProblems" .Values.externalSecrets }}
+{{ include "drx-bridge.externalKeyProblems" . }}
+{{ include "drx-bridge.nameProblems" . }}
 {{ include "drx-bridge.accountProblems" . }}
 {{- range $table := list "labels" "rulesLabels" "dashboardsLabels" }}
 {{ include "drx-bridge.keyProblems" (list (printf "monitoring.%s" $table) (get $.Values.monitoring $table) (include "drx-bridge.labels" (list $ "any"))) }}
@@ -131,13 +133,16 @@ kafka.password: a secret has no place in values, which are kept with the release
 {{- if $kafka.caSecret }}
 kafka.caSecret: is set, but {{ $kafka.securityProtocol }} uses no certificates; set kafka.securityProtocol to SSL or SASL_SSL
 {{- end }}
-{{- if and (eq .Values.profile "production") (not (has "plaintext_kafka" .Values.accept)) }}
-kafka.securityProtocol: {{ $kafka.securityProtocol }} carries health information in clear, and profile is production; set SSL or SASL_SSL, or add plaintext_kafka to accept
-{{- end }}
+{{- $real := false }}
 {{- range $name, $source := .Values.ingress.sources }}
 {{- if eq $source.environment "production" }}
+{{- $real = true }}
 kafka.securityProtocol: {{ $kafka.securityProtocol }} carries what source {{ $name }} sends in clear, and that is production; set SSL or SASL_SSL
 {{- end }}
+{{- end }}
+{{- /* No accepted risk helps a production source, so none is offered beside one. */}}
+{{- if and (eq .Values.profile "production") (not (has "plaintext_kafka" .Values.accept)) (not $real) }}
+kafka.securityProtocol: {{ $kafka.securityProtocol }} carries health information in clear, and profile is production; set SSL or SASL_SSL, or add plaintext_kafka to accept
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -159,7 +164,20 @@ logIds.key: a secret has no place in values, which are kept with the release; pu
 {{- if not .Values.ingress.sources }}
 ingress.sources: is empty; name at least one sender, with profile, environment and existingSecret
 {{- end }}
+{{- $profiles := list "drx_standard" "digitalrx_pharmacy" "dosespot_push" "photon_cloudevents" "mapped" }}
+{{- $schemes := list "standard_webhooks" "body_hmac" "ed25519" "secret_header" "basic" "url_token" "cidr" "github" "stripe" "shopify" "photon" "dosespot" }}
 {{- range $name, $source := .Values.ingress.sources }}
+{{- $ships := has $source.profile $profiles }}
+{{- if not (or $ships $source.ownProfile) }}
+ingress.sources.{{ $name }}.profile: no profile that ships is named {{ $source.profile }}; name one of {{ join ", " $profiles }}, or set ingress.sources.{{ $name }}.ownProfile to true if a package in the image brings it
+{{- else if and $ships $source.ownProfile }}
+ingress.sources.{{ $name }}.ownProfile: is true, but {{ $source.profile }} ships with the bridge; take it out
+{{- end }}
+{{- range splitList "+" (default "standard_webhooks" $source.scheme) }}
+{{- if not (has . $schemes) }}
+ingress.sources.{{ $name }}.scheme: no scheme is named {{ . }}; name one of {{ join ", " $schemes }}, or several joined by +
+{{- end }}
+{{- end }}
 {{- if $source.secret }}
 ingress.sources.{{ $name }}.secret: a secret has no place in values, which are kept with the release; put it into a Secret with the key current and name that in ingress.sources.{{ $name }}.existingSecret
 {{- else if and (not $source.existingSecret) (ne (default "" $source.scheme) "cidr") }}
@@ -222,6 +240,67 @@ externalSecrets.storeRef.name: is not set; name the SecretStore that the secrets
 {{- range $name, $secret := .secrets }}
 {{- if eq (empty $secret.extract) (empty $secret.keys) }}
 externalSecrets.secrets.{{ $name }}: needs either extract or keys; name one entry of the store, or one for each key
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Keys that a Secret of the store is mounted for, by the volume; a directory of slots takes keys of any name. */}}
+{{- define "drx-bridge.externalKeyProblems" -}}
+{{- $login := list "username" "password" }}
+{{- $authority := list "ca.crt" }}
+{{- $certificate := list "tls.crt" "tls.key" }}
+{{- $current := list "current" }}
+{{- $read := dict "kafka" $login "registry" $login "log-ids" $current "spool-keys" $current "heartbeat" $current "postgres" (list "dsn") "fhir" (list "token") "fhir-smart" (list "key") "forward-headers" (list "headers") "archive-s3" (list "credentials") "archive-ids" $current "workflow-api-key" (list "key") }}
+{{- range list "kafka" "forward" "fhir" "hl7v2" }}
+{{- $_ := set $read (printf "%s-ca" .) $authority }}
+{{- $_ := set $read (printf "%s-client" .) $certificate }}
+{{- end }}
+{{- $ingress := .Values.ingress }}
+{{- if $ingress.enabled }}
+{{- $volumes := include "drx-bridge.commonSecrets" (list . $ingress) | fromYaml }}
+{{- if or $ingress.spool.enabled $ingress.spool.drainClaims }}
+{{- $_ := set $volumes "spool-keys" $ingress.spool.keySecret }}
+{{- end }}
+{{- if and .Values.heartbeatTest.enabled $ingress.sources }}
+{{- $_ := set $volumes "heartbeat" (default dict (get $ingress.sources (include "drx-bridge.testSource" .))).existingSecret }}
+{{- end }}
+{{ include "drx-bridge.missingKeys" (list .Values.externalSecrets.secrets "ingress" $volumes $read) }}
+{{- end }}
+{{- if .Values.topicsJob.enabled }}
+{{ include "drx-bridge.missingKeys" (list .Values.externalSecrets.secrets "topicsJob" (dict "kafka" .Values.topicsJob.credentialsSecret "kafka-client" .Values.topicsJob.clientCertificateSecret) $read) }}
+{{- end }}
+{{- range $key, $consumer := include "drx-bridge.consumers" . | fromYaml }}
+{{- if $consumer.enabled }}
+{{- $volumes := include "drx-bridge.commonSecrets" (list $ $consumer) | fromYaml }}
+{{ include "drx-bridge.missingKeys" (list $.Values.externalSecrets.secrets $consumer.path (set $volumes "postgres" $consumer.postgres.existingSecret) $read) }}
+{{ include "drx-bridge.missingKeys" (list $.Values.externalSecrets.secrets $consumer.path (dict "postgres" $consumer.init.postgresSecret) $read) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* (list $secrets "ingress" "Secret by volume" "keys by volume") */}}
+{{- define "drx-bridge.missingKeys" -}}
+{{- $secrets := index . 0 -}}
+{{- $path := index . 1 -}}
+{{- $read := index . 3 -}}
+{{- range $volume, $name := index . 2 }}
+{{- $keys := (default dict (get $secrets (default "" $name))).keys }}
+{{- if $keys }}
+{{- range get $read $volume }}
+{{- if not (hasKey $keys .) }}
+externalSecrets.secrets.{{ $name }}.keys: has no {{ . }}, which {{ $path }} reads; it has {{ keys $keys | sortAlpha | join ", " }}; add the key, or mend its name
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* A consumer that ships has a name; one that has none is a slip of the pen, or somebody's own. */}}
+{{- define "drx-bridge.nameProblems" -}}
+{{- $shipped := list "read_model" "forward" "fhir" "hl7v2" "archive" "workflow" }}
+{{- range $key, $consumer := .Values.consumers }}
+{{- if not (or (has $key $shipped) (get (default dict $consumer) "name")) }}
+consumers.{{ $key }}.name: is not set, and {{ $key }} is not a shipped consumer; write one of {{ join ", " $shipped }}, or, for one of your own, set name to that of its entry point
 {{- end }}
 {{- end }}
 {{- end -}}
