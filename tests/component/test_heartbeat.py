@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -14,6 +13,7 @@ import pytest
 from prometheus_client import Gauge
 from structlog.testing import capture_logs
 
+from bridge.dev.ports import free_port
 from bridge.event import Delivery
 from bridge.ingress.heartbeat import SOURCE, Heartbeat, reachable
 from bridge.ingress.profiles.profile import Mapped
@@ -34,9 +34,7 @@ class Sender:
         self.arrived = asyncio.Event()
         self.clock = NOW
         self.seen = Gauge("seen", "…", registry=None)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.heart = Heartbeat(
             host="0.0.0.0",  # noqa: S104 - what a pod listens on
             port=self.port,

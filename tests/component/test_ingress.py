@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from bridge.contract.events import EVENT_MODELS
+from bridge.dev.ports import free_port
 from bridge.errors import NotDurableError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
@@ -159,9 +160,7 @@ async def running(
 
     Without `sources` there is one, `drx`, with signatures of Standard Webhooks.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     metrics = IngressMetrics(CollectorRegistry())
     publisher = ScriptedPublisher()
     publisher.gate.set()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -19,6 +18,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from bridge.dev.ports import free_port
 from bridge.errors import ConfigError
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import EndOf, background, first_fault, run_workers, unless
@@ -148,9 +148,7 @@ async def test_what_cannot_be_opened_says_why() -> None:
 @asynccontextmanager
 async def managed(checks: Mapping[str, Check], live: Check) -> AsyncIterator[Ask]:
     """Serve the port, and give what asks it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     registry = CollectorRegistry()
     IngressMetrics(registry)
     management = Management(checks=checks, registry=registry, host="127.0.0.1", port=port, live=live)
