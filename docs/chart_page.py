@@ -33,7 +33,7 @@ def _table() -> str:
         "|".join(rf"\| `consumers\.[\w<>]+\.{name}[`.][^|]* \|  \|" for name in defaults["consumerDefaults"])
     )
     rows = _rows(schema, defaults, schema["definitions"], path="")
-    # What a consumer has of `consumerDefaults` is told there, unless its default is another.
+    # A consumer's value that is also in `consumerDefaults` has its row there, unless its default differs.
     return _HEADER + "".join(row for row in rows if not common.match(row))
 
 

@@ -43,7 +43,7 @@ _QUOTES = b"\"' "
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Bytes of an HMAC by SHA-1, SHA-256 and SHA-512, and of ed25519.
 _SIGNATURE_BYTES = frozenset({20, 32, 64})
-# A signed time in milliseconds has a thousand candidates; so many bytes are hashed in a second.
+# A second has a thousand milliseconds to try as the signed time; hashing this many bytes takes about a second.
 _TRIED_MAX_BYTES = 1 << 28
 
 

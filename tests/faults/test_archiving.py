@@ -35,7 +35,7 @@ class Case(NamedTuple):
         first: The point of the first one.
         members: Processes that share the partitions while others come and go.
         frozen: The point at which one is frozen until the group has gone on without it.
-        away_s: The directory takes no file for so long, after the circuit has opened.
+        away_s: Seconds that the directory takes no file, after the circuit has opened.
     """
 
     kills: int = 0

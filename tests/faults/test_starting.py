@@ -104,7 +104,7 @@ def freeze(scenes: Sequence[Scene]) -> None:
 
 
 def wait_started(scene: Scene, many: int, which: str = "true") -> None:
-    """Wait until so many rows of what was started are like that."""
+    """Wait until the table of started workflows has `many` rows that meet the condition `which`."""
     table = f'"{scene.group.replace(".", "_")}".started'
     until(
         lambda: scene.ask(f"select count(*) from {table} where {which}") == [(many,)],  # noqa: S608 - ours

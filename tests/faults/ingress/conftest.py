@@ -12,7 +12,7 @@ from tests.faults.ingress.scene import Stage
 
 @pytest.fixture(scope="module")
 def stage(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Give brokers that no other test uses, all running; whoever stops one has it healed.
+    """Give brokers that no other test uses, all running; a test that stops one starts it again.
 
     They end with the module: three idle brokers would take an eighth of a processor from all tests after it.
     """
