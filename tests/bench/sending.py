@@ -54,7 +54,7 @@ class Sending:
         Args:
             console: Gets a line for each run.
             place: Where it runs.
-            settings: Takes the number at one time, and gives the variables of a run, without their prefix, while it lasts.
+            settings: Takes the number at one time, and gives the variables of a run, without their prefix.
             quick: Whether one round must do.
         """
         fill(place.bootstrap_servers, Lives.of_records(max(self.records.values())).records(TOPIC))

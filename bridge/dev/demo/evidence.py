@@ -146,7 +146,7 @@ class Evidence:
             await asyncio.sleep(POLL_S)
 
     async def in_lake(self, key: str, *, events: int) -> list[Row]:
-        """Return the rows of a prescription, in the order of the log, once the expected number is there or time is up."""
+        """Return the rows of a prescription, in the order of the log, once `events` are there or time is up."""
         deadline = monotonic() + self.wait_s
         while len(found := await asyncio.to_thread(self._rows, key)) < events:
             if monotonic() > deadline:
