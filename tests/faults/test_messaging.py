@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.messaging import Receiver, messaging
 from tests.faults.scene import Ground, Scene
-from tests.faults.troubles import RECORDS_PER_KILL, be_away, freeze, kill
+from tests.faults.troubles import RECORDS_PER_KILL, be_away, closed, freeze, kill
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -56,7 +56,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         for _ in range(case.restarts):
             restart(pairs)
         if case.away_s:
-            be_away(scenes, receivers, case.away_s)
+            be_away(scenes, closed(receivers), case.away_s)
         if case.frozen:
             freeze(scenes)
         for scene in scenes:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.recording import Server, recording
 from tests.faults.scene import Ground
-from tests.faults.troubles import RECORDS_PER_KILL, be_away, freeze, kill
+from tests.faults.troubles import RECORDS_PER_KILL, be_away, closed, freeze, kill
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -45,7 +45,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.member(KAFKA__MAX_POLL_S=MAX_POLL_S)
             scene.wait_settled(1)
         if case.away_s:
-            be_away(scenes, [server], case.away_s)
+            be_away(scenes, closed([server]), case.away_s)
         if case.frozen:
             freeze(scenes)
         for scene in scenes:

@@ -12,7 +12,7 @@ from tests.faults.appending import Calling, appending
 from tests.faults.forwarding import forwarding
 from tests.faults.scene import Ground
 from tests.faults.sink import Sink
-from tests.faults.troubles import be_away
+from tests.faults.troubles import be_away, closed
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -49,7 +49,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         for scene in scenes:
             scene.wait_settled(1)
         if case.away_s:
-            be_away(scenes, [sink], case.away_s)
+            be_away(scenes, closed([sink]), case.away_s)
         for scene in scenes:
             scene.finish()
             # But for the one prescription that the handler refuses.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 
-from bridge.runtime.failpoints import AFTER_EFFECT
 from tests.faults.scene import Ground, Scene
 from tests.faults.starting import ENDS, OVER, WAITING, starting
+from tests.faults.troubles import RECORDS_PER_KILL, be_away, freeze, kill
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.temporal.server import TemporalServer
@@ -21,8 +19,6 @@ pytestmark = pytest.mark.kafka
 
 # Of one group; about every third is a call.
 RECORDS = 150
-# The record after whose call the first process of a group dies, and how many records a later one gets on by.
-_VISIT = 4
 MAX_POLL_S = "8"
 
 
@@ -43,19 +39,18 @@ CASES = [
 
 def play(ground: Ground, case: Case, seed: int) -> None:
     """Do it to three groups, and compare what the server was told with what was due."""
-    lives = Lives.of_records(RECORDS + 2 * _VISIT * case.kills, seed=seed)
+    lives = Lives.of_records(RECORDS + RECORDS_PER_KILL * case.kills, seed=seed)
     directory = ground.directory / f"temporal-{'-'.join(map(str, case))}"
     directory.mkdir()
     with TemporalServer(directory) as server, starting(ground, lives, server) as scenes:
         for scene in scenes:
             scene.write(RECORDS // 2)
-        for number in range(case.kills):
-            kill(scenes, after_a_call=not number)
+        kill(scenes, case.kills)
         for scene in scenes:
             scene.member(KAFKA__MAX_POLL_S=MAX_POLL_S)
             scene.wait_settled(1)
         if case.away_s:
-            be_away(scenes, server, case.away_s)
+            be_away(scenes, server.frozen(), case.away_s)
         if case.frozen:
             freeze(scenes)
         for scene in scenes:
@@ -63,44 +58,6 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             execute(scene.dsn, ENDS)
             wait_started(scene, OVER, "resolved_at is not null")
             scene.finish()
-
-
-def kill(scenes: Sequence[Scene], *, after_a_call: bool) -> None:
-    """Kill a process of each group: after a call and before its commit, or at any moment once it has got on."""
-    marks = [scene.settled() for scene in scenes]
-    dying = [scene.member(f"{AFTER_EFFECT}:kill@{_VISIT}" if after_a_call else "") for scene in scenes]
-    for scene in scenes:
-        scene.write(2 * _VISIT)
-    for scene, mark, each in zip(scenes, marks, dying, strict=True):
-        if after_a_call:
-            assert each.ended() == -signal.SIGKILL, each.output()
-        else:
-            scene.wait_settled(mark + _VISIT)
-            each.kill()
-
-
-def be_away(scenes: Sequence[Scene], server: TemporalServer, away_s: float) -> None:
-    """Have the server answer nothing until every circuit is open, and for that long besides."""
-    with server.frozen():
-        for scene in scenes:
-            scene.write()
-        until(
-            lambda: all(scene.members[-1].metric("drxbridge_circuit_state", state="open") for scene in scenes),
-            what="open circuits",
-        )
-        time.sleep(away_s)
-
-
-def freeze(scenes: Sequence[Scene]) -> None:
-    """Freeze the member of each group until another has done its work."""
-    for scene in scenes:
-        scene.members[-1].freeze()
-    for scene in scenes:
-        scene.member()
-        scene.write()
-    for scene in scenes:
-        scene.wait_settled()
-        scene.members[-2].thaw()
 
 
 def wait_started(scene: Scene, many: int, which: str = "true") -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from bridge.runtime.failpoints import AFTER_EFFECT
@@ -45,19 +46,26 @@ def kill(scenes: Sequence[Scene], kills: int) -> None:
                 assert each.ended() == -signal.SIGKILL, each.output()
 
 
-def be_away(scenes: Sequence[Scene], peers: Sequence[Peer], away_s: float) -> None:
-    """Take the peers away until every circuit is open, and for that long besides."""
+@contextmanager
+def closed(peers: Sequence[Peer]) -> Iterator[None]:
+    """Take the peers away meanwhile."""
     for peer in peers:
         peer.close()
-    for scene in scenes:
-        scene.write()
-    until(
-        lambda: all(scene.members[-1].metric("drxbridge_circuit_state", state="open") for scene in scenes),
-        what="open circuits",
-    )
-    time.sleep(away_s)
+    yield
     for peer in peers:
         peer.open()
+
+
+def be_away(scenes: Sequence[Scene], away: AbstractContextManager[None], away_s: float) -> None:
+    """Hold what consumers write to away until every circuit is open, and for that long besides."""
+    with away:
+        for scene in scenes:
+            scene.write()
+        until(
+            lambda: all(scene.members[-1].metric("drxbridge_circuit_state", state="open") for scene in scenes),
+            what="open circuits",
+        )
+        time.sleep(away_s)
 
 
 def freeze(scenes: Sequence[Scene]) -> None:
