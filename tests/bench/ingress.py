@@ -1,4 +1,7 @@
-"""The ingress with each of its engines against the control, on one real broker, and nothing lost.
+"""The ingress with each of its engines against naive services, on one real broker, and nothing lost.
+
+The control is the naive service that checks signatures as the ingress does; the one that does not is the floor beneath
+both.
 
 Every round gives every candidate a new process and new topics: what earlier rounds have written would be read at the
 start, beside the load (`restart` measures that alone). The candidates take turns, so that what else the machine does
@@ -47,7 +50,6 @@ SOAK_REQUESTS = 200_000
 SOAK_STEP_REQUESTS = 15_000
 # For a broker to forget a topic, and for an ingress to have read the tails.
 WAIT_S = 60.0
-CONTROL = "naive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Candidate:
 
 
 def candidates() -> list[Candidate]:
-    """Return the control and the ingress with each engine that it has here."""
+    """Return the control, the floor, and the ingress with each engine that it has here."""
     setting = Settings.model_fields.get("engine")
     engines = [each for each in get_args(setting.annotation) if each != "auto"] if setting else []
     if not NATIVE_IS_INSTALLED:
@@ -109,7 +111,8 @@ def candidates() -> list[Candidate]:
     ours = [Candidate(f"bridge, {engine}", partial(bridge, more={"BRIDGE_ENGINE": engine})) for engine in engines] or [
         Candidate("bridge", bridge)
     ]
-    return [Candidate(CONTROL, naive), *ours]
+    controls = [Candidate(f"naive, {kind}", partial(naive, kind=kind)) for kind in ("signed", "unsigned")]
+    return [*controls, *ours]
 
 
 def run(console: Console, *, rounds: int = ROUNDS) -> dict[str, Any]:

@@ -1,23 +1,57 @@
-"""The control: what a team would write in an afternoon. No proof, no schema, no limits, no log line.
+"""The controls: what a team would write in an afternoon. No schema, no repeats, no limits, no spool, no log line.
 
-Run as `python -m tests.bench.naive PORT BOOTSTRAP_SERVERS TOPIC`.
+Run as `python -m tests.bench.naive unsigned|signed PORT BOOTSTRAP_SERVERS TOPIC`. `unsigned` writes whatever comes;
+`signed` checks the signature and keeps the order of each prescription by its key.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import sys
+import time
+from collections.abc import Mapping
 
 from aiohttp import web
 from aiokafka import AIOKafkaProducer  # noqa: TID251 - the control stands beside the bridge, not in it
 
+from tests.bench.traffic import HMAC_KEY
+
 PRODUCER = web.AppKey("producer", AIOKafkaProducer)
 TOPIC = web.AppKey("topic", str)
+# What Standard Webhooks recommends.
+TOLERANCE_S = 300
 
 
-async def take(request: web.Request) -> web.Response:
+async def take_unsigned(request: web.Request) -> web.Response:
     """Put the body into the topic and say so."""
     await request.app[PRODUCER].send_and_wait(request.app[TOPIC], await request.read())
     return web.Response(text="ok")
+
+
+async def take_signed(request: web.Request) -> web.Response:
+    """Check the signature, put the body into the topic under its prescription and say so."""
+    body = await request.read()
+    if not is_signed(request.headers, body):
+        return web.Response(status=401)
+    key = json.loads(body)["data"]["prescription_id"].encode()
+    await request.app[PRODUCER].send_and_wait(request.app[TOPIC], body, key=key)
+    return web.Response(text="ok")
+
+
+def is_signed(headers: Mapping[str, str], body: bytes) -> bool:
+    """Check one delivery as the page of Standard Webhooks shows it."""
+    sent_at = headers["webhook-timestamp"]
+    if abs(time.time() - int(sent_at)) > TOLERANCE_S:
+        return False
+    content = f"{headers['webhook-id']}.{sent_at}.".encode() + body
+    expected = base64.b64encode(hmac.new(HMAC_KEY, content, hashlib.sha256).digest()).decode()
+    return any(
+        hmac.compare_digest(signature.removeprefix("v1,"), expected)
+        for signature in headers["webhook-signature"].split(" ")
+    )
 
 
 async def ready(_: web.Request) -> web.Response:
@@ -25,7 +59,7 @@ async def ready(_: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
-def main(port: str, bootstrap_servers: str, topic: str) -> None:
+def main(kind: str, port: str, bootstrap_servers: str, topic: str) -> None:
     """Serve until SIGTERM."""
 
     async def start(app: web.Application) -> None:
@@ -37,7 +71,7 @@ def main(port: str, bootstrap_servers: str, topic: str) -> None:
 
     app = web.Application()
     app[TOPIC] = topic
-    app.router.add_post("/webhooks/{source}", take)
+    app.router.add_post("/webhooks/{source}", take_signed if kind == "signed" else take_unsigned)
     app.router.add_get("/", ready)
     app.on_startup.append(start)
     app.on_cleanup.append(end)

@@ -1,4 +1,4 @@
-"""The two candidates as processes, and what each has used of the machine."""
+"""The candidates as processes, and what each has used of the machine."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ class Server:
         return seen, used_s
 
 
-def naive(directory: Path, bootstrap_servers: str) -> Server:
-    """Describe the control."""
+def naive(directory: Path, bootstrap_servers: str, *, kind: str) -> Server:
+    """Describe a naive service, `signed` or `unsigned`."""
     port = free_port()
     child = Child(
-        "naive",
-        command=[sys.executable, "-m", "tests.bench.naive", str(port), bootstrap_servers, NAIVE_TOPIC],
+        f"naive, {kind}",
+        command=[sys.executable, "-m", "tests.bench.naive", kind, str(port), bootstrap_servers, NAIVE_TOPIC],
         cwd=ROOT,
         log=directory / "naive.log",
     )
