@@ -1,14 +1,19 @@
 """Compile an Avro schema into one strict, fast function from bytes to a value; the inverse of `encoder`.
 
-Why not fastavro here: it looks into the schema anew at each field, and costs nearly twice as much; and it takes what no
+Of each record a function is generated that is straight code over its fields: it copies a value in which all fields are
+absent, and puts in those that are there. Nothing is called for a short string, a word or a small number.
+
+Why not fastavro here: it looks into the schema anew at each field, and costs three times as much; and it takes what no
 writer writes. Tests hold both to the same values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Any
 
 Decode = Callable[[bytes, int], tuple[Any, int]]
@@ -29,6 +34,11 @@ _SEVEN_BITS = 0x7F
 NOT_SHORT = 0x81
 # The second branch of ["null", T], zigzag.
 VALUE = 2
+# A number of eight bytes: the bit that says whether more follow is set in all but the last.
+_EIGHT_BYTES = struct.Struct("<Q").unpack_from
+_MORE, _MORE_BUT_LAST = 0x8080808080808080, 0x0080808080808080
+# Of each field: quantities are few and come again and again.
+_DECIMALS = 1024
 
 
 def compile_decoder(schema: Mapping[str, Any]) -> Decode:
@@ -65,10 +75,7 @@ def _compile(schema: Any, named: Named) -> Decode:
 
 
 def _nullable(schema: list[Any], named: Named) -> Decode:
-    if len(schema) != 2 or schema[0] != "null":  # noqa: PLR2004 -- null and one type
-        message = "a union must be null and one type"
-        raise ValueError(message)
-    decode_value = _compile(schema[1], named)
+    decode_value = _compile(_only(schema), named)
     if decode_value is string:
         return nullable_string
 
@@ -83,34 +90,59 @@ def _nullable(schema: list[Any], named: Named) -> Decode:
     return decode
 
 
+def _only(union: list[Any]) -> Any:
+    """Return the one type of a union beside null."""
+    if len(union) != 2 or union[0] != "null":  # noqa: PLR2004 -- null and one type
+        message = "a union must be null and one type"
+        raise ValueError(message)
+    return union[1]
+
+
 def _record(schema: Mapping[str, Any], named: Named) -> Decode:
-    fields = [(each["name"], _compile(each["type"], named)) for each in schema["fields"]]
-
-    def decode(data: bytes, at: int) -> tuple[dict[str, Any], int]:
-        value: dict[str, Any] = {}
-        for name, read in fields:
-            # What most fields are, null or a short string, is read without a call.
-            if read is string:
-                if (size := data[at]) & NOT_SHORT:
-                    value[name], at = string(data, at)
-                else:
-                    start = at + 1
-                    at = start + (size >> 1)
-                    value[name] = data[start:at].decode()
-            elif read is not nullable_string:
-                value[name], at = read(data, at)
-            elif not (branch := data[at]):
-                value[name] = None
-                at += 1
-            elif branch == VALUE and not (size := data[at + 1]) & NOT_SHORT:
-                start = at + 2
-                at = start + (size >> 1)
-                value[name] = data[start:at].decode()
-            else:
-                value[name], at = nullable_string(data, at)
-        return value, at
-
+    names: dict[str, Any] = {"nullable_string": nullable_string}
+    lines = ["def decode(data, at):", "    value = blank()"]
+    for place, field in enumerate(schema["fields"]):
+        kind, target = field["type"], f"value[{field['name']!r}]"
+        is_nullable = isinstance(kind, list)
+        read = names[f"read{place}"] = _compile(_only(kind) if is_nullable else kind, named)
+        if isinstance(read, Word):
+            names[f"symbols{place}"] = read.symbols
+        source = _nullable_source if is_nullable else _source
+        lines += [f"    {line}" for line in source(target, place, read)]
+    lines.append("    return value, at")
+    names["blank"] = dict.fromkeys(field["name"] for field in schema["fields"]).copy
+    exec("\n".join(lines), names)  # noqa: S102 - the schema's names are quoted
+    decode: Decode = names["decode"]
     return decode
+
+
+def _source(target: str, place: int, read: Decode) -> Iterator[str]:
+    """Yield the lines that read the field at `place`; what is not short or small is left to `read`."""
+    if read is string:
+        yield f"if not (n := data[at]) & {NOT_SHORT}: {target} = data[at + 1 : (at := at + 1 + (n >> 1))].decode()"
+    elif isinstance(read, Word):
+        yield f"if not (n := data[at]) & {NOT_SHORT}: {target} = symbols{place}[n >> 1]; at += 1"
+    elif read is number or read is integer:
+        yield f"if (n := data[at]) <= {_SEVEN_BITS}: {target} = (n >> 1) ^ -(n & 1); at += 1"
+    else:
+        yield f"{target}, at = read{place}(data, at)"
+        return
+    yield f"else: {target}, at = read{place}(data, at)"
+
+
+def _nullable_source(target: str, place: int, read: Decode) -> Iterator[str]:
+    """Yield the lines that read such a field where null may stand instead, which the blank value has already."""
+    yield "if n := data[at]:"
+    if read is string:  # half of all fields
+        yield f"    if n == {VALUE} and not (n := data[at + 1]) & {NOT_SHORT}:"
+        yield f"        {target} = data[at + 2 : (at := at + 2 + (n >> 1))].decode()"
+        yield f"    else: {target}, at = nullable_string(data, at)"
+    else:
+        yield f"    if n != {VALUE}: raise ValueError"
+        yield "    at += 1"
+        for line in _source(target, place, read):
+            yield f"    {line}"
+    yield "else: at += 1"
 
 
 def _array(schema: Mapping[str, Any], named: Named) -> Decode:
@@ -163,8 +195,22 @@ def _blocks(data: bytes, at: int, take: Callable[[int], int]) -> int:
 def number(data: bytes, at: int) -> tuple[int, int]:
     """Zigzag, then seven bits per byte, lowest first (Avro 1.12, "Binary Encoding")."""
     byte = data[at]
-    at += 1
-    rest, shift = byte & _SEVEN_BITS, 7
+    rest = byte & _SEVEN_BITS
+    if byte > _SEVEN_BITS:
+        # Days have three bytes, most lengths of text two.
+        byte = data[at := at + 1]
+        rest |= (byte & _SEVEN_BITS) << 7
+        if byte > _SEVEN_BITS:
+            byte = data[at := at + 1]
+            rest |= (byte & _SEVEN_BITS) << 14
+            if byte > _SEVEN_BITS:
+                return _long_number(data, at + 1, rest)
+    return (rest >> 1) ^ -(rest & 1), at + 1
+
+
+def _long_number(data: bytes, at: int, rest: int) -> tuple[int, int]:
+    """Go on behind three bytes."""
+    byte, shift = NOT_SHORT, 21
     while byte > _SEVEN_BITS:
         byte = data[at]
         at += 1
@@ -232,6 +278,13 @@ def integer(data: bytes, at: int) -> tuple[int, int]:
 
 def instant(data: bytes, at: int) -> tuple[datetime, int]:
     """Take microseconds since 1970 that Python has a year for."""
+    rest = _EIGHT_BYTES(data, at)[0] if at + 8 <= len(data) else 0
+    if rest & _MORE == _MORE_BUT_LAST:
+        # Close the gaps of one bit between sevens, then those between fourteens, then that between 28 bits.
+        rest = rest & 0x007F007F007F007F | (rest & 0x7F007F007F007F00) >> 1
+        rest = rest & 0x00003FFF00003FFF | (rest & 0x3FFF00003FFF0000) >> 2
+        rest = rest & 0x0FFFFFFF | (rest & 0x0FFFFFFF00000000) >> 4
+        return _EPOCH + timedelta(0, 0, (rest >> 1) ^ -(rest & 1)), at + 8
     micros, at = number(data, at)
     return _EPOCH + timedelta(0, 0, micros), at
 
@@ -242,18 +295,18 @@ def day(data: bytes, at: int) -> tuple[date, int]:
     return date.fromordinal(days + _EPOCH_DAY), at
 
 
-def enum(schema: Mapping[str, Any]) -> Decode:
-    """Take the place of a symbol."""
-    symbols = tuple(schema["symbols"])
+class Word:
+    """Takes the place of a symbol."""
 
-    def decode(data: bytes, at: int) -> tuple[str, int]:
-        byte = data[at]
-        if not byte & NOT_SHORT:
-            return symbols[byte >> 1], at + 1
+    __slots__ = ("symbols",)
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.symbols = tuple(schema["symbols"])
+
+    def __call__(self, data: bytes, at: int) -> tuple[str, int]:
+        """Return the symbol."""
         place, at = length(data, at)
-        return symbols[place], at
-
-    return decode
+        return self.symbols[place], at
 
 
 def decimal(schema: Mapping[str, Any]) -> Decode:
@@ -261,13 +314,17 @@ def decimal(schema: Mapping[str, Any]) -> Decode:
     exponent, bound = -schema.get("scale", 0), 10 ** schema["precision"]
     context = Context(prec=schema["precision"])
 
+    @lru_cache(_DECIMALS)
+    def value(content: bytes) -> Decimal:
+        unscaled = int.from_bytes(content, "big", signed=True)
+        if not -bound < unscaled < bound:
+            raise ValueError
+        return Decimal(unscaled).scaleb(exponent, context)
+
     def decode(data: bytes, at: int) -> tuple[Decimal, int]:
         size, start = length(data, at)
         end = start + size
-        unscaled = int.from_bytes(data[start:end], "big", signed=True)
-        if not -bound < unscaled < bound:
-            raise ValueError
-        return Decimal(unscaled).scaleb(exponent, context), end
+        return value(data[start:end]), end
 
     return decode
 
@@ -275,7 +332,7 @@ def decimal(schema: Mapping[str, Any]) -> Decode:
 DECODERS: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Decode]] = {
     ("string", None): lambda _: string,
     ("bytes", None): lambda _: binary,
-    ("enum", None): enum,
+    ("enum", None): Word,
     ("boolean", None): lambda _: boolean,
     ("int", None): lambda _: integer,
     ("long", None): lambda _: number,
