@@ -1,7 +1,7 @@
 """The ingress with each of its engines against naive services, on one real broker, and nothing lost.
 
 The control is the naive service that checks signatures as the ingress does; the one that does not is the floor beneath
-both.
+both. Benthos takes part where its program is there.
 
 Every round gives every candidate a new process and new topics: what earlier rounds have written would be read at the
 start, beside the load (`restart` measures that alone). The candidates take turns, so that what else the machine does
@@ -33,7 +33,7 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
 from bridge.settings import Settings
 from tests.bench.load import Load
-from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive
+from tests.bench.servers import NAIVE_TOPIC, Server, benthos, bridge, find_benthos, naive
 from tests.bench.traffic import number_in, number_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 from tests.engine_cases import NATIVE_IS_INSTALLED
@@ -100,8 +100,8 @@ class Candidate:
         self.exit_codes.append(server.child.exit_code)
 
 
-def candidates() -> list[Candidate]:
-    """Return the control, the floor, and the ingress with each engine that it has here."""
+def candidates(console: Console) -> list[Candidate]:
+    """Return the control, the floor, Benthos if it is here, and the ingress with each engine that it has here."""
     setting = Settings.model_fields.get("engine")
     engines = [each for each in get_args(setting.annotation) if each != "auto"] if setting else []
     if not NATIVE_IS_INSTALLED:
@@ -112,7 +112,12 @@ def candidates() -> list[Candidate]:
         Candidate("bridge", bridge)
     ]
     controls = [Candidate(f"naive, {kind}", partial(naive, kind=kind)) for kind in ("signed", "unsigned")]
-    return [*controls, *ours]
+    program = find_benthos()
+    if program is None:
+        console.print("benthos: skipped, since BENTHOS names no program and the PATH has no `benthos`")
+    peers = [Candidate("benthos", partial(benthos, program))] if program else []
+    # The last one is soaked: one of ours.
+    return [*controls, *peers, *ours]
 
 
 def run(console: Console, *, rounds: int = ROUNDS) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def run(console: Console, *, rounds: int = ROUNDS) -> dict[str, Any]:
     directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
     cluster = EmbeddedCluster(directory, brokers=1)
     cluster.start()
-    all_of_them = candidates()
+    all_of_them = candidates(console)
     try:
         for number in range(rounds):
             turns = all_of_them if number % 2 == 0 else all_of_them[::-1]
