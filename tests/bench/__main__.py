@@ -1,9 +1,10 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
-With `ingress`, `outage` (without Kafka), `dedupe` (remembering ids), `follow` (those of other replicas), `clients` (of
-Kafka, alone), `spool` (the store alone), `consumers` (the read model), `forward`, `hl7v2`, `archive`, `workflow` or
-`fhir` (where their servers are) only that part, with `quick` fewer rounds, and with `stages` instead of all this what
-each stage of a delivery costs, with `dialects` what the profiles of vendors do.
+With `ingress`, `scale` (replicas, brokers, millions of deliveries), `outage` (without Kafka), `dedupe` (remembering
+ids), `follow` (those of other replicas), `clients` (of Kafka, alone), `spool` (the store alone), `consumers` (the read
+model), `forward`, `hl7v2`, `archive`, `workflow` or `fhir` (where their servers are) only that part, with `quick` fewer
+rounds, and with `stages` instead of all this what each stage of a delivery costs, with `dialects` what the profiles of
+vendors do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.bench import (
     read_model,
     report,
     report_read_model,
+    scale,
     spool,
     stages,
     workflow,
@@ -42,7 +44,7 @@ RESULTS = Path("build/bench")
 CONSUMERS = {"forward": forward, "fhir": fhir, "hl7v2": hl7v2, "archive": archive, "workflow": workflow}
 # What a part needs that may not be there.
 SERVERS = {"fhir": hapi.is_built, "workflow": temporal.is_built}
-PARTS = ("ingress", "outage", "dedupe", "follow", "clients", "spool", "consumers", *CONSUMERS)
+PARTS = ("ingress", "scale", "outage", "dedupe", "follow", "clients", "spool", "consumers", *CONSUMERS)
 
 
 def main(arguments: list[str]) -> None:
@@ -81,9 +83,9 @@ def _measured(part: str, progress: Console, *, quick: bool) -> tuple[dict[str, A
             figures = read_model.run(progress, quick=quick)
             return figures, report_read_model.table(figures)
         case _:
-            consumer = CONSUMERS[part]
-            figures = consumer.run(progress, quick=quick)
-            return figures, consumer.table(figures)
+            plain = {"scale": scale, **CONSUMERS}[part]
+            figures = plain.run(progress, quick=quick)
+            return figures, plain.table(figures)
 
 
 def _keep(console: Console, part: str, figures: dict[str, Any], table: Table) -> None:

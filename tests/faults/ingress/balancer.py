@@ -45,6 +45,36 @@ BY_SOURCE = snippets.haproxy().partition("\n")[2].partition("    server ")[0].rs
 _TAKEN = "stot"
 
 
+def find_haproxy() -> str | None:
+    """Return the program, if it is installed; Debian has it where only root looks."""
+    return shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+@contextmanager
+def haproxy(
+    program: str, directory: Path, port: int, servers: Sequence[tuple[int, int]], *, policy: str
+) -> Iterator[None]:
+    """Run one on `port` for the block, with a server for each (public port, management port)."""
+    lines = (f"    server s{n} {HOST}:{public} port {probed}" for n, (public, probed) in enumerate(servers))
+    config = directory / "haproxy.cfg"
+    config.write_text(
+        _CONFIG.format(directory=directory, host=HOST, port=port, policy=policy, servers="\n".join(lines))
+    )
+    with (directory / "haproxy.log").open("wb") as log:
+        process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
+        try:
+            until(lambda: _answers(port), what="a balancer")
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
 class Balancer:
     """One HAProxy with a server for each replica."""
 
@@ -53,31 +83,18 @@ class Balancer:
         self._directory = directory
         self._policy = policy
         self._replicas = replicas
-        self.url = f"http://{HOST}:{free_port()}"
+        self._port = free_port()
+        self.url = f"http://{HOST}:{self._port}"
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run it for the block."""
-        program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+        program = find_haproxy()
         if program is None:
             pytest.skip("haproxy is not installed: `make fault-tools` as root on a Debian, or install it by hand")
-        servers = "\n".join(
-            f"    server s{n} {HOST}:{urlsplit(each.url).port} port {urlsplit(each.management_url).port}"
-            for n, each in enumerate(self._replicas)
-        )
-        config = self._directory / "haproxy.cfg"
-        port = urlsplit(self.url).port
-        config.write_text(
-            _CONFIG.format(directory=self._directory, host=HOST, port=port, policy=self._policy, servers=servers)
-        )
-        with (self._directory / "haproxy.log").open("wb") as log:
-            process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
-            try:
-                until(self._answers, what="a balancer")
-                yield
-            finally:
-                process.terminate()
-                process.wait()
+        servers = [(_port_of(each.url), _port_of(each.management_url)) for each in self._replicas]
+        with haproxy(program, self._directory, self._port, servers, policy=self._policy):
+            yield
 
     async def replace(self, number: int) -> None:
         """Take one replica out of the rotation, end it in order, and bring its next life in when it is ready."""
@@ -104,6 +121,8 @@ class Balancer:
             with connection.makefile() as answer:
                 return answer.read().strip()
 
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((HOST, urlsplit(self.url).port or 0)) == 0
+
+def _port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port
+    return port
