@@ -90,9 +90,13 @@ class LazyGroup(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command `cmd_name`, unless it is there."""
-        if cmd_name not in self._modules:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._modules[cmd_name][0].partition(":")
+        return self.load(cmd_name) or super().get_command(ctx, cmd_name)
+
+    def load(self, name: str) -> click.Command | None:
+        """Import the command `name`; None if it is none of those that are imported on use."""
+        if name not in self._modules:
+            return None
+        module, _, attribute = self._modules[name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(module)
@@ -103,12 +107,13 @@ class LazyGroup(Group):
         return self._modules[name][1] if name in self._modules else super().help_line(ctx, name)
 
 
-def run_command_line(cli: click.Group, *, program: str) -> None:
+def run_command_line(cli: LazyGroup, *, program: str) -> None:
     """Run `cli` and end the process."""
     # A shell starts a job in the background with SIGINT ignored, and its children inherit that; a command that runs
     # until it is interrupted could then not be ended by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        _import_command(cli)
         code = cli.main(standalone_mode=False, prog_name=program)
     except BridgeError as exc:
         click.echo(f"{program}: {exc}", err=True)
@@ -122,6 +127,18 @@ def run_command_line(cli: click.Group, *, program: str) -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _import_command(cli: LazyGroup) -> None:
+    """Import the command that is named, if one is, without looking for garbage: that took a sixth of a start's CPU.
+
+    What modules leave is 2,000 objects, 1 MB; the rest is never garbage.
+    """
+    gc.disable()
+    for name in sys.argv[1:2]:
+        cli.load(name)
+    gc.freeze()
+    gc.enable()
 
 
 def _complaint(exc: click.exceptions.ClickException, program: str) -> str:
@@ -158,7 +175,6 @@ def run_service(
     configure_logging(level=log_level, style=log_format, id_key=log_id_key)
     keep_values_in()
     # What is loaded by now is never garbage: not looking through it again saves 3 % of the ingress's CPU.
-    gc.collect()
     gc.freeze()
     gc.set_threshold(gc_threshold)
     try:

@@ -18,7 +18,7 @@ import asyncio, os, signal, time
 from contextlib import asynccontextmanager
 import click
 from bridge.errors import ConfigError, NotDurableError
-from bridge.runtime.process import run_command_line, run_service
+from bridge.runtime.process import LazyGroup, run_command_line, run_service
 
 class Worker:
     async def run(self, stop):
@@ -29,7 +29,7 @@ async def open_parts():
     {opening}
     yield [Worker()]
 
-@click.group()
+@click.group(cls=LazyGroup, modules={{}})
 def cli():
     pass
 
