@@ -61,14 +61,15 @@ fault-tools:
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
-# One worker more than the smallest machine of CI has processors: the fault matrix of the ingress, which comes first and
-# in two of them, waits for much of its time. With four workers, some of them starve. The consumers' faults, six at a
-# time, are not played beside the matrix: both need processors.
+# Three workers for tests with servers, one more than the smallest machine of CI has processors: the fault matrix of the
+# ingress, which comes first and in two of them, waits for much of its time. With more, some of them starve. The
+# consumers' faults, six at a time, are not played beside the matrix: both need processors. A fourth worker, with less
+# priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
 test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
 	-$(BIN)/python -m tests.temporal.server
-	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder --durations 60 \
+	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 \
 	    tests/faults/ingress tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker \
 	    tests/unit tests/component tests/fuzz
 

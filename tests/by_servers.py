@@ -1,4 +1,9 @@
-"""Which tests run in one worker, one after the other: those that share servers."""
+"""Which tests run in one worker, one after the other, and in which: those that share servers, and beside them the rest.
+
+Tests with servers wait for most of their time, and cannot be had in any number: the fault matrix needs a processor at
+once when it needs one. So of four or more workers the last runs with less priority, and takes tests that have no server
+for as long as there are any: they use what the others leave.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,17 @@ from xdist.scheduler import LoadScopeScheduling
 MATRIX = "tests/faults/ingress/test_matrix.py"
 # Each half starts three brokers of its own.
 HALVES = 2
+# Workers from which on one of them runs beside the others.
+BESIDE_FROM = 4
+# A tenth of what the others have, where all want a processor.
+NICENESS = 10
+SERVERLESS = ("tests/chart/", "tests/component/", "tests/fuzz/", "tests/monitoring/", "tests/unit/")
+PODS = "tests/chart/test_chart_pods.py"
+
+
+def runs_beside(node: Any, workers: int) -> bool:
+    """Say whether a worker is the one that runs beside the others."""
+    return workers >= BESIDE_FROM and node.gateway.id == f"gw{workers - 1}"
 
 
 class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is published of its types
@@ -32,3 +48,14 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
         if module.startswith("tests/faults/ingress/"):
             return module
         return "faults of consumers" if module.startswith("tests/faults/") else module
+
+    def _assign_work_unit(self, node: Any) -> None:
+        """Give a worker the first module of its kind, or of the other kind when there is none."""
+        beside = runs_beside(node, self.numnodes)
+        own = (scope for scope in self.workqueue if _is_serverless(scope) == beside)
+        self.workqueue.move_to_end(next(own, next(iter(self.workqueue))), last=False)
+        super()._assign_work_unit(node)
+
+
+def _is_serverless(scope: str) -> bool:
+    return scope.startswith(SERVERLESS) and scope != PODS

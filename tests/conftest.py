@@ -15,7 +15,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from tests.by_servers import ByServers
+from tests.by_servers import NICENESS, ByServers, runs_beside
 from tests.cluster import Cluster, Topics, docker_answers, open_cluster
 from tests.faults.seed import SEED_VARIABLE
 from tests.java_cache import java_options
@@ -27,6 +27,7 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 _KIND = pytest.StashKey[str]()
+_BESIDE = "beside"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,6 +69,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers | None:
     """Distribute by what shares servers, with `--dist loadscope`."""
     return ByServers(config, log) if config.getoption("dist") == "loadscope" else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker whether it runs beside the others, where tests are distributed by what shares servers."""
+    by_servers = node.config.getoption("dist") == "loadscope"
+    node.workerinput[_BESIDE] = by_servers and runs_beside(node, node.workerinput["workercount"])
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Give way to the others in the worker that runs beside them; they waited for its collection, as for theirs."""
+    if getattr(session.config, "workerinput", {}).get(_BESIDE):
+        os.nice(NICENESS)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
