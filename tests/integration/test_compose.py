@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -71,6 +72,13 @@ class Composed:
         for process in self.running.values():
             process.ready()
 
+    def down(self) -> None:
+        """Stop what runs as Docker does; a consumer that was killed would be waited for until its session is over."""
+        while self.running:
+            _, process = self.running.popitem()
+            process.send_signal(signal.SIGTERM)
+            assert process.ended() == 0
+
     def _environment(self, service: Mapping[str, Any]) -> dict[str, str]:
         clean = {n: v for n, v in os.environ.items() if not n.upper().startswith(("BRIDGE_", "CONSUMER_"))}
         given = {name: self._here(str(value)) for name, value in service["environment"].items()}
@@ -98,7 +106,9 @@ def composed(cluster: Cluster, postgres: str, tmp_path: Path) -> Iterator[Compos
     there = OURS["read-model"]["environment"]["CONSUMER_POSTGRES__DSN"]
     plain = re.sub(r"\$\{\w+:-(\w*)\}", r"\1", there)
     with ExitStack() as stack:
-        yield Composed(tmp_path, {"kafka:9092": cluster.bootstrap_servers, plain: postgres}, stack)
+        composed = Composed(tmp_path, {"kafka:9092": cluster.bootstrap_servers, plain: postgres}, stack)
+        yield composed
+        composed.down()
 
 
 async def test_a_delivery_reaches_the_read_model(composed: Composed, topics: Topics, postgres: str) -> None:
@@ -127,8 +137,7 @@ def test_a_second_start_changes_nothing(composed: Composed) -> None:
     composed.up()
     secret = Path(composed.addresses[STATE], "secrets", "drx", "current")
     first = secret.read_text()
-    for process in composed.running.values():
-        process.kill()
+    composed.down()
 
     composed.up()
 
