@@ -62,16 +62,15 @@ fault-tools:
 	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
 # Three workers for tests with servers, one more than the smallest machine of CI has processors: the fault matrix of the
-# ingress, which comes first and in two of them, waits for much of its time. With more, some of them starve. The
-# consumers' faults, six at a time, are not played beside the matrix: both need processors. A fourth worker, with less
-# priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
+# ingress, which comes first and in two of them, waits for much of its time. With more, some of them starve. A fourth,
+# with less priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
 test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
 	-$(BIN)/python -m tests.temporal.server
 	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 \
-	    tests/faults/ingress tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker \
-	    tests/unit tests/component tests/fuzz
+	    tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
+	    tests/component tests/fuzz
 
 # promtool, if the PATH has none: unpacked from Debian's package, not installed.
 promtool: $(INSTALLED)

@@ -15,6 +15,10 @@ from xdist.scheduler import LoadScopeScheduling
 MATRIX = "tests/faults/ingress/test_matrix.py"
 # Each half starts three brokers of its own.
 HALVES = 2
+PART = "fault matrix of the ingress, part"
+CONSUMERS = "faults of consumers"
+# Tests of which pytest-xdist leaves a worker before it gives it more.
+UNDER_WAY = 2
 # Workers from which on one of them runs beside the others.
 BESIDE_FROM = 4
 # A tenth of what the others have, where all want a processor.
@@ -44,17 +48,48 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
         module = nodeid.partition("::")[0]
         if module == MATRIX:
             number = self._numbers.setdefault(nodeid, len(self._numbers))
-            return f"fault matrix of the ingress, part {number % HALVES}"
+            return f"{PART} {number % HALVES}"
         if module.startswith("tests/faults/ingress/"):
             return module
-        return "faults of consumers" if module.startswith("tests/faults/") else module
+        return CONSUMERS if module.startswith("tests/faults/") else module
+
+    def _reschedule(self, node: Any) -> None:
+        """Give a worker more where it needs it; the one beside the others ends when only they can do what is left."""
+        if self.workqueue and self._next(node) is None:
+            node.shutdown()
+        else:
+            super()._reschedule(node)
 
     def _assign_work_unit(self, node: Any) -> None:
-        """Give a worker the first module of its kind, or of the other kind when there is none."""
-        beside = runs_beside(node, self.numnodes)
-        own = (scope for scope in self.workqueue if _is_serverless(scope) == beside)
-        self.workqueue.move_to_end(next(own, next(iter(self.workqueue))), last=False)
-        super()._assign_work_unit(node)
+        """Give a worker what is best for it, if anything is."""
+        scope = self._next(node)
+        if scope is not None:
+            self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
+
+    def _next(self, node: Any) -> str | None:
+        """Name what a worker should have next.
+
+        The matrix comes first, and the faults of consumers as soon as it is over: both are long and need processors.
+        (The order of the command line says nothing: pytest 9 collects a folder with the one that it lies in.)
+        """
+        beside, over = runs_beside(node, self.numnodes), self._matrix_left() <= UNDER_WAY
+
+        def rank(scope: str) -> int:
+            if scope.startswith(PART):
+                return 0
+            if scope == CONSUMERS:
+                return 1 if over else 4
+            return 2 if _is_serverless(scope) == beside else 3
+
+        fit = [scope for scope in self.workqueue if not (beside and scope.startswith((PART, CONSUMERS)))]
+        return min(fit, key=rank, default=None)
+
+    def _matrix_left(self) -> int:
+        """Count the rows that have not been played."""
+        given = (self.workqueue, *self.assigned_work.values())
+        parts = [tests for each in given for scope, tests in each.items() if scope.startswith(PART)]
+        return sum(not done for tests in parts for done in tests.values())
 
 
 def _is_serverless(scope: str) -> bool:
