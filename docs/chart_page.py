@@ -33,8 +33,10 @@ def _table() -> str:
         "|".join(rf"\| `consumers\.[\w<>]+\.{name}[`.][^|]* \|  \|" for name in defaults["consumerDefaults"])
     )
     rows = _rows(schema, defaults, schema["definitions"], path="")
-    # A consumer's value that is also in `consumerDefaults` has its row there, unless its default differs.
-    return _HEADER + "".join(row for row in rows if not common.match(row))
+    # A consumer's value that is also in `consumerDefaults` has its row there, unless its default differs; the
+    # image of any consumer has it under `consumers.<name>`.
+    own_image = re.compile(r"\| `consumers\.\w+\.image\.")
+    return _HEADER + "".join(row for row in rows if not (common.match(row) or own_image.match(row)))
 
 
 def _rows(schema: Schema, defaults: Any, definitions: Mapping[str, Schema], *, path: str) -> Iterator[str]:

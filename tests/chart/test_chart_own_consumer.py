@@ -8,7 +8,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 from consumers.commands.new import render as render_package
 from consumers.settings import load_settings
 from tests.chart.environment import variables
-from tests.chart.rendering import Rendered, load, render
+from tests.chart.rendering import Rendered, changed, load, render
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,18 @@ def test_its_image_runs_it_by_name(full: Rendered) -> None:
         assert container["command"][:3] == command
         assert container["image"].startswith("registry.example.test/pharmacy/eligibility:2.4.1@sha256:9c8d")
     assert full.one("Deployment", "-fhir")["spec"]["template"]["spec"]["containers"][0]["image"].count("drx-bridge:")
+
+
+def test_a_consumer_that_ships_may_have_an_image_of_its_own_too() -> None:
+    """`archive` needs one with its libraries."""
+    image = {"repository": "pharmacy/drx-bridge-archive", "digest": f"sha256:{'a' * 64}"}
+    rendered = render(changed(load("full"), "consumers.archive.image", image))
+
+    for kind, suffix in (("Deployment", "-archive"), ("Job", "-archive-init")):
+        container = rendered.one(kind, suffix)["spec"]["template"]["spec"]["containers"][0]
+        assert container["image"] == f"registry.example.test/pharmacy/drx-bridge-archive@sha256:{'a' * 64}"
+    other = rendered.one("Deployment", "-fhir")["spec"]["template"]["spec"]["containers"][0]
+    assert "archive" not in other["image"]
 
 
 def test_it_can_read_its_options(full: Rendered, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
 from bridge.ingress.profiles.lookup import SHIPPED
 from bridge.ingress.schemes.presets import KINDS, PRESETS
-from tests.chart.rendering import RefusedError, changed, load, render
+from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render, rendered_anew
 from tests.chart.schema import is_refused, members
 
 SECRETS = {path for path, schema in members() if is_refused(schema)}
@@ -287,7 +291,19 @@ def test_a_value_that_is_no_value_is_refused_by_the_schema(path: str, value: Any
 
 
 @pytest.mark.parametrize("major", [3, 4])
-@pytest.mark.parametrize("path", ["ingress.spool", "ingress.spool.volume"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "kafka",
+        "monitoring",
+        "networkPolicy",
+        "ingress.http",
+        "ingress.spool",
+        "ingress.spool.volume",
+        "consumerDefaults.kafka",
+        "consumers.forward.endpoint",
+    ],
+)
 def test_a_table_that_is_taken_away_is_refused_by_its_name(path: str, major: int) -> None:
     with pytest.raises(RefusedError, match=path.rpartition(".")[2]) as caught:
         render(load("minimal"), "--set", f"{path}=null", major=major)
@@ -323,3 +339,42 @@ def test_nothing_is_asked_of_what_does_not_run() -> None:
     values = changed(load("ingress-only"), f"{READER}.enabled", OFF)
 
     assert not render(changed(values, f"{READER}.postgres.existingSecret", "")).all("Deployment")
+
+
+def _defaults(values: Values, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        yield f"{before}{name}", value
+        if isinstance(value, dict):
+            yield from _defaults(value, f"{before}{name}.")
+
+
+DEFAULTS = dict(_defaults(yaml.safe_load((CHART / "values.yaml").read_text())))
+
+
+def test_no_table_that_is_taken_away_ends_in_a_template() -> None:
+    """`null` in values takes a default away; a nil pointer would name neither it nor a way out."""
+    full = load("full")
+    ended: list[str] = []
+    for path in (path for path, value in DEFAULTS.items() if isinstance(value, dict) and value):
+        try:
+            rendered_anew(json.dumps(changed(full, path, None)), (), 4)
+        except RefusedError as exc:
+            if not any(word in str(exc) for word in ("missing property", "cannot be installed")):
+                ended.append(path)
+
+    assert ended == []
+
+
+def test_an_empty_default_that_is_taken_away_is_still_empty() -> None:
+    """So is a key of values under which every line is a comment."""
+    minimal = load("minimal")
+    given = dict(_defaults(minimal))
+    empty = [path for path, value in DEFAULTS.items() if value in ("", [], {}) and path not in given]
+
+    assert render(reduce(lambda values, path: changed(values, path, None), empty, minimal)).text == render(minimal).text
+
+
+def test_a_consumer_that_is_taken_away_is_off() -> None:
+    rendered = render(changed(load("minimal"), READER, None))
+
+    assert rendered.all("Deployment") == []

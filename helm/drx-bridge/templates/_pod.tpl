@@ -231,7 +231,7 @@ log-ids: {{ . | quote }}
 {{- /* Labels of a pod: (list $ $component.podLabels "ingress"). */}}
 {{- define "drx-bridge.podLabels" -}}
 {{ include "drx-bridge.selector" (list (index . 0) (index . 2)) }}
-{{- with mergeOverwrite (deepCopy (index . 0).Values.commonLabels) (index . 1) }}
+{{- with mergeOverwrite (deepCopy (default dict (index . 0).Values.commonLabels)) (index . 1) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}

@@ -15,7 +15,7 @@ Every other template takes whatever comes, so that all problems are told at once
 {{ include "drx-bridge.nameProblems" . }}
 {{ include "drx-bridge.accountProblems" . }}
 {{- range $table := list "labels" "rulesLabels" "dashboardsLabels" }}
-{{ include "drx-bridge.keyProblems" (list (printf "monitoring.%s" $table) (get $.Values.monitoring $table) (include "drx-bridge.labels" (list $ "any"))) }}
+{{ include "drx-bridge.keyProblems" (list (printf "monitoring.%s" $table) (default dict (get $.Values.monitoring $table)) (include "drx-bridge.labels" (list $ "any"))) }}
 {{- end }}
 {{- if .Values.ingress.enabled }}
 {{ include "drx-bridge.sourceProblems" . }}
@@ -149,7 +149,7 @@ kafka.securityProtocol: {{ $kafka.securityProtocol }} carries health information
 
 {{- define "drx-bridge.registryProblems" -}}
 {{- $registry := .Values.registry }}
-{{- if or $registry.password (contains "@" $registry.url) }}
+{{- if or $registry.password (contains "@" (default "" $registry.url)) }}
 registry.{{ ternary "password" "url" (not (empty $registry.password)) }}: a secret has no place in values, which are kept with the release; put it into a Secret with the keys username and password and name that in ingress.registry.credentialsSecret and consumers.<name>.registry.credentialsSecret
 {{- end }}
 {{- end -}}
@@ -185,7 +185,7 @@ ingress.sources.{{ $name }}.existingSecret: is not set; name the Secret that hol
 {{- end }}
 {{- end }}
 {{- $test := .Values.heartbeatTest }}
-{{- if and $test.enabled $test.source (not (hasKey .Values.ingress.sources $test.source)) }}
+{{- if and $test.enabled $test.source (not (hasKey (default dict .Values.ingress.sources) $test.source)) }}
 heartbeatTest.source: {{ $test.source }} is no source; name one of ingress.sources, or none to take the first
 {{- end }}
 {{- end -}}
@@ -347,9 +347,11 @@ under load.
 */}}
 {{- define "drx-bridge.memoryProblems" -}}
 {{- $ingress := .Values.ingress }}
+{{- with $ingress.resources.limits.memory }}
 {{- $needed := addf (mulf $ingress.dedupe.capacity 41) (mulf $ingress.http.connectionsMax 32768) $ingress.http.readingMaxBytes $ingress.http.inflightMaxBytes 134217728 }}
-{{- if gt $needed (include "drx-bridge.bytes" $ingress.resources.limits.memory | float64) }}
-ingress.resources.limits.memory: {{ $ingress.resources.limits.memory }} do not hold the process, ingress.dedupe.capacity ids, ingress.http.connectionsMax, readingMaxBytes and inflightMaxBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
+{{- if gt $needed (include "drx-bridge.bytes" . | float64) }}
+ingress.resources.limits.memory: {{ . }} do not hold the process, ingress.dedupe.capacity ids, ingress.http.connectionsMax, readingMaxBytes and inflightMaxBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
+{{- end }}
 {{- end }}
 {{- end -}}
 
