@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import math
 import os
 import select
 import stat
@@ -18,7 +19,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,8 @@ GATHER_S = 0.05
 ASK_AGAIN_MS = 1000
 # What the end of a process waits for its last lines: less than half of the margin between a stop and the kill, 5 s.
 FLUSH_S = 2.0
+# Between two lines of one place in a library's code.
+LIBRARY_EVERY_S = 1.0
 _LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 # The id of a delivery or an event, and the key of its record: the fields whose values are hashed.
 EVENT_ID, RECORD_KEY = "event_id", "record_key"
@@ -251,10 +254,26 @@ class LineLogger:
 
 
 class LibraryHandler(logging.Handler):
-    """Routes the stdlib loggers of aiohttp, aiokafka and asyncio into ours without a single value of theirs."""
+    """Routes the stdlib loggers of aiohttp, aiokafka and asyncio into ours without a single value of theirs.
+
+    A client that cannot log in says so a hundred times a second; each line of a library's code is logged once a second.
+    """
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        """Read the time in seconds from `now`."""
+        super().__init__()
+        self._now = now
+        # By place in the code: when it was logged last, and how often it was left out since.
+        self._logged: dict[tuple[str, int], tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log where it came from, the constant template, and the exception's type."""
+        place, now = (record.pathname, record.lineno), self._now()
+        at, left_out = self._logged.get(place, (-math.inf, 0))
+        if now - at < LIBRARY_EVERY_S:
+            self._logged[place] = (at, left_out + 1)
+            return
+        self._logged[place] = (now, 0)
         failure = record.exc_info[0] if record.exc_info else None
         # A message without arguments may have been formatted already, so only a template is known to be constant.
         template = record.msg if record.args and isinstance(record.msg, str) else ""
@@ -265,6 +284,7 @@ class LibraryHandler(logging.Handler):
             where=f"{record.module}:{record.lineno}",
             template=template,
             code=failure.__name__ if failure else "",
+            **({"left_out": left_out} if left_out else {}),
         )
 
 
