@@ -290,5 +290,17 @@ class Consumer:
             raise ConfigError(msg)
 
 
+def takes_setup(made: object) -> bool:
+    """Whether what an entry point names is a function that gets a `Setup`, and so the consumer's own settings."""
+    return callable(made) and bool(inspect.signature(made).parameters)
+
+
+def build(made: Any, setup: Setup) -> Any:
+    """Return what an entry point names, or what the function that it names returns, with or without a `Setup`."""
+    if takes_setup(made):
+        return made(setup)
+    return made() if callable(made) else made
+
+
 def _encoded(text: str | bytes | None) -> bytes | None:
     return text.encode() if isinstance(text, str) else text

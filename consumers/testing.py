@@ -52,7 +52,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 from bridge.settings import RegistryAddress
-from consumers.api import Batches, Consumer, Context, Placed, Setup
+from consumers.api import Batches, Consumer, Context, Placed, Setup, build, takes_setup
 from consumers.postgres.pool import Database, open_database
 from consumers.postgres.tables import migrate_tables
 from consumers.runtime import operator, parking
@@ -284,11 +284,20 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    consumer: Consumer | Callable[[Setup], Consumer], *, options: Mapping[str, str] | None = None
+    consumer: Consumer | Callable[[Setup], Consumer] | Callable[[], Consumer],
+    *,
+    options: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
-    """Run a consumer, or what its entry point builds from `options`, on an empty database with its tables made."""
+    """Run a consumer, or what its entry point builds from `options`, on an empty database with its tables made.
+
+    Raises:
+        ConfigError: There are options, and it takes none.
+    """
+    if options and not takes_setup(consumer):
+        msg = "options are for a function of a Setup that builds the consumer; this one takes none"
+        raise ConfigError(msg)
     registry = CollectorRegistry()
-    built = consumer if isinstance(consumer, Consumer) else consumer(Setup(options or {}, registry))
+    built: Consumer = build(consumer, Setup(options or {}, registry))
     async with AsyncExitStack() as stack:
         server = await asyncio.to_thread(_server)
         database = await stack.enter_async_context(

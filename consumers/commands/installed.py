@@ -14,7 +14,7 @@ from bridge.errors import BridgeError, ConfigError, PermanentError, TransientErr
 from bridge.runtime.broker_option import asking
 from bridge.runtime.configuration import place_of
 from bridge.runtime.suggest import did_you_mean
-from consumers.api import Consumer, Setup
+from consumers.api import Consumer, Setup, build, takes_setup
 from consumers.postgres.pool import Database, open_database
 from consumers.settings import ConsumerSettings, load_settings, section
 
@@ -77,9 +77,9 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
     given = settings.options(name)
     own = {**given, **({} if schema is None else {"schema": schema})}
     consumer = _checked(_built(found[name], own, registry), name)
-    if given and found[name].load() is consumer:
+    if given and not takes_setup(found[name].load()):
         where = place_of(type(settings), section(name), min(given))
-        msg = f"{where}: unknown setting; consumer {name!r} takes none, since its entry point is not a function"
+        msg = f"{where}: unknown setting; consumer {name!r} takes none: its entry point names no function of a Setup"
         raise ConfigError(msg)
     if schema is not None and (consumer.tables is None or consumer.tables.schema != schema):
         msg = f"consumer {name!r} has no setting for its schema, so there is none beside the live one"
@@ -110,8 +110,7 @@ def _package(point: EntryPoint) -> str:
 
 def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorRegistry) -> Consumer:
     try:
-        made = point.load()
-        consumer = made if isinstance(made, Consumer) else made(Setup(options, registry))
+        consumer = build(point.load(), Setup(options, registry))
     except BridgeError:
         raise
     except Exception as exc:  # a package of another team: anything may happen

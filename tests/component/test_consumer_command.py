@@ -114,16 +114,21 @@ def test_a_consumer_that_has_no_schema_of_its_own_is_not_taken_for_another(
 HANDLER = NO_HANDLER + "\n@consumer.handler\nasync def handle(event, context): ..."
 
 
+BUILT = HANDLER.replace("consumer =", "built =").replace("@consumer", "@built") + "\ndef consumer(): return built"
+
+
+@pytest.mark.parametrize("code", [HANDLER, BUILT], ids=["a consumer", "a function without a Setup"])
 def test_a_setting_of_a_consumer_that_takes_none_is_refused(
-    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    install_code(tmp_path, "refill-desk", HANDLER)
+    install_code(tmp_path, "refill-desk", code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "refill_desk_consumer", raising=False)
     monkeypatch.setenv("CONSUMER_REFILL_DESK__URL", "hunter2")
 
-    code, complaint = said("run", "refill-desk")
+    exit_code, complaint = said("run", "refill-desk")
 
-    assert (code, complaint.count("\n")) == (2, 1)
+    assert (exit_code, complaint.count("\n")) == (2, 1)
     assert complaint.startswith("drx-consumer: CONSUMER_REFILL_DESK__URL: unknown setting; consumer 'refill-desk'")
     assert "hunter2" not in complaint
 

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from pydantic import ValidationError
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import ConfigError, PermanentError, TransientError
 from bridge.event import Event
 from consumers.api import Batches, Consumer, Context, Lanes, Placed, Setup
 from consumers.read_model.consumer import open_read_model
@@ -131,6 +131,15 @@ async def test_a_consumer_that_is_built_by_a_function_gets_options_and_metrics()
 
         assert desk.registry.get_sample_value("desk_seen_total") == 2
         assert await desk.fetch("select count(*) from swept") == [(0,)]
+
+
+async def test_options_of_a_consumer_that_takes_none_are_refused() -> None:
+    """Or a test would pass on settings that no process has."""
+    consumer = Consumer(name="desk", topics=TOPICS)
+    for made in (consumer, lambda: consumer):
+        with pytest.raises(ConfigError, match="takes none"):
+            async with running(made, options={"url": "https://desk.test"}):
+                pass
 
 
 async def test_an_id_that_comes_with_another_body_is_parked() -> None:
