@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple
@@ -75,8 +75,7 @@ class Identity(NamedTuple):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """The fact inside a delivery, immutable, identified by (source, id).
 
     Attributes:
@@ -93,15 +92,21 @@ class Event:
     id: str
     type: str
     source: str
-    key: str = field(repr=False)
+    key: str
     occurred_at: datetime
     received_at: datetime
-    value: Mapping[str, object] = field(repr=False)
+    value: Mapping[str, object]
     mapping: str = ""
+
+    def __repr__(self) -> str:
+        """Show which event it is and nothing of what it says."""
+        return f"Event(id={self.id!r}, type={self.type!r}, source={self.source!r})"
 
     @property
     def ordering_time(self) -> datetime:
         """`occurred_at`, but never more than `AHEAD_MAX` after the receipt: a wrong clock must not win for ever."""
+        if self.occurred_at <= self.received_at:  # nearly always
+            return self.occurred_at
         return min(self.occurred_at, self.received_at + AHEAD_MAX)
 
     def typed(self) -> EventRecord:

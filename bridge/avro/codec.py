@@ -7,7 +7,8 @@ import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import fastavro  # noqa: TID251 -- this is the door
@@ -27,6 +28,7 @@ _PREFIX = struct.Struct(">bI")
 SCHEMA_HEADER = "__value_schema_id"
 _GUID_MAGIC = 1
 _GUID_SIZE = 17
+_NAME = itemgetter(0)
 
 # Codes of `DecodeError`.
 TRUNCATED = "truncated"
@@ -56,8 +58,7 @@ class Writer:
     schema: Schema = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """One decoded record.
 
     Attributes:
@@ -68,7 +69,11 @@ class Decoded:
 
     record: str
     schema_id: int
-    value: dict[str, Any] = field(repr=False)
+    value: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Show what record it is and nothing of what it says."""
+        return f"Decoded(record={self.record!r}, schema_id={self.schema_id})"
 
 
 class Codec:
@@ -132,9 +137,10 @@ class Codec:
                 `trailing_bytes` or `schema_mismatch`.
         """
         schema_id, start = self._schema_id(payload, headers)
-        if schema_id not in self._writers:
+        writer = self._writers.get(schema_id)
+        if writer is None:
             raise DecodeError(UNKNOWN_SCHEMA_ID)
-        record, decode = self._writers[schema_id]
+        record, decode = writer
         try:
             value, end = decode(payload, start)
         except _MALFORMED:
@@ -147,9 +153,8 @@ class Codec:
 
     def _schema_id(self, payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
         """Return the id of the writer's schema and where the body starts."""
-        for name, content in reversed(headers):
-            if name == SCHEMA_HEADER:
-                return self._from_header(content), 0
+        if SCHEMA_HEADER in map(_NAME, headers):
+            return self._from_header(dict(headers)[SCHEMA_HEADER]), 0
         if len(payload) < _PREFIX.size:
             raise DecodeError(TRUNCATED)
         magic, schema_id = _PREFIX.unpack_from(payload)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -198,8 +197,7 @@ def _stored(event: Event) -> str:
 def _restored(text: str, later: Event) -> Event:
     """Return an event that waited; of its key is `later`, too."""
     identity, event_type, source, occurred_at, received_at, value = orjson.loads(text)
-    return replace(
-        later,
+    return later._replace(
         id=identity,
         type=event_type,
         source=source,

@@ -37,7 +37,7 @@ def blank() -> Document:
 
 def stamp_of(event: Event) -> Stamp:
     """Return the event's place in the order of facts."""
-    moment = event.ordering_time.isoformat(timespec="microseconds")[:26] + "Z"
+    moment = event.ordering_time.isoformat("T", "microseconds")[:26] + "Z"
     return [moment, event.value.get("sequence") or 0, event.id, event.source]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 from operator import eq
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import orjson
 
 from bridge.event import Event
-from consumers.postgres.text import stored_text
+from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 
 # PostgreSQL's text and jsonb take every character but this one, which JSON and Avro allow.
 NUL, REPLACEMENT = "\x00", "\ufffd"
@@ -48,11 +47,14 @@ def storable(event: Event) -> tuple[Event, bytes, int]:
     """
     body = body_of(event)
     names = (event.id, event.source, event.key)
+    all_names = "".join(names)
+    if _NUL_IN_JSON not in body and NUL not in all_names and len(all_names) * 4 <= TEXT_MAX_BYTES:  # nearly always
+        return event, body, 0
     stored = [stored_text(name) for name in names]
     if _NUL_IN_JSON not in body and all(map(eq, stored, names)):
         return event, body, 0
     value, changed = _cleaned(event.value)
-    clean = replace(event, id=stored[0], source=stored[1], key=stored[2], value=value)
+    clean = event._replace(id=stored[0], source=stored[1], key=stored[2], value=value)
     return clean, body_of(clean), changed or sum(NUL in name for name in names)
 
 

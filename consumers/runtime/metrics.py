@@ -205,8 +205,8 @@ class Tally:
             last = self._last[topic] = self._metrics.consumer_last_applied.labels(self._metrics.service, topic)
         last.set(now)
         (written, written_future), (whole, whole_future) = self._ages
-        _observe(written, written_future, (now - each.record.timestamp_ms / 1000 for each in records))
-        _observe(whole, whole_future, (now - each.event.occurred_at.timestamp() for each in records))
+        _observe(written, written_future, [now - each.record.timestamp_ms / 1000 for each in records])
+        _observe(whole, whole_future, [now - each.event.occurred_at.timestamp() for each in records])
         if self._debug:
             for each in records:
                 log.debug("record.applied", event_type=each.event.type, **self._where(each.record))
@@ -259,8 +259,8 @@ class Tally:
         }
 
 
-def _observe(histogram: Any, future: Any, ages_s: Iterable[float]) -> None:
-    for age_s in ages_s:
-        if age_s < 0:
-            future.inc()
-        histogram.observe(max(0.0, age_s))
+def _observe(histogram: Any, future: Any, ages_s: Sequence[float]) -> None:
+    if min(ages_s) < 0:
+        future.inc(sum(age_s < 0 for age_s in ages_s))
+        ages_s = [max(0.0, age_s) for age_s in ages_s]
+    histogram.observe_all(ages_s)

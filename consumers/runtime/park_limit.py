@@ -105,6 +105,9 @@ class ParkCounter:
 
     def note(self, *, parked: int = 0, other: int = 0) -> None:
         """Count settled records, those parked last: if in doubt, too many count as parked."""
+        if not parked and not self._parked:  # nearly always; the thousands of a batch at once
+            self._last.extend((False,) * other)
+            return
         for each in (False,) * other + (True,) * parked:
             if len(self._last) == self._last.maxlen and self._last[0]:
                 self._parked -= 1

@@ -54,13 +54,6 @@ class Advance(NamedTuple):
     above: tuple[int, ...]
 
 
-class _Entry(NamedTuple):
-    offset: int
-    event_id: str
-    size: int
-    taken_at: float
-
-
 class Window:
     """The records of one partition from `next_offset` on, in order; a log has gaps, so no offset is taken for granted.
 
@@ -78,8 +71,8 @@ class Window:
         self.last_event_id = last_event_id
         self.size = 0
         self._settled_before = {offset for offset in settled if offset >= next_offset}
-        self._entries: deque[_Entry] = deque()
-        self._open: dict[int, _Entry] = {}
+        self._entries: deque[tuple[int, str]] = deque()  # offsets and event ids
+        self._open: dict[int, tuple[int, float]] = {}  # by offset, sizes and when they were taken in
         self._end = next_offset
 
     @property
@@ -97,49 +90,48 @@ class Window:
         if offset < self._end:
             return False
         self._end = offset + 1
-        entry = _Entry(offset, event_id, size, now)
-        self._entries.append(entry)
+        self._entries.append((offset, event_id))
         if offset in self._settled_before:
             self._settled_before.discard(offset)
             self._advance()
             return False
-        self._open[offset] = entry
+        self._open[offset] = size, now
         self.size += size
         return True
 
     def preview(self, offsets: Collection[int]) -> Advance:
         """Return how far it will be settled once `offsets` are; `above` are those of them that this does not reach."""
         next_offset, last_event_id = self.next_offset, self.last_event_id
-        for entry in self._reach(offsets):
-            next_offset, last_event_id = entry.offset + 1, entry.event_id or None
+        for offset, event_id in self._reach(offsets):
+            next_offset, last_event_id = offset + 1, event_id or None
         return Advance(next_offset, last_event_id, tuple(sorted(each for each in offsets if each >= next_offset)))
 
     def settle(self, offsets: Collection[int]) -> None:
         """Settle records; those that are no more in the window are ignored."""
         for offset in offsets:
-            entry = self._open.pop(offset, None)
-            if entry is not None:
-                self.size -= entry.size
+            taken = self._open.pop(offset, None)
+            if taken is not None:
+                self.size -= taken[0]
         self._advance()
 
     def oldest_age_s(self, now: float) -> float:
         """Age of the oldest record that is not settled; 0 when there is none."""
-        for entry in self._open.values():
-            return now - entry.taken_at
+        for _, taken_at in self._open.values():
+            return now - taken_at
         return 0.0
 
-    def _reach(self, offsets: Collection[int]) -> Iterator[_Entry]:
+    def _reach(self, offsets: Collection[int]) -> Iterator[tuple[int, str]]:
         waiting = self._open
         for entry in self._entries:
-            if entry.offset in waiting and entry.offset not in offsets:
+            if entry[0] in waiting and entry[0] not in offsets:
                 return
             yield entry
 
     def _advance(self) -> None:
         entries, waiting = self._entries, self._open
-        while entries and entries[0].offset not in waiting:
-            entry = entries.popleft()
-            self.next_offset, self.last_event_id = entry.offset + 1, entry.event_id or None
+        while entries and entries[0][0] not in waiting:
+            offset, event_id = entries.popleft()
+            self.next_offset, self.last_event_id = offset + 1, event_id or None
 
 
 class KeyQueue:
@@ -267,9 +259,12 @@ class Partition:
         if not self.window.unsettled:
             self.moved_at = now
         size = OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
-        for _, content in record.headers:  # of another producer they may be of any size
+        event_id = b""
+        for name, content in record.headers:  # of another producer they may be of any size
             size += len(content)
-        return self.window.add(record.offset, size=size, event_id=record.header("ce_id"), now=now)
+            if name == "ce_id":
+                event_id = content
+        return self.window.add(record.offset, size=size, event_id=event_id.decode("utf-8", "replace"), now=now)
 
     def begin(self) -> None:
         """Note that a batch or a record is in hand."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -172,8 +171,8 @@ async def test_a_foreign_record_of_odd_names_is_stored(model: ReadModel, text: s
     """One that cannot be stored would stop all that share its batch, and end in the lot."""
     kept = stored_text(text)
     await model.apply(
-        replace(created(0), id=text, source=text, key=text),
-        replace(renewal_asked(1, key="", request_id="r1", prescription_id=None), key=f"req:{text}"),
+        created(0)._replace(id=text, source=text, key=text),
+        renewal_asked(1, key="", request_id="r1", prescription_id=None)._replace(key=f"req:{text}"),
     )
 
     history = await model.rows("select source, event_id, prescription_id from {schema}.event order by occurred_at")

@@ -30,6 +30,25 @@ def test_it_exposes_what_the_library_would(amounts: list[float]) -> None:
     assert ours == theirs
 
 
+@given(st.lists(st.integers(0, 80).map(lambda quarters: quarters / 4)))
+def test_many_at_once_count_as_one_by_one(amounts: list[float]) -> None:
+    """Quarters, whose sum is the same in any order."""
+    one_by_one, at_once = (LoopHistogram("x", "Text", registry=None, buckets=BOUNDS) for _ in range(2))
+    for amount in amounts:
+        one_by_one.observe(amount)
+    at_once.observe_all(amounts)
+
+    ours, theirs = (
+        [
+            (each.name, each.labels, each.value)
+            for each in next(iter(metric.collect())).samples
+            if "created" not in each.name
+        ]
+        for metric in (at_once, one_by_one)
+    )
+    assert ours == theirs
+
+
 def test_a_counter_exposes_what_the_library_would() -> None:
     exposed = []
     for kind in (LoopCounter, Counter):

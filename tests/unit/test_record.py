@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from bridge.event import Delivery, Event, ParkReason
@@ -63,7 +62,7 @@ def test_an_event_has_exactly_the_headers_of_the_contract() -> None:
 
 def test_an_event_of_a_mapping_file_names_it_in_one_more_header() -> None:
     made = event_record(
-        replace(EVENT, mapping="0123456789ab"), DELIVERY, topic="t", partition=0, value=b"", schema="s", ordinal=b"o"
+        EVENT._replace(mapping="0123456789ab"), DELIVERY, topic="t", partition=0, value=b"", schema="s", ordinal=b"o"
     )
 
     assert made.headers[-1] == ("drx_mapping", b"0123456789ab")
