@@ -75,7 +75,13 @@ class Writer:
         apply(document, event, note=note_whole)
         rows = await connection.fetch(self._written, event.key)
         known = {row[0]: Written(row[2], row[3], orjson.loads(row[4])) for row in rows}
-        wanted = resources(event.key, document, self._naming, patient=await self._patient(document, server))
+        wanted = resources(
+            event.key,
+            document,
+            self._naming,
+            patient=await self._patient(document, server),
+            complete=self._options.complete_after_refills,
+        )
         types = {each.id: each.type for each in wanted}
         types |= {row[0]: row[1] for row in rows}
         wanted += _gone(types, {each.id for each in wanted})

@@ -6,7 +6,7 @@
 | epcs.* | `active` once signed | Task `fulfill`; a signature: the prescriber in the Provenance |
 | renewal.*, change.* | `stopped` if replaced | Task `approve` or `change`; the proposals, each a MedicationRequest |
 | cancel.* | `cancelled`, or `stopped` unless the whole order is known to be meant | Task `abort` |
-| fill.*, fulfillment.*, shipment.* | `stopped` if all lines are rejected for good | MedicationDispense |
+| fill.*, fulfillment.*, shipment.* | `stopped` if all lines are dead; `completed` if wanted | MedicationDispense |
 | alert.raised | | Communication |
 | a fill after an approved cancellation | | Flag |
 
@@ -60,13 +60,22 @@ class Resource(NamedTuple):
     partial: bool = False
 
 
-def resources(key: str, document: Document, naming: Naming, *, patient: Element | None = None) -> list[Resource]:
-    """Return all that the facts of a prescription are, each after what it refers to; `patient` is a found reference.
+def resources(
+    key: str, document: Document, naming: Naming, *, patient: Element | None = None, complete: bool = False
+) -> list[Resource]:
+    """Return all that the facts of a prescription are, each after what it refers to.
+
+    Args:
+        key: The prescription.
+        document: Its facts.
+        naming: Identifier systems.
+        patient: A reference to the server's own patient.
+        complete: Whether an order is `completed` once as many fills as it allows are dispensed.
 
     Raises:
         PermanentError: A value has no place in FHIR.
     """
-    subject = subject_of(key, document, naming, found=patient)
+    subject = subject_of(key, document, naming, found=patient, complete=complete)
     found: list[Resource] = []
     if subject.order is not None:
         found.append(Resource(orders.TYPE, order_id(key, naming), orders.order(subject)))

@@ -56,6 +56,7 @@ class FhirOptions(EndpointOptions):
         references: `logical` names the patient by identifier; `search` refers to the server's own Patient.
         unmatched: What becomes of an event whose patient `search` does not find.
         deleted: What becomes of a resource that somebody deleted: written again, or left alone with all of its event.
+        complete_after_refills: An order is `completed` once as many fills as it allows are dispensed.
         provenance: Write where each event's changes come from.
         mrn_system: Identifier system of medical record numbers.
         patient_system: Identifier system of the source's patient ids.
@@ -81,6 +82,7 @@ class FhirOptions(EndpointOptions):
     references: Literal["logical", "search"] = "logical"
     unmatched: Literal["park", "logical"] = "park"
     deleted: Literal["revive", "skip"] = "revive"
+    complete_after_refills: bool = False
     provenance: bool = True
     mrn_system: System = ""
     patient_system: System = ""

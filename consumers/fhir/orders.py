@@ -1,6 +1,7 @@
 """MedicationRequest: the order, and what a pharmacy proposes in its place.
 
-`completed` is never set on an order: that its refills are used up is not known from events.
+`completed` is set on an order only if that is asked for (`complete`): no event says that the refills are used up, so
+fills are counted, as far as events tell them.
 """
 
 from __future__ import annotations
@@ -38,14 +39,24 @@ _REQUEST_PREFIX = "req:"
 _ANSWERED = {"denied": "cancelled", "denied_new_rx_to_follow": "cancelled", "pending": "active"}
 
 
+# After such an answer there may be more fills than the order says: whether its refills come on top is not said.
+_MORE_FILLS = frozenset({"approved", "approved_with_changes"})
+
+
 class Subject(NamedTuple):
-    """A prescription as all of its resources are made from it; `found` is a reference to the server's own patient."""
+    """A prescription as all of its resources are made from it.
+
+    Attributes:
+        found: A reference to the server's own patient.
+        complete: Whether an order is `completed` once as many fills as it allows are dispensed.
+    """
 
     key: str
     document: Document
     state: State
     naming: Naming
     found: Element | None = None
+    complete: bool = False
 
     @property
     def patient(self) -> Element:
@@ -58,9 +69,11 @@ class Subject(NamedTuple):
         return None if self.key.startswith(_REQUEST_PREFIX) else reference(TYPE, order_id(self.key, self.naming))
 
 
-def subject_of(key: str, document: Document, naming: Naming, *, found: Element | None = None) -> Subject:
+def subject_of(
+    key: str, document: Document, naming: Naming, *, found: Element | None = None, complete: bool = False
+) -> Subject:
     """Roll the document up once."""
-    return Subject(key, document, roll_up(document), naming, found)
+    return Subject(key, document, roll_up(document), naming, found, complete)
 
 
 def order_id(key: str, naming: Naming) -> str:
@@ -174,9 +187,21 @@ def _status(subject: Subject) -> tuple[str, Element]:
     if state.transmission == "failed" and failure is not None and not failure["retryable"]:
         return "on-hold", network_reason(failure, naming)
     if state.transmission != "draft" or "epcs.signed" in document.get("said", {}):
-        return "active", {}
+        return ("completed" if subject.complete and _used_up(document) else "active"), {}
     # That there is news of an order does not tell whether it is a draft.
     return ("unknown" if state.stub else "draft"), {}
+
+
+def _used_up(document: Document) -> bool:
+    """Say whether the first fill and every refill are dispensed in whole; never where the number is not known."""
+    refills: int | None = (shared(document, "medication") or {}).get("refills")
+    if refills is None:
+        return False
+    for kind in ("renewal", "change"):
+        if any(said["decision"] in _MORE_FILLS for _, said in said_of(document, f"{kind}.responded").values()):
+            return False
+    dispensed = [number for number, (_, word) in document["fills"].items() if word == "dispensed"]
+    return len(dispensed) > refills
 
 
 def _all_cancelled(document: Document) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from bridge.contract.common import Medication
 from bridge.errors import PermanentError
 from bridge.event import Event
 from consumers.fhir.elements import demand_text, instant
@@ -44,6 +45,7 @@ ORDERS = 50
 
 def medication(**fields: Any) -> dict[str, Any]:
     return {
+        **dict.fromkeys(Medication.model_fields),
         "description": "lisinopril 10 mg oral tablet",
         "quantity": Decimal(30),
         "quantity_unit": "C48542",
@@ -163,6 +165,44 @@ def decided(decision: str) -> Event:
 def test_facts_and_their_status(events: list[Event], expected: str) -> None:
     assert statuses(*events) == expected
     assert statuses(*reversed(events)) == expected
+
+
+def order_status(*events: Event) -> str:
+    (key,) = {event.key for event in events}
+    document = documents(events)[key]
+    return str(resources(key, document, NAMING, complete=True)[0].elements["status"])
+
+
+ORDERED = created(0, medication=medication(refills=1))
+FILLS = [filled(2, "dispensed", 0), filled(3, "dispensed", 1)]
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([ORDERED, *FILLS], "completed"),
+        ([created(0, medication=medication(refills=0)), FILLS[0]], "completed"),
+        ([sent(1), *FILLS], "active"),
+        ([created(0, medication=medication(refills=None)), *FILLS], "active"),
+        ([ORDERED, FILLS[0]], "active"),
+        ([ORDERED, FILLS[0], filled(3, "dispensed", 0)], "active"),
+        ([ORDERED, FILLS[0], filled(3, "partially_dispensed", 1)], "active"),
+        ([ORDERED, *FILLS, filled(4, "not_dispensed", 1)], "active"),
+        ([ORDERED, *FILLS, decided("approved")], "active"),
+        ([ORDERED, *FILLS, decided("approved_with_changes")], "active"),
+        ([ORDERED, *FILLS, decided("denied")], "completed"),
+        ([ORDERED, *FILLS, decided("replace")], "stopped"),
+        ([ORDERED, *FILLS, A_CANCEL, APPROVED], "cancelled"),
+        ([ORDERED, *FILLS, sent(4), failed(5, retryable=False)], "on-hold"),
+        ([ORDERED, sent(1)], "active"),
+        ([ORDERED], "draft"),
+    ],
+)
+def test_an_order_is_completed_once_all_its_fills_are_dispensed(events: list[Event], expected: str) -> None:
+    """Only where a site asks for it, since no event says so."""
+    assert order_status(*events) == expected
+    assert order_status(*reversed(events)) == expected
+    assert "order completed" not in statuses(*events)
 
 
 def test_what_left_the_pharmacy_is_never_said_to_be_what_was_ordered() -> None:

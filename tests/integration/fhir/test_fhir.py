@@ -112,6 +112,16 @@ async def test_what_changes_nothing_writes_only_where_it_came_from(fake: FakeFhi
     assert fake.writes == before
 
 
+async def test_an_order_is_completed_by_its_last_fill_and_active_again_if_that_is_taken_back(fake: FakeFhir) -> None:
+    async with running(open_fhir, options=options(fake, complete_after_refills="true")) as desk:
+        await desk.feed(told_at("prescription.created", 0, medication={"description": "lisinopril", "refills": 0}))
+        await desk.feed(filled(1, "dispensed"))
+        assert fake.get(ORDER)["status"] == "completed"
+
+        await desk.feed(filled(2, "not_dispensed"))
+    assert fake.get(ORDER)["status"] == "active"
+
+
 async def test_the_edits_of_others_stay_through_a_whole_life(fake: FakeFhir) -> None:
     life = [created(0), sent(1), processed(2), filled(3, "dispensed")]
     async with running(open_fhir, options=options(fake)) as desk:
