@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver fhir-server temporal-server audit bench docs faults fuzz native lint-native test-docker test-postgres
+.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver fhir-server hl7-server temporal-server audit bench docs faults fuzz native lint-native test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -68,6 +68,7 @@ test: setup lint fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
 	-$(BIN)/python -m tests.temporal.server
+	-$(BIN)/python -m tests.hl7v2.hapi
 	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 \
 	    tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
 	    tests/component tests/fuzz
@@ -92,6 +93,11 @@ chart-apiserver: $(INSTALLED)
 # there.
 fhir-server: $(INSTALLED)
 	$(BIN)/python -m tests.fhir.hapi
+
+# HAPI's HL7 v2 server for the tests of the consumer `hl7v2`, 7 MB by the lock; part of `test`, which skips these tests
+# where it cannot be fetched.
+hl7-server: $(INSTALLED)
+	$(BIN)/python -m tests.hl7v2.hapi
 
 # A Temporal server for the tests of the consumer `workflow`, 33 MB by the lock; part of `test`, which skips these tests
 # where it cannot be fetched.

@@ -1,6 +1,6 @@
 """What one event becomes: a message, or nothing and why. The same bytes at every attempt.
 
-An order, a request, an answer or news is OMP^O09 (ORM^O01 with the same segments for old engines), its kind the order
+An order, a request, an answer or news is OMP^O09 (for old engines ORM^O01, the same but for RXR), its kind the order
 control code in ORC-1; a fill is RDS^O13. There is no RDE: it requires the amount of one dose (RXE-3), which no event
 has. A word that this release does not know (`UNKNOWN`) sends nothing: no code says it.
 
@@ -200,9 +200,11 @@ def message(event: Event, said: News, document: Document, receiver: Receiver) ->
     for order in said.orders:
         segments.append(_orc(order, event, prescriber, receiver))
         if said.fill is None:
-            segments += [_rxo(order, prescriber), *_notes(order.notes), _ROUTE]
+            segments += [_rxo(order, prescriber), *_notes(order.notes)]
         else:
-            segments += [_rxd(said.fill), *_notes(order.notes), _ROUTE]
+            segments += [_rxd(said.fill), *_notes(order.notes)]
+        if kind != "ORM":  # which has no place for it
+            segments.append(_ROUTE)
     return Message(kind, given, write(segments), dropped(segments))
 
 

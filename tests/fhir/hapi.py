@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,63 +15,19 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from bridge.dev.jars import JarCache, cache_dir, locked_jars, maven_repository
-from bridge.dev.java import find_java
 from bridge.dev.ports import free_port
 from bridge.dev.processes import launched
+from tests.java_program import JavaProgram
 from tests.kafka import HANG_S
 
 LOCK = Path(__file__).with_name("hapi.lock.toml")
-_SOURCE = Path(__file__).with_name("HapiServer.java")
-_MAIN = "HapiServer"
-_COMPILER = "org.eclipse.jdt.ecj"
+_PROGRAM = JavaProgram("hapi", LOCK, Path(__file__).with_name("HapiServer.java"))
+is_built, build = _PROGRAM.is_built, _PROGRAM.build
 # Of a server that keeps some thousand resources in memory; it takes 1.4 GB by itself without a bound.
 _OPTIONS = ("-Xmx1g", "-XX:+UseParallelGC")
 # It loads 250 jars and makes 100 tables: 25 to 40 s on two processors that it has for itself.
 START_S = 5 * HANG_S
 _POLL_S = 0.1
-
-
-def jars() -> JarCache:
-    """Return where its jars are kept."""
-    return JarCache(cache_dir() / "hapi", jars=locked_jars(LOCK), repository=maven_repository)
-
-
-def is_built() -> bool:
-    """Say whether it can be started."""
-    return (_classes() / f"{_MAIN}.class").exists() and all(Path(each).exists() for each in _class_path())
-
-
-def build() -> None:
-    """Fetch and compile what is missing.
-
-    Raises:
-        ConfigError: The jars cannot be fetched, or there is no Java.
-        subprocess.CalledProcessError: It does not compile.
-    """
-    if is_built():
-        return
-    java, cache = find_java(), jars()
-    cache.fetch(cache.missing(), check=lambda: None)
-    compiler = next(each for each in _class_path() if _COMPILER in each)
-    classes = _classes()
-    classes.mkdir(parents=True, exist_ok=True)
-    subprocess.run(  # noqa: S603 - ours
-        [
-            str(java.path), "-jar", compiler, "-17", "-nowarn", "-classpath", cache.class_path,
-            "-d", str(classes), str(_SOURCE),
-        ],
-        check=True,
-    )  # fmt: skip
-
-
-def _class_path() -> list[str]:
-    return jars().class_path.split(os.pathsep)
-
-
-def _classes() -> Path:
-    told = _SOURCE.read_bytes() + LOCK.read_bytes()
-    return cache_dir() / "hapi" / hashlib.sha256(told).hexdigest()[:12]
 
 
 class HapiServer:
@@ -96,15 +51,12 @@ class HapiServer:
         log = self._directory / "hapi.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - ours
-                launched(
-                    [
-                        str(find_java().path), *_OPTIONS, "-cp", f"{_classes()}:{jars().class_path}", _MAIN,
-                        self._database, str(self._port), self._token,
-                    ]
-                ),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                launched(_PROGRAM.command(self._database, str(self._port), self._token, options=_OPTIONS)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
-            )  # fmt: skip
+            )
         deadline = time.monotonic() + START_S
         while b"ready " not in log.read_bytes():
             assert self._process.poll() is None, log.read_text()[-2000:]

@@ -285,12 +285,13 @@ def test_times_have_the_offset_of_their_zone() -> None:
     assert one(event, receiver=receiver)["ORC"][9] == written
 
 
-def test_old_receivers_get_the_same_segments_as_another_message() -> None:
+def test_old_receivers_get_the_same_segments_as_another_message_that_has_no_place_for_a_route() -> None:
     event = sample("03_prescription_sent")
     new, old = one(event), one(event, receiver=replace(TOLD_ALL, old_orders=True))
 
     assert old.pop("MSH")[9] == "ORM^O01^ORM_O01"
     assert new.pop("MSH")[9] == "OMP^O09^OMP_O09"
+    assert new.pop("RXR") == ["RXR", "^See sig"]
     assert old == new
 
 

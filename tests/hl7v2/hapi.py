@@ -1,0 +1,102 @@
+"""HAPI's HL7 v2 server, which takes what its parser and validator find nothing wrong with: a peer of `hl7v2`.
+
+`python -m tests.hl7v2.hapi` (`make hl7-server`) fetches its jars, 7 MB, each with the sum of the lock, and compiles
+`Hl7Server.java`; where that was not done, the tests that need it are skipped. `python -m tests.hl7v2.hapi relock`
+writes the lock anew, after a change of `COORDINATES`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import pytest
+
+from bridge.dev.jars import relock
+from bridge.dev.ports import free_port
+from bridge.dev.processes import launched
+from tests.java_cache import SHORT_LIVED
+from tests.java_program import JavaProgram
+from tests.kafka import HANG_S
+
+COORDINATES = (
+    "ca.uhn.hapi:hapi-base:2.6.0+ca.uhn.hapi:hapi-structures-v251:2.6.0"
+    # Compiles the server.
+    "+org.eclipse.jdt:ecj:3.38.0"
+)
+_LOCK = Path(__file__).with_name("hapi.lock.toml")
+_PROGRAM = JavaProgram("hapi-hl7v2", _LOCK, Path(__file__).with_name("Hl7Server.java"))
+_POLL_S = 0.05
+_TOOK = "took "
+
+
+class Taken(NamedTuple):
+    """A message as it came, and as it was encoded anew from what it was understood to be."""
+
+    sent: str
+    understood: str
+
+
+class Hl7Server:
+    """A server that ends with the process that started it; it may be left and entered again, on the same port.
+
+    Attributes:
+        takes: Codes of messages (MSH-9.1); it rejects others.
+        port: Where it listens on loopback.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Write a log to `directory`, and take messages of the codes `takes`."""
+        self._log = directory / "hapi-hl7v2.log"
+        self.takes: tuple[str, ...] = ("OMP", "RDS", "ORM")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    def __enter__(self) -> Self:
+        """Return when it listens; skip the test where there is no server."""
+        if not _PROGRAM.is_built():
+            pytest.skip("no HL7 v2 server of HAPI: `make hl7-server` fetches it, 7 MB")
+        before = self._lines().count("ready")
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - ours
+                launched(_PROGRAM.command(str(self.port), ",".join(self.takes), options=(SHORT_LIVED,))),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
+            )
+        deadline = time.monotonic() + HANG_S
+        while self._lines().count("ready") == before:
+            assert self._process.poll() is None, self._log.read_text()[-2000:]
+            assert time.monotonic() < deadline, "HAPI did not start"
+            time.sleep(_POLL_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def taken(self) -> list[Taken]:
+        """Return the messages that it has taken, in order."""
+        return [
+            Taken(*(base64.b64decode(part).decode() for part in line.removeprefix(_TOOK).split()))
+            for line in self._lines()
+            if line.startswith(_TOOK)
+        ]
+
+    def _lines(self) -> list[str]:
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["relock"]:
+        relock(_LOCK, coordinates=COORDINATES, name="hapi-hl7v2")
+    else:
+        _PROGRAM.build()

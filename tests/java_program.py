@@ -1,0 +1,73 @@
+"""A peer of tests that is written in Java: one source file of ours, compiled, and the jars of a lock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.dev.jars import JarCache, cache_dir, locked_jars, maven_repository
+from bridge.dev.java import find_java
+
+# A jar of the lock: the packaged Java is one without a compiler.
+_COMPILER = "org.eclipse.jdt.ecj"
+
+
+@dataclass(frozen=True, slots=True)
+class JavaProgram:
+    """What it is made of.
+
+    Attributes:
+        name: Directory in the cache of jars.
+        lock: The jars that it needs, and the compiler's.
+        source: Its one file, named as the class that is its main.
+    """
+
+    name: str
+    lock: Path
+    source: Path
+
+    def is_built(self) -> bool:
+        """Say whether it can be started."""
+        return (self._classes() / f"{self.source.stem}.class").exists() and all(
+            Path(each).exists() for each in self._class_path()
+        )
+
+    def build(self) -> None:
+        """Fetch and compile what is missing.
+
+        Raises:
+            ConfigError: The jars cannot be fetched, or there is no Java.
+            subprocess.CalledProcessError: It does not compile.
+        """
+        if self.is_built():
+            return
+        java, cache = find_java(), self._jars()
+        cache.fetch(cache.missing(), check=lambda: None)
+        compiler = next(each for each in self._class_path() if _COMPILER in each)
+        classes = self._classes()
+        classes.mkdir(parents=True, exist_ok=True)
+        subprocess.run(  # noqa: S603 - ours
+            [
+                str(java.path), "-jar", compiler, "-17", "-nowarn", "-classpath", cache.class_path,
+                "-d", str(classes), str(self.source),
+            ],
+            check=True,
+        )  # fmt: skip
+
+    def command(self, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
+        """Return what starts it; `options` are of the JVM."""
+        class_path = f"{self._classes()}{os.pathsep}{self._jars().class_path}"
+        return [str(find_java().path), *options, "-cp", class_path, self.source.stem, *arguments]
+
+    def _jars(self) -> JarCache:
+        return JarCache(cache_dir() / self.name, jars=locked_jars(self.lock), repository=maven_repository)
+
+    def _class_path(self) -> list[str]:
+        return self._jars().class_path.split(os.pathsep)
+
+    def _classes(self) -> Path:
+        made_of = self.source.read_bytes() + self.lock.read_bytes()
+        return cache_dir() / self.name / hashlib.sha256(made_of).hexdigest()[:12]
