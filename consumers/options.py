@@ -109,7 +109,9 @@ def _complaint(model: type[Options], name: str, kind: str, place: tuple[int | st
         return f"{name} has no setting {field!r}; it has {known}"
     if kind == "missing":
         return f"{name}.{field} is missing: set {variable(name, field)}"
-    return f"{name}.{field}: {text.removeprefix('Value error, ')}"
+    # A rule about several settings names them itself.
+    setting = f"{name}.{field}" if field else name
+    return f"{setting}: {text.removeprefix('Value error, ')}"
 
 
 def _words(given: object) -> object:

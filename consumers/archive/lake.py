@@ -49,13 +49,15 @@ class Lake:
         self._store = store
         self._root = root
 
-    def claim(self, archive: str) -> None:
+    def claim(self, archive: str, *, begun: bool) -> None:
         """See that the lake is writable, and belongs to this archive and to no other, for ever.
 
-        Another one, or the same with an emptied database, would write again what is there.
+        Another one, or the same with an emptied database, would write again what is there. An archive that has files in
+        one place would leave a hole there if it went on in another, such as a volume that is not mounted.
 
         Args:
             archive: Id that is kept beside the table of files.
+            begun: Whether it has written files.
 
         Raises:
             ConfigError: It cannot be used, or is another one's.
@@ -65,6 +67,12 @@ class Lake:
         if owner is None:
             if self._store.any_below(EVENTS) or self._store.any_below(UNRECOGNIZED):
                 msg = f"archive.root: {self._root} holds files and no owner; give an empty place"
+                raise ConfigError(msg)
+            if begun:
+                msg = (
+                    f"archive.root: {self._root} is empty, and this archive has files elsewhere; mount or name that"
+                    " place, or begin anew with another schema"
+                )
                 raise ConfigError(msg)
             self._store.write(_OWNER, archive.encode())
             owner = self._store.read(_OWNER)

@@ -26,7 +26,7 @@ _WAITING = """
 select staged, path from "{schema}".file where published_at is null order by committed_at limit $1
 """
 _PUBLISHED = """update "{schema}".file set published_at = now() where staged = any($1)"""
-_LAKE = """select id::text from "{schema}".lake"""
+_LAKE = """select id::text, exists (select from "{schema}".file) from "{schema}".lake"""
 _KNOWN = """select staged from "{schema}".file where staged = any($1)"""
 # Some 2 ms each.
 _PUBLISH_MAX = 500
@@ -82,7 +82,8 @@ class Writer:
             ConfigError: It does not, or cannot be used.
             TransientError: It is away.
         """
-        await asyncio.to_thread(self._lake.claim, await connection.fetchval(self._id))
+        ((archive, begun),) = await connection.fetch(self._id)
+        await asyncio.to_thread(self._lake.claim, archive, begun=begun)
 
     async def ping(self, _resource: Any) -> None:
         """See that a file can be written."""

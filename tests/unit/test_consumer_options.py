@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from pydantic import model_validator
 
 from bridge.errors import ConfigError
 from consumers.options import UNNAMED, EndpointOptions, Instant, Options, Words, read_options, server_of
@@ -15,6 +16,13 @@ class DeskOptions(EndpointOptions):
     types: Words = ("*",)
     since: Instant | None = None
     lanes: int = 8
+
+    @model_validator(mode="after")
+    def _narrow(self) -> DeskOptions:
+        if self.lanes > 1 and self.url == "slow":
+            msg = "a slow desk has lanes=1"
+            raise ValueError(msg)
+        return self
 
 
 def test_text_becomes_what_the_model_says() -> None:
@@ -44,6 +52,7 @@ def test_each_instance_is_a_group_of_its_own(instance: str, group: str) -> None:
         ({"url": "u", "since": "secret"}, r"desk-2\.since: a time with its zone"),
         ({"url": "u", "since": "2026-09-14T15:00:00"}, r"desk-2\.since: a time with its zone"),
         ({"url": "u", "instance": "Secret.1"}, r"desk-2\.instance: "),
+        ({"url": "slow"}, r"^desk-2: a slow desk has lanes=1$"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_without_its_value(given: dict[str, str], line: str) -> None:

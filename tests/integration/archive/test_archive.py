@@ -291,6 +291,26 @@ async def test_a_lake_belongs_to_the_tables_that_it_was_begun_with(tmp_path: Pat
         pass
 
 
+async def test_an_archive_that_has_files_does_not_begin_again_in_an_empty_place(tmp_path: Path) -> None:
+    """As a process does whose volume is not mounted, or is no other's volume; the files that are missing come back."""
+    lake, aside = tmp_path / "lake", tmp_path / "aside"
+    async with running(open_archive, options=options(lake)) as archive:
+
+        async def start() -> None:
+            async with archive._database.transaction() as connection:
+                await archive._consumer.prepare(connection)  # type: ignore[misc]  # it has one
+
+        await start()
+        await archive.feed(an_event("prescription.sent"))
+        lake.rename(aside)
+        with pytest.raises(ConfigError, match="is empty, and this archive has files elsewhere"):
+            await start()
+        shutil.rmtree(lake)
+        aside.rename(lake)
+        await start()
+        await published(archive, lake, 1)
+
+
 async def test_a_root_that_is_no_directory_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from bridge.dev.ports import free_port
 from bridge.errors import ConfigError
 from bridge.event import Event
 from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import control_id
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
+from tests.installed import ROOT
 from tests.integration.hl7v2.receiver import Act, a_receiver, acknowledges, resets, says_nothing, sends
 from tests.kafka import HANG_S
 
@@ -331,6 +334,24 @@ async def test_another_implementation_takes_it_too(desk: Desk) -> None:
 
         assert await consumer.parked() == []
     assert [text.split("|")[9] for text in desk.taken] == [control_id(event) for event in events]
+
+
+async def test_the_receiver_of_the_page_prints_and_acknowledges_each_message() -> None:
+    port = free_port()
+    receiver = await asyncio.create_subprocess_exec(
+        sys.executable, "docs/examples/hl7v2/receiver.py", str(port), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    events = [sent("rx_1", id=f"evt_{number}", patient=PATIENT) for number in range(3)]
+    try:
+        async with running(open_hl7v2, options=options(port)) as consumer:
+            await consumer.feed(*events)
+
+            assert await consumer.parked() == []
+    finally:
+        receiver.terminate()
+        said, _ = await receiver.communicate()
+    heads = [line for line in said.decode().splitlines() if line.startswith("MSH")]
+    assert [line.split("|")[9] for line in heads] == [control_id(event) for event in events]
 
 
 @pytest.mark.parametrize(
