@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-from tests.chart.rendering import CASES, CHART, load, render
+from tests.chart.rendering import CASES, CHART, changed, load, render
 from tests.chart.tools import ROOT
 
 RULES = yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
@@ -29,6 +29,20 @@ def test_a_site_says_where_the_pages_of_the_alerts_are() -> None:
     found = {rule["annotations"]["runbook_url"] for rule in rules}
 
     assert {url.rpartition("/")[0] for url in found} == {load("full")["monitoring"]["runbooks"]}
+
+
+def test_the_pages_of_the_alerts_may_be_those_of_a_site() -> None:
+    values = changed(load("operator-monitoring"), "monitoring.runbooks", "https://docs.example.test/runbooks/{alert}/")
+    groups = render(values).one("PrometheusRule")["spec"]["groups"]
+    found = {
+        rule["alert"]: rule["annotations"]["runbook_url"]
+        for group in groups
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+
+    assert found["SpoolStuck"] == "https://docs.example.test/runbooks/SpoolStuck/"
+    assert all(url.startswith("https://docs.example.test/runbooks/") and url.endswith("/") for url in found.values())
 
 
 def alerts(rules: Any) -> dict[str, list[Any]]:
