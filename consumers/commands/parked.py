@@ -121,7 +121,7 @@ def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: i
     if not keys:
         click.echo("nothing is parked")
         return 0
-    headings = ("key", "partition", "class", "code", "attempts", "events", "parked_at", "release")
+    headings = ("key", "partition", "class", "code", "attempts", "events", "parked_at", "release", "raised")
     print_table(headings, (_row(each) for each in keys))
     return 0
 
@@ -129,7 +129,8 @@ def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: i
 def _row(key: ParkedKey) -> tuple[object, ...]:
     release = None if key.release_requested_at is None else f"asked for by {key.release_requested_by}"
     parked_at = f"{key.parked_at:{TIME}}"
-    return key.key, f"{key.topic}/{key.partition}", key.cls, key.code, key.attempts, key.events, parked_at, release
+    place = f"{key.topic}/{key.partition}"
+    return key.key, place, key.cls, key.code, key.attempts, key.events, parked_at, release, key.raised
 
 
 @parked.command()
@@ -169,12 +170,12 @@ def show(
     console = Console(soft_wrap=True)
     for document in documents:
         place = f"{document['topic']}/{document['partition']}@{document['offset']}"
-        why = f"{document['class']} {document['code']}"
+        why = f"{document['class']} {document['code']}  {document['raised'] or ''}".rstrip()
         console.print(f"{place}  {document['event_type']}  {document['event_id']}  {why}", highlight=False)
         if show_phi:
             console.print_json(orjson.dumps(document["value"], default=_plain, option=orjson.OPT_UTC_Z).decode())
     if any(document["code"] == UNEXPECTED for document in documents):
-        click.echo(f"{UNEXPECTED}: the log line worker.handler_bug of that offset says what was raised where", err=True)
+        click.echo(f"{UNEXPECTED}: the log line worker.handler_bug of that offset has the calls before it", err=True)
     return 0
 
 

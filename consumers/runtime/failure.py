@@ -6,8 +6,10 @@ What becomes of a record is decided by the class in `settling.py`, `Settling.on_
 from __future__ import annotations
 
 import ssl
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import aiohttp
 
@@ -76,10 +78,15 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Park the record's key."""
+    """Park the record's key.
+
+    Attributes:
+        raised: As `raised_at` returns it; empty if no attempt failed.
+    """
 
     failure: Failure
     attempts: int
+    raised: str = ""
 
 
 Verdict = Retry | Park
@@ -98,6 +105,22 @@ def classify(exc: BaseException) -> Failure:
         return Failure("systemic", f"http_{exc.status:d}")
     code = next((code for kind, code in _SYSTEMIC if isinstance(exc, kind)), None)
     return Failure("bug", UNEXPECTED) if code is None else Failure("systemic", code)
+
+
+def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
+    """Return the type of an exception and where it comes from, as `KeyError at refill_desk.consumer:31`.
+
+    That is the innermost line of the handler's own package, or of any if none of that package was running. The text of
+    an exception is left out: it may hold values of the event.
+    """
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    frames = [(str(frame.f_globals.get("__name__")), line) for frame, line in traceback.walk_tb(exc.__traceback__)]
+    package = getattr(handle, "__module__", "").partition(".")[0]
+    own = [(module, line) for module, line in frames if module.partition(".")[0] == package]
+    kind = type(exc)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return " at ".join([name, *(f"{module}:{line}" for module, line in (own or frames)[-1:])])
 
 
 def delay_s(attempt: int, *, spread: Spread, first_s: float = DELAY_FIRST_S, max_s: float = DELAY_MAX_S) -> float:

@@ -28,6 +28,7 @@ from consumers.runtime.failure import (
     ID_CONFLICT,
     SYSTEMIC_MAX_S,
     Failure,
+    Park,
     Retry,
     classify,
     delay_s,
@@ -262,7 +263,7 @@ class KeyQueues:
             return False  # nor is anything of the partition left to be settled here
         partition.suspect, partition.attempted = None, record.offset  # once per claim, however often it is tried
         if attempts > DEATHS_MAX:
-            await self._settling.park(partition, record, DIED, attempts=DEATHS_MAX)
+            await self._settling.park(partition, record, Park(DIED, DEATHS_MAX))
         return attempts <= DEATHS_MAX
 
     async def _unreadable(self, queue: KeyQueue, record: ConsumedRecord, failure: Failure) -> Next | float:
@@ -276,7 +277,7 @@ class KeyQueues:
                     partition.away.add(queue.key)
                 return answer
             failure = answer
-        await self._settling.park(partition, record, failure, attempts=1)
+        await self._settling.park(partition, record, Park(failure, 1))
         return Next.SETTLED
 
     async def _attempt(self, queue: KeyQueue, event: Sorted) -> Next | float:
@@ -414,7 +415,7 @@ class KeyQueues:
             return verdict.delay_s
         if verdict.failure.code == ID_CONFLICT:
             self._settling.tally.conflicted(event)
-        await self._settling.park(queue.partition, event.record, verdict.failure, attempts=verdict.attempts)
+        await self._settling.park(queue.partition, event.record, verdict)
         return Next.SETTLED
 
     async def _settle_rounds(self, partition: Partition) -> None:
@@ -473,7 +474,7 @@ class KeyQueues:
 
     async def _park(self, partition: Partition, event: Sorted, failure: Failure) -> None:
         try:
-            await self._settling.park(partition, event.record, failure, attempts=1)
+            await self._settling.park(partition, event.record, Park(failure, 1))
         except STOPS as exc:
             self._settling.stop(partition, exc)
 

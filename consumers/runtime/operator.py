@@ -169,7 +169,8 @@ from drx_consumer.audit where grp = $1 order by number
 """
 _PARKED = """
 select 'parked' as kind, e.topic, e.part, e."offset", e.key, e.timestamp_ms, e.source, e.event_id, e.event_type,
-  e.body_sha256, e.class, e.code, e.attempts, e.parked_at, k.parked_at as key_parked_at, k.release_requested_at,
+  e.body_sha256, e.class, e.code, e.attempts, e.raised, e.parked_at, k.parked_at as key_parked_at,
+  k.release_requested_at,
   case when $2 then e.raw_key end as raw_key, case when $2 then e.value end as value,
   case when $2 then e.headers end as headers
 from drx_consumer.parked_event as e join drx_consumer.parked_key as k using (grp, topic, part, key)

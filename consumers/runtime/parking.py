@@ -42,8 +42,8 @@ returning xmax = 0 as new
 """
 _PARK_EVENT = """
 insert into drx_consumer.parked_event (grp, topic, key, part, "offset", timestamp_ms, raw_key, value, headers,
-  source, event_id, event_type, body_sha256, class, code, attempts, group_offset)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+  source, event_id, event_type, body_sha256, class, code, attempts, raised, group_offset)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, nullif($17, ''),
   case when $14 <> 'behind' then (select coalesce(sum(next_offset), 0) from drx_consumer.progress where grp = $1) end)
 on conflict do nothing
 """
@@ -72,7 +72,7 @@ update drx_consumer.parked_key set class = $5, code = $6, attempts = attempts + 
 where grp = $1 and topic = $2 and part = $3 and key = $4
 """
 _FAILED_EVENT = """
-update drx_consumer.parked_event set class = $5, code = $6, attempts = attempts + $7
+update drx_consumer.parked_event set class = $5, code = $6, attempts = attempts + $7, raised = nullif($8, '')
 where grp = $1 and topic = $2 and part = $3 and "offset" = $4
 """
 _REQUESTED = """
@@ -95,9 +95,9 @@ select
 """
 _LIST = """
 select topic, part as partition, key, class as cls, code, attempts, parked_at, release_requested_at,
-  release_requested_by, e.events, e.first_offset
+  release_requested_by, e.events, e.first_offset, e.raised
 from drx_consumer.parked_key as k, lateral (
-  select count(*) as events, min("offset") as first_offset
+  select count(*) as events, min("offset") as first_offset, (array_agg(raised order by "offset"))[1] as raised
   from drx_consumer.parked_event as e where (e.grp, e.topic, e.part, e.key) = (k.grp, k.topic, k.part, k.key)
 ) as e
 where grp = $1 and ($2::text is null or class = $2) and ($3::text is null or code = $3)
@@ -106,7 +106,7 @@ order by parked_at, topic, part, key limit $6
 """
 _SHOW = """
 select topic, part as partition, "offset", key, timestamp_ms, source, event_id, event_type, body_sha256,
-  class as cls, code, attempts, parked_at,
+  class as cls, code, attempts, raised, parked_at,
   case when $4 then raw_key end as raw_key, case when $4 then value end as value,
   case when $4 then headers end as headers
 from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order by part, "offset"
@@ -150,7 +150,13 @@ class Filters:
 
 
 class ParkedKey(NamedTuple):
-    """A parked key, why, and how much waits behind it; `key` is in text form, `cls` is `operator` if set by hand."""
+    """A parked key, why, and how much waits behind it.
+
+    Attributes:
+        key: In text form.
+        cls: Class of the failure, or `operator` if it was parked by hand.
+        raised: What the handler raised for its first record, and where; None if that is not known.
+    """
 
     topic: str
     partition: int
@@ -163,6 +169,7 @@ class ParkedKey(NamedTuple):
     release_requested_by: str | None
     events: int
     first_offset: int | None
+    raised: str | None
 
 
 class WaitingEvent(NamedTuple):
@@ -184,6 +191,7 @@ class WaitingEvent(NamedTuple):
     cls: str
     code: str
     attempts: int
+    raised: str | None
     parked_at: datetime
     raw_key: bytes | None
     value: bytes | None
@@ -241,8 +249,10 @@ def key_text(record: ConsumedRecord) -> str:
     return "\\x" + key.hex() if "\0" in text or text.startswith("\\") else text
 
 
-async def park(settlement: Settlement, record: ConsumedRecord, *, cls: str, code: str, attempts: int) -> None:
-    """Park a record and its key; later records of the key must be appended.
+async def park(
+    settlement: Settlement, record: ConsumedRecord, *, cls: str, code: str, attempts: int, raised: str = ""
+) -> None:
+    """Park a record and its key; later records of the key must be appended. `raised` is as in `failure.Park`.
 
     Raises:
         ParkingFullError: Nothing was written; the caller rolls back.
@@ -251,7 +261,7 @@ async def park(settlement: Settlement, record: ConsumedRecord, *, cls: str, code
     new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, cls, code, attempts)
     if new and await connection.fetchval(_COUNT_KEYS, group) > KEYS_MAX:
         raise ParkingFullError
-    await _store(settlement, record, key, (cls, code, attempts))
+    await _store(settlement, record, key, (cls, code, attempts, raised))
 
 
 async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
@@ -263,7 +273,7 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
     key = key_text(record)
     if not await _locked(settlement, key):
         return False
-    await _store(settlement, record, key, ("behind", "key_parked", 0))
+    await _store(settlement, record, key, ("behind", "key_parked", 0, ""))
     return True
 
 
@@ -289,7 +299,9 @@ async def release(settlement: Settlement, event: ParkedEvent) -> bool:
     return bool(await connection.fetchval(_RELEASE_KEY, group, record.topic, record.partition, event.key))
 
 
-async def park_again(settlement: Settlement, event: ParkedEvent, *, cls: str, code: str, attempts: int) -> None:
+async def park_again(
+    settlement: Settlement, event: ParkedEvent, *, cls: str, code: str, attempts: int, raised: str = ""
+) -> None:
     """Leave the record that `head` returned parked, having failed again; its key waits for another request.
 
     `attempts` are those of this release only.
@@ -297,7 +309,7 @@ async def park_again(settlement: Settlement, event: ParkedEvent, *, cls: str, co
     connection, group, record = settlement.connection, settlement.group, event.record
     place = (record.topic, record.partition)
     await connection.execute(_FAILED_KEY, group, *place, event.key, cls, code, attempts)
-    await connection.execute(_FAILED_EVENT, group, *place, record.offset, cls, code, attempts)
+    await connection.execute(_FAILED_EVENT, group, *place, record.offset, cls, code, attempts, raised)
 
 
 async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
@@ -359,7 +371,7 @@ async def _locked(settlement: Settlement, key: str) -> bool:
     return await connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key) is not None
 
 
-async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: tuple[str, str, int]) -> None:
+async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: tuple[str, str, int, str]) -> None:
     """Insert the record; the key's row is locked."""
     connection, group = settlement.connection, settlement.group
     if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:

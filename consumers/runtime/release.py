@@ -207,7 +207,12 @@ class Release:
                 waiting = await parking.head(settlement, queue.key)
                 if waiting is not None:
                     await parking.park_again(
-                        settlement, waiting, cls=failure.cls, code=failure.code, attempts=verdict.attempts
+                        settlement,
+                        waiting,
+                        cls=failure.cls,
+                        code=failure.code,
+                        attempts=verdict.attempts,
+                        raised=verdict.raised,
                     )
 
         if await self._settling.persist(queue.partition, refuse) and waiting is not None:

@@ -36,6 +36,7 @@ from consumers.runtime.failure import (
     Verdict,
     classify,
     delay_s,
+    raised_at,
 )
 from consumers.runtime.ledger import FencedError, Ledger, Settlement
 from consumers.runtime.metrics import Tally
@@ -161,7 +162,7 @@ class Settling:
         times = self.circuit.failed(name, code=failure.code)
         if self.circuit.at_fault(name) and await self.circuit.there():
             self.circuit.failing.pop(name, None)
-            return Park(Failure("transient", failure.code), times)
+            return Park(Failure("transient", failure.code), times, raised_at(exc, self.consumer.handle))
         return Retry(failure, delay_s(times, spread=self.spread, max_s=SYSTEMIC_MAX_S), counts=False)
 
     def _on_own(self, queue: KeyQueue, exc: Exception, failure: Failure) -> Verdict:
@@ -178,7 +179,7 @@ class Settling:
             # What is released is not in the queue; its place is in the line that says it is parked again.
             offset = queue.records[0].offset if queue.records and not queue.releasing else None
             self.tally.bug(exc, place, offset=offset)
-        return Park(failure, queue.attempt)
+        return Park(failure, queue.attempt, raised_at(exc, self.consumer.handle))
 
     async def persist(self, partition: Partition, write: Callable[[], Awaitable[None]]) -> bool:
         """Write what is decided, for as long as it takes; False when the partition was lost meanwhile.
@@ -222,7 +223,7 @@ class Settling:
                 hit(AFTER_EFFECT)
         partition.settle(offsets, advance=advance)
 
-    async def park(self, partition: Partition, record: ConsumedRecord, failure: Failure, *, attempts: int) -> None:
+    async def park(self, partition: Partition, record: ConsumedRecord, verdict: Park) -> None:
         """Park the key of a record, in a transaction of its own, however long the database is away.
 
         Raises:
@@ -230,17 +231,25 @@ class Settling:
             ParkingFullError: The parking lot is full; nothing was written.
             FencedError: The partition is not ours.
         """
+        failure = verdict.failure
 
         async def write() -> None:
             async with self.transaction(partition, frozenset((record.offset,))) as settlement:
-                await parking.park(settlement, record, cls=failure.cls, code=failure.code, attempts=attempts)
+                await parking.park(
+                    settlement,
+                    record,
+                    cls=failure.cls,
+                    code=failure.code,
+                    attempts=verdict.attempts,
+                    raised=verdict.raised,
+                )
                 hit(WHILE_PARKING)
 
         with self.park_limit.counter.room():
             if await self.persist(partition, write):
                 partition.parked.add(key_text(record))
                 self.park_limit.counter.note(parked=1)
-                self.tally.parked(record, failure, attempts=attempts)
+                self.tally.parked(record, failure, attempts=verdict.attempts)
 
     async def append(self, partition: Partition, record: ConsumedRecord) -> bool:
         """Append a record behind its parked key and settle it; False when the key is parked no more.

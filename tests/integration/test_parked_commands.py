@@ -91,6 +91,22 @@ async def test_what_is_parked_is_seen_without_what_it_holds(lot: Lot) -> None:
     assert (code, KEY in table) == (0, True)
 
 
+async def test_what_the_handler_raised_is_found_in_the_code(lot: Lot) -> None:
+    line = CODE.splitlines().index('        raise PermanentError("refused")') + 1
+    raised = f"bridge.errors.PermanentError at desk_consumer:{line}"
+    keys = await lot.lines("list", "--json")
+    waiting = await lot.lines("show", KEY, "--json")
+    parked = [each for each in await lot.lines("export") if each["kind"] == "parked" and each["key"] == KEY]
+    _, lines, _ = await lot("show", KEY)
+    _, table, _ = await lot("list")
+
+    assert {each["raised"] for each in keys} == {raised}
+    assert [each["raised"] for each in waiting] == [raised] + [None] * (len(IDS) - 1)
+    assert [each["raised"] for each in parked] == [raised] + [None] * (len(IDS) - 1)
+    assert lines.splitlines()[0].endswith(f"permanent refused  {raised}")
+    assert table.count(raised) == 2
+
+
 async def test_what_a_parked_record_holds_is_shown_when_asked_for(lot: Lot) -> None:
     first, *_ = await lot.lines("show", KEY, "--show-phi", "--json")
 

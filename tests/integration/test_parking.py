@@ -142,11 +142,14 @@ async def test_a_record_that_fails_its_release_waits_for_another_request(ledger:
     async with settling(ledger) as settlement:
         waiting = await head(settlement, KEY)
         assert waiting is not None
-        await park_again(settlement, waiting, cls="permanent", code="refused", attempts=5)
+        await park_again(settlement, waiting, cls="permanent", code="refused", attempts=5, raised="KeyError at desk:7")
 
     assert (before, await parking.requested(database, GROUP, [PLACE])) == ([(PLACE, KEY)], [])
-    events = 'select "offset", class, code, attempts from drx_consumer.parked_event order by 1'
-    assert await rows(database, events) == [(7, "permanent", "refused", 6), (9, "behind", "key_parked", 0)]
+    events = 'select "offset", class, code, attempts, raised from drx_consumer.parked_event order by 1'
+    assert await rows(database, events) == [
+        (7, "permanent", "refused", 6, "KeyError at desk:7"),
+        (9, "behind", "key_parked", 0, None),
+    ]
     assert await rows(database, "select class, code, attempts from drx_consumer.parked_key") == [
         ("permanent", "refused", 6)
     ]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+import re
 import socket
 import ssl
+from collections.abc import Callable
 
 import aiohttp
 import pytest
@@ -10,7 +13,7 @@ from yarl import URL
 
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
 from consumers.postgres.errors import NoLockError
-from consumers.runtime.failure import Failure, classify
+from consumers.runtime.failure import Failure, classify, raised_at
 from consumers.runtime.settling import HandlerTimeoutError
 
 REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://there/"))
@@ -40,3 +43,37 @@ REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMu
 )
 def test_each_exception_has_one_class_and_a_code_without_a_value(exc: Exception, failure: Failure) -> None:
     assert classify(exc) == failure
+
+
+async def handle(_event: object, _context: object) -> None:
+    """Only its module counts."""
+
+
+def caught(of: Callable[[], object]) -> Exception:
+    try:
+        of()
+    except Exception as exc:  # noqa: BLE001 - returned
+        return exc
+    raise AssertionError
+
+
+def test_what_was_raised_is_found_in_the_code_of_the_handlers_package() -> None:
+    """Not in the library that it calls; without a word of the text, which holds a value."""
+    raised = raised_at(caught(lambda: json.loads("Mary Smith")), handle)
+
+    assert re.fullmatch(rf"json\.decoder\.JSONDecodeError at {re.escape(__name__)}:\d+", raised)
+
+
+def test_what_was_raised_without_the_handler_is_found_where_it_was() -> None:
+    exc = caught(lambda: json.loads("Mary Smith"))
+    assert exc.__traceback__ is not None
+    exc.__traceback__ = exc.__traceback__.tb_next.tb_next  # type: ignore[union-attr]  # the frames of this module
+
+    assert re.fullmatch(r"json\.decoder\.JSONDecodeError at json\.decoder:\d+", raised_at(exc, handle))
+    assert raised_at(KeyError("Mary Smith"), None) == "KeyError"
+
+
+def test_of_a_group_of_exceptions_the_first_is_told() -> None:
+    group = ExceptionGroup("Mary Smith", [caught(lambda: dict[str, int]()["Mary Smith"])])
+
+    assert re.fullmatch(rf"KeyError at {re.escape(__name__)}:\d+", raised_at(group, handle))
