@@ -250,6 +250,7 @@ class ConsumerWorker:
             open_transport=partial(
                 open_transport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing
             ),
+            address=kafka.bootstrap_servers,
             processor=processor,
             metrics=self._metrics,
             group=consumer.group,

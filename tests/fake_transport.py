@@ -94,6 +94,7 @@ class FakeTransport:
         paused: What is paused now.
         failure: Code that the next poll fails with, or None.
         answer_s: Bound of a question, of a commit.
+        renewed: Whether its credentials were replaced.
     """
 
     def __init__(self, kafka: FakeKafka, *, gives: Iterable[Place] | None = None) -> None:
@@ -104,6 +105,7 @@ class FakeTransport:
         self.positions: dict[Place, int] = {}
         self.failure: str | None = None
         self.answer_s = 0.05
+        self.renewed = False
         self.stopped = False
         self.hooks: list[asyncio.Task[None]] = []
         self._gives = frozenset(kafka.logs if gives is None else gives)
@@ -212,6 +214,10 @@ class FakeTransport:
         """Return where the logs start and end."""
         await self.kafka.answer(self.answer_s)
         return {place: self.kafka.bounds(place) for place in places}
+
+    def outdated(self) -> bool:
+        """Say what the test wants."""
+        return self.renewed
 
     async def stop(self) -> None:
         """Leave."""

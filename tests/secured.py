@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.kafka
+    AdminClient,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
 from bridge.dev.ports import free_port
+from bridge.dev.processes import nothing
 from bridge.kafka.connection import Connection
 from tests.certificates import Authority, self_signed
 from tests.cluster import EmbeddedCluster
@@ -15,7 +23,8 @@ from tests.cluster import EmbeddedCluster
 class SecuredCluster(EmbeddedCluster):
     """One broker with Kafka's own authorizer, a listener by `SASL_SSL`, and one by `SSL` that wants a certificate.
 
-    Who comes by its first listener is `ANONYMOUS` and may do all, as an administrator would.
+    A user has the same password by PLAIN, where it never changes, and by SCRAM, where `set_password` changes it. Who
+    comes by its first listener is `ANONYMOUS` and may do all, as an administrator would.
     """
 
     def __init__(self, directory: Path, *, passwords: Mapping[str, str]) -> None:
@@ -40,13 +49,16 @@ class SecuredCluster(EmbeddedCluster):
         lines |= {
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
-            "listener.name.secure.sasl.enabled.mechanisms": "PLAIN,OAUTHBEARER",
+            "listener.name.secure.sasl.enabled.mechanisms": "PLAIN,OAUTHBEARER,SCRAM-SHA-512",
             # Takes tokens that nobody signed, whose `sub` is the user.
             "listener.name.secure.oauthbearer.sasl.jaas.config": (
                 "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required"
                 ' unsecuredLoginStringClaim_sub="broker";'
             ),
             "listener.name.secure.plain.sasl.jaas.config": plain,
+            "listener.name.secure.scram-sha-512.sasl.jaas.config": (
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            ),
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(self._files / "chain.pem"),
             "listener.name.mutual.ssl.truststore.type": "PEM",
@@ -57,12 +69,30 @@ class SecuredCluster(EmbeddedCluster):
         }
         path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
+    def start(self, *, check: Callable[[], None] = nothing, started: Callable[[], None] = nothing) -> None:
+        """Start it, and give its users their passwords."""
+        super().start(check=check, started=started)
+        for user, password in self._passwords.items():
+            self.set_password(user, password)
+
+    def set_password(self, user: str, password: str) -> None:
+        """Give `user` another password by SCRAM; who is logged in stays so until the connection ends."""
+        scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+        change = UserScramCredentialUpsertion(user, scram, password.encode())
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        admin.alter_user_scram_credentials([change])[user].result()
+
+    def cut(self) -> None:
+        """End every connection, by another start of the broker; return when it answers."""
+        self.kill_broker(1)
+        self.start_broker(1)
+
     @property
     def secure_address(self) -> str:
         """Where clients prove who they are."""
         return f"127.0.0.1:{self._port}"
 
-    def connection(self, user: str, *, password: str | None = None) -> Connection:
+    def connection(self, user: str, *, password: str | None = None, mechanism: str = "PLAIN") -> Connection:
         """How `user` connects; the files are rewritten by each call."""
         name, secret = self._files / f"{user}.name", self._files / f"{user}.password"
         name.write_text(user)
@@ -70,7 +100,7 @@ class SecuredCluster(EmbeddedCluster):
         return Connection(
             self.secure_address,
             security_protocol="SASL_SSL",
-            sasl_mechanism="PLAIN",
+            sasl_mechanism=mechanism,
             sasl_username_file=name,
             sasl_password_file=secret,
             ssl_cafile=self.authority,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ class Connection:
             options["sasl_mechanism"] = self.sasl_mechanism
             options |= self._login()
         return options
+
+    def credentials(self) -> bytes:
+        """Return a digest of the files that `options` reads, by which a renewed one is noticed."""
+        login = (self.sasl_username_file, self.sasl_password_file)
+        digest = sha256()
+        for path in (*login, self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile):
+            with contextlib.suppress(OSError):  # it is being replaced
+                digest.update(b"" if path is None else sha256(path.read_bytes()).digest())
+        return digest.digest()
 
     def _login(self) -> dict[str, Any]:
         if self.sasl_token_provider is not None:

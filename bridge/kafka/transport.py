@@ -50,7 +50,8 @@ class TransportError(BridgeError):
 
     Codes: `offset_missing` (the group has no offset for a partition), `offset_out_of_range` (the log no longer, or
     not yet, has it), `batch_unreadable` (the next batch of a partition is corrupt), `refused` (ACL), `no_answer`,
-    `not_member` (a commit by a member that lost the partition).
+    `handshake_failed` (a broker takes the connection and gives no session: TLS, or who we are), `not_member` (a commit
+    by a member that lost the partition).
     """
 
     retriable = True
@@ -80,7 +81,7 @@ class Transport(Protocol):
         """Join the group.
 
         Raises:
-            TransportError: `no_answer`, `refused`.
+            TransportError: `no_answer`, `handshake_failed`.
         """
 
     async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
@@ -127,6 +128,9 @@ class Transport(Protocol):
         Raises:
             TransportError: `no_answer`.
         """
+
+    def outdated(self) -> bool:
+        """Whether another member would log in with other credentials, since their files were replaced."""
 
     async def stop(self) -> None:
         """Leave the group and close every connection, within a bound, also in an outage."""

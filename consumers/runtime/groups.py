@@ -72,8 +72,7 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
         stack.push_async_callback(end_consumer, consumer)
         try:
             async with asyncio.timeout(GROUPS_S):
-                await admin.start()
-                await consumer.start()
+                await _log_in(admin, consumer, servers=connection.bootstrap_servers)
                 await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer names no topics
                 places = places_of(consumer, topics)
                 consumer.assign(places)
@@ -83,6 +82,17 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
         except CLIENT_FAILURES as exc:
             message = f"{connection.bootstrap_servers} takes connections but does not answer; TLS, SASL or ACL?"
             raise ReadError("no_answer", message) from exc
+
+
+async def _log_in(*clients: Any, servers: str) -> None:
+    try:
+        for each in clients:
+            await each.start()
+    except BUGS:
+        raise
+    except CLIENT_FAILURES as exc:
+        message = f"{servers} takes connections but gives no session; TLS, SASL or ACL?"
+        raise ReadError("handshake_failed", message) from exc
 
 
 class GroupView:

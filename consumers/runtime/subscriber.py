@@ -30,6 +30,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
@@ -713,10 +714,8 @@ class Member:
         Raises:
             TransportError: `no_answer`: for too long.
         """
-        # Also for partitions that are being claimed, whose claim would wait for ever on a client without answers. One
-        # question each: a partition without a leader would leave all that are asked for with it without an answer.
-        asked = self._transport.assigned()
-        answers = dict(zip(asked, await asyncio.gather(*map(self._bounds, asked)), strict=True))
+        # Also for partitions that are being claimed, whose claim would wait for ever on a client without answers.
+        answers = await self._ask_bounds(self._transport.assigned())
         now = time.monotonic()
         self._note_silence(answers, now)
         for each in self._ours():
@@ -734,8 +733,22 @@ class Member:
         since = sorted(self._silent_since.values())
         all_for_s = now - since[-1] if since and len(since) == len(answers) else 0.0
         one_for_s = now - since[0] if since else 0.0
+        # A session that was lost may be worth a wait, but not with a password that has been replaced.
+        if all_for_s > 0 and self._transport.outdated():
+            raise TransportError("no_answer")
         if all_for_s > self._limits.silent_s or one_for_s > self._limits.partly_silent_s:
             raise TransportError("no_answer")
+
+    async def _ask_bounds(self, places: Collection[Place]) -> dict[Place, Bounds | None]:
+        """Ask one question each: asked together, a partition without a leader would leave all without an answer.
+
+        While nothing had an answer only one is asked, which any will do: the client connects ten times a second for it.
+        """
+        if places and self._silent_since.keys() == set(places):
+            one = random.choice(list(places))  # noqa: S311 - no secret; the same one may have no leader for long
+            if await self._bounds(one) is None:
+                return dict.fromkeys(places)
+        return dict(zip(places, await asyncio.gather(*map(self._bounds, places)), strict=True))
 
     async def _bounds(self, place: Place) -> Bounds | None:
         try:
@@ -751,6 +764,7 @@ class Subscriber:
         self,
         *,
         open_transport: Callable[[], Transport],
+        address: str,
         processor: Processor,
         metrics: SubscriberMetrics,
         group: str,
@@ -764,6 +778,7 @@ class Subscriber:
 
         Args:
             open_transport: Makes a client that has not joined yet.
+            address: Of the brokers, for logs.
             processor: Takes the records; outlives the subscriber.
             metrics: Where to report.
             group: For logs.
@@ -776,6 +791,7 @@ class Subscriber:
         self._metrics = metrics
         self._group = group
         self._open_transport = open_transport
+        self._address = address
         self._member_with = partial(
             Member,
             processor=processor,
@@ -789,6 +805,7 @@ class Subscriber:
         )
         self._stopping = False
         self._member: Member | None = None
+        self._failure = ""
         metrics.client_rebuilds.labels(metrics.service)
         for code in HINTS:
             metrics.consumer_stopped_partitions.labels(metrics.service, code).set_function(partial(self._stopped, code))
@@ -798,10 +815,12 @@ class Subscriber:
         return "ok" if self._member is None else self._member.live()
 
     def ready(self) -> str:
-        """Return `ok` once joined, also without a partition; else the code of what is not read."""
+        """Return `ok` once joined, also without a partition; else the code of what is not read, or of what failed."""
         if self._stopping:
             return "stopping"
-        return "joining" if self._member is None else self._member.ready()
+        if self._member is None or not self._member.started:
+            return self._failure or "joining"
+        return self._member.ready()
 
     def degraded(self) -> str:
         """Return `ok`, or `degraded` while Kafka does not answer or a partition is not read."""
@@ -819,7 +838,8 @@ class Subscriber:
             failure = await self._run_member(stop)
             if failure is None:
                 return
-            log.warning("worker.client_failed", group=self._group, code=failure.code)
+            self._failure = failure.code
+            log.warning("worker.client_failed", group=self._group, code=failure.code, address=self._address)
             self._metrics.client_rebuilds.labels(self._metrics.service).inc()
             failures = 1 if time.monotonic() - begun_at > STEADY_S else failures + 1
             await pause(stop, backoff_s(failures, first_s=CLIENT_RETRY_FIRST_S, max_s=CLIENT_RETRY_MAX_S))

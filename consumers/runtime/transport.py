@@ -128,8 +128,10 @@ class _GroupTransport:
         self._fetch_buffer: FetchBuffer
         self._missing: MissingTopics
         self._ending: asyncio.Task[None] | None = None
+        self._credentials = b""
 
     async def start(self, rebalances: Rebalances) -> None:
+        self._credentials = self._connection.credentials()
         options = self._connection.options()
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
@@ -140,8 +142,10 @@ class _GroupTransport:
             async with _answered(START_S):
                 # Without topics, so that it returns before the group has agreed: others may take long to join.
                 await self._consumer.start()
-        except BaseException:
+        except BaseException as exc:
             await self.stop()
+            if isinstance(exc, TransportError):
+                raise TransportError("handshake_failed") from exc
             raise
         self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))
         self._missing = MissingTopics(self._consumer._client, self._topics)  # noqa: SLF001 - it alone renews metadata
@@ -222,6 +226,9 @@ class _GroupTransport:
             starts = await self._consumer.beginning_offsets(wanted)
             ends = await self._consumer.end_offsets(wanted)
         return {place: Bounds(starts[place], ends[place]) for place in places}
+
+    def outdated(self) -> bool:
+        return self._connection.credentials() != self._credentials
 
     async def stop(self) -> None:
         if self._consumer is None:

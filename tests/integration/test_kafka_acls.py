@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import aiohttp
 import pytest
 from click.testing import CliRunner
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.kafka  # type: ignore[attr-defined]  # as above
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.kafka
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
@@ -31,11 +32,14 @@ from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.record import Record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from bridge.settings import Brokers
-from tests.builders import a_body
-from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
+from tests.builders import a_body, identity_in
+from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, deliver
+from tests.integration.service_process import until
 from tests.kafka import HANG_S, ready_producer
+from tests.postgres import execute
 from tests.secured import SecuredCluster
+from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
 
@@ -46,6 +50,10 @@ consumer = Consumer(name="desk", group="{GROUP}", topics=["{PRESCRIPTIONS_TOPIC}
 @consumer.handler
 async def handle(event, context): ...
 """
+# How long a certificate is valid that ends while a consumer runs.
+BRIEF = timedelta(seconds=20)
+# No test writes what another one has written.
+RECORDS = Lives(40).records()
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +76,20 @@ def settings(connection: Connection) -> dict[str, str]:
     return {f"KAFKA__{name.upper()}": str(value) for name, value in given.items() if value}
 
 
+def allowed(kind: ResourceType, name: str, user: str, operation: AclOperation) -> AclBindingFilter:
+    """Find what allows a user something on what is named so."""
+    any_host: Any = None  # the stub does not know it
+    literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+    return AclBindingFilter(kind, name, literal, f"User:{user}", any_host, operation, allow)
+
+
 def an_ingress(secured: SecuredCluster, directory: Path) -> IngressProcess:
     return IngressProcess(directory, secured.bootstrap_servers, **settings(secured.connection("ingress")))
 
 
 async def test_an_ingress_works_with_its_acls_and_spools_without_them(secured: SecuredCluster, tmp_path: Path) -> None:
     """An ACL that is taken away has a name in the checks, costs no event, and is given back without a restart."""
-    writes = AclBindingFilter(
-        ResourceType.TOPIC,
-        PRESCRIPTIONS_TOPIC,
-        ResourcePatternType.LITERAL,
-        "User:ingress",
-        None,  # type: ignore[arg-type]  # any host; its stub does not say so
-        AclOperation.WRITE,
-        AclPermissionType.ALLOW,
-    )
+    writes = allowed(ResourceType.TOPIC, PRESCRIPTIONS_TOPIC, "ingress", AclOperation.WRITE)
     admin = AdminClient({"bootstrap.servers": secured.bootstrap_servers})
     with an_ingress(secured, tmp_path) as ingress:
         await asyncio.to_thread(ingress.ready)
@@ -140,7 +147,7 @@ def token_url() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("how", ["password", "token", "certificate"])
+@pytest.mark.parametrize("how", ["password", "scram", "token", "certificate"])
 async def test_an_ingress_whose_login_fails_spools_until_it_is_renewed(
     secured: SecuredCluster, token_url: str, tmp_path: Path, how: str
 ) -> None:
@@ -148,7 +155,8 @@ async def test_an_ingress_whose_login_fails_spools_until_it_is_renewed(
     if how == "certificate":
         given = settings(secured.by_certificate("ingress", ends=timedelta(days=-1)))
     else:
-        given = settings(secured.connection("ingress", password="the one before"))
+        mechanism = "SCRAM-SHA-512" if how == "scram" else "PLAIN"
+        given = settings(secured.connection("ingress", password="the one before", mechanism=mechanism))
     if how == "token":
         given |= {
             "KAFKA__SASL_MECHANISM": "OAUTHBEARER",
@@ -190,3 +198,106 @@ async def test_a_consumer_works_with_its_acls_and_reads_nothing_else(
     with pytest.raises(ReadError):
         async with open_reader(connection, [UNRECOGNIZED_TOPIC], from_beginning=True) as found:
             assert [record async for record in found.until_end()] == []
+
+
+class Desk(ConsumerProcess):
+    """The smallest consumer, which logs in; `applied` says what it has handled."""
+
+    def __init__(self, directory: Path, connection: Connection, dsn: str) -> None:
+        self.dsn = dsn
+        super().__init__(
+            directory,
+            "desk",
+            bootstrap_servers=connection.bootstrap_servers,
+            dsn=dsn,
+            env=install_code(directory / "package", "desk", CODE),
+            **settings(connection) | {"KAFKA__SESSION_S": "6"},
+        )
+
+    def applied(self, records: list[Record]) -> bool:
+        """Whether it has handled these."""
+        if self.lines("worker.assigned"):
+            rows = execute(self.dsn, "select event_id from drx_consumer.inbox")[0]
+            return {(identity_in(each).id,) for each in records} <= set(rows)
+        return False
+
+
+def written(secured: SecuredCluster) -> list[Record]:
+    """Write some records that no test has written before."""
+    records = list(islice(RECORDS, 10))
+    fill(secured.bootstrap_servers, records)
+    return records
+
+
+@pytest.mark.parametrize(("kind", "name"), [(ResourceType.TOPIC, PRESCRIPTIONS_TOPIC), (ResourceType.GROUP, GROUP)])
+def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
+    secured: SecuredCluster, postgres: str, tmp_path: Path, kind: ResourceType, name: str
+) -> None:
+    """It says what it lacks; it may have lost its place in the group meanwhile."""
+    admin = AdminClient({"bootstrap.servers": secured.bootstrap_servers})
+
+    def members() -> int:
+        return len(admin.describe_consumer_groups([GROUP])[GROUP].result().members)
+
+    with Desk(tmp_path, secured.connection("desk", mechanism="SCRAM-SHA-512"), postgres) as desk:
+        before = written(secured)
+        until(lambda: desk.applied(before), what="the first records")
+        (deleted,) = admin.delete_acls([allowed(kind, name, "desk", AclOperation.READ)]).values()
+        (binding,) = deleted.result()
+        until(lambda: desk.checks()["group"] == "refused", what="the word for it")
+        if kind == ResourceType.GROUP:
+            until(lambda: members() == 0, what="the end of its session")
+        after = written(secured)
+        admin.create_acls([binding])[binding].result()
+
+        until(lambda: desk.applied(after), what="the others")
+        until(lambda: desk.checks()["group"] == "ok", what="that all is well")
+        assert members() == 1
+
+
+@pytest.mark.parametrize("how", ["password", "certificate"])
+def test_a_consumer_whose_login_ends_waits_until_it_is_renewed(
+    secured: SecuredCluster, postgres: str, tmp_path: Path, how: str
+) -> None:
+    """The files are replaced, and nothing is restarted but the broker, which ends the connections."""
+    ends = 0.0
+
+    def connection(password: str, *, valid: timedelta = timedelta(days=1)) -> Connection:
+        nonlocal ends
+        ends = time.time() + valid.total_seconds()
+        if how == "certificate":
+            return secured.by_certificate("desk", ends=valid)
+        return secured.connection("desk", password=password, mechanism="SCRAM-SHA-512")
+
+    with Desk(tmp_path, connection("d-secret", valid=BRIEF), postgres) as desk:
+        before = written(secured)
+        # A start may take longer than the certificate is valid.
+        until(
+            lambda: desk.applied(before) or (time.time() > ends and not connection("d-secret", valid=BRIEF)),
+            what="a start",
+        )
+        if how == "certificate":
+            time.sleep(max(0.0, ends - time.time()) + 1)
+        else:
+            secured.set_password("desk", "another-secret")
+        secured.cut()
+        until(lambda: desk.checks()["group"] == "handshake_failed", what="the word for it")
+        after = written(secured)
+        line = desk.lines("worker.client_failed")[-1]
+        assert (line["code"], line["address"]) == ("handshake_failed", desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"])
+        assert not desk.applied(after)
+
+        connection("another-secret")
+        until(lambda: desk.applied(after), what="the others")
+        assert "-secret" not in desk.output()
+    secured.set_password("desk", "d-secret")
+
+
+async def test_a_consumer_that_cannot_log_in_waits_with_its_start(
+    secured: SecuredCluster, postgres: str, tmp_path: Path
+) -> None:
+    with Desk(tmp_path, secured.connection("desk", password="the one before"), postgres) as desk:
+        await asyncio.to_thread(until, lambda: desk.lines("worker.start_waits"), what="a start that waits")
+        assert desk.checks()["start"] == "handshake_failed"
+        secured.connection("desk")
+        await asyncio.to_thread(desk.ready)

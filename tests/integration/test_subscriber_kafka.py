@@ -71,6 +71,7 @@ class Group:
         self.processors.append(processor)
         subscriber = Subscriber(
             open_transport=self.open,
+            address="kafka:9092",
             processor=processor,
             metrics=ConsumerMetrics(CollectorRegistry(), service="desk"),
             group=self.name,

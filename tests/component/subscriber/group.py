@@ -47,6 +47,7 @@ class Group:
     async def running(self) -> AsyncIterator[Subscriber]:
         self.subscriber = Subscriber(
             open_transport=self.open,
+            address="kafka:9092",
             processor=self.processor,
             metrics=ConsumerMetrics(self.registry, service="desk"),
             group="desk",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import pytest
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 from bridge.runtime.backoff import backoff_s
 from consumers.runtime import subscriber
 from consumers.runtime.subscriber import WatchLimits
@@ -19,7 +19,7 @@ async def test_it_starts_without_kafka_and_joins_when_it_is_there(group: Group) 
     group.kafka.go_away()
     async with group.running() as running:
         await until(lambda: len(group.transports) > 2)
-        assert (running.live(), running.ready(), running.degraded()) == ("ok", "joining", "degraded")
+        assert (running.live(), running.ready(), running.degraded()) == ("ok", "no_answer", "degraded")
         group.kafka.come_back()
 
         await until(lambda: running.ready() == "ok")
@@ -73,6 +73,42 @@ async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(gr
         group.kafka.come_back()
 
         await until(lambda: running.ready() == "ok")
+
+
+async def test_replaced_credentials_are_used_as_soon_as_nobody_answers(group: Group) -> None:
+    """The client goes on with the old ones; with answers it is left alone, since it is logged in."""
+    group.limits = WatchLimits(look_s=0.01)
+    async with group.running() as running:
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.transport.renewed = True
+        await turns(group)
+        assert len(group.transports) == 1
+        group.kafka.go_away()
+        await until(lambda: len(group.transports) > 1)
+        group.kafka.come_back()
+
+        await until(lambda: running.ready() == "ok")
+
+
+async def test_while_nobody_answers_one_question_is_out(group: Group) -> None:
+    """A client connects ten times a second for each."""
+    group.limits = WatchLimits(look_s=0.01)
+    async with group.running() as running:
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.kafka.go_away()
+        await until(lambda: running.degraded() == "degraded")
+        asked: list[Place] = []
+
+        async def unanswered(places: Collection[Place]) -> dict[Place, Bounds]:
+            asked.extend(places)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        group.transport.bounds = unanswered  # type: ignore[method-assign]
+        await until(lambda: bool(asked))
+        await turns(group)
+
+        assert len(asked) == 1
 
 
 async def test_a_client_without_answers_is_rebuilt_before_anything_was_read(group: Group) -> None:
