@@ -181,7 +181,9 @@ def is_true_time(part: bytes) -> bool:
 
 
 def is_public(each: bytes) -> bool:
+    """Say whether it may be an ed25519 signature: the one strict base64 of 64 bytes."""
     try:
-        return each.startswith(b"v1a,") and len(base64.b64decode(each[4:], validate=True)) == 64
+        raw = base64.b64decode(each[4:], validate=True)
+        return each == b"v1a," + base64.b64encode(raw) and len(raw) == 64
     except ValueError:
         return False

@@ -104,7 +104,8 @@ def check(choices: Choices, name: str, document: Any) -> None:
         if isinstance(outcome, Mapped):
             assert_sound(outcome)
             kept = CANARY in repr([event.value for event in outcome.events])
-            if profile is profiles(name)[0] and steps:
+            # Where another member happens to say the same, the record tells nothing about the hidden one.
+            if profile is profiles(name)[0] and steps and body.count(CANARY.encode()) == 1:
                 assert kept != DROPPED[name](steps)
 
 
