@@ -275,6 +275,8 @@ class LibraryHandler(logging.Handler):
             return
         self._logged[place] = (now, 0)
         failure = record.exc_info[0] if record.exc_info else None
+        if failure is None and isinstance(record.args, tuple):
+            failure = next((type(each) for each in record.args if isinstance(each, BaseException)), None)
         # A message without arguments may have been formatted already, so only a template is known to be constant.
         template = record.msg if record.args and isinstance(record.msg, str) else ""
         structlog.get_logger().log(
