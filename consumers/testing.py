@@ -25,10 +25,10 @@ import tempfile
 import types
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, wraps
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -149,12 +149,18 @@ class Call(NamedTuple):
     attempt: int
 
 
-class Parked(NamedTuple):
-    """A record that is set aside: the first of its key has the code of its failure, those behind it `key_parked`."""
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A record that is set aside: the first of its key has the code of its failure, those behind it `key_parked`.
+
+    Attributes:
+        raised: What the handler raised and where, such as `KeyError at refill_desk.consumer:31`; not compared.
+    """
 
     key: str
     event_id: str
     code: str
+    raised: str = field(default="", compare=False)
 
 
 class Published(NamedTuple):
@@ -242,9 +248,10 @@ class Running:
 
     async def parked(self) -> list[Parked]:
         """Return the records that are set aside, in order."""
-        query = (
-            'select key, event_id, code from drx_consumer.parked_event where grp = $1 order by topic, part, "offset"'
-        )
+        query = """
+select key, event_id, code, coalesce(raised, '') from drx_consumer.parked_event
+where grp = $1 order by topic, part, "offset"
+"""
         return [Parked(*row) for row in await self.fetch(query, self._consumer.group)]
 
     def count(self, outcome: str) -> int:
@@ -348,10 +355,12 @@ def _watched(consumer: Consumer, calls: list[Call]) -> Consumer:
         msg = f"consumer {consumer.name!r} has no handler"
         raise ConfigError(msg)
 
+    @wraps(handle)
     async def one(event: Event, context: Context) -> None:
         calls.append(Call(event.id, context.attempt))
         await handle(event, context)
 
+    @wraps(handle)
     async def many(batch: Sequence[Placed], connection: Any) -> None:
         calls.extend(Call(event.id, context.attempt) for event, context in batch)
         await handle(batch, connection)

@@ -133,6 +133,24 @@ async def test_a_consumer_that_is_built_by_a_function_gets_options_and_metrics()
         assert await desk.fetch("select count(*) from swept") == [(0,)]
 
 
+async def test_a_bug_of_a_handler_is_found_by_what_is_parked() -> None:
+    """The wrapper that notes the calls is in between."""
+    consumer = Consumer(name="desk", topics=TOPICS)
+
+    @consumer.handler
+    async def handle(event: Event, context: Context) -> None:
+        del context
+        event.value["nothing"]
+
+    async with running(consumer) as desk:
+        await desk.feed(an_event("renewal.requested", key="rx_1", id="evt_1"))
+        (parked,) = await desk.parked()
+
+    assert parked == Parked("rx_1", "evt_1", "unexpected")
+    line = handle.__code__.co_firstlineno + 3
+    assert parked.raised == f"KeyError at {__name__}:{line}"
+
+
 async def test_options_of_a_consumer_that_takes_none_are_refused() -> None:
     """Or a test would pass on settings that no process has."""
     consumer = Consumer(name="desk", topics=TOPICS)
