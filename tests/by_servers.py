@@ -55,7 +55,8 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
 
     def _reschedule(self, node: Any) -> None:
         """Give a worker more where it needs it; the one beside the others ends when only they can do what is left."""
-        if self.workqueue and self._next(node) is None:
+        needs = self.workqueue and self._pending_of(self.assigned_work[node]) <= UNDER_WAY
+        if needs and self._next(node) is None:
             node.shutdown()
         else:
             super()._reschedule(node)
