@@ -42,8 +42,8 @@ def texts() -> tuple[Text, ...]:
 TEXTS = texts()
 native_engine = engines_of("native", plan()) if NATIVE_IS_INSTALLED else None
 if atheris := sys.modules.get("atheris"):  # what is generated is no module, so it is instrumented by hand
-    for function in compiled().encoders.values():
-        atheris.instrument_func(function)
+    for each in EVENT_MODELS:
+        atheris.instrument_func(compiled()[each])
 
 
 def check(content: bytes) -> None:
