@@ -198,7 +198,9 @@ def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
         draft.replace(where)
     except OSError as exc:
         draft.unlink(missing_ok=True)
-        msg = f"{where}: cannot be written ({exc.strerror})"
+        above = where.parent.parent
+        why = exc.strerror if above.exists() else f"make {above} first, or mend the setting"
+        msg = f"{where}: cannot be written ({why})"
         raise ConfigError(msg) from None
 
 

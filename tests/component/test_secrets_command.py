@@ -97,6 +97,15 @@ def test_the_first_secret_makes_its_directory_for_nobody_else(directory: Path) -
     assert (directory / "current").is_file()
 
 
+def test_a_directory_that_may_be_mistyped_is_not_made(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last part of the path is: a volume that is not mounted has none of it."""
+    monkeypatch.setenv("BRIDGE_SOURCES__DRX__SECRETS_DIR", str(directory / "etc" / "drx"))
+    result = run("new", "drx")
+
+    assert f"make {directory / 'etc'} first" in str(result.exception)
+    assert list(directory.iterdir()) == []
+
+
 def test_a_slot_that_exists_is_not_overwritten(directory: Path) -> None:
     (directory / "current").write_text(SECRET)
 
