@@ -48,6 +48,7 @@ def test_it_has_what_a_team_ships_and_names_nothing_that_is_not_there() -> None:
 
     assert {"README.md", "Dockerfile", "values.yaml"} <= set(documents)
     assert not [path for path, text in documents.items() if "{{" in text]
+    assert "discloses=[" in documents["refill_desk/consumer.py"]  # or `doctor` would warn of it
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", documents["Dockerfile"], re.MULTILINE)
     assert {source.split("/")[0] for sources in copied for source in sources.split()} <= {
         path.split("/")[0] for path in documents
