@@ -93,11 +93,21 @@ class LazyGroup(Group):
         return self.load(cmd_name) or super().get_command(ctx, cmd_name)
 
     def load(self, name: str) -> click.Command | None:
-        """Import the command `name`; None if it is none of those that are imported on use."""
+        """Import the command `name`; None if it is none of those that are imported on use.
+
+        Raises:
+            ConfigError: It needs a library that is not installed.
+        """
         if name not in self._modules:
             return None
         module, _, attribute = self._modules[name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as exc:
+            if exc.name is None or exc.name.partition(".")[0] == __package__.partition(".")[0]:
+                raise
+            msg = f"`{name}` needs {exc.name}, which is not installed: install the package with its extra `dev`"
+            raise ConfigError(msg) from exc
         if not isinstance(command, click.Command):
             raise TypeError(module)
         return command

@@ -29,7 +29,7 @@ async def open_parts():
     {opening}
     yield [Worker()]
 
-@click.group(cls=LazyGroup, modules={{}})
+@click.group(cls=LazyGroup, modules={{"demo": ("psutils.cli:demo", "")}})
 def cli():
     pass
 
@@ -99,6 +99,13 @@ def test_a_part_that_fails_is_logged_with_its_code_and_without_its_text() -> Non
 
 def test_what_the_operator_must_change_is_one_line_and_exit_2() -> None:
     assert ended("raise ConfigError('http.port: taken')") == (2, "", "drx: http.port: taken\n")
+
+
+def test_a_command_whose_library_is_not_installed_says_how_to_have_it() -> None:
+    """`pip install .` comes without what `dev` and `demo` need."""
+    said = "drx: `demo` needs psutils, which is not installed: install the package with its extra `dev`\n"
+
+    assert ended("pass", command="demo") == (2, "", said)
 
 
 def test_a_start_that_hangs_ends_at_a_signal() -> None:
