@@ -17,7 +17,7 @@ from bridge.dev.ports import free_port
 from bridge.dev.postgres import PostgresServer, find_programs
 from tests.bench.consuming import MIB, consumer, pace
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
-from tests.fhir.hapi import HapiServer, is_built
+from tests.fhir.hapi import LONG_RUN, HapiServer, is_built
 from tests.postgres import fresh_database
 from tests.topic_filler import Lives, fill
 
@@ -36,7 +36,7 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
     directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
     # The child that serves the database runs as another user when we are root.
     directory.chmod(0o755)
-    cluster, hapi = EmbeddedCluster(directory, brokers=1), HapiServer(directory)
+    cluster, hapi = EmbeddedCluster(directory, brokers=1), HapiServer(directory, options=LONG_RUN)
     server = PostgresServer(
         directory / "postgres", programs=find_programs(), port=free_port(), log=directory / "postgres.log"
     )
