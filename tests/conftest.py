@@ -90,8 +90,12 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput[_BESIDE] = by_servers and runs_beside(node, node.workerinput["workercount"])
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Give way to the others in the worker that runs beside them; they waited for its collection, as for theirs."""
+    """Give way to the others in the worker that runs beside them; they waited for its collection, as for theirs.
+
+    First, since pytest-xdist's own hook does not return before the last test.
+    """
     if getattr(session.config, "workerinput", {}).get(_BESIDE):
         os.nice(NICENESS)
 
