@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
@@ -125,14 +126,16 @@ def table_of(batch: Sequence[Placed], schema: pa.Schema, *, digest: Digest | Non
         "_ordinal": [context.ordinal for _, context in batch],
         "_origin": [context.origin for _, context in batch],
     }
-    used = _used(frozenset(event.type for event, _ in batch))
+    rows: dict[str, list[int]] = {}
+    for row, (event, _) in enumerate(batch):
+        rows.setdefault(event.type, []).append(row)
     arrays = []
     for field in schema:
         name = field.name
-        if name not in place and name not in used:
+        found: Sequence[Any] | None = place[name] if name in place else _column(name, values, rows)
+        if found is None:
             arrays.append(pa.nulls(len(batch), field.type))
             continue
-        found: Sequence[Any] = place[name] if name in place else [value.get(name) for value in values]
         if digest is not None and name in IDS:
             found = [None if each is None else digest(str(each)) for each in found]
         elif pa.types.is_map(field.type):
@@ -141,12 +144,28 @@ def table_of(batch: Sequence[Placed], schema: pa.Schema, *, digest: Digest | Non
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def _column(name: str, values: Sequence[Mapping[str, Any]], rows: Mapping[str, list[int]]) -> Sequence[Any] | None:
+    """Return what the values have of a name, or None if it is a name of none of their types; `rows` are those of each.
+
+    Most names are those of few types, and a look that finds nothing costs as much as another one.
+    """
+    having = [of_type for event_type, of_type in rows.items() if name in _names(event_type)]
+    if len(having) == len(rows):
+        return [value.get(name) for value in values]
+    if not having:
+        return None
+    found: list[Any] = [None] * len(values)
+    for row in chain.from_iterable(having):
+        found[row] = values[row].get(name)
+    return found
+
+
 @cache
-def _used(types: frozenset[str]) -> frozenset[str]:
-    """Return the columns that events of these types have."""
-    if types == {UNRECOGNIZED_TYPE}:
+def _names(event_type: str) -> frozenset[str]:
+    """Return the columns that events of a type have."""
+    if event_type == UNRECOGNIZED_TYPE:
         return frozenset(unrecognized_schema().names)
-    return frozenset(name for each in types for name in EVENT_MODELS[each].model_fields)
+    return frozenset(EVENT_MODELS[event_type].model_fields)
 
 
 def _with_place(fields: Sequence[pa.Field]) -> pa.Schema:
