@@ -51,7 +51,8 @@ class Applier:
         told, added = await self._write_history(batch, connection)
         known = await self._load({key for key, _ in told}, connection)
         before: dict[str, Contradictions] = {}
-        for key, event in told:
+        # Newest first, since the order leaves no trace: who and what an older event is about is then not worked out.
+        for key, event in told if self._alarms_from is not None else reversed(told):
             document = known[key].document
             if key not in before and (self._alarms_from is None or event.received_at >= self._alarms_from):
                 before[key] = contradictions(document)
@@ -64,10 +65,10 @@ class Applier:
         self, batch: Sequence[Placed], connection: Any
     ) -> tuple[list[tuple[str, Event]], Mapping[str, int]]:
         """Return the events of prescriptions as they were stored, and how many rows each prescription got."""
-        told, rows = [], []
+        told, rows, all_replaced = [], [], 0
         for given, context in batch:
             event, body, replaced = storable(given)
-            self._metrics.nul_replaced.inc(replaced)
+            all_replaced += replaced
             # By the key as it came: a digest does not tell what it is of.
             key = None if prescription_of(given) is None else event.key
             if key is not None:
@@ -86,6 +87,7 @@ class Applier:
                     body.decode(),
                 )
             )
+        self._metrics.nul_replaced.inc(all_replaced)
         new = await connection.fetch(self._sql.history, rows)
         return told, Counter(each[0] for each in new)
 
