@@ -10,9 +10,9 @@ from consumers.app import LEAVE_S, drain_s, open_consumer
 from consumers.commands.installed import choose
 from consumers.settings import MARGIN_S, refuse_risks
 
-# Records leave hardly any cycles behind. The windows of a consumer that is behind hold 150,000 objects: below that, the
-# collector would walk them again and again for nothing.
-GC_THRESHOLD = 200_000
+# Records leave hardly any cycles behind. The windows and batches of a consumer that is behind hold some 400,000
+# objects: below that, the collector would walk them again and again for nothing.
+GC_THRESHOLD = 500_000
 
 
 @click.command()
