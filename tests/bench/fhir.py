@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
+from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bridge.dev.kafka import create_topics
-from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer, find_programs
-from tests.bench.consuming import MIB, consumer, pace
-from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
+from tests.bench.consuming import MIB, consumer, pace, servers
+from tests.bench.sending import TOPIC, TOPICS
 from tests.fhir.hapi import LONG_RUN, HapiServer, is_built
 from tests.postgres import fresh_database
 from tests.topic_filler import Lives, fill
 
 NAME = "fhir"
-TOPIC = "drx.prescriptions.v1"
 RECORDS, QUICK_RECORDS = 4_000, 2_000
 LANES = 8
 _APPLIED = "select count(*) from drx_consumer.inbox where grp = $1"
@@ -33,27 +27,18 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
     """Measure; about three minutes."""
     if not is_built():
         sys.exit("fhir: no HAPI FHIR server here: `make fhir-server` fetches it")
-    directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
-    # The child that serves the database runs as another user when we are root.
-    directory.chmod(0o755)
-    cluster, hapi = EmbeddedCluster(directory, brokers=1), HapiServer(directory, options=LONG_RUN)
-    server = PostgresServer(
-        directory / "postgres", programs=find_programs(), port=free_port(), log=directory / "postgres.log"
-    )
-    try:
-        cluster.start()
-        server.start()
-        server.wait_ready()
+    count = QUICK_RECORDS if quick else RECORDS
+    with servers(TOPICS) as place, ExitStack() as stack:
+        hapi = HapiServer(place.directory, options=LONG_RUN)
+        stack.callback(hapi.stop)
         hapi.start()
-        create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)
-        count = QUICK_RECORDS if quick else RECORDS
         console.print(f"fhir: {count:,} records, HAPI at {hapi.url}")
-        count = fill(cluster.bootstrap_servers, islice(Lives.of_records(count).records(TOPIC), count))
-        with fresh_database(server.dsn) as dsn:
+        count = fill(place.bootstrap_servers, islice(Lives.of_records(count).records(TOPIC), count))
+        with fresh_database(place.dsn) as dsn:
             ours = consumer(
-                directory,
+                place.directory,
                 NAME,
-                bootstrap_servers=cluster.bootstrap_servers,
+                bootstrap_servers=place.bootstrap_servers,
                 dsn=dsn,
                 group=NAME,
                 settings={
@@ -79,11 +64,6 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
             "cpu_us": round(warm.cpu_us),
             "rss_peak_mib": round(max(each.rss for each in samples) / MIB),
         }
-    finally:
-        hapi.stop()
-        server.stop()
-        cluster.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def table(figures: dict[str, Any]) -> Table:

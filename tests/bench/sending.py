@@ -1,6 +1,6 @@
-"""A consumer that tells a peer of each record, from topic to settled records: its rounds, their figures and table.
+"""A consumer that tells a peer of each record, from topic to applied records: its rounds, their figures and table.
 
-What is varied is how much it sends at one time: lanes or connections.
+What is varied is how much it sends at one time: lanes, connections, or records of a file.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Sending:
         at_once: What is varied, such as `lanes`.
         records: How many at one time, to the records of a round, which take some ten seconds.
         goals: How many at one time, to the records a second that the goals ask for.
+        goal_mib: Peak of the resident memory that the goals allow, if they do.
+        instance: The option that gives each run a group of its own.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Sending:
     at_once: str
     records: Mapping[int, int]
     goals: Mapping[int, int]
+    goal_mib: int | None = None
+    instance: str = "INSTANCE"
 
     def run(
         self,
@@ -62,7 +66,7 @@ class Sending:
         for number in range(1 if quick else ROUNDS):
             for at_once, found in runs.items():
                 with settings(at_once) as own:
-                    found.append(self._measure(place, at_once, own, instance=f"of{at_once}-{number}"))
+                    found.append(self._measure(place, at_once, own, instance=f"of{at_once}n{number}"))
                 console.print(f"{at_once} {self.at_once} {found[-1].per_s:,.0f} events/s {found[-1].cpu_us:.0f} µs")
         return {
             str(at_once): {
@@ -76,7 +80,7 @@ class Sending:
     def _measure(self, place: Place, at_once: int, settings: Mapping[str, str], *, instance: str) -> _Run:
         variables = {
             f"{self.name.upper()}__TOPICS": TOPIC,
-            f"{self.name.upper()}__INSTANCE": instance,
+            f"{self.name.upper()}__{self.instance}": instance,
             **settings,
         }
         with fresh_database(place.dsn) as dsn:
@@ -103,7 +107,8 @@ class Sending:
         of = [(figures[str(at_once)], self.goals[at_once]) for at_once in self.records]
         shown.add_row("events/s", *(f"{spread(each['events_per_s'])} (goal >= {goal:,})" for each, goal in of))
         shown.add_row("CPU µs per event", *(spread(each["cpu_us"]) for each, _ in of))
-        shown.add_row("peak RSS MiB", *(str(each["rss_peak_mib"]) for each, _ in of))
+        most = "" if self.goal_mib is None else f" (goal <= {self.goal_mib})"
+        shown.add_row("peak RSS MiB", *(f"{each['rss_peak_mib']}{most}" for each, _ in of))
         return shown
 
 
