@@ -6,10 +6,10 @@ from docs import capacity
 
 
 def test_each_line_is_worked_out_as_it_says() -> None:
-    # 100,000 / 2,560 = 39.06, one spare; / 5,700 = 17.5; 18 x 4 = 72; 265 MB/s / 50; 327 MB/s / 100.
+    # 100,000 / 2,560 = 39.06, one spare; / 5,000 = 20; 20 x 4 = 80, in dozens 84; 265 MB/s / 50; 327 MB/s / 100.
     assert capacity.ingress(100_000) == 41
-    assert capacity.readers(100_000) == 18
-    assert capacity.partitions(100_000) == 72
+    assert capacity.readers(100_000) == 20
+    assert capacity.partitions(100_000) == 84
     assert capacity.brokers(100_000) == 6
     assert capacity.databases(100_000) == 4
 
