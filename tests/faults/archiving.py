@@ -39,6 +39,18 @@ def archiving(
         yield scene, lake
 
 
+@contextmanager
+def without_staging(lake: Path) -> Iterator[None]:
+    """Hold a file in the place of the directory that files are staged in, as a volume that was lost would leave it."""
+    staging = lake / "staging"
+    until(lambda: not list(staging.iterdir()), what="an empty directory")
+    staging.rename(lake / "gone")
+    staging.touch()
+    yield
+    staging.unlink()
+    (lake / "gone").rename(staging)
+
+
 def check(lake: Path, schema: str, scene: Scene) -> None:
     """Every offset of the log is one row, in the one visible file that has it; nothing is parked."""
     assert scene.parked() == 0

@@ -145,12 +145,12 @@ class Scene:
         """Records settled so far, of all partitions."""
         return sum(self.progress().values())
 
-    def wait_settled(self, least: int | None = None) -> None:
-        """Wait until so many records are settled, or all that were written."""
+    def wait_settled(self, least: int | None = None, *, still_s: float = HANG_S) -> None:
+        """Wait until so many records are settled, or all that were written, with pauses of `still_s` at most."""
         wanted = self.written if least is None else least
         settled, moved_at = self.settled(), time.monotonic()
         while settled < wanted:
-            assert time.monotonic() - moved_at < HANG_S, f"{self.group} stands still at {settled} of {wanted} records"
+            assert time.monotonic() - moved_at < still_s, f"{self.group} stands still at {settled} of {wanted} records"
             time.sleep(LOOK_S)
             before, settled = settled, self.settled()
             if settled > before:

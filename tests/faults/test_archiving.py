@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import NamedTuple
 
 import pytest
 
 from bridge.runtime.failpoints import AFTER_EFFECT, AFTER_PUBLISH, AFTER_STAGE, BEFORE_FENCE, BEFORE_STAGE
-from tests.faults.archiving import archiving
+from tests.faults.archiving import archiving, without_staging
 from tests.faults.scene import Ground, Scene
-from tests.faults.test_zombies import MAX_POLL_S, has_left, is_frozen
-from tests.integration.service_process import until
+from tests.faults.troubles import be_away, freeze_at, kill
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
 RECORDS = 240
 # Before and after a file is staged; after it is noted, and after files are published, before that is committed.
-POINTS = (BEFORE_STAGE, AFTER_STAGE, AFTER_EFFECT, AFTER_PUBLISH)
-# Which visit of a point is the last, so that a process gets on before it dies. Each of the four partitions brings one.
-VISITS = {BEFORE_STAGE: 2, AFTER_STAGE: 3, AFTER_EFFECT: 3, AFTER_PUBLISH: 1}
-EACH = 200
+# Which visit is the last lets a process get on before it dies: each of the four partitions brings one.
+POINTS = (f"{BEFORE_STAGE}:kill@2", f"{AFTER_STAGE}:kill@3", f"{AFTER_EFFECT}:kill@3", f"{AFTER_PUBLISH}:kill@1")
+# Written for each kill: a process that follows two deaths handles what is left one by one.
+EACH = 40
 
 
 class Case(NamedTuple):
-    """How often a process dies, each time at another point, or what else happens.
+    """How often a process dies, most often at the next point, or what else happens.
 
     Attributes:
         kills: Deaths, at the points in turn.
@@ -54,8 +51,7 @@ CASES = [
     Case(away_s=1.0),
     *(
         pytest.param(each, marks=pytest.mark.faults)
-        # PostgreSQL ends the transaction of a frozen member after two minutes.
-        for each in (Case(kills=50), Case(frozen=AFTER_STAGE), Case(away_s=300.0))
+        for each in (Case(kills=25), Case(kills=25, first=2), Case(frozen=AFTER_STAGE), Case(away_s=300.0))
     ),
 ]
 
@@ -64,24 +60,28 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     """Do it, and compare the lake with the log."""
     lives = Lives.of_records(RECORDS + EACH * case.kills, seed=seed)
     with archiving(ground, lives, partitions=1 if case.frozen else 4) as (scene, lake):
-        for number in range(case.kills):
-            kill(scene, POINTS[(case.first + number) % len(POINTS)])
+        kill([scene], case.kills, points=in_turn(case.first), records=EACH)
         if case.frozen:
-            freeze(scene, case.frozen)
+            freeze_at(scene, case.frozen, visit=2, records=RECORDS // 2)
         else:
             scene.member()
         if case.members > 1:
             come_and_go(scene, case.members)
         if case.away_s:
-            be_away(scene, lake, case.away_s)
+            scene.write(RECORDS // 4)
+            scene.wait_settled()
+            be_away([scene], without_staging(lake), case.away_s)
         scene.finish()
+        if case.frozen:
+            # What the frozen member has staged is not published: only its transaction would have made it count.
+            assert len(list((lake / "staging").iterdir())) == (case.frozen == AFTER_STAGE)
 
 
-def kill(scene: Scene, point: str) -> None:
-    """Have a process die there."""
-    dying = scene.member(f"{point}:kill@{VISITS[point]}")
-    scene.write(EACH)
-    assert dying.ended() == -signal.SIGKILL, dying.output()
+def in_turn(first: int) -> Iterator[str]:
+    """Yield two points, then an empty text, and so on without end."""
+    turns = cycle([*POINTS[first:], *POINTS[:first]])
+    while True:
+        yield from (next(turns), next(turns), "")
 
 
 def come_and_go(scene: Scene, members: int) -> None:
@@ -94,31 +94,6 @@ def come_and_go(scene: Scene, members: int) -> None:
     scene.members[0].kill()
     scene.write(RECORDS // 10)
     scene.wait_settled()
-
-
-def freeze(scene: Scene, point: str) -> None:
-    """Freeze a member with a batch in hand until another has settled it."""
-    zombie = scene.member(f"{point}:stop@2", KAFKA__MAX_POLL_S=MAX_POLL_S)
-    scene.write(RECORDS // 2)
-    until(lambda: is_frozen(zombie), what="a frozen member")
-    scene.member()
-    scene.wait_settled()
-    zombie.thaw()
-    until(lambda: has_left(zombie), what="a member that knows that it was away")
-
-
-def be_away(scene: Scene, lake: Path, away_s: float) -> None:
-    """Have a file in the place of the directory that files are staged in, as a volume that was lost would leave it."""
-    scene.write(RECORDS // 4)
-    scene.wait_settled()
-    until(lambda: not list((lake / "staging").iterdir()), what="an empty directory")
-    (lake / "staging").rename(lake / "gone")
-    (lake / "staging").touch()
-    scene.write(RECORDS // 4)
-    until(lambda: scene.members[-1].metric("drxbridge_circuit_state", state="open"), what="an open circuit")
-    time.sleep(away_s)
-    (lake / "staging").unlink()
-    (lake / "gone").rename(lake / "staging")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient
 from bridge.runtime.failpoints import BEFORE_FENCE
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
-from tests.faults.test_zombies import POINTS, has_left, is_frozen
+from tests.faults.test_zombies import POINTS
+from tests.faults.troubles import has_left, is_frozen
 from tests.integration.consumer_process import consumer_environment, drx_consumer
 from tests.integration.service_process import HANG_S, until
 from tests.postgres import execute

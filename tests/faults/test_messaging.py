@@ -9,14 +9,13 @@ import pytest
 
 from tests.faults.messaging import Receiver, messaging
 from tests.faults.scene import Ground, Scene
-from tests.faults.troubles import RECORDS_PER_KILL, be_away, closed, freeze, kill
+from tests.faults.troubles import MAX_POLL_S, RECORDS_PER_KILL, be_away, closed, freeze, kill
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
 # Of one group; each is a message.
 RECORDS = 150
-MAX_POLL_S = "8"
 
 
 class Case(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.scene import Ground, Scene
 from tests.faults.starting import ENDS, OVER, WAITING, starting
-from tests.faults.troubles import RECORDS_PER_KILL, be_away, freeze, kill
+from tests.faults.troubles import MAX_POLL_S, RECORDS_PER_KILL, be_away, freeze, kill
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.temporal.server import TemporalServer
@@ -19,7 +19,6 @@ pytestmark = pytest.mark.kafka
 
 # Of one group; about every third is a call.
 RECORDS = 150
-MAX_POLL_S = "8"
 
 
 class Case(NamedTuple):

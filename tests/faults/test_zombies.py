@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import psutil
 import pytest
 
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, BETWEEN_CLAIM_AND_SEEK
 from tests.faults.scene import Ground
 from tests.faults.subjects import Kind, scene_of_kind
+from tests.faults.troubles import MAX_POLL_S, has_left, is_frozen
 from tests.faults.watch import watched
-from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import until
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
 RECORDS = 900
-# A member that does not poll for this long has left, by its own client's word; longer than the session of 6 s.
-MAX_POLL_S = "8"
 # It has applied all there is and waits for more: what is written then reaches the frozen process.
 IDLE = "idle"
 # Which visit of a point freezes it: the first where lanes run side by side, since none of them may have a transaction
@@ -79,15 +76,6 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.finish()
         assert offsets.steps_back == []
         assert fenced > 0 or case.where != BEFORE_FENCE
-
-
-def is_frozen(process: ConsumerProcess) -> bool:
-    return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
-
-
-def has_left(process: ConsumerProcess) -> bool:
-    """Whether its client has told it that it was put out of the group."""
-    return any(process.metric("drxbridge_consumer_rebalances_total", kind=kind) for kind in ("revoked", "lost"))
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain, islice, repeat
 from typing import Protocol
+
+import psutil
 
 from bridge.runtime.failpoints import AFTER_EFFECT
 from tests.faults.scene import Scene
-from tests.integration.service_process import until
+from tests.integration.consumer_process import ConsumerProcess
+from tests.integration.service_process import HANG_S, until
 
-# The effect after which the first process of a group dies, and how many records a later one gets on by.
+# The effect after which a process of a group dies, and how many records another gets on by before it is killed.
 VISIT = 4
 # Of what is killed so.
 RECORDS_PER_KILL = 2 * VISIT
+AFTER_AN_EFFECT = f"{AFTER_EFFECT}:kill@{VISIT}"
+# A member that does not poll for this long has left, by its own client's word; longer than the session of 6 s.
+MAX_POLL_S = "8"
 
 
 class Peer(Protocol):
@@ -28,22 +35,37 @@ class Peer(Protocol):
         """Go away."""
 
 
-def kill(scenes: Sequence[Scene], kills: int) -> None:
-    """Kill a process of each group so often: after an effect and before its commit, then at any moment.
+def kill(
+    scenes: Sequence[Scene],
+    kills: int,
+    *,
+    points: Iterable[str] = (AFTER_AN_EFFECT,),
+    records: int = RECORDS_PER_KILL,
+) -> None:
+    """Kill a process of each group so often.
 
-    A record at which process after process dies would be parked, as it should be.
+    A record at which three processes die is parked, as it should be: more than two in a row may not die at points.
+
+    Args:
+        scenes: One of each group.
+        kills: How many processes of each.
+        points: The failpoint at which each dies; amid its work, once it has caught up, where that is empty or there is
+            none left.
+        records: How many are written for each kill.
     """
-    for number in range(kills):
-        marks = [scene.settled() for scene in scenes]
-        dying = [scene.member("" if number else f"{AFTER_EFFECT}:kill@{VISIT}") for scene in scenes]
+    for point in islice(chain(points, repeat("")), kills):
+        dying = [scene.member(point) for scene in scenes]
+        if not point:
+            for scene in scenes:
+                scene.wait_settled()
         for scene in scenes:
-            scene.write(RECORDS_PER_KILL)
-        for scene, mark, each in zip(scenes, marks, dying, strict=True):
-            if number:
-                scene.wait_settled(mark + VISIT)
-                each.kill()
-            else:
+            scene.write(records)
+        for scene, each in zip(scenes, dying, strict=True):
+            if point:
                 assert each.ended() == -signal.SIGKILL, each.output()
+            else:
+                scene.wait_settled(scene.written - records + VISIT)
+                each.kill()
 
 
 @contextmanager
@@ -78,3 +100,25 @@ def freeze(scenes: Sequence[Scene]) -> None:
     for scene in scenes:
         scene.wait_settled()
         scene.members[-2].thaw()
+
+
+def freeze_at(scene: Scene, point: str, *, visit: int, records: int) -> None:
+    """Freeze a member at a visit of a point until another has settled these records, then thaw it."""
+    zombie = scene.member(f"{point}:stop@{visit}", KAFKA__MAX_POLL_S=MAX_POLL_S)
+    scene.write(records)
+    until(lambda: is_frozen(zombie), what="a frozen member")
+    scene.member()
+    # If a transaction is open at that point, PostgreSQL ends it once a handler would be out of time: two minutes.
+    scene.wait_settled(still_s=2 * HANG_S)
+    zombie.thaw()
+    until(lambda: has_left(zombie), what="a member that knows that it was away")
+
+
+def is_frozen(process: ConsumerProcess) -> bool:
+    """Say whether it is stopped."""
+    return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+
+
+def has_left(process: ConsumerProcess) -> bool:
+    """Say whether its client has told it that it was put out of the group."""
+    return any(process.metric("drxbridge_consumer_rebalances_total", kind=kind) for kind in ("revoked", "lost"))
