@@ -27,11 +27,15 @@ class SecuredCluster(EmbeddedCluster):
     comes by its first listener is `ANONYMOUS` and may do all, as an administrator would.
     """
 
-    def __init__(self, directory: Path, *, passwords: Mapping[str, str]) -> None:
-        """Know users by their passwords; certificates are made below `directory`."""
+    def __init__(self, directory: Path, *, passwords: Mapping[str, str], session: timedelta = timedelta(0)) -> None:
+        """Know users by their passwords; certificates are made below `directory`.
+
+        A login by SCRAM ends after `session`, if that is set, and its connection with the next request.
+        """
         super().__init__(directory, brokers=1)
         self._port, self._mutual_port = free_port(), free_port()
         self._passwords = passwords
+        self._session_ms = round(session.total_seconds() * 1000)
         self._files = directory
         _, self.authority = self_signed(directory)
         self.clients = Authority(directory)
@@ -59,6 +63,7 @@ class SecuredCluster(EmbeddedCluster):
             "listener.name.secure.scram-sha-512.sasl.jaas.config": (
                 "org.apache.kafka.common.security.scram.ScramLoginModule required;"
             ),
+            "listener.name.secure.scram-sha-512.connections.max.reauth.ms": str(self._session_ms),
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(self._files / "chain.pem"),
             "listener.name.mutual.ssl.truststore.type": "PEM",

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from threading import Thread
 from typing import Any, ClassVar
 
 import aiohttp
+import psutil
 import pytest
 from click.testing import CliRunner
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.kafka
@@ -35,7 +37,7 @@ from bridge.settings import Brokers
 from tests.builders import a_body, identity_in
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, deliver
-from tests.integration.service_process import until
+from tests.integration.service_process import ServiceProcess, until
 from tests.kafka import HANG_S, ready_producer
 from tests.postgres import execute
 from tests.secured import SecuredCluster
@@ -56,9 +58,27 @@ BRIEF = timedelta(seconds=20)
 RECORDS = Lives(40).records()
 
 
+PASSWORDS = {"ingress": "i-secret", "desk": "d-secret"}
+
+
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredCluster]:
-    found = SecuredCluster(tmp_path_factory.mktemp("secured"), passwords={"ingress": "i-secret", "desk": "d-secret"})
+    found = SecuredCluster(tmp_path_factory.mktemp("secured"), passwords=PASSWORDS)
+    start(found)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredCluster]:
+    """Its logins last two seconds."""
+    found = SecuredCluster(tmp_path_factory.mktemp("brief"), passwords=PASSWORDS, session=timedelta(seconds=2))
+    start(found)
+    yield found
+    found.stop()
+
+
+def start(found: SecuredCluster) -> None:
     found.start()
     create = ["create", "--json", "--acls", "ingress=ingress", "--acls", f"{GROUP}=User:desk"]
     environment = {"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": found.bootstrap_servers}
@@ -66,8 +86,6 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredCluster
     assert result.return_value == 0, result.output
     acls = [json.loads(line)["acl"] for line in result.stdout.splitlines() if "acl" in json.loads(line)]
     assert {each["principal"] for each in acls} == {"User:ingress", "User:desk"}
-    yield found
-    found.stop()
 
 
 def settings(connection: Connection) -> dict[str, str]:
@@ -216,10 +234,15 @@ class Desk(ConsumerProcess):
 
     def applied(self, records: list[Record]) -> bool:
         """Whether it has handled these."""
-        if self.lines("worker.assigned"):
-            rows = execute(self.dsn, "select event_id from drx_consumer.inbox")[0]
-            return {(identity_in(each).id,) for each in records} <= set(rows)
-        return False
+        return self.has({identity_in(each).id for each in records})
+
+    def has(self, event_ids: set[str]) -> bool:
+        """Whether it has handled the events with these ids."""
+        if not self.lines("worker.assigned"):
+            return False
+        return event_ids <= {
+            event_id for (event_id,) in execute(self.dsn, "select event_id from drx_consumer.inbox")[0]
+        }
 
 
 def written(secured: SecuredCluster) -> list[Record]:
@@ -301,3 +324,45 @@ async def test_a_consumer_that_cannot_log_in_waits_with_its_start(
         assert desk.checks()["start"] == "handshake_failed"
         secured.connection("desk")
         await asyncio.to_thread(desk.ready)
+
+
+async def test_logins_that_end_again_and_again_cost_no_event(
+    brief: SecuredCluster, postgres: str, tmp_path: Path
+) -> None:
+    """`connections.max.reauth.ms`, as managed clusters have it: the client cannot renew a login, and connects anew."""
+    login = {"mechanism": "SCRAM-SHA-512"}
+    with (
+        IngressProcess(tmp_path, brief.bootstrap_servers, **settings(brief.connection("ingress", **login))) as ingress,
+        Desk(tmp_path / "desk", brief.connection("desk", **login), postgres) as desk,
+    ):
+        await asyncio.to_thread(ingress.ready)
+        await asyncio.to_thread(desk.ready)
+        first = {each: connections(each, brief) for each in (ingress, desk)}
+        sent = [f"evt_{ingress.source}_{number}" for number in range(40)]
+        async with aiohttp.ClientSession() as session:
+            for event_id in sent:
+                answer = await deliver(session, ingress, a_body(id=event_id), webhook_id=event_id)
+                assert answer.status in {200, 202}
+                await asyncio.sleep(0.2)
+
+        async with asyncio.timeout(HANG_S):
+            while len(await ingress.records()) < len(sent):  # noqa: ASYNC110 - another process gives us no event
+                await asyncio.sleep(0.2)
+        written = await ingress.records()
+        assert [record.header("ce_id") for record in written] == sent
+        await asyncio.to_thread(until, lambda: desk.has(set(sent)), what="that all are handled")
+        for process, before in first.items():
+            assert before
+            await asyncio.to_thread(until, partial(ended, process, brief, before), what="the end of its first logins")
+        assert desk.checks()["group"] == "ok"
+
+
+def connections(process: ServiceProcess, secured: SecuredCluster) -> set[int]:
+    """Own ports of the connections of a process to the listener that asks for passwords."""
+    port = int(secured.secure_address.rpartition(":")[2])
+    return {each.laddr.port for each in psutil.Process(process.pid).net_connections() if each.raddr[-1:] == (port,)}
+
+
+def ended(process: ServiceProcess, secured: SecuredCluster, before: set[int]) -> bool:
+    """Whether none of these connections is left."""
+    return not before & connections(process, secured)
