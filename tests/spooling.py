@@ -80,6 +80,11 @@ def segments(directory: Path) -> list[Path]:
     return files(directory, "*.segment")
 
 
+def altered(content: bytes, at: int) -> bytes:
+    """Return the content with another byte at `at`; a constant one would be what stands there in one of 256 files."""
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
 def damaged(directory: Path) -> list[Path]:
     return files(directory, "damaged/*")
 

@@ -80,7 +80,7 @@ async def test_a_bug_that_parked_a_record_is_to_be_found_in_the_log(desk: Run, p
     code, out, err = await desk("parked", "show", "desk", "rx_1")
 
     assert (code, out) == (0, "t/0@2  x  evt_1  bug unexpected\n")
-    assert err == "unexpected: the log line worker.handler_bug of that offset says what was raised where\n"
+    assert err == "unexpected: the log line worker.handler_bug of that offset has the calls before it\n"
 
 
 async def test_a_key_that_is_not_parked_is_an_error_to_show_and_to_retry(desk: Run) -> None:

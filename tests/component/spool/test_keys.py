@@ -10,7 +10,19 @@ import pytest
 
 from bridge.errors import NotDurableError
 from tests.fault_disk import FaultDisk
-from tests.spooling import MARKER, OTHER, PARTITION, an_entry, damaged, files, open_spool, ordinals, segments, write_key
+from tests.spooling import (
+    MARKER,
+    OTHER,
+    PARTITION,
+    altered,
+    an_entry,
+    damaged,
+    files,
+    open_spool,
+    ordinals,
+    segments,
+    write_key,
+)
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
@@ -106,8 +118,7 @@ async def test_no_raw_file_holds_anything_of_a_payload_or_its_partition(director
         await kept.put(*range(50))
         kept.spool.acknowledge(PARTITION, 10)
         path = segments(directory)[0]
-        content = path.read_bytes()
-        path.write_bytes(content[:6000] + b"?" + content[6001:])
+        path.write_bytes(altered(path.read_bytes(), 6000))
         kept.spool.acknowledge(PARTITION, len(await kept.head()))
         assert await kept.head()
     every = files(directory)

@@ -12,7 +12,18 @@ from bridge.errors import NotDurableError
 from bridge.runtime.lifecycle import unless
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S, until
-from tests.spooling import OTHER, PARTITION, Kept, an_entry, damaged, make_spool, open_spool, ordinals, segments
+from tests.spooling import (
+    OTHER,
+    PARTITION,
+    Kept,
+    altered,
+    an_entry,
+    damaged,
+    make_spool,
+    open_spool,
+    ordinals,
+    segments,
+)
 
 # Nobody waits for as long as this, and not at all.
 LONG_S, NOT_S = 1000.0, 0.0
@@ -226,7 +237,7 @@ async def test_damage_is_not_copied_as_long_as_it_cannot_be_read(tmp_path: Path,
     """A copy with zeros in it would be all that is left, once its segment is gone."""
     await fill(tmp_path, [1, 2, 3])
     (path,) = segments(tmp_path)
-    spoilt = path.read_bytes()[:600] + b"?" + path.read_bytes()[601:]
+    spoilt = altered(path.read_bytes(), 600)
     path.write_bytes(spoilt)
     disk.unreadable = lambda _path, start, end: start == 0 and end < len(spoilt)
 
