@@ -32,8 +32,8 @@ from tests.faults.ingress.balancer import ROUND_ROBIN, find_haproxy, haproxy
 ROUNDS = 3
 BROKERS = (1, 3)
 REPLICAS = (1, 2)
-# Some years of a small pharmacy, in 40 minutes.
-LONG, QUICK_LONG = 10_000_000, 100_000
+# Some years of a small pharmacy, in 40 minutes; quickly, two loads in each part.
+LONG, QUICK_LONG = 10_000_000, 20 * ROUND_REQUESTS
 PARTS = 10
 
 
