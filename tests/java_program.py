@@ -1,18 +1,43 @@
-"""A peer of tests that is written in Java: one source file of ours, compiled, and the jars of a lock."""
+"""Peers of tests that are written in Java: how one starts, and how a source file of ours is compiled by a lock."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import subprocess
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.dev.jars import JarCache, cache_dir, locked_jars, maven_repository
 from bridge.dev.java import find_java
+from bridge.dev.processes import launched
+from tests.kafka import HANG_S
 
 # A jar of the lock: the packaged Java is one without a compiler.
 _COMPILER = "org.eclipse.jdt.ecj"
+
+
+_POLL_S = 0.05
+
+
+def start(command: Sequence[str], log: Path, *, is_ready: Callable[[], bool]) -> subprocess.Popen[bytes]:
+    """Start a server that ends with this process, with its output in `log`; return when it is ready."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - ours
+            launched(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
+        )
+    deadline = time.monotonic() + HANG_S
+    while not is_ready():
+        assert process.poll() is None, log.read_text()[-2000:]
+        assert time.monotonic() < deadline, f"it did not start: {log}"
+        time.sleep(_POLL_S)
+    return process
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
 from tests.engine_cases import ENGINES, engines_of, plan
 from tests.engine_cases import engine as python_engine
+from tests.ports import listens
 
 Outcome = tuple[AnyEvent, ...] | ParkReason
 
@@ -197,7 +198,7 @@ async def running(
     )
     stop = asyncio.Event()
     task = asyncio.create_task(server.serve("127.0.0.1", port, stop=stop, drain_s=5))
-    await until(lambda: _listens(port))
+    await until(lambda: listens(port))
     async with aiohttp.ClientSession() as session:
         try:
             yield Ingress(port, publisher, metrics, admission, server, stop, task, session)
@@ -218,11 +219,6 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):  # a bound on a hang, not a claim about time
         while not true():  # noqa: ASYNC110 - as the docstring says
             await asyncio.sleep(0.005)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(params=["reference", *ENGINES])

@@ -146,7 +146,7 @@ class Scene:
         return sum(self.progress().values())
 
     def wait_settled(self, least: int | None = None, *, still_s: float = HANG_S) -> None:
-        """Wait until so many records are settled, or all that were written, with pauses of `still_s` at most."""
+        """Wait until `least` records are settled, or all that were written, with pauses of `still_s` at most."""
         wanted = self.written if least is None else least
         settled, moved_at = self.settled(), time.monotonic()
         while settled < wanted:

@@ -8,10 +8,8 @@ writes the lock anew, after a change of `COORDINATES`.
 from __future__ import annotations
 
 import base64
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -19,10 +17,8 @@ import pytest
 
 from bridge.dev.jars import relock
 from bridge.dev.ports import free_port
-from bridge.dev.processes import launched
 from tests.java_cache import SHORT_LIVED
-from tests.java_program import JavaProgram
-from tests.kafka import HANG_S
+from tests.java_program import JavaProgram, start
 
 COORDINATES = (
     "ca.uhn.hapi:hapi-base:2.6.0+ca.uhn.hapi:hapi-structures-v251:2.6.0"
@@ -31,7 +27,6 @@ COORDINATES = (
 )
 _LOCK = Path(__file__).with_name("hapi.lock.toml")
 _PROGRAM = JavaProgram("hapi-hl7v2", _LOCK, Path(__file__).with_name("Hl7Server.java"))
-_POLL_S = 0.05
 _TOOK = "took "
 
 
@@ -62,19 +57,8 @@ class Hl7Server:
         if not _PROGRAM.is_built():
             pytest.skip("no HL7 v2 server of HAPI: `make hl7-server` fetches it, 7 MB")
         before = self._lines().count("ready")
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - ours
-                launched(_PROGRAM.command(str(self.port), ",".join(self.takes), options=(SHORT_LIVED,))),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
-            )
-        deadline = time.monotonic() + HANG_S
-        while self._lines().count("ready") == before:
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
-            assert time.monotonic() < deadline, "HAPI did not start"
-            time.sleep(_POLL_S)
+        command = _PROGRAM.command(str(self.port), ",".join(self.takes), options=(SHORT_LIVED,))
+        self._process = start(command, self._log, is_ready=lambda: self._lines().count("ready") > before)
         return self
 
     def __exit__(self, *_: object) -> None:

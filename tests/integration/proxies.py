@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 
 from bridge.dev.ports import HOST, free_port
 from tests.integration.service_process import until
+from tests.ports import listens
 
 _HAPROXY = """\
 global
@@ -78,13 +78,8 @@ def proxying(name: str, server: int, directory: Path) -> Iterator[int]:
     with (directory / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - a fixed program
         try:
-            until(lambda: _listens(port), what=name)
+            until(lambda: listens(port), what=name)
             yield port
         finally:
             process.terminate()
             process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0

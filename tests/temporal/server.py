@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,14 +24,13 @@ import pytest
 from bridge.dev.jars import JarCache, cache_dir, locked_jars, maven_repository, relock
 from bridge.dev.java import find_java
 from bridge.dev.ports import HOST, free_port
-from bridge.dev.processes import launched
 from tests.java_cache import SHORT_LIVED
-from tests.kafka import HANG_S
+from tests.java_program import start
+from tests.ports import listens
 
 LOCK = Path(__file__).with_name("server.lock.toml")
 COORDINATES = "io.temporal:temporal-test-server:1.32.0"
 _MAIN = "io.temporal.testserver.TestServer"
-_POLL_S = 0.05
 
 
 def jars() -> JarCache:
@@ -65,19 +62,8 @@ class TemporalServer:
         """Return when it listens; skip the test where there is no server."""
         if not is_built():
             pytest.skip("no Temporal server: `make temporal-server` fetches it, 33 MB")
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - ours
-                launched([str(find_java().path), *self._options, "-cp", jars().class_path, _MAIN, str(self._port)]),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
-            )
-        deadline = time.monotonic() + HANG_S
-        while not _listens(self._port):
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
-            assert time.monotonic() < deadline, "Temporal did not start"
-            time.sleep(_POLL_S)
+        command = [str(find_java().path), *self._options, "-cp", jars().class_path, _MAIN, str(self._port)]
+        self._process = start(command, self._log, is_ready=lambda: listens(self._port))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,11 +81,6 @@ class TemporalServer:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from bridge.dev.ports import HOST, free_port
 from tests import snippets
 from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import until
+from tests.ports import listens
 
 # As `preStop.sleep` of a pod: what is routed elsewhere must have arrived everywhere before the process is told to end.
 PRE_STOP_S = 1.0
@@ -63,16 +64,11 @@ def haproxy(
     with (directory / "haproxy.log").open("wb") as log:
         process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
         try:
-            until(lambda: _answers(port), what="a balancer")
+            until(lambda: listens(port), what="a balancer")
             yield
         finally:
             process.terminate()
             process.wait()
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
 
 
 class Balancer:

@@ -1,0 +1,13 @@
+"""Ports of this host that servers of tests listen on."""
+
+from __future__ import annotations
+
+import socket
+
+from bridge.dev.ports import HOST
+
+
+def listens(port: int) -> bool:
+    """Say whether something takes connections on it."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
