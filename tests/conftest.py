@@ -114,13 +114,18 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """Undo what a command that runs in this process sets: later tests would see none of the lines they look for."""
-    client = logging.getLogger("aiokafka")
-    level = client.level
+    """Undo what a command in this process sets: later tests would see none of the lines they look for.
+
+    Before a test too: a fixture of a whole module may have run one.
+    """
+    _reset_logging()
     yield
-    client.setLevel(level)
-    if structlog.is_configured():
-        structlog.reset_defaults()
+    _reset_logging()
+
+
+def _reset_logging() -> None:
+    logging.getLogger("aiokafka").setLevel(logging.NOTSET)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,12 @@
 """What the doctor finds without a broker; each finding says what to do."""
 
 import json
-import logging
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from bridge.commands.doctor import doctor
 from bridge.commands.doctor_checks import check_disk, check_registry, check_risks, check_sources
@@ -23,18 +20,13 @@ NOW = datetime(2026, 9, 14, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Keep the developer's own settings out, and the silence that the command orders in."""
-    logger = logging.getLogger("aiokafka")
-    level = logger.level
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the developer's own settings out."""
     for name in list(os.environ):
         if name.startswith("BRIDGE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
     monkeypatch.setenv("BRIDGE_SPOOL__DIR", str(tmp_path / "spool"))
-    yield
-    logger.setLevel(level)
-    structlog.reset_defaults()
 
 
 def a_source(secrets_dir: Path, **changes: Any) -> Source:
