@@ -9,7 +9,7 @@ import click
 import orjson
 from rich.console import Console
 
-from bridge.commands.outcome import Mapper, is_event, lines
+from bridge.commands.outcome import ENVIRONMENTS, Mapper, is_event, lines
 from bridge.commands.scheme_options import configured_source, pairs
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.errors import ConfigError
@@ -29,7 +29,7 @@ DEFAULT_PROFILE = "drx_standard"
 @click.option("--option", "options", multiple=True, help="Option of that profile, NAME=VALUE.")
 @click.option(
     "--environment",
-    type=click.Choice(["production", "sandbox"]),
+    type=click.Choice(ENVIRONMENTS),
     help="Environment, where no source is given; default: what the body says.",
 )
 @click.option("--id", "webhook_id", default="", help="Id of the delivery; default: that of the body, else its hash.")

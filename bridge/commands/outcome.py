@@ -28,6 +28,8 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
 BODY_MAX_BYTES = 16 * 1024 * 1024
 # Beside `unknown_type` of a mapping file.
 NOTHING_HOLDS = "no [[event]] has a `when` that holds"
+# What a source may be configured to send, and a body of native DRx must say.
+ENVIRONMENTS = ("production", "sandbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Mapper:
         )
         found = document if isinstance(document, ParkReason) else self.profile.map(delivery, document)
         if isinstance(found, ParkReason):
-            return {"file": str(path), "parked": self._parked(found, delivery)}
+            return {"file": str(path), "parked": self._parked(found, delivery, document)}
         events = [self._event(event) for event in found.events]
         unknown = {path for event in found.events for path in unknown_words(EVENT_MODELS[event.type], event.value)}
         return {
@@ -93,11 +95,13 @@ class Mapper:
         found = document.get("id") if is_native and isinstance(document, dict) else None
         return found if isinstance(found, str) else ""
 
-    def _parked(self, park: ParkReason, delivery: Delivery) -> dict[str, Any]:
+    def _parked(self, park: ParkReason, delivery: Delivery, document: object) -> dict[str, Any]:
         key = park.key or delivery.id
         detail = park.detail
         if park.reason == "unknown_type" and isinstance(self.profile, MappingFile):
             detail = NOTHING_HOLDS
+        elif park.reason == "environment_mismatch":
+            detail = self._mismatch(document)
         return {
             "reason": park.reason,
             "detail": detail,
@@ -106,6 +110,11 @@ class Mapper:
             "key": key,
             "partition": partition(key.encode(), self.partitions),
         }
+
+    def _mismatch(self, document: object) -> str:
+        """Say what the environment of a body must be; the ingress gives the reason alone."""
+        is_missing = not isinstance(document, dict) or document.get("environment") is None
+        return f"{'missing, ' if is_missing else ''}must be {self.environment or ' or '.join(ENVIRONMENTS)}"
 
     def _event(self, event: Event) -> dict[str, Any]:
         record = f"drx.v1.{EVENT_MODELS[event.type].__name__}"
@@ -179,4 +188,4 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
 def _environment(document: object) -> str:
     """Return the environment that a body claims, where no source says which it must be."""
     found = document.get("environment") if isinstance(document, dict) else None
-    return found if isinstance(found, str) else "sandbox"
+    return found if found in ENVIRONMENTS else "sandbox"

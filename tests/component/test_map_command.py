@@ -111,6 +111,30 @@ def test_the_environment_is_the_body_s_unless_it_is_asked_for(body: Path, capsys
     assert outcome(capsys, body, "--environment", "production")["parked"]["reason"] == "environment_mismatch"
 
 
+@pytest.mark.parametrize(
+    ("environment", "asked", "detail"),
+    [
+        (None, (), "missing, must be production or sandbox"),
+        (None, ("--environment", "sandbox"), "missing, must be sandbox"),
+        ("production", ("--environment", "sandbox"), "must be sandbox"),
+        ("staging", (), "must be production or sandbox"),
+        (["sandbox"], (), "must be production or sandbox"),
+    ],
+)
+def test_a_body_of_no_or_another_environment_is_told_which_it_must_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], environment: object, asked: tuple[str, ...], detail: str
+) -> None:
+    """The ingress parks it, too, whatever its source is."""
+    path = tmp_path / "body.json"
+    path.write_bytes(a_body(environment=environment))
+
+    found = outcome(capsys, path, *asked)["parked"]
+
+    assert (found["reason"], found["detail"], found["field"]) == ("environment_mismatch", detail, "/environment")
+    assert run(path, *asked) == 1
+    assert f"parked: environment_mismatch {detail} /environment" in capsys.readouterr().out
+
+
 def test_a_configured_source_has_its_profile_and_environment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
