@@ -88,7 +88,18 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("full", {"consumers.eligible.image": {"repository": "a"}}, "consumers.eligible.image.digest", "image.tag"),
     ("full", {"consumers.eligible.image.repository": ""}, "consumers.eligible.image.repository", "name the repository"),
-    ("minimal", {"monitoring.alerts": {"Nothing": {}}}, "monitoring.alerts.Nothing", "has their names"),
+    (
+        "minimal",
+        {"monitoring.alerts": {"SinkCircuitOpn": {"enabled": OFF}}},
+        "monitoring.alerts.SinkCircuitOpn",
+        "there is no such alert; name one of SignatureFailureSpike, SinkCircuitOpen",
+    ),
+    (
+        "minimal",
+        {"monitoring.alerts": {"XpoolStuck": {}}},
+        "monitoring.alerts.XpoolStuck",
+        "there is no such alert; name one of ArchiveLate, ClockSkewSuspected, ",
+    ),
     (
         "minimal",
         {"monitoring.alerts": {"SpoolStuck": {"threshold": 1}}},

@@ -75,9 +75,17 @@ image.digest: is not set, and there is no tag; name the image by digest, sha256:
 {{- end }}
 {{- end }}
 {{- $thresholds := .Files.Get "files/thresholds.yaml" | fromYaml }}
+{{- $names := keys $alerts | compact | sortAlpha }}
 {{- range $name, $wish := .Values.monitoring.alerts }}
 {{- if not (hasKey $alerts $name) }}
-monitoring.alerts.{{ $name }}: there is no such alert; files/rules.yaml has their names
+{{- /* Those that begin alike, where there are some: a slip is rarely in the first letters, and all are a long line. */}}
+{{- $alike := list }}
+{{- range $names }}
+{{- if hasPrefix (substr 0 2 $name) . }}
+{{- $alike = append $alike . }}
+{{- end }}
+{{- end }}
+monitoring.alerts.{{ $name }}: there is no such alert; name one of {{ default $names $alike | join ", " }}
 {{- else if and (hasKey $wish "threshold") (not (hasKey $thresholds $name)) }}
 monitoring.alerts.{{ $name }}.threshold: it has none that is a single number; disable it, and put a rule of your own into monitoring.extraRules
 {{- end }}
