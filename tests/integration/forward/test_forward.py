@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.native import native_json
+from bridge.dev.ports import free_port
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
 from consumers.forward.consumer import open_forward
@@ -21,10 +24,13 @@ from consumers.forward.options import NAME
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
 from tests.endpoint import an_endpoint
-from tests.integration.forward.node_receiver import NodeReceiver
+from tests.integration.forward.node_receiver import FILES, NodeReceiver
 from tests.kafka import HANG_S
+from tests.node import node_packages
+from tests.ports import listens
 from tests.unit.profile_documents import SAMPLES, map_body
 
+ROOT = Path(__file__).parents[3]
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(1, 33))).decode()
 
@@ -127,6 +133,28 @@ async def test_the_official_package_verifies_every_sample(secrets: Path) -> None
     assert one["headers"]["traceparent"].startswith("00-")
     assert one["headers"]["drx-topic"] in {"drx.prescriptions.v1", "drx.accounts.v1"}
     assert {"drx-partition", "drx-offset", "drx-ordinal", "webhook-timestamp"} <= one["headers"].keys()
+
+
+async def test_the_receiver_of_the_page_verifies_and_prints_each_event(secrets: Path) -> None:
+    node, home = node_packages(FILES, "forward")
+    script = shutil.copy(ROOT / "docs/examples/forward/receiver.js", home)
+    port = free_port()
+    receiver = await asyncio.create_subprocess_exec(
+        node, script, str(port), str(secrets / "current"), stdout=asyncio.subprocess.PIPE
+    )
+    url = f"http://127.0.0.1:{port}"
+    events = [an_event("prescription.sent", key="rx_1", id=f"evt_{number}") for number in range(3)]
+    try:
+        await until(lambda: listens(port))
+        async with running(open_forward, options=options(url, secrets)) as forward:
+            await forward.feed(*events)
+            assert await forward.parked() == []
+        async with aiohttp.ClientSession() as session, session.post(url, data=native_json(events[0].value)) as answer:
+            assert answer.status == 401
+    finally:
+        receiver.terminate()
+        said, _ = await receiver.communicate()
+    assert said.decode().splitlines() == [f"{event.id} prescription.sent rx_1" for event in events]
 
 
 async def test_during_a_rotation_receivers_with_either_secret_verify(secrets: Path) -> None:
