@@ -262,7 +262,7 @@ async def _set_offsets(database: Database | None, view: GroupView, chosen: Chose
     if not offsets:
         if want.unless_placed:
             return []
-        msg = f"{consumer.name} is placed in every partition: --unless-placed leaves it, --force --reason … moves it"
+        msg = f"{consumer.group} is placed in every partition: --unless-placed leaves it, --force --reason … moves it"
         raise ConfigError(msg)
     if database is not None and not want.dry_run:
         async with database.transaction() as connection:

@@ -14,6 +14,7 @@ import orjson
 
 from bridge.kafka.transport import Place
 from bridge.runtime.broker_option import bootstrap_option
+from bridge.runtime.findings import counted
 from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
@@ -83,7 +84,8 @@ def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
     if not state.live and not any(each.next_offset is not None or each.committed is not None for each in lags):
         return f"has not begun; `drx-consumer init {named} --from earliest|latest|TIME` says where it does"
     total = sum(each.records for each in lags)
-    said = f"{state.state}, {state.members} members, {total} records behind, {standing.parked_keys} keys parked"
+    members, behind = counted(state.members, "member"), counted(total, "record")
+    said = f"{state.state}, {members}, {behind} behind, {counted(standing.parked_keys, 'key')} parked"
     if standing.opened_at is None:
         return said
     return f"{said}; the park limit is open: `drx-consumer parked resume {named} --reason …`"

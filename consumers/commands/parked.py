@@ -364,7 +364,10 @@ def topic_of(consumer: Consumer, topic: str | None) -> str:
     topics = consumer.topics
     if topic is None and len(topics) == 1:
         return topics[0]
-    if topic is None or topic not in topics:
+    if topic is None:
+        msg = f"{consumer.group} reads {len(topics)} topics, so name that of the key: --topic {' or '.join(topics)}"
+        raise ConfigError(msg)
+    if topic not in topics:
         msg = f"--topic: one of {', '.join(topics)}"
         raise ConfigError(msg)
     return topic

@@ -18,6 +18,7 @@ from bridge.kafka.fetch_buffer import FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
 from bridge.kafka.reader import ReadError, consumed, end_consumer, places_of
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
+from bridge.runtime.findings import counted
 
 Answer = TypeVar("Answer")
 
@@ -129,8 +130,8 @@ class GroupView:
         state = await self.state()
         if state.live:
             msg = (
-                f"group {self._group} has {state.members} members: stop them first; one that was killed counts for"
-                f" another {session_s:g} s"
+                f"group {self._group} has {counted(state.members, 'member')}: stop each first; one that was killed"
+                f" counts for another {session_s:g} s"
             )
             raise ConfigError(msg)
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import TransientError
+from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context
 from consumers.cli import main
 from consumers.commands.doctor import Kept, _sink, phi_findings, state_findings
 from consumers.commands.lag import Lag, Standing, summary
+from consumers.commands.parked import topic_of
 from consumers.runtime.groups import GroupState
 from consumers.runtime.operator import Progress
 from tests.integration.consumer_process import install_code
@@ -371,10 +372,23 @@ def test_doctor_says_what_is_parked_and_that_the_park_limit_is_open() -> None:
     ]
 
 
+def test_a_key_of_a_consumer_of_several_topics_needs_the_name_of_its_own() -> None:
+    desk = Consumer(name="desk", topics=["a.v1", "b.v1"])
+
+    assert topic_of(desk, "b.v1") == "b.v1"
+    for given, message in (
+        (None, "desk reads 2 topics, so name that of the key: --topic a.v1 or b.v1"),
+        ("c.v1", "--topic: one of a.v1, b.v1"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            topic_of(desk, given)
+        assert str(caught.value) == message
+
+
 @pytest.mark.parametrize(
     ("state", "next_offset", "opened", "said_so"),
     [
-        (GroupState("Stable", 1), 3, False, "Stable, 1 members, 2 records behind, 4 keys parked"),
+        (GroupState("Stable", 1), 3, False, "Stable, 1 member, 2 records behind, 4 keys parked"),
         (
             GroupState("Empty", 0),
             3,

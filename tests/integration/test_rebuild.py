@@ -197,7 +197,7 @@ async def test_a_group_that_somebody_is_in_is_not_forgotten(site: Site) -> None:
         refused = await site("forget", "--reason", "rebuilt")
 
     assert refused[:2] == (2, "")
-    assert "has 1 members: stop them first" in refused[2]
+    assert "has 1 member: stop each first" in refused[2]
     assert site.groups() == before
 
 
