@@ -63,7 +63,8 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
         address = chosen.settings.postgres.address()
         refuse_risks(chosen.settings)
     except ConfigError as exc:
-        report.tell(Finding("config", "failed", str(exc), "docs/consumer-settings.md has every setting"))
+        where = "docs/consumer-settings.md has what every consumer takes, its own page the rest"
+        report.tell(Finding("config", "failed", str(exc), where))
         return report.close(_MISCONFIGURED_EXIT)
     report.tell(Finding("config", "ok", f"every setting can be used; the group is {chosen.consumer.group}"))
     report.tell(check_id_keys(chosen.settings.log.id_key_dir, setting="CONSUMER_LOG__ID_KEY_DIR"))

@@ -1,8 +1,9 @@
 """A Temporal server for tests, Temporal's own in Java, whose time can be skipped; it keeps everything in memory.
 
 `python -m tests.temporal.server` (`make temporal-server`) fetches its jars, 33 MB, each with the sum of the lock; where
-that was not done, the tests that need it are skipped. `python -m tests.temporal.server relock` writes the lock anew,
-after a change of `COORDINATES`.
+that was not done, the tests that need it are skipped. `python -m tests.temporal.server run PORT` runs one to try things
+with, until it is interrupted. `python -m tests.temporal.server relock` writes the lock anew, after a change of
+`COORDINATES`.
 
 It differs from a server in production: it makes any namespace that it is asked for, has no limits of size and does not
 know a repeated signal by its request id.
@@ -14,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -43,6 +44,10 @@ def is_built() -> bool:
     return all(Path(each).exists() for each in jars().class_path.split(os.pathsep))
 
 
+def _command(port: int, options: Sequence[str]) -> list[str]:
+    return [str(find_java().path), *options, "-cp", jars().class_path, _MAIN, str(port)]
+
+
 class TemporalServer:
     """A server that ends with the process that started it."""
 
@@ -62,7 +67,7 @@ class TemporalServer:
         """Return when it listens; skip the test where there is no server."""
         if not is_built():
             pytest.skip("no Temporal server: `make temporal-server` fetches it, 33 MB")
-        command = [str(find_java().path), *self._options, "-cp", jars().class_path, _MAIN, str(self._port)]
+        command = _command(self._port, self._options)
         self._process = start(command, self._log, is_ready=lambda: listens(self._port))
         return self
 
@@ -84,8 +89,12 @@ class TemporalServer:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["relock"]:
-        relock(LOCK, coordinates=COORDINATES, name="temporal")
-    else:
-        cache = jars()
-        cache.fetch(cache.missing(), check=lambda: None)
+    match sys.argv[1:]:
+        case ["relock"]:
+            relock(LOCK, coordinates=COORDINATES, name="temporal")
+        case ["run", port]:
+            command = _command(int(port), ())
+            os.execv(command[0], command)  # noqa: S606 - ours
+        case _:
+            cache = jars()
+            cache.fetch(cache.missing(), check=lambda: None)

@@ -8,14 +8,17 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import orjson
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.testservice.v1 import SleepRequest  # noqa: TID251 - the peer's own client
 from temporalio.client import Client  # noqa: TID251 - as above
+from temporalio.testing import ActivityEnvironment  # noqa: TID251 - as above
 
 from bridge.dev.processes import launched
 from consumers.testing import an_event, running
@@ -150,3 +153,15 @@ async def test_every_workflow_of_the_shipped_rules_tells_and_ends(temporal: Temp
             await client.get_workflow_handle(workflow_id).result()
         await overdue.result()
     assert ("over", key) in desk.told
+
+
+async def test_a_worker_without_a_place_for_words_prints_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(WORKER.parent)
+    module = import_module("worker")
+
+    async with aiohttp.ClientSession() as session:
+        await ActivityEnvironment().run(module.Desk(session, None).tell, "remind", {"key": "rx_1"})
+
+    assert capsys.readouterr().out == "remind test:test\n"
