@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 
 from bridge.dev.ports import free_port
+from tests.forked import run
 from tests.installed import install
 from tests.integration.service_process import HANG_S, NO_AUTHORITIES, ServiceProcess
 
@@ -74,16 +74,8 @@ def consumer_environment(
 
 async def drx_consumer(env: Mapping[str, str], *arguments: str) -> tuple[int, str, str]:
     """Run one command to its end; return exit code, stdout and stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "consumers", *arguments),
-        env=dict(env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    async with asyncio.timeout(HANG_S):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    command = [sys.executable, "-m", "consumers", *arguments]
+    return await asyncio.to_thread(run, command, env, timeout_s=HANG_S)
 
 
 def install_code(directory: Path, name: str, code: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ from urllib.request import Request, urlopen
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.forked import Forked, can_fork
+
 T = TypeVar("T")
 
 # The one bound of everything that must happen here; generous, since the machine may be busy.
@@ -156,7 +158,9 @@ class ServiceProcess:
         except (URLError, ConnectionError, TimeoutError):
             return 0, b""
 
-    def _spawn(self, **env: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, **env: str) -> subprocess.Popen[bytes] | Forked:
+        if self.stdout is None and can_fork(self._command, self.env | env):
+            return Forked(self._command, self.env | env, self._outputs)
         with self._outputs[0].open("ab") as out, self._outputs[1].open("ab") as err:
             return subprocess.Popen(self._command, env=self.env | env, stdout=self.stdout or out, stderr=err)  # noqa: S603 - our own
 

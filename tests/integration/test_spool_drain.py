@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from bridge.spool.disk import is_locked
 from bridge.spool.segment import PREFIX, Entry
+from tests import forked
 from tests.audit_lines import audit_lines
 from tests.builders import a_delivery, an_event
 from tests.cluster import Topics
@@ -76,15 +76,10 @@ def drain(bootstrap_servers: str, directory: Path, *arguments: str) -> tuple[int
 def run(bootstrap_servers: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
     """Run a verb; return its exit code, what it printed, and its complaint."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "bridge", "spool", *arguments, "--json"],
-        env={**environment, **SOURCE, "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers},
-        capture_output=True,
-        text=True,
-        timeout=2 * HANG_S,
-        check=False,
-    )
-    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+    command = [sys.executable, "-m", "bridge", "spool", *arguments, "--json"]
+    env = {**environment, **SOURCE, "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers}
+    code, out, complaint = forked.run(command, env, timeout_s=2 * HANG_S)
+    return code, json.loads(out or "{}"), complaint
 
 
 async def written(bootstrap_servers: str, them: list[Record]) -> list[tuple[bytes, bytes]]:
