@@ -26,7 +26,7 @@ Every other template takes whatever comes, so that all problems are told at once
 {{ include "drx-bridge.ingressTimeProblems" . }}
 {{ include "drx-bridge.componentProblems" (list . "ingress" .Values.ingress) }}
 {{- end }}
-{{- range $key, $consumer := include "drx-bridge.consumers" . | fromYaml }}
+{{- range $key, $consumer := include "drx-bridge.consumers" . | fromJson }}
 {{- if $consumer.enabled }}
 {{- /* What an endpoint has of its own is told under its path, the rest under that of its consumer. */}}
 {{- $path := $consumer.home }}
@@ -230,7 +230,7 @@ ingress.hpa.enabled: an autoscaler takes pods away, and each would leave a spool
 {{- if and .Values.ingress.enabled .Values.ingress.serviceAccount.create }}
 {{- $made = set $made (include "drx-bridge.serviceAccountName" (list . .Values.ingress "ingress")) "ingress" }}
 {{- end }}
-{{- range $key, $consumer := include "drx-bridge.consumers" . | fromYaml }}
+{{- range $key, $consumer := include "drx-bridge.consumers" . | fromJson }}
 {{- if and $consumer.enabled $consumer.serviceAccount.create }}
 {{- $name := include "drx-bridge.serviceAccountName" (list $ $consumer $key) }}
 {{- if hasKey $made $name }}
@@ -277,7 +277,7 @@ externalSecrets.secrets.{{ $name }}: needs either extract or keys; name one entr
 {{- if .Values.topicsJob.enabled }}
 {{ include "drx-bridge.missingKeys" (list .Values.externalSecrets.secrets "topicsJob" (dict "kafka" .Values.topicsJob.credentialsSecret "kafka-client" .Values.topicsJob.clientCertificateSecret) $read) }}
 {{- end }}
-{{- range $key, $consumer := include "drx-bridge.consumers" . | fromYaml }}
+{{- range $key, $consumer := include "drx-bridge.consumers" . | fromJson }}
 {{- if $consumer.enabled }}
 {{- $volumes := include "drx-bridge.commonSecrets" (list $ $consumer) | fromYaml }}
 {{ include "drx-bridge.missingKeys" (list $.Values.externalSecrets.secrets $consumer.path (set $volumes "postgres" $consumer.postgres.existingSecret) $read) }}
