@@ -44,6 +44,8 @@ class Forked:
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], outputs: tuple[Path, Path]) -> None:
         """Start what `can_fork`; its `outputs` are appended to."""
+        for path in outputs:
+            path.touch()
         arguments = (list(command[2:]), dict(env), outputs)
         self._process = _CONTEXT.Process(target=_become, args=arguments, daemon=True)
         with _LOCK:
@@ -84,7 +86,7 @@ def run(command: Sequence[str], env: Mapping[str, str], *, timeout_s: float) -> 
 def _become(arguments: list[str], env: dict[str, str], outputs: tuple[Path, Path]) -> None:
     """Be the program from here on: with its environment, outputs and arguments, as if it had just been started."""
     for descriptor, path in enumerate(outputs, start=1):
-        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, descriptor)
         os.close(opened)
     os.environ.clear()
