@@ -15,6 +15,7 @@ import pytest
 
 from bridge.cli import COMMANDS, main
 from bridge.dev.ports import free_port
+from tests import forked
 from tests.builders import SECRET
 
 # A start that goes well never ends by itself; this only bounds a test that has gone wrong.
@@ -38,15 +39,7 @@ Run = Callable[..., Outcome]
 
 def run_process(*arguments: str, env: Mapping[str, str]) -> Outcome:
     """Run the command line as an operator does, with no other settings than `env`."""
-    done = subprocess.run(  # noqa: S603 - our own command line
-        [sys.executable, "-m", "bridge", *arguments],
-        env=dict(env),
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return Outcome(*forked.run([sys.executable, "-m", "bridge", *arguments], env, timeout_s=HANG_S))
 
 
 @pytest.fixture
