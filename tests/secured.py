@@ -30,7 +30,7 @@ class SecuredCluster(EmbeddedCluster):
     def __init__(self, directory: Path, *, passwords: Mapping[str, str], session: timedelta = timedelta(0)) -> None:
         """Know users by their passwords; certificates are made below `directory`.
 
-        A login by SCRAM ends after `session`, if that is set, and its connection with the next request.
+        A login by SCRAM or a token ends after `session`, if that is set, and its connection with the next request.
         """
         super().__init__(directory, brokers=1)
         self._port, self._mutual_port = free_port(), free_port()
@@ -64,6 +64,7 @@ class SecuredCluster(EmbeddedCluster):
                 "org.apache.kafka.common.security.scram.ScramLoginModule required;"
             ),
             "listener.name.secure.scram-sha-512.connections.max.reauth.ms": str(self._session_ms),
+            "listener.name.secure.oauthbearer.connections.max.reauth.ms": str(self._session_ms),
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(self._files / "chain.pem"),
             "listener.name.mutual.ssl.truststore.type": "PEM",

@@ -15,7 +15,7 @@ from aiokafka.protocol.admin import CreateAclsRequest  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
 from bridge.kafka.acls import Acl, Operation, Resource
-from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable, refusal
 from bridge.kafka.producer import end_client
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
@@ -152,7 +152,7 @@ async def open_admin(connection: Connection) -> AsyncIterator[Admin]:
     except BUGS:
         raise
     except CLIENT_FAILURES as exc:
-        message = f"{connection.bootstrap_servers} takes connections but does not answer; TLS, SASL or ACL?"
+        message = f"{connection.bootstrap_servers} takes connections but does not answer; {refusal(options).doubt}"
         raise AdminError("no_answer", message) from exc
     finally:
         await end_client(client._client)  # noqa: SLF001 - `close()` may hang

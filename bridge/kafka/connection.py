@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.errors import ConfigError
-from bridge.kafka.tokens import ClientCredentials, Grant, load_provider
+from bridge.kafka.tokens import ClientCredentials, Grant, Tokens, load_provider
 
 PORT_MAX = 65_535
 # A host that is up answers a SYN in milliseconds, also across regions.
@@ -21,6 +22,13 @@ PROBE_S = 2.0
 CLIENT_FAILURES = (OSError, RuntimeError)
 # What is a `RuntimeError`, too, and a bug of the caller.
 BUGS = (NotImplementedError, RecursionError)
+
+
+class Refusal(NamedTuple):
+    """A connection without a session: its constant code, and what an operator should look at."""
+
+    code: str
+    doubt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +95,12 @@ class Connection:
 
     def _login(self) -> dict[str, Any]:
         if self.sasl_token_provider is not None:
-            return {"sasl_oauth_token_provider": load_provider(self.sasl_token_provider)}
+            return {"sasl_oauth_token_provider": Tokens(load_provider(self.sasl_token_provider))}
         name = _read("sasl_username_file", self.sasl_username_file)
         secret = _read("sasl_password_file", self.sasl_password_file)
         if self.sasl_token_url is not None:
             grant = Grant(self.sasl_token_url, name, secret, self.sasl_token_scope)
-            return {"sasl_oauth_token_provider": ClientCredentials(grant)}
+            return {"sasl_oauth_token_provider": Tokens(ClientCredentials(grant))}
         return {"sasl_plain_username": name, "sasl_plain_password": secret}
 
     def _ssl_context(self) -> ssl.SSLContext:
@@ -108,6 +116,14 @@ class Connection:
                 message = f"kafka.ssl_certfile, kafka.ssl_keyfile: cannot use {self.ssl_certfile} with its key"
                 raise ConfigError(message) from None
         return context
+
+
+def refusal(options: Mapping[str, Any]) -> Refusal:
+    """Say why a broker took the connection of a client with these options and gave no session."""
+    tokens: Tokens | None = options.get("sasl_oauth_token_provider")
+    if tokens is not None and tokens.failed:
+        return Refusal("no_token", "token endpoint, client id or its secret?")
+    return Refusal("handshake_failed", "TLS, SASL or ACL?")
 
 
 async def reachable(servers: list[tuple[str, int]]) -> list[str]:

@@ -21,7 +21,7 @@ from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.errors import BridgeError, ConfigError, NotDurableError, RecordRefusedError
-from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
 from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
@@ -73,7 +73,7 @@ class NotConnectedError(BridgeError):
     retriable = True
 
     def __init__(self, code: str) -> None:
-        """Keep the constant `code`: `unreachable`, `handshake_failed` or `not_authorized`."""
+        """Keep the constant `code`: `unreachable`, `handshake_failed`, `no_token` or `not_authorized`."""
         super().__init__(code)
         self.code = code
 
@@ -351,6 +351,7 @@ class Generation:
     ) -> None:
         """Build it; `options` say how to connect, and the others are as in `KafkaProducer`."""
         self._own = own
+        self._options = options
         self.broken = asyncio.Event()
         self._now = now
         self._client = AIOKafkaProducer(
@@ -385,7 +386,7 @@ class Generation:
         except kafka_errors.ClusterAuthorizationFailedError as exc:
             raise NotConnectedError("not_authorized") from exc
         except CLIENT_FAILURES as exc:
-            raise NotConnectedError("handshake_failed") from exc
+            raise NotConnectedError(refusal(self._options).code) from exc
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
         """Write the first `records`, as many as a batch holds; return how many all in-sync replicas have.

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, OwnBatches, UnreadableBatchError
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord, Place
@@ -137,13 +137,18 @@ async def _open(
                 ends = await consumer.end_offsets(places)
                 offsets = await starts(consumer, ends)
         except CLIENT_FAILURES as exc:
-            message = f"{connection.bootstrap_servers} takes connections but gives no session; TLS, SASL or ACL?"
-            raise ReadError("handshake_failed", message) from exc
+            raise no_session(connection, reach) from exc
         for place, offset in offsets.items():
             consumer.seek(place, offset)
         yield TopicReader(consumer, ends, unreadable, own)
     finally:
         await end_consumer(consumer)
+
+
+def no_session(connection: Connection, options: Mapping[str, Any]) -> ReadError:
+    """Return what to raise where a broker takes a connection and gives no session to a client of these options."""
+    code, doubt = refusal(options)
+    return ReadError(code, f"{connection.bootstrap_servers} takes connections but gives no session; {doubt}")
 
 
 async def _beginnings(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:

@@ -67,6 +67,39 @@ def ask_endpoint(grant: Grant) -> tuple[str, float]:
     return token, lifetime_s
 
 
+class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
+    """Gives a client the tokens of a provider, and knows whether the last was to be had.
+
+    Attributes:
+        failed: Since the last attempt; aiokafka keeps to itself why a connection cannot be made.
+    """
+
+    def __init__(self, provider: AbstractTokenProvider) -> None:
+        self._provider = provider
+        self.failed = False
+
+    async def token(self) -> str:
+        """Return a token that has not ended.
+
+        Raises:
+            TokenError: There is none; whatever the provider of a site raises, since aiokafka's tasks end with the rest.
+        """
+        self.failed = True
+        try:
+            token: str = await self._provider.token()
+        except TokenError:
+            raise
+        except Exception as exc:  # a package of another team: anything may happen
+            raise TokenError from exc
+        self.failed = False
+        return token
+
+    def extensions(self) -> dict[str, str]:
+        """Return what is sent beside a token."""
+        extensions: dict[str, str] = self._provider.extensions()
+        return extensions
+
+
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
     """Asks a token endpoint, and again before a token ends."""
 
@@ -81,7 +114,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         self._ask = ask
         self._now = now
         self._token = ""
-        self._renewed_at = 0.0
+        self._renewed_at = self._ends_at = 0.0
         self._one_at_a_time = asyncio.Lock()
 
     async def token(self) -> str:
@@ -92,10 +125,22 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         """
         async with self._one_at_a_time:
             if self._now() >= self._renewed_at or not self._token:
-                asked = self._now()
-                self._token, lifetime_s = await asyncio.to_thread(self._ask, self._grant)
-                self._renewed_at = asked + lifetime_s * (1 - _RENEWED_AT)
+                await self._renew()
             return self._token
+
+    async def _renew(self) -> None:
+        asked = self._now()
+        try:
+            self._token, lifetime_s = await asyncio.to_thread(self._ask, self._grant)
+        except TokenError:
+            left_s = self._ends_at - self._now()
+            if left_s <= 0:
+                raise
+            # The token at hand is still good; half of what is left, so that an endpoint in trouble is asked seldom.
+            self._renewed_at = self._now() + left_s / 2
+        else:
+            self._renewed_at = asked + lifetime_s * (1 - _RENEWED_AT)
+            self._ends_at = asked + lifetime_s
 
 
 def load_provider(place: str) -> AbstractTokenProvider:

@@ -16,7 +16,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.fetch_buffer import FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
-from bridge.kafka.reader import ReadError, consumed, end_consumer, places_of
+from bridge.kafka.reader import ReadError, consumed, end_consumer, no_session, places_of
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 from bridge.runtime.findings import counted
 
@@ -73,7 +73,7 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
         stack.push_async_callback(end_consumer, consumer)
         try:
             async with asyncio.timeout(GROUPS_S):
-                await _log_in(admin, consumer, servers=connection.bootstrap_servers)
+                await _log_in(admin, consumer, connection=connection, options=options)
                 await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer names no topics
                 places = places_of(consumer, topics)
                 consumer.assign(places)
@@ -85,15 +85,14 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
             raise ReadError("no_answer", message) from exc
 
 
-async def _log_in(*clients: Any, servers: str) -> None:
+async def _log_in(*clients: Any, connection: Connection, options: Mapping[str, Any]) -> None:
     try:
         for each in clients:
             await each.start()
     except BUGS:
         raise
     except CLIENT_FAILURES as exc:
-        message = f"{servers} takes connections but gives no session; TLS, SASL or ACL?"
-        raise ReadError("handshake_failed", message) from exc
+        raise no_session(connection, options) from exc
 
 
 class GroupView:

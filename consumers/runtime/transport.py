@@ -22,7 +22,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 )
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
-from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import consumed, end_consumer
@@ -145,7 +145,7 @@ class _GroupTransport:
         except BaseException as exc:
             await self.stop()
             if isinstance(exc, TransportError):
-                raise TransportError("handshake_failed") from exc
+                raise TransportError(refusal(options).code) from exc
             raise
         self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))
         self._missing = MissingTopics(self._consumer._client, self._topics)  # noqa: SLF001 - it alone renews metadata

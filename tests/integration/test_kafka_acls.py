@@ -7,8 +7,10 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
@@ -133,20 +135,29 @@ async def test_an_ingress_works_with_its_acls_and_spools_without_them(secured: S
 
 
 class Tokens(BaseHTTPRequestHandler):
-    """A token endpoint that knows one client and says how often it was asked."""
+    """A token endpoint that knows the users, and says how often it was asked.
+
+    Attributes:
+        refuses: Status of every answer, if it is not well.
+        lifetime_s: Of a token.
+    """
 
     asked: ClassVar[list[bytes]] = []
+    refuses: ClassVar[int | None] = None
+    lifetime_s: ClassVar[int] = 3600
 
     def do_POST(self) -> None:
         form = self.rfile.read(int(self.headers["content-length"]))
         login = base64.b64decode(self.headers["authorization"].removeprefix("Basic ")).decode()
         self.asked.append(form)
-        claims = {"sub": "ingress", "iat": time.time(), "exp": time.time() + 3600}
+        user, _, password = login.partition(":")
+        claims = {"sub": user, "iat": time.time(), "exp": time.time() + self.lifetime_s}
         token = ".".join([*(unsigned(each) for each in ({"alg": "none"}, claims)), ""])
-        known = login == "ingress:i-secret"
-        self.send_response(200 if known else 401)
+        status = self.refuses or (200 if PASSWORDS.get(user) == password else 401)
+        self.send_response(status)
         self.end_headers()
-        self.wfile.write(json.dumps({"access_token": token, "expires_in": 3600} if known else {}).encode())
+        given = {"access_token": token, "expires_in": self.lifetime_s} if status == HTTPStatus.OK else {}
+        self.wfile.write(json.dumps(given).encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -159,6 +170,7 @@ def unsigned(part: dict[str, Any]) -> str:
 @pytest.fixture
 def token_url() -> Iterator[str]:
     Tokens.asked.clear()
+    Tokens.refuses, Tokens.lifetime_s = None, 3600
     with ThreadingHTTPServer(("127.0.0.1", 0), Tokens) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/token"
@@ -355,6 +367,55 @@ async def test_logins_that_end_again_and_again_cost_no_event(
             assert before
             await asyncio.to_thread(until, partial(ended, process, brief, before), what="the end of its first logins")
         assert desk.checks()["group"] == "ok"
+
+
+async def test_a_token_endpoint_that_refuses_for_a_while_costs_no_event(
+    brief: SecuredCluster, postgres: str, token_url: str, tmp_path: Path
+) -> None:
+    """A login ends while no token is to be had: deliveries are spooled, the consumer waits, and both say why."""
+    Tokens.lifetime_s = 2
+
+    def by_token(user: str) -> Connection:
+        return replace(brief.connection(user, mechanism="OAUTHBEARER"), sasl_token_url=token_url)
+
+    with (
+        IngressProcess(tmp_path, brief.bootstrap_servers, **settings(by_token("ingress"))) as ingress,
+        Desk(tmp_path / "desk", by_token("desk"), postgres) as desk,
+    ):
+        await asyncio.to_thread(ingress.ready)
+        await asyncio.to_thread(desk.ready)
+        sent: list[str] = []
+        async with aiohttp.ClientSession() as session:
+
+            async def status() -> int:
+                sent.append(f"evt_{ingress.source}_{len(sent)}")
+                return (await deliver(session, ingress, a_body(id=sent[-1]), webhook_id=sent[-1])).status
+
+            assert await status() == 200
+            Tokens.refuses = 401
+            async with asyncio.timeout(HANG_S):
+                while not ingress.lines("worker.producer_unavailable"):
+                    assert await status() in {200, 202}
+                    await asyncio.sleep(0.2)
+            await asyncio.to_thread(until, lambda: desk.checks()["group"] == "no_token", what="the word for it")
+            assert [line["code"] for line in ingress.lines("worker.producer_unavailable")] == ["no_token"]
+            assert ingress.checks()["kafka"] == "degraded"
+            Tokens.refuses = 500
+            asked = len(Tokens.asked)
+            await asyncio.to_thread(until, lambda: len(Tokens.asked) > asked + 2, what="more attempts")
+            assert await status() == 202
+
+            Tokens.refuses = None
+            async with asyncio.timeout(HANG_S):
+                while len(await ingress.records()) < len(sent):  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.2)
+                while await status() != 200:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.2)
+        written = [record.header("ce_id") for record in await ingress.records()]
+        assert list(dict.fromkeys(written)) == sent
+        await asyncio.to_thread(until, lambda: desk.has(set(sent)), what="that all are handled")
+        assert desk.checks()["group"] == "ok"
+        assert not [secret for secret in PASSWORDS.values() if secret in ingress.output() + desk.output()]
 
 
 def connections(process: ServiceProcess, secured: SecuredCluster) -> set[int]:

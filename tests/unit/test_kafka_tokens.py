@@ -9,15 +9,22 @@ import pytest
 from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - what a provider must be
 
 from bridge.errors import ConfigError
-from bridge.kafka.connection import Connection
-from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, load_provider
+from bridge.kafka.connection import Connection, refusal
+from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens, load_provider
 
 GRANT = Grant("http://127.0.0.1:1/token", "me", "canary", "kafka")
 
 
 class Own(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
+    fault: Exception | None = None
+
     async def token(self) -> str:
+        if self.fault is not None:
+            raise self.fault
         return "own"
+
+    def extensions(self) -> dict[str, str]:
+        return {"logicalCluster": "lkc-1"}
 
 
 def no_provider() -> str:
@@ -33,6 +40,49 @@ async def test_a_token_is_kept_until_a_fifth_of_its_lifetime_is_left() -> None:
         found.append(await provider.token())
 
     assert found == ["first", "first", "second"]
+
+
+async def test_a_token_is_used_until_it_ends_while_the_endpoint_gives_no_other() -> None:
+    clock, answers = [0.0], [("first", 100.0)]
+    asked = []
+
+    def ask(_: Grant) -> tuple[str, float]:
+        asked.append(clock[0])
+        if not answers:
+            raise TokenError
+        return answers.pop()
+
+    provider = ClientCredentials(GRANT, ask=ask, now=lambda: clock[0])
+    for clock[0] in (0.0, 80.0, 85.0, 90.0, 99.0):
+        assert await provider.token() == "first"
+    assert asked == [0.0, 80.0, 90.0, 99.0]
+    clock[0] = 100.0
+    with pytest.raises(TokenError):
+        await provider.token()
+
+    answers.append(("second", 100.0))
+    assert await provider.token() == "second"
+
+
+@pytest.mark.parametrize("fault", [TokenError(), ValueError("canary"), RuntimeError("canary")])
+async def test_whatever_a_provider_raises_is_a_connection_that_cannot_be_made(fault: Exception) -> None:
+    """With an exception that it does not know, a task of aiokafka would end."""
+    provider = Own()
+    options = {"sasl_oauth_token_provider": (tokens := Tokens(provider))}
+    assert await tokens.token() == "own"
+    assert tokens.extensions() == {"logicalCluster": "lkc-1"}
+    assert refusal(options).code == "handshake_failed"
+
+    provider.fault = fault
+    with pytest.raises(TokenError) as caught:
+        await tokens.token()
+    assert "canary" not in str(caught.value)
+    assert refusal(options).code == "no_token"
+
+    provider.fault = None
+    await tokens.token()
+    assert refusal(options).code == "handshake_failed"
+    assert refusal({}).code == "handshake_failed"
 
 
 async def test_an_endpoint_that_is_away_says_nothing_of_the_secret() -> None:
@@ -75,7 +125,7 @@ def test_client_id_and_secret_are_read_anew_for_each_client(tmp_path: Path) -> N
         sasl_token_url="https://login.example.test/token",
     )
 
-    assert isinstance(connection.options()["sasl_oauth_token_provider"], ClientCredentials)
+    assert isinstance(connection.options()["sasl_oauth_token_provider"], Tokens)
     (tmp_path / "secret").write_text("")
     with pytest.raises(ConfigError, match="sasl_password_file"):
         connection.options()
