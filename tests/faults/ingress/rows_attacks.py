@@ -64,13 +64,13 @@ async def _met(scene: Scene, reason: str) -> None:
 
 
 def by(**kinds: int) -> Attack:
-    """Attack by so many connections of each kind at once, more in a longer tier."""
+    """Attack by so many connections of each kind at once, more in a longer tier; fewer would not reach the bounds."""
 
     @asynccontextmanager
     async def attack(scene: Scene) -> AsyncIterator[None]:
         with ExitStack() as stack:
             for kind, count in kinds.items():
-                stack.enter_context(attacking(kind, _port(scene), round(count * min(scene.tier.factor, 4))))
+                stack.enter_context(attacking(kind, _port(scene), round(count * min(max(scene.tier.factor, 1), 4))))
             yield
 
     return attack
