@@ -2,6 +2,8 @@
 
 aiokafka 0.14 unpacks batches inside `getmany`. One that is corrupt makes it raise without the name of the partition,
 after it has dropped the records before that batch, also those of other partitions, whose positions it has moved.
+
+It unpacks them to our own records at once, without a record of aiokafka's in between.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from aiokafka.protocol.fetch import FetchRequest  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.transport import Place
+from bridge.kafka.transport import ConsumedRecord, Place
 
 # As many as the window of a partition: unpacking more at once would hold the loop for too long.
 POLL_RECORDS = 1024
@@ -120,19 +122,21 @@ class FetchBuffer:
         # Of which a batch could not be read: they are read record by record, so that those before it are not dropped.
         self._suspects: set[Any] = set()
 
-    async def take(self, places: Collection[Place], *, most: int = POLL_RECORDS) -> Mapping[Place, list[Any]]:
+    async def take(
+        self, places: Collection[Place], *, most: int = POLL_RECORDS
+    ) -> Mapping[Place, list[ConsumedRecord]]:
         """Return the records that were fetched of `places`, `most` of them, without a wait.
 
         Raises:
             UnreadableBatchError: The next batch of a partition; what can be read before it has been returned.
             KafkaError: As `getmany`.
         """
-        found: dict[Place, list[Any]] = {}
+        found: dict[Place, list[ConsumedRecord]] = {}
         left = most
         fetched = self._consumer._fetcher._records  # noqa: SLF001 - the partitions that have something, the oldest first
         for each in [each for each in fetched if each in places]:  # both are named tuples of a topic and a number
             try:
-                self._leave_own_out(each, fetched[each])
+                self._prepare(each, fetched[each])
                 records = await self._records(each, left)
             except (UnreadableBatchError, *_OF_THE_CLIENT):
                 if found:
@@ -145,9 +149,13 @@ class FetchBuffer:
                 break
         return found
 
-    def _leave_own_out(self, place: Any, fetched: Any) -> None:
+    def _prepare(self, place: Any, fetched: Any) -> None:
+        """Have `getmany` unpack to our records, and leave out the batches of our own."""
         unpacked = getattr(fetched, "_partition_records", None)  # none in an error, and when all has been taken
-        if self._own is not None and unpacked is not None and not isinstance(unpacked._records, _WithoutOwn):  # noqa: SLF001 - `getmany` unpacks them
+        if unpacked is None:
+            return
+        unpacked._consumer_record = _consumed  # noqa: SLF001 - takes the place of its method
+        if self._own is not None and not isinstance(unpacked._records, _WithoutOwn):  # noqa: SLF001 - `getmany` unpacks them
             unpacked._records = _WithoutOwn(self, place, unpacked._records)  # noqa: SLF001 - as above
 
     def pass_over(self, place: tuple[str, int], batch: Any) -> bool:
@@ -180,14 +188,14 @@ class FetchBuffer:
         base, _, _, magic, _, _, delta = _HEAD.unpack_from(content)
         return max(offset, base + delta) + 1 if magic == _MAGIC else offset + 1
 
-    async def _records(self, partition: Any, limit: int) -> list[Any]:
+    async def _records(self, partition: Any, limit: int) -> list[ConsumedRecord]:
         if partition not in self._suspects:
             try:
                 return (await self._getmany(partition, limit)).get(partition, [])
             except UnreadableBatchError:
                 self._suspects.add(partition)
                 return []  # aiokafka has dropped what lay before that batch, and fetches it once more
-        found: list[Any] = []
+        found: list[ConsumedRecord] = []
         try:
             while len(found) < limit and (one := (await self._getmany(partition, 1)).get(partition)):
                 found += one
@@ -199,9 +207,9 @@ class FetchBuffer:
                 self._suspects.discard(partition)
         return found
 
-    async def _getmany(self, partition: Any, limit: int) -> Mapping[Any, list[Any]]:
+    async def _getmany(self, partition: Any, limit: int) -> Mapping[Any, list[ConsumedRecord]]:
         try:
-            found: Mapping[Any, list[Any]] = await self._consumer.getmany(partition, max_records=limit)
+            found: Mapping[Any, list[ConsumedRecord]] = await self._consumer.getmany(partition, max_records=limit)
         except _OF_THE_CLIENT:
             self._left_context()
             raise
@@ -214,3 +222,14 @@ class FetchBuffer:
     def _left_context(self) -> None:
         # The context that it left by a raise counts as entered for good, and the max-poll check as off.
         self._consumer._subscription._fetch_count = 0  # noqa: SLF001 - as above
+
+
+def _consumed(place: Any, record: Any) -> ConsumedRecord:
+    """Return an unpacked record of the client's as ours."""
+    topic, partition = place
+    headers = record.headers
+    for _, content in headers:
+        if content is None:
+            headers = [(name, content or b"") for name, content in headers]
+            break
+    return ConsumedRecord(topic, partition, record.offset, record.timestamp, record.key, record.value, headers)

@@ -235,7 +235,7 @@ class TopicReader:
             return []
         except KafkaError as exc:
             raise ReadError("read_failed", "the brokers refuse to be read; offsets out of range, or ACL?") from exc
-        return [consumed(each) for records in found.values() for each in records]
+        return [each for records in found.values() for each in records]
 
     @property
     def passed(self) -> int:
@@ -334,18 +334,6 @@ def led(consumer: Any, topic: str) -> set[int]:
     """Return the partitions of a topic that have a leader."""
     found: set[int] = consumer._client.cluster.available_partitions_for_topic(topic) or set()  # noqa: SLF001 - no public way
     return found
-
-
-def consumed(record: Any) -> ConsumedRecord:
-    """Return a record of the client's as ours."""
-    headers = record.headers
-    for _, content in headers:
-        if content is None:
-            headers = [(name, content or b"") for name, content in headers]
-            break
-    return ConsumedRecord(
-        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, headers
-    )
 
 
 def places_of(consumer: Any, topics: Sequence[str]) -> list[Any]:

@@ -16,7 +16,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.fetch_buffer import FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
-from bridge.kafka.reader import ReadError, consumed, end_consumer, no_session, places_of
+from bridge.kafka.reader import ReadError, end_consumer, no_session, places_of
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place
 from bridge.runtime.findings import counted
 
@@ -221,7 +221,7 @@ class GroupView:
         except UnreadableBatchError as exc:
             self.unreadable[exc.place] = exc.offset
             return {}
-        return {place: consumed(records[0]) for place, records in fetched.items()}
+        return {place: records[0] for place, records in fetched.items()}
 
 
 def _partition(place: Place) -> Any:

@@ -25,7 +25,7 @@ from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
-from bridge.kafka.reader import consumed, end_consumer
+from bridge.kafka.reader import end_consumer
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, Transport, TransportError
 from bridge.runtime.backoff import Spread, backoff_s
 
@@ -169,12 +169,11 @@ class _GroupTransport:
             self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
             with subscription.fetch_context():  # counts as a poll, which keeps a member in its group
                 pass
-            found = {} if subscription.reassignment_in_progress else await self._fetch_buffer.take(places)
+            return {} if subscription.reassignment_in_progress else await self._fetch_buffer.take(places)
         except UnreadableBatchError as exc:
             raise TransportError(exc.code, [exc.place], offset=exc.offset) from exc
         except CLIENT_FAILURES as exc:
             raise _translated(exc) from exc
-        return {place: [consumed(each) for each in records] for place, records in found.items()}
 
     def position(self, place: Place) -> int | None:
         partition = TopicPartition(*place)
