@@ -199,7 +199,7 @@ class Consumer:
             `ConfigError` ends the process with exit code 2 before anything is read.
         prepare: Sees that what its handlers write to is there and is theirs, given a connection in a transaction of the
             database that has its tables: when `drx-consumer init` has made those, and at each start. A `ConfigError`
-            ends either with exit code 2; a start waits for what is retriable.
+            ends either with exit code 2, and `drx-consumer doctor` reports it; a start waits for what is retriable.
         publishes: Topics that its handlers publish to, which must be there; see `Context.publish`.
         discloses: Where health information goes besides the database that settles records, a line each, for
             `drx-consumer doctor`; None: it does not say.

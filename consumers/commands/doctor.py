@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import click
 
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.kafka.transport import Bounds, Place
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
@@ -20,10 +21,11 @@ from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import name_argument
 from consumers.commands.screen import TIME
 from consumers.options import database_of
+from consumers.postgres.pool import Database
 from consumers.postgres.tables import pending_tables
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Progress, opened_at, standings
-from consumers.runtime.start_checks import check_offsets, check_tables
+from consumers.runtime.start_checks import check_offsets, check_tables, prepare
 from consumers.settings import refuse_risks
 
 Tell = Callable[[Finding], None]
@@ -39,12 +41,14 @@ class Kept:
         misfit: Why its own tables do not fit its progress, and what mends it; empty if they fit.
         missing: Tables that `init` would make, as `schema 1`; with either of these two, the rest is not asked.
         opened_at: When the park limit opened; None while it is closed.
+        refused: Why a start would refuse what its handlers write to; empty if it would not.
     """
 
     misfit: str = ""
     missing: Collection[str] = ()
     progress: Mapping[Place, Progress] = field(default_factory=dict)
     opened_at: datetime | None = None
+    refused: str = ""
 
 
 @click.command()
@@ -105,7 +109,7 @@ async def _examine(chosen: Chosen, tell: Tell) -> None:
             tell(finding)
     except BridgeError as exc:
         tell(Finding("kafka", "failed", str(exc), "see CONSUMER_KAFKA__… and that the topics are there"))
-    if consumer.around is not None or consumer.ping is not None:
+    if not kept.refused and (consumer.around is not None or consumer.ping is not None):
         tell(await _sink(consumer))
 
 
@@ -124,7 +128,17 @@ async def _kept(chosen: Chosen) -> Kept:
         if missing := await pending_tables(database, consumer):
             return Kept(missing=missing)
         progress = await standings(database, consumer.group, consumer.topics)
-        return Kept("", (), progress, await opened_at(database, consumer.group))
+        return Kept("", (), progress, await opened_at(database, consumer.group), await _refused(database, consumer))
+
+
+async def _refused(database: Database, consumer: Consumer) -> str:
+    """Have the consumer prepare as at a start; that what it writes to is away is found by its ping."""
+    try:
+        with contextlib.suppress(TransientError):
+            await prepare(database, consumer)
+    except ConfigError as exc:
+        return str(exc)
+    return ""
 
 
 def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterator[Finding]:
@@ -144,6 +158,8 @@ def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterato
     elif not has_begun and not begins_by_itself:
         advice = f"drx-consumer init {named} --from earliest|latest|TIME"
         yield Finding("init", "failed", "not initialised", advice)
+    if kept.refused:
+        yield Finding("sink", "failed", kept.refused, "a start refuses it too")
     if kept.opened_at is not None:
         says = f"park limit open since {kept.opened_at:{TIME}}: nothing is handled until it is resumed"
         yield Finding("parking", "failed", says, f"drx-consumer parked resume {named} --reason …")

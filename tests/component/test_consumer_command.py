@@ -358,6 +358,11 @@ def test_doctor_says_that_tables_are_older_than_the_release() -> None:
     assert told(kept) == [("failed", "init: its tables lack drx_consumer 3", "drx-consumer init desk")]
 
 
+def test_doctor_says_why_a_start_would_refuse_what_the_consumer_writes_to() -> None:
+    kept = Kept(progress=progress(7), refused="archive.root: /lake is empty")
+    assert told(kept) == [("failed", "sink: archive.root: /lake is empty", "a start refuses it too")]
+
+
 def test_doctor_says_what_is_parked_and_that_the_park_limit_is_open() -> None:
     at = datetime(2026, 9, 14, 15, tzinfo=UTC)
 

@@ -65,3 +65,8 @@ async def test_a_topic_becomes_files_and_nothing_is_said_of_them(
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("drx-consumer: archive.root: ")
     assert "the lake of another database or schema" in err.splitlines()[-1]
+
+    lake.rename(tmp_path / "not_mounted")
+    code, out, err = await drx_consumer(environment, "doctor", "archive")
+    assert code == 1, out + err
+    assert f"archive.root: {lake} is empty, and this archive has files elsewhere" in out + err
