@@ -17,6 +17,7 @@ from typing import cast
 
 from confluent_kafka import Producer
 
+from bridge.dev.story import EPOCH
 from bridge.event import Event
 from bridge.kafka.record import Record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
@@ -45,18 +46,21 @@ class Lives:
         prescriptions: Numbered from 0.
         lives_each: Lives that each of them goes through, one after the other.
         seed: Of people and medicines, and of the order in which prescriptions take turns.
+        one_day: Events are received on the day of the first ones, as neighbours in a large log are; lives jump back in
+            time for that.
     """
 
     prescriptions: int
     lives_each: int = 1
     seed: int = 1
+    one_day: bool = False
 
     @classmethod
-    def of_records(cls, least: int, *, seed: int = 1) -> Lives:
+    def of_records(cls, least: int, *, seed: int = 1, one_day: bool = False) -> Lives:
         """Return as many lives as make `least` records or a few more."""
         ends = list(accumulate(map(len, originals(seed))))
         rounds, rest = divmod(least, ends[-1])
-        return cls(rounds * ORIGINALS + (bisect_left(ends, rest) + 1 if rest else 0), seed=seed)
+        return cls(rounds * ORIGINALS + (bisect_left(ends, rest) + 1 if rest else 0), seed=seed, one_day=one_day)
 
     @property
     def count(self) -> int:
@@ -110,9 +114,10 @@ class Lives:
         place = partition(b"rx_" + token, partitions)
         for life, told, shift in self._lives(prescription):
             for index, original in enumerate(told):
-                yield copy(original, _event_id(life, index).encode(), token, shift)._replace(
-                    topic=topic, partition=place
-                )
+                received_at = original.event.received_at + shift
+                days = (received_at.date() - EPOCH.date()).days if self.one_day else 0
+                at = shift - timedelta(days)
+                yield copy(original, _event_id(life, index).encode(), token, at)._replace(topic=topic, partition=place)
 
 
 def fill(bootstrap_servers: str, records: Iterable[Record]) -> int:

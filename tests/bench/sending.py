@@ -35,6 +35,7 @@ class Sending:
         goals: How many at one time, to the records a second that the goals ask for.
         goal_mib: Peak of the resident memory that the goals allow, if they do.
         instance: The option that gives each run a group of its own.
+        spare: Records in the topic beyond those of a round, so that it ends while batches are full.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Sending:
     goals: Mapping[int, int]
     goal_mib: int | None = None
     instance: str = "INSTANCE"
+    spare: int = 0
 
     def run(
         self,
@@ -61,7 +63,8 @@ class Sending:
             settings: Takes the number at one time, and gives the variables of a run, without their prefix.
             quick: Whether one round must do.
         """
-        fill(place.bootstrap_servers, Lives.of_records(max(self.records.values())).records(TOPIC))
+        lives = Lives.of_records(max(self.records.values()) + self.spare, one_day=True)
+        fill(place.bootstrap_servers, lives.records(TOPIC))
         runs: dict[int, list[_Run]] = {at_once: [] for at_once in self.records}
         for number in range(1 if quick else ROUNDS):
             for at_once, found in runs.items():
