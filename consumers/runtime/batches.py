@@ -22,7 +22,7 @@ from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, TIMEOUT, Fai
 from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.ledger import FencedError, Settlement
 from consumers.runtime.parking import key_text
-from consumers.runtime.partition import Partition
+from consumers.runtime.partition import CAREFUL_FIRST, Partition
 from consumers.runtime.settling import Settling
 from consumers.runtime.sorting import Skip, Sorted
 
@@ -78,6 +78,7 @@ class BatchDriver:
         self._key_queues = key_queues
         self._mode = mode
         self._slots = asyncio.Semaphore(BATCHES_MAX)
+        self._filling: set[Partition] = set()
 
     async def drive(self, partition: Partition) -> None:
         """Settle what is offered for as long as records may be handled.
@@ -94,7 +95,9 @@ class BatchDriver:
                 continue
             await self._fill(partition)
             async with self._slots:
+                self._wake_fullest()
                 settled = await self._turn(partition, attempt + 1)
+            self._wake_fullest()
             attempt = 0 if settled else attempt + 1
             if attempt:  # it met a deadlock, or a database that is away
                 await asyncio.sleep(delay_s(attempt, spread=self._settling.spread, max_s=SYSTEMIC_MAX_S))
@@ -103,16 +106,40 @@ class BatchDriver:
         """Wait a little for a batch to be full, but not once no more is taken in: what fills a window is in it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._mode.wait_s
-        while len(partition.backlog) < self._mode.records and partition.may_start:
-            left = until - loop.time()
-            if left <= 0 or not self._settling.partitions.room(partition.place):
-                return
-            try:
-                # What another partition takes in wakes nobody here.
-                async with asyncio.timeout(min(left, ROOM_S)):
-                    await partition.woken()
-            except TimeoutError:
-                continue
+        self._filling.add(partition)
+        try:
+            while len(partition.backlog) < self._most(partition) and partition.may_start:
+                left = until - loop.time()
+                if left <= 0 or self._waits_in_vain(partition):
+                    return
+                try:
+                    # What another partition takes in wakes nobody here.
+                    async with asyncio.timeout(min(left, ROOM_S)):
+                        await partition.woken()
+                except TimeoutError:
+                    continue
+        finally:
+            self._filling.discard(partition)
+
+    def _waits_in_vain(self, partition: Partition) -> bool:
+        """Whether no more of a partition is taken in before it makes room.
+
+        Where all partitions together fill the window, the one with the largest batch makes room, and the others wait
+        on: if each went with what it has, batches would hold a few dozen records.
+        """
+        partitions = self._settling.partitions
+        if not partitions.full:
+            return not partitions.room(partition.place)
+        self._wake_fullest()
+        return partition is self._fullest() and not self._slots.locked()
+
+    def _fullest(self) -> Partition | None:
+        return max(self._filling, key=lambda each: len(each.backlog), default=None)
+
+    def _wake_fullest(self) -> None:
+        fullest = self._fullest()
+        if fullest is not None:
+            fullest.wake.set()
 
     async def _turn(self, partition: Partition, attempt: int) -> bool:
         """Take a batch out of the backlog and settle it; False when it is to be tried again after a while."""
@@ -123,15 +150,22 @@ class BatchDriver:
             return True
         partition.begin()
         try:
-            return await self._settle(partition, batch, attempt)
+            settled = await self._settle(partition, batch, attempt)
         finally:
             partition.end()
+        if settled and partition.small_left:
+            partition.small_left = max(0, partition.small_left - len(batch))
+        return settled
+
+    def _most(self, partition: Partition) -> int:
+        """Return how many records a batch may hold."""
+        return min(self._mode.records, CAREFUL_FIRST) if partition.small_left else self._mode.records
 
     def _form(self, partition: Partition) -> Batch:
         """Take a batch out of the backlog; records of keys that are handled one by one go to their queues."""
         batch = Batch()
-        backlog, sort = partition.backlog, self._settling.sorter.sort
-        while backlog and len(batch) < self._mode.records:
+        backlog, sort, most = partition.backlog, self._settling.sorter.sort, self._most(partition)
+        while backlog and len(batch) < most:
             record = backlog.popleft()
             if partition.queues or partition.parked:
                 key = key_text(record)

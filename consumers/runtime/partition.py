@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import structlog
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.api import BATCH_RECORDS, WINDOW_BYTES, WINDOW_RECORDS, Outgoing
+from consumers.api import BATCH_RECORDS, WINDOW_RECORDS, Batches, Outgoing
 from consumers.runtime.ledger import Claim, Ended, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
@@ -28,7 +28,8 @@ log = structlog.get_logger()
 # the other keys go on for this many windows of records.
 SETTLED_WINDOWS = 16
 # Records handled one at a time after a process died: as many as a batch holds. If the record that kills the process
-# lies behind them, deaths repeat; from `DEATHS_MANY` on, all that a window holds are handled so.
+# lies behind them, deaths repeat; from `DEATHS_MANY` on, all that a window holds are handled so. Larger batches are cut
+# into batches of as many after the first death, which is seldom the fault of a record: one by one takes minutes.
 CAREFUL_FIRST = BATCH_RECORDS
 CAREFUL_RECORDS = WINDOW_RECORDS
 DEATHS_MANY = 3
@@ -186,6 +187,7 @@ class Partition:
         calls: Handlers that run.
         handled: Records whose handler has returned, for the next round of settling; `settling` while a round is on.
         careful_left: Records still to be handled one at a time, because processes died.
+        small_left: Records still to be handled in small batches, because a process died.
         suspect: Offset of the record that is marked before it is handled, in case it kills the process.
         attempted: Offset of the one that was marked last.
         direct: Records go to their key queues as they come; the backlog is empty.
@@ -199,7 +201,7 @@ class Partition:
         gone: Nothing of it counts any more.
     """
 
-    def __init__(self, place: Place, claim: Claim) -> None:
+    def __init__(self, place: Place, claim: Claim, *, batch_records: int = BATCH_RECORDS) -> None:
         self.place = place
         self.claim = claim
         self.epoch = claim.epoch
@@ -224,9 +226,13 @@ class Partition:
         self.stopped = ""
         self.full: ParkingFullError | None = None
         died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
-        self.careful_left = CAREFUL_FIRST if claim.deaths else 0
+        self.careful_left = self.small_left = 0
         if claim.deaths >= DEATHS_MANY or (died_on_one and claim.attempts > 0):
             self.careful_left = CAREFUL_RECORDS
+        elif claim.deaths == 1 and batch_records > CAREFUL_FIRST:
+            self.small_left = batch_records
+        elif claim.deaths:
+            self.careful_left = CAREFUL_FIRST
         self.suspect: int | None = None
         self.attempted: int | None = None
         self.written = 0
@@ -341,12 +347,12 @@ class Partitions:
         group: str,
         consumer: str,
         tally: Tally,
-        window_records: int = WINDOW_RECORDS,
-        window_bytes: int = WINDOW_BYTES,
+        mode: Batches,
     ) -> None:
-        """`consumer` is the name by which `drx-consumer` knows it, for hints; the windows are as of `Batches`."""
-        self._window_records = window_records
-        self._window_bytes = window_bytes
+        """`consumer` is the name by which `drx-consumer` knows it, for hints; `mode` says how much is taken in."""
+        self._batch_records = mode.records
+        self._window_records = mode.window_records
+        self._window_bytes = mode.window_bytes
         self._ledger = ledger
         self._group = group
         self._consumer = consumer
@@ -380,9 +386,12 @@ class Partitions:
         partition = self._held.get(place)
         if partition is None or partition.window.unsettled >= self._window_records:
             return False
-        if partition.window.count >= SETTLED_WINDOWS * self._window_records:
-            return False
-        return sum(each.window.size for each in self._held.values() if not each.stopped) < self._window_bytes
+        return partition.window.count < SETTLED_WINDOWS * self._window_records and not self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether all partitions together hold as many bytes as a process takes in."""
+        return sum(each.window.size for each in self._held.values() if not each.stopped) >= self._window_bytes
 
     def next_offset(self, place: Place) -> int | None:
         """Return the offset below which everything of a place is settled; None before its records are expected."""
@@ -399,7 +408,7 @@ class Partitions:
         self._claims[place] = next(self._numbers)
         claim = await self._ledger.claim(place, again=again)
         self.forget((place,))
-        partition = self._held[place] = Partition(place, claim)
+        partition = self._held[place] = Partition(place, claim, batch_records=self._batch_records)
         self._none_left.clear()
         return partition
 

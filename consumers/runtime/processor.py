@@ -89,14 +89,12 @@ class Processor:
         self._tasks = Tasks()
         group = consumer.group
         tally = Tally(metrics, group=group, topics=consumer.topics)
-        windows = consumer.mode if isinstance(consumer.mode, Batches) else Batches()
         self._partitions = Partitions(
             ledger,
             group=group,
             consumer=consumer.name,
             tally=tally,
-            window_records=windows.window_records,
-            window_bytes=windows.window_bytes,
+            mode=consumer.mode if isinstance(consumer.mode, Batches) else Batches(),
         )
         self._circuit = Circuit(
             partial(_ping, consumer, ledger, resource),
@@ -154,7 +152,7 @@ class Processor:
         partition.open(offset)
         if self._park_limit.stops(partition):
             return
-        if partition.careful_left:
+        if partition.careful_left or partition.small_left:
             log.warning("worker.careful", topic=place.topic, partition=place.partition, group=self._consumer.group)
         self._key_queues.release_due(partition)
         partition.direct = self._batches is None and not partition.careful_left

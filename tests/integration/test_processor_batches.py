@@ -9,8 +9,11 @@ import pytest
 
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
+from bridge.kafka.transport import Place
 from consumers.api import Batches, Consumer, Lanes, Placed
 from consumers.postgres.pool import Connection, Database
+from consumers.runtime.batches import BATCHES_MAX
+from consumers.runtime.ledger import Ledger
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work
@@ -50,6 +53,58 @@ async def test_a_batch_waits_for_no_more_than_the_window_takes_in(database: Data
     async with at_work(a_consumer(effects, mode=mode), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(30)])
         await bench.until_rows("select count(*) > 0 from effect", [(True,)])
+
+
+async def test_where_partitions_fill_the_window_together_the_largest_batches_make_room(database: Database) -> None:
+    """If each went with what it has, there would be many small batches."""
+    effects, calls = Effects(), []
+
+    async def write(batch: Sequence[Placed], connection: Connection) -> None:
+        calls.append((batch[0].context.partition, len(batch)))
+        await effects.batch(batch, connection)
+
+    mode = Batches(records=30, wait_s=3_600.0, window_records=30, window_bytes=70 * 2_048)
+    consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
+    consumer.handler(write)
+    small, *large = (Place(PLACE.topic, number) for number in range(1 + BATCHES_MAX))
+    logs = {
+        place: [a_record(at, id=f"evt_{place.partition}_{at}", place=place) for at in range(30)]
+        for place in (small, *large)
+    }
+    async with at_work(consumer, database) as bench:
+        for place in (small, *large):
+            await bench.adopt(place)
+        for place in large:
+            bench.processor.offer(place, logs[place][:25])
+        bench.processor.offer(small, logs[small][:5])
+        for place in large:
+            await bench.settled(25, place)
+        bench.processor.offer(small, logs[small][5:])
+        await bench.settled(30, small)
+
+    assert (sorted(calls[:-1]), calls[-1]) == ([(place.partition, 25) for place in large], (0, 30))
+
+
+@pytest.mark.parametrize(("deaths", "sizes"), [(1, [200, 200, 100]), (2, [*[1] * 200, 300])])
+async def test_after_a_death_large_batches_are_cut_before_records_are_handled_one_at_a_time(
+    database: Database, deaths: int, sizes: list[int]
+) -> None:
+    """Most deaths are no record's fault, and each batch of the archive is a file."""
+    effects, calls = Effects(), []
+
+    async def write(batch: Sequence[Placed], connection: Connection) -> None:
+        calls.append(len(batch))
+        await effects.batch(batch, connection)
+
+    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(500, 0.05))
+    consumer.handler(write)
+    for _ in range(deaths):
+        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(500)])
+        await bench.settled(500)
+
+    assert calls == sizes
 
 
 async def test_a_sink_that_is_away_leaves_a_batch_whole(database: Database) -> None:
