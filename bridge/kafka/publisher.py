@@ -15,7 +15,7 @@ from bridge.kafka.partition_writer import Accepted, PartitionWriters
 from bridge.kafka.record import (
     UNRECOGNIZED_SCHEMA,
     event_record,
-    message_bytes,
+    fits,
     unrecognized_key,
     unrecognized_record,
     unrecognized_value,
@@ -112,7 +112,7 @@ class Publisher:
             schema=schema,
             ordinal=f"{self._instance}:{ordinal}".encode(),
         )
-        if message_bytes(record) > self._message_max_bytes:
+        if not fits(record, self._message_max_bytes):
             # Taken, it would be refused by the brokers for ever, and everything behind it would wait.
             raise TooLargeError
         return Accepted(record, Identity(event.source, event.id, delivery.body_sha256), ordinal)

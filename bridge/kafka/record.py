@@ -42,6 +42,8 @@ _RECORD_HEAD_BYTES = 1 + 10 + 5 * 5
 _HEADER_HEAD_BYTES = 2 * 5
 # Sources, slots and types are few and closed; the bound only guards against a mistake.
 _CONSTANTS_MAX = 1024
+# More than the key and all headers of an event can be; ids and names are short (tests/unit/test_record_sizes.py).
+HEADERS_MAX_BYTES = 16 * 1024
 
 
 class Record(NamedTuple):
@@ -129,6 +131,12 @@ def identity_of(headers: Iterable[Header]) -> Identity | None:
         )
     except UnicodeDecodeError:
         return None
+
+
+def fits(record: Record, most: int) -> bool:
+    """Say whether a batch with nothing but this record has `most` bytes or fewer, as a broker measures it."""
+    # Nearly every value is so small that its headers, whose sum takes a microsecond, cannot matter.
+    return len(record.value or b"") <= most - HEADERS_MAX_BYTES or message_bytes(record) <= most
 
 
 def message_bytes(record: Record) -> int:

@@ -19,18 +19,20 @@ from bridge.ingress.proof import Scheme
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.kafka.record import (
+    HEADERS_MAX_BYTES,
     MESSAGE_MAX_BYTES,
     MESSAGE_MAX_LEAST_BYTES,
     RAW_HEAD_MAX_BYTES,
     UNRECOGNIZED_SCHEMA,
     event_record,
+    fits,
     message_bytes,
     unrecognized_record,
     unrecognized_value,
 )
 from bridge.registry.loader import bundled
 from bridge.settings import Http
-from tests.builders import a_delivery, a_growing_body
+from tests.builders import a_delivery, a_growing_body, an_event
 from tests.unit.profile_documents import SAMPLES, map_body
 
 BODY_MAX_BYTES: int = Http.model_fields["body_max_bytes"].default
@@ -125,3 +127,21 @@ def test_the_largest_head_of_a_parked_delivery_is_within_its_bound(scheme: Schem
     value = CODEC.encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
 
     assert message_bytes(unrecognized_record(delivery, park, partition=0, value=value)) < RAW_HEAD_MAX_BYTES
+
+
+def test_key_and_headers_of_an_event_are_within_their_bound() -> None:
+    delivery = a_delivery(b"")._replace(source="s" * 64, key_slot="k" * 255)
+    event = an_event(id="i" * 200 + "~01234567/99999", key="k" * 128)._replace(source="s" * 64, mapping="0" * 12)
+    schema, ordinal = max(RECORDS.values(), key=len), b"i" * 128 + b":" + b"9" * 20
+    record = event_record(event, delivery, topic="t", partition=0, value=b"", schema=schema, ordinal=ordinal)
+
+    assert message_bytes(record) < HEADERS_MAX_BYTES / 4
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_a_record_fits_up_to_the_last_byte(off: int) -> None:
+    empty = event_record(an_event(), a_delivery(b""), topic="t", partition=0, value=b"", schema="x", ordinal=b"i:1")
+    record = empty._replace(value=b"v" * (MESSAGE_MAX_LEAST_BYTES + off - message_bytes(empty)))
+
+    assert fits(record, MESSAGE_MAX_LEAST_BYTES) is (off <= 0)
+    assert fits(empty, MESSAGE_MAX_LEAST_BYTES)
