@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from bridge.event import EncodedEvent
 MODULE = "drx_bridge_native"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# Deliveries that are taken together have one receipt.
+_RECEIPTS_MAX = 8
 
 # Takes body, webhook id, source, environment, microseconds of the receipt; returns event type, key, prescription id,
 # microseconds at which it happened, record.
@@ -48,8 +51,7 @@ class NativeEngine:
         Raises:
             RuntimeError: The module has panicked.
         """
-        received_us = (received_at - _EPOCH) // _MICROSECOND
-        found = self._encode(body, webhook_id, self._source, self._environment, received_us)
+        found = self._encode(body, webhook_id, self._source, self._environment, _microseconds(received_at))
         if found is None:
             return None
         event_type, key, prescription_id, occurred_us, encoded = found
@@ -57,6 +59,11 @@ class NativeEngine:
         return EncodedEvent(
             webhook_id, event_type, self._source, key, prescription_id, occurred_at, received_at, encoded
         )
+
+
+@lru_cache(_RECEIPTS_MAX)
+def _microseconds(received_at: datetime) -> int:
+    return (received_at - _EPOCH) // _MICROSECOND
 
 
 def load(plans: Iterable[Plan], *, version: str, module: str = MODULE) -> list[Encode]:

@@ -54,6 +54,8 @@ _PAIRS = tuple(bytes((bits & 0x7F | 0x80, bits >> 7 | 0x80)) for bits in range(1
 _LAST_PAIRS = tuple(bytes((bits & 0x7F | 0x80, bits >> 7)) for bits in range(1 << 14))
 # Days and decimals whose bytes are remembered, of each kind; a few megabytes in all.
 _CACHED_MAX = 8192
+# Deliveries that are taken together have one receipt.
+_RECEIPTS_MAX = 8
 
 _is_instant = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
@@ -109,7 +111,8 @@ class PythonEngine:
             ):
                 return None
             occurred_at = _instant(timestamp)
-            occurred_us, received_us = _microseconds(occurred_at), _microseconds(received_at)
+            occurred_us = _microseconds(occurred_at)
+            received_us, received = _receipt(received_at)
             if occurred_us - received_us > self._ahead_max_us:
                 return None
             members, key, prescription_id, encoded = encode(
@@ -119,7 +122,7 @@ class PythonEngine:
                 self._source_bytes,
                 self._environment_bytes,
                 _micros(occurred_us),
-                _micros(received_us),
+                received,
             )
             if orjson.dumps(document) != body and not _proves(body, members):
                 return None
@@ -178,6 +181,13 @@ def _instant(text: str) -> datetime:
 def _microseconds(moment: datetime) -> int:
     since = moment - _EPOCH
     return (since.days * _DAY_S + since.seconds) * _SECOND_US + since.microseconds
+
+
+@lru_cache(_RECEIPTS_MAX)
+def _receipt(received_at: datetime) -> tuple[int, bytes]:
+    """Return the microseconds of a receipt, and how they are encoded."""
+    received_us = _microseconds(received_at)
+    return received_us, _micros(received_us)
 
 
 def _micros(us: int) -> bytes:

@@ -168,15 +168,31 @@ class Call(Request):
         delivery: Once it was verified.
         outcome: Once it was mapped.
         ends_at: Loop time by which it must have its answer.
+        received_s: Unix seconds when it was taken, whole; those that are taken together have one receipt.
+        received_at: The same, aware UTC.
         taken: How its events become durable, once they were published.
     """
 
-    __slots__ = ("delivery", "ends_at", "heads", "http", "outcome", "proof", "room", "sender", "taken")
+    __slots__ = (
+        "delivery",
+        "ends_at",
+        "heads",
+        "http",
+        "outcome",
+        "proof",
+        "received_at",
+        "received_s",
+        "room",
+        "sender",
+        "taken",
+    )
 
     sender: Source
     proof: Proof
     delivery: Delivery
     outcome: Mapped | Encoded | ParkReason
+    received_s: float
+    received_at: datetime
     taken: asyncio.Future[Durable]
 
     def __init__(self, request: http.Request) -> None:
@@ -240,9 +256,10 @@ class Webhooks:
         Nothing but the verified webhook id of a delivery ever comes back.
         """
         calls = [request.note or Call(request) for request in requests]
-        ends_at = self._deduplicator.ends_at()
+        ends_at, received_s = self._deduplicator.ends_at(), self._now()
+        received_at = datetime.fromtimestamp(received_s, UTC)
         for call in calls:
-            call.ends_at = ends_at
+            call.ends_at, call.received_s, call.received_at = ends_at, received_s, received_at
         for stage in (self._enter, self._prove, self._map, self._publish):
             calls = self._through(stage, calls)
 
@@ -344,7 +361,7 @@ class Webhooks:
         """Verify on bytes, before anything is parsed."""
         source, body = call.sender, call.http.body
         failpoints.hit(failpoints.BEFORE_VERIFY)
-        now = self._now()
+        now = call.received_s
         proved = call.proof = source.scheme.prove(self._raw(call), source.secrets.keys, now)
         failpoints.hit(failpoints.AFTER_VERIFY)
         self._observe.verified(
@@ -358,7 +375,7 @@ class Webhooks:
             source=source.name,
             environment=source.environment,
             id=proved.id or id_of_body(digest, received_s=now, bucket_s=source.bucket_s),
-            received_at=datetime.fromtimestamp(now, UTC),
+            received_at=call.received_at,
             body=body,
             body_sha256=digest,
             key_slot=proved.slot,

@@ -42,6 +42,8 @@ _RECORD_HEAD_BYTES = 1 + 10 + 5 * 5
 _HEADER_HEAD_BYTES = 2 * 5
 # Sources, slots and types are few and closed; the bound only guards against a mistake.
 _CONSTANTS_MAX = 1024
+# Deliveries that are taken together have one receipt.
+_RECEIPTS_MAX = 8
 # More than the key and all headers of an event can be; ids and names are short (tests/unit/test_record_sizes.py).
 HEADERS_MAX_BYTES = 16 * 1024
 
@@ -73,7 +75,7 @@ def event_record(
     `ordinal` is `<instance>:<number>` and rises in the order of acceptance.
     """
     key = event.key.encode()
-    received_at = delivery.received_at
+    received_header, received_ms = _receipt(delivery.received_at)
     type_header, schema_header = _type_headers(event.type, schema)
     headers = [
         _SPEC_VERSION,
@@ -84,7 +86,7 @@ def event_record(
         ("ce_time", _rfc3339(event.occurred_at)),
         _CONTENT_TYPE,
         ("traceparent", delivery.traceparent.encode()),
-        ("drx_received_at", _rfc3339(received_at)),
+        received_header,
         _text_header("drx_key_slot", delivery.key_slot),
         ("drx_body_sha256", delivery.body_sha256.encode()),
         schema_header,
@@ -92,7 +94,7 @@ def event_record(
     ]
     if event.mapping:
         headers.append(("drx_mapping", event.mapping.encode()))
-    return Record(topic, partition, key, value, headers, _milliseconds(received_at))
+    return Record(topic, partition, key, value, headers, received_ms)
 
 
 def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int, value: bytes) -> Record:
@@ -173,6 +175,12 @@ def _type_headers(event_type: str, schema: str) -> tuple[Header, Header]:
 @lru_cache(_CONSTANTS_MAX)
 def _text_header(name: str, value: str) -> Header:
     return name, value.encode()
+
+
+@lru_cache(_RECEIPTS_MAX)
+def _receipt(received_at: datetime) -> tuple[Header, int]:
+    """Return the header of a receipt, and its time in milliseconds."""
+    return ("drx_received_at", _rfc3339(received_at)), _milliseconds(received_at)
 
 
 def _rfc3339(moment: datetime) -> bytes:

@@ -9,6 +9,7 @@ import tempfile
 import time
 import timeit
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
@@ -143,7 +144,9 @@ class Bench:
         ]
 
     async def _prove(self) -> None:
+        received_at = datetime.fromtimestamp(self.now, UTC)
         for call in self.calls:
+            call.received_s, call.received_at = self.now, received_at
             self.webhooks._check_head(call)
             self.webhooks._prove(call)
 

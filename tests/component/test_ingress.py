@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 import aiohttp
@@ -241,6 +242,22 @@ async def test_answers_200_only_after_the_publisher_is_done(ingress: Ingress) ->
     assert delivery.body == a_body()
     assert isinstance(events, tuple)
     assert [event.key for event in events] == ["rx_1"]
+
+
+async def test_deliveries_that_are_taken_together_have_one_receipt() -> None:
+    times = count(time.time(), 0.001)
+
+    async with running(now=lambda: next(times)) as ingress:
+        for webhook_id in ("evt_1", "evt_2"):
+            body = a_body(id=webhook_id)
+            connection = ingress.server()
+            connection.connection_made(StubTransport())
+            connection.data_received(request_bytes(body, signed_headers(body, webhook_id=webhook_id).items()))
+        await until(lambda: len(ingress.publisher.published) == 2)
+        await ingress.post(a_body(id="evt_3"), headers=signed_headers(a_body(id="evt_3"), webhook_id="evt_3"))
+
+    first, second, later = (delivery.received_at for delivery, _ in ingress.publisher.published)
+    assert first == second < later
 
 
 async def test_answers_503_with_retry_after_when_nothing_is_durable(ingress: Ingress) -> None:
