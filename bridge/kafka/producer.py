@@ -365,7 +365,7 @@ class Generation:
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         self._requests = _track_requests(self._client._sender)  # noqa: SLF001 - no public way to end them
-        self._accumulator = self._client._message_accumulator  # noqa: SLF001 - tells whether a batch was sent twice
+        self._accumulator = self._client._message_accumulator  # noqa: SLF001 - its queue tells whether a batch was sent twice
         self._metadata = self._client.client.cluster
         self._writes: dict[asyncio.Future[Any], float] = {}
         self._answered_at = 0.0
@@ -418,25 +418,23 @@ class Generation:
             fits = builder.append(timestamp=timestamp_ms, key=record.key, value=record.value, headers=record.headers)
             if fits is None:
                 break
-        place = TopicPartition(topic, partition)
-        try:
-            future = await self._client.send_batch(builder, topic, partition=partition)
-        except kafka_errors.KafkaError as exc:
+        if self._ended or self.dead:
             self.broken.set()
-            raise NotDurableError("kafka_unavailable") from exc
-        if self._ended:
-            raise NotDurableError("outcome_unknown")
-        batch = self._accumulator._batches[place][-1]  # noqa: SLF001 - as above
-        self._writes[future] = asyncio.get_running_loop().time()
+            raise NotDurableError("kafka_unavailable")
+        place = TopicPartition(topic, partition)
+        # What `send_batch` comes to once the topic is known and nothing of the partition waits; it takes 5 µs more.
+        batch = self._accumulator._append_batch(builder, place)  # noqa: SLF001 - as above
+        loop = asyncio.get_running_loop()
+        self._writes[batch.future] = loop.time()
         try:
-            written = await future
+            written = await batch.future
         except kafka_errors.KafkaError as exc:
             raise self._failure(exc, place, batch) from exc
         finally:
-            del self._writes[future]
+            del self._writes[batch.future]
         if self._own is not None:
             self._own.note(topic, partition, written.offset, self._client._txn_manager.producer_id)  # noqa: SLF001 - as above
-        self._answered_at = asyncio.get_running_loop().time()
+        self._answered_at = loop.time()
         return int(builder.record_count())
 
     def partitions(self, topic: str) -> int | None:
