@@ -62,19 +62,32 @@ class OwnBatches:
     """
 
     def __init__(self) -> None:
-        self._producers: dict[tuple[str, int], dict[int, int]] = {}  # by place and base offset
+        # By place and base offset: who wrote it, and the offset behind it.
+        self._noted: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
 
-    def note(self, topic: str, partition: int, offset: int, producer_id: int) -> None:
-        """Note an acknowledged batch that begins at `offset`."""
-        noted = self._producers.setdefault((topic, partition), {})
-        noted[offset] = producer_id
+    def note(self, topic: str, partition: int, offset: int, *, records: int, producer_id: int) -> None:
+        """Note an acknowledged batch of some records that begins at `offset`."""
+        noted = self._noted.setdefault((topic, partition), {})
+        noted[offset] = producer_id, offset + records
         if len(noted) > OWN_MAX:
             del noted[next(iter(noted))]
 
     def take(self, place: tuple[str, int], offset: int, producer_id: int) -> bool:
         """Return whether a batch is one of them, and forget it."""
-        noted = self._producers.get(place)
-        return noted is not None and noted.pop(offset, None) == producer_id
+        noted = self._noted.get(place)
+        return noted is not None and noted.pop(offset, (None, 0))[0] == producer_id
+
+    def end_of(self, place: tuple[str, int], offset: int) -> int:
+        """Return the offset behind those of them that follow each other from `offset` on, and forget them."""
+        noted = self._noted.get(place)
+        while noted and (batch := noted.pop(offset, None)) is not None:
+            offset = batch[1]
+        return offset
+
+    def forget(self, topic: str) -> None:
+        """Forget all of a topic, which may have been made anew."""
+        for place in [place for place in self._noted if place[0] == topic]:
+            del self._noted[place]
 
 
 class _Unopened:

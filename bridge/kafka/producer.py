@@ -432,10 +432,12 @@ class Generation:
             raise self._failure(exc, place, batch) from exc
         finally:
             del self._writes[batch.future]
+        count = int(builder.record_count())
         if self._own is not None:
-            self._own.note(topic, partition, written.offset, self._client._txn_manager.producer_id)  # noqa: SLF001 - as above
+            producer_id = self._client._txn_manager.producer_id  # noqa: SLF001 - as above
+            self._own.note(topic, partition, written.offset, records=count, producer_id=producer_id)
         self._answered_at = loop.time()
-        return int(builder.record_count())
+        return count
 
     def partitions(self, topic: str) -> int | None:
         """How many partitions the cluster says a topic has; None while it knows no such topic."""

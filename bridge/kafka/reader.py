@@ -94,8 +94,10 @@ async def open_tail(
         "fetch_max_bytes": TAIL_FETCH_MAX_BYTES,
         "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES,
     }
+    if own is not None:
+        own.forget(topic)
     async with _open(connection, [topic], starts, unreadable, own, led_only=True, **options) as reader:
-        yield Tail(reader, topic)
+        yield Tail(reader, topic, own)
 
 
 @asynccontextmanager
@@ -263,9 +265,10 @@ class Tail:
         ends: By partition, the offset after the last record at the opening.
     """
 
-    def __init__(self, reader: TopicReader, topic: str) -> None:
+    def __init__(self, reader: TopicReader, topic: str, own: OwnBatches | None) -> None:
         """Take what comes from `reader`, which has this topic alone."""
         self._reader = reader
+        self._own = own
         self._consumer = reader._consumer  # noqa: SLF001 - of this module
         self._topic = topic
         self._places = list(reader.ends)
@@ -283,6 +286,16 @@ class Tail:
     def passed(self) -> int:
         """Batches of our own that were passed over so far."""
         return self._reader.passed
+
+    async def skip_own(self) -> None:
+        """Move behind batches of our own that would be read next, so that they are not fetched."""
+        if self._own is None:
+            return
+        for place in self._places:
+            at = await self._consumer.position(place)
+            end = self._own.end_of(place, at)
+            if end != at:  # it would drop what was fetched of the partition
+                self._consumer.seek(place, end)
 
     async def positions(self) -> dict[int, int]:
         """Return by partition the offset of the next record."""

@@ -280,9 +280,9 @@ async def test_what_comes_after_the_tails_is_told_once(topics: Topics) -> None:
 class Forgetful(OwnBatches):
     """Notes no write of one partition, as if its outcome were not known."""
 
-    def note(self, topic: str, partition: int, offset: int, producer_id: int) -> None:
+    def note(self, topic: str, partition: int, offset: int, *, records: int, producer_id: int) -> None:
         if partition != 1:
-            super().note(topic, partition, offset, producer_id)
+            super().note(topic, partition, offset, records=records, producer_id=producer_id)
 
 
 async def test_what_this_process_knows_to_be_written_is_passed_over(topics: Topics) -> None:
@@ -311,6 +311,38 @@ async def test_what_this_process_knows_to_be_written_is_passed_over(topics: Topi
     early = {name: count for name, count in memory.ids.items() if name.startswith("ours_0_")}
     assert memory.ids == Counter(read | unknown | early)
     assert len(early) < 60
+
+
+class Skipping(OwnBatches):
+    """Counts the records that are left out by their offsets, unread."""
+
+    skipped = 0
+
+    def end_of(self, place: tuple[str, int], offset: int) -> int:
+        end = super().end_of(place, offset)
+        self.skipped += end - offset
+        return end
+
+
+async def test_what_this_process_knows_to_be_written_is_mostly_not_fetched(topics: Topics) -> None:
+    """The reader moves behind it, and what another replica writes there is read."""
+    topic = topics.fresh(partitions=1)
+    memory, own = Memory(), Skipping()
+    writer = Generation(Connection(topics.bootstrap_servers).options(), now=lambda: WHEN_S, own=own)
+    await writer.start()
+    written = 0
+    try:
+        async with following(topics.bootstrap_servers, [topic], memory, own=own) as follower, asyncio.timeout(HANG_S):
+            await until(lambda: follower.ready)
+            while own.skipped < 10:
+                written += await writer.write(topic, 0, [a_record(topic, f"ours_{written}")])
+            fill(topics.bootstrap_servers, [a_record(topic, "theirs")])
+            await follower.catch_up(topic, 0)
+    finally:
+        await writer.end()
+
+    assert memory.ids["theirs"] == 1
+    assert memory.ids.total() <= 1 + written - own.skipped
 
 
 async def test_without_a_follow_the_tails_are_all(topics: Topics) -> None:
