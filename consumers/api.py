@@ -33,10 +33,12 @@ class Lanes:
         count: Keys handled at one time; fewer where the process may have no connection for each.
         transactional: The handler gets a database connection whose transaction also settles the record, so that
             what it writes there happens exactly once. Without, its effects must be idempotent.
+        window_bytes: Bytes of the records that are taken in and not settled, of all partitions of a process.
     """
 
     count: int = 8
     transactional: bool = False
+    window_bytes: int = WINDOW_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ MIGRATIONS = files("consumers.hl7v2") / "migrations"
 HELD_MANY = 20
 # Prescriptions that are read or written while the connections are busy with others.
 _AT_DATABASE = 6
+# Some 2,700 records are read ahead, many times what is in hand; each takes 5 KB of memory.
+_WINDOW_BYTES = 8 * 1024 * 1024
 # For a handler beyond its messages, so that one that takes too long ends first and says that the receiver is away.
 _MARGIN_S = 5.0
 
@@ -147,7 +149,7 @@ def open_hl7v2(setup: Setup) -> Consumer:
         NAME,
         options.topics,
         # More than connections: while one prescription waits for its acknowledgement, others are at the database.
-        mode=Lanes(options.connections + _AT_DATABASE, transactional=True),
+        mode=Lanes(options.connections + _AT_DATABASE, transactional=True, window_bytes=_WINDOW_BYTES),
         # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
         unknown="park",
         handler_timeout_s=(HELD_MANY + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,

@@ -89,12 +89,13 @@ class Processor:
         self._tasks = Tasks()
         group = consumer.group
         tally = Tally(metrics, group=group, topics=consumer.topics)
+        mode = consumer.mode
         self._partitions = Partitions(
             ledger,
             group=group,
             consumer=consumer.name,
             tally=tally,
-            mode=consumer.mode if isinstance(consumer.mode, Batches) else Batches(),
+            mode=mode if isinstance(mode, Batches) else Batches(window_bytes=mode.window_bytes),
         )
         self._circuit = Circuit(
             partial(_ping, consumer, ledger, resource),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -258,8 +259,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     effects = Effects("evt_0")
     log = [a_record(offset, f"rx_{offset % 2}") for offset in range(40)]
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        bench.processor._partitions._window_bytes = 20 * 2_048
+    async with at_work(a_consumer(effects, replace(mode, window_bytes=20 * 2_048)), database) as bench:
         await bench.adopt(other)
         await bench.feed(log)
         await until(lambda: bench.processor.halted(PLACE))
