@@ -160,7 +160,7 @@ async def test_progress_is_moved_by_force_and_for_a_reason_only(desk: Desk, clus
     moved = await desk.lines("init", "--from", "earliest", "--force", "--reason", "a drill", "--actor", "ann")
 
     assert refused[:2] == (2, "")
-    assert spoken(refused[2]).startswith("drx-consumer: desk is placed in every partition: --unless-placed leaves it")
+    assert spoken(refused[2]).startswith(f"drx-consumer: {desk.group} is placed in every partition: --unless-placed")
     assert (unexplained[0], "--force needs --reason" in unexplained[2]) == (2, True)
     assert [(line["before"], line["next_offset"]) for line in moved] == [(3, 0), (0, 0)]
     (audit,) = execute(desk.dsn, 'select actor, verb, part, "offset", reason from drx_consumer.audit order by number')
