@@ -50,10 +50,8 @@ async def test_a_slow_registry_is_unavailable(connect: Connector, fake: FakeRegi
     assert TIMEOUT_S == 2.0
     fake.hangs = True
     client = await connect(fake.app(), timeout_s=0.05)
-    with pytest.raises(RegistryUnavailableError):
+    with pytest.raises(RegistryUnavailableError, match="no answer in 4 tries"):
         await client.fetch(7)
-
-    assert fake.asked == {"GET /schemas/ids/7": 4}
 
 
 async def test_nobody_listening_is_unavailable(connect: Connector) -> None:
