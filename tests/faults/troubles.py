@@ -23,6 +23,8 @@ RECORDS_PER_KILL = 2 * VISIT
 AFTER_AN_EFFECT = f"{AFTER_EFFECT}:kill@{VISIT}"
 # A member that does not poll for this long has left, by its own client's word; longer than the session of 6 s.
 MAX_POLL_S = "8"
+# A transaction that a frozen member holds open is ended by PostgreSQL once a handler would be out of time: two minutes.
+OPEN_TRANSACTION_S = 2 * HANG_S
 
 
 class Peer(Protocol):
@@ -98,7 +100,7 @@ def freeze(scenes: Sequence[Scene]) -> None:
         scene.member()
         scene.write()
     for scene in scenes:
-        scene.wait_settled()
+        scene.wait_settled(still_s=OPEN_TRANSACTION_S)
         scene.members[-2].thaw()
 
 
@@ -108,8 +110,7 @@ def freeze_at(scene: Scene, point: str, *, visit: int, records: int) -> None:
     scene.write(records)
     until(lambda: is_frozen(zombie), what="a frozen member")
     scene.member()
-    # If a transaction is open at that point, PostgreSQL ends it once a handler would be out of time: two minutes.
-    scene.wait_settled(still_s=2 * HANG_S)
+    scene.wait_settled(still_s=OPEN_TRANSACTION_S)
     zombie.thaw()
     until(lambda: has_left(zombie), what="a member that knows that it was away")
 
