@@ -23,6 +23,8 @@ UNRECOGNIZED_TYPE = "drx.unrecognized"
 
 # How something is durable: acknowledged by all in-sync replicas, or on this host's disk.
 Durable = Literal["committed", "spooled"]
+# Receipts whose encoded forms are cached; deliveries that are taken together have one.
+RECEIPTS_MAX = 8
 # What became of something accepted; `failed` means that it is not durable, and nothing more is done about it.
 Settled = Literal["committed", "spooled", "failed"]
 

@@ -14,13 +14,11 @@ from typing import Any, Literal
 
 from bridge.engine.plan import Plan
 from bridge.errors import BridgeError
-from bridge.event import EncodedEvent
+from bridge.event import RECEIPTS_MAX, EncodedEvent
 
 MODULE = "drx_bridge_native"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# Deliveries that are taken together have one receipt.
-_RECEIPTS_MAX = 8
 
 # Takes body, webhook id, source, environment, microseconds of the receipt; returns event type, key, prescription id,
 # microseconds at which it happened, record.
@@ -61,7 +59,7 @@ class NativeEngine:
         )
 
 
-@lru_cache(_RECEIPTS_MAX)
+@lru_cache(RECEIPTS_MAX)
 def _microseconds(received_at: datetime) -> int:
     return (received_at - _EPOCH) // _MICROSECOND
 

@@ -29,7 +29,7 @@ import orjson
 
 from bridge.avro.encoder import varint
 from bridge.engine.plan import EventPlan, Field, KeyPath, Kind, Plan
-from bridge.event import EncodedEvent
+from bridge.event import RECEIPTS_MAX, EncodedEvent
 
 # Takes the document, `data`, and encoded: webhook id, source, environment, instants of the event and of its receipt.
 # Returns the number of members, the key, the prescription id, the record.
@@ -54,8 +54,6 @@ _PAIRS = tuple(bytes((bits & 0x7F | 0x80, bits >> 7 | 0x80)) for bits in range(1
 _LAST_PAIRS = tuple(bytes((bits & 0x7F | 0x80, bits >> 7)) for bits in range(1 << 14))
 # Days and decimals whose bytes are remembered, of each kind; a few megabytes in all.
 _CACHED_MAX = 8192
-# Deliveries that are taken together have one receipt.
-_RECEIPTS_MAX = 8
 
 _is_instant = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
@@ -183,7 +181,7 @@ def _microseconds(moment: datetime) -> int:
     return (since.days * _DAY_S + since.seconds) * _SECOND_US + since.microseconds
 
 
-@lru_cache(_RECEIPTS_MAX)
+@lru_cache(RECEIPTS_MAX)
 def _receipt(received_at: datetime) -> tuple[int, bytes]:
     """Return the microseconds of a receipt, and how they are encoded."""
     received_us = _microseconds(received_at)

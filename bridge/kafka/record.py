@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from bridge.event import UNRECOGNIZED_TYPE, AnyEvent, Delivery, Identity, ParkReason
+from bridge.event import RECEIPTS_MAX, UNRECOGNIZED_TYPE, AnyEvent, Delivery, Identity, ParkReason
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 Header = tuple[str, bytes]
@@ -42,8 +42,6 @@ _RECORD_HEAD_BYTES = 1 + 10 + 5 * 5
 _HEADER_HEAD_BYTES = 2 * 5
 # Sources, slots and types are few and closed; the bound only guards against a mistake.
 _CONSTANTS_MAX = 1024
-# Deliveries that are taken together have one receipt.
-_RECEIPTS_MAX = 8
 # More than the key and all headers of an event can be; ids and names are short (tests/unit/test_record_sizes.py).
 HEADERS_MAX_BYTES = 16 * 1024
 
@@ -177,7 +175,7 @@ def _text_header(name: str, value: str) -> Header:
     return name, value.encode()
 
 
-@lru_cache(_RECEIPTS_MAX)
+@lru_cache(RECEIPTS_MAX)
 def _receipt(received_at: datetime) -> tuple[Header, int]:
     """Return the header of a receipt, and its time in milliseconds."""
     return ("drx_received_at", _rfc3339(received_at)), _milliseconds(received_at)
