@@ -18,8 +18,10 @@ from bridge.registry.ids import newest, read_ids, resolve_ids, wanted
 from bridge.registry.loader import bundled
 from bridge.registry.lock import Lock
 from bridge.registry.server import EmbeddedRegistry, registry_app
+from tests import forked
 from tests.audit_lines import acts, spoken
 from tests.integration.registry.registry_parts import Served
+from tests.integration.service_process import HANG_S
 
 RECORDS = len(bundled().latest())
 SENT = "drx.v1.PrescriptionSent"
@@ -35,16 +37,8 @@ class Outcome:
 
 
 async def run(*words: str, **environment: str) -> Outcome:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "bridge", "schemas", *words),
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return Outcome(process.returncode, out.decode(), err.decode())
+    command = [sys.executable, "-m", "bridge", "schemas", *words]
+    return Outcome(*await asyncio.to_thread(forked.run, command, os.environ | environment, timeout_s=HANG_S))
 
 
 @pytest.fixture
