@@ -64,7 +64,7 @@ async def _met(scene: Scene, reason: str) -> None:
 
 
 def by(**kinds: int) -> Attack:
-    """Attack by so many connections of each kind at once, more in a longer tier; fewer would not reach the bounds."""
+    """Open `count` connections of each kind at once, and more in a longer tier; fewer than `count` reach no limit."""
 
     @asynccontextmanager
     async def attack(scene: Scene) -> AsyncIterator[None]:
