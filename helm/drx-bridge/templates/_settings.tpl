@@ -137,7 +137,8 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{- /*
 What runs, by the name of its component: each consumer, and each further endpoint of one. `name` is that of its
 entry point, `path` where the values of this one stand, `home` where those stand that it shares. What it does not say
-itself stands in `consumerDefaults`. As JSON: ten templates read it, and YAML would be the third of the time of a render.
+itself stands in `consumerDefaults`. As JSON: ten templates read it, and as YAML
+that takes a third of the time of a render.
 */}}
 {{- define "drx-bridge.consumers" -}}
 {{- $found := dict -}}
