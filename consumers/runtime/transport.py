@@ -166,6 +166,7 @@ class _GroupTransport:
             tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - as above
             if any(task.done() for task in tasks):
                 raise TransportError("no_answer")
+            self._rejoin_if_dead()
             self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
             with subscription.fetch_context():  # counts as a poll, which keeps a member in its group
                 pass
@@ -174,6 +175,16 @@ class _GroupTransport:
             raise TransportError(exc.code, [exc.place], offset=exc.offset) from exc
         except CLIENT_FAILURES as exc:
             raise _translated(exc) from exc
+
+    def _rejoin_if_dead(self) -> None:
+        """Join again if a heartbeat was refused: its task ends with that and starts with a join only.
+
+        Until then aiokafka would report the same refusal at each poll, also when it is over.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - as above
+        tasks = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001 - as above
+        if any(task is not None and task.done() and not task.cancelled() and task.exception() for task in tasks):
+            coordinator.request_rejoin()
 
     def position(self, place: Place) -> int | None:
         partition = TopicPartition(*place)

@@ -21,11 +21,13 @@ import aiohttp
 import psutil
 import pytest
 from click.testing import CliRunner
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.kafka
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
+    OffsetSpec,
     ResourcePatternType,
     ResourceType,
 )
@@ -268,15 +270,25 @@ def written(secured: SecuredCluster) -> list[Record]:
 def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
     secured: SecuredCluster, postgres: str, tmp_path: Path, kind: ResourceType, name: str
 ) -> None:
-    """It says what it lacks; it may have lost its place in the group meanwhile."""
+    """It says what it lacks; it may have lost its place in the group meanwhile, with nothing left to commit."""
     admin = AdminClient({"bootstrap.servers": secured.bootstrap_servers})
 
     def members() -> int:
         return len(admin.describe_consumer_groups([GROUP])[GROUP].result().members)
 
+    def committed() -> int:
+        found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP)])[GROUP].result()
+        return sum(each.offset for each in found.topic_partitions)
+
+    def end() -> int:
+        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        found = admin.list_offsets({TopicPartition(PRESCRIPTIONS_TOPIC, each): latest for each in range(12)})
+        return sum(each.result().offset for each in found.values())
+
     with Desk(tmp_path, secured.connection("desk", mechanism="SCRAM-SHA-512"), postgres) as desk:
         before = written(secured)
         until(lambda: desk.applied(before), what="the first records")
+        until(lambda: committed() == end(), what="the commit of the last one")
         (deleted,) = admin.delete_acls([allowed(kind, name, "desk", AclOperation.READ)]).values()
         (binding,) = deleted.result()
         until(lambda: desk.checks()["group"] == "refused", what="the word for it")
