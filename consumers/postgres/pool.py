@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import asyncpg  # noqa: TID251 - this is the door
 
 from bridge.errors import TransientError
-from consumers.postgres.errors import translated, translated_connect
+from consumers.postgres.errors import NoLockError, translated, translated_connect
 
 # A healthy server on the same network answers a connect in milliseconds; TLS and a busy postmaster within a second.
 CONNECT_TIMEOUT_S = 5.0
@@ -32,6 +32,16 @@ LOCK_TIMEOUT_S = 5.0
 IDLE_IN_TRANSACTION_TIMEOUT_S = 30.0
 ROLLBACK_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
+
+# asyncpg prepares a statement and runs it in two messages. Between them the server's time-outs do not apply, and a
+# process that is stopped there would keep its locks until its connection ends.
+_END_STOPPED = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and usename = session_user
+  and application_name = current_setting('application_name')
+  and state = 'active' and wait_event = 'ClientRead'
+  and state_change < clock_timestamp() - nullif(current_setting('idle_in_transaction_session_timeout'), '0')::interval
+"""
 
 _DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -89,6 +99,9 @@ class Database:
             ours = translated(failure, broken=broken)
             if isinstance(ours, TransientError) and ours.systemic:
                 _terminate(connection)
+            if isinstance(ours, NoLockError):
+                with suppress(*_DRIVER_ERRORS):
+                    await connection.execute(_END_STOPPED)
             if ours is None:
                 raise
             raise ours from None  # the driver's text and detail carry values of the row

@@ -6,6 +6,8 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +16,7 @@ from bridge.dev.ports import free_port
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
 from consumers.postgres.errors import NoConnectionError
 from consumers.postgres.pool import Connection, Database, open_database
+from tests.kafka import HANG_S
 from tests.ledger import rows, until_waiting
 from tests.postgres import EmbeddedPostgres
 
@@ -243,6 +246,39 @@ async def test_a_lock_that_does_not_come_is_transient(postgres: str, database: D
 
     assert isinstance(failure, TransientError)
     assert (failure.code, failure.systemic) == ("lock_timeout", False)
+
+
+async def test_a_lock_of_a_process_that_stopped_amid_a_statement_comes(postgres: str, database: Database) -> None:
+    """The server has no time-out for a statement that is prepared and not run."""
+    pool = partial(open_database, postgres, size=1, application_name="hasty")
+    async with (
+        pool(lock_timeout_s=0.1, idle_in_transaction_timeout_s=0.2) as hasty,
+        pool(idle_in_transaction_timeout_s=0.2, command_timeout_s=1) as stopped,
+    ):
+        with pytest.raises(TransientError) as caught:  # noqa: PT012 - the session ends in the block
+            async with stopped.transaction() as connection:
+                await connection.execute("delete from note")
+                preparing: Any = connection
+                await preparing.prepare("select content from note")
+                async with asyncio.timeout(HANG_S):
+                    while await lacks_lock(hasty):
+                        pass
+                await connection.execute("select 1")
+
+    assert caught.value.systemic
+    assert await rows(database, "select from note") == []
+
+
+async def lacks_lock(database: Database) -> bool:
+    """Delete all notes; return whether another has their lock."""
+    try:
+        async with database.transaction() as connection:
+            await connection.execute("delete from note")
+    except TransientError as exc:
+        if exc.code != "lock_timeout":
+            raise
+        return True
+    return False
 
 
 async def test_a_statement_that_takes_too_long_is_transient_and_the_connection_goes_on(postgres: str) -> None:
