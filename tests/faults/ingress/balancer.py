@@ -64,7 +64,8 @@ def haproxy(
     with (directory / "haproxy.log").open("wb") as log:
         process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
         try:
-            until(lambda: listens(port), what="a balancer")
+            # The socket of its statistics comes last, and a moment before anything listens there.
+            until(lambda: listens(port) and _answers(directory), what="a balancer")
             yield
         finally:
             process.terminate()
@@ -104,18 +105,26 @@ class Balancer:
 
     def taken(self) -> list[int]:
         """How many requests each replica was given."""
-        rows = list(csv.DictReader(self._ask("show stat").lstrip("# ").splitlines()))
+        rows = list(csv.DictReader(_ask(self._directory, "show stat").lstrip("# ").splitlines()))
         return [int(row[_TAKEN]) for row in rows if row["pxname"] == "bridge" and row["svname"] != "BACKEND"]
 
     def _say(self, command: str) -> None:
-        assert self._ask(command) == ""
+        assert _ask(self._directory, command) == ""
 
-    def _ask(self, command: str) -> str:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._directory / "haproxy.sock"))
-            connection.sendall(f"{command}\n".encode())
-            with connection.makefile() as answer:
-                return answer.read().strip()
+
+def _ask(directory: Path, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(directory / "haproxy.sock"))
+        connection.sendall(f"{command}\n".encode())
+        with connection.makefile() as answer:
+            return answer.read().strip()
+
+
+def _answers(directory: Path) -> bool:
+    try:
+        return bool(_ask(directory, "show info"))
+    except OSError:
+        return False
 
 
 def _port_of(url: str) -> int:
