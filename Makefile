@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check lint promtool fault-tools alert-tools chart chart-apiserver fhir-server hl7-server temporal-server audit bench docs faults fuzz native lint-native test-docker test-postgres
+.PHONY: setup demo test test-tools check lint lint-python promtool fault-tools alert-tools chart chart-apiserver fhir-server hl7-server temporal-server audit bench docs faults fuzz native lint-native test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -24,13 +24,14 @@ setup: $(INSTALLED)
 demo: setup
 	@trap : INT; $(BIN)/drx-bridge demo || test $$? -eq 130
 
-lint: $(INSTALLED)
+lint: lint-python $(if $(shell command -v cargo),lint-native)
+
+lint-python: $(INSTALLED)
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --quiet --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/drx-bridge schemas check
-	@! command -v cargo >/dev/null || $(MAKE) --no-print-directory lint-native
 
 check: lint
 	$(BIN)/pytest --quiet --numprocesses 3 --dist loadfile -m "not faults and not volume" \
@@ -61,14 +62,18 @@ fault-tools:
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
-# Three workers for tests with servers, one more than the smallest machine of CI has processors: the fault matrix of the
-# ingress, which comes first and in two of them, waits for much of its time. With more, some of them starve. A fourth,
-# with less priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
-test: setup lint fault-tools
+# Programs of Debian and of Maven, and Kafka's classes loaded once; what cannot be had is skipped, with the reason.
+test-tools: setup fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
 	-$(BIN)/python -m tests.temporal.server
 	-$(BIN)/python -m tests.hl7v2.hapi
+
+# Three workers for tests with servers, one more than the smallest machine of CI has processors: the fault matrix of the
+# ingress, which comes first and in two of them, waits for much of its time. With more, some of them starve. A fourth,
+# with less priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
+test:
+	$(MAKE) --no-print-directory --jobs 2 --output-sync setup lint fault-tools test-tools
 	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 \
 	    tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
 	    tests/component tests/fuzz

@@ -60,7 +60,8 @@ def fresh_database(server: str, *, template: str = "template1") -> Iterator[str]
     It is empty, or a copy of the one named `template`, which nobody may be connected to.
     """
     name = f"test_{uuid4().hex}"
-    execute(server, f'create database "{name}" template "{template}"')
+    # To copy the files costs half of what PostgreSQL's own way does, which writes every page to its log.
+    execute(server, f'create database "{name}" template "{template}" strategy file_copy')
     try:
         yield urlsplit(server)._replace(path=f"/{name}").geturl()
     finally:
