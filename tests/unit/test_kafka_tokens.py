@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,14 @@ async def test_an_endpoint_that_is_away_says_nothing_of_the_secret() -> None:
 
     assert "canary" not in f"{caught.value!r}{caught.value}"
     assert caught.value.__cause__ is None
+
+
+async def test_an_endpoint_that_says_nothing_gives_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.kafka.tokens.TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/token"
+        with pytest.raises(TokenError):
+            await ClientCredentials(replace(GRANT, url=url)).token()
 
 
 async def test_tokens_come_from_a_provider_of_a_site() -> None:
