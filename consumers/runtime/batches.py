@@ -110,7 +110,11 @@ class BatchDriver:
         try:
             while len(partition.backlog) < self._most(partition) and partition.may_start:
                 left = until - loop.time()
-                if left <= 0 or self._waits_in_vain(partition):
+                if left <= 0:
+                    return
+                if self._settling.partitions.full:
+                    self._wake_fullest()
+                if self._waits_in_vain(partition):
                     return
                 try:
                     # What another partition takes in wakes nobody here.
@@ -130,7 +134,6 @@ class BatchDriver:
         partitions = self._settling.partitions
         if not partitions.full:
             return not partitions.room(partition.place)
-        self._wake_fullest()
         return partition is self._fullest() and not self._slots.locked()
 
     def _fullest(self) -> Partition | None:
