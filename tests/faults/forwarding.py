@@ -14,6 +14,7 @@ from tests.faults.sink import Sink
 from tests.topic_filler import Lives
 
 NAME = "forward"
+LANES = 8
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
@@ -24,22 +25,24 @@ def forwarding(
     *,
     partitions: int = PARTITIONS,
     session_s: str = SESSION_S,
+    pause_s: float = 0.0,
     sink: Sink | None = None,
 ) -> Iterator[Scene]:
-    """Set a scene; without a `sink` it has one of its own."""
+    """Set a scene; without a `sink` it has one of its own, which takes `pause_s` to answer."""
     instance = f"desk-{uuid4().hex[:12]}"
     group = f"{NAME}.{instance}"
     secrets = ground.directory / group / "secrets"
     secrets.mkdir(parents=True)
     (secrets / "current").write_text(SECRET)
     with ExitStack() as stack:
-        desk = stack.enter_context(Sink(lives.seed)) if sink is None else sink
+        desk = stack.enter_context(Sink(lives.seed, pause_s=pause_s)) if sink is None else sink
         options = {
             "URL": f"{desk.url}{group}",
             "ALLOW_HTTP": "true",
             "SECRETS_DIR": str(secrets),
             "TOPICS": f"faults.{group}",
             "INSTANCE": instance,
+            "LANES": str(LANES),
         }
         subject = Subject(
             NAME,

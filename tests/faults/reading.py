@@ -7,24 +7,33 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 from bridge.dev.oracle import COLUMNS, expected_state
+from tests.faults.pausing_read_model import NAME
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.installed import install
 from tests.topic_filler import Lives
 
-NAME = "read_model"
+# Small, so that there are many transactions to be killed in.
+BATCH_RECORDS = "20"
 
 
 @contextmanager
 def reading(
-    ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, session_s: str = SESSION_S
+    ground: Ground,
+    lives: Lives,
+    *,
+    partitions: int = PARTITIONS,
+    session_s: str = SESSION_S,
+    pause_s: float = 0.0,
 ) -> Iterator[Scene]:
-    """Set a scene."""
+    """Set a scene: the read model pauses for so long at each event."""
     schema = f"rm_{uuid4().hex[:12]}"
-    topic = f"faults.{schema}"
+    topic, group = f"faults.{schema}", f"read_model.{schema}"
+    options = {"SCHEMA": schema, "TOPICS": topic, "BATCH_RECORDS": BATCH_RECORDS, "PAUSE_S": str(pause_s)}
     subject = Subject(
         NAME,
-        f"{NAME}.{schema}",
-        {"KAFKA__SESSION_S": session_s, "READ_MODEL__SCHEMA": schema, "READ_MODEL__TOPICS": topic},
-        {},
+        group,
+        {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
+        install(ground.directory / group / "package", {NAME: "tests.faults.pausing_read_model:pausing_read_model"}),
         (),
         lambda scene: check(scene, schema),
     )

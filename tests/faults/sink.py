@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,14 +18,16 @@ class Sink(AwayServer):
     """An HTTP server of this process; the same event is the same effect, however often it is told.
 
     Attributes:
+        pause_s: Between an effect and its answer.
         told: For each group and key the ids of its events, in the order of their first calls that passed.
         posted: For each group the id of each event that `forward` has posted to it, to the bodies that it had.
         failed: Calls that it failed on purpose.
     """
 
-    def __init__(self, seed: int) -> None:
-        """Listen to nobody yet; chance is drawn from `seed`."""
+    def __init__(self, seed: int, *, pause_s: float = 0.0) -> None:
+        """Listen to nobody yet; chance is drawn from `seed`, and `pause_s` lie between an effect and its answer."""
         super().__init__()
+        self.pause_s = pause_s
         self._rng = random.Random(seed)  # noqa: S311 - no key
         self._percent = 0
         self._lock = threading.Lock()
@@ -82,6 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, said: dict[str, str]) -> None:
         status = self.sink.answer(said)
+        time.sleep(self.sink.pause_s)
         if status:
             self.send_response(status)
             self.end_headers()

@@ -5,26 +5,27 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Literal
 
+from tests.faults.appender import LANES
 from tests.faults.appending import appending
+from tests.faults.forwarding import LANES as FORWARD_LANES
 from tests.faults.forwarding import forwarding
 from tests.faults.reading import reading
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene
 from tests.topic_filler import Lives
 
 Kind = Literal["batches", "lanes", "read_model", "forward"]
-# More than each settles in a second: the appender pauses at every event, and the read model has never
-# been seen to be faster, on any machine; nor has the sink of `forward`, a server of threads.
-RECORDS_PER_S = {"batches": 800, "lanes": 500, "read_model": 12_000, "forward": 800}
-# Batches of 4 partitions at a time, and 4 lanes of a process.
-_PAUSE_S = {"batches": 0.005, "lanes": 0.01}
+# More than a process settles in a second, since each event takes a pause: there is work left when it is killed.
+RECORDS_PER_S = 200
+# Events that a process handles at a time: one of each of 4 partitions in batches, or one in each lane.
+_AT_A_TIME = {"batches": PARTITIONS, "lanes": LANES, "read_model": PARTITIONS, "forward": FORWARD_LANES}
 
 
 def scene_with(
     ground: Ground, kind: Kind, *, busy_s: float, seed: int, session_s: str = SESSION_S
 ) -> AbstractContextManager[Scene]:
     """Set a scene with enough records to keep the consumer busy for that long."""
-    lives = Lives.of_records(int(busy_s * RECORDS_PER_S[kind]), seed=seed)
-    return scene_of_kind(ground, kind, lives, session_s=session_s, pause_s=_PAUSE_S.get(kind, 0.0))
+    lives = Lives.of_records(int(busy_s * RECORDS_PER_S), seed=seed)
+    return scene_of_kind(ground, kind, lives, session_s=session_s, pause_s=_AT_A_TIME[kind] / RECORDS_PER_S)
 
 
 def scene_of_kind(
@@ -36,9 +37,9 @@ def scene_of_kind(
     session_s: str = SESSION_S,
     pause_s: float = 0.0,
 ) -> AbstractContextManager[Scene]:
-    """Set a scene; only the appender pauses."""
+    """Set a scene; each event takes `pause_s` at least."""
     if kind == "read_model":
-        return reading(ground, lives, partitions=partitions, session_s=session_s)
+        return reading(ground, lives, partitions=partitions, session_s=session_s, pause_s=pause_s)
     if kind == "forward":
-        return forwarding(ground, lives, partitions=partitions, session_s=session_s)
+        return forwarding(ground, lives, partitions=partitions, session_s=session_s, pause_s=pause_s)
     return appending(ground, kind, lives, partitions=partitions, session_s=session_s, pause_s=pause_s)

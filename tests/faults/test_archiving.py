@@ -16,7 +16,7 @@ from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
-RECORDS = 240
+RECORDS = 120
 # Before and after a file is staged; after it is noted, and after files are published, before that is committed.
 # Which visit is the last lets a process get on before it dies: each of the four partitions brings one.
 POINTS = (f"{BEFORE_STAGE}:kill@2", f"{AFTER_STAGE}:kill@3", f"{AFTER_EFFECT}:kill@3", f"{AFTER_PUBLISH}:kill@1")

@@ -15,7 +15,6 @@ from tests.faults.watch import watched
 
 pytestmark = pytest.mark.kafka
 
-SESSION_S = "10"
 # Between two kills, at most: the time until something is seen to be settled, and the time until the kill.
 WORK_S = 1.5
 
@@ -36,7 +35,7 @@ CASES = [
 def play(ground: Ground, case: Case, seed: int) -> None:
     """Kill so often, then have one more process finish."""
     rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
-    with scene_with(ground, case.kind, busy_s=case.kills * WORK_S, seed=seed, session_s=SESSION_S) as scene:
+    with scene_with(ground, case.kind, busy_s=case.kills * WORK_S, seed=seed) as scene:
         scene.write()
         with watched(scene) as offsets:
             for _ in range(case.kills):
