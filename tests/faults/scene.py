@@ -15,13 +15,14 @@ import asyncpg  # noqa: TID251 - looks at what was committed
 
 from bridge.dev.kafka import create_topics
 from bridge.kafka.record import Record
+from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import HANG_S
 from tests.postgres import execute, fresh_database
 from tests.topic_filler import Lives, fill
 
 PARTITIONS = 4
-# The least that brokers allow: a group waits this long for a member that was killed.
+# The least that brokers allow: where several share a group, it waits this long for one that was killed.
 SESSION_S = "6"
 # Between two looks at what is settled: several scenes look at the same time.
 LOOK_S = 0.2
@@ -128,6 +129,10 @@ class Scene:
         )
         self.members.append(self.stack.enter_context(process))
         return process
+
+    def forget_members(self) -> None:
+        """Have the group forget its members, which are dead or frozen, and not wait for their sessions to run out."""
+        forget_members(self.ground.bootstrap_servers, self.group)
 
     def ask(self, query: str) -> list[Any]:
         """Rows of a query on the database."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import get_args
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from bridge.runtime.failpoints import BEFORE_FENCE
 from tests.faults.appending import Mode, appending
@@ -19,7 +18,7 @@ from tests.faults.scene import Ground, Scene
 from tests.faults.test_zombies import POINTS
 from tests.faults.troubles import has_left, is_frozen
 from tests.integration.consumer_process import consumer_environment, drx_consumer
-from tests.integration.service_process import HANG_S, until
+from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives
 
@@ -36,7 +35,7 @@ def play(ground: Ground, case: Mode, seed: int) -> None:
         scene.write()
         zombie = scene.member(f"{BEFORE_FENCE}:stop@{POINTS[case][BEFORE_FENCE]}", KAFKA__MAX_POLL_S=MAX_POLL_S)
         until(lambda: is_frozen(zombie), what="a frozen member")
-        until(lambda: _without_members(scene), what="a group without members")
+        scene.forget_members()
         _forget(scene)
         execute(scene.dsn, "truncate appended, counted")
         successor = scene.member(f"{BEFORE_FENCE}:stop@1")
@@ -45,13 +44,6 @@ def play(ground: Ground, case: Mode, seed: int) -> None:
         until(lambda: has_left(zombie), what="a member that knows that it was away")
         successor.thaw()
         scene.finish()
-
-
-def _without_members(scene: Scene) -> bool:
-    """Kafka counts a frozen member for its session."""
-    admin = AdminClient({"bootstrap.servers": scene.ground.bootstrap_servers})
-    (found,) = admin.describe_consumer_groups([scene.group]).values()
-    return not found.result(HANG_S).members
 
 
 def _forget(scene: Scene) -> None:

@@ -50,6 +50,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.wait_settled()
             ask_release(scene)
         assert first.ended() == -signal.SIGKILL, first.output()
+        scene.forget_members()
         scene.member()
         scene.finish()
 

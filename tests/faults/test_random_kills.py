@@ -58,6 +58,7 @@ def _kill_at_random(scene: Scene, rng: random.Random) -> None:
         member.live()
         time.sleep(rng.uniform(0, 3))
     member.kill()
+    scene.forget_members()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))

@@ -66,6 +66,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.wait_settled()
             zombie.freeze()
         until(lambda: is_frozen(zombie), what="a frozen member")
+        scene.forget_members()
         scene.write(RECORDS // 3)
         scene.member()
         with watched(scene) as offsets:

@@ -68,6 +68,7 @@ def kill(
             else:
                 scene.wait_settled(scene.written - records + VISIT)
                 each.kill()
+            scene.forget_members()
 
 
 @contextmanager
@@ -96,6 +97,7 @@ def freeze(scenes: Sequence[Scene]) -> None:
     """Freeze the member of each group until another has done its work."""
     for scene in scenes:
         scene.members[-1].freeze()
+        scene.forget_members()
     for scene in scenes:
         scene.member()
         scene.write()
@@ -109,6 +111,7 @@ def freeze_at(scene: Scene, point: str, *, visit: int, records: int) -> None:
     zombie = scene.member(f"{point}:stop@{visit}", KAFKA__MAX_POLL_S=MAX_POLL_S)
     scene.write(records)
     until(lambda: is_frozen(zombie), what="a frozen member")
+    scene.forget_members()
     scene.member()
     scene.wait_settled(still_s=OPEN_TRANSACTION_S)
     zombie.thaw()

@@ -15,6 +15,7 @@ from bridge.dev.ports import free_port
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
 from consumers.runtime.failure import DEATHS_MAX
 from tests.cluster import Cluster, Topics
+from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.service_process import until
 from tests.postgres import execute
@@ -192,6 +193,7 @@ async def test_a_record_that_kills_is_parked_after_three_deaths_that_it_is_charg
             until(partial(_ended_or_settled, desk, postgres, written), what="a death, or everything settled")
             if desk.alive:
                 break
+            forget_members(cluster.bootstrap_servers, desk.lines("worker.started")[0]["group"])
             desk.start()
 
     assert lines(told) == ["died"] * (1 + DEATHS_MAX)

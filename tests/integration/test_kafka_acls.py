@@ -39,6 +39,7 @@ from bridge.kafka.record import Record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from bridge.settings import Brokers
 from tests.builders import a_body, identity_in
+from tests.groups import members
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import ServiceProcess, until
@@ -273,9 +274,6 @@ def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
     """It says what it lacks; it may have lost its place in the group meanwhile, with nothing left to commit."""
     admin = AdminClient({"bootstrap.servers": secured.bootstrap_servers})
 
-    def members() -> int:
-        return len(admin.describe_consumer_groups([GROUP])[GROUP].result().members)
-
     def committed() -> int:
         found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP)])[GROUP].result()
         return sum(each.offset for each in found.topic_partitions)
@@ -293,13 +291,13 @@ def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
         (binding,) = deleted.result()
         until(lambda: desk.checks()["group"] == "refused", what="the word for it")
         if kind == ResourceType.GROUP:
-            until(lambda: members() == 0, what="the end of its session")
+            until(lambda: not members(secured.bootstrap_servers, GROUP), what="the end of its session")
         after = written(secured)
         admin.create_acls([binding])[binding].result()
 
         until(lambda: desk.applied(after), what="the others")
         until(lambda: desk.checks()["group"] == "ok", what="that all is well")
-        assert members() == 1
+        assert len(members(secured.bootstrap_servers, GROUP)) == 1
 
 
 @pytest.mark.parametrize("how", ["password", "certificate"])

@@ -12,6 +12,7 @@ from bridge.dev.kafka import create_topics
 from bridge.kafka.routing import partition
 from bridge.kafka.transport import ConsumedRecord
 from tests.cluster import Cluster, Topics
+from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.service_process import until
 from tests.kafka import read_all
@@ -63,6 +64,7 @@ async def test_what_is_published_is_there_in_order_through_kills(
         for kill in range(1, KILLS + 1):
             until(lambda kill=kill: settled(postgres, group) >= written * kill // (KILLS + 2), what="progress")  # type: ignore[misc]  # its default is its type
             desk.kill()
+            forget_members(cluster.bootstrap_servers, group)
             desk.start()
             desk.ready()
         until(lambda: settled(postgres, group) == written and not waiting(postgres, group), what="an empty outbox")

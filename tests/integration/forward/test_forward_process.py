@@ -14,6 +14,7 @@ import pytest
 from bridge.contract.native import native_json
 from consumers.runtime.key_queues import HANDLED_PER_LANE
 from tests.cluster import Cluster, Topics
+from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.forward.node_receiver import NodeReceiver
 from tests.integration.service_process import until
@@ -130,6 +131,7 @@ async def test_killed_again_and_again_it_loses_nothing_and_repeats_the_same_byte
             with ConsumerProcess(tmp_path, "forward", **given) as forward:
                 until(lambda kill=kill: len(receiver.requests) >= kill * count // 4, what="some of them")  # type: ignore[misc]  # a default binds it
                 forward.kill()
+                forget_members(cluster.bootstrap_servers, f"forward.{given['FORWARD__INSTANCE']}")
         with ConsumerProcess(tmp_path, "forward", **given) as forward:
             until(
                 lambda: len({each["headers"]["webhook-id"] for each in receiver.taken}) == count,
