@@ -7,6 +7,7 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import psutil
@@ -176,7 +177,9 @@ class Scene:
         before = self.keys.add()
         await asyncio.to_thread(until, lambda: self._reloads() > taken_over, what="a new key taken over")
         self.keys.use_newest()
-        await asyncio.sleep(1)  # whatever is under way was signed with the one before
+        old = [each for each in self.ledger.attempts if each.ended_at == inf]  # signed with the one before
+        while any(each.ended_at == inf for each in old):  # noqa: ASYNC110 - each ends in its sender's time
+            await asyncio.sleep(WATCH_S)
         self.keys.remove(before)
         await asyncio.to_thread(until, lambda: self._reloads() > taken_over + 1, what="an old key dropped")
 
