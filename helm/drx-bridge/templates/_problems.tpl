@@ -68,15 +68,16 @@ image.digest: is not set, and there is no tag; name the image by digest, sha256:
 {{- end -}}
 
 {{- define "drx-bridge.alertProblems" -}}
+{{- with .Values.monitoring.alerts }}
 {{- $alerts := dict }}
-{{- range (.Files.Get "files/rules.yaml" | fromYaml).groups }}
+{{- range ($.Files.Get "files/rules.yaml" | fromYaml).groups }}
 {{- range .rules }}
 {{- $alerts = set $alerts (default "" .alert) true }}
 {{- end }}
 {{- end }}
-{{- $thresholds := .Files.Get "files/thresholds.yaml" | fromYaml }}
+{{- $thresholds := $.Files.Get "files/thresholds.yaml" | fromYaml }}
 {{- $names := keys $alerts | compact | sortAlpha }}
-{{- range $name, $wish := .Values.monitoring.alerts }}
+{{- range $name, $wish := . }}
 {{- if not (hasKey $alerts $name) }}
 {{- /* Those that begin alike, where there are some: a slip is rarely in the first letters, and all are a long line. */}}
 {{- $alike := list }}
@@ -88,6 +89,7 @@ image.digest: is not set, and there is no tag; name the image by digest, sha256:
 monitoring.alerts.{{ $name }}: there is no such alert; name one of {{ default $names $alike | join ", " }}
 {{- else if and (hasKey $wish "threshold") (not (hasKey $thresholds $name)) }}
 monitoring.alerts.{{ $name }}.threshold: it has none that is a single number; disable it, and put a rule of your own into monitoring.extraRules
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if and .Values.monitoring.grafanaOperator.enabled (not .Values.monitoring.dashboards) }}

@@ -138,14 +138,15 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 What runs, by the name of its component: each consumer, and each further endpoint of one. `name` is that of its
 entry point, `path` where the values of this one stand, `home` where those stand that it shares. What it does not say
 itself stands in `consumerDefaults`. As JSON: ten templates read it, and as YAML
-that takes a third of the time of a render.
+that takes a third of the time of a render. A copy by JSON takes a quarter of the time of `deepCopy`.
 */}}
 {{- define "drx-bridge.consumers" -}}
 {{- $found := dict -}}
+{{- $defaults := toJson .Values.consumerDefaults -}}
 {{- range $name, $given := .Values.consumers -}}
-{{- $consumer := mergeOverwrite (dict "enabled" true "options" dict) (deepCopy $.Values.consumerDefaults) $given -}}
+{{- $consumer := mergeOverwrite (dict "enabled" true "options" dict) (fromJson $defaults) $given -}}
 {{- $shared := mergeOverwrite (dict "name" $name "home" (printf "consumers.%s" $name)) (omit $consumer "instances") -}}
-{{- $_ := set $found $name (set (deepCopy $shared) "path" (printf "consumers.%s" $name)) -}}
+{{- $_ := set $found $name (mergeOverwrite (dict "path" (printf "consumers.%s" $name)) $shared) -}}
 {{- range $instance, $own := default dict (get $consumer "instances") -}}
 {{- $one := mergeOverwrite (omit (deepCopy $shared) "options" "endpoint") (deepCopy $own) -}}
 {{- $_ := set $one "misnamed" (hasKey $one.options "instance") -}}
