@@ -74,19 +74,28 @@ def render(values: Path | Values, *options: str, major: int = 4) -> Rendered:
 
 def rendered_anew(values: str, options: tuple[str, ...], major: int) -> Rendered:
     """Do what `render` does once for each set of values."""
-    command = [helm(major), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-"]
-    result = subprocess.run(  # noqa: S603 - our own command line
-        [*command, *options],
-        input=values,
-        capture_output=True,
-        text=True,
-        check=False,
-        # To collect garbage is a quarter of its time; without, it needs 130 MB.
-        env=os.environ | {"GOGC": "off"},
-    )
+    return Rendered(template(CHART, values, *options, major=major))
+
+
+def template(chart: Path, values: str, *options: str, major: int) -> str:
+    """Return what `helm template` makes of a chart.
+
+    Raises:
+        RefusedError: Helm said no.
+    """
+    arguments = (RELEASE, str(chart), "--namespace", NAMESPACE, "--values", "-")
+    result = _run(major, "template", *arguments, *options, values=values)
     if result.returncode:
         raise RefusedError(result.stderr)
-    return Rendered(result.stdout)
+    return result.stdout
+
+
+def _run(major: int, *arguments: str, values: str = "") -> subprocess.CompletedProcess[str]:
+    # To collect garbage is a quarter of its time; without, it needs 140 MB for a render, and keeps to a limit for many.
+    env = os.environ | {"GOGC": "off", "GOMEMLIMIT": "400MiB", "GOMAXPROCS": "1"}
+    return subprocess.run(  # noqa: S603 - our own command line
+        [helm(major), *arguments], input=values, capture_output=True, text=True, check=False, env=env
+    )
 
 
 _kept = cache(rendered_anew)
@@ -94,16 +103,16 @@ _kept = cache(rendered_anew)
 
 def notes(values: Path | Values) -> str:
     """Return what an install would say at its end."""
-    command = [helm(4), "install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-", "--dry-run=client"]
     text = values.read_text() if isinstance(values, Path) else _as_text(values)
-    result = subprocess.run(command, input=text, capture_output=True, text=True, check=True)  # noqa: S603 - as above
+    arguments = (RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-", "--dry-run=client")
+    result = _run(4, "install", *arguments, values=text)
+    result.check_returncode()
     return result.stdout.partition("\nNOTES:\n")[2]
 
 
 def lint(values: Path, *, major: int) -> tuple[int, str]:
     """Return the exit code and what `helm lint --strict` says."""
-    command = [helm(major), "lint", "--strict", str(CHART), "--values", str(values)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - as above
+    result = _run(major, "lint", "--strict", str(CHART), "--values", str(values))
     return result.returncode, result.stdout + result.stderr
 
 
