@@ -7,16 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType  # noqa: TID251 - no admin client can do it
 from aiokafka.protocol.group import LeaveGroupRequest  # noqa: TID251 - as above
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.kafka import HANG_S
 
 
 def members(bootstrap_servers: str, group: str) -> list[str]:
-    """Ids of those that the group counts, dead ones until their sessions have run out."""
+    """Ids of those that the group counts, dead ones until their sessions have run out; none before the first join."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})  # gone, it would answer nothing
     (found,) = admin.describe_consumer_groups([group]).values()
-    return [each.member_id for each in found.result(HANG_S).members]
+    try:
+        return [each.member_id for each in found.result(HANG_S).members]
+    except KafkaException as exc:
+        if exc.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise
+        return []
 
 
 def forget_members(bootstrap_servers: str, group: str) -> None:

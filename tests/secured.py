@@ -27,15 +27,19 @@ class SecuredCluster(EmbeddedCluster):
     comes by its first listener is `ANONYMOUS` and may do all, as an administrator would.
     """
 
-    def __init__(self, directory: Path, *, passwords: Mapping[str, str], session: timedelta = timedelta(0)) -> None:
+    def __init__(
+        self, directory: Path, *, passwords: Mapping[str, str], session: timedelta = timedelta(0), tls: bool = True
+    ) -> None:
         """Know users by their passwords; certificates are made below `directory`.
 
         A login by SCRAM or a token ends after `session`, if that is set, and its connection with the next request.
+        Without `tls`, the listener for passwords and tokens is one by `SASL_PLAINTEXT`.
         """
         super().__init__(directory, brokers=1)
         self._port, self._mutual_port = free_port(), free_port()
         self._passwords = passwords
         self._session_ms = round(session.total_seconds() * 1000)
+        self._protocol = "SASL_SSL" if tls else "SASL_PLAINTEXT"
         self._files = directory
         _, self.authority = self_signed(directory)
         self.clients = Authority(directory)
@@ -48,7 +52,7 @@ class SecuredCluster(EmbeddedCluster):
         users = " ".join(f'user_{name}="{password}"' for name, password in self._passwords.items())
         lines["listeners"] += f",{secure}"
         lines["advertised.listeners"] += f",{secure}"
-        lines["listener.security.protocol.map"] += ",SECURE:SASL_SSL,MUTUAL:SSL"
+        lines["listener.security.protocol.map"] += f",SECURE:{self._protocol},MUTUAL:SSL"
         plain = f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
         lines |= {
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -105,7 +109,7 @@ class SecuredCluster(EmbeddedCluster):
         secret.write_text(self._passwords[user] if password is None else password)
         return Connection(
             self.secure_address,
-            security_protocol="SASL_SSL",
+            security_protocol=self._protocol,
             sasl_mechanism=mechanism,
             sasl_username_file=name,
             sasl_password_file=secret,
