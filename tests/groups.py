@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType  # noqa: TID251 - no admin client can do it
@@ -12,17 +13,26 @@ from confluent_kafka.admin import AdminClient
 
 from tests.kafka import HANG_S
 
+LOOK_S = 0.1
+# A broker that has just started, or never had a group, coordinates none for a moment.
+_LOADING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
+
 
 def members(bootstrap_servers: str, group: str) -> list[str]:
     """Ids of those that the group counts, dead ones until their sessions have run out; none before the first join."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})  # gone, it would answer nothing
-    (found,) = admin.describe_consumer_groups([group]).values()
-    try:
-        return [each.member_id for each in found.result(HANG_S).members]
-    except KafkaException as exc:
-        if exc.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-            raise
-        return []
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    deadline = time.monotonic() + HANG_S
+    while True:
+        (found,) = admin.describe_consumer_groups([group]).values()
+        try:
+            return [each.member_id for each in found.result(HANG_S).members]
+        except KafkaException as exc:
+            code = exc.args[0].code()
+            if code == KafkaError.GROUP_ID_NOT_FOUND:
+                return []
+            if code not in _LOADING or time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_S)
 
 
 def forget_members(bootstrap_servers: str, group: str) -> None:
