@@ -1,7 +1,8 @@
 """Named points at which a test makes a process die, stop or fail: an instrument of tests, inert in production.
 
 `DRX_FAILPOINT=after_effect_before_commit:kill@3` kills the process (SIGKILL) the third time it gets there; `stop`
-freezes it (SIGSTOP) until someone sends SIGCONT, and `error` raises. The variable is read once, at import.
+freezes it (SIGSTOP) until someone sends SIGCONT, and `error` raises. Several points are separated by commas. The
+variable is read once, at import.
 """
 
 from __future__ import annotations
@@ -45,20 +46,20 @@ class FailpointError(Exception):
 
 
 class Failpoint:
-    """The one point that is armed, or none."""
+    """A point that is armed."""
 
     def __init__(self, text: str) -> None:
-        """Arm what `text` says: nothing when it is empty.
+        """Arm what `text` says.
 
         Raises:
             ValueError: Not `name:kill|stop|error[@n]`.
         """
         form = _FORM.fullmatch(text)
-        if text and form is None:
+        if form is None:
             raise ValueError(text)
-        self.name = form["name"] if form else ""
-        self._action = form["action"] if form else ""
-        self._left = int(form["nth"] or 1) if form else 0
+        self.name = form["name"]
+        self._action = form["action"]
+        self._left = int(form["nth"] or 1)
 
     def reached(self) -> None:
         """Act on the nth visit, and only then."""
@@ -70,9 +71,9 @@ class Failpoint:
         os.kill(os.getpid(), signal.SIGKILL if self._action == "kill" else signal.SIGSTOP)
 
 
-def armed(environment: Mapping[str, str]) -> Failpoint:
-    """Return the point that an environment names."""
-    return Failpoint(environment.get(VARIABLE, ""))
+def armed(environment: Mapping[str, str]) -> list[Failpoint]:
+    """Return the points that an environment names."""
+    return [Failpoint(text) for text in environment.get(VARIABLE, "").split(",") if text]
 
 
 _armed = armed(os.environ)
@@ -80,5 +81,6 @@ _armed = armed(os.environ)
 
 def hit(name: str) -> None:
     """Pass a named point."""
-    if _armed.name == name:
-        _armed.reached()
+    for point in _armed:
+        if point.name == name:
+            point.reached()

@@ -69,11 +69,11 @@ async def write(bootstrap_servers: str, value: bytes) -> None:
         await producer.send_and_wait(TOPICS[0], value, partition=0)
 
 
-async def read_first(bootstrap_servers: str) -> object:
+async def read_last(bootstrap_servers: str) -> object:
     async with asyncio.timeout(60), AIOKafkaConsumer(bootstrap_servers=bootstrap_servers) as consumer:
         partition = TopicPartition(TOPICS[0], 0)
         consumer.assign([partition])
-        await consumer.seek_to_beginning(partition)
+        consumer.seek(partition, (await consumer.end_offsets([partition]))[partition] - 1)
         return (await consumer.getone()).value
 
 
@@ -186,21 +186,21 @@ def test_a_killed_part_comes_back_on_its_port_under_a_new_pid(dev: DevProcess, n
     until(lambda: all(is_up(f"{url}/readyz") for url in after["consumers"].values()), what="the consumers to be ready")
 
 
-def test_its_own_death_takes_all_and_loses_nothing(tmp_path: Path) -> None:
-    with DevProcess(tmp_path) as first:
-        before = first.ready()
-        secret = Path(before["sources"]["drx"]["secret_file"]).read_text()
-        asyncio.run(write(before["bootstrap_servers"], b"kept"))
-        execute(before["postgres"], "create table kept as select 1")
-        first.end(signal.SIGKILL)
-        until(lambda: all(map(gone, before["pids"].values())), what="the children's end")
+def test_its_own_death_takes_all_and_loses_nothing(dev: DevProcess) -> None:
+    """The last of those that share it."""
+    before = dev.endpoints()
+    secret = Path(before["sources"]["drx"]["secret_file"]).read_text()
+    asyncio.run(write(before["bootstrap_servers"], b"kept"))
+    execute(before["postgres"], "create table kept as select 1")
+    dev.end(signal.SIGKILL)
+    until(lambda: all(map(gone, before["pids"].values())), what="the children's end")
 
-    with DevProcess(tmp_path) as second:
+    with DevProcess(dev.endpoints_file.parent) as second:
         until(lambda: not second.endpoints_file.exists(), what="the stale file's end")
         after = second.ready()
         assert {**after, "pids": {}} == {**before, "pids": {}}
         assert Path(after["sources"]["drx"]["secret_file"]).read_text() == secret
-        assert asyncio.run(read_first(after["bootstrap_servers"])) == b"kept"
+        assert asyncio.run(read_last(after["bootstrap_servers"])) == b"kept"
         assert execute(after["postgres"], "select * from kept") == [[(1,)]]
 
         assert second.end(signal.SIGTERM) == 0

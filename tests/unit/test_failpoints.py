@@ -10,7 +10,13 @@ from bridge.runtime.failpoints import VARIABLE, Failpoint, FailpointError, armed
 
 
 def test_nothing_is_armed_without_the_variable() -> None:
-    assert armed({}).name == ""
+    assert armed({}) == []
+
+
+def test_several_points_are_separated_by_commas() -> None:
+    found = armed({VARIABLE: "while_parking:kill,before_key:stop@2"})
+
+    assert [each.name for each in found] == ["while_parking", "before_key"]
 
 
 def test_an_unarmed_point_is_passed() -> None:
