@@ -29,32 +29,38 @@ def a_producer(cluster: Cluster) -> AIOKafkaProducer:
     return AIOKafkaProducer(bootstrap_servers=cluster.bootstrap_servers, acks="all", enable_idempotence=True)
 
 
+async def known(cluster: Cluster) -> list[set[int]]:
+    """Brokers that each of them knows."""
+    return [await asyncio.to_thread(known_brokers, address) for address in cluster.bootstrap_servers.split(",")]
+
+
 async def read(cluster: Cluster, topic: str, *, count: int) -> list[bytes]:
+    """The first records, by partition and offset."""
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest")
     async with consumer:
-        return [(await consumer.getone()).value for _ in range(count)]
+        records = [await consumer.getone() for _ in range(count)]
+    return [each.value for each in sorted(records, key=lambda each: (each.partition, each.offset))]
 
 
 async def test_each_of_three_brokers_is_reached_and_knows_the_others(trio: Cluster) -> None:
-    answers = [await asyncio.to_thread(known_brokers, address) for address in trio.bootstrap_servers.split(",")]
-
-    assert answers == [{1, 2, 3}] * 3
+    assert await known(trio) == [{1, 2, 3}] * 3
 
 
 async def test_a_killed_one_of_three_loses_nothing_and_returns_to_its_place(trio: Cluster) -> None:
-    topic = await asyncio.to_thread(Topics(trio.bootstrap_servers).fresh, partitions=1)
+    topic = await asyncio.to_thread(Topics(trio.bootstrap_servers).fresh, partitions=3)
     first = trio.bootstrap_servers.split(",")[0]
 
     async with asyncio.timeout(_PATIENCE_S), a_producer(trio) as producer:
-        await producer.send_and_wait(topic, b"before")
+        await producer.send_and_wait(topic, b"before", partition=0)
         await asyncio.to_thread(trio.kill_broker, 1)
         assert await asyncio.to_thread(known_brokers, first) == set()
-        await producer.send_and_wait(topic, b"meanwhile")
+        for partition in range(3):
+            await producer.send_and_wait(topic, b"meanwhile", partition=partition)
         await asyncio.to_thread(trio.start_broker, 1)
-        await producer.send_and_wait(topic, b"after")
+        await producer.send_and_wait(topic, b"after", partition=0)
 
-        assert 1 in await asyncio.to_thread(known_brokers, first)
-        assert await read(trio, topic, count=3) == [b"before", b"meanwhile", b"after"]
+        assert await known(trio) == [{1, 2, 3}] * 3
+        assert await read(trio, topic, count=5) == [b"before", b"meanwhile", b"after", b"meanwhile", b"meanwhile"]
 
 
 async def test_a_paused_broker_answers_nothing_and_goes_on_when_resumed(cluster: Cluster, topics: Topics) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
@@ -15,9 +14,9 @@ from tests.cluster import Cluster, Topics
 pytestmark = pytest.mark.kafka
 
 
-async def write(bootstrap_servers: str, topic: str, value: bytes, *, partition: int = 0) -> None:
+async def write(bootstrap_servers: str, topic: str, value: bytes) -> None:
     async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True) as producer:
-        await producer.send_and_wait(topic, value, partition=partition)
+        await producer.send_and_wait(topic, value, partition=0)
 
 
 async def read_one(bootstrap_servers: str, topic: str) -> bytes:
@@ -47,17 +46,3 @@ async def test_a_killed_broker_comes_back_on_its_port_with_its_records(cluster: 
     await asyncio.to_thread(cluster.start_broker, 1)
 
     assert await read_one(cluster.bootstrap_servers, topic) == b"kept"
-
-
-async def test_three_brokers_take_records_without_any_one_of_them(make_cluster: Callable[[int], Cluster]) -> None:
-    three = await asyncio.to_thread(make_cluster, 3)
-    topic = await asyncio.to_thread(Topics(three.bootstrap_servers).fresh, partitions=3)
-
-    await asyncio.to_thread(three.kill_broker, 2)
-    for partition in range(3):
-        await write(three.bootstrap_servers, topic, b"without 2", partition=partition)
-    await asyncio.to_thread(three.start_broker, 2)
-
-    known = [await asyncio.to_thread(known_brokers, address) for address in three.bootstrap_servers.split(",")]
-    assert known == [{1, 2, 3}] * 3
-    await asyncio.to_thread(three.stop)
