@@ -24,7 +24,8 @@ def _complaints(objects: list[tuple[str, dict[str, Any]]], version: str) -> Iter
     # Strict: what the schema does not name is a mistake.
     place = Path(found.origin).parent / "kubernetes-json-schema" / f"v{version}.0-local-strict"
     definitions = Resource.from_contents(json.loads((place / "_definitions.json").read_text()))
-    registry: Any = Registry().with_resource("_definitions.json", definitions)
+    # Crawled once: else it would be again for each object.
+    registry: Any = Registry().with_resource("_definitions.json", definitions).crawl()
     for where, each in objects:
         group, _, api = each["apiVersion"].rpartition("/")
         name = "-".join(filter(None, (each["kind"].lower(), group.split(".")[0], api)))
