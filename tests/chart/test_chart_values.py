@@ -110,6 +110,7 @@ def bases() -> Iterator[tuple[str, Values]]:
     )
     for consumer in full["consumers"]:
         yield f"consumers.{consumer}.", only(full, consumer)
+    yield "consumerDefaults.", only(full, "read_model")
     yield "", only(full, "ingress")
     for values in (full, by_strimzi, by_ingress, without_spool, by_cpu, fixed, unnamed):
         yield "", values
@@ -122,6 +123,8 @@ def only(full: Values, component: str) -> Values:
         values["consumers"][name]["enabled"] = False
     if component != "forward":
         values["consumers"]["forward"]["instances"] = {}
+    # `full` shows what is changed in alerts; here all their rules would be read and written each time.
+    values["monitoring"] |= {"rules": "never", "alerts": {}}
     return values
 
 
