@@ -51,6 +51,7 @@ def forwarding(
             {},
             (),
             partial(check, desk),
+            desk.hurry,
         )
         scene = scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=partitions)
         yield stack.enter_context(scene)

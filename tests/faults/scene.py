@@ -44,6 +44,7 @@ class Subject(NamedTuple):
         name: Entry point.
         tables: Statements that make what it needs in its database.
         check: Compares what is in the database with the lives, once all is settled.
+        hurry: Ends the pauses; returns settings of a process that takes none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Subject(NamedTuple):
     environment: Mapping[str, str]
     tables: Sequence[str]
     check: Callable[[Scene], None]
+    hurry: Callable[[], Mapping[str, str]] = dict
 
 
 class Questions:

@@ -44,6 +44,11 @@ class Sink(AwayServer):
         """Fail so many of a hundred calls from now on: half of them with 503, half without any answer."""
         self._percent = percent
 
+    def hurry(self) -> dict[str, str]:
+        """Answer at once from now on; no setting of a consumer is needed for that."""
+        self.pause_s = 0.0
+        return {}
+
     def bound(self) -> ThreadingHTTPServer:
         """Return its server."""
         return ThreadingHTTPServer((HOST, self.port), type("Handler", (_Handler,), {"sink": self}))
