@@ -140,6 +140,7 @@ def unused() -> list[str]:
     for prefix, base in bases():
         asked = [path for path in left if path.startswith(prefix) and stands(base, path)]
         before, *after = verdicts([base, *(with_another(base, path) for path in asked)])
+        assert re.fullmatch(r"[0-9a-f]{64}", before), f"this was to be allowed: {before}"
         refused = [
             f"{path} was to be allowed: {each}"
             for path, each in zip(asked, after, strict=True)
