@@ -34,7 +34,7 @@ def seed() -> int:
 
 @pytest.fixture(scope="session")
 def playing(request: pytest.FixtureRequest, ground: Ground, seed: int) -> Iterator[Mapping[str, Future[None]]]:
-    """Play all cases at the same time, since nearly all of their time they wait for a session to run out.
+    """Play all cases at the same time, since they wait for most of theirs: for joins, pauses and sessions.
 
     A module has a function `play(ground, case, seed)`, and its tests are parametrized by `case`.
     """
