@@ -308,14 +308,31 @@ def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
         assert len(members(secured.bootstrap_servers, GROUP)) == 1
 
 
-def test_a_consumer_whose_password_ends_says_so_and_waits_until_it_is_renewed(
-    secured: SecuredCluster, postgres: str, tmp_path: Path
+@pytest.mark.parametrize("how", ["password", "certificate"])
+def test_a_consumer_whose_login_ends_waits_until_it_is_renewed(
+    secured: SecuredCluster, postgres: str, tmp_path: Path, how: str
 ) -> None:
     """The files are replaced, and nothing is restarted but the broker, which ends the connections."""
-    with Desk(tmp_path, secured.connection("desk", mechanism="SCRAM-SHA-512"), postgres) as desk:
+    ends = 0.0
+
+    def connection(password: str, *, valid: timedelta = timedelta(days=1)) -> Connection:
+        nonlocal ends
+        ends = time.time() + valid.total_seconds()
+        if how == "certificate":
+            return secured.by_certificate("desk", ends=valid)
+        return secured.connection("desk", password=password, mechanism="SCRAM-SHA-512")
+
+    with Desk(tmp_path, connection("d-secret", valid=BRIEF), postgres) as desk:
         before = written(secured)
-        until(lambda: desk.applied(before), what="a start")
-        secured.set_password("desk", "another-secret")
+        # A start may take longer than the certificate is valid.
+        until(
+            lambda: desk.applied(before) or (time.time() > ends and not connection("d-secret", valid=BRIEF)),
+            what="a start",
+        )
+        if how == "certificate":
+            time.sleep(max(0.0, ends - time.time()) + 1)
+        else:
+            secured.set_password("desk", "another-secret")
         secured.cut()
         until(lambda: desk.checks()["group"] == "handshake_failed", what="the word for it")
         after = written(secured)
@@ -323,35 +340,10 @@ def test_a_consumer_whose_password_ends_says_so_and_waits_until_it_is_renewed(
         assert (line["code"], line["address"]) == ("handshake_failed", desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"])
         assert not desk.applied(after)
 
-        secured.connection("desk", password="another-secret", mechanism="SCRAM-SHA-512")
+        connection("another-secret")
         until(lambda: desk.applied(after), what="the others")
         assert "-secret" not in desk.output()
     secured.set_password("desk", "d-secret")
-
-
-def test_a_consumer_whose_certificate_ends_goes_on_once_it_is_renewed(
-    secured: SecuredCluster, postgres: str, tmp_path: Path
-) -> None:
-    """Renewed files are noticed before the session of the old client is given up."""
-    ends = 0.0
-
-    def connection() -> Connection:
-        nonlocal ends
-        ends = time.time() + BRIEF.total_seconds()
-        return secured.by_certificate("desk", ends=BRIEF)
-
-    with Desk(tmp_path, connection(), postgres) as desk:
-        before = written(secured)
-        # A start may take longer than the certificate is valid.
-        until(lambda: desk.applied(before) or (time.time() > ends and not connection()), what="a start")
-        time.sleep(max(0.0, ends - time.time()) + 1)
-        secured.cut()
-        until(lambda: desk.checks()["reading"] == "degraded", what="a client without an answer")
-        after = written(secured)
-        assert not desk.applied(after)
-
-        secured.by_certificate("desk")
-        until(lambda: desk.applied(after), what="the others")
 
 
 @pytest.mark.parametrize("how", ["password", "certificate"])
