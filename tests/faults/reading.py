@@ -25,7 +25,7 @@ def reading(
     session_s: str = SESSION_S,
     pause_s: float = 0.0,
 ) -> Iterator[Scene]:
-    """Set a scene: the read model pauses for so long at each event."""
+    """Set a scene in which the read model pauses for `pause_s` seconds at each event."""
     schema = f"rm_{uuid4().hex[:12]}"
     topic, group = f"faults.{schema}", f"read_model.{schema}"
     options = {"SCHEMA": schema, "TOPICS": topic, "BATCH_RECORDS": BATCH_RECORDS, "PAUSE_S": str(pause_s)}

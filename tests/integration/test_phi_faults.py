@@ -334,7 +334,7 @@ async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_
         count = f"select count(*) from drx_consumer.parked_key where grp = '{group}' and key like 'PHI%'"  # noqa: S608 - ours
         await asyncio.to_thread(desk.ready)
         await asyncio.to_thread(until, lambda: execute(postgres, count) == [[(HANDLED - 1,)]], what="most parked")
-        # An `OSError` may be the fault of a sink; sooner than by itself it is not, where others pass.
+        # A record that fails with an `OSError` waits, since the sink may be away. It is parked once others pass.
         await send(ingress, range(HANDLED, 2 * HANDLED))
         await asyncio.to_thread(until, lambda: execute(postgres, count) == [[(HANDLED,)]], what="all parked")
         for path in ("/metrics", "/readyz"):
