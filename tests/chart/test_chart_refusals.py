@@ -117,6 +117,15 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("strimzi", {"strimzi.minInsyncReplicas": 4}, "strimzi.minInsyncReplicas", "must not exceed"),
     ("strimzi", {"strimzi.namespace": "kafka"}, "strimzi.users", "copy Secrets"),
     ("strimzi", {"kafka.saslMechanism": "PLAIN"}, "kafka.saslMechanism", "SCRAM-SHA-512"),
+    *(
+        (
+            "strimzi",
+            {"kafka.securityProtocol": protocol, f"{READER}.keda.enabled": ON},
+            f"{READER}.keda.enabled",
+            f"set {READER}.kafka.{secret}",
+        )
+        for protocol, secret in (("SASL_SSL", "credentialsSecret"), ("SSL", "clientCertificateSecret"))
+    ),
     ("minimal", {"kafka.tokenUrl": "https://a.test"}, "kafka.tokenUrl", "take kafka.tokenUrl"),
     ("minimal", {"kafka.saslMechanism": "OAUTHBEARER"}, "kafka.tokenUrl", "name the token endpoint"),
     ("minimal", {"kafka.bootstrapServers": ""}, "kafka.bootstrapServers", "give host:port"),

@@ -499,6 +499,9 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- if and $consumer.keda.enabled (gt (int $consumer.keda.minReplicas) (int $consumer.keda.maxReplicas)) }}
 {{ $path }}.keda.minReplicas: must not exceed maxReplicas
 {{- end }}
+{{- if and $consumer.keda.enabled (ne $root.Values.kafka.securityProtocol "PLAINTEXT") (include "drx-bridge.strimziUser" (list $root $consumer)) }}
+{{ $path }}.keda.enabled: KEDA needs a login whose keys are named as in {{ $path }}.kafka, and the Secret of a user of Strimzi has others; set {{ $path }}.kafka.{{ ternary "credentialsSecret" "clientCertificateSecret" (hasPrefix "SASL" $root.Values.kafka.securityProtocol) }}, or {{ $path }}.keda.enabled to false
+{{- end }}
 {{- if gt (int $consumer.replicas) $partitions }}
 {{ $path }}.replicas: more pods than kafka.partitions ({{ $partitions }}) would idle; lower it
 {{- end }}
