@@ -245,6 +245,10 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         for table in ("labels", "rulesLabels", "dashboardsLabels")
     ),
     ("minimal", {"heartbeatTest.source": "nobody"}, "heartbeatTest.source", "name one of"),
+    *(
+        ("two-senders", {f"ingress.sources.drx_trial.{name}": value}, "heartbeatTest.source", "drx_trial does not take")
+        for name, value in (("profile", "photon_cloudevents"), ("scheme", "github"))
+    ),
 ]
 
 

@@ -175,3 +175,16 @@ def test_the_notes_sign_a_test_call_for_a_sandbox_source_only() -> None:
     assert "get secret drx-try " in notes(both)
     assert "simulate --url http://127.0.0.1:8080/webhooks/try " in notes(both)
     assert "get secret drx-webhook" not in notes(both)
+
+
+def test_the_test_sends_as_the_first_source_that_takes_what_it_sends() -> None:
+    native = load("minimal")["ingress"]["sources"]["drx"]
+    clinic = {**native, "environment": "sandbox", "profile": "dosespot_push", "scheme": "dosespot"}
+    vendor = changed(load("minimal"), "ingress.sources", {"clinic": clinic})
+    both = changed(vendor, "ingress.sources.drx", native)
+
+    (container,) = render(both).one("Pod")["spec"]["containers"]
+    assert [each for each in container["command"] if each.endswith("/webhooks/drx")]
+    assert render(vendor).all("Pod") == []
+    assert "simulate" not in notes(both) + notes(vendor)
+    assert ("helm test" in notes(both), "helm test" in notes(vendor)) == (True, False)

@@ -43,9 +43,22 @@ app.kubernetes.io/part-of: drx-bridge
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{- /* Sources by name, sorted; the one that the test of the release sends as. */}}
+{{- /* "true" for a source that takes what the test of the release and `simulate` send: native DRx, as Standard Webhooks. */}}
+{{- define "drx-bridge.isNative" -}}
+{{- if and (eq .profile "drx_standard") (eq (default "standard_webhooks" .scheme) "standard_webhooks") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* The source that the test of the release sends as; empty where there is none that takes it. */}}
 {{- define "drx-bridge.testSource" -}}
-{{- default (keys .Values.ingress.sources | sortAlpha | first) .Values.heartbeatTest.source -}}
+{{- $found := default "" .Values.heartbeatTest.source -}}
+{{- range $name, $source := .Values.ingress.sources -}}
+{{- if and (not $found) (include "drx-bridge.isNative" $source) -}}
+{{- $found = $name -}}
+{{- end -}}
+{{- end -}}
+{{ $found }}
 {{- end -}}
 
 {{- /* "true" when a kind of the Prometheus operator is wanted: (list $ "auto" "PodMonitor"). */}}

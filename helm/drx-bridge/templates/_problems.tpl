@@ -195,8 +195,13 @@ ingress.sources.{{ $name }}.existingSecret: is not set; name the Secret that hol
 {{- end }}
 {{- end }}
 {{- $test := .Values.heartbeatTest }}
-{{- if and $test.enabled $test.source (not (hasKey (default dict .Values.ingress.sources) $test.source)) }}
-heartbeatTest.source: {{ $test.source }} is no source; name one of ingress.sources, or none to take the first
+{{- if and $test.enabled $test.source }}
+{{- $named := get (default dict .Values.ingress.sources) $test.source }}
+{{- if not $named }}
+heartbeatTest.source: {{ $test.source }} is no source; name one of ingress.sources, or none to take the first that can be used
+{{- else if not (include "drx-bridge.isNative" $named) }}
+heartbeatTest.source: {{ $test.source }} does not take what the test sends; name a source of profile drx_standard and scheme standard_webhooks, or set heartbeatTest.enabled to false
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -271,8 +276,8 @@ externalSecrets.secrets.{{ $name }}: needs either extract or keys; name one entr
 {{- if or $ingress.spool.enabled $ingress.spool.drainClaims }}
 {{- $_ := set $volumes "spool-keys" $ingress.spool.keySecret }}
 {{- end }}
-{{- if and .Values.heartbeatTest.enabled $ingress.sources }}
-{{- $_ := set $volumes "heartbeat" (default dict (get $ingress.sources (include "drx-bridge.testSource" .))).existingSecret }}
+{{- if .Values.heartbeatTest.enabled }}
+{{- $_ := set $volumes "heartbeat" (default dict (get (default dict $ingress.sources) (include "drx-bridge.testSource" .))).existingSecret }}
 {{- end }}
 {{ include "drx-bridge.missingKeys" (list .Values.externalSecrets.secrets "ingress" $volumes $read) }}
 {{- end }}
