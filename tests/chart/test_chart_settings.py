@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from consumers.forward.options import NAME as FORWARD
 from consumers.forward.options import ForwardOptions
 from consumers.hl7v2.options import NAME as HL7V2
 from consumers.hl7v2.options import Hl7Options
-from consumers.options import read_options
+from consumers.options import Options, read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import ConsumerSettings
 from consumers.settings import load_settings as load_consumer_settings
@@ -26,6 +27,7 @@ from consumers.workflow.options import WorkflowOptions
 from docs.settings_page import consumer_settings_page, settings_page
 from tests.chart.environment import variables
 from tests.chart.rendering import CASES, Rendered, load, render
+from tests.chart.schema import SCHEMA
 
 # Fixed by the chart, so that ports and mounts meet; or wrong in a pod.
 LEFT_OUT = {
@@ -207,6 +209,27 @@ def test_the_defaults_are_those_of_the_programs(clean: pytest.MonkeyPatch) -> No
     assert consumer.kafka.max_poll_s == other.kafka.max_poll_s
     assert consumer.kafka.offset_reset == other.kafka.offset_reset
     assert consumer.postgres.pool_size == other.postgres.pool_size
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("archiveOptions", ArchiveOptions),
+        ("fhirOptions", FhirOptions),
+        ("forwardOptions", ForwardOptions),
+        ("hl7v2Options", Hl7Options),
+        ("readModelOptions", ReadModelOptions),
+        ("workflowOptions", WorkflowOptions),
+    ],
+)
+def test_a_number_of_a_consumer_has_the_bounds_of_the_program(name: str, model: type[Options]) -> None:
+    """Another would pass here and end the pod."""
+
+    def bounds(properties: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+        numbers = {key: each for key, each in properties.items() if each.get("type") in {"integer", "number"}}
+        return {key: [each["type"], each["minimum"], each["maximum"]] for key, each in numbers.items()}
+
+    assert bounds(SCHEMA["definitions"][name]["properties"]) == bounds(model.model_json_schema()["properties"])
 
 
 def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:
