@@ -111,6 +111,8 @@ FHIR = some(
         base_url=st.sampled_from(["https://ehr.example.test/fhir", "http://ehr.example.test"]),
         allow_http=st.booleans(),
         bundle=st.booleans(),
+        smart_token_url=st.just("https://ehr.example.test/token"),
+        smart_client_id=st.sampled_from(["", "drx"]),
         mrn_system=st.sampled_from(["", "urn:oid:1.2.36", "https://ehr.example.test/mrn"]),
         lanes=st.integers(1, 64),
         timeout_s=st.floats(0.1, 60).map(lambda value: round(value, 2)),
@@ -230,7 +232,9 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
                 given = load_consumer_settings([FORWARD_NAME]).options(FORWARD_NAME)
                 read_options(ForwardOptions, FORWARD_NAME, given)
             elif "-fhir" in name:
-                read_options(FhirOptions, FHIR_NAME, load_consumer_settings([FHIR_NAME]).options(FHIR_NAME))
+                given = load_consumer_settings([FHIR_NAME]).options(FHIR_NAME)
+                smart = read_options(FhirOptions, FHIR_NAME, given).smart
+                assert smart is None or found["CONSUMER_FHIR__SMART_KEY_FILE"] == str(smart[2])
             elif "-hl7v2" in name:
                 read_options(Hl7Options, HL7V2_NAME, load_consumer_settings([HL7V2_NAME]).options(HL7V2_NAME))
             elif "-archive" in name:

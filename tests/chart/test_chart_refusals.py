@@ -189,6 +189,19 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("workflow", {f"{WORKFLOW}.options": {}}, f"{WORKFLOW}.options.address", "name the frontend of Temporal"),
     ("workflow", {f"{WORKFLOW}.options.payload": "full"}, f"{WORKFLOW}.temporal.codecKeySecret", "payload is full"),
     ("fhir", {f"{FHIR}.options.base_url": "http://ehr.example.test"}, f"{FHIR}.options.base_url", "allow_http"),
+    *(
+        ("fhir", {f"{FHIR}.{path}": value for path, value in given}, f"{FHIR}.server.smartKeySecret", "set all three")
+        for given in (
+            [("server.smartKeySecret", "a"), ("server.tokenSecret", "")],
+            [("options.smart_token_url", "https://a.test"), ("options.smart_client_id", "a")],
+            [
+                ("options.smart_token_url", "https://a.test"),
+                ("options.smart_client_id", "a"),
+                ("server.smartKeySecret", "a"),
+                ("server.tokenSecret", "a"),
+            ],
+        )
+    ),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("minimal", {"ingress.spool.volume.sizeGi": 0}, "ingress.spool.volume.sizeGi", "give the volume a size"),
     ("minimal", {"ingress.spool.volume.sizeGi": 1}, "ingress.spool.volume.sizeGi", "enlarge the volume"),

@@ -441,6 +441,10 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- else if and (hasPrefix "http://" $url) (not .options.allow_http) }}
 {{ .path }}.options.base_url: is plain HTTP, and what is sent is health information; name an https:// URL, or set {{ .path }}.options.allow_http to true
 {{- end }}
+{{- $smart := list .options.smart_token_url .options.smart_client_id .server.smartKeySecret | compact }}
+{{- if and $smart (or (lt (len $smart) 3) .server.tokenSecret) }}
+{{ .path }}.server.smartKeySecret: belongs together with options.smart_token_url and options.smart_client_id, and stands in the place of server.tokenSecret; set all three and no token, or none of them
+{{- end }}
 {{- end -}}
 
 {{- define "drx-bridge.hl7v2Problems" -}}
