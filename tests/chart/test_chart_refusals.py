@@ -335,6 +335,8 @@ def test_all_problems_are_told_at_once(major: int) -> None:
         ("image.digest", "sha256:123"),
         ("kafka.bootstrapServers", "kafka.example.test"),
         ("ingress.resources.requests.memory", "lots"),
+        # Rates over minutes would have one value or none, and alerts would never fire.
+        ("monitoring.intervalS", 61),
     ],
 )
 def test_a_value_that_is_no_value_is_refused_by_the_schema(path: str, value: Any, major: int) -> None:
