@@ -23,6 +23,15 @@ def test_the_rules_are_those_of_the_file() -> None:
     assert render(CASES["operator-monitoring"]).one("PrometheusRule")["spec"] == RULES
 
 
+def test_no_ingress_is_missing_where_none_is_installed() -> None:
+    values = changed(load("consumers-only"), "monitoring.rules", "always")
+    text = json.dumps(render(values).one("PrometheusRule")["spec"])
+
+    assert "absent_over_time" in json.dumps(RULES)
+    assert "absent_over_time" not in text
+    assert alerts(yaml.safe_load(text)).keys() == alerts(RULES).keys()
+
+
 def test_a_site_says_where_the_pages_of_the_alerts_are() -> None:
     groups = render(CASES["full"]).one("PrometheusRule")["spec"]["groups"]
     rules = [rule for group in groups for rule in group["rules"] if "annotations" in rule]
