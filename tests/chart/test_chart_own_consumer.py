@@ -6,6 +6,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
 from consumers.commands.new import render as render_package
+from consumers.options import EndpointOptions
 from consumers.settings import load_settings
 from tests.chart.environment import variables
 from tests.chart.rendering import Rendered, changed, load, render
@@ -69,6 +70,27 @@ def test_it_is_scaled_by_the_lag_of_its_group(full: Rendered) -> None:
 
     assert trigger["metadata"]["consumerGroup"] == "eligibility.v2"
     assert trigger["metadata"]["topic"] == "drx.prescriptions.v1"
+
+
+def test_its_group_is_its_name_whatever_its_options_are() -> None:
+    mine = {
+        "name": "eligibility",
+        "options": {"schema": "claims", "instance": "west"},
+        "postgres": {"existingSecret": "eligibility-postgres"},
+        "kafka": {"credentialsSecret": "eligibility-kafka"},
+        "keda": {"enabled": True},
+    }
+    found = render(changed(load("minimal"), "consumers.eligibility", mine)).one("ScaledObject", "-eligibility")
+
+    assert {each["metadata"]["consumerGroup"] for each in found["spec"]["triggers"]} == {"eligibility"}
+
+
+@pytest.mark.parametrize("instance", ["forward", "ehr"])
+def test_the_group_of_an_instance_has_its_name(instance: str) -> None:
+    values = changed(changed(load("full"), "consumers.forward.options.instance", instance), "strimzi.cluster", "")
+    (trigger, *_) = render(values).one("ScaledObject", "-forward")["spec"]["triggers"]
+
+    assert trigger["metadata"]["consumerGroup"] == EndpointOptions(instance=instance).group("forward")
 
 
 def test_the_values_of_a_new_package_run_it() -> None:

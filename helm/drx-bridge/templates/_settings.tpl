@@ -280,14 +280,15 @@ CONSUMER_WORKFLOW__RULES: /etc/drx-bridge/workflow-rules/rules.toml
 {{- end }}
 {{- end -}}
 
-{{- /* The group id of a consumer, as it names itself: each schema is a read model, each instance an endpoint. */}}
+{{- /* The group id of a consumer, as it names itself: each schema is a read model or a lake, each instance an endpoint. */}}
 {{- define "drx-bridge.group" -}}
 {{- $name := .name -}}
 {{- if .group -}}
 {{ .group }}
 {{- else -}}
-{{- $part := default $name (get .options (ternary "instance" "schema" (has $name (list "forward" "fhir" "hl7v2" "workflow")))) -}}
-{{- if eq $part $name }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
+{{- $key := get (dict "read_model" "schema" "archive" "schema" "forward" "instance" "fhir" "instance" "hl7v2" "instance" "workflow" "instance") $name -}}
+{{- $part := get .options $key -}}
+{{- if or (not $part) (and (eq $key "schema") (eq $part $name)) }}{{ $name }}{{ else }}{{ $name }}.{{ $part }}{{ end -}}
 {{- end -}}
 {{- end -}}
 
