@@ -58,7 +58,7 @@ INGRESS = some(
     spool=some(
         enabled=st.booleans(),
         afterS=SECONDS,
-        capacityBytes=st.integers(1_048_576, 2**40),
+        capacityBytes=st.integers(1_048_576, 2**35),
         volume=some(sizeGi=st.integers(0, 4096)),
     ),
     log=some(level=st.sampled_from(["debug", "info"])),

@@ -246,7 +246,14 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"ingress.dedupe.capacity": 20_000_000}, "ingress.resources.limits.memory", "lower one of these"),
     ("minimal", {"ingress.http.bodyMaxBytes": 2**21}, "ingress.http.bodyMaxBytes", "kafka.messageMaxBytes"),
     ("minimal", {"ingress.http.inflightMaxBytes": 2**30}, "ingress.resources.limits.memory", "lower one of these"),
-    ("minimal", {"ingress.resources.limits.memory": "330M"}, "ingress.resources.limits.memory", "at least 328Mi"),
+    ("minimal", {"ingress.resources.limits.memory": "350M"}, "ingress.resources.limits.memory", "at least 351Mi"),
+    ("no-spool", {"ingress.resources.limits.memory": "330M"}, "ingress.resources.limits.memory", "at least 328Mi"),
+    (
+        "minimal",
+        {"ingress.spool": {"capacityBytes": 2**36, "keySecret": "drx-spool-key", "volume": {"sizeGi": 80}}},
+        "ingress.resources.limits.memory",
+        "the index of ingress.spool.capacityBytes",
+    ),
     *(
         ("minimal", {f"{component}.{table}": {key: "x"}}, f"{component}.{table}", f"{key} is the chart's own")
         for component in ("ingress", READER)

@@ -235,7 +235,7 @@ def test_a_number_of_a_consumer_has_the_bounds_of_the_program(name: str, model: 
 def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:
     values = load("minimal")
     values["ingress"]["spool"] |= {"capacityBytes": 1_099_511_627_776, "volume": {"sizeGi": 2048}}
-    values["ingress"]["http"] = {"deadlineS": 3.25}
+    values["ingress"] |= {"http": {"deadlineS": 3.25}, "resources": {"limits": {"memory": "32Gi"}}}
 
     settings = ingress_settings(render(values), clean)
 

@@ -357,15 +357,16 @@ ingress.shutdown.graceS: must be more than preStopSleepS, drainS and flushS toge
 
 {{- /*
 What the ingress fills by its settings: 41 bytes an id at most (33 in arrays, and a table of the next power of two), the
-bodies in hand and those that are not whole, 32 KiB a connection, and the process itself, 119 MiB when it was measured
-under load.
+bodies in hand and those that are not whole, 32 KiB a connection, 26 bytes for each spooled event of 1,148 (24 in arrays
+that grow by a sixteenth), and the process itself, 119 MiB when it was measured under load.
 */}}
 {{- define "drx-bridge.memoryProblems" -}}
 {{- $ingress := .Values.ingress }}
 {{- with $ingress.resources.limits.memory }}
-{{- $needed := addf (mulf $ingress.dedupe.capacity 41) (mulf $ingress.http.connectionsMax 32768) $ingress.http.readingMaxBytes $ingress.http.inflightMaxBytes 134217728 }}
+{{- $spool := ternary (divf (mulf $ingress.spool.capacityBytes 26) 1148) 0.0 $ingress.spool.enabled }}
+{{- $needed := addf (mulf $ingress.dedupe.capacity 41) (mulf $ingress.http.connectionsMax 32768) $ingress.http.readingMaxBytes $ingress.http.inflightMaxBytes $spool 134217728 }}
 {{- if gt $needed (include "drx-bridge.bytes" . | float64) }}
-ingress.resources.limits.memory: {{ . }} do not hold the process, ingress.dedupe.capacity ids, ingress.http.connectionsMax, readingMaxBytes and inflightMaxBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
+ingress.resources.limits.memory: {{ . }} do not hold the process, ingress.dedupe.capacity ids, ingress.http.connectionsMax, readingMaxBytes and inflightMaxBytes, and the index of ingress.spool.capacityBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
 {{- end }}
 {{- end }}
 {{- end -}}
