@@ -51,6 +51,23 @@ def test_the_job_has_the_settings_that_say_what_topics_are() -> None:
     assert job.items() <= {**ingress, **{name: job[name] for name in job if "__SASL_" in name}}.items()
 
 
+def test_the_job_logs_in_as_a_site_says_by_variables() -> None:
+    """Such as tokens by a provider in an image of its own, without which no broker would let it in."""
+    found = render(load("full"))
+    extra = load("full")["ingress"]["extraEnv"]
+    env = found.one("Job", "-topics")["spec"]["template"]["spec"]["containers"][0]["env"]
+    both = changed(
+        load("minimal"), "ingress.extraEnv", [{"name": "BRIDGE_KAFKA__SASL_MECHANISM", "value": "OAUTHBEARER"}]
+    )
+    own = render(changed(both, "topicsJob", {"enabled": ON})).one("Job", "-topics")
+    (given,) = own["spec"]["template"]["spec"]["containers"]
+
+    assert env[-len(extra) :] == extra
+    assert [each for each in given["env"] if each["name"] == "BRIDGE_KAFKA__SASL_MECHANISM"] == [
+        {"name": "BRIDGE_KAFKA__SASL_MECHANISM", "value": "OAUTHBEARER"}
+    ]
+
+
 def test_the_job_logs_in_as_its_own_user_or_as_the_ingress() -> None:
     own = render(load("full")).one("Job", "-topics")
     other = render(changed(load("minimal"), "topicsJob", {"enabled": ON})).one("Job", "-topics")
