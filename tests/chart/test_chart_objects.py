@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.chart.rendering import CASES, NAMESPACE, Object, Rendered, changed, load, render
+from tests.chart.tools import ROOT
 
 WORKLOADS = {"StatefulSet", "Deployment"}
 
@@ -296,6 +299,18 @@ def test_a_stop_fits_into_the_grace_of_the_pod(rendered: Rendered) -> None:
         (own,) = (float(value) for name, value in settings.items() if name.endswith("SHUTDOWN__GRACE_S"))
         assert own + sleep_s == grace_s
         assert ("ingress" in workload["metadata"]["name"]) == (sleep_s >= 5)
+
+
+def test_the_patch_of_the_operating_page_has_the_pods_of_a_consumer_wait(rendered: Rendered) -> None:
+    """It takes out of the container what would start, or end, the process that must not run."""
+    (text,) = re.findall(r"--patch '(\{.*?\})'", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    (patch,) = json.loads(text)["spec"]["template"]["spec"]["containers"]
+    for deployment in rendered.all("Deployment"):
+        each = container(deployment)
+        if each["command"][0] == "drx-consumer":
+            assert each["name"] == patch["name"]
+            assert {name for name in each if name.endswith("Probe")} == {name for name in patch if patch[name] is None}
+            assert not {"args", "lifecycle"} & each.keys()
 
 
 def test_one_kind_of_scaler_at_most(rendered: Rendered) -> None:
