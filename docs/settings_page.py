@@ -151,14 +151,7 @@ def _type(kind: Mapping[str, Any]) -> str:
         return ", ".join(f"`{word}`" for word in kind["enum"])
     if "const" in kind:
         return f"`{kind['const']}`"
-    words = {
-        "boolean": "true or false",
-        "integer": "integer",
-        "number": "number",
-        "object": "JSON object",
-        "string": "text",
-    }
-    return "path" if kind.get("format") == "path" else words[kind["type"]]
+    return "path" if kind.get("format") == "path" else _WORDS[kind["type"]]
 
 
 def _default(member: Mapping[str, Any]) -> str:

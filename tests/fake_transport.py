@@ -51,12 +51,6 @@ class FakeKafka:
         """Forget what lies below `start`."""
         self.starts[place] = start
 
-    def recreate(self, place: Place, *ids: str) -> None:
-        """Delete the topic and make it anew, with other records."""
-        self.logs[place] = []
-        self.starts[place] = 0
-        self.add(place, *ids)
-
     def go_away(self) -> None:
         """Answer nothing until `come_back`."""
         self.reachable = False

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import math
 import random
-import re
 import secrets
 import time
 from array import array
@@ -36,8 +35,6 @@ from bridge.runtime.process import INTERRUPTED, Choice
 DEFAULT_COUNT = 100
 # Fewer deliveries are over before a bar could tell anything.
 BAR_FROM = 20
-# docs/contract.md §1: a webhook id is 1 to 200 printable ASCII characters without space.
-WEBHOOK_ID = re.compile(r"[\x21-\x7e]{1,200}")
 # A repeated delivery comes up to this many deliveries after the first: a sender's retry is rarely the very next thing.
 REPEAT_WITHIN = 10
 PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))

@@ -35,7 +35,7 @@ from consumers.fhir.token import FileToken, SmartToken, Token, read_key
 from consumers.http import Answer, Http, judge, open_http
 from consumers.options import variable
 
-_OK, _REDIRECT, _BAD, _UNAUTHORIZED, _NOT_FOUND, _GONE, _UNPROCESSABLE = 200, 300, 400, 401, 404, 410, 422
+_REDIRECT, _BAD, _UNAUTHORIZED, _NOT_FOUND, _GONE, _UNPROCESSABLE = 300, 400, 401, 404, 410, 422
 _CONFLICTS = (409, 412)
 # After the first attempt; a resource that changes faster than this is written to by others all the time.
 _AGAIN = 3

@@ -19,8 +19,6 @@ _NUL_IN_JSON = rb"\u0000"
 # Their key is no prescription's: a prescriber, an account, a request that matches none.
 _ACCOUNT_TYPES = frozenset({"prescriber.enrollment_changed", "system.ping"})
 _REQUEST_PREFIX = "req:"
-# Longer than any id or key that the ingress lets through (docs/contract.md §1, §4).
-_ID_MAX = 256
 
 
 def prescription_of(event: Event) -> str | None:

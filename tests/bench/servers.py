@@ -29,7 +29,6 @@ NAIVE_TOPIC = "bench.naive"
 PEERS = Path(__file__).with_name("peers")
 START_S = 60.0
 STOP_S = 40.0
-MIB = 2**20
 
 
 @dataclass

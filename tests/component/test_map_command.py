@@ -15,7 +15,6 @@ from tests.audit_lines import acts
 from tests.builders import SAMPLES, a_body
 from tests.unit.mapping_files import ACME, BODY
 
-MANIFEST = json.loads((SAMPLES / "manifest.json").read_text())
 SENT = SAMPLES / "native/03_prescription_sent.json"
 
 

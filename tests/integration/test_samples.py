@@ -22,7 +22,7 @@ from bridge.avro.codec import Codec, Decoded
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import SAMPLES
-from tests.cluster import STANDARD_TOPICS, Cluster, Topics
+from tests.cluster import Cluster, Topics
 from tests.engine_cases import ENGINES
 from tests.integration.ingress_process import IngressProcess, Reply, deliver, header
 from tests.integration.service_process import HANG_S
@@ -31,7 +31,6 @@ pytestmark = pytest.mark.kafka
 
 LOCK = bundled()
 CODEC = Codec(schemas=LOCK.schemas(), ids=LOCK.ids())
-PRESCRIPTIONS, ACCOUNTS, UNRECOGNIZED = STANDARD_TOPICS
 
 # docs/contract.md §4, in its order.
 EVENT_HEADERS = (

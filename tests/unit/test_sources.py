@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from bridge.settings import Settings, Source, load_settings
 from bridge.sources import address_limit, check_new_keys, refuse_weak, scheme_of
 
 HOUR, DAY = 3600.0, 86_400.0
-KEYS: Mapping[str, tuple[KeySlot, ...]] = {"drx": ()}
 NETWORKS = {"scheme_networks": "192.0.2.0/24"}
 HMAC = {"scheme": "body_hmac", "scheme_header": "X-Signature"}
 DATED = {"scheme_timestamp_header": "X-Time", "scheme_template": "{timestamp}.{body}"}

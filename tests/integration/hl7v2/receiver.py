@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import hl7
 from hl7.mllp import start_hl7_server
 
 from tests.kafka import HANG_S
@@ -127,8 +126,3 @@ async def a_receiver(*acts: Act, port: int = 0) -> AsyncIterator[Receiver]:
         with suppress(TimeoutError):
             async with asyncio.timeout(HANG_S):
                 await asyncio.gather(*tasks)
-
-
-def parsed(text: str) -> Any:
-    """Read a message again."""
-    return hl7.parse(text)
