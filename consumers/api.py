@@ -21,7 +21,7 @@ HANDLER_TIMEOUT_S = 30.0
 # What is taken in and not settled is bounded per partition and per process.
 WINDOW_RECORDS = 1_024
 WINDOW_BYTES = 32 * 1024 * 1024
-# Fits the default `max.message.bytes` of a topic (1,048,588), with room for the key and what Kafka adds.
+# Fits the default `max.message.bytes` of a topic (1,048,588), with room for what Kafka adds.
 PUBLISH_MAX_BYTES = 1_000_000
 
 
@@ -119,11 +119,11 @@ class Context:
         one key keeps their order. Text is written as UTF-8.
 
         Raises:
-            ValueError: The value and headers are larger than `PUBLISH_MAX_BYTES`.
+            ValueError: Key, value and headers are larger than `PUBLISH_MAX_BYTES`, or a text is no Unicode.
         """
         made = Outgoing(topic, _encoded(key), _encoded(value), dict(headers or {}))
-        size = len(made.value or b"") + sum(len(name) + len(text) for name, text in made.headers.items())
-        if size > PUBLISH_MAX_BYTES:
+        texts = [text.encode() for header in made.headers.items() for text in header]
+        if sum(map(len, (made.key or b"", made.value or b"", *texts))) > PUBLISH_MAX_BYTES:
             raise ValueError(PUBLISH_MAX_BYTES)
         self.outgoing.append(made)
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.errors import ConfigError
-from consumers.api import Batches, Consumer, Lanes
+from consumers.api import PUBLISH_MAX_BYTES, Batches, Consumer, Lanes
+from consumers.testing import a_context
 
 
 def count(consumer: Consumer) -> int:
@@ -99,3 +100,31 @@ def test_batches_that_no_window_fills_are_refused() -> None:
     with pytest.raises(ConfigError, match="are never full"):
         Batches(records=2_000)
     assert Batches(records=2_000, window_records=2_000).records == 2_000
+
+
+# Each takes as many bytes of UTF-8 as may be published, in another part of the record.
+LARGEST: list[dict[str, Any]] = [
+    {"key": "k" * PUBLISH_MAX_BYTES, "value": None},
+    {"key": None, "value": b"v" * PUBLISH_MAX_BYTES},
+    {"key": "k", "value": b"v", "headers": {"h": "\N{EURO SIGN}" * ((PUBLISH_MAX_BYTES - 3) // 3)}},
+]
+
+
+@pytest.mark.parametrize("largest", LARGEST, ids=["key", "value", "headers"])
+def test_a_record_that_no_topic_takes_is_not_published(largest: dict[str, Any]) -> None:
+    """It would wait in the outbox for ever, and all that comes after it."""
+    context = a_context()
+
+    context.publish("desk.done", **largest)
+    with pytest.raises(ValueError, match=str(PUBLISH_MAX_BYTES)):
+        context.publish("desk.done", **largest | {"headers": {**largest.get("headers", {}), "one": ""}})
+
+    assert len(context.outgoing) == 1
+
+
+def test_a_header_that_is_no_unicode_is_not_published() -> None:
+    context = a_context()
+
+    with pytest.raises(ValueError, match="surrogates"):
+        context.publish("desk.done", "k", "v", headers={"h": "\ud800"})
+    assert context.outgoing == []
