@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from bridge.dev.launch import end_with_parent
 from bridge.runtime import failpoints
 
 PROGRAMS = ("bridge", "consumers")
@@ -84,7 +85,14 @@ def run(command: Sequence[str], env: Mapping[str, str], *, timeout_s: float) -> 
 
 
 def _become(arguments: list[str], env: dict[str, str], outputs: tuple[Path, Path]) -> None:
-    """Be the program from here on: with its environment, outputs and arguments, as if it had just been started."""
+    """Be the program from here on: with its environment, outputs and arguments, as if it had just been started.
+
+    The server that forks it ends with the process of the tests, and it with the server.
+    """
+    end_with_parent()
+    tests = multiprocessing.parent_process()
+    if tests is None or not tests.is_alive():
+        os._exit(1)  # the server may have ended before the kernel knew
     for descriptor, path in enumerate(outputs, start=1):
         opened = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, descriptor)

@@ -34,12 +34,11 @@ def main(argv: list[str]) -> None:
     try:
         if user != "-":
             _become(*map(int, user.split(":")))
-        if sys.platform == "linux":
-            # After the change of user, at which the kernel forgets it.
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                # It died before the kernel knew.
-                os._exit(1)
+        # After the change of user, at which the kernel forgets it.
+        end_with_parent()
+        if sys.platform == "linux" and os.getppid() != parent:
+            # It died before the kernel knew.
+            os._exit(1)
         # Python ignores it and exec would hand that on.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.execvp(program[0], program)  # noqa: S606 - no shell is the point
@@ -47,6 +46,12 @@ def main(argv: list[str]) -> None:
         whom = "" if user == "-" else f" as user {user.partition(':')[0]}"
         sys.stderr.write(f"{program[0]}: cannot run{whom}: {exc.strerror}\n")
         sys.exit(CANNOT_RUN)
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread that forked it ends; elsewhere than on Linux, do nothing."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _become(uid: int, gid: int) -> None:

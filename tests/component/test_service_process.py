@@ -1,14 +1,26 @@
-"""What a process of a test has written is told with what fails beside it: the next runs remove it."""
+"""A process of a test ends with it, and what it has written is told with what fails beside it."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.integration.service_process import LAST_LINES, ServiceProcess
+from tests.integration.dev_process import gone
+from tests.integration.service_process import LAST_LINES, ServiceProcess, until
 
+STARTS = """
+import sys, time
+from pathlib import Path
+from tests.forked import Forked
+print(Forked(sys.argv[3:], {}, (Path(sys.argv[1]), Path(sys.argv[2]))).pid, flush=True)
+time.sleep(600)
+"""
 WRITES = "import sys; [print(number) for number in range(1_000)]; print('complaint', file=sys.stderr)"
 
 
@@ -28,3 +40,23 @@ def test_a_failure_tells_the_end_of_what_a_process_has_written_and_where_it_is(t
     last = map(str, range(1_000 - LAST_LINES, 1_000))
     told = [note.splitlines() for note in caught.value.__notes__]
     assert told == [[f"the end of {out}:", *last], [f"the end of {err}:", "complaint"]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the kernel of Linux ends a process with its parent")
+def test_what_was_forked_ends_with_the_process_of_the_tests_when_that_is_killed(tmp_path: Path) -> None:
+    out, err = tmp_path / "stdout", tmp_path / "stderr"
+    registry = [sys.executable, "-m", "bridge", "schemas", "serve", "--port", "0"]
+    with subprocess.Popen(  # noqa: S603 - our own command line
+        [sys.executable, "-c", STARTS, out, err, *registry], stdout=subprocess.PIPE, text=True
+    ) as tests:
+        assert tests.stdout is not None
+        pid = int(tests.stdout.readline())
+        until(lambda: "registry at" in err.read_text(), what="a registry")
+
+        tests.kill()
+
+    try:
+        until(lambda: gone(pid), what="its end")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

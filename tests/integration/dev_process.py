@@ -15,6 +15,8 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
+from bridge.dev.processes import launched
+
 T = TypeVar("T")
 
 # Several starts of a cold JVM beside the rest of the suite.
@@ -43,7 +45,7 @@ def command(*arguments: str) -> list[str]:
 
 
 class DevProcess:
-    """One run on `data_dir`; ends with the context, and takes its children with it."""
+    """One run on `data_dir`; ends with the context or with this process, and takes its children with it."""
 
     def __init__(self, data_dir: Path, *arguments: str) -> None:
         """Start it and do not wait."""
@@ -52,7 +54,7 @@ class DevProcess:
         # A file, not a pipe: nobody reads along, and a full pipe would stop it.
         self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `__exit__`
         self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            command("--data-dir", str(data_dir), *arguments), stderr=self._told
+            launched(command("--data-dir", str(data_dir), *arguments)), stderr=self._told
         )
 
     def __enter__(self) -> Self:
