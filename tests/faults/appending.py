@@ -63,7 +63,7 @@ def appending(
         install(ground.directory / group / "package", {NAME: "tests.faults.appender:appender"}),
         TABLES,
         partial(check_sink, sink) if mode == "outside" and sink is not None else check,
-        lambda: {f"{NAME.upper()}__PAUSE_S": "0"},
+        {f"{NAME.upper()}__PAUSE_S": "0"},
     )
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
         yield scene

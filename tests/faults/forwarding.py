@@ -28,16 +28,16 @@ def forwarding(
     pause_s: float = 0.0,
     sink: Sink | None = None,
 ) -> Iterator[Scene]:
-    """Set a scene; without a `sink` it has one of its own, which takes `pause_s` to answer."""
+    """Set a scene; the `sink`, its own one unless given, takes `pause_s` to answer."""
     instance = f"desk-{uuid4().hex[:12]}"
     group = f"{NAME}.{instance}"
     secrets = ground.directory / group / "secrets"
     secrets.mkdir(parents=True)
     (secrets / "current").write_text(SECRET)
     with ExitStack() as stack:
-        desk = stack.enter_context(Sink(lives.seed, pause_s=pause_s)) if sink is None else sink
+        desk = stack.enter_context(Sink(lives.seed)) if sink is None else sink
         options = {
-            "URL": f"{desk.url}{group}",
+            "URL": desk.endpoint(group, pause_s=pause_s),
             "ALLOW_HTTP": "true",
             "SECRETS_DIR": str(secrets),
             "TOPICS": f"faults.{group}",
@@ -51,7 +51,7 @@ def forwarding(
             {},
             (),
             partial(check, desk),
-            desk.hurry,
+            {f"{NAME.upper()}__URL": desk.endpoint(group)},
         )
         scene = scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=partitions)
         yield stack.enter_context(scene)

@@ -36,7 +36,7 @@ def reading(
         install(ground.directory / group / "package", {NAME: "tests.faults.pausing_read_model:pausing_read_model"}),
         (),
         lambda scene: check(scene, schema),
-        lambda: {f"{NAME.upper()}__PAUSE_S": "0"},
+        {f"{NAME.upper()}__PAUSE_S": "0"},
     )
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
         yield scene

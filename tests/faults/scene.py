@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import asyncpg  # noqa: TID251 - looks at what was committed
@@ -44,7 +45,7 @@ class Subject(NamedTuple):
         name: Entry point.
         tables: Statements that make what it needs in its database.
         check: Compares what is in the database with the lives, once all is settled.
-        hurry: Ends the pauses; returns settings of a process that takes none.
+        unpaused: Settings with which a process takes no pauses.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Subject(NamedTuple):
     environment: Mapping[str, str]
     tables: Sequence[str]
     check: Callable[[Scene], None]
-    hurry: Callable[[], Mapping[str, str]] = dict
+    unpaused: Mapping[str, str] = MappingProxyType({})
 
 
 class Questions:
@@ -115,7 +116,7 @@ class Scene:
         return self.subject.group
 
     def write(self, count: int | None = None) -> None:
-        """Write so many records more, or all that are left."""
+        """Write `count` records more, or all that are left."""
         self.written += fill(self.ground.bootstrap_servers, islice(self.records, count))
 
     def member(self, failpoint: str = "", **settings: str) -> ConsumerProcess:

@@ -18,16 +18,14 @@ class Sink(AwayServer):
     """An HTTP server of this process; the same event is the same effect, however often it is told.
 
     Attributes:
-        pause_s: Between an effect and its answer.
         told: For each group and key the ids of its events, in the order of their first calls that passed.
         posted: For each group the id of each event that `forward` has posted to it, to the bodies that it had.
         failed: Calls that it failed on purpose.
     """
 
-    def __init__(self, seed: int, *, pause_s: float = 0.0) -> None:
-        """Listen to nobody yet; chance is drawn from `seed`, and `pause_s` lie between an effect and its answer."""
+    def __init__(self, seed: int) -> None:
+        """Listen to nobody yet; chance is drawn from `seed`."""
         super().__init__()
-        self.pause_s = pause_s
         self._rng = random.Random(seed)  # noqa: S311 - no key
         self._percent = 0
         self._lock = threading.Lock()
@@ -41,13 +39,12 @@ class Sink(AwayServer):
         return f"http://{HOST}:{self.port}/"
 
     def fail(self, percent: int) -> None:
-        """Fail so many of a hundred calls from now on: half of them with 503, half without any answer."""
+        """Fail `percent` of the calls from now on: half of them with 503, half without any answer."""
         self._percent = percent
 
-    def hurry(self) -> dict[str, str]:
-        """Answer at once from now on; no setting of a consumer is needed for that."""
-        self.pause_s = 0.0
-        return {}
+    def endpoint(self, group: str, *, pause_s: float = 0.0) -> str:
+        """Return where `forward` posts the events of a group; `pause_s` pass between an effect and its answer."""
+        return f"{self.url}{group}/{pause_s:g}"
 
     def bound(self) -> ThreadingHTTPServer:
         """Return its server."""
@@ -78,19 +75,21 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_POST(self) -> None:
-        """Take an event, as the appender says it or as `forward` posts it to `/GROUP`."""
+        """Take an event, as the appender says it or as `forward` posts it to an `endpoint`."""
         body = self.rfile.read(int(self.headers["content-length"]))
         said = orjson.loads(body)
         event_id = self.headers["webhook-id"]
+        pause_s = 0.0
         if event_id is not None:
-            group = self.path.removeprefix("/")
+            _, group, pause = self.path.split("/")
+            pause_s = float(pause)
             self.sink.posted[group][event_id].add(body)
             said = {"group": group, "key": said["data"]["prescription_id"], "id": event_id}
-        self._answer(said)
+        self._answer(said, pause_s=pause_s)
 
-    def _answer(self, said: dict[str, str]) -> None:
+    def _answer(self, said: dict[str, str], *, pause_s: float = 0.0) -> None:
         status = self.sink.answer(said)
-        time.sleep(self.sink.pause_s)
+        time.sleep(pause_s)
         if status:
             self.send_response(status)
             self.end_headers()

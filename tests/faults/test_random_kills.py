@@ -42,7 +42,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
                 _kill_at_random(scene, rng)
             unsettled = scene.written - scene.settled()
             # After several deaths the records that are left are handled one by one; with pauses that takes long.
-            scene.member(**scene.subject.hurry())
+            scene.member(**scene.subject.unpaused)
             scene.finish()
         assert offsets.steps_back == []
         assert unsettled > 0, "the last kill came when nothing was left to do"
