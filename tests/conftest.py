@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if "JDK_JAVA_OPTIONS" not in os.environ:
         os.environ["JDK_JAVA_OPTIONS"] = java_options()
     os.environ.setdefault(SEED_VARIABLE, str(secrets.randbelow(1_000_000)))
-    config.addinivalue_line("markers", "postgres: needs a real database (set for whoever asks for one)")
+    config.addinivalue_line("markers", "postgres: needs a real database (set where a fixture has one)")
 
 
 @pytest.hookimpl(wrapper=True)

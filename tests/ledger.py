@@ -72,7 +72,7 @@ async def parked(
 
 
 async def until_waiting(database: Database, sessions: int = 1) -> None:
-    """Return when so many sessions wait for a lock: the interleaving that a test wants has come about."""
+    """Return when `sessions` wait for a lock: the interleaving that a test wants has come about."""
     async with asyncio.timeout(20):
         while True:
             async with database.transaction() as connection:

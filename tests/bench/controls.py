@@ -108,7 +108,7 @@ def main(control: str, bootstrap_servers: str, topic: str, wanted: str, *dsn: st
         work = one_by_one(bootstrap_servers, topic, int(wanted), *dsn)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         took = runner.run(work)
-    print(orjson.dumps(took).decode())  # noqa: T201 - the answer to whoever started us
+    print(orjson.dumps(took).decode())  # noqa: T201 - the answer to the process that started us
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def main(port: str, first: str, count: str, connections: str, rate: str) -> None
     """Generate and print."""
     work = generate(port=int(port), first=int(first), count=int(count), connections=int(connections), rate=float(rate))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(orjson.dumps(asdict(runner.run(work))).decode())  # noqa: T201 - the answer to whoever started us
+        print(orjson.dumps(asdict(runner.run(work))).decode())  # noqa: T201 - the answer to the process that started us
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Bench:
         return pace(self.samples(ROUND_RECORDS))
 
     def samples(self, records: int) -> list[Sample]:
-        """Run ours until so many records are settled; `bytes_each` is then what an event takes in the database."""
+        """Run ours until `records` are settled; `bytes_each` is then what an event takes in the database."""
         # A schema is a read model of its own, with its own group.
         schema = f"bench_{next(self._numbers)}"
         with fresh_database(self.place.dsn) as dsn:

@@ -25,7 +25,7 @@ NOW = 1_790_000_000.0
 
 
 class Sender:
-    """A heart and the server it beats at, which answers what it is told to."""
+    """A heartbeat and the server that it posts to, which gives the answers that are set."""
 
     def __init__(self, statuses: list[int]) -> None:
         """Answer `statuses` in turn, and the last of them from then on."""
@@ -59,7 +59,7 @@ class Sender:
             request.answer(Answer(self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], b"{}"))
 
     async def beats(self, number: int) -> None:
-        """Return when so many were answered and judged, which is when the next one is here."""
+        """Return when `number` beats were answered and judged, which is when the next one is here."""
         async with asyncio.timeout(HANG_S):
             while len(self.received) <= number:
                 self.arrived.clear()

@@ -203,7 +203,7 @@ async def test_it_survives_whatever_is_raised_at_an_await(
 
 
 class ForgetfulKnownIds(CountingKnownIds):
-    """Raises at what it is told now and then."""
+    """Raises at every second call or so."""
 
     def settled(self, identity: Identity, state: Settled) -> None:
         super().settled(identity, state)

@@ -34,7 +34,7 @@ AWAITS = sorted(
 
 
 class FakeGeneration:
-    """A producer that works, or raises where it is told to."""
+    """A producer that works, or raises at the step that a test sets."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster

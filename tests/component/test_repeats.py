@@ -91,7 +91,7 @@ class Wired:
         return asyncio.create_task(self.post(body))
 
     async def until_waiting(self, count: int) -> None:
-        """Wait until so many deliveries wait for the end of another one."""
+        """Wait until `count` deliveries wait for the end of another one."""
         await until(lambda: sum(len(each.waiting) for each in self.known_ids._pending.values()) == count)
 
     async def bring(self, state: State) -> asyncio.Task[Answer]:

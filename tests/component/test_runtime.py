@@ -193,7 +193,7 @@ async def test_degraded_is_ready_still() -> None:
         assert json.loads(text) == {"status": "degraded", "checks": {"sink": "degraded", "kafka": "ok"}}
 
 
-async def test_a_part_that_is_stuck_ends_the_life() -> None:
+async def test_a_part_that_is_stuck_ends_the_process() -> None:
     async with managed({}, live=lambda: "poll_stuck") as ask:
         status, _, text = await ask("/livez")
 

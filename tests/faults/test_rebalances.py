@@ -37,7 +37,7 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Have members come, go and die, then have whoever is left finish."""
+    """Have members come, go and die, then have those that are left finish."""
     rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
     steps = ["change"] * case.changes + ["kill"] * case.kills
     rng.shuffle(steps)

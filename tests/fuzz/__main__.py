@@ -103,7 +103,7 @@ def unpacked(target: Target) -> Path:
 
 
 def report(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 -- for whoever runs it
+    print(text, flush=True)  # noqa: T201 - its output
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Traffic:
         self.flowing = asyncio.Event()
 
     async def more(self, number: int) -> None:
-        """Return when so many more requests have left, answered or not."""
+        """Return when `number` more requests have left, answered or not."""
         wanted = len(self.sent) + number
         while len(self.sent) < wanted:  # noqa: ASYNC110 - a hundred events would be one each
             await asyncio.sleep(0)

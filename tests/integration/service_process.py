@@ -27,12 +27,12 @@ PROBE_S = 30.0
 LOOK_MIN_S, LOOK_MAX_S = 0.05, 0.2
 # No process of a test trusts the authorities of this machine, and aiohttp reads all of them at its import: 45 ms.
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull}
-# Of each output, for whoever reads of a failure: the directory is gone after a few more runs.
+# Of each output, shown with a failure: the directory is gone after a few more runs.
 LAST_LINES = 40
 
 
 class ServiceProcess:
-    """One run, or several of the same: `start` begins another life after `kill` or `ended`. Ends with the context.
+    """One run, or several of the same: `start` begins another one after `kill` or `ended`. Ends with the context.
 
     Attributes:
         stdout: Where its log goes, if not to the first of its outputs.
@@ -48,7 +48,7 @@ class ServiceProcess:
         outputs: tuple[Path, Path],
         management_url: str,
     ) -> None:
-        """Start it and do not wait; the `outputs` of all its lives are appended to."""
+        """Start it and do not wait; the `outputs` of all its runs are appended to."""
         self.env = dict(env)
         self.management_url = management_url
         self._command = list(command)
@@ -69,7 +69,7 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int:
-        """Of this life."""
+        """Of this run."""
         return self._process.pid
 
     @property
@@ -78,7 +78,7 @@ class ServiceProcess:
         return self._process.poll() is None
 
     def start(self, **env: str) -> Self:
-        """Begin another life with the same settings, and `env` besides; do not wait."""
+        """Begin another run with the same settings, and `env` besides; do not wait."""
         assert not self.alive
         self._process = self._spawn(**env)
         return self

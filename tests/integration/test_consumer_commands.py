@@ -97,7 +97,7 @@ async def a_member(desk: Desk) -> AsyncIterator[None]:
 
 
 async def fill(cluster: Cluster, topic: str, counts: Mapping[int, int], *, timestamp_ms: int = 0) -> None:
-    """Write so many records to each partition."""
+    """Write as many records to each partition as `counts` says."""
     async with ready_producer(cluster.bootstrap_servers, topic, partitions=2) as producer:
         for partition, count in counts.items():
             left = [Record(topic, partition, b"rx_1", b"v", [], timestamp_ms or 1) for _ in range(count)]

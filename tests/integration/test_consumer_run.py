@@ -274,7 +274,7 @@ async def test_progress_of_another_cluster_is_refused_until_it_is_accepted(
 async def test_a_release_that_parks_everything_stands_still_until_an_operator_resumes_it(
     start: Start, cluster: Cluster, topic: str, postgres: str
 ) -> None:
-    """It stays up, so that it can be scraped; another life of it changes nothing."""
+    """It stays up, so that it can be scraped; a restart changes nothing."""
     written = write(cluster, topic, 200)
     with start(refuses=True) as desk:
         until(lambda: desk.checks().get("parking") == "park_breaker_open", what="an open breaker")

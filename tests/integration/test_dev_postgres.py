@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL runs as whoever we are, comes back after any kill, and keeps values out of its log."""
+"""The embedded PostgreSQL runs as any user, comes back after any kill, and keeps values out of its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Children of a real process: they end with it, whoever started them, and a crash's leftovers are found."""
+"""Children of a real process: they end with it and not with a thread of it, and a crash's leftovers are found."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ PATIENT = FollowPatience(retry_s=0.05, give_up_s=10 * HANG_S)
 
 @dataclass
 class Memory:
-    """Keeps what it is told."""
+    """Keeps what the follower found."""
 
     finished: bool = False
     told: list[tuple[Identity, float]] = field(default_factory=list)
@@ -379,7 +379,7 @@ async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(clus
     async with following(topics.bootstrap_servers, [topic], memory) as follower:
         await until(lambda: follower.ready)
         async with killed(cluster):
-            # Whether aiokafka's client lives through it or another one is opened.
+            # Whether aiokafka's client outlasts it or another one is opened.
             await until(lambda: follower.lag_s > SILENT_S + 2)
         fill(topics.bootstrap_servers, [a_record(topic, "evt_3", partition=1)])
         await follower.catch_up(topic, 1)

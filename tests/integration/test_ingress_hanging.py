@@ -39,8 +39,8 @@ def started(directory: Path, **settings: str) -> Iterator[IngressProcess]:
         yield ingress
 
 
-def hang_whoever_reads(pipe: Path) -> int:
-    """Return once somebody reads a pipe, who will wait for ever."""
+def hang_its_reader(pipe: Path) -> int:
+    """Return once a process reads the pipe, which then waits for ever."""
 
     def opened() -> int:
         with suppress(OSError):  # nobody reads yet
@@ -56,7 +56,7 @@ async def test_a_stop_is_obeyed_while_the_secrets_hang_at_the_start(tmp_path: Pa
         pipe = ingress.secrets_dir / "next"
         os.mkfifo(pipe)
         ingress.start()
-        writer = await asyncio.to_thread(hang_whoever_reads, pipe)
+        writer = await asyncio.to_thread(hang_its_reader, pipe)
 
         assert await ingress.end(signal.SIGTERM) == 0
         assert not ingress.lines("worker.stop_overdue")
@@ -74,7 +74,7 @@ async def test_a_stop_is_obeyed_while_the_password_of_kafka_hangs_at_the_start(t
         "KAFKA__SASL_PASSWORD_FILE": str(pipe),
     }
     with started(tmp_path, **sasl) as ingress:
-        writer = await asyncio.to_thread(hang_whoever_reads, pipe)
+        writer = await asyncio.to_thread(hang_its_reader, pipe)
 
         assert await ingress.end(signal.SIGTERM) == 0
         os.close(writer)
@@ -97,7 +97,7 @@ async def test_a_secrets_directory_that_hangs_holds_up_no_stop(session: aiohttp.
         assert (await deliver(session, ingress, a_body(), webhook_id="evt_1")).status == 202
         pipe = ingress.secrets_dir / "next"
         os.mkfifo(pipe)
-        writer = await asyncio.to_thread(hang_whoever_reads, pipe)
+        writer = await asyncio.to_thread(hang_its_reader, pipe)
 
         assert await ingress.end(signal.SIGTERM) == 0
         assert not ingress.lines("worker.stop_overdue")

@@ -62,7 +62,7 @@ async def said(session: aiohttp.ClientSession, ingress: IngressProcess, metric: 
 
 
 async def until_in_flight(session: aiohttp.ClientSession, ingress: IngressProcess, wanted: int) -> None:
-    """Wait until it has so many deliveries taken in and not answered."""
+    """Wait until it has taken in `wanted` deliveries and not answered them."""
     await until_said(session, ingress, "http_inflight_requests", wanted)
 
 

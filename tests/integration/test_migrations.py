@@ -1,4 +1,4 @@
-"""Tables are made and upgraded in place, once, by whoever comes first; and roles may do what they must and no more."""
+"""Tables are made and upgraded in place, once, by the first process; roles may do what they must and no more."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ async def test_a_sink_that_is_away_leaves_a_batch_whole(database: Database) -> N
     assert calls == [20] * 4
 
 
-async def test_a_second_life_repeats_nothing(database: Database) -> None:
+async def test_a_restart_repeats_nothing(database: Database) -> None:
     log = [a_record(offset, f"rx_{offset % 3}") for offset in range(30)]
     async with at_work(a_consumer(Effects()), database) as bench:
         await bench.feed(log[:20])

@@ -60,7 +60,7 @@ async def test_each_key_is_applied_once_and_in_order(database: Database, mode: L
 
 
 @MODES
-async def test_a_second_life_repeats_nothing_that_was_settled(database: Database, mode: Lanes) -> None:
+async def test_a_restart_repeats_nothing_that_was_settled(database: Database, mode: Lanes) -> None:
     log = [a_record(offset, f"rx_{offset % 3}") for offset in range(30)]
     async with at_work(a_consumer(Effects(), mode), database) as bench:
         await bench.feed(log[:20])

@@ -1,4 +1,4 @@
-"""Too much parked: the whole group stands still, also in its next life, until an operator resumes it."""
+"""Too much parked: the whole group stands still, also after a restart, until an operator resumes it."""
 
 from __future__ import annotations
 

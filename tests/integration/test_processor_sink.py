@@ -49,7 +49,7 @@ def bad_keys_fail(event: Event, _: int) -> Exception | None:
 
 
 async def offer_more(bench: Bench, offset: int, *, parked: int) -> int:
-    """Offer sound records one by one until so many keys are parked; return the next offset."""
+    """Offer sound records one by one until `parked` keys are parked; return the next offset."""
     async with asyncio.timeout(HANG_S):
         while len(await bench.parked()) < parked:
             if bench.processor.room(PLACE) and not bench.processor.halted(PLACE):
@@ -86,7 +86,7 @@ async def test_a_sink_that_refuses_connections_is_waited_for(database: Database,
 async def test_a_brown_out_parks_nothing_and_is_worked_through(
     database: Database, mode: Lanes | Batches, percent: int
 ) -> None:
-    """Of every hundred calls so many fail, pings too, and each key goes on in order at the pace of the sink."""
+    """`percent` of the calls fail, pings too, and each key goes on in order at the pace of the sink."""
     rng = random.Random(percent)  # noqa: S311 - no key
     effects = Effects()
     effects.fail = lambda *_: rng.choice(FAILURES) if rng.randrange(100) < percent else None

@@ -174,7 +174,7 @@ async def test_a_partition_goes_on_by_itself_when_the_full_key_is_given_up(
 async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_release_end(
     database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given up, it would begin anew in each life, until it counts as one of which processes die."""
+    """Given up, it would begin anew after each restart, until it counts as one that kills processes."""
     monkeypatch.setattr(parking, "KEYS_MAX", 1)
     effects = Effects("evt_0", "evt_1")
     releasing, go_on = asyncio.Event(), asyncio.Event()

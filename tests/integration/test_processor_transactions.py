@@ -46,7 +46,7 @@ BREAKS = pytest.mark.parametrize(
 
 
 def a_consumer(effects: Effects, mode: Lanes | Batches, breaks: Callable[[Any], Awaitable[None]]) -> Consumer:
-    """Break the transaction of whoever handles `evt_2`."""
+    """Break the transaction in which `evt_2` is handled."""
     consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
 
     async def one(event: Event, context: Context) -> None:

@@ -108,7 +108,7 @@ async def test_what_another_replica_took_is_a_duplicate_and_another_body_is_park
     assert all(lag >= 0 for lag in lags)
 
 
-async def test_a_return_to_a_state_is_written_whoever_took_what_was_in_between(
+async def test_a_return_to_a_state_is_written_if_another_replica_took_what_was_in_between(
     cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
 ) -> None:
     """A vendor without ids pushes packed, approved, packed: to two replicas, then before and after a restart."""

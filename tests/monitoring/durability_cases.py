@@ -41,7 +41,7 @@ def durability() -> list[Case]:
         firing("ProduceFailing", away),
         firing("ProduceFailing", {refused: bend(0, 1)}),
         firing("ProduceFailing", {refused: f"_x57 {flat(1, 4)}", large: f"_x57 {flat(1, 4)}"}, severity=TICKET),
-        # What one record is refused for, whoever else is served; the spool tries it again and again.
+        # Why one record is refused, while others are written; the spool tries it again and again.
         firing("ProduceFailing", {large: bend(0, 12)}, severity=TICKET),
         quiet("ProduceFailing", "at single ones", {refused: f"{flat(0, 40)} {flat(1, 17)} {flat(2, 4)}"}),
         quiet("ProduceFailing", "at a short one", {ready: step(0, before=1, last=2), stalled: step(1, last=2)}),

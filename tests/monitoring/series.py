@@ -23,7 +23,7 @@ Series = Mapping[str, str]
 
 
 def flat(value: float, samples: int) -> str:
-    """The same value in each of so many samples."""
+    """The same value in each of `samples`."""
     return f"{value:g}+0x{samples - 1}"
 
 

@@ -30,7 +30,7 @@ def test_what_was_parked_long_ago_counts_no_more() -> None:
     assert counter.left == 1
 
 
-def test_it_goes_on_counting_where_an_earlier_life_ended() -> None:
+def test_it_goes_on_counting_where_an_earlier_process_ended() -> None:
     counter = ParkCounter(last=20, percent=10)
 
     counter.seed([19, 4])
@@ -41,7 +41,7 @@ def test_it_goes_on_counting_where_an_earlier_life_ended() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=200).filter(any), st.integers(1, 50), st.integers(0, 100))
-def test_ages_say_all_about_an_earlier_life(parked: list[bool], last: int, percent: int) -> None:
+def test_ages_say_all_about_an_earlier_process(parked: list[bool], last: int, percent: int) -> None:
     lived, seeded = ParkCounter(last=last, percent=percent), ParkCounter(last=last, percent=percent)
     for each in parked:
         lived.note(parked=each, other=not each)

@@ -59,7 +59,7 @@ def test_gaps_of_the_log_are_no_records() -> None:
     assert (window.next_offset, window.last_event_id) == (4, "evt_3")
 
 
-def test_what_an_earlier_life_settled_is_not_taken_in() -> None:
+def test_what_an_earlier_process_settled_is_not_taken_in() -> None:
     window = Window(5, settled=[6])
 
     taken = [window.add(offset, size=1, event_id="e", now=0.0) for offset in (5, 6, 7)]

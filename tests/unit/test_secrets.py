@@ -51,7 +51,7 @@ class Watched:
         self.directory = SecretDirectory(path=path, scheme=SCHEME, source="drx", observe=self.outcomes.append)
 
     def after(self, periods: int) -> list[tuple[str, int]]:
-        """Let so many periods pass; return the slots in force, each with the number its key is made of."""
+        """Let `periods` pass; return the slots in force, each with the number its key is made of."""
         for _ in range(periods):
             self.directory.poll()
         return [(slot.name, secret_of(slot)[0]) for slot in self.directory.keys]

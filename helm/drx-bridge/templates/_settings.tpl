@@ -40,7 +40,7 @@
 {{- end }}
 {{- end -}}
 
-{{- /* What the topics must be, for whoever makes or writes them. */}}
+{{- /* What the topics must be, for the job that creates them and the processes that write to them. */}}
 {{- define "drx-bridge.topicSettings" -}}
 BRIDGE_KAFKA__PARTITIONS: {{ include "drx-bridge.number" .Values.kafka.partitions | quote }}
 BRIDGE_KAFKA__MESSAGE_MAX_BYTES: {{ include "drx-bridge.number" .Values.kafka.messageMaxBytes | quote }}

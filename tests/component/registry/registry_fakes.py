@@ -36,7 +36,7 @@ class Clock:
 
 
 class FakeRegistry:
-    """Answers what it is told to: per path the given answers in turn, the last one for ever, else Apicurio's 404."""
+    """Gives the answers set for a path in turn, the last one for ever, and Apicurio's 404 for any other path."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[Answer]] = {}

@@ -19,7 +19,7 @@ HANG_S = 60.0
 KILLS = 12
 # A victim may run ahead of who reads what it says: by what fits into its pipe, and as much that was read of it at once.
 PIPE_BYTES = 4096
-# In each partition; more than it can say in so many lives, each of 500 lines and some 550 by which it is ahead.
+# In each partition; more than `KILLS` runs can say, each of 500 lines and some 550 by which it is ahead.
 SPOOLED = 7000
 
 

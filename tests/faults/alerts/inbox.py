@@ -46,7 +46,7 @@ class Inbox:
             return len(self._notices)
 
     def since(self, count: int) -> list[Notice]:
-        """Return those that came after the first so many."""
+        """Return those that came after the first `count`."""
         with self._came:
             return self._notices[count:]
 
@@ -56,7 +56,7 @@ class Inbox:
         return {each.name for each in last.values() if each.firing}
 
     def wait(self, name: str, severity: str, *, firing: bool, since: int) -> Notice:
-        """Return the first such notice after the first so many; wait for it if need be."""
+        """Return the first such notice after the first `since` of all; wait for it if need be."""
 
         def found() -> Notice | None:
             wanted = (name, severity, firing)

@@ -26,7 +26,7 @@ _TEXT = re.compile(r'("[^"]*")')
 
 
 def scaled(rules: Mapping[str, Any], factor: int) -> dict[str, Any]:
-    """Return a rule file in which all time passes so many times as fast."""
+    """Return a rule file in which all time passes `factor` times as fast."""
     return {
         "groups": [{**group, "rules": [_rule(each, factor) for each in group["rules"]]} for group in rules["groups"]]
     }

@@ -1,4 +1,4 @@
-"""A real Prometheus and a real Alertmanager on loopback, which evaluate the shipped rules so many times as fast."""
+"""A real Prometheus and a real Alertmanager on loopback, which evaluate the shipped rules `FACTOR` times as fast."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ async def handle(event, context):
 """
 _INGRESS = {
     "HEARTBEAT__ENABLED": "true",
-    # As the rules, whose alert misses four of them: 30 s, so many times as fast.
+    # As the rules, whose alert misses four of them: 30 s, `FACTOR` times as fast.
     "HEARTBEAT__EVERY_S": f"{30 / FACTOR:g}",
     "SPOOL__CAPACITY_BYTES": f"{CAPACITY_BYTES}",
     # The default would be late by the objectives, and seconds are minutes here.

@@ -102,7 +102,7 @@ async def _all(attack: Attack, port: int, count: int) -> None:
 
 @contextmanager
 def attacking(kind: str, port: int, count: int) -> Iterator[None]:
-    """Attack a port by so many connections for the block."""
+    """Attack a port by `count` connections for the block."""
     command = [sys.executable, "-m", "tests.faults.ingress.attackers", kind, str(port), str(count)]
     process = subprocess.Popen(command)  # noqa: S603 - ours
     try:

@@ -76,7 +76,7 @@ class Balancer:
     """One HAProxy with a server for each replica."""
 
     def __init__(self, directory: Path, replicas: Sequence[IngressProcess], *, policy: str = ROUND_ROBIN) -> None:
-        """Balance between `replicas`, whose addresses stay the same from life to life."""
+        """Balance between `replicas`, whose addresses stay the same from run to run."""
         self._directory = directory
         self._policy = policy
         self._replicas = replicas
@@ -94,7 +94,7 @@ class Balancer:
             yield
 
     async def replace(self, number: int) -> None:
-        """Take one replica out of the rotation, end it in order, and bring its next life in when it is ready."""
+        """Take one replica out of the rotation, end it in order, start it again, and bring it in when it is ready."""
         replica = self._replicas[number]
         self._say(f"set server bridge/s{number} state drain")
         await asyncio.sleep(PRE_STOP_S)

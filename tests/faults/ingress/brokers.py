@@ -67,7 +67,7 @@ class Brokers(EmbeddedCluster):
         admin.elect_leaders(ElectionType.PREFERRED, places).result(_ANSWER_S)
 
     def widen(self, topic: str, partitions: int) -> None:
-        """Give a topic so many partitions in all."""
+        """Give a topic `partitions` in all."""
         admin = self.admin
         admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(_ANSWER_S)
 

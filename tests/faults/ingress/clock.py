@@ -35,7 +35,7 @@ class Clock:
         }
 
     def step(self, seconds: float) -> None:
-        """Have it run so many seconds ahead of ours (behind, if negative) from now on."""
+        """Have it run `seconds` ahead of ours (behind, if negative) from now on."""
         write_text(self._path, f"{seconds:+.6f}\n")
 
     def hold(self, at: int) -> None:

@@ -59,7 +59,7 @@ class Load:
         self._ahead_s, self._stepped_at = 0.0, -inf
 
     def step(self, ahead_s: float) -> None:
-        """Have every sender's clock run so many seconds ahead of ours (behind, if negative) from now on."""
+        """Have every sender's clock run `ahead_s` seconds ahead of ours (behind, if negative) from now on."""
         self._ahead_s, self._stepped_at = ahead_s, time.monotonic()
 
     @property
@@ -97,7 +97,7 @@ class Load:
             self._subject, self._hang_ups = subject, hang_ups
 
     async def closed(self, senders: int, count: int) -> None:
-        """Send `count` deliveries by so many senders, each the next one as soon as the last was answered."""
+        """Send `count` deliveries by `senders`, each the next one as soon as the last was answered."""
         self._ended.clear()
         left = iter(range(count))
 

@@ -18,7 +18,7 @@ class Result:
 
     Attributes:
         row: Its name in the matrix, and `title` what is done to the bridge.
-        requests: Attempts of all kinds, of which so many were answered 2xx (`promised`), 503 or not at all.
+        requests: Attempts of all kinds: `promised` were answered 2xx, `unavailable` 503, `unanswered` not at all.
         lost: Promised and not kept.
         foreign: In the log or among the effects without having been sent like that: forged, stale, changed.
         repeated: Records that repeat an event.

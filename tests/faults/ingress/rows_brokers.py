@@ -10,7 +10,7 @@ from tests.faults.ingress.scene import Scene
 
 
 async def leader_dies(scene: Scene) -> None:
-    """Chase the leader: kill whoever leads most."""
+    """Kill the broker that leads most partitions, again and again."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             await asyncio.sleep(1)

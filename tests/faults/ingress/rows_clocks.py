@@ -72,7 +72,7 @@ async def far_ahead(scene: Scene) -> None:
 
 
 async def give_clock(scene: Scene) -> Clock:
-    """Have the ingress live by a clock of its own, in this life and all that follow."""
+    """Give the ingress a clock of its own, in this run and all that follow."""
     clock = Clock(scene.directory / "clock")
     await asyncio.to_thread(scene.ingress.kill)
     scene.ingress.env |= clock.environment

@@ -161,7 +161,7 @@ def _spooling(scene: Scene) -> float:
 
 
 def checks(scene: Scene) -> tuple[int, str]:
-    """What the probe is answered, and what it is told of the spool."""
+    """Return the status of the answer to the probe, and what it says of the spool."""
     try:
         with urlopen(f"{scene.ingress.management_url}/readyz", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
             status, body = answer.status, answer.read()

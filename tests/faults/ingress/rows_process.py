@@ -64,9 +64,9 @@ async def killed_at_one(scene: Scene, *, point: str) -> None:
 
 
 async def _die_at(scene: Scene, point: str) -> None:
-    """Have a life that ends at a point, in the circumstances in which a life gets there."""
+    """Have a process killed at a point, in the circumstances in which it gets there."""
     if point in DIRECT:
-        # A life begins with the spool, so that few writes are direct on a machine that is slow to drain it.
+        # A start drains the spool first, so that few writes are direct on a machine that is slow to drain it.
         await _die(scene, point, nth=scene.rng.randrange(1, 5 if point == failpoints.AFTER_PRODUCE else 30))
     elif point in SPOOLING:
         scene.brokers.pause()
@@ -87,7 +87,7 @@ async def _die_at(scene: Scene, point: str) -> None:
 
 
 async def _die(scene: Scene, point: str, *, nth: int, then: Callable[[], None] = lambda: None) -> None:
-    """Have a life that ends at the nth visit of a point, once `then` was done."""
+    """Have a process killed at the nth visit of a point, once `then` was done."""
     await _kill(scene)
     scene.ingress.start(**{failpoints.VARIABLE: f"{point}:kill@{nth}"})
     then()
@@ -96,7 +96,7 @@ async def _die(scene: Scene, point: str, *, nth: int, then: Callable[[], None] =
 
 
 async def resend(scene: Scene) -> None:
-    """Start it again, and send once more what was taken by its last life, before it has read what that has written."""
+    """Start it again, and send once more what its last run has taken, before it has read what that has written."""
     taken = {each.delivery.id: each.delivery for each in scene.ledger.of("genuine") if each.outcome == "accepted"}
     again = [delivery for name, delivery in taken.items() if name not in scene.unsettled][-RESENT:]
     scene.ingress.start()

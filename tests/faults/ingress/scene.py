@@ -71,8 +71,8 @@ class Scene:
         rng: Of what is done to the bridge; the load has its own, whose state depends on answers.
         log_before: What a topic held that has been deleted since.
         fds: Open files of the ingress when nobody was connected and no fault had been done.
-        excused: Events whose records were damaged on the disk; whoever damages them knows which these are.
-        unsettled: Events of which a life that was killed may have written something without writing that down.
+        excused: Events whose records a test damaged on the disk.
+        unsettled: Events of which a process that was killed may have written something without recording that.
         p99_calm_s: The wait of 99 of 100 deliveries before an attack, and `p99_s` beside it.
         recovery_s: From the end of the fault until all was as before.
         sender_late_s: The longest that the senders' own loop stood still; an answer may have waited for it.
@@ -108,7 +108,7 @@ class Scene:
         return self.stage.brokers
 
     async def lasting(self, seconds: float) -> None:
-        """Let a fault last, so many times longer in a longer tier."""
+        """Let a fault last, longer in a longer tier by its factor."""
         await asyncio.sleep(seconds * self.tier.factor)
 
     async def warm_up(self) -> None:

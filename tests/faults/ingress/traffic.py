@@ -41,7 +41,7 @@ class Prescriptions:
     """
 
     def __init__(self, run: str, *, rng: random.Random, at_once: int, stubborn: float = 0.5) -> None:
-        """Mark everything by `run`, a word that stands nowhere else; so many of the senders are stubborn."""
+        """Mark everything by `run`, a word that stands nowhere else; `stubborn` is the share of stubborn senders."""
         self.mark = f"PHI{run}IHP"
         self.key_mark = f"rx_{run}"
         self._rng = rng
