@@ -200,6 +200,15 @@ def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
     assert reached("-test") == {53, "http"}
 
 
+def test_all_that_log_in_to_kafka_by_tokens_reach_the_endpoint_that_gives_them() -> None:
+    found = render(load("full"))
+    wanted = {"to": [{"ipBlock": {"cidr": "10.25.0.3/32"}}], "ports": [{"port": 9444, "protocol": "TCP"}]}
+
+    for suffix in ("-ingress", "-drain", "-topics", "-read-model", "-read-model-init", "-eligible", "-forward-lab"):
+        assert wanted in found.one("NetworkPolicy", suffix)["spec"]["egress"], suffix
+    assert wanted not in found.one("NetworkPolicy", "-test")["spec"]["egress"]
+
+
 def test_only_forward_reaches_its_endpoint() -> None:
     found = render(load("full"))
     network = "10.40.0.9/32"
