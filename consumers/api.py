@@ -40,6 +40,16 @@ class Lanes:
     transactional: bool = False
     window_bytes: int = WINDOW_BYTES
 
+    def __post_init__(self) -> None:
+        """Check that there is one.
+
+        Raises:
+            ConfigError: There is none: nothing would ever be handled.
+        """
+        if self.count < 1:
+            msg = f"a consumer needs at least one lane, not {self.count}"
+            raise ConfigError(msg)
+
 
 @dataclass(frozen=True, slots=True)
 class Batches:
@@ -63,8 +73,11 @@ class Batches:
         """Check that a batch can be full.
 
         Raises:
-            ConfigError: The window holds fewer records than a batch.
+            ConfigError: It holds no record, or more than the window.
         """
+        if self.records < 1:
+            msg = f"a batch needs at least one record, not {self.records}"
+            raise ConfigError(msg)
         if self.records > self.window_records:
             msg = f"batches of {self.records} records are never full: the window holds {self.window_records}"
             raise ConfigError(msg)
@@ -229,9 +242,15 @@ class Consumer:
         """Default the group.
 
         Raises:
-            ConfigError: The handler, the preparation or the ping is no coroutine function.
+            ConfigError: A text stands where several belong; the handler, the preparation or the ping is no coroutine
+                function.
         """
         self.group = self.group or self.name
+        for field_name in ("topics", "types", "publishes", "discloses"):
+            # A type checker takes it for a sequence of texts: its characters, of which no type but `*` is a pattern.
+            if isinstance(getattr(self, field_name), str):
+                msg = f"consumer {self.name!r}: {field_name} must be a list, also of one"
+                raise ConfigError(msg)
         for function in (self.handle, self.prepare, self.ping):
             if function is not None:
                 self._demand_async(function)

@@ -96,6 +96,23 @@ def test_a_synchronous_handler_is_refused_at_registration(function: Callable[...
     assert (consumer.handle, consumer.jobs) == (None, [])
 
 
+@pytest.mark.parametrize("field", ["topics", "types", "publishes", "discloses"])
+def test_a_text_in_the_place_of_a_list_is_refused(field: str) -> None:
+    """Its characters would be the patterns: every event would be passed over, or, with a `*`, none."""
+    given: dict[str, Any] = {"topics": ["topic"], field: "renewal.*"}
+
+    with pytest.raises(ConfigError, match=f"{field} must be a list"):
+        Consumer("tests", **given)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_mode_that_handles_nothing_is_refused(count: int) -> None:
+    with pytest.raises(ConfigError, match="at least one lane"):
+        Lanes(count)
+    with pytest.raises(ConfigError, match="at least one record"):
+        Batches(records=count)
+
+
 def test_batches_that_no_window_fills_are_refused() -> None:
     with pytest.raises(ConfigError, match="are never full"):
         Batches(records=2_000)
