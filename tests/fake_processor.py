@@ -18,6 +18,7 @@ class FakeProcessor:
         adoptions: What was claimed, in order.
         away: Whether the database is.
         claiming: Cleared, claims are not answered.
+        draining: Cleared, no drain ends that has anything to drain.
         holding: Whether what is offered stays unsettled until `settle` or a drain.
         full: Partitions without room.
         stopped_for_long: Those that are halted.
@@ -32,11 +33,12 @@ class FakeProcessor:
         self.away = False
         self.claiming = asyncio.Event()
         self.claiming.set()
+        self.draining = asyncio.Event()
+        self.draining.set()
         self.holding = False
         self.full: set[Place] = set()
         self.stopped_for_long: set[Place] = set()
         self.overtaken: set[Place] = set()
-        self.drain_hangs = False
         self.trying = False
         self.tries = 0
         self.drained: list[frozenset[Place]] = []
@@ -90,8 +92,8 @@ class FakeProcessor:
         """Settle what is held."""
         del timeout_s
         self.drained.append(frozenset(places))
-        if self.drain_hangs:
-            await asyncio.Event().wait()
+        if places:
+            await self.draining.wait()
         for place in places:
             if self.offered[place]:
                 self.settle(place)

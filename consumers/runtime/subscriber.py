@@ -141,7 +141,7 @@ class Processor(Protocol):
         """Whether it must be adopted again, under a new generation: another process claimed it, or it is resumed."""
 
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
-        """Start no new record; return when those in flight are settled or given up. Two calls may overlap."""
+        """Start no new record; return when those in flight are settled or given up."""
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop all that is known of these partitions; unknown ones are ignored."""
@@ -369,6 +369,7 @@ class Member:
         self._failure: Exception | None = None
         self._refused = False
         self._committing = asyncio.Lock()
+        self._giving_back = asyncio.Lock()
         self._commit_outcome = "ok"
         now = time.monotonic()
         self._joined = False
@@ -472,10 +473,13 @@ class Member:
         ours = self._take_away(places)
         outcome = "ok"
         try:
-            with contextlib.suppress(TimeoutError):  # what is still in flight fails at its fence
-                async with asyncio.timeout(self._drain_s + DRAIN_MARGIN_S):
-                    await self._processor.drain([each.place for each in ours], timeout_s=self._drain_s)
-            outcome = await self._commit(ours)
+            # A stop waits for the drain of a rebalance, which the client would cancel after a second; a rebalance for
+            # that of a stop, since the partitions are ours until then.
+            async with self._giving_back:
+                with contextlib.suppress(TimeoutError):  # what is still in flight fails at its fence
+                    async with asyncio.timeout(self._drain_s + DRAIN_MARGIN_S):
+                        await self._processor.drain([each.place for each in ours], timeout_s=self._drain_s)
+                outcome = await self._commit(ours)
         finally:
             self._forget(ours)
         if ours:

@@ -33,6 +33,7 @@ class Group:
         self.sleep: Sleep = asyncio.sleep
         self.gives: Collection[Place] | None = None
         self.task: asyncio.Task[None] | None = None
+        self.stop = asyncio.Event()
         self.subscriber: Subscriber
 
     @property
@@ -57,12 +58,12 @@ class Group:
             limits=self.limits,
             sleep=self.sleep,
         )
-        stop = asyncio.Event()
-        self.task = asyncio.create_task(self.subscriber.run(stop))
+        self.stop.clear()
+        self.task = asyncio.create_task(self.subscriber.run(self.stop))
         try:
             yield self.subscriber
         finally:
-            stop.set()
+            self.stop.set()
             async with asyncio.timeout(HANG_S):
                 await self.task
 

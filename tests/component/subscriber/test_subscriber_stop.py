@@ -40,9 +40,42 @@ async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: p
     group.drain_s = 0.05
     async with group.running():
         await until(lambda: set(group.processor.next_offsets) == {A, B})
-        group.processor.drain_hangs = True
+        group.processor.draining.clear()
 
     assert group.transport.stopped
+
+
+async def test_a_stop_lets_a_rebalance_end_its_drain(group: Group) -> None:
+    """The client would cancel it after a second, and not leave the group, which waits until a session has run out."""
+    async with group.running():
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.processor.draining.clear()
+        rebalance = asyncio.create_task(group.transport.rebalance([]))
+        await until(lambda: group.processor.drained[-1] == {A, B})
+        group.stop.set()
+        assert group.task is not None
+        await asyncio.wait({group.task}, timeout=0.5)
+        stopped = group.transport.stopped
+        group.processor.draining.set()
+        await rebalance
+
+    assert (stopped, group.transport.stopped) == (False, True)
+
+
+async def test_a_rebalance_amid_a_stop_waits_for_its_drain(group: Group) -> None:
+    """Until then the partitions are ours: another member would handle what is still in flight."""
+    async with group.running():
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.processor.draining.clear()
+        group.stop.set()
+        await until(lambda: group.processor.drained[-1] == {A, B})
+        rebalance = asyncio.create_task(group.transport.rebalance([]))
+        await asyncio.wait({rebalance}, timeout=0.1)
+        given_away = rebalance.done()
+        group.processor.draining.set()
+        await rebalance
+
+    assert not given_away
 
 
 async def test_a_stop_in_an_outage_ends(group: Group) -> None:
