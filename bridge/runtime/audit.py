@@ -41,11 +41,21 @@ def operator_name() -> str:
 def audit_options(command: Command) -> Command:
     """Add the options `--actor` and `--reason` to a command, for its audit lines."""
     for option in (
-        click.option("--actor", default=operator_name, help="Who; the user name unless said."),
-        click.option("--reason", default="", help="Why; kept with what was done."),
+        click.option("--actor", default=operator_name, callback=_text, help="Who; the user name unless said."),
+        click.option("--reason", default="", callback=_text, help="Why; kept with what was done."),
     ):
         command = option(command)
     return command
+
+
+def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> str:
+    """Refuse what no JSON can hold, as a terminal of another encoding gives it."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        msg = "a text in UTF-8"
+        raise click.BadParameter(msg) from None
+    return given
 
 
 @contextlib.contextmanager

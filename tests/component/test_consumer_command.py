@@ -230,6 +230,8 @@ def test_a_setting_at_fault_is_named_without_its_secret(
         (["parked", "skip", "read_model", "rx_1", "--offset", "1"], "--reason is needed"),
         (["parked", "drop-key", "read_model", "rx_1"], "--reason is needed"),
         (["parked", "park", "read_model", "rx_1"], "--reason is needed"),
+        (["parked", "park", "read_model", "rx_1", "--reason", "caf\udce9"], "'--reason': a text in UTF-8"),
+        (["parked", "park", "read_model", "rx_1", "--reason", "r", "--actor", "\udce9"], "'--actor': a text in UTF-8"),
         (["parked", "retry", "read_model"], "name keys, or --all"),
         (["parked", "retry", "read_model", "rx_1", "--all"], "name keys, or --all"),
         (["parked", "list", "read_model", "--where", "shoe=43"], "the filters are class=…"),
