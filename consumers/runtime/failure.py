@@ -9,7 +9,7 @@ import ssl
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import aiohttp
 
@@ -97,6 +97,7 @@ DIED = Failure("bug", PROCESS_DIED)
 
 def classify(exc: BaseException) -> Failure:
     """Return the class of an exception, and a code that holds no value."""
+    exc = _worst(exc)
     if isinstance(exc, TransientError):
         return Failure("systemic" if exc.systemic else "transient", exc.code, exc.blameless)
     if isinstance(exc, BridgeError):
@@ -113,14 +114,20 @@ def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
     That is the innermost line of the handler's own package, or of any if none of that package was running. The text of
     an exception is left out: it may hold values of the event.
     """
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
+    exc = _worst(exc)
     frames = [(str(frame.f_globals.get("__name__")), line) for frame, line in traceback.walk_tb(exc.__traceback__)]
     package = getattr(handle, "__module__", "").partition(".")[0]
     own = [(module, line) for module, line in frames if module.partition(".")[0] == package]
     kind = type(exc)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return " at ".join([name, *(f"{module}:{line}" for module, line in (own or frames)[-1:])])
+
+
+def _worst(exc: BaseException) -> BaseException:
+    """Return the exception of a group, as a handler's task group raises it, for which the record is most at fault."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = max(exc.exceptions, key=lambda each: get_args(FailureClass).index(classify(each).cls))
+    return exc
 
 
 def delay_s(attempt: int, *, spread: Spread, first_s: float = DELAY_FIRST_S, max_s: float = DELAY_MAX_S) -> float:

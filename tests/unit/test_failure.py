@@ -45,6 +45,21 @@ def test_each_exception_has_one_class_and_a_code_without_a_value(exc: Exception,
     assert classify(exc) == failure
 
 
+@pytest.mark.parametrize(
+    ("together", "failure"),
+    [
+        ([ConnectionRefusedError(), TimeoutError()], Failure("systemic", "connection_refused")),
+        ([TimeoutError(), TransientError("busy")], Failure("transient", "busy")),
+        ([PermanentError("refused"), TransientError("busy")], Failure("permanent", "refused")),
+        ([PermanentError("refused"), KeyError("Mary Smith")], Failure("bug", "unexpected")),
+        ([ExceptionGroup("inner", [TimeoutError()])], Failure("systemic", "timeout")),
+    ],
+)
+def test_a_task_group_of_a_handler_fails_as_what_failed_in_it(together: list[Exception], failure: Failure) -> None:
+    """A service that is away is no bug, whatever asks it."""
+    assert classify(ExceptionGroup("Mary Smith", together)) == failure
+
+
 async def handle(_event: object, _context: object) -> None:
     """Only its module counts."""
 
@@ -73,7 +88,7 @@ def test_what_was_raised_without_the_handler_is_found_where_it_was() -> None:
     assert raised_at(KeyError("Mary Smith"), None) == "KeyError"
 
 
-def test_of_a_group_of_exceptions_the_first_is_told() -> None:
-    group = ExceptionGroup("Mary Smith", [caught(lambda: dict[str, int]()["Mary Smith"])])
+def test_of_a_group_of_exceptions_the_worst_is_told() -> None:
+    group = ExceptionGroup("Mary Smith", [TimeoutError(), caught(lambda: dict[str, int]()["Mary Smith"])])
 
     assert re.fullmatch(rf"KeyError at {re.escape(__name__)}:\d+", raised_at(group, handle))
