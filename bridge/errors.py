@@ -77,7 +77,7 @@ class PermanentError(BridgeError):
     def __init__(self, code: str) -> None:
         """Keep a constant `code`; never a value of the event."""
         super().__init__(code)
-        self.code = code
+        self.code = _word(code)
 
 
 class TransientError(BridgeError):
@@ -94,5 +94,18 @@ class TransientError(BridgeError):
     def __init__(self, code: str, *, systemic: bool = False) -> None:
         """Keep a constant `code`; never a value of the event."""
         super().__init__(code)
-        self.code = code
+        self.code = _word(code)
         self.systemic = systemic
+
+
+def _word(code: str) -> str:
+    """Return the code of a team's error, if a log and a table can hold it; anything else is a bug where it is raised.
+
+    Raises:
+        AttributeError: It is no text, but an exception that was caught, or a status.
+        ValueError: It has characters that are not printable.
+    """
+    if not code.isprintable():
+        msg = "a code is a constant word"
+        raise ValueError(msg)
+    return code

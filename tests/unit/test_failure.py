@@ -60,6 +60,16 @@ def test_a_task_group_of_a_handler_fails_as_what_failed_in_it(together: list[Exc
     assert classify(ExceptionGroup("Mary Smith", together)) == failure
 
 
+@pytest.mark.parametrize("code", [KeyError("Mary Smith"), 422, b"refused", None, "nul\0", "\ud800", "two\nlines"])
+@pytest.mark.parametrize("error", [PermanentError, TransientError])
+def test_a_code_that_no_table_holds_is_a_bug_where_it_is_raised(error: Callable[..., Exception], code: object) -> None:
+    """It would come up where the record is parked, and end the process; and a log would show what it holds."""
+    with pytest.raises((AttributeError, ValueError)) as raised:
+        error(code)
+
+    assert classify(raised.value) == Failure("bug", "unexpected")
+
+
 async def handle(_event: object, _context: object) -> None:
     """Only its module counts."""
 
