@@ -7,10 +7,16 @@ import pytest
 from bridge.kafka.acls import Acl, consumer_acls, ingress_acls
 from bridge.kafka.admin import topic_specs
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, RoutingTable
+from consumers.archive.options import TOPICS as ARCHIVE_TOPICS
+from consumers.archive.options import ArchiveOptions
+from consumers.fhir.options import TOPICS as FHIR_TOPICS
+from consumers.forward.options import TOPICS as FORWARD_TOPICS
+from consumers.hl7v2.options import TOPICS as HL7V2_TOPICS
+from consumers.workflow.options import TOPICS as WORKFLOW_TOPICS
 from tests.chart.environment import variables
-from tests.chart.rendering import CASES, Object, Rendered, changed, load, notes, render
+from tests.chart.rendering import CASES, Object, Rendered, Values, changed, load, notes, render
 
-ON = True
+ON, OFF = True, False
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +119,26 @@ def test_each_component_has_a_user_with_the_acls_that_it_needs(strimzi: Rendered
     assert allowed("-forward") == needed(consumer_acls("", "forward.ehr", [PRESCRIPTIONS_TOPIC]))
     assert allowed("-read-model") == needed(consumer_acls("", "read_model", [PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC]))
     assert len(strimzi.all("KafkaUser")) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "topics"),
+    [
+        ("forward", {}, FORWARD_TOPICS),
+        ("fhir", {}, FHIR_TOPICS),
+        ("hl7v2", {}, HL7V2_TOPICS),
+        ("archive", {"raw": OFF}, ARCHIVE_TOPICS),
+        ("archive", {"raw": ON}, ArchiveOptions(root="/lake", raw=ON).all_topics),
+        ("workflow", {}, WORKFLOW_TOPICS),
+    ],
+)
+def test_a_consumer_may_read_what_it_reads_and_no_more(name: str, more: Values, topics: tuple[str, ...]) -> None:
+    consumer = load(name)["consumers"][name] | {"kafka": {}, "keda": {}}
+    consumer["options"] = {key: each for key, each in consumer["options"].items() if key != "topics"} | more
+    found = render(changed(load("strimzi"), f"consumers.{name}", consumer)).one("KafkaUser", f"-{name}")
+    acls = found["spec"]["authorization"]["acls"]
+
+    assert {each["resource"]["name"] for each in acls if each["resource"]["type"] == "topic"} == set(topics)
 
 
 @pytest.mark.parametrize(

@@ -297,9 +297,14 @@ CONSUMER_WORKFLOW__RULES: /etc/drx-bridge/workflow-rules/rules.toml
 {{- toJson (uniq (concat (values .Values.kafka.routes | sortAlpha) (list "drx.accounts.v1" "drx.prescriptions.v1" "drx.unrecognized.v1"))) -}}
 {{- end -}}
 
-{{- /* Topics that a consumer reads. */}}
+{{- /* Topics that a consumer reads, as its options have them. */}}
 {{- define "drx-bridge.read" -}}
-{{- toJson (default (list "drx.prescriptions.v1" "drx.accounts.v1") .options.topics) -}}
+{{- $usual := list "drx.prescriptions.v1" "drx.accounts.v1" -}}
+{{- if has .name (list "fhir" "hl7v2") -}}
+{{- $usual = list "drx.prescriptions.v1" -}}
+{{- end -}}
+{{- $raw := ternary (list "drx.unrecognized.v1") list (and (eq .name "archive") (eq "true" (toString .options.raw))) -}}
+{{- toJson (concat (default $usual .options.topics) $raw) -}}
 {{- end -}}
 
 {{- /* "true" where Strimzi makes the user of a component: (list $ $component). */}}
