@@ -114,6 +114,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "set monitoring.dashboards to true",
     ),
     ("strimzi", {"topicsJob.enabled": ON}, "topicsJob.enabled", "set one of"),
+    (
+        "strimzi",
+        {"topicsJob.enabled": ON, "strimzi.topics": OFF, "kafka.securityProtocol": "SSL"},
+        "topicsJob.clientCertificateSecret",
+        "may create topics",
+    ),
     ("strimzi", {"strimzi.minInsyncReplicas": 4}, "strimzi.minInsyncReplicas", "must not exceed"),
     ("strimzi", {"strimzi.namespace": "kafka"}, "strimzi.users", "copy Secrets"),
     ("strimzi", {"kafka.saslMechanism": "PLAIN"}, "kafka.saslMechanism", "SCRAM-SHA-512"),

@@ -105,6 +105,9 @@ monitoring.grafanaOperator.enabled: its objects name the ConfigMaps of the dashb
 {{- if and (hasPrefix "SASL" $kafka.securityProtocol) (not (or $job.credentialsSecret .Values.ingress.kafka.credentialsSecret)) }}
 topicsJob.credentialsSecret: is not set, nor ingress.kafka.credentialsSecret; name a Secret with the keys username and password of a user who may create topics
 {{- end }}
+{{- if and (eq $kafka.securityProtocol "SSL") $strimzi.cluster $strimzi.users (not (or $job.clientCertificateSecret .Values.ingress.kafka.clientCertificateSecret)) }}
+topicsJob.clientCertificateSecret: is not set, nor ingress.kafka.clientCertificateSecret, and users of Strimzi come after the Job; name a Secret with the keys tls.crt and tls.key of a user who may create topics
+{{- end }}
 {{- if and $job.replicationFactor (gt (int $job.minInsyncReplicas) (int $job.replicationFactor)) }}
 topicsJob.minInsyncReplicas: must not exceed replicationFactor
 {{- end }}
