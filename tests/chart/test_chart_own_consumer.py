@@ -62,7 +62,8 @@ def test_it_reaches_what_it_names_and_others_do_not(full: Rendered) -> None:
         assert payer in reached(suffix)
     for suffix in ("-fhir", "-ingress", "-drain"):
         assert payer not in reached(suffix)
-    assert [{"ipBlock": {"cidr": "10.70.0.3/32"}}] in reached("-ingress")
+    for suffix in ("-ingress", "-drain", "-topics"):
+        assert [{"ipBlock": {"cidr": "10.70.0.3/32"}}] in reached(suffix)
 
 
 def test_it_is_scaled_by_the_lag_of_its_group(full: Rendered) -> None:
