@@ -185,6 +185,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("full", {f"{ARCHIVE}.options.endpoint": "http://s3.test"}, f"{ARCHIVE}.options.endpoint", "allow_http"),
     ("full", {f"{ARCHIVE}.lake.hashKeySecret": ""}, f"{ARCHIVE}.lake.hashKeySecret", "makes the digests"),
     ("full", {f"{ARCHIVE}.options.raw": ON}, f"{ARCHIVE}.options.raw", "raw bodies identify persons"),
+    (
+        "archive",
+        {f"{ARCHIVE}.options.batch_records": 20_000},
+        f"{ARCHIVE}.resources.limits.memory",
+        "do not hold three batches of consumers.archive.options.batch_records, at least 961Mi",
+    ),
     ("workflow", {f"{WORKFLOW}.postgres.dsn": "postgresql://me:x@db"}, f"{WORKFLOW}.postgres.dsn", "existingSecret"),
     (
         "workflow",

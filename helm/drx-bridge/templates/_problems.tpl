@@ -478,6 +478,14 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- if and $options.raw (ne (default "all" $options.columns) "all") }}
 {{ .path }}.options.raw: raw bodies identify persons; set {{ .path }}.options.columns to all, or raw to false
 {{- end }}
+{{- /* Three batches are in hand, of 14 KiB an event; the process itself and its libraries take 140 MiB. */}}
+{{- $needed := addf (mulf (default 5000 $options.batch_records) 43008) 146800640 }}
+{{- $path := .path }}
+{{- with .resources.limits.memory }}
+{{- if gt $needed (include "drx-bridge.bytes" . | float64) }}
+{{ $path }}.resources.limits.memory: {{ . }} do not hold three batches of {{ $path }}.options.batch_records, at least {{ divf $needed 1048576 | ceil }}Mi; raise it, or lower that
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "drx-bridge.workflowProblems" -}}
