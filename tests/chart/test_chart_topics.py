@@ -175,6 +175,24 @@ def test_a_pod_has_the_certificate_of_its_user_where_there_are_no_passwords() ->
     assert {each["spec"]["authentication"]["type"] for each in found.all("KafkaUser")} == {"tls"}
 
 
+def test_keda_gets_its_tokens_where_the_pods_do() -> None:
+    """It takes the endpoint and the scope from an authentication, and never from what a trigger says."""
+    found = render(load("full"))
+    kafka = load("full")["kafka"]
+    pod = found.one("Deployment", "-read-model")["spec"]["template"]
+    values = variables(found, pod, pod_name="pod-0")
+    given = found.one("TriggerAuthentication", "-read-model")["spec"]["env"]
+
+    assert {each["parameter"]: values[each["name"]] for each in given} == {
+        "oauthTokenEndpointUri": kafka["tokenUrl"],
+        "scopes": kafka["tokenScope"],
+    }
+    assert {each["containerName"] for each in given} == {pod["spec"]["containers"][0]["name"]}
+    for trigger in found.one("ScaledObject", "-read-model")["spec"]["triggers"]:
+        assert trigger["metadata"]["sasl"] == "oauthbearer"
+        assert not {"oauthTokenEndpointUri", "scopes"} & trigger["metadata"].keys()
+
+
 def test_tables_are_made_within_the_release_where_their_user_comes_with_it(strimzi: Rendered) -> None:
     """Before an install there would be no user yet, and the Job would wait for it for ever."""
     jobs = strimzi.all("Job")
