@@ -86,6 +86,8 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
     for state in states:
         partitions += state.partitions
         sealed += state.keys
+    set_aside = [{"name": name, **note_of(disk, directory, name)} for name in names_of(disk, directory)]
+    sealed.update(bytes.fromhex(kept["key"]) for kept in set_aside if "key" in kept)
     oldest = min((state.oldest_ms for state in states if state.oldest_ms), default=0)
     return {
         "directory": str(directory),
@@ -98,7 +100,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         "lost": sum(state.lost for state in states),
         "unread": sum(not state.is_read for state in states),
         "damaged": damaged_count(directory),
-        "set_aside": [{"name": name, **note_of(disk, directory, name)} for name in names_of(disk, directory)],
+        "set_aside": set_aside,
         "oldest": datetime.fromtimestamp(oldest / 1000, UTC).isoformat().replace("+00:00", "Z") if oldest else None,
         "lanes": [
             {"topic": topic, "partition": number, "events": events}

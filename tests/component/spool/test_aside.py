@@ -328,7 +328,9 @@ class TestCommands:
         assert self.set_aside(tmp_path, "--force") == 0
         (name,) = printed(capfd.readouterr().out)["names"]
         self.run(tmp_path, "status")
-        (told,) = printed(capfd.readouterr().out)["set_aside"]
+        document = printed(capfd.readouterr().out)
+        (told,), (key,) = document["set_aside"], document["keys"]
+        assert (key["id"], key["records"]) == (told["key"], 3)
         assert (told["name"], told["topic"], told["reason"], told["code"]) == (name, PARTITION[0], "too large", "")
         assert [state.waiting for state in survey(tmp_path, {}, read=len)] == [1]
 
