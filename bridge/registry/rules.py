@@ -188,8 +188,14 @@ def _field(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
     yield from _type(new["type"], old["type"], path)
     yield from _default(new, old, path)
     yield from _attributes(new, old, path, walked=_FIELD_WALKED)
-    if _PHI_RANKS.get(new.get("phi"), 0) < _PHI_RANKS.get(old.get("phi"), 0):
+    if _phi_rank(new, unknown=0) < _phi_rank(old, unknown=0):
         yield path, "phi_lowered", "The field lost its PHI class; what masks it today would show it."
+
+
+def _phi_rank(field: Schema, *, unknown: int) -> int:
+    """Return the rank of a field's PHI class, which may be any JSON value; `unknown` if it is none of ours."""
+    phi = field.get("phi")
+    return _PHI_RANKS.get(phi, unknown) if phi is None or isinstance(phi, str) else unknown
 
 
 def _default(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
@@ -272,7 +278,7 @@ def _house_fields(schema: Schema, path: str, rank: int) -> Iterator[_Fault]:
     for place, field in enumerate(fields):
         where = _below(path, field["name"])
         follower = fields[place + 1] if place + 1 < len(fields) else {}
-        own = _PHI_RANKS.get(field.get("phi"), -1)
+        own = _phi_rank(field, unknown=-1)
         if own < rank:
             yield where, "phi_class", "The class is D or L, and inside a field that has one at least as strict."
         if not field.get("doc"):

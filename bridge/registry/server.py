@@ -124,7 +124,8 @@ def _path(location: str, schema: Any) -> str:
     names = []
     for step in filter(None, location.split("/")):
         if isinstance(schema, list) and step.isdigit():
-            schema = schema[int(step)]
+            # Into a union the step counts the writer's branches, of which there may be more.
+            schema = schema[int(step)] if int(step) < len(schema) else None
             names += [schema["name"]] if isinstance(schema, dict) and "name" in schema else []
         else:
             schema = schema.get(step) if isinstance(schema, dict) else None

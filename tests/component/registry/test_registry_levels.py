@@ -32,6 +32,28 @@ async def test_an_incompatible_schema_is_40901_and_names_the_field(registry: Cli
     assert await get(registry, f"{THEIRS}/versions") == [1]
 
 
+async def test_a_branch_that_a_union_did_not_have_is_40901_and_names_the_field(registry: Client) -> None:
+    """Avro says by the number of the branch in the new union where the old one cannot read it."""
+    optional = an_order({"name": "id", "type": "long"}, {"name": "note", "type": ["null", "string"], "default": None})
+    wider = optional.replace('"string"', '"string", "long"')
+    await post(registry, f"{THEIRS}/versions", optional)
+    response = await registry.post(f"{THEIRS}/versions", json={"schema": wider})
+
+    assert wider != optional
+    assert "note" in (await response.json(content_type=None))["message"]
+    assert await refused(response) == (409, 40901)
+
+
+@pytest.mark.parametrize("phi", [["D"], {"D": 1}, 1])
+async def test_a_class_that_is_no_word_is_none(registry: Client, phi: object) -> None:
+    """An attribute may be any JSON value."""
+    schema = json.loads(json.dumps(LOCKED.schema))
+    next(each for each in schema["fields"] if each.get("phi"))["phi"] = phi
+    answer = await post(registry, f"/compatibility{OURS}/versions/latest?verbose=true", json.dumps(schema))
+
+    assert "[phi_lowered]" in answer["messages"][0]
+
+
 async def test_our_own_subjects_are_held_to_the_stricter_rules(registry: Client) -> None:
     """Avro's own check does not see a changed logical type; our rules do."""
     text = json.dumps(LOCKED.schema)
