@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 from urllib.parse import quote, urlencode
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - aiokafka takes nothing else
 
@@ -44,6 +44,13 @@ class Grant:
     scope: str = ""
 
 
+class _NoRedirect(HTTPRedirectHandler):
+    """Takes a redirect for an answer without a token: urllib would send the secret wherever it leads, also in clear."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none."""
+
+
 def ask_endpoint(grant: Grant) -> tuple[str, float]:
     """Return a token and its lifetime in seconds.
 
@@ -56,7 +63,7 @@ def ask_endpoint(grant: Grant) -> tuple[str, float]:
     headers = {"Authorization": f"Basic {login}", "Accept": "application/json"}
     request = Request(grant.url, data=urlencode(form).encode(), headers=headers, method="POST")  # noqa: S310 - the setting allows https and http only
     try:
-        with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as above
+        with build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S) as answer:
             document: Any = json.loads(answer.read(_ANSWER_MAX_BYTES))
         token, lifetime_s = document["access_token"], float(document.get("expires_in", _LIFETIME_S))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

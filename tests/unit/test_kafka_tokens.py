@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from socketserver import StreamRequestHandler, TCPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -101,6 +105,37 @@ async def test_an_endpoint_that_says_nothing_gives_no_token(monkeypatch: pytest.
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/token"
         with pytest.raises(TokenError):
             await ClientCredentials(replace(GRANT, url=url)).token()
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Give an endpoint that has one answer for everybody, and what it was asked."""
+    asked: list[bytes] = []
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.request.recv(65_536))
+            self.wfile.write(answer)
+
+    with TCPServer(("127.0.0.1", 0), Handler) as server:
+        serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/token", asked
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+async def test_the_secret_goes_to_nobody_to_whom_an_endpoint_redirects() -> None:
+    with (
+        answering(b'HTTP/1.1 200 OK\r\n\r\n{"access_token": "stolen"}') as (elsewhere, stolen),
+        answering(f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}\r\n\r\n".encode()) as (url, asked),
+        pytest.raises(TokenError),
+    ):
+        await ClientCredentials(replace(GRANT, url=url)).token()
+
+    assert (len(asked), stolen) == (1, [])
 
 
 async def test_tokens_come_from_a_provider_of_a_site() -> None:
