@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import import_module
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -66,7 +67,7 @@ def ask_endpoint(grant: Grant) -> tuple[str, float]:
         with build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S) as answer:
             document: Any = json.loads(answer.read(_ANSWER_MAX_BYTES))
         token, lifetime_s = document["access_token"], float(document.get("expires_in", _LIFETIME_S))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # What it says may hold the secret.
         raise TokenError from None
     if not isinstance(token, str) or not token:
