@@ -25,22 +25,20 @@ _FREE: Final = frozenset({"doc"})
 _FIELD_WALKED: Final = frozenset({"type", "name", "default", "aliases", "phi"})
 _PHI_RANKS: Final = {None: 0, "L": 1, "D": 2}  # a class may rise: more care loses nothing
 
-# The types of the contract, with their logical type.
-_TYPES: Final = frozenset(
-    {
-        ("string", None),
-        ("bytes", None),
-        ("boolean", None),
-        ("int", None),
-        ("long", None),
-        ("long", "timestamp-micros"),
-        ("int", "date"),
-        ("bytes", "decimal"),
-        ("record", None),
-        ("enum", None),
-        ("array", None),
-        ("map", None),
-    }
+# The types of the contract, with their logical type; no set, since a schema may have a list in their place.
+_TYPES: Final = (
+    ("string", None),
+    ("bytes", None),
+    ("boolean", None),
+    ("int", None),
+    ("long", None),
+    ("long", "timestamp-micros"),
+    ("int", "date"),
+    ("bytes", "decimal"),
+    ("record", None),
+    ("enum", None),
+    ("array", None),
+    ("map", None),
 )
 _UNKNOWN: Final = "UNKNOWN"
 # Without `raw_` sibling: an event of another environment than its source's is parked before it becomes a record.

@@ -366,8 +366,10 @@ RAW = {"name": "raw_f", "type": ["null", "string"], "default": None, "doc": "d"}
         ("raw_missing", [{"name": "f", "doc": "d", "type": ["null", UNKNOWN_FIRST], "default": None}]),
         ("type_not_used", [{"name": "f", "doc": "d", "type": "double"}]),
         ("type_not_used", [{"name": "f", "doc": "d", "type": {"type": "long", "logicalType": "timestamp-millis"}}]),
+        ("type_not_used", [{"name": "f", "doc": "d", "type": {"type": "array", "items": ["null", "string"]}}]),
         ("decimal_size", [{"name": "f", "doc": "d", "type": {"type": "bytes", "logicalType": "decimal"}}]),
         ("phi_class", [{"name": "f", "doc": "d", "type": "string", "phi": "X"}]),
+        ("phi_class", [{"name": "f", "doc": "d", "type": "string", "phi": ["D"]}]),
         (
             "phi_class",
             [
