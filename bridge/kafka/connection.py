@@ -149,10 +149,18 @@ def _host_and_port(server: str) -> tuple[str, int]:
     if server and (not colon or server.endswith("]")):
         message = f"kafka.bootstrap_servers: {server!r} has no port, as in {server}:9092"
         raise ConfigError(message)
-    if not host.strip("[]") or not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
+    if not _is_host(host.strip("[]")) or not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
         message = f"kafka.bootstrap_servers: {server!r} is not host:port"
         raise ConfigError(message)
     return host.strip("[]"), int(port)
+
+
+def _is_host(name: str) -> bool:
+    """Tell a name that can be looked up from one that Python refuses to, such as one with an empty or a long label."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _joined(host: str, port: int) -> str:

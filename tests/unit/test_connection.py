@@ -15,13 +15,21 @@ from bridge.kafka.connection import Connection
         (" a:1 , b:2 ", [("a", 1), ("b", 2)]),
         ("a:1,,b:2,", [("a", 1), ("b", 2)]),
         ("[::1]:9092", [("::1", 9092)]),
+        ("kafka.example.:9092", [("kafka.example.", 9092)]),
+        ("käfka:9092", [("käfka", 9092)]),
     ],
 )
 def test_servers_are_host_and_port(text: str, servers: list[tuple[str, int]]) -> None:
     assert Connection(text).servers == servers
 
 
-@pytest.mark.parametrize("text", ["", " , ", ":9092", "kafka:", "kafka:x", "kafka:0", "kafka:65536", "kafka:٣", "[]:1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " , ", ":9092", "kafka:", "kafka:x", "kafka:0", "kafka:65536", "kafka:٣", "[]:1"),
+        *("kafka..example:9092", ".kafka:9092", f"{'k' * 64}:9092"),
+    ],
+)
 def test_what_is_no_server_is_named_with_its_setting(text: str) -> None:
     with pytest.raises(ConfigError, match="bootstrap_servers"):
         _ = Connection(text).servers
