@@ -42,7 +42,7 @@ _SAYS = {
 _patience = click.option(
     "--patience",
     "patience_s",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, 86_400, min_open=True),
     default=60.0,
     show_default=True,
     help="Withdraw the request after this many seconds.",
@@ -75,7 +75,7 @@ class Wanted:
 @audit_options
 @_patience
 @click.option("--topic", required=True)
-@click.option("--partition", type=click.IntRange(0), required=True)
+@click.option("--partition", type=click.IntRange(0, 2**31 - 1), required=True)
 @click.option(
     "--force", is_flag=True, help="Even if Kafka has not refused the record, or no process has the spool open."
 )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import structlog
 
@@ -337,6 +338,14 @@ class TestCommands:
         assert self.run(tmp_path, "put-back", "--reason", "again") == 0
         assert [state.waiting for state in survey(tmp_path, {}, read=len)] == [1, 1]
         assert self.run(tmp_path, "put-back", "--reason", "again") == 1
+
+    @pytest.mark.parametrize("words", [("--partition", 2**31), ("--patience", "inf")])
+    def test_a_number_that_no_request_can_hold_is_refused(self, tmp_path: Path, words: tuple[str, object]) -> None:
+        asyncio.run(self.fill(tmp_path))
+
+        with pytest.raises(click.BadParameter, match="not in the range"):
+            self.set_aside(tmp_path, "--force", *words)
+        assert kept_aside(tmp_path) == []
 
     @pytest.mark.parametrize("verb", ["set-aside", "put-back"])
     def test_a_reason_is_required(self, tmp_path: Path, verb: str) -> None:
