@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 
 from bridge.dev.launch import end_with_parent
@@ -93,6 +94,8 @@ def _become(arguments: list[str], env: dict[str, str], outputs: tuple[Path, Path
     tests = multiprocessing.parent_process()
     if tests is None or not tests.is_alive():
         os._exit(1)  # the server may have ended before the kernel knew
+    # The server waits for the end of each process that may have it fork more, and this one never will.
+    os.close(_forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # the stub leaves it out
     for descriptor, path in enumerate(outputs, start=1):
         opened = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, descriptor)

@@ -18,7 +18,9 @@ STARTS = """
 import sys, time
 from pathlib import Path
 from tests.forked import Forked
-print(Forked(sys.argv[3:], {}, (Path(sys.argv[1]), Path(sys.argv[2]))).pid, flush=True)
+here = Path(sys.argv[1])
+command = [sys.executable, "-m", "sleeper"]
+print(Forked(command, {"PYTHONPATH": str(here)}, (here / "stdout", here / "stderr")).pid, flush=True)
 time.sleep(600)
 """
 WRITES = "import sys; [print(number) for number in range(1_000)]; print('complaint', file=sys.stderr)"
@@ -44,14 +46,13 @@ def test_a_failure_tells_the_end_of_what_a_process_has_written_and_where_it_is(t
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only the kernel of Linux ends a process with its parent")
 def test_what_was_forked_ends_with_the_process_of_the_tests_when_that_is_killed(tmp_path: Path) -> None:
-    out, err = tmp_path / "stdout", tmp_path / "stderr"
-    registry = [sys.executable, "-m", "bridge", "schemas", "serve", "--port", "0"]
+    (tmp_path / "sleeper.py").write_text("import time; print('asleep', flush=True); time.sleep(600)")
     with subprocess.Popen(  # noqa: S603 - our own command line
-        [sys.executable, "-c", STARTS, out, err, *registry], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STARTS, tmp_path], stdout=subprocess.PIPE, text=True
     ) as tests:
         assert tests.stdout is not None
         pid = int(tests.stdout.readline())
-        until(lambda: "registry at" in err.read_text(), what="a registry")
+        until(lambda: "asleep" in (tmp_path / "stdout").read_text(), what="its first line")
 
         tests.kill()
 
