@@ -23,7 +23,7 @@ class Condition:
         """
         try:
             self._compiled = jmespath.compile(expression)
-        except (JMESPathError, ValueError) as exc:
+        except (JMESPathError, ValueError, RecursionError) as exc:
             msg = f"is no JMESPath expression ({type(exc).__name__})"
             raise ValueError(msg) from None
 
@@ -35,7 +35,7 @@ class Condition:
         """
         try:
             found = self._compiled.search(orjson.loads(body))
-        except (JMESPathError, ArithmeticError, TypeError, ValueError):
+        except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError):
             # The message of a library quotes values of the event.
             raise PermanentError("when_failed") from None
         return found is not False and found not in _FALSE

@@ -76,17 +76,19 @@ def test_an_expression_sees_what_is_not_sent() -> None:
     assert orjson.loads(body)["data"]["prescription_id"] == "rx_1"
 
 
-def test_an_expression_without_an_answer_parks_and_shows_no_value() -> None:
+@pytest.mark.parametrize("when", ["contains(data.attempt, 'x')", "a || " * 800 + "a"], ids=["type", "nested"])
+def test_an_expression_without_an_answer_parks_and_shows_no_value(when: str) -> None:
     with pytest.raises(PermanentError, match=r"^when_failed$") as caught:
-        sends(Mapping(when="contains(data.attempt, 'x')"))
+        sends(Mapping(when=when))
 
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 
-def test_what_is_no_expression_ends_the_start() -> None:
+@pytest.mark.parametrize("when", ["data.[", "(" * 2000 + "a" + ")" * 2000], ids=["syntax", "nested"])
+def test_what_is_no_expression_ends_the_start(when: str) -> None:
     with pytest.raises(ConfigError, match="JMESPath"):
-        Mapping(when="data.[")
+        Mapping(when=when)
 
 
 @pytest.mark.parametrize("event_id", ["a b", "a\r\nx: y", "é", "\x7f"])
