@@ -542,4 +542,11 @@ def _person(prescriber: Said | None, number: str, kind: str) -> object:
 
 
 def _time(instant: datetime, zone: tzinfo) -> str:
-    return instant.astimezone(zone).strftime("%Y%m%d%H%M%S%z")
+    """Return a TS with its offset; in UTC where the zone's offset has seconds, or leads out of the years 1 to 9999."""
+    try:
+        local = instant.astimezone(zone)
+    except OverflowError:
+        local = instant
+    if local.second != instant.second:  # local mean time, before there were zones
+        local = instant
+    return f"{local.year:04}{local:%m%d%H%M%S%z}"

@@ -7,9 +7,10 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -283,6 +284,24 @@ def test_times_have_the_offset_of_their_zone() -> None:
     written = event.occurred_at.astimezone(receiver.zone).strftime("%Y%m%d%H%M%S-0600")
 
     assert one(event, receiver=receiver)["ORC"][9] == written
+
+
+@pytest.mark.parametrize(
+    ("moment", "zone", "expected"),
+    [
+        (datetime(2026, 3, 8, 7, 59, 59, tzinfo=UTC), "America/Chicago", "20260308015959-0600"),
+        (datetime(2026, 3, 8, 8, tzinfo=UTC), "America/Chicago", "20260308030000-0500"),
+        (datetime(1, 1, 1, tzinfo=UTC), "UTC", "00010101000000+0000"),
+        (datetime(1, 1, 1, tzinfo=UTC), "America/Chicago", "00010101000000+0000"),
+        (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), "Asia/Tokyo", "99991231235959+0000"),
+        (datetime(1800, 1, 1, tzinfo=UTC), "America/Chicago", "18000101000000+0000"),
+    ],
+)
+def test_every_time_of_the_contract_has_a_place_in_a_message(moment: datetime, zone: str, expected: str) -> None:
+    """Senders without a time write the year 1; at the ends of the calendar a zone may have no year for it."""
+    event = an_event("prescription.sent")._replace(occurred_at=moment)
+
+    assert one(event, receiver=Receiver(zone=ZoneInfo(zone)))["ORC"][9] == expected
 
 
 def test_old_receivers_get_the_same_segments_as_another_message_that_has_no_place_for_a_route() -> None:
