@@ -94,10 +94,10 @@ class Sender:
         document: Document = orjson.loads(text)
         note_hl7(document, event, stamp_of(event))
         sent: list[tuple[str, str, str, str]] = []
-        if context.origin == "import" and not self._imports:
-            pass  # what is imported is known, and not told
-        elif shared(document, "patient") is not None or self._no_patient == "send":
-            for number, each in [*((number, _restored(stored, event)) for number, stored in held or ()), (None, event)]:
+        # What is imported is known, and not told.
+        told = [] if context.origin == "import" and not self._imports else [(None, event)]
+        if shared(document, "patient") is not None or self._no_patient == "send":
+            for number, each in [*((number, _restored(stored, event)) for number, stored in held or ()), *told]:
                 said = news(each, document, self._receiver, ordered=ordered)
                 if said is None:
                     continue
@@ -111,7 +111,7 @@ class Sender:
                 ordered = ordered or said.ordered
             if held:
                 await connection.execute(self._release, event.key)
-        elif news(event, document, self._receiver, ordered=ordered) is not None:
+        elif told and news(event, document, self._receiver, ordered=ordered) is not None:
             await self._without_patient(event, connection)
         columns = [[row[column] for row in sent] for column in range(4)]
         await connection.execute(self._store, event.key, orjson.dumps(document).decode(), ordered, *columns)

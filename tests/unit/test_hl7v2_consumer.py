@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.api import Consumer, Context, Lanes, Setup
 from consumers.hl7v2.consumer import HELD_MANY, open_hl7v2
+from consumers.hl7v2.mapping import control_id
 from consumers.testing import an_event
 
 PATIENT = {"first_name": "Marisol", "last_name": "Quintero", "date_of_birth": date(1979, 2, 28), "sex": "F"}
@@ -53,26 +54,62 @@ def test_doctor_is_told_where_health_information_goes() -> None:
 
 
 class Rows:
-    """A database that holds nothing, and what is stored in it."""
+    """A database that finds what it is told to, and what is stored in it."""
 
     def __init__(self) -> None:
-        self.stored: list[tuple[object, ...]] = []
+        self.found: list[tuple[object, ...]] = []
+        self.stored: list[tuple[Any, ...]] = []
 
-    async def fetch(self, *_: object) -> list[object]:
-        return []
+    async def fetch(self, *_: object) -> list[tuple[object, ...]]:
+        return self.found
 
     async def execute(self, _: str, *values: object) -> None:
         self.stored.append(values)
 
 
+class Receiver:
+    """Takes every message."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    async def send(self, _: str, *, control_id: str) -> None:
+        self.taken.append(control_id)
+
+
+def a_context(rows: Rows, receiver: Receiver | None = None, *, origin: str = "import") -> Context:
+    return Context(
+        "hl7v2", "drx.prescriptions.v1", 0, 0, "test:0", 1, connection=rows, resource=receiver, origin=origin
+    )
+
+
 async def test_what_is_imported_is_known_and_not_told() -> None:
-    rows = Rows()
-    # Without a receiver: a message would fail.
-    context = Context("hl7v2", "drx.prescriptions.v1", 0, 0, "test:0", 1, connection=rows, origin="import")
-    event = an_event("prescription.sent", key="rx_1", patient=PATIENT)
+    rows, receiver = Rows(), Receiver()
     handle: Any = opened().handle
-    await handle(event, context)
+    await handle(an_event("prescription.sent", key="rx_1", patient=PATIENT), a_context(rows, receiver))
 
     ((key, document, ordered, *sent),) = rows.stored
     assert (key, ordered, sent) == ("rx_1", False, [[], [], [], []])
     assert "Quintero" in str(document)
+    assert receiver.taken == []
+
+
+async def test_what_waits_is_told_once_an_import_makes_its_patient_known() -> None:
+    rows, receiver = Rows(), Receiver()
+    handle: Any = opened().handle
+    waiting = an_event("prescription.processed", key="rx_1")
+    await handle(waiting, a_context(rows, receiver, origin=""))
+    assert receiver.taken == []
+    ((_, held), (_, document, ordered, *_)) = rows.stored
+    rows.found = [(document, ordered, [(1, held)])]
+    await handle(an_event("prescription.sent", key="rx_1", patient=PATIENT), a_context(rows, receiver))
+
+    assert receiver.taken == [control_id(waiting)]
+
+
+async def test_an_import_that_nobody_is_known_for_does_not_wait() -> None:
+    rows = Rows()
+    handle: Any = opened().handle
+    await handle(an_event("prescription.processed", key="rx_1"), a_context(rows))
+
+    assert len(rows.stored) == 1
