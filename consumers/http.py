@@ -25,6 +25,7 @@ import aiohttp
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
+from bridge.runtime.hosts import is_host
 from bridge.runtime.metrics import DURATION_BUCKETS, NAMESPACE
 
 # A connect that takes longer is an outage; the rest of `timeout_s` is for the answer.
@@ -249,13 +250,13 @@ async def open_http(
     Raises:
         ConfigError: The URL or a file cannot be used.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"https", "http"} or not parts.hostname:
+    scheme, host = _server(base_url)
+    if not host:
         msg = "the URL of an endpoint must be https://host[:port][/path]"
         raise ConfigError(msg)
-    if parts.scheme == "http" and not allow_http:
+    if scheme == "http" and not allow_http:
         msg = (
-            f"the URL of {parts.hostname} is plain HTTP, and what is sent is health information:"
+            f"the URL of {host} is plain HTTP, and what is sent is health information:"
             f" use https, or allow it by {allowed_by}"
         )
         raise ConfigError(msg)
@@ -269,6 +270,17 @@ async def open_http(
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         yield Http(session, base_url, ping_path=ping_path, metrics=metrics, answer_max_bytes=answer_max_bytes)
+
+
+def _server(url: str) -> tuple[str, str]:
+    """Return scheme and host of a URL; both empty if it is none that can be called."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"https", "http"} and is_host(parts.hostname or "") and parts.port != 0:
+            return parts.scheme, str(parts.hostname)
+    except ValueError:  # brackets that do not fit, or a port that is none
+        pass
+    return "", ""
 
 
 def client_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:

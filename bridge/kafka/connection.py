@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from bridge.errors import ConfigError
 from bridge.kafka.tokens import ClientCredentials, Grant, Tokens, load_provider
+from bridge.runtime.hosts import is_host
 
 PORT_MAX = 65_535
 # A host that is up answers a SYN in milliseconds, also across regions.
@@ -149,18 +150,10 @@ def _host_and_port(server: str) -> tuple[str, int]:
     if server and (not colon or server.endswith("]")):
         message = f"kafka.bootstrap_servers: {server!r} has no port, as in {server}:9092"
         raise ConfigError(message)
-    if not _is_host(host.strip("[]")) or not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
+    if not is_host(host.strip("[]")) or not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
         message = f"kafka.bootstrap_servers: {server!r} is not host:port"
         raise ConfigError(message)
     return host.strip("[]"), int(port)
-
-
-def _is_host(name: str) -> bool:
-    """Tell a name that can be looked up from one that Python refuses to, such as one with an empty or a long label."""
-    try:
-        return bool(name.encode("idna"))
-    except UnicodeError:
-        return False
 
 
 def _joined(host: str, port: int) -> str:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
+from bridge.runtime.hosts import is_host
 from consumers.hl7v2.mapping import Receiver
 from consumers.options import EndpointOptions, Words
 
@@ -26,6 +27,13 @@ def _plain(text: str) -> str:
         msg = "printable characters, and none of | ^ ~ \\ &"
         raise ValueError(msg)
     return text
+
+
+def _host(name: str) -> str:
+    if not is_host(name):
+        msg = "a host name or an address"
+        raise ValueError(msg)
+    return name
 
 
 def _zone(name: str) -> str:
@@ -69,7 +77,7 @@ class Hl7Options(EndpointOptions):
         topics: Topics that it reads.
     """
 
-    host: Annotated[str, Field(min_length=1, max_length=253)]
+    host: Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]
     port: int = Field(ge=1, le=_PORT_MAX)
     allow_plaintext: bool = False
     ca_file: Path | None = None

@@ -150,6 +150,10 @@ async def test_a_certificate_that_is_not_trusted_is_no_outage_without_a_name(tmp
     [
         ("ftp://desk.test", {}, "https://"),
         ("https://", {}, "https://"),
+        ("https://desk..test", {}, "https://"),
+        (f"https://{'x' * 64}.test", {}, "https://"),
+        ("https://[desk", {}, "https://"),
+        ("https://desk.test:99999", {}, "https://"),
         ("http://desk.test", {}, "plain HTTP.*allow_http=True"),
         ("https://desk.test", {"ca_file": Path("missing.pem")}, "missing.pem"),
     ],

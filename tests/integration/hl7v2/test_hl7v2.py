@@ -365,6 +365,7 @@ async def test_the_receiver_of_the_page_prints_and_acknowledges_each_message() -
         ({"no_patient": "maybe"}, "hl7v2.no_patient"),
         ({"hots": "x"}, "no setting 'hots'"),
         ({"host": ""}, "hl7v2.host"),
+        ({"host": "engine..clinic.example"}, "hl7v2.host"),
     ],
 )
 async def test_a_setting_that_cannot_be_used_is_named(given: dict[str, str], words: str) -> None:
