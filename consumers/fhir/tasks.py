@@ -111,6 +111,7 @@ def _request(subject: Subject, kind: str, request_id: str) -> Element:
     answer = said_of(document, f"{kind}.responded").get(request_id)
     closed = said_of(document, f"{kind}.closed").get(request_id)
     decided = {} if answer is None else answer[1]
+    why = None if asked is None else asked[1].get("reason")
     status = "requested" if answer is None else _DECIDED[decided["decision"]]
     if closed is not None and (answer is None or decided["decision"] == "pending"):
         status, reason = "cancelled", concept(coding(naming.system("closing-reason"), closed[1]["reason"]))
@@ -128,7 +129,7 @@ def _request(subject: Subject, kind: str, request_id: str) -> Element:
             coding(TASK_CODE, _CODES[kind]),
             coding(naming.system("change-code"), None if asked is None else asked[1].get("change_code")),
         ),
-        description=None if asked is None else asked[1].get("reason"),
+        description=why if filled(why) else None,
         focus=reference(ORDER, proposed[0]) if proposed else subject.order,
         basedOn=[subject.order] if proposed and subject.order is not None else [],
         for_=subject.patient,

@@ -320,6 +320,7 @@ def test_what_is_empty_is_left_out() -> None:
 
     assert "dosageInstruction" not in said
     assert said["medicationCodeableConcept"]["extension"][0]["valueCode"] == "unknown"
+    assert "description" not in one("Task", cancel_asked(0, request_id="c", scope="all", reason=" \n"))
 
 
 def test_provenance_names_only_what_the_event_itself_is_about() -> None:
