@@ -48,6 +48,7 @@ class Lake:
         """Write to `store`; `root` is its name for people."""
         self._store = store
         self._root = root
+        self._owner: bytes | None = None
 
     def claim(self, archive: str, *, begun: bool) -> None:
         """See that the lake is writable, and belongs to this archive and to no other, for ever.
@@ -79,9 +80,15 @@ class Lake:
         if owner != archive.encode():
             msg = f"archive.root: {self._root} is the lake of another database or schema; give an empty place"
             raise ConfigError(msg)
+        self._owner = owner
 
     def stage(self, table: pa.Table) -> Staged:
-        """Write a file."""
+        """Write a file.
+
+        Raises:
+            TransientError: `lake_missing`: another place has the name of the lake that was claimed.
+        """
+        self._demand_lake()
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink, compression="zstd", compression_level=_LEVEL)
         content = sink.getvalue().to_pybytes()
@@ -90,9 +97,16 @@ class Lake:
         return Staged(name, table.num_rows, len(content), hashlib.sha256(content).hexdigest())
 
     def publish(self, name: str, path: str) -> bool:
-        """Give a committed file its name; False if it is neither staged nor published."""
+        """Give a committed file its name; False if it is neither staged nor published.
+
+        Raises:
+            TransientError: As `stage`.
+        """
         # The process that moved it may have died before it could say so.
-        return self._store.move(f"{STAGING}/{name}", path) or self._store.exists(path)
+        if self._store.move(f"{STAGING}/{name}", path) or self._store.exists(path):
+            return True
+        self._demand_lake()
+        return False
 
     def orphans(self) -> list[str]:
         """Return the names of staged files that are older than any transaction."""
@@ -105,9 +119,16 @@ class Lake:
             self._store.remove(f"{STAGING}/{name}")
 
     def probe(self) -> None:
-        """See that a file can be written.
+        """See that a file can be written, in the lake that was claimed.
 
         Raises:
             ConfigError: It cannot, and waiting does not heal it by itself.
+            TransientError: As `stage`.
         """
+        self._demand_lake()
         self._store.open()
+
+    def _demand_lake(self) -> None:
+        """See that the lake that was claimed is still there: a volume that is unmounted leaves an empty directory."""
+        if self._owner is not None and self._store.read(_OWNER) != self._owner:
+            raise TransientError("lake_missing", systemic=True)

@@ -21,6 +21,8 @@ from bridge.errors import ConfigError, TransientError
 STAGING = "staging"
 # What no waiting heals: the directory is another one than was meant, or belongs to somebody else.
 _UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG})
+# Of the file that is tried: larger than one of a single event, since a full disk still takes an empty one.
+PROBE_BYTES = 1024 * 1024
 # As for other services on a network: an answer takes milliseconds, a file of a megabyte tenths of a second.
 _CONNECT_S, _REQUEST_S, _ATTEMPTS = 3.0, 20.0, 3
 
@@ -77,7 +79,7 @@ class Disk:
         """Make the directories and write to them."""
         try:
             (self._root / STAGING).mkdir(parents=True, exist_ok=True)
-            self._whole(f"{STAGING}/{uuid4().hex}.probe", b"", keep=False)
+            self._whole(f"{STAGING}/{uuid4().hex}.probe", os.urandom(PROBE_BYTES), keep=False)
         except OSError as exc:
             if exc.errno not in _UNUSABLE:
                 raise _translated(exc) from exc
@@ -176,7 +178,7 @@ class Bucket:
     def open(self) -> None:
         """Write a file and remove it; the bucket itself is not made."""
         path = f"{STAGING}/{uuid4().hex}.probe"
-        self.write(path, b"")
+        self.write(path, os.urandom(PROBE_BYTES))
         self.remove(path)
 
     def write(self, path: str, content: bytes) -> None:
