@@ -209,7 +209,7 @@ class BatchDriver:
                 self._settling.circuit.failed(code=exc.code)
             else:
                 self._settling.tally.retried_batch(partition.place.topic, len(batch), code=exc.code)
-            if attempt < ATTEMPTS_MAX:
+            if attempt < ATTEMPTS_MAX or (exc.systemic and not await self._settling.circuit.there()):
                 self._put_back(partition, batch)
                 return False
             # Should it fail for one record alone, that is found out one by one.

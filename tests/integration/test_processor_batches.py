@@ -13,6 +13,7 @@ from bridge.kafka.transport import Place
 from consumers.api import Batches, Consumer, Lanes, Placed
 from consumers.postgres.pool import Connection, Database
 from consumers.runtime.batches import BATCHES_MAX
+from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
@@ -125,6 +126,33 @@ async def test_a_sink_that_is_away_leaves_a_batch_whole(database: Database) -> N
 
         assert await bench.parked() == []
     assert calls == [20] * 4
+
+
+async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: Database) -> None:
+    """One batch alone does not open the circuit before it has been tried so often that it would be taken apart."""
+    effects, calls, away = Effects(), [], True
+
+    async def write(batch: Sequence[Placed], connection: Connection) -> None:
+        calls.append(len(batch))
+        if away:
+            raise TransientError("full", systemic=True)
+        await effects.batch(batch, connection)
+
+    async def ping(_: object) -> None:
+        if away and len(calls) >= ATTEMPTS_MAX:
+            raise TransientError("full", systemic=True)
+
+    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.05), ping=ping)
+    consumer.handler(write)
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
+        await until(lambda: bench.processor.halted(PLACE))
+        away = False
+        await bench.settled(20)
+
+        assert await bench.parked() == []
+    assert len(calls) > ATTEMPTS_MAX
+    assert set(calls) == {20}
 
 
 async def test_a_restart_repeats_nothing(database: Database) -> None:
