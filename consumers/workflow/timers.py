@@ -101,10 +101,11 @@ class Timers:
         self._read_model = read_model
         waiting = _WAITING.replace("{read_model}", read_model)
         self._new = f"""
-            select w.kind, w.subject, w.source, w.account_id, w.since, coalesce(s.times, 0) + 1
+            select distinct on (since, kind, subject)
+              kind, subject, w.source, w.account_id, since, coalesce(s.times, 0) + 1
             from ({waiting}) w left join "{schema}".started s using (kind, subject, since)
             where (s.kind is null or s.resolved_at is not null) and ($1::timestamptz is null or since >= $1)
-            order by since limit $2
+            order by since, kind, subject, w.source limit $2
             """  # noqa: S608 - checked names
         self._gone = f"""
             select s.kind, s.subject, s.since, s.times, s.workflow_id from "{schema}".started s

@@ -177,6 +177,15 @@ async def test_a_question_that_matches_no_prescription_and_a_dispense_after_a_ca
     ]
 
 
+async def test_a_question_that_two_sources_brought_is_one_wait(desk: Desk) -> None:
+    asked = renewal_asked(ago(days=15), key=f"req:{desk.key}", request_id=desk.key, prescription_id=None)
+    other = asked._replace(source="other", value={**asked.value, "source": "other"})
+    await desk.model.apply(asked, other, topic="drx.accounts.v1")
+    await desk.run()
+
+    assert await desk.rows() == [("request_open", f"req:{desk.key}", False)]
+
+
 async def test_a_row_that_a_crash_has_lost_starts_nothing_again(desk: Desk) -> None:
     await desk.run(sent(ago(hours=25), key=desk.key, message_id="m1"))
     await desk.model.rows("delete from workflow.started returning 1")
