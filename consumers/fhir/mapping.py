@@ -164,8 +164,9 @@ def _communications(subject: Subject) -> list[Resource]:
                 about=[subject.order] if subject.order is not None else [],
                 sent=instant(stamp[0]),
                 reasonCode=[
-                    concept(coding(subject.naming.system("alert-category"), said["category"])),
-                    concept(coding(subject.naming.system("alert-severity"), said["severity"])),
+                    concept(each)
+                    for name in ("category", "severity")
+                    if (each := coding(subject.naming.system(f"alert-{name}"), said[name]))
                 ],
                 payload=[{"contentString": said["message"]}] if filled(said.get("message")) else [],
             ),

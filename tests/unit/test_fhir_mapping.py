@@ -320,6 +320,8 @@ def test_what_is_empty_is_left_out() -> None:
 
     assert "dosageInstruction" not in said
     assert said["medicationCodeableConcept"]["extension"][0]["valueCode"] == "unknown"
+    unsaid = an_event("alert.raised", category="UNKNOWN", raw_category="", severity="UNKNOWN", raw_severity=" ")
+    assert "reasonCode" not in one("Communication", unsaid)
     assert "description" not in one("Task", cancel_asked(0, request_id="c", scope="all", reason=" \n"))
 
 
