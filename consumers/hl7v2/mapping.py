@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from bridge.contract.fields import UNKNOWN
 from bridge.contract.native import native
 from bridge.event import Event
-from consumers.hl7v2.segments import NULL, Formatted, Segment, dropped, write
+from consumers.hl7v2.segments import NULL, Formatted, Segment, dropped, escape, write
 from consumers.lifecycle.facts import Document, Stamp, newest
 from consumers.lifecycle.machines import DELIVERED, REJECTED
 from consumers.lifecycle.whole import note_shared, shared
@@ -514,7 +514,7 @@ def _rxd(fill: Fill) -> Segment:
             3: fill.day.replace("-", "") or NULL,
             4: fill.quantity or NULL,
             5: ("", unit) if fill.quantity else "",
-            7: fill.rx_number or NULL,
+            7: _written(fill.rx_number) or NULL,
             9: fill.note,
         },
     )
@@ -526,11 +526,16 @@ def _notes(notes: tuple[str, ...]) -> list[Segment]:
 
 def _code(medication: Said) -> tuple[str, ...]:
     """Return what is ordered as a CE: RxNorm, else NDC, and the words."""
-    words = medication.get("description", "Unknown")
+    words = _written(medication.get("description", "")) or "Unknown"
     for name, system in (("rxcui", "RXNORM"), ("ndc", "NDC")):
         if medication.get(name):
             return medication[name], words, system
     return "", words
+
+
+def _written(text: str) -> str:
+    """Return a text of which something is left in a field, or an empty one."""
+    return text if escape(text).strip() else ""
 
 
 def _person(prescriber: Said | None, number: str, kind: str) -> object:

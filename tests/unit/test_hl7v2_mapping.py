@@ -252,6 +252,15 @@ def test_what_was_dispensed_and_approved_is_never_taken_from_the_order() -> None
     assert [*approved, *[""] * 4][13] == [*asked, *[""] * 4][13] == ""
 
 
+@pytest.mark.parametrize("nothing", ["", "  ", '""', "\x00\r\n"])
+def test_a_required_field_is_never_empty(nothing: str) -> None:
+    medication = {"description": nothing}
+    ordered = one(an_event("prescription.sent", medication=medication))
+    filled = one(an_event("fill.status_changed", rx_reference_number=nothing, medication_dispensed=medication))
+
+    assert (ordered["RXO"][1], filled["RXD"][2], filled["RXD"][7]) == ("^Unknown", "^Unknown", '""')
+
+
 def test_a_thin_event_is_told_with_what_is_known() -> None:
     whole, thin = sample("01_prescription_created"), sample("21_cancel_requested")
     found = one(whole, thin)
