@@ -300,6 +300,27 @@ def test_names_may_have_any_case() -> None:
     assert "name_ambiguous" in outcome.flags
 
 
+@pytest.mark.parametrize(
+    ("people", "kept"),
+    [
+        ({"Patient": {"SSN": "1", "ssn": "2", "name": "x"}}, {"/Patient": '{"name":"x"}'}),
+        ({"Patient": {"SSN": "1"}, "patient": {"ssn": "2", "name": "x"}}, {"/patient": '{"name":"x"}'}),
+        ({"patient": None, "PATIENT": {"ssn": "1", "Ssn": {"a": "2"}}}, {}),
+        (
+            {"Lines": [{"SSN": "1", "a": "b"}], "lines": [[], {"Ssn": "2", "ssn": "3"}]},
+            {"/Lines": '[{"a":"b"}]', "/lines": "[[],null]"},
+        ),
+    ],
+)
+def test_what_is_dropped_is_kept_in_no_spelling(people: dict[str, Any], kept: dict[str, str]) -> None:
+    text = ACME.replace('prefix = "acme:"', 'prefix = "acme:"\nnames = "any_case"')
+    text = text.replace('drop = ["/patient/ssn"', 'drop = ["/lines/*/ssn", "/patient/ssn"')
+
+    event = event_of(compiled(text), {"kind": "STATE", "rx": {"id": "7"}, "state": "DONE"} | people)
+
+    assert event.value["extensions"] == {"/kind": '"STATE"'} | kept
+
+
 def test_a_body_may_be_an_array_where_the_file_says_so() -> None:
     text = BATCH.replace('each = "lines"', 'each = "@"').replace("/lines/*/no", "/*/no")
     text = text.replace('prefix = "acme:"', 'prefix = "acme:"\narrays = true\nbucket_s = 900')

@@ -318,7 +318,7 @@ def unsaid(document: object, reading: Reading) -> dict[str, str]:
     kept: dict[str, str] = {}
 
     def walk(node: object, pointer: str, claimed: _Steps, dropped: _Steps | None) -> None:
-        for name, child in _children(node):
+        for name, child in children(node):
             said, out = claimed.get(name), dropped.get(name) if dropped else None
             # As `_ends`; here for each member of a body.
             if (said is not None and not said) or (out is not None and not out) or reading.drops(name):
@@ -354,7 +354,8 @@ def _ends(steps: _Steps | None) -> bool:
     return steps is not None and not steps
 
 
-def _children(node: object) -> Iterable[tuple[str, object]]:
+def children(node: object) -> Iterable[tuple[str, object]]:
+    """Return the members of an object, or the elements of an array by their positions; nothing of a scalar."""
     if isinstance(node, dict):
         return node.items()
     return ((str(index), child) for index, child in enumerate(node)) if isinstance(node, list) else ()
@@ -370,7 +371,7 @@ def _rest(node: object, dropped: _Steps | None, drops: Callable[[str], bool]) ->
     if not isinstance(node, dict | list) or not node:
         return node
     rest: list[tuple[str, object]] = []
-    for name, child in _children(node):
+    for name, child in children(node):
         out = dropped.get(name) if dropped else None
         is_kept = not _ends(out) and not drops(name)
         rest.append((name, _rest(child, out, drops) if is_kept else None))

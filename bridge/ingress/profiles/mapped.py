@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from hashlib import sha256
@@ -35,7 +35,7 @@ from bridge.contract.fields import UNKNOWN, Record, plain, raw_name, words_of
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import Real
-from bridge.ingress.profiles.assemble import PLANS, Draft, Reading, Said, compose, escaped
+from bridge.ingress.profiles.assemble import PLANS, Draft, Reading, Said, children, compose, escaped
 from bridge.ingress.profiles.keys import OUR_PREFIXES
 from bridge.ingress.profiles.mapped_functions import (
     ExhaustedError,
@@ -211,7 +211,7 @@ class MappingFile:
         run = Run(self, delivery, Scope(root, self.zone), folded)
         try:
             run.read_tables(root)
-            run.finish(root)
+            run.finish(root, document)
         except ExhaustedError:
             return ParkReason("unusable", "out_of_range")
         if run.park is not None:
@@ -288,11 +288,15 @@ class Run:
                 self._read_table(table, element, index + 1, path)
         self.scope.element = root
 
-    def finish(self, root: object) -> None:
+    def finish(self, root: object, document: object) -> None:
         """Note what is dropped, and what is claimed without that an expression reads it."""
         for claim in self.mapping.claims:
             if claim.last not in self.mapping.names:
                 self.reading.claimed.update(pointer for _, pointer in self._places(root, claim))
+        if self._folded is not None:
+            ways = [(*drop.way, drop.last) for drop in self.mapping.drop]
+            self.reading.dropped.update(self._spellings(document, "", ways))
+            return
         for drop in self.mapping.drop:
             self.reading.dropped.update(pointer for _, pointer in self._places(root, drop))
 
@@ -467,6 +471,21 @@ class Run:
             names = self._names(node, pattern.last)
             for (_, at), name in zip(self._step(node, pointer, pattern.last), names, strict=True):
                 yield (id(node), name), at
+
+    def _spellings(self, node: object, pointer: str, ways: Sequence[tuple[str, ...]]) -> Iterator[str]:
+        """Find members of the body as it is written: of two spellings of a name, the folded document has but one."""
+        self.scope.spend(len(ways))
+        below: dict[str, list[tuple[str, ...]]] = {}
+        for step, *rest in ways:
+            below.setdefault(step, []).append(tuple(rest))
+        any_index = below.get("*", []) if isinstance(node, list) else []
+        for name, child in children(node):
+            found = below.get(name.casefold(), []) + any_index
+            at = f"{pointer}/{escaped(name)}"
+            if () in found:
+                yield at
+            elif found:
+                yield from self._spellings(child, at, found)
 
     def _step(self, node: object, pointer: str, step: str) -> Iterator[tuple[object, str]]:
         for name in self._names(node, step):
