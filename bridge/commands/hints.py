@@ -27,7 +27,7 @@ from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, Raw, Scheme, Share
 from bridge.ingress.schemes.body_hmac import BodyHmac
 from bridge.ingress.schemes.combined import Combined
 from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
-from bridge.ingress.schemes.signed_text import SignedHeader
+from bridge.ingress.schemes.signed_text import SignedHeader, pairs
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 
 # More explain nothing: some pair of three variations would fit too few signatures to be worth the wait.
@@ -213,10 +213,10 @@ def _claimed(scheme: StandardWebhooks | SignedHeader, raw: Raw) -> Claimed:
     value, sent_at, webhook_id = (heads.get(name, b"") for name in (names.signature, names.timestamp, names.id))
     if isinstance(scheme, SignedHeader):
         text = scheme.text
-        if text.format == "pairs":  # the time stands among them
-            sent_at = next((each[2:] for each in value.split(b",") if each.startswith(b"t=")), b"")
         right, is_hex, labels = text.template.text, text.encoding == "hex", [text.prefix]
         is_pairs = text.format == "pairs"
+        if is_pairs:
+            sent_at, labels = pairs(value)[1] or b"", [b"v1="]
 
         def render(at: bytes, body: bytes) -> bytes:
             return text.template.render(webhook_id, at, body)
@@ -257,7 +257,7 @@ def _id_in_body(body: bytes, webhook_id: bytes) -> bytes:
     """Return the id that stands in the body where it is another one than the delivery's; else nothing."""
     document = _document(body)
     found = document.get("id") if isinstance(document, dict) else None
-    text = found.encode() if isinstance(found, str) else b""
+    text = found.encode("utf-8", "surrogatepass") if isinstance(found, str) else b""
     return b"" if text == webhook_id or not webhook_id else text
 
 
@@ -496,19 +496,22 @@ class _Names:
     timestamp: bytes = b""
     id: bytes = b""
 
+    def are_in(self, heads: Mapping[bytes, bytes]) -> bool:
+        """Say whether a delivery has all three."""
+        return {self.signature, self.timestamp, self.id} <= heads.keys()
+
 
 def _names(scheme: Scheme, raw: Raw) -> _Names:
     if isinstance(scheme, StandardWebhooks):
-        spelling = b"svix" if b"svix-signature" in raw.heads and b"webhook-signature" not in raw.heads else b"webhook"
-        return _Names(spelling + b"-signature", spelling + b"-timestamp", spelling + b"-id")
+        standard = _Names(b"webhook-signature", b"webhook-timestamp", b"webhook-id")
+        svix = _Names(b"svix-signature", b"svix-timestamp", b"svix-id")
+        return svix if svix.signature in raw.heads and not standard.are_in(raw.heads) else standard
     if isinstance(scheme, SignedHeader):
         return _Names(scheme.text.header, scheme.text.timestamp_header, scheme.text.id_header)
     return _Names(next(iter(scheme.headers), b""))
 
 
 def _timestamp(scheme: Scheme, raw: Raw) -> int:
-    name = _names(scheme, raw).timestamp
-    if name:
-        return int(raw.heads[name])
-    value = raw.heads[_names(scheme, raw).signature]
-    return next(int(each[2:]) for each in value.split(b",") if each.startswith(b"t="))
+    """Return the time of a delivery whose signature is right."""
+    names = _names(scheme, raw)
+    return int(raw.heads[names.timestamp] if names.timestamp else pairs(raw.heads[names.signature])[1] or b"")

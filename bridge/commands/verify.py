@@ -64,7 +64,7 @@ def verify(
     except OSError:
         raise click.FileError(str(body_file), "cannot be read") from None
     # Bytes as the shell gave them, whatever their encoding.
-    given = [(name.encode(), os.fsencode(value)) for name, value in sent]
+    given = [(os.fsencode(name), os.fsencode(value)) for name, value in sent]
     at = time.time() if now is None else now
     raw = None
     try:

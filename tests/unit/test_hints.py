@@ -241,6 +241,41 @@ def test_an_hmac_of_the_body_is_explained_alike() -> None:
 
 
 @pytest.mark.parametrize(
+    ("signed", "at", "header", "named"),
+    [
+        (BODY + b"\n", NOW, "t={at},v1={signature}", "a line break more at its end"),
+        (BODY + b"\n", NOW, "v1={signature}, t={at}", "a line break more at its end"),
+        (BODY, NOW - 1000, "t={at},v1={signature}", "1000 s old"),
+        (BODY, NOW - 1000, "v1={signature}, t={at}", "1000 s old"),
+        (BODY, NOW, "t={at},{signature}", "`v1=` is missing before the signature"),
+        (b"another body", NOW, "t={at},v1={signature}", NOTHING),
+    ],
+)
+def test_a_header_of_pairs_is_explained_alike(signed: bytes, at: int, header: str, named: str) -> None:
+    scheme = configure("stripe", {}, tolerance_s=300)
+    slot = KeySlot("current", scheme.parse_key(SECRET))
+    signature = hmac.digest(SECRET.encode(), b"%d." % at + signed, "sha256").hex()
+    heads = {b"stripe-signature": header.format(at=at, signature=signature).encode()}
+
+    (hint,) = hints(scheme, Raw(heads, BODY), [slot], NOW)
+
+    assert named in hint
+
+
+def test_headers_of_both_spellings_are_explained_by_those_that_are_read() -> None:
+    old = NOW - 1000
+    heads = {b"svix-id": b"evt_1", b"svix-timestamp": str(old).encode(), b"svix-signature": element(v1(text(at=old)))}
+
+    (hint,) = hints(StandardWebhooks(), Raw(heads | {b"webhook-signature": b"v1,x"}, BODY), [a_slot()], NOW)
+
+    assert "1000 s old" in hint
+
+
+def test_half_of_a_surrogate_pair_in_the_body_s_id_breaks_nothing() -> None:
+    assert said(element(v1(b"another")), body=b'{"id": "\\ud800"}') == [NOTHING]
+
+
+@pytest.mark.parametrize(
     ("value", "word", "named"),
     [
         (f'"{SECRET}"', "", "quotes are part"),

@@ -213,7 +213,7 @@ class SignedText:
         if (self.timestamp_header and timestamp is None) or (self.signs_id and webhook_id is None):
             refuse("signature_missing")
         if self.format == "pairs":
-            candidates, timestamp = _pairs(value)
+            candidates, timestamp = pairs(value)
         else:
             candidates = self._candidates(value)
         if webhook_id is not None and not _is_id(webhook_id):
@@ -294,8 +294,8 @@ class SignedHeader(Scheme):
         return f"{self._title} {self.text.describe()}, {age}"
 
 
-def _pairs(value: bytes) -> tuple[list[bytes], bytes | None]:
+def pairs(value: bytes) -> tuple[list[bytes], bytes | None]:
     """Split `t=…,v1=…,v1=…`; of two times none is the true one."""
-    pairs = [pair.strip(b" ").partition(b"=") for pair in value.split(b",")]
-    times = [text for name, _, text in pairs if name == b"t"]
-    return [text for name, _, text in pairs if name == b"v1"], times[0] if len(times) == 1 else None
+    split = [pair.strip(b" ").partition(b"=") for pair in value.split(b",")]
+    times = [text for name, _, text in split if name == b"t"]
+    return [text for name, _, text in split if name == b"v1"], times[0] if len(times) == 1 else None
