@@ -56,7 +56,7 @@ def sign(
     except OSError:
         raise click.FileError(str(body_file), "cannot be read") from None
     named = webhook_id or id_of(body) or f"msg_{secrets.token_hex(16)}"
-    if not ID.fullmatch(named.encode("utf-8", "replace")):
+    if not _is_id(named):
         msg = "--id: 1 to 200 printable ASCII characters without a space"
         raise ConfigError(msg)
     at = int(time.time()) if timestamp is None else timestamp
@@ -95,4 +95,8 @@ def id_of(body: bytes) -> str:
     except (ValueError, RecursionError):
         return ""
     found = document.get("id") if isinstance(document, dict) else None
-    return found if isinstance(found, str) and ID.fullmatch(found.encode("utf-8", "replace")) else ""
+    return found if isinstance(found, str) and _is_id(found) else ""
+
+
+def _is_id(text: str) -> bool:
+    return ID.fullmatch(text.encode("utf-8", "surrogatepass")) is not None

@@ -27,9 +27,12 @@ def read_signer(scheme: Scheme, secret_file: Path) -> Sign:
     """
     try:
         with secret_file.open("rb") as file:
-            line = file.read(_SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0].strip().decode("ascii", "replace")
+            line = file.read(_SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0].strip().decode()
     except OSError as exc:
         msg = f"--secret-file: cannot read {secret_file} ({exc.strerror})"
+        raise ConfigError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"--secret-file: {secret_file}: is not UTF-8"
         raise ConfigError(msg) from None
     try:
         return _signer(scheme, line)

@@ -27,6 +27,8 @@ SCHEMES = [
     ("dosespot", TEXT, {}),
     ("secret_header", TEXT, {}),
     ("basic", PASSWORD, {}),
+    ("basic", "user:ein-Paßwort-aus-Wörtern", {}),
+    ("github", "ein-Geheimnis-mit-Umläuten-äöü", {}),
     ("body_hmac", TEXT, {"header": "X-S", "digest": "sha512", "encoding": "base64", "prefix": "v0="}),
 ]
 
@@ -55,7 +57,9 @@ def run(*arguments: str | Path) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize(("scheme", "secret", "parameters"), SCHEMES, ids=[scheme for scheme, _, _ in SCHEMES])
+@pytest.mark.parametrize(
+    ("scheme", "secret", "parameters"), SCHEMES, ids=[f"{scheme} {secret[:9]}" for scheme, secret, _ in SCHEMES]
+)
 def test_what_it_prints_is_accepted(
     body: Path, secrets: Path, scheme: str, secret: str, parameters: dict[str, str]
 ) -> None:
@@ -78,7 +82,7 @@ def test_the_id_is_that_of_the_body_or_given_or_made(body: Path, secrets: Path) 
 
     assert json.loads(run(*arguments))["webhook-id"] == "evt_1"
     assert json.loads(run(*arguments, "--id", "msg_7"))["webhook-id"] == "msg_7"
-    body.write_bytes(b"[1]")
+    body.write_bytes(b'{"id": "\\ud800"}')  # half of a surrogate pair, which no header can hold
     made = {json.loads(run(*arguments))["webhook-id"] for _ in range(2)}
     assert len(made) == 2
     assert all(each.startswith("msg_") for each in made)
@@ -111,6 +115,7 @@ def test_a_source_has_its_scheme_and_its_slots(body: Path, secrets: Path, monkey
         (("--secret-file", "absent"), ConfigError, "cannot read absent"),
         (("--scheme", "url_token", "--secret-file", "."), ConfigError, "cannot read"),
         (("--id", "two words", "--secret-file", "absent"), ConfigError, "--id"),
+        (("--id", "\udcff", "--secret-file", "absent"), ConfigError, "--id"),
     ],
 )
 def test_a_mistake_is_named(body: Path, arguments: tuple[str, ...], error: type[Exception], said: str) -> None:
@@ -118,6 +123,13 @@ def test_a_mistake_is_named(body: Path, arguments: tuple[str, ...], error: type[
         run(body, *arguments)
 
     assert said in str(caught.value)
+
+
+def test_a_secret_that_no_slot_file_could_hold_signs_nothing(body: Path, secrets: Path) -> None:
+    (secrets / "current").write_bytes(b"\xff-secret-of-many-characters\n")
+
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        run(body, "--scheme", "github", "--secret-file", secrets / "current")
 
 
 @pytest.mark.parametrize("scheme", ["url_token", "ed25519"])
