@@ -136,6 +136,10 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
         sys.exit(MISCONFIGURED)
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except OSError as exc:  # of this machine, such as a full disk at the other end of standard output
+        place = f"{exc.filename}: " if exc.filename else ""
+        click.echo(f"{program}: {place}{exc.strerror or type(exc).__name__}", err=True)
+        sys.exit(MISCONFIGURED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -43,6 +43,14 @@ def wait():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(3600)
 
+@cli.command()
+def write():
+    click.echo("text")
+
+@cli.command()
+def read():
+    open("/")
+
 run_command_line(cli, program="drx")
 """
 
@@ -99,6 +107,16 @@ def test_a_part_that_fails_is_logged_with_its_code_and_without_its_text() -> Non
 
 def test_what_the_operator_must_change_is_one_line_and_exit_2() -> None:
     assert ended("raise ConfigError('http.port: taken')") == (2, "", "drx: http.port: taken\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("write", "drx: No space left on device\n"), ("read", "drx: /: Is a directory\n")]
+)
+def test_what_the_machine_refuses_is_one_line_and_exit_2(command: str, said: str) -> None:
+    """Exit 1 would say that a check has found something."""
+    full = "exec >/dev/full"
+
+    assert ended("pass", command=command, shell=full) == (2, "", said)
 
 
 def test_a_command_whose_library_is_not_installed_says_how_to_have_it() -> None:
