@@ -83,6 +83,6 @@ def bundled() -> Lock:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         message = f"{path}: not JSON"
         raise ConfigError(message) from exc

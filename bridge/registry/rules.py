@@ -262,7 +262,7 @@ def _house_type(schema: Any, path: str, rank: int) -> Iterator[_Fault]:
         yield path, "decimal_size", "A decimal states precision and scale."
     if "name" in schema and not schema.get("doc"):
         yield path, "doc_missing", f"The type {schema['name']} has no doc."
-    if kind == "enum" and not (schema["symbols"][0] == _UNKNOWN == schema.get("default")):
+    if kind == "enum" and [*schema["symbols"][:1], schema.get("default")] != [_UNKNOWN, _UNKNOWN]:
         yield path, "enum_unknown", "An enum starts with UNKNOWN and has it as default, or it can never grow."
     if kind == "record":
         yield from _house_fields(schema, path, rank)

@@ -54,9 +54,13 @@ def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
         named: Full name -> type that `schema` may refer to.
 
     Raises:
-        ConfigError: Names a type that is not there.
+        ConfigError: Names a type that is not there, or is none itself.
     """
-    record: dict[str, Any] = _resolve(schema, named, set())
+    try:
+        record: dict[str, Any] = _resolve(schema, named, set())
+    except (KeyError, TypeError, ValueError, RecursionError):
+        message = f"schemas: {full_name(schema)} is no Avro schema"
+        raise ConfigError(message) from None
     return record
 
 

@@ -336,7 +336,12 @@ def test_a_published_record_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not JSON"), ('{"type": "record", "name": "Other"}', "must hold the type SystemPing"), ("[]", "must hold")],
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"type": "record", "name": "Other"}', "must hold the type SystemPing"),
+        ("[]", "must hold"),
+    ],
 )
 def test_a_file_that_is_no_schema_is_named(tmp_path: Path, text: str, message: str) -> None:
     root = work_tree(tmp_path)
@@ -344,6 +349,12 @@ def test_a_file_that_is_no_schema_is_named(tmp_path: Path, text: str, message: s
 
     with pytest.raises(ConfigError, match=rf"SystemPing\.avsc.*{message}"):
         read_schemas(root)
+
+
+@pytest.mark.parametrize("fields", [5, [{"name": "a"}], [{"name": "a", "type": 5}], ["a"]])
+def test_a_record_whose_fields_are_none_is_named(fields: object) -> None:
+    with pytest.raises(ConfigError, match=r"drx\.v1\.T is no Avro schema"):
+        resolve({"type": "record", "name": "T", "namespace": "drx.v1", "fields": fields}, {})
 
 
 UNKNOWN_FIRST = {"type": "enum", "name": "E", "doc": "d", "symbols": ["UNKNOWN", "a"], "default": "UNKNOWN"}
@@ -360,6 +371,7 @@ RAW = {"name": "raw_f", "type": ["null", "string"], "default": None, "doc": "d"}
         ("nullable", [{"name": "f", "doc": "d", "type": ["null", "string"]}]),
         ("enum_unknown", [{"name": "f", "doc": "d", "type": {**UNKNOWN_FIRST, "default": "a"}}, RAW]),
         ("enum_unknown", [{"name": "f", "doc": "d", "type": {**UNKNOWN_FIRST, "symbols": ["a", "UNKNOWN"]}}, RAW]),
+        ("enum_unknown", [{"name": "f", "doc": "d", "type": {"type": "enum", "name": "E", "symbols": []}}, RAW]),
         ("raw_missing", [{"name": "f", "doc": "d", "type": UNKNOWN_FIRST}]),
         ("raw_missing", [{"name": "f", "doc": "d", "type": UNKNOWN_FIRST}, {**RAW, "phi": "L"}]),
         ("raw_missing", [{"name": "f", "doc": "d", "type": {"type": "array", "items": UNKNOWN_FIRST}}, RAW]),
