@@ -7,14 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import click
 import orjson
 from rich.console import Console
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, text
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, moment, text
 from bridge.errors import DecodeError
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
@@ -78,14 +77,13 @@ def tail(
     )
     mask = JSON_MASK if as_json else PEOPLE_MASK
     masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
-    console = Console(soft_wrap=True)
+    console = _Console(soft_wrap=True)
     show = _json_line if as_json else _people_lines(console, show_bodies=show_phi)
     if not as_json and console.is_terminal and not want.until_end:
         click.echo("waiting for records…; Ctrl-C ends it", err=True)
     try:
         with audited("tail", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, topic=topic):
             shown = asyncio.run(_follow(want, settings, masker=masker, show=show))
-            sys.stdout.flush()
         if not shown and not as_json:
             click.echo(f"{topic} has no record{'' if key is None else ' with this key'}", err=True)
     except ReadError as exc:
@@ -136,7 +134,7 @@ async def _decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Mas
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        timestamp=datetime.fromtimestamp(record.timestamp_ms / 1000, UTC),
+        timestamp=moment(record.timestamp_ms),
         key=record.key,
         headers=record.headers,
         record=name,
@@ -145,9 +143,16 @@ async def _decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Mas
     )
 
 
+class _Console(Console):
+    """A console that leaves it to the command what it means that nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what a pipe does."""
+        raise BrokenPipeError
+
+
 def _json_line(shown: Shown) -> None:
-    sys.stdout.buffer.write(orjson.dumps(shown.document(), option=orjson.OPT_APPEND_NEWLINE))
-    sys.stdout.buffer.flush()
+    click.echo(orjson.dumps(shown.document()))
 
 
 def _people_lines(console: Console, *, show_bodies: bool) -> Callable[[Shown], None]:

@@ -28,6 +28,7 @@ class Shown:
     """One record of a topic, decoded or not.
 
     Attributes:
+        timestamp: Aware UTC; None where it is no moment.
         record: Full name of its Avro record; empty when it is not decoded.
         value: Decoded and masked; None for a tombstone and for what cannot be decoded.
         error: Why it cannot be decoded, a stable word; empty otherwise.
@@ -36,7 +37,7 @@ class Shown:
     topic: str
     partition: int
     offset: int
-    timestamp: datetime
+    timestamp: datetime | None
     key: bytes | None = field(repr=False)
     headers: Sequence[tuple[str, bytes]] = field(repr=False)
     record: str = ""
@@ -49,7 +50,7 @@ class Shown:
             "topic": self.topic,
             "partition": self.partition,
             "offset": self.offset,
-            "timestamp": instant(self.timestamp),
+            "timestamp": None if self.timestamp is None else instant(self.timestamp),
             "key": None if self.key is None else text(self.key),
             "record": self.record or None,
             "headers": {name: text(content) for name, content in self.headers},
@@ -63,7 +64,7 @@ class Shown:
         As a tree, each field has a line of its own.
         """
         title = Text()
-        title.append(instant(self.timestamp), "dim")
+        title.append("-" if self.timestamp is None else instant(self.timestamp), "dim")
         title.append(f"  {self.topic}/{self.partition}@{self.offset}", "cyan")
         title.append(f"  {'-' if self.key is None else printable(text(self.key))}", "bold")
         if self.error:
@@ -130,9 +131,17 @@ def plain(value: Any) -> Any:
     return value
 
 
-def instant(moment: datetime) -> str:
+def moment(timestamp_ms: int) -> datetime | None:
+    """Return when a record was made; None for what no calendar has, since other producers may write any number."""
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def instant(at: datetime) -> str:
     """Write a moment as ISO 8601 in UTC, with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 # `datetime` before `date`: it is one.

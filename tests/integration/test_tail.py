@@ -118,6 +118,22 @@ def test_a_header_that_another_client_left_without_a_value_is_empty(cluster: Clu
     assert line["record"] == RECORD
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["people", "json"])
+@pytest.mark.parametrize("closed", ["output", "pipe"])
+def test_who_reads_no_more_ends_it_in_order(cluster: Cluster, topic: str, form: list[str], closed: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = command(topic, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", *form)
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh"] if closed == "output" else []
+
+    result = subprocess.run(  # noqa: S603 - our own command line
+        [*shell, *arguments], stdout=writing, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False, env=environment()
+    )
+
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
 def test_people_read_one_record_in_two_lines(cluster: Cluster, topic: str) -> None:
     result = run(topic, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--key", "rx_2")
 

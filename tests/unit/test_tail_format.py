@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, plain
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, moment, plain
 from bridge.registry.loader import bundled
 
 MARKER = "PHI-MARKER"
@@ -205,6 +206,15 @@ def test_a_tree_has_a_line_for_each_field_that_holds_something() -> None:
         "          deep True",
         "      - id 2",
     ]
+
+
+@pytest.mark.parametrize("timestamp_ms", [253_402_300_800_000, 2**63 - 1, -(2**63)])
+def test_a_time_that_no_calendar_has_is_none(timestamp_ms: int) -> None:
+    """Other producers write what they like: microseconds, as the time in milliseconds, are the year 57000."""
+    shown = replace(a_record(None), timestamp=moment(timestamp_ms))
+
+    assert shown.document()["timestamp"] is None
+    assert for_people(shown).startswith("-  drx.prescriptions.v1/3@17")
 
 
 def test_a_key_that_is_no_text_stays_visible() -> None:
