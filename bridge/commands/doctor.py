@@ -18,6 +18,7 @@ from bridge.runtime.findings import Finding, Report
 from bridge.runtime.log_findings import check_id_keys
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.settings import Settings, load_settings
+from bridge.sources import address_limit
 
 MISCONFIGURED_EXIT = 2
 
@@ -35,6 +36,7 @@ def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
     try:
         settings = asking(load_settings(), bootstrap_servers)
         routes = RoutingTable(settings.kafka.routes)
+        address_limit(settings.http)
     except ConfigError as exc:
         report.tell(Finding("config", "failed", str(exc), "`drx-bridge config` shows every setting"))
         return report.close(MISCONFIGURED_EXIT)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bridge.errors import BridgeError, ConfigError
-from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.lookup import load_profile, open_profiles
 from bridge.ingress.profiles.profile import bucket_s, dedupe_window_s
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.secrets import load
@@ -53,6 +53,7 @@ def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:
         yield from _check_source(name, source, tls_in_front=settings.http.tls_in_front)
         if source.secrets_dir is not None:
             yield _check_secrets(name, source, source.secrets_dir, now=now.timestamp())
+    yield from _check_prefixes(settings)
     yield from _check_shared_keys(settings)
 
 
@@ -75,6 +76,18 @@ def _check_source(name: str, source: Source, *, tls_in_front: bool) -> Iterator[
             yield Finding(check, "failed", weak.says, advice)
     except ConfigError as exc:
         yield Finding(check, "failed", str(exc), "change this setting of the source")
+
+
+def _check_prefixes(settings: Settings) -> Iterator[Finding]:
+    try:
+        for source in settings.sources.values():
+            load_profile(source.profile, source.options)
+    except ConfigError:  # has been said
+        return
+    try:
+        open_profiles(settings.sources)
+    except ConfigError as exc:
+        yield Finding("sources", "failed", str(exc), "change this setting of the source")
 
 
 def _check_shared_keys(settings: Settings) -> Iterator[Finding]:

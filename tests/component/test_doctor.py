@@ -97,6 +97,17 @@ def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> Non
     assert "drx_standard" in finding.says
 
 
+def test_sources_whose_keys_begin_alike_are_said_as_the_start_refuses_them(tmp_path: Path) -> None:
+    a_secret(tmp_path)
+    pharmacy = {"profile": "digitalrx_pharmacy", "options": {"account_id": "a"}, "accept_weak": "shared_key,undated"}
+    settings = Settings(sources={name: a_source(tmp_path, **pharmacy) for name in ("one", "two")})
+
+    failed = [each for each in check_sources(settings, now=NOW) if each.verdict == "failed"]
+
+    assert [each.check for each in failed] == ["sources"]
+    assert "keys of one and two begin with 'q:'" in failed[0].says
+
+
 @pytest.mark.parametrize(
     ("lines", "verdict", "words"),
     [
@@ -158,17 +169,20 @@ def test_a_directory_for_the_ids_that_is_missing_is_said(tmp_path: Path) -> None
     assert "absent" in finding.says
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"), [("BRIDGE_KAFKA__PARTITION", "6"), ("BRIDGE_HTTP__TRUSTED_PROXIES", "0.0.0.0/0")]
+)
 def test_a_configuration_that_cannot_be_read_is_exit_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str
 ) -> None:
-    monkeypatch.setenv("BRIDGE_KAFKA__PARTITION", "6")
+    monkeypatch.setenv(variable, value)
 
     code = doctor.main(["--json"], standalone_mode=False)
 
     document = json.loads(capsys.readouterr().out)
     assert code == 2
     assert document["ok"] is False
-    assert "BRIDGE_KAFKA__PARTITION" in document["checks"][0]["says"]
+    assert variable in document["checks"][0]["says"]
 
 
 def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
