@@ -28,7 +28,7 @@ from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import load, parse_slot
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import Finding, finding_line
-from bridge.runtime.process import Group
+from bridge.runtime.process import FloatRange, Group
 from bridge.settings import Settings, load_settings
 from bridge.sources import scheme_of
 
@@ -46,7 +46,7 @@ def secrets() -> None:
 @secrets.command()
 @click.argument("source")
 @click.option("--slot", default=CURRENT, show_default=True, help="Slot to write; one that exists is not overwritten.")
-@click.option("--rotate-h", type=click.FloatRange(0, 24 * 366), help="Hours for which `current` is kept as `previous`.")
+@click.option("--rotate-h", type=FloatRange(0, 24 * 366), help="Hours for which `current` is kept as `previous`.")
 @click.option("--user", help="User of HTTP Basic; the name of the source unless said.")
 @click.option("--not-before", help="When it begins to count, such as 2026-01-31T00:00:00Z.")
 @click.option("--accept-until", help="When it ends.")

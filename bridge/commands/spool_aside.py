@@ -21,6 +21,7 @@ from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
+from bridge.runtime.process import FloatRange
 from bridge.spool.disk import FILE_MODE, is_locked
 from bridge.spool.segment import Entry, Partition
 from bridge.spool.set_aside import DONE, NOTHING_THERE, OUTCOME, REQUEST, Verb
@@ -42,7 +43,7 @@ _SAYS = {
 _patience = click.option(
     "--patience",
     "patience_s",
-    type=click.FloatRange(0, 86_400, min_open=True),
+    type=FloatRange(0, 86_400, min_open=True),
     default=60.0,
     show_default=True,
     help="Withdraw the request after this many seconds.",

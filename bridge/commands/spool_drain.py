@@ -24,7 +24,7 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.lifecycle import run_workers, stop_on_signals, unless
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
-from bridge.runtime.process import INTERRUPTED
+from bridge.runtime.process import INTERRUPTED, FloatRange
 from bridge.settings import Settings, load_settings, refuse_risks
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.recovery import segment_numbers
@@ -99,7 +99,7 @@ class Watch:
 @click.option(
     "--patience",
     "patience_s",
-    type=click.FloatRange(0, min_open=True),
+    type=FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
     help="Give up after this many seconds without progress.",

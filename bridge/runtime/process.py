@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import math
 import os
 import signal
 import sys
@@ -49,6 +50,17 @@ class Choice(click.Choice[str]):
             return super().convert(value, param, ctx)
         except click.BadParameter as exc:
             self.fail(exc.message.rstrip(".") + did_you_mean(str(value), self.choices), param, ctx)
+
+
+class FloatRange(click.FloatRange):
+    """A number within bounds, which keep neither `nan` nor, where one end is open, `inf` out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does, and it is finite."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not finite.", param, ctx)
+        return number
 
 
 class Group(click.Group):

@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from bridge.commands.secrets import secrets
+from bridge.commands.spool import spool
 from bridge.commands.verify import verify
 from bridge.errors import ConfigError
 from bridge.ingress.proof import HmacKey, PublicKey
@@ -150,6 +152,25 @@ def test_a_rotation_keeps_the_former_secret_for_a_while(directory: Path, monkeyp
 def test_a_mistake_is_named(directory: Path, arguments: tuple[str, ...], said: str) -> None:
     assert said in refused(*arguments)
     assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (secrets, "new", "drx", "--rotate-h", "nan"),
+        (spool, "drain", "--patience", "inf"),
+        (spool, "put-back", "--reason", "a drill", "--patience", "nan"),
+    ],
+)
+def test_a_time_that_never_ends_is_refused(directory: Path, arguments: tuple[click.Group, *tuple[str, ...]]) -> None:
+    (directory / "current").write_text(f"{SECRET}\n")
+    command, *given = arguments
+
+    result = CliRunner().invoke(command, given, standalone_mode=False)
+
+    assert isinstance(result.exception, click.BadParameter)
+    assert "is not finite" in str(result.exception)
+    assert (directory / "current").read_text() == f"{SECRET}\n"
 
 
 def test_keys_of_ed25519_are_the_senders(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
