@@ -87,6 +87,8 @@ BROKEN = [
     (DATA, f"{DATA}\n{'a.' * 1500}b = 'x'", 12, "unknown field 'a.a.a"),
     (DATA, f"{DATA}\nlot_number = \"day(x, '%d.%m.%d')\"", 12, "data.lot_number: '%d.%m.%d' is no format of a day"),
     (DATA, f"{DATA}\nlot_number = '`\"\\ud800\"`'", 12, "data.lot_number: a text with half of a surrogate pair"),
+    (DATA, f"{DATA}\npatient_pay = '`1e400`'", 12, "data.patient_pay: a number that is not finite"),
+    (WHEN, 'when = "kind == `NaN`"', 7, "when: a number that is not finite"),
     ("[event.data]", "[event.dates]", 10, "unknown key 'dates'"),
     ("[event.data]", "[tables.a]\nb = 1\n[event.data]", 10, "table 'a' is no table of words"),
 ]

@@ -181,7 +181,7 @@ def compile_expression(
         if node["type"] == "function_expression":
             _check_call(node, tables)
         elif node["type"] in ("literal", "field"):
-            _check_text(node["value"])
+            _check_value(node["value"])
     if any_case:
         tree = _casefolded(tree)
         nodes = list(_nodes(tree))
@@ -261,12 +261,15 @@ def _check_call(node: Node, tables: Mapping[str, Mapping[str, str]]) -> None:
         given[1] = {**given[1], "value": dict(tables[named])}
 
 
-def _check_text(value: object) -> None:
-    """Refuse half of a surrogate pair, which JSON can escape and no record can hold."""
+def _check_value(value: object) -> None:
+    """Refuse half of a surrogate pair, which JSON can escape and no record can hold, and numbers that are none."""
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         msg = "a text with half of a surrogate pair"
+        raise ExpressionError(msg) from None
+    except ValueError:
+        msg = "a number that is not finite"
         raise ExpressionError(msg) from None
 
 
