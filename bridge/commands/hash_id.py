@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,4 +47,4 @@ def _read(ids: tuple[str, ...]) -> Iterator[str]:
         if each != "-":
             yield each
             continue
-        yield from filter(None, map(str.strip, sys.stdin))
+        yield from filter(None, (os.fsdecode(line).strip() for line in sys.stdin.buffer))  # as arguments are read

@@ -38,7 +38,7 @@ def directory(tmp_path: Path) -> Path:
     return where
 
 
-def run(*arguments: str, given: str = "") -> Result:
+def run(*arguments: str, given: str | bytes = "") -> Result:
     return CliRunner().invoke(command, arguments, input=given, standalone_mode=False)
 
 
@@ -84,6 +84,12 @@ def test_ids_are_read_from_standard_input_too(directory: Path) -> None:
     said = run("-", "--key-dir", str(directory), given=f"{ID}\n\n {PRESCRIPTION} \n").output
 
     assert said == run(ID, PRESCRIPTION, "--key-dir", str(directory)).output
+
+
+def test_a_line_of_standard_input_that_is_no_utf8_ends_nothing(directory: Path) -> None:
+    said = run("-", "--key-dir", str(directory), given=b"\xff\n" + ID.encode()).output
+
+    assert said.splitlines()[1:] == [HASH]
 
 
 def test_without_a_key_nothing_can_be_looked_up() -> None:
