@@ -10,7 +10,7 @@ import orjson
 from rich.console import Console
 
 from bridge.commands.outcome import ENVIRONMENTS, Mapper, is_event, lines
-from bridge.commands.scheme_options import configured_source, pairs
+from bridge.commands.scheme_options import check_id, configured_source, pairs
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile, open_profiles
@@ -56,6 +56,8 @@ def map_body(
     Nothing is sent, and no proof is checked (see `verify`). Health information is masked unless --show-phi asks for it,
     which writes an audit line.
     """
+    if webhook_id:
+        check_id(webhook_id)
     settings = load_settings()
     if source_name is not None:
         if profile_name or options or environment:

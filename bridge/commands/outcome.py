@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import click
 from rich.text import Text
 
 from bridge.commands.tail_format import Masker, fields_tree, plain, printable
+from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record, raw_name, words_of
 from bridge.contract.fields import plain as plain_type
@@ -60,9 +62,9 @@ class Mapper:
         Raises:
             FileError: It cannot be read.
         """
-        body = _read(path)
+        body, file = _read(path), text_of(os.fsencode(path))
         if len(body) > self.body_max_bytes:
-            return {"file": str(path), "refused": {"code": "body_too_large"}}
+            return {"file": file, "refused": {"code": "body_too_large"}}
         digest = sha256(body).hexdigest()
         document = parse(body, arrays=getattr(self.profile, "ARRAYS", False))
         delivery = Delivery(
@@ -78,11 +80,11 @@ class Mapper:
         )
         found = document if isinstance(document, ParkReason) else self.profile.map(delivery, document)
         if isinstance(found, ParkReason):
-            return {"file": str(path), "parked": self._parked(found, delivery, document)}
+            return {"file": file, "parked": self._parked(found, delivery, document)}
         events = [self._event(event) for event in found.events]
         unknown = {path for event in found.events for path in unknown_words(EVENT_MODELS[event.type], event.value)}
         return {
-            "file": str(path),
+            "file": file,
             "events": events,
             "flags": list(found.flags),
             "enum_unknown": sorted(unknown),

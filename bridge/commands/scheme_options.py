@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import Scheme
+from bridge.ingress.proof import ID, Scheme
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import configure
 from bridge.runtime.suggest import did_you_mean
@@ -77,6 +77,22 @@ def configured_source(settings: Settings, name: str) -> Source:
         msg = f"no source is named {name!r}; known: {known}{did_you_mean(name, settings.sources)}"
         raise ConfigError(msg)
     return settings.sources[name]
+
+
+def is_id(text: str) -> bool:
+    """Say whether a delivery may have this id."""
+    return ID.fullmatch(text.encode("utf-8", "surrogatepass")) is not None
+
+
+def check_id(text: str) -> None:
+    """Refuse the value of an option that no delivery has for its id.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not is_id(text):
+        msg = "--id: 1 to 200 printable ASCII characters without a space"
+        raise ConfigError(msg)
 
 
 def pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple[str, str]]:

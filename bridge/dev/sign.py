@@ -13,10 +13,10 @@ import click
 import orjson
 
 from bridge.commands.hints import hints
-from bridge.commands.scheme_options import asked_scheme, scheme_options
+from bridge.commands.scheme_options import asked_scheme, check_id, is_id, scheme_options
 from bridge.dev.signing import read_signer
 from bridge.errors import ConfigError, DeliveryRefusedError
-from bridge.ingress.proof import ID, Raw, Scheme
+from bridge.ingress.proof import Raw, Scheme
 from bridge.ingress.secrets import parse_slot
 
 
@@ -56,9 +56,7 @@ def sign(
     except OSError:
         raise click.FileError(str(body_file), "cannot be read") from None
     named = webhook_id or id_of(body) or f"msg_{secrets.token_hex(16)}"
-    if not _is_id(named):
-        msg = "--id: 1 to 200 printable ASCII characters without a space"
-        raise ConfigError(msg)
+    check_id(named)
     at = int(time.time()) if timestamp is None else timestamp
     headers = {"content-type": "application/json", **read_signer(asked.scheme, file)(named, at, body)}
     for why in _refusals(asked.scheme, file, headers, body=body, at=at):
@@ -95,8 +93,4 @@ def id_of(body: bytes) -> str:
     except (ValueError, RecursionError):
         return ""
     found = document.get("id") if isinstance(document, dict) else None
-    return found if isinstance(found, str) and _is_id(found) else ""
-
-
-def _is_id(text: str) -> bool:
-    return ID.fullmatch(text.encode("utf-8", "surrogatepass")) is not None
+    return found if isinstance(found, str) and is_id(found) else ""

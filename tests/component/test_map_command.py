@@ -62,6 +62,23 @@ def test_health_information_is_shown_to_who_asks_with_an_audit_line(
     assert "CANARY" not in err
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_the_name_of_a_file_may_be_no_utf8(
+    body: Path, capsys: pytest.CaptureFixture[str], form: tuple[str, ...]
+) -> None:
+    named = body.rename(body.with_name("\udcff.json"))
+
+    assert run(named, *form) == 0
+
+    assert "/\\xff.json" in capsys.readouterr().out.replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize("webhook_id", ["two words", "x" * 201, "é", "\udcff"])
+def test_an_id_that_no_delivery_has_is_refused(body: Path, webhook_id: str) -> None:
+    with pytest.raises(ConfigError, match="--id: 1 to 200 printable ASCII characters"):
+        run(body, "--id", webhook_id)
+
+
 def test_people_see_a_field_a_line(body: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(body) == 0
 
