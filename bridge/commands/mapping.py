@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import orjson
 from rich.console import Console
+from rich.text import Text
 
 from bridge.commands.outcome import BODY_MAX_BYTES, Mapper, is_event, lines
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
@@ -75,5 +76,6 @@ def check(
             else:
                 console.print(lines(document))
         if not as_json:
-            console.print(f"{file}: {counted(len(compiled.tables), 'event')}, sha256 {compiled.sha256}", style="dim")
+            made = f"{file}: {counted(len(compiled.tables), 'event')}, sha256 {compiled.sha256}"
+            console.print(Text(made, "dim"))
     return 0 if is_sound else 1

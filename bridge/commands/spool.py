@@ -11,6 +11,7 @@ import click
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
@@ -140,6 +141,8 @@ def _sentence(state: SegmentState) -> str:
 
 def _print(document: dict[str, Any]) -> None:
     shown = Table(show_header=False, box=None)
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
     held = "yes" if document["held"] else "no"
     rows = [("directory", document["directory"]), ("held by a process", held)]
     rows += [
@@ -155,5 +158,5 @@ def _print(document: dict[str, Any]) -> None:
         name = "current" if key["is_current"] else key["file"] or "missing"
         rows.append((f"key {key['id']}", f"{counted(key['records'], 'record')}, {name}"))
     for name, value in rows:
-        shown.add_row(name, value)
+        shown.add_row(name, Text(value))
     Console().print(shown)

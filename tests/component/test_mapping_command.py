@@ -96,6 +96,16 @@ def test_a_body_of_which_no_event_is_made_is_told_why(
     assert "parked: unknown_type no [[event]] has a `when` that holds" in capsys.readouterr().out
 
 
+def test_a_file_is_named_as_it_is(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To rich, brackets are markup: `[a]` would vanish, and `[/a]` end it."""
+    (tmp_path / "[").mkdir()
+    named = file.rename(tmp_path / "[" / "acme].toml")
+
+    assert run(str(named), body(tmp_path, "one")) == 0
+
+    assert f"{named}: 1 event" in capsys.readouterr().out
+
+
 def test_a_file_that_cannot_be_used_is_a_mistake_of_configuration(file: Path) -> None:
     file.write_text(ACME.replace("queue_id", "queue_no"))
 

@@ -109,6 +109,15 @@ def test_people_are_told_the_same_and_nothing_of_a_payload(directory: Path, caps
     assert MARKER.decode() not in told.out + told.err
 
 
+def test_a_path_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To rich, brackets are markup: `[a]` would vanish, and `[/a]` end it."""
+    directory = tmp_path / "[" / ("x]" + 100 * "x")
+    directory.mkdir(parents=True)
+    spool.main(["status", "--dir", str(directory)], standalone_mode=False)
+
+    assert str(directory) in "".join(capsys.readouterr().out.split())
+
+
 def test_a_sound_spool_is_verified(directory: Path, run: Run) -> None:
     assert run("verify", "--dir", directory) == (0, {"ok": True, "segments": 1, "findings": []})
 
