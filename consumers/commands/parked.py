@@ -13,6 +13,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import click
 import orjson
 from rich.console import Console
+from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import ConfigError, DecodeError
@@ -171,7 +172,7 @@ def show(
     for document in documents:
         place = f"{document['topic']}/{document['partition']}@{document['offset']}"
         why = f"{document['class']} {document['code']}  {document['raised'] or ''}".rstrip()
-        console.print(f"{place}  {document['event_type']}  {document['event_id']}  {why}", highlight=False)
+        console.print(Text(f"{place}  {document['event_type']}  {document['event_id']}  {why}"))
         if show_phi:
             console.print_json(orjson.dumps(document["value"], default=_plain, option=orjson.OPT_UTC_Z).decode())
     if any(document["code"] == UNEXPECTED for document in documents):

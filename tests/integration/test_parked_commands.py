@@ -91,6 +91,15 @@ async def test_what_is_parked_is_seen_without_what_it_holds(lot: Lot) -> None:
     assert (code, KEY in table) == (0, True)
 
 
+async def test_an_id_is_shown_as_it_is(lot: Lot) -> None:
+    """An id is any printable text, and to rich brackets are markup and `:car:` is a picture."""
+    execute(lot.dsn, "update drx_consumer.parked_event set event_id = event_id || '[/x]:car:'")
+
+    code, lines, _ = await lot("show", KEY)
+
+    assert (code, lines.count("[/x]:car:")) == (0, len(IDS))
+
+
 async def test_what_the_handler_raised_is_found_in_the_code(lot: Lot) -> None:
     line = CODE.splitlines().index('        raise PermanentError("refused")') + 1
     raised = f"bridge.errors.PermanentError at desk_consumer:{line}"
