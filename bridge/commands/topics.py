@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import click
 import orjson
 
+from bridge.errors import ConfigError
 from bridge.kafka.acls import INGRESS, Acl, consumer_acls, ingress_acls, read_grant
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
@@ -84,6 +85,7 @@ def create(
     async def order() -> dict[str, str]:
         async with open_admin(settings.kafka.connection) as admin:
             specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
+            _refuse_unwritable(specs)
             outcomes = await admin.create(specs)
             await admin.allow(granted)
         for spec in specs:
@@ -146,6 +148,18 @@ async def _specs(admin: Admin, settings: Settings, replication: Replication) -> 
         message_max_bytes=settings.kafka.message_max_bytes,
         min_insync_replicas=replication.min_insync,
     )
+
+
+def _refuse_unwritable(specs: Sequence[TopicSpec]) -> None:
+    """Refuse topics that Kafka makes, and whose every record it then refuses.
+
+    Raises:
+        ConfigError: More replicas must be in sync than there are.
+    """
+    for spec in specs:
+        if spec.min_insync_replicas > spec.replication_factor:
+            msg = f"--min-insync-replicas: {spec.min_insync_replicas} of {spec.replication_factor} can never be in sync"
+            raise ConfigError(msg)
 
 
 def _words(spec: TopicSpec) -> str:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bridge.commands.topics import topics
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.admin import AdminError, open_admin
 from bridge.kafka.connection import Connection
 from bridge.kafka.producer import REQUEST_TIMEOUT_MS
@@ -88,6 +88,18 @@ def test_more_replicas_than_brokers_is_one_clear_line(run: Run) -> None:
 
     assert isinstance(result.exception, BridgeError)
     assert str(result.exception).endswith("cannot be created: more replicas than there are brokers")
+
+
+def test_topics_that_would_take_no_record_are_not_made(run: Run) -> None:
+    """Kafka makes them, and then refuses each write."""
+    routes = '{"epcs.*": "site.unwritable"}'
+
+    result = run("create", "--min-insync-replicas", "2", BRIDGE_KAFKA__ROUTES=routes)
+    missing = run("check", BRIDGE_KAFKA__ROUTES=routes)
+
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == "--min-insync-replicas: 2 of 1 can never be in sync"
+    assert lines(missing)["site.unwritable"]["deviations"][0]["what"] == "missing"  # type: ignore[index]
 
 
 def test_without_a_broker_it_says_where_it_looked(run: Run) -> None:
