@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import os
 import secrets as random
@@ -197,7 +198,8 @@ def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
             os.fsync(file)
         draft.replace(where)
     except OSError as exc:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         above = where.parent.parent
         why = exc.strerror if above.exists() else f"make {above} first, or mend the setting"
         msg = f"{where}: cannot be written ({why})"
@@ -221,9 +223,10 @@ def _instant(unix_s: float) -> str | None:
 def _readable_by_others(settings: Settings) -> Iterator[Finding]:
     """Warn of slot files that every user of the machine can read."""
     for name, source in settings.sources.items():
-        if source.secrets_dir is None or not source.secrets_dir.is_dir():
+        if source.secrets_dir is None:
             continue
-        for file in sorted(source.secrets_dir.iterdir()):
-            if file.is_file() and not file.name.startswith(".") and file.stat().st_mode & 0o004:
-                says = f"{file.name} can be read by every user"
-                yield Finding(f"secrets {name}", "warning", says, f"chmod o= {file}")
+        with contextlib.suppress(OSError):  # that it cannot be read has been said
+            for file in sorted(source.secrets_dir.iterdir()):
+                if file.is_file() and not file.name.startswith(".") and file.stat().st_mode & 0o004:
+                    says = f"{file.name} can be read by every user"
+                    yield Finding(f"secrets {name}", "warning", says, f"chmod o= {file}")

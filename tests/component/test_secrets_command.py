@@ -154,6 +154,23 @@ def test_a_mistake_is_named(directory: Path, arguments: tuple[str, ...], said: s
     assert list(directory.iterdir()) == []
 
 
+def test_a_directory_that_no_file_system_has_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As one that may not be read, which root always may."""
+    configure(monkeypatch, "standard_webhooks", {})
+    for name, value in {
+        "PROFILE": "drx_standard",
+        "ENVIRONMENT": "sandbox",
+        "SECRETS_DIR": tmp_path / ("x" * 300),
+    }.items():
+        monkeypatch.setenv(f"BRIDGE_SOURCES__DRX__{name}", str(value))
+
+    checked = run("check", "drx", "--json")
+
+    assert checked.return_value == 1
+    assert "cannot read this directory" in json.loads(checked.stdout.splitlines()[-1])["says"]
+    assert "cannot be written (File name too long)" in refused("new", "drx")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
