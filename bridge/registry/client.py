@@ -327,6 +327,8 @@ def plain_url(url: str) -> str:
     """
     try:
         parts = URL(url)
+        # As Python's resolver does, where `registry..svc` would be no failure of a client.
+        (parts.host or "").encode("idna")
     except ValueError:
         parts = URL()
     if parts.scheme not in ("http", "https") or not parts.host:

@@ -63,7 +63,17 @@ async def test_nobody_listening_is_unavailable(connect: Connector) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "not an address", "registry:8081", "http://", "http://:8081", "http://a:port", "ftp://a"]
+    "url",
+    [
+        "",
+        "not an address",
+        "registry:8081",
+        "http://",
+        "http://:8081",
+        "http://a:port",
+        "ftp://a",
+        "http://registry..svc:8081",
+    ],
 )
 def test_an_address_that_cannot_be_asked_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigError, match="not an http address"):
