@@ -6,7 +6,8 @@ whose effects are done.
 
 A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
 records: `admit` (which events are new?), the effects of the handlers, `settle` (move `next_offset`, if the epoch is
-still ours). A process that has lost the partition fails at `settle`, and its effects are rolled back. Batches call
+still ours). A process that has lost the partition fails at `settle`, and its effects are rolled back. So does one whose
+database stands lower than where that process has moved it: restored, or failed over, it has lost commits. Batches call
 `fence` first (is the epoch still ours, and `next_offset` where we think?), which locks the row, so that a lost batch is
 not worked off in vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement
 that waited for another transaction looks again.
@@ -115,7 +116,7 @@ with moved as (
     attempts = case when $5 > p.attempt_offset then 0 else p.attempts end,
     attempt_offset = case when $5 > p.attempt_offset then null else p.attempt_offset end,
     updated_at = clock_timestamp()
-  where grp = $1 and topic = $2 and part = $3 and epoch = $4
+  where grp = $1 and topic = $2 and part = $3 and epoch = $4 and coalesce(p.next_offset >= $8, true)
   returning p.next_offset
 ), pruned as (
   delete from drx_consumer.settled as s using moved
@@ -186,7 +187,7 @@ class Inbox(NamedTuple):
 
 
 class FencedError(BridgeError):
-    """Another process has claimed the partition, or its `next_offset` has moved: the transaction is rolled back."""
+    """Another process has claimed the partition, or its `next_offset` is another: the transaction is rolled back."""
 
     code = "fenced"
 
@@ -233,20 +234,23 @@ class Settlement:
         """Return what `admit` would say now, and write nothing: another transaction may admit them meanwhile."""
         return await _look(self.connection, self.group, entries)
 
-    async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> None:
+    async def settle(
+        self, *, next_offset: int, last_event_id: str | None, above: Sequence[int], written: int = 0
+    ) -> None:
         """Move progress up to `next_offset`, never back; store what is settled `above` it, and what was published.
 
-        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record.
+        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record. `written`
+        is the `next_offset` that this claim has found or committed before.
 
         Raises:
-            FencedError: The partition is not ours.
+            FencedError: The partition is not ours, or stands below `written`.
         """
         if self.outgoing:
             columns = [list(column) for column in zip(*self.outgoing, strict=True)]
             columns[3] = [json.dumps(headers) for headers in columns[3]]
             await self.connection.execute(_PUBLISH, self.group, *self.place, *columns)
         last = None if last_event_id is None else stored_text(last_event_id)
-        if await self.connection.fetchrow(_SETTLE, *self._where, next_offset, last, list(above)) is None:
+        if await self.connection.fetchrow(_SETTLE, *self._where, next_offset, last, list(above), written) is None:
             raise FencedError
 
     async def mark_release(self, key: str) -> int | None:

@@ -217,7 +217,10 @@ class Settling:
             yield settlement
             advance = partition.window.preview(offsets)
             await settlement.settle(
-                next_offset=advance.next_offset, last_event_id=advance.last_event_id, above=advance.above
+                next_offset=advance.next_offset,
+                last_event_id=advance.last_event_id,
+                above=advance.above,
+                written=partition.written,
             )
             if effects:
                 hit(AFTER_EFFECT)

@@ -192,6 +192,18 @@ async def test_records_below_the_mark_fail_at_the_fence(ledger: Ledger) -> None:
             await settlement.fence(9)
 
 
+async def test_an_owner_above_the_mark_fails_at_its_end(ledger: Ledger) -> None:
+    """The database has lost what was committed above 10: what lay there would count as settled."""
+    claim = await ledger.claim(PLACE)
+    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
+
+    with pytest.raises(FencedError):
+        async with ledger.begin(PLACE, claim.epoch) as settlement:
+            await settlement.settle(next_offset=13, last_event_id="evt-12", above=(), written=12)
+
+    assert (await ledger.claim(PLACE)).next_offset == 10
+
+
 async def test_a_zombies_effects_are_rolled_back(ledger: Ledger, database: Database) -> None:
     """It was stopped before its first statement, lost the partition, and woke up."""
     async with database.transaction() as connection:

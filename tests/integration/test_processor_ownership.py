@@ -54,6 +54,26 @@ async def test_a_late_claim_of_another_fences_the_owner_who_claims_again(
         assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
 
 
+@MODES
+async def test_what_a_database_has_lost_is_applied_again(database: Database, mode: Lanes | Batches) -> None:
+    """It was restored from a backup, or a standby took over without the last commits, while the process ran."""
+    effects = Effects()
+    log = [a_record(offset, f"rx_{offset}") for offset in range(8)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed(log[:6])
+        await bench.settled(6)
+        await bench.rows('delete from effect where "offset" >= 2 returning 1')
+        await bench.rows("delete from drx_consumer.inbox where event_id >= 'evt_2' returning 1")
+        await bench.rows("update drx_consumer.progress set next_offset = 2, last_event_id = 'evt_1' returning 1")
+        bench.processor.offer(PLACE, log[6:])
+        await bench.read_again(log)
+        await bench.settled(8)
+
+        assert {f"evt_{n}" for n in range(2, 8)} <= set(effects.applied[6:])
+        assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
+
+
 async def test_a_zombie_leaves_no_effect_behind(database: Database) -> None:
     """Another claims the partition while the handler is in the middle of the owner's transaction."""
     effects = Effects()
