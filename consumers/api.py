@@ -133,6 +133,7 @@ class Context:
 
         Raises:
             ValueError: Key, value and headers are larger than `PUBLISH_MAX_BYTES`, or a text is no Unicode.
+            AttributeError: Key or value is neither text nor bytes, or a header is no text.
         """
         made = Outgoing(topic, _encoded(key), _encoded(value), dict(headers or {}))
         texts = [text.encode() for header in made.headers.items() for text in header]
@@ -324,4 +325,4 @@ def build(made: Any, setup: Setup) -> Any:
 
 
 def _encoded(text: str | bytes | None) -> bytes | None:
-    return text.encode() if isinstance(text, str) else text
+    return text if text is None or isinstance(text, bytes) else text.encode()

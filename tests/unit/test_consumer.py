@@ -145,3 +145,16 @@ def test_a_header_that_is_no_unicode_is_not_published() -> None:
     with pytest.raises(ValueError, match="surrogates"):
         context.publish("desk.done", "k", "v", headers={"h": "\ud800"})
     assert context.outgoing == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "headers"), [(7, "", {}), ("", {"a": 1}, {}), ("", "", {"h": b"bytes"}), ("", "", {"h": None})]
+)
+def test_what_cannot_be_written_is_a_bug_of_the_handler(key: Any, value: Any, headers: Any) -> None:
+    """It fails where it is published, and not at the end of the transaction, where no handler is at fault."""
+    context = a_context()
+
+    with pytest.raises(AttributeError):
+        context.publish("topic", key, value, headers=headers)
+
+    assert context.outgoing == []
