@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import structlog
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.api import BATCH_RECORDS, WINDOW_RECORDS, Batches, Outgoing
+from consumers.api import BATCH_RECORDS, WINDOW_RECORDS, Batches, Lanes, Outgoing
 from consumers.runtime.ledger import Claim, Ended, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
@@ -347,11 +347,11 @@ class Partitions:
         group: str,
         consumer: str,
         tally: Tally,
-        mode: Batches,
+        mode: Lanes | Batches,
     ) -> None:
         """`consumer` is the name by which `drx-consumer` knows it, for hints; `mode` says how much is taken in."""
-        self._batch_records = mode.records
-        self._window_records = mode.window_records
+        self._batch_records = mode.records if isinstance(mode, Batches) else 1
+        self._window_records = mode.window_records if isinstance(mode, Batches) else WINDOW_RECORDS
         self._window_bytes = mode.window_bytes
         self._ledger = ledger
         self._group = group

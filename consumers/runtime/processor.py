@@ -89,14 +89,7 @@ class Processor:
         self._tasks = Tasks()
         group = consumer.group
         tally = Tally(metrics, group=group, topics=consumer.topics)
-        mode = consumer.mode
-        self._partitions = Partitions(
-            ledger,
-            group=group,
-            consumer=consumer.name,
-            tally=tally,
-            mode=mode if isinstance(mode, Batches) else Batches(window_bytes=mode.window_bytes),
-        )
+        self._partitions = Partitions(ledger, group=group, consumer=consumer.name, tally=tally, mode=consumer.mode)
         self._circuit = Circuit(
             partial(_ping, consumer, ledger, resource),
             pings_sink=consumer.ping is not None or consumer.transactional,
