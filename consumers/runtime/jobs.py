@@ -16,10 +16,12 @@ from consumers.postgres.pool import Database
 
 log = structlog.get_logger()
 
-# The row is locked until the job has ended; a job that fails rolls it back, and is due again.
+# The row is locked until the job has ended; a job that fails rolls it back, and is due again. So is one that ran in the
+# future: the server's clock was set back.
 _IS_OURS = """
 insert into drx_consumer.job as j (grp, number, ran_at) values ($1, $2, now())
-on conflict (grp, number) do update set ran_at = now() where j.ran_at <= now() - $3::interval
+on conflict (grp, number) do update set ran_at = now()
+where j.ran_at not between now() - $3::interval and now() + $3::interval
 returning true
 """
 # Share of a period after which a job is due: the processes' clocks and the database's differ.

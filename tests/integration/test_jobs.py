@@ -89,8 +89,12 @@ async def test_a_job_runs_once_a_period_in_its_group_and_not_in_each_process(dat
         await connection.execute("update drx_consumer.job set ran_at = ran_at - interval '1 hour'")
     async with running(database, named("third"), every_s=an_hour):
         await until(lambda: len(runs) > 1)
+    async with database.transaction() as connection:  # the server's clock was a day ahead
+        await connection.execute("update drx_consumer.job set ran_at = ran_at + interval '1 day'")
+    async with running(database, named("fourth"), every_s=an_hour):
+        await until(lambda: len(runs) > 2)
 
-    assert runs == ["first", "third"]
+    assert runs == ["first", "third", "fourth"]
 
 
 @pytest.mark.parametrize(
