@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -36,8 +36,8 @@ OUTBOX_HEADER = "drx_outbox"
 _WAITING = """
 select id, topic, key, value, headers::text as headers, extract(epoch from published_at)::float8 as published_at
 from drx_consumer.outbox
-where grp = $1 and (source_topic, source_part) in (select * from unnest($2::text[], $3::int[]))
-order by id limit $4
+where grp = $1 and (source_topic, source_part) in (select * from unnest($2::text[], $3::int[])) and topic <> all($4)
+order by id limit $5
 """
 _DELETE = "delete from drx_consumer.outbox where grp = $1 and id = any($2::bigint[])"
 _STANDING = """
@@ -105,12 +105,30 @@ class Outbox:
 
     async def _turn(self, places: Sequence[Place]) -> bool:
         """Write the oldest rows; True when there may be more that can be written now."""
+        reasons: set[tuple[str, str]] = set()
+        while True:
+            # A topic that takes nothing now may have more rows waiting than a turn holds: the others are looked for
+            # without it.
+            found = await self._waiting(places, {topic for _, topic in reasons})
+            new = await self._write_all(found)
+            reasons |= new
+            if not new or len(found) < ROWS:
+                break
+        self._say(reasons)
+        return len(found) == ROWS and not new
+
+    async def _waiting(self, places: Sequence[Place], stuck: Collection[str]) -> Sequence[Mapping[str, Any]]:
+        """Return the oldest rows of other topics than `stuck`, and report how many there are of all."""
         async with self._database.transaction() as connection:
             columns = [each.topic for each in places], [each.partition for each in places]
-            found = await connection.fetch(_WAITING, self._group, *columns, ROWS)
+            found = await connection.fetch(_WAITING, self._group, *columns, list(stuck), ROWS)
             waiting, age_s = tuple(await connection.fetchrow(_STANDING, self._group))
         self._metrics.outbox_records.labels(self._metrics.service).set(waiting)
         self._metrics.outbox_oldest_age.labels(self._metrics.service).set(age_s)
+        return found
+
+    async def _write_all(self, found: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
+        """Write rows; return why some of them stay, with their topics."""
         batches: defaultdict[tuple[str, int], list[_Row]] = defaultdict(list)
         reasons: set[tuple[str, str]] = set()
         for row in found:
@@ -124,8 +142,7 @@ class Outbox:
             code = await self._write(topic, number, rows)
             if code:
                 reasons.add((code, topic))
-        self._say(reasons)
-        return len(found) == ROWS and not reasons
+        return reasons
 
     async def _write(self, topic: str, number: int, rows: Sequence[_Row]) -> str:
         """Write the rows of one partition in order; return why some of them stay, or an empty string."""

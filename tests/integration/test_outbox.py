@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from bridge.dev.kafka import create_topics
+from bridge.kafka.record import Record
 from bridge.kafka.routing import partition
 from bridge.kafka.transport import ConsumedRecord
+from consumers.api import Consumer
+from consumers.runtime.outbox import ROWS
 from tests.cluster import Cluster, Topics
 from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.service_process import until
 from tests.kafka import read_all
 from tests.postgres import execute
+from tests.settling import PLACE, Effects, a_database, at_work
 from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
@@ -104,3 +109,44 @@ async def test_a_topic_that_is_missing_is_waited_for(
 
     assert [(line["code"], line["topic"]) for line in desk.lines("worker.outbox_waits")] == [("topic_missing", out)]
     assert len(await read_all(cluster.bootstrap_servers, out)) == written
+
+
+class OneTopic:
+    """A producer in whose cluster there is one topic.
+
+    Attributes:
+        written: What was written to it.
+    """
+
+    def __init__(self, topic: str) -> None:
+        """Have `topic`, of one partition."""
+        self._topic = topic
+        self.written: list[Record] = []
+
+    def partitions(self, topic: str) -> int | None:
+        """Know no other."""
+        return 1 if topic == self._topic else None
+
+    async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
+        """Take all."""
+        del topic, partition
+        self.written += records
+        return len(records)
+
+
+async def test_a_topic_that_is_missing_keeps_no_other_waiting(ledger_dsn: str) -> None:
+    """Not even with more records than a turn takes."""
+    consumer, producer = Consumer("tests", [PLACE.topic], publishes=["missing", "there"]), OneTopic("there")
+    consumer.handler(Effects().one)
+    insert = """
+insert into drx_consumer.outbox (grp, source_topic, source_part, topic, key)
+select 'tests', $1, 0, case when n > $2 then 'there' else 'missing' end, convert_to(n::text, 'UTF8')
+from generate_series(1, $2 + 2) as n order by n returning id
+"""
+
+    async with a_database(ledger_dsn) as database, at_work(consumer, database, producer=producer) as bench:
+        await bench.rows(insert, PLACE.topic, ROWS)
+        await bench.feed([])
+        await bench.until_rows("select count(*)::int from drx_consumer.outbox", [(ROWS,)])
+
+    assert [each.key for each in producer.written] == [b"%d" % (ROWS + 1), b"%d" % (ROWS + 2)]
