@@ -165,7 +165,8 @@ class GroupView:
 
     async def offsets_at(self, timestamp_ms: int) -> dict[Place, int | None]:
         """Return the first offset with a record of that time or later; None where there is none."""
-        found = await self._consumer.offsets_for_times({_partition(place): timestamp_ms for place in self.places})
+        asked = {_partition(place): max(0, timestamp_ms) for place in self.places}  # no record is older
+        found = await self._consumer.offsets_for_times(asked)
         return {Place(*place): None if at is None else int(at.offset) for place, at in found.items()}
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:

@@ -135,8 +135,10 @@ async def test_init_begins_at_an_instant(desk: Desk, cluster: Cluster) -> None:
     await fill(cluster, desk.topic, {0: 2}, timestamp_ms=1_000_000)
     await fill(cluster, desk.topic, {0: 2}, timestamp_ms=2_000_000)
 
+    whole = await desk.lines("init", "--from", "1970-01-01T00:00:00+02:00", "--dry-run")
     placed = await desk.lines("init", "--from", "1970-01-01T00:30:00Z")
 
+    assert [line["next_offset"] for line in whole] == [0, 0]
     assert [line["next_offset"] for line in placed] == [2, 0]
 
 
