@@ -490,5 +490,5 @@ class KeyQueues:
                     pass
             except FencedError as exc:
                 self._settling.stop(partition, exc)
-            except TransientError:
+            except (TransientError, OSError):
                 return  # what settles records finds out the same, and logs it

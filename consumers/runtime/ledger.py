@@ -311,7 +311,7 @@ class Ledger:
     @asynccontextmanager
     async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
         """Open the transaction that settles records of `place`; see `Database.transaction` for its errors."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(others=True) as connection:
             settlement = Settlement(connection, group=self._group, place=place, epoch=epoch)
             yield settlement
         if settlement.outgoing:

@@ -292,6 +292,17 @@ async def test_a_statement_that_takes_too_long_is_transient_and_the_connection_g
     assert before == after
 
 
+async def test_a_server_that_answers_again_after_the_time_out_was_away(postgres: str) -> None:
+    """It was frozen for a little longer than a statement may take, so the connection can still be rolled back."""
+    async with open_database(postgres, size=1, application_name="test", command_timeout_s=1) as database:
+        failure = await failure_of(database, "set local statement_timeout = 0", "select pg_sleep(60)")
+        after = await rows(database, "select 1")
+
+    assert isinstance(failure, TransientError)
+    assert (failure.code, failure.systemic) == ("no_answer", True)
+    assert after == [(1,)]
+
+
 async def test_a_session_that_is_ended_in_a_statement_is_systemic(postgres: str, database: Database) -> None:
     async with open_database(postgres, size=1, application_name="test") as other:
         async with database.transaction() as holder:
@@ -387,7 +398,7 @@ async def test_a_time_out_of_the_handlers_own_stays_its_own(postgres: str) -> No
     async with open_database(postgres, size=1, application_name="test") as database:
         ((before,),) = await rows(database, "select pg_backend_pid()")
         with pytest.raises(TimeoutError):  # noqa: PT012 - the error of another service
-            async with database.transaction() as connection:
+            async with database.transaction(others=True) as connection:
                 await connection.execute("create table half ()")
                 raise TimeoutError
         after = await rows(database, "select pg_backend_pid(), to_regclass('half')")
