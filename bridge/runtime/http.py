@@ -726,8 +726,10 @@ class HardenedServer:
         self._connections_max = min(self._connections_max, _connections_possible(self._connections_max))
         try:
             listener = await self._loop.create_server(self, host, port, backlog=BACKLOG)
-        except OSError as exc:
-            why = "no such host" if isinstance(exc, socket.gaierror) else os.strerror(exc.errno or 0)
+        except (OSError, UnicodeError) as exc:  # the latter for a name that cannot be looked up, such as `a..b`
+            why = "no such host"
+            if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
+                why = os.strerror(exc.errno or 0)
             msg = f"{section}__HOST, {section}__PORT: cannot listen on {host}:{port} ({why}); choose another"
             raise ConfigError(msg) from None
         if listening is not None:

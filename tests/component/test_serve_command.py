@@ -134,6 +134,7 @@ def test_a_bad_setting_is_named_with_what_to_do(
             "/absent.pem",
         ),
         ({"BRIDGE_HTTP__HOST": "host.invalid"}, "BRIDGE_HTTP__HOST", "no such host"),
+        ({"BRIDGE_HTTP__HOST": "a..b"}, "BRIDGE_HTTP__HOST", "no such host"),
         ({"BRIDGE_KAFAK__X": VALUE}, "BRIDGE_KAFAK__X", "unknown section"),
     ],
 )
