@@ -9,7 +9,7 @@ import os
 import secrets as random
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -174,7 +174,9 @@ def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
         msg = f"{current}: cannot be read ({exc.strerror}), so there is nothing to rotate"
         raise ConfigError(msg) from None
     kept = [line for line in content.split(b"\n") if line.strip() and not line.strip().startswith(b"accept_until")]
-    until = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # One that ends earlier, or has ended, must not come back.
+    ends_at = min(parse_slot(current, content, scheme).accept_until, time.time() + hours * 3600)
+    until = _instant(ends_at)
     former = b"\n".join([*kept, f"accept_until = {until}".encode(), b""])
     parse_slot(directory / PREVIOUS, former, scheme)
     _write(directory / PREVIOUS, former, overwrite=True)

@@ -137,6 +137,15 @@ def test_a_rotation_keeps_the_former_secret_for_a_while(directory: Path, monkeyp
     assert SECRET not in audit.read_text()
 
 
+def test_a_rotation_keeps_no_secret_beyond_its_end(directory: Path) -> None:
+    """A secret that was ended, since others may know it, would count again."""
+    (directory / "current").write_text(f"{SECRET}\naccept_until = 2026-01-31T00:00:00Z\n")
+
+    run("new", "drx", "--rotate-h", "72")
+
+    assert (directory / "previous").read_text() == f"{SECRET}\naccept_until = 2026-01-31T00:00:00Z\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
