@@ -223,7 +223,15 @@ def _parser(loop: asyncio.AbstractEventLoop, *, with_body: bool) -> Any:
 
 
 def _parse(parser: Any, data: bytes) -> Sequence[tuple[Any, Any]]:
-    messages, upgraded, _ = parser.feed_data(data)
+    """Return the requests that `data` completes, each with its body.
+
+    Raises:
+        HttpProcessingError: It is no HTTP, whatever the libraries say of it: yarl has an IndexError for `http://[x]@`.
+    """
+    try:
+        messages, upgraded, _ = parser.feed_data(data)
+    except Exception:  # noqa: BLE001 - else one request of a stranger is a bug in the log, and has no answer
+        raise HttpProcessingError from None
     if upgraded:  # never by us; without this the parser would pass over all that follows
         parser.set_upgraded(False)
     return cast("Sequence[tuple[Any, Any]]", messages)

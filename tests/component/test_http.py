@@ -142,7 +142,15 @@ async def test_a_client_that_is_lost_before_its_answer_counts_until_then() -> No
         assert len(server._connections) == 0
 
 
-@pytest.mark.parametrize("behind", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x00 no HTTP\r\n\r\n", b"GET"])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://[x]@ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x00 no HTTP\r\n\r\n",
+        b"GET",
+    ],
+)
 async def test_a_chunked_body_with_something_behind_it_is_answered_and_nothing_else(behind: bytes) -> None:
     handler = Patient()
     async with serving(handler) as (_, address):
