@@ -171,8 +171,9 @@ class Request:
         self._connection.trust()
 
     def invite(self) -> None:
-        """Have a client send the body that it has announced (RFC 9110 10.1.1)."""
-        self._connection.write(CONTINUE)
+        """Have a client send the body that it has announced; one of HTTP/1.0 knows no such answer (RFC 9110 10.1.1)."""
+        if self._message.version >= (1, 1):
+            self._connection.write(CONTINUE)
 
     def answer(self, answer: Answer) -> None:
         """Answer it; nothing happens where the client has gone."""
@@ -500,7 +501,10 @@ class Connection(asyncio.Protocol):
             self._request = None
             self._server.lost(self)
             return
-        keep = not (answer.close or message.should_close or self.is_ending or message.version < (1, 1))
+        # The client of a body that was to be asked for may leave it out now. What comes next could be another request,
+        # behind a proxy that of another sender (RFC 9110 10.1.1).
+        unsure = self._left and "Expect" in message.headers
+        keep = not (answer.close or message.should_close or self.is_ending or message.version < (1, 1) or unsure)
         self._parts = None
         self.reading_since = None
         self._send(answer, body=message.method != "HEAD", keep=keep)

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import HOST
-from bridge.runtime.http import BUSY_TURN, GATHER_BUSY_S, GATHER_S, Answer, Connection, HardenedServer, Request
+from bridge.runtime.http import (
+    BUSY_TURN,
+    CONTINUE,
+    GATHER_BUSY_S,
+    GATHER_S,
+    Answer,
+    Connection,
+    HardenedServer,
+    Request,
+)
 from tests.virtual_time import VirtualLoop
 
 HANG_S = 30.0
@@ -165,6 +174,77 @@ async def test_a_chunked_body_with_something_behind_it_is_answered_and_nothing_e
 
     assert received.count(b"HTTP/1.1") == received.count(b"HTTP/1.1 200 OK") == 1
     assert b"Connection: close" in received
+
+
+class Doorkeeper:
+    """Refuses by the head alone, or has the body come; keeps nothing."""
+
+    def __init__(self, answer: Answer | None) -> None:
+        self.answer = answer
+
+    def check(self, request: Request) -> Answer | None:
+        if self.answer is None:
+            request.invite()
+        return self.answer
+
+    def take(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            request.answer(Answer(200, b"{}"))
+
+
+class Spoken(Quiet):
+    """A client that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received = b""
+
+    def write(self, data: object) -> None:
+        assert isinstance(data, bytes)
+        self.received += data
+
+    def close(self) -> None:
+        """Stay there for the test."""
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 4", b"Transfer-Encoding: chunked"])
+async def test_behind_a_body_that_was_not_asked_for_nothing_is_read(framing: bytes) -> None:
+    """Its sender may leave it out, and a proxy has the next request follow, of another sender maybe."""
+    server = HardenedServer(Doorkeeper(Answer(415, b"{}")), read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    connection, transport = server(), Spoken()
+    connection.connection_made(transport)
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + framing + b"\r\n\r\n")
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    connection.connection_lost(None)
+
+    assert transport.received.count(b"HTTP/1.1 ") == transport.received.count(b"HTTP/1.1 415 ") == 1
+    assert b"\r\nConnection: close\r\n" in transport.received
+
+
+async def test_behind_a_body_that_comes_unasked_the_next_request_is_read() -> None:
+    server = HardenedServer(Doorkeeper(Answer(415, b"{}")), read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    connection, transport = server(), Spoken()
+    connection.connection_made(transport)
+    for part in (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"null"):
+        connection.data_received(part)
+        assert transport.received.count(b"HTTP/1.1 415 ") == 1
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+    connection.connection_lost(None)
+
+    assert transport.received.count(b"HTTP/1.1 415 ") == 2
+    assert b"Connection: close" not in transport.received
+
+
+@pytest.mark.parametrize(("version", "invited"), [(b"1.1", CONTINUE), (b"1.0", b"")])
+async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version: bytes, invited: bytes) -> None:
+    """One of HTTP/1.0 would take it for the answer to its request."""
+    server = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    connection, transport = server(), Spoken()
+    connection.connection_made(transport)
+    connection.data_received(b"POST / HTTP/" + version + b"\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+    connection.connection_lost(None)
+
+    assert transport.received == invited
 
 
 async def test_what_is_too_large_is_taken_before_it_is_whole_and_answered_once() -> None:
