@@ -130,7 +130,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         )
         server = _server(settings, sources, durability, metrics, newest=newest)
         checks.pop("starting")
-        checks.update(_checks(server, durability, ids, secrets))
+        checks.update(_checks(server, durability, ids, configured))
         yield [
             PublicPort(server, settings.http, drain_s=settings.shutdown.drain_s),
             EndOf(managing),
@@ -213,8 +213,22 @@ def _count_reload(metrics: IngressMetrics, source: str, outcome: str) -> None:
     metrics.secret_reload.labels(source, outcome).inc()
 
 
-def _check_secrets(slots: SecretDirectory) -> str:
-    return "ok" if any(slot.counts_at(time.time()) for slot in slots.keys) else "no_active_secret"
+def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = time.time) -> dict[str, Check]:
+    """Return a check for each source that has keys.
+
+    One whose keys have all ended, or not begun, makes a bridge with other sources no more than degraded: no restart and
+    no other replica would help it, and the others would be away with it.
+    """
+
+    def has_key(source: Source) -> bool:
+        return not source.scheme.keyed or any(slot.counts_at(now()) for slot in source.secrets.keys)
+
+    def check(source: Source) -> str:
+        if has_key(source):
+            return "ok"
+        return "degraded" if any(map(has_key, sources.values())) else "no_active_secret"
+
+    return {f"secrets_{name}": partial(check, source) for name, source in sources.items() if source.scheme.keyed}
 
 
 def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict[str, Source]:
@@ -329,14 +343,14 @@ def _server(
 
 
 def _checks(
-    server: HardenedServer, durability: Durability, ids: SchemaIds, secrets: Mapping[str, SecretDirectory]
+    server: HardenedServer, durability: Durability, ids: SchemaIds, sources: Mapping[str, Source]
 ) -> dict[str, Check]:
-    """Ready means: an event can be made durable now, and this process is not draining."""
+    """Ready means: an event of some source can be made durable now, and this process is not draining."""
     return {
         "draining": lambda: "draining" if server.draining else "ok",
         **durability.checks,
         "schema_ids": lambda: "ok" if ids.known else "unknown",
-        **{f"secrets_{name}": partial(_check_secrets, slots) for name, slots in secrets.items()},
+        **secret_checks(sources),
     }
 
 

@@ -1,0 +1,50 @@
+"""What keys that do not count yet, or not any more, make of readiness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.app import secret_checks
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.proof import FixedSecrets, KeySlot, Scheme
+from bridge.ingress.routes import Source
+from bridge.ingress.schemes.presets import configure
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.runtime.health import judge
+from tests.builders import a_slot
+
+NOW = 1_790_000_000.0
+ENDED = replace(a_slot(), accept_until=NOW - 1)
+TO_COME = replace(a_slot("next"), not_before=NOW + 1)
+COUNTS = a_slot("other")
+
+
+def a_source(name: str, *keys: KeySlot, scheme: Scheme | None = None) -> Source:
+    return Source(name, "sandbox", load_profile("drx_standard"), scheme or StandardWebhooks(), FixedSecrets(keys))
+
+
+def judged(*sources: Source) -> tuple[str, dict[str, str]]:
+    return judge(secret_checks({each.name: each for each in sources}, now=lambda: NOW))
+
+
+@pytest.mark.parametrize("without", [ENDED, TO_COME])
+def test_a_source_without_a_key_takes_no_readiness_from_the_others(without: KeySlot) -> None:
+    """No replica has a key that this one has not, so none would be ready, and all senders were turned away."""
+    status, results = judged(a_source("a", without), a_source("b", ENDED, COUNTS))
+
+    assert (status, results) == ("degraded", {"secrets_a": "degraded", "secrets_b": "ok"})
+
+
+def test_where_no_source_has_a_key_nothing_can_be_taken() -> None:
+    """The balancer's 503 has senders come again, and our 401 would not."""
+    status, results = judged(a_source("a", ENDED), a_source("b", TO_COME, ENDED))
+
+    assert (status, set(results.values())) == ("unavailable", {"no_active_secret"})
+
+
+def test_a_source_that_needs_no_key_is_one_that_can_deliver() -> None:
+    cidr = configure("cidr", {"networks": "192.0.2.0/24"}, tolerance_s=None)
+
+    assert judged(a_source("a", ENDED), a_source("b", scheme=cidr)) == ("degraded", {"secrets_a": "degraded"})
