@@ -25,6 +25,7 @@ from bridge.ingress.delivery_ids import NewestBodies
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
 from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.keys import KEY_MAX
 from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
@@ -182,7 +183,7 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
         host=settings.http.host,
         port=settings.http.port,
         environment="production" if "production" in environments else "sandbox",
-        account_id=f"heartbeat-{settings.instance}",
+        account_id=f"heartbeat-{settings.instance}"[:KEY_MAX],  # an instance may have as many characters as a key
         every_s=settings.heartbeat.every_s,
         timeout_s=settings.http.deadline_s,
         seen=metrics.heartbeat_last_seen.labels(SERVICE),
