@@ -78,6 +78,9 @@ FILES_SPARE = 256
 # Where a chunked body ends otherwise, something stands behind it, or it has a trailer. The parser of aiohttp 3.14 keeps
 # the last field of a trailer and adds it to the next request of the connection, behind a proxy that of another sender.
 CHUNKED_END = b"\r\n0\r\n\r\n"
+# With which the parser is told that chunks follow. It is not the head of the client: behind the body of a request that
+# asks for an upgrade, the parser stops and says nothing of what follows.
+CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Above twice this, or in more chunks than a sixteenth, aiohttp's body stream asks for a pause. One read is a quarter of
 # it at most, and is taken out before the next.
@@ -421,7 +424,7 @@ class Connection(asyncio.Protocol):
             return data[total:]
         if is_chunked:
             self._unchunker, self._tail = _parser(self._loop, with_body=True), CHUNKED_END[:2]
-            ((_, self._payload),) = _parse(self._unchunker, data[:end])
+            ((_, self._payload),) = _parse(self._unchunker, CHUNKED_HEAD)
         self._left = math.inf if is_chunked else total - end
         self._received, self._parts, self._size = 0, [], 0
         self.reading_since = self._loop.time()

@@ -235,6 +235,22 @@ async def test_behind_a_body_that_comes_unasked_the_next_request_is_read() -> No
     assert b"Connection: close" not in transport.received
 
 
+@pytest.mark.parametrize(
+    "upgrade", [b"", b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Connection: upgrade\r\nUpgrade: websocket\r\n"]
+)
+async def test_no_request_behind_a_chunked_body_is_passed_over(upgrade: bytes) -> None:
+    """The next one would get its answer, and a sender of both would take a delivery for accepted that is not."""
+    server = HardenedServer(Doorkeeper(Answer(415, b"{}")), read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    connection, transport = server(), Spoken()
+    connection.connection_made(transport)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n%bTransfer-Encoding: chunked\r\n\r\n"
+    connection.data_received(head % upgrade + b"0\r\n\r\n" + head % b"" + b"0\r\n\r\n")
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+    connection.connection_lost(None)
+
+    assert transport.received.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize(("version", "invited"), [(b"1.1", CONTINUE), (b"1.0", b"")])
 async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version: bytes, invited: bytes) -> None:
     """One of HTTP/1.0 would take it for the answer to its request."""
