@@ -506,6 +506,8 @@ def test_a_secret_that_is_too_weak_or_malformed_is_refused_without_being_shown(s
         ("github", {"header": "X-Other"}, "scheme_header"),
         ("secret_header", {"digest": "sha256"}, "scheme_digest"),
         ("secret_header", {"header": "a b"}, "scheme_header"),
+        ("secret_header", {"header": ""}, "scheme_header"),
+        ("body_hmac", {"header": ""}, "scheme_header"),
         ("secret_header", {"header": "Content-Type"}, "scheme_header"),
         ("secret_header", {"word": "two words"}, "scheme_word"),
         ("url_token", {"param": "a&b"}, "scheme_param"),

@@ -75,7 +75,7 @@ class Parameters:
     def header(self, name: str, default: str | None = None) -> bytes:
         """Take the name of a header, in lower case; empty if it is empty by default."""
         value = self.text(name, default)
-        if value and (not _is_header(value) or value.lower() in _RESERVED):
+        if value != default and (not _is_header(value) or value.lower() in _RESERVED):
             raise self.error(name, "is no name of a header that a sender could use for this")
         return value.lower().encode()
 
