@@ -52,7 +52,7 @@ def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:
     for name, source in settings.sources.items():
         yield from _check_source(name, source, tls_in_front=settings.http.tls_in_front)
         if source.secrets_dir is not None:
-            yield _check_secrets(name, source, source.secrets_dir, now=now.timestamp())
+            yield from _check_secrets(name, source, source.secrets_dir, now=now.timestamp())
     yield from _check_prefixes(settings)
     yield from _check_shared_keys(settings)
 
@@ -100,21 +100,26 @@ def _check_shared_keys(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"secrets {other}", "failed", f"has a key that {owner} has too", "give each source its own")
 
 
-def _check_secrets(name: str, source: Source, path: Path, *, now: float) -> Finding:
+def _check_secrets(name: str, source: Source, path: Path, *, now: float) -> Iterator[Finding]:
     check = f"secrets {name}"
     try:
-        slots = load(path, scheme_of(name, source))
+        scheme = scheme_of(name, source)
+        if not scheme.keyed:  # the start does not look there
+            return
+        slots = load(path, scheme)
     except ConfigError as exc:
-        return Finding(
+        yield Finding(
             check, "failed", str(exc), f"mend it, or point BRIDGE_SOURCES__{name.upper()}__SECRETS_DIR at one"
         )
+        return
     listed = "; ".join(_slot_words(slot, now=now) for slot in slots)
     active = [slot.accept_until for slot in slots if slot.not_before <= now <= slot.accept_until]
     if not active:
-        return Finding(check, "failed", f"none counts now: {listed}", f"add a file with a secret to {path}")
-    if max(active) < now + EXPIRES_SOON_S:
-        return Finding(check, "warning", f"the last one ends soon: {listed}", "agree on a new secret with the sender")
-    return Finding(check, "ok", listed)
+        yield Finding(check, "failed", f"none counts now: {listed}", f"add a file with a secret to {path}")
+    elif max(active) < now + EXPIRES_SOON_S:
+        yield Finding(check, "warning", f"the last one ends soon: {listed}", "agree on a new secret with the sender")
+    else:
+        yield Finding(check, "ok", listed)
 
 
 def _slot_words(slot: KeySlot, *, now: float) -> str:

@@ -91,7 +91,8 @@ def list_(source: str | None, *, as_json: bool) -> int:
     settings = load_settings()
     now = time.time()
     table = Table("source", "scheme", "slot", "kind", "counts", "from", "until", box=None, header_style="bold")
-    for name in [source] if source else settings.sources:
+    keyed = [name for name, each in settings.sources.items() if scheme_of(name, each).keyed]
+    for name in [source] if source else keyed:
         scheme, directory = _configured(settings, name)
         for slot in load(directory, scheme):
             row = {"source": name, "scheme": settings.sources[name].scheme, **_row(slot, now)}

@@ -97,6 +97,13 @@ def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> Non
     assert "drx_standard" in finding.says
 
 
+def test_secrets_that_no_scheme_reads_are_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "current").write_text("hunter2\n")
+    networks = {"scheme": "cidr", "scheme_networks": "192.0.2.0/24", "accept_weak": "cidr_alone"}
+
+    assert [each.verdict for each in found(a_source(tmp_path, **networks))] == ["ok"]
+
+
 def test_sources_whose_keys_begin_alike_are_said_as_the_start_refuses_them(tmp_path: Path) -> None:
     a_secret(tmp_path)
     pharmacy = {"profile": "digitalrx_pharmacy", "options": {"account_id": "a"}, "accept_weak": "shared_key,undated"}

@@ -213,6 +213,7 @@ def test_a_scheme_without_secrets_has_none_to_list(monkeypatch: pytest.MonkeyPat
     configure(monkeypatch, "cidr", {"NETWORKS": "192.0.2.0/24"})
 
     assert "the scheme cidr has no secrets" in refused("list", "drx")
+    assert run("list", "--json").return_value == 0  # of all sources, those that have some
 
 
 def test_slots_are_listed_with_their_windows_and_without_their_secrets(directory: Path) -> None:
