@@ -18,8 +18,9 @@ from bridge.ingress.schemes.presets import PARAMETERS, configure
 from bridge.ingress.secrets import load
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.configuration import place_of
+from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.slots import SecretsError
-from bridge.settings import Http, Settings, Source, refuse_risks
+from bridge.settings import Http, Registry, Settings, Source, refuse_risks
 
 
 def scheme_of(name: str, source: Source) -> Scheme:
@@ -137,6 +138,18 @@ def refuse_unusable(settings: Settings) -> None:
     RoutingTable(settings.kafka.routes)
     settings.kafka.connection.options()
     address_limit(settings.http)
+    current_id_key(settings.log.id_key_dir)
+    _refuse_registry(settings.registry)
+
+
+def _refuse_registry(registry: Registry) -> None:
+    if registry.url or registry.username_file or registry.password_file:
+        # Imported here: aiohttp alone takes 0.2 s.
+        from bridge.registry.client import plain_url, read_credentials  # noqa: PLC0415
+
+        read_credentials(registry.username_file, registry.password_file)
+        if registry.url:
+            plain_url(registry.url)
 
 
 def unaccepted_shared_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:

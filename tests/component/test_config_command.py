@@ -57,6 +57,9 @@ def test_each_setting_is_one_line_under_the_name_of_its_variable(capsys: pytest.
         ("KAFKA__ROUTES", '{"*": "two words"}', "cannot be a topic"),
         ("KAFKA__BOOTSTRAP_SERVERS", "host:port", "is not host:port"),
         ("HTTP__TRUSTED_PROXIES", "0.0.0.0/0", "more than a /8"),
+        ("LOG__ID_KEY_DIR", "/absent", "cannot read this directory"),
+        ("REGISTRY__URL", "registry:8081", "is not an http address"),
+        ("REGISTRY__USERNAME_FILE", "/absent", "one of them is not set"),
     ],
 )
 def test_what_serve_would_refuse_is_shown_and_refused(
