@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import io
 import math
 import os
 import signal
@@ -134,6 +135,9 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
     # A shell starts a job in the background with SIGINT ignored, and its children inherit that; a command that runs
     # until it is interrupted could then not be ended by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As standard error: an encoding that lacks ✓, or the name of a file that is no UTF-8, ends no command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _import_command(cli)
         code = cli.main(standalone_mode=False, prog_name=program)

@@ -45,7 +45,7 @@ def wait():
 
 @cli.command()
 def write():
-    click.echo("text")
+    click.echo("✓ \\udcff")
 
 @cli.command()
 def read():
@@ -117,6 +117,13 @@ def test_what_the_machine_refuses_is_one_line_and_exit_2(command: str, said: str
     full = "exec >/dev/full"
 
     assert ended("pass", command=command, shell=full) == (2, "", said)
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("utf-8", "✓ \\udcff\n"), ("latin-1", "\\u2713 \\udcff\n")])
+def test_what_the_encoding_of_the_output_lacks_is_written_as_an_escape(encoding: str, said: str) -> None:
+    output = f"export PYTHONIOENCODING={encoding}"
+
+    assert ended("pass", command="write", shell=output) == (0, said, "")
 
 
 def test_a_command_whose_library_is_not_installed_says_how_to_have_it() -> None:
