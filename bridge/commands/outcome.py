@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 import click
 from rich.text import Text
 
+from bridge.commands.scheme_options import is_id
 from bridge.commands.tail_format import Masker, fields_tree, plain, printable
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
@@ -95,7 +96,7 @@ class Mapper:
         """Return the id in a body of native DRx, which is its delivery's; other dialects have none that counts."""
         is_native = self.profile is drx_standard or isinstance(self.profile, drx_standard.Refusing)
         found = document.get("id") if is_native and isinstance(document, dict) else None
-        return found if isinstance(found, str) else ""
+        return found if isinstance(found, str) and is_id(found) else ""
 
     def _parked(self, park: ParkReason, delivery: Delivery, document: object) -> dict[str, Any]:
         key = park.key or delivery.id

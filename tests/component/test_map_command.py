@@ -79,6 +79,18 @@ def test_an_id_that_no_delivery_has_is_refused(body: Path, webhook_id: str) -> N
         run(body, "--id", webhook_id)
 
 
+def test_an_id_of_the_body_that_no_delivery_has_is_not_its_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = tmp_path / "body.json"
+    body.write_bytes(a_body(id="two words"))
+
+    document = outcome(capsys, body)
+
+    assert document["events"][0]["id"].startswith("dlv_")
+    assert "id_differs" in document["flags"]
+
+
 def test_people_see_a_field_a_line(body: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(body) == 0
 
