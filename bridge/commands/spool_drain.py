@@ -74,20 +74,18 @@ class Watch:
     async def run(self, stop: asyncio.Event) -> None:
         """Look until `stop` is set."""
         loop = asyncio.get_running_loop()
-        total = before = self._spool.held.events
-        moved_at = loop.time()
+        before, moved_at = self._spool.held.events, loop.time()
         while not stop.is_set():
-            held = self._spool.held
-            total += max(0, held.events - before)  # something was put back
+            held, drained = self._spool.held, self._parts.writers.drained
             # What is in the topics already is looked up first, which takes its time.
             is_looking = self._parts.producer.ready and not self._parts.known_ids.finished
             if held.events != before or is_looking:
                 moved_at = loop.time()
             before = held.events
             self.outcome = Outcome(
-                total - held.events, held.events, held.locked, self._parts.writers.blocked, held.damaged, held.unread
+                drained, held.events, held.locked, self._parts.writers.blocked, held.damaged, held.unread
             )
-            self._show(total - held.events, total)
+            self._show(drained, drained + held.events)
             if not held.events or loop.time() - moved_at > self._patience_s:
                 return
             await asyncio.sleep(LOOK_S)

@@ -286,7 +286,7 @@ class PartitionWriters:
         records: Records in memory: waiting, in flight, or being appended to the spool.
         bytes: Roughly what they take.
         appends: Appends to the spool that have not ended.
-        drained: Records that left the spool for Kafka, or were there already, since it was last empty.
+        drained: Records that left the spool for Kafka, or were there already.
         stopping: Set when writers begin nothing more; a write in flight is still settled.
     """
 
@@ -322,6 +322,7 @@ class PartitionWriters:
         self._seen = seen
         self.records = 0
         self.drained = 0
+        self._told_drained = 0
         self.bytes = 0
         self.appends: set[asyncio.Future[None]] = set()
         self.stopping = asyncio.Event()
@@ -343,9 +344,9 @@ class PartitionWriters:
 
     def tell_drained(self) -> None:
         """Log that no partition is spooling any more, where something was drained."""
-        if self.drained and not self.spooling:
-            log.info("worker.spool_drained", records=self.drained)
-            self.drained = 0
+        if self.drained > self._told_drained and not self.spooling:
+            log.info("worker.spool_drained", records=self.drained - self._told_drained)
+            self._told_drained = self.drained
 
     def check_open(self) -> None:
         """Raise `NotDurableError` when nothing can be taken now."""

@@ -236,7 +236,7 @@ async def test_a_record_that_is_refused_for_good_is_set_aside_while_it_drains_an
         assert (code, document["ok"]) == (0, True), complaint
         code, document, _ = await asyncio.wrap_future(draining)
 
-    assert (code, document["left"], document["blocked"]) == (0, 0, 0)
+    assert (code, document["drained"], document["left"], document["blocked"]) == (0, 4, 0, 0)
     ids = [dict(record.headers)["ce_id"] for record in them]
     assert await ids_in(topics.bootstrap_servers, topic) == [ids[0], *ids[2:]]
     (kept,) = run(topics.bootstrap_servers, "status", "--dir", str(tmp_path))[1]["set_aside"]
