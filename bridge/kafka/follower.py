@@ -306,7 +306,7 @@ class Follower:
                 await turn.aclose()
                 if not tail.is_whole():
                     topic.code = "no_leader"
-                elif not topic.read:
+                else:
                     topic.read, topic.code = True, ""
                     topic.current_at = dict.fromkeys(tail.ends, time.monotonic())
                 self._update_finished()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -467,6 +468,22 @@ async def test_a_follow_that_fell_out_of_the_log_begins_at_the_window_again(topi
         await until(lambda: follower.ready and follower.lag_s < LAG_MAX_S)
 
     assert memory.ids == Counter([f"evt_{n}" for n in range(10)] + ["evt_new"])
+
+
+async def test_a_partition_that_a_topic_made_anew_does_not_have_holds_up_nothing(topics: Topics) -> None:
+    topic = topics.fresh(partitions=2)
+    fill(topics.bootstrap_servers, [a_record(topic, "evt_1"), a_record(topic, "evt_2", partition=1)])
+    admin = AdminClient({"bootstrap.servers": topics.bootstrap_servers})
+
+    async with following(topics.bootstrap_servers, [topic], Memory()) as follower:
+        await until(lambda: follower.ready)
+        await asyncio.to_thread(admin.delete_topics([topic])[topic].result, HANG_S)
+        await asyncio.to_thread(create_topics, topics.bootstrap_servers, {topic: 1})
+        await until(lambda: followed(follower, topic) == {0})
+        (state,) = follower._topics.values()
+        state.current_at |= dict.fromkeys(state.current_at.keys() - {0}, time.monotonic() - 2 * LAG_MAX_S)
+
+        await until(lambda: follower.ready)
 
 
 async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics) -> None:
