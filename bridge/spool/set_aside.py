@@ -167,7 +167,9 @@ class SetAside:
     def _read(self, path: Path) -> Request | None:
         try:
             document = orjson.loads(self._disk.read(path, 0, REQUEST_MAX_BYTES))
-            request = Request(path=path, **document | {"partition": tuple(document["partition"])})
+            lists = {name: tuple(document[name]) for name in ("partition", "names")}
+            request = Request(path=path, **document | lists)
+            hash(request)  # a list in the place of a word would fail only where it is looked up
             if request.expires_at >= time.time():
                 return request
         except OSError:

@@ -39,9 +39,14 @@ def ask(
 ) -> Path:
     """Leave a request as the command does."""
     path = directory / f"{name}.request"
-    asked = {"verb": verb, "partition": partition, "forced": False, "names": [], "actor": "ann", "reason": "too large"}
-    path.write_text(json.dumps(asked | {"expires_at": time.time() + HANG_S} | changes))
+    path.write_text(json.dumps(asked(verb, partition=partition, **changes)))
     return path
+
+
+def asked(verb: str = "set_aside", **changes: Any) -> dict[str, Any]:
+    """Return what a request says."""
+    common = {"partition": PARTITION, "forced": False, "names": [], "actor": "ann", "reason": "too large"}
+    return {"verb": verb} | common | {"expires_at": time.time() + HANG_S} | changes
 
 
 def outcome(request: Path) -> dict[str, Any]:
@@ -156,7 +161,12 @@ async def test_a_request_that_was_taken_back_is_not_served(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b"\xff", b'{"verb": "set_aside", "partition": 1, "expires_at": 1}', b"[" * 20_000]
+    "content",
+    [
+        *(b"", b"[]", b"{}", b"\xff", b'{"verb": "set_aside", "partition": 1, "expires_at": 1}', b"[" * 20_000),
+        json.dumps(asked(partition=[["drx.prescriptions.v1"], 3])).encode(),
+        json.dumps(asked("put_back", names=1)).encode(),
+    ],
 )
 async def test_what_is_no_request_or_an_old_one_is_removed(tmp_path: Path, content: bytes) -> None:
     async with open_spool(tmp_path) as kept:
