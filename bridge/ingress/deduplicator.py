@@ -102,7 +102,6 @@ class KnownIds:
             evicted_early: Called for each id that had to go before its window was over, for lack of capacity.
         """
         self._sources = {name: _Source(window_s) for name, window_s in windows_s.items()}
-        self._configured = frozenset(windows_s)
         self._table = IdTable(capacity, evicted_early=evicted_early)
         self._pending: dict[int, _Pending] = {}
         self._now = now
@@ -198,7 +197,7 @@ class KnownIds:
 
         What became of an id in this process stands, except that something spooled turns out to be committed.
         """
-        if identity.source not in self._configured:
+        if identity.source not in self._sources:  # nor is anything of it spooled
             return
         key, body = self._hashes(identity)
         now = int(self._now())

@@ -341,6 +341,16 @@ def test_recall_finds_that_what_is_spooled_was_written(dedupe: KnownIds, clock: 
     assert dedupe.begin([EVENT]) == Known()
 
 
+def test_recall_finds_what_is_spooled_of_a_source_that_is_not_configured(dedupe: KnownIds) -> None:
+    """As heartbeats in `spool drain`, or what was accepted before a source was removed."""
+    gone = EVENT._replace(source="gone")
+    dedupe.settled(gone, "spooled")
+
+    dedupe.recalled(gone, START_S)
+
+    assert dedupe.committed_before(gone)
+
+
 def test_recall_leaves_another_body_that_is_newer(dedupe: KnownIds) -> None:
     dedupe.settled(EVENT, "spooled")
 
