@@ -35,6 +35,7 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.registry.documents import DamagedFileError, read_document, write_document
 from bridge.registry.schemas import Schema, meaning
 from bridge.runtime.backoff import Spread, backoff_s
+from bridge.runtime.hosts import is_host
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 # For one try. A registry answers from memory in milliseconds; longer means it is in trouble.
@@ -327,11 +328,10 @@ def plain_url(url: str) -> str:
     """
     try:
         parts = URL(url)
-        # As Python's resolver does, where `registry..svc` would be no failure of a client.
-        (parts.host or "").encode("idna")
+        host = parts.host or ""
     except ValueError:
-        parts = URL()
-    if parts.scheme not in ("http", "https") or not parts.host:
+        parts, host = URL(), ""
+    if parts.scheme not in ("http", "https") or not is_host(host):
         msg = "the registry's URL is not an http address with a host, such as https://registry.example:8081"
         raise ConfigError(msg)
     return str(parts.with_user(None).with_query(None).with_fragment(None)).rstrip("/")
