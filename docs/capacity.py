@@ -14,13 +14,13 @@ _END = "<!-- End of what is generated. -->\n"
 RATES = (100, 1_000, 10_000, 100_000)
 
 # Measured by `python -m tests.bench`, two cores shared by all processes of a run; bodies of 1 KB.
-INGRESS_PER_S = 6_400  # requests that one process answers 200
-READ_MODEL_PER_S = 10_000  # events that one process applies
+INGRESS_PER_S = 10_500  # requests that one process answers 200
+READ_MODEL_PER_S = 11_000  # events that one process applies
 LOG_BYTES = 882  # of an event in one replica of the log
 SPOOL_BYTES = 1_148
 TABLE_BYTES = {"event": 1_585, "prescription": 990, "inbox": 252}
 WAL_BYTES = 3_266
-POSTGRES_US = 44  # CPU of the database for an event
+POSTGRES_US = 57  # CPU of the database for an event
 
 # Planned, not measured.
 INGRESS_SHARE, READ_MODEL_SHARE = 0.4, 0.5  # of what was measured: the rest is for peaks and for catching up
