@@ -51,7 +51,8 @@ class TransportError(BridgeError):
     Codes: `offset_missing` (the group has no offset for a partition), `offset_out_of_range` (the log no longer, or
     not yet, has it), `batch_unreadable` (the next batch of a partition is corrupt), `refused` (ACL), `no_answer`,
     `handshake_failed` (a broker takes the connection and gives no session: TLS, or who we are), `no_token` (nor does
-    the token endpoint give a token), `not_member` (a commit by a member that lost the partition).
+    the token endpoint give a token), `config` (a file of the connection cannot be used now), `not_member` (a commit by
+    a member that lost the partition).
     """
 
     retriable = True
@@ -81,7 +82,7 @@ class Transport(Protocol):
         """Join the group.
 
         Raises:
-            TransportError: `no_answer`, `handshake_failed`, `no_token`.
+            TransportError: `no_answer`, `handshake_failed`, `no_token`, `config`.
         """
 
     async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:

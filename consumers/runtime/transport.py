@@ -22,6 +22,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 )
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
+from bridge.errors import ConfigError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
@@ -132,7 +133,10 @@ class _GroupTransport:
 
     async def start(self, rebalances: Rebalances) -> None:
         self._credentials = self._connection.credentials()
-        options = self._connection.options()
+        try:
+            options = self._connection.options()
+        except ConfigError as exc:  # all could be used when the process began: one is being replaced
+            raise TransportError(exc.code) from exc
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
             raise TransportError("no_answer")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -300,6 +301,18 @@ async def test_without_a_broker_a_start_says_so() -> None:
             await transport.start(Listener())
 
         assert caught.value.code == "no_answer"
+
+
+async def test_a_file_that_cannot_be_used_now_is_waited_for(tmp_path: Path) -> None:
+    """A certificate is replaced, and its key is not yet: the process has checked both at its start."""
+    connection = Connection("127.0.0.1:1", security_protocol="SSL", ssl_certfile=tmp_path / "away")
+    transport = open_transport(connection, group="g", topics=["t"])
+
+    with pytest.raises(TransportError) as caught:
+        await transport.start(Listener())
+    await transport.stop()
+
+    assert caught.value.code == "config"
 
 
 @pytest.mark.kafka
