@@ -380,8 +380,13 @@ def _decoded(claimed: Claimed) -> Iterator[Variation]:
     for element in elements:
         bare = element.strip(_QUOTES)
         right_label = next((each for each in claimed.labels if bare.startswith(each)), None)
-        bare = _unlabelled(bare) if right_label is None else bare[len(right_label) :]
-        label = f"`{claimed.labels[0].decode()}` is missing before the signature" if right_label is None else ""
+        unlabelled = _unlabelled(bare)
+        if right_label is None:
+            label, bare = f"`{claimed.labels[0].decode()}` is missing before the signature", unlabelled
+        elif not right_label and unlabelled != bare:
+            label, bare = "a label stands before the signature, which the source does not expect", unlabelled
+        else:
+            label, bare = "", bare[len(right_label) :]
         for says, value in _bytes_of(bare, right):
             yield Variation("; ".join(filter(None, (label, says))), value)
 

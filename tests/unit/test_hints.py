@@ -237,6 +237,9 @@ def test_an_hmac_of_the_body_is_explained_alike() -> None:
     assert of_header(signature.hex().upper().encode(), scheme="body_hmac", header="X-S", prefix="sha256=") == [
         "`sha256=` is missing before the signature; the signature is written in hex in capital letters: write it in hex"
     ]
+    assert of_header(f"sha256={signature.hex()}".encode(), scheme="body_hmac", header="X-S") == [
+        "a label stands before the signature, which the source does not expect"
+    ]
     assert of_header(hmac.digest(KEY, BODY, "sha256").hex().encode(), scheme="body_hmac", header="X-S") == [NOTHING]
 
 
