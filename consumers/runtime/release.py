@@ -127,14 +127,15 @@ class Release:
             if waiting is None:
                 return True
             event = self._sorted(waiting)
-            if event is not None:
-                (state,) = await settlement.admit((event.inbox,))
-                if state == "conflict":
-                    raise PermanentError(ID_CONFLICT)
-                if state == "fresh":
-                    await self._call(queue, event, settlement)
+            (state,) = await settlement.admit((event.inbox,)) if event is not None else ("duplicate",)
+            if state == "conflict":
+                raise PermanentError(ID_CONFLICT)
+            if event is not None and state == "fresh":
+                await self._call(queue, event, settlement)
             live = await parking.release(settlement, waiting)
             hit(WHILE_RELEASING)
+        if event is not None and state == "fresh":
+            self._settling.tally.applied((event,))
         return live
 
     async def _outside(self, queue: KeyQueue) -> bool:
@@ -160,6 +161,8 @@ class Release:
                 settlement.outgoing += outgoing
             live = await parking.release(settlement, now)
             hit(WHILE_RELEASING)
+        if event is not None and state == "fresh":
+            self._settling.tally.applied((event,))
         return live
 
     def _sorted(self, waiting: ParkedEvent) -> Sorted | None:
@@ -182,7 +185,6 @@ class Release:
         await self._settling.call(queue.partition, (placed,), settlement)
         queue.handled = True
         self._settling.circuit.passed((queue.name,))
-        self._settling.tally.applied((event,))
         return placed.context.outgoing
 
     async def _failed(self, queue: KeyQueue, exc: Exception) -> float:

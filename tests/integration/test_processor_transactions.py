@@ -93,3 +93,4 @@ async def test_a_release_that_spoils_its_transaction_leaves_the_key_parked(
         await bench.until_rows("select attempts, code from drx_consumer.parked_event", [(2, code)])
 
         assert not bench.failed
+        assert bench.outcome("applied") == 0
