@@ -28,6 +28,7 @@ from bridge.runtime.process import INTERRUPTED, FloatRange
 from bridge.settings import Settings, load_settings, refuse_risks
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.recovery import segment_numbers
+from bridge.spool.set_aside import names_of
 from bridge.spool.store import Spool
 
 LOOK_S = 0.1
@@ -45,6 +46,7 @@ class Outcome:
         blocked: Partitions in which Kafka refuses what is first.
         damaged: Records that were found damaged, and left out.
         unread: Segments of which the disk does not give everything back.
+        set_aside: Records that an operator has set aside; with the directory they would be lost.
     """
 
     drained: int = 0
@@ -53,11 +55,12 @@ class Outcome:
     blocked: int = 0
     damaged: int = 0
     unread: int = 0
+    set_aside: int = 0
 
     @property
     def is_complete(self) -> bool:
         """True when nothing is left that could be delivered."""
-        return not (self.left or self.locked or self.damaged or self.unread)
+        return not (self.left or self.locked or self.damaged or self.unread or self.set_aside)
 
 
 class Watch:
@@ -105,7 +108,7 @@ class Watch:
 def drain(
     *, directory: Path | None, key_dir: Path | None, as_json: bool, patience_s: float, actor: str, reason: str
 ) -> int:
-    """Write what a spool holds to Kafka, if no process has it open; exit 1 if anything is left.
+    """Write what a spool holds to Kafka, if no process has it open; exit 1 if anything is left, or set aside.
 
     Run it with the settings of the ingress: Kafka, partitions, and the sources, whose events are looked up in their
     topics first, so that what had arrived is not written again.
@@ -124,9 +127,10 @@ def drain(
         ):
             work = _drain(settings.model_copy(update={"spool": spool}), patience_s=patience_s, show=show)
             outcome, interrupted = asyncio.run(work)
+            outcome.set_aside = len(names_of(Disk(), directory))
             ended.update(_fields(outcome), **({"outcome": "interrupted"} if interrupted else {}))
     else:
-        outcome, interrupted = Outcome(), False
+        outcome, interrupted = Outcome(set_aside=len(names_of(Disk(), directory))), False
     if as_json:
         click.echo(orjson.dumps({"ok": outcome.is_complete, **_fields(outcome)}))
     else:
@@ -184,7 +188,8 @@ def _bar(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _fields(outcome: Outcome) -> dict[str, int]:
-    return {name: getattr(outcome, name) for name in ("drained", "left", "locked", "damaged", "unread", "blocked")}
+    names = ("drained", "left", "locked", "damaged", "unread", "blocked", "set_aside")
+    return {name: getattr(outcome, name) for name in names}
 
 
 def _nothing(_record: str, _value: Mapping[str, object] | bytes) -> bytes:

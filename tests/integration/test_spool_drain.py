@@ -104,7 +104,8 @@ async def test_everything_is_delivered_in_order_and_the_disk_is_empty(topics: To
     begun, done = audit_lines(complaint)
     assert (begun["verb"], begun["reason"], begun["directory"]) == ("spool.drain", "node 7 is gone", str(tmp_path))
     assert (done["outcome"], done["drained"], done["left"]) == ("done", 300, 0)
-    assert document == {"ok": True, "drained": 300, "left": 0, "locked": 0, "damaged": 0, "unread": 0, "blocked": 0}
+    nothing = dict.fromkeys(("left", "locked", "damaged", "unread", "blocked", "set_aside"), 0)
+    assert document == {"ok": True, "drained": 300, **nothing}
     found = await written(topics.bootstrap_servers, them)
     assert by_key(found) == by_key([(record.key, dict(record.headers)["ce_id"]) for record in them])
     assert segments(tmp_path) == []
@@ -236,11 +237,14 @@ async def test_a_record_that_is_refused_for_good_is_set_aside_while_it_drains_an
         assert (code, document["ok"]) == (0, True), complaint
         code, document, _ = await asyncio.wrap_future(draining)
 
-    assert (code, document["drained"], document["left"], document["blocked"]) == (0, 4, 0, 0)
+    assert (code, document["drained"], document["left"], document["blocked"]) == (1, 4, 0, 0)
+    assert document["set_aside"] == 1
     ids = [dict(record.headers)["ce_id"] for record in them]
     assert await ids_in(topics.bootstrap_servers, topic) == [ids[0], *ids[2:]]
     (kept,) = run(topics.bootstrap_servers, "status", "--dir", str(tmp_path))[1]["set_aside"]
     assert (kept["code"], kept["reason"]) == ("record_too_large", "20,000 bytes")
+
+    assert drain(topics.bootstrap_servers, tmp_path)[0] == 1
 
     limit_messages(topics.bootstrap_servers, topic, 1_000_000)
     words = ("put-back", "--dir", str(tmp_path), "--reason", "the topic takes it now")

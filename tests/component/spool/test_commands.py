@@ -243,3 +243,13 @@ def test_without_a_directory_it_is_that_of_the_settings(
     monkeypatch.setenv("BRIDGE_SPOOL__DIR", str(directory))
 
     assert run("status")[1]["events"] == 4
+
+
+def test_a_drain_fails_while_records_are_set_aside(tmp_path: Path, run: Run) -> None:
+    """Whoever drains a volume removes it next, and with it events that were answered 202."""
+    (tmp_path / "set-aside").mkdir()
+    (tmp_path / "set-aside" / "0000000000000001-00000000.record").write_bytes(b"sealed")
+
+    code, document = run("drain", "--dir", tmp_path)
+
+    assert (code, document["ok"], document["left"], document["set_aside"]) == (1, False, 0, 1)
