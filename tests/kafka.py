@@ -71,8 +71,8 @@ async def ready_producer(bootstrap_servers: str, *topics: str, partitions: int =
         yield producer
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something outside this process, which has no event to wait for, has made `condition` true."""
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something that gives us no event to wait for has made `condition` true."""
     async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110 - as the docstring says
             await asyncio.sleep(0.02)

@@ -8,28 +8,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import psutil
 
 from bridge.dev.processes import launched
-
-T = TypeVar("T")
-
-# Several starts of a cold JVM beside the rest of the suite.
-PATIENCE_S = 120.0
-
-
-def until(found: Callable[[], T], *, what: str) -> T:
-    """Ask again and again until the answer is true; processes of other programs give us no event to wait for."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (answer := found()):
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.05)
-    return answer
+from tests.integration.service_process import HANG_S, until
 
 
 def run_dev(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -105,7 +91,7 @@ class DevProcess:
     def end(self, number: signal.Signals) -> int:
         """Send the signal and return the exit code."""
         self._process.send_signal(number)
-        return self._process.wait(PATIENCE_S)
+        return self._process.wait(HANG_S)
 
 
 def gone(pid: int) -> bool:

@@ -22,7 +22,8 @@ from bridge.dev.ports import free_port
 from bridge.dev.postgres import PostgresServer, find_programs, owner_of
 from bridge.dev.processes import launched
 from bridge.errors import ConfigError
-from tests.integration.dev_process import gone, until
+from tests.integration.dev_process import gone
+from tests.integration.service_process import until
 from tests.postgres import EmbeddedPostgres, execute
 
 CANARY = "Canary-Patient"

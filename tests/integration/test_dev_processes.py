@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from bridge.dev.processes import LOG_MAX_BYTES, Child, PidFile, Supervisor
-from tests.integration.dev_process import gone, until
+from tests.integration.dev_process import gone
+from tests.integration.service_process import until
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from bridge.ingress.secrets import load
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import ReadError, open_reader
 from tests.builders import a_body
-from tests.integration.dev_process import DevProcess, gone, until
+from tests.integration.dev_process import DevProcess, gone
 from tests.integration.ingress_process import header
+from tests.integration.service_process import until
 
 pytestmark = pytest.mark.kafka
 

@@ -20,7 +20,8 @@ from bridge.dev.kafka import known_brokers
 from bridge.dev.services import run_program
 from bridge.dev.sources import SOURCES
 from bridge.dev.story import deliveries
-from tests.integration.dev_process import DevProcess, gone, run_dev, until
+from tests.integration.dev_process import DevProcess, gone, run_dev
+from tests.integration.service_process import until
 from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from bridge.dev.jars import JarCache, cache_dir, kafka_jars, locked_jars, maven_repository
-from tests.integration.dev_process import PATIENCE_S, DevProcess
+from tests.integration.dev_process import DevProcess
+from tests.integration.service_process import HANG_S
 from tests.node import node_packages
 
 pytestmark = pytest.mark.kafka
@@ -58,7 +59,7 @@ def shell(place: Path, command: str) -> tuple[str, str]:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -25,7 +25,7 @@ from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
 from tests.endpoint import an_endpoint
 from tests.integration.forward.node_receiver import FILES, NodeReceiver
-from tests.kafka import HANG_S
+from tests.kafka import until
 from tests.node import node_packages
 from tests.ports import listens
 from tests.unit.profile_documents import SAMPLES, map_body
@@ -93,12 +93,6 @@ class Script:
             self.posts.append((request.path, body, {name.lower(): text for name, text in request.headers.items()}))
             del self.acts[:1]
         return await act(request)
-
-
-async def until(found: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not found():  # noqa: ASYNC110 - a receiver's own process, and a runtime that tells nobody
-            await asyncio.sleep(0.01)
 
 
 def attempts(script: Script) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -22,7 +22,7 @@ from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
 from tests.installed import ROOT
 from tests.integration.hl7v2.receiver import Act, a_receiver, acknowledges, resets, says_nothing, sends
-from tests.kafka import HANG_S
+from tests.kafka import HANG_S, until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -40,12 +40,6 @@ OPEN = {"service": "hl7v2", "state": "open"}
 
 def options(port: int, **more: str) -> dict[str, str]:
     return {"host": "127.0.0.1", "port": str(port), "allow_plaintext": "true", "no_patient": "send", **more}
-
-
-async def until(found: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not found():  # noqa: ASYNC110 - a runtime that tells nobody
-            await asyncio.sleep(0.01)
 
 
 def asked(consumer: Running, code: str) -> float:

@@ -12,7 +12,8 @@ from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import control_id
 from consumers.testing import running
 from tests.hl7v2.hapi import Hl7Server
-from tests.integration.hl7v2.test_hl7v2 import OPEN, PATIENT, options, sent, until
+from tests.integration.hl7v2.test_hl7v2 import OPEN, PATIENT, options, sent
+from tests.kafka import until
 from tests.prescriptions import SCENARIOS, scenario
 from tests.unit.test_hl7v2_mapping import NATIVE, sample
 
