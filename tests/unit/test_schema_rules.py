@@ -20,7 +20,6 @@ from bridge.registry.schemas import expand
 from tests.unit.schema_corpus import values
 
 MICROS = {"type": "long", "logicalType": "timestamp-micros"}
-DATE = {"type": "int", "logicalType": "date"}
 NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 
 
