@@ -68,7 +68,8 @@ class Wanted:
         """Return the content of the request's file."""
         fields = ("verb", "partition", "forced", "names", "actor", "reason")
         asked = {name: getattr(self, name) for name in fields}
-        return orjson.dumps(asked | {"expires_at": time.time() + self.patience_s})
+        # Later than it is withdrawn: the process that finds it expired removes it, as if it had been taken up.
+        return orjson.dumps(asked | {"expires_at": time.time() + self.patience_s + OUTCOME_S})
 
 
 @click.command(name="set-aside")

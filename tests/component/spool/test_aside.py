@@ -330,6 +330,18 @@ class TestCommands:
             await kept.tend()
             assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
 
+    async def test_only_the_command_takes_it_back(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """A process that removed it first would have it wait for the outcome of what was never taken up."""
+        async with open_spool(tmp_path) as kept:
+            await kept.put(1)
+            asking = asyncio.create_task(asyncio.to_thread(self.set_aside, tmp_path, "--patience", 0.05))
+
+            while not asking.done():
+                await kept.tend()
+                await asyncio.sleep(0.01)
+
+        assert printed(capfd.readouterr().out)["outcome"] == "not_taken_up"
+
     def test_without_a_process_it_takes_force(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         asyncio.run(self.fill(tmp_path))
         with pytest.raises(ConfigError, match="no process has this spool open"):
