@@ -67,7 +67,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
     lines = list(_fresh(scheme, user or source))
     lines += [f"{name} = {text}" for name, text in _window(not_before, accept_until)]
     where = directory / slot
-    content = "\n".join([*lines, ""]).encode()
+    content = os.fsencode("\n".join([*lines, ""]))
     if where.parent != directory:
         msg = f"{directory}: {slot} is no slot name (letters, digits, `.`, `_`, `-`)"
         raise ConfigError(msg)

@@ -153,6 +153,7 @@ def test_a_rotation_keeps_no_secret_beyond_its_end(directory: Path) -> None:
         (("new", "drx1"), "no source is named 'drx1'; known: drx; did you mean drx?"),
         (("new", "drx", "--rotate-h", "1"), "nothing to rotate"),
         (("new", "drx", "--accept-until", "tomorrow"), "are instants like"),
+        (("new", "drx", "--not-before", "\udcff"), "is not UTF-8"),
         (("new", "drx", "--slot", "a/b"), "no slot name"),
         (("list", "nobody"), "no source is named 'nobody'"),
         (("check", "nobody"), "no source is named 'nobody'"),
