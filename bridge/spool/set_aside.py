@@ -194,5 +194,5 @@ def note_of(disk: Disk, directory: Path, name: str) -> dict[str, Any]:
     path = directory / DIRECTORY / f"{name}{NOTE}"
     try:
         return dict(orjson.loads(disk.read(path, 0, disk.size(path))))
-    except (OSError, ValueError):
+    except (OSError, TypeError, ValueError):  # or damaged
         return {}
