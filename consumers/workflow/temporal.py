@@ -5,7 +5,7 @@
 | OK | nothing | applied |
 | ALREADY_EXISTS: the workflow has run before, or runs and was to be started only | nothing | applied, counted `late` |
 | NOT_FOUND to a signal: no workflow of that id runs | nothing | applied, counted `late` |
-| no connection, UNAVAILABLE; DEADLINE_EXCEEDED, CANCELLED; RESOURCE_EXHAUSTED; UNAUTHENTICATED, PERMISSION_DENIED; NOT_FOUND of the namespace | `TransientError`, systemic: `unreachable`, `timeout`, `resource_exhausted`, `unauthorized`, `namespace_missing` | waits until the server answers again |
+| no connection, UNAVAILABLE; DEADLINE_EXCEEDED, CANCELLED; RESOURCE_EXHAUSTED; UNAUTHENTICATED, PERMISSION_DENIED; UNKNOWN; INTERNAL; UNIMPLEMENTED; NOT_FOUND of the namespace | `TransientError`, systemic: `unreachable`, `timeout`, `resource_exhausted`, `unauthorized`, `unknown`, `internal`, `unimplemented`, `namespace_missing` | waits until the server answers again |
 | INVALID_ARGUMENT | `PermanentError`: `invalid_argument` | parked at once |
 | any other | `TransientError`: the status in lower case | tried five times, then parked |
 
@@ -80,6 +80,11 @@ _SYSTEMIC = {
     RPCStatusCode.RESOURCE_EXHAUSTED: "resource_exhausted",
     RPCStatusCode.UNAUTHENTICATED: "unauthorized",
     RPCStatusCode.PERMISSION_DENIED: "unauthorized",
+    # What the library also makes of a connection that is cut, and of an answer that is not a Temporal server's, as a
+    # load balancer gives while the server is away. One that is about a single event is found out by the others.
+    RPCStatusCode.UNKNOWN: "unknown",
+    RPCStatusCode.INTERNAL: "internal",
+    RPCStatusCode.UNIMPLEMENTED: "unimplemented",
 }
 # What the state of the workflow answers, not an error.
 LATE = "late"

@@ -33,8 +33,10 @@ def answered(status: RPCStatusCode, *details: Detail) -> RPCError:
         (RPCStatusCode.PERMISSION_DENIED, TransientError, "unauthorized", True),
         (RPCStatusCode.NOT_FOUND, TransientError, "namespace_missing", True),
         (RPCStatusCode.INVALID_ARGUMENT, PermanentError, "invalid_argument", False),
-        (RPCStatusCode.INTERNAL, TransientError, "internal", False),
-        (RPCStatusCode.UNKNOWN, TransientError, "unknown", False),
+        (RPCStatusCode.INTERNAL, TransientError, "internal", True),
+        (RPCStatusCode.UNKNOWN, TransientError, "unknown", True),
+        (RPCStatusCode.UNIMPLEMENTED, TransientError, "unimplemented", True),
+        (RPCStatusCode.ABORTED, TransientError, "aborted", False),
     ],
 )
 def test_an_answer_has_a_code_and_a_class(

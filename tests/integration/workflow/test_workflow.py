@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,11 +14,13 @@ import pytest
 from temporalio.client import Client  # noqa: TID251 - the peer's own client
 from temporalio.converter import DataConverter  # noqa: TID251 - as above
 
+from bridge.dev.ports import HOST, free_port
 from bridge.event import Event
 from consumers.testing import Parked, Running, an_event, running
 from consumers.workflow.consumer import open_workflow
 from consumers.workflow.temporal import SealedPayloads, read_codec_keys
 from tests.certificates import self_signed
+from tests.faults.ingress.proxy import Trouble, proxies
 from tests.kafka import HANG_S, until
 from tests.temporal.histories import a_client, told
 from tests.temporal.server import TemporalServer
@@ -229,6 +232,31 @@ async def test_a_server_that_is_away_parks_nothing_and_gets_all_in_order(
         assert found is not None
         # The first call may have been taken before its time was up; a repeat has the same event.
         assert list(dict.fromkeys(name for name, _ in found.signals)) == ["asked", "answered"]
+
+
+async def test_a_balancer_that_cuts_each_connection_while_its_server_is_away_parks_nothing(
+    temporal: TemporalServer, request_id: str
+) -> None:
+    """Once it was connected, the library does not say UNAVAILABLE of it."""
+    port = free_port()
+    events = [
+        an_event("renewal.requested", key=f"rx_{number}", request_id=f"{request_id}-{number}") for number in range(30)
+    ]
+    async with (
+        proxies({1: (port, int(temporal.address.rpartition(":")[2]))}) as balancer,
+        running(open_workflow, options=options(temporal, address=f"{HOST}:{port}")) as consumer,
+    ):
+        await consumer.feed(events[0])
+        balancer[1].make_trouble(to_broker=Trouble(reset_after_bytes=1))
+        balancer[1].reset_all()
+        consumer.offer(*events[1:])
+        opened = partial(consumer.registry.get_sample_value, "drxbridge_circuit_state", OPEN)
+        await until(lambda: bool(opened() or consumer.count("parked")))
+        balancer[1].make_trouble()
+        await consumer.settled()
+
+        assert await consumer.parked() == []
+        assert counted(consumer, "ok") == len(events)
 
 
 async def test_without_tls_only_where_that_is_allowed(temporal: TemporalServer, request_id: str) -> None:
