@@ -39,6 +39,9 @@ METADATA_S = 2.0
 METADATA_MAX_AGE_MS = 60_000
 # A topic found missing is not asked for again by every write.
 MISSING_S = 1.0
+# A partition without a leader is looked at so often, and given up after as long as aiokafka would give it up.
+LEADER_LOOK_S = 0.1
+LEADER_LOOKS = 50
 # Half of the smallest common `max.message.bytes`; a larger record travels alone.
 BATCH_MAX_BYTES = 512 * 1024
 # Cancelled tasks and aborted connections need a few turns of the loop.
@@ -58,7 +61,7 @@ _TOPIC_FAULTS = {
     kafka_errors.TopicAuthorizationFailedError: "not_authorized",
     kafka_errors.ClusterAuthorizationFailedError: "not_authorized",
     kafka_errors.InvalidTopicError: "topic_missing",
-    # aiokafka gives these up by itself when no leader was found in time.
+    # aiokafka gives these up by itself when the leader was lost and none was found in time.
     kafka_errors.NotLeaderForPartitionError: "topic_missing",
     kafka_errors.LeaderNotAvailableError: "kafka_unavailable",
 }
@@ -408,7 +411,9 @@ class Generation:
             raise NotDurableError("outcome_unknown") from exc
 
     async def _write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
+        place = TopicPartition(topic, partition)
         await self._find(topic, partition)
+        await self._until_led(place)
         builder = self._client.create_batch()
         # Brokers refuse a time stamp more than an hour ahead (`message.timestamp.after.max.ms`), so one that a wrong
         # clock gave would block its partition for as long as that clock was ahead.
@@ -421,7 +426,6 @@ class Generation:
         if self._ended or self.dead:
             self.broken.set()
             raise NotDurableError("kafka_unavailable")
-        place = TopicPartition(topic, partition)
         # What `send_batch` comes to once the topic is known and nothing of the partition waits; it takes 5 µs more.
         batch = self._accumulator._append_batch(builder, place)  # noqa: SLF001 - as above
         loop = asyncio.get_running_loop()
@@ -488,6 +492,18 @@ class Generation:
                 return
             self._missing[topic] = now
         raise NotDurableError("topic_missing")
+
+    async def _until_led(self, place: Any) -> None:
+        """Wait until a partition has a leader.
+
+        While a batch waits for one, aiokafka asks for metadata again at each answer: 900 times a second.
+        """
+        looks = LEADER_LOOKS
+        while self._metadata.leader_for_partition(place) in {None, -1}:
+            if not (looks and await self._refresh()):
+                raise NotDurableError("kafka_unavailable")
+            looks -= 1
+            await asyncio.sleep(LEADER_LOOK_S)
 
     async def _refresh(self) -> bool:
         try:
