@@ -60,7 +60,7 @@ class ReadModelOptions(Options):
     # The usual gap is nearly the longest of the last thousand, so a few of them are a silence; a quarter of an hour
     # keeps a source that sends every second from raising an alarm at a hiccup.
     silence_gaps: float = Field(5.0, ge=1, le=_HOURS_MAX)
-    silence_min_s: Hours = 900.0
+    silence_min_s: float = Field(900.0, ge=0.001, le=_HOURS_MAX * 3600)
     timers_every_s: float = Field(60.0, ge=1, le=_HOURS_MAX)
     alarms_from: Instant | None = None
 

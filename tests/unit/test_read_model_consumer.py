@@ -56,6 +56,10 @@ def test_topics_and_batches_can_be_set() -> None:
     assert consumer.jobs[0].every_s == 5.0
 
 
+def test_a_source_may_be_silent_for_a_weekend() -> None:
+    assert ReadModelOptions.model_validate({"silence_min_s": 3 * 86_400}).silence_min_s == 259_200
+
+
 @pytest.mark.parametrize(
     ("option", "given"),
     [
