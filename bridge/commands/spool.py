@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,7 +89,9 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         partitions += state.partitions
         sealed += state.keys
     set_aside = [{"name": name, **note_of(disk, directory, name)} for name in names_of(disk, directory)]
-    sealed.update(bytes.fromhex(kept["key"]) for kept in set_aside if "key" in kept)
+    for kept in set_aside:
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # the note is gone, or damaged
+            sealed[bytes.fromhex(kept["key"])] += 1
     oldest = min((state.oldest_ms for state in states if state.oldest_ms), default=0)
     return {
         "directory": str(directory),
