@@ -148,7 +148,7 @@ class _GroupTransport:
                 await self._consumer.start()
         except BaseException as exc:
             await self.stop()
-            if isinstance(exc, TransportError):
+            if isinstance(exc, Exception):  # for bytes that are no answer aiokafka raises a `TypeError`
                 raise TransportError(refusal(options).code) from exc
             raise
         self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))
