@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -86,6 +87,7 @@ _SYSTEMIC = {
     RPCStatusCode.INTERNAL: "internal",
     RPCStatusCode.UNIMPLEMENTED: "unimplemented",
 }
+_refuses_us = re.compile(r"\bcode: (Unauthenticated|PermissionDenied)\b").search
 # What the state of the workflow answers, not an error.
 LATE = "late"
 
@@ -251,8 +253,9 @@ class Temporal:
             return _judged(exc, may_be_missing=may_be_missing)
         except TimeoutError:
             raise TransientError("timeout", systemic=True) from None
-        except RuntimeError:  # the first connection
-            raise TransientError("unreachable", systemic=True) from None
+        except RuntimeError as exc:  # the first connection, of whose failure the library gives a text alone
+            code = "unauthorized" if _refuses_us(str(exc)) else "unreachable"
+            raise TransientError(code, systemic=True) from None
         return "ok"
 
     def _sealed(self, payload: bytes) -> Payloads:
