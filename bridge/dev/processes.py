@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -51,6 +53,11 @@ def _runs(pid: int) -> bool:
 def launched(command: Sequence[str], *, user: str = "-") -> list[str]:
     """Command line that runs `command`, tied to the thread that forks, as another user if one (`UID:GID`) is given."""
     return [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), user, *command]
+
+
+def spawn(command: Sequence[str], *, user: str = "-", **options: Any) -> subprocess.Popen[Any]:
+    """Start `command`, as `launched`, tied to this process; `options` are those of `subprocess.Popen`."""
+    return _SPAWNER.submit(partial(subprocess.Popen, launched(command, user=user), **options)).result()
 
 
 def nothing() -> None:
@@ -104,12 +111,10 @@ class Child:
             return
         if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
             self.log.replace(self.log.with_name(f"{self.log.name}.1"))
-        self._process = _SPAWNER.submit(self._spawn).result()
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own command line
-                launched(self._command, user=self._user),
+            self._process = spawn(
+                self._command,
+                user=self._user,
                 cwd=self._cwd,
                 env=self._env,
                 stdin=subprocess.DEVNULL,

@@ -22,6 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from bridge.dev.ports import free_port
+from bridge.dev.processes import spawn
 from tests.chart.environment import variables
 from tests.chart.rendering import Object, Rendered
 
@@ -80,7 +81,7 @@ class Pod:
         executable = shutil.which(self._command[0], path=self._env["PATH"])
         assert executable is not None, f"{self._command[0]} is no command of ours"
         with self.output_path.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the command of our own chart
+            self._process = spawn(
                 [executable, *self._command[1:]],
                 env=self._env,
                 stdout=output,

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import psutil
 
-from bridge.dev.processes import launched
+from bridge.dev.processes import spawn
 from tests.integration.service_process import HANG_S, until
 
 
@@ -39,9 +39,7 @@ class DevProcess:
         self._ledger = data_dir / "processes.json"
         # A file, not a pipe: nobody reads along, and a full pipe would stop it.
         self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `__exit__`
-        self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            launched(command("--data-dir", str(data_dir), *arguments)), stderr=self._told
-        )
+        self._process = spawn(command("--data-dir", str(data_dir), *arguments), stderr=self._told)
 
     def __enter__(self) -> Self:
         """Nothing more to do."""

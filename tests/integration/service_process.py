@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge.dev.processes import spawn
 from tests.forked import Forked, can_fork
 
 T = TypeVar("T")
@@ -162,7 +163,7 @@ class ServiceProcess:
         if self.stdout is None and can_fork(self._command, self.env | env):
             return Forked(self._command, self.env | env, self._outputs)
         with self._outputs[0].open("ab") as out, self._outputs[1].open("ab") as err:
-            return subprocess.Popen(self._command, env=self.env | env, stdout=self.stdout or out, stderr=err)  # noqa: S603 - our own
+            return spawn(self._command, env=self.env | env, stdout=self.stdout or out, stderr=err)
 
 
 def until(found: Callable[[], T], *, what: str) -> T:
