@@ -6,8 +6,8 @@ whose effects are done.
 
 A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
 records: `admit` (which events are new?), the effects of the handlers, `settle` (move `next_offset`, if the epoch is
-still ours). A process that has lost the partition fails at `settle`, and its effects are rolled back. So does one whose
-database stands lower than where that process has moved it: restored, or failed over, it has lost commits. Batches call
+still ours). A process that has lost the partition fails at `settle`, and its effects are rolled back. So does one that
+finds an older row than it has committed: a database that was restored, or failed over, has lost commits. Batches call
 `fence` first (is the epoch still ours, and `next_offset` where we think?), which locks the row, so that a lost batch is
 not worked off in vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement
 that waited for another transaction looks again.
@@ -24,6 +24,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from bridge.errors import BridgeError
@@ -44,7 +45,7 @@ values ($1, $2, $3, nextval('drx_consumer.epoch'), $4, 1, true)
 on conflict (grp, topic, part) do update set
   epoch = nextval('drx_consumer.epoch'), adoptions = p.adoptions + 1, held = true,
   deaths = p.deaths + (p.held and not $5)::int, updated_at = clock_timestamp()
-returning epoch, next_offset, last_event_id, cluster_id, deaths, attempt_offset, attempts
+returning epoch, next_offset, last_event_id, cluster_id, deaths, attempt_offset, attempts, updated_at
 """
 _STANDING = """
 select
@@ -115,9 +116,10 @@ with moved as (
     deaths = case when $5 <= p.next_offset then p.deaths else 0 end,
     attempts = case when $5 > p.attempt_offset then 0 else p.attempts end,
     attempt_offset = case when $5 > p.attempt_offset then null else p.attempt_offset end,
-    updated_at = clock_timestamp()
-  where grp = $1 and topic = $2 and part = $3 and epoch = $4 and coalesce(p.next_offset >= $8, true)
-  returning p.next_offset
+    -- Later at each commit, also where the clock was set back: it tells whether one was lost.
+    updated_at = greatest(clock_timestamp(), p.updated_at + interval '1 microsecond')
+  where grp = $1 and topic = $2 and part = $3 and epoch = $4 and ($8::timestamptz is null or p.updated_at >= $8)
+  returning p.next_offset, p.updated_at
 ), pruned as (
   delete from drx_consumer.settled as s using moved
   where grp = $1 and topic = $2 and part = $3 and s."offset" < moved.next_offset
@@ -126,7 +128,7 @@ with moved as (
   select $1, $2, $3, above from unnest($7::bigint[]) as above, moved where above >= moved.next_offset
   on conflict do nothing
 )
-select next_offset from moved
+select updated_at from moved
 """
 _PUBLISH = """
 insert into drx_consumer.outbox (grp, source_topic, source_part, topic, key, value, headers)
@@ -151,6 +153,7 @@ class Claim(NamedTuple):
         deaths: Owners since `next_offset` last moved that did not give the partition back: they crashed.
         attempt_offset: Record that was marked by `mark_attempt`.
         attempts: How often it was.
+        updated_at: When the claim was written, by the clock of the database.
     """
 
     epoch: int
@@ -162,6 +165,7 @@ class Claim(NamedTuple):
     deaths: int
     attempt_offset: int | None
     attempts: int
+    updated_at: datetime
 
 
 class Ended(NamedTuple):
@@ -187,7 +191,7 @@ class Inbox(NamedTuple):
 
 
 class FencedError(BridgeError):
-    """Another process has claimed the partition, or its `next_offset` is another: the transaction is rolled back."""
+    """Another process has claimed the partition, or commits of this one were lost: the transaction is rolled back."""
 
     code = "fenced"
 
@@ -235,23 +239,27 @@ class Settlement:
         return await _look(self.connection, self.group, entries)
 
     async def settle(
-        self, *, next_offset: int, last_event_id: str | None, above: Sequence[int], written: int = 0
-    ) -> None:
+        self, *, next_offset: int, last_event_id: str | None, above: Sequence[int], known: datetime | None = None
+    ) -> datetime:
         """Move progress up to `next_offset`, never back; store what is settled `above` it, and what was published.
 
-        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record. `written`
-        is the `next_offset` that this claim has found or committed before.
+        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record. `known`
+        is the latest `updated_at` that this claim has committed; the new one is returned.
 
         Raises:
-            FencedError: The partition is not ours, or stands below `written`.
+            FencedError: The partition is not ours, or its row is older than `known`.
         """
         if self.outgoing:
             columns = [list(column) for column in zip(*self.outgoing, strict=True)]
             columns[3] = [json.dumps(headers) for headers in columns[3]]
             await self.connection.execute(_PUBLISH, self.group, *self.place, *columns)
         last = None if last_event_id is None else stored_text(last_event_id)
-        if await self.connection.fetchrow(_SETTLE, *self._where, next_offset, last, list(above), written) is None:
+        updated_at: datetime | None = await self.connection.fetchval(
+            _SETTLE, *self._where, next_offset, last, list(above), known
+        )
+        if updated_at is None:
             raise FencedError
+        return updated_at
 
     async def mark_release(self, key: str) -> int | None:
         """Note that the release of a key, in text form, begins; to be committed before its effects.

@@ -192,6 +192,7 @@ class Partition:
         attempted: Offset of the one that was marked last.
         direct: Records go to their key queues as they come; the backlog is empty.
         written: `next_offset` as it is in the ledger.
+        updated_at: `updated_at` of the ledger, as this claim has found or committed it last.
         active: Batches and records in hand; `idle` is set while there are none.
         activity: Counts whatever is tried, settled or released.
         moved_at: When a record was last settled or released, or the first taken into an empty window.
@@ -236,6 +237,7 @@ class Partition:
         self.suspect: int | None = None
         self.attempted: int | None = None
         self.written = 0
+        self.updated_at = claim.updated_at
 
     @property
     def may_start(self) -> bool:

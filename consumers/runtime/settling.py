@@ -216,15 +216,16 @@ class Settling:
         async with self.ledger.begin(partition.place, partition.epoch) as settlement:
             yield settlement
             advance = partition.window.preview(offsets)
-            await settlement.settle(
+            updated_at = await settlement.settle(
                 next_offset=advance.next_offset,
                 last_event_id=advance.last_event_id,
                 above=advance.above,
-                written=partition.written,
+                known=partition.updated_at,
             )
             if effects:
                 hit(AFTER_EFFECT)
         partition.settle(offsets, advance=advance)
+        partition.updated_at = max(partition.updated_at, updated_at)
 
     async def park(self, partition: Partition, record: ConsumedRecord, verdict: Park) -> None:
         """Park the key of a record, in a transaction of its own, however long the database is away.

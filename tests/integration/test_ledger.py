@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 
@@ -27,7 +28,7 @@ async def settled(
 async def test_the_first_claim_finds_nothing(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
 
-    assert claim == Claim(1, None, None, "cluster-a", frozenset(), frozenset(), 0, None, 0)
+    assert claim == Claim(1, None, None, "cluster-a", frozenset(), frozenset(), 0, None, 0, claim.updated_at)
 
 
 async def test_a_claim_finds_what_was_settled(ledger: Ledger) -> None:
@@ -192,16 +193,32 @@ async def test_records_below_the_mark_fail_at_the_fence(ledger: Ledger) -> None:
             await settlement.fence(9)
 
 
-async def test_an_owner_above_the_mark_fails_at_its_end(ledger: Ledger) -> None:
-    """The database has lost what was committed above 10: what lay there would count as settled."""
+async def test_an_owner_whose_commit_was_lost_fails_at_its_end(ledger: Ledger, database: Database) -> None:
+    """Else what was settled by it would count as settled still, also the first of a partition and what lay above."""
     claim = await ledger.claim(PLACE)
-    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        known = await settlement.settle(next_offset=0, last_event_id=None, above=(2,), known=claim.updated_at)
+    before = "update drx_consumer.progress set next_offset = null, updated_at = updated_at - interval '1 s' returning 1"
+    await rows(database, before)
 
     with pytest.raises(FencedError):
         async with ledger.begin(PLACE, claim.epoch) as settlement:
-            await settlement.settle(next_offset=13, last_event_id="evt-12", above=(), written=12)
+            await settlement.settle(next_offset=3, last_event_id="evt-2", above=(), known=known)
 
-    assert (await ledger.claim(PLACE)).next_offset == 10
+    assert (await ledger.claim(PLACE)).next_offset is None
+
+
+async def test_a_clock_that_was_set_back_fences_nobody(ledger: Ledger, database: Database) -> None:
+    claim = await ledger.claim(PLACE)
+    query = "update drx_consumer.progress set updated_at = clock_timestamp() + interval '1 day' returning updated_at"
+    ((future,),) = await rows(database, query)
+    assert isinstance(future, datetime)
+    times = [future]
+    for offset in (1, 2):
+        async with ledger.begin(PLACE, claim.epoch) as settlement:
+            times.append(await settlement.settle(next_offset=offset, last_event_id="evt", above=(), known=times[-1]))
+
+    assert times == sorted(set(times))
 
 
 async def test_a_zombies_effects_are_rolled_back(ledger: Ledger, database: Database) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,7 +9,9 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.runtime.ledger import Claim
 from consumers.runtime.partition import Advance, Partition, Window
 
-NOTHING = Claim(1, 0, None, None, frozenset(), frozenset(), deaths=0, attempt_offset=None, attempts=0)
+NOTHING = Claim(
+    1, 0, None, None, frozenset(), frozenset(), deaths=0, attempt_offset=None, attempts=0, updated_at=datetime.now(UTC)
+)
 MEGABYTE = 1_000_000
 
 
