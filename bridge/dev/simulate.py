@@ -30,7 +30,7 @@ from bridge.dev.sources import SOURCES
 from bridge.dev.story import Environment, Outgoing, deliveries
 from bridge.dev.vendor_stories import vendor_deliveries
 from bridge.errors import ConfigError
-from bridge.runtime.process import INTERRUPTED, Choice
+from bridge.runtime.process import INTERRUPTED, Choice, FloatRange
 
 DEFAULT_COUNT = 100
 # Fewer deliveries are over before a bar could tell anything.
@@ -69,7 +69,7 @@ class Run:
 @click.option("--sample", type=click.Path(path_type=Path), help="Send this file's bytes, exactly, as one delivery.")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=FloatRange(0, min_open=True),
     help="Deliveries a second, on a fixed schedule; default: one after the other.",
 )
 @click.option("--count", type=click.IntRange(1), help=f"Generated deliveries, of all types; default: {DEFAULT_COUNT}.")
@@ -88,7 +88,7 @@ class Run:
     "--print", "prints", is_flag=True, help="Send nothing: print the bodies, one per line (--json: with headers)."
 )
 @click.option("--seed", type=int, help="Repeat an earlier run: same deliveries, same ids, same order. Random if unset.")
-@click.option("--duplicates", type=click.FloatRange(0, 1), default=0.0, help="Probability of sending a delivery again.")
+@click.option("--duplicates", type=FloatRange(0, 1), default=0.0, help="Probability of sending a delivery again.")
 @click.option("--shuffle", is_flag=True, help="Send in random order.")
 @click.option(
     "--environment",
@@ -100,7 +100,7 @@ class Run:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0, min_open=True),
+    type=FloatRange(0, min_open=True),
     default=15.0,
     show_default=True,
     help="Seconds to wait for an answer.",

@@ -49,11 +49,11 @@ def audit_options(command: Command) -> Command:
 
 
 def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> str:
-    """Refuse what no JSON can hold, as a terminal of another encoding gives it."""
+    """Refuse a text that is not UTF-8, as a terminal of another encoding sends it: JSON cannot hold it."""
     try:
         given.encode()
     except UnicodeEncodeError:
-        msg = "a text in UTF-8"
+        msg = "must be UTF-8"
         raise click.BadParameter(msg) from None
     return given
 

@@ -54,7 +54,7 @@ class Choice(click.Choice[str]):
 
 
 class FloatRange(click.FloatRange):
-    """A number within bounds, which keep neither `nan` nor, where one end is open, `inf` out."""
+    """A finite number within bounds. click's own range lets `nan` pass, and `inf` where it has no upper bound."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click does, and it is finite."""

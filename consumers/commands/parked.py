@@ -19,7 +19,7 @@ from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import ConfigError, DecodeError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audit_options, audited, places
-from bridge.runtime.process import Group
+from bridge.runtime.process import FloatRange, Group
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import decision_options, json_option, name_argument, require_reason
@@ -67,13 +67,6 @@ _Act = Callable[[Database, Consumer, _Trace], Awaitable[list[Decision]]]
 def _where_option(command: Command) -> Command:
     text = "class=…, code=…, topic=… or older=SECONDS; a key must match all that are given."
     return click.option("--where", multiple=True, metavar="NAME=VALUE", help=text)(command)
-
-
-def _rate(_context: click.Context, _parameter: click.Parameter, rate: float | None) -> float | None:
-    if rate is not None and not RATE_MIN <= rate <= RATE_MAX:  # click's own range lets NaN pass
-        msg = f"keys per second, from {RATE_MIN:g} to {RATE_MAX:g}"
-        raise click.BadParameter(msg)
-    return rate
 
 
 def _topic_option(command: Command) -> Command:
@@ -211,7 +204,7 @@ def export_all(*, name: str, schema: str | None, show_phi: bool, actor: str, rea
 @_topic_option
 @click.option("--all", "everything", is_flag=True, help="All parked keys, or all that match --where.")
 @_where_option
-@click.option("--rate", type=float, callback=_rate, help="Keys to release per second; default: all at once.")
+@click.option("--rate", type=FloatRange(RATE_MIN, RATE_MAX), help="Keys to release per second; default: all at once.")
 @decision_options
 @json_option
 def retry(

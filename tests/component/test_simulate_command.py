@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from click import UsageError
+from click import BadParameter, UsageError
 
 from bridge.dev.simulate import simulate
 from bridge.dev.simulator import webhook_url
@@ -279,6 +279,12 @@ async def test_a_delivery_of_an_earlier_run_is_sent_once_more(
 def test_what_cannot_be_chosen_is_named(arguments: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         simulate.main(["--print", *arguments], standalone_mode=False)
+
+
+@pytest.mark.parametrize("option", ["--rate", "--timeout"])
+def test_a_rate_or_a_time_that_is_not_finite_is_refused(option: str) -> None:
+    with pytest.raises(BadParameter, match="not finite"):
+        simulate.main([option, "nan"], standalone_mode=False)
 
 
 @pytest.mark.parametrize("missing", ["--url", "--secret-file"])
