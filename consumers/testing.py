@@ -276,7 +276,7 @@ where grp = $1 order by topic, part, "offset"
     async def run_jobs(self) -> None:
         """Run every job of the consumer once, each in a transaction of its own."""
         for job in self._consumer.jobs:
-            async with self._database.transaction(others=True) as connection:
+            async with self._database.transaction(calls_services=True) as connection:
                 await job.once(connection, self._resource)
 
     async def fetch(self, query: str, *args: object) -> list[tuple[Any, ...]]:

@@ -265,7 +265,7 @@ async def _set_offsets(database: Database | None, view: GroupView, chosen: Chose
         msg = f"{consumer.group} is placed in every partition: --unless-placed leaves it, --force --reason … moves it"
         raise ConfigError(msg)
     if database is not None and not want.dry_run:
-        async with database.transaction(others=True) as connection:
+        async with database.transaction(calls_services=True) as connection:
             await lock_progress(connection, consumer.group, consumer.topics)
             if parked := await parked_from(connection, consumer.group, offsets):
                 # In a recreated topic other records have these offsets, and would be taken for the parked ones.

@@ -78,11 +78,11 @@ class Database:
         self._rollback_timeout_s = rollback_timeout_s
 
     @asynccontextmanager
-    async def transaction(self, *, others: bool = False) -> AsyncIterator[Connection]:
+    async def transaction(self, *, calls_services: bool = False) -> AsyncIterator[Connection]:
         """Open a transaction: committed at the end of the block, rolled back if the block raises.
 
-        A connection that broke, or that failed for a `systemic` reason, is closed. `others` says that the block calls
-        other services too, as handlers do: a time-out or an error of the operating system may then be theirs.
+        A connection that broke, or that failed for a `systemic` reason, is closed. If the block
+        `calls_services` too, as handlers do, a time-out or an error of the operating system may be theirs.
 
         Raises:
             TransientError: The database is away (`systemic`), or the same statements may work later. If the connection
@@ -97,7 +97,7 @@ class Database:
             await transaction.commit()
         except BaseException as failure:
             broken = not await self._rolled_back(connection, transaction)
-            ours = translated(failure, broken=broken or (not others and isinstance(failure, OSError)))
+            ours = translated(failure, broken=broken or (not calls_services and isinstance(failure, OSError)))
             if isinstance(ours, TransientError) and ours.systemic:
                 _terminate(connection)
             if isinstance(ours, NoLockError):

@@ -62,7 +62,7 @@ class Jobs:
             await pause(stop, job.every_s)
 
     async def _once(self, number: int, job: PeriodicJob) -> None:
-        async with self._database.transaction(others=True) as connection:
+        async with self._database.transaction(calls_services=True) as connection:
             # Skip if another process holds the lock.
             if not await connection.fetchval(_TRY_LOCK, f"job {self._group} {number}"):
                 return

@@ -319,7 +319,7 @@ class Ledger:
     @asynccontextmanager
     async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
         """Open the transaction that settles records of `place`; see `Database.transaction` for its errors."""
-        async with self._database.transaction(others=True) as connection:
+        async with self._database.transaction(calls_services=True) as connection:
             settlement = Settlement(connection, group=self._group, place=place, epoch=epoch)
             yield settlement
         if settlement.outgoing:

@@ -85,7 +85,7 @@ async def prepare(database: Database, consumer: Consumer) -> None:
         TransientError: The database is away, or what it writes to.
     """
     if consumer.prepare is not None:
-        async with database.transaction(others=True) as connection:
+        async with database.transaction(calls_services=True) as connection:
             await consumer.prepare(connection)
 
 

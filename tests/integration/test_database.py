@@ -398,7 +398,7 @@ async def test_a_time_out_of_the_handlers_own_stays_its_own(postgres: str) -> No
     async with open_database(postgres, size=1, application_name="test") as database:
         ((before,),) = await rows(database, "select pg_backend_pid()")
         with pytest.raises(TimeoutError):  # noqa: PT012 - the error of another service
-            async with database.transaction(others=True) as connection:
+            async with database.transaction(calls_services=True) as connection:
                 await connection.execute("create table half ()")
                 raise TimeoutError
         after = await rows(database, "select pg_backend_pid(), to_regclass('half')")
