@@ -217,8 +217,8 @@ def _count_reload(metrics: IngressMetrics, source: str, outcome: str) -> None:
 def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = time.time) -> dict[str, Check]:
     """Return a check for each source that has keys.
 
-    One whose keys have all ended, or not begun, makes a bridge with other sources no more than degraded: no restart and
-    no other replica would help it, and the others would be away with it.
+    A source without a valid key makes a bridge that can serve another source only degraded: every replica has the same
+    keys, so an unready bridge would refuse the other sources too.
     """
 
     def has_key(source: Source) -> bool:

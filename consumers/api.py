@@ -248,7 +248,7 @@ class Consumer:
         """
         self.group = self.group or self.name
         for field_name in ("topics", "types", "publishes", "discloses"):
-            # A type checker takes it for a sequence of texts: its characters, of which no type but `*` is a pattern.
+            # A text is a sequence of texts to a type checker: its characters would be taken for topics or types.
             if isinstance(getattr(self, field_name), str):
                 msg = f"consumer {self.name!r}: {field_name} must be a list, also of one"
                 raise ConfigError(msg)

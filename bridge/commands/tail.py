@@ -144,10 +144,10 @@ async def _decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Mas
 
 
 class _Console(Console):
-    """A console that leaves it to the command what it means that nobody reads any more."""
+    """A console that raises when its output is closed, instead of ending the process with exit code 1."""
 
     def on_broken_pipe(self) -> None:
-        """Raise what a pipe does."""
+        """Raise as a write to a closed pipe does."""
         raise BrokenPipeError
 
 

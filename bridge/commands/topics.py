@@ -151,7 +151,7 @@ async def _specs(admin: Admin, settings: Settings, replication: Replication) -> 
 
 
 def _refuse_unwritable(specs: Sequence[TopicSpec]) -> None:
-    """Refuse topics that Kafka makes, and whose every record it then refuses.
+    """Refuse settings under which Kafka creates a topic, and then refuses every write to it.
 
     Raises:
         ConfigError: More replicas must be in sync than there are.

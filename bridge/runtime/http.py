@@ -78,8 +78,8 @@ FILES_SPARE = 256
 # Where a chunked body ends otherwise, something stands behind it, or it has a trailer. The parser of aiohttp 3.14 keeps
 # the last field of a trailer and adds it to the next request of the connection, behind a proxy that of another sender.
 CHUNKED_END = b"\r\n0\r\n\r\n"
-# With which the parser is told that chunks follow. It is not the head of the client: behind the body of a request that
-# asks for an upgrade, the parser stops and says nothing of what follows.
+# Makes a fresh parser expect a chunked body. The client's own head is not used: after a request that asks for an
+# upgrade, the parser stops at the end of the body and does not report what follows.
 CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Above twice this, or in more chunks than a sixteenth, aiohttp's body stream asks for a pause. One read is a quarter of
@@ -504,10 +504,10 @@ class Connection(asyncio.Protocol):
             self._request = None
             self._server.lost(self)
             return
-        # The client of a body that was to be asked for may leave it out now. What comes next could be another request,
-        # behind a proxy that of another sender (RFC 9110 10.1.1).
-        unsure = self._left and "Expect" in message.headers
-        keep = not (answer.close or message.should_close or self.is_ending or message.version < (1, 1) or unsure)
+        # A client that waited for 100 Continue may now send its body or leave it out, so what comes next may be another
+        # request, behind a proxy that of another sender (RFC 9110 10.1.1).
+        may_skip_body = self._left and "Expect" in message.headers
+        keep = not (answer.close or message.should_close or self.is_ending or message.version < (1, 1) or may_skip_body)
         self._parts = None
         self.reading_since = None
         self._send(answer, body=message.method != "HEAD", keep=keep)
