@@ -108,7 +108,8 @@ class ConsumerMetrics:
         )
         self.commit = self._histogram("commit_seconds", "Duration of an offset commit to Kafka", DURATION_BUCKETS)
         self.fence_rejected = self._counter(
-            "fence_rejected", "Transactions rejected because another member had claimed the partition"
+            "fence_rejected",
+            "Transactions rejected because another member had claimed the partition, or the database had lost commits",
         )
         self.client_rebuilds = self._counter("client_rebuilds", "Kafka clients that failed and were replaced")
         self.poll_age = self._gauge("poll_age_seconds", "Time since the last poll returned")

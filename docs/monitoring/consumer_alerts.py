@@ -93,7 +93,7 @@ def progress_alerts() -> list[Alert]:
             "FenceRejections",
             f"{grew('drxbridge_fence_rejected_total', '10m', by=_BY)} > 0",
             "ticket",
-            "A member of {{ $labels.service }} wrote for a partition that it had lost; the write was refused",
+            "A write of {{ $labels.service }} was refused: its partition is claimed by another, or commits were lost",
             threshold="0",
         ),
         Alert(
