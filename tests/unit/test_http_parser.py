@@ -155,9 +155,3 @@ def test_a_length_that_is_none_is_an_error(heads: Any, length: bytes) -> None:
 def test_what_is_no_http_raises_one_kind_of_error(request: pytest.FixtureRequest, kind: str, bad: bytes) -> None:
     with pytest.raises(HttpProcessingError):
         request.getfixturevalue(kind).feed_data(bad)
-
-
-def test_a_target_that_the_library_of_urls_stumbles_over_is_no_http(heads: Any) -> None:
-    """It has an IndexError for it; whatever is raised, its client is answered, and it is no bug in the log."""
-    with pytest.raises(HttpProcessingError):
-        _parse(heads, b"GET http://[x]@ HTTP/1.1\r\nHost: x\r\n\r\n")
