@@ -134,7 +134,8 @@ def drain(
     if as_json:
         click.echo(orjson.dumps({"ok": outcome.is_complete, **_fields(outcome)}))
     else:
-        click.echo(", ".join(f"{count:,} {name}" for name, count in _fields(outcome).items()), err=True)
+        counts = ", ".join(f"{count:,} {name}" for name, count in _fields(outcome).items())
+        click.echo(counts.replace("_", " "), err=True)
     return INTERRUPTED if interrupted else int(not outcome.is_complete)
 
 
