@@ -41,10 +41,10 @@ class Lanes:
     window_bytes: int = WINDOW_BYTES
 
     def __post_init__(self) -> None:
-        """Check that there is one.
+        """Check that there is at least one lane.
 
         Raises:
-            ConfigError: There is none: nothing would ever be handled.
+            ConfigError: There is none, so nothing would be handled.
         """
         if self.count < 1:
             msg = f"a consumer needs at least one lane, not {self.count}"

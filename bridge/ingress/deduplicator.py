@@ -197,7 +197,7 @@ class KnownIds:
 
         What became of an id in this process stands, except that something spooled turns out to be committed.
         """
-        if identity.source not in self._sources:  # nor is anything of it spooled
+        if identity.source not in self._sources:  # neither configured nor spooled
             return
         key, body = self._hashes(identity)
         now = int(self._now())

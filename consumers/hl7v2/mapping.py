@@ -534,7 +534,7 @@ def _code(medication: Said) -> tuple[str, ...]:
 
 
 def _written(text: str) -> str:
-    """Return a text of which something is left in a field, or an empty one."""
+    """Return the text, or an empty one if only white space of it would be left in a field."""
     return text if escape(text).strip() else ""
 
 
