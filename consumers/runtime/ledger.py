@@ -61,7 +61,7 @@ where p.grp = $1 and (p.topic, p.part, p.epoch) = (ours.topic, ours.part, ours.e
 _MARK_ATTEMPT = """
 update drx_consumer.progress
 set attempts = case when attempt_offset = $5 then attempts + 1 else 1 end,
-  attempt_offset = $5, updated_at = clock_timestamp()
+  attempt_offset = $5, updated_at = greatest(clock_timestamp(), updated_at)
 where grp = $1 and topic = $2 and part = $3 and epoch = $4
 returning attempts
 """
