@@ -140,7 +140,7 @@ class Told:
         data: Of its native body: days, instants and decimals as text.
         order: What is known of the order, for the group that says something of it.
         ordered: The receiver has had a new order of this prescription.
-        scope: How far the cancel request goes that it answers; None if that is not known.
+        scope: How far the cancel request goes that it answers, in the source's word; None if nobody has told.
     """
 
     value: Mapping[str, Any]
@@ -288,8 +288,10 @@ def _cancel_asked(told: Told) -> News | None:
 
 
 def _cancel_answered(told: Told) -> News | None:
-    answered = _CANCEL_ANSWERS.get(told.value["decision"], {}).get(told.scope)
-    return None if answered is None else _one(told, *answered, told.data.get("denial_reason_code", ""))
+    answers = _CANCEL_ANSWERS.get(told.value["decision"])
+    if answers is None:
+        return None
+    return _one(told, *answers.get(told.scope, answers[None]), told.data.get("denial_reason_code", ""))
 
 
 def _filled(told: Told) -> News | None:
@@ -367,7 +369,7 @@ _CANCELS: Mapping[str, str] = MappingProxyType({"all": "CA", _REMAINING: "DC"})
 _DENIED: Mapping[str | None, tuple[str, str]] = MappingProxyType(
     {"all": ("UC", ""), _REMAINING: ("UD", ""), None: ("UC", "")}
 )
-# By the answer and by how far the request goes; where nobody has told that, nothing is said of the order as a whole.
+# By the answer and by how far the request goes; where that is not known, nothing is said of the order as a whole.
 _CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = MappingProxyType(
     {
         "approved": MappingProxyType({"all": ("CR", "CA"), _REMAINING: ("DR", "DC"), None: ("CR", "")}),

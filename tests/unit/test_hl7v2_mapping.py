@@ -232,10 +232,13 @@ def test_an_answer_says_as_much_as_was_asked(scope: str | None, answers: dict[st
         assert (orc[1], orc[5]) == said
 
 
-def test_the_answer_to_a_request_whose_scope_nobody_knows_says_nothing() -> None:
+def test_an_answer_is_told_also_where_the_scope_of_its_request_is_a_word_that_nobody_knows() -> None:
+    """A pharmacy that cancelled must not go unheard."""
     asked = an_event("cancel.requested", request_id="c_1", scope="UNKNOWN", raw_scope="half")
+    for decision, control in (("approved", "CR"), ("denied", "UC"), ("no_response", "UC")):
+        orc = [*one(asked, an_event("cancel.responded", request_id="c_1", decision=decision))["ORC"], *[""] * 4]
 
-    assert one(asked, an_event("cancel.responded", request_id="c_1", decision="approved")) == {}
+        assert (orc[1], orc[5]) == (control, "")
 
 
 def test_the_reason_of_a_cancel_is_words_and_no_code() -> None:
