@@ -244,7 +244,7 @@ def _renewal_asked(told: Told) -> News:
     order = replace(
         told.order,
         control="RF",
-        filler=told.order.filler if told.value["matched"] else data["request_id"],
+        filler=_number_of_request(told),
         medication=data.get("medication_dispensed") or told.order.medication,
         refills=data.get("refills_requested", ""),
     )
@@ -269,7 +269,13 @@ def _change_asked(told: Told) -> News | None:
     data = told.data
     if told.value["change_code"] == UNKNOWN:
         return None
-    order = replace(told.order, control="XO", reason=data["change_code"], notes=_said(data.get("reason")))
+    order = replace(
+        told.order,
+        control="XO",
+        filler=_number_of_request(told),
+        reason=data["change_code"],
+        notes=_said(data.get("reason")),
+    )
     asked = data.get("medications_requested") or [told.order.medication]
     return News(tuple(replace(order, medication=each) for each in asked))
 
@@ -329,6 +335,12 @@ def _shipped(told: Told) -> News | None:
         return None
     note = f"Shipment: {word}, {told.data['carrier']} {told.data['tracking_number']}"
     return News((replace(told.order, control="SC", status="CM" if word == DELIVERED else "IP", notes=(note,)),))
+
+
+def _number_of_request(told: Told) -> str:
+    """Return ORC-3 of a request: its own id where it fits no prescription, since nothing else tells it from others."""
+    fits = told.order.placer and told.value["matched"]
+    return told.order.filler if fits else told.data["request_id"]
 
 
 def _one(told: Told, control: str, status: str, reason: str = "") -> News:

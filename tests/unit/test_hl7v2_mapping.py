@@ -272,11 +272,18 @@ def test_a_thin_event_is_told_with_what_is_known() -> None:
     assert found["RXO"][1] == one(whole)["RXO"][1] != "^Unknown"
 
 
-def test_a_request_that_fits_no_prescription_has_only_its_own_number() -> None:
-    orc = one(sample("08_renewal_requested_unmatched"))["ORC"]
+@pytest.mark.parametrize("event_type", ["renewal.requested", "change.requested"])
+@pytest.mark.parametrize("matched", [True, False])
+def test_a_request_that_fits_no_prescription_has_only_its_own_number(event_type: str, *, matched: bool) -> None:
+    said: dict[str, Any] = {
+        "prescription_id": None,
+        "request_id": "r_1",
+        "rx_reference_number": "441",
+        "matched": matched,
+    }
+    orc = one(an_event(event_type, key="req:r_1", **said))["ORC"]
 
-    assert orc[2] == ""
-    assert orc[3] == sample("08_renewal_requested_unmatched").value["request_id"]
+    assert orc[2:4] == ["", "r_1"]
 
 
 def test_every_alternative_is_an_order_of_its_own() -> None:
