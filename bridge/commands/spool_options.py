@@ -32,9 +32,9 @@ def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
     Raises:
         ConfigError: There is no such directory.
     """
-    if directory is None:
+    if directory is None or key_dir is None:
         settings = load_settings().spool
-        directory = settings.dir
+        directory = directory or settings.dir
         key_dir = key_dir or settings.key_dir
     if not directory.is_dir():
         msg = f"{directory}: no such directory; give that of the spool as --dir"

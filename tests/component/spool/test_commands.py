@@ -162,7 +162,9 @@ def test_what_the_disk_does_not_give_back_is_told_from_damage(directory: Path) -
     assert (state.lost, state.damage, state.is_torn) == (0, [], False)
 
 
-def test_a_locked_record_fails_it_until_its_key_is_given(directory: Path, run: Run) -> None:
+def test_a_locked_record_fails_it_until_its_key_is_given(
+    directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere = directory.parent / "vault"
     write_key(elsewhere, "old", secret=b"a" * 32)
     lock_up(directory)
@@ -170,6 +172,9 @@ def test_a_locked_record_fails_it_until_its_key_is_given(directory: Path, run: R
     code, document = run("verify", "--dir", directory)
     assert (code, document["findings"][0]["locked"]) == (1, 4)
     assert run("verify", "--dir", directory, "--key-dir", elsewhere)[0] == 0
+    # As in a pod, with the volume of one that was removed.
+    monkeypatch.setenv("BRIDGE_SPOOL__KEY_DIR", str(elsewhere))
+    assert run("verify", "--dir", directory)[0] == 0
 
 
 def test_what_another_version_wrote_fails_it(directory: Path, run: Run) -> None:
