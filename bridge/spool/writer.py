@@ -209,13 +209,16 @@ class SegmentWriter:
         return Written(segment.number, [0, len(record)], 0, segment.key.id, 0.0)
 
     def end_segment(self) -> None:
-        """Write no more to the segment that is open."""
+        """Write no more to the segment that is open; one without records goes, or a start would take it for cut off."""
         if self._open is not None:
             segment, self._open = self._open, None
             with contextlib.suppress(OSError):
                 self._disk.close(segment.handle)
             if segment.records:
                 self.mark_end(segment.number, segment.records)
+                return
+            with contextlib.suppress(OSError):
+                self._disk.unlink(self._directory / segment_name(segment.number))
 
     def mark_end(self, number: int, count: int) -> None:
         """Append the end mark to a segment of `count` records."""
@@ -295,9 +298,6 @@ class SegmentWriter:
             trusted = False
         if not trusted:
             self.end_segment()
-            if not segment.records:
-                with contextlib.suppress(OSError):
-                    self._disk.unlink(self._directory / segment_name(segment.number))
 
 
 class _Call(NamedTuple):

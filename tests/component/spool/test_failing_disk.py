@@ -119,6 +119,23 @@ async def test_a_group_larger_than_the_ballast_is_refused_whole_on_a_full_disk(t
         assert again.value("torn_tails_total") + again.value("corrupt_records_total") == 0
 
 
+async def test_a_segment_that_was_begun_on_a_full_disk_and_holds_nothing_goes(tmp_path: Path, disk: FaultDisk) -> None:
+    """A start would take it for one that has lost its end."""
+    disk.room_bytes = 1_000_000
+    async with open_spool(tmp_path, disk=disk, capacity_bytes=4_000_000) as kept:
+        await kept.spool.append([an_entry(1, payload=bytes(300_000))])
+        with pytest.raises(NotDurableError, match="full"):
+            await kept.spool.append([an_entry(2, payload=bytes(1_500_000))])
+        kept.spool.acknowledge(PARTITION, 1)
+        await kept.tend()
+        await kept.put(3)
+        assert len(segments(tmp_path)) == 1
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [3]
+        assert again.value("corrupt_records_total") == 0
+
+
 async def test_a_full_disk_is_drained_and_comes_back_by_that(tmp_path: Path, disk: FaultDisk) -> None:
     disk.room_bytes = 2_000_000
     async with open_spool(tmp_path, disk=disk, capacity_bytes=4_000_000) as kept:
