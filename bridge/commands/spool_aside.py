@@ -139,11 +139,15 @@ def _serve(wanted: Wanted) -> dict[str, Any]:
     path = wanted.directory / f"{secrets.token_hex(16)}{REQUEST}"
     _write(path, wanted.document())
     patience_s = wanted.patience_s
-    if not is_locked(wanted.directory):
-        asyncio.run(_serve_here(wanted))
-        patience_s = 0.0
     outcome = path.with_suffix(OUTCOME)
-    document = _wait(outcome, patience_s)
+    try:
+        if not is_locked(wanted.directory):
+            asyncio.run(_serve_here(wanted))
+            patience_s = 0.0
+        document = _wait(outcome, patience_s)
+    except BaseException:  # an operator who interrupts it expects nothing to be done afterwards
+        path.unlink(missing_ok=True)
+        raise
     if document is None:
         try:
             path.unlink()

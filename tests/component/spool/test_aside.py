@@ -16,6 +16,7 @@ import click
 import pytest
 import structlog
 
+from bridge.commands import spool_aside
 from bridge.commands.spool import spool
 from bridge.commands.spool_aside import _write
 from bridge.errors import ConfigError
@@ -327,6 +328,19 @@ class TestCommands:
             said = capfd.readouterr()
             assert printed(said.out) == {"ok": False, "outcome": "not_taken_up", "names": []}
             assert audit_lines(said.err)[-1]["outcome"] == "failed"
+            await kept.tend()
+            assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
+
+    async def test_what_is_interrupted_is_taken_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(spool_aside, "_wait", interrupt)
+        async with open_spool(tmp_path) as kept:
+            await kept.put(1)
+            with pytest.raises(click.Abort):
+                self.set_aside(tmp_path)
+
             await kept.tend()
             assert not await kept.spool.set_aside(PARTITION, refused=TOO_LARGE)
 
