@@ -132,7 +132,7 @@ def drain(
     else:
         outcome, interrupted = Outcome(set_aside=len(names_of(Disk(), directory))), False
     if as_json:
-        click.echo(orjson.dumps({"ok": outcome.is_complete, **_fields(outcome)}))
+        click.echo(orjson.dumps({"ok": outcome.is_complete and not interrupted, **_fields(outcome)}))
     else:
         counts = ", ".join(f"{count:,} {name}" for name, count in _fields(outcome).items())
         click.echo(counts.replace("_", " "), err=True)

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import structlog
 
+from bridge.commands import spool_drain
 from bridge.commands.spool import spool
+from bridge.commands.spool_drain import Outcome
 from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import from_entry
 from bridge.spool.inspect import survey
@@ -270,3 +272,14 @@ def test_a_drain_fails_while_records_are_set_aside(tmp_path: Path, run: Run) -> 
     code, document = run("drain", "--dir", tmp_path)
 
     assert (code, document["ok"], document["left"], document["set_aside"]) == (1, False, 0, 1)
+
+
+def test_an_interrupted_drain_is_not_ok(directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(*_: object, **__: object) -> tuple[Outcome, bool]:
+        return Outcome(), True
+
+    monkeypatch.setattr(spool_drain, "_drain", interrupted)
+
+    code, document = run("drain", "--dir", directory)
+
+    assert (code, document["ok"]) == (130, False)
