@@ -519,6 +519,7 @@ class PartitionWriter:
         self._failures = 0
         while not self._shared.stopping.is_set():
             if self.mode == "finishing" or (self.mode == "spooling" and not self._waiting):
+                self._drop_answered()
                 await self._drain()
             elif batch := self._take(self._batch_max()):
                 await self._write(batch)
@@ -569,6 +570,11 @@ class PartitionWriter:
             else:
                 batch.append(pending)
         return batch
+
+    def _drop_answered(self) -> None:
+        """Give up what has waited too long for the end of a drain; one that stands still would fill the memory."""
+        while self._waiting and self._waiting[0].is_answered:
+            self._fail(self._waiting.popleft(), "deadline")
 
     async def _write(self, batch: list[Pending]) -> None:
         """Write a batch from memory; if the writer begins to spool meanwhile, the batch is the head of the spool."""

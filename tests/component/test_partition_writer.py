@@ -707,6 +707,24 @@ async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_f
     await subject.writers.close(1)
 
 
+async def test_a_drain_that_stands_still_beside_a_full_disk_keeps_no_memory_of_what_was_answered() -> None:
+    """What waited for its end would fill the memory of the other partitions, too."""
+    subject = Subject(spool=FakeSpool(peek_max=1), deadline_s=0.05)
+    await subject.send_in_outage("a", "b")
+    subject.spool.code = "full"
+    subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
+    subject.producer.connected = True
+    await until(lambda: subject.writers.blocked)
+
+    for each in "cd":
+        with pytest.raises(NotDurableError, match="deadline"):
+            await subject.send(each)[0]
+
+    await until(lambda: not (subject.writers.records or subject.writers.bytes))
+    assert (subject.kept, subject.known_ids.told[-2:]) == (["b"], [("c", "failed"), ("d", "failed")])
+    await subject.writers.close(1)
+
+
 async def test_a_disk_that_cannot_be_read_is_asked_again(subject: Subject) -> None:
     await subject.send_in_outage("a")
     subject.spool.unreadable = True
