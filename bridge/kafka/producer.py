@@ -49,6 +49,16 @@ END_S = 1.0
 # One partition's trouble must not leave the writes of the others unknown: they are answered in milliseconds.
 SETTLE_S = 1.0
 
+
+class InvalidRecordError(kafka_errors.BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
+    """What a broker answers that looks into records, such as for ids of schemas; aiokafka 0.14 does not know it."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+
+
+kafka_errors.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
+
 # After these the broker has certainly not written the batch; the code says what is at fault.
 _RECORD_FAULTS = {
     kafka_errors.MessageSizeTooLargeError: "record_too_large",
@@ -56,6 +66,7 @@ _RECORD_FAULTS = {
     kafka_errors.CorruptRecordException: "record_refused",
     kafka_errors.InvalidTimestampError: "record_refused",
     kafka_errors.PolicyViolationError: "record_refused",
+    kafka_errors.for_code(InvalidRecordError.errno): "record_refused",
 }
 _TOPIC_FAULTS = {
     kafka_errors.TopicAuthorizationFailedError: "not_authorized",

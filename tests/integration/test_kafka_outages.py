@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import cast
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - no part of the bridge ever deletes a topic
 from prometheus_client import CollectorRegistry
 
-from bridge.errors import NotDurableError
+from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.kafka.connection import Connection
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.record import Record
@@ -18,6 +19,7 @@ from tests.cluster import Cluster, Topics
 from tests.kafka import (
     HANG_S,
     a_producer,
+    configure_topic,
     killed,
     paused,
     read_all,
@@ -278,6 +280,21 @@ async def test_a_topic_that_is_deleted_is_told_and_the_others_go_on(
 
         await until(lambda: producer.ready)
         assert await producer.write(topic, 0, [a_record(topic)]) == 1
+
+
+async def test_a_record_that_a_broker_looks_into_and_refuses_is_told_and_the_next_is_written(
+    cluster: Cluster, topic: str
+) -> None:
+    """As where brokers check ids of schemas: they answer as a compacted topic does to a record without a key."""
+    await asyncio.to_thread(configure_topic, cluster.bootstrap_servers, topic, "cleanup.policy", "compact")
+    async with ready_producer(cluster.bootstrap_servers, topic) as producer:
+        await until_working(producer, topic)
+        with pytest.raises(RecordRefusedError) as caught:
+            await producer.write(topic, 0, [a_record(topic)._replace(key=cast("bytes", None))])
+        await producer.write(topic, 0, [a_record(topic, b"next")])
+
+    assert caught.value.code == "record_refused"
+    assert [record.value for record in await read_all(cluster.bootstrap_servers, topic)] == [b"first", b"next"]
 
 
 async def test_a_producer_whose_metadata_nobody_renews_any_more_is_replaced(cluster: Cluster, topic: str) -> None:
