@@ -186,7 +186,7 @@ class WriterLimits:
     Attributes:
         deadline_s: From acceptance to the answer.
         spool_after_s: From acceptance until Kafka has had its chance.
-        records_max: Records in memory.
+        records_max: Records in memory; one delivery alone may have more.
         bytes_max: Bytes of them.
     """
 
@@ -373,7 +373,8 @@ class PartitionWriters:
         )
         pending = [Pending(each, acknowledgement) for each in accepted]
         size = pending[0].size if len(pending) == 1 else sum(each.size for each in pending)
-        if self.records + len(pending) > limits.records_max or self.bytes + size > limits.bytes_max:
+        # A delivery larger than the whole bound still enters where nothing else is in memory, or it never could.
+        if self.records and (self.records + len(pending) > limits.records_max or self.bytes + size > limits.bytes_max):
             raise NotDurableError("queue_full")
         self.records += len(pending)
         self.bytes += size

@@ -282,6 +282,23 @@ async def test_the_queue_is_bounded(producer: FakeProducer) -> None:
     assert ids(producer.records) == [b"e0", b"e1", b"e3"]
 
 
+async def test_a_delivery_of_more_events_than_the_queue_holds_is_taken_when_nothing_else_is(
+    producer: FakeProducer,
+) -> None:
+    """Refused, it would be refused for ever: an order of Photon may have 10,080 fills."""
+    producer.hold()
+    publisher = a_publisher(producer, records_max=2)
+    events = tuple(an_event(f"d/{n}") for n in range(3))
+    first = send(publisher, an_event("e0"))
+    with pytest.raises(NotDurableError, match="queue_full"):
+        publisher.publish(a_delivery(), events)
+
+    producer.flow()
+    await first
+    assert await publisher.publish(a_delivery(), events) == "committed"
+    assert ids(producer.records) == [b"e0", b"d/0", b"d/1", b"d/2"]
+
+
 async def test_a_record_that_kafka_refuses_fails_alone(producer: FakeProducer) -> None:
     producer.hold()
     producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"e2"
