@@ -271,6 +271,11 @@ class Deduplicator:
         self._known_ids = known_ids
         self._deadline_s = deadline_s
 
+    @property
+    def has_read(self) -> bool:
+        """What was written before this process started is known, as far as it can be read."""
+        return self._known_ids.finished
+
     def knows(self, identities: Iterable[Identity]) -> bool:
         """Say whether any of them has been accepted, or is on its way, with the same body."""
         return any(map(self._known_ids.knows, identities))

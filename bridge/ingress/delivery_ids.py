@@ -21,7 +21,8 @@ of a key, an equal body is a new fact as well: a fact twice is the smaller evil 
 
 What remains: a body in between that another replica has accepted and this one has not read yet (50 to 300 ms; longer
 while that replica spools, or while nothing is read of others) is not seen, and an equal body is taken for a repeat.
-With each source on one replica (docs/operations.md) that is so only for what a replica that failed had spooled.
+With each source on one replica (docs/operations.md) that is so only for what a replica that failed had spooled. Nor is
+one seen that is in a topic which could not be read since the start, because Kafka is away.
 
 The whole body decides, never some of its fields: `Approved`, and `Approved` with a lot number, are two facts.
 """
@@ -45,9 +46,7 @@ BUCKETS_OF_REPEATS = 2
 # Some 40 MiB; with buckets of 600 s enough for 83 new keys a second. Beyond it the oldest goes.
 KEYS_MAX = 100_000
 # The id of a delivery that was identified by time, with the number of its bucket, in an event id that hangs on it.
-_by_time = re.compile(
-    rf"({PREFIX}[0-9a-f]{{{HASH_CHARS}}}_([0-9]{{1,12}})(?:~[0-9a-f]{{{SUFFIX_CHARS}}})?)(?:/[0-9]+)?"
-)
+_by_time = re.compile(rf"({PREFIX}[0-9a-f]{{{HASH_CHARS}}}_([0-9]{{1,12}})(?:~[0-9a-f]{{{SUFFIX_CHARS}}})?)(?:/.*)?")
 
 
 def id_of_body(body_sha256: str, *, received_s: float, bucket_s: int) -> str:

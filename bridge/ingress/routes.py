@@ -506,9 +506,17 @@ class Webhooks:
         if newest and other is None:
             bucket = int(delivery.received_at.timestamp() // call.sender.bucket_s)
             return newest[0].id if bucket - newest[0].bucket < BUCKETS_OF_REPEATS else delivery.id
+        # Until the topics have been read, this body may be in them, before the one that the spool holds.
+        is_unread = other is not None and not self._deduplicator.has_read
         for each in (id_in_bucket_before(delivery.id), delivery.id):
-            if self._deduplicator.knows(identities_as(delivery, said, each)):
-                return id_after(delivery.id, other.id if other else each) if keys else each
+            if is_unread or self._deduplicator.knows(identities_as(delivery, said, each)):
+                if not keys:
+                    return each
+                found = id_after(delivery.id, other.id if other else each)
+                # The one in between may have failed at first, and then this body has come behind it before.
+                while self._deduplicator.knows(identities_as(delivery, said, found)):
+                    found = id_after(delivery.id, found)
+                return found
         return delivery.id
 
     def _rename(self, call: Call, delivery_id: str) -> None:

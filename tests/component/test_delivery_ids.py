@@ -116,6 +116,19 @@ async def test_a_return_that_failed_is_taken_when_it_comes_again() -> None:
     assert len(set(event_ids(ingress))) == 3
 
 
+async def test_a_return_behind_what_had_failed_at_first_is_a_new_fact_each_time() -> None:
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=Clock()) as ingress:
+        await pushed(ingress, PACKED)
+        ingress.publisher.failures.append(NotDurableError("deadline"))
+        failed = await pushed(ingress, APPROVED)
+        answers = [await pushed(ingress, document) for document in (PACKED, APPROVED, PACKED, PACKED)]
+
+    assert failed[0] == 503
+    assert [answer["outcome"] for _, answer in answers] == ["accepted", "accepted", "accepted", "duplicate"]
+    assert len(set(event_ids(ingress))) == 4
+
+
 async def test_another_prescription_in_between_leaves_a_repeat_one() -> None:
     source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
     async with running(sources=[source], now=Clock()) as ingress:
@@ -136,9 +149,9 @@ class Replica(NamedTuple):
         """Push, and return the outcome."""
         return str((await pushed(self.ingress, document))[1]["outcome"])
 
-    def reads(self, other: Replica) -> None:
-        """Read all that another one has written, as its follower would."""
-        for delivery, outcome in other.ingress.publisher.published:
+    def reads(self, other: Replica, *, since: int = 0) -> None:
+        """Read all that another one has written, as its follower would; or only what came `since` a number."""
+        for delivery, outcome in other.ingress.publisher.published[since:]:
             assert not isinstance(outcome, ParkReason)
             for event in outcome:
                 identity = Identity(event.source, event.id, delivery.body_sha256)
@@ -214,6 +227,22 @@ async def test_a_return_to_a_state_is_a_new_fact_also_after_a_restart() -> None:
         assert said == ["accepted", "accepted", "duplicate", "accepted", "duplicate"]
 
 
+async def test_a_return_to_a_state_is_a_new_fact_also_while_only_the_spool_has_been_read() -> None:
+    """Under the id that the topic has of an equal body, a drain would leave it out as a repeat."""
+    clock = Clock()
+    async with replica(clock) as before, replica(clock) as after:
+        after.ingress.publisher.dedupe.finished = False
+        said = []
+        for document in (PACKED, APPROVED):  # the first is in the topic, the second in the spool
+            said.append(await before.says(document))
+            clock.now += 60
+        after.reads(before, since=1)
+        said += [await after.says(document) for document in (APPROVED, PACKED, PACKED)]
+
+        assert said == ["accepted", "accepted", "duplicate", "accepted", "duplicate"]
+        assert len({*event_ids(before.ingress), *event_ids(after.ingress)}) == 3
+
+
 async def test_where_nothing_is_known_of_a_prescription_a_fact_is_rather_told_twice_than_lost() -> None:
     clock = Clock()
     source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
@@ -259,6 +288,16 @@ def test_what_says_nothing_about_the_newest_body_of_a_key_is_passed_over(
 
     assert [each.id for each in newest.find("drx", ["q:1"])] == ["dlv_1"]
     assert newest.find("other", ["q:1"]) == []
+
+
+@pytest.mark.parametrize("number", ["1", "12", "2.1"])  # the last of a second table of a mapping file
+def test_every_event_of_a_delivery_says_which_body_is_the_newest_of_its_key(number: str) -> None:
+    newest = NewestBodies({"drx": BUCKET_S}, now=Clock())
+    delivery_id = f"dlv_{'0' * 32}_2982331"
+
+    newest.recalled(Identity("drx", f"{delivery_id}/{number}", "0" * 64), b"acme:1", START)
+
+    assert [each.id for each in newest.find("drx", ["acme:1"])] == [delivery_id]
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,7 @@ async def running(
     metrics = IngressMetrics(CollectorRegistry())
     publisher = ScriptedPublisher()
     publisher.gate.set()
+    publisher.dedupe.finished = True
     keys = (a_slot(),)
     source = Source(
         "drx", "sandbox", profile or load_profile("drx_standard"), StandardWebhooks(), FixedSecrets(keys), engine=engine
