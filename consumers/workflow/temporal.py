@@ -5,7 +5,7 @@
 | OK | nothing | applied |
 | ALREADY_EXISTS: the workflow has run before, or runs and was to be started only | nothing | applied, counted `late` |
 | NOT_FOUND to a signal: no workflow of that id runs | nothing | applied, counted `late` |
-| no connection, UNAVAILABLE; DEADLINE_EXCEEDED, CANCELLED; RESOURCE_EXHAUSTED; UNAUTHENTICATED, PERMISSION_DENIED; UNKNOWN; INTERNAL; UNIMPLEMENTED; NOT_FOUND of the namespace | `TransientError`, systemic: `unreachable`, `timeout`, `resource_exhausted`, `unauthorized`, `unknown`, `internal`, `unimplemented`, `namespace_missing` | waits until the server answers again |
+| no connection, UNAVAILABLE; DEADLINE_EXCEEDED, CANCELLED; RESOURCE_EXHAUSTED; UNAUTHENTICATED, PERMISSION_DENIED; UNKNOWN; INTERNAL; UNIMPLEMENTED; FAILED_PRECONDITION; NOT_FOUND of the namespace | `TransientError`, systemic: `unreachable`, `timeout`, `resource_exhausted`, `unauthorized`, `unknown`, `internal`, `unimplemented`, `failed_precondition`, `namespace_missing` | waits until the server answers again |
 | INVALID_ARGUMENT | `PermanentError`: `invalid_argument` | parked at once |
 | any other | `TransientError`: the status in lower case | tried five times, then parked |
 
@@ -86,6 +86,9 @@ _SYSTEMIC = {
     RPCStatusCode.UNKNOWN: "unknown",
     RPCStatusCode.INTERNAL: "internal",
     RPCStatusCode.UNIMPLEMENTED: "unimplemented",
+    # To these requests: the namespace is being deleted or active in another cluster, or the server does not take this
+    # version of the client (api-go, `serviceerror`).
+    RPCStatusCode.FAILED_PRECONDITION: "failed_precondition",
 }
 _refuses_us = re.compile(r"\bcode: (Unauthenticated|PermissionDenied)\b").search
 # What the state of the workflow answers, not an error.

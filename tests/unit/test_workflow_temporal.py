@@ -36,6 +36,7 @@ def answered(status: RPCStatusCode, *details: Detail) -> RPCError:
         (RPCStatusCode.INTERNAL, TransientError, "internal", True),
         (RPCStatusCode.UNKNOWN, TransientError, "unknown", True),
         (RPCStatusCode.UNIMPLEMENTED, TransientError, "unimplemented", True),
+        (RPCStatusCode.FAILED_PRECONDITION, TransientError, "failed_precondition", True),
         (RPCStatusCode.ABORTED, TransientError, "aborted", False),
     ],
 )
