@@ -13,7 +13,6 @@ so need no list of files: whatever has a name below `events/` counts, and each e
 from __future__ import annotations
 
 import hashlib
-import time
 from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
@@ -109,9 +108,15 @@ class Lake:
         return False
 
     def orphans(self) -> list[str]:
-        """Return the names of staged files that are older than any transaction."""
-        before = time.time() - ORPHAN_S
-        return [each.name for each in self._store.files(STAGING) if each.written_at < before]
+        """Return the names of staged files that are older than any transaction.
+
+        By the clock of the store, since ours may be ahead of it: what another process is about to commit is no orphan.
+        """
+        mark = f"{uuid4().hex}.mark"
+        self._store.write(f"{STAGING}/{mark}", b"")
+        written_at = dict(self._store.files(STAGING))
+        self.discard(mark)
+        return [name for name, at in written_at.items() if at < written_at[mark] - ORPHAN_S]
 
     def discard(self, name: str) -> None:
         """Remove what was staged in vain; what cannot be removed now is found again."""

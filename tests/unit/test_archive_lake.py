@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from bridge.errors import TransientError
 from consumers.archive.columns import schema_of
-from consumers.archive.lake import Lake
+from consumers.archive.lake import ORPHAN_S, Lake
 from consumers.archive.stores import Disk
 
 
@@ -60,3 +61,19 @@ def test_a_place_that_is_not_the_lake_any_more_is_waited_for(tmp_path: Path, own
     shutil.rmtree(root)
     volume.rename(root)
     lake.probe()
+
+
+def test_a_host_whose_clock_is_ahead_takes_nothing_for_an_orphan_that_was_just_staged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction is about to be committed, and without the file the lake would lack its events for ever."""
+    lake = claimed(tmp_path)
+    lake.stage(schema_of().empty_table())
+    ahead = time.time() + 2 * ORPHAN_S
+    monkeypatch.setattr("time.time", lambda: ahead)
+    assert lake.orphans() == []
+
+    (staged,) = (tmp_path / "staging").iterdir()
+    os.utime(staged, (1, 1))
+    assert lake.orphans() == [staged.name]
+    assert list((tmp_path / "staging").iterdir()) == [staged]
