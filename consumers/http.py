@@ -267,6 +267,8 @@ async def open_http(
         # Nothing is asked for or read that is packed: a small answer must not become a large one.
         headers={"accept-encoding": "identity", **(headers or {})},
         auto_decompress=False,
+        # The library's own bound of a header is 8 KiB, and gateways answer with longer ones.
+        max_field_size=ANSWER_MAX_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         yield Http(session, base_url, ping_path=ping_path, metrics=metrics, answer_max_bytes=answer_max_bytes)

@@ -135,6 +135,19 @@ async def test_an_endless_answer_is_cut_at_its_bound() -> None:
     assert len(answer.body) == ANSWER_MAX_BYTES
 
 
+async def test_an_answer_with_a_long_header_is_taken_for_what_its_status_says() -> None:
+    """Gateways set cookies and policies of many KiB; an answer that is not read would be asked for again for ever."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        return web.Response(status=204, headers={"content-security-policy": "x" * 32 * 1024})
+
+    async with a_session(handler) as http:
+        answer = await http.post("", b"{}")
+
+    assert answer.status == 204
+
+
 async def test_a_certificate_that_is_not_trusted_is_no_outage_without_a_name(tmp_path: Path) -> None:
     tls, authority = self_signed(tmp_path)
     async with an_endpoint(answering(204), tls=tls) as url:
