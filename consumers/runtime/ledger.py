@@ -60,8 +60,7 @@ where p.grp = $1 and (p.topic, p.part, p.epoch) = (ours.topic, ours.part, ours.e
 """
 _MARK_ATTEMPT = """
 update drx_consumer.progress
-set attempts = case when attempt_offset = $5 then attempts + 1 else 1 end,
-  attempt_offset = $5, updated_at = greatest(clock_timestamp(), updated_at)
+set attempts = case when attempt_offset = $5 then attempts + 1 else 1 end, attempt_offset = $5
 where grp = $1 and topic = $2 and part = $3 and epoch = $4
 returning attempts
 """
@@ -116,7 +115,8 @@ with moved as (
     deaths = case when $5 <= p.next_offset then p.deaths else 0 end,
     attempts = case when $5 > p.attempt_offset then 0 else p.attempts end,
     attempt_offset = case when $5 > p.attempt_offset then null else p.attempt_offset end,
-    -- Later at each commit, also where the clock was set back: it tells whether one was lost.
+    -- Later at each commit, also where the clock was set back: it tells whether one was lost. So under one epoch
+    -- nothing else may set it.
     updated_at = greatest(clock_timestamp(), p.updated_at + interval '1 microsecond')
   where grp = $1 and topic = $2 and part = $3 and epoch = $4 and ($8::timestamptz is null or p.updated_at >= $8)
   returning p.next_offset, p.updated_at

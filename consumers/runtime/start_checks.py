@@ -18,7 +18,7 @@ from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Decision, Progress, audit, forgotten_since, has_past, standings
 
 _ACCEPT = """
-update drx_consumer.progress set cluster_id = $2, updated_at = clock_timestamp()
+update drx_consumer.progress set cluster_id = $2
 where grp = $1 and cluster_id is distinct from $2
 """
 

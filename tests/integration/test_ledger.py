@@ -200,6 +200,7 @@ async def test_an_owner_whose_commit_was_lost_fails_at_its_end(ledger: Ledger, d
         known = await settlement.settle(next_offset=0, last_event_id=None, above=(2,), known=claim.updated_at)
     before = "update drx_consumer.progress set next_offset = null, updated_at = updated_at - interval '1 s' returning 1"
     await rows(database, before)
+    await ledger.mark_attempt(PLACE, claim.epoch, 2)  # says nothing of what was settled
 
     with pytest.raises(FencedError):
         async with ledger.begin(PLACE, claim.epoch) as settlement:
