@@ -68,6 +68,7 @@ SETTLED_S = 15.0
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"  # the example of W3C Trace Context
 _POLL_S = 0.01
 _POOL_SIZE = 8
+_APPLICATION = "drx-consumer test"
 _PLAIN: Mapping[Any, object] = {
     bool: True,
     int: 1,
@@ -78,6 +79,8 @@ _PLAIN: Mapping[Any, object] = {
     dict[str, str]: {},
 }
 _numbers = count(1)
+# DSNs of databases in which no consumer runs.
+_idle: list[str] = []
 
 
 def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime = WHEN, **fields: object) -> Event:  # noqa: A002 - the word that handlers know
@@ -306,11 +309,7 @@ async def running(
     registry = CollectorRegistry()
     built: Consumer = build(consumer, Setup(options or {}, registry))
     async with AsyncExitStack() as stack:
-        server = await asyncio.to_thread(_server)
-        database = await stack.enter_async_context(
-            open_database(server.dsn, size=_POOL_SIZE, application_name="drx-consumer test")
-        )
-        await _empty(database)
+        database = await stack.enter_async_context(_empty_database())
         await migrate_tables(database, built)
         await prepare(database, built)
         calls: list[Call] = []
@@ -415,6 +414,26 @@ def _bare(hint: Any) -> Any:
     if get_origin(hint) in {Union, types.UnionType}:
         return _bare(next(each for each in get_args(hint) if each is not types.NoneType))
     return hint
+
+
+@asynccontextmanager
+async def _empty_database() -> AsyncIterator[Database]:
+    """Open a database that holds nothing, another one for each consumer that runs at the same time."""
+    dsn = _idle.pop() if _idle else await _another_database()
+    try:
+        async with open_database(dsn, size=_POOL_SIZE, application_name=_APPLICATION) as database:
+            await _empty(database)
+            yield database
+    finally:
+        _idle.append(dsn)
+
+
+async def _another_database() -> str:
+    """Make a database and return its DSN."""
+    server, name = await asyncio.to_thread(_server), f"running_{next(_numbers)}"
+    async with open_database(server.dsn, size=1, application_name=_APPLICATION) as database:
+        await database.fetch(f"create database {name}")
+    return f"{server.dsn.rpartition('/')[0]}/{name}"
 
 
 async def _empty(database: Database) -> None:

@@ -176,6 +176,15 @@ async def test_each_run_begins_on_an_empty_database() -> None:
             assert desk.count("applied") == 1
 
 
+async def test_consumers_that_run_at_a_time_have_nothing_in_common() -> None:
+    query = "select prescription_id from read_model.prescription"
+    async with running(open_read_model) as one, running(open_read_model) as other:
+        for desk, key in ((one, "rx_1"), (other, "rx_2")):
+            await desk.feed(an_event("prescription.sent", id="evt_same", key=key))
+
+        assert (await one.fetch(query), await other.fetch(query)) == ([("rx_1",)], [("rx_2",)])
+
+
 @pytest.mark.parametrize("mode", [Lanes(2), Lanes(2, transactional=True), Batches()], ids=["lanes", "sql", "batches"])
 async def test_what_a_handler_publishes_is_kept_once_with_the_event_it_comes_from(mode: Lanes | Batches) -> None:
     """Also through failure, a repeat and a release."""
