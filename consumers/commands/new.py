@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 
@@ -14,11 +14,23 @@ import click
 
 from bridge.errors import ConfigError
 from consumers.commands.installed import installed
+from consumers.postgres.migrate import check_schema
 from consumers.settings import section
 
 TEMPLATE = files("consumers") / "template"
 SUFFIX = ".tmpl"
-_OURS = {"bridge", "consumers"}
+# Words that name no schema unless they are quoted: `pg_get_keywords()` of PostgreSQL 18, reserved ones.
+_SQL_WORDS = frozenset(
+    """
+    all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
+    column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
+    current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
+    from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
+    localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
+    returning right select session_user similar some symmetric system_user table tablesample then to trailing true
+    union unique user using variadic verbose when where window with
+    """.split()  # noqa: SIM905 - one word a line would take a hundred
+)
 OBJECT_NAME_MAX = 12  # of a key of `consumers` in the chart
 
 
@@ -29,7 +41,7 @@ def new(*, name: str, parent: Path) -> int:
     """Generate a consumer: a package NAME that can be installed, tested, run and put into an image."""
     home = parent / name
     documents = render(name)
-    _refuse_taken(name)
+    refuse_taken(name)
     if home.exists():
         msg = f"{home} is there already"
         raise ConfigError(msg)
@@ -41,19 +53,23 @@ def new(*, name: str, parent: Path) -> int:
     return 0
 
 
-def _refuse_taken(name: str) -> None:
-    """Refuse a name that another consumer, or another module of Python, has.
+def refuse_taken(name: str) -> None:
+    """Refuse a name that another consumer or another module of Python has, or that its schema cannot have.
 
     Raises:
-        ConfigError: It is taken.
+        ConfigError: It is taken, or no name of a schema.
     """
     module = section(name)
     if taken := [each for each in installed() if section(each) == module]:
         msg = f"a consumer named {taken[0]!r} is installed already; choose another name"
         raise ConfigError(msg)
-    if iskeyword(module) or module in sys.stdlib_module_names or module in _OURS:
+    if iskeyword(module) or find_spec(module) is not None:
         msg = f"a package cannot be named {module!r}: Python has that name already; choose another"
         raise ConfigError(msg)
+    if module in _SQL_WORDS:
+        msg = f"a schema cannot be named {module!r}: it is a word of SQL; choose another"
+        raise ConfigError(msg)
+    check_schema(module)
 
 
 def render(name: str) -> dict[str, str]:

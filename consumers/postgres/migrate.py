@@ -80,7 +80,7 @@ async def pending(database: Database, *, directory: Traversable | Path, schema: 
         TransientError: The database is away.
     """
     known = read_migrations(directory)
-    _check_name(schema)
+    check_schema(schema)
     async with database.transaction() as connection:
         exists = await connection.fetchval("select to_regclass($1) is not null", f'"{schema}".schema_migration')
         applied = await _applied(connection, schema) if exists else {}
@@ -105,7 +105,12 @@ def read_migrations(directory: Traversable | Path) -> list[Migration]:
     return found
 
 
-def _check_name(schema: str) -> None:
+def check_schema(schema: str) -> None:
+    """Check the name of a schema.
+
+    Raises:
+        ConfigError: No schema may have it.
+    """
     if not _SCHEMA_NAME.fullmatch(schema):
         msg = "a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_…"
         raise ConfigError(msg)

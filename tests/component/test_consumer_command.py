@@ -159,6 +159,9 @@ def test_two_consumers_of_one_name_are_refused_by_every_command(
         ("9lives", "a consumer cannot be named '9lives': a lower-case letter, then letters and digits"),
         ("logging", "a package cannot be named 'logging': Python has that name already"),
         ("class", "a package cannot be named 'class': Python has that name already"),
+        ("click", "a package cannot be named 'click': Python has that name already"),
+        ("order", "a schema cannot be named 'order': it is a word of SQL"),
+        ("pg-desk", "a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_"),
     ],
 )
 def test_a_name_that_a_new_consumer_cannot_have_is_refused_for_the_true_reason(

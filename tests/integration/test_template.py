@@ -16,9 +16,10 @@ import pytest
 from aiohttp import web
 
 from bridge.contract.events import EVENT_MODELS
+from bridge.errors import ConfigError
 from consumers import http
 from consumers.cli import COMMANDS
-from consumers.commands.new import render
+from consumers.commands.new import refuse_taken, render
 from consumers.testing import an_event, running
 from tests.chart.tools import hadolint
 from tests.cluster import Cluster, Topics
@@ -169,6 +170,15 @@ def example(name: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": name}
     exec(compile(EXAMPLES[name], f"<example {name}>", "exec", dont_inherit=True), names)  # noqa: S102 - our own page
     return names
+
+
+def test_no_package_is_named_by_a_word_that_its_sql_would_have_to_quote(postgres: str) -> None:
+    (rows,) = execute(postgres, "select word from pg_get_keywords() where catcode in ('R', 'T')")
+
+    assert rows
+    for (word,) in rows:
+        with pytest.raises(ConfigError):
+            refuse_taken(word)
 
 
 def test_the_page_names_commands_that_exist() -> None:
