@@ -59,7 +59,8 @@ def weaknesses_of(
         ConfigError: It accepts what is no weakness, or forgets ids while a repeat may still come.
     """
     accepted = _accepted(name, source)
-    if scheme.ids == "none" and window_s < BUCKETS_OF_REPEATS * bucket_s:
+    # Of an id that no signature covers, the header may be missing.
+    if scheme.ids != "signed" and window_s < BUCKETS_OF_REPEATS * bucket_s:
         least_s = BUCKETS_OF_REPEATS * bucket_s
         msg = f"{place(name, 'dedupe_window_s')}: is at least {least_s}, the time for which repeats are recognised"
         raise ConfigError(msg)

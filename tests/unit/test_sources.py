@@ -145,9 +145,12 @@ def test_private_networks_are_trusted_proxies() -> None:
     assert address_limit(settings.http) is not None
 
 
-def test_ids_are_remembered_as_long_as_equal_bytes_are_a_repeat() -> None:
-    """Else a retry in the next bucket would be a second event."""
-    source = a_source(scheme="secret_header")
+@pytest.mark.parametrize(
+    "scheme", [{"scheme": "secret_header"}, {"scheme": "github", "accept_weak": "unsigned_id,undated"}]
+)
+def test_ids_are_remembered_as_long_as_equal_bytes_are_a_repeat(scheme: dict[str, str]) -> None:
+    """Else a retry in the next bucket would be a second event; an id that is not signed may be missing."""
+    source = a_source(**scheme)
 
     line = complaint(source, tls=True, window_s=1199, bucket_s=600)
 
