@@ -284,18 +284,38 @@ async def test_an_endpoint_that_takes_no_signature_parks_nothing_however_long_it
     assert set(attempts(script)) == {event.id}
 
 
-async def test_an_event_that_alone_is_not_found_is_parked_while_others_pass(secrets: Path) -> None:
-    missing = an_event("prescription.sent", key="rx_missing")
+@pytest.mark.parametrize("status", [302, 401, 404])
+async def test_an_event_that_alone_is_refused_is_parked_while_others_pass(status: int, secrets: Path) -> None:
+    refused = an_event("prescription.sent", key="rx_refused")
     others = [an_event("prescription.sent", key=f"rx_{number}") for number in range(200)]
 
     async def desk(request: web.BaseRequest) -> web.StreamResponse:
         await request.read()
-        return web.Response(status=404 if request.headers.get("webhook-id") in {None, missing.id} else 204)
+        return web.Response(status=status if request.headers.get("webhook-id") in {None, refused.id} else 204)
 
     async with an_endpoint(desk) as url, running(open_forward, options=options(url, secrets)) as forward:
-        await forward.feed(missing, *others)
+        await forward.feed(refused, *others)
 
-        assert await forward.parked() == [Parked("rx_missing", missing.id, "http_404")]
+        assert await forward.parked() == [Parked("rx_refused", refused.id, f"http_{status}")]
+        assert forward.count("applied") == len(others)
+
+
+async def test_an_event_that_is_refused_in_a_quiet_hour_holds_up_no_other(secrets: Path) -> None:
+    """As by a receiver that cannot verify some text: nothing else comes until the circuit is open."""
+    refused = an_event("prescription.sent", key="rx_refused")
+    others = [an_event("prescription.sent", key="rx_1") for _ in range(20)]
+
+    async def desk(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        return web.Response(status=401 if request.headers.get("webhook-id") == refused.id else 204)
+
+    async with an_endpoint(desk) as url, running(open_forward, options=options(url, secrets)) as forward:
+        state = {"service": "forward", "state": "open"}
+        forward.offer(refused)
+        await until(lambda: forward.registry.get_sample_value("drxbridge_circuit_state", state) == 1)
+        await forward.feed(*others)
+
+        assert await forward.parked() == [Parked("rx_refused", refused.id, "http_401")]
         assert forward.count("applied") == len(others)
 
 
