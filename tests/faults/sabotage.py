@@ -56,11 +56,14 @@ def drop_on_rebuild() -> None:
 
 
 def redrive_past_the_spool() -> None:
-    """Send what was in flight again by itself, while newer events of the same partition come out of the spool."""
+    """Send what was in memory again by itself, while newer events of the same partition come out of the spool.
+
+    Not only what was in flight: brokers that were frozen may write that when they thaw, and then it is first after all.
+    """
     switch = PartitionWriter._switch_to_spool
 
     def impatient(self: PartitionWriter, front: Sequence[Pending] = ()) -> bool:
-        for pending in self._in_flight:
+        for pending in (*self._in_flight, *self._waiting):
             if pending.state == "open":
                 self._commit(pending)
                 task = asyncio.ensure_future(_redrive(self._producer, self._place, pending.accepted.record))
