@@ -43,11 +43,11 @@ def ack_before_write() -> None:
 
 
 def drop_on_rebuild() -> None:
-    """Take what was in flight when the circuit opened for written, and forget it with its producer."""
+    """Take what was in memory when the circuit opened for written, and forget it."""
     switch = PartitionWriter._switch_to_spool
 
     def forgetful(self: PartitionWriter, front: Sequence[Pending] = ()) -> bool:
-        for pending in self._in_flight:
+        for pending in (*self._in_flight, *self._waiting):
             self._commit(pending)
         return switch(self, front)
 
