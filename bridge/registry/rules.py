@@ -191,7 +191,7 @@ def _field(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
 
 
 def _phi_rank(field: Schema, *, unknown: int) -> int:
-    """Return the rank of a field's PHI class, which may be any JSON value; `unknown` if it is none of ours."""
+    """Return the rank of a field's PHI class, which may be any JSON value; `unknown` if it is no class."""
     phi = field.get("phi")
     return _PHI_RANKS.get(phi, unknown) if phi is None or isinstance(phi, str) else unknown
 

@@ -1,4 +1,4 @@
-"""A process of a test ends with it, and what it has written is told with what fails beside it."""
+"""A process that a test starts ends with the test, and a failure shows what it has written."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_doctor_is_told_where_health_information_goes() -> None:
 
 
 class Rows:
-    """A database that finds what it is told to, and what is stored in it."""
+    """A database whose queries return what the test gives it, and what was stored."""
 
     def __init__(self) -> None:
         self.found: list[tuple[object, ...]] = []
