@@ -40,10 +40,10 @@ _Columns = tuple[list[str], list[str], list[bytes]]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _CLAIM = """
-insert into drx_consumer.progress as p (grp, topic, part, epoch, cluster_id, adoptions, held)
-values ($1, $2, $3, nextval('drx_consumer.epoch'), $4, 1, true)
+insert into drx_consumer.progress as p (grp, topic, part, cluster_id, adoptions, held)
+values ($1, $2, $3, $4, 1, true)
 on conflict (grp, topic, part) do update set
-  epoch = nextval('drx_consumer.epoch'), adoptions = p.adoptions + 1, held = true,
+  epoch = default, adoptions = p.adoptions + 1, held = true,
   deaths = p.deaths + (p.held and not $5)::int, updated_at = clock_timestamp()
 returning epoch, next_offset, last_event_id, cluster_id, deaths, attempt_offset, attempts, updated_at
 """

@@ -115,10 +115,10 @@ where (s.grp, s.topic, s.part) = (p.grp, p.topic, p.part) and p.next_offset is n
 """
 # With a new epoch, so that a process that still reads is fenced, claims again and goes on from here.
 _SET_OFFSETS = """
-insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id, epoch)
-select $1, *, $5, nextval('drx_consumer.epoch') from unnest($2::text[], $3::int[], $4::bigint[])
+insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id)
+select $1, *, $5 from unnest($2::text[], $3::int[], $4::bigint[])
 on conflict (grp, topic, part) do update set next_offset = excluded.next_offset, last_event_id = null,
-  epoch = nextval('drx_consumer.epoch'), cluster_id = excluded.cluster_id, adoptions = 0, held = false, deaths = 0,
+  epoch = default, cluster_id = excluded.cluster_id, adoptions = 0, held = false, deaths = 0,
   attempt_offset = null, attempts = 0, updated_at = clock_timestamp()
 where $6 or p.next_offset is null
 returning topic, part

@@ -31,8 +31,8 @@ ALL = [migration.number for migration in read_migrations(LEDGER_MIGRATIONS)]
 # What a process of the first release has written.
 _BEFORE = (
     """
-    insert into drx_consumer.progress (grp, topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions)
-    values ($1, $2, $3, 10, 'evt-9', nextval('drx_consumer.epoch'), 'cluster-a', 2)
+    insert into drx_consumer.progress (grp, topic, part, next_offset, last_event_id, cluster_id, adoptions)
+    values ($1, $2, $3, 10, 'evt-9', 'cluster-a', 2)
     """,
     'insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, $2, $3, 12)',
     """
@@ -84,7 +84,6 @@ async def test_an_upgrade_in_place_keeps_what_was_there(database: Database, tmp_
 
     claim = await Ledger(database, group=GROUP, cluster_id="cluster-a").claim(PLACE)
     assert applied == ALL[number:]
-    assert claim.epoch > 1
     assert (claim.next_offset, claim.settled, claim.parked) == (10, frozenset({12}), frozenset({"rx-1"}))
     assert claim.deaths == 0
 

@@ -1,16 +1,14 @@
 -- What a consumer group has settled, and what it has set aside. Keys of a table compare as bytes (`collate "C"`): cheaper,
 -- in the order that Python sorts them, and no index changes its order with the operating system's locales.
 
--- Of all partitions of all groups, so that no epoch comes twice, also where a group was forgotten meanwhile.
-create sequence {schema}.epoch;
-
 create table {schema}.progress (
   grp text collate "C" not null,
   topic text collate "C" not null,
   part int not null,
   next_offset bigint check (next_offset >= 0),
   last_event_id text,
-  epoch bigint not null,
+  -- At random: a sequence that a backup puts back would give an epoch again that a process still has.
+  epoch bigint not null default hashtextextended(gen_random_uuid()::text, 0),
   cluster_id text,
   adoptions int not null default 0,
   attempt_offset bigint,
@@ -27,7 +25,7 @@ comment on table {schema}.progress is 'How far a group is in a partition, and wh
 comment on column {schema}.progress.next_offset is
   'Everything below is settled; null: claimed, and nothing settled yet';
 comment on column {schema}.progress.last_event_id is 'ce_id of the record at next_offset - 1, to know the topic again';
-comment on column {schema}.progress.epoch is 'A new one with each claim, never used before; the transactions of an older one fail';
+comment on column {schema}.progress.epoch is 'A new one with each claim; the transactions of any other fail';
 comment on column {schema}.progress.cluster_id is 'Kafka cluster that the offsets belong to';
 comment on column {schema}.progress.adoptions is 'Claims since next_offset last moved';
 comment on column {schema}.progress.attempt_offset is 'Record that was about to be handled on its own';

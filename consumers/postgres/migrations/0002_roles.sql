@@ -22,7 +22,6 @@ begin
   if exists (select from pg_roles where rolname = 'drx_consumer') then
     grant usage on schema {schema} to drx_consumer;
     grant select on {schema}.schema_migration to drx_consumer;
-    grant usage on sequence {schema}.epoch to drx_consumer;
     grant select, insert, update on {schema}.progress, {schema}.park_breaker, {schema}.job to drx_consumer;
     grant select, insert on {schema}.inbox to drx_consumer;
     grant select, insert, delete on {schema}.settled to drx_consumer;
@@ -35,7 +34,6 @@ begin
   if exists (select from pg_roles where rolname = 'drx_operator') then
     grant usage on schema {schema} to drx_operator;
     grant select on {schema}.schema_migration to drx_operator;
-    grant usage on sequence {schema}.epoch to drx_operator;
     grant select, insert, update, delete on {schema}.progress to drx_operator;
     grant select, update, delete on {schema}.park_breaker to drx_operator;
     grant select, delete on {schema}.job to drx_operator;
