@@ -388,8 +388,6 @@ class Webhooks:
         """Find the events in a verified delivery, or why there are none."""
         try:
             call.outcome = self._understand(call, call.delivery, call.sender)
-            if call.proof.id is None and call.sender.bucket_s:
-                self._identify_by_time(call)
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
@@ -397,21 +395,23 @@ class Webhooks:
 
     def _publish(self, call: Call) -> None:
         """Publish what is plainly new, and leave all else to a task."""
-        outcome = call.outcome
-        if not isinstance(outcome, ParkReason):
-            try:
+        try:
+            if call.proof.id is None and call.sender.bucket_s:
+                # Not a stage of its own: what it repeats may come just before it, and must have been published.
+                self._identify_by_time(call)
+            outcome = call.outcome
+            if not isinstance(outcome, ParkReason):
                 taken = self._deduplicator.take_new(call.delivery, outcome.events)
-            except NotDurableError:
-                raise
-            except TooLargeError as exc:
-                call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
-            except Exception as exc:  # noqa: BLE001 - as above
-                self._park_bug(call, exc)
-            else:
                 if taken is not None:
                     call.taken = taken
                     taken.add_done_callback(partial(self._settled, call))
                     return
+        except NotDurableError:
+            raise
+        except TooLargeError as exc:
+            call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(call.outcome))
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._park_bug(call, exc)
         task = asyncio.get_running_loop().create_task(self._finish(call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -632,7 +632,9 @@ def _keys(events: Sequence[AnyEvent]) -> str:
     return events[0].key if len(events) == 1 else " ".join(dict.fromkeys(event.key for event in events))
 
 
-def _prescription_id(mapped: Mapped | Encoded) -> str | None:
-    event = mapped.events[0]
+def _prescription_id(outcome: Mapped | Encoded | ParkReason) -> str | None:
+    if isinstance(outcome, ParkReason):
+        return outcome.key
+    event = outcome.events[0]
     found = event.prescription_id if isinstance(event, EncodedEvent) else event.value.get("prescription_id")
     return found if isinstance(found, str) else None
