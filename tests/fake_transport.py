@@ -199,11 +199,6 @@ class FakeTransport:
         self.kafka.offsets.update(offsets)
         self.kafka.commits.append(dict(offsets))
 
-    async def committed(self, places: Collection[Place]) -> Mapping[Place, int | None]:
-        """Return what the group has kept."""
-        await self.kafka.answer(self.answer_s)
-        return {place: self.kafka.offsets.get(place) for place in places}
-
     async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
         """Return where the logs start and end."""
         await self.kafka.answer(self.answer_s)

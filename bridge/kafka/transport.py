@@ -116,13 +116,6 @@ class Transport(Protocol):
             TransportError: `not_member`, `no_answer`.
         """
 
-    async def committed(self, places: Collection[Place]) -> Mapping[Place, int | None]:
-        """Return the group's offsets.
-
-        Raises:
-            TransportError: `no_answer`.
-        """
-
     async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
         """Return where the logs start and end.
 

@@ -40,10 +40,10 @@ _Columns = tuple[list[str], list[str], list[bytes]]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _CLAIM = """
-insert into drx_consumer.progress as p (grp, topic, part, cluster_id, adoptions, held)
-values ($1, $2, $3, $4, 1, true)
+insert into drx_consumer.progress as p (grp, topic, part, cluster_id, held)
+values ($1, $2, $3, $4, true)
 on conflict (grp, topic, part) do update set
-  epoch = default, adoptions = p.adoptions + 1, held = true,
+  epoch = default, held = true,
   deaths = p.deaths + (p.held and not $5)::int, updated_at = clock_timestamp()
 returning epoch, next_offset, last_event_id, cluster_id, deaths, attempt_offset, attempts, updated_at
 """
@@ -111,7 +111,6 @@ with moved as (
   update drx_consumer.progress as p set
     next_offset = greatest($5, p.next_offset),
     last_event_id = case when $5 <= p.next_offset then p.last_event_id else $6 end,
-    adoptions = case when $5 <= p.next_offset then p.adoptions else 0 end,
     deaths = case when $5 <= p.next_offset then p.deaths else 0 end,
     attempts = case when $5 > p.attempt_offset then 0 else p.attempts end,
     attempt_offset = case when $5 > p.attempt_offset then null else p.attempt_offset end,

@@ -96,7 +96,7 @@ select $1, $2, $3, $4, * from unnest($5::text[], $6::int[], $7::text[], $8::bigi
   $11::text[], $12::text[], $13::bool[])
 """
 _PROGRESS = """
-select topic, part, next_offset, last_event_id, epoch, cluster_id, adoptions, updated_at,
+select topic, part, next_offset, last_event_id, epoch, cluster_id, updated_at,
   (select count(*) from drx_consumer.settled as s
    where (s.grp, s.topic, s.part) = (p.grp, p.topic, p.part) and s."offset" >= coalesce(p.next_offset, 0)) as above,
   (select count(*) from drx_consumer.parked_key as k
@@ -118,7 +118,7 @@ _SET_OFFSETS = """
 insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id)
 select $1, *, $5 from unnest($2::text[], $3::int[], $4::bigint[])
 on conflict (grp, topic, part) do update set next_offset = excluded.next_offset, last_event_id = null,
-  epoch = default, cluster_id = excluded.cluster_id, adoptions = 0, held = false, deaths = 0,
+  epoch = default, cluster_id = excluded.cluster_id, held = false, deaths = 0,
   attempt_offset = null, attempts = 0, updated_at = clock_timestamp()
 where $6 or p.next_offset is null
 returning topic, part
@@ -225,7 +225,6 @@ class Progress(NamedTuple):
     last_event_id: str | None
     epoch: int
     cluster_id: str | None
-    adoptions: int
     updated_at: datetime
     above: int
     parked_keys: int

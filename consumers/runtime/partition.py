@@ -191,7 +191,7 @@ class Partition:
         suspect: Offset of the record that is marked before it is handled, in case it kills the process.
         attempted: Offset of the one that was marked last.
         direct: Records go to their key queues as they come; the backlog is empty.
-        written: `next_offset` as it is in the ledger.
+        written: `next_offset` as it is in the ledger; None while it has none.
         updated_at: `updated_at` of the ledger, as this claim has found or committed it last.
         active: Batches and records in hand; `idle` is set while there are none.
         activity: Counts whatever is tried, settled or released.
@@ -236,7 +236,7 @@ class Partition:
             self.careful_left = CAREFUL_FIRST
         self.suspect: int | None = None
         self.attempted: int | None = None
-        self.written = 0
+        self.written: int | None = None
         self.updated_at = claim.updated_at
 
     @property
@@ -259,7 +259,8 @@ class Partition:
         self.window = Window(
             offset, last_event_id=self.claim.last_event_id if known else None, settled=self.claim.settled
         )
-        self.written = offset
+        # Where reading starts is written also if no record comes: a backup must know it.
+        self.written = self.claim.next_offset
         self.opened = True
 
     def take(self, record: ConsumedRecord, *, now: float) -> bool:
@@ -295,7 +296,7 @@ class Partition:
         if offsets:
             self.moved()
         if advance is not None:
-            self.written = max(self.written, advance.next_offset)
+            self.written = max(self.written or 0, advance.next_offset)
 
     def moved(self) -> None:
         """Note that a record was settled or released."""

@@ -58,8 +58,6 @@ async def check_start(
     stored = await standings(database, consumer.group, consumer.topics)
     async with open_group(connection, consumer.group, consumer.topics) as view:
         cluster_id, bounds = await view.cluster_id(), await view.bounds()
-        if begins_by_itself and not stored:  # a group that had ever run on this database would have claimed a partition
-            _check_committed(consumer, await view.committed())
         check_offsets(
             consumer.name,
             stored.values(),
@@ -129,16 +127,6 @@ async def _tables_misfit(database: Database, consumer: Consumer) -> str:
         f" schema, then `drx-consumer init`; or `drx-consumer init {name} --go-on --reason …` where events"
         f" may be applied to it again"
     )
-
-
-def _check_committed(consumer: Consumer, committed: Mapping[Place, int | None]) -> None:
-    """Refuse to go on from Kafka's offsets alone: the database is another one than before, or was emptied."""
-    if consumer.tables is not None and any(committed.values()):
-        msg = (
-            f"group {consumer.group} has offsets in Kafka and none in this database, whose tables lack what lies"
-            f" before them: `drx-consumer init {consumer.name} --from earliest|latest|TIME` says where to begin"
-        )
-        raise ConfigError(msg)
 
 
 def check_offsets(

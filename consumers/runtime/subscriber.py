@@ -9,8 +9,8 @@ the client fails. Records go to a `Processor`. A partition passes through these 
 
 - Assigned: the rebalance listener gives the partition a new generation. It does nothing else, because records flow
   before the client has run the listener to its end: a seek in `on_partitions_assigned` came after 40 of 74 records.
-- Claimed: a task takes the partition in PostgreSQL, which fences its former owner, and decides by what is settled, by
-  the group's offset in Kafka and by the bounds of the log where reading starts (`decide_start`).
+- Claimed: a task takes the partition in PostgreSQL, which fences its former owner, and decides by what is settled and
+  by the bounds of the log where reading starts (`decide_start`). The start of a new partition is settled progress, too.
 - Compared: the record before that offset is read first. If its event id is not the one that was settled last, the
   topic was recreated or truncated.
 - Reading: records are offered to the processor. A partition without room is left out of the poll; one that is halted
@@ -20,9 +20,9 @@ the client fails. Records go to a `Processor`. A partition passes through these 
 One task alone polls, seeks, pauses and resumes, and it is never cancelled inside a poll (see `transport`). A batch
 that was fetched for an earlier generation of its partition is dropped.
 
-The group's offsets in Kafka only follow PostgreSQL, where the truth is: they never go back, and they are sent only for
-partitions that are ours at that moment, since the broker accepts the commit of a former owner, which would rewind the
-new one.
+The group's offsets in Kafka only follow PostgreSQL, where the truth is, and are never read: a database that was
+restored is behind them. They are sent only for partitions that are ours at that moment, since the broker accepts the
+commit of a former owner, which would rewind the new one.
 """
 
 from __future__ import annotations
@@ -204,12 +204,10 @@ class Start(NamedTuple):
     Attributes:
         expected_id: `stored_text` of the `ce_id` that the record before `offset` must have; None when there is nothing
             to compare.
-        committed: The group's offset in Kafka, below which no commit may go.
     """
 
     offset: int
     expected_id: str | None
-    committed: int | None
 
 
 class Stopped(NamedTuple):
@@ -218,19 +216,19 @@ class Stopped(NamedTuple):
     code: str
 
 
-def decide_start(adoption: Adoption, *, committed: int | None, bounds: Bounds, policy: StartPolicy) -> Start | Stopped:
-    """Start where the group has settled, else where it has committed, else as the policy says; never past a gap."""
-    offset = committed if adoption.next_offset is None else adoption.next_offset
+def decide_start(adoption: Adoption, *, bounds: Bounds, policy: StartPolicy) -> Start | Stopped:
+    """Start where the group has settled, else as the policy says; never past a gap."""
+    offset = adoption.next_offset
     if offset is None:
         if policy == "none":
             return Stopped("not_initialized")
-        return Start(bounds.start if policy == "earliest" else bounds.end, None, committed)
+        return Start(bounds.start if policy == "earliest" else bounds.end, None)
     if offset < bounds.start:
         return Stopped("offset_expired")
     if offset > bounds.end:
         return Stopped("offset_beyond_end")
     # At the start of the log the record before cannot be read any more, and none can have been missed.
-    return Start(offset, adoption.last_event_id if offset > bounds.start else None, committed)
+    return Start(offset, adoption.last_event_id if offset > bounds.start else None)
 
 
 def is_same_log(start: Start, records: Sequence[ConsumedRecord]) -> bool:
@@ -303,7 +301,7 @@ class AssignedPartition:
         claim: The task that finds out where to start.
         comparing: Where to start, until the record before it was compared.
         lag: How far it is behind, from the start of reading on; None before.
-        committed: The group's offset in Kafka as far as we know; -1 when there is none.
+        committed: The offset that was committed to Kafka last, in this generation; -1 when none was.
         halted: True while it is paused because nothing of it can be settled.
         stopped: Code, once it is certain that it cannot be read.
     """
@@ -566,7 +564,6 @@ class Member:
 
     def _start(self, partition: AssignedPartition, start: Start) -> None:
         partition.comparing = None
-        partition.committed = -1 if start.committed is None else start.committed
         partition.lag = PartitionLag(start.offset, time.monotonic())
         self._processor.start(partition.place, start.offset)
 
@@ -623,17 +620,12 @@ class Member:
         adoption = await self._until_answered(lambda: self._processor.adopt(place))
         hit(BETWEEN_CLAIM_AND_SEEK)
         for _ in range(BEYOND_END_LOOKS):
-            bounds, committed = await self._until_answered(lambda: self._look_at(place))
-            verdict = decide_start(adoption, committed=committed, bounds=bounds, policy=self._policy)
+            bounds = await self._until_answered(lambda: self._transport.bounds([place]))
+            verdict = decide_start(adoption, bounds=bounds[place], policy=self._policy)
             if verdict != Stopped("offset_beyond_end"):
                 break
             await self._sleep(BEYOND_END_S)
         return verdict
-
-    async def _look_at(self, place: Place) -> tuple[Bounds, int | None]:
-        committed = await self._transport.committed([place])
-        bounds = await self._transport.bounds([place])
-        return bounds[place], committed[place]
 
     async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         failures = 0
@@ -668,7 +660,7 @@ class Member:
 
     async def _send_commit(self, partitions: Collection[AssignedPartition]) -> str:
         reading = [(each, self._processor.next_offset(each.place)) for each in partitions if each.reading]
-        news = [(each, offset) for each, offset in reading if offset is not None and offset > each.committed]
+        news = [(each, offset) for each, offset in reading if offset is not None and offset != each.committed]
         if not news:
             return "ok"
         begun = time.monotonic()

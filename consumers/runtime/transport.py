@@ -228,12 +228,6 @@ class _GroupTransport:
                 None, {TopicPartition(*place): OffsetAndMetadata(offset, "") for place, offset in offsets.items()}
             )
 
-    async def committed(self, places: Collection[Place]) -> Mapping[Place, int | None]:
-        wanted = [TopicPartition(*place) for place in places]
-        async with _answered(ANSWER_S):
-            found = await self._consumer._coordinator.fetch_committed_offsets(wanted)  # noqa: SLF001 - one request
-        return {place: found[place].offset if place in found else None for place in places}
-
     async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
         wanted = [TopicPartition(*place) for place in places]
         async with _answered(ANSWER_S):

@@ -340,7 +340,7 @@ def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, 
 def progress(next_offset: int | None, *, keys: int = 0, events: int = 0) -> dict[Place, Progress]:
     """Return what is stored of a partition."""
     at = Place("t", 0)
-    return {at: Progress(at, next_offset, None, 1, "c", 0, datetime.now(UTC), 0, keys, events)}
+    return {at: Progress(at, next_offset, None, 1, "c", datetime.now(UTC), 0, keys, events)}
 
 
 @pytest.mark.parametrize(

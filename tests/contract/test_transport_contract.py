@@ -197,15 +197,6 @@ async def test_it_goes_on_from_the_committed_offset(subject: Subject) -> None:
     assert ids(await poll_for(transport, [first], 1)) == ["b"]
 
 
-async def test_committed_offsets_are_told_and_missing_ones_too(subject: Subject) -> None:
-    first, second = subject.places
-    transport, _ = await subject.member()
-
-    await transport.commit({first: 5})
-
-    assert await transport.committed([first, second]) == {first: 5, second: None}
-
-
 async def test_bounds_are_where_a_log_starts_and_ends(subject: Subject) -> None:
     first, second = subject.places
     await subject.write(first, "a", "b")
@@ -254,7 +245,6 @@ async def test_a_commit_for_a_partition_that_was_lost_is_refused(subject: Subjec
         await transport.commit({lost: 1})
 
     assert caught.value.code == "not_member"
-    assert await transport.committed([lost]) == {lost: None}
 
 
 async def test_seek_pause_and_resume_of_what_is_not_ours_do_nothing(subject: Subject) -> None:

@@ -239,7 +239,7 @@ async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
         await committing
 
         assert old_answer.result() in {"not_member", "no_answer"}
-        assert await new.committed([moved]) == {moved: 77}
+        assert await new._consumer.committed(TopicPartition(*moved)) == 77
 
 
 # No partition means every partition
@@ -306,7 +306,7 @@ async def test_questions_to_a_frozen_broker_end_with_no_answer(
     monkeypatch.setattr("consumers.runtime.transport.ANSWER_S", 0.5)
     first = Place(topic, 0)
     async with ours(topics, topic, group) as transport, paused(cluster):
-        for ask in (transport.commit({first: 1}), transport.committed([first]), transport.bounds([first])):
+        for ask in (transport.commit({first: 1}), transport.bounds([first])):
             with pytest.raises(TransportError) as caught:
                 async with asyncio.timeout(HANG_S):
                     await ask

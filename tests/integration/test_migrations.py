@@ -31,8 +31,8 @@ ALL = [migration.number for migration in read_migrations(LEDGER_MIGRATIONS)]
 # What a process of the first release has written.
 _BEFORE = (
     """
-    insert into drx_consumer.progress (grp, topic, part, next_offset, last_event_id, cluster_id, adoptions)
-    values ($1, $2, $3, 10, 'evt-9', 'cluster-a', 2)
+    insert into drx_consumer.progress (grp, topic, part, next_offset, last_event_id, cluster_id)
+    values ($1, $2, $3, 10, 'evt-9', 'cluster-a')
     """,
     'insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, $2, $3, 12)',
     """

@@ -17,7 +17,7 @@ AGAIN = "`drx-consumer init desk --partition drx.prescriptions.v1/3 --from … -
 
 
 def standing(next_offset: int | None, *, cluster_id: str | None = "A", last_event_id: str | None = None) -> Progress:
-    return Progress(PLACE, next_offset, last_event_id, 1, cluster_id, 0, datetime(2026, 9, 14, tzinfo=UTC), 0, 0, 0)
+    return Progress(PLACE, next_offset, last_event_id, 1, cluster_id, datetime(2026, 9, 14, tzinfo=UTC), 0, 0, 0)
 
 
 LOG = Bounds(0, 100)

@@ -10,7 +10,6 @@ create table {schema}.progress (
   -- At random: a sequence that a backup puts back would give an epoch again that a process still has.
   epoch bigint not null default hashtextextended(gen_random_uuid()::text, 0),
   cluster_id text,
-  adoptions int not null default 0,
   attempt_offset bigint,
   attempts int not null default 0,
   held boolean not null default false,
@@ -27,7 +26,6 @@ comment on column {schema}.progress.next_offset is
 comment on column {schema}.progress.last_event_id is 'ce_id of the record at next_offset - 1, to know the topic again';
 comment on column {schema}.progress.epoch is 'A new one with each claim; the transactions of any other fail';
 comment on column {schema}.progress.cluster_id is 'Kafka cluster that the offsets belong to';
-comment on column {schema}.progress.adoptions is 'Claims since next_offset last moved';
 comment on column {schema}.progress.attempt_offset is 'Record that was about to be handled on its own';
 comment on column {schema}.progress.attempts is 'How often attempt_offset was';
 comment on column {schema}.progress.held is 'Claimed, and not given back: its owner is at work, or died';
