@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check lint lint-python promtool fault-tools alert-tools chart chart-apiserver fhir-server hl7-server temporal-server audit bench docs faults fuzz native lint-native test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint lint-python promtool fault-tools alert-tools chart chart-apiserver fhir-server hl7-server temporal-server audit bench docs faults fuzz native lint-native test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -36,6 +36,10 @@ lint-python: $(INSTALLED)
 check: lint
 	$(BIN)/pytest --quiet --numprocesses 3 --dist loadfile -m "not faults and not volume" \
 	    tests/unit tests/component tests/fuzz
+
+# What the project weighs, and what is allowed: lines, settings, verbs, pages, memory and CPU of programs.
+budget: $(INSTALLED)
+	$(BIN)/python -m tests.budget
 
 # The native engine, where cargo is; all else works without it. `auto` uses it when it is installed.
 CRATE := bridge/native

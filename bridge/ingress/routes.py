@@ -1,4 +1,4 @@
-"""The public port: check the head, admit, verify, map, publish, answer, in this order and nowhere else.
+"""The public port: check the head, verify, admit, map, publish, answer, in this order and nowhere else.
 
 What has come at about the same time is taken stage by stage: all are verified, then all are mapped, then all are
 published. Of the 125 µs that a delivery costs here one after the other, this saves a third: the code and data of one
@@ -115,11 +115,10 @@ class Source:
 
 
 class Admission:
-    """How much may be taken in at one time, by count and by bytes; decided when a body is whole.
+    """How many verified deliveries may be in flight, by count and by bytes.
 
-    No queue: what does not fit is refused at once, and the sender comes back. A delivery whose body is still coming
-    takes no room here: a client could take all of it by declaring bodies that it never sends. What has come of such
-    bodies is bounded by the server (`runtime/http.py`).
+    No queue: what does not fit is refused at once, and the sender comes back. Only what is verified takes room: clients
+    without a secret could take all of it. What they send is bounded by the server (`runtime/http.py`).
     """
 
     __slots__ = ("_bytes_max", "_count_max", "bytes", "count")
@@ -260,7 +259,7 @@ class Webhooks:
         received_at = datetime.fromtimestamp(received_s, UTC)
         for call in calls:
             call.ends_at, call.received_s, call.received_at = ends_at, received_s, received_at
-        for stage in (self._enter, self._prove, self._map, self._publish):
+        for stage in (self._check, self._prove, self._admit, self._map, self._publish):
             calls = self._through(stage, calls)
 
     def _through(self, stage: Callable[[Call], None], calls: Sequence[Call]) -> list[Call]:
@@ -337,16 +336,12 @@ class Webhooks:
             if wait_s:
                 raise _RateLimitedError("source", wait_s)
 
-    def _enter(self, call: Call) -> None:
-        """Admit a request whose body is whole; its head may have been checked when that came."""
+    def _check(self, call: Call) -> None:
+        """Check the size of a body, and its head unless that was checked when it came."""
         if not call.routed:
             self._check_head(call)
-        size = len(call.http.body)
-        if size > self._body_max_bytes:
+        if len(call.http.body) > self._body_max_bytes:
             raise DeliveryRefusedError("body_too_large")
-        if not self._admission.enter(size):
-            raise NotDurableError("admission_full")
-        call.room = size
 
     @staticmethod
     def _raw(call: Call) -> Raw:
@@ -384,12 +379,16 @@ class Webhooks:
         )
         call.event_id = call.delivery.id
 
+    def _admit(self, call: Call) -> None:
+        size = len(call.http.body)
+        if not self._admission.enter(size):
+            raise NotDurableError("admission_full")
+        call.room = size
+
     def _map(self, call: Call) -> None:
         """Find the events in a verified delivery, or why there are none."""
         try:
             call.outcome = self._understand(call, call.delivery, call.sender)
-            if call.proof.id is None and call.sender.bucket_s:
-                self._identify_by_time(call)
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
@@ -397,21 +396,23 @@ class Webhooks:
 
     def _publish(self, call: Call) -> None:
         """Publish what is plainly new, and leave all else to a task."""
-        outcome = call.outcome
-        if not isinstance(outcome, ParkReason):
-            try:
+        try:
+            if call.proof.id is None and call.sender.bucket_s:
+                # Not a stage of its own: what it repeats may come just before it, and must have been published.
+                self._identify_by_time(call)
+            outcome = call.outcome
+            if not isinstance(outcome, ParkReason):
                 taken = self._deduplicator.take_new(call.delivery, outcome.events)
-            except NotDurableError:
-                raise
-            except TooLargeError as exc:
-                call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
-            except Exception as exc:  # noqa: BLE001 - as above
-                self._park_bug(call, exc)
-            else:
                 if taken is not None:
                     call.taken = taken
                     taken.add_done_callback(partial(self._settled, call))
                     return
+        except NotDurableError:
+            raise
+        except TooLargeError as exc:
+            call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(call.outcome))
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._park_bug(call, exc)
         task = asyncio.get_running_loop().create_task(self._finish(call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -632,7 +633,9 @@ def _keys(events: Sequence[AnyEvent]) -> str:
     return events[0].key if len(events) == 1 else " ".join(dict.fromkeys(event.key for event in events))
 
 
-def _prescription_id(mapped: Mapped | Encoded) -> str | None:
-    event = mapped.events[0]
+def _prescription_id(outcome: Mapped | Encoded | ParkReason) -> str | None:
+    if isinstance(outcome, ParkReason):
+        return outcome.key
+    event = outcome.events[0]
     found = event.prescription_id if isinstance(event, EncodedEvent) else event.value.get("prescription_id")
     return found if isinstance(found, str) else None

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.dev.ports import HOST
 from tests.builders import a_body, signed_headers
-from tests.component.test_ingress import Ingress, request_bytes, running, until
+from tests.component.test_ingress import Ingress, StubTransport, request_bytes, running, until
 
 BODY_MAX = 262_144
 HEAD = (
@@ -50,6 +50,17 @@ async def test_bodies_that_are_declared_and_do_not_come_take_nobodys_room() -> N
 
         assert (await ingress.post())[0] == 200
         assert (ingress.admission.count, ingress.admission.bytes) == (0, 0)
+
+
+async def test_forged_deliveries_of_one_turn_take_nobodys_room() -> None:
+    async with running(count_max=1) as ingress:
+        body = a_body()
+        forged = request_bytes(body, (signed_headers(body) | {"webhook-id": "evt_2"}).items())
+        for sent in (forged, forged, request_bytes(body, signed_headers(body).items())):
+            connection = ingress.server()
+            connection.connection_made(StubTransport())
+            connection.data_received(sent)
+        await until(lambda: ingress.admission.count == 0 and len(ingress.publisher.published) == 1)
 
 
 async def test_of_bodies_that_come_in_part_the_oldest_is_ended() -> None:

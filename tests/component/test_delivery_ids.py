@@ -23,7 +23,7 @@ from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
 from tests.builders import a_body, a_delivery, a_slot, an_event, signed_headers
-from tests.component.test_ingress import Ingress, running
+from tests.component.test_ingress import Ingress, StubTransport, request_bytes, running, until
 
 SECRET = "a-secret-of-many-characters"
 START = 1_789_398_600.0  # the beginning of a bucket
@@ -101,6 +101,27 @@ async def test_a_return_to_a_state_is_a_new_fact_however_soon_and_its_retry_a_re
     assert [answer["outcome"] for _, answer in answers] == [new, new, new, repeat, new, repeat, new]
     ids = list(event_ids(ingress))
     assert len(ids) == len(set(ids)) == 5
+
+
+@pytest.mark.parametrize(
+    ("documents", "facts"),
+    [((PACKED, APPROVED, PACKED), 3), ((PACKED, APPROVED, PACKED, APPROVED, APPROVED), 4), ((PACKED, PACKED), 1)],
+)
+async def test_a_return_to_a_state_is_a_new_fact_also_among_what_is_taken_together(
+    documents: tuple[dict[str, str], ...], facts: int
+) -> None:
+    """Each comes on a connection of its own, and all within one turn of the loop."""
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    async with running(sources=[source], now=Clock()) as ingress:
+        for document in documents:
+            connection = ingress.server()
+            connection.connection_made(StubTransport())
+            heads = {"content-type": "application/json", "x-webhook-secret": SECRET}
+            connection.data_received(request_bytes(json.dumps(document).encode(), heads.items()))
+        await until(lambda: bool(ingress.publisher.published) and not ingress.admission.count)
+
+    assert len(set(event_ids(ingress))) == facts
+    assert json.loads(ingress.publisher.published[-1][0].body) == documents[-1]
 
 
 async def test_a_return_that_failed_is_taken_when_it_comes_again() -> None:

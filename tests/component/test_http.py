@@ -18,6 +18,7 @@ from bridge.runtime.http import (
     CONTINUE,
     GATHER_BUSY_S,
     GATHER_S,
+    TURN_MAX,
     Answer,
     Connection,
     HardenedServer,
@@ -102,6 +103,22 @@ async def test_what_came_in_one_turn_is_taken_together_in_the_order_of_arrival()
         assert [[request.target for request in turn] for turn in handler.taken] == [["/0", "/1", "/2"]]
         for connection in connections:
             connection.connection_lost(None)
+
+
+async def test_a_large_turn_lets_the_loop_read_in_between() -> None:
+    """Requests of many connections at one moment would hold up all others until the last is answered."""
+    handler = Patient()
+    async with serving(handler) as (server, _):
+        for _ in range(2 * TURN_MAX + 1):
+            connection = server()
+            connection.connection_made(Quiet())
+            connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        sizes = []
+        while sum(map(len, handler.taken)) < 2 * TURN_MAX + 1:
+            await asyncio.sleep(0)
+            sizes.append(sum(map(len, handler.taken)))
+
+        assert sizes[-3:] == [TURN_MAX, 2 * TURN_MAX, 2 * TURN_MAX + 1]
 
 
 class Quiet(asyncio.Transport):

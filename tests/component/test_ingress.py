@@ -648,7 +648,7 @@ def test_the_key_of_these_tests_is_long_enough() -> None:
     assert len(KEY) >= 24
 
 
-@pytest.mark.parametrize("place", ["_enter", "_prove", "_map", "_publish", "_accept"])
+@pytest.mark.parametrize("place", ["_check", "_prove", "_admit", "_map", "_publish", "_accept"])
 async def test_a_bug_in_a_stage_costs_the_others_of_the_turn_nothing(
     ingress: Ingress, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

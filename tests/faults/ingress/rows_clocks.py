@@ -27,6 +27,16 @@ EDGES: tuple[tuple[int, str | None], ...] = (
     (-TOLERANCE_S - 1, "timestamp_stale"),
     (TOLERANCE_S + 1, "timestamp_future"),
 )
+# The shortest dedupe window there is, and for how long a delivery counts that is signed as far ahead as may be.
+WINDOW_S, COUNTS_S = 60, 58
+CAPTURED = 10
+# So long after it was captured, what a delivery is answered.
+REPLAYS = (
+    (1, HTTPStatus.OK, "duplicate"),
+    (COUNTS_S, HTTPStatus.OK, "duplicate"),
+    (COUNTS_S + 1, HTTPStatus.UNAUTHORIZED, "refused"),
+    (WINDOW_S + 1, HTTPStatus.UNAUTHORIZED, "refused"),
+)
 
 
 async def stepped(scene: Scene) -> None:
@@ -71,6 +81,36 @@ async def far_ahead(scene: Scene) -> None:
             await scene.heal()
 
 
+async def replayed(scene: Scene) -> None:
+    """Send captured deliveries again for as long as they count, and after that; in between restart the ingress."""
+    source = f"BRIDGE_SOURCES__{scene.ingress.source}__"
+    scene.ingress.env |= {f"{source}TOLERANCE_S": str(COUNTS_S // 2), f"{source}DEDUPE_WINDOW_S": str(WINDOW_S)}
+    clock = await give_clock(scene)
+    async with scene.load.open():
+        for _ in range(scene.tier.times(1)):
+            await asyncio.to_thread(scene.ingress.ready)
+            at = int(time.time())
+            await _hold(clock, at)
+            told = [scene.load.prescriptions.new().deliveries[0] for _ in range(CAPTURED)]
+            captured = [(each, scene.subject.sign(each.id, at + COUNTS_S // 2, each.body)) for each in told]
+            for each, headers in captured:
+                assert (await scene.load.attempt(each, "genuine", headers)).status == HTTPStatus.OK
+            for later_s, status, said in REPLAYS:
+                await _hold(clock, at + later_s)
+                for each, headers in captured:
+                    attempt = await scene.load.attempt(each, "replayed", headers)
+                    assert (attempt.status, attempt.outcome) == (status, said), (later_s, attempt)
+                await scene.cut_short()
+                await asyncio.to_thread(scene.ingress.ready)
+            clock.step(0.0)
+            await asyncio.sleep(SEEN_S)
+
+
+async def _hold(clock: Clock, at: int) -> None:
+    clock.hold(at)
+    await asyncio.sleep(SEEN_S)
+
+
 async def give_clock(scene: Scene) -> Clock:
     """Give the ingress a clock of its own, in this run and all that follow."""
     clock = Clock(scene.directory / "clock")
@@ -113,4 +153,5 @@ async def _signed_at(scene: Scene, at: int, reason: str | None) -> None:
 ROWS = (
     Row("T1", "clocks stepped by ten minutes and held still, the provider's an hour off", stepped),
     Row("T2", "clocks two hours ahead, and right again", far_ahead),
+    Row("T3", "captured deliveries sent again at the edges of the dedupe window, with a restart", replayed),
 )

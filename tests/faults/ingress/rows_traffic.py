@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
+from urllib.parse import urlsplit
 
+import orjson
+
+from bridge.dev.sources import SOURCES
+from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
 from bridge.settings import Http
 from tests.builders import a_growing_body
 from tests.faults.ingress.ledger import Delivery
@@ -60,6 +67,37 @@ async def growing(scene: Scene) -> None:
         await send()
 
 
+async def returning(scene: Scene) -> None:
+    """Have prescriptions leave a state and return to it within one turn of the loop, at a sender without ids.
+
+    Each of the three comes on a connection of its own while the process stands still.
+    """
+    vendor, name, secrets_dir = SOURCES["digitalrx"], f"{scene.ingress.source}-states", scene.directory / "states"
+    secrets_dir.mkdir()
+    secret = vendor.new_secret()
+    (secrets_dir / "current").write_text(secret)
+    await asyncio.to_thread(scene.ingress.kill)
+    scene.ingress.env |= vendor.settings(name, secrets_dir)
+    await asyncio.to_thread(scene.ingress.start().ready)
+    numbers = range(scene.tier.times(10))
+    for number in numbers:
+        bodies = [orjson.dumps({"QueueID": number, "Status": state}) for state in ("Packed", "Approved", "Packed")]
+        connections = [await asyncio.open_connection("127.0.0.1", urlsplit(scene.ingress.url).port) for _ in bodies]
+        scene.ingress.freeze()
+        for (_, writer), body in zip(connections, bodies, strict=True):
+            head = f"POST /webhooks/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Webhook-Secret: {secret}\r\n"
+            length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(f"{head}{length}".encode() + body)
+        scene.ingress.thaw()
+        answers = [await asyncio.wait_for(reader.read(), PATIENCE_S) for reader, _ in connections]
+        assert all(b'"outcome":"accepted"' in answer for answer in answers), answers
+        for _, writer in connections:
+            writer.close()
+    async with open_reader(Connection(scene.brokers.bootstrap_servers), [scene.topic], from_beginning=True) as found:
+        keys = [record.key async for record in found.until_end() if record.header("ce_source") == name]
+    assert Counter(keys) == {f"q:{number}".encode(): 3 for number in numbers}
+
+
 async def _send_both(scene: Scene, delivery: Delivery, other: Delivery) -> None:
     if scene.rng.random() < 0.5:
         await scene.load.deliver(delivery, stubborn=True)
@@ -80,4 +118,5 @@ ROWS = (
     Row("K1", "every delivery ten times, shuffled", tenfold),
     Row("K2", "another body under the same id", conflicting),
     Row("K3", "the largest bodies, whose records are four times as large", growing),
+    Row("K4", "states left and entered again in one turn, by a sender without ids", returning, effects=False),
 )

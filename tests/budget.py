@@ -1,0 +1,227 @@
+"""The weight of the project, what is and what is allowed: `python -m tests.budget`, part of `make check`.
+
+Bounds are in `budget.toml`. They only come down (`--lower` writes what is as the bound where that is less); raising one
+is a commit of its own that gives the reason. Times depend on the machine: they are the least CPU time of several runs,
+divided by the speed of this machine beside the one that the bounds come from, and have a margin.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeGuard
+
+import click
+import psutil
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+from bridge.dev.ports import free_port
+from consumers.options import Options
+
+ROOT = Path(__file__).parent.parent
+BOUNDS = ROOT / "tests" / "budget.toml"
+RUNS = 5
+# What the bounds in seconds were measured beside: `REFERENCE` took this much CPU on that machine.
+REFERENCE = "import asyncio, decimal, email.message, http.client, json, xml.dom.minidom"
+REFERENCE_S = 0.07
+# What a loaded machine adds to CPU times and to memory, seen with eight busy processes beside it; `--lower` leaves it.
+MARGIN = MappingProxyType({"MiB": 1.03, "s": 1.5})
+READY_WITHIN_S = 60
+# `serve` with its modules written down where it ends.
+_SERVE = """
+import atexit, sys
+from pathlib import Path
+atexit.register(lambda: Path(sys.argv[1]).write_text("\\n".join(
+    file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None)))))
+from bridge.cli import cli
+cli(["serve"])
+"""
+
+
+def measured() -> dict[str, float]:
+    """Return each row's name and what is."""
+    loaded, rss_mib, ready_s = _serve()
+    return {
+        "product lines": _lines(ROOT.glob("bridge/**/*.py")) + _lines(ROOT.glob("consumers/**/*.py")),
+        "bridge lines": _lines(ROOT.glob("bridge/**/*.py")),
+        "consumers lines": _lines(ROOT.glob("consumers/**/*.py")),
+        "lines that serve loads": _lines(loaded),
+        "test lines": _lines(ROOT.glob("tests/**/*.py")),
+        "golden lines": _lines(ROOT.glob("tests/chart/golden/**/*.yaml")),
+        "settings": _settings(),
+        "verbs": _verbs(),
+        "alerts that page": _pages(),
+        "idle serve, MiB": rss_mib,
+        "serve to ready, s of CPU": ready_s,
+        "help of a verb, s of CPU": max(_cpu_s([name, verb, "--help"]) for name, verb in _SLOW_HELP) * _speed(),
+    }
+
+
+# Of each program the verb whose help imports most.
+_SLOW_HELP = (("drx-bridge", "tail"), ("drx-bridge", "serve"), ("drx-consumer", "parked"))
+
+
+def _lines(files: Iterable[Path]) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in files if "__pycache__" not in file.parts)
+
+
+def _settings() -> int:
+    """Count those of both pages, and the options of each consumer."""
+    pages = (ROOT / "docs" / name for name in ("settings.md", "consumer-settings.md"))
+    listed = sum(
+        line.startswith(("| `BRIDGE_", "| `CONSUMER_")) for page in pages for line in page.read_text().splitlines()
+    )
+    modules = [import_module(f"consumers.{file.parent.name}.options") for file in ROOT.glob("consumers/*/options.py")]
+    models = {value for module in modules for value in vars(module).values() if _is_options_of(value, module.__name__)}
+    return listed + sum(len(model.model_fields) for model in models)
+
+
+def _is_options_of(value: object, module: str) -> TypeGuard[type[Options]]:
+    return isinstance(value, type) and issubclass(value, Options) and value.__module__ == module
+
+
+def _verbs() -> int:
+    from bridge.cli import cli as bridge  # noqa: PLC0415 - the tree of commands is imported only where it is counted
+    from consumers.cli import cli as consumers  # noqa: PLC0415 - as above
+
+    return _leaves(bridge) + _leaves(consumers)
+
+
+def _leaves(command: click.Command) -> int:
+    if not isinstance(command, click.Group):
+        return 1
+    context = click.Context(command)
+    below = (command.get_command(context, name) for name in command.list_commands(context))
+    return sum(_leaves(each) for each in below if each is not None)
+
+
+def _pages() -> int:
+    rules = yaml.safe_load((ROOT / "helm/drx-bridge/files/rules.yaml").read_text())
+    each = (rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule)
+    return len({rule["alert"] for rule in each if rule["labels"]["severity"] == "page"})
+
+
+def _cpu_s(command: list[str]) -> float:
+    """Return the least CPU time of several runs."""
+    program = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+    return min(_once(program) for _ in range(RUNS))
+
+
+def _once(program: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=_environment())  # noqa: S603 - ours
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _speed() -> float:
+    """Return what a second of CPU on this machine is worth on the one that the bounds come from."""
+    return REFERENCE_S / _cpu_s(["python", "-c", REFERENCE])
+
+
+def _serve() -> tuple[list[Path], float, float]:
+    """Return the files of ours that an idle `serve` loads, its memory in MiB, and its CPU time until it is ready."""
+    with tempfile.TemporaryDirectory() as directory:
+        runs = [_serve_once(Path(directory), number) for number in range(RUNS - 2)]
+    return runs[0][0], min(run[1] for run in runs), min(run[2] for run in runs) * _speed()
+
+
+def _serve_once(directory: Path, number: int) -> tuple[list[Path], float, float]:
+    here = directory / str(number)
+    secrets, modules = here / "secrets", here / "modules"
+    secrets.mkdir(parents=True)
+    (secrets / "current").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+    port = free_port()
+    environment = {
+        **_environment(),
+        "BRIDGE_HTTP__HOST": "127.0.0.1",
+        "BRIDGE_HTTP__PORT": str(free_port()),
+        "BRIDGE_MANAGEMENT__HOST": "127.0.0.1",
+        "BRIDGE_MANAGEMENT__PORT": str(port),
+        "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+        "BRIDGE_SPOOL__DIR": str(here / "spool"),
+        "BRIDGE_SOURCES__DRX__PROFILE": "drx_standard",
+        "BRIDGE_SOURCES__DRX__ENVIRONMENT": "sandbox",
+        "BRIDGE_SOURCES__DRX__SECRETS_DIR": str(secrets),
+    }
+    with (here / "log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - ours
+            [sys.executable, "-c", _SERVE, str(modules)], env=environment, stdout=log, stderr=log, cwd=ROOT
+        )
+    watched = psutil.Process(process.pid)
+    try:
+        _until_ready(process, port)
+        times = watched.cpu_times()
+        rss = watched.memory_info().rss
+    finally:
+        process.terminate()
+        process.wait(READY_WITHIN_S)
+    files = [Path(line) for line in modules.read_text().splitlines()]
+    return [file for file in files if file.is_relative_to(ROOT / "bridge")], rss / 2**20, times.user + times.system
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without settings, in which compiled modules are kept."""
+    dropped = ("BRIDGE_", "CONSUMER_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+
+
+def _until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    import http.client  # noqa: PLC0415 - a child's import of it is the reference
+
+    end = time.monotonic() + READY_WITHIN_S
+    while process.poll() is None and time.monotonic() < end:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.05)
+    sys.exit("budget: serve did not get ready")
+
+
+def _bounds() -> dict[str, float]:
+    return tomllib.loads(BOUNDS.read_text())
+
+
+def _write(bounds: Mapping[str, float]) -> None:
+    head = "".join(line for line in BOUNDS.read_text().splitlines(keepends=True) if line.startswith("#"))
+    BOUNDS.write_text(head + "".join(f'"{name}" = {value:g}\n' for name, value in bounds.items()))
+
+
+def _lowered(name: str, value: float) -> float:
+    return next((round(value * margin, 2) for unit, margin in MARGIN.items() if f", {unit}" in name), value)
+
+
+def _text(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; return 1 where a bound is passed."""
+    is_, bounds = measured(), _bounds()
+    if "--lower" in arguments:
+        bounds = {name: min(bounds.get(name, float("inf")), _lowered(name, value)) for name, value in is_.items()}
+        _write(bounds)
+    click.echo(f"{'':28}{'is':>9}{'allowed':>9}")
+    for name, value in is_.items():
+        mark = "  over" if value > bounds[name] else ""
+        click.echo(f"{name:28}{_text(value):>9}{_text(bounds[name]):>9}{mark}")
+    return int(any(value > bounds[name] for name, value in is_.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
