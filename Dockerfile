@@ -1,28 +1,8 @@
 # The ingress and the consumers in one image; the chart says which of them a pod runs.
 # BASE: any image with Python 3.11 or newer, pip and venv. The second stage runs nothing, so RUNTIME may be one without
 # a shell or pip, as long as its Python is the same one at the same path.
-# RUST: any image with cargo, from 1.85 on, whose C library is no newer than that of RUNTIME. One without cargo, such as
-# BASE, gives an image without the native engine, which uses the Python engine instead.
 ARG BASE=python:3.13-slim-bookworm
 ARG RUNTIME=${BASE}
-ARG RUST=rust:1.95-slim-bookworm
-
-# hadolint ignore=DL3006 # the tag or digest is part of the argument
-FROM ${RUST} AS native
-LABEL drx-bridge.stage="build"
-WORKDIR /src
-SHELL ["/bin/sh", "-eu", "-c"]
-# hadolint ignore=DL3008 # it works on the wheel and is not in it
-RUN ! command -v cargo || python3 -c 'import ensurepip' || { apt-get update \
-    && apt-get install --yes --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*; }
-COPY requirements-native.lock ./
-COPY bridge/native bridge/native
-# The paths of the sources would be in the library.
-RUN mkdir /dist; ! command -v cargo || { python3 -m venv /build \
-    && /build/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements-native.lock \
-    && /build/bin/python bridge/native/lock.py \
-    && RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=/src=src" \
-        /build/bin/maturin build --release --locked --manifest-path bridge/native/Cargo.toml --out /dist; }
 
 FROM ${BASE} AS build
 # So that what is left of a build can be found and removed.
@@ -45,7 +25,6 @@ COPY docs/sbom.py docs/
 COPY schemas schemas
 COPY consumers consumers
 COPY bridge bridge
-COPY --from=native /dist /dist
 # Half of what is installed is debug information. Compiled here, since a root that is read-only takes nothing; by content,
 # so that the same sources give the same bytes.
 RUN /build/bin/python -m hatchling build --target wheel --directory /dist \

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint lint-python promtool fault-tools alert-tools chart chart-apiserver fhir-server hl7-server temporal-server audit bench docs faults fuzz native lint-native test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart chart-apiserver fhir-server hl7-server temporal-server audit bench docs faults fuzz test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -24,9 +24,7 @@ setup: $(INSTALLED)
 demo: setup
 	@trap : INT; $(BIN)/drx-bridge demo || test $$? -eq 130
 
-lint: lint-python $(if $(shell command -v cargo),lint-native)
-
-lint-python: $(INSTALLED)
+lint: $(INSTALLED)
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --quiet --check
 	$(BIN)/mypy
@@ -40,24 +38,6 @@ check: lint
 # What the project weighs, and what is allowed: lines, settings, verbs, pages, memory and CPU of programs.
 budget: $(INSTALLED)
 	$(BIN)/python -m tests.budget
-
-# The native engine, where cargo is; all else works without it. `auto` uses it when it is installed.
-CRATE := bridge/native
-native: $(INSTALLED)
-	@command -v cargo >/dev/null || { echo "native: needs cargo, of Rust 1.85 or newer" >&2; exit 1; }
-	$(PIP) --require-hashes --requirement requirements-native.lock
-	$(BIN)/python $(CRATE)/lock.py
-	$(BIN)/maturin build --quiet --release --locked --manifest-path $(CRATE)/Cargo.toml --target-dir build/native \
-	    --interpreter $(BIN)/python --out build/native/wheels
-	$(PIP) --no-deps --no-index --force-reinstall --find-links build/native/wheels drx-bridge-native
-
-lint-native: export CARGO_TARGET_DIR := build/native
-lint-native: export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
-lint-native: $(INSTALLED)
-	$(BIN)/python $(CRATE)/lock.py
-	cargo fmt --check --manifest-path $(CRATE)/Cargo.toml
-	cargo clippy --quiet --locked --all-targets --manifest-path $(CRATE)/Cargo.toml -- --deny warnings
-	cargo test --quiet --locked --manifest-path $(CRATE)/Cargo.toml
 
 # Programs that some faults need and a Python index does not have; without them these rows are skipped, with the reason.
 fault-tools:

@@ -16,10 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.contract.events import EVENT_MODELS
-from bridge.engine.native import NativeEngine, NativeUnavailableError
-from bridge.engine.native import load as load_native
-from bridge.engine.plan import Plan, make_plan
-from bridge.engine.python import Compiled, PythonEngine
+from bridge.engine.engine import Compiled, Engine
+from bridge.engine.plan import make_plan
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.delivery_ids import NewestBodies
 from bridge.ingress.heartbeat import Heartbeat
@@ -30,7 +28,6 @@ from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.routes import Engine as SourceEngine
 from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.secrets import SecretDirectory
 from bridge.kafka.fetch_buffer import OwnBatches
@@ -53,7 +50,7 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Outcome
-from bridge.settings import Engine, Http, Management, Settings
+from bridge.settings import Http, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, refuse_no_source, refuse_weak, scheme_of
 from bridge.spool.store import Spool
 
@@ -103,7 +100,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             {name: source.bucket_s for name, source in configured.items()},
         )
         sources = configured | {each.source.name: each.source for each in heartbeat}
-        sources = await in_thread(partial(_with_engines, sources, settings.engine, metrics))
+        sources = await in_thread(partial(_with_engines, sources))
         routing = RoutingTable(settings.kafka.routes)
         ids = await in_thread(
             partial(SchemaIds, settings.registry, routing=routing, requests=metrics.schema_registry_requests)
@@ -250,42 +247,20 @@ def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict
     }
 
 
-def _with_engines(sources: Mapping[str, Source], wanted: Engine, metrics: IngressMetrics) -> dict[str, Source]:
-    """Give the sources of native DRx the engine that is wanted; the dialects of others have none."""
+def _with_engines(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Give the sources of native DRx their engine; the dialects of others have none."""
     prefixes = {name: _refused_prefixes(source.profile) for name, source in sources.items()}
-    plans = {
-        refused: make_plan(bundled().schemas(), RECORDS, prefixes=refused)
+    compiled = {
+        refused: Compiled(make_plan(bundled().schemas(), RECORDS, prefixes=refused))
         for refused in dict.fromkeys(prefixes.values())
-        if refused is not None and wanted != "reference"
+        if refused is not None
     }
-    used, engines = _engines(wanted, plans)
-    for engine_name in ("native", "python", "reference"):
-        metrics.engine.labels(engine_name).set(engine_name == used)
     equipped = dict(sources)
     for name, source in sources.items():
-        refused = prefixes[name]
-        if refused is not None and refused in engines:
-            engine = engines[refused](source=name, environment=source.environment)
+        if (refused := prefixes[name]) is not None:
+            engine = Engine(compiled[refused], source=name, environment=source.environment)
             equipped[name] = replace(source, engine=engine)
     return equipped
-
-
-def _engines(
-    wanted: Engine, plans: Mapping[tuple[str, ...], Plan]
-) -> tuple[str, Mapping[tuple[str, ...], Callable[..., SourceEngine]]]:
-    """Return which engine is used, and for each plan what makes the engine of a source."""
-    if wanted == "reference":
-        return "reference", {}
-    if wanted != "python":
-        try:
-            encoders = load_native(plans.values(), version=version("drx-bridge"))
-            native = {each: partial(NativeEngine, encode) for each, encode in zip(plans, encoders, strict=True)}
-        except NativeUnavailableError as exc:
-            if wanted == "native" or exc.code != "not_installed":
-                log.warning("worker.engine_unavailable", code=exc.code)
-        else:
-            return "native", native
-    return "python", {each: partial(PythonEngine, Compiled(plan)) for each, plan in plans.items()}
 
 
 def _refused_prefixes(profile: Profile) -> tuple[str, ...] | None:

@@ -35,7 +35,6 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=1_000_000)]
 SafetyProfile = Literal["development", "production"]
-Engine = Literal["auto", "native", "python", "reference"]
 RiskName = Literal["plaintext_kafka", "generated_spool_key", "debug_log"]
 
 
@@ -347,7 +346,6 @@ class Settings(FileSettings):
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
         description="name of this process in drx_ordinal; distinct for each replica",
     )
-    engine: Engine = Field("auto", description="encodes plainly conforming deliveries; auto: the fastest that is there")
     profile: SafetyProfile = Field(
         "development",
         description="safety profile; production refuses risks that accept.risks does not name",

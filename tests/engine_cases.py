@@ -1,4 +1,4 @@
-"""Deliveries for the engines, and what holds each to the reference: an answer has the same record, byte for byte."""
+"""Deliveries for the engine, and what holds it to the reference: an answer has the same record, byte for byte."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.metadata import version
-from importlib.util import find_spec
 from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import orjson
-import pytest
 
 from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
-from bridge.engine.native import MODULE, NativeEngine, load
+from bridge.engine.engine import Compiled, Engine
 from bridge.engine.plan import Kind, Plan, make_plan
-from bridge.engine.python import Compiled, PythonEngine
 from bridge.event import AnyEvent, Delivery, EncodedEvent, ParkReason
 from bridge.ingress.json_body import parse, to_json_text
 from bridge.ingress.profiles import drx_standard
-from bridge.ingress.routes import Engine
 from bridge.kafka.partition_writer import Accepted
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
@@ -35,11 +30,6 @@ from tests.unit.profile_documents import SAMPLES
 # Gives the engine of a source and its environment.
 EngineOf = Callable[[str, str], Engine]
 
-NATIVE_IS_INSTALLED = find_spec(MODULE) is not None
-needs_native = pytest.mark.skipif(
-    not NATIVE_IS_INSTALLED, reason="drx-bridge-native is not installed; `make native` builds it where cargo is"
-)
-ENGINES = ("python", pytest.param("native", marks=needs_native))
 LOCK = bundled()
 # Later than nearly all samples.
 RECEIVED_AT = datetime(2026, 12, 14, 16, 0, 0, 123456, tzinfo=UTC)
@@ -69,16 +59,13 @@ def compiled() -> Compiled:
 
 @cache
 def engine(source: str, environment: str) -> Engine:
-    return PythonEngine(compiled(), source=source, environment=environment)
+    return Engine(compiled(), source=source, environment=environment)
 
 
-def engines_of(name: str, plan: Plan) -> EngineOf:
-    """Build the engines of a plan, `python` or `native`."""
-    if name == "native":
-        (encode,) = load([plan], version=version("drx-bridge"))
-        return lambda source, environment: NativeEngine(encode, source=source, environment=environment)
+def engines_of(plan: Plan) -> EngineOf:
+    """Build the engines of another plan."""
     compiled = Compiled(plan)
-    return lambda source, environment: PythonEngine(compiled, source=source, environment=environment)
+    return lambda source, environment: Engine(compiled, source=source, environment=environment)
 
 
 @cache

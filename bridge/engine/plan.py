@@ -1,12 +1,12 @@
-"""The plan: what the contract says of every event type, as plain data from which an engine is built.
+"""The plan: what the contract says of every event type, as plain data from which the engine is built.
 
-An engine turns a body straight into the bytes of its Avro record, without the document, the notes and the value that
+The engine turns a body straight into the bytes of its Avro record, without the document, the notes and the value that
 the reference (`json_body.py`, `profiles/drx_standard.py`, `avro/encoder.py`) makes on the way. It answers only a
 *plainly conforming* delivery and *defers* any other: it returns nothing, and the reference decides from the start. So the
 reference stays the only definition of the contract. The plan is derived from the contract's models and the schemas, as
-the readers and encoders of the reference are; every engine gets the same plan, and tests compare each with the reference.
+the readers and encoders of the reference are, and tests compare the engine with the reference.
 
-**Plainly conforming** means all of the following; an engine may defer more, never less.
+**Plainly conforming** means all of the following; the engine may defer more, never less.
 
 - The body is one JSON object (RFC 8259, UTF-8, no byte order mark, no lone surrogate), no name occurs twice in an object,
   and no number is written `-0`.
@@ -35,8 +35,6 @@ read as `kind` says, with the byte 02 in front if `nullable`. The prefix of the 
 | map | object of strings | count, pairs, 00; only 00 if empty |
 | array | array of `items`, none null | count, items, 00; only 00 if empty |
 | record | object | `fields`, all of them `member` or `constant` |
-
-Constant bytes are in hexadecimal, so that `to_json` can give the whole plan to an engine that is not Python.
 """  # noqa: E501 - the rows of a table
 
 from __future__ import annotations
@@ -49,7 +47,6 @@ from datetime import date, timedelta
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
-import orjson
 from pydantic import AwareDatetime
 
 from bridge.avro.encoder import compile_encoder, varint
@@ -68,7 +65,7 @@ class Kind:
     """How a value is read and written; which attributes mean something depends on `name`."""
 
     name: Literal["text", "word", "boolean", "integer", "decimal", "day", "instant", "map", "array", "record"]
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, bytes] = field(default_factory=dict)
     least: int = 0
     greatest: int = 0
     precision: int = 0
@@ -87,7 +84,7 @@ class Field:
         member: Name of the JSON member, for `envelope` and `member`.
         kind: How the member is read and written.
         nullable: The schema is a union of null and the kind.
-        absent: Bytes that stand for no member, in hexadecimal; None if there must be one.
+        absent: Bytes that stand for no member; None if there must be one.
     """
 
     name: str
@@ -95,7 +92,7 @@ class Field:
     member: str = ""
     kind: Kind | None = None
     nullable: bool = False
-    absent: str | None = None
+    absent: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +121,16 @@ class EventPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All event types, and what they have in common; the module says what an engine makes of it."""
+    """All event types, and what they have in common; the module says what the engine makes of it."""
 
     version: str
     key_pattern: str
     ahead_max_us: int
-    environments: Mapping[str, str]
+    environments: Mapping[str, bytes]
     events: Mapping[str, EventPlan]
 
-    def to_json(self) -> bytes:
-        """Return the plan as one JSON object with the attributes as members."""
-        return orjson.dumps(self, default=dict)
 
-
-_EMPTY = "00"  # an array or a map without items
+_EMPTY = b"\0"  # an array or a map without items
 _GIVEN: frozenset[Origin] = frozenset({"event_id", "occurred_at", "received_at", "source", "environment"})
 # Fields that members of the body itself fill, and the names of these members.
 _ENVELOPE: Mapping[str, str] = MappingProxyType(
@@ -163,7 +156,7 @@ def make_plan(
         version=VERSION,
         key_pattern=keys.KEY_PATTERN,
         ahead_max_us=AHEAD_MAX // timedelta(microseconds=1),
-        environments={symbol: varint(place).hex() for place, symbol in enumerate(symbols)},
+        environments={symbol: varint(place) for place, symbol in enumerate(symbols)},
         events={
             event_type: EventPlan(
                 record=records[event_type],
@@ -255,7 +248,7 @@ def _kind(annotation: Any, avro: Any) -> Kind:
     inner = get_args(annotation)
     match get_origin(annotation):
         case typing.Literal:
-            places = {symbol: varint(place).hex() for place, symbol in enumerate(avro["symbols"])}
+            places = {symbol: varint(place) for place, symbol in enumerate(avro["symbols"])}
             kind = Kind("word", words={word: places[word] for word in inner if word != UNKNOWN})
         case builtins.list:
             kind = Kind("array", items=_kind(inner[0], avro["items"]))
@@ -279,11 +272,11 @@ def _sized(mark: object) -> Kind:
     raise TypeError(mark)
 
 
-def _encoded(avro: Any, value: object) -> str:
+def _encoded(avro: Any, value: object) -> bytes:
     """Encode a default."""
     encode = compile_encoder({"type": "record", "name": "one", "fields": [{"name": "value", "type": avro}]})
-    return encode({"value": value}).hex()
+    return encode({"value": value})
 
 
 def _text_constant(name: str, text: str) -> Field:
-    return Field(name, "constant", absent=(varint(len(text.encode())) + text.encode()).hex())
+    return Field(name, "constant", absent=varint(len(text.encode())) + text.encode())

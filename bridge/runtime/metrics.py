@@ -160,7 +160,6 @@ class IngressMetrics:
         self.lenient_fields = self._counter(
             "lenient_fields", "Lenient conversions applied, none of which loses data", ("flag",)
         )
-        self.engine = self._gauge("engine", "1 for the engine that encodes plainly conforming deliveries", ("engine",))
         self.engine_deferrals = self._counter(
             "engine_deferrals", "Deliveries that the engine left to the reference code", ("source", "cause")
         )

@@ -1,4 +1,4 @@
-"""The ingress with each of its engines against naive services, on one real broker, and nothing lost.
+"""The ingress against naive services, on one real broker, and nothing lost.
 
 The control is the naive service that checks signatures as the ingress does; the one that does not is the floor beneath
 both. Benthos takes part where its program is there.
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import psutil
 from confluent_kafka.admin import AdminClient
@@ -31,12 +31,10 @@ from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
-from bridge.settings import Settings
 from tests.bench.load import Load
 from tests.bench.servers import NAIVE_TOPIC, Server, benthos, bridge, find_benthos, naive
 from tests.bench.traffic import number_in, number_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
-from tests.engine_cases import NATIVE_IS_INSTALLED
 
 ROUNDS = 3
 CONNECTIONS = 64
@@ -101,23 +99,14 @@ class Candidate:
 
 
 def candidates(console: Console) -> list[Candidate]:
-    """Return the control, the floor, Benthos if it is here, and the ingress with each engine that it has here."""
-    setting = Settings.model_fields.get("engine")
-    engines = [each for each in get_args(setting.annotation) if each != "auto"] if setting else []
-    if not NATIVE_IS_INSTALLED:
-        engines = [each for each in engines if each != "native"]
-    # The reference first, since the others are compared with it.
-    engines.sort(key=lambda each: each != "reference")
-    ours = [Candidate(f"bridge, {engine}", partial(bridge, more={"BRIDGE_ENGINE": engine})) for engine in engines] or [
-        Candidate("bridge", bridge)
-    ]
+    """Return the control, the floor, Benthos if it is here, and the ingress."""
     controls = [Candidate(f"naive, {kind}", partial(naive, kind=kind)) for kind in ("signed", "unsigned")]
     program = find_benthos()
     if program is None:
         console.print("benthos: skipped, since BENTHOS names no program and the PATH has no `benthos`")
     peers = [Candidate("benthos", partial(benthos, program))] if program else []
-    # The last one is soaked: one of ours.
-    return [*controls, *peers, *ours]
+    # The last one is soaked: ours.
+    return [*controls, *peers, Candidate("bridge", bridge)]
 
 
 def run(console: Console, *, rounds: int = ROUNDS) -> dict[str, Any]:

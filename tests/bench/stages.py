@@ -44,7 +44,7 @@ from bridge.runtime.logging import configure_logging
 from bridge.runtime.metrics import IngressMetrics
 from tests.bench.traffic import HMAC_KEY, requests
 from tests.builders import HEAD_RULES
-from tests.engine_cases import NATIVE_IS_INSTALLED, engines_of, plan
+from tests.engine_cases import engine
 
 # Divisible by the number of types, so that each has its share.
 DELIVERIES = 150
@@ -165,11 +165,7 @@ class Bench:
             "parse": lambda n: parse(http[n].body),
             "map": lambda n: drx_standard.map(deliveries[n], self.documents[n]),
             "encode": lambda n: self.codec.encode(RECORDS[mapped[n].events[0].type], mapped[n].events[0].value),
-            **{
-                f"parse, map, encode: {name} engine": partial(self._encode, engines_of(name, plan())("drx", "sandbox"))
-                for name in ("python", "native")
-                if name == "python" or NATIVE_IS_INSTALLED
-            },
+            "parse, map, encode: the engine": partial(self._encode, engine("drx", "sandbox")),
             "record (with encode)": lambda n: self.publisher._event(mapped[n].events[0], deliveries[n]),
             "metrics": self._count,
             "log line": lambda n: structlog.get_logger().info(

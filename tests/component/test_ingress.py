@@ -34,8 +34,7 @@ from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
-from tests.engine_cases import ENGINES, engines_of, plan
-from tests.engine_cases import engine as python_engine
+from tests.engine_cases import engine as engine_of
 from tests.ports import listens
 
 Outcome = tuple[AnyEvent, ...] | ParkReason
@@ -223,10 +222,9 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.fixture(params=["reference", *ENGINES])
-async def ingress(request: pytest.FixtureRequest) -> AsyncIterator[Ingress]:
-    engine = None if request.param == "reference" else engines_of(request.param, plan())("drx", "sandbox")
-    async with running(engine=engine) as one:
+@pytest.fixture
+async def ingress() -> AsyncIterator[Ingress]:
+    async with running(engine=engine_of("drx", "sandbox")) as one:
         yield one
 
 
@@ -339,8 +337,8 @@ def broken_engine(_body: bytes, _webhook_id: str, _received_at: datetime) -> Enc
 @pytest.mark.parametrize(
     ("engine", "body", "cause", "events"),
     [
-        (python_engine("drx", "sandbox"), a_body(), None, EncodedEvent),
-        (python_engine("drx", "sandbox"), a_body(data_zzz=1), "form", Event),
+        (engine_of("drx", "sandbox"), a_body(), None, EncodedEvent),
+        (engine_of("drx", "sandbox"), a_body(data_zzz=1), "form", Event),
         (broken_engine, a_body(), "fault", Event),
     ],
     ids=["answered", "deferred", "failed"],

@@ -47,8 +47,7 @@ def built_own_image() -> Iterator[OwnImage]:
     with closing(docker.from_env(timeout=600)) as client:
         named = os.environ.get(BASE_VARIABLE)
         base = named or _default_base()
-        # Where nothing can be pulled there is no cargo, and the image is one without the native engine.
-        common = {"BASE": base} | ({"RUST": base} if named else {})
+        common = {"BASE": base}
         bare, name, without_shell = (f"{_REPOSITORY}:{tag}" for tag in ("bare", "own", "without-shell"))
         try:
             _build(client, name, path=str(ROOT), buildargs=common)

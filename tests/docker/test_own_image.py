@@ -98,10 +98,6 @@ def test_it_has_what_is_locked_and_its_bill_says_so(image: OwnImage) -> None:
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
 
     found = {each["name"]: each["version"] for each in bill["components"] if each["purl"].startswith("pkg:pypi/")}
-    crates = {each["name"]: "licenses" in each for each in bill["components"] if each["purl"].startswith("pkg:cargo/")}
-    if "drx-bridge-native" in found:
-        assert found.pop("drx-bridge-native") == bill["metadata"]["component"]["version"]
-        assert crates["pyo3"]
     assert found.items() <= locked.items()
     assert {"aiohttp", "aiokafka", "asyncpg", "uvloop"} <= set(found)
     assert bill["metadata"]["component"]["name"] == "drx-bridge"

@@ -110,13 +110,10 @@ def serve_command() -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without settings of the bridge but the engine, with which a whole run of the tests may be repeated."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "BRIDGE_ENGINE" or not name.upper().startswith("BRIDGE_")
-    }
-    return kept | NO_AUTHORITIES
+    """Ours, without settings of the bridge."""
+    return {
+        name: value for name, value in os.environ.items() if not name.upper().startswith("BRIDGE_")
+    } | NO_AUTHORITIES
 
 
 async def ask(session: aiohttp.ClientSession, url: str, **options: Any) -> Reply:

@@ -23,7 +23,6 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
-from tests.engine_cases import ENGINES
 from tests.integration.ingress_process import IngressProcess, Reply, deliver, header
 from tests.integration.service_process import HANG_S
 
@@ -89,14 +88,12 @@ class Played:
     ingress: IngressProcess
 
 
-@pytest.fixture(scope="module", params=[*ENGINES, "reference"])
-def played(
-    request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Played]:
-    """Send all samples and scenarios once to each engine."""
+@pytest.fixture(scope="module")
+def played(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    """Send all samples and scenarios once."""
     Topics(cluster.bootstrap_servers).standard()
     directory = tmp_path_factory.mktemp("ingress")
-    with IngressProcess(directory, cluster.bootstrap_servers, ENGINE=request.param) as ingress:
+    with IngressProcess(directory, cluster.bootstrap_servers) as ingress:
         ingress.ready()
         yield asyncio.run(_play(ingress))
 

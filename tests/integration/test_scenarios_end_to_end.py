@@ -20,7 +20,6 @@ import pytest
 from bridge.dev.oracle import COLUMNS, expected_state
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
-from tests.engine_cases import ENGINES
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import HANG_S, until
@@ -69,16 +68,14 @@ TOLD: Mapping[tuple[str, str], Sequence[Body]] = {
 }
 
 
-@pytest.fixture(scope="module", params=[*ENGINES, "reference"])
-def rows(
-    request: pytest.FixtureRequest, cluster: Cluster, postgres_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Rows]:
-    """Send everything to an engine, and give what the read model makes of it."""
+@pytest.fixture(scope="module")
+def rows(cluster: Cluster, postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
+    """Send everything, and give what the read model makes of it."""
     Topics(cluster.bootstrap_servers).standard()
     directory, schema = tmp_path_factory.mktemp("scenarios"), f"t{uuid4().hex}"
     with fresh_database(postgres_server) as dsn:
         parts: dict[str, Any] = {"bootstrap_servers": cluster.bootstrap_servers, "dsn": dsn}
-        with IngressProcess(directory, cluster.bootstrap_servers, ENGINE=request.param) as ingress:
+        with IngressProcess(directory, cluster.bootstrap_servers) as ingress:
             # What other tests have left in the shared topics is not ours to apply.
             asyncio.run(_begin_here(consumer_environment(**parts, READ_MODEL__SCHEMA=schema)))
             with ConsumerProcess(directory, "read_model", **parts, READ_MODEL__SCHEMA=schema) as consumer:

@@ -125,9 +125,9 @@ def test_what_kubernetes_injects_for_a_service_is_not_ours(monkeypatch: pytest.M
 
 
 def test_names_that_are_no_setting_but_for_the_prefix_are_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, BRIDGE_DEV_CACHE="/cache", BRIDGE_DEV_JAVA="/java", BRIDGE_ENGINE="auto", BRIDGE_OWNER="ops")
+    given(monkeypatch, BRIDGE_DEV_CACHE="/cache", BRIDGE_DEV_JAVA="/java", BRIDGE_INSTANCE="one", BRIDGE_OWNER="ops")
 
-    assert load_settings().engine == "auto"
+    assert load_settings().instance == "one"
 
 
 def test_an_empty_variable_leaves_what_the_file_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

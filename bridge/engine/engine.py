@@ -1,4 +1,4 @@
-"""The Python engine: orjson, and one generated function for each event type that reads and writes in one go.
+"""The engine: orjson, and one generated function for each event type that reads and writes in one go.
 
 The function is straight code over the fields of the plan, in their order: look the member up, check it, put its bytes
 into a local variable; at the end all of them are joined, with the bytes of constant fields between. Nothing is called
@@ -68,7 +68,7 @@ class _Defer(Exception):  # noqa: N818 - no error: the reference decides
     """The delivery is not plainly conforming."""
 
 
-class PythonEngine:
+class Engine:
     """Encodes the plainly conforming deliveries of one source."""
 
     __slots__ = (
@@ -88,7 +88,7 @@ class PythonEngine:
         self._source = source
         self._source_bytes = _text(source)
         self._environment = environment
-        self._environment_bytes = bytes.fromhex(compiled.plan.environments[environment])
+        self._environment_bytes = compiled.plan.environments[environment]
 
     def __call__(self, body: bytes, webhook_id: str, received_at: datetime, /) -> EncodedEvent | None:
         """Return the one event of a body, or None if the delivery is not plainly conforming."""
@@ -321,7 +321,7 @@ class _Function:
         parts: list[bytes | str] = [lead]
         for field in fields:
             if field.origin == "constant":
-                parts.append(bytes.fromhex(field.absent or ""))
+                parts.append(field.absent or b"")
             elif field.origin in getters:
                 parts.append(self._field(depth, field, getters[field.origin]))
             else:
@@ -333,7 +333,7 @@ class _Function:
         item, target = self._variable(), self._variable()
         self._line(depth, f"{item} = {get}({field.member!r})")
         self._line(depth, f"if {item} is None:")
-        self._line(depth + 1, "raise Defer" if field.absent is None else f"{target} = {bytes.fromhex(field.absent)!r}")
+        self._line(depth + 1, "raise Defer" if field.absent is None else f"{target} = {field.absent!r}")
         self._line(depth, "else:")
         self._value(depth + 1, target, field.kind, item, _VALUE if field.nullable else b"")
         return target
@@ -360,7 +360,7 @@ class _Function:
                 yield f"raw = {item}.encode(); size = len(raw)"
                 yield f"{target} = ({numbers}[size] if size < {_SHORT} else {front}number(size)) + raw"
             case "word":
-                words = {word: lead + bytes.fromhex(code) for word, code in kind.words.items()}
+                words = {word: lead + code for word, code in kind.words.items()}
                 yield f"{target} = {self._constant(words)}.get({item}) if {item}.__class__ is str else None"
                 yield f"if {target} is None: raise Defer"
             case "boolean":
