@@ -190,12 +190,14 @@ class FakeKnownIds:
         finished: Whether a drain may begin.
         told: Everything, in order.
         committed: Ids that are in their topic already.
+        forgotten: How often what is spooled was to be forgotten.
     """
 
     def __init__(self) -> None:
         """Know nothing."""
         self.finished = True
         self.told: list[tuple[str, Settled]] = []
+        self.forgotten = 0
         self.committed: set[str] = set()
 
     def committed_before(self, identity: Identity) -> bool:
@@ -207,3 +209,7 @@ class FakeKnownIds:
         self.told.append((identity.id, state))
         if state == "committed":
             self.committed.add(identity.id)
+
+    def forget_spooled(self) -> None:
+        """Count."""
+        self.forgotten += 1

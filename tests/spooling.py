@@ -96,6 +96,9 @@ class Found(list[Entry]):
         """Take it."""
         self.append(entry)
 
+    def passed_over(self) -> None:
+        """Know nothing of what is only spooled."""
+
 
 @dataclass
 class Kept:

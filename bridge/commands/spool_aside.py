@@ -166,6 +166,9 @@ class _NoDrain:
         """Read the entry as a drain would."""
         from_entry(entry)
 
+    def passed_over(self) -> None:
+        """Know nothing of what is only spooled."""
+
 
 async def _serve_here(wanted: Wanted) -> None:
     """Serve the request in this process, since no other has the spool open."""

@@ -185,6 +185,10 @@ class KnownIds:
         else:
             self._hold(key, body, _COMMITTED, self._expires(identity.source, now), now)
 
+    def forget_spooled(self) -> None:
+        """Forget what is only spooled, so that repeats of it are taken again."""
+        self._table.evict_kept()
+
     def committed_before(self, identity: Identity) -> bool:
         """True when the same id with the same body is already in its topic, however long ago."""
         key, body = self._hashes(identity)

@@ -133,6 +133,9 @@ class KnownIds(Protocol):
     def settled(self, identity: Identity, state: Settled) -> None:
         """Note what became of an event; `committed` may follow `spooled`."""
 
+    def forget_spooled(self) -> None:
+        """Take repeats of what is only spooled as new."""
+
 
 class Follower(Protocol):
     """Tells `KnownIds` what other replicas write."""
@@ -395,6 +398,10 @@ class PartitionWriters:
         self.known_ids.settled(identity, "spooled")
         self._seen(identity, record.key, record.timestamp_ms / 1000)
         self._writer(record.topic, record.partition).drain_found()
+
+    def passed_over(self) -> None:
+        """Have senders' repeats taken again, since one of the spooled records is lost; the drain skips the others."""
+        self.known_ids.forget_spooled()
 
     async def close(self, timeout_s: float) -> None:
         """Take nothing more; spool what Kafka does not take in time; all of it within `timeout_s`."""

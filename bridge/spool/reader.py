@@ -15,6 +15,7 @@ from bridge.spool.damage import Damage
 from bridge.spool.disk import Disk
 from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
+from bridge.spool.recovery import Drain
 from bridge.spool.segment import Entry, Partition, read_head, unseal
 
 log = structlog.get_logger()
@@ -49,7 +50,7 @@ class Reader:
         self._order_s = order_s
         self._unread_since: dict[Partition, float] = {}
 
-    async def peek(self, partition: Partition, *, most: int, most_bytes: int) -> list[Entry]:
+    async def peek(self, partition: Partition, drain: Drain, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a partition; none when it is empty or cannot be read now."""
         while locations := self._index.head(partition, most=most, most_bytes=most_bytes):
             sources = [(self._index.segments[location.segment], location) for location in locations]
@@ -63,9 +64,11 @@ class Reader:
             segment, location = sources[0]
             if ended_by == "damaged":
                 self._index.pass_over(partition)
+                drain.passed_over()
                 await self._damage.keep(segment, [(location.offset, location.offset + location.length)], records=1)
             elif ended_by == "unread" and self._is_overdue(partition):
                 self._index.pass_over(partition)
+                drain.passed_over()
                 self._leave_unread(segment)
             else:
                 break

@@ -67,6 +67,9 @@ class Drain(Protocol):
             UnreadableEntryError: This version cannot read it.
         """
 
+    def passed_over(self) -> None:
+        """Note that an entry, nobody knows which, will not be handed out: it is damaged, or the disk fails."""
+
 
 class Content(NamedTuple):
     """A segment file as it was read.

@@ -343,7 +343,9 @@ class Spool:
         What is found damaged is left out. What the disk does not give back is waited for, and after `order_s` left to
         the next start. Nothing is handed out before all that is on disk is in the index.
         """
-        return await self._reader.peek(partition, most=most, most_bytes=most_bytes) if self._is_open else []
+        if not self._is_open:
+            return []
+        return await self._reader.peek(partition, self._drain, most=most, most_bytes=most_bytes)
 
     def acknowledge(self, partition: Partition, count: int) -> None:
         """Forget the first `count` entries of a partition, which are in Kafka."""

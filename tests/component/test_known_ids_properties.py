@@ -22,6 +22,7 @@ STEPS = st.lists(
         st.tuples(st.sampled_from(["begin", "begin_new"]), st.sampled_from(IDENTITIES)),
         st.tuples(st.sampled_from(get_args(Settled)), st.sampled_from(IDENTITIES)),
         st.tuples(st.just("recalled"), st.sampled_from(IDENTITIES)),
+        st.tuples(st.just("forget_spooled"), st.sampled_from(IDENTITIES)),
         st.tuples(st.just("wait"), st.sampled_from([1, 50, 100])),
     ),
     min_size=20,
@@ -125,6 +126,9 @@ def test_it_knows_exactly_what_is_durable_or_on_its_way(steps: list[tuple[str, I
                 world.begin_new(what)
             elif name == "recalled":
                 world.recall(what)
+            elif name == "forget_spooled":
+                world.dedupe.forget_spooled()
+                world.spooled.clear()
             else:
                 world.settle(what, name)  # type: ignore[arg-type]  # one of its words
             for each in IDENTITIES:

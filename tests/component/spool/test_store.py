@@ -15,6 +15,7 @@ from tests.spooling import (
     MARKER,
     OTHER,
     PARTITION,
+    Found,
     an_entry,
     entries,
     files,
@@ -87,7 +88,7 @@ async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_p
         await kept.put(*range(1000))
     again = make_spool(tmp_path)
 
-    class Acknowledging:
+    class Acknowledging(Found):
         def recovered(self, entry: Entry) -> None:
             again.found.append(entry)
             again.spool.acknowledge(PARTITION, again.spool.depth(PARTITION))

@@ -102,6 +102,7 @@ async def _judge(scene: Scene, row: Row) -> tuple[Verdict, list[str]]:
         await asyncio.to_thread(scene.reader.wait_settled, log)
         judge_effects(verdict, attempts, log, await asyncio.to_thread(scene.reader.effects))
     verdict.lost = [each for each in verdict.lost if each not in scene.excused]
+    verdict.misordered = [each for each in verdict.misordered if each not in scene.late]
     leaks = await asyncio.to_thread(_leaks, scene, log)
     return verdict, [*scene.ledger.leaks, *scene.leaks, *leaks]
 

@@ -72,6 +72,7 @@ class Scene:
         log_before: What a topic held that has been deleted since.
         fds: Open files of the ingress when nobody was connected and no fault had been done.
         excused: Events whose records a test damaged on the disk.
+        late: Events that were damaged on the disk and sent again: they come after later ones.
         unsettled: Events of which a process that was killed may have written something without recording that.
         p99_calm_s: The wait of 99 of 100 deliveries before an attack, and `p99_s` beside it.
         recovery_s: From the end of the fault until all was as before.
@@ -100,6 +101,7 @@ class Scene:
     leaks: list[str] = field(default_factory=list)
     log_before: list[Logged] = field(default_factory=list)
     excused: set[str] = field(default_factory=set)
+    late: set[str] = field(default_factory=set)
     unsettled: set[str] = field(default_factory=set)
 
     @property
