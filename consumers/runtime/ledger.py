@@ -5,12 +5,13 @@ finish out of order) are listed in `settled` and pruned when `next_offset` has p
 whose effects are done.
 
 A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
-records: `admit` (which events are new?), the effects of the handlers, `settle` (move `next_offset`, if the epoch is
-still ours). A process that has lost the partition fails at `settle`, and its effects are rolled back. So does one that
-finds an older row than it has committed: a database that was restored, or failed over, has lost commits. Batches call
-`fence` first (is the epoch still ours, and `next_offset` where we think?), which locks the row, so that a lost batch is
-not worked off in vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement
-that waited for another transaction looks again.
+records: `admit` (which events are new?), the effects of the handlers, `settle` (move `next_offset`). Both fail if the
+epoch is not ours, because another process has claimed the partition, or if the row is older than what this process has
+committed: a database that was restored, or failed over, has lost commits. `admit` fails before a handler sends out what
+it has made of lost facts; `settle` rolls back the effects of a process that lost the partition meanwhile. Batches call
+`fence` first (also: is `next_offset` where we think?), which locks the row, so that a lost batch is not worked off in
+vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement that waited for
+another transaction looks again.
 
 A claim that was not given back means that its owner crashed: `deaths` counts those since `next_offset` last moved. A
 process that finds some handles the next record on its own, after `mark_attempt`, which is committed first, so that a
@@ -88,18 +89,23 @@ where grp = $1 and topic = $2 and part = $3 and epoch = $4 and coalesce(next_off
 for no key update
 """
 # In the order of the index: two partitions that meet in several ids wait for each other instead of locking up. What was
-# there before is returned, which is nearly always nothing, and not each of the thousands that were not.
+# there before is returned, which is nearly always nothing, and not each of the thousands that were not; and a row of
+# nulls if the partition is not ours.
 _ADMIT = """
-with given as materialized (
-  select * from unnest($2::text[], $3::text[], $4::bytea[]) as given (source, event_id, body_sha256)
+with ours as (
+  select from drx_consumer.progress
+  where grp = $1 and topic = $2 and part = $3 and epoch = $4 and ($5::timestamptz is null or updated_at >= $5)
+), given as materialized (
+  select * from unnest($6::text[], $7::text[], $8::bytea[]) as given (source, event_id, body_sha256)
 ), fresh as (
   insert into drx_consumer.inbox (grp, source, event_id, body_sha256)
-  select $1, source, event_id, body_sha256 from given
+  select $1, source, event_id, body_sha256 from given where exists (select from ours)
   order by source collate "C", event_id collate "C"
   on conflict do nothing
   returning source, event_id
 )
 select source, event_id from given except select source, event_id from fresh
+union all select null, null where not exists (select from ours)
 """
 _ADMITTED_BEFORE = """
 select source, event_id, body_sha256 from drx_consumer.inbox
@@ -203,12 +209,13 @@ class Settlement:
         outgoing: What handlers have published; put into the outbox at the end of the transaction.
     """
 
-    def __init__(self, connection: Connection, *, group: str, place: Place, epoch: int) -> None:
+    def __init__(self, connection: Connection, *, group: str, place: Place, epoch: int, known: datetime | None) -> None:
         self.connection = connection
         self.group = group
         self.place = place
         self.outgoing: list[Outgoing] = []
         self._where = (group, place.topic, place.partition, epoch)
+        self._known = known
 
     async def fence(self, first: int) -> None:
         """Check, and lock, that the partition is ours and its `next_offset` is not above `first`.
@@ -224,11 +231,17 @@ class Settlement:
 
         Waits for another transaction that has admitted the same event and not ended. A rollback takes the events
         out of the inbox again.
+
+        Raises:
+            FencedError: The partition is not ours, or commits were lost; locks nothing, so it may be so afterwards.
         """
         if not entries:
             return []
         wanted, first, columns = _distinct(entries)
-        known = {(source, event_id) for source, event_id in await self.connection.fetch(_ADMIT, self.group, *columns)}
+        rows = await self.connection.fetch(_ADMIT, *self._where, self._known, *columns)
+        known = {(source, event_id) for source, event_id in rows}
+        if (None, None) in known:
+            raise FencedError
         # A statement of its own: it sees what another transaction has committed while the first one waited.
         before = await _digests(self.connection, self.group, columns) if known else {}
         return _states(wanted, first | before, first.keys() - known)
@@ -237,16 +250,14 @@ class Settlement:
         """Return what `admit` would say now, and write nothing: another transaction may admit them meanwhile."""
         return await _look(self.connection, self.group, entries)
 
-    async def settle(
-        self, *, next_offset: int, last_event_id: str | None, above: Sequence[int], known: datetime | None = None
-    ) -> datetime:
+    async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> datetime:
         """Move progress up to `next_offset`, never back; store what is settled `above` it, and what was published.
 
-        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record. `known`
-        is the latest `updated_at` that this claim has committed; the new one is returned.
+        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record. The
+        `updated_at` that this commits is returned.
 
         Raises:
-            FencedError: The partition is not ours, or its row is older than `known`.
+            FencedError: The partition is not ours, or commits were lost.
         """
         if self.outgoing:
             columns = [list(column) for column in zip(*self.outgoing, strict=True)]
@@ -254,7 +265,7 @@ class Settlement:
             await self.connection.execute(_PUBLISH, self.group, *self.place, *columns)
         last = None if last_event_id is None else stored_text(last_event_id)
         updated_at: datetime | None = await self.connection.fetchval(
-            _SETTLE, *self._where, next_offset, last, list(above), known
+            _SETTLE, *self._where, next_offset, last, list(above), self._known
         )
         if updated_at is None:
             raise FencedError
@@ -316,10 +327,13 @@ class Ledger:
                 await connection.execute(_UNMARK_RELEASES, self._group, *zip(*releases, strict=True))
 
     @asynccontextmanager
-    async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
-        """Open the transaction that settles records of `place`; see `Database.transaction` for its errors."""
+    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
+        """Open the transaction that settles records of `place`; see `Database.transaction` for its errors.
+
+        `known` is the latest `updated_at` that this claim has committed.
+        """
         async with self._database.transaction(calls_services=True) as connection:
-            settlement = Settlement(connection, group=self._group, place=place, epoch=epoch)
+            settlement = Settlement(connection, group=self._group, place=place, epoch=epoch, known=known)
             yield settlement
         if settlement.outgoing:
             self.published.set()

@@ -213,14 +213,13 @@ class Settling:
             FencedError: The partition is not ours.
         """
         hit(BEFORE_FENCE)
-        async with self.ledger.begin(partition.place, partition.epoch) as settlement:
+        async with self.ledger.begin(partition.place, partition.epoch, partition.updated_at) as settlement:
             yield settlement
             advance = partition.window.preview(offsets)
             updated_at = await settlement.settle(
                 next_offset=advance.next_offset,
                 last_event_id=advance.last_event_id,
                 above=advance.above,
-                known=partition.updated_at,
             )
             if effects:
                 hit(AFTER_EFFECT)

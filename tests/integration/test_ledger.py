@@ -198,15 +198,15 @@ async def test_records_below_the_mark_fail_at_the_fence(ledger: Ledger) -> None:
 async def test_an_owner_whose_commit_was_lost_fails_at_its_end(ledger: Ledger, database: Database) -> None:
     """Else what was settled by it would count as settled still, also the first of a partition and what lay above."""
     claim = await ledger.claim(PLACE)
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
-        known = await settlement.settle(next_offset=0, last_event_id=None, above=(2,), known=claim.updated_at)
+    async with ledger.begin(PLACE, claim.epoch, claim.updated_at) as settlement:
+        known = await settlement.settle(next_offset=0, last_event_id=None, above=(2,))
     before = "update drx_consumer.progress set next_offset = null, updated_at = updated_at - interval '1 s' returning 1"
     await rows(database, before)
     await ledger.mark_attempt(PLACE, claim.epoch, 2)  # says nothing of what was settled
 
     with pytest.raises(FencedError):
-        async with ledger.begin(PLACE, claim.epoch) as settlement:
-            await settlement.settle(next_offset=3, last_event_id="evt-2", above=(), known=known)
+        async with ledger.begin(PLACE, claim.epoch, known) as settlement:
+            await settlement.settle(next_offset=3, last_event_id="evt-2", above=())
 
     assert (await ledger.claim(PLACE)).next_offset is None
 
@@ -218,8 +218,8 @@ async def test_a_clock_that_was_set_back_fences_nobody(ledger: Ledger, database:
     assert isinstance(future, datetime)
     times = [future]
     for offset in (1, 2):
-        async with ledger.begin(PLACE, claim.epoch) as settlement:
-            times.append(await settlement.settle(next_offset=offset, last_event_id="evt", above=(), known=times[-1]))
+        async with ledger.begin(PLACE, claim.epoch, times[-1]) as settlement:
+            times.append(await settlement.settle(next_offset=offset, last_event_id="evt", above=()))
 
     assert times == sorted(set(times))
 
@@ -442,13 +442,14 @@ async def test_partitions_that_share_events_in_opposite_orders_do_not_lock_up(
 ) -> None:
     """A third keeps both waiting in the middle: in the order of their records, each would hold what the other wants."""
     entries = [an_entry("evt-1"), an_entry("evt-2"), an_entry("evt-3")]
-    third, epochs = Place(PLACE.topic, 5), {place: (await ledger.claim(place)).epoch for place in (PLACE, OTHER)}
+    third = Place(PLACE.topic, 5)
+    epochs = {place: (await ledger.claim(place)).epoch for place in (PLACE, OTHER, third)}
 
     async def admit(place: Place, *, reverse: bool) -> list[str]:
         async with ledger.begin(place, epochs[place]) as settlement:
             return [*await settlement.admit(entries[::-1] if reverse else entries)]
 
-    async with ledger.begin(third, 1) as settlement:
+    async with ledger.begin(third, epochs[third]) as settlement:
         await settlement.admit([an_entry("evt-2")])
         both = [asyncio.create_task(admit(PLACE, reverse=False)), asyncio.create_task(admit(OTHER, reverse=True))]
         await until_waiting(database, 2)

@@ -147,7 +147,7 @@ async def test_a_skip_of_the_last_record_makes_the_key_live(ledger: Ledger, data
 
 
 async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger, database: Database) -> None:
-    async with ledger.begin(PLACE, 1) as settlement:
+    async with ledger.begin(PLACE, (await ledger.claim(PLACE)).epoch) as settlement:
         await settlement.admit([an_entry("evt-7", body="first")])
     await parked(ledger, 7, code="id_conflict")
 
@@ -304,13 +304,14 @@ async def test_a_rebuilt_group_applies_the_first_of_two_equal_ids_of_which_the_s
     ledger: Ledger, database: Database
 ) -> None:
     """The live group had the first in its inbox; the second one's digest, carried over, would make it a conflict."""
-    async with ledger.begin(PLACE, 1) as settlement:
+    async with ledger.begin(PLACE, (await ledger.claim(PLACE)).epoch) as settlement:
         await settlement.admit([an_entry("evt-7", body="first")])
     await parked(ledger, 7, code="id_conflict")
     await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
     await import_decisions(database, await exported(database), group=REBUILD)
 
-    async with Ledger(database, group=REBUILD, cluster_id="cluster-a").begin(PLACE, 1) as settlement:
+    rebuilt = Ledger(database, group=REBUILD, cluster_id="cluster-a")
+    async with rebuilt.begin(PLACE, (await rebuilt.claim(PLACE)).epoch) as settlement:
         states = await settlement.admit([an_entry("evt-7", body="first")])
 
     assert states == ["fresh"]

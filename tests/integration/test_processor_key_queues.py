@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 
 import pytest
 from structlog.testing import capture_logs
@@ -122,11 +123,11 @@ class FailingLedger(Ledger):
         return await super().look(entries)
 
     @contextlib.asynccontextmanager
-    async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
+    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
         if place in self.begin_fails:
             self.failed += 1
             raise TransientError("deadlock")
-        async with super().begin(place, epoch) as settlement:
+        async with super().begin(place, epoch, known) as settlement:
             yield settlement
 
 

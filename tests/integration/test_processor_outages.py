@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 
@@ -68,11 +69,11 @@ class CrowdedLedger(Ledger):
     refuses: Callable[[], bool] = staticmethod(lambda: False)
 
     @asynccontextmanager
-    async def begin(self, place: Place, epoch: int) -> AsyncIterator[Settlement]:
+    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
         """Open a transaction, or refuse to."""
         if self.refuses():
             raise NoConnectionError("too_many_connections")
-        async with super().begin(place, epoch) as settlement:
+        async with super().begin(place, epoch, known) as settlement:
             yield settlement
 
 
