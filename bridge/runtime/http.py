@@ -19,8 +19,8 @@ A client costs what has arrived from it, and that is bounded in four ways, none 
   taking an answer.
 - Bytes of requests that are not whole are counted as they arrive. Over `reading_max_bytes` the connection that has held
   some for the longest is ended: an honest body is whole within a few round trips.
-- Over `connections_max` a connection is ended for each new one: the oldest of those that have proved nothing and, where
-  there is none, the one that has been idle for the longest.
+- Over `connections_max` a connection is ended for each new one: the oldest of those that are not proved. At most half
+  are proved, those with the latest verified deliveries: whoever has captured one delivery can prove any number.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Request:
         return self._connection.peer
 
     def trust(self) -> None:
-        """Say that it has proved who sent it, and so its connection."""
+        """Note that it carried a verified delivery."""
         self._connection.trust()
 
     def invite(self) -> None:
@@ -294,7 +294,6 @@ class Connection(asyncio.Protocol):
         linger_until: Until when the rest of a body is read that was answered without it.
         reading_since: Since when the first byte, or the rest of a head or body, is awaited; in the loop's time.
         writing_since: Since when the client has not taken an answer.
-        trusted: It has carried a delivery that was proved.
     """
 
     __slots__ = (
@@ -317,7 +316,6 @@ class Connection(asyncio.Protocol):
         "reading_since",
         "silent",
         "transport",
-        "trusted",
         "writing_since",
     )
 
@@ -342,7 +340,6 @@ class Connection(asyncio.Protocol):
         self.reading_since: float | None = None
         self.writing_since: float | None = None
         self.silent = True
-        self.trusted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Allow nothing but the answer that is being given in the buffer, and the first head its time."""
@@ -383,10 +380,9 @@ class Connection(asyncio.Protocol):
         return self._request is None and not self._ahead and not self._left
 
     def trust(self) -> None:
-        """Say that it has carried a delivery that was proved."""
-        if not self.trusted:
-            self.trusted = True
-            self._server.strangers.pop(self, None)
+        """Note that it carried a verified delivery; it may be lost by now."""
+        if self.transport is not None:
+            self._server.trust(self)
 
     def write(self, data: bytes) -> None:
         """Write what is no answer yet."""
@@ -608,7 +604,7 @@ class HardenedServer:
     Attributes:
         draining: Set from the stop on: each connection ends with its next answer.
         held_bytes: Bytes of requests that are not whole, or not their turn.
-        strangers: Connections that have proved nothing, in the order of arrival.
+        strangers: Connections that are not proved, in the order of their last head or, before that, of arrival.
     """
 
     def __init__(
@@ -638,6 +634,7 @@ class HardenedServer:
         self._loop = asyncio.get_running_loop()
         # With those that were lost while a request of theirs is under way.
         self._connections: dict[Connection, asyncio.Transport] = {}
+        self._proved: dict[Connection, None] = {}  # in the order of their last verified delivery
         self._holders: dict[Connection, None] = {}  # in the order of arrival of what they hold
         self._arrived: list[Request] = []  # and not taken
         self._taking: asyncio.Handle  # while some have arrived
@@ -653,7 +650,7 @@ class HardenedServer:
         self._connections[newcomer] = cast("asyncio.Transport", newcomer.transport)
         # Those that were ended in this turn of the loop are still counted, and so are the new ones they made room for.
         if len(self._connections) > self._connections_max:
-            self._make_room(newcomer)
+            self.end(next(iter(self.strangers or self._proved), newcomer), "too_many")
         self.strangers[newcomer] = None
 
     def lost(self, connection: Connection) -> None:
@@ -701,13 +698,6 @@ class HardenedServer:
         except Exception as exc:  # noqa: BLE001 - it is answered all the same
             log.error("worker.http_failed", code=type(exc).__name__, where=trail(exc))
 
-    def _make_room(self, newcomer: Connection) -> None:
-        if self.strangers:
-            self.end(next(iter(self.strangers)), "too_many")
-            return
-        idle = [each for each, transport in self._connections.items() if not transport.is_closing() and each.idle]
-        self.end(min(idle, key=lambda each: each.idle_until, default=newcomer), "too_many")
-
     def hold(self, connection: Connection, size: int) -> None:
         """Note that a connection has sent `size` bytes of requests that are not whole, or not their turn."""
         self.held_bytes += size - connection.held
@@ -733,9 +723,20 @@ class HardenedServer:
             del self.strangers[connection]
             self.strangers[connection] = None
 
+    def trust(self, connection: Connection) -> None:
+        """Note that a connection has carried a verified delivery."""
+        self.strangers.pop(connection, None)
+        self._proved.pop(connection, None)
+        self._proved[connection] = None
+        if len(self._proved) > self._connections_max // 2:
+            oldest = next(iter(self._proved))
+            del self._proved[oldest]
+            self.strangers[oldest] = None
+
     def forget(self, connection: Connection) -> None:
         """Count nothing of what a connection holds any more."""
         self.strangers.pop(connection, None)
+        self._proved.pop(connection, None)
         self.hold(connection, 0)
 
     @property

@@ -146,6 +146,23 @@ async def test_the_oldest_of_too_many_strangers_makes_room() -> None:
             assert ingress.server.open_connections == 4
 
 
+async def test_connections_proved_by_one_captured_delivery_shut_nobody_out() -> None:
+    """Each has replayed it and then sent half a head, which a bound on idle connections would not see."""
+    body = a_body()
+    captured = request_bytes(body, signed_headers(body).items())
+    async with running(connections_max=8) as ingress, attacking(ingress, *[captured + b"POST"] * 8) as replays:
+        for reader in replays:
+            await reader.readuntil(b"}")
+        honest = [a_body(id=f"evt_{number}") for number in range(2, 5)]
+        opened = [await asyncio.open_connection(HOST, ingress.port) for _ in honest]
+        for (reader, writer), each, number in zip(opened, honest, (2, 3, 4), strict=True):
+            writer.write(request_bytes(each, signed_headers(each, webhook_id=f"evt_{number}").items()))
+            assert b'"accepted"' in await reader.readuntil(b"}")
+            writer.close()
+
+        assert ingress.ended("too_many") == 3
+
+
 async def test_where_all_have_proved_themselves_the_longest_idle_makes_room() -> None:
     async with running(connections_max=2) as ingress:
         body = a_body()
