@@ -49,9 +49,9 @@ class HeadRules(NamedTuple):
     single: frozenset[bytes]
 
 
-def head_rules(schemes: Iterable[Scheme], *, joined: Iterable[bytes] = ()) -> HeadRules:
-    """Return the union of what all sources read, and `joined`: which source it is decides nothing about a head."""
-    wanted, single = _WANTED | frozenset(joined), frozenset[bytes]()
+def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
+    """Return the union of what all sources read: which source it is decides nothing about a head."""
+    wanted, single = _WANTED, frozenset[bytes]()
     for scheme in schemes:
         wanted |= scheme.headers | scheme.joined
         single |= scheme.headers

@@ -220,9 +220,7 @@ class Webhooks:
     ) -> None:
         """Serve `sources`; a name that is none of them is verified against `decoy`, which proves nothing."""
         self._sources = sources
-        self._head_rules = head_rules(
-            (source.scheme for source in sources.values()), joined={FORWARDED} if address_limit else ()
-        )
+        self._head_rules = head_rules(source.scheme for source in sources.values())
         self._address_limit = address_limit
         self._always_200 = frozenset(name for name, source in sources.items() if source.answer_200)
         self._decoy = decoy
@@ -304,10 +302,12 @@ class Webhooks:
         self._refuse(Request(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _check_head(self, call: Call) -> None:
-        call.sender = self._route(call)
+        """Check all that a head says; first the rates, so that whatever comes counts."""
+        self._check_address(call)
+        source = call.sender = self._route(call)
+        if source.limit is not None and (wait_s := source.limit.wait_s(None, call.began)):
+            raise _RateLimitedError("source", wait_s)
         call.heads = read_heads(call.http.raw_headers, self._head_rules)
-        if call.sender.limit or self._address_limit:
-            self._check_rate(call)
         check_content(call.heads, size_max=self._body_max_bytes, types=call.sender.content_types)
 
     def _route(self, call: Call) -> Source:
@@ -323,18 +323,14 @@ class Webhooks:
         call.source = source.name
         return source
 
-    def _check_rate(self, call: Call) -> None:
-        """Refuse what is too much from an address or for a source; the address first, so that it costs no other."""
-        if self._address_limit is not None:
-            wait_s = self._address_limit.wait_s(call.http.peer, call.heads.get(FORWARDED, b""), call.began)
-            if wait_s:
-                raise _RateLimitedError("address", wait_s)
-        if call.sender.limit is not None:
-            # Of unknown names each address has a limit of its own, so nobody's guesses tell of another's.
-            key = call.http.peer if call.sender is self._decoy else None
-            wait_s = call.sender.limit.wait_s(key, call.began)
-            if wait_s:
-                raise _RateLimitedError("source", wait_s)
+    def _check_address(self, call: Call) -> None:
+        """Refuse what is too much from an address, before it counts for a source that others use."""
+        if self._address_limit is None:
+            return
+        forwarded = b",".join(value for name, value in call.http.raw_headers if name.lower() == FORWARDED)
+        wait_s = self._address_limit.wait_s(call.http.peer, forwarded, call.began)
+        if wait_s:
+            raise _RateLimitedError("address", wait_s)
 
     def _check(self, call: Call) -> None:
         """Check the size of a body, and its head unless that was checked when it came."""

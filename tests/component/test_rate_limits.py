@@ -77,22 +77,18 @@ async def test_an_address_that_sends_too_much_is_refused_for_every_source() -> N
         assert await statuses(ingress, 1, name="nobody") == [429]
 
 
-async def test_unknown_names_have_a_limit_for_each_address() -> None:
-    """One for all would let a client see by its own 429 that somebody else tries names."""
-
-    async def status(ingress: Ingress, address: str) -> bytes:
-        head = b"POST /webhooks/nobody HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        async with asyncio.timeout(30):
-            reader, writer = await asyncio.open_connection("127.0.0.1", ingress.port, local_addr=(address, 0))
-            writer.write(head + b"Content-Length: 2\r\n\r\n{}")
-            line = await reader.readline()
-        writer.close()
-        return line.split()[1]
-
-    async with running(sources=[a_source()], decoy_limit=RateLimit(per_s=SLOW, burst=1)) as ingress:
-        answers = [await status(ingress, address) for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2")]
-
-    assert answers == [b"401", b"429", b"401", b"429"]
+@pytest.mark.parametrize("source_burst", [None, 2])
+async def test_what_its_head_alone_has_refused_counts(source_burst: int | None) -> None:
+    """For the address in any case, for a source where one is named."""
+    limit = None if source_burst else AddressLimit(RateLimit(per_s=SLOW, burst=2), proxies=networks("127.0.0.0/8"))
+    path = "/webhooks/drx" if source_burst else "/nowhere"
+    async with running(sources=[a_source(burst=source_burst)], address_limit=limit) as ingress:
+        doubled = request_bytes(b"{}", [("webhook-id", "a"), ("webhook-id", "b"), ("connection", "close")])
+        assert (await ingress.raw(doubled)).startswith(b"HTTP/1.1 401 ")
+        assert (await ingress.raw(doubled.replace(b"/webhooks/drx", path.encode()))).startswith(
+            b"HTTP/1.1 401 " if source_burst else b"HTTP/1.1 404 "
+        )
+        assert await statuses(ingress, 1) == [429]
 
 
 async def test_an_address_over_its_limit_does_not_use_up_that_of_the_source() -> None:
