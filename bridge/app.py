@@ -21,14 +21,13 @@ from bridge.engine.plan import make_plan
 from bridge.ingress.deduplicator import Deduplicator, KnownIds
 from bridge.ingress.delivery_ids import NewestBodies
 from bridge.ingress.heartbeat import Heartbeat
-from bridge.ingress.metrics import SERVICE, UNKNOWN, Observations
+from bridge.ingress.metrics import SERVICE, Observations
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.keys import KEY_MAX
 from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.secrets import SecretDirectory
 from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.follower import Follower, Seen
@@ -279,21 +278,9 @@ def _server(
     newest: NewestBodies,
 ) -> HardenedServer:
     http = settings.http
-    name, example = next(iter(sources.items()))
-    like = settings.sources[name]
-    decoy = Source(
-        name=UNKNOWN,
-        environment=example.environment,
-        profile=example.profile,
-        scheme=Decoy([Configured(source.scheme, source.secrets) for source in sources.values()]),
-        secrets=FixedSecrets(()),
-        content_types=tuple({each for source in sources.values() for each in source.content_types}),
-        limit=rate_limit(like.rate_per_s, like.rate_burst),
-    )
     admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)
     webhooks = Webhooks(
         sources=sources,
-        decoy=decoy,
         deduplicator=Deduplicator(
             publisher=durability.publisher, known_ids=durability.known_ids, deadline_s=http.deadline_s
         ),

@@ -26,10 +26,11 @@ REFUSALS: Mapping[str, str] = {
     "timestamp_malformed": "the timestamp is not 1 to 12 digits",
     "signature_malformed": "the signature or secret is not of its form, too long, or has too many elements",
     "signature_mismatch": "nothing is a signature of these bytes with a valid secret, or the text is ambiguous, or the "
-    "secret or network is another; also for an unknown source",
+    "secret or network is another",
     "timestamp_stale": "genuine, but the timestamp is older than the tolerance",
     "timestamp_future": "genuine, but the timestamp is ahead of ours by more than the tolerance",
     "not_found": "there is nothing at this path",
+    "unknown_source": "no source has this name",
     "method_not_allowed": "only POST is allowed",
     "body_too_large": "the body is over the limit",
     "content_type": "the content type is not application/json (with or without charset=utf-8)",

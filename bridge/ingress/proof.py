@@ -13,7 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Literal, NamedTuple, NoReturn, Protocol, TypeAlias
@@ -48,7 +48,7 @@ REASONS: Mapping[Code, str] = {
     "timestamp_stale": "stale",
     "timestamp_future": "future",
 }
-UNKNOWN_KEY = "unknown_key"  # what the metric says of a mismatch when no key counts, as for a source we do not know
+UNKNOWN_KEY = "unknown_key"  # what the metric says of a mismatch when no key counts
 
 # As the HTTP server bounds one header field. It also bounds the comparisons: 170 elements of the length of `v1` fit.
 SIGNATURE_MAX_BYTES = 8190
@@ -203,10 +203,6 @@ class Scheme(ABC):
     dated: bool = False
     ids: Ids = "none"
 
-    @abstractmethod
-    def credentials(self, raw: Raw) -> int:
-        """Count the credentials of this scheme that a delivery has, true or false."""
-
     def parse_key(self, text: str) -> Key:
         """Decode the line of a slot file; a scheme without keys has none.
 
@@ -246,11 +242,6 @@ def strict_base64(text: bytes) -> bytes:
     except ValueError:
         return b""
     return raw if b2a_base64(raw, newline=False) == text else b""
-
-
-def decoys(keys: Sequence[KeySlot]) -> tuple[KeySlot, ...]:
-    """Return keys that cost what `keys` cost and never count: those of a source we do not know."""
-    return tuple(replace(slot, accept_until=-math.inf) for slot in keys)
 
 
 def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[Key], bool]) -> KeySlot | None:

@@ -55,6 +55,7 @@ REFUSAL_STATUS: Mapping[str, int] = {
     "malformed_http": 400,
     **dict.fromkeys((*REASONS, "header_duplicated"), 401),
     "not_found": 404,
+    "unknown_source": 404,
     "method_not_allowed": 405,
     "body_too_large": 413,
     "content_type": 415,
@@ -209,7 +210,6 @@ class Webhooks:
         self,
         *,
         sources: Mapping[str, Source],
-        decoy: Source,
         deduplicator: Deduplicator,
         admission: Admission,
         observations: Observations,
@@ -218,12 +218,11 @@ class Webhooks:
         address_limit: AddressLimit | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Serve `sources`; a name that is none of them is verified against `decoy`, which proves nothing."""
+        """Serve `sources` by their names."""
         self._sources = sources
         self._head_rules = head_rules(source.scheme for source in sources.values())
         self._address_limit = address_limit
         self._always_200 = frozenset(name for name, source in sources.items() if source.answer_200)
-        self._decoy = decoy
         self._deduplicator = deduplicator
         self._admission = admission
         self._observe = observations
@@ -318,8 +317,9 @@ class Webhooks:
         if call.method != "POST":
             raise DeliveryRefusedError("method_not_allowed")
         call.routed = True
-        # An unknown name is refused as a bad signature is; names are no secrets.
-        source = self._sources.get(name, self._decoy)
+        source = self._sources.get(name)
+        if source is None:
+            raise DeliveryRefusedError("unknown_source")
         call.source = source.name
         return source
 

@@ -121,7 +121,6 @@ class Bench:
         source = Source("drx", "sandbox", drx_standard, StandardWebhooks(), FixedSecrets(self.keys))
         self.webhooks = Webhooks(
             sources={"drx": source},
-            decoy=source,
             deduplicator=Deduplicator(publisher=self.publisher, known_ids=known_ids, deadline_s=4),
             admission=Admission(count_max=1024, bytes_max=2**26),
             observations=self.observe,

@@ -27,9 +27,8 @@ from bridge.ingress.delivery_ids import NewestBodies
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
-from bridge.ingress.rate_limit import AddressLimit, RateLimit
+from bridge.ingress.rate_limit import AddressLimit
 from bridge.ingress.routes import REFUSAL_STATUS, Admission, Call, Engine, Source, Webhooks
-from bridge.ingress.schemes.decoy import Configured, Decoy
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
@@ -153,7 +152,6 @@ async def running(
     deduplicator: Deduplicator | None = None,
     sources: Sequence[Source] = (),
     address_limit: AddressLimit | None = None,
-    decoy_limit: RateLimit | None = None,
     now: Callable[[], float] = time.time,
     newest: NewestBodies | None = None,
 ) -> AsyncIterator[Ingress]:
@@ -171,12 +169,9 @@ async def running(
         "drx", "sandbox", profile or load_profile("drx_standard"), StandardWebhooks(), FixedSecrets(keys), engine=engine
     )
     sources = sources or [source]
-    unknown = Decoy([Configured(each.scheme, each.secrets) for each in sources])
-    decoy = Source("unknown", "sandbox", source.profile, unknown, FixedSecrets(()), limit=decoy_limit)
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
     webhooks = Webhooks(
         sources={each.name: each for each in sources},
-        decoy=decoy,
         deduplicator=deduplicator or Deduplicator(publisher=publisher, known_ids=publisher.dedupe, deadline_s=4),
         admission=admission,
         observations=Observations(
@@ -397,7 +392,7 @@ async def test_an_unavailable_publisher_is_no_bug_and_parks_nothing(ingress: Ing
 @pytest.mark.parametrize(
     ("path", "change", "status", "code"),
     [
-        ("/webhooks/nobody", {}, 401, "signature_mismatch"),
+        ("/webhooks/nobody", {}, 404, "unknown_source"),
         ("/webhooks/drx", {"webhook-signature": "v1,AAAA"}, 401, "signature_mismatch"),
         ("/webhooks/drx", {"webhook-timestamp": "+1"}, 401, "timestamp_malformed"),
         ("/webhooks/drx", {"content-type": "application/x-www-form-urlencoded"}, 415, "content_type"),

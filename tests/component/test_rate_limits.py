@@ -72,7 +72,7 @@ async def test_an_address_that_sends_too_much_is_refused_for_every_source() -> N
     limit = AddressLimit(RateLimit(per_s=SLOW, burst=2))
     async with running(sources=[a_source(), a_source("other")], address_limit=limit) as ingress:
         assert await statuses(ingress, 1) == [200]
-        assert await statuses(ingress, 1, name="nobody") == [401]
+        assert await statuses(ingress, 1, name="nobody") == [404]
         assert await statuses(ingress, 1, name="other") == [429]
         assert await statuses(ingress, 1, name="nobody") == [429]
 

