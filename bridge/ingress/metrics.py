@@ -73,7 +73,10 @@ class Observations:
         self._deadline_s = deadline_s
         names = tuple(sources)
         self._verified = {slot: metrics.signature_verified.labels(slot) for slot in get_args(SlotWord)}
-        self._failures = {reason: metrics.signature_failures.labels(reason) for reason in FAILURE_REASONS}
+        for name in names:
+            for reason in FAILURE_REASONS:  # from the start, so that a rate sees the first of each
+                metrics.signature_failures.labels(name, reason)
+        self._offsets = {name: metrics.provider_clock_offset.labels(name) for name in names}
         self._parked = {
             (name, reason): metrics.unrecognized.labels(name, reason) for name in names for reason in PARK_REASONS
         }
@@ -104,11 +107,11 @@ class Observations:
         for code in UNAVAILABLE_CODES:
             self._answer(ROUTE, POST, "unavailable", code)
 
-    def verified(self, *, slot: str, offset_s: float | None, size: int) -> None:
-        """A delivery was proved by the secret in `slot`; a sender's clock is `offset_s` seconds behind ours."""
+    def verified(self, source: str, *, slot: str, offset_s: float | None, size: int) -> None:
+        """A delivery was proved by the secret in `slot`; its sender's clock is `offset_s` seconds behind ours."""
         self._verified[slot_word(slot)].inc()
         if offset_s is not None:
-            self._metrics.provider_clock_offset.observe(abs(offset_s))
+            self._offsets[source].observe(abs(offset_s))
         self._metrics.http_request_body_bytes.observe(size)
 
     def taken(self, delivery: Delivery, mapped: Mapped | Encoded, *, written_s: float | None) -> None:
@@ -140,10 +143,10 @@ class Observations:
         if reason == "id_conflict":
             self._conflicts[source].inc()
 
-    def refused(self, reason: str) -> None:
+    def refused(self, source: str, reason: str) -> None:
         """A delivery did not prove itself; other refusals have no reason."""
         if reason:
-            self._failures[reason].inc()
+            self._metrics.signature_failures.labels(source, reason).inc()
 
     def answered(self, outcome: str, code: str, duration_s: float, request: Request) -> float:
         """Count an answer and return its duration in milliseconds, for the log."""

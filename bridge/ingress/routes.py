@@ -356,6 +356,7 @@ class Webhooks:
         proved = call.proof = source.scheme.prove(self._raw(call), source.secrets.keys, now)
         failpoints.hit(failpoints.AFTER_VERIFY)
         self._observe.verified(
+            source.name,
             slot=proved.slot,
             offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
             size=len(body),
@@ -581,7 +582,7 @@ class Webhooks:
         return STATUS["accepted"] if request.source in self._always_200 else STATUS[outcome]
 
     def _refuse(self, request: Request, exc: DeliveryRefusedError) -> Answer:
-        self._observe.refused(exc.reason)
+        self._observe.refused(request.source, exc.reason)
         log.info(
             "delivery.refused",
             source=request.source,

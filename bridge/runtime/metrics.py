@@ -139,7 +139,7 @@ class IngressMetrics:
 
     def _signatures(self) -> None:
         self.signature_failures = self._counter(
-            "signature_failures", "Deliveries refused by signature verification", ("reason",)
+            "signature_failures", "Deliveries refused by signature verification", ("source", "reason")
         )
         self.signature_verified = self._counter(
             "signature_verified", "Deliveries verified, by secret slot", ("key_slot",), kind=LoopCounter
@@ -148,6 +148,7 @@ class IngressMetrics:
             "provider_clock_offset_seconds",
             "Absolute difference between receipt and the delivery's timestamp",
             OFFSET_BUCKETS,
+            ("source",),
         )
         self.secret_reload = self._counter("secret_reload", "Reloads of a secrets directory", ("source", "outcome"))
         self.secret_expiry = self._gauge(
@@ -206,6 +207,9 @@ class IngressMetrics:
         self.spool_events = self._gauge("spool_events", "Events that are spooled and not acknowledged by Kafka")
         self.spool_bytes = self._gauge("spool_bytes", "Bytes of the segments on disk")
         self.spool_capacity_bytes = self._gauge("spool_capacity_bytes", "Most bytes of segments")
+        self.spool_free_bytes = self._gauge(
+            "spool_free_bytes", "Bytes that the spool may still write: what its capacity and its disk both leave"
+        )
         self.spool_oldest_event = self._gauge(
             "spool_oldest_event_timestamp_seconds", "When the oldest spooled event was accepted; 0 if there is none"
         )

@@ -25,6 +25,7 @@ class SpoolMetrics(Protocol):
     spool_events: Gauge
     spool_bytes: Gauge
     spool_capacity_bytes: Gauge
+    spool_free_bytes: Gauge
     spool_oldest_event: Gauge
     spool_locked_records: Gauge
     spool_unread_segments: Gauge
@@ -41,6 +42,7 @@ class Availability:
     Attributes:
         refusal: Why a write would fail; empty when it would succeed, be it slowly.
         is_stalled: The group that is on its way to the disk takes too long.
+        disk_free_bytes: What the disk has left, when it was last asked.
     """
 
     def __init__(self, metrics: SpoolMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
@@ -51,8 +53,10 @@ class Availability:
         self._is_closed = False
         self._logged = self.refusal = NOT_OPEN
         self.is_stalled = False
+        self.disk_free_bytes = capacity_bytes
         self._gauge.set(0)
         metrics.spool_capacity_bytes.set(capacity_bytes)
+        metrics.spool_free_bytes.set_function(lambda: max(0, min(capacity_bytes - index.size, self.disk_free_bytes)))
         metrics.spool_events.set_function(index.events)
         metrics.spool_bytes.set_function(lambda: index.size)
         metrics.spool_oldest_event.set_function(lambda: index.oldest_ms() / 1000)

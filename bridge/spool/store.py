@@ -127,6 +127,13 @@ class Directory:
             self._make_key()
         return self.check_keys(needed)
 
+    def free_bytes(self) -> int:
+        """Return what the disk has left; 0 when it does not say."""
+        try:
+            return self._disk.free(self._directory)
+        except OSError:
+            return 0
+
     def check_keys(self, needed: AbstractSet[bytes]) -> str:
         """See that there is a file of each key that something needs, or will; return why not, or nothing.
 
@@ -297,6 +304,7 @@ class Spool:
         if not self._is_open:
             await self._try_to_open()
             return
+        self._availability.disk_free_bytes = await self._writing.run(self._directory.free_bytes)
         keys = self._index.keys()
         if self._availability.refusal:
             code = await self._writing.run(partial(self._directory.prepare, keys))

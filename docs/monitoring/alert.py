@@ -9,6 +9,9 @@ from typing import Literal
 Severity = Literal["page", "ticket"]
 # In the repository; the chart puts an address in its place.
 RUNBOOKS = "docs/runbooks"
+# A cause that comes and goes pages once. What it entails, such as events that are applied late after an outage, ends
+# about 7 minutes after it (the short window of the objectives and its hold) and is inhibited by it for as long.
+AFTERMATH = "10m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,7 @@ class Alert:
 
     Attributes:
         threshold: The number in `expr` that a site may want otherwise, after its `>`; empty: none.
+        keep: How long it goes on firing after its condition has ended.
     """
 
     name: str
@@ -26,14 +30,17 @@ class Alert:
     hold: str = ""
     more: dict[str, str] = field(default_factory=dict)
     threshold: str = ""
+    keep: str = ""
 
     def rule(self) -> dict[str, object]:
         """Return it as a rule file has it."""
         held = {"for": self.hold} if self.hold else {}
+        kept = {"keep_firing_for": self.keep} if self.keep else {}
         return {
             "alert": self.name,
             "expr": self.expr,
             **held,
+            **kept,
             "labels": {"severity": self.severity, **self.more},
             "annotations": {"summary": self.summary, "runbook_url": f"{RUNBOOKS}/{self.name}.md"},
         }

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from docs.monitoring.alert import Alert, grew
+from docs.monitoring.alert import AFTERMATH, Alert, grew
 from docs.monitoring.objectives import BATCHING, FAST, SLOW, burns
 
 _BY = "namespace, service"
@@ -24,20 +24,10 @@ _TIMERS = "drxbridge_workflow_timers_checked_timestamp_seconds"
 
 def progress_alerts() -> list[Alert]:
     """Return those about whether events are applied, and soon."""
-    late = "{{ $labels.service }} is late ({{ $labels.slo }}): the budget of {{ $labels.window }} burns too fast"
+    late = "{{ $labels.service }} is late ({{ $labels.slo }})"
     return [
-        *(
-            Alert(
-                f"FreshnessBurn{name}",
-                burns("freshness_.*", each),
-                each.severity,
-                late,
-                each.hold,
-                {"window": each.long},
-            )
-            for name, windows in (("Fast", FAST), ("Slow", SLOW))
-            for each in windows
-        ),
+        *burns("FreshnessBurnFast", "freshness_.*", FAST, late),
+        *burns("FreshnessBurnSlow", "freshness_.*", SLOW, late),
         Alert(
             "ConsumerStalled",
             f"max by ({_PART}) ({_LAG % '!~'}) > 300\n"
@@ -102,6 +92,7 @@ def progress_alerts() -> list[Alert]:
             "page",
             "The sink of {{ $labels.service }} is away; nothing is applied and nothing is lost",
             "2m",
+            keep=AFTERMATH,
         ),
         Alert(
             "ForwardRefused",
@@ -147,10 +138,16 @@ def trouble_alerts() -> list[Alert]:
     return [
         Alert(
             "ParkedKeysGrowing",
-            f"{grew('drxbridge_park_total', '10m', by=_BY)} > 0",
+            f"max by ({_BY}) (drxbridge_parked_keys) > 0",
             "ticket",
-            "{{ $labels.service }} has set keys aside: their later events wait behind them",
-            threshold="0",
+            "{{ $labels.service }} has parked {{ $value }} keys: their later events wait behind them",
+        ),
+        Alert(
+            "ParkedKeysGrowing",
+            f"max by ({_BY}) (drxbridge_parked_oldest_age_seconds) > 3600",
+            "page",
+            "A key of {{ $labels.service }} has been parked for {{ $value | humanizeDuration }} and nobody has decided",
+            threshold="3600",
         ),
         Alert(
             "ParkBreakerOpen",

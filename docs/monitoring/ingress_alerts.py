@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bridge.kafka.follower import LAG_MAX_S
-from docs.monitoring.alert import Alert, grew
+from docs.monitoring.alert import AFTERMATH, Alert, grew
 from docs.monitoring.objectives import FAST, SLOW, burns
 
 _POSTS = 'drxbridge_http_requests_total{route="/webhooks/{source}"}'
@@ -13,7 +13,8 @@ _CLOCK = 'drxbridge_signature_failures_total{reason=~"stale|future"}'
 _REFUSED_RECORDS = 'drxbridge_produce_total{outcome=~"record_refused|record_too_large"}'
 _FAILED_WRITES = 'drxbridge_produce_total{outcome!~"acknowledged|record_refused|record_too_large"}'
 _OLDEST = "drxbridge_spool_oldest_event_timestamp_seconds"
-_OFFSET = "drxbridge_provider_clock_offset_seconds_bucket"
+_OFFSET = "drxbridge_provider_clock_offset_seconds"
+_SOURCE = "namespace, source"
 _LAST = 'drxbridge_source_last_event_timestamp_seconds{source!="_heartbeat"}'
 _HEARTBEAT = "drxbridge_heartbeat_last_seen_timestamp_seconds"
 _INFLIGHT = "drxbridge_http_inflight_requests"
@@ -22,27 +23,11 @@ _EXPIRY = "min by (namespace, source) (drxbridge_secret_expiry_timestamp_seconds
 
 def objective_alerts() -> list[Alert]:
     """Return those that watch a budget being spent."""
-    unavailable = "Deliveries are answered 503: the budget of {{ $labels.window }} burns too fast"
-    slow = "Answers are late ({{ $labels.slo }}): the budget of {{ $labels.window }} burns too fast"
+    unavailable, late = "Deliveries are answered 503", "Answers are late ({{ $labels.slo }})"
     return [
-        *(
-            Alert(
-                f"IngressErrorBudgetBurn{name}",
-                burns("availability", each),
-                each.severity,
-                unavailable,
-                each.hold,
-                {"window": each.long},
-            )
-            for name, windows in (("Fast", FAST), ("Slow", SLOW))
-            for each in windows
-        ),
-        *(
-            Alert(
-                "IngressLatencyBurn", burns("latency_.*", each), each.severity, slow, each.hold, {"window": each.long}
-            )
-            for each in (*FAST, *SLOW)
-        ),
+        *burns("IngressErrorBudgetBurnFast", "availability", FAST, unavailable),
+        *burns("IngressErrorBudgetBurnSlow", "availability", SLOW, unavailable),
+        *burns("IngressLatencyBurn", "latency_.*", (*FAST, *SLOW), late),
     ]
 
 
@@ -60,16 +45,16 @@ def delivery_alerts() -> list[Alert]:
         ),
         Alert(
             "ClockSkewSuspected",
-            f"(sum by (namespace) (rate({_CLOCK}[5m])) / sum by (namespace) (rate({_POSTS}[5m])) > 0.01)\n"
-            f"and sum by (namespace) (increase({_CLOCK}[5m])) >= 3",
+            f"(sum by ({_SOURCE}) (rate({_CLOCK}[5m])) > 0.01 * sum by ({_SOURCE}) (rate({_OFFSET}_count[5m])))\n"
+            f"and sum by ({_SOURCE}) (increase({_CLOCK}[5m])) >= 3",
             "page",
-            "Genuine deliveries are refused for their timestamp: the sender's clock or ours is wrong",
+            "Genuine deliveries of {{ $labels.source }} are refused for their timestamp: its clock or ours is wrong",
         ),
         Alert(
             "ClockSkewSuspected",
-            f"histogram_quantile(0.5, sum by (namespace, le) (rate({_OFFSET}[5m]))) > 60",
+            f"histogram_quantile(0.5, sum by ({_SOURCE}, le) (rate({_OFFSET}_bucket[5m]))) > 60",
             "ticket",
-            "Half of the deliveries are more than a minute off: the sender's clock or ours is wrong",
+            "Half of the deliveries of {{ $labels.source }} are more than a minute off: its clock or ours is wrong",
             "2m",
         ),
         Alert(
@@ -117,6 +102,7 @@ def durability_alerts() -> list[Alert]:
             "page",
             "Writes to Kafka fail",
             "2m",
+            keep=AFTERMATH,
         ),
         Alert(
             "ProduceFailing",
@@ -128,7 +114,7 @@ def durability_alerts() -> list[Alert]:
             "PartitionCountMismatch",
             "max by (namespace, topic) (drxbridge_partition_count_mismatch) > 0",
             "ticket",
-            "{{ $labels.topic }} has another number of partitions than the setting",
+            "{{ $labels.topic }} is missing, or has another number of partitions than the setting",
             "5m",
         ),
         Alert(
@@ -141,9 +127,8 @@ def durability_alerts() -> list[Alert]:
         ),
         Alert(
             "SpoolFillingUp",
-            "(predict_linear(drxbridge_spool_bytes[15m], 3600) > drxbridge_spool_capacity_bytes)\n"
-            "and drxbridge_spool_events > 0\n"
-            "or drxbridge_spool_bytes > 0.9 * drxbridge_spool_capacity_bytes",
+            "(predict_linear(drxbridge_spool_free_bytes[15m], 3600) < 0) and drxbridge_spool_events > 0\n"
+            "or drxbridge_spool_free_bytes < 0.1 * drxbridge_spool_capacity_bytes",
             "page",
             "The spool will be full within the hour; then deliveries are answered 503",
             "2m",

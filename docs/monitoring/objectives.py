@@ -6,7 +6,10 @@ Source: Google, "The Site Reliability Workbook", chapter 5, "Multiwindow, Multi-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from docs.monitoring.alert import Alert, Severity
 
 DELIVERIES = 'drxbridge_http_requests_total{route="/webhooks/{source}",outcome!="refused"}'
 _UNAVAILABLE = 'drxbridge_http_requests_total{route="/webhooks/{source}",outcome="unavailable"}'
@@ -60,7 +63,7 @@ class Window:
     short: str
     factor: float
     hold: str
-    severity: str
+    severity: Severity
 
 
 FAST = (Window("1h", "5m", 14.4, "2m", "page"), Window("6h", "30m", 6, "15m", "page"))
@@ -77,14 +80,22 @@ def recordings() -> list[dict[str, object]]:
     return [*rates, *counts]
 
 
-def burns(names: str, window: Window) -> str:
-    """Return the condition that a budget burns too fast; `names` is a pattern of objectives."""
-    chosen = f'{{slo=~"{names}"}}' if "|" in names or "*" in names else f'{{slo="{names}"}}'
-    return (
-        f"drxbridge:slo_burn:rate{window.long}{chosen} > {window.factor}\n"
-        f"and drxbridge:slo_burn:rate{window.short}{chosen} > {window.factor}\n"
-        f"and drxbridge:slo_bad:increase{window.long}{chosen} >= {BAD_MIN}"
-    )
+def burns(name: str, slos: str, windows: Sequence[Window], fault: str) -> list[Alert]:
+    """Return an alert for each of the windows: the budget of an objective whose name is like `slos` burns too fast."""
+    chosen = f'{{slo=~"{slos}"}}' if "*" in slos else f'{{slo="{slos}"}}'
+    return [
+        Alert(
+            name,
+            f"drxbridge:slo_burn:rate{each.long}{chosen} > {each.factor}\n"
+            f"and drxbridge:slo_burn:rate{each.short}{chosen} > {each.factor}\n"
+            f"and drxbridge:slo_bad:increase{each.long}{chosen} >= {BAD_MIN}",
+            each.severity,
+            f"{fault}: the error budget has burned {each.factor:g} times too fast for {each.long}",
+            each.hold,
+            {"window": each.long},
+        )
+        for each in windows
+    ]
 
 
 def _bad(objective: Objective, function: str, span: str) -> str:

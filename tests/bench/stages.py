@@ -185,7 +185,7 @@ class Bench:
 
     def _count(self, number: int) -> None:
         mapped: Mapped = self.mapped[number]
-        self.observe.verified(slot="current", offset_s=0.1, size=1000)
+        self.observe.verified("drx", slot="current", offset_s=0.1, size=1000)
         self.observe.taken(self.deliveries[number], mapped, written_s=0.01)
         self.observe.answered("accepted", "", 0.01, self.calls[number])
 

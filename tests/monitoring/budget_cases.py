@@ -71,8 +71,14 @@ def budgets() -> list[Case]:
 
 def deliveries() -> list[Case]:
     """Cases of what senders send."""
-    mismatch, stale = (at("signature_failures_total", INGRESS, f'reason="{each}"') for each in ("mismatch", "stale"))
-    offset = [at("provider_clock_offset_seconds_bucket", INGRESS, f'le="{le}"') for le in ("10", "60", "300", "+Inf")]
+    mismatch, stale = (
+        at("signature_failures_total", INGRESS, f'source="drx",reason="{each}"') for each in ("mismatch", "stale")
+    )
+    offset = [
+        at("provider_clock_offset_seconds_bucket", INGRESS, f'source="drx",le="{le}"')
+        for le in ("10", "60", "300", "+Inf")
+    ]
+    unused = {at("provider_clock_offset_seconds_count", INGRESS, 'source="drx"'): flat(0, HOUR)}
     conflicts = at("id_conflicts_total", INGRESS, 'source="drx"')
     parked = at("unrecognized_total", INGRESS, 'source="drx",reason="unusable"')
     heart = at("heartbeat_last_seen_timestamp_seconds", INGRESS, 'service="ingress"')
@@ -83,6 +89,8 @@ def deliveries() -> list[Case]:
         firing("SignatureFailureSpike", {mismatch: bend(0, 6), REFUSED: bend(0, 6)}, severity=TICKET),
         quiet("SignatureFailureSpike", "at one in sixty", {mismatch: bend(0, 1), REFUSED: bend(0, 1)}),
         firing("ClockSkewSuspected", {stale: bend(0, 2), REFUSED: bend(0, 2)}),
+        # One sender of several, of whose deliveries none is accepted any more.
+        firing("ClockSkewSuspected", {stale: bend(0, 1), f'{POSTS}"accepted"}}': rising(600, HOUR)} | unused),
         firing(
             "ClockSkewSuspected",
             dict(zip(offset, [flat(0, HOUR)] * 2 + [rising(60, HOUR)] * 2, strict=True)),

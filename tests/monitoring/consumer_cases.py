@@ -41,7 +41,7 @@ def consumers() -> list[Case]:
     rollout = {at("poll_age_seconds", each): flat(1, HOUR) for each in others}
     rollout |= {at("consumer_rebalances_total", each, 'kind="revoked"'): step(16, last=8) for each in others}
     circuit = at("circuit_state", CONSUMER, 'state="open"')
-    parked = at("park_total", CONSUMER, 'class="poison"')
+    keys, oldest = (at(each, CONSUMER) for each in ("parked_keys", "parked_oldest_age_seconds"))
     outbox = at("outbox_oldest_age_seconds", CONSUMER)
     fenced, full = at("fence_rejected_total", CONSUMER), at("parking_full_partitions", CONSUMER)
     safety = at("safety_signals_total", READER, 'kind="dispensed_after_cancel"')
@@ -107,9 +107,9 @@ def consumers() -> list[Case]:
         firing("FhirRefused", {unknown: f"_x50 {rising(1, 11, start=1)}"}),
         quiet("FhirRefused", "at what is written for the first time", {new: bend(0, 1)}),
         quiet("FhirRefused", "at an old one", {unknown: step(1)}),
-        firing("ParkedKeysGrowing", {parked: step(1, last=5)}, severity=TICKET),
-        firing("ParkedKeysGrowing", {parked: f"_x56 {flat(1, 5)}"}, severity=TICKET),
-        quiet("ParkedKeysGrowing", "at an old one", {parked: step(1)}),
+        firing("ParkedKeysGrowing", {keys: step(1), oldest: rising(60, HOUR, start=-1800)}, severity=TICKET),
+        firing("ParkedKeysGrowing", {keys: flat(1, HOUR), oldest: rising(60, HOUR, start=600)}, also="ticket"),
+        quiet("ParkedKeysGrowing", "when it is released", {keys: f"{flat(1, HALF)} {flat(0, REST)}"}),
         firing("ParkBreakerOpen", {at("park_breaker_open", CONSUMER): step(1)}),
         quiet(
             "ParkBreakerOpen",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.monitoring.case import (
     HALF,
     HOUR,
+    REST,
     TICKET,
     Case,
     Span,
@@ -28,8 +29,8 @@ def durability() -> list[Case]:
     """Cases of making events durable."""
     ready, stalled = (at("producer_state", INGRESS, f'state="{each}"') for each in ("ready", "stalled"))
     away = {ready: step(0, before=1), stalled: step(1)}
-    events, size, oldest = (
-        at(each, INGRESS) for each in ("spool_events", "spool_bytes", "spool_oldest_event_timestamp_seconds")
+    events, free, oldest = (
+        at(each, INGRESS) for each in ("spool_events", "spool_free_bytes", "spool_oldest_event_timestamp_seconds")
     )
     corrupt = at("spool_corrupt_records_total", INGRESS)
     available, capacity = at("spool_available", INGRESS), at("spool_capacity_bytes", INGRESS)
@@ -53,8 +54,12 @@ def durability() -> list[Case]:
         ),
         firing("SpoolInUse", {events: some}, severity=TICKET),
         quiet("SpoolInUse", "at a minute of it", {events: step(5, last=2)}),
-        firing("SpoolFillingUp", {events: some, size: bend(0, 2e7)}, also="spool"),
-        quiet("SpoolFillingUp", "at half of it, standing still", {events: some, size: flat(5e8, HOUR)}, "SpoolInUse"),
+        firing(
+            "SpoolFillingUp", {events: some, free: f"{flat(9e8, HALF)} {rising(-2e7, REST, start=9e8)}"}, also="spool"
+        ),
+        # By somebody else on the same disk, while nothing is spooled.
+        firing("SpoolFillingUp", {free: step(9e7, before=9e8)}),
+        quiet("SpoolFillingUp", "at half of it, standing still", {events: some, free: flat(5e8, HOUR)}, "SpoolInUse"),
         firing("SpoolStuck", {events: some, oldest: step(1000)}, also="spool"),
         firing("SpoolStuck", {at("spool_blocked_partitions", INGRESS): step(1)}),
         quiet("SpoolStuck", "while it drains", {events: some, oldest: rising(60, HOUR)}, "SpoolInUse"),
@@ -66,7 +71,7 @@ def durability() -> list[Case]:
             "ProduceFailing",
         ),
         firing("SpoolUnavailable", {available: step(0, before=1)}),
-        quiet("SpoolUnavailable", "without a spool", dict.fromkeys((available, capacity, size), flat(0, HOUR))),
+        quiet("SpoolUnavailable", "without a spool", dict.fromkeys((available, capacity, free), flat(0, HOUR))),
         firing("SpoolCorrupt", {corrupt: step(2)}),
         firing("SpoolCorrupt", {corrupt: began(2)}),
         quiet("SpoolCorrupt", "at an old one", {corrupt: flat(2, 2 * HOUR)}, span=Span(2 * HOUR)),

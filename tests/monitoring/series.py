@@ -56,6 +56,7 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         FRESHNESS.format(part="count") + "}": rising(each, samples),
         ages("5.0"): rising(each, samples),
         ages("60.0"): rising(each, samples),
+        f'drxbridge_provider_clock_offset_seconds_count{{{INGRESS},source="drx"}}': rising(each, samples),
         f"drxbridge_http_inflight_requests{{{INGRESS}}}": flat(3, samples),
         f'drxbridge_heartbeat_last_seen_timestamp_seconds{{{INGRESS},service="ingress"}}': now,
         f'drxbridge_source_last_event_timestamp_seconds{{{INGRESS},source="drx"}}': now,
@@ -68,7 +69,7 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         f'drxbridge_event_loop_lag_seconds_bucket{{{INGRESS},le="1.0"}}': rising(each, samples),
         f"drxbridge_spool_available{{{INGRESS}}}": flat(1, samples),
         f"drxbridge_spool_capacity_bytes{{{INGRESS}}}": flat(1e9, samples),
-        f"drxbridge_spool_bytes{{{INGRESS}}}": flat(8e6, samples),
+        f"drxbridge_spool_free_bytes{{{INGRESS}}}": flat(9e8, samples),
         f"drxbridge_dedupe_ready{{{INGRESS}}}": flat(1, samples),
         f"drxbridge_dedupe_follow_lag_seconds{{{INGRESS}}}": flat(0.5, samples),
     }
@@ -82,7 +83,13 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         "spool_set_aside_records",
     ):
         found[f"drxbridge_{name}{{{INGRESS}}}"] = flat(0, samples)
-    for name in ("fence_rejected_total", "park_breaker_open", "parking_full_partitions"):
+    for name in (
+        "fence_rejected_total",
+        "park_breaker_open",
+        "parking_full_partitions",
+        "parked_keys",
+        "parked_oldest_age_seconds",
+    ):
         found[f"drxbridge_{name}{{{CONSUMER}}}"] = flat(0, samples)
     for target in (INGRESS, READER):
         found[f"up{{{target}}}"] = found[f"drxbridge_build_info{{{target}}}"] = flat(1, samples)
@@ -93,7 +100,10 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
 
 PRODUCER = "producer_state"
 LABELLED = (
-    *(("signature_failures_total", f'{INGRESS},reason="{reason}"', 0) for reason in ("mismatch", "stale", "future")),
+    *(
+        ("signature_failures_total", f'{INGRESS},source="drx",reason="{reason}"', 0)
+        for reason in ("mismatch", "stale", "future")
+    ),
     *(
         (PRODUCER, f'{INGRESS},state="{state}"', state == "ready")
         for state in ("connecting", "ready", "stalled", "failed")
@@ -107,6 +117,5 @@ LABELLED = (
     ("consumer_rebalances_total", f'{CONSUMER},kind="revoked"', 0),
     ("consumer_stopped_partitions", f'{CONSUMER},code="topic_recreated"', 0),
     ("circuit_state", f'{CONSUMER},state="open"', 0),
-    ("park_total", f'{CONSUMER},class="poison"', 0),
     ("safety_signals_total", f'{READER},kind="dispensed_after_cancel"', 0),
 )

@@ -102,6 +102,19 @@ async def test_a_disk_that_runs_full_saves_what_is_in_hand_once(tmp_path: Path, 
         assert again.value("torn_tails_total") + again.value("corrupt_records_total") == 0
 
 
+async def test_what_is_free_is_the_less_of_what_the_capacity_and_the_disk_leave(
+    tmp_path: Path, disk: FaultDisk
+) -> None:
+    async with open_spool(tmp_path, disk=disk) as kept:
+        await kept.put(1)
+        await kept.tend()
+        assert kept.value("free_bytes") == CAPACITY_BYTES - kept.value("bytes")
+
+        disk.room_bytes = 2_000_000
+        await kept.tend()
+        assert 0 < kept.value("free_bytes") < 2_000_000
+
+
 async def test_a_group_larger_than_the_ballast_is_refused_whole_on_a_full_disk(tmp_path: Path, disk: FaultDisk) -> None:
     disk.room_bytes = 1_000_000
     async with open_spool(tmp_path, disk=disk) as kept:

@@ -2,9 +2,9 @@
 
 Divided are `for` and `keep_firing_for`; every duration of PromQL (`[5m]`, `offset 1h`); and the numbers of seconds that
 are spans too, which only their place tells: what an age by the clock (an expression with `time()`) or that of a record
-which waits (`lag_seconds`, in an outbox too) is compared with, and how far `predict_linear` looks ahead. Everything
-else stays as it is, above all the buckets and quantiles of how long an answer, an event or a clock may be late: the
-system under the rules runs at its own pace.
+which waits (`lag_seconds`, parked or in an outbox too) is compared with, and how far `predict_linear` looks ahead.
+Everything else stays as it is, above all the buckets and quantiles of how long an answer, an event or a clock may be
+late: the system under the rules runs at its own pace.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SPAN = rf"(?:\d+(?:{_UNIT}))+"
 _DURATION = re.compile(rf"\[{_SPAN}(?::{_SPAN})?\]|(?<![\w:.]){_SPAN}(?!\w)")
 _PART = re.compile(rf"(\d+)({_UNIT})")
 # The rules have one comparison a line.
-_AGE = re.compile(r"((?:time\(\)|_lag_seconds\b|outbox_oldest_age_seconds\b)[^\n]*? [<>]=? )(\d+)")
+_AGE = re.compile(r"((?:time\(\)|_lag_seconds\b|_oldest_age_seconds\b)[^\n]*? [<>]=? )(\d+)")
 _AHEAD = re.compile(r"(predict_linear\([^\n]*?, )(\d+)")
 _TEXT = re.compile(r'("[^"]*")')
 

@@ -1,15 +1,15 @@
-"""A real Prometheus and a real Alertmanager on loopback, which evaluate the shipped rules `FACTOR` times as fast."""
+"""A real Prometheus and real Alertmanagers on loopback, which evaluate the shipped rules `FACTOR` times as fast."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import orjson
 import pytest
@@ -20,7 +20,7 @@ from bridge.dev.processes import Child
 from tests.debian import command, fetch, lacking
 from tests.faults.alerts.scaling import scaled, scaled_duration
 from tests.integration.service_process import PROBE_S, until
-from tests.monitoring.queries import RULES
+from tests.monitoring.queries import ROOT, RULES
 
 # A minute becomes a second. What the system itself takes is not divided: more would let a slow answer look like hours.
 FACTOR = 60
@@ -31,6 +31,7 @@ _LOOKBACK, _RESEND = (scaled_duration(each, FACTOR) for each in ("5m", "1m"))
 # Each alert by itself, at once; Alertmanager's usual waits are there to spare people.
 _ROUTE = {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "1h"}
 _STOP_S = 10.0
+SAMPLE = yaml.safe_load((ROOT / "docs" / "alertmanager.yaml").read_text())
 
 
 def need() -> None:
@@ -70,9 +71,49 @@ class Prometheus:
                 pytest.fail(exc.read().decode())
 
 
+class Alertmanager:
+    """What is told to it, and asked of it."""
+
+    def __init__(self, address: str) -> None:
+        """Talk to this address."""
+        self.address = address
+        self._url = f"http://{address}/api/v2/alerts"
+
+    def post(self, alerts: Sequence[Mapping[str, str]]) -> None:
+        """Have alerts with these labels fire."""
+        body = orjson.dumps([{"labels": each} for each in alerts])
+        request = Request(self._url, body, {"Content-Type": "application/json"})  # noqa: S310 - http to ourselves
+        with urlopen(request, timeout=PROBE_S):  # noqa: S310 - as above
+            pass
+
+    def firing(self, *, inhibited: bool) -> list[dict[str, str]]:
+        """Return the labels of what fires, and is inhibited or is not."""
+        with urlopen(f"{self._url}?silenced=false", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
+            found = orjson.loads(answer.read())
+        return [each["labels"] for each in found if bool(each["status"]["inhibitedBy"]) is inhibited]
+
+
 @contextmanager
-def watching(directory: Path, *, targets: Mapping[str, Sequence[str]], webhook: str) -> Iterator[Prometheus]:
-    """Run both for the block.
+def alerting(directory: Path, config: Mapping[str, Any]) -> Iterator[Alertmanager]:
+    """Run an Alertmanager for the block."""
+    address = f"{HOST}:{free_port()}"
+    directory.mkdir()
+    _write(directory / "alertmanager.yaml", config)
+    arguments = [
+        "--config.file=alertmanager.yaml",
+        "--storage.path=alertmanager",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    with _running([*command("alertmanager"), *arguments], directory, address):
+        yield Alertmanager(address)
+
+
+@contextmanager
+def watching(
+    directory: Path, *, targets: Mapping[str, Sequence[str]], webhook: str
+) -> Iterator[tuple[Prometheus, Alertmanager]]:
+    """Run Prometheus for the block, and two Alertmanagers: one delivers everything, one is that of the sample.
 
     Args:
         directory: Of their files.
@@ -80,45 +121,40 @@ def watching(directory: Path, *, targets: Mapping[str, Sequence[str]], webhook: 
         webhook: Where alerts are delivered.
     """
     directory.mkdir()
-    alertmanager, prometheus = (f"{HOST}:{free_port()}" for _ in range(2))
-    _write(directory / "alertmanager.yaml", {"route": _ROUTE, "receivers": [_receiver(webhook)]})
-    _write(directory / "rules.yaml", scaled(RULES, FACTOR))
-    _write(directory / "prometheus.yaml", _config(targets, alertmanager))
-    commands = {
-        "alertmanager": [
-            *command("alertmanager"),
-            "--config.file=alertmanager.yaml",
-            "--storage.path=alertmanager",
-            f"--web.listen-address={alertmanager}",
-            "--cluster.listen-address=",
-        ],
-        "prometheus": [
-            *command("prometheus"),
+    address = f"{HOST}:{free_port()}"
+    with ExitStack() as stack:
+        everything = {"route": _ROUTE, "receivers": [_receiver(webhook)]}
+        configs = {"everything": everything, "sample": SAMPLE}
+        told = [stack.enter_context(alerting(directory / name, config)) for name, config in configs.items()]
+        _write(directory / "rules.yaml", scaled(RULES, FACTOR))
+        _write(directory / "prometheus.yaml", _config(targets, [each.address for each in told]))
+        arguments = [
             "--config.file=prometheus.yaml",
             "--storage.tsdb.path=prometheus",
-            f"--web.listen-address={prometheus}",
+            f"--web.listen-address={address}",
             f"--query.lookback-delta={_LOOKBACK}",
             f"--rules.alert.resend-delay={_RESEND}",
-        ],
-    }
-    children = [
-        Child(name, command=each, cwd=directory, log=directory / f"{name}.log") for name, each in commands.items()
-    ]
+        ]
+        stack.enter_context(_running([*command("prometheus"), *arguments], directory, address))
+        yield Prometheus(f"http://{address}"), told[1]
+
+
+@contextmanager
+def _running(arguments: Sequence[str], directory: Path, address: str) -> Iterator[None]:
+    child = Child(address, command=list(arguments), cwd=directory, log=directory / "log")
     try:
-        for child, address in zip(children, (alertmanager, prometheus), strict=True):
-            child.start()
-            until(lambda child=child, address=address: _ready(child, address), what=child.name)  # type: ignore[misc]  # mypy: defaults of a lambda
-        yield Prometheus(f"http://{prometheus}")
+        child.start()
+        until(lambda: _ready(child, address), what=arguments[0])
+        yield
     finally:
-        for child in children:
-            child.stop(_STOP_S)
+        child.stop(_STOP_S)
 
 
-def _config(targets: Mapping[str, Sequence[str]], alertmanager: str) -> dict[str, Any]:
+def _config(targets: Mapping[str, Sequence[str]], alertmanagers: Sequence[str]) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": SCRAPE},
         "rule_files": ["rules.yaml"],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
         "scrape_configs": [
             {
                 "job_name": job,

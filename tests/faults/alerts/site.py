@@ -21,7 +21,7 @@ from tests.builders import KEY, SECRET, a_body, signed_headers
 from tests.cluster import STANDARD_TOPICS, Cluster
 from tests.faults.alerts.inbox import Inbox, listening
 from tests.faults.alerts.scaling import scaled_query
-from tests.faults.alerts.servers import FACTOR, Prometheus, need, watching
+from tests.faults.alerts.servers import FACTOR, Alertmanager, Prometheus, need, watching
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import PROBE_S, until
@@ -61,6 +61,7 @@ class Site:
     Attributes:
         began: Unix time from which on Prometheus knows something.
         desk: A consumer beside the read model.
+        sample: The Alertmanager that inhibits.
         played: Titles of the faults that have been seen.
     """
 
@@ -71,6 +72,7 @@ class Site:
     desk: ConsumerProcess
     inbox: Inbox
     prometheus: Prometheus
+    sample: Alertmanager
     began: float = field(default_factory=time.time)
     played: set[str] = field(default_factory=set)
 
@@ -111,6 +113,10 @@ class Site:
     def now(self, query: str) -> float | None:
         """Return the one number that a query, scaled as the rules, says now."""
         return self.prometheus.value(scaled_query(query, FACTOR))
+
+    def pages(self, *, inhibited: bool) -> set[str]:
+        """Return the names of the pages that the sample for Alertmanager lets through, or does not."""
+        return {each["alertname"] for each in self.sample.firing(inhibited=inhibited) if each["severity"] == "page"}
 
     def _is_calm(self) -> bool:
         alarmed = {*self.prometheus.alerts(), *self.inbox.open()}
@@ -159,8 +165,8 @@ def open_site(
                 "read_model": [reader.management_url],
                 "desk": [desk.management_url],
             }
-            with watching(directory / "watch", targets=targets, webhook=inbox.url) as prometheus:
-                site = Site(cluster, postgres, ingress, reader, desk, inbox, prometheus)
+            with watching(directory / "watch", targets=targets, webhook=inbox.url) as watchers:
+                site = Site(cluster, postgres, ingress, reader, desk, inbox, *watchers)
                 site.keep_secret()
                 yield site
     finally:

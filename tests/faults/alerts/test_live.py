@@ -11,10 +11,11 @@ import pytest
 from tests.cluster import Cluster
 from tests.faults.alerts import faults
 from tests.faults.alerts.answers import asked, commands, run, unanswered
-from tests.faults.alerts.cases import CASES, Case
+from tests.faults.alerts.cases import CASES, Case, Fault
 from tests.faults.alerts.results import Result, keep
 from tests.faults.alerts.servers import FACTOR
 from tests.faults.alerts.site import Site, open_site
+from tests.integration.service_process import until
 from tests.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults]
@@ -57,6 +58,18 @@ def test_a_fault_fires_its_alert_and_no_other_page_and_it_clears(site: Site, cas
     )
     assert {each.name for each in came if each.severity == "page"} <= {case.alert, *case.consequences}
     assert [each.labels for each in came].count(fired.labels) == 1, "it came and went"
+
+
+@pytest.mark.parametrize(
+    ("cause", "fault"), [("ProduceFailing", faults.kafka_frozen), ("SinkCircuitOpen", faults.database_killed)]
+)
+def test_one_cause_pages_once(site: Site, cause: str, fault: Fault) -> None:
+    site.calm()
+    with fault(site):
+        until(
+            lambda: site.pages(inhibited=True) and site.pages(inhibited=False) == {cause},
+            what="pages that are inhibited",
+        )
 
 
 @pytest.fixture(scope="module")
