@@ -112,7 +112,7 @@ class Effects:
         self.refused = set(refused)
         self.attempts: list[str] = []
         self.applied: list[str] = []
-        self.fail: Callable[[Event, int], Exception | None] = lambda event, tried: None  # noqa: ARG005 - a hook
+        self.fail: Callable[[Event, int], BaseException | None] = lambda event, tried: None  # noqa: ARG005 - a hook
         self.down = False
         self.pings = 0
         self.before: Callable[[Event], Awaitable[None]] | None = None

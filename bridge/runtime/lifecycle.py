@@ -23,7 +23,7 @@ async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_t
     """Run all workers; when the first ends or `stop` is set, give the rest `drain_timeout_s` and then cancel them.
 
     Raises:
-        ExceptionGroup: What workers raised.
+        ExceptionGroup: What workers raised; a BaseExceptionGroup, if one of it is no Exception.
     """
     tasks = {asyncio.create_task(worker.run(stop)) for worker in workers}
     try:
@@ -34,10 +34,11 @@ async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_t
         for task in late:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-    failures = [result for result in results if isinstance(result, Exception)]
+    failures = [each for each in results if isinstance(each, BaseException)]
+    failures = [each for each in failures if not isinstance(each, asyncio.CancelledError)]
     if failures:
         msg = "workers failed"
-        raise ExceptionGroup(msg, failures)
+        raise BaseExceptionGroup(msg, failures)
 
 
 def first_fault(group: ExceptionGroup[Exception], kind: type[Fault]) -> Fault | None:

@@ -210,9 +210,9 @@ def run_service(
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             signals = runner.run(_run_until_stopped(parts, drain_timeout_s=drain_timeout_s, overdue_s=overdue_s))
-    except BridgeError:
+    except (BridgeError, KeyboardInterrupt):
         raise
-    except Exception as exc:  # noqa: BLE001 - Python's own report would print texts of libraries, which carry values
+    except BaseException as exc:  # noqa: BLE001 - Python's own report would print texts of libraries, which carry values
         structlog.get_logger().error("worker.process_failed", code=_code(exc), where=trail(exc))
         return FAILED
     structlog.get_logger().info("worker.stopped")
@@ -269,7 +269,7 @@ def _loop_factory() -> Any:
     return new_event_loop
 
 
-def _code(exc: Exception) -> str:
+def _code(exc: BaseException) -> str:
     """Return the code of the first of our errors in an exception; empty without any."""
     found = first_fault(exc, BridgeError) if isinstance(exc, ExceptionGroup) else None
     return found.code if found else ""

@@ -91,13 +91,18 @@ class Park:
 
 Verdict = Retry | Park
 
+
+class HandlerExitError(Exception):
+    """A handler raised what would end the process: `SystemExit`, or the panic of a library; it is the cause."""
+
+
 DIED = Failure("bug", PROCESS_DIED)
 """Each process died that had this record in hand."""
 
 
 def classify(exc: BaseException) -> Failure:
     """Return the class of an exception, and a code that holds no value."""
-    exc = _worst(exc)
+    exc = at_fault(exc)
     if isinstance(exc, TransientError):
         return Failure("systemic" if exc.systemic else "transient", exc.code, exc.blameless)
     if isinstance(exc, BridgeError):
@@ -114,7 +119,7 @@ def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
     That is the innermost line of the handler's own package, or of any if none of that package was running. The text of
     an exception is left out: it may hold values of the event.
     """
-    exc = _worst(exc)
+    exc = at_fault(exc)
     frames = [(str(frame.f_globals.get("__name__")), line) for frame, line in traceback.walk_tb(exc.__traceback__)]
     package = getattr(handle, "__module__", "").partition(".")[0]
     own = [(module, line) for module, line in frames if module.partition(".")[0] == package]
@@ -123,8 +128,10 @@ def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
     return " at ".join([name, *(f"{module}:{line}" for module, line in (own or frames)[-1:])])
 
 
-def _worst(exc: BaseException) -> BaseException:
-    """Return the exception of a group, as a handler's task group raises it, for which the record is most at fault."""
+def at_fault(exc: BaseException) -> BaseException:
+    """Return what a handler has raised; of a task group's exceptions, that for which the record is most at fault."""
+    if isinstance(exc, HandlerExitError):
+        exc = exc.__cause__ or exc
     while isinstance(exc, BaseExceptionGroup):
         exc = max(exc.exceptions, key=lambda each: get_args(FailureClass).index(classify(each).cls))
     return exc

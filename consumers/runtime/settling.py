@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -31,9 +32,11 @@ from consumers.runtime.failure import (
     SYSTEMIC_MAX_S,
     TIMEOUT,
     Failure,
+    HandlerExitError,
     Park,
     Retry,
     Verdict,
+    at_fault,
     classify,
     delay_s,
     raised_at,
@@ -123,14 +126,16 @@ class Settling:
         if handle is None:
             message = f"consumer {self.consumer.name!r} has no handler"
             raise ConfigError(message)
+        call: Callable[[], Awaitable[None]]
         if isinstance(self.consumer.mode, Lanes):
             (one,) = placed
-            call = cast("EventHandler", handle)(one.event, one.context)
+            call = partial(cast("EventHandler", handle), one.event, one.context)
         else:
-            call = cast("BatchHandler", handle)(placed, None if settlement is None else settlement.connection)
+            connection = None if settlement is None else settlement.connection
+            call = partial(cast("BatchHandler", handle), placed, connection)
         await _bounded(
             partition,
-            _as_coroutine(call),
+            _contained(call),
             timeout_s=self.consumer.handler_timeout_s,
             group=self.consumer.group,
             offset=placed[0].context.offset,
@@ -178,7 +183,7 @@ class Settling:
             place = queue.partition.place
             # What is released is not in the queue; its place is in the line that says it is parked again.
             offset = queue.records[0].offset if queue.records and not queue.releasing else None
-            self.tally.bug(exc, place, offset=offset)
+            self.tally.bug(at_fault(exc), place, offset=offset)
         return Park(failure, queue.attempt, raised_at(exc, self.consumer.handle))
 
     async def persist(self, partition: Partition, write: Callable[[], Awaitable[None]]) -> bool:
@@ -324,14 +329,15 @@ def _retrieve(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _as_coroutine(call: Awaitable[None]) -> Coroutine[Any, Any, None]:
-    """Make a task possible: a handler may return any awaitable.
+async def _contained(call: Callable[[], Awaitable[None]]) -> None:
+    """Call a handler within its own task; `asyncio` lets some of what is raised in a task end the process.
 
-    A coroutine is the task's own: one that another coroutine was to await is never awaited if the task is cancelled
-    before it begins, and Python complains.
+    Raises:
+        HandlerExitError: It raised such a thing.
     """
-    return call if asyncio.iscoroutine(call) else _awaited(call)
-
-
-async def _awaited(call: Awaitable[None]) -> None:
-    await call
+    try:
+        await call()
+    except (Exception, asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as exc:
+        raise HandlerExitError from exc

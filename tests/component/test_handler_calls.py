@@ -12,7 +12,7 @@ from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context, Lanes
 from consumers.runtime.partition import Partition
-from consumers.runtime.settling import GivenUpError, Settling, _as_coroutine, _bounded
+from consumers.runtime.settling import GivenUpError, Settling, _bounded, _contained
 from tests.unit.test_partition import NOTHING
 
 
@@ -23,7 +23,7 @@ async def test_a_call_that_is_given_up_before_it_began_leaves_nothing_behind() -
         began.append(True)
 
     partition = Partition(Place("t", 0), NOTHING)
-    call = asyncio.create_task(_bounded(partition, _as_coroutine(handle()), timeout_s=60.0, group="g", offset=0))
+    call = asyncio.create_task(_bounded(partition, _contained(handle), timeout_s=60.0, group="g", offset=0))
     await asyncio.sleep(0)
     (task,) = partition.calls
     task.cancel()

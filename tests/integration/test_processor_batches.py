@@ -261,10 +261,15 @@ async def test_poison_parks_its_key_and_the_others_go_on(database: Database) -> 
 
 @pytest.mark.parametrize(
     ("failure", "code", "cls"),
-    [(PermanentError("refused"), "refused", "permanent"), (ValueError("rx_1"), "unexpected", "bug")],
+    [
+        (PermanentError("refused"), "refused", "permanent"),
+        (ValueError("rx_1"), "unexpected", "bug"),
+        (SystemExit("rx_1"), "unexpected", "bug"),
+        (BaseException("rx_1"), "unexpected", "bug"),  # as a panic of a library in Rust
+    ],
 )
 async def test_a_record_that_never_succeeds_parks_its_key_alone(
-    database: Database, failure: Exception, code: str, cls: str
+    database: Database, failure: BaseException, code: str, cls: str
 ) -> None:
     effects = Effects()
     effects.fail = lambda event, _: failure if event.id == "evt_1" else None

@@ -13,7 +13,7 @@ from yarl import URL
 
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
 from consumers.postgres.errors import NoLockError
-from consumers.runtime.failure import Failure, classify, raised_at
+from consumers.runtime.failure import Failure, HandlerExitError, classify, raised_at
 from consumers.runtime.settling import HandlerTimeoutError
 
 REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://there/"))
@@ -43,6 +43,13 @@ REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMu
 )
 def test_each_exception_has_one_class_and_a_code_without_a_value(exc: Exception, failure: Failure) -> None:
     assert classify(exc) == failure
+
+
+def test_what_would_end_the_process_is_named_as_the_handler_raised_it() -> None:
+    exit_error = HandlerExitError()
+    exit_error.__cause__ = SystemExit("Mary Smith")
+
+    assert (classify(exit_error), raised_at(exit_error, None)) == (Failure("bug", "unexpected"), "SystemExit")
 
 
 @pytest.mark.parametrize(
