@@ -73,7 +73,7 @@ def survey(
     for number in numbers:
         path = directory / segment_name(number)
         try:
-            content = examine(disk, path, number=number, newest=number == numbers[-1])
+            content = examine(disk, path, number=number, newest=number == numbers[-1], keys=keys)
         except FileNotFoundError:
             continue  # all of it was acknowledged
         except OSError:

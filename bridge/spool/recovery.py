@@ -134,7 +134,8 @@ class Recovery:
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            work = partial(examine, self._disk, segment.path, number=segment.number, newest=newest)
+            keys = self._keys.opening
+            work = partial(examine, self._disk, segment.path, number=segment.number, newest=newest, keys=keys)
             content = await self._thread.run(partial(_or_none, work))
             is_unread = content is None or not content.is_read
             if is_unread != segment.is_unread:
@@ -174,7 +175,9 @@ class Recovery:
             await self._thread.run(partial(self._cut, segment.path, content.whole))
         if newest and content.waiting and not content.scan.is_ended:
             # Nothing is appended to a segment of an earlier process.
-            await self._thread.run(partial(self._writer.mark_end, segment.number, content.scan.total))
+            key = self._keys.opening.get(content.waiting[0].head.key_id) or self._keys.sealing
+            if key is not None:  # else nothing can be appended anywhere, and this stays the newest
+                await self._thread.run(partial(self._writer.mark_end, segment.number, content.scan.total, key))
         if content.scan.damage or content.scan.lost:
             await self._damage.keep(segment, content.scan.damage, records=content.scan.lost)
 
@@ -219,18 +222,18 @@ def segment_numbers(disk: Disk, directory: Path) -> list[int]:
     return sorted(int(match[1], 16) for match in map(_is_segment, disk.names(directory)) if match)
 
 
-def examine(disk: Disk, path: Path, *, number: int, newest: bool) -> Content:
+def examine(disk: Disk, path: Path, *, number: int, newest: bool, keys: Mapping[bytes, Key]) -> Content:
     """Read one segment and tell what is in it; changes nothing.
 
     Raises:
         OSError: It cannot be read at all.
     """
     content, is_read = read_what_can_be(disk, path)
-    result = scan(content, segment=number, newest=newest)
+    result = scan(content, segment=number, newest=newest, keys=keys)
     if not is_read:
         # What was not read may be all that is missing, so nothing is torn, damaged or lost as far as is known.
         result = result._replace(damage=[], total=len(result.records), torn_at=None)
-    acknowledged = _acknowledged(disk, path, number)
+    acknowledged = _acknowledged(disk, path, number, keys)
     waiting = [record for record in result.records if record.head.number not in acknowledged]
     whole = len(content) if result.torn_at is None else result.torn_at
     return Content(content, result, waiting, whole, is_read)
@@ -256,9 +259,9 @@ def _or_none(work: Callable[[], Content]) -> Content | None:
         return None
 
 
-def _acknowledged(disk: Disk, path: Path, number: int) -> set[int]:
+def _acknowledged(disk: Disk, path: Path, number: int, keys: Mapping[bytes, Key]) -> set[int]:
     side = positions_path(path)
     try:
-        return read_positions(disk.read(side, 0, disk.size(side)), segment=number)
+        return read_positions(disk.read(side, 0, disk.size(side)), segment=number, keys=keys.values())
     except OSError:
         return set()

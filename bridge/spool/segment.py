@@ -8,11 +8,12 @@ bytes in the clear and a body sealed with AES-256-GCM, with the head up to its c
 
 The check sums tell damage from a missing key; the seal alone proves who wrote it. The segment's number in each head
 makes a stale block of another file no record of this one; running numbers without gaps tell how many are missing. The
-end mark, a head without a body, says how many there were. Only the segment that was written to last may have none, and
-may end in an unfinished write, which was never confirmed. After damage the next record is found by its prefix.
+end mark, a head without a body, says how many there were; a keyed BLAKE2b of the head stands in place of its nonce.
+Only the segment that was written to last may have none, and may end in an unfinished write, which was never confirmed.
+After damage the next record is found by its prefix.
 
 Beside it `<number>.positions` says which records are acknowledged, in frames with a digest each: magic 8, segment 8,
-count 4, running numbers 4 each, BLAKE2b 16. A frame that does not hold is passed over. Losing the file costs
+count 4, running numbers 4 each, keyed BLAKE2b 16. A frame that does not hold is passed over. Losing the file costs
 duplicates only.
 
 All numbers are big-endian. `docs/spool.md` says the same for those who write a reader.
@@ -23,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,12 @@ _INSIDE = struct.Struct(">IH")
 NONCE_BYTES = 12  # 96 bits, what GCM is specified for: NIST SP 800-38D, 8.2
 TAG_BYTES = 16
 KEY_BYTES = 32
+# Of an end mark, what stands before the nonce.
+_PROVED_BYTES = _CLEAR.size - NONCE_BYTES
+# A changed number would make an event count as acknowledged that is not, so a check sum of 32 bits is not enough.
+_DIGEST_BYTES = 16
+# The key of AES seals nothing else, so that of BLAKE2b is another one, made of it.
+_HASH_KEY_PERSON = b"drx-spool-hash"
 OVERHEAD_BYTES = HEAD_BYTES + _INSIDE.size + TAG_BYTES
 
 
@@ -83,10 +90,21 @@ class UnreadableEntryError(Exception):
 
 
 class Key(NamedTuple):
-    """What seals and opens; its id, which says nothing of it, stands in the clear."""
+    """What seals and opens; its id, which says nothing of it, stands in the clear.
+
+    Attributes:
+        hash: Keyed and without content; copied for each digest.
+    """
 
     id: bytes
     cipher: AESGCM
+    hash: hashlib.blake2b
+
+    def digest(self, content: bytes) -> bytes:
+        """Return what proves that a process with this key wrote `content`, which stands in the clear."""
+        keyed = self.hash.copy()
+        keyed.update(content)
+        return keyed.digest()
 
 
 class Head(NamedTuple):
@@ -153,7 +171,9 @@ class Scan(NamedTuple):
 
 def key_of(secret: bytes) -> Key:
     """Return the key made of 32 random bytes."""
-    return Key(hashlib.sha256(secret).digest()[:8], AESGCM(secret))
+    hash_key = hashlib.blake2b(secret, digest_size=KEY_BYTES, person=_HASH_KEY_PERSON).digest()
+    keyed = hashlib.blake2b(key=hash_key, digest_size=_DIGEST_BYTES)
+    return Key(hashlib.sha256(secret).digest()[:8], AESGCM(secret), keyed)
 
 
 def sealed_size(entry: Entry) -> int:
@@ -172,12 +192,21 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
     return _checked(clear, body) + body
 
 
-def end_mark(segment: int, count: int) -> bytes:
+def end_mark(segment: int, count: int, key: Key) -> bytes:
     """Return what stands behind the last record of a segment that gets no more: a head without a body.
 
     Without it nobody could tell a file that lost its end, between two records, from one that was never longer.
     """
-    return _checked(_CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, bytes(8), bytes(NONCE_BYTES)), b"")
+    clear = _CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, key.id, bytes(NONCE_BYTES))[:_PROVED_BYTES]
+    return _checked(clear + key.digest(clear)[:NONCE_BYTES], b"")
+
+
+def _is_proved(content: bytes, at: int, head: Head, keys: Mapping[bytes, Key]) -> bool:
+    """Tell whether a process with a key wrote an end mark; for want of the key, or of its version, nobody knows."""
+    key = keys.get(head.key_id)
+    if head.length or not head.is_known or key is None:
+        return True
+    return key.digest(content[at : at + _PROVED_BYTES])[:NONCE_BYTES] == head.nonce
 
 
 def _checked(clear: bytes, body: bytes) -> bytes:
@@ -210,21 +239,28 @@ def read_head(content: bytes, at: int = 0) -> Head | None:
     return Head._make(_CLEAR.unpack_from(head)[1:])
 
 
-def scan(content: bytes, *, segment: int, newest: bool) -> Scan:
+def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key]) -> Scan:
     """Find every intact record of a segment, whatever stands between them.
 
     Args:
         content: The whole file.
         segment: Its number.
         newest: True for the one that was written to last; only that may end in an unfinished write.
+        keys: By id; an end mark counts by proof, or where no record can be opened.
     """
     found: dict[int, Intact] = {}
     damage: list[tuple[int, int]] = []
     at, end = 0, len(content)
-    sound_to, count, is_ended = 0, 0, False
+    sound_to, mark = 0, None
     while at < end:
         head = read_head(content, at)
-        if head is None or head.segment != segment or head.number in found or not _is_whole(content, at, head):
+        if (
+            head is None
+            or head.segment != segment
+            or head.number in found
+            or not _is_whole(content, at, head)
+            or not _is_proved(content, at, head, keys)
+        ):
             # Not behind the length that a head states: what was in between may be gone.
             at = content.find(PREFIX, at + 1)
             at = end if at < 0 else at
@@ -234,22 +270,23 @@ def scan(content: bytes, *, segment: int, newest: bool) -> Scan:
         if head.length:
             found[head.number] = Intact(at, head)
         else:
-            count, is_ended = head.number, True
+            mark = head
         at = sound_to = at + head.size
     records = [found[number] for number in sorted(found)]
-    if _is_foreign(content, records):
-        return Scan(records, [], len(records), None, is_ended, is_foreign=True)
+    if _is_foreign(content, [*(record.head for record in records), *([mark] if mark else [])]):
+        return Scan(records, [], len(records), None, mark is not None, is_foreign=True)
     torn_at = sound_to if newest and sound_to < end and _is_torn(content, sound_to) else None
     if sound_to < end and torn_at is None:
         damage.append((sound_to, end))
-    if not is_ended:
-        count = _supposed(content, found, damage, segment=segment, newest=newest)
-    return Scan(records, damage, count, torn_at, is_ended)
+    if mark is not None and mark.key_id not in keys and any(record.head.key_id in keys for record in records):
+        mark = None
+    count = mark.number if mark else _supposed(content, found, damage, segment=segment, newest=newest)
+    return Scan(records, damage, count, torn_at, is_ended=mark is not None)
 
 
-def _is_foreign(content: bytes, records: Iterable[Intact]) -> bool:
+def _is_foreign(content: bytes, heads: Iterable[Head]) -> bool:
     """Tell whether another version wrote to a file: an intact head says so, or, without any, the first bytes."""
-    known = [record.head.is_known for record in records]
+    known = [head.is_known for head in heads]
     if known:
         return not all(known)
     return content.startswith(PREFIX) and len(content) > len(PREFIX) and content[len(PREFIX)] not in READABLE
@@ -300,34 +337,30 @@ _MAGIC = POSITIONS_PREFIX + bytes([POSITIONS_VERSION])
 # Magic, number of the segment, count of running numbers.
 _COUNT = struct.Struct(">8sQI")
 _NUMBER_BYTES = 4
-# A changed number would make an event count as acknowledged that is not, so a check sum of 32 bits is not enough.
-_DIGEST_BYTES = 16
 
 
-def positions_frame(segment: int, numbers: Iterable[int]) -> bytes:
+def positions_frame(segment: int, numbers: Iterable[int], key: Key) -> bytes:
     """Return what to append to the positions file of `segment` when these records are acknowledged."""
     listed = tuple(numbers)
     content = _COUNT.pack(_MAGIC, segment, len(listed)) + struct.pack(f">{len(listed)}I", *listed)
-    return content + _digest(content)
+    return content + key.digest(content)
 
 
-def read_positions(content: bytes, *, segment: int) -> set[int]:
-    """Return the numbers of the acknowledged records by every sound frame, whatever stands between those."""
+def read_positions(content: bytes, *, segment: int, keys: Iterable[Key]) -> set[int]:
+    """Return the numbers of the acknowledged records by every frame that a key proves, whatever stands between them."""
+    keys = list(keys)
     numbers: set[int] = set()
     at = content.find(_MAGIC)
     while 0 <= at <= len(content) - _COUNT.size:
         _, stated, count = _COUNT.unpack_from(content, at)
         end = at + _COUNT.size + count * _NUMBER_BYTES
-        if stated == segment and content[end : end + _DIGEST_BYTES] == _digest(content[at:end]):
+        digest = content[end : end + _DIGEST_BYTES]
+        if stated == segment and digest in [key.digest(content[at:end]) for key in keys]:
             numbers.update(struct.unpack_from(f">{count}I", content, at + _COUNT.size))
             at = content.find(_MAGIC, end + _DIGEST_BYTES)
         else:  # torn: not behind the length that it states
             at = content.find(_MAGIC, at + 1)
     return numbers
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
 def segment_name(number: int) -> str:

@@ -148,11 +148,12 @@ class Directory:
         self._missing = missing
         return NO_KEY if missing or current is None else ""
 
-    def note(self, segment: Path, number: int, numbers: Sequence[int]) -> None:
+    def note(self, segment: Path, number: int, numbers: Sequence[int], key_id: bytes) -> None:
         """Append to the positions file which records are acknowledged."""
         failpoints.hit(failpoints.BEFORE_POSITIONS)
         with contextlib.suppress(OSError):  # costs duplicates only
-            self._disk.append(positions_path(segment), positions_frame(number, numbers))
+            frame = positions_frame(number, numbers, self._keys.opening[key_id])
+            self._disk.append(positions_path(segment), frame)
 
     def remove(self, segment: Path, *, is_active: bool) -> None:
         """Remove a segment in which nothing is left, and then its positions."""
@@ -469,7 +470,8 @@ class Spool:
             segment = self._index.segments[index]
             numbers = segment.acknowledged.tolist()
             del segment.acknowledged[:]
-            self._writing.run(partial(self._directory.note, segment.path, segment.number, numbers))
+            work = partial(self._directory.note, segment.path, segment.number, numbers, min(segment.keys))
+            self._writing.run(work)
         self._unwritten.clear()
 
     def _remove_empty(self) -> None:

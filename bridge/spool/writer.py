@@ -198,7 +198,7 @@ class SegmentWriter:
         segment = self._begin(self._keys.sealing)
         record = seal(entry, segment=segment.number, number=0, key=segment.key, nonce=os.urandom(NONCE_BYTES))
         try:
-            self._disk.write(segment.handle, record + end_mark(segment.number, 1))
+            self._disk.write(segment.handle, record + end_mark(segment.number, 1, segment.key))
             self._disk.sync(segment.handle)
         except OSError:
             with contextlib.suppress(OSError):
@@ -215,14 +215,14 @@ class SegmentWriter:
             with contextlib.suppress(OSError):
                 self._disk.close(segment.handle)
             if segment.records:
-                self.mark_end(segment.number, segment.records)
+                self.mark_end(segment.number, segment.records, segment.key)
                 return
             with contextlib.suppress(OSError):
                 self._disk.unlink(self._directory / segment_name(segment.number))
 
-    def mark_end(self, number: int, count: int) -> None:
+    def mark_end(self, number: int, count: int, key: Key) -> None:
         """Append the end mark to a segment of `count` records."""
-        self._unmarked.append((self._directory / segment_name(number), end_mark(number, count)))
+        self._unmarked.append((self._directory / segment_name(number), end_mark(number, count, key)))
         self.mark_ends()
 
     def mark_ends(self) -> None:

@@ -59,10 +59,10 @@ def sealed(segment: int, number: int) -> bytes:
 RECORDS = {(s, n): sealed(s, n) for s in range(1, SEGMENTS + 1) for n in range(PER_SEGMENT)}
 WHOLE = {
     **{f"{s:016x}.segment": b"".join(RECORDS[s, n] for n in range(PER_SEGMENT)) for s in range(1, SEGMENTS + 1)},
-    **{f"{s:016x}.positions": b"".join(positions_frame(s, [n]) for n in ACKNOWLEDGED) for s in range(1, SEGMENTS)},
+    **{f"{s:016x}.positions": b"".join(positions_frame(s, [n], KEY) for n in ACKNOWLEDGED) for s in range(1, SEGMENTS)},
 }
 for _segment in range(1, SEGMENTS):
-    WHOLE[f"{_segment:016x}.segment"] += end_mark(_segment, PER_SEGMENT)
+    WHOLE[f"{_segment:016x}.segment"] += end_mark(_segment, PER_SEGMENT, KEY)
 NAMES = sorted(WHOLE)
 CLEAR = struct.Struct(">7sBIQIQQ8s12s")
 VERSIONS = (VERSION, VERSION, VERSION, VERSION + 1)
@@ -143,14 +143,14 @@ def check_scan(content: bytes) -> None:
             case 0:
                 pieces.append(RECORDS[1 + choices.below(2), choices.below(PER_SEGMENT)])
             case 1:
-                pieces.append(end_mark(1, choices.below(PER_SEGMENT + 1)))
+                pieces.append(end_mark(1, choices.below(PER_SEGMENT + 1), KEY))
             case 2:
                 pieces.append(forged(choices))
             case _:
                 pieces.append(choices.chunk(40))
     content = b"".join(pieces)
     newest = len(pieces) % 2 == 0
-    found = scan(content, segment=1, newest=newest)
+    found = scan(content, segment=1, newest=newest, keys={KEY.id: KEY})
     for record in found.records:
         entry = unseal(content[record.offset : record.offset + record.head.size], KEY)
         assert entry is None or entry == an_entry(1, record.head.number)
@@ -165,7 +165,7 @@ def check_scan(content: bytes) -> None:
     assert_apart(content, sorted(covered))
     assert found.lost >= 0
     # The side file of the same bytes: what no frame of ours says is not believed.
-    assert read_positions(content, segment=1) == set()
+    assert read_positions(content, segment=1, keys=[KEY]) == set()
 
 
 def assert_apart(content: bytes, ranges: list[tuple[int, int]]) -> None:

@@ -13,6 +13,7 @@ from bridge.spool.segment import HEAD_BYTES, PREFIX, Entry, end_mark, key_of, re
 from tests.spooling import MARKER, an_entry
 
 KEY = key_of(b"k" * 32)
+KEYS = {KEY.id: KEY}
 SEGMENT = 77
 ENTRY = an_entry(5)
 
@@ -26,7 +27,7 @@ def records(count: int) -> list[bytes]:
 
 
 def numbers(content: bytes, *, newest: bool = False) -> list[int]:
-    return [each.head.number for each in scan(content, segment=SEGMENT, newest=newest).records]
+    return [each.head.number for each in scan(content, segment=SEGMENT, newest=newest, keys=KEYS).records]
 
 
 @given(
@@ -85,7 +86,7 @@ def test_another_key_opens_nothing() -> None:
 
 
 def test_a_whole_file_is_found_without_damage() -> None:
-    found = scan(b"".join(records(20)) + end_mark(SEGMENT, 20), segment=SEGMENT, newest=True)
+    found = scan(b"".join(records(20)) + end_mark(SEGMENT, 20, KEY), segment=SEGMENT, newest=True, keys=KEYS)
 
     assert [each.head.ordinal for each in found.records] == list(range(20))
     assert (found.damage, found.lost, found.torn_at) == ([], 0, None)
@@ -93,9 +94,9 @@ def test_a_whole_file_is_found_without_damage() -> None:
 
 def test_a_record_of_another_file_is_no_record_of_this() -> None:
     """After a crash a file system may show blocks of a file that was removed."""
-    content = record(0) + record(1, segment=SEGMENT + 1) + record(1) + end_mark(SEGMENT, 2)
+    content = record(0) + record(1, segment=SEGMENT + 1) + record(1) + end_mark(SEGMENT, 2, KEY)
 
-    found = scan(content, segment=SEGMENT, newest=False)
+    found = scan(content, segment=SEGMENT, newest=False, keys=KEYS)
 
     assert [each.head.number for each in found.records] == [0, 1]
     assert found.damage == [(len(record(0)), 2 * len(record(0)))]
@@ -117,8 +118,10 @@ def test_records_come_in_the_order_of_their_numbers() -> None:
 def test_the_numbers_tell_how_many_are_lost() -> None:
     sealed = records(10)
 
-    removed = scan(b"".join(sealed[:3] + sealed[7:]), segment=SEGMENT, newest=True)
-    zeroed = scan(b"".join([*sealed[:3], bytes(sum(map(len, sealed[3:7]))), *sealed[7:]]), segment=SEGMENT, newest=True)
+    removed = scan(b"".join(sealed[:3] + sealed[7:]), segment=SEGMENT, newest=True, keys=KEYS)
+    zeroed = scan(
+        b"".join([*sealed[:3], bytes(sum(map(len, sealed[3:7]))), *sealed[7:]]), segment=SEGMENT, newest=True, keys=KEYS
+    )
 
     assert (removed.damage, removed.lost) == ([], 4)
     assert (len(zeroed.damage), zeroed.lost) == (1, 4)
@@ -128,7 +131,7 @@ def test_damage_at_the_end_counts_what_its_heads_tell() -> None:
     sealed = records(10)
     spoilt = [*sealed[:7], *(each[:-1] + bytes([each[-1] ^ 1]) for each in sealed[7:])]
 
-    found = scan(b"".join(spoilt), segment=SEGMENT, newest=True)
+    found = scan(b"".join(spoilt), segment=SEGMENT, newest=True, keys=KEYS)
 
     assert len(found.records) == 7
     assert (found.lost, found.torn_at) == (3, None)
@@ -139,8 +142,8 @@ def test_an_unfinished_last_write_is_no_damage(kept: int) -> None:
     sealed = records(3)
     content = sealed[0] + sealed[1] + sealed[2][:kept]
 
-    newest = scan(content, segment=SEGMENT, newest=True)
-    older = scan(content, segment=SEGMENT, newest=False)
+    newest = scan(content, segment=SEGMENT, newest=True, keys=KEYS)
+    older = scan(content, segment=SEGMENT, newest=False, keys=KEYS)
 
     assert (newest.torn_at, newest.damage, newest.lost) == (len(sealed[0] + sealed[1]), [], 0)
     assert (older.torn_at, older.lost) == (None, 1)
@@ -150,24 +153,27 @@ def test_an_unfinished_last_write_is_no_damage(kept: int) -> None:
 @pytest.mark.parametrize("kept", range(4))
 def test_a_file_that_lost_its_end_between_two_records_is_told_from_one_that_was_never_longer(kept: int) -> None:
     sealed = records(3)
-    whole = b"".join(sealed) + end_mark(SEGMENT, 3)
+    whole = b"".join(sealed) + end_mark(SEGMENT, 3, KEY)
 
-    assert scan(whole, segment=SEGMENT, newest=False).lost == 0
-    assert scan(b"".join(sealed[:kept]), segment=SEGMENT, newest=False).lost == 1
-    assert scan(b"".join(sealed[:kept]), segment=SEGMENT, newest=True).lost == 0
-    assert scan(b"".join(sealed[:kept]) + end_mark(SEGMENT, 3), segment=SEGMENT, newest=False).lost == 3 - kept
+    assert scan(whole, segment=SEGMENT, newest=False, keys=KEYS).lost == 0
+    assert scan(b"".join(sealed[:kept]), segment=SEGMENT, newest=False, keys=KEYS).lost == 1
+    assert scan(b"".join(sealed[:kept]), segment=SEGMENT, newest=True, keys=KEYS).lost == 0
+    assert (
+        scan(b"".join(sealed[:kept]) + end_mark(SEGMENT, 3, KEY), segment=SEGMENT, newest=False, keys=KEYS).lost
+        == 3 - kept
+    )
 
 
 def test_an_end_mark_is_no_record() -> None:
-    assert unseal(end_mark(SEGMENT, 3), KEY) is None
+    assert unseal(end_mark(SEGMENT, 3, KEY), KEY) is None
 
 
 def test_a_file_that_grew_without_its_content_is_torn() -> None:
-    assert scan(record(0) + bytes(5000), segment=SEGMENT, newest=True).torn_at == len(record(0))
+    assert scan(record(0) + bytes(5000), segment=SEGMENT, newest=True, keys=KEYS).torn_at == len(record(0))
 
 
 def test_garbage_at_the_end_is_damage_and_not_a_torn_write() -> None:
-    found = scan(record(0) + b"garbage" * 100, segment=SEGMENT, newest=True)
+    found = scan(record(0) + b"garbage" * 100, segment=SEGMENT, newest=True, keys=KEYS)
 
     assert (found.torn_at, found.lost, len(found.damage)) == (None, 1, 1)
 
@@ -181,7 +187,7 @@ def test_nothing_that_a_file_holds_raises_or_is_taken_for_a_record(
     for at in marks:
         content = content[:at] + PREFIX + b"\x01" + content[at:]
 
-    assert scan(content, segment=SEGMENT, newest=newest).records == []
+    assert scan(content, segment=SEGMENT, newest=newest, keys=KEYS).records == []
     assert read_head(content) is None
 
 

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.spool.segment import POSITIONS_PREFIX, POSITIONS_VERSION, positions_frame, read_positions
+from bridge.spool import segment
+from bridge.spool.segment import POSITIONS_PREFIX, POSITIONS_VERSION, key_of
 
 SEGMENT = 77
+KEY, OLDER_KEY = key_of(b"k" * 32), key_of(b"o" * 32)
+
+
+def positions_frame(number: int, numbers: Iterable[int]) -> bytes:
+    return segment.positions_frame(number, numbers, KEY)
+
+
+def read_positions(content: bytes, *, number: int = SEGMENT) -> set[int]:
+    return segment.read_positions(content, segment=number, keys=[OLDER_KEY, KEY])
 
 
 def test_what_is_noted_is_read_again() -> None:
     content = positions_frame(SEGMENT, [0, 5, 2**32 - 1]) + positions_frame(SEGMENT, [7])
 
-    assert read_positions(content, segment=SEGMENT) == {0, 5, 7, 2**32 - 1}
+    assert read_positions(content) == {0, 5, 7, 2**32 - 1}
 
 
 def test_the_file_of_another_segment_is_not_believed() -> None:
-    assert read_positions(positions_frame(SEGMENT, [1]), segment=SEGMENT + 1) == set()
+    assert read_positions(positions_frame(SEGMENT, [1]), number=SEGMENT + 1) == set()
+
+
+def test_a_frame_counts_by_its_key_alone() -> None:
+    content = segment.positions_frame(SEGMENT, [1], key_of(b"x" * 32)) + positions_frame(SEGMENT, [2])
+
+    assert read_positions(content) == {2}
 
 
 @pytest.mark.parametrize("bit", range(8))
@@ -30,15 +48,15 @@ def test_a_flipped_bit_anywhere_costs_positions_and_makes_none(bit: int) -> None
         changed = bytearray(content)
         changed[at] ^= 1 << bit
 
-        assert read_positions(bytes(changed), segment=SEGMENT) == ({1, 2} if at >= len(first) else {4, 8})
+        assert read_positions(bytes(changed)) == ({1, 2} if at >= len(first) else {4, 8})
 
 
 def test_a_torn_end_is_left_out() -> None:
     content = positions_frame(SEGMENT, [1]) + positions_frame(SEGMENT, [2])
 
     for kept in range(len(content)):
-        assert read_positions(content[:kept], segment=SEGMENT) <= {1, 2}
-    assert read_positions(content[:-1], segment=SEGMENT) == {1}
+        assert read_positions(content[:kept]) <= {1, 2}
+    assert read_positions(content[:-1]) == {1}
 
 
 @pytest.mark.parametrize("filler", [b"", bytes(100), b"?"])
@@ -48,14 +66,14 @@ def test_what_follows_a_torn_frame_is_believed(filler: bytes) -> None:
 
     for kept in range(len(second)):
         content = first + second[:kept] + filler + third
-        assert read_positions(content, segment=SEGMENT) == {1, 11, 3, 13}, kept
+        assert read_positions(content) == {1, 11, 3, 13}, kept
 
 
 def test_a_frame_of_another_version_is_passed_over() -> None:
     first, second, third = (positions_frame(SEGMENT, [number]) for number in (1, 2, 3))
     later = second[: len(POSITIONS_PREFIX)] + bytes([POSITIONS_VERSION + 1]) + second[len(POSITIONS_PREFIX) + 1 :]
 
-    assert read_positions(first + later + third, segment=SEGMENT) == {1, 3}
+    assert read_positions(first + later + third) == {1, 3}
 
 
 @given(content=st.binary(max_size=200), marks=st.lists(st.integers(0, 200), max_size=4))
@@ -63,4 +81,4 @@ def test_nothing_that_a_file_holds_raises_or_is_believed(content: bytes, marks: 
     for at in marks:
         content = content[:at] + POSITIONS_PREFIX + bytes([POSITIONS_VERSION]) + content[at:]
 
-    assert read_positions(content, segment=SEGMENT) == set()
+    assert read_positions(content) == set()

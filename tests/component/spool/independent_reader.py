@@ -48,13 +48,20 @@ def intact(raw: bytes, at: int, segment: int, seen: set[int]) -> dict[str, Any] 
     }  # fmt: skip
 
 
-def records_in(raw: bytes, segment: int) -> tuple[list[dict[str, Any]], int | None, int]:
+def proof(secret: bytes, clear: bytes) -> bytes:
+    """Section Reading the files: the keyed hash of what stands in the clear."""
+    key = hashlib.blake2b(secret, digest_size=32, person=b"drx-spool-hash").digest()
+    return hashlib.blake2b(clear, key=key, digest_size=16).digest()
+
+
+def records_in(raw: bytes, segment: int, keys: dict[bytes, bytes]) -> tuple[list[dict[str, Any]], int | None, int]:
     """Return the intact records, what the end mark says, and how many bytes are none of it."""
     records: dict[int, dict[str, Any]] = {}
     count, at, damage = None, 0, 0
     while at < len(raw):
         record = intact(raw, at, segment, set(records))
-        if record is None:
+        is_mark = record is not None and not record["body"]
+        if record is None or (is_mark and not is_proved(record, keys)):
             following = raw.find(PREFIX, at + 1)
             following = len(raw) if following < 0 else following
             damage += following - at
@@ -68,7 +75,13 @@ def records_in(raw: bytes, segment: int) -> tuple[list[dict[str, Any]], int | No
     return [records[number] for number in sorted(records)], count, damage
 
 
-def positions_in(path: Path, segment: int) -> set[int]:
+def is_proved(mark: dict[str, Any], keys: dict[bytes, bytes]) -> bool:
+    """Return whether an end mark is one of ours; without its key that cannot be told."""
+    secret = keys.get(mark["key"])
+    return secret is None or proof(secret, mark["clear"][:48])[:12] == mark["nonce"]
+
+
+def positions_in(path: Path, segment: int, keys: dict[bytes, bytes]) -> set[int]:
     """Return the acknowledged running numbers."""
     raw = path.read_bytes() if path.exists() else b""
     numbers: set[int] = set()
@@ -76,7 +89,7 @@ def positions_in(path: Path, segment: int) -> set[int]:
     while 0 <= at <= len(raw) - 20:
         of, count = struct.unpack_from(">QI", raw, at + 8)
         end = at + 20 + 4 * count
-        if of == segment and raw[end : end + 16] == hashlib.blake2b(raw[at:end], digest_size=16).digest():
+        if of == segment and raw[end : end + 16] in [proof(secret, raw[at:end]) for secret in keys.values()]:
             numbers.update(struct.unpack_from(f">{count}I", raw, at + 20))
         at = raw.find(POSITIONS, at + 1)
     return numbers
@@ -107,11 +120,11 @@ def read(directory: Path, key_dir: Path) -> Iterator[dict[str, Any]]:
     paths = sorted(directory.glob("*.segment"))
     for path in paths:
         segment = int(path.stem, 16)
-        records, count, bad = records_in(path.read_bytes(), segment)
+        records, count, bad = records_in(path.read_bytes(), segment, keys)
         damage += bad
         last = records[-1]["number"] + 1 if records else 0
         missing += (last + (path != paths[-1]) if count is None else count) - len(records)
-        acknowledged = positions_in(path.with_suffix(".positions"), segment)
+        acknowledged = positions_in(path.with_suffix(".positions"), segment, keys)
         for record in records:
             if record["number"] in acknowledged:
                 continue

@@ -369,10 +369,10 @@ class TestCommands:
         (told,), (key,) = document["set_aside"], document["keys"]
         assert (key["id"], key["records"]) == (told["key"], 3)
         assert (told["name"], told["topic"], told["reason"], told["code"]) == (name, PARTITION[0], "too large", "")
-        assert [state.waiting for state in survey(tmp_path, {}, read=len)] == [1]
+        assert [state.waiting for state in survey(tmp_path, {}, read=len)] == [2]
 
         assert self.run(tmp_path, "put-back", "--reason", "again") == 0
-        assert [state.waiting for state in survey(tmp_path, {}, read=len)] == [1, 1]
+        assert [state.waiting for state in survey(tmp_path, {}, read=len)] == [2, 1]
         assert self.run(tmp_path, "put-back", "--reason", "again") == 1
 
     @pytest.mark.parametrize("words", [("--partition", 2**31), ("--patience", "inf")])

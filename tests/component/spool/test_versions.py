@@ -154,9 +154,9 @@ async def test_what_is_acknowledged_in_a_file_of_another_version_does_not_remove
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with later_version(monkeypatch):
-        content = later_records(3) + end_mark(NUMBER, 3)
+        content = later_records(3) + end_mark(NUMBER, 3, key_of(SECRET))
     path = foreign_segment(tmp_path, content)
-    path.with_suffix(".positions").write_bytes(positions_frame(NUMBER, range(3)))
+    path.with_suffix(".positions").write_bytes(positions_frame(NUMBER, range(3), key_of(SECRET)))
 
     async with open_spool(tmp_path) as kept:
         await kept.tend()
