@@ -112,14 +112,15 @@ async def test_a_client_proves_itself_with_its_key(key: Key) -> None:
     assert (issuer.given[0]["grant_type"], issuer.given[0]["scope"]) == ("client_credentials", "system/*.read")
 
 
-async def test_a_token_is_renewed_before_it_runs_out_and_no_assertion_comes_twice() -> None:
+@pytest.mark.parametrize("life_s", [5, 60, 3600])
+async def test_a_token_is_renewed_after_four_fifths_of_its_life_and_no_assertion_comes_twice(life_s: int) -> None:
     clock = [time.time()]
     async with an_issuer() as issuer, a_token(issuer, lambda: clock[0]) as token:
-        issuer.now = lambda: clock[0]
+        issuer.now, issuer.expires_in = lambda: clock[0], life_s
         await token.headers()
-        clock[0] += 239
+        clock[0] += 0.79 * life_s
         assert await token.headers() == {"authorization": "Bearer t1"}
-        clock[0] += 2
+        clock[0] += 0.02 * life_s
         assert await token.headers() == {"authorization": "Bearer t2"}
 
     assert len({each["jti"] for each in issuer.given}) == 2
