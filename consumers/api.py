@@ -221,6 +221,7 @@ class Consumer:
             `drx-consumer doctor`; None: it does not say.
         ping: Asks the sink of the handlers, given what `around` yielded, whether it works, and raises when it does not:
             while it raises, no record is tried or parked. The database that settles records is asked without this.
+        lacks: Asks that sink what it lacks for this consumer, a line each, for `drx-consumer doctor`.
     """
 
     name: str
@@ -236,6 +237,7 @@ class Consumer:
     publishes: Sequence[str] = ()
     discloses: Sequence[str] | None = None
     ping: Callable[[Any], Awaitable[None]] | None = None
+    lacks: Callable[[Any], Awaitable[Sequence[str]]] | None = None
     handle: EventHandler | BatchHandler | None = field(default=None, repr=False)
     jobs: list[PeriodicJob] = field(default_factory=list, repr=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -110,7 +110,8 @@ async def _examine(chosen: Chosen, tell: Tell) -> None:
     except BridgeError as exc:
         tell(Finding("kafka", "failed", str(exc), "see CONSUMER_KAFKA__… and that the topics are there"))
     if not kept.refused and (consumer.around is not None or consumer.ping is not None):
-        tell(await _sink(consumer))
+        for finding in await _sink(consumer):
+            tell(finding)
 
 
 async def _kept(chosen: Chosen) -> Kept:
@@ -189,8 +190,9 @@ def offset_findings(
         yield Finding("offsets", "failed", str(exc))
 
 
-async def _sink(consumer: Consumer) -> Finding:
-    """Open what handlers need and ask whether it works, all within the time of a handler."""
+async def _sink(consumer: Consumer) -> list[Finding]:
+    """Open what handlers need and ask whether it works and what it lacks, all within the time of a handler."""
+    lacks: Sequence[str] = ()
     try:
         async with asyncio.timeout(consumer.handler_timeout_s):
             if consumer.around is None:
@@ -198,14 +200,19 @@ async def _sink(consumer: Consumer) -> Finding:
             else:
                 async with consumer.around() as resource:
                     await _ping(consumer, resource)
+                    lacks = await consumer.lacks(resource) if consumer.lacks is not None else ()
     except ConfigError as exc:
-        return Finding("sink", "failed", str(exc), "change this setting")
+        return [Finding("sink", "failed", str(exc), "change this setting")]
     except BridgeError as exc:
-        return Finding("sink", "failed", f"does not answer as it should: {exc.code}", "look at the sink")
+        return [Finding("sink", "failed", f"does not answer as it should: {exc.code}", "look at the sink")]
     except Exception as exc:  # noqa: BLE001 - a sink of another team: anything may happen
         # Its message may hold what was sent.
-        return Finding("sink", "failed", f"does not answer as it should: {type(exc).__name__}", "look at the sink")
-    return Finding("sink", "ok", "answers" if consumer.ping is not None else "can be opened")
+        return [Finding("sink", "failed", f"does not answer as it should: {type(exc).__name__}", "look at the sink")]
+    found = Finding("sink", "ok", "answers" if consumer.ping is not None else "can be opened")
+    return [
+        found,
+        *(Finding("sink", "warning", f"lacks {each}", "its page in docs says what it must allow") for each in lacks),
+    ]
 
 
 async def _ping(consumer: Consumer, resource: object) -> None:

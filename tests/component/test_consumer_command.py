@@ -326,9 +326,22 @@ async def test_doctor_sends_the_owner_of_a_consumer_to_the_sink() -> None:
     async def ping(_: object) -> None:
         raise TransientError("http_503", systemic=True)
 
-    finding = await _sink(Consumer("desk", ["t"], ping=ping))
+    (finding,) = await _sink(Consumer("desk", ["t"], ping=ping))
 
     assert (finding.says, finding.advice) == ("does not answer as it should: http_503", "look at the sink")
+
+
+async def test_doctor_names_what_a_sink_lacks() -> None:
+    @contextlib.asynccontextmanager
+    async def around() -> AsyncIterator[str]:
+        yield "sink"
+
+    async def lacks(sink: str) -> list[str]:
+        return [f"transactions of the {sink}"]
+
+    answers, lacking = await _sink(Consumer("desk", ["t"], around=around, lacks=lacks))
+
+    assert (answers.verdict, lacking.verdict, lacking.says) == ("ok", "warning", "lacks transactions of the sink")
 
 
 def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, str]]:
@@ -480,7 +493,7 @@ async def test_doctor_waits_no_longer_for_a_sink_to_open_than_a_handler_may_take
         await asyncio.Event().wait()
         yield
 
-    finding = await _sink(Consumer("desk", ["t"], around=around, handler_timeout_s=0.01))
+    (finding,) = await _sink(Consumer("desk", ["t"], around=around, handler_timeout_s=0.01))
 
     assert (finding.verdict, finding.says) == ("failed", "does not answer as it should: TimeoutError")
 
