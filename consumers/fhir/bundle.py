@@ -2,6 +2,10 @@
 
 We own some elements of a resource and our own items of the lists `identifier`, `note` and `output`; everything else is
 others' and stays.
+
+No write may overwrite what it was not made from, however late the server processes it: each names the version that it
+replaces, or that there is none. HAPI FHIR 8.8 ignores `If-None-Match: *` on a PUT and takes `If-Match: W/"0"` for a
+resource that was never there; a server that follows HTTP refuses the second and knows the first.
 """
 
 from __future__ import annotations
@@ -9,9 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
 
 import orjson
 
@@ -57,6 +61,11 @@ _INTEGER_DIGITS = 18
 _META = ("profile", "security", "tag")
 _is_version = re.compile(r"""(?:W/)?"?([A-Za-z0-9.-]{1,64})"?""").fullmatch
 _version_in = re.compile(r"/_history/([A-Za-z0-9.-]{1,64})$").search
+_id_in = re.compile(r"/([A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?$").search
+# HTTP's names of the conditions of `Bundle.entry.request`.
+_HEADERS: Mapping[str, str] = MappingProxyType(
+    {"ifMatch": "if-match", "ifNoneMatch": "if-none-match", "ifNoneExist": "if-none-exist"}
+)
 # FHIR R4, code system issue-type; a server's own words are not repeated.
 _ISSUES = frozenset(
     {
@@ -77,25 +86,75 @@ class Digits(float):
 
 
 class Entry(NamedTuple):
-    """One PUT.
+    """One write.
 
     Attributes:
-        if_match: Version that must be the current one; empty: whatever there is.
+        body: The whole resource; without an id the server chooses one.
+        condition: Under which it is done: an element of `Bundle.entry.request` and its value.
     """
 
     resource: Resource
     body: Element
-    if_match: str = ""
+    condition: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def method(self) -> str:
+        """Create where the server chooses the id, else write to it."""
+        return "PUT" if "id" in self.body else "POST"
 
     @property
     def url(self) -> str:
         """Path below the base URL."""
-        return f"{self.resource.type}/{self.resource.id}"
+        return "/".join(filter(None, (self.resource.type, self.body.get("id"))))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The condition of a request of its own."""
+        return {_HEADERS[name]: value for name, value in self.condition.items()}
 
 
-def owned_sha256(resource: Resource) -> str:
-    """Return a digest that tells whether anything of ours has changed."""
-    return sha256(orjson.dumps(resource.elements, option=orjson.OPT_SORT_KEYS)).hexdigest()
+def replaces(version: str) -> dict[str, str]:
+    """Return the condition that a version is the current one; none where the server does not say versions."""
+    return {"ifMatch": f'W/"{version}"'} if version else {}
+
+
+def located(value: Any, places: Mapping[str, str]) -> Any:
+    """Return an element with its references to what is somewhere else on the server; `places` has both."""
+    match value:
+        case dict():
+            return {
+                name: places.get(each, each) if name == "reference" else located(each, places)
+                for name, each in value.items()
+            }
+        case list():
+            return [located(each, places) for each in value]
+    return value
+
+
+def referred(value: Any) -> set[str]:
+    """Return the references at any depth."""
+    match value:
+        case dict():
+            found = set().union(*(referred(each) for each in value.values()))
+            return found | {value["reference"]} if "reference" in value else found
+        case list():
+            return set().union(*(referred(each) for each in value))
+    return set()
+
+
+def urn(resource: Resource) -> str:
+    """Return what a resource is called in the transaction that creates it."""
+    return uuid5(NAMESPACE_URL, resource.id).urn
+
+
+def another_person(resource: Resource, current: Mapping[str, Any]) -> bool:
+    """Say whether our elements are about another patient than a resource is now, as far as both name one."""
+    name = "for" if resource.type == "Task" else "subject"
+    new, old = resource.elements.get(name, {}), current.get(name, {})
+    if "reference" in new and "reference" in old:
+        return bool(new["reference"] != old["reference"])
+    one, other = new.get("identifier", {}), old.get("identifier", {})
+    return bool(one.get("system") == other.get("system") and one.get("value") != other.get("value"))
 
 
 def foreign(current: Mapping[str, Any], naming: Naming) -> Element:
@@ -115,7 +174,7 @@ def foreign(current: Mapping[str, Any], naming: Naming) -> Element:
 
 
 def composed(resource: Resource, others: Mapping[str, Any], *, source: str) -> Element:
-    """Return a whole resource; `source` is where ours comes from."""
+    """Return a whole resource; `source` is where ours comes from. Without an id it has none."""
     ours = resource.elements
     lists = {
         name: [*others.get(name, ()), *ours.get(name, ())]
@@ -124,7 +183,7 @@ def composed(resource: Resource, others: Mapping[str, Any], *, source: str) -> E
     }
     return {
         "resourceType": resource.type,
-        "id": resource.id,
+        **({"id": resource.id} if resource.id else {}),
         **{name: value for name, value in others.items() if name not in _HEAD},
         **ours,
         **lists,
@@ -143,24 +202,12 @@ def same(body: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
     return {**body, "meta": None} == {**current, "meta": None}
 
 
-def has_digits(value: Any) -> bool:
-    """Say whether there are `Digits` at any depth: JSON of another writer than `encoded` loses them."""
-    match value:
-        case Digits():
-            return True
-        case Mapping():
-            return any(map(has_digits, value.values()))
-        case list():
-            return any(map(has_digits, value))
-    return False
-
-
 def encoded(body: Mapping[str, Any]) -> bytes:
     """Return the JSON of what is sent, numbers of others with the digits that they came with."""
     return orjson.dumps(body, default=_digits)
 
 
-def transaction(entries: Sequence[Entry]) -> bytes:
+def transaction(entries: Sequence[Entry], base_url: str) -> bytes:
     """Return a Bundle that writes all entries or none."""
     return encoded(
         {
@@ -168,9 +215,9 @@ def transaction(entries: Sequence[Entry]) -> bytes:
             "type": "transaction",
             "entry": [
                 {
+                    "fullUrl": f"{base_url}/{entry.url}" if "id" in entry.body else urn(entry.resource),
                     "resource": entry.body,
-                    "request": {"method": "PUT", "url": entry.url}
-                    | ({"ifMatch": f'W/"{entry.if_match}"'} if entry.if_match else {}),
+                    "request": {"method": entry.method, "url": entry.url, **entry.condition},
                 }
                 for entry in entries
             ],
@@ -194,8 +241,22 @@ def parsed(body: bytes) -> dict[str, Any]:
     return found
 
 
-def versions(answer: bytes, count: int) -> list[str]:
-    """Return the version of each entry of an answered transaction; empty where the server does not say it.
+class Outcome(NamedTuple):
+    """What a server answered to one write.
+
+    Attributes:
+        status: 0 where it does not say one.
+        body: Its OperationOutcome, if there is one.
+        id: Of the resource, if the server says where it is.
+    """
+
+    status: int
+    body: bytes = b""
+    id: str = ""
+
+
+def outcomes(answer: bytes, count: int) -> list[Outcome]:
+    """Return what became of each entry of a transaction.
 
     Raises:
         PermanentError: It is no answer to a transaction of `count` entries.
@@ -203,7 +264,23 @@ def versions(answer: bytes, count: int) -> list[str]:
     entries = parsed(answer).get("entry")
     if not isinstance(entries, list) or len(entries) != count:
         raise PermanentError("answer_unreadable")
-    return [_version(each.get("response", {})) for each in entries]
+    responses = [each.get("response", {}) for each in entries]
+    return [
+        Outcome(_status(each.get("status")), encoded(each.get("outcome", {})), id_in(each.get("location")))
+        for each in responses
+    ]
+
+
+def id_in(location: str | None) -> str:
+    """Return the id of a resource in the URL of one of its versions, or of itself; empty if there is none."""
+    found = _id_in(location or "")
+    return found[1] if found else ""
+
+
+def version_in(location: str | None) -> str:
+    """Return the version in the URL of one; empty if there is none."""
+    found = _version_in(location or "")
+    return found[1] if found else ""
 
 
 def version_of(etag: str | None) -> str:
@@ -248,6 +325,6 @@ def _issues(outcome: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     return [each for each in issues if isinstance(each, Mapping)] if isinstance(issues, list) else []
 
 
-def _version(response: Mapping[str, Any]) -> str:
-    found = _version_in(str(response.get("location", "")))
-    return version_of(response.get("etag")) or (found[1] if found else "")
+def _status(text: object) -> int:
+    first = str(text)[:3]
+    return int(first) if first.isascii() and first.isdigit() else 0

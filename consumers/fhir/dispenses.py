@@ -47,7 +47,7 @@ _WORKED_ON: Mapping[str, str] = MappingProxyType(
         "on_hold": "on-hold",
         "rejected": "declined",
         "handed_to_carrier": "in-progress",
-        "delivered": "in-progress",
+        "delivered": "completed",
     }
 )
 # Words of a line that has left the pharmacy.
@@ -63,11 +63,12 @@ _ACTS: Mapping[str, tuple[str, str]] = MappingProxyType(
 class _Parcel(NamedTuple):
     """What is said of the parcel of a line; the time is ISO 8601 with `Z`."""
 
-    tracking_number: str
-    delivered_at: str | None
+    tracking_number: str = ""
+    delivered: bool = False
+    delivered_at: str | None = None
 
 
-_NO_PARCEL = _Parcel("", None)
+_NO_PARCEL = _Parcel()
 
 
 def fill_id(subject: Subject, number: str) -> str:
@@ -125,7 +126,7 @@ def _fill(subject: Subject, number: str, said: Said) -> Element:
 
 def _line(subject: Subject, queue_id: str, said: Said, *, parcel: _Parcel) -> Element:
     naming = subject.naming
-    status = _WORKED_ON[said["fulfillment_status"]]
+    status = "completed" if parcel.delivered else _WORKED_ON[said["fulfillment_status"]]
     return pruned(
         identifier=[
             *naming.identifier("queue", queue_id),
@@ -156,7 +157,8 @@ def _parcels(document: Document) -> dict[str, _Parcel]:
             if line["fulfillment_status"] in _LEFT and line_stamp < stamp
         ]
         if left:
-            found[max(left)[1]] = _Parcel(number, said.get("delivered_at") if number in delivered else None)
+            arrived = number in delivered
+            found[max(left)[1]] = _Parcel(number, arrived, said.get("delivered_at") if arrived else None)
     return found
 
 

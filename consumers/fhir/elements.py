@@ -40,7 +40,7 @@ _COUNT_MIN = 0
 
 _Identifier = Literal[
     "alert", "fill", "fulfill", "pharmacy-rx-number", "prescriber-order-number", "prescription", "queue", "request",
-    "rx-reference-number", "safety-signal", "tracking-number",
+    "resource", "rx-reference-number", "safety-signal", "tracking-number",
 ]  # fmt: skip
 _IDENTIFIERS: tuple[_Identifier, ...] = get_args(_Identifier)
 

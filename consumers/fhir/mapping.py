@@ -10,12 +10,12 @@
 | alert.raised | | Communication |
 | a fill after an approved cancellation | | Flag |
 
-Each applied event has one Provenance.
+Each event that changes something has one Provenance, and so has each signature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -34,7 +34,6 @@ from consumers.fhir.elements import (
     instant,
     practitioner,
     pruned,
-    reference,
 )
 from consumers.fhir.orders import Subject, order_id, subject_of
 from consumers.lifecycle.facts import Document
@@ -94,57 +93,36 @@ def withdrawn(resource_type: str, resource_id: str) -> Resource | None:
     return None if status is None else Resource(resource_type, resource_id, {"status": status}, partial=True)
 
 
-def provenance(event: Event, document: Document, naming: Naming) -> Resource | None:
-    """Return what says where an event's changes come from; None if it changes nothing. It is written as it is."""
-    subject = subject_of(event.key, document, naming)
-    targets = [each for each in (subject.order, _about(event, subject)) if each is not None]
-    if not targets:
-        return None
+def targets(event: Event, before: Sequence[Resource], after: Sequence[Resource]) -> set[str]:
+    """Return the ids of what an event changes: what follows from the facts with it and did not without."""
+    changed = {each.id for each in after if each not in before}
+    signed = {each.id for each in after[:1] if _signer(event)}  # the order comes first
+    return changed | signed
+
+
+def provenance(event: Event, naming: Naming) -> Resource:
+    """Return what says where an event's changes come from, without its targets."""
+    signer = _signer(event)
+    activity = "Electronic signature of a controlled substance prescription" if signer else event.type
+    source = {"identifier": {"system": naming.system("source"), "value": event.source}}
+    agents = [{"type": concept(coding(PARTICIPANT, "assembler")), "who": source}]
+    if signer:
+        agents.append({"type": concept(coding(PARTICIPANT, "attester")), "who": signer})
     elements = pruned(
-        target=targets,
         occurredDateTime=_moment(event.occurred_at),
         recorded=_moment(event.received_at),
-        activity=concept(text=event.type),
-        agent=[
-            {
-                "type": concept(coding(PARTICIPANT, "assembler")),
-                "who": {"identifier": {"system": naming.system("source"), "value": event.source}},
-            }
-        ],
+        activity=concept(text=activity),
+        agent=agents,
         entity=[
             {"role": "source", "what": {"identifier": {"system": naming.system("event"), "value": event.id}}},
         ],
     )
-    value: Mapping[str, Any] = event.value
-    signer = practitioner(value.get("prescriber")) if event.type == "epcs.signed" else {}
-    if signer:
-        elements["agent"].append({"type": concept(coding(PARTICIPANT, "attester")), "who": signer})
-        elements["activity"] = concept(text="Electronic signature of a controlled substance prescription")
     return Resource(PROVENANCE, naming.id("provenance", event.source, event.id), elements)
 
 
-def _about(event: Event, subject: Subject) -> Element | None:
-    """Return a reference to what an event is about beside the order, whether or not other events are about it too."""
+def _signer(event: Event) -> Element:
     value: Mapping[str, Any] = event.value
-    document = subject.document
-    kind, _, step = event.type.partition(".")
-    if kind in {"renewal", "change", "cancel"}:
-        known = any(value["request_id"] in said_of(document, f"{kind}.{each}") for each in _steps(event, step))
-        return reference(tasks.TYPE, tasks.task_id(subject, kind, value["request_id"])) if known else None
-    if kind == "alert":
-        return reference(COMMUNICATION, _alert_id(subject, value["alert_id"]))
-    if kind == "fill" and value["fill_status"] != "UNKNOWN":
-        return reference(dispenses.TYPE, dispenses.fill_id(subject, str(value["fill_number"])))
-    return None
-
-
-def _steps(event: Event, step: str) -> list[str]:
-    """Return the steps by which an event is known to have made its task: none for a word that is no fact."""
-    return [] if "UNKNOWN" in {event.value.get("decision"), _closing(event)} else [step]
-
-
-def _closing(event: Event) -> object:
-    return event.value.get("reason") if event.type == "renewal.closed" else None
+    return practitioner(value.get("prescriber")) if event.type == "epcs.signed" else {}
 
 
 def _alert_id(subject: Subject, alert_id: str) -> str:

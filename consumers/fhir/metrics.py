@@ -15,7 +15,7 @@ class FhirMetrics:
     Attributes:
         requests: Counts requests, not pings; `http_404` is the answer for what is written for the first time.
         conflicts: Counts writes that found another version than the last one of ours.
-        deleted: Counts events left alone because somebody deleted a resource of theirs.
+        deleted: Counts events of which something was left out because somebody deleted it, or what it refers to.
     """
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
@@ -30,7 +30,7 @@ class FhirMetrics:
         ).labels(service)
         self.deleted = Counter(
             "fhir_deleted",
-            "Events left alone because a resource of theirs was deleted",
+            "Events of which something was left out because it was deleted",
             ("service",),
             namespace=NAMESPACE,
             registry=registry,

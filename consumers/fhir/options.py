@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
@@ -52,13 +53,16 @@ class FhirOptions(EndpointOptions):
         ca_file: PEM of the authorities that may have signed the server's certificate.
         cert_file: PEM of the client certificate, with its key unless `key_file` has that.
         key_file: PEM of its key.
+        ids: `client`: we choose the ids of resources; `server`: it does, and finds ours by an identifier.
         bundle: Write what one event changes in one transaction; without, one PUT after another.
         references: `logical` names the patient by identifier; `search` refers to the server's own Patient.
         unmatched: What becomes of an event whose patient `search` does not find.
-        deleted: What becomes of a resource that somebody deleted: written again, or left alone with all of its event.
+        deleted: What becomes of a resource that somebody deleted: written again, or left alone with what refers to it.
         complete_after_refills: An order is `completed` once as many fills as it allows are dispensed.
         provenance: Write where each event's changes come from.
-        mrn_system: Identifier system of medical record numbers.
+        accounts: Account ids whose events are sent; all unless given.
+        mrn_system: Identifier system of medical record numbers; `{account}` in it is the account id, since such a
+            number is one person's only there.
         patient_system: Identifier system of the source's patient ids.
         identifier_base: What the identifier systems of our own begin with.
         imports: Whether records that were imported are sent.
@@ -78,12 +82,14 @@ class FhirOptions(EndpointOptions):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    ids: Literal["client", "server"] = "client"
     bundle: bool = True
     references: Literal["logical", "search"] = "logical"
     unmatched: Literal["park", "logical"] = "park"
     deleted: Literal["revive", "skip"] = "revive"
     complete_after_refills: bool = False
     provenance: bool = True
+    accounts: Words | None = None
     mrn_system: System = ""
     patient_system: System = ""
     identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
@@ -113,8 +119,12 @@ class FhirOptions(EndpointOptions):
             raise ConfigError(msg)
         return url, client, key_file
 
-    @property
-    def naming(self) -> Naming:
-        """The identifier systems; those that are not set are our own."""
+    def naming(self, account: str = "") -> Naming:
+        """Return the identifier systems for an account; those that are not set are our own."""
         base = self.identifier_base
-        return Naming(base, mrn=self.mrn_system or f"{base}mrn", patient=self.patient_system or f"{base}patient")
+        mrn = self.mrn_system or f"{base}mrn{base[-1]}{{account}}"
+        return Naming(
+            base,
+            mrn=mrn.replace("{account}", quote(account, safe="")),
+            patient=self.patient_system or f"{base}patient",
+        )

@@ -29,6 +29,7 @@ from consumers.fhir.elements import (
     reference,
 )
 from consumers.lifecycle.facts import Document
+from consumers.lifecycle.machines import REJECTED
 from consumers.lifecycle.roll_up import State, roll_up
 from consumers.lifecycle.whole import Said, said_of, shared
 
@@ -181,7 +182,7 @@ def _status(subject: Subject) -> tuple[str, Element]:
         return ("cancelled" if _all_cancelled(document) else "stopped"), {}
     if state.order_status == "replaced":
         return "stopped", concept(text="Replaced by another prescription")
-    if state.order_status == "rejected":
+    if is_rejected(document):
         return "stopped", concept(text="Rejected by the pharmacy")
     failure = transmission_failure(document)
     if state.transmission == "failed" and failure is not None and not failure["retryable"]:
@@ -190,6 +191,12 @@ def _status(subject: Subject) -> tuple[str, Element]:
         return ("completed" if subject.complete and _used_up(document) else "active"), {}
     # That there is news of an order does not tell whether it is a draft.
     return ("unknown" if state.stub else "draft"), {}
+
+
+def is_rejected(document: Document) -> bool:
+    """Say whether every line is rejected for good, whatever else is asked of the pharmacy meanwhile."""
+    lines = document["lines"].values()
+    return bool(lines) and all(word == REJECTED for _, word in lines)
 
 
 def _used_up(document: Document) -> bool:

@@ -1,11 +1,17 @@
-"""The FHIR server that resources are written to."""
+"""The FHIR server that resources are written to.
+
+Every write begins with a look at all resources of a prescription and ends when they say what its facts come to, so
+that what another has changed or deleted, or an earlier request of ours that was late, is found by the next event.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import date
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -13,21 +19,28 @@ from bridge.errors import BridgeError, PermanentError, TransientError
 from consumers.fhir.bundle import (
     FHIR_JSON,
     Entry,
+    Outcome,
+    another_person,
     composed,
     encoded,
     foreign,
-    has_digits,
+    id_in,
     is_outcome,
-    owned_sha256,
+    located,
+    outcomes,
     parsed,
     patched,
+    referred,
     refusal,
+    replaces,
     same,
     transaction,
+    urn,
+    version_in,
     version_of,
-    versions,
 )
-from consumers.fhir.elements import Element, Naming
+from consumers.fhir.capability import lacking
+from consumers.fhir.elements import Element, Naming, reference
 from consumers.fhir.mapping import PROVENANCE, Resource
 from consumers.fhir.metrics import FhirMetrics
 from consumers.fhir.options import NAME, FhirOptions
@@ -35,42 +48,59 @@ from consumers.fhir.token import FileToken, SmartToken, Token, read_key
 from consumers.http import Answer, Http, judge, open_http
 from consumers.options import variable
 
-_REDIRECT, _BAD, _UNAUTHORIZED, _NOT_FOUND, _GONE, _UNPROCESSABLE = 300, 400, 401, 404, 410, 422
-_CONFLICTS = (409, 412)
+_OK, _CREATED, _REDIRECT, _BAD, _UNAUTHORIZED, _NOT_FOUND = 200, 201, 300, 400, 401, 404
+_CONFLICT, _GONE, _PRECONDITION, _UNPROCESSABLE = 409, 410, 412, 422
+_CONFLICTS = (_CONFLICT, _PRECONDITION)
+# Answers to a write that its OperationOutcome explains.
+_EXPLAINED = (_BAD, *_CONFLICTS, _UNPROCESSABLE)
 # After the first attempt; a resource that changes faster than this is written to by others all the time.
 _AGAIN = 3
 # What the ping asks for: never there, and with the same right as everything else that is read.
 _NOTHING = "/MedicationRequest/drx-ping"
+# More Patients than this with one identifier, replaced ones included, are not looked through.
+_PATIENTS_MAX = 20
 _MATCHES_MAX = 2
-_divides = re.compile(r"[\\,|$]")
+_divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"
 # A resource with what others have added to it; notes of ours alone may have 300 kB.
 _ANSWER_MAX_BYTES = 4 * 1024 * 1024
 # The answer is none of FHIR: the base URL leads somewhere else.
 NOT_FHIR = "not_fhir"
+# There must be nothing yet: as HAPI takes it, and as HTTP says it.
+_VERSION_0, _NONE = replaces("0"), MappingProxyType({"ifNoneMatch": "*"})
 
 
 class _Conflict(Exception):  # noqa: N818 - no error of a handler: it ends in here
-    """A resource is not the version that it was thought to be."""
+    """A resource is not the version that it was thought to be; `status` is what the server answered."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
 
 
-class Written(NamedTuple):
-    """A resource as last written, or as found to say the same already.
+class Origin(NamedTuple):
+    """Where an event's changes come from.
 
     Attributes:
-        version: What the server calls it; empty if it has to be read before the next write.
-        sha256: Of our elements.
-        others: What others say in it.
+        provenance: Without its targets, and written once: what is there stays.
+        targets: Ids, ours, of what the event changes by its facts; what is written besides is added.
     """
 
-    version: str
-    sha256: str
-    others: Element
+    provenance: Resource
+    targets: Collection[str]
 
 
 class _Current(NamedTuple):
-    """What is at a place: None if nothing ever was, and a deleted resource has nothing to keep."""
+    """What is at a place.
+
+    Attributes:
+        resource: None if there is nothing.
+        id: That of the server; empty where it will choose one.
+        version: Of a resource, or of its deletion.
+        deleted: There was one.
+    """
 
     resource: Mapping[str, Any] | None = None
+    id: str = ""
     version: str = ""
     deleted: bool = False
 
@@ -81,77 +111,85 @@ class FhirServer:
     def __init__(self, http: Http, options: FhirOptions, *, token: Token, metrics: FhirMetrics) -> None:
         self._http = http
         self._options = options
-        self._naming: Naming = options.naming
+        self._naming: Naming = options.naming()
+        self._chooses_ids = options.ids == "server"
         self._token = token
         self._metrics = metrics
+        self._base_url = options.base_url.rstrip("/")
+        self._absent: Mapping[str, str] = _VERSION_0
+        # First resources of prescriptions whose last write had no answer: the server may do it at any time.
+        self._unanswered: set[str] = set()
 
-    async def patient(self, identifier: Mapping[str, str]) -> Element | None:
-        """Return a reference to the one Patient with an identifier; None if there is none.
+    async def patient(self, identifier: Mapping[str, str], *, born: date | str | None) -> Element | None:
+        """Return a reference to the one active Patient with an identifier; None if there is none.
 
         Raises:
-            PermanentError: There are several.
+            PermanentError: There are several, or the one was born on another day.
             TransientError: As `write`.
         """
-        asked = quote(f"{_escaped(identifier['system'])}|{_escaped(identifier['value'])}", safe="")
-        answer = await self._request(
-            "GET",
-            f"/Patient?identifier={asked}&_elements=id,identifier&_count={_MATCHES_MAX}",
-            headers={"cache-control": "no-cache"},  # HAPI keeps what a search has found for a minute
-        )
-        found = [
-            each["resource"]["id"]
-            for each in parsed(answer.body).get("entry", ())
-            # A server that reads the escapes in another way may have found somebody else.
-            if each.get("resource", {}).get("resourceType") == "Patient" and _has(each["resource"], identifier)
-        ]
-        if len(found) > 1:
+        wanted = "id,identifier,active,link,birthDate"
+        found = await self._search("Patient", "identifier", identifier, f"&_elements={wanted}", most=_PATIENTS_MAX)
+        current = [each for each in found if _stands(each) and _has(each, identifier)]
+        if len(current) > 1:
             raise PermanentError("multiple_matches")
-        return {"reference": f"Patient/{found[0]}"} if found else None
+        if not current:
+            return None
+        # FHIR knows days, months and years: what is less precise does not differ.
+        said = str(current[0].get("birthDate", ""))
+        if born is not None and not str(born).startswith(said):
+            raise PermanentError("patient_mismatch")
+        return reference("Patient", current[0]["id"])
 
     async def write(
-        self, resources: Sequence[Resource], known: Mapping[str, Written], *, source: str
-    ) -> dict[str, Written] | None:
-        """Write what is not as it was last written; return each resource that was, by its id.
+        self, resources: Sequence[Resource], known: Mapping[str, str], *, source: str, origin: Origin | None = None
+    ) -> dict[str, str]:
+        """Write what the server does not say yet; return the id there of each resource, by ours.
 
         Args:
-            resources: Each after what it refers to.
-            known: As last written, by id.
+            resources: All of one prescription, each after what it refers to.
+            known: Ids on the server of what was written before, by ours.
             source: Where they come from.
-
-        Returns:
-            None where one was deleted by somebody and `deleted` is `skip`.
+            origin: What is written beside them, if anything is.
 
         Raises:
             TransientError: The server is away, refuses us, or others change the resources all the time.
-            PermanentError: It does not take them.
+            PermanentError: It does not take them, or they are about another patient than before.
         """
-        changed = [each for each in resources if each.id not in known or known[each.id].sha256 != owned_sha256(each)]
-        current: dict[str, _Current | Written] = {
-            each.id: known[each.id]
-            for each in changed
-            if each.id in known and known[each.id].version and not each.partial
-        }
-        done: dict[str, Written] = {}
-        for _ in range(1 + _AGAIN):
-            await self._look(changed, current)
-            if self._options.deleted == "skip" and any(
-                isinstance(each, _Current) and each.deleted for each in current.values()
-            ):
-                self._metrics.deleted.inc()
-                return None
-            entries = self._entries(changed, current, done, source=source)
+        if not resources:
+            return {}
+        first, ids, refused = resources[0].id, dict(known), set[str]()
+        late = first in self._unanswered
+        for attempt in range(1 + _AGAIN):
+            # Its Provenance can only be there if this is a repetition. Where the server chooses ids it looks itself.
+            written_once = [origin.provenance] if origin and attempt and not self._chooses_ids else []
+            current = await self._look([*resources, *written_once], {**known, **ids})
+            ids = {each: state.id for each, state in current.items() if state.resource is not None}
+            if refused and not refused & ids.keys():
+                self._absent = _NONE
+            left = self._left(resources, current)
+            kept = [each for each in resources if each.id not in left]
+            entries = self._entries(kept, current, ids, source=source)
+            if origin is not None and origin.provenance.id not in ids:
+                entries += self._provenance(origin, kept, entries, ids, source=source)
+            if not entries:
+                break
+            self._unanswered.add(first)
             try:
-                found = await self._put(entries)
-            except _Conflict:
+                await self._put(entries, ids)
+            except _Conflict as conflict:
                 self._metrics.conflicts.inc()
-                current.clear()
-                done.clear()
+                created = {each.resource.id for each in entries if each.condition is _VERSION_0}
+                refused = created if conflict.status == _PRECONDITION else set()
                 continue
-            for entry, version in zip(entries, found, strict=True):
-                if entry.resource.type != PROVENANCE:
-                    done[entry.resource.id] = self._written(entry, version, current)
-            return done
-        raise TransientError("conflict")
+            if not late:
+                break
+            late = False  # look once more: what had no answer may have been done since the last look
+        else:
+            raise TransientError("conflict")
+        self._unanswered.discard(first)
+        if left:
+            self._metrics.deleted.inc()
+        return {each.id: ids[each.id] for each in kept if each.id in ids}
 
     async def ping(self) -> None:
         """Ask for a resource that is not there, with our token.
@@ -163,93 +201,153 @@ class FhirServer:
         if answer.status >= _REDIRECT and not is_outcome(answer.body):
             raise TransientError(NOT_FHIR, systemic=True)
 
-    async def _look(self, resources: Sequence[Resource], current: dict[str, _Current | Written]) -> None:
-        """Read what is not known."""
-        unknown = [each for each in resources if each.id not in current and each.type != PROVENANCE]
-        found = await asyncio.gather(*(self._read(each) for each in unknown))
-        current.update({each.id: state for each, state in zip(unknown, found, strict=True)})
+    async def lacks(self) -> list[str]:
+        """Return what its CapabilityStatement does not name of all that is needed."""
+        try:
+            statement = parsed((await self._request("GET", "/metadata")).body)
+        except BridgeError as exc:
+            return [f"/metadata, which has what it can do: {exc.code}"]
+        return lacking(
+            statement,
+            chooses_ids=self._chooses_ids,
+            transactions=self._options.bundle,
+            searches=self._options.references == "search",
+        )
 
-    async def _read(self, resource: Resource) -> _Current:
-        answer = await self._request("GET", f"/{resource.type}/{resource.id}", also=(_NOT_FOUND, _GONE))
-        if answer.status == _GONE:
-            return _Current(deleted=True)
-        if answer.status == _NOT_FOUND:
-            if not is_outcome(answer.body):
+    async def _look(self, resources: Sequence[Resource], ids: Mapping[str, str]) -> dict[str, _Current]:
+        found = await asyncio.gather(*(self._read(each, ids.get(each.id, "")) for each in resources))
+        return {each.id: state for each, state in zip(resources, found, strict=True)}
+
+    async def _read(self, resource: Resource, place: str) -> _Current:
+        """Return what the server has of a resource; `place` is its id there as it was last known."""
+        place = place if self._chooses_ids else resource.id
+        if place:
+            answer = await self._request("GET", f"/{resource.type}/{place}", also=(_NOT_FOUND, _GONE))
+            if answer.status == _NOT_FOUND and not is_outcome(answer.body):
                 raise TransientError(NOT_FHIR, systemic=True)
+            if answer.status == _OK:
+                found = parsed(answer.body)
+                if (found["resourceType"], found.get("id")) != (resource.type, place):
+                    raise PermanentError("answer_unreadable")
+                version = version_of(answer.headers.get("etag")) or found.get("meta", {}).get("versionId", "")
+                return _Current(found, place, version)
+            deleted = answer.status == _GONE
+            if not self._chooses_ids or (deleted and self._options.deleted == "skip"):
+                return _Current(None, place, version_in(answer.headers.get("location")), deleted)
+        named = self._named(resource)
+        matches = [each for each in await self._search(resource.type, "identifier", named) if _has(each, named)]
+        if len(matches) > 1:
+            raise PermanentError("multiple_matches")
+        if not matches:
             return _Current()
-        found = parsed(answer.body)
-        if (found["resourceType"], found.get("id")) != (resource.type, resource.id):
-            raise PermanentError("answer_unreadable")
-        return _Current(found, version_of(answer.headers.get("etag")) or found.get("meta", {}).get("versionId", ""))
+        return _Current(matches[0], matches[0]["id"], matches[0].get("meta", {}).get("versionId", ""))
+
+    async def _search(
+        self, resource_type: str, name: str, token: Mapping[str, str], more: str = "", *, most: int = _MATCHES_MAX
+    ) -> list[dict[str, Any]]:
+        answer = await self._request(
+            "GET",
+            f"/{resource_type}?{_query(name, token)}{more}&_count={most}",
+            headers={"cache-control": "no-cache"},  # HAPI keeps what a search has found for a minute
+        )
+        found = [each.get("resource", {}) for each in parsed(answer.body).get("entry", ())]
+        if len(found) > most:
+            raise PermanentError("multiple_matches")
+        return [each for each in found if each.get("resourceType") == resource_type]
+
+    def _left(self, resources: Sequence[Resource], current: Mapping[str, _Current]) -> set[str]:
+        """Return what is not written: what somebody deleted, where that is to stay so, and what refers to it."""
+        left: set[str] = set()
+        places: set[str] = set()
+        if self._options.deleted == "skip":
+            for each in resources:
+                if current[each.id].deleted or places & referred(each.elements):
+                    left.add(each.id)
+                    places.add(f"{each.type}/{each.id}")
+        return left
 
     def _entries(
+        self, resources: Sequence[Resource], current: Mapping[str, _Current], ids: Mapping[str, str], *, source: str
+    ) -> list[Entry]:
+        """Return what has to be written."""
+        entries: list[Entry] = []
+        places = self._places(resources, ids)
+        for each in resources:
+            state = current[each.id]
+            said = self._placed(each, state.id, places)
+            if state.resource is None:
+                if not each.partial:
+                    condition = replaces(state.version) or self._creates("identifier", each)
+                    entries.append(Entry(each, composed(said, {}, source=source), condition))
+                continue
+            if another_person(said, state.resource):
+                raise PermanentError("patient_mismatch")
+            others = foreign(state.resource, self._naming)
+            body = patched(said, state.resource) if each.partial else composed(said, others, source=source)
+            if not same(body, state.resource):
+                entries.append(Entry(each, body, replaces(state.version)))
+        return entries
+
+    def _provenance(
         self,
+        origin: Origin,
         resources: Sequence[Resource],
-        current: Mapping[str, _Current | Written],
-        done: dict[str, Written],
+        entries: Sequence[Entry],
+        ids: Mapping[str, str],
         *,
         source: str,
     ) -> list[Entry]:
-        """Return what has to be written; what is there already goes to `done`."""
-        entries: list[Entry] = []
-        for each in resources:
-            if each.type == PROVENANCE:
-                entries.append(Entry(each, composed(each, {}, source=source)))
-                continue
-            state = current[each.id]
-            if isinstance(state, Written):
-                entries.append(Entry(each, composed(each, state.others, source=source), state.version))
-                continue
-            if state.resource is None:
-                if not each.partial:
-                    entries.append(Entry(each, composed(each, {}, source=source)))
-                continue
-            others = foreign(state.resource, self._naming)
-            body = patched(each, state.resource) if each.partial else composed(each, others, source=source)
-            if same(body, state.resource):
-                done[each.id] = _remembered(each, state.version, others)
-            else:
-                entries.append(Entry(each, body, state.version))
-        return entries
-
-    def _written(self, entry: Entry, version: str, current: Mapping[str, _Current | Written]) -> Written:
-        state = current[entry.resource.id]
-        if isinstance(state, Written):
-            others = state.others
-        else:
-            others = {} if state.resource is None else foreign(state.resource, self._naming)
-        return _remembered(entry.resource, version, others)
-
-    async def _put(self, entries: Sequence[Entry]) -> list[str]:
-        if not entries:
+        """Return what says where the changes come from; nothing if there are none."""
+        ours, changed = origin.provenance, {*origin.targets, *(each.resource.id for each in entries)}
+        targets = [reference(each.type, each.id) for each in resources if each.id in changed]
+        if not targets:
             return []
-        if self._options.bundle:
-            answer = await self._request("POST", "", transaction(entries), also=(_BAD, *_CONFLICTS, _UNPROCESSABLE))
-            self._judge(answer)
-            return versions(answer.body, len(entries))
-        found: list[str] = []
-        for entry in entries:
-            headers = {"if-match": f'W/"{entry.if_match}"'} if entry.if_match else {}
-            answer = await self._request(
-                "PUT",
-                f"/{entry.url}",
-                encoded(entry.body),
-                headers=headers,
-                also=(_BAD, *_CONFLICTS, _UNPROCESSABLE),
-            )
-            self._judge(answer)
-            found.append(version_of(answer.headers.get("etag")))
-        return found
+        whole = ours._replace(elements={"target": targets, **ours.elements})
+        placed = self._placed(whole, "" if self._chooses_ids else ours.id, self._places(resources, ids))
+        body = composed(placed, {}, source=source)
+        if self._chooses_ids:  # it has no identifier
+            body["meta"]["tag"] = [{"system": self._naming.system("resource"), "code": ours.id}]
+        return [Entry(whole, body, self._creates("_tag", ours))]
 
-    def _judge(self, answer: Answer) -> None:
-        if answer.status < _REDIRECT:
+    def _creates(self, name: str, resource: Resource) -> Mapping[str, str]:
+        """Return the condition that a resource is not there, which has a token of ours in the search parameter."""
+        return {"ifNoneExist": _query(name, self._named(resource))} if self._chooses_ids else self._absent
+
+    def _named(self, resource: Resource) -> dict[str, str]:
+        return {"system": self._naming.system("resource"), "value": resource.id}
+
+    def _places(self, resources: Sequence[Resource], ids: Mapping[str, str]) -> dict[str, str]:
+        """Return where what our elements refer to is, or what it is called until it is created."""
+        if not self._chooses_ids:
+            return {}
+        return {
+            f"{each.type}/{each.id}": f"{each.type}/{ids[each.id]}" if each.id in ids else urn(each)
+            for each in resources
+        }
+
+    def _placed(self, resource: Resource, place: str, places: Mapping[str, str]) -> Resource:
+        """Return our elements as they are on the server, with what finds them there."""
+        if not self._chooses_ids:
+            return resource
+        elements = located(resource.elements, places)
+        if not resource.partial and resource.type != PROVENANCE:
+            elements["identifier"] = [*elements.get("identifier", ()), self._named(resource)]
+        return resource._replace(id=place, elements=elements)
+
+    async def _put(self, entries: Sequence[Entry], ids: dict[str, str]) -> None:
+        """Write; `ids` gets those of what was written."""
+        if self._options.bundle:
+            answer = await self._request("POST", "", transaction(entries, self._base_url), also=_EXPLAINED)
+            _judge(answer.status, answer.body)
+            for entry, outcome in zip(entries, outcomes(answer.body, len(entries)), strict=True):
+                _settle(entry, outcome, ids)
             return
-        code = refusal(answer.body)
-        if code == "multiple_matches":
-            raise PermanentError(code)
-        if answer.status in _CONFLICTS:
-            raise _Conflict
-        raise PermanentError(code)
+        created: dict[str, str] = {}
+        for entry in entries:
+            body = encoded(located(entry.body, created))
+            answer = await self._request(entry.method, f"/{entry.url}", body, headers=entry.headers, also=_EXPLAINED)
+            _settle(entry, Outcome(answer.status, answer.body, id_in(answer.headers.get("location"))), ids)
+            created[urn(entry.resource)] = f"{entry.resource.type}/{ids[entry.resource.id]}"
 
     async def _request(
         self,
@@ -292,26 +390,51 @@ class FhirServer:
         return answer
 
 
-def _remembered(resource: Resource, version: str, others: Element) -> Written:
-    """Return what is stored; digits of others' decimals would be lost there, so such a resource is read anew."""
-    if has_digits(others):
-        version, others = "", {}
-    return Written(version, owned_sha256(resource), others)
+def _judge(status: int, body: bytes) -> None:
+    """Raise what a status of a request, or of one of its entries, means."""
+    if _OK <= status < _REDIRECT:
+        return
+    code = refusal(body)
+    if code == "multiple_matches":
+        raise PermanentError(code)
+    if not status or status in _CONFLICTS:
+        raise _Conflict(status)
+    if status in _EXPLAINED:
+        raise PermanentError(code)
+    judge(status)
 
 
-def _escaped(text: str) -> str:
-    r"""Write text as a part of a search value, where `,`, `|` and `$` divide.
+def _settle(entry: Entry, outcome: Outcome, ids: dict[str, str]) -> None:
+    """Note where a resource is."""
+    _judge(outcome.status, outcome.body)
+    place = entry.body.get("id") or outcome.id
+    # One that was there already was not written.
+    if "id" not in entry.body and entry.resource.type != PROVENANCE and (outcome.status != _CREATED or not place):
+        raise _Conflict(outcome.status)
+    ids[entry.resource.id] = place
+
+
+def _query(name: str, token: Mapping[str, str]) -> str:
+    """Return a search for a token.
 
     Source: FHIR R4, "Search", "Escaping Search Parameters".
     """
-    return _divides.sub(r"\\\g<0>", text)
+    return f"{name}={quote('|'.join(_divides.sub(_ESCAPED, token[part]) for part in ('system', 'value')), safe='')}"
 
 
-def _has(patient: Mapping[str, Any], identifier: Mapping[str, str]) -> bool:
+def _has(resource: Mapping[str, Any], identifier: Mapping[str, str]) -> bool:
+    """Say whether it has an identifier now: a server that reads escapes in another way may have found another."""
     return any(
         (each.get("system"), each.get("value")) == (identifier["system"], identifier["value"])
-        for each in patient.get("identifier", ())
+        and each.get("use") != "old"
+        for each in resource.get("identifier", ())
     )
+
+
+def _stands(patient: Mapping[str, Any]) -> bool:
+    """Say whether a Patient is in use, and no other took its place."""
+    replaced = any(each.get("type") == "replaced-by" for each in patient.get("link", ()))
+    return patient.get("active") is not False and not replaced
 
 
 @asynccontextmanager

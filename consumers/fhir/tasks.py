@@ -20,8 +20,9 @@ from consumers.fhir.elements import (
     reference,
 )
 from consumers.fhir.orders import TYPE as ORDER
-from consumers.fhir.orders import Subject, network_reason, proposal_ids, transmission_failure
+from consumers.fhir.orders import Subject, is_rejected, network_reason, proposal_ids, transmission_failure
 from consumers.lifecycle.facts import Document
+from consumers.lifecycle.machines import DELIVERED
 from consumers.lifecycle.whole import Said, said_of
 
 TYPE = "Task"
@@ -75,6 +76,9 @@ def _fulfill(subject: Subject) -> Element:
             status, reason = "on-hold", concept(coding(naming.system("signing-failure"), refusal["failure"]))
         elif not document["known"] and "epcs.signed" not in document.get("said", {}):
             return {}  # only news of others: nobody has said yet that it is to be filled
+    ended = _ended(subject)
+    if ended:
+        status, reason, business = ended, Element(), ""
     return pruned(
         identifier=naming.identifier("fulfill", subject.key),
         status=status,
@@ -85,6 +89,20 @@ def _fulfill(subject: Subject) -> Element:
         focus=subject.order,
         for_=subject.patient,
     )
+
+
+def _ended(subject: Subject) -> str:
+    """Return the status of a task that is over: what has been handed out counts first, whatever is said later."""
+    state = subject.state
+    if state.dispense == "dispensed" or DELIVERED in {state.shipment, *_words(subject.document)}:
+        return "completed"
+    if state.order_status in {"cancelled", "replaced"}:
+        return "cancelled"
+    return "rejected" if is_rejected(subject.document) else ""
+
+
+def _words(document: Document) -> Iterator[str]:
+    return (word for _, word in document["lines"].values())
 
 
 def _sent(document: Document) -> str:

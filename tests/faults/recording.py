@@ -1,4 +1,7 @@
-"""Scenes of `fhir`: three groups at once write to one FHIR server, each under identifiers of its own."""
+"""Scenes of `fhir`: three groups at once write to one FHIR server, each under identifiers of its own.
+
+For one of them the server chooses the ids.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,14 @@ from bridge.dev.ports import free_port
 from consumers.fhir.elements import Naming
 from consumers.fhir.mapping import resources
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
-from tests.fhir.fake import FakeFhir
+from tests.fhir.fake import FakeFhir, referring
 from tests.fhir.told import documents
+from tests.integration.service_process import until
 from tests.topic_filler import Lives
 
 NAME = "fhir"
 GROUPS = 3
+TIMEOUT_S = "5"
 
 
 class Server:
@@ -61,13 +66,20 @@ class Server:
         """Return what is there of a group."""
 
         async def look() -> dict[str, dict[str, Any]]:
-            return {
-                place: {name: value for name, value in each.items() if name not in {"resourceType", "id", "meta"}}
-                for place, each in self.fake.all().items()
-                if each["meta"]["source"].startswith(base)
-            }
+            return _by_our_ids(
+                {
+                    place: each
+                    for place, each in self.fake.all().items()
+                    if each["meta"].get("source", "").startswith(base)
+                },
+                f"{base}resource",
+            )
 
         return asyncio.run_coroutine_threadsafe(look(), self._loop).result()
+
+    def wait_done(self) -> None:
+        """Wait until every late write is done."""
+        until(lambda: not self.fake.late, what="every late write to be done")
 
     def versions(self) -> dict[str, int]:
         """Return how often each place was changed."""
@@ -87,11 +99,14 @@ class Server:
 def recording(ground: Ground, lives: Lives, server: Server) -> Iterator[list[Scene]]:
     """Set a scene for each group."""
     with ExitStack() as stack:
-        yield [stack.enter_context(_scene(ground, lives, server)) for _ in range(GROUPS)]
+        yield [
+            stack.enter_context(_scene(ground, lives, server, FHIR__IDS="server" if number else "client"))
+            for number in range(GROUPS)
+        ]
 
 
 @contextmanager
-def _scene(ground: Ground, lives: Lives, server: Server) -> Iterator[Scene]:
+def _scene(ground: Ground, lives: Lives, server: Server, **more: str) -> Iterator[Scene]:
     instance = f"i{uuid4().hex[:12]}"
     topic, base = f"faults.fhir.{instance}", f"urn:{instance}:"
     settings = {
@@ -101,7 +116,9 @@ def _scene(ground: Ground, lives: Lives, server: Server) -> Iterator[Scene]:
         "FHIR__BASE_URL": server.fake.url,
         "FHIR__ALLOW_HTTP": "true",
         "FHIR__IDENTIFIER_BASE": base,
-        "FHIR__TIMEOUT_S": "5",
+        "FHIR__MRN_SYSTEM": f"{base}mrn",
+        "FHIR__TIMEOUT_S": TIMEOUT_S,
+        **more,
     }
     subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), _check(server, base))
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=PARTITIONS) as scene:
@@ -110,7 +127,7 @@ def _scene(ground: Ground, lives: Lives, server: Server) -> Iterator[Scene]:
 
 def _check(server: Server, base: str) -> Callable[[Scene], None]:
     def check(scene: Scene) -> None:
-        """Each resource is what all events come to, each event has its Provenance, and none is parked."""
+        """Each resource is what all events come to, a Provenance names it, and no event is parked."""
         naming, lives = Naming(base, mrn=f"{base}mrn", patient=f"{base}patient"), scene.lives
         assert scene.parked() == 0
         events = [event for number in range(lives.prescriptions) for event in lives.events(number)]
@@ -119,11 +136,29 @@ def _check(server: Server, base: str) -> Callable[[Scene], None]:
             for key, document in documents(events).items()
             for each in resources(key, document, naming)
         }
+        server.wait_done()
         found = server.kept(base)
         origins = {place for place in found if place.startswith("Provenance/")}
         # A signal that stood for a while only leaves a flag that is inactive.
         gone = {place for place, each in found.items() if each.get("status") == "inactive"}
         assert {place: each for place, each in found.items() if place not in origins | gone} == expected
-        assert len(origins) == len({event.id for event in events})
+        assert {target["reference"] for each in origins for target in found[each]["target"]} >= expected.keys()
 
     return check
+
+
+def _by_our_ids(kept: dict[str, dict[str, Any]], system: str) -> dict[str, dict[str, Any]]:
+    """Return what is at each place, as if we had chosen all ids; no identifier says which we would have."""
+    names = {
+        place: f"{each['resourceType']}/{had['value']}"
+        for place, each in kept.items()
+        for had in each.get("identifier", ())
+        if had["system"] == system
+    }
+    found = {}
+    for place, each in kept.items():
+        said = {name: value for name, value in each.items() if name not in {"resourceType", "id", "meta"}}
+        said["identifier"] = [had for had in said.get("identifier", ()) if had["system"] != system]
+        found[names.get(place, place)] = referring({name: value for name, value in said.items() if value}, names)
+    assert len(found) == len(kept)
+    return found

@@ -1,5 +1,6 @@
 import ca.uhn.fhir.batch2.jobs.config.Batch2JobsConfig;
 import ca.uhn.fhir.context.FhirContext;
+import ca.uhn.fhir.context.support.IValidationSupport;
 import ca.uhn.fhir.interceptor.api.Hook;
 import ca.uhn.fhir.interceptor.api.Interceptor;
 import ca.uhn.fhir.interceptor.api.Pointcut;
@@ -19,9 +20,11 @@ import ca.uhn.fhir.jpa.subscription.match.deliver.email.IEmailSender;
 import ca.uhn.fhir.jpa.subscription.submit.config.SubscriptionSubmitterConfig;
 import ca.uhn.fhir.rest.server.RestfulServer;
 import ca.uhn.fhir.rest.server.exceptions.AuthenticationException;
+import ca.uhn.fhir.rest.server.interceptor.RequestValidatingInterceptor;
 import ca.uhn.fhir.rest.server.provider.ResourceProviderFactory;
 import jakarta.persistence.EntityManagerFactory;
 import jakarta.servlet.http.HttpServletRequest;
+import java.util.List;
 import java.util.Properties;
 import javax.sql.DataSource;
 import org.apache.commons.dbcp2.BasicDataSource;
@@ -29,6 +32,7 @@ import org.eclipse.jetty.ee10.servlet.ServletContextHandler;
 import org.eclipse.jetty.ee10.servlet.ServletHolder;
 import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
+import org.hl7.fhir.common.hapi.validation.validator.FhirInstanceValidator;
 import org.springframework.beans.factory.config.ConfigurableListableBeanFactory;
 import org.springframework.context.annotation.AnnotationConfigApplicationContext;
 import org.springframework.context.annotation.Bean;
@@ -37,10 +41,15 @@ import org.springframework.context.annotation.Import;
 import org.springframework.orm.jpa.JpaTransactionManager;
 import org.springframework.orm.jpa.LocalContainerEntityManagerFactoryBean;
 
-/** A HAPI FHIR R4 server on 127.0.0.1: the URL of its H2 database, its port, and a bearer token or an empty text. */
+/**
+ * A HAPI FHIR R4 server on 127.0.0.1: the URL of its H2 database, its port, a bearer token or an empty text, and what
+ * else it does: `server-ids` chooses the ids of all resources, `validate` refuses what is no valid R4.
+ */
 public final class HapiServer {
     public static void main(String[] arguments) throws Exception {
+        List<String> does = List.of(arguments).subList(3, arguments.length);
         System.setProperty("hapi.database", arguments[0]);
+        System.setProperty("hapi.server-ids", String.valueOf(does.contains("server-ids")));
         AnnotationConfigApplicationContext context = new AnnotationConfigApplicationContext(Parts.class);
         RestfulServer fhir = new RestfulServer(context.getBean(FhirContext.class));
         fhir.registerProviders(context.getBean(ResourceProviderFactory.class).createProviders());
@@ -49,6 +58,11 @@ public final class HapiServer {
         String token = arguments[2];
         if (!token.isEmpty()) {
             fhir.registerInterceptor(new Doorkeeper("Bearer " + token));
+        }
+        if (does.contains("validate")) {
+            RequestValidatingInterceptor validator = new RequestValidatingInterceptor();
+            validator.addValidatorModule(new FhirInstanceValidator(context.getBean(IValidationSupport.class)));
+            fhir.registerInterceptor(validator);
         }
         ServletContextHandler handler = new ServletContextHandler("/");
         handler.addServlet(new ServletHolder(fhir), "/fhir/*");
@@ -122,6 +136,9 @@ public final class HapiServer {
         JpaStorageSettings storageSettings() {
             JpaStorageSettings settings = new JpaStorageSettings();
             settings.setSchedulingDisabled(true);
+            if (Boolean.getBoolean("hapi.server-ids")) {
+                settings.setResourceClientIdStrategy(JpaStorageSettings.ClientIdStrategyEnum.NOT_ALLOWED);
+            }
             return settings;
         }
 

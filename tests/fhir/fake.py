@@ -1,21 +1,46 @@
-"""A FHIR server of a few lines that answers as HAPI 8.8.0 was seen to: versions, conflicts, deletions, transactions."""
+"""A FHIR server of a few lines that answers as HAPI 8.8.0 was seen to: versions, conflicts, deletions, transactions.
+
+Two things are its own: it takes no transaction without `fullUrl`, as a HAPI that validates, and it may be `strict`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
+from consumers.fhir.capability import WRITTEN
 from tests.endpoint import an_endpoint
 
 Resource = dict[str, Any]
+CONDITIONS = {"ifMatch": "if-match", "ifNoneMatch": "if-none-match", "ifNoneExist": "if-none-exist"}
+_INTERACTIONS = [{"code": each} for each in ("read", "create", "update", "search-type")]
+STATEMENT: Resource = {
+    "resourceType": "CapabilityStatement",
+    "fhirVersion": "4.0.1",
+    "rest": [
+        {
+            "mode": "server",
+            "interaction": [{"code": "transaction"}],
+            "resource": [
+                {
+                    "type": each,
+                    "interaction": _INTERACTIONS,
+                    "conditionalCreate": True,
+                    "searchParam": [{"name": "identifier", "type": "token"}],
+                }
+                for each in (*WRITTEN, "Patient")
+            ],
+        }
+    ],
+}
 
 
 @dataclass
@@ -27,20 +52,47 @@ class Kept:
 
 
 @dataclass
+class _Write:
+    """One PUT, or POST of a type, by itself or in a transaction."""
+
+    path: str
+    resource: Resource
+    conditions: Mapping[str, str]
+    full_url: str = ""
+
+    def __post_init__(self) -> None:
+        self.is_create = "/" not in self.path
+
+
+@dataclass
 class FakeFhir:
     """Keeps resources in memory.
 
     Attributes:
         requests: Method and path of each, pings included.
+        late_s: How long after a write has come it is done, by its number; None: at once.
         before: Called before each request is served; what it returns is answered instead.
         token: Without it a request is answered 401, unless empty.
+        strict: It follows HTTP where HAPI does not: nothing that is there matches `If-None-Match: *`, and nothing that
+            is not there matches any `If-Match`.
+        careless: It knows no conditions at all.
+        chooses_ids: It takes no id of a client.
+        late: How many writes are still to be done.
+        entries: Status of each entry of a transaction of which it does nothing and which it answers with 200.
     """
 
     url: str = ""
     kept: dict[str, Kept] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    late_s: Callable[[int], float] | None = None
     before: Callable[[web.BaseRequest], web.Response | None] = lambda _: None
     token: str = ""
+    strict: bool = False
+    careless: bool = False
+    chooses_ids: bool = False
+    entries: str = ""
+    late: int = 0
+    _ids: int = 1000
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def asked(self, times: int) -> None:
@@ -84,66 +136,125 @@ class FakeFhir:
         given = self.before(request)
         if given is not None:
             return given
+        if self.late_s is not None and request.method != "GET":
+            self.late += 1
+            await asyncio.sleep(self.late_s(self.writes))
+            self.late -= 1
         if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
             return outcome(401, "login")
         if request.method == "GET":
-            return self._found(path, request.query.get("identifier", ""))
-        if request.method == "PUT":
-            return self._put(path, json.loads(body), request.headers.get("if-match", ""))
+            return self._found(path, request.query)
+        conditions = {name: request.headers.get(header, "") for name, header in CONDITIONS.items()}
+        if path:
+            return self._done([_Write(path, json.loads(body), conditions)])[0]
         return self._transaction(json.loads(body))
 
-    def _found(self, path: str, identifier: str) -> web.Response:
-        if path == "Patient":
-            asked = [[_plain(part) for part in _split(each, "|")] for each in _split(identifier, ",")]
-            matches = [
-                {"resource": {name: each[name] for name in ("resourceType", "id", "identifier")}}
-                for each in self.all().values()
-                if each["resourceType"] == "Patient"
-                and any(
-                    [had.get("system"), had["value"]] in asked or [had["value"]] in asked for had in each["identifier"]
-                )
-            ]
+    def _found(self, path: str, query: Mapping[str, str]) -> web.Response:
+        if path == "metadata":
+            return _json(200, STATEMENT)
+        if "/" not in path:
+            matches = [{"resource": each} for each in self._matches(path, query)]
             return _json(200, {"resourceType": "Bundle", "type": "searchset", "entry": matches})
         kept = self.kept.get(path)
         if kept is None:
             return outcome(404, "processing")
         if kept.resource is None:
-            return outcome(410, "processing")
-        return _json(200, kept.resource, kept.version)
+            return outcome(410, "processing", location=f"{self.url}/{path}/_history/{kept.version}")
+        return _json(200, kept.resource, etag=kept.version)
 
-    def _put(self, path: str, resource: Resource, if_match: str) -> web.Response:
-        refused = self._refused(path, resource, if_match)
-        if refused is not None:
-            return refused
-        created = path not in self.kept
-        return _json(201 if created else 200, None, self._write(path, resource, "http"))
+    def _matches(self, resource_type: str, query: Mapping[str, str]) -> list[Resource]:
+        asked = [
+            [_plain(part) for part in _split(each, "|")]
+            for each in _split(query.get("identifier", query.get("_tag", "")), ",")
+        ]
+        return [
+            each
+            for each in self.all().values()
+            if each["resourceType"] == resource_type
+            and any(
+                [had.get("system"), had["value"]] in asked or [had["value"]] in asked
+                for had in [
+                    *each.get("identifier", []),
+                    *({"system": tag["system"], "value": tag["code"]} for tag in each["meta"].get("tag", [])),
+                ]
+            )
+        ]
 
     def _transaction(self, bundle: Resource) -> web.Response:
         if bundle.get("type") != "transaction":
             return outcome(400, "processing")
-        entries = [
-            (each["request"]["url"], each["resource"], each["request"].get("ifMatch", "")) for each in bundle["entry"]
+        for each in bundle["entry"]:
+            end = f"/{each['request']['url']}" if "id" in each["resource"] else ""
+            begin = "http://" if end else "urn:uuid:"
+            full_url = each.get("fullUrl", "")
+            if not (full_url.startswith(begin) and full_url.endswith(end)):
+                return outcome(422, "processing")
+        writes = [
+            _Write(each["request"]["url"], each["resource"], each["request"], each["fullUrl"])
+            for each in bundle["entry"]
         ]
-        coming = {path for path, _, _ in entries}
-        for path, resource, if_match in entries:
-            refused = self._refused(path, resource, if_match, coming=coming)
-            if refused is not None:
-                return refused
-        answers = [
-            {"response": {"status": "200 OK", "etag": str(self._write(path, resource, "transaction"))}}
-            for path, resource, _ in entries
-        ]
-        return _json(200, {"resourceType": "Bundle", "type": "transaction-response", "entry": answers})
+        if self.entries:
+            return _transaction_response([{"status": self.entries} for _ in writes])
+        answers = self._done(writes)
+        failed = next((each for each in answers if each.status >= 400), None)
+        if failed is not None:
+            return failed
+        return _transaction_response(
+            [
+                {
+                    "status": f"{each.status} Done",
+                    "etag": each.headers["ETag"][3:-1],
+                    "location": each.headers["Location"].removeprefix(f"{self.url}/"),
+                }
+                for each in answers
+            ]
+        )
 
-    def _refused(
-        self, path: str, resource: Resource, if_match: str, *, coming: set[str] | None = None
-    ) -> web.Response | None:
-        kept = self.kept.get(path)
-        if f"{resource['resourceType']}/{resource['id']}" != path or not resource.get("status", "active"):
+    def _done(self, writes: list[_Write]) -> list[web.Response]:
+        """Do all or none; return an answer for each, or the one refusal."""
+        placed: dict[str, str] = {}
+        there: set[str] = set()
+        for each in writes:
+            if each.is_create:
+                query = dict(parse_qsl(each.conditions.get("ifNoneExist", "")))
+                matches = self._matches(each.path, query) if query else []
+                if len(matches) > 1:
+                    return [outcome(412, "multiple-matches")]
+                self._ids += 1
+                place = f"{each.path}/{matches[0]['id'] if matches else self._ids}"
+                there |= {place} if matches else set()
+                placed[each.full_url] = place
+                each.path, each.resource = place, {**each.resource, "id": place.rpartition("/")[2]}
+        for each in writes:
+            each.resource = referring(each.resource, placed)
+        coming = {each.path for each in writes}
+        for each in writes:
+            refused = self._refused(each, coming)
+            if refused is not None:
+                return [refused]
+        request = f"r{len(self.requests)}"
+        return [self._answered(each, request, is_there=each.path in there) for each in writes]
+
+    def _answered(self, each: _Write, request: str, *, is_there: bool) -> web.Response:
+        created = each.path not in self.kept
+        version = self.kept[each.path].version if is_there else self._write(each.path, each.resource, request)
+        location = f"{self.url}/{each.path}/_history/{version}"
+        return _json(201 if created else 200, None, etag=version, location=location)
+
+    def _refused(self, write: _Write, coming: set[str]) -> web.Response | None:
+        kept, resource, conditions = self.kept.get(write.path), write.resource, write.conditions
+        if f"{resource['resourceType']}/{resource['id']}" != write.path or not resource.get("status", "active"):
             return outcome(400, "invalid")
-        if if_match and (kept is None or if_match != f'W/"{kept.version}"'):
-            return outcome(409, "processing")
-        missing = references(resource) - set(self.all()) - (coming or {path})
+        if kept is None and self.chooses_ids and not write.is_create:
+            return outcome(404, "processing")
+        if_match = "" if self.careless else conditions.get("ifMatch", "")
+        if if_match and kept is not None and if_match != f'W/"{kept.version}"':
+            return outcome(412 if self.strict else 409, "processing")
+        if if_match and kept is None and (self.strict or if_match != 'W/"0"'):
+            return outcome(412 if self.strict else 409, "processing")
+        if self.strict and conditions.get("ifNoneMatch") and kept is not None and kept.resource is not None:
+            return outcome(412, "processing")
+        missing = references(resource) - set(self.all()) - coming
         return outcome(400, "processing") if missing else None
 
     def _write(self, path: str, resource: Resource, request: str) -> int:
@@ -171,10 +282,22 @@ def references(value: Any) -> set[str]:
     return set()
 
 
-def outcome(status: int, code: str) -> web.Response:
+def outcome(status: int, code: str, *, location: str = "") -> web.Response:
     """An OperationOutcome that quotes what nobody may log."""
     issue = {"severity": "error", "code": code, "diagnostics": "HAPI-0000: hunter2 is not known"}
-    return _json(status, {"resourceType": "OperationOutcome", "issue": [issue]})
+    return _json(status, {"resourceType": "OperationOutcome", "issue": [issue]}, location=location)
+
+
+def referring(value: Any, places: Mapping[str, str]) -> Any:
+    """Have references to what the transaction creates refer to where it is."""
+    match value:
+        case {"reference": str(place)} if place in places:
+            return {**value, "reference": places[place]}
+        case dict():
+            return {name: referring(each, places) for name, each in value.items()}
+        case list():
+            return [referring(each, places) for each in value]
+    return value
 
 
 def _split(text: str, by: str) -> list[str]:
@@ -196,12 +319,18 @@ def _content(resource: Resource) -> Resource:
     return {name: value for name, value in resource.items() if name != "meta"}
 
 
-def _json(status: int, body: Resource | None, version: int | None = None) -> web.Response:
+def _transaction_response(responses: list[Resource]) -> web.Response:
+    entries = [{"response": each} for each in responses]
+    return _json(200, {"resourceType": "Bundle", "type": "transaction-response", "entry": entries})
+
+
+def _json(status: int, body: Resource | None, *, etag: int | None = None, location: str = "") -> web.Response:
+    headers = {"ETag": f'W/"{etag}"' if etag is not None else "", "Location": location}
     return web.Response(
         status=status,
         body=None if body is None else json.dumps(body).encode(),
         content_type="application/fhir+json",
-        headers={} if version is None else {"ETag": f'W/"{version}"'},
+        headers={name: each for name, each in headers.items() if each},
     )
 
 

@@ -36,12 +36,22 @@ class HapiServer:
     """A server that ends with the process that started it; `start` and `stop` block."""
 
     def __init__(
-        self, directory: Path, *, token: str = "", kept: bool = False, options: tuple[str, ...] = SHORT_RUN
+        self,
+        directory: Path,
+        *,
+        token: str = "",
+        kept: bool = False,
+        does: tuple[str, ...] = (),
+        options: tuple[str, ...] = SHORT_RUN,
     ) -> None:
-        """Write a log to `directory`; with `token` requests need it, and `kept` resources outlive a stop."""
+        """Write a log to `directory`; with `token` requests need it, and `kept` resources outlive a stop.
+
+        What it `does` besides is `server-ids` (choose them all) and `validate` (refuse what is no valid R4).
+        """
         self._directory = directory
         self._options = (*_OPTIONS, *options)
         self._token = token
+        self._does = does
         self._database = f"jdbc:h2:file:{directory / 'hapi'}" if kept else "jdbc:h2:mem:hapi"
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,7 +66,9 @@ class HapiServer:
         log = self._directory / "hapi.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - ours
-                launched(_PROGRAM.command(self._database, str(self._port), self._token, options=self._options)),
+                launched(
+                    _PROGRAM.command(self._database, str(self._port), self._token, *self._does, options=self._options)
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -75,11 +87,6 @@ class HapiServer:
             self._process.wait()
             self._process = None
             (self._directory / "hapi.log").unlink(missing_ok=True)
-
-    def problems(self, resource: dict[str, Any]) -> list[str]:
-        """Return the errors that its validator finds in a resource."""
-        outcome = self.call("POST", f"{resource['resourceType']}/$validate", resource)
-        return [each["diagnostics"] for each in outcome["issue"] if each["severity"] in {"error", "fatal"}]
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what it answers, an OperationOutcome included."""

@@ -10,8 +10,8 @@ from typing import Any
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
 from consumers.fhir.bundle import composed
-from consumers.fhir.elements import Naming
-from consumers.fhir.mapping import provenance, resources
+from consumers.fhir.elements import Naming, reference
+from consumers.fhir.mapping import Resource, provenance, resources, targets
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole
@@ -43,14 +43,21 @@ def documents(events: Iterable[Event]) -> dict[str, Document]:
 
 
 def told(events: Iterable[Event]) -> list[dict[str, Any]]:
-    """Give the resources that events come to, each after what it refers to."""
+    """Give the resources that events come to, each after what it refers to; Provenances as events come in order."""
     known = {event.id: event for event in of_orders(events)}
-    facts = documents(known.values())
-    found = [each for key, document in facts.items() for each in resources(key, document, NAMING)]
-    found += [
-        each for each in (provenance(event, facts[event.key], NAMING) for event in known.values()) if each is not None
-    ]
-    return [composed(each, {}, source=SOURCE) for each in found]
+    facts: dict[str, Document] = {}
+    said: dict[str, list[Resource]] = {}
+    origins: list[Resource] = []
+    for event in known.values():
+        apply(facts.setdefault(event.key, blank()), event, note=note_whole)
+        before, after = said.get(event.key, []), resources(event.key, facts[event.key], NAMING)
+        said[event.key] = after
+        changed = targets(event, before, after)
+        target = [reference(each.type, each.id) for each in after if each.id in changed]
+        origin = provenance(event, NAMING)
+        origins += [origin._replace(elements={"target": target, **origin.elements})] if target else []
+    found = [each for key in said for each in said[key]]
+    return [composed(each, {}, source=SOURCE) for each in [*found, *origins]]
 
 
 def samples() -> Iterator[tuple[str, list[Event]]]:

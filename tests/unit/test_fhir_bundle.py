@@ -13,19 +13,23 @@ from consumers.fhir.bundle import (
     composed,
     encoded,
     foreign,
-    has_digits,
-    owned_sha256,
+    id_in,
+    located,
+    outcomes,
     parsed,
     refusal,
+    replaces,
     same,
     transaction,
+    urn,
+    version_in,
     version_of,
-    versions,
 )
 from consumers.fhir.elements import Naming
 from consumers.fhir.mapping import Resource
 from tests.fhir.told import NAMING
 
+BASE = "https://ehr.example/fhir"
 SOURCE = "urn:drx:source:drx"
 OURS = {"system": "urn:drx:prescription", "value": "rx_1"}
 THEIRS = {"system": "https://ehr.example/orders", "value": "77"}
@@ -84,8 +88,7 @@ def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digit
     current = parsed(answer % digits.encode())
     body = composed(an_order(), foreign(current, NAMING), source=SOURCE)
 
-    assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in transaction([Entry(an_order(), body)])
-    assert has_digits(current) == (digits != "7")
+    assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in transaction([Entry(an_order(), body)], BASE)
 
 
 def test_a_number_of_ours_that_a_server_answers_is_the_same() -> None:
@@ -101,21 +104,27 @@ def test_only_what_a_server_keeps_for_itself_may_differ() -> None:
     assert not same(body, {**body, "priority": "urgent"})
 
 
-def test_equal_elements_have_one_digest_whatever_their_order() -> None:
-    one, other = an_order(intent="order"), Resource("MedicationRequest", "drx-1", {"intent": "order"})
-    other.elements.update({"status": "active", "identifier": [OURS]})
+def test_a_transaction_names_what_each_entry_replaces_and_what_it_is() -> None:
+    """Without `fullUrl` no reference in it leads anywhere, and a server that validates refuses it."""
+    said, new = {"id": "drx-1"}, Resource("Task", "drx-2", {})
+    query = {"ifNoneExist": "identifier=urn%3Adrx%3Aresource%7Cdrx-2"}
+    entries = [Entry(an_order(), said, replaces("3")), Entry(an_order(), said, replaces("")), Entry(new, {}, query)]
 
-    assert owned_sha256(one) == owned_sha256(other)
-    assert owned_sha256(one) != owned_sha256(an_order(intent="proposal"))
-
-
-def test_a_transaction_names_versions_where_there_are_some() -> None:
-    entries = [Entry(an_order(), {}, "3"), Entry(an_order(), {})]
-
-    assert [each["request"] for each in orjson.loads(transaction(entries))["entry"]] == [
-        {"method": "PUT", "url": "MedicationRequest/drx-1", "ifMatch": 'W/"3"'},
-        {"method": "PUT", "url": "MedicationRequest/drx-1"},
+    assert [(each["fullUrl"], each["request"]) for each in orjson.loads(transaction(entries, BASE))["entry"]] == [
+        (
+            f"{BASE}/MedicationRequest/drx-1",
+            {"method": "PUT", "url": "MedicationRequest/drx-1", "ifMatch": 'W/"3"'},
+        ),
+        (f"{BASE}/MedicationRequest/drx-1", {"method": "PUT", "url": "MedicationRequest/drx-1"}),
+        (urn(new), {"method": "POST", "url": "Task", **query}),
     ]
+    assert entries[0].headers == {"if-match": 'W/"3"'}
+
+
+def test_references_at_any_depth_lead_to_where_a_resource_is() -> None:
+    said = {"focus": {"reference": "Task/a"}, "about": [{"what": {"reference": "Task/b"}}], "text": "Task/a"}
+
+    assert located(said, {"Task/a": "Task/7"}) == {**said, "focus": {"reference": "Task/7"}}
 
 
 @pytest.mark.parametrize(
@@ -126,11 +135,34 @@ def test_a_version_is_read_in_whatever_form(etag: str | None, expected: str) -> 
     assert version_of(etag) == expected
 
 
-def test_each_entry_of_an_answer_has_a_version() -> None:
-    responses = [{"etag": "1"}, {"location": "Task/drx-1/_history/7"}, {}]
+def test_each_entry_of_an_answer_has_a_status_and_a_place() -> None:
+    refused = {"resourceType": "OperationOutcome"}
+    responses = [
+        {"status": "201 Created", "location": "Task/drx-1/_history/7"},
+        {"status": "200"},
+        {"status": "422 No", "outcome": refused},
+        {"status": "\u0662\u0660\u0660"},
+        {},
+    ]
     answer = {"resourceType": "Bundle", "entry": [{"response": each} for each in responses]}
+    found = outcomes(orjson.dumps(answer), 5)
 
-    assert versions(orjson.dumps(answer), 3) == ["1", "7", ""]
+    assert [(each.status, each.id) for each in found] == [(201, "drx-1"), (200, ""), (422, ""), (0, ""), (0, "")]
+    assert orjson.loads(found[2].body) == refused
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        (f"{BASE}/Task/7/_history/2", ("7", "2")),
+        ("Task/7", ("7", "")),
+        ("", ("", "")),
+        (None, ("", "")),
+        ("Task/a b", ("", "")),
+    ],
+)
+def test_a_location_says_where_a_resource_is_and_which_version(location: str | None, expected: tuple[str, str]) -> None:
+    assert (id_in(location), version_in(location)) == expected
 
 
 @pytest.mark.parametrize(
@@ -139,7 +171,7 @@ def test_each_entry_of_an_answer_has_a_version() -> None:
 )
 def test_an_answer_that_is_none_is_said_so(answer: bytes) -> None:
     with pytest.raises(PermanentError) as caught:
-        versions(answer, 1)
+        outcomes(answer, 1)
 
     assert caught.value.code == "answer_unreadable"
 

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry
 from bridge.errors import ConfigError
 from consumers.api import Lanes, Setup
 from consumers.fhir.consumer import open_fhir
+from consumers.fhir.options import NAME, FhirOptions
+from consumers.options import read_options
 
 LEAST = {"base_url": "https://ehr.example/fhir"}
 
@@ -26,8 +28,8 @@ def test_the_least_settings_make_a_consumer_of_prescriptions() -> None:
     assert consumer.unknown == "park"
     assert consumer.tables is not None
     assert consumer.tables.schema == "fhir"
-    # A look, a write, and both again.
-    assert consumer.handler_timeout_s > 4 * 15
+    # The patient, a look, a write, and both again.
+    assert consumer.handler_timeout_s > 5 * 15
 
 
 def test_it_says_of_its_tables_too_that_they_hold_health_information() -> None:
@@ -50,6 +52,19 @@ def test_there_are_no_more_lanes_than_connections_carry() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "urn:drx:mrn:acct%201"),
+        ({"identifier_base": "https://ehr.example/drx/"}, "https://ehr.example/drx/mrn/acct%201"),
+        ({"mrn_system": "https://ehr.example/{account}/mrn"}, "https://ehr.example/acct%201/mrn"),
+        ({"mrn_system": "urn:oid:1.2"}, "urn:oid:1.2"),
+    ],
+)
+def test_a_medical_record_number_is_one_of_its_account(given: dict[str, str], expected: str) -> None:
+    assert read_options(FhirOptions, NAME, {**LEAST, **given}).naming("acct 1").mrn == expected
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"base_url": ""}, "fhir.base_url"),
@@ -61,6 +76,7 @@ def test_there_are_no_more_lanes_than_connections_carry() -> None:
         ({"unmatched": "make"}, "fhir.unmatched"),
         ({"deleted": "yes"}, "fhir.deleted"),
         ({"bundle": "perhaps"}, "fhir.bundle"),
+        ({"ids": "both"}, "fhir.ids"),
         ({"mrn_system": "our mrn"}, "fhir.mrn_system"),
         ({"patient_system": "nothing"}, "fhir.patient_system"),
         ({"identifier_base": "urn:drx"}, "fhir.identifier_base"),

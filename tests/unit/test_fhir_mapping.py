@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.contract.common import Medication
+from bridge.contract.common import Medication, Prescriber
 from bridge.errors import PermanentError
 from bridge.event import Event
 from consumers.fhir.elements import demand_text, instant
-from consumers.fhir.mapping import provenance, resources, withdrawn
+from consumers.fhir.mapping import resources, targets, withdrawn
 from consumers.lifecycle.facts import blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole
@@ -127,7 +127,7 @@ def decided(decision: str) -> Event:
         ([created(0), a_fact("epcs.signed", 1, factors=[])], "order active, fulfill requested"),
         ([created(0), a_fact("epcs.signing_failed", 1, failure="locked_out")], "order draft, fulfill on-hold"),
         ([created(0), A_CANCEL], "order draft, fulfill requested, abort requested"),
-        ([sent(0), A_CANCEL, APPROVED], "order cancelled, fulfill requested, abort completed"),
+        ([sent(0), A_CANCEL, APPROVED], "order cancelled, fulfill cancelled, abort completed"),
         ([cancel_asked(1, request_id="c", scope="remaining_refills"), APPROVED], "order stopped, abort completed"),
         ([cancel_asked(1, request_id="c", scope="UNKNOWN"), APPROVED], "order stopped, abort completed"),
         ([APPROVED], "order stopped, abort completed"),
@@ -144,13 +144,26 @@ def decided(decision: str) -> Event:
             "order unknown, proposal cancelled, approve cancelled",
         ),
         ([filled(0, "dispensed")], "order active, dispense completed"),
+        ([sent(0), filled(1, "dispensed")], "order active, fulfill completed, dispense completed"),
+        ([sent(0), filled(1, "partially_dispensed")], "order active, fulfill requested, dispense completed"),
+        ([sent(0), worked_on(1, "delivered")], "order active, fulfill completed, dispense completed"),
         ([filled(0, "partially_dispensed")], "order active, dispense completed"),
         ([filled(0, "not_dispensed")], "order active, dispense cancelled"),
         ([filled(0, "transferred")], "order active, dispense stopped"),
         ([filled(0, "UNKNOWN")], "order unknown"),
         ([worked_on(0, "packed")], "order active, dispense preparation"),
-        ([worked_on(0, "delivered")], "order active, dispense in-progress"),
+        ([worked_on(0, "handed_to_carrier")], "order active, dispense in-progress"),
+        ([worked_on(0, "delivered")], "order active, dispense completed"),
+        ([worked_on(0, "handed_to_carrier"), shipped(1, "delivered")], "order active, dispense completed"),
         ([worked_on(0, "rejected", active=False)], "order stopped, dispense declined"),
+        (
+            [sent(0), worked_on(1, "rejected", active=False), A_CANCEL],
+            "order stopped, fulfill rejected, abort requested, dispense declined",
+        ),
+        (
+            [sent(0), A_RENEWAL, decided("replace")],
+            "order stopped, proposal completed, fulfill cancelled, approve completed",
+        ),
         ([worked_on(0, "rejected", active=True)], "order unknown"),
         (
             [A_CANCEL, APPROVED, filled(3, "dispensed")],
@@ -192,6 +205,7 @@ FILLS = [filled(2, "dispensed", 0), filled(3, "dispensed", 1)]
         ([ORDERED, *FILLS, decided("approved_with_changes")], "active"),
         ([ORDERED, *FILLS, decided("denied")], "completed"),
         ([ORDERED, *FILLS, decided("replace")], "stopped"),
+        ([ORDERED, *FILLS, worked_on(4, "rejected", active=False), A_CANCEL], "stopped"),
         ([ORDERED, *FILLS, A_CANCEL, APPROVED], "cancelled"),
         ([ORDERED, *FILLS, sent(4), failed(5, retryable=False)], "on-hold"),
         ([ORDERED, sent(1)], "active"),
@@ -264,8 +278,8 @@ def test_a_parcel_belongs_to_the_newest_line_that_left_and_its_arrival_is_the_ha
 
     found = {each["status"]: each for each in told([*lines, arrived]) if each["resourceType"] == "MedicationDispense"}
 
-    assert {"system": "urn:drx:tracking-number", "value": "1ZA"} in found["in-progress"]["identifier"]
-    assert found["in-progress"]["whenHandedOver"] == "2026-09-14T15:02:00Z"
+    assert {"system": "urn:drx:tracking-number", "value": "1ZA"} in found["completed"]["identifier"]
+    assert found["completed"]["whenHandedOver"] == "2026-09-14T15:02:00Z"
     assert "tracking" not in str(found["preparation"])
 
 
@@ -325,19 +339,34 @@ def test_what_is_empty_is_left_out() -> None:
     assert "description" not in one("Task", cancel_asked(0, request_id="c", scope="all", reason=" \n"))
 
 
-def test_provenance_names_only_what_the_event_itself_is_about() -> None:
-    """Its content may not depend on which events were there before."""
-    unknown, known = filled(1, "UNKNOWN", id="a"), filled(0, "dispensed")
-    alone = provenance(unknown, documents([unknown])["rx_1"], NAMING)
-
-    assert alone is not None
-    assert provenance(unknown, documents([unknown, known])["rx_1"], NAMING) == alone
+PRESCRIBER = {**dict.fromkeys(Prescriber.model_fields), "id": "p", "npi": "1234567893"}
 
 
-def test_an_answer_that_is_no_fact_about_a_request_without_an_order_has_no_provenance() -> None:
-    answer = renewal_answered(1, request_id="r", decision="UNKNOWN", key="req:r", prescription_id=None)
+def changed(event: Event, *before: Event) -> list[str]:
+    """Types of what an event changes after others."""
+    known, told_now = documents(before).get("rx_1"), documents([*before, event])["rx_1"]
+    after = resources("rx_1", told_now, NAMING)
+    ids = targets(event, [] if known is None else resources("rx_1", known, NAMING), after)
+    return sorted(each.type for each in after if each.id in ids)
 
-    assert provenance(answer, documents([answer])["req:r"], NAMING) is None
+
+@pytest.mark.parametrize(
+    ("event", "before", "expected"),
+    [
+        (created(0), [], ["MedicationRequest", "Task"]),
+        (processed(2), [created(0), sent(1)], ["Task"]),
+        (worked_on(3, "packed"), [created(0), sent(1)], ["MedicationDispense"]),
+        (filled(3, "dispensed"), [created(0), sent(1)], ["MedicationDispense", "Task"]),
+        (decided("denied"), [created(0), A_RENEWAL], ["MedicationRequest", "Task"]),
+        (created(0), [created(1)], []),
+        (a_fact("epcs.signed", 2, factors=[], prescriber=PRESCRIBER), [sent(1)], ["MedicationRequest"]),
+    ],
+)
+def test_the_targets_of_a_provenance_are_what_its_event_changes(
+    event: Event, before: list[Event], expected: list[str]
+) -> None:
+    """A signature is of the order, also where that was known to be active."""
+    assert changed(event, *before) == expected
 
 
 def test_what_is_no_longer_so_is_withdrawn_and_not_deleted() -> None:

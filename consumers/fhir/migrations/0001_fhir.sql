@@ -8,20 +8,15 @@ create table {schema}.prescription (
 comment on table {schema}.prescription is 'The facts of each prescription; holds health information';
 
 create table {schema}.resource (
-  type text collate "C" not null,
-  id text collate "C" not null,
+  id text collate "C" primary key,
   key text collate "C" not null,
-  version text not null,
-  owned_sha256 text not null,
-  others jsonb not null,
-  written_at timestamptz not null default clock_timestamp(),
-  primary key (type, id)
-) with (fillfactor = 70);
+  type text collate "C" not null,
+  server_id text not null
+);
 create index resource_key on {schema}.resource (key);
-comment on table {schema}.resource is 'Each resource as last written; holds health information';
-comment on column {schema}.resource.version is 'Version that the server gave it; empty if it did not say';
-comment on column {schema}.resource.owned_sha256 is 'Digest of the elements that are ours';
-comment on column {schema}.resource.others is 'What others say in it';
+comment on table {schema}.resource is 'Each resource that was written';
+comment on column {schema}.resource.id is 'Ours: a digest of the prescription and what it is of it';
+comment on column {schema}.resource.server_id is 'That of the server; ours unless it chooses ids';
 
 -- The process that applies events changes no table and deletes nothing; whoever starts or moves its group looks first
 -- whether the tables are up to date. The roles are those of the runtime's own tables.

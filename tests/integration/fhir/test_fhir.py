@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,8 @@ from consumers.fhir.options import NAME
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Running, an_event, running
 from tests.builders import SAMPLES
-from tests.fhir.fake import FakeFhir, a_fake, outcome
+from tests.fhir.fake import FakeFhir, a_fake, outcome, referring
+from tests.fhir.peers import a_late
 from tests.fhir.told import NAMING, REFUSED, of_orders, samples, told
 from tests.prescriptions import START, native
 
@@ -25,6 +26,7 @@ EVENTS = dict(samples())
 SCENARIOS = [name for name in EVENTS if name.startswith("scenario")]
 PATIENT = {"mrn": "MRN-1", "first_name": "Marisol", "last_name": "Quintero"}
 ORDER = f"MedicationRequest/{NAMING.id('order', 'rx_1')}"
+FULFILL = f"Task/{NAMING.id('task', 'rx_1', 'fulfill', '')}"
 FLAG = f"Flag/{NAMING.id('flag', 'rx_1', 'dispensed_after_cancel')}"
 
 
@@ -35,6 +37,7 @@ def told_at(event_type: str, minute: float, *, key: str = "rx_1", id: str = "", 
 created = partial(told_at, "prescription.created")
 sent = partial(told_at, "prescription.sent", message_id="m")
 processed = partial(told_at, "prescription.processed", relates_to_message_id="m")
+cancel_asked = partial(told_at, "cancel.requested", request_id="c", scope="all")
 approved = partial(told_at, "cancel.responded", request_id="c", decision="approved")
 
 
@@ -49,7 +52,7 @@ async def fake() -> AsyncIterator[FakeFhir]:
 
 
 def options(fake: FakeFhir, **more: str) -> dict[str, str]:
-    return {"base_url": fake.url, "allow_http": "true", **more}
+    return {"base_url": fake.url, "allow_http": "true", "mrn_system": "urn:drx:mrn", **more}
 
 
 def without_head(resource: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def without_head(resource: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept(fake: FakeFhir) -> dict[str, dict[str, Any]]:
-    """What is there, but for Provenance, whose targets are written once."""
+    """What is there, but for Provenance, whose targets depend on what was written before."""
     return {
         place: without_head(each)
         for place, each in fake.all().items()
@@ -88,7 +91,8 @@ async def test_in_any_order_and_repetition_the_server_ends_with_the_same(fake: F
         assert desk.count("applied") == len({event.id for event in events})
 
     assert kept(fake) == expected(events)
-    assert sum(place.startswith("Provenance") for place in fake.all()) == len({event.id for event in events})
+    origins = [each for place, each in fake.all().items() if place.startswith("Provenance")]
+    assert {target["reference"] for each in origins for target in each["target"]} == set(kept(fake))
 
 
 async def test_a_repeat_costs_no_request(fake: FakeFhir) -> None:
@@ -102,8 +106,8 @@ async def test_a_repeat_costs_no_request(fake: FakeFhir) -> None:
     assert fake.requests == before
 
 
-async def test_what_changes_nothing_writes_only_where_it_came_from(fake: FakeFhir) -> None:
-    async with running(open_fhir, options=options(fake, provenance="false")) as desk:
+async def test_what_changes_nothing_writes_nothing(fake: FakeFhir) -> None:
+    async with running(open_fhir, options=options(fake)) as desk:
         await desk.feed(created(1))
         before = fake.writes
         await desk.feed(created(0))
@@ -149,6 +153,22 @@ async def test_a_signal_that_stands_no_more_makes_its_flag_inactive(fake: FakeFh
         assert await desk.parked() == []
     assert fake.get(FLAG)["status"] == "inactive"
     assert fake.kept[FLAG].version == 2
+
+
+async def test_a_write_that_the_server_does_after_its_time_is_over_brings_no_older_state_back(fake: FakeFhir) -> None:
+    async with (
+        a_late(fake.url) as late,
+        running(open_fhir, options=options(fake, base_url=late.url, timeout_s="0.5")) as desk,
+    ):
+        late.hold()
+        await desk.feed(sent(0))
+        await desk.feed(cancel_asked(1), approved(2))
+        assert fake.get(ORDER)["status"] == "cancelled"
+        before = kept(fake)
+        await late.release()
+
+        assert await desk.parked() == []
+    assert kept(fake) == before
 
 
 async def test_a_server_that_is_away_parks_nothing(fake: FakeFhir) -> None:
@@ -237,6 +257,76 @@ async def test_the_servers_own_patient_is_referred_to(fake: FakeFhir) -> None:
         await desk.feed(an_event("prescription.updated"))
         assert await codes(desk) == ["multiple_matches"]
     assert fake.get(ORDER)["subject"] == {"reference": "Patient/p1"}
+
+
+async def test_a_record_number_of_two_accounts_is_not_one_patient(fake: FakeFhir) -> None:
+    """Both clinics have a patient 1001; the server knows that of the first."""
+    identifier = {"system": "https://ehr.example/mrn", "value": "1001"}
+    fake.put({"resourceType": "Patient", "id": "p1", "identifier": [identifier], "birthDate": "1971-03-04"})
+    searching = options(fake, references="search", mrn_system=identifier["system"])
+    own = {"mrn": "1001", "first_name": "Marisol", "last_name": "Quintero", "date_of_birth": date(1971, 3, 4)}
+    other = {"mrn": "1001", "first_name": "Ed", "last_name": "Moss", "date_of_birth": date(1950, 1, 1)}
+    async with running(open_fhir, options=searching) as desk:
+        await desk.feed(
+            an_event("prescription.created", account_id="north", patient=own),
+            an_event("prescription.created", account_id="south", key="rx_2", patient=other),
+        )
+
+        assert await codes(desk) == ["patient_mismatch"]
+    assert len([place for place in fake.all() if place.startswith("MedicationRequest")]) == 1
+
+
+async def test_an_order_is_not_moved_to_another_person(fake: FakeFhir) -> None:
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(created(0, patient=PATIENT), created(1, id="other", patient=PATIENT | {"mrn": "MRN-2"}))
+
+        assert await codes(desk) == ["patient_mismatch"]
+    assert fake.get(ORDER)["subject"]["identifier"]["value"] == "MRN-1"
+
+
+async def test_events_of_other_accounts_are_left_alone(fake: FakeFhir) -> None:
+    async with running(open_fhir, options=options(fake, accounts="north,east")) as desk:
+        await desk.feed(created(0, account_id="south"), created(0, key="rx_2", account_id="east"))
+
+        assert desk.count("applied") == 2
+        assert await desk.fetch("select key from fhir.prescription") == [("rx_2",)]
+    assert ORDER not in fake.all()
+
+
+async def test_an_order_that_the_pharmacy_rejected_stays_so_while_its_cancellation_is_asked_for(
+    fake: FakeFhir,
+) -> None:
+    rejected = told_at("fulfillment.status_changed", 1, queue_id="q", fulfillment_status="rejected", active=False)
+    async with running(open_fhir, options=options(fake, complete_after_refills="true")) as desk:
+        await desk.feed(sent(0), rejected, cancel_asked(2))
+
+        assert await desk.parked() == []
+    assert fake.get(ORDER)["status"] == "stopped"
+    assert fake.get(FULFILL)["status"] == "rejected"
+
+
+async def test_a_server_that_chooses_ids_has_each_resource_once_and_what_refers_to_it(fake: FakeFhir) -> None:
+    fake.chooses_ids = True
+    life = [created(0), sent(1), processed(2), filled(3, "dispensed"), cancel_asked(4), approved(5)]
+    async with running(open_fhir, options=options(fake, ids="server")) as desk:
+        await desk.feed(*life)
+        assert await desk.parked() == []
+        places = dict(await desk.fetch("select type || '/' || id, type || '/' || server_id from fhir.resource"))
+
+    ours = {"urn:drx:resource"}
+    found = {
+        place: {
+            **each,
+            "id": "",
+            "identifier": [had for had in each["identifier"] if had["system"] not in ours],
+        }
+        for place, each in kept(fake).items()
+    }
+    wanted = {
+        places[place]: {**referring(each, places), "id": "", "identifier": each["identifier"]}
+        for place, each in expected(life).items()
+    }
+    assert found == wanted
 
 
 async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None:
