@@ -20,6 +20,7 @@ class FakeKafka:
         refuses: Codes of `TransportError` that the next commits meet, in order.
         leaderless: Partitions of which no broker says where they start and end.
         corrupt: Offset of a batch (of one record) that cannot be read.
+        unstable: Records behind an open transaction, which nobody can read.
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
@@ -35,6 +36,7 @@ class FakeKafka:
         self.refuses: list[str] = []
         self.leaderless: set[Place] = set()
         self.corrupt: dict[Place, int] = {}
+        self.unstable: dict[Place, int] = {}
         self.news = asyncio.Event()
         self._back = asyncio.Event()
         self._back.set()
@@ -169,6 +171,10 @@ class FakeTransport:
     def position(self, place: Place) -> int | None:
         """Return the position."""
         return self.positions.get(place)
+
+    def high_watermark(self, place: Place) -> int | None:
+        """Return the end of the log, also behind an open transaction."""
+        return len(self.kafka.logs[place]) + self.kafka.unstable.get(place, 0)
 
     def assigned(self) -> frozenset[Place]:
         """Return the assignment."""

@@ -97,6 +97,9 @@ class Transport(Protocol):
     def position(self, place: Place) -> int | None:
         """Return the next offset that will be read, past what no reader sees; None while that is not known."""
 
+    def high_watermark(self, place: Place) -> int | None:
+        """Return the end of the log as the last fetch saw it, also behind an open transaction; None before one."""
+
     def assigned(self) -> frozenset[Place]:
         """Return what the group has given to this member."""
 
@@ -117,7 +120,7 @@ class Transport(Protocol):
         """
 
     async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
-        """Return where the logs start and end.
+        """Return where the logs start and end, for readers: an open transaction is an end.
 
         Raises:
             TransportError: `no_answer`.

@@ -38,7 +38,7 @@ from consumers.runtime.parking import key_text
 from consumers.runtime.partition import Handled, KeyQueue, Partition
 from consumers.runtime.release import Release
 from consumers.runtime.settling import STOPS, Settling
-from consumers.runtime.sorting import Skip, Sorted
+from consumers.runtime.sorting import Asking, Skip, Sorted
 from consumers.runtime.tasks import Tasks
 
 # Rounds of settling at a time, of all partitions; each is of one. With one more, a commit is on its way while the next
@@ -195,6 +195,7 @@ class KeyQueues:
         if following is Next.SETTLED:
             queue.records.popleft()
             queue.attempt = 0
+            queue.asking = None
         elif not isinstance(following, Next) and following > 0:
             queue.state = "waiting"
             queue.timer = asyncio.get_running_loop().call_later(following, self._make_ready, queue)
@@ -204,7 +205,6 @@ class KeyQueues:
         else:
             queue.state = "idle"
             partition.queues.pop(queue.key, None)
-            partition.away.discard(queue.key)
 
     def _make_ready(self, queue: KeyQueue) -> None:
         queue.state = "ready"
@@ -268,22 +268,18 @@ class KeyQueues:
 
     async def _unreadable(self, queue: KeyQueue, record: ConsumedRecord, failure: Failure) -> Next | float:
         """Park a record that cannot be decoded, unless the registry may still know its schema."""
-        partition, learner = queue.partition, self._settling.learner
-        partition.away.discard(queue.key)
         if failure.code == UNKNOWN_SCHEMA_ID:
-            answer = learner.ask(record)
+            queue.asking = queue.asking or Asking()
+            answer = self._settling.learner.ask(queue.asking, record)
             if not isinstance(answer, Failure):
-                if learner.away(record):
-                    partition.away.add(queue.key)
                 return answer
             failure = answer
-        await self._settling.park(partition, record, Park(failure, 1))
+        await self._settling.park(queue.partition, record, Park(failure, 1))
         return Next.SETTLED
 
     async def _attempt(self, queue: KeyQueue, event: Sorted) -> Next | float:
         queue.attempt += 1
         queue.handled = False
-        queue.partition.away.discard(queue.key)
         try:
             if self._transactional:
                 await self._apply_inside(queue, event)

@@ -20,7 +20,7 @@ from consumers.api import BATCH_RECORDS, WINDOW_RECORDS, Batches, Lanes, Outgoin
 from consumers.runtime.ledger import Claim, Ended, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
-from consumers.runtime.sorting import Sorted
+from consumers.runtime.sorting import Asking, Sorted
 
 log = structlog.get_logger()
 
@@ -141,19 +141,21 @@ class KeyQueue:
     Attributes:
         key: In text form.
         attempt: Attempts made at the first record.
+        asking: What the registry says about its schema, if that is not known.
         handled: The handler of the last attempt has returned, so what failed afterwards is not the record's fault.
         releasing: True while the parked records of the key go first.
         marked: It is committed that the release began.
         state: `ready` to be taken by a worker, `busy` in its hands, `waiting` for another attempt, or `idle`.
     """
 
-    __slots__ = ("attempt", "handled", "key", "marked", "partition", "records", "releasing", "state", "timer")
+    __slots__ = ("asking", "attempt", "handled", "key", "marked", "partition", "records", "releasing", "state", "timer")
 
     def __init__(self, partition: Partition, key: str) -> None:
         self.partition = partition
         self.key = key
         self.records: deque[ConsumedRecord] = deque()
         self.attempt = 0
+        self.asking: Asking | None = None
         self.handled = False
         self.releasing = False
         self.marked = False
@@ -183,7 +185,6 @@ class Partition:
         backlog: Records that no batch and no key queue has taken yet.
         queues: Keys handled one by one; what follows of them waits there.
         releases: Keys, in text form, whose release was requested.
-        away: Keys that wait for a registry that does not answer.
         calls: Handlers that run.
         handled: Records whose handler has returned, for the next round of settling; `settling` while a round is on.
         careful_left: Records still to be handled one at a time, because processes died.
@@ -212,7 +213,6 @@ class Partition:
         self.backlog: deque[ConsumedRecord] = deque()
         self.queues: dict[str, KeyQueue] = {}
         self.releases: set[str] = set()
-        self.away: set[str] = set()
         self.calls: set[asyncio.Task[Any]] = set()
         self.handled: list[Handled] = []
         self.settling = False
@@ -243,11 +243,6 @@ class Partition:
     def may_start(self) -> bool:
         """Whether records may still be handled: it is not drained, stopped or gone."""
         return not (self.draining or self.gone or self.stopped)
-
-    @property
-    def halted(self) -> bool:
-        """Whether nothing can be settled for long, for a reason of its own."""
-        return bool(self.stopped or self.away)
 
     def name(self, record: ConsumedRecord) -> tuple[Place, str]:
         """Return what the circuit knows the key of a record by."""
@@ -304,9 +299,9 @@ class Partition:
         self.moved_at = asyncio.get_running_loop().time()
 
     def waits(self, now: float) -> bool:
-        """Whether records are in hand, and none was settled or released for `WAITS_S` although nothing halts them."""
+        """Whether records are in hand, and none was settled or released for `WAITS_S` although nothing stops them."""
         in_hand = self.window.unsettled or any(queue.releasing for queue in self.queues.values())
-        return bool(in_hand) and not self.halted and now - self.moved_at > WAITS_S
+        return bool(in_hand) and not self.stopped and now - self.moved_at > WAITS_S
 
     async def woken(self) -> None:
         """Wait until something has changed: a record came or was settled, or no more may be handled."""

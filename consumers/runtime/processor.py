@@ -181,7 +181,7 @@ class Processor:
     def halted(self, place: Place) -> bool:
         """Whether nothing of a partition can be settled for long."""
         partition = self._partitions.find(place)
-        return partition is not None and (partition.halted or not self._circuit.closed)
+        return partition is not None and bool(partition.stopped or not self._circuit.closed)
 
     def standing(self) -> str:
         """Return `ok`, or why records of some partition wait until an operator acts."""

@@ -23,7 +23,7 @@ from consumers.runtime.ledger import FencedError, Settlement
 from consumers.runtime.parking import ParkedEvent
 from consumers.runtime.partition import KeyQueue, Partition
 from consumers.runtime.settling import Settling
-from consumers.runtime.sorting import Skip, Sorted
+from consumers.runtime.sorting import Asking, Skip, Sorted
 
 log = structlog.get_logger()
 
@@ -91,6 +91,7 @@ class Release:
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
             return await self._failed(queue, exc)
         queue.attempt = 0
+        queue.asking = None
         queue.partition.moved()
         if live:
             queue.partition.parked.discard(queue.key)
@@ -126,7 +127,7 @@ class Release:
             waiting = await parking.head(settlement, queue.key)
             if waiting is None:
                 return True
-            event = self._sorted(waiting)
+            event = self._sorted(queue, waiting)
             (state,) = await settlement.admit((event.inbox,)) if event is not None else ("duplicate",)
             if state == "conflict":
                 raise PermanentError(ID_CONFLICT)
@@ -144,7 +145,7 @@ class Release:
             waiting = await parking.head(settlement, queue.key)
             if waiting is None:
                 return True
-            event = self._sorted(waiting)
+            event = self._sorted(queue, waiting)
             (state,) = await settlement.look([event.inbox]) if event is not None else ("duplicate",)
         if state == "conflict":
             raise PermanentError(ID_CONFLICT)
@@ -165,11 +166,12 @@ class Release:
             self._settling.tally.applied((event,))
         return live
 
-    def _sorted(self, waiting: ParkedEvent) -> Sorted | None:
+    def _sorted(self, queue: KeyQueue, waiting: ParkedEvent) -> Sorted | None:
         ready = self._settling.sorter.sort(waiting.record)
         if isinstance(ready, Failure):
             if ready.code == UNKNOWN_SCHEMA_ID:
-                answer = self._settling.learner.ask(waiting.record)
+                queue.asking = queue.asking or Asking()
+                answer = self._settling.learner.ask(queue.asking, waiting.record)
                 if not isinstance(answer, Failure):
                     raise _NotLearnedYetError(answer)
             raise DecodeError(ready.code)
@@ -220,6 +222,7 @@ class Release:
         if await self._settling.persist(queue.partition, refuse) and waiting is not None:
             self._settling.tally.parked(waiting.record, failure, attempts=verdict.attempts)
         queue.attempt = 0
+        queue.asking = None
         queue.releasing = queue.marked = False
 
 

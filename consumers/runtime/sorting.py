@@ -6,30 +6,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
-from bridge.avro.codec import UNKNOWN_SCHEMA_ID, unknown_schema
+import structlog
+
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.transport import ConsumedRecord
+from bridge.runtime.backoff import backoff_s
 from consumers.api import Consumer
 from consumers.runtime.failure import Failure, classify
 from consumers.runtime.ledger import Inbox
+
+log = structlog.get_logger()
 
 KNOWN_TYPES = frozenset({*EVENT_MODELS, UNRECOGNIZED_TYPE})
 
 # A producer may be ahead of the registry's replicas: that a schema is unknown counts after this.
 UNKNOWN_GRACE_S = 60.0
-# Between two requests for one schema.
-AGAIN_S = 1.0
-# How long "unknown" counts after the grace: later the registry is asked again, since a key may have been released.
-REFUSED_S = 5.0
-# Schemas remembered; a flood of made-up ids must not grow without a bound.
-REQUESTS_MAX = 1024
+# Between two requests for the schema of a record, doubled each time.
+AGAIN_FIRST_S = 1.0
+AGAIN_MAX_S = 15.0
+# Requests at a time: a registry answers in milliseconds, and a flood of made-up ids must not become one of requests.
+ASKING_MAX = 4
 
 
 class Decoder(Protocol):
@@ -139,16 +143,23 @@ class Sorter:
 
 
 @dataclass(slots=True)
-class _Request:
+class Asking:
+    """What the registry has answered about the schema of one record.
+
+    Attributes:
+        times: How often it was asked.
+        refused_at: When it first answered that it does not know it.
+        failure: Why the record cannot be read, once that is certain.
+    """
+
+    times: int = 0
     task: asyncio.Task[None] | None = None
-    asked_at: float = 0.0
     refused_at: float | None = None
     failure: Failure | None = None
-    away: bool = False
 
 
 class Learner:
-    """Asks the registry for schemas in the background; the record is tried again after a while."""
+    """Asks the registry for schemas in the background, while the keys of their records wait."""
 
     def __init__(
         self,
@@ -156,63 +167,47 @@ class Learner:
         *,
         clock: Callable[[], float] | None = None,
         grace_s: float = UNKNOWN_GRACE_S,
-        again_s: float = AGAIN_S,
+        again_s: float = AGAIN_FIRST_S,
     ) -> None:
         """Ask by `decoder`; `clock` counts seconds, the loop's by default."""
         self._decoder = decoder
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._grace_s = grace_s
         self._again_s = again_s
-        self._requests: dict[Hashable, _Request] = {}
+        self._slots = asyncio.Semaphore(ASKING_MAX)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers = True
 
-    def ask(self, record: ConsumedRecord) -> float | Failure:
-        """Return after how many seconds to try the record again, or that there is no such schema."""
-        key = unknown_schema(record.value or b"", record.headers)
-        if key is None:
-            return Failure("poison", UNKNOWN_SCHEMA_ID)
-        request = self._requests.get(key)
-        if request is None:
-            if len(self._requests) >= REQUESTS_MAX:
-                self._requests.pop(next(iter(self._requests)))
-            request = self._requests[key] = _Request()
-        if request.failure is not None:
-            return request.failure
-        now = self._clock()
-        if self._refused(request, now):
-            return Failure("poison", UNKNOWN_SCHEMA_ID)
-        if request.task is None or (request.task.done() and now - request.asked_at >= self._again_s):
-            request.asked_at = now
-            request.task = asyncio.get_running_loop().create_task(self._learn(key, request, record))
-        return self._again_s
-
-    def away(self, record: ConsumedRecord) -> bool:
-        """Whether the registry did not answer when the record's schema was last asked for."""
-        request = self._requests.get(unknown_schema(record.value or b"", record.headers))
-        return request is not None and request.away
+    def ask(self, asking: Asking, record: ConsumedRecord) -> float | Failure:
+        """Return after how many seconds to try the record again, or why it cannot be read."""
+        if asking.failure is not None:
+            return asking.failure
+        if asking.task is None or asking.task.done():
+            asking.times += 1
+            asking.task = asyncio.get_running_loop().create_task(self._learn(asking, record))
+            self._tasks.add(asking.task)
+            asking.task.add_done_callback(self._tasks.discard)
+        return backoff_s(asking.times, first_s=self._again_s, max_s=AGAIN_MAX_S, spread=max)
 
     async def end(self) -> None:
         """Cancel what is still asked for."""
-        tasks = [each.task for each in self._requests.values() if each.task is not None]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _refused(self, request: _Request, now: float) -> bool:
-        """Whether the registry does not know the schema, now and all through the grace."""
-        if request.refused_at is None or request.away or request.task is None or not request.task.done():
-            return False
-        return now - request.refused_at >= self._grace_s and now - request.asked_at < REFUSED_S
-
-    async def _learn(self, key: Hashable, request: _Request, record: ConsumedRecord) -> None:
-        try:
-            await self._decoder.learn(record)
-        except TransientError:
-            request.away = True
-        except DecodeError as exc:
-            request.away = False
-            if exc.code == UNKNOWN_SCHEMA_ID:
-                request.refused_at = request.refused_at if request.refused_at is not None else self._clock()
-            else:
-                request.failure = classify(exc)
-        else:
-            self._requests.pop(key, None)
+    async def _learn(self, asking: Asking, record: ConsumedRecord) -> None:
+        async with self._slots:
+            try:
+                await self._decoder.learn(record)
+            except TransientError as exc:
+                if self._answers:
+                    log.warning("worker.registry_away", code=exc.code)
+                self._answers = False
+                return
+            except DecodeError as exc:
+                now = self._clock()
+                asking.refused_at = now if asking.refused_at is None else asking.refused_at
+                if exc.code != UNKNOWN_SCHEMA_ID or now - asking.refused_at >= self._grace_s:
+                    asking.failure = classify(exc)
+            self._answers = True

@@ -165,6 +165,7 @@ class WatchLimits:
         silent_s: Without any answer to them the client is replaced; above the session time-out, so that little is lost.
         partly_silent_s: Without an answer for one partition, likewise. Mostly it has no leader, and another client
             would know no more; but the connection to its leader may be dead, and aiokafka keeps such a one for long.
+        hidden_s: A transaction that is open for longer is logged; 60 s are Kafka's default time-out of one.
         join_s: The same for a join that does not end; above the rebalance time-out.
         poll_s: Without a poll the process is not live; far above what any poll takes.
         stuck_s: With records in hand and none tried, likewise; above a handler's time-out and a pause. Retries that
@@ -174,6 +175,7 @@ class WatchLimits:
     look_s: float = 5.0
     silent_s: float = 60.0
     partly_silent_s: float = 300.0
+    hidden_s: float = 60.0
     join_s: float = 180.0
     poll_s: float = 60.0
     stuck_s: float = 900.0
@@ -303,6 +305,7 @@ class AssignedPartition:
         lag: How far it is behind, from the start of reading on; None before.
         committed: The offset that was committed to Kafka last, in this generation; -1 when none was.
         halted: True while it is paused because nothing of it can be settled.
+        hidden_since: Since when an open transaction is known to keep records of it from us; None without one.
         stopped: Code, once it is certain that it cannot be read.
     """
 
@@ -312,6 +315,7 @@ class AssignedPartition:
     lag: PartitionLag | None = None
     committed: int = -1
     halted: bool = False
+    hidden_since: float | None = None
     stopped: str = ""
 
     @property
@@ -718,9 +722,22 @@ class Member:
             bounds = answers.get(each.place)  # assigned since we asked
             if each.lag is not None and bounds is not None:
                 position = self._transport.position(each.place)
-                found = each.lag.behind(bounds.end, position=position, now=now, now_ms=time.time() * 1000)
+                end = max(bounds.end, self._transport.high_watermark(each.place) or 0)
+                self._note_hidden(each, end - bounds.end, now)
+                found = each.lag.behind(end, position=position, now=now, now_ms=time.time() * 1000)
                 for gauge, value in zip(self._partition_gauges, (*found, each.lag.next_offset), strict=True):
                     gauge.labels(self._metrics.service, *each.place).set(value)
+
+    def _note_hidden(self, partition: AssignedPartition, records: int, now: float) -> None:
+        """Log once that another producer's transaction, which stays open, hides records."""
+        if not records:
+            partition.hidden_since = None
+        elif partition.hidden_since is None:
+            partition.hidden_since = now
+        elif now - partition.hidden_since > self._limits.hidden_s:
+            partition.hidden_since = math.inf
+            place = {"topic": partition.place.topic, "partition": partition.place.partition}
+            log.warning("worker.transaction_open", group=self._group, records=records, **place)
 
     def _note_silence(self, answers: Mapping[Place, Bounds | None], now: float) -> None:
         # Counted from the first question without an answer: a process that was frozen has heard nothing for long, and

@@ -191,11 +191,18 @@ class _GroupTransport:
             coordinator.request_rejoin()
 
     def position(self, place: Place) -> int | None:
+        state = self._state(place)
+        return state.position if state is not None and state.has_valid_position else None
+
+    def high_watermark(self, place: Place) -> int | None:
+        state = self._state(place)
+        return None if state is None else state.highwater
+
+    def _state(self, place: Place) -> Any:
         partition = TopicPartition(*place)
         if partition not in self._consumer.assignment():
             return None
-        state = self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
-        return state.position if state.has_valid_position else None
+        return self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
 
     def assigned(self) -> frozenset[Place]:
         return frozenset(Place(*each) for each in self._consumer.assignment())

@@ -303,7 +303,7 @@ async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
         end.set()
 
 
-async def test_an_unknown_schema_is_learned_once_while_its_keys_wait(database: Database) -> None:
+async def test_an_unknown_schema_is_learned_while_its_keys_wait(database: Database) -> None:
     effects = Effects()
     log = [a_record(0, "rx_1", value=schema_7(0, "rx_1")), a_record(1), a_record(2, "rx_2", value=schema_7(2, "rx_2"))]
     decoder = PlainDecoder()
@@ -312,7 +312,6 @@ async def test_an_unknown_schema_is_learned_once_while_its_keys_wait(database: D
         await bench.feed(log)
         await bench.settled(3)
 
-        assert decoder.learned == 1
         assert [event for event in effects.applied if event != "evt_2"] == ["evt_0", "evt_1"]
 
 
@@ -324,7 +323,7 @@ async def test_a_healthy_registrys_no_is_poison_only_after_a_grace(database: Dat
 
     async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
-        await until(lambda: bench.outcome("applied") == 1 and decoder.learned == 1)
+        await until(lambda: bench.outcome("applied") == 1 and decoder.learned >= 1)
         before = await bench.parked()
         moment = 61.0
         await bench.settled(2)
@@ -332,15 +331,16 @@ async def test_a_healthy_registrys_no_is_poison_only_after_a_grace(database: Dat
         assert (before, await bench.parked()) == ([], [("rx_1", 0, "unknown_schema_id")])
 
 
-async def test_a_registry_that_does_not_answer_halts_the_partition(database: Database) -> None:
+async def test_a_registry_that_does_not_answer_keeps_no_other_key_waiting(database: Database) -> None:
     decoder = PlainDecoder()
     decoder.answer = TransientError("registry_unreachable", systemic=True)
     learner = Learner(decoder, again_s=0.01)
 
     async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
-        await until(lambda: bench.processor.halted(PLACE))
+        await until(lambda: bench.outcome("applied") == 1 and decoder.learned > 1)
+        halted = bench.processor.halted(PLACE)
         decoder.answer = None
         await bench.settled(2)
 
-        assert (bench.processor.halted(PLACE), await bench.parked()) == (False, [])
+        assert (halted, await bench.parked()) == (False, [])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
+from structlog.testing import capture_logs
+
 from bridge.kafka.transport import Place
 from consumers.runtime.subscriber import WatchLimits
 from tests.component.subscriber.group import A, B, Group, until
@@ -73,6 +75,24 @@ async def test_a_poll_that_does_not_return_is_not_alive(group: Group) -> None:
         assert (group.sample("poll_age_seconds") or 0) > 0.05
         going_on.set()
         await until(lambda: running.live() == "ok")
+
+
+async def test_what_an_open_transaction_hides_is_lag_and_logged_once(group: Group) -> None:
+    """Another producer has begun it and does not end it: the log seems to end there."""
+    group.limits = WatchLimits(look_s=0.01, hidden_s=0.0)
+    group.kafka.add(A, "a")
+    group.kafka.unstable[A] = 3
+
+    with capture_logs() as logs:
+        async with group.running():
+            await until(lambda: any(each["event"] == "worker.transaction_open" for each in logs))
+            await until(lambda: (group.sample("consumer_lag_seconds", topic="t", partition="0") or 0) > 0)
+            assert group.sample("consumer_lag_records", topic="t", partition="0") == 3
+            del group.kafka.unstable[A]
+            await until(lambda: group.sample("consumer_lag_records", topic="t", partition="0") == 0)
+
+    lines = [each for each in logs if each["event"] == "worker.transaction_open"]
+    assert [(each["topic"], each["partition"], each["records"]) for each in lines] == [("t", 0, 3)]
 
 
 async def test_lag_is_reported_per_partition_and_taken_away_with_it(group: Group) -> None:
