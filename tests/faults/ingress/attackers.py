@@ -12,6 +12,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,6 +28,19 @@ HEAD = (
     f"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
 ).encode()
 UNSIGNED = b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+# Far above any honest framing, in one-byte chunks.
+CRUMBS = (
+    b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + b"1\r\nx\r\n" * 21_845
+)
+# Two signatures that could be of ed25519, as many as are checked.
+PUBLIC = f"v1a,{b64encode(bytes(64)).decode()}"
+DEAR = (
+    "POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    f"webhook-id: x\r\nwebhook-timestamp: 1\r\nwebhook-signature: {PUBLIC} {PUBLIC}\r\nContent-Length: 2\r\n\r\n{{}}"
+).encode()
+# Where a captured delivery is, in hex.
+CAPTURED = "DRX_CAPTURED"
 AGAIN_S = 0.05
 RECEIVED_BYTES = 2_048
 
@@ -57,6 +72,34 @@ async def _flooding(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         await reader.readuntil(b"}")
 
 
+async def _crumbling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(CRUMBS)
+    await reader.read()
+
+
+async def _bursting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await _together(reader, writer, UNSIGNED)
+
+
+async def _asking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await _together(reader, writer, DEAR)
+
+
+async def _together(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> None:
+    """Send at the same moment as all others, once a second."""
+    while True:
+        await asyncio.sleep(1 - time.time() % 1)
+        writer.write(sent)
+        await reader.readuntil(b"}")
+
+
+async def _hogging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(bytes.fromhex(os.environ[CAPTURED]))
+    await reader.readuntil(b"}")
+    writer.write(b"POST /webhooks/drx HTTP/1.1\r\n")
+    await reader.read()
+
+
 async def _connecting(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"P")
     await writer.drain()
@@ -69,6 +112,10 @@ ATTACKS: dict[str, Attack] = {
     "deaf": _deaf,
     "flooding": _flooding,
     "connecting": _connecting,
+    "crumbling": _crumbling,
+    "bursting": _bursting,
+    "asking": _asking,
+    "hogging": _hogging,
 }
 
 
@@ -101,10 +148,10 @@ async def _all(attack: Attack, port: int, count: int) -> None:
 
 
 @contextmanager
-def attacking(kind: str, port: int, count: int) -> Iterator[None]:
+def attacking(kind: str, port: int, count: int, *, captured: bytes = b"") -> Iterator[None]:
     """Attack a port by `count` connections for the block."""
     command = [sys.executable, "-m", "tests.faults.ingress.attackers", kind, str(port), str(count)]
-    process = subprocess.Popen(command)  # noqa: S603 - ours
+    process = subprocess.Popen(command, env=os.environ | {CAPTURED: captured.hex()})  # noqa: S603 - ours
     try:
         yield
         assert process.poll() is None, "the attack has ended by itself"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from http import HTTPStatus
@@ -12,13 +13,17 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from bridge.dev.files import write_text
+from tests.component.test_ingress import request_bytes
 from tests.component.test_raw_http import played
 from tests.faults.ingress.attackers import attacking, slow_attacks
 from tests.faults.ingress.ledger import HOSTILE, Attempt
 from tests.faults.ingress.load import PATIENCE_S, STALE_S
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import LOOK_S, Scene
+from tests.integration.service_process import until
 from tests.raw_http import raw_cases, statuses
 
 Attack = Callable[[Scene], AbstractAsyncContextManager[None]]
@@ -74,6 +79,28 @@ def by(**kinds: int) -> Attack:
             yield
 
     return attack
+
+
+@asynccontextmanager
+async def with_a_public_key(scene: Scene) -> AsyncIterator[None]:
+    """Send signatures of ed25519, of which each is checked where the source has a public key."""
+    key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    before = scene.reloads()
+    write_text(scene.ingress.secrets_dir / "public", f"whpk_{b64encode(key).decode()}\n", mode=0o600)
+    await asyncio.to_thread(until, lambda: scene.reloads() > before, what="a public key taken over")
+    async with by(asking=400)(scene):
+        yield
+
+
+@asynccontextmanager
+async def captured(scene: Scene) -> AsyncIterator[None]:
+    """Replay one delivery on more connections than there may be, and then keep each busy with half a head."""
+    delivery = scene.load.prescriptions.new().deliveries[0]
+    headers = scene.subject.sign(delivery.id, scene.load.now, delivery.body)
+    assert (await scene.load.attempt(delivery, "genuine", headers)).promised
+    whole = request_bytes(delivery.body, headers.items())
+    with attacking("hogging", _port(scene), 300, captured=whole):
+        yield
 
 
 @asynccontextmanager
@@ -166,6 +193,20 @@ ROWS = (
         "requests sent without end and no answer read, and connections that send nothing",
         beside(by(deaf=8, silent=200), "unread_answer", "silent"),
         settings=SETTINGS,
+    ),
+    Row("H9", "bodies in chunks of one byte", beside(by(crumbling=8))),
+    Row(
+        "H10",
+        "unsigned requests of 300 connections at one moment, where 64 deliveries may be in flight",
+        beside(by(bursting=300)),
+        settings={"HTTP__INFLIGHT_MAX": "64"},
+    ),
+    Row("H11", "400 requests at one moment, each with two signatures of ed25519", beside(with_a_public_key)),
+    Row(
+        "H12",
+        "a captured delivery on each of more connections than there may be, then half a head",
+        beside(captured, "too_many"),
+        settings={"HTTP__CONNECTIONS_MAX": "100"},
     ),
     Row("A1", "unsigned requests without end", beside(by(flooding=16)), short=False),
     Row("A3", "captured deliveries sent again: altered, elsewhere, otherwise, late", beside(replaying)),

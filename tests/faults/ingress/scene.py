@@ -175,17 +175,18 @@ class Scene:
 
     async def rotate(self) -> None:
         """Agree on another key with the bridge, use it, and then take back the one before."""
-        taken_over = await asyncio.to_thread(self._reloads)
+        taken_over = await asyncio.to_thread(self.reloads)
         before = self.keys.add()
-        await asyncio.to_thread(until, lambda: self._reloads() > taken_over, what="a new key taken over")
+        await asyncio.to_thread(until, lambda: self.reloads() > taken_over, what="a new key taken over")
         self.keys.use_newest()
         old = [each for each in self.ledger.attempts if each.ended_at == inf]  # signed with the one before
         while any(each.ended_at == inf for each in old):  # noqa: ASYNC110 - each ends in its sender's time
             await asyncio.sleep(WATCH_S)
         self.keys.remove(before)
-        await asyncio.to_thread(until, lambda: self._reloads() > taken_over + 1, what="an old key dropped")
+        await asyncio.to_thread(until, lambda: self.reloads() > taken_over + 1, what="an old key dropped")
 
-    def _reloads(self) -> float:
+    def reloads(self) -> float:
+        """How often the ingress has taken over changed secrets."""
         # Not those that failed: while a file is no key, each look at it is one.
         return self.ingress.metric("drxbridge_secret_reload_total", outcome="reloaded")
 
