@@ -361,7 +361,6 @@ class Webhooks:
             offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
             size=len(body),
         )
-        call.http.trust()
         digest = sha256(body).hexdigest()
         call.delivery = Delivery(
             source=source.name,
@@ -546,6 +545,7 @@ class Webhooks:
         elapsed = call.elapsed_s
         delivery, mapped = call.delivery, cast("Mapped | Encoded", call.outcome)
         if outcome != "duplicate":
+            call.http.trust()
             self._observe.taken(delivery, mapped, written_s=elapsed if outcome == "accepted" else None)
         log.info(
             _LINES[outcome],
@@ -557,9 +557,10 @@ class Webhooks:
         )
         return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
-    def _park(self, request: Request, park: ParkReason, fresh: bool) -> Answer:  # noqa: FBT001 - an argument of `_end`
+    def _park(self, request: Call, park: ParkReason, fresh: bool) -> Answer:  # noqa: FBT001 - an argument of `_end`
         failpoints.hit(failpoints.BEFORE_ANSWER)
         if fresh:
+            request.http.trust()
             self._observe.parked(request.source, park.reason)
         log.warning(
             "delivery.parked",

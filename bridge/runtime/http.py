@@ -19,8 +19,9 @@ A client costs what has arrived from it, and that is bounded in four ways, none 
   taking an answer.
 - Bytes of requests that are not whole are counted as they arrive. Over `reading_max_bytes` the connection that has held
   some for the longest is ended: an honest body is whole within a few round trips.
-- Over `connections_max` a connection is ended for each new one: the oldest of those that are not proved. At most half
-  are proved, those with the latest verified deliveries: whoever has captured one delivery can prove any number.
+- Over `connections_max` a connection is ended for each new one: the oldest of those that are not proved. A delivery
+  proves its connection if it is verified and new, since a captured one can be replayed. At most half of the connections
+  are proved, the latest ones, since the owner of one secret can prove any number.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ class Request:
         return self._connection.peer
 
     def trust(self) -> None:
-        """Note that it carried a verified delivery."""
+        """Note that it carried a verified delivery that is new."""
         self._connection.trust()
 
     def invite(self) -> None:
@@ -380,7 +381,7 @@ class Connection(asyncio.Protocol):
         return self._request is None and not self._ahead and not self._left
 
     def trust(self) -> None:
-        """Note that it carried a verified delivery; it may be lost by now."""
+        """Note that it carried a new delivery; it may be lost by now."""
         if self.transport is not None:
             self._server.trust(self)
 
@@ -634,7 +635,7 @@ class HardenedServer:
         self._loop = asyncio.get_running_loop()
         # With those that were lost while a request of theirs is under way.
         self._connections: dict[Connection, asyncio.Transport] = {}
-        self._proved: dict[Connection, None] = {}  # in the order of their last verified delivery
+        self._proved: dict[Connection, None] = {}  # in the order of their last new delivery
         self._holders: dict[Connection, None] = {}  # in the order of arrival of what they hold
         self._arrived: list[Request] = []  # and not taken
         self._taking: asyncio.Handle  # while some have arrived
@@ -724,7 +725,7 @@ class HardenedServer:
             self.strangers[connection] = None
 
     def trust(self, connection: Connection) -> None:
-        """Note that a connection has carried a verified delivery."""
+        """Note that a connection has carried a new delivery."""
         self.strangers.pop(connection, None)
         self._proved.pop(connection, None)
         self._proved[connection] = None

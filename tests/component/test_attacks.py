@@ -35,6 +35,11 @@ async def attacking(ingress: Ingress, *sent: bytes) -> AsyncIterator[list[asynci
             writer.close()
 
 
+def _genuine(webhook_id: str) -> bytes:
+    body = a_body(id=webhook_id)
+    return request_bytes(body, signed_headers(body, webhook_id=webhook_id).items())
+
+
 async def ended(reader: asyncio.StreamReader) -> bytes:
     """What came until the server closed the connection."""
     try:
@@ -146,21 +151,29 @@ async def test_the_oldest_of_too_many_strangers_makes_room() -> None:
             assert ingress.server.open_connections == 4
 
 
-async def test_connections_proved_by_one_captured_delivery_shut_nobody_out() -> None:
-    """Each has replayed it and then sent half a head, which a bound on idle connections would not see."""
-    body = a_body()
-    captured = request_bytes(body, signed_headers(body).items())
-    async with running(connections_max=8) as ingress, attacking(ingress, *[captured + b"POST"] * 8) as replays:
-        for reader in replays:
+@pytest.mark.parametrize("ids", [["evt_1"] * 8, [f"own_{number}" for number in range(8)]], ids=["captured", "secret"])
+async def test_neither_a_captured_delivery_nor_a_secret_shuts_others_out(ids: list[str]) -> None:
+    """Each connection makes a verified delivery and then sends half a head, so that none is idle."""
+    sent = [_genuine(webhook_id) + b"POST" for webhook_id in ids]
+    async with running(connections_max=8) as ingress, attacking(ingress, *sent) as attackers:
+        for reader in attackers:
             await reader.readuntil(b"}")
-        honest = [a_body(id=f"evt_{number}") for number in range(2, 5)]
-        opened = [await asyncio.open_connection(HOST, ingress.port) for _ in honest]
-        for (reader, writer), each, number in zip(opened, honest, (2, 3, 4), strict=True):
-            writer.write(request_bytes(each, signed_headers(each, webhook_id=f"evt_{number}").items()))
-            assert b'"accepted"' in await reader.readuntil(b"}")
-            writer.close()
+        for webhook_id in ("evt_2", "evt_3", "evt_4"):
+            async with attacking(ingress, _genuine(webhook_id)) as (honest,):
+                assert b'"accepted"' in await honest.readuntil(b"}")
 
-        assert ingress.ended("too_many") == 3
+        assert ingress.ended("too_many") >= 1
+
+
+async def test_a_connection_with_a_new_delivery_outlasts_those_with_captured_ones() -> None:
+    async with running(connections_max=4) as ingress, attacking(ingress, _genuine("evt_1")) as (honest,):
+        assert b'"accepted"' in await honest.readuntil(b"}")
+        for _ in range(4):
+            async with attacking(ingress, *[_genuine("evt_1")] * 4) as replays:
+                for reader in replays:
+                    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                        assert b'"duplicate"' in await reader.readuntil(b"}")
+        await until(lambda: ingress.server.open_connections == 1)
 
 
 async def test_where_all_have_proved_themselves_the_longest_idle_makes_room() -> None:

@@ -20,7 +20,7 @@ from tests.component.test_ingress import request_bytes
 from tests.component.test_raw_http import played
 from tests.faults.ingress.attackers import attacking, slow_attacks
 from tests.faults.ingress.ledger import HOSTILE, Attempt
-from tests.faults.ingress.load import PATIENCE_S, STALE_S
+from tests.faults.ingress.load import PATIENCE_S, STALE_S, Load
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import LOOK_S, Scene
 from tests.integration.service_process import until
@@ -99,8 +99,12 @@ async def captured(scene: Scene) -> AsyncIterator[None]:
     headers = scene.subject.sign(delivery.id, scene.load.now, delivery.body)
     assert (await scene.load.attempt(delivery, "genuine", headers)).promised
     whole = request_bytes(delivery.body, headers.items())
+    newcomer = Load(scene.subject, scene.ledger, scene.load.prescriptions, rng=scene.rng)
     with attacking("hogging", _port(scene), 300, captured=whole):
         yield
+        for _ in range(scene.tier.times(CAPTURED)):
+            async with newcomer.open():
+                await newcomer.probe()
 
 
 @asynccontextmanager
