@@ -86,7 +86,7 @@ _IS_PARKED = "select exists (select from drx_consumer.parked_key where (grp, top
 _PARTITIONS = "select count(*), max(part) + 1 from drx_consumer.progress where grp = $1 and topic = $2"
 _LOCK_BREAKER = "select from drx_consumer.park_breaker where grp = $1 and opened_at is not null for update"
 _CLOSE_BREAKER = """
-update drx_consumer.park_breaker set opened_at = null, counted_from = clock_timestamp() where grp = $1
+update drx_consumer.park_breaker set opened_at = null where grp = $1
 """
 _OPENED_AT = "select opened_at from drx_consumer.park_breaker where grp = $1"
 _AUDIT = """

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import zip_longest
 
 import structlog
 
@@ -31,17 +30,6 @@ log = structlog.get_logger()
 LAST_RECORDS = 200
 PARKED_MAX_PERCENT = 10
 
-# `ages`: for each record parked lately, how many were settled since, the oldest first.
-_STANDING = """
-select coalesce(b.opened_at is not null, false) as open, array(
-  select settled.now - e.group_offset from drx_consumer.parked_event as e
-  where e.grp = $1 and e.class <> 'behind' and e.group_offset between settled.now - $2 and settled.now
-    and e.parked_at > coalesce(b.counted_from, '-infinity')
-  order by e.group_offset
-) as ages
-from (select coalesce(sum(next_offset), 0)::bigint as now from drx_consumer.progress where grp = $1) as settled
-left join drx_consumer.park_breaker as b on b.grp = $1
-"""
 _IS_OPEN = "select exists (select from drx_consumer.park_breaker where grp = $1 and opened_at is not null)"
 _OPEN = """
 insert into drx_consumer.park_breaker as b (grp, opened_at) values ($1, clock_timestamp())
@@ -57,15 +45,10 @@ class ParkLimitError(StoppedError):
 
 
 class ParkCounter:
-    """Counts how many of the last records were parked; what is appended behind a parked key does not count.
-
-    Attributes:
-        last: How many records are looked at.
-    """
+    """Counts how many of the last records were parked; what is appended behind a parked key does not count."""
 
     def __init__(self, *, last: int = LAST_RECORDS, percent: float = PARKED_MAX_PERCENT) -> None:
         """Allow `percent` % of the `last` records; while there were fewer, as many as of all."""
-        self.last = last
         self._last: deque[bool] = deque(maxlen=last)
         self._parked = 0
         self._reserved = 0
@@ -92,12 +75,6 @@ class ParkCounter:
         finally:
             self._reserved -= 1
 
-    def seed(self, ages: Sequence[int]) -> None:
-        """Count what was parked before this process: for each how many records were settled since, the oldest first."""
-        for age, following in zip_longest(ages, ages[1:]):
-            self.note(parked=1)
-            self.note(other=age if following is None else max(0, age - following - 1))
-
     def reset(self) -> None:
         """Count from nothing."""
         self._last.clear()
@@ -119,7 +96,7 @@ class ParkLimit:
     """Stops partitions, and resumes them when the reason is gone; `work` must run for that.
 
     Attributes:
-        counter: Counts what this process parks, on top of what is known from before it.
+        counter: Counts what this process parks.
     """
 
     def __init__(
@@ -139,7 +116,6 @@ class ParkLimit:
         self._group = group
         self._gauge = metrics.park_breaker_open.labels(metrics.service)
         self._poll_s = poll_s
-        self._seeded = False
         # The limit was exceeded here, and that is not committed yet.
         self._uncommitted = False
         self._wake = asyncio.Event()
@@ -152,12 +128,8 @@ class ParkLimit:
             TransientError: The database is away.
         """
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(_STANDING, self._group, self.counter.last)
-        if not self._seeded:
-            self._seeded = True
-            self.counter.seed(row["ages"])
-        if row["open"]:
-            self._set(exceeded=True)
+            if await connection.fetchval(_IS_OPEN, self._group):
+                self._set(exceeded=True)
 
     def stop(self, partition: Partition, why: StoppedError) -> None:
         """Settle nothing of a partition any more; too much parked stops all of them, here and in the whole group."""

@@ -42,9 +42,8 @@ returning xmax = 0 as new
 """
 _PARK_EVENT = """
 insert into drx_consumer.parked_event (grp, topic, key, part, "offset", timestamp_ms, raw_key, value, headers,
-  source, event_id, event_type, body_sha256, class, code, attempts, raised, group_offset)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, nullif($17, ''),
-  case when $14 <> 'behind' then (select coalesce(sum(next_offset), 0) from drx_consumer.progress where grp = $1) end)
+  source, event_id, event_type, body_sha256, class, code, attempts, raised)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, nullif($17, ''))
 on conflict do nothing
 """
 _LOCK_KEY = """

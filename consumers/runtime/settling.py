@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -253,10 +253,12 @@ class Settling:
                 )
                 hit(WHILE_PARKING)
 
-        with self.park_limit.counter.room():
+        # No event of ours is without a key: another producer's junk is no sign of a bad release.
+        counts = record.key is not None
+        with self.park_limit.counter.room() if counts else nullcontext():
             if await self.persist(partition, write):
                 partition.parked.add(key_text(record))
-                self.park_limit.counter.note(parked=1)
+                self.park_limit.counter.note(parked=counts)
                 self.tally.parked(record, failure, attempts=verdict.attempts)
 
     async def append(self, partition: Partition, record: ConsumedRecord) -> bool:

@@ -13,7 +13,7 @@ from consumers.postgres.pool import Database
 from consumers.runtime.operator import resume
 from consumers.runtime.park_limit import ParkCounter
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, POISON, Bench, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(1, transactional=True), Lanes(1)], ids=["batches", "inside", "outside"]
@@ -98,39 +98,17 @@ async def test_a_restart_does_not_reopen_the_flood(database: Database, mode: Lan
     assert again.attempts == []
 
 
-@MODES
-async def test_a_process_that_dies_before_it_is_too_much_leaves_its_count_behind(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    for parked in (4, 8, ALLOWED):
-        effects = refusing_half()
-        async with at_work(a_consumer(effects, mode), database, park_counter=a_counter()) as bench:
-            offset = await bench.adopt()
-            bench.processor.offer(PLACE, LOG[offset : 2 * parked])
-            await bench.settled(2 * parked)
-            bench.processor.forget([PLACE])
+async def test_junk_without_a_key_fills_the_lot_and_stops_nothing(database: Database) -> None:
+    """Another producer writes it: no event of ours is without a key."""
+    log = [a_record(offset, None, value=POISON) for offset in range(2 * ALLOWED)]
+    log.append(a_record(2 * ALLOWED))
 
-    async with at_work(a_consumer(refusing_half(), mode), database, park_counter=a_counter()) as bench:
-        await bench.feed(LOG)
-        await until(lambda: bench.processor.halted(PLACE))
-
-        assert len(await bench.parked()) == ALLOWED
-
-
-async def test_what_was_parked_before_many_good_records_counts_no_more(database: Database) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: PermanentError("refused") if int(event.id[4:]) < ALLOWED else None
-    async with at_work(a_consumer(effects, Batches(50, 0.005)), database, park_counter=a_counter()) as bench:
-        await bench.feed(LOG)
-        await bench.settled(200)
-    more = [a_record(offset, f"rx_{offset}") for offset in range(200, 205)]
-    effects.fail = lambda *_: PermanentError("refused")
-
-    async with at_work(a_consumer(effects, Batches(50, 0.005)), database, park_counter=a_counter()) as bench:
-        await bench.feed(more)
-        await bench.settled(205)
+    async with at_work(a_consumer(Effects(), Lanes(4)), database, park_counter=a_counter()) as bench:
+        await bench.feed(log)
+        await bench.settled(len(log))
 
         assert bench.processor.standing() == "ok"
+        assert len(await bench.parked()) == 2 * ALLOWED
 
 
 @MODES

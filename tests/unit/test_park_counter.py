@@ -30,29 +30,6 @@ def test_what_was_parked_long_ago_counts_no_more() -> None:
     assert counter.left == 1
 
 
-def test_it_goes_on_counting_where_an_earlier_process_ended() -> None:
-    counter = ParkCounter(last=20, percent=10)
-
-    counter.seed([19, 4])
-    before = counter.left
-    counter.note(other=1)
-
-    assert (before, counter.left) == (0, 1)
-
-
-@given(st.lists(st.booleans(), max_size=200).filter(any), st.integers(1, 50), st.integers(0, 100))
-def test_ages_say_all_about_an_earlier_process(parked: list[bool], last: int, percent: int) -> None:
-    lived, seeded = ParkCounter(last=last, percent=percent), ParkCounter(last=last, percent=percent)
-    for each in parked:
-        lived.note(parked=each, other=not each)
-    seeded.seed([len(parked) - 1 - number for number, each in enumerate(parked) if each])
-
-    for _ in range(last):
-        assert seeded.left == lived.left
-        lived.note(other=1)
-        seeded.note(other=1)
-
-
 @given(st.lists(st.booleans(), max_size=200), st.integers(1, 50), st.integers(0, 100))
 def test_it_counts_the_last_records(parked: list[bool], last: int, percent: int) -> None:
     counter = ParkCounter(last=last, percent=percent)

@@ -101,7 +101,6 @@ create table {schema}.parked_event (
   code text not null,
   attempts int not null,
   parked_at timestamptz not null default clock_timestamp(),
-  group_offset bigint,
   primary key (grp, topic, part, "offset"),
   foreign key (grp, topic, part, key) references {schema}.parked_key
 );
@@ -109,17 +108,13 @@ create index parked_event_of_key on {schema}.parked_event (grp, topic, part, key
 comment on table {schema}.parked_event is 'Records of parked keys, whole; released from the lowest offset of a key on';
 comment on column {schema}.parked_event.headers is '[[name, base64 of its bytes], …], in order';
 comment on column {schema}.parked_event.class is 'As of the key; behind: it waits for an earlier one';
-comment on column {schema}.parked_event.group_offset is
-  'Sum of the next_offset of the group when the record failed; null: it did not';
 
 create table {schema}.park_breaker (
   grp text collate "C" primary key,
-  opened_at timestamptz,
-  counted_from timestamptz not null default '-infinity'
+  opened_at timestamptz
 );
 comment on table {schema}.park_breaker is 'Groups that have parked too much at some time';
 comment on column {schema}.park_breaker.opened_at is 'Since when no process of the group settles anything; null: closed';
-comment on column {schema}.park_breaker.counted_from is 'When an operator last closed it: what was parked before is known';
 
 create table {schema}.job (
   grp text collate "C" not null,
