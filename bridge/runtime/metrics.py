@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from bridge.runtime.http import Ended
 from bridge.runtime.lifecycle import pause
-from bridge.runtime.logging import dropped_lines
+from bridge.runtime.logging import output
 
 NAMESPACE = "drxbridge"
 # 0.25 and 2 are the edges of the latency objectives.
@@ -85,7 +85,7 @@ class LogDropped(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the family with its value."""
         (family,) = self.describe()
-        family.add_sample(f"{family.name}_total", dict(self._labels), dropped_lines())
+        family.add_sample(f"{family.name}_total", dict(self._labels), output.dropped)
         return [family]
 
 

@@ -32,7 +32,7 @@ from bridge.runtime.lifecycle import (
     stop_on_signals,
     unless,
 )
-from bridge.runtime.logging import configure_logging, flush_log, keep_values_in, trail
+from bridge.runtime.logging import configure_logging, keep_values_in, output, trail
 from bridge.runtime.suggest import did_you_mean
 
 FAILED = 1
@@ -256,7 +256,7 @@ async def _watch_stop(stop: asyncio.Event, signals: Sequence[signal.Signals], ov
 
 def _exit_overdue() -> None:
     structlog.get_logger().error("worker.stop_overdue")
-    flush_log()
+    output.flush()
     os._exit(FAILED)
 
 

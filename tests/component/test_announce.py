@@ -10,7 +10,6 @@ import structlog
 from structlog.testing import capture_logs
 
 from bridge.runtime.announce import PERIOD_S, START_S, Readiness
-from bridge.runtime.logging import STARTED, configure_logging, flush_log
 
 
 @pytest.fixture
@@ -96,17 +95,3 @@ async def test_what_is_lost_later_is_said_at_once(results: dict[str, str]) -> No
         ("worker.not_ready", {"kafka": "stalled"}),
         ("worker.ready", {}),
     ]
-
-
-def test_people_see_a_start_field_by_field(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    configure_logging(level="info", style="console")
-    structlog.get_logger().info(STARTED, version="1", sources={"drx": "a", "other": "b"})
-    structlog.get_logger().info("worker.ready", http="here")
-    assert flush_log()
-
-    first, *rows, last = capfdbinary.readouterr().out.decode().splitlines()
-
-    assert STARTED in first
-    assert rows == ["  version  1", "  sources  drx: a", "           other: b"]
-    assert "worker.ready" in last
-    assert "here" in last

@@ -16,7 +16,7 @@ from bridge.commands.hash_id import hash_id as command
 from bridge.errors import ConfigError
 from bridge.runtime.log_findings import check_id_keys
 from bridge.runtime.log_ids import current_id_key, id_hash, read_id_keys
-from bridge.runtime.logging import configure_logging, flush_log, log_errors_to_stderr
+from bridge.runtime.logging import configure_logging, log_errors_to_stderr, output
 
 KEY, FORMER = "a key for tests, of 32 characters or more", "another key for tests, used some time ago"
 # BLAKE2s of ID in 12 bytes, keyed with the SHA-256 of KEY.
@@ -50,7 +50,7 @@ def test_every_line_has_hashes_in_the_place_of_ids(
     log: Any = structlog.get_logger()
     log.info("delivery.accepted", event_id=ID, record_key=f"{PRESCRIPTION} {ID}")
     log.error("worker.failed", event_id="", record_key="")
-    assert flush_log()
+    assert output.flush()
     structlog.reset_defaults()
     out = capfdbinary.readouterr().out.decode()
     hashed, key = run(ID, PRESCRIPTION, "--key-dir", str(directory)).output.split()

@@ -22,7 +22,7 @@ from bridge.dev.ports import free_port
 from bridge.errors import ConfigError
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import EndOf, background, first_fault, run_workers, unless
-from bridge.runtime.logging import LEVELS, configure_logging, flush_log
+from bridge.runtime.logging import LEVELS, configure_logging, output
 from bridge.runtime.metrics import IngressMetrics
 
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -221,7 +221,7 @@ def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture
         library.exception("Unable to parse %s", "Marisol Quintero")
     library.error("Unable to parse Marisol Quintero")
 
-    assert flush_log()
+    assert output.flush()
     out, err = capfdbinary.readouterr()
 
     assert b"Marisol" not in out + err
@@ -240,7 +240,7 @@ def test_a_json_line_has_its_fields_level_and_time_from_its_level_on(
     for name in LEVELS:
         getattr(log, name)("worker.test", code=name)
     log.log(logging.CRITICAL, "worker.test", code="critical")
-    assert flush_log()
+    assert output.flush()
     lines = [orjson.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
 
     names = [name for name, number in LEVELS.items() if number >= LEVELS[level]]
