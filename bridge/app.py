@@ -31,7 +31,7 @@ from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.secrets import SecretDirectory
 from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.follower import Follower, Seen
-from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimits
+from bridge.kafka.partition_writer import NoSpool, PartitionWriters, Producer, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
@@ -495,8 +495,12 @@ def _durability_checks(
         few = any(seen < partitions for seen in counts if seen is not None)
         return second_best("too_few_partitions" if few else "ok")
 
-    def disk() -> str:
-        return "degraded" if spool.code and producer.ready else spool.code or "ok"
-
     checks: dict[str, Check] = {"kafka": kafka, "topics": topics}
-    return checks if isinstance(spool, NoSpool) else {**checks, "spool": disk}
+    return checks if isinstance(spool, NoSpool) else {**checks, "spool": partial(check_spool, spool, producer)}
+
+
+def check_spool(spool: Spool, producer: Producer) -> str:
+    """Return `ok`, or why the spool takes nothing; `degraded` beside a Kafka that does, or while records are locked."""
+    if not spool.code:
+        return "degraded" if spool.held.locked else "ok"
+    return "degraded" if producer.ready else spool.code

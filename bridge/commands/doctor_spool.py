@@ -11,14 +11,14 @@ from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.findings import Finding, Grade, counted
 from bridge.settings import Spool
 from bridge.spool.disk import is_locked
-from bridge.spool.inspect import SegmentState, damaged_count, survey
-from bridge.spool.keys import CURRENT, KeyRing
+from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
+from bridge.spool.keys import CURRENT, NO_KEY, KeyRing
 from bridge.spool.writer import RESERVE_BYTES
 
 _MEBIBYTE = 1024 * 1024
 # Less than the reserve and a first group of records is a full disk.
 FREE_MIN_BYTES = 2 * RESERVE_BYTES
-_NO_KEY = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
+_PUT_BACK = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
 _NO_DIRECTORY = "set BRIDGE_SPOOL__DIR to a directory that is there or can be made"
 _UNREAD = "chown it to the bridge's user; if it is, the disk fails, which the kernel's log says"
 _KEY_ADVICE = {
@@ -71,9 +71,7 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
         return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", _UNREAD)
     if locked:
         says = f"{directory}: {counted(locked, 'event')} cannot be opened, their key is not there"
-        return Finding(
-            "spool", "failed", says, f"put it back into {keys.directory}, under any name, and restart the bridge"
-        )
+        return Finding("spool", "failed", says, f"put it back into {keys.directory}, under any name")
     if unknown:
         says = f"{directory}: {counted(unknown, 'event')} that another version of the bridge wrote"
         return Finding("spool", "failed", says, "run that version until they are delivered; this one keeps them")
@@ -93,9 +91,10 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
         name, code = keys.complaint
         verdict: Grade = "failed" if keys.current is None else "warning"
         return Finding("spool key", verdict, f"{keys.directory / name}: {code}", _KEY_ADVICE[code])
-    makes = is_empty and keys.is_empty and (inside or _may_write(keys.directory))
+    makes = gets_first_key(directory, keys, is_empty=is_empty) and (inside or _may_write(keys.directory))
     if keys.current is None and not makes:
-        return Finding("spool key", "failed", f"{keys.directory}: there is no `{CURRENT}`", _NO_KEY)
+        says = f"{NO_KEY}: {keys.directory} has no `{CURRENT}`, so that the spool accepts nothing"
+        return Finding("spool key", "failed", says, _PUT_BACK)
     says = "the first start makes one" if makes else f"{len(keys.opening)} in {keys.directory}"
     if inside:
         says += ", beside what it seals: a copy of the one holds both"

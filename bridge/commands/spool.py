@@ -21,8 +21,8 @@ from bridge.runtime.findings import counted
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.process import LazyGroup
 from bridge.spool.disk import Disk, is_locked
-from bridge.spool.inspect import SegmentState, damaged_count, survey
-from bridge.spool.keys import KeyRing
+from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
+from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.segment import Partition
 from bridge.spool.set_aside import names_of, note_of
 
@@ -84,6 +84,7 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
 
 def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:
     disk = Disk()
+    can_seal = keys.current is not None or gets_first_key(directory, keys, is_empty=not states)
     partitions, sealed = Counter[Partition](), Counter[bytes]()
     for state in states:
         partitions += state.partitions
@@ -96,6 +97,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
     return {
         "directory": str(directory),
         "held": is_locked(directory),
+        "code": "" if can_seal else NO_KEY,
         "segments": len(states),
         "bytes": sum(state.size for state in states),
         "events": sum(state.waiting for state in states),
@@ -148,6 +150,7 @@ def _print(document: dict[str, Any]) -> None:
     shown.add_column(overflow="fold")
     held = "yes" if document["held"] else "no"
     rows = [("directory", document["directory"]), ("held by a process", held)]
+    rows += [("accepts nothing", document["code"])] if document["code"] else []
     rows += [
         (name, f"{document[name]:,}")
         for name in ("events", "bytes", "segments", "locked", "unknown", "lost", "unread", "damaged")

@@ -46,6 +46,7 @@ class Segment:
         live: Records that are in a queue.
         keys: Ids of the keys that sealed those.
         locked: Records that cannot be opened: their key is missing, or another version of the bridge wrote them.
+        missing: Ids of the keys that are missing.
         is_foreign: Another version of the bridge wrote to the file: it is not changed, and it stays.
         is_unread: The disk did not give back something that is not acknowledged.
         uncopied: Damaged ranges, from and to, that are not copied yet.
@@ -59,6 +60,7 @@ class Segment:
     live: int = 0
     keys: set[bytes] = field(default_factory=set)
     locked: int = 0
+    missing: set[bytes] = field(default_factory=set)
     is_foreign: bool = False
     is_unread: bool = False
     uncopied: list[tuple[int, int]] = field(default_factory=list)

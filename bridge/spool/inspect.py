@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.spool.damage import DIRECTORY as DAMAGED
-from bridge.spool.disk import Disk
+from bridge.spool.disk import Disk, is_locked
+from bridge.spool.keys import KeyRing
 from bridge.spool.recovery import Content, Opened, examine, segment_numbers, unseal_all
 from bridge.spool.segment import Entry, Key, Partition, UnreadableEntryError, segment_name
 
@@ -80,6 +81,11 @@ def survey(
             yield SegmentState(path.name, is_read=False)
             continue
         yield _state(path.name, content, keys, read)
+
+
+def gets_first_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> bool:
+    """Tell whether the next start makes a key; a process that runs has made one, or had one, and misses it."""
+    return is_empty and keys.is_empty and not is_locked(directory)
 
 
 def damaged_count(directory: Path) -> int:

@@ -3,7 +3,7 @@
 Each segment is read once, at a start, in the order of the numbers, and nothing is handed out before the last one is in
 the index; so the queues of the index only grow at their ends. What cannot be read then (the disk fails) or cannot be
 opened (its key is missing, or a later version of the bridge wrote it) is not in the index of this process. It stays on
-disk as it is, is counted, and is read again by the next start.
+disk as it is, is counted, and is read again by the next start; for want of a key, as soon as that is there.
 
 A start waits for a failing disk for as long as a running process keeps order behind a record that it cannot read
 (`reader.ORDER_S`), then goes on without what is missing.
@@ -41,7 +41,7 @@ from bridge.spool.segment import (
     scan,
     unseal,
 )
-from bridge.spool.writer import SegmentWriter
+from bridge.spool.writer import GroupCommit, SegmentWriter
 
 log = structlog.get_logger()
 
@@ -106,6 +106,7 @@ class Recovery:
         keys: KeyRing,
         index: Index,
         writer: SegmentWriter,
+        commits: GroupCommit,
         damage: Damage,
         metrics: SpoolMetrics,
         order_s: float,
@@ -115,19 +116,33 @@ class Recovery:
         self._keys = keys
         self._index = index
         self._writer = writer
+        self._commits = commits
         self._damage = damage
         self._torn_tails = metrics.spool_torn_tails
         self._order_s = order_s
         self._failing_since: float | None = None
+        self._newest = 0
 
     async def run(self, numbers: Sequence[int], drain: Drain) -> None:
         """Enter the segments of these numbers, oldest first, and give each entry that waits to `drain`."""
+        self._newest = max(numbers, default=0)
         for number in numbers:
-            segment = self._index.segment(number)
-            newest = number == numbers[-1]
-            content = await self._read(segment, newest=newest)
-            if content is not None:
-                await self._enter(segment, content, drain, newest=newest)
+            await self._recover(self._index.segment(number), drain)
+
+    async def unlock(self, drain: Drain) -> None:
+        """Enter, behind what waits, the segments that were locked for want of a key that is there now."""
+        for segment in list(self._index.segments.values()):
+            if segment.missing & self._keys.opening.keys():
+                before, segment.missing = segment.locked, set()
+                await self._recover(segment, drain)
+                segment.locked -= before  # last, or the file would seem to hold nothing meanwhile
+                log.info("worker.spool_unlocked", segment=segment.path.stem, records=before - segment.locked)
+
+    async def _recover(self, segment: Segment, drain: Drain) -> None:
+        newest = segment.number == self._newest
+        content = await self._read(segment, newest=newest)
+        if content is not None:
+            await self._enter(segment, content, drain, newest=newest)
 
     async def _read(self, segment: Segment, *, newest: bool) -> Content | None:
         """Read a segment; None when nothing of it can be read. All segments together are waited for `order_s`."""
@@ -195,26 +210,32 @@ class Recovery:
             for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
                 if lock:
                     segment.locked += 1
+                    segment.missing |= {record.head.key_id} if lock == "no_key" else set()
                     locked[lock] += 1
                 elif entry is None:
                     broken.append((record.offset, record.offset + record.head.size))
                 else:
                     segment.keys.add(record.head.key_id)
                     location = Location(segment.index, record.offset, record.head.size, record.head.number, entry.at_ms)
-                    locked["unknown_layout"] += not enter(self._index, entry, location, drain)
+                    locked["unknown_layout"] += not await self.enter(entry, location, drain)
             await asyncio.sleep(0)
         return broken, +locked
 
+    async def enter(self, entry: Entry, location: Location, drain: Drain) -> bool:
+        """Append an entry that was found on disk to its queue; return False, and lock it, if `drain` cannot read it.
 
-def enter(index: Index, entry: Entry, location: Location, drain: Drain) -> bool:
-    """Append an entry that was found on disk to its queue; return False, and lock it, if `drain` cannot read it."""
-    try:
-        drain.recovered(entry)
-    except UnreadableEntryError:
-        index.segments[location.segment].locked += 1
-        return False
-    index.add(entry.partition, location)
-    return True
+        What is on its way to an empty queue goes first: it may be acknowledged without having been handed out, and
+        `acknowledge` counts from the head.
+        """
+        while not self._index.depth(entry.partition) and self._commits.carries(entry.partition):
+            await self._thread.run(_nothing)  # done after the group that is being written
+        try:
+            drain.recovered(entry)
+        except UnreadableEntryError:
+            self._index.segments[location.segment].locked += 1
+            return False
+        self._index.add(entry.partition, location)
+        return True
 
 
 def segment_numbers(disk: Disk, directory: Path) -> list[int]:
@@ -250,6 +271,10 @@ def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, K
         entries.append(unseal(content[record.offset : end], key) if key and not lock else None)
         locks.append(lock)
     return Opened(records, entries, locks)
+
+
+def _nothing() -> None:
+    """Wait for the thread, and for nothing else."""
 
 
 def _or_none(work: Callable[[], Content]) -> Content | None:

@@ -10,9 +10,9 @@ An entry goes through these parts:
 - A start reads what is there into the index, oldest first (`recovery`).
 
 A read error never cuts, removes or hides anything. What cannot be read or opened is counted, stays on disk as it is,
-and is read again by the next start. In a running process it keeps the order of its partition for `reader.ORDER_S`, then
-what is behind it goes on. What was read and does not hold is damage: it is counted, and copied to `damaged/` before its
-segment may go (`damage`).
+and is read again by the next start; for want of a key, as soon as that is there. In a running process it keeps the
+order of its partition for `reader.ORDER_S`, then what is behind it goes on. What was read and does not hold is damage:
+it is counted, and copied to `damaged/` before its segment may go (`damage`).
 
 Two threads do what may hang on a disk: one writes, one reads. Everything else is on the loop's thread.
 """
@@ -40,7 +40,7 @@ from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Segment
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.reader import ORDER_S, Reader
-from bridge.spool.recovery import Drain, Recovery, enter, segment_numbers
+from bridge.spool.recovery import Drain, Recovery, segment_numbers
 from bridge.spool.segment import (
     POSITIONS_SUFFIX,
     SUFFIX,
@@ -52,7 +52,7 @@ from bridge.spool.segment import (
     segment_bytes,
     segment_name,
 )
-from bridge.spool.set_aside import DONE, NOTHING_THERE, Request, Restored, SetAside
+from bridge.spool.set_aside import DONE, NOTHING_THERE, Request, SetAside
 from bridge.spool.writer import STALLED_S, GroupCommit, Reserve, SegmentWriter
 
 log = structlog.get_logger()
@@ -254,6 +254,7 @@ class Spool:
             keys=keys,
             index=index,
             writer=writer,
+            commits=self._commits,
             damage=damage,
             metrics=metrics,
             order_s=order_s,
@@ -306,6 +307,8 @@ class Spool:
             await self._try_to_open()
             return
         self._availability.disk_free_bytes = await self._writing.run(self._directory.free_bytes)
+        await self._writing.run(self._keys.load)
+        await self._recovery.unlock(self._drain)  # first, so that as little as possible overtakes it
         keys = self._index.keys()
         if self._availability.refusal:
             code = await self._writing.run(partial(self._directory.prepare, keys))
@@ -443,24 +446,14 @@ class Spool:
             if isinstance(restored, str):
                 outcome = restored
                 continue
-            await self._enter(restored)
+            entry, written = restored
+            (location,) = written.locations(self._index, [entry])
+            await self._recovery.enter(entry, location, self._drain)
             # Entered first: after a crash in between it is in both places, and its id tells.
             await self._writing.run(partial(self._set_aside.forget, name))
             log.warning("worker.spool_put_back", name=name)
             done.append(name)
         await self._writing.run(partial(self._set_aside.answer, request, outcome, done))
-
-    async def _enter(self, restored: Restored) -> None:
-        """Append a record that was put back to its queue, behind what waits or is on its way.
-
-        What is on its way to an empty queue may be acknowledged without having been handed out, and `acknowledge`
-        counts from the head.
-        """
-        entry, written = restored
-        while not self._index.depth(entry.partition) and self._commits.carries(entry.partition):
-            await self._writing.run(_nothing)  # done after the group that is being written
-        (location,) = written.locations(self._index, [entry])
-        enter(self._index, entry, location, self._drain)
 
     def _write_positions(self) -> None:
         if self._timer is not None:
@@ -486,7 +479,3 @@ class Spool:
             return
         self._index.forget(segment)
         self._writing.run(partial(self._directory.remove, segment.path, is_active=is_active))
-
-
-def _nothing() -> None:
-    """Wait for the thread, and for nothing else."""

@@ -155,6 +155,15 @@ def test_a_key_beside_what_it_seals_is_a_warning(tmp_path: Path) -> None:
     assert "BRIDGE_SPOOL__KEY_DIR" in found(beside)["spool key"].advice
 
 
+async def test_no_key_for_a_process_that_had_one_is_a_failure(settings: Spool, tmp_path: Path) -> None:
+    settings.dir.mkdir()
+    async with open_spool(settings.dir, key_dir=settings.key_dir):
+        (tmp_path / "keys" / "current").unlink()
+        finding = found(settings)["spool key"]
+
+    assert (finding.verdict, finding.says.split(":")[0]) == ("failed", "no_key")
+
+
 def test_a_key_directory_that_was_not_mounted_is_a_failure(settings: Spool, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "keys")
 

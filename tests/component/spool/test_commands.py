@@ -81,6 +81,7 @@ def test_a_status_says_what_is_held(directory: Path, run: Run) -> None:
     assert document == {
         "directory": str(directory),
         "held": False,
+        "code": "",
         "segments": 1,
         "bytes": segments(directory)[0].stat().st_size,
         "events": 4,
@@ -97,6 +98,13 @@ def test_a_status_says_what_is_held(directory: Path, run: Run) -> None:
         ],
         "keys": [{"id": key, "file": "current", "is_current": True, "records": 5}],
     }
+
+
+async def test_a_process_that_misses_its_key_accepts_nothing(tmp_path: Path, run: Run) -> None:
+    async with open_spool(tmp_path):
+        (tmp_path / "keys" / "current").unlink()
+        assert run("status", "--dir", tmp_path)[1]["code"] == "no_key"
+    assert run("status", "--dir", tmp_path)[1]["code"] == ""
 
 
 def test_people_are_told_the_same_and_nothing_of_a_payload(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from bridge.app import check_spool
 from bridge.errors import NotDurableError
+from bridge.spool.segment import Entry
+from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
 from tests.spooling import (
     MARKER,
     OTHER,
     PARTITION,
+    Found,
     altered,
     an_entry,
     damaged,
     files,
+    make_spool,
     open_spool,
     ordinals,
     segments,
@@ -143,7 +149,7 @@ async def test_a_turned_key_seals_the_next_file_and_the_old_one_opens_the_last(d
         assert again.value("locked_records") == 1
 
 
-async def test_without_its_key_a_record_is_locked_until_a_start_finds_it(directory: Path, keys: Path) -> None:
+async def test_without_its_key_a_record_is_locked_until_that_is_back(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1, 2)
         await kept.put(3, partition=OTHER)
@@ -158,16 +164,52 @@ async def test_without_its_key_a_record_is_locked_until_a_start_finds_it(directo
         await again.put(4)
         assert await again.head() == [4]
         bring_back(keys, "previous")
-        await again.tend()
-        assert (len(segments(directory)), again.value("locked_records")) == (2, 3)
+        for _ in range(2):
+            await again.tend()
+            assert ordinals(again.found) == [1, 2, 3]
+            assert (len(segments(directory)), again.value("locked_records")) == (2, 0)
+            assert (await again.head(), await again.head(OTHER)) == ([4, 1, 2], [3])
 
     async with open_spool(directory, key_dir=keys) as third:
         assert ordinals(third.found) == [1, 2, 3, 4]
-        assert third.value("locked_records") == 0
         assert (await third.head(), await third.head(OTHER)) == ([1, 2, 4], [3])
         third.spool.acknowledge(PARTITION, 3)
         third.spool.acknowledge(OTHER, 1)
     assert segments(directory) == []
+
+
+async def test_what_is_locked_degrades_the_process(directory: Path, keys: Path) -> None:
+    await lock_up(directory, keys)
+    async with open_spool(directory, key_dir=keys) as again:
+        assert check_spool(again.spool, FakeProducer({})) == "degraded"
+
+        bring_back(keys, "previous")
+        await again.tend()
+        assert check_spool(again.spool, FakeProducer({})) == "ok"
+
+
+async def test_what_was_locked_gets_in_no_ones_place(directory: Path, keys: Path) -> None:
+    """What is acknowledged while it is on its way to an empty queue is counted from the head."""
+    await lock_up(directory, keys)
+    disk = FaultDisk(directory)
+    async with open_spool(directory, key_dir=keys, disk=disk) as again:
+        loop = asyncio.get_running_loop()
+        calls: list[asyncio.Task[None]] = []
+
+        def observe(operation: str) -> None:
+            """Have one on its way while the locked segment is read."""
+            if operation == "read .segment":
+                disk.observe = lambda _operation: None
+                loop.call_soon_threadsafe(lambda: calls.append(asyncio.ensure_future(again.put(7))))
+
+        disk.observe = observe
+        bring_back(keys, "previous")
+        await again.tend()
+        await asyncio.gather(*calls)
+
+        assert calls
+        assert (await again.head())[0] == 7
+        assert len(await again.head()) > 1
 
 
 async def test_what_is_locked_is_not_read_again_while_it_runs(directory: Path, keys: Path) -> None:
@@ -181,6 +223,27 @@ async def test_what_is_locked_is_not_read_again_while_it_runs(directory: Path, k
         await again.tend()
 
         assert reads == []
+
+
+async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1)
+    take_away(keys, "current")
+    codes: list[str] = []
+
+    class Watching(Found):
+        def recovered(self, entry: Entry) -> None:
+            super().recovered(entry)
+            codes.append(again.spool.code)
+
+    again = make_spool(directory, key_dir=keys)
+    await again.spool.open(Watching())
+    bring_back(keys, "current")
+    await again.tend()
+
+    assert (codes, again.spool.code) == (["no_key"], "")
+    assert await again.head() == [1]
+    await again.spool.close()
 
 
 async def test_a_start_without_any_key_loses_nothing(directory: Path, keys: Path) -> None:
