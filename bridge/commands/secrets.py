@@ -17,7 +17,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bridge.commands.doctor_checks import check_sources, slot_kind
+from bridge.commands.doctor_checks import check_windows, slot_kind
 from bridge.commands.scheme_options import configured_source
 from bridge.errors import ConfigError
 from bridge.ingress.proof import KeySlot, Scheme
@@ -32,6 +32,7 @@ from bridge.runtime.findings import Finding, finding_line
 from bridge.runtime.process import FloatRange, Group
 from bridge.settings import Settings, load_settings
 from bridge.sources import scheme_of
+from bridge.start_checks import check_sources
 
 KEY_BYTES = 32  # of the digests that they key, SHA-256
 CURRENT, PREVIOUS = "current", "previous"
@@ -112,13 +113,13 @@ def check(source: str | None, *, as_json: bool) -> int:
     settings = load_settings()
     if source:
         configured_source(settings, source)
-    findings = [*check_sources(settings, now=datetime.now(UTC)), *_readable_by_others(settings)]
+    windows = check_windows(settings, now=datetime.now(UTC))
+    findings = [*check_sources(settings), *windows, *_readable_by_others(settings)]
     shown = [each for each in findings if source is None or each.check.rpartition(" ")[2] == source]
     console = Console(soft_wrap=True)
     for each in shown:
         if as_json:
-            line = {"check": each.check, "verdict": each.verdict, "says": each.says, "advice": each.advice or None}
-            click.echo(orjson.dumps(line))
+            click.echo(orjson.dumps(each.document))
         else:
             console.print(finding_line(each))
     return FAILED_EXIT if any(each.verdict == "failed" for each in shown) else 0
@@ -179,8 +180,15 @@ def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
     ends_at = min(parse_slot(current, content, scheme).accept_until, time.time() + hours * 3600)
     until = _instant(ends_at)
     former = b"\n".join([*kept, f"accept_until = {until}".encode(), b""])
-    parse_slot(directory / PREVIOUS, former, scheme)
-    _write(directory / PREVIOUS, former, overwrite=True)
+    previous = directory / PREVIOUS
+    parse_slot(previous, former, scheme)
+    if previous.exists():
+        counts_until = parse_slot(previous, previous.read_bytes(), scheme).accept_until
+        if counts_until > time.time():
+            end = _instant(counts_until) or "it is removed"
+            msg = f"{previous}: counts until {end}, and the sender may still sign with it; rotate again after that"
+            raise ConfigError(msg)
+    _write(previous, former, overwrite=True)
 
 
 def _write(where: Path, content: bytes, *, overwrite: bool) -> None:

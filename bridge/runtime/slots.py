@@ -7,7 +7,9 @@ several secrets belong together, the others have a line `<name> = <secret>`.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import stat
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +32,7 @@ Code = Literal[
     "secret_line",
     "secret_window",
     "secret_shared",
+    "secret_guessable",
 ]
 Outcome = Literal["reloaded", "failed"]
 
@@ -226,7 +229,10 @@ def _snapshot(path: Path) -> Snapshot:
 
 
 def _content(where: Path) -> bytes:
-    with where.open("rb") as file:
+    # Opening a pipe would wait for a writer, and with it all later readings.
+    with open(where, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise SecretsError("secrets_unreadable", f"{where}: is no regular file")
         return file.read(FILE_MAX_BYTES + 1)
 
 

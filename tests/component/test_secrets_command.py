@@ -146,11 +146,24 @@ def test_a_rotation_keeps_no_secret_beyond_its_end(directory: Path) -> None:
     assert (directory / "previous").read_text() == f"{SECRET}\naccept_until = 2026-01-31T00:00:00Z\n"
 
 
+def test_a_second_rotation_waits_until_the_former_secret_has_ended(directory: Path) -> None:
+    """The sender may still sign with the one in `previous`, which has been promised to it for so long."""
+    (directory / "current").write_text(SECRET)
+    run("new", "drx", "--rotate-h", "72")
+    files = {path.name: path.read_text() for path in directory.iterdir()}
+
+    assert "previous: counts until 20" in refused("new", "drx", "--rotate-h", "72")
+    assert {path.name: path.read_text() for path in directory.iterdir()} == files
+
+    (directory / "previous").write_text(f"{SECRET}\naccept_until = 2026-01-31T00:00:00Z\n")
+    assert run("new", "drx", "--rotate-h", "72").return_value == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("new", "nobody"), "no source is named 'nobody'; known: drx"),
-        (("new", "drx1"), "no source is named 'drx1'; known: drx; did you mean drx?"),
+        (("new", "drx1"), "no source is named 'drx1'; known: drx"),
         (("new", "drx", "--rotate-h", "1"), "nothing to rotate"),
         (("new", "drx", "--accept-until", "tomorrow"), "are instants like"),
         (("new", "drx", "--not-before", "\udcff"), "is not UTF-8"),

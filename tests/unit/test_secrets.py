@@ -24,8 +24,8 @@ SCHEME = StandardWebhooks()
 
 
 def whsec(number: int, *, size: int = 32) -> str:
-    """Build the text of a secret of `size` equal bytes."""
-    return "whsec_" + base64.b64encode(bytes([number]) * size).decode()
+    """Build the text of a secret of `size` bytes that begins with `number`."""
+    return "whsec_" + base64.b64encode(bytes((number + each) % 256 for each in range(size))).decode()
 
 
 def unix(text: str) -> float:
@@ -88,11 +88,11 @@ def test_a_slot_has_a_window(tmp_path: Path) -> None:
 
 
 def test_a_slot_without_window_always_counts(tmp_path: Path) -> None:
-    (tmp_path / "current").write_text("whpk_" + base64.b64encode(bytes(32)).decode())
+    (tmp_path / "current").write_text("whpk_" + base64.b64encode(bytes(range(32))).decode())
 
     [slot] = load(tmp_path, SCHEME)
 
-    assert slot.key == PublicKey(bytes(32))
+    assert slot.key == PublicKey(bytes(range(32)))
     assert slot.counts_at(0)
     assert slot.counts_at(1e12)
 
@@ -220,6 +220,20 @@ def test_the_last_good_set_is_kept_until_there_is_another(watched: Watched, dama
     assert watched.outcomes[-1] == "reloaded"
 
 
+def test_a_pipe_among_the_slots_is_a_failure_and_holds_up_no_reload(watched: Watched) -> None:
+    """Opening one waits for a writer, so that no later change would be seen."""
+    os.mkfifo(watched.path / "next")
+
+    assert watched.after(2) == [("current", 1)]
+    assert watched.outcomes == ["failed", "failed"]
+    assert code_of(watched.path) == "secrets_unreadable"
+
+    (watched.path / "next").unlink()
+    (watched.path / "current").write_text(whsec(3))
+
+    assert watched.after(2) == [("current", 3)]
+
+
 def test_an_undone_mistake_needs_no_reload(watched: Watched) -> None:
     (watched.path / "next").write_text("oops")
     watched.after(2)
@@ -301,7 +315,7 @@ async def test_the_worker_polls_once_a_period_until_it_is_stopped(tmp_path: Path
     await directory.run(stop)
 
     assert sum(waited) <= 5
-    assert secret_of(directory.keys[0]) == bytes([2]) * 32
+    assert secret_of(directory.keys[0])[0] == 2
 
 
 async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_executor(tmp_path: Path) -> None:
@@ -327,7 +341,7 @@ async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_exec
         answered.set()
         await resolving
 
-    assert secret_of(directory.keys[0]) == bytes([2]) * 32
+    assert secret_of(directory.keys[0])[0] == 2
 
 
 async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path: Path) -> None:
