@@ -50,7 +50,7 @@ from bridge.runtime.lifecycle import (
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Outcome
 from bridge.settings import Http, Management, Settings
-from bridge.sources import address_limit, check_new_keys, rate_limit, refuse_no_source, refuse_weak, scheme_of
+from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of
 from bridge.spool.store import Spool
 
 log = structlog.get_logger()
@@ -82,22 +82,17 @@ class PublicPort:
 async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
     """Build from leaf to root and yield what to run until the stop; then end publisher, producer, management port.
 
+    Args:
+        settings: As `check_start` lets them pass.
+
     Raises:
-        ConfigError: No source, or a profile, secret, route or address that cannot be used.
+        ConfigError: A profile, secret, route or address that cannot be used.
     """
-    refuse_no_source(settings)
     async with AsyncExitStack() as stack:
         metrics = IngressMetrics(CollectorRegistry())
         secrets = await in_thread(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
         configured = _sources(settings, secrets)
-        refuse_weak(
-            settings,
-            {name: source.scheme for name, source in configured.items()},
-            {name: source.secrets.keys for name, source in configured.items()},
-            {name: _window_s(settings, source) for name, source in configured.items()},
-            {name: source.bucket_s for name, source in configured.items()},
-        )
         sources = configured | {each.source.name: each.source for each in heartbeat}
         sources = await in_thread(partial(_with_engines, sources))
         routing = RoutingTable(settings.kafka.routes)
@@ -147,7 +142,6 @@ def _log_start(settings: Settings, sources: Mapping[str, Source]) -> None:
         "worker.started",
         version=version("drx-bridge"),
         instance=settings.instance,
-        profile=settings.profile,
         sources={
             name: f"{settings.sources[name].profile}, {source.environment}, {source.scheme.describe()}"
             for name, source in sources.items()

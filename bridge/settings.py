@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from bridge.errors import ConfigError
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import (
     MESSAGE_MAX_BYTES,
@@ -19,8 +17,7 @@ from bridge.kafka.record import (
     MESSAGE_MAX_MOST_BYTES,
     RAW_HEAD_MAX_BYTES,
 )
-from bridge.runtime.configuration import FileSettings, Section, prefix_of, read_settings
-from bridge.spool.keys import CURRENT
+from bridge.runtime.configuration import FileSettings, Section, read_settings
 
 PREFIX = "BRIDGE_"
 # What the end of a process may take beside its waits, where the grace period leaves as much.
@@ -34,17 +31,13 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=1_000_000)]
-SafetyProfile = Literal["development", "production"]
-RiskName = Literal["plaintext_kafka", "generated_spool_key", "debug_log"]
-
-
-@dataclass(frozen=True, slots=True)
-class Risk:
-    """What the safety profile `production` refuses, in words that follow its name, and what to do instead."""
-
-    name: RiskName
-    says: str
-    advice: str
+# What an operator may accept by its name: of a process, of the ingress besides, and of a source.
+PROCESS_RISKS = ("plaintext_kafka", "debug_log")
+INGRESS_RISKS = (*PROCESS_RISKS, "generated_spool_key")
+SOURCE_RISKS = (
+    *("cidr_alone", "url_token_alone", "no_tls", "unsigned_id", "undated", "tolerance_off", "every_proxy_trusted"),
+    "shared_key",
+)
 
 
 def _tolerance(value: object) -> object:
@@ -60,6 +53,23 @@ def _comma_list(value: object) -> object:
 
 # Names with commas between them; in a TOML file a list, too.
 CommaList = Annotated[str, BeforeValidator(_comma_list)]
+
+
+def named(text: str) -> frozenset[str]:
+    """Return the names of a list."""
+    return frozenset(name.strip() for name in text.split(",")) - {""}
+
+
+def of(known: Collection[str]) -> AfterValidator:
+    """Return what refuses a list with other names than these."""
+
+    def check(value: str) -> str:
+        if not named(value) <= set(known):
+            msg = f"the names are {', '.join(known)}"
+            raise ValueError(msg)
+        return value
+
+    return AfterValidator(check)
 
 
 class Http(Section):
@@ -235,10 +245,8 @@ class Source(Section):
     answer_200: bool = Field(
         default=False, description="answer 200 for 202 too, to senders that take nothing else as an acknowledgement"
     )
-    accept_weak: CommaList = Field(
-        "",
-        description="of cidr_alone, url_token_alone, no_tls, unsigned_id, undated, tolerance_off, "
-        "every_proxy_trusted, shared_key",
+    accept: Annotated[CommaList, of(SOURCE_RISKS)] = Field(
+        "", description=f"risks that are accepted, of {', '.join(SOURCE_RISKS)}"
     )
     rate_per_s: Rate | None = Field(
         None, description="deliveries a second, proved or not; more are answered 429; unset: any number"
@@ -246,7 +254,8 @@ class Source(Section):
     rate_burst: Burst | None = Field(None, description="deliveries at once; unset: those of a second")
     # The bounds are those of a profile's own window.
     dedupe_window_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
-        None, description="how long ids are remembered; unset: the profile's value, else 86,400"
+        None,
+        description="how long ids are remembered, at least twice tolerance_s; unset: the profile's value, else 86,400",
     )
 
 
@@ -307,35 +316,6 @@ class Log(Section):
     )
 
 
-class Accept(Section):
-    """Risks that the safety profile `production` would refuse and the operator accepts."""
-
-    risks: CommaList = Field("", description=f"of {', '.join(get_args(RiskName))}; separated by commas")
-
-    @field_validator("risks")
-    @classmethod
-    def _are_known(cls, value: str) -> str:
-        unknown = {name.strip() for name in value.split(",")} - {"", *get_args(RiskName)}
-        if unknown:
-            msg = f"the names are {', '.join(get_args(RiskName))}"
-            raise ValueError(msg)
-        return value
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The names that are given."""
-        return frozenset(name.strip() for name in self.risks.split(",")) - {""}
-
-
-def risks_of(kafka: Brokers, log: Log, prefix: str) -> Iterator[Risk]:
-    """Yield what both kinds of process may have."""
-    if kafka.security_protocol.endswith("PLAINTEXT"):
-        says = f"{kafka.security_protocol} carries health information, and any password, in clear"
-        yield Risk("plaintext_kafka", says, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
-    if log.level == "debug":
-        yield Risk("debug_log", "libraries log what we have not read", f"set {prefix}LOG__LEVEL to info")
-
-
 class Settings(FileSettings):
     """The whole configuration of the bridge, immutable."""
 
@@ -346,11 +326,9 @@ class Settings(FileSettings):
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
         description="name of this process in drx_ordinal; distinct for each replica",
     )
-    profile: SafetyProfile = Field(
-        "development",
-        description="safety profile; production refuses risks that accept.risks does not name",
+    accept: Annotated[CommaList, of(INGRESS_RISKS)] = Field(
+        "", description=f"risks that are accepted, of {', '.join(INGRESS_RISKS)}"
     )
-    accept: Accept = Accept()
     http: Http = Http()
     management: Management = Management()
     kafka: Kafka = Kafka()
@@ -361,17 +339,6 @@ class Settings(FileSettings):
     shutdown: Shutdown = Shutdown()
     heartbeat: Heartbeat = Heartbeat()
     log: Log = Log()
-
-    @property
-    def risks(self) -> list[Risk]:
-        """What the safety profile `production` refuses unless it is accepted."""
-        found = list(risks_of(self.kafka, self.log, PREFIX))
-        key_dir = self.spool.key_dir
-        if self.spool.enabled and (key_dir is None or not (key_dir / CURRENT).is_file()):
-            where = "beside what it seals" if key_dir is None else f"in {key_dir}, where there is none now"
-            advice = f"make one, back it up, and set {PREFIX}SPOOL__KEY_DIR to its directory"
-            found.append(Risk("generated_spool_key", f"the start would make the spool's key {where}", advice))
-        return found
 
     @property
     def spool_after_s(self) -> float:
@@ -400,33 +367,6 @@ class Settings(FileSettings):
             )
             raise ValueError(msg)
         return self
-
-
-def refused(profile: SafetyProfile, risks: Collection[Risk], accept: Accept) -> list[Risk]:
-    """Return those with which a process of this safety profile does not start."""
-    return [risk for risk in risks if profile == "production" and risk.name not in accept.names]
-
-
-def refuse_risks(settings: Settings) -> None:
-    """See that the safety profile allows these settings.
-
-    Raises:
-        ConfigError: It does not; the message names each.
-    """
-    refuse(refused(settings.profile, settings.risks, settings.accept), prefix_of(Settings))
-
-
-def refuse(risks: Collection[Risk], prefix: str) -> None:
-    """Refuse to start if there are any.
-
-    Raises:
-        ConfigError: There are.
-    """
-    if risks:
-        listed = "; ".join(f"{risk.name}: {risk.says} → {risk.advice}" for risk in risks)
-        names = ",".join(risk.name for risk in risks)
-        msg = f"the safety profile production refuses {listed}; or accept it: {prefix}ACCEPT__RISKS={names}"
-        raise ConfigError(msg)
 
 
 def load_settings() -> Settings:

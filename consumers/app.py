@@ -210,7 +210,7 @@ class ConsumerWorker:
                     self._consumer,
                     database=self._database,
                     connection=kafka.connection,
-                    accepted_cluster=self._settings.accept.cluster_id,
+                    accepted_cluster=self._settings.kafka.accept_cluster_id,
                     begins_by_itself=kafka.offset_reset != "none",
                 )
             except BridgeError as exc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,19 +11,10 @@ from pydantic import BeforeValidator, Field, SecretStr, create_model, model_vali
 from pydantic_settings import SettingsConfigDict
 
 from bridge.errors import ConfigError
+from bridge.process_checks import check_process
 from bridge.runtime.configuration import FileSettings, Section, read_settings
-from bridge.settings import Accept as AcceptedRisks
-from bridge.settings import (
-    Brokers,
-    Log,
-    Management,
-    RegistryAddress,
-    SafetyProfile,
-    Seconds,
-    refuse,
-    refused,
-    risks_of,
-)
+from bridge.runtime.findings import Finding, failures
+from bridge.settings import PROCESS_RISKS, Brokers, CommaList, Log, Management, RegistryAddress, Seconds, of
 
 PREFIX = "CONSUMER_"
 # A name is a group id, a metric label and, in capitals, part of a variable's name.
@@ -54,6 +45,9 @@ class Kafka(Brokers):
     max_poll_s: Seconds = Field(600.0, description="a member that does not poll for this long is removed")
     offset_reset: Literal["none", "earliest", "latest"] = Field(
         "none", description="where a group without offsets begins; none: as `drx-consumer init` has set"
+    )
+    accept_cluster_id: str | None = Field(
+        None, description="Kafka cluster to which stored offsets belong as well; remove it afterwards"
     )
 
 
@@ -100,12 +94,6 @@ class Postgres(Section):
         return first
 
 
-class Accept(AcceptedRisks):
-    """What a start would refuse and the operator accepts after a check; remove it afterwards."""
-
-    cluster_id: str | None = Field(None, description="Kafka cluster for which stored offsets are accepted")
-
-
 class Shutdown(Section):
     """Time limits of a stop; together they fit into the grace period of the pod."""
 
@@ -119,14 +107,13 @@ class ConsumerSettings(FileSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
-    profile: SafetyProfile = Field(
-        "development", description="safety profile; production refuses risks that accept.risks does not name"
+    accept: Annotated[CommaList, of(PROCESS_RISKS)] = Field(
+        "", description=f"risks that are accepted, of {', '.join(PROCESS_RISKS)}"
     )
     kafka: Kafka = Kafka()
     registry: Registry = Registry()
     postgres: Postgres = Postgres()
     management: Management = Management()
-    accept: Accept = Accept()
     shutdown: Shutdown = Shutdown()
     log: Log = Log()
 
@@ -149,14 +136,10 @@ class ConsumerSettings(FileSettings):
         return own
 
 
-def refuse_risks(settings: ConsumerSettings) -> None:
-    """See that the safety profile allows these settings.
-
-    Raises:
-        ConfigError: It does not; the message names each.
-    """
-    risks = list(risks_of(settings.kafka, settings.log, PREFIX))
-    refuse(refused(settings.profile, risks, settings.accept), PREFIX)
+def check_settings(settings: ConsumerSettings) -> Iterator[Finding]:
+    """Yield what is found about the settings of every consumer; nothing is opened but files."""
+    yield from failures("postgres", settings.postgres.address)
+    yield from check_process(settings.kafka, settings.log, settings.accept, prefix=PREFIX)
 
 
 def section(consumer: str) -> str:

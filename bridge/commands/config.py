@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.runtime.configuration import masked
+from bridge.runtime.process import MISCONFIGURED
 from bridge.settings import PREFIX, Settings, load_settings
-from bridge.sources import refuse_unusable
+from bridge.start_checks import check_start
 
 # Rows stay whole for grep.
 PIPED_WIDTH = 200
@@ -24,15 +25,20 @@ PIPED_WIDTH = 200
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, nested as in the TOML file.")
-def config(*, as_json: bool) -> int:
+@click.option("--check", "only_checks", is_flag=True, help="Show only why `serve` would refuse them.")
+def config(*, as_json: bool, only_checks: bool) -> int:
     """Show the effective settings: the environment over the TOML file over the defaults.
 
-    Exit 2 if `serve` would refuse them; secrets and other files are read for that, and nothing is opened.
+    Exit 2 if `serve` would refuse them, with all that is wrong on standard error; secrets and other files are read for
+    that, and nothing is opened.
     """
     settings = load_settings()
-    _print(settings, as_json=as_json)
-    refuse_unusable(settings)
-    return 0
+    if not only_checks:
+        _print(settings, as_json=as_json)
+    refused = [each for each in check_start(settings) if each.verdict == "failed"]
+    for each in refused:
+        click.echo(f"drx-bridge: {each.sentence}", err=True)
+    return MISCONFIGURED if refused else 0
 
 
 def _print(settings: Settings, *, as_json: bool) -> None:

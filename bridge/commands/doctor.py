@@ -8,19 +8,17 @@ from datetime import UTC, datetime
 
 import click
 
-from bridge.commands.doctor_checks import check_disk, check_registry, check_risks, check_sources
+from bridge.commands.doctor_checks import check_disk, check_registry, check_windows
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.findings import Finding, Report
-from bridge.runtime.log_findings import check_id_keys
 from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.process import MISCONFIGURED
 from bridge.settings import Settings, load_settings
-from bridge.sources import address_limit
-
-MISCONFIGURED_EXIT = 2
+from bridge.start_checks import check_start
 
 
 @click.command()
@@ -35,27 +33,27 @@ def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
     report = Report(as_json=as_json)
     try:
         settings = asking(load_settings(), bootstrap_servers)
-        routes = RoutingTable(settings.kafka.routes)
-        address_limit(settings.http)
     except ConfigError as exc:
         report.tell(Finding("config", "failed", str(exc), "`drx-bridge config` shows every setting"))
-        return report.close(MISCONFIGURED_EXIT)
-    asyncio.run(_examine(settings, routes, tell=report.tell))
+        return report.close(MISCONFIGURED)
+    asyncio.run(_examine(settings, tell=report.tell))
     return report.close(int(report.failed))
 
 
-async def _examine(settings: Settings, routes: RoutingTable, *, tell: Callable[[Finding], None]) -> None:
+async def _examine(settings: Settings, *, tell: Callable[[Finding], None]) -> None:
     tell(Finding("config", "ok", f"every setting is known and within its bounds; this instance is {settings.instance}"))
-    for finding in check_risks(settings):
+    refused = set()
+    for finding in (*check_start(settings), *check_windows(settings, now=datetime.now(UTC))):
         tell(finding)
-    tell(check_id_keys(settings.log.id_key_dir, setting="BRIDGE_LOG__ID_KEY_DIR"))
-    for finding in check_sources(settings, now=datetime.now(UTC)):
-        tell(finding)
-    async for finding in check_kafka(settings.kafka, routes=routes):
-        tell(finding)
-    async for finding in check_registry(settings.registry, routes=routes):
-        tell(finding)
-    for finding in check_spool(settings.spool):
-        tell(finding)
-    for finding in check_disk(settings):
+        if finding.verdict == "failed":
+            refused.add(finding.check)
+    # Where a start would be refused, there is nothing to ask.
+    routes = RoutingTable({} if "routes" in refused else settings.kafka.routes)
+    if "kafka" not in refused:
+        async for finding in check_kafka(settings.kafka, routes=routes):
+            tell(finding)
+    if "registry" not in refused:
+        async for finding in check_registry(settings.registry, routes=routes):
+            tell(finding)
+    for finding in (*check_spool(settings.spool), *check_disk(settings)):
         tell(finding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import shutil
@@ -11,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bridge.errors import BridgeError, ConfigError
-from bridge.ingress.profiles.lookup import load_profile, open_profiles
-from bridge.ingress.profiles.profile import bucket_s, dedupe_window_s
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.secrets import load
 from bridge.kafka.routing import RoutingTable
@@ -20,8 +17,8 @@ from bridge.registry.client import RegistryUnavailableError, open_client, read_c
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.runtime.findings import Finding
-from bridge.settings import Registry, Settings, Source, refused
-from bridge.sources import scheme_of, unaccepted_shared_keys, weaknesses_of
+from bridge.settings import Registry, Settings
+from bridge.sources import scheme_of
 
 # Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
@@ -29,97 +26,27 @@ EXPIRES_SOON_S = 14 * 86_400
 FREE_MIN_BYTES = 500_000_000
 
 
-def check_risks(settings: Settings) -> Iterator[Finding]:
-    """Say of each risk whether the safety profile refuses it, it is accepted, or only production would refuse it."""
-    stops = refused(settings.profile, settings.risks, settings.accept)
-    for risk in settings.risks:
-        says = f"{settings.profile}: {risk.name}: {risk.says}"
-        if risk in stops:
-            yield Finding("profile", "failed", says, f"{risk.advice}, or accept it in BRIDGE_ACCEPT__RISKS")
-        elif settings.profile == "production":
-            yield Finding("profile", "warning", f"{says}; accepted", risk.advice)
+def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
+    """Say of each source's secrets when they count; a start takes a source of which none does."""
+    at = now.timestamp()
+    for name, source in settings.sources.items():
+        try:
+            scheme = scheme_of(name, source)
+            slots = load(source.secrets_dir, scheme) if scheme.keyed and source.secrets_dir else ()
+        except ConfigError:  # found by the start's own checks
+            continue
+        if not slots:
+            continue
+        listed = "; ".join(_slot_words(slot, now=at) for slot in slots)
+        active = [slot.accept_until for slot in slots if slot.counts_at(at)]
+        if not active:
+            advice = f"add a file with a secret to {source.secrets_dir}"
+            yield Finding(f"secrets {name}", "failed", f"none counts now: {listed}", advice)
+        elif max(active) < at + EXPIRES_SOON_S:
+            says = f"the last one ends soon: {listed}"
+            yield Finding(f"secrets {name}", "warning", says, "agree on a new secret with the sender")
         else:
-            yield Finding("profile", "ok", f"{says}; production would refuse it")
-    if not settings.risks:
-        yield Finding("profile", "ok", f"{settings.profile}: nothing that production refuses")
-
-
-def check_sources(settings: Settings, *, now: datetime) -> Iterator[Finding]:
-    """Look at the profile and the secrets of each source."""
-    if not settings.sources:
-        says = "no source is configured: every delivery will be refused"
-        yield Finding("sources", "failed", says, "set BRIDGE_SOURCES__<name>__PROFILE, …__ENVIRONMENT, …__SECRETS_DIR")
-    for name, source in settings.sources.items():
-        yield from _check_source(name, source, tls_in_front=settings.http.tls_in_front)
-        if source.secrets_dir is not None:
-            yield from _check_secrets(name, source, source.secrets_dir, now=now.timestamp())
-    yield from _check_prefixes(settings)
-    yield from _check_shared_keys(settings)
-
-
-def _check_source(name: str, source: Source, *, tls_in_front: bool) -> Iterator[Finding]:
-    check = f"source {name}"
-    try:
-        profile = load_profile(source.profile, source.options)
-        scheme = scheme_of(name, source)
-    except ConfigError as exc:
-        yield Finding(check, "failed", str(exc), "change this setting of the source")
-        return
-    says = f"profile {source.profile}, {source.environment}, {scheme.describe()}"
-    yield Finding(check, "ok", says)
-    window_s = source.dedupe_window_s or dedupe_window_s(profile)
-    try:
-        for weak in weaknesses_of(
-            name, source, scheme, window_s=window_s, bucket_s=bucket_s(profile), tls_in_front=tls_in_front
-        ):
-            advice = f"{weak.advice}, or accept it: BRIDGE_SOURCES__{name.upper()}__ACCEPT_WEAK={weak.name}"
-            yield Finding(check, "failed", weak.says, advice)
-    except ConfigError as exc:
-        yield Finding(check, "failed", str(exc), "change this setting of the source")
-
-
-def _check_prefixes(settings: Settings) -> Iterator[Finding]:
-    try:
-        for source in settings.sources.values():
-            load_profile(source.profile, source.options)
-    except ConfigError:  # has been said
-        return
-    try:
-        open_profiles(settings.sources)
-    except ConfigError as exc:
-        yield Finding("sources", "failed", str(exc), "change this setting of the source")
-
-
-def _check_shared_keys(settings: Settings) -> Iterator[Finding]:
-    keys = {}
-    for name, source in settings.sources.items():
-        with contextlib.suppress(ConfigError):  # what is wrong with it has been said
-            if source.secrets_dir is not None:
-                keys[name] = load(source.secrets_dir, scheme_of(name, source))
-    for owner, other in unaccepted_shared_keys(settings, keys):
-        yield Finding(f"secrets {other}", "failed", f"has a key that {owner} has too", "give each source its own")
-
-
-def _check_secrets(name: str, source: Source, path: Path, *, now: float) -> Iterator[Finding]:
-    check = f"secrets {name}"
-    try:
-        scheme = scheme_of(name, source)
-        if not scheme.keyed:  # the start does not look there
-            return
-        slots = load(path, scheme)
-    except ConfigError as exc:
-        yield Finding(
-            check, "failed", str(exc), f"mend it, or point BRIDGE_SOURCES__{name.upper()}__SECRETS_DIR at one"
-        )
-        return
-    listed = "; ".join(_slot_words(slot, now=now) for slot in slots)
-    active = [slot.accept_until for slot in slots if slot.not_before <= now <= slot.accept_until]
-    if not active:
-        yield Finding(check, "failed", f"none counts now: {listed}", f"add a file with a secret to {path}")
-    elif max(active) < now + EXPIRES_SOON_S:
-        yield Finding(check, "warning", f"the last one ends soon: {listed}", "agree on a new secret with the sender")
-    else:
-        yield Finding(check, "ok", listed)
+            yield Finding(f"secrets {name}", "ok", listed)
 
 
 def _slot_words(slot: KeySlot, *, now: float) -> str:

@@ -13,7 +13,6 @@ from bridge.errors import ConfigError
 from bridge.ingress.proof import ID, Scheme
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import configure
-from bridge.runtime.suggest import did_you_mean
 from bridge.settings import Settings, Source, load_settings
 from bridge.sources import scheme_of
 
@@ -74,7 +73,7 @@ def configured_source(settings: Settings, name: str) -> Source:
     """
     if name not in settings.sources:
         known = ", ".join(settings.sources) or "none"
-        msg = f"no source is named {name!r}; known: {known}{did_you_mean(name, settings.sources)}"
+        msg = f"no source is named {name!r}; known: {known}"
         raise ConfigError(msg)
     return settings.sources[name]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from bridge.app import STOP_MARGIN_S, open_ingress
+from bridge.runtime.findings import refuse
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.process import run_service
-from bridge.settings import load_settings, refuse_risks
+from bridge.settings import load_settings
+from bridge.start_checks import check_start
 
 # A delivery leaves no cycles behind, yet at Python's 700 new objects its garbage was looked for every few deliveries:
 # 4 % of the CPU.
@@ -18,7 +20,7 @@ GC_THRESHOLD = 10_000
 def serve() -> int:
     """Run the ingress until SIGTERM or SIGINT, configured by BRIDGE_… variables and BRIDGE_CONFIG."""
     settings = load_settings()
-    refuse_risks(settings)
+    refuse(check_start(settings))
     return run_service(
         open_ingress(settings),
         log_level=settings.log.level,

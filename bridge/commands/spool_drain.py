@@ -20,12 +20,14 @@ from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import find_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
 from bridge.kafka.routing import RoutingTable
+from bridge.process_checks import check_process
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.findings import refuse
 from bridge.runtime.lifecycle import run_workers, stop_on_signals, unless
 from bridge.runtime.logging import log_errors_to_stderr
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.process import INTERRUPTED, FloatRange
-from bridge.settings import Settings, load_settings, refuse_risks
+from bridge.settings import PREFIX, Settings, load_settings
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.recovery import segment_numbers
 from bridge.spool.set_aside import names_of
@@ -116,7 +118,7 @@ def drain(
     directory, key_dir = paths_of(directory, key_dir)
     log_errors_to_stderr()
     settings = load_settings()
-    refuse_risks(settings.model_copy(update={"spool": settings.spool.model_copy(update={"enabled": False})}))
+    refuse(check_process(settings.kafka, settings.log, settings.accept, prefix=PREFIX))
     spool = settings.spool.model_copy(update={"enabled": True, "dir": directory, "key_dir": key_dir})
     if is_locked(directory):
         raise ConfigError(_refusal(directory, LOCKED))

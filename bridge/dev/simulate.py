@@ -30,7 +30,7 @@ from bridge.dev.sources import SOURCES
 from bridge.dev.story import Environment, Outgoing, deliveries
 from bridge.dev.vendor_stories import vendor_deliveries
 from bridge.errors import ConfigError
-from bridge.runtime.process import INTERRUPTED, Choice, FloatRange
+from bridge.runtime.process import INTERRUPTED, FloatRange
 
 DEFAULT_COUNT = 100
 # Fewer deliveries are over before a bar could tell anything.
@@ -59,7 +59,7 @@ class Run:
 @click.option("--url", help="Where to deliver; the default path is /webhooks/ and the source.")
 @click.option(
     "--source",
-    type=Choice(list(SOURCES)),
+    type=click.Choice(list(SOURCES)),
     default="drx",
     show_default=True,
     help="Sender to be, as `dev` configures it: its dialect and its proof of origin.",
@@ -77,7 +77,7 @@ class Run:
     "--type",
     "types",
     multiple=True,
-    type=Choice(list(EVENT_MODELS)),
+    type=click.Choice(list(EVENT_MODELS)),
     metavar="TYPE",
     help="Only generated deliveries of this type, such as prescription.sent; one unless --count says more.",
 )
@@ -92,7 +92,7 @@ class Run:
 @click.option("--shuffle", is_flag=True, help="Send in random order.")
 @click.option(
     "--environment",
-    type=Choice(["sandbox", "production"]),
+    type=click.Choice(["sandbox", "production"]),
     default="sandbox",
     help="Environment of generated deliveries.",
 )

@@ -27,7 +27,7 @@ class DevSource(NamedTuple):
         parameters: Of the scheme, by their names in the settings without `scheme_`.
         options: Of the profile.
         content_type: Of its bodies.
-        accept_weak: What is weak about it and accepted, since nothing leaves the machine.
+        accept: Risks of it that are accepted, since nothing leaves the machine.
     """
 
     profile: str
@@ -35,7 +35,7 @@ class DevSource(NamedTuple):
     parameters: Mapping[str, str] = MappingProxyType({})
     options: Mapping[str, str] = MappingProxyType({})
     content_type: str = "application/json"
-    accept_weak: str = ""
+    accept: str = ""
 
     def settings(self, name: str, secrets_dir: Path) -> dict[str, str]:
         """Return the variables that configure it under `name`."""
@@ -46,7 +46,7 @@ class DevSource(NamedTuple):
             "SCHEME": self.scheme,
             **{f"SCHEME_{parameter.upper()}": value for parameter, value in self.parameters.items()},
             **{f"OPTIONS__{option.upper()}": value for option, value in self.options.items()},
-            **({"ACCEPT_WEAK": self.accept_weak} if self.accept_weak else {}),
+            **({"ACCEPT": self.accept} if self.accept else {}),
         }
         return {f"BRIDGE_SOURCES__{name}__{variable}": value for variable, value in values.items()}
 
@@ -89,14 +89,14 @@ SOURCES: Mapping[str, DevSource] = MappingProxyType(
             scheme="secret_header",
             parameters={"header": "x-webhook-secret"},
             options=_OPTIONS,
-            accept_weak="no_tls",
+            accept="no_tls",
         ),
         "dosespot": DevSource(
             "dosespot_push",
             scheme="secret_header",
             parameters={"header": "Authorization", "word": "Secret"},
             options=_OPTIONS,
-            accept_weak="no_tls",
+            accept="no_tls",
         ),
         "photon": DevSource(
             "photon_cloudevents",

@@ -1,16 +1,22 @@
-"""What a doctor finds: one line for each check, with what to do about a bad one."""
+"""What a check finds, in one line, with what to do about a bad one: a doctor prints all, a start stops at the first.
+
+A risk is found as well. It fails unless the operator accepts it by its name, where `accept` of the settings stands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 import orjson
-from rich.console import Console
-from rich.text import Text
+
+from bridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Grade = Literal["ok", "warning", "failed"]
 
@@ -36,6 +42,57 @@ class Finding:
     says: str
     advice: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """What was found and what to do about it."""
+        return f"{self.says} → {self.advice}" if self.advice else self.says
+
+    @property
+    def document(self) -> dict[str, str | None]:
+        """As JSON."""
+        return {"check": self.check, "verdict": self.verdict, "says": self.says, "advice": self.advice or None}
+
+
+class Risk(NamedTuple):
+    """What an operator may accept by its name."""
+
+    name: str
+    says: str
+    advice: str
+
+    def judged(self, check: str, *, accepted: Collection[str], where: str, setting: str = "") -> Finding:
+        """Return what a check finds of it.
+
+        Args:
+            check: Its name.
+            accepted: Names of accepted risks.
+            where: The setting that accepts one.
+            setting: The setting with the risk, if it is one.
+        """
+        if self.name in accepted:
+            return Finding(check, "warning", f"{self.says}; accepted ({self.name})", self.advice)
+        says = f"{setting}: {self.says}" if setting else self.says
+        return Finding(check, "failed", says, f"{self.advice}, or accept it: {where}={self.name}")
+
+
+def failures(check: str, work: Callable[[], object], *, advice: str = "") -> Iterator[Finding]:
+    """Yield why `work` raises a ConfigError, if it does."""
+    try:
+        work()
+    except ConfigError as exc:
+        yield Finding(check, "failed", str(exc), advice)
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Stop at the first that failed.
+
+    Raises:
+        ConfigError: One did.
+    """
+    for each in findings:
+        if each.verdict == "failed":
+            raise ConfigError(each.sentence)
+
 
 def counted(number: int, noun: str) -> str:
     """Write a number before what it counts, such as `1 event` or `3 events`."""
@@ -46,6 +103,8 @@ class Report:
     """Prints findings as they come, for people, or all of them as one JSON document."""
 
     def __init__(self, *, as_json: bool) -> None:
+        from rich.console import Console  # noqa: PLC0415 - a start prints nothing
+
         self._as_json = as_json
         self._console = Console(soft_wrap=True)
         self._findings: list[Finding] = []
@@ -64,16 +123,14 @@ class Report:
     def close(self, code: int) -> int:
         """Print the document, which says whether `code` is 0, and return the code."""
         if self._as_json:
-            checks = [
-                {"check": each.check, "verdict": each.verdict, "says": each.says, "advice": each.advice or None}
-                for each in self._findings
-            ]
-            click.echo(orjson.dumps({"ok": code == 0, "checks": checks}))
+            click.echo(orjson.dumps({"ok": code == 0, "checks": [each.document for each in self._findings]}))
         return code
 
 
 def finding_line(finding: Finding) -> Text:
     """Return what people see of a finding."""
+    from rich.text import Text  # noqa: PLC0415 - as above
+
     symbol, style = _SYMBOLS[finding.verdict]
     line = Text.assemble((symbol, style), (f" {finding.check:<{_CHECK_WIDTH}} ", "bold"), finding.says)
     return line.append(f"  → {finding.advice}", "yellow") if finding.advice else line

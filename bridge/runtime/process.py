@@ -33,24 +33,12 @@ from bridge.runtime.lifecycle import (
     unless,
 )
 from bridge.runtime.logging import configure_logging, keep_values_in, output, trail
-from bridge.runtime.suggest import did_you_mean
 
 FAILED = 1
 MISCONFIGURED = 2
 # More than any first sentence has.
 _HELP_MAX = 400
 INTERRUPTED = 130  # 128 + the number of SIGINT, as in a shell
-
-
-class Choice(click.Choice[str]):
-    """One of some words, which names the word that was meant."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does, with a suggestion."""
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter as exc:
-            self.fail(exc.message.rstrip(".") + did_you_mean(str(value), self.choices), param, ctx)
 
 
 class FloatRange(click.FloatRange):
@@ -65,41 +53,27 @@ class FloatRange(click.FloatRange):
 
 
 class Group(click.Group):
-    """A group that names the command that was meant, and lists each with its whole first sentence."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with a suggestion."""
-        name = args[0]
-        if not name.startswith("-") and self.get_command(ctx, name) is None:
-            msg = f"no command is named {name!r}{did_you_mean(name, self.list_commands(ctx))}"
-            raise click.UsageError(msg, ctx)
-        return super().resolve_command(ctx, args)
+    """A group that lists each command with its whole first sentence."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands; what does not fit into a line goes on in the next."""
-        rows = [(name, self.help_line(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, self.commands[name].get_short_help_str(_HELP_MAX)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-    def help_line(self, ctx: click.Context, name: str) -> str:
-        """Return the first sentence of a command's help."""
-        command = self.get_command(ctx, name)
-        return "" if command is None else command.get_short_help_str(_HELP_MAX)
 
 
 class LazyGroup(Group):
     """A group with commands that are imported on use, so that a quick one does not wait for aiohttp."""
 
-    def __init__(self, *args: Any, modules: Mapping[str, tuple[str, str]], **options: Any) -> None:
+    def __init__(self, name: str | None = None, *, modules: Mapping[str, tuple[str, str]], **options: Any) -> None:
         """Take, for each command, `module:attribute` and its line in `--help`."""
-        super().__init__(*args, **options)
+        stand_ins = {each: click.Command(each, help=line) for each, (_, line) in modules.items()}
+        super().__init__(name, stand_ins, **options)
         self._modules = modules
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Those that are there, then the others in the order given."""
-        return [*super().list_commands(ctx), *self._modules]
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
+        """In the order given."""
+        return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command `cmd_name`, unless it is there."""
@@ -124,10 +98,6 @@ class LazyGroup(Group):
         if not isinstance(command, click.Command):
             raise TypeError(module)
         return command
-
-    def help_line(self, ctx: click.Context, name: str) -> str:
-        """Return the line of a command without importing it."""
-        return self._modules[name][1] if name in self._modules else super().help_line(ctx, name)
 
 
 def run_command_line(cli: LazyGroup, *, program: str) -> None:

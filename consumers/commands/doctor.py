@@ -14,8 +14,8 @@ from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.kafka.transport import Bounds, Place
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
-from bridge.runtime.log_findings import check_id_keys
 from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.process import MISCONFIGURED
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import name_argument
@@ -26,11 +26,9 @@ from consumers.postgres.tables import pending_tables
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Progress, opened_at, standings
 from consumers.runtime.start_checks import check_offsets, check_tables, prepare
-from consumers.settings import refuse_risks
+from consumers.settings import check_settings
 
 Tell = Callable[[Finding], None]
-
-_MISCONFIGURED_EXIT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +62,17 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
     report = Report(as_json=as_json)
     try:
         chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
-        address = chosen.settings.postgres.address()
-        refuse_risks(chosen.settings)
     except ConfigError as exc:
         where = "docs/consumer-settings.md has what every consumer takes, its own page the rest"
         report.tell(Finding("config", "failed", str(exc), where))
-        return report.close(_MISCONFIGURED_EXIT)
+        return report.close(MISCONFIGURED)
     report.tell(Finding("config", "ok", f"every setting can be used; the group is {chosen.consumer.group}"))
-    report.tell(check_id_keys(chosen.settings.log.id_key_dir, setting="CONSUMER_LOG__ID_KEY_DIR"))
-    for finding in phi_findings(chosen.consumer, address):
+    for finding in check_settings(chosen.settings):
         report.tell(finding)
-    asyncio.run(_examine(chosen, report.tell))
+    if not report.failed:
+        for finding in phi_findings(chosen.consumer, chosen.settings.postgres.address()):
+            report.tell(finding)
+        asyncio.run(_examine(chosen, report.tell))
     return report.close(int(report.failed))
 
 
@@ -176,7 +174,7 @@ def offset_findings(
     """Say why a start, or a partition, would not go on from where the group stands; nothing if it would."""
     if not any(each.next_offset is not None for each in kept.progress.values()):
         return  # it has not begun, which is a finding of its own
-    accepted = chosen.settings.accept.cluster_id
+    accepted = chosen.settings.kafka.accept_cluster_id
     try:
         check_offsets(
             chosen.consumer.name,

@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
 from bridge.runtime.broker_option import asking
 from bridge.runtime.configuration import place_of
-from bridge.runtime.suggest import did_you_mean
 from consumers.api import Consumer, Setup, build, takes_setup
 from consumers.postgres.pool import Database, open_database
 from consumers.settings import ConsumerSettings, load_settings, section
@@ -70,7 +69,7 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
     found = installed()
     if name not in found:
         known = ", ".join(sorted(found)) or "none is installed"
-        msg = f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}{did_you_mean(name, found)}"
+        msg = f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}"
         raise ConfigError(msg)
     settings = asking(load_settings(found), bootstrap_servers)
     registry = CollectorRegistry()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from bridge.runtime.findings import refuse
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.process import run_service
 from consumers.app import LEAVE_S, drain_s, open_consumer
 from consumers.commands.installed import choose
-from consumers.settings import MARGIN_S, refuse_risks
+from consumers.settings import MARGIN_S, check_settings
 
 # Records leave hardly any cycles behind. The windows and batches of a consumer that is behind hold some 400,000
 # objects: below that, the collector would walk them again and again for nothing.
@@ -21,10 +22,7 @@ def run(name: str) -> int:
     """Run the consumer NAME until SIGTERM or SIGINT, configured by CONSUMER_… variables and CONSUMER_CONFIG."""
     chosen = choose(name)
     settings = chosen.settings
-    # Checked before anything is set up; later it could only be not ready.
-    settings.postgres.address()
-    settings.kafka.connection.options()
-    refuse_risks(settings)
+    refuse(check_settings(settings))
     return run_service(
         open_consumer(settings, chosen.consumer, chosen.registry),
         log_level=settings.log.level,

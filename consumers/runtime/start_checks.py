@@ -160,7 +160,7 @@ def check_offsets(
     if foreign and accepted != cluster_id:
         msg = (
             f"{consumer} stands in Kafka cluster {foreign[0]}, and this is {cluster_id}: if its offsets are the same,"
-            f" set CONSUMER_ACCEPT__CLUSTER_ID={cluster_id}; else {_again(consumer)}"
+            f" set CONSUMER_KAFKA__ACCEPT_CLUSTER_ID={cluster_id}; else {_again(consumer)}"
         )
         raise ConfigError(msg)
     for place, offset in sorted(offsets.items()):

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from bridge.settings import load_settings, refused
+from bridge.settings import load_settings
+from bridge.start_checks import check_start
 from consumers.archive.options import NAME as ARCHIVE_NAME
 from consumers.archive.options import ArchiveOptions
 from consumers.fhir.options import NAME as FHIR_NAME
@@ -173,7 +174,6 @@ WORKFLOW = some(
 )
 VALUES = some(
     nameOverride=MAYBE,
-    profile=st.sampled_from(["development", "production"]),
     accept=st.lists(st.sampled_from(["plaintext_kafka", "debug_log"]), unique=True),
     kafka=some(
         securityProtocol=st.sampled_from(["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]),
@@ -225,9 +225,9 @@ def check_that_the_programs_start(rendered: Rendered) -> None:
             if name.partition("/")[0] in {"StatefulSet", "Deployment"} and name.endswith("ingress"):
                 settings = load_settings()
                 assert settings.sources
-                # The key is a file on a mount that is not here.
-                risks = {each.name for each in refused(settings.profile, settings.risks, settings.accept)}
-                assert risks <= {"generated_spool_key"}
+                # Of a file on a mount that is not here nothing can be found.
+                found_risks = [each for each in check_start(settings) if each.check == "risks"]
+                assert all("spool" in each.says for each in found_risks if each.verdict == "failed")
             elif "-forward" in name:
                 given = load_consumer_settings([FORWARD_NAME]).options(FORWARD_NAME)
                 read_options(ForwardOptions, FORWARD_NAME, given)

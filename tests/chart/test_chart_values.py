@@ -200,7 +200,6 @@ def test_the_full_case_has_every_value_and_almost_none_at_its_default() -> None:
     assert {path for path in wanted if not has(full, path)} == set()
     # Switches, and what must be so for the rest to show.
     assert {path for path in same if not path.endswith(".enabled")} <= {
-        "profile",
         "consumers.fhir.server.tokenSecret",  # a key stands in its place
         "consumers.archive.lake.existingClaim",  # a bucket does
         "kafka.securityProtocol",

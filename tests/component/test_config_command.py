@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from bridge.commands.config import config
-from bridge.errors import ConfigError
 from tests.builders import SECRET
 
 
@@ -49,11 +48,12 @@ def test_each_setting_is_one_line_under_the_name_of_its_variable(capsys: pytest.
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("SOURCES__drx__PROFILE", "drx_standart", "did you mean drx_standard?"),
+        ("SOURCES__drx__PROFILE", "drx_standart", "no profile is named 'drx_standart'"),
         ("SOURCES__drx__SCHEME", "hmac", "no scheme has this name"),
-        ("SOURCES__drx__SCHEME", "url_token", "accept it: accept_weak="),
+        ("SOURCES__drx__SCHEME", "url_token", "accept it: BRIDGE_SOURCES__DRX__ACCEPT="),
         ("SOURCES__drx__SECRETS_DIR", "/absent", "cannot read this directory"),
-        ("PROFILE", "production", "production refuses plaintext_kafka"),
+        ("KAFKA__BOOTSTRAP_SERVERS", "kafka:9092", "accept it: BRIDGE_ACCEPT=plaintext_kafka"),
+        ("KAFKA__ROUTES", '{"epsc.*": "epcs"}', "no event type matches"),
         ("KAFKA__ROUTES", '{"*": "two words"}', "cannot be a topic"),
         ("KAFKA__BOOTSTRAP_SERVERS", "host:port", "is not host:port"),
         ("HTTP__TRUSTED_PROXIES", "0.0.0.0/0", "more than a /8"),
@@ -67,8 +67,23 @@ def test_what_serve_would_refuse_is_shown_and_refused(
 ) -> None:
     monkeypatch.setenv(f"BRIDGE_{setting}", value)
 
-    with pytest.raises(ConfigError) as caught:
-        config.main(["--json"], standalone_mode=False)
+    code = config.main(["--json"], standalone_mode=False)
 
-    assert said in str(caught.value)
-    assert json.loads(capsys.readouterr().out)["kafka"]["partitions"] == 6
+    shown = capsys.readouterr()
+    assert code == 2
+    assert said in shown.err
+    assert json.loads(shown.out)["kafka"]["partitions"] == 6
+
+
+def test_a_check_prints_all_that_is_wrong_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert config.main(["--check"], standalone_mode=False) == 0
+    monkeypatch.setenv("BRIDGE_SOURCES__drx__SECRETS_DIR", "/absent")
+    monkeypatch.setenv("BRIDGE_HTTP__TRUSTED_PROXIES", "0.0.0.0/0")
+
+    assert config.main(["--check"], standalone_mode=False) == 2
+
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ["/absent" in line for line in shown.err.splitlines()] == [False, True]

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from bridge.commands.doctor import doctor
-from bridge.commands.doctor_checks import check_disk, check_registry, check_risks, check_sources
+from bridge.commands.doctor_checks import check_disk, check_registry, check_windows
 from bridge.dev.ports import free_port
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.findings import Finding
 from bridge.settings import Registry, Settings, Source
+from bridge.start_checks import check_sources, check_start
 
 SECRET = "whsec_ZHJ4LWJyaWRnZS10ZXN0LWtleS1ub3Qtc2VjcmV0ISE="
 NOW = datetime(2026, 9, 14, tzinfo=UTC)
@@ -38,7 +39,8 @@ def a_secret(directory: Path, name: str = "current", *lines: str) -> None:
 
 
 def found(source: Source) -> list[Finding]:
-    return list(check_sources(Settings(sources={"drx": source}), now=NOW))
+    settings = Settings(sources={"drx": source})
+    return [*check_sources(settings), *check_windows(settings, now=NOW)]
 
 
 def instant(after: timedelta) -> str:
@@ -55,33 +57,27 @@ def test_a_source_with_a_secret_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "risks", "verdicts"),
+    ("servers", "accept", "verdicts"),
     [
-        ("development", "", ["ok", "ok"]),
-        ("production", "", ["failed", "failed"]),
-        ("production", "plaintext_kafka", ["warning", "failed"]),
+        ("127.0.0.1:9092,localhost:9093,[::1]:9094", "", []),
+        ("127.0.0.1:9092,kafka:9092", "", ["failed", "failed"]),
+        ("kafka:9092", "plaintext_kafka", ["warning", "failed"]),
     ],
 )
-def test_each_risk_is_said_with_what_becomes_of_it(profile: str, risks: str, verdicts: list[str]) -> None:
-    settings = Settings.model_validate({"profile": profile, "accept": {"risks": risks}})
+def test_each_risk_is_found_unless_the_brokers_are_on_this_machine(
+    servers: str, accept: str, verdicts: list[str]
+) -> None:
+    settings = Settings.model_validate({"kafka": {"bootstrap_servers": servers}, "accept": accept})
 
-    findings = list(check_risks(settings))
+    risks = [each for each in check_start(settings) if each.check == "risks"]
 
-    assert [each.verdict for each in findings] == verdicts
-    assert ["plaintext_kafka" in findings[0].says, "generated_spool_key" in findings[1].says] == [True, True]
-
-
-def test_without_risks_nothing_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "current").touch()
-    given = {"kafka": {"security_protocol": "SSL"}, "spool": {"key_dir": tmp_path}, "profile": "production"}
-
-    (finding,) = check_risks(Settings.model_validate(given))
-
-    assert (finding.verdict, finding.advice) == ("ok", "")
+    assert [each.verdict for each in risks] == verdicts
+    for name, each in zip(("plaintext_kafka", "generated_spool_key"), risks, strict=False):
+        assert name in each.sentence
 
 
 def test_without_sources_nothing_would_be_accepted() -> None:
-    (finding,) = check_sources(Settings(), now=NOW)
+    (finding,) = check_sources(Settings())
 
     assert finding.verdict == "failed"
     assert "BRIDGE_SOURCES__" in finding.advice
@@ -99,17 +95,17 @@ def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> Non
 
 def test_secrets_that_no_scheme_reads_are_not_looked_at(tmp_path: Path) -> None:
     (tmp_path / "current").write_text("hunter2\n")
-    networks = {"scheme": "cidr", "scheme_networks": "192.0.2.0/24", "accept_weak": "cidr_alone"}
+    networks = {"scheme": "cidr", "scheme_networks": "192.0.2.0/24", "accept": "cidr_alone"}
 
-    assert [each.verdict for each in found(a_source(tmp_path, **networks))] == ["ok"]
+    assert [each.verdict for each in found(a_source(tmp_path, **networks))] == ["ok", "warning"]
 
 
 def test_sources_whose_keys_begin_alike_are_said_as_the_start_refuses_them(tmp_path: Path) -> None:
     a_secret(tmp_path)
-    pharmacy = {"profile": "digitalrx_pharmacy", "options": {"account_id": "a"}, "accept_weak": "shared_key,undated"}
+    pharmacy = {"profile": "digitalrx_pharmacy", "options": {"account_id": "a"}, "accept": "shared_key"}
     settings = Settings(sources={name: a_source(tmp_path, **pharmacy) for name in ("one", "two")})
 
-    failed = [each for each in check_sources(settings, now=NOW) if each.verdict == "failed"]
+    failed = [each for each in check_sources(settings) if each.verdict == "failed"]
 
     assert [each.check for each in failed] == ["sources"]
     assert "keys of one and two begin with 'q:'" in failed[0].says
@@ -176,20 +172,33 @@ def test_a_directory_for_the_ids_that_is_missing_is_said(tmp_path: Path) -> None
     assert "absent" in finding.says
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"), [("BRIDGE_KAFKA__PARTITION", "6"), ("BRIDGE_HTTP__TRUSTED_PROXIES", "0.0.0.0/0")]
-)
 def test_a_configuration_that_cannot_be_read_is_exit_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("BRIDGE_KAFKA__PARTITION", "6")
 
     code = doctor.main(["--json"], standalone_mode=False)
 
     document = json.loads(capsys.readouterr().out)
     assert code == 2
     assert document["ok"] is False
-    assert variable in document["checks"][0]["says"]
+    assert "BRIDGE_KAFKA__PARTITION" in document["checks"][0]["says"]
+
+
+def test_all_that_a_start_would_refuse_is_found_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BRIDGE_HTTP__TRUSTED_PROXIES", "0.0.0.0/0")
+    monkeypatch.setenv("BRIDGE_KAFKA__ROUTES", '{"*": "two words"}')
+    monkeypatch.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", "host:port")
+    monkeypatch.setenv("BRIDGE_REGISTRY__URL", "registry")
+
+    code = doctor.main(["--json"], standalone_mode=False)
+
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    failed = [each["check"] for each in checks if each["verdict"] == "failed"]
+    assert code == 1
+    assert failed == ["kafka", "risks", "risks", "http", "routes", "registry", "sources"]
 
 
 def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,6 +206,6 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
 
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
-    checks = ["config", "profile", "profile", "log", "sources", "kafka", "registry", "spool", "spool", "spool", "disk"]
+    checks = ["config", "log", "sources", "kafka", "registry", "spool", "spool", "spool", "disk"]
     assert [line.split()[1] for line in lines] == checks
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)

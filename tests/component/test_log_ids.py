@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 
 from bridge.commands.hash_id import hash_id as command
 from bridge.errors import ConfigError
-from bridge.runtime.log_findings import check_id_keys
+from bridge.process_checks import check_process
 from bridge.runtime.log_ids import current_id_key, id_hash, read_id_keys
 from bridge.runtime.logging import configure_logging, log_errors_to_stderr, output
+from bridge.settings import Brokers, Log
 
 KEY, FORMER = "a key for tests, of 32 characters or more", "another key for tests, used some time ago"
 # BLAKE2s of ID in 12 bytes, keyed with the SHA-256 of KEY.
@@ -127,6 +128,8 @@ def test_a_command_shows_no_id_either(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_doctor_says_whether_ids_can_be_looked_up(directory: Path, tmp_path: Path) -> None:
-    found = [check_id_keys(each, setting="BRIDGE_LOG__ID_KEY_DIR") for each in (None, directory, tmp_path / "nowhere")]
+    def found(key_dir: Path | None) -> str:
+        (finding,) = check_process(Brokers(), Log(id_key_dir=key_dir), "", prefix="BRIDGE_")
+        return finding.verdict
 
-    assert [each.verdict for each in found] == ["warning", "ok", "failed"]
+    assert [found(each) for each in (None, directory, tmp_path / "nowhere")] == ["warning", "ok", "failed"]

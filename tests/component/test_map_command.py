@@ -179,7 +179,7 @@ def test_a_configured_source_has_its_profile_and_environment(
     (event,) = outcome(capsys, tmp_path / "state.json", "--source", "acme")["events"]
 
     assert event["key"] == "acme:7"
-    with pytest.raises(ConfigError, match=r"no source is named 'acmee'.*did you mean acme\?"):
+    with pytest.raises(ConfigError, match=r"no source is named 'acmee'"):
         run(tmp_path / "state.json", "--source", "acmee")
 
 
@@ -190,9 +190,7 @@ def test_a_profile_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     document = outcome(capsys, sample, *arguments)
 
     assert document["events"][0]["key"].startswith("ds:")
-    with pytest.raises(
-        ConfigError, match=r"--profile: no profile is named 'drx_standart'.*did you mean drx_standard\?"
-    ):
+    with pytest.raises(ConfigError, match=r"--profile: no profile is named 'drx_standart'"):
         run(sample, "--profile", "drx_standart")
 
 

@@ -98,15 +98,24 @@ def good(tmp_path: Path, taken: int) -> dict[str, str]:
     ("change", "named", "said"),
     [
         ({"BRIDGE_KAFAK__X": VALUE}, "BRIDGE_KAFAK__X", "unknown section"),
-        ({"BRIDGE_KAFAK__X": VALUE}, "BRIDGE_KAFAK__X", "did you mean kafka?"),
-        ({"BRIDGE_HTTP__PROT": VALUE}, "BRIDGE_HTTP__PROT", "unknown setting; did you mean BRIDGE_HTTP__PORT?"),
-        ({f"{SOURCE}PROFLE": VALUE}, f"{SOURCE}PROFLE", f"unknown setting; did you mean {SOURCE.upper()}PROFILE?"),
+        ({"BRIDGE_HTTP__PROT": VALUE}, "BRIDGE_HTTP__PROT", "unknown setting"),
+        ({"BRIDGE_ACCEPTS": VALUE}, "BRIDGE_ACCEPTS", "unknown setting"),
+        ({f"{SOURCE}PROFLE": VALUE}, f"{SOURCE}PROFLE", "unknown setting"),
         ({"BRIDGE_HTTP__PORT": VALUE}, "BRIDGE_HTTP__PORT", "valid integer"),
         ({"BRIDGE_HTTP__PORT": "0"}, "BRIDGE_HTTP__PORT", "greater than or equal to 1"),
         ({"BRIDGE_HTTP": VALUE}, "BRIDGE_<SECTION>", "use BRIDGE_<SECTION>__<NAME>"),
         ({"BRIDGE_HTTP__DEADLINE_S": "20"}, "http.deadline_s", "less than shutdown.drain_s"),
         ({"BRIDGE_LOG__LEVEL": VALUE}, "BRIDGE_LOG__LEVEL", "'debug', 'info'"),
-        ({"BRIDGE_ACCEPT__RISKS": f"debug_log,{VALUE}"}, "BRIDGE_ACCEPT__RISKS", "plaintext_kafka"),
+        ({"BRIDGE_ACCEPT": f"debug_log,{VALUE}"}, "BRIDGE_ACCEPT", "plaintext_kafka"),
+        ({"BRIDGE_HTTP__ADDRESS_RATE_BURST": "5"}, "BRIDGE_HTTP__ADDRESS_RATE_BURST", "without address_rate_per_s"),
+        (
+            {"BRIDGE_HTTP__ADDRESS_RATE_PER_S": "5", "BRIDGE_HTTP__TLS_IN_FRONT": "true"},
+            "BRIDGE_HTTP__ADDRESS_RATE_PER_S",
+            "name its networks in http.trusted_proxies",
+        ),
+        ({f"{SOURCE}RATE_BURST": "5"}, f"{SOURCE}RATE_BURST", "without rate_per_s"),
+        ({f"{SOURCE}DEDUPE_WINDOW_S": "599"}, f"{SOURCE}DEDUPE_WINDOW_S", "599 s are less than 600"),
+        ({"BRIDGE_KAFKA__ROUTES": '{"epsc.*": "epcs"}'}, "kafka.routes", "no event type matches 'epsc.*'"),
         ({f"{SOURCE}ENVIRONMENT": VALUE}, f"{SOURCE}ENVIRONMENT", "'production' or 'sandbox'"),
         ({"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "BRIDGE_KAFKA", "sasl_mechanism"),
     ],
@@ -124,7 +133,7 @@ def test_a_bad_setting_is_named_with_what_to_do(
     ("change", "named", "said"),
     [
         ({f"{SOURCE}PROFILE": "absent"}, "sources.drx.profile", "drx_standard, mapped, photon_cloudevents"),
-        ({f"{SOURCE}SCHEME": "body_hmca"}, f"{SOURCE}SCHEME", "did you mean body_hmac?"),
+        ({f"{SOURCE}SCHEME": "body_hmca"}, f"{SOURCE}SCHEME", "known: standard_webhooks, body_hmac"),
         ({f"{SOURCE}SECRETS_DIR": "/absent"}, "/absent", "cannot read"),
         ({"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "kafka:port"}, "kafka.bootstrap_servers", "is not host:port"),
         ({"BRIDGE_KAFKA__ROUTES": '{"*": "two words"}'}, "kafka.routes", "cannot be a topic"),
@@ -156,38 +165,36 @@ RISKS = {
 
 @pytest.fixture
 def guarded(good: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """Give settings that production takes; the port is taken, so that no start goes well."""
+    """Give settings for brokers elsewhere that no risk is in; the port is taken, so that no start goes well."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "current").write_text("spk_")
     return good | {
-        "BRIDGE_PROFILE": "production",
+        "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "192.0.2.1:9",
         "BRIDGE_KAFKA__SECURITY_PROTOCOL": "SSL",
         "BRIDGE_SPOOL__KEY_DIR": str(tmp_path / "keys"),
     }
 
 
 @pytest.mark.parametrize("name", RISKS)
-def test_production_refuses_each_risk_and_says_how_it_is_accepted(run: Run, guarded: dict[str, str], name: str) -> None:
+def test_each_risk_is_refused_with_how_it_is_accepted(run: Run, guarded: dict[str, str], name: str) -> None:
     line = complaint(run("serve", env=guarded | RISKS[name]))
 
-    assert f"production refuses {name}: " in line
-    assert line.endswith(f"BRIDGE_ACCEPT__RISKS={name}")
+    assert line.endswith(f"or accept it: BRIDGE_ACCEPT={name}")
 
 
-def test_production_names_all_that_it_refuses_at_once(run: Run, guarded: dict[str, str]) -> None:
-    line = complaint(run("serve", env=guarded | RISKS["plaintext_kafka"] | RISKS["debug_log"]))
-
-    assert line.endswith("accept it: BRIDGE_ACCEPT__RISKS=plaintext_kafka,debug_log")
-
-
-@pytest.mark.parametrize("profile", ["production", "development"])
-def test_what_is_accepted_or_no_production_goes_on(guarded: dict[str, str], taken: int, profile: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"BRIDGE_ACCEPT": "plaintext_kafka, debug_log,generated_spool_key"},
+        {"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"},
+    ],
+)
+def test_what_is_accepted_or_on_this_machine_goes_on(
+    guarded: dict[str, str], taken: int, change: dict[str, str]
+) -> None:
     env = guarded | RISKS["plaintext_kafka"] | RISKS["debug_log"] | RISKS["generated_spool_key"]
-    accepted = {"BRIDGE_ACCEPT__RISKS": "plaintext_kafka, debug_log,generated_spool_key"}
 
-    line = complaint(
-        run_process("serve", env=env | (accepted if profile == "production" else {"BRIDGE_PROFILE": profile}))
-    )
+    line = complaint(run_process("serve", env=env | change))
 
     assert str(taken) in line
 
@@ -211,9 +218,9 @@ def test_a_port_that_is_taken_is_named(good: dict[str, str], taken: int, section
         (b"[http\nport = 1", "bridge.toml:1:6: is not valid TOML"),
         (b"[http", "is not valid TOML"),
         (b'[http]\nhost = "\xff"', "cannot read"),
-        (b"[kafak]\nport = 1", "bridge.toml:1: kafak: unknown setting; did you mean kafka?"),
-        (f'[http]\nport = "{VALUE}"'.encode(), "bridge.toml:2: http.port: Input should be a valid integer"),
-        (b"[http]\nprot = 1", "bridge.toml:2: http.prot: unknown setting; did you mean port?"),
+        (b"[kafak]\nport = 1", "bridge.toml: kafak: unknown setting"),
+        (f'[http]\nport = "{VALUE}"'.encode(), "bridge.toml: http.port: Input should be a valid integer"),
+        (b"[http]\nprot = 1", "bridge.toml: http.prot: unknown setting"),
         (None, "no such file"),
     ],
 )
@@ -231,14 +238,14 @@ def test_a_bad_file_is_named(run: Run, good: dict[str, str], tmp_path: Path, con
 
 def test_a_list_is_written_alike_in_a_variable_and_in_toml(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "bridge.toml"
-    file.write_text('[http]\ntrusted_proxies = ["10.0.0.0/8", "192.168.0.0/16"]\n[accept]\nrisks = ["debug_log"]\n')
+    file.write_text('accept = ["debug_log"]\n[http]\ntrusted_proxies = ["10.0.0.0/8", "192.168.0.0/16"]\n')
 
     from_file = json.loads(run("config", "--json", env={"BRIDGE_CONFIG": str(file)}).stdout)
     variables = {"BRIDGE_CONFIG": "", "BRIDGE_HTTP__TRUSTED_PROXIES": "10.0.0.0/8,192.168.0.0/16"}
     from_variables = json.loads(run("config", "--json", env=variables).stdout)
 
     assert from_file["http"] == from_variables["http"]
-    assert from_file["accept"]["risks"] == "debug_log"
+    assert from_file["accept"] == "debug_log"
 
 
 @pytest.mark.parametrize(
@@ -319,12 +326,8 @@ def test_the_version_is_that_of_the_package(run: Run) -> None:
 
 
 def test_a_command_that_was_mistyped_is_suggested(run: Run) -> None:
-    said = "drx-bridge: no command is named 'sever'; did you mean serve?; see `drx-bridge --help`\n"
-
-    assert run("sever").stderr == said
-    assert "did you mean check?" in run("topics", "chek").stderr
-    assert "did you mean prescription.sent?" in run("simulate", "--type", "prescription.snt", "--print").stderr
-    assert "did you mean" not in run("nothing-like-it").stderr
+    assert "Did you mean 'serve'" in run("sever").stderr
+    assert "Did you mean 'check'" in run("topics", "chek").stderr
 
 
 def test_a_tail_without_a_broker_says_how_another_one_is_named(run: Run) -> None:

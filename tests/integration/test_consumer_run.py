@@ -264,9 +264,9 @@ async def test_progress_of_another_cluster_is_refused_until_it_is_accepted(
         execute(postgres, "update drx_consumer.progress set cluster_id = 'elsewhere'")
 
         assert desk.start().ended() == 2
-        assert f"set CONSUMER_ACCEPT__CLUSTER_ID={cluster_id}" in desk.output()
+        assert f"set CONSUMER_KAFKA__ACCEPT_CLUSTER_ID={cluster_id}" in desk.output()
 
-        desk.start(CONSUMER_ACCEPT__CLUSTER_ID=cluster_id).ready()
+        desk.start(CONSUMER_KAFKA__ACCEPT_CLUSTER_ID=cluster_id).ready()
 
         assert rows(postgres, "select distinct cluster_id from drx_consumer.progress") == [(cluster_id,)]
 

@@ -118,7 +118,7 @@ async def test_a_return_to_a_state_is_written_if_another_replica_took_what_was_i
             "PROFILE": "digitalrx_pharmacy",
             "SCHEME": "secret_header",
             "OPTIONS__ACCOUNT_ID": "acct_1",
-            "ACCEPT_WEAK": "no_tls",
+            "ACCEPT": "no_tls",
         }.items()
     }
 

@@ -23,7 +23,7 @@ def test_a_child_hears_nothing_of_another_system() -> None:
         "CONSUMER_POSTGRES__DSN_FILE": "/etc/production",
         "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": "production:9092",
         "CONSUMER_REGISTRY__URL": "http://production",
-        "CONSUMER_ACCEPT__CLUSTER_ID": "production",
+        "CONSUMER_KAFKA__ACCEPT_CLUSTER_ID": "production",
         "CONSUMER_FORWARD__INSTANCE": "production",
         "CONSUMER_LOG__LEVEL": "debug",
     }

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import ValidationError
 
 from bridge.errors import ConfigError
+from bridge.ingress.profiles.profile import Profile
 from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, SharedSecret
-from bridge.ingress.schemes.lint import NAMES, shared_keys
+from bridge.ingress.schemes.lint import is_small_order, shared_keys
 from bridge.ingress.secrets import SecretDirectory
-from bridge.settings import Settings, Source, load_settings
-from bridge.sources import address_limit, check_new_keys, refuse_weak, scheme_of
+from bridge.runtime.findings import Finding, refuse
+from bridge.runtime.slots import SecretsError
+from bridge.settings import SOURCE_RISKS, Settings, Source, load_settings
+from bridge.sources import address_limit, check_new_keys, scheme_of
+from bridge.start_checks import check_keys, check_proof, check_start
 
-HOUR, DAY = 3600.0, 86_400.0
+DAY = 86_400
 NETWORKS = {"scheme_networks": "192.0.2.0/24"}
 HMAC = {"scheme": "body_hmac", "scheme_header": "X-Signature"}
 DATED = {"scheme_timestamp_header": "X-Time", "scheme_template": "{timestamp}.{body}"}
@@ -35,14 +43,15 @@ def a_source(**changes: Any) -> Source:
     )
 
 
-def complaint(*sources: Source, window_s: float = DAY, bucket_s: int = 0, tls: bool = False, keys: Any = None) -> str:
-    """Return what a start says; empty when it goes on."""
-    named = dict(zip(("drx", "other"), sources, strict=False))
-    settings = Settings.model_validate({"sources": named, "http": {"tls_in_front": tls}})
-    schemes = {name: scheme_of(name, source) for name, source in named.items()}
-    windows_s, buckets_s = dict.fromkeys(named, window_s), dict.fromkeys(named, bucket_s)
+def complaint(source: Source, *, window_s: int = DAY, bucket_s: int = 0, tls: bool = False) -> str:
+    """Return why a start refuses a source; empty when it goes on."""
+    profile = cast("Profile", SimpleNamespace(DEDUPE_WINDOW_S=window_s, BUCKET_S=bucket_s))
+    return refusal(check_proof("drx", source, scheme_of("drx", source), profile, tls_in_front=tls))
+
+
+def refusal(findings: Iterable[Finding]) -> str:
     try:
-        refuse_weak(settings, schemes, keys or dict.fromkeys(named, ()), windows_s, buckets_s)
+        refuse(findings)
     except ConfigError as exc:
         return str(exc)
     return ""
@@ -56,12 +65,12 @@ WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("url_token_alone", {"scheme": "url_token+cidr", "scheme_networks": "0.0.0.0/1,128.0.0.0/1"}, {"tls": True}),
     (
         "every_proxy_trusted",
-        {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "0.0.0.0/1,128.0.0.0/1"},
+        {"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "0.0.0.0/1,128.0.0.0/1"},
         {},
     ),
     (
         "every_proxy_trusted",
-        {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "::/1, 8000::/2, c000::/2"},
+        {"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "::/1, 8000::/2, c000::/2"},
         {},
     ),
     ("no_tls", {"scheme": "secret_header"}, {}),
@@ -72,24 +81,24 @@ WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("unsigned_id", {"scheme": "shopify", "scheme_unsigned_id": "use"}, {}),
     ("unsigned_id", {"scheme": "stripe", "scheme_id_header": "X-Id"}, {}),
     ("unsigned_id", {"scheme": "secret_header+github"}, {"tls": True}),
-    ("undated", HMAC, {"window_s": HOUR - 1}),
-    ("undated", {"scheme": "github", "scheme_unsigned_id": "ignore"}, {"window_s": 60}),
-    ("undated", {"scheme": "ed25519", "scheme_header": "X-S"}, {"window_s": 60}),
+    ("undated", HMAC, {}),
+    ("undated", {"scheme": "github", "scheme_unsigned_id": "ignore"}, {}),
+    ("undated", {"scheme": "ed25519", "scheme_header": "X-S"}, {"window_s": 30 * DAY}),
     ("undated", HMAC, {"bucket_s": 600}),
     ("undated", {"scheme": "github", "scheme_unsigned_id": "ignore"}, {"bucket_s": 600}),
     ("undated", {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS}, {"bucket_s": 600}),
     ("tolerance_off", {**HMAC, **DATED, "tolerance_s": "off"}, {"bucket_s": 600}),
     ("tolerance_off", {**HMAC, **DATED, "tolerance_s": 300}, {"bucket_s": 60}),
-    ("tolerance_off", {"tolerance_s": "off"}, {"window_s": HOUR - 1}),
-    ("tolerance_off", {**HMAC, **DATED, "tolerance_s": "off"}, {"window_s": HOUR - 1}),
+    ("tolerance_off", {"tolerance_s": "off"}, {}),
+    ("tolerance_off", {**HMAC, **DATED, "tolerance_s": "off"}, {}),
     (
         "every_proxy_trusted",
-        {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8,0.0.0.0/0"},
+        {"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8,0.0.0.0/0"},
         {},
     ),
     (
         "every_proxy_trusted",
-        {**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "::/0"},
+        {"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "::/0"},
         {},
     ),
 ]
@@ -102,28 +111,27 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
     line = complaint(a_source(**source), **given)
 
     assert line.startswith("BRIDGE_SOURCES__DRX__SCHEME: ")
-    assert line.endswith(f"accept_weak={name}")
+    assert line.endswith(f"or accept it: BRIDGE_SOURCES__DRX__ACCEPT={name}")
     assert "\n" not in line
-    assert complaint(a_source(**source, accept_weak=f"shared_key, {name}"), **given) == ""
+    others = {each for each, weak, _ in WEAK if weak == source} - {name}
+    assert complaint(a_source(**source, accept=", ".join(["shared_key", name, *others])), **given) == ""
 
 
 @pytest.mark.parametrize(
     ("source", "given"),
     [
         ({}, {}),
-        ({}, {"window_s": 60.0}),
-        ({"tolerance_s": "off"}, {"window_s": HOUR}),
-        (HMAC, {"window_s": HOUR}),
-        ({**HMAC, **DATED}, {"window_s": 60.0}),
-        ({**HMAC, **DATED}, {"window_s": 1200.0, "bucket_s": 600}),
-        ({}, {"window_s": 60.0, "bucket_s": 600}),
+        ({}, {"window_s": 600}),
+        ({"tolerance_s": 30}, {"window_s": 60}),
+        ({**HMAC, **DATED}, {"window_s": 600}),
+        ({**HMAC, **DATED}, {"window_s": 1200, "bucket_s": 600}),
+        ({}, {"window_s": 600, "bucket_s": 600}),
         ({"scheme": "secret_header"}, {"tls": True, "bucket_s": 600}),
-        ({"scheme": "github", "scheme_unsigned_id": "ignore"}, {}),
+        ({"scheme": "secret_header"}, {"tls": True, "window_s": 60}),
         ({"scheme": "github+standard_webhooks"}, {}),
-        ({"scheme": "secret_header"}, {"tls": True}),
-        ({"scheme": "secret_header+cidr", **NETWORKS}, {"tls": True, "window_s": 60.0}),
+        ({"scheme": "secret_header+cidr", **NETWORKS}, {"tls": True, "window_s": 60}),
         ({"scheme": "url_token+cidr", **NETWORKS}, {"tls": True}),
-        ({**HMAC, "scheme": "body_hmac+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8"}, {}),
+        ({"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8"}, {}),
     ],
 )
 def test_a_sound_source_starts(source: dict[str, Any], given: dict[str, Any]) -> None:
@@ -146,40 +154,88 @@ def test_private_networks_are_trusted_proxies() -> None:
 
 
 @pytest.mark.parametrize(
-    "scheme", [{"scheme": "secret_header"}, {"scheme": "github", "accept_weak": "unsigned_id,undated"}]
+    ("scheme", "window_s"),
+    [
+        ({}, 600),
+        ({"tolerance_s": 3600}, 7200),
+        ({**HMAC, **DATED}, 1200),
+        ({**HMAC, **DATED, "tolerance_s": 900, "accept": "tolerance_off"}, 1800),
+        ({"scheme": "secret_header"}, 1200),
+        ({"scheme": "github", "accept": "unsigned_id,undated"}, 1200),
+    ],
 )
-def test_ids_are_remembered_as_long_as_equal_bytes_are_a_repeat(scheme: dict[str, str]) -> None:
-    """Else a retry in the next bucket would be a second event; an id that is not signed may be missing."""
-    source = a_source(**scheme)
+def test_ids_are_remembered_while_a_repeat_may_come(scheme: dict[str, Any], window_s: int) -> None:
+    """A signed time counts for a tolerance to both sides; and a retry comes in the next bucket, too."""
+    line = complaint(a_source(**scheme, dedupe_window_s=window_s - 1), tls=True, bucket_s=600)
 
-    line = complaint(source, tls=True, window_s=1199, bucket_s=600)
-
-    assert line.startswith("BRIDGE_SOURCES__DRX__DEDUPE_WINDOW_S: is at least 1200")
-    assert complaint(source, tls=True, window_s=1200, bucket_s=600) == ""
+    assert line.startswith(f"BRIDGE_SOURCES__DRX__DEDUPE_WINDOW_S: {window_s - 1} s are less than {window_s}")
+    assert complaint(a_source(**scheme, dedupe_window_s=window_s), tls=True, bucket_s=600) == ""
 
 
-def test_every_weakness_has_a_case_here() -> None:
-    assert {name for name, _, _ in WEAK} | {"shared_key"} == set(NAMES)
+def test_every_risk_of_a_source_has_a_case_here() -> None:
+    assert {name for name, _, _ in WEAK} | {"shared_key"} == set(SOURCE_RISKS)
 
 
 def slot(secret: bytes) -> KeySlot:
     return KeySlot("current", HmacKey(secret))
 
 
-def test_two_sources_with_one_key_are_refused_until_both_accept_it() -> None:
-    keys = {"drx": (slot(b"a" * 32), slot(b"b" * 32)), "other": (slot(b"b" * 32),)}
+def complaint_of_keys(keys: Mapping[str, Sequence[KeySlot]], *sources: Source) -> str:
+    """Return why a start refuses keys; empty when it goes on."""
+    settings = Settings(sources=dict(zip(keys, sources, strict=True)))
+    return refusal(check_keys(settings, keys))
 
-    line = complaint(a_source(), a_source(), keys=keys)
+
+def test_two_sources_with_one_key_are_refused_until_both_accept_it() -> None:
+    keys = {"drx": (slot(bytes(range(32))), slot(bytes(range(8)))), "other": (slot(bytes(range(8))),)}
+
+    line = complaint_of_keys(keys, a_source(), a_source())
 
     assert line.startswith("BRIDGE_SOURCES__OTHER__SECRETS_DIR: has a key that drx has too")
-    accepted = a_source(accept_weak="shared_key")
-    assert complaint(accepted, a_source(), keys=keys)
-    assert complaint(accepted, accepted, keys=keys) == ""
+    accepted = a_source(accept="shared_key")
+    assert complaint_of_keys(keys, accepted, a_source())
+    assert complaint_of_keys(keys, accepted, accepted) == ""
+
+
+# Section "Small order points" of the code of libsodium 1.0.18, ge25519_has_small_order: y; each has two signs.
+SMALL_ORDER = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+]
+
+
+@pytest.mark.parametrize("text", SMALL_ORDER)
+def test_a_public_key_that_anybody_can_sign_for_is_refused(text: str) -> None:
+    plain = bytes.fromhex(text)
+    for raw in (plain, plain[:-1] + bytes([plain[-1] | 0x80])):
+        line = complaint_of_keys({"drx": (KeySlot("current", PublicKey(raw)),)}, a_source())
+
+        assert "current: anybody can sign for this public key" in line
+
+
+def test_a_public_key_of_a_sender_is_not_of_small_order() -> None:
+    for _ in range(100):
+        key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+        assert not is_small_order(key)
+
+
+@pytest.mark.parametrize(
+    "key", [HmacKey(b"k" * 32), SharedSecret(b"changeme"), (SharedSecret(b"a-secret"), HmacKey(b"k" * 32))]
+)
+def test_a_secret_of_a_few_different_bytes_is_refused(key: Key) -> None:
+    assert "current: a secret of fewer than 8 different bytes" in complaint_of_keys(
+        {"drx": (KeySlot("current", key),)}, a_source()
+    )
 
 
 @pytest.mark.parametrize(("accepts", "outcome"), [("", "failed"), ("shared_key", "reloaded")])
 def test_a_key_of_another_source_is_not_taken_over_while_running(tmp_path: Path, accepts: str, outcome: str) -> None:
-    source = a_source(**HMAC, accept_weak=accepts)
+    source = a_source(**HMAC, accept=accepts)
     settings = Settings.model_validate({"sources": {"drx": source, "other": source}})
     outcomes: list[str] = []
     opened: dict[str, SecretDirectory] = {}
@@ -217,8 +273,39 @@ def test_a_shared_key_is_found_in_every_kind() -> None:
     assert list(shared_keys({"a": [KeySlot("x", kinds[0]), KeySlot("y", kinds[0])]})) == []
 
 
-def test_a_weakness_that_is_none_is_named() -> None:
-    assert "the names are cidr_alone" in complaint(a_source(accept_weak="everything"))
+def test_a_risk_that_is_none_is_named() -> None:
+    with pytest.raises(ValidationError, match="the names are cidr_alone"):
+        a_source(accept="everything")
+
+
+def test_a_guessable_key_is_not_taken_over_while_running() -> None:
+    settings = Settings(sources={"drx": a_source()})
+
+    with pytest.raises(SecretsError) as caught:
+        check_new_keys(settings, {}, "drx", [slot(b"k" * 32)])
+
+    assert caught.value.code == "secret_guessable"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"kafka": {"routes": {"epcs.*": "a", "epsc.*": "b"}}}, "no event type matches 'epsc.*'"),
+        ({"kafka": {"routes": {"*": "a", "epcs.*": "b"}}}, "no event type matches 'epcs.*', or all that do"),
+        ({"http": {"trusted_proxies": "::ffff:10.0.0.0/104"}}, "HTTP__TRUSTED_PROXIES: is a list of networks"),
+        ({"http": {"trusted_proxies": "224.0.0.0/4"}}, "HTTP__TRUSTED_PROXIES: is a list of networks"),
+    ],
+)
+def test_what_matches_nothing_is_refused(settings: dict[str, Any], said: str) -> None:
+    found = [each.says for each in check_start(Settings.model_validate(settings)) if each.verdict == "failed"]
+
+    assert [says for says in found if said in says], found
+
+
+@pytest.mark.parametrize("networks", ["::ffff:192.0.2.0/120", "192.0.2.0/24,ff00::/8"])
+def test_a_network_that_no_delivery_comes_from_is_refused(networks: str) -> None:
+    with pytest.raises(ConfigError, match="SCHEME_NETWORKS: is a list of networks"):
+        scheme_of("drx", a_source(scheme="cidr", scheme_networks=networks))
 
 
 def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> Path:
@@ -247,41 +334,29 @@ scheme_template = "{timestamp}"
 
 
 @pytest.mark.parametrize(
-    ("scheme", "line", "setting"),
-    [("hmac", 13, "SCHEME"), ("body_hmac", 13, "SCHEME_HEADER"), ("photon", 14, "SCHEME_TEMPLATE")],
+    ("scheme", "setting"), [("hmac", "SCHEME"), ("body_hmac", "SCHEME_HEADER"), ("photon", "SCHEME_TEMPLATE")]
 )
-def test_a_mistake_in_the_file_is_named_with_its_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, line: int, setting: str
+def test_a_mistake_in_the_file_is_named_with_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, setting: str
 ) -> None:
     file = given(monkeypatch, tmp_path, TOML.replace("SCHEME", scheme))
 
     with pytest.raises(ConfigError) as caught:
         scheme_of("drx", load_settings().sources["drx"])
 
-    # Where the setting is not there, the line is that of the table.
-    at = 9 if setting == "SCHEME_HEADER" else line
-    assert str(caught.value).startswith(f"{file}:{at}: sources.drx.{setting.lower()}: ")
+    assert str(caught.value).startswith(f"{file}: sources.drx.{setting.lower()}: ")
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("[http]\n\nport = 0", 3),
-        ("http.port = 0", 1),
-        ("http = { port = 0 }", 1),
-        ("# [http]\n[http]\nbody_max_bytes = 5\n  port=0", 4),
-        ('[kafka]\npartitions = 6\n[kafka.routes]\n"http" = "x"\n[ "http" ]\n"port" = 0', 6),
-    ],
-)
-def test_a_bad_value_in_the_file_is_named_with_its_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, line: int
+@pytest.mark.parametrize("text", ["[http]\n\nport = 0", "http.port = 0", "http = { port = 0 }"])
+def test_a_bad_value_in_the_file_is_named_with_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:
     file = given(monkeypatch, tmp_path, text)
 
     with pytest.raises(ConfigError) as caught:
         load_settings()
 
-    assert str(caught.value).startswith(f"{file}:{line}: http.port: ")
+    assert str(caught.value).startswith(f"{file}: http.port: ")
 
 
 def test_a_variable_that_overrides_the_file_is_named_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_offsets_of_another_cluster_are_refused_until_they_are_accepted() -> Non
     complaint = judged(standing(5), cluster_id="B")
 
     assert "stands in Kafka cluster A, and this is B" in complaint
-    assert "set CONSUMER_ACCEPT__CLUSTER_ID=B" in complaint
+    assert "set CONSUMER_KAFKA__ACCEPT_CLUSTER_ID=B" in complaint
     assert judged(standing(5), cluster_id="B", accepted="B") == ""
     assert judged(standing(5), cluster_id="B", accepted="A") == complaint
 

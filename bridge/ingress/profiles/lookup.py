@@ -16,7 +16,6 @@ from bridge.ingress.profiles.profile import (
     dedupe_window_s,
     refuse_unknown,
 )
-from bridge.runtime.suggest import did_you_mean
 
 # Fixed by the contract: packages of a site register theirs under it, `name = package.module`.
 GROUP = "drx_bridge.profiles"
@@ -116,7 +115,7 @@ def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
     found = {point.name: point for point in (entry_points(group=GROUP) if registered is None else registered)}
     if name not in found:
         known = sorted({*SHIPPED, *found})
-        msg = f"no profile is named {name!r}; known: {', '.join(known)}{did_you_mean(name, known)}"
+        msg = f"no profile is named {name!r}; known: {', '.join(known)}"
         raise ConfigError(msg)
     try:
         profile = found[name].load()

@@ -50,7 +50,6 @@ from bridge.ingress.profiles.plan import Members, Pass, compile_members, text_of
 from bridge.ingress.profiles.profile import Mapped, refuse_unknown
 from bridge.ingress.profiles.values import instant_of_epoch
 from bridge.ingress.profiles.words import PREFIX_RULE, instant_of, is_given, is_prefix, key_of, prefix_of, zone_of
-from bridge.runtime.suggest import did_you_mean
 
 EXPRESSIONS_MAX = 100
 LEVELS_MAX = 8
@@ -600,7 +599,7 @@ class _Compiler:
         self._known(table, _EVENT_KEYS, number)
         event_type = self._string(table, "type", number)
         if event_type not in PLANS:
-            unknown = f"unknown type {event_type[:60]!r}{did_you_mean(event_type[:60], PLANS)}"
+            unknown = f"unknown type {event_type[:60]!r}"
             self._fail(unknown if event_type else "type is missing", number, "type")
         found = self.common | self._expressions(table, ("when", *_COMMON_KEYS), number)
         if "key" not in found:
@@ -702,8 +701,7 @@ class _Compiler:
             words = () if get_origin(field) is list else words_of(field)
             for word in targets(expression.node) if words else ():
                 if word is not None and word not in words:
-                    meant = did_you_mean(str(word)[:60], words)
-                    why = f"{str(word)[:60]!r} is no word of {dotted!r} in {event_type}{meant}"
+                    why = f"{str(word)[:60]!r} is no word of {dotted!r} in {event_type}"
                     self._fail(why, number, f"data.{dotted}")
 
     def _pointers(self, table: Mapping[str, Any], name: str, number: int) -> tuple[Pointer, ...]:

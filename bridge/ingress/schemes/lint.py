@@ -1,9 +1,8 @@
-"""Weak combinations of schemes and settings, which a start refuses unless the operator accepts them by name."""
+"""What is weak about schemes, their settings and keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
 
 from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, Scheme, SharedSecret
 from bridge.ingress.schemes.body_hmac import BodyHmac
@@ -11,34 +10,18 @@ from bridge.ingress.schemes.combined import Combined
 from bridge.ingress.schemes.network import Cidr, are_too_wide
 from bridge.ingress.schemes.public_key import Ed25519
 from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
+from bridge.runtime.findings import Risk
 
-WeaknessName = Literal[
-    "cidr_alone",
-    "url_token_alone",
-    "no_tls",
-    "unsigned_id",
-    "undated",
-    "tolerance_off",
-    "every_proxy_trusted",
-    "shared_key",
-]
-NAMES: tuple[WeaknessName, ...] = get_args(WeaknessName)
-# Where no signed time bounds the age of a delivery, only the memory for ids notices a captured one that is sent again.
-# An hour outlasts what a sender's own retries of one delivery usually take, so that a repeat is known as one.
-WINDOW_MIN_S = 3600
-
-
-class Weakness(NamedTuple):
-    """One of `NAMES`, in words that follow the name of the source, and what to do instead."""
-
-    name: WeaknessName
-    says: str
-    advice: str
+# A random secret of 16 characters has fewer with a probability of 1e-7; `aaaa…` and `changeme` have.
+DIFFERENT_BYTES_MIN = 8
+# Ed25519 (RFC 8032, 5.1): the prime of its field, and d of its curve -x² + y² = 1 + d x² y².
+_P = 2**255 - 19
+_D = -121665 * pow(121666, -1, _P)
 
 
 def weaknesses(
     scheme: Scheme, *, tolerance_s: int | None, window_s: float, tls_in_front: bool, bucket_s: int = 0
-) -> Iterator[Weakness]:
+) -> Iterator[Risk]:
     """Yield what is weak about a source.
 
     Args:
@@ -52,45 +35,29 @@ def weaknesses(
     # Networks that may hold every address prove nothing.
     proving = [part for part in parts if not (isinstance(part, Cidr) and part.allows_everyone)]
     if all(isinstance(part, Cidr) for part in proving):
-        yield Weakness("cidr_alone", "an address alone proves no origin", "combine it, as in body_hmac+cidr")
+        yield Risk("cidr_alone", "an address alone proves no origin", "combine it, as in body_hmac+cidr")
     elif all(isinstance(part, UrlToken) for part in proving):
-        yield Weakness("url_token_alone", "a URL is logged on its way", "combine it, as in url_token+cidr")
+        yield Risk("url_token_alone", "a URL is logged on its way", "combine it, as in url_token+cidr")
     bare = [part.name for part in parts if isinstance(part, (SecretHeader, Basic, UrlToken))]
     if bare and not tls_in_front:
         says = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
-        yield Weakness("no_tls", says, "end TLS in front and set http.tls_in_front")
+        yield Risk("no_tls", says, "end TLS in front and set http.tls_in_front")
     if scheme.ids == "unsigned":
         says = "no signature covers the id, so a captured delivery is new under another id"
         advice = "set scheme_unsigned_id=ignore if equal bodies are always one delivery"
-        yield Weakness("unsigned_id", says, advice)
-    yield from _ages(scheme, parts, tolerance_s=tolerance_s, window_s=window_s, bucket_s=bucket_s)
+        yield Risk("unsigned_id", says, advice)
+    # The id is the body's and the time's of receipt: no memory, here or of a consumer, knows it after two buckets.
+    new_after_s = bucket_s if bucket_s and scheme.ids == "none" else window_s
+    signs = any(isinstance(part, (BodyHmac, Ed25519)) for part in parts)
+    if signs and not scheme.dated and scheme.ids != "unsigned":
+        says = f"no time is signed, so a captured delivery is new again after {new_after_s:.0f} s"
+        yield Risk("undated", says, "have the sender sign a time")
+    if scheme.dated and (tolerance_s is None or tolerance_s > new_after_s):
+        says = f"a signed time may be of any age, and a captured delivery is new again after {new_after_s:.0f} s"
+        yield Risk("tolerance_off", says, f"set tolerance_s to {min(300, new_after_s):.0f} or less")
     if any(are_too_wide(part.proxies) for part in parts if isinstance(part, Cidr)):
         says = "more than a /8 (IPv6: /7) are trusted proxies, so a sender can claim an address"
-        yield Weakness("every_proxy_trusted", says, "name the networks of your proxies")
-
-
-def _ages(
-    scheme: Scheme, parts: Sequence[Scheme], *, tolerance_s: int | None, window_s: float, bucket_s: int
-) -> Iterator[Weakness]:
-    """Yield that a captured delivery can be sent again later as a new one."""
-    signs = any(isinstance(part, (BodyHmac, Ed25519)) for part in parts)
-    if bucket_s and scheme.ids == "none":
-        # The id is the body's and the time's of receipt: no memory, here or of a consumer, knows it after two buckets.
-        if signs and not scheme.dated:
-            says = f"no time is signed and equal bytes are a new fact after {bucket_s} s, so a captured delivery is too"
-            yield Weakness("undated", says, "have the sender sign a time or an id")
-        if scheme.dated and (tolerance_s is None or tolerance_s > bucket_s):
-            says = f"a time may be off by more than the {bucket_s} s after which equal bytes are a new fact"
-            yield Weakness("tolerance_off", says, f"set tolerance_s to {bucket_s} or less")
-        return
-    if window_s >= WINDOW_MIN_S:
-        return
-    if signs and not scheme.dated:
-        says = f"no time is signed and ids are forgotten after {window_s:.0f} s, so a captured delivery is new again"
-        yield Weakness("undated", says, f"set dedupe_window_s to {WINDOW_MIN_S} or more")
-    if scheme.dated and tolerance_s is None:
-        says = f"the time is not checked and ids are forgotten after {window_s:.0f} s"
-        yield Weakness("tolerance_off", says, f"set tolerance_s, or dedupe_window_s to {WINDOW_MIN_S} or more")
+        yield Risk("every_proxy_trusted", says, "name the networks of your proxies")
 
 
 def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:
@@ -103,12 +70,35 @@ def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, st
                 yield owner, source
 
 
+def guessable(slots: Sequence[KeySlot]) -> Iterator[str]:
+    """Yield what is wrong with a key that anybody can guess or sign for."""
+    for slot in slots:
+        for key in _parts(slot.key):
+            if isinstance(key, PublicKey):
+                if is_small_order(key.raw):
+                    yield f"{slot.name}: anybody can sign for this public key, a point of small order"
+            elif len(set(key.secret)) < DIFFERENT_BYTES_MIN:
+                yield f"{slot.name}: a secret of fewer than {DIFFERENT_BYTES_MIN} different bytes can be guessed"
+
+
+def is_small_order(public_key: bytes) -> bool:
+    """Say whether an ed25519 key is one of the 14 encodings of a point of order 1, 2, 4 or 8.
+
+    Nobody needs a private key to make signatures that it verifies. Points of order 1, 2 and 4 have y = 1, -1 and 0;
+    doubling a point of order 8 gives one of order 4, so that d y⁴ + 2 y² - 1 = 0.
+    """
+    y = int.from_bytes(public_key, "little") % 2**255
+    return y * (y * y - 1) * (_D * y**4 + 2 * y * y - 1) % _P == 0
+
+
 def _secrets(key: Key) -> Iterator[bytes]:
-    match key:
-        case HmacKey() | SharedSecret():
-            yield key.secret
-        case PublicKey():
-            yield key.raw
-        case _:
-            for part in key:
-                yield from _secrets(part)
+    for part in _parts(key):
+        yield part.raw if isinstance(part, PublicKey) else part.secret
+
+
+def _parts(key: Key) -> Iterator[HmacKey | PublicKey | SharedSecret]:
+    if isinstance(key, tuple):
+        for part in key:
+            yield from _parts(part)
+    else:
+        yield key

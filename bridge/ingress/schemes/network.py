@@ -16,6 +16,9 @@ HOPS_MAX = 32
 # The largest networks that are anybody's own: 10.0.0.0/8 (RFC 1918) and fc00::/7 (RFC 4193).
 OWN_V4_PREFIX, OWN_V6_PREFIX = 8, 7
 
+# An address of version 4 in this form is taken as one of version 4, so that none is in it.
+_MAPPED = IPv6Network("::ffff:0:0/96")
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -73,9 +76,13 @@ def networks(text: str) -> tuple[Network, ...]:
     """Read networks, separated by commas.
 
     Raises:
-        ValueError: One is none.
+        ValueError: One is none, or one that no delivery comes from.
     """
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    found = tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    for each in found:
+        if each.is_multicast or (isinstance(each, IPv6Network) and each.subnet_of(_MAPPED)):
+            raise ValueError
+    return found
 
 
 def are_too_wide(given: Sequence[Network]) -> bool:
@@ -89,7 +96,10 @@ def _read(parameters: Parameters, name: str, default: str | None = None) -> tupl
     try:
         return networks(parameters.text(name, default))
     except ValueError:
-        says = "is a list of networks such as 192.0.2.0/24, separated by commas, without bits after the prefix"
+        says = (
+            "is a list of networks such as 192.0.2.0/24, separated by commas, without bits after the prefix; "
+            "no delivery comes from multicast or ::ffff:0:0/96"
+        )
         raise parameters.error(name, says) from None
 
 

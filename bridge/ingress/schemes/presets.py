@@ -14,7 +14,6 @@ from bridge.ingress.schemes.parameters import ParameterError, Parameters
 from bridge.ingress.schemes.public_key import Ed25519
 from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.runtime.suggest import did_you_mean
 
 
 class Preset(NamedTuple):
@@ -95,7 +94,7 @@ def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
     kind, fixed = PRESETS.get(name, Preset(name, {}))
     if kind not in KINDS:
         known = (*KINDS, *PRESETS)
-        raise ParameterError("scheme", f"no scheme has this name; known: {', '.join(known)}{did_you_mean(name, known)}")
+        raise ParameterError("scheme", f"no scheme has this name; known: {', '.join(known)}")
     if name == "photon":
         if "template" not in left:
             raise ParameterError(

@@ -154,8 +154,8 @@ kafka.securityProtocol: {{ $kafka.securityProtocol }} carries what source {{ $na
 {{- end }}
 {{- end }}
 {{- /* No accepted risk helps a production source, so none is offered beside one. */}}
-{{- if and (eq .Values.profile "production") (not (has "plaintext_kafka" .Values.accept)) (not $real) }}
-kafka.securityProtocol: {{ $kafka.securityProtocol }} carries health information in clear, and profile is production; set SSL or SASL_SSL, or add plaintext_kafka to accept
+{{- if and (not (has "plaintext_kafka" .Values.accept)) (not $real) }}
+kafka.securityProtocol: {{ $kafka.securityProtocol }} carries health information in clear; set SSL or SASL_SSL, or add plaintext_kafka to accept
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -407,8 +407,8 @@ ingress.http.bodyMaxBytes: must leave 16384 of kafka.messageMaxBytes, or the lar
 {{- if and $component.kafka.clientCertificateSecret (not (has $protocol (list "SSL" "SASL_SSL"))) }}
 {{ $path }}.kafka.clientCertificateSecret: is set, but {{ $protocol }} uses no certificates; set kafka.securityProtocol to SSL or SASL_SSL
 {{- end }}
-{{- if and (eq $component.log.level "debug") (eq $root.Values.profile "production") (not (has "debug_log" $root.Values.accept)) }}
-{{ $path }}.log.level: is debug, and profile is production; set info, or add debug_log to accept
+{{- if and (eq $component.log.level "debug") (not (has "debug_log" $root.Values.accept)) }}
+{{ $path }}.log.level: is debug, and libraries log what nobody has read; set info, or add debug_log to accept
 {{- end }}
 {{- if and $component.registry.credentialsSecret (not $root.Values.registry.url) }}
 {{ $path }}.registry.credentialsSecret: is set, but there is no registry; set registry.url, or leave this empty

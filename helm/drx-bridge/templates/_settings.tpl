@@ -4,8 +4,7 @@
 {{- $prefix := index . 1 -}}
 {{- $component := index . 2 -}}
 {{- $kafka := $root.Values.kafka -}}
-{{ $prefix }}_PROFILE: {{ $root.Values.profile | quote }}
-{{ $prefix }}_ACCEPT__RISKS: {{ join "," $root.Values.accept | quote }}
+{{ $prefix }}_ACCEPT: {{ join "," $root.Values.accept | quote }}
 {{ $prefix }}_KAFKA__BOOTSTRAP_SERVERS: {{ $kafka.bootstrapServers | quote }}
 {{ $prefix }}_KAFKA__SECURITY_PROTOCOL: {{ $kafka.securityProtocol | quote }}
 {{- if hasPrefix "SASL" $kafka.securityProtocol }}
@@ -115,8 +114,8 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{- with $options }}
 {{ $variable }}__OPTIONS: {{ toJson . | quote }}
 {{- end }}
-{{- with $source.acceptWeak }}
-{{ $variable }}__ACCEPT_WEAK: {{ join "," . | quote }}
+{{- with $source.accept }}
+{{ $variable }}__ACCEPT: {{ join "," . | quote }}
 {{- end }}
 {{- with $source.toleranceS }}
 {{ $variable }}__TOLERANCE_S: {{ kindIs "string" . | ternary . (include "drx-bridge.number" .) | quote }}
@@ -176,7 +175,7 @@ CONSUMER_REGISTRY__CACHE_DIR: /var/lib/drx-bridge/registry
 CONSUMER_POSTGRES__DSN_FILE: /etc/drx-bridge/postgres/dsn
 CONSUMER_POSTGRES__POOL_SIZE: {{ include "drx-bridge.number" $consumer.postgres.poolSize | quote }}
 {{- with $consumer.acceptClusterId }}
-CONSUMER_ACCEPT__CLUSTER_ID: {{ . | quote }}
+CONSUMER_KAFKA__ACCEPT_CLUSTER_ID: {{ . | quote }}
 {{- end }}
 CONSUMER_SHUTDOWN__DRAIN_S: {{ include "drx-bridge.number" $consumer.shutdown.drainS | quote }}
 CONSUMER_SHUTDOWN__COMMIT_S: {{ include "drx-bridge.number" $consumer.shutdown.commitS | quote }}

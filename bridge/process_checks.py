@@ -1,0 +1,59 @@
+"""What a start of either kind of process checks: risks, how the brokers are reached, and the keys of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from bridge.errors import ConfigError
+from bridge.kafka.connection import Connection
+from bridge.runtime.findings import Finding, Risk, failures
+from bridge.runtime.log_ids import read_id_keys
+from bridge.settings import Brokers, Log, named
+
+
+def check_process(
+    kafka: Brokers, log: Log, accept: str, *, prefix: str, further: Iterable[Risk] = ()
+) -> Iterator[Finding]:
+    """Yield what is found; nothing is opened but files.
+
+    Args:
+        kafka: Of the settings.
+        log: Of the settings.
+        accept: Names of accepted risks.
+        prefix: What the variables of the process begin with.
+        further: Risks that only this kind of process has.
+    """
+    yield from failures("kafka", kafka.connection.options, advice="mend the setting it names")
+    # A developer has the brokers on the same machine, where nothing of this matters.
+    if not _all_on_this_machine(kafka.connection):
+        for risk in (*_risks(kafka, log, prefix), *further):
+            yield risk.judged("risks", accepted=named(accept), where=f"{prefix}ACCEPT")
+    yield _check_id_keys(log.id_key_dir, setting=f"{prefix}LOG__ID_KEY_DIR")
+
+
+def _risks(kafka: Brokers, log: Log, prefix: str) -> Iterator[Risk]:
+    if kafka.security_protocol.endswith("PLAINTEXT"):
+        says = f"{kafka.security_protocol} carries health information, and any password, in clear"
+        yield Risk("plaintext_kafka", says, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
+    if log.level == "debug":
+        yield Risk("debug_log", "libraries log what we have not read", f"set {prefix}LOG__LEVEL to info")
+
+
+def _all_on_this_machine(connection: Connection) -> bool:
+    try:
+        return all(host == "localhost" or ip_address(host).is_loopback for host, _ in connection.servers)
+    except (ConfigError, ValueError):
+        return False
+
+
+def _check_id_keys(directory: Path | None, *, setting: str) -> Finding:
+    if directory is None:
+        says = "ids are hashed with a key of each process that nobody knows, so no line is found by an id"
+        return Finding("log", "warning", says, f"set {setting}, the same for every process")
+    try:
+        keys = read_id_keys(directory)
+    except ConfigError as exc:
+        return Finding("log", "failed", str(exc), f"mend it, or point {setting} at another directory")
+    return Finding("log", "ok", f"ids are hashed; `hash-id` knows the keys {', '.join(key.name for key in keys)}")

@@ -1,0 +1,137 @@
+"""What a start of the ingress may refuse, as one list: `serve` stops at the first, `config` and `doctor` print all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.errors import ConfigError
+from bridge.ingress.delivery_ids import BUCKETS_OF_REPEATS
+from bridge.ingress.profiles.lookup import open_profiles
+from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
+from bridge.ingress.proof import KeySlot, Scheme
+from bridge.ingress.schemes.lint import guessable, weaknesses
+from bridge.ingress.secrets import load
+from bridge.kafka.routing import RoutingTable
+from bridge.process_checks import check_process
+from bridge.runtime.configuration import place_of
+from bridge.runtime.findings import Finding, Risk, failures
+from bridge.settings import PREFIX, Http, Registry, Settings, Source, Spool, named
+from bridge.sources import address_limit, place, scheme_of, shared_key_pairs
+from bridge.spool.keys import CURRENT
+
+
+def check_start(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found, as far as settings and files say; nothing is opened."""
+    yield from check_process(
+        settings.kafka, settings.log, settings.accept, prefix=PREFIX, further=_key_risk(settings.spool)
+    )
+    yield from _check_address_limit(settings.http)
+    yield from _check_routes(settings.kafka.routes)
+    yield from _check_registry(settings.registry)
+    yield from check_sources(settings)
+
+
+def check_sources(settings: Settings) -> Iterator[Finding]:
+    """Look at profile, scheme and secrets of each source."""
+    if not settings.sources:
+        advice = "set BRIDGE_SOURCES__<NAME>__PROFILE, __ENVIRONMENT and __SECRETS_DIR"
+        yield Finding("sources", "failed", "no source is configured: every delivery would be refused", advice)
+    profiles: dict[str, Profile] = {}
+    keys: dict[str, Sequence[KeySlot]] = {}
+    for name, source in settings.sources.items():
+        try:
+            profiles |= open_profiles({name: source})
+            scheme = scheme_of(name, source)
+        except ConfigError as exc:
+            yield Finding(f"source {name}", "failed", str(exc))
+            continue
+        says = f"profile {source.profile}, {source.environment}, {scheme.describe()}"
+        yield Finding(f"source {name}", "ok", says)
+        tls_in_front = settings.http.tls_in_front
+        if source.rate_burst is not None and source.rate_per_s is None:
+            says = f"{place(name, 'rate_burst')}: limits nothing without rate_per_s"
+            yield Finding(f"source {name}", "failed", says, "set both or none")
+        yield from check_proof(name, source, scheme, profiles[name], tls_in_front=tls_in_front)
+        if scheme.keyed and source.secrets_dir is not None:
+            try:
+                keys[name] = load(source.secrets_dir, scheme)
+            except ConfigError as exc:
+                advice = f"mend it, or point {place(name, 'secrets_dir')} at another directory"
+                yield Finding(f"secrets {name}", "failed", str(exc), advice)
+    yield from check_keys(settings, keys)
+    if len(profiles) == len(settings.sources):
+        yield from failures("sources", partial(open_profiles, settings.sources))
+
+
+def check_proof(
+    name: str, source: Source, scheme: Scheme, profile: Profile, *, tls_in_front: bool
+) -> Iterator[Finding]:
+    """Look for ids that are forgotten too early, and for what makes deliveries easy to forge or to send again."""
+    window_s = source.dedupe_window_s or dedupe_window_s(profile)
+    # A captured delivery is stale before its id is forgotten, whichever of two clocks is ahead.
+    least_s = 2 * source.tolerance_s if scheme.dated and source.tolerance_s else 0
+    if scheme.ids != "signed":  # of an id that no signature covers, the header may be missing
+        least_s = max(least_s, BUCKETS_OF_REPEATS * bucket_s(profile))
+    if window_s < least_s:
+        says = f"{place(name, 'dedupe_window_s')}: {window_s} s are less than {least_s}, while a repeat may still come"
+        yield Finding(f"source {name}", "failed", says, f"set {least_s} or more, or a smaller tolerance_s")
+    for risk in weaknesses(
+        scheme,
+        tolerance_s=source.tolerance_s,
+        window_s=window_s,
+        tls_in_front=tls_in_front,
+        bucket_s=bucket_s(profile),
+    ):
+        yield risk.judged(
+            f"source {name}", accepted=named(source.accept), where=place(name, "accept"), setting=place(name, "scheme")
+        )
+
+
+def check_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[Finding]:
+    """Look for keys that can be guessed, and for those of two sources, as they are now."""
+    for name, slots in keys.items():
+        for says in guessable(slots):
+            advice = "agree on another one with the sender; `drx-bridge secrets new` makes secrets"
+            yield Finding(f"secrets {name}", "failed", f"{settings.sources[name].secrets_dir}/{says}", advice)
+    for owner, other in shared_key_pairs(settings, keys):
+        says = f"{place(other, 'secrets_dir')}: has a key that {owner} has too"
+        advice = "give each source its own, or accept it in both: accept=shared_key"
+        yield Finding(f"secrets {other}", "failed", says, advice)
+
+
+def _check_address_limit(http: Http) -> Iterator[Finding]:
+    yield from failures("http", partial(address_limit, http))
+    if http.address_rate_burst is not None and http.address_rate_per_s is None:
+        says = f"{place_of(Settings, 'http', 'address_rate_burst')}: limits nothing without address_rate_per_s"
+        yield Finding("http", "failed", says, "set both or none")
+    if http.address_rate_per_s is not None and http.tls_in_front and not http.trusted_proxies:
+        says = f"{place_of(Settings, 'http', 'address_rate_per_s')}: all have the address of the proxy in front"
+        yield Finding("http", "failed", says, "name its networks in http.trusted_proxies")
+
+
+def _check_routes(routes: Mapping[str, str]) -> Iterator[Finding]:
+    yield from failures("routes", partial(RoutingTable, routes))
+    used = {next((each for each in routes if fnmatchcase(kind, each)), None) for kind in EVENT_MODELS}
+    for pattern in routes.keys() - used:
+        says = f"kafka.routes: no event type matches {pattern!r}, or all that do match one before it"
+        yield Finding("routes", "failed", says, "docs/events.md lists the types")
+
+
+def _check_registry(registry: Registry) -> Iterator[Finding]:
+    if registry.url or registry.username_file or registry.password_file:
+        # Imported here: aiohttp alone takes 0.2 s.
+        from bridge.registry.client import plain_url, read_credentials  # noqa: PLC0415
+
+        yield from failures("registry", partial(read_credentials, registry.username_file, registry.password_file))
+        if registry.url:
+            yield from failures("registry", partial(plain_url, registry.url))
+
+
+def _key_risk(spool: Spool) -> Iterator[Risk]:
+    if spool.enabled and (spool.key_dir is None or not (spool.key_dir / CURRENT).is_file()):
+        where = "beside what it seals" if spool.key_dir is None else f"in {spool.key_dir}, where there is none now"
+        advice = f"make one, back it up, and set {PREFIX}SPOOL__KEY_DIR to its directory"
+        yield Risk("generated_spool_key", f"the start would make the spool's key {where}", advice)
