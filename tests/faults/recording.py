@@ -1,25 +1,28 @@
 """Scenes of `fhir`: three groups at once write to one FHIR server, each under identifiers of its own.
 
-For one of them the server chooses the ids.
+For two of them the server chooses the ids.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from aiohttp import web
 
 from bridge.dev.ports import free_port
+from consumers.fhir.capability import WRITTEN
 from consumers.fhir.elements import Naming
 from consumers.fhir.mapping import resources
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
 from tests.fhir.fake import FakeFhir, referring
+from tests.fhir.hapi import HapiServer
 from tests.fhir.told import documents
 from tests.integration.service_process import until
 from tests.topic_filler import Lives
@@ -29,12 +32,81 @@ GROUPS = 3
 TIMEOUT_S = "5"
 
 
+class Peer(Protocol):
+    """A FHIR server that several groups write to.
+
+    Attributes:
+        chooses_ids: It takes none of a client.
+    """
+
+    chooses_ids: bool
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+
+    def open(self) -> None:
+        """Be there again."""
+
+    def close(self) -> None:
+        """Go away."""
+
+    def kept(self, base: str) -> dict[str, dict[str, Any]]:
+        """Return what is there of a group."""
+
+    def wait_done(self) -> None:
+        """Wait until every late write is done."""
+
+
+class RealServer:
+    """HAPI FHIR, which validates what it is sent and chooses all ids."""
+
+    chooses_ids = True
+
+    def __init__(self, directory: Path) -> None:
+        self._hapi = HapiServer(directory, kept=True, does=("server-ids", "validate"))
+        self.url = self._hapi.url
+
+    def __enter__(self) -> Self:
+        """Be ready for requests that take no longer than they may."""
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self.close()
+
+    def open(self) -> None:
+        """Be there again."""
+        self._hapi.start()
+        self._hapi.call("POST", "Task", {"resourceType": "Task", "status": "draft", "intent": "order"})
+
+    def close(self) -> None:
+        """Go away, amid whatever it does."""
+        self._hapi.stop()
+
+    def kept(self, base: str) -> dict[str, dict[str, Any]]:
+        """Return what is there of a group."""
+        found = [
+            each["resource"]
+            for resource_type in WRITTEN
+            for each in self._hapi.call("GET", f"{resource_type}?_count=1000").get("entry", ())
+        ]
+        return _by_our_ids(found, base)
+
+    def wait_done(self) -> None:
+        """No write is late."""
+
+
 class Server:
     """The fake FHIR server in a thread of its own, which may be away; what it keeps stays."""
+
+    chooses_ids = False
 
     def __init__(self) -> None:
         self._port = free_port()
         self.fake = FakeFhir(f"http://127.0.0.1:{self._port}/fhir")
+        self.url = self.fake.url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._runner: web.ServerRunner | None = None
@@ -66,14 +138,7 @@ class Server:
         """Return what is there of a group."""
 
         async def look() -> dict[str, dict[str, Any]]:
-            return _by_our_ids(
-                {
-                    place: each
-                    for place, each in self.fake.all().items()
-                    if each["meta"].get("source", "").startswith(base)
-                },
-                f"{base}resource",
-            )
+            return _by_our_ids(self.fake.all().values(), base)
 
         return asyncio.run_coroutine_threadsafe(look(), self._loop).result()
 
@@ -96,24 +161,27 @@ class Server:
 
 
 @contextmanager
-def recording(ground: Ground, lives: Lives, server: Server) -> Iterator[list[Scene]]:
+def recording(ground: Ground, lives: Lives, server: Peer) -> Iterator[list[Scene]]:
     """Set a scene for each group."""
     with ExitStack() as stack:
         yield [
-            stack.enter_context(_scene(ground, lives, server, FHIR__IDS="server" if number else "client"))
+            stack.enter_context(
+                writing(ground, lives, server, FHIR__IDS="server" if number or server.chooses_ids else "client")
+            )
             for number in range(GROUPS)
         ]
 
 
 @contextmanager
-def _scene(ground: Ground, lives: Lives, server: Server, **more: str) -> Iterator[Scene]:
+def writing(ground: Ground, lives: Lives, server: Peer, **more: str) -> Iterator[Scene]:
+    """Set the scene of one group; `more` are settings."""
     instance = f"i{uuid4().hex[:12]}"
     topic, base = f"faults.fhir.{instance}", f"urn:{instance}:"
     settings = {
         "KAFKA__SESSION_S": SESSION_S,
         "FHIR__INSTANCE": instance,
         "FHIR__TOPICS": topic,
-        "FHIR__BASE_URL": server.fake.url,
+        "FHIR__BASE_URL": server.url,
         "FHIR__ALLOW_HTTP": "true",
         "FHIR__IDENTIFIER_BASE": base,
         "FHIR__MRN_SYSTEM": f"{base}mrn",
@@ -125,7 +193,7 @@ def _scene(ground: Ground, lives: Lives, server: Server, **more: str) -> Iterato
         yield scene
 
 
-def _check(server: Server, base: str) -> Callable[[Scene], None]:
+def _check(server: Peer, base: str) -> Callable[[Scene], None]:
     def check(scene: Scene) -> None:
         """Each resource is what all events come to, a Provenance names it, and no event is parked."""
         naming, lives = Naming(base, mrn=f"{base}mrn", patient=f"{base}patient"), scene.lives
@@ -147,18 +215,20 @@ def _check(server: Server, base: str) -> Callable[[Scene], None]:
     return check
 
 
-def _by_our_ids(kept: dict[str, dict[str, Any]], system: str) -> dict[str, dict[str, Any]]:
-    """Return what is at each place, as if we had chosen all ids; no identifier says which we would have."""
+def _by_our_ids(kept: Iterable[dict[str, Any]], base: str) -> dict[str, dict[str, Any]]:
+    """Return a group's resources as if we had chosen all ids; no identifier says which we would have."""
+    own = [each for each in kept if each["meta"].get("source", "").startswith(base)]
     names = {
-        place: f"{each['resourceType']}/{had['value']}"
-        for place, each in kept.items()
+        f"{each['resourceType']}/{each['id']}": f"{each['resourceType']}/{had['value']}"
+        for each in own
         for had in each.get("identifier", ())
-        if had["system"] == system
+        if had["system"] == f"{base}resource"
     }
     found = {}
-    for place, each in kept.items():
+    for each in own:
+        place = f"{each['resourceType']}/{each['id']}"
         said = {name: value for name, value in each.items() if name not in {"resourceType", "id", "meta"}}
-        said["identifier"] = [had for had in said.get("identifier", ()) if had["system"] != system]
+        said["identifier"] = [had for had in said.get("identifier", ()) if had["system"] != f"{base}resource"]
         found[names.get(place, place)] = referring({name: value for name, value in said.items() if value}, names)
-    assert len(found) == len(kept)
+    assert len(found) == len(own)
     return found
