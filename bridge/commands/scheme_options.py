@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -23,11 +22,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class AskedScheme(NamedTuple):
-    """A scheme, where its secrets are if a source says so, and all configured sources if one of them was asked for."""
+    """A scheme, and where its secrets are if a source says so."""
 
     scheme: Scheme
     secrets_dir: Path | None
-    sources: Mapping[str, Source] = MappingProxyType({})
 
 
 def scheme_options(command: Command) -> Command:
@@ -56,7 +54,7 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
             raise click.UsageError(msg)
         settings = load_settings()
         source = configured_source(settings, source_name)
-        return AskedScheme(scheme_of(source_name, source), source.secrets_dir, settings.sources)
+        return AskedScheme(scheme_of(source_name, source), source.secrets_dir)
     try:
         scheme = configure(scheme_text or DEFAULT_SCHEME, dict(_named(parameters)), tolerance_s=TOLERANCE_S)
     except ParameterError as exc:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from bridge.commands.scheme_options import AskedScheme, asked_scheme, pairs, scheme_options
-from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.errors import DeliveryRefusedError
 from bridge.ingress.headers import head_rules, read_heads
 from bridge.ingress.proof import KeySlot, Raw
 from bridge.ingress.secrets import load
-from bridge.settings import Source
-from bridge.sources import scheme_of
 
 ACCEPTED = "verified"
 REFUSED_EXIT = 1
@@ -53,7 +50,7 @@ def verify(
 ) -> int:
     """Check the proof of the delivery whose exact body is in BODY_FILE; exit 1 if it would be refused.
 
-    What is refused is tried again with the mistakes that senders make, and a hint names the one that explains it.
+    What is refused is tried again with six mistakes that senders make, and a hint names the one that explains it.
     """
     asked = asked_scheme(source_name, scheme_text, parameters)
     scheme, keys = asked.scheme, _keys(asked, secrets_dir)
@@ -72,12 +69,9 @@ def verify(
         proof = scheme.prove(raw, keys, at)
     except DeliveryRefusedError as exc:
         # Imported here: what is accepted needs none.
-        from bridge.commands.hints import hints  # noqa: PLC0415
+        from bridge.commands.hints import hint  # noqa: PLC0415
 
-        found: list[str] = []
-        if raw is not None and not as_json:
-            all_sent = raw._replace(heads=dict(given) | dict(raw.heads))
-            found = hints(scheme, all_sent, keys, at, others=_keys_of_others(asked.sources, source_name))
+        found = "" if raw is None or as_json else hint(scheme, raw, keys, at)
         return _tell(exc.code, f"refused: {exc.code}", found, accept=False, as_json=as_json)
     return _tell(ACCEPTED, f"accepted: signed with the key in slot {proof.slot}", accept=True, as_json=as_json)
 
@@ -92,24 +86,13 @@ def _keys(asked: AskedScheme, secrets_dir: Path | None) -> Sequence[KeySlot]:
     return load(directory, asked.scheme)
 
 
-def _keys_of_others(sources: Mapping[str, Source], name: str | None) -> dict[str, Sequence[KeySlot]]:
-    """Read the keys of all sources but one; those that cannot be read are left out, as they are not what was asked."""
-    found: dict[str, Sequence[KeySlot]] = {}
-    for other, source in sources.items():
-        with contextlib.suppress(ConfigError):
-            scheme = scheme_of(other, source)
-            if other != name and scheme.keyed and source.secrets_dir is not None:
-                found[other] = load(source.secrets_dir, scheme)
-    return found
-
-
 def _split(headers: Sequence[str]) -> Iterator[tuple[str, str]]:
     for name, value in pairs(headers, ":", usage="--header is 'name: value'"):
         yield name.strip().lower(), value.strip(" \t")
 
 
-def _tell(code: str, sentence: str, hints: Sequence[str] = (), *, accept: bool, as_json: bool) -> int:
+def _tell(code: str, sentence: str, hint: str = "", *, accept: bool, as_json: bool) -> int:
     click.echo(json.dumps({"accept": accept, "code": code}))
     if not as_json:
-        click.echo("\n".join([sentence, *(f"  → {hint}" for hint in hints)]), err=True)
+        click.echo(f"{sentence}\n  → {hint}" if hint else sentence, err=True)
     return 0 if accept else REFUSED_EXIT

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 import orjson
 
-from bridge.commands.hints import hints
 from bridge.commands.scheme_options import asked_scheme, check_id, is_id, scheme_options
 from bridge.dev.signing import read_signer
 from bridge.errors import ConfigError, DeliveryRefusedError
@@ -59,8 +58,8 @@ def sign(
     check_id(named)
     at = int(time.time()) if timestamp is None else timestamp
     headers = {"content-type": "application/json", **read_signer(asked.scheme, file)(named, at, body)}
-    for why in _refusals(asked.scheme, file, headers, body=body, at=at):
-        click.echo(f"warning: the bridge refuses this: {why}", err=True)
+    if code := _refusal(asked.scheme, file, headers, body=body, at=at):
+        click.echo(f"warning: the bridge refuses this: {code}", err=True)
     if as_json:
         click.echo(orjson.dumps(headers))
     elif url is not None:
@@ -71,19 +70,16 @@ def sign(
     return 0
 
 
-def _refusals(scheme: Scheme, file: Path, headers: Mapping[str, str], *, body: bytes, at: int) -> list[str]:
-    """Return why the bridge would refuse at once what was signed, as `verify` explains it."""
+def _refusal(scheme: Scheme, file: Path, headers: Mapping[str, str], *, body: bytes, at: int) -> str:
+    """Return with which code the bridge would refuse at once what was signed; empty if it would not."""
     heads = {name.encode(): value.encode() for name, value in headers.items()}
     try:
-        key = parse_slot(file, file.read_bytes(), scheme)
-    except (ConfigError, OSError):  # no slot file, which the secret of a sender need not be
-        return []
-    raw = Raw(heads, body)
-    try:
-        scheme.prove(raw, [key], at)
+        scheme.prove(Raw(heads, body), [parse_slot(file, file.read_bytes(), scheme)], at)
     except DeliveryRefusedError as exc:
-        return hints(scheme, raw, [key], at) or [exc.code]
-    return []
+        return exc.code
+    except (ConfigError, OSError):  # no slot file, which the secret of a sender need not be
+        pass
+    return ""
 
 
 def id_of(body: bytes) -> str:

@@ -132,7 +132,7 @@ def ingress(volumes: Mapping[str, Volume], tmp_path: Path) -> Iterator[IngressPr
             "ENVIRONMENT": "sandbox",
             "SECRETS_DIR": str(volumes[scheme].path),
             "SCHEME": scheme,
-            "ACCEPT": "no_tls,unsigned_id,url_token_alone",
+            "ACCEPT": "no_tls,unsigned_id,url_token_alone,undated",
             **{f"SCHEME_{name.upper()}": value for name, value in sender.parameters.items()},
         }
         settings |= {f"SOURCES__{source_of(sender)}__{name}": value for name, value in values.items()}
