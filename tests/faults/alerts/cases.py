@@ -60,6 +60,7 @@ DELIVERIES = (
 )
 CONSUMERS = (
     Case("ParkedKeysGrowing", "ticket", "a record in the topic that is none of ours", faults.poison),
+    Case("ParkedKeysGrowing", "page", "the same, for an hour", faults.poison),
     Case("SafetySignal", "page", "a prescription dispensed after its cancellation", faults.dispensed_after_cancel),
     Case("ConsumerMissing", "page", "a consumer frozen", faults.consumer_frozen),
     Case(

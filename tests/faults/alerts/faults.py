@@ -79,15 +79,16 @@ def two_bodies(site: Site) -> Iterator[None]:
 @contextmanager
 def parked(site: Site) -> Iterator[str]:
     """Somebody else writes to the topic what is no record of ours, under the given key; an operator gives it up."""
-    key, before = f"rx_{uuid4().hex}", site.reader.metric("drxbridge_park_total")
+    key, readers = f"rx_{uuid4().hex}", {"read_model": site.reader, "desk": site.desk}
     producer = Producer({"bootstrap.servers": site.cluster.bootstrap_servers})
     producer.produce(EVENTS, key=key, value=b"no record")
     assert producer.flush(ANSWER_S) == 0
-    until(lambda: site.reader.metric("drxbridge_park_total") > before, what="a parked key")
+    until(lambda: all(each.metric("drxbridge_parked_keys") for each in readers.values()), what="parked keys")
     yield key
-    command = ("parked", "drop-key", "read_model", key, "--topic", EVENTS, "--reason", "no record of ours")
-    code, _, err = asyncio.run(drx_consumer(site.reader.env, *command))
-    assert code == 0, err
+    for name, each in readers.items():
+        command = ("parked", "drop-key", name, key, "--topic", EVENTS, "--reason", "no record of ours")
+        code, _, err = asyncio.run(drx_consumer(each.env, *command))
+        assert code == 0, err
 
 
 @contextmanager
