@@ -23,6 +23,9 @@ WINDOW_RECORDS = 1_024
 WINDOW_BYTES = 32 * 1024 * 1024
 # Fits the default `max.message.bytes` of a topic (1,048,588), with room for what Kafka adds.
 PUBLISH_MAX_BYTES = 1_000_000
+# `<group>:<topic>:<partition>:<offset>:<number>` of what a handler publishes: the event it was handed, and which record
+# of those that it published for it, from 0. The same in each repeat, also after the database was restored.
+OUTBOX_HEADER = "drx_outbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,10 @@ class Context:
             ValueError: Key, value and headers are larger than `PUBLISH_MAX_BYTES`, or a text is no Unicode.
             AttributeError: Key or value is neither text nor bytes, or a header is no text.
         """
-        made = Outgoing(topic, _encoded(key), _encoded(value), dict(headers or {}))
-        texts = [text.encode() for header in made.headers.items() for text in header]
+        own = dict(headers or {})
+        name = f"{self.group}:{self.topic}:{self.partition}:{self.offset}:{len(self.outgoing)}"
+        made = Outgoing(topic, _encoded(key), _encoded(value), own | {OUTBOX_HEADER: name})
+        texts = [text.encode() for header in own.items() for text in header]
         if sum(map(len, (made.key or b"", made.value or b"", *texts))) > PUBLISH_MAX_BYTES:
             raise ValueError(PUBLISH_MAX_BYTES)
         self.outgoing.append(made)

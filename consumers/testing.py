@@ -52,7 +52,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 from bridge.settings import RegistryAddress
-from consumers.api import Batches, Consumer, Context, Placed, Setup, build, takes_setup
+from consumers.api import OUTBOX_HEADER, Batches, Consumer, Context, Placed, Setup, build, takes_setup
 from consumers.postgres.pool import Database, open_database
 from consumers.postgres.tables import migrate_tables
 from consumers.runtime import operator, parking
@@ -274,7 +274,7 @@ where grp = $1 order by topic, part, "offset"
         """Return what handlers have published, in order; nothing is written to Kafka, so it stays here."""
         query = "select topic, key, value, headers::text from drx_consumer.outbox where grp = $1 order by id"
         rows = await self.fetch(query, self._consumer.group)
-        return [Published(topic, key, value, json.loads(headers)) for topic, key, value, headers in rows]
+        return [Published(topic, key, value, _own(json.loads(headers))) for topic, key, value, headers in rows]
 
     async def run_jobs(self) -> None:
         """Run every job of the consumer once, each in a transaction of its own."""
@@ -345,6 +345,11 @@ async def running(
             processor.forget(places)
             stop.set()
             await work
+
+
+def _own(headers: dict[str, str]) -> dict[str, str]:
+    """Leave out what the runtime adds."""
+    return {name: text for name, text in headers.items() if name != OUTBOX_HEADER}
 
 
 def _watched(consumer: Consumer, calls: list[Call]) -> Consumer:

@@ -3,7 +3,7 @@
 A handler's `context.publish` puts a row into `drx_consumer.outbox` in the transaction that settles its event: exactly
 once, and not at all when that is rolled back. The process that owns the partition the event was read from writes its
 rows to Kafka by their ids and deletes what all in-sync replicas have: at least once, and in order what the events of
-one key have published. A repeat has the same `drx_outbox` header.
+one key have published. A repeat has the same `drx_outbox` header, which `context.publish` gives.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ log = structlog.get_logger()
 ROWS = 500
 # Without news from handlers of this process: for rows that an owner before left, and a topic that was missing.
 POLL_S = 1.0
-# `<group>:<row id>`, the same in each repeat.
-OUTBOX_HEADER = "drx_outbox"
 
 _WAITING = """
 select id, topic, key, value, headers::text as headers, extract(epoch from published_at)::float8 as published_at
@@ -162,7 +160,6 @@ class Outbox:
         key: bytes | None = row["key"]  # type: ignore[assignment]  # the driver's rows are untyped
         headers: Mapping[str, str] = json.loads(str(row["headers"]))
         named = [(name, text.encode()) for name, text in headers.items()]
-        named.append((OUTBOX_HEADER, f"{self._group}:{row['id']}".encode()))
         # Records without a key have no order, so any partition will do.
         number = int(str(row["id"])) % partitions if key is None else partition(key, partitions)
         topic, value = str(row["topic"]), row["value"]

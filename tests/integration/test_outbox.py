@@ -82,9 +82,12 @@ async def test_what_is_published_is_there_in_order_through_kills(
         [each._replace(value=f"{each.partition} {each.offset}".encode()) for each in sources]
     )
     assert {(each.partition, partition(each.key or b"", 3)) for each in records} <= {(n, n) for n in range(3)}
-    # A repeat of the same row has the same name, and no two rows have one.
-    names = {(each.header("drx_outbox"), each.value) for each in records}
-    assert len(names) == len({name for name, _ in names}) == written
+    # By the place of the event, not by the row: a database that was restored gives row ids again.
+    named = {each.value: each.header("drx_outbox") for each in records}
+    assert named == {
+        value: f"{group}:{topic}:{str(value, 'ascii').replace(' ', ':')}:0" for value in named if value is not None
+    }
+    assert len(named) == written
     assert all(each.header("kind") for each in records)
 
 
